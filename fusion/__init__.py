@@ -1,0 +1,1 @@
+"""The line from samples to events. Knows numpy and torch; knows no ROS."""

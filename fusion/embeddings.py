@@ -1,0 +1,67 @@
+"""A vector in a space, with the window that it stands for; and how a tick's vectors become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+FUSED = "fused"
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
+
+    `coverage` is 0..1. `sources` and `weights` are those of a fused vector, and empty for others.
+    """
+
+    modality: str
+    start: int  # ns
+    tick: int  # ns, the window's end
+    space: str
+    coverage: float
+    vector: Vector
+    frame_id: str = ""
+    sources: tuple[str, ...] = field(default=())
+    weights: tuple[float, ...] = field(default=())
+
+
+def unit(vectors: npt.ArrayLike) -> Vector:
+    """(…, D) → float32 (…, D) of unit length. Zero vectors stay zero."""
+    array = np.asarray(vectors, np.float32)
+    norm = np.linalg.norm(array, axis=-1, keepdims=True)
+    return np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
+
+
+def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = None) -> Embedding:
+    """One vector for a tick: the unit-length sum of its modalities' vectors, each times weight × coverage.
+
+    Adding vectors of a joint space composes their meanings (ImageBind, arXiv 2305.05665, section 4.3).
+    `weights` is per modality, 1 where it says nothing. The published weights sum to 1. The sources come in
+    alphabetical order, so the result does not depend on the order of `present`.
+
+    Raises `ValueError` where nothing is given, or ticks or spaces differ.
+    """
+    if not present:
+        raise ValueError("nothing to fuse")
+    if len({(e.tick, e.space) for e in present}) != 1:
+        raise ValueError("only embeddings of one tick and one space can be fused")
+    parts = sorted(present, key=lambda e: e.modality)
+    raw = np.array([(weights or {}).get(e.modality, 1.0) * e.coverage for e in parts])
+    shares = raw / raw.sum() if raw.sum() > 0 else np.full(len(parts), 1 / len(parts))
+    total = sum(share * e.vector.astype(np.float64) for share, e in zip(shares, parts, strict=True))
+    return Embedding(
+        modality=FUSED,
+        start=min(e.start for e in parts),
+        tick=parts[0].tick,
+        space=parts[0].space,
+        coverage=float(np.dot(shares, [e.coverage for e in parts])),
+        vector=unit(total),
+        sources=tuple(e.modality for e in parts),
+        weights=tuple(float(share) for share in shares),
+    )

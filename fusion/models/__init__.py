@@ -1,0 +1,1 @@
+"""Spaces: one interface, several models."""

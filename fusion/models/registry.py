@@ -1,0 +1,142 @@
+"""What a space is, and how one is found by name.
+
+A space is a model with its weights: a set of encoders whose vectors compare with each other and with
+nothing else. Third parties add their own under the entry-point group ``sensebind.models``: the entry
+point's name is the space's name, its object a factory with the signature of `SpaceFactory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensebind.fusion.windows import Window
+
+GROUP = "sensebind.models"
+BUILTIN = {
+    "starter": "sensebind.fusion.models.starter:StarterSpace.load",
+    "imagebind_huge": "sensebind.fusion.models.imagebind:ImageBindSpace.load",
+}
+
+
+class SpaceError(Exception):
+    """A space that cannot be found or loaded; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aperture:
+    """How much of a modality the model looks at: the window that it was trained with.
+
+    `length` is in seconds; `frames` is how many images are taken from it (0: the whole time series).
+    """
+
+    length: float
+    frames: int = 0
+
+
+class Space(Protocol):
+    """A model and its weights. All vectors it returns are float32, unit length, `dimension` long."""
+
+    @property
+    def id(self) -> str:
+        """``name@digest``; vectors compare only when their ids are equal."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those with a trained encoder here: what `embed` takes. Always includes ``text``."""
+
+    @property
+    def logit_scales(self) -> Mapping[str, float]:
+        """Per modality, the factor that its cosines are multiplied by before a softmax."""
+
+    @property
+    def apertures(self) -> Mapping[str, Aperture]:
+        """Windows of the sensor modalities; may name ones without an encoder yet."""
+
+    @property
+    def licence(self) -> str: ...
+
+    def tensor(self, window: Window) -> torch.Tensor:
+        """One window → the encoder's input, without the batch axis, on the CPU. This is the frontend.
+
+        Raises `sensebind.fusion.encodings.EncodingError` for data that cannot be understood.
+        """
+
+    def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+        """(B, …) stacked `tensor`s → (B, dimension) float32 unit vectors on the CPU."""
+
+    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """N phrases → (N, dimension) float32 unit vectors on the CPU."""
+
+
+class SpaceFactory(Protocol):
+    def __call__(
+        self,
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        weights: str = "",
+        dtype: str = "auto",
+    ) -> Space:
+        """Load only the encoders that `modalities` need (all where None), onto `device`.
+
+        `weights` names a file or folder (empty: those that the space comes with); `dtype` is auto, float32,
+        bf16 or fp16.
+        """
+
+
+def names() -> list[str]:
+    """Names of all spaces that this installation knows, whether or not their weights are there."""
+    return sorted({*BUILTIN, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def load(
+    name: str,
+    *,
+    modalities: Iterable[str] | None = None,
+    device: str = "cpu",
+    weights: str = "",
+    dtype: str = "auto",
+) -> Space:
+    """The space called `name`.
+
+    Raises `SpaceError` where the name is unknown or the weights are missing or wrong.
+    """
+    factory = _factory(name)
+    return factory(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` → ``cuda`` where there is one, else ``cpu``; others are checked and returned."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise SpaceError(f"device '{device}' is not one that PyTorch knows: use cpu, cuda or auto") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SpaceError("device 'cuda' was asked for and PyTorch sees no GPU: use device:=cpu or auto")
+    return device
+
+
+def _factory(name: str) -> SpaceFactory:
+    from importlib.metadata import EntryPoint
+
+    if name in BUILTIN:
+        loaded: SpaceFactory = EntryPoint(name, BUILTIN[name], GROUP).load()
+        return loaded
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            found: SpaceFactory = entry.load()
+            return found
+    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(names())}")

@@ -1,0 +1,96 @@
+"""What a sensor said: one stamped measurement of one modality, not yet interpreted.
+
+Decoding waits until a window closes (`encodings`), so a camera at 30 Hz costs one copy a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+VISION = "vision"
+TEXT = "text"
+AUDIO = "audio"
+DEPTH = "depth"
+THERMAL = "thermal"
+IMU = "imu"
+
+IMAGE_MODALITIES = (VISION, DEPTH, THERMAL)
+SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
+
+SECOND = 1_000_000_000  # nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image as it was sent: raw rows, or a compressed file.
+
+    `data` is uint8 (N,); `encoding` is a name of `sensor_msgs/image_encodings.hpp` for raw rows, and the
+    `format` field of `sensor_msgs/CompressedImage` for compressed ones, whose sizes are then 0.
+    """
+
+    data: npt.NDArray[np.uint8]
+    encoding: str
+    height: int = 0
+    width: int = 0
+    step: int = 0  # bytes from one row to the next
+    big_endian: bool = False
+    compressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A block of PCM. `data` is (samples, channels), float32 in −1..1 or a signed integer type at full scale."""
+
+    data: npt.NDArray[np.generic]
+    rate: float  # Hz
+
+    @property
+    def duration(self) -> int:
+        """Nanoseconds."""
+        return round(len(self.data) * SECOND / self.rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Numbers of one instant, float64 (C,). For `imu`: acceleration x y z in m/s², gravity included, then
+    angular velocity x y z in rad/s (REP-145)."""
+
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What is known of a sensor beside its samples: from CameraInfo, and from parameters.
+
+    `focal_length` is in pixels of an image `width` pixels wide (0: not known), `baseline` in metres (0: not
+    known). An integer depth image holds metres / `depth_unit`; an integer thermal image of 16 bits holds
+    (kelvin − `thermal_offset`) / `thermal_unit`: centikelvin unless told otherwise.
+    """
+
+    focal_length: float = 0.0
+    width: int = 0
+    baseline: float = 0.0
+    depth_unit: float = 0.001
+    thermal_unit: float = 0.01
+    thermal_offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One stamped measurement.
+
+    `stamp` is int nanoseconds from the message header: of the exposure, or of the first sample of a sound.
+    """
+
+    modality: str
+    stamp: int
+    data: Frame | Sound | Reading
+    frame_id: str = ""
+
+    @property
+    def end(self) -> int:
+        """Nanoseconds; the first instant that the sample tells nothing of."""
+        return self.stamp + (self.data.duration if isinstance(self.data, Sound) else 0)

@@ -1,0 +1,1 @@
+"""Everything that knows ROS: one module per executable, and the messages."""

@@ -1,0 +1,17 @@
+"""Where the real data is, and how a test says that it is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real recordings, evaluation data and reference outputs, beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder 'shared' with real data is not beside this checkout")
+    return SHARED

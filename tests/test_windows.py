@@ -1,0 +1,246 @@
+"""Windows: what the docstring of `Windower` promises, for any stream that hypothesis can think of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensebind.fusion import windows as module
+from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.windows import Window, Windower, WindowSpec
+
+MS = SECOND // 1000
+START = 1_700_000_000 * SECOND
+FRAMES = WindowSpec(VISION, length=SECOND // 2, hop=SECOND // 2, frames=1)
+READINGS = WindowSpec(IMU, length=2 * SECOND, hop=SECOND // 2)
+SOUNDS = WindowSpec(AUDIO, length=2 * SECOND, hop=SECOND // 2, lateness=300 * MS)
+
+
+def frame(stamp: int, value: int = 0) -> Sample:
+    return Sample(VISION, stamp, Frame(np.full(12, value, np.uint8), "rgb8", 2, 2, 6))
+
+
+def reading(stamp: int, value: float = 0.0) -> Sample:
+    return Sample(IMU, stamp, Reading(np.full(6, value)))
+
+
+def sound(stamp: int, length: int = 1600, rate: float = 16000) -> Sample:
+    return Sample(AUDIO, stamp, Sound(np.zeros((length, 1), np.int16), rate))
+
+
+def run(spec: WindowSpec, samples: Iterable[Sample], flush: bool = True) -> tuple[list[Window], Windower]:
+    windower = Windower(spec)
+    windows = [window for sample in samples for window in windower.push(sample)]
+    return windows + (windower.flush() if flush else []), windower
+
+
+def shape(windows: list[Window]) -> list[tuple[int, int, float, tuple[int, ...]]]:
+    return [(w.start, w.tick, round(w.coverage, 9), tuple(s.stamp for s in w.samples)) for w in windows]
+
+
+def delivered(samples: list[Sample], delays: list[int], lateness: int) -> list[Sample]:
+    """In the order in which a network that delays each by at most the lateness would deliver."""
+    order = sorted(range(len(samples)), key=lambda i: samples[i].stamp + delays[i] % (lateness + 1))
+    return [samples[i] for i in order]
+
+
+gaps = st.lists(st.integers(1 * MS, 1200 * MS), min_size=2, max_size=80)
+delays = st.lists(st.integers(0, SECOND), min_size=80, max_size=80)
+
+
+@pytest.mark.parametrize(("spec", "make"), [(FRAMES, frame), (READINGS, reading)], ids=["frames", "readings"])
+@given(gaps, delays, st.integers(0, SECOND))
+def test_any_order_within_the_lateness_gives_the_same_windows(spec, make, gaps, delays, phase) -> None:
+    samples = [make(int(stamp)) for stamp in START + phase + np.cumsum(gaps)]
+    expected, _ = run(spec, samples)
+    got, windower = run(spec, delivered(samples, delays, spec.lateness))
+    assert shape(got) == shape(expected)
+    assert windower.counts["late"] == 0
+
+
+@given(st.lists(st.integers(0, 400 * MS), min_size=5, max_size=60), delays)
+def test_sounds_may_swap_places_within_the_lateness(silences, delays) -> None:
+    stamps = START + np.cumsum([100 * MS + silence // 40 for silence in silences])
+    samples = [sound(int(stamp)) for stamp in stamps]
+    expected, _ = run(SOUNDS, samples)
+    # A block is stamped at its first sample and moves time on to its last: it may be that much less late.
+    got, _ = run(SOUNDS, delivered(samples, delays, SOUNDS.lateness - 100 * MS))
+    assert shape(got) == shape(expected)
+
+
+@pytest.mark.parametrize(("spec", "make"), [(FRAMES, frame), (READINGS, reading), (SOUNDS, sound)])
+@given(st.lists(st.integers(10 * MS, 700 * MS), min_size=2, max_size=50), st.data())
+def test_duplicates_change_nothing(spec, make, gaps, data) -> None:
+    samples = [make(int(stamp)) for stamp in START + np.cumsum(gaps)]
+    repeats = data.draw(st.lists(st.integers(1, 3), min_size=len(samples), max_size=len(samples)))
+    doubled = [sample for sample, times in zip(samples, repeats, strict=True) for _ in range(times)]
+    assert shape(run(spec, doubled)[0]) == shape(run(spec, samples)[0])
+
+
+@given(gaps, st.sampled_from([FRAMES, READINGS]))
+def test_every_window_ends_on_the_grid_holds_only_its_own_and_ticks_only_once(gaps, spec) -> None:
+    make = frame if spec is FRAMES else reading
+    windows, _ = run(spec, [make(int(stamp)) for stamp in START + np.cumsum(gaps)])
+    ticks = [w.tick for w in windows]
+    assert ticks == sorted(set(ticks))
+    for window in windows:
+        assert window.tick % spec.hop == 0 and window.tick - window.start == spec.length
+        assert all(window.start <= s.stamp < window.tick for s in window.samples)
+        assert spec.min_coverage <= window.coverage <= 1
+
+
+def test_a_window_closes_when_the_watermark_reaches_its_tick_and_not_before() -> None:
+    windower = Windower(FRAMES)
+    assert windower.push(frame(START + 100 * MS)) == []
+    assert windower.push(frame(START + 549 * MS)) == []
+    (window,) = windower.push(frame(START + 550 * MS))
+    assert window.tick == START + 500 * MS and window.samples[0].stamp == START + 100 * MS
+
+
+def test_the_frame_of_a_window_is_the_newest_before_its_tick() -> None:
+    windows, _ = run(FRAMES, [frame(START + i * 33 * MS, i) for i in range(40)])
+    assert [w.samples[0].stamp for w in windows] == [START + 495 * MS, START + 990 * MS]
+    assert [len(w.samples) for w in windows] == [1, 1]
+
+
+def test_two_frames_stand_for_the_ends_of_a_clip() -> None:
+    spec = WindowSpec(VISION, length=2 * SECOND, hop=SECOND, frames=2)
+    windows, _ = run(spec, [frame(START + i * 100 * MS) for i in range(41)])
+    assert [(s.stamp - w.start) // MS for w in windows[-1:] for s in w.samples] == [0, 1900]
+    assert windows[-1].coverage == 1
+
+
+def test_coverage_is_the_share_of_the_window_that_held_data() -> None:
+    whole = [sound(START + i * 100 * MS) for i in range(40)]
+    holed = [s for i, s in enumerate(whole) if not 25 <= i < 30]
+    assert {w.coverage for w in run(SOUNDS, whole)[0] if w.start >= START} == {1.0}
+    by_tick = {w.tick: w.coverage for w in run(SOUNDS, holed)[0]}
+    assert by_tick[START + 3 * SECOND] == pytest.approx(0.75)
+
+    spec = WindowSpec(IMU, length=2 * SECOND, hop=SECOND, min_coverage=0)
+    stamps = [START + i * 5 * MS for i in range(801) if not 500 <= i < 600]
+    by_tick = {w.tick: w.coverage for w in run(spec, [reading(s) for s in stamps])[0]}
+    assert by_tick[START + 4 * SECOND] == pytest.approx(0.75, abs=0.01)
+    assert by_tick[START + 2 * SECOND] == pytest.approx(1.0)
+
+
+def test_windows_under_the_minimum_coverage_are_counted_and_not_returned() -> None:
+    samples = [sound(START + i * 100 * MS) for i in range(10)] + [sound(START + 6 * SECOND)]
+    windows, windower = run(SOUNDS, samples)
+    assert windows and all(w.coverage >= 0.5 for w in windows)
+    assert windower.counts["windows"] == len(windows) + windower.counts["coverage"] > len(windows)
+
+
+@given(st.sampled_from([0, -1, -SECOND]))
+def test_stamps_of_zero_are_counted_and_do_no_harm(stamp) -> None:
+    samples = [frame(START + i * 100 * MS) for i in range(20)]
+    windows, windower = run(FRAMES, samples[:10] + [frame(stamp)] + samples[10:])
+    assert shape(windows) == shape(run(FRAMES, samples)[0])
+    assert windower.counts["unstamped"] == 1
+
+
+def test_readings_and_sounds_that_are_not_numbers_leave_a_hole_in_the_coverage() -> None:
+    samples = [reading(START + i * 10 * MS, np.nan if 100 <= i < 150 else 0) for i in range(400)]
+    windows, windower = run(READINGS, samples)
+    assert windower.counts["invalid"] == 50
+    assert min(w.coverage for w in windows) < 0.8
+    bad = Sample(AUDIO, START, Sound(np.array([[np.inf]], np.float32), 16000))
+    assert run(SOUNDS, [bad])[1].counts["invalid"] == 1
+
+
+def test_a_sensor_that_stops_and_returns_leaves_a_gap_and_nothing_else() -> None:
+    before = [frame(START + i * 100 * MS) for i in range(20)]
+    for pause in (4 * SECOND, 60 * SECOND):
+        after = [frame(START + 2 * SECOND + pause + i * 100 * MS) for i in range(20)]
+        windows, windower = run(FRAMES, before + after)
+        whole, _ = run(FRAMES, before)
+        assert shape(windows)[: len(whole)] == shape(whole)
+        assert windows[-1].tick == after[-1].stamp // FRAMES.hop * FRAMES.hop
+        assert {w.samples[-1].stamp for w in windows} <= {s.stamp for s in before + after}
+        assert windower.counts["outlier"] == windower.counts["late"] == 0
+        if pause < FRAMES.max_gap:
+            assert windower.counts["gaps"] == 8 and windower.counts["restarts"] == 0
+        else:
+            assert windower.counts["restarts"] == 1
+
+
+@given(st.integers(2, 5), st.integers(5 * SECOND, 100 * SECOND))
+def test_a_looped_recording_gives_its_windows_once_a_loop(loops, length) -> None:
+    step = length // 40
+    samples = [reading(START + i * step) for i in range(40)]
+    spec = WindowSpec(IMU, length=5 * step, hop=SECOND // 2, max_gap=max(10 * SECOND, step + 1))
+    once, _ = run(spec, samples)
+    again, windower = run(spec, samples * loops)
+    assert shape(again) == shape(once) * loops
+    assert windower.counts["restarts"] == loops - 1 and windower.counts["outlier"] == 0
+
+
+@given(st.integers(-(10**6), 10**6).filter(lambda s: abs(s) > 30), st.integers(1, 2))
+def test_a_few_lying_stamps_are_left_out(seconds, count) -> None:
+    samples = [reading(START + i * 50 * MS) for i in range(100)]
+    lies = [reading(START + seconds * SECOND + i * MS) for i in range(count)]
+    windows, windower = run(READINGS, samples[:50] + lies + samples[50:])
+    assert shape(windows) == shape(run(READINGS, samples)[0])
+    assert windower.counts["outlier"] == count and windower.counts["restarts"] == 0
+
+
+def test_late_samples_serve_the_windows_that_are_still_open() -> None:
+    samples = [reading(START + i * 100 * MS) for i in range(60)]
+    late = samples.pop(30)
+    samples.insert(38, late)  # 0.8 s behind: more than the lateness, less than another time
+    windows, windower = run(READINGS, samples)
+    assert windower.counts["late"] == 1
+    holding = [w.tick for w in windows if late.stamp in {s.stamp for s in w.samples}]
+    assert holding and all(tick > START + 3500 * MS for tick in holding)
+
+
+@given(st.lists(st.integers(20, 400), min_size=2, max_size=6))
+def test_the_rate_may_change(rates) -> None:
+    stamps, now = [], START
+    for rate in rates:
+        for _ in range(3 * rate):
+            stamps.append(now)
+            now += SECOND // rate
+    windows, windower = run(READINGS, [reading(s) for s in stamps])
+    full = [w for w in windows if w.start >= START]
+    assert min(w.coverage for w in full) > 0.9
+    assert [w.tick for w in full] == list(range(full[0].tick, full[-1].tick + 1, READINGS.hop))
+
+
+@settings(max_examples=3, deadline=None)
+@given(st.sampled_from([VISION, IMU]))
+def test_memory_is_bounded_for_a_stream_that_never_closes_a_window(modality) -> None:
+    windower = Windower(FRAMES if modality == VISION else READINGS)
+    for i in range(150_000 if modality == IMU else 2000):
+        assert not windower.push(frame(START + i) if modality == VISION else reading(START + i))
+    assert len(windower._samples) <= (1 if modality == VISION else 100_000)
+    assert modality == VISION or windower.counts["overflow"] == 50_000
+
+
+def test_bytes_are_bounded_too(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MEMORY", 100_000)
+    windower = Windower(WindowSpec(VISION, length=60 * SECOND, hop=60 * SECOND, frames=2, max_gap=90 * SECOND))
+    for i in range(1000):
+        windower.push(Sample(VISION, START + i, Frame(np.zeros(10_000, np.uint8), "jpeg", compressed=True)))
+    assert windower._bytes <= 100_000 and windower.counts["overflow"] > 900
+
+
+@given(st.lists(st.tuples(st.integers(-5 * SECOND, 400 * SECOND), st.booleans()), max_size=120))
+def test_no_stream_breaks_it(stream) -> None:
+    windower, windows = Windower(READINGS), []
+    for offset, flush in stream:
+        windows += windower.push(reading(START + offset))
+        windows += windower.flush() if flush else []
+    counts = windower.counts
+    assert counts["samples"] == len(stream)
+    assert counts["windows"] == len(windows) + counts["coverage"]
+
+
+@pytest.mark.parametrize("bad", [{"length": 0}, {"hop": -1}, {"min_coverage": 2}, {"lateness": 20 * SECOND}])
+def test_a_cut_that_makes_no_sense_is_refused_by_name(bad) -> None:
+    with pytest.raises(ValueError, match="imu"):
+        WindowSpec(**{"modality": IMU, "length": SECOND, "hop": SECOND, **bad})
