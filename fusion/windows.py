@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sensebind.fusion.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.samples import SECOND, Calibration, Reading, Sample, Sound
 
 BACKWARD_JUMP = 1 * SECOND  # older than this (and than the lateness) is another time, not a late sample
 CONFIRMATIONS = 3  # samples in a row that must agree before a jump in time is believed
@@ -126,8 +126,8 @@ class Windower:
         """
         windows = self.flush()
         suspects, self._suspects = self._suspects, []
+        self.counts["restarts"] += self.newest is not None
         self._reset()
-        self.counts["restarts"] += 1
         for sample in suspects:
             self._insert(sample)
             self.newest = sample.end if self.newest is None else max(self.newest, sample.end)
@@ -260,9 +260,7 @@ def size(sample: Sample) -> int:
     return 100 + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)
 
 
-def choose_frames(
-    frames: Sequence[Sample], start: int, tick: int, count: int
-) -> tuple[list[Sample], float]:
+def choose_frames(frames: Sequence[Sample], start: int, tick: int, count: int) -> tuple[list[Sample], float]:
     """`count` frames of a window, and its coverage: the share of the wanted points that have a frame near.
 
     One frame: the newest. More: the nearest to each of `count` points from start to tick; a point is

@@ -205,7 +205,7 @@ def test_the_rate_may_change(rates) -> None:
         for _ in range(3 * rate):
             stamps.append(now)
             now += SECOND // rate
-    windows, windower = run(READINGS, [reading(s) for s in stamps])
+    windows, _ = run(READINGS, [reading(s) for s in stamps])
     full = [w for w in windows if w.start >= START]
     assert min(w.coverage for w in full) > 0.9
     assert [w.tick for w in full] == list(range(full[0].tick, full[-1].tick + 1, READINGS.hop))

@@ -1,0 +1,65 @@
+"""Depth in metres → disparity, as ImageBind's depth encoder takes it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sensebind.fusion.frontends.image import SIDE, resize_and_crop
+from sensebind.fusion.samples import Calibration
+
+Floats = npt.NDArray[np.float32]
+
+NEAREST, FARTHEST = 0.01, 50.0  # m, to which depth is clipped (facebookresearch/omnivore, issue 12)
+BASELINE = 0.075  # m, a Kinect's, the sensor of the SUN RGB-D and NYU images (same source)
+FOCAL_LENGTH, FOCAL_WIDTH = 525.0, 640  # px, a Kinect's nominal, where neither CameraInfo nor parameters tell
+MAX_DISPARITY = 75.0
+
+
+def disparity(depth: Floats, focal_length: float, baseline: float) -> Floats:
+    """float32 (H, W) metres → float32 (H, W) disparity in pixels, baseline · focal_length / depth.
+
+    Depth is clipped to 0.01..50 m. No reading (NaN) is 0: as far as can be, which is what most lost readings are.
+    """
+    with np.errstate(invalid="ignore"):
+        clipped = np.clip(depth, NEAREST, FARTHEST)
+    return np.nan_to_num(np.float32(baseline * focal_length) / clipped, nan=0.0).astype(np.float32)
+
+
+def focal_length_at(width: int, calibration: Calibration) -> float:
+    """Focal length in pixels of an image `width` pixels wide."""
+    if calibration.focal_length > 0 and calibration.width > 0:
+        return calibration.focal_length * width / calibration.width
+    return FOCAL_LENGTH * width / FOCAL_WIDTH
+
+
+def imagebind_tensor(
+    depth: Floats,
+    calibration: Calibration = Calibration(),
+    *,
+    max_disparity: float = MAX_DISPARITY,
+    mean: float = 0.0,
+    deviation: float = 1.0,
+) -> torch.Tensor:
+    """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max) / max − mean) / deviation.
+
+    The focal length is that of the image which is embedded: shorter side 224. The defaults are those of
+    Omnivore's configuration, ImageBind's own being published nowhere. Resized by the nearest pixel, for a mean of
+    two depths is a surface that is not there. Raises `ValueError` for other shapes.
+    """
+    if depth.ndim != 2 or 0 in depth.shape:
+        raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
+    height, width = depth.shape
+    short = min(height, width)
+    focal = focal_length_at(width, calibration) * SIDE / short
+    values = disparity(np.asarray(depth, np.float32), focal, calibration.baseline or BASELINE)
+    small = cv2.resize(values, (SIDE * width // short, SIDE * height // short), interpolation=cv2.INTER_NEAREST_EXACT)
+    square = resize_and_crop(torch.from_numpy(small)[None, None])[0]
+    return (square.clamp(0, max_disparity) / max_disparity - mean) / deviation
+
+
+def grey(depth: Floats, nearest: float = 0.5) -> npt.NDArray[np.uint8]:
+    """float32 (H, W) metres → uint8 (H, W): 255 at `nearest` metres and nearer, falling as 1 / depth, 0 unknown."""
+    return np.round(255 * np.clip(disparity(depth, nearest, 1.0), 0, 1)).astype(np.uint8)

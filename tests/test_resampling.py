@@ -1,0 +1,106 @@
+"""Stamped pieces to regular series: the same signal, however it was cut, and nothing folded down."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensebind.fusion.resampling import series, waveform
+from sensebind.fusion.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
+from sensebind.fusion.windows import Window
+
+START = 1_700_000_000 * SECOND
+
+
+def sounds(wave: np.ndarray, rate: int, cuts: list[int], jitter: int = 0, first: int = START) -> tuple[Sample, ...]:
+    edges = [0, *sorted(set(cuts)), len(wave)]
+    noise = np.random.default_rng(0)
+    return tuple(
+        Sample(
+            AUDIO, first + a * SECOND // rate + int(noise.integers(-jitter, jitter + 1)), Sound(wave[a:b, None], rate)
+        )
+        for a, b in pairwise(edges)
+        if b > a
+    )
+
+
+def window(samples: tuple[Sample, ...], seconds: float = 2.0, start: int = START) -> Window:
+    return Window(samples[0].modality, start, start + round(seconds * SECOND), 1.0, samples)
+
+
+def tone(frequency: float, rate: float, seconds: float = 2.0) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate).astype(np.float32)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 95_999), max_size=10), st.sampled_from([16_000, 44_100, 48_000]))
+def test_however_a_sound_is_cut_into_blocks_it_is_the_same_sound(cuts, rate) -> None:
+    wave = np.random.default_rng(1).standard_normal(2 * rate).astype(np.float32) * 0.1
+    whole = waveform(window(sounds(wave, rate, [])), 16_000)
+    np.testing.assert_allclose(
+        waveform(window(sounds(wave, rate, [c for c in cuts if c < len(wave)])), 16_000), whole, atol=1e-6
+    )
+    assert whole.shape == (32_000,) and whole.dtype == np.float32
+
+
+def test_jitter_of_stamps_makes_no_clicks() -> None:
+    wave = tone(440, 16_000)
+    cuts = list(range(1600, 32_000, 1600))
+    found = waveform(window(sounds(wave, 16_000, cuts, jitter=3_000_000)), 16_000)
+    shift = [np.abs(found[100 + d : -100 + d] - wave[100:-100]).max() for d in range(-50, 51)]
+    assert min(shift) < 1e-3
+
+
+def test_a_gap_is_silence_and_what_follows_keeps_its_place() -> None:
+    wave = np.ones(32_000, np.float32)
+    blocks = sounds(wave, 16_000, list(range(1600, 32_000, 1600)))
+    found = waveform(window(blocks[:5] + blocks[10:]), 16_000)
+    assert not found[8000:16_000].any() and found[:8000].all() and found[16_000:].all()
+
+
+def test_a_sound_that_begins_before_the_window_is_cut_at_its_start() -> None:
+    ramp = np.linspace(0, 1, 48_000, dtype=np.float32)
+    found = waveform(window(sounds(ramp, 16_000, []), start=START + SECOND // 2), 16_000)
+    np.testing.assert_allclose(found, ramp[8000:40_000], atol=1e-6)
+
+
+def test_nothing_above_the_new_rate_folds_down_and_the_rest_stays() -> None:
+    high = waveform(window(sounds(tone(11_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
+    low = waveform(window(sounds(tone(1_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
+    assert np.abs(high).max() < 0.01 and np.abs(low).max() == pytest.approx(1, abs=0.01)
+
+
+def test_channels_are_averaged() -> None:
+    stereo = np.stack([np.full(32_000, 0.6), np.full(32_000, -0.2)], axis=1).astype(np.float32)
+    sample = Sample(AUDIO, START, Sound(stereo, 16_000))
+    np.testing.assert_allclose(waveform(window((sample,)), 16_000), 0.2, atol=1e-6)
+
+
+def readings(rate: float, frequency: float, jitter: float = 0.0, seconds: float = 5.0) -> Window:
+    times = np.arange(0, seconds, 1 / rate) + np.random.default_rng(0).uniform(0, jitter / rate, round(seconds * rate))
+    rows = [
+        Sample(IMU, START + round(t * SECOND), Reading(np.full(6, np.sin(2 * np.pi * frequency * t)))) for t in times
+    ]
+    return window(tuple(rows), seconds)
+
+
+def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
+    assert np.abs(series(readings(1000, 150), 200, 6)[:, 50:-50]).max() < 0.01
+    kept = series(readings(1000, 20), 200, 6)
+    np.testing.assert_allclose(kept[0, 50:-50], np.sin(2 * np.pi * 20 * np.arange(1000) / 200)[50:-50], atol=0.02)
+
+
+@pytest.mark.parametrize("rate", [184.0, 200.0])
+def test_motion_at_any_rate_with_jitter_keeps_its_shape(rate: float) -> None:
+    found = series(readings(rate, 3, jitter=0.3), 400, 6)
+    assert found.shape == (6, 2000) and found.dtype == np.float32
+    np.testing.assert_allclose(found[0, 20:-20], np.sin(2 * np.pi * 3 * np.arange(2000) / 400)[20:-20], atol=0.02)
+
+
+def test_readings_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="6 numbers"):
+        series(window((Sample(IMU, START, Reading(np.zeros(3))),)), 400, 6)
