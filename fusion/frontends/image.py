@@ -1,0 +1,85 @@
+"""RGB images → the tensors that image encoders take. Resizing is Pillow's, on any device."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.functional import interpolate
+
+SIDE = 224
+IMAGEBIND_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, which ImageBind's image encoder was made with
+IMAGEBIND_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+
+def resize_and_crop(images: torch.Tensor, side: int = SIDE, mode: str = "bicubic") -> torch.Tensor:
+    """(B, C, H, W) → (B, C, side, side) in the same dtype: shorter side to `side`, then the centre.
+
+    Antialiased, `mode` bicubic or bilinear. uint8 is resized as Pillow does, along the rows, then along the columns,
+    each result rounded to 8 bits; it differs from Pillow by two levels at most. Floats are not rounded and may
+    overshoot.
+    The longer side becomes int(side · long / short); the crop starts at int(round((n − side) / 2)).
+    Raises `ValueError` for other shapes and for images without pixels.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"expected images of shape (B, C, H, W) with pixels, got {tuple(images.shape)}")
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    if max(height, width) > 100 * short:
+        raise ValueError(f"an image of {height} × {width} pixels is too narrow to be cut to a square")
+    height, width = int(side * height / short), int(side * width / short)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    if images.dtype == torch.uint8 and images.device.type != "cpu":
+        resized = _resize_rounded(images, height, width, mode)
+    else:  # on the CPU, PyTorch has Pillow's algorithm for uint8
+        resized = interpolate(images, (height, width), mode=mode, antialias=True)
+    return resized[..., top : top + side, left : left + side]
+
+
+def _resize_rounded(images: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+    """Pillow's two passes in float32 for devices without a kernel for uint8; equal to it within one level."""
+    resized = images.float()
+    for size in ((resized.shape[-2], width), (height, width)):
+        if size != tuple(resized.shape[-2:]):
+            resized = interpolate(resized, size, mode=mode, antialias=True).round_().clamp_(0, 255)
+    return resized.to(torch.uint8)
+
+
+def imagebind_tensor(rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """One RGB image, uint8 (H, W, 3) → float32 (3, 224, 224), as ImageBind's vision encoder takes it.
+
+    Raises `ValueError` for other shapes and dtypes.
+    """
+    array = np.asarray(rgb)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        raise ValueError(f"expected an RGB image, uint8 (H, W, 3), got {array.dtype} {array.shape}")
+    # A copy where the array cannot be shared with PyTorch: read-only, or with negative strides.
+    shared = array if array.flags.writeable and min(array.strides) >= 0 else array.copy()
+    return imagebind_batch(torch.from_numpy(shared).permute(2, 0, 1)[None])[0]
+
+
+def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
+    """RGB images, uint8 (B, 3, H, W) on any device → float32 (B, 3, 224, 224) on that device.
+
+    Send the uint8 to a GPU and call this there: that is a quarter of the bytes, and no work for the CPU.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    mean = torch.tensor(IMAGEBIND_MEAN, device=images.device).view(3, 1, 1)
+    deviation = torch.tensor(IMAGEBIND_DEVIATION, device=images.device).view(3, 1, 1)
+    return (resize_and_crop(images).float() / 255 - mean) / deviation
+
+
+def starter_tensor(rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """One RGB image, uint8 (H, W, 3) → float32 (3, 224, 224), as the starter space's EfficientNet-Lite0 takes it.
+
+    The whole view is squeezed into the square, for what a robot should notice is often at the edge. Values are
+    (value − 127) / 128. Raises `ValueError` for other shapes and dtypes.
+    """
+    array = np.asarray(rgb)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ValueError(f"expected an RGB image, uint8 (H, W, 3), got {array.dtype} {array.shape}")
+    shrinks = min(array.shape[:2]) >= SIDE
+    small = cv2.resize(array, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return torch.from_numpy(small.transpose(2, 0, 1).astype(np.float32, order="C")).sub_(127).div_(128)

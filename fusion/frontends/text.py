@@ -1,0 +1,56 @@
+"""Phrases → the token ids that CLIP's text encoder, and so ImageBind's, takes."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import ftfy
+import numpy as np
+import torch
+from instant_clip_tokenizer import Tokenizer
+
+CONTEXT = 77
+START, END = 49406, 49407
+LONGEST = 16_384  # characters looked at: 75 tokens hold far fewer
+SPECIAL = re.compile(r"<\|(startoftext|endoftext)\|>")
+
+
+def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
+    """N phrases → int64 (N, 77): start, byte-pair ids, end, zeros. What does not fit is cut off before the end.
+
+    Raises `TypeError` for anything but a sequence of strings.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("expected a list of strings")
+    ids = np.zeros((len(texts), CONTEXT), np.int64)
+    for row, text in zip(ids, texts, strict=True):
+        tokens = [START, *_encode(clean(text))][: CONTEXT - 1] + [END]
+        row[: len(tokens)] = tokens
+    return torch.from_numpy(ids)
+
+
+def clean(text: str) -> str:
+    """As CLIP was trained: broken Unicode repaired, HTML entities resolved twice, white space collapsed, lower case."""
+    whole = ftfy.fix_text(text[:LONGEST].encode("utf-8", "replace").decode())
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(whole))).strip().lower()
+
+
+def _encode(text: str) -> list[int]:
+    """Byte-pair ids; the two special tokens, written out, are themselves, except within a run of punctuation."""
+    ids: list[int] = []
+    done = 0
+    for match in SPECIAL.finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        if match.start() > done and not (before.isalnum() or before.isspace()):
+            continue
+        ids += [*_tokenizer().encode(text[done : match.start()]), START if match[1] == "startoftext" else END]
+        done = match.end()
+    return ids + list(_tokenizer().encode(text[done:]))
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> Tokenizer:
+    return Tokenizer()

@@ -1,0 +1,331 @@
+"""Weight files: what they hold, read without copying and without running anything that is in them.
+
+Two formats are read: PyTorch's (`.pth`, by its `weights_only` reader) and safetensors. Tensors are views of the
+mapped file, so what nobody uses is never read. Do not overwrite a file in place while a program uses it: write
+another and rename it, as `convert` does.
+
+A converted file carries the digest of the file that it was made from, so both make the same space, and a CRC-32 of
+each entry, which is checked when the entry is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sensebind.fusion.models.registry import SpaceError
+
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SUFFIX = ".safetensors"
+CHUNK = 64 * 2**20  # bytes of source that are in memory at a time while precision changes
+SOURCE, SUMS = "source_sha256", "crc32"  # metadata of converted files
+SHOWN = 5  # entries that an error names of each kind
+
+_READ = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64, "I64": torch.int64}
+_NAMES = {_READ[name]: name for name in ("F32", "BF16", "F16")}  # what is a weight
+
+
+class WeightsError(SpaceError):
+    """A weight file that is missing, damaged, or for another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a weight file, before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+    crc32: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Values."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def bytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+
+def entries(path: str | Path) -> dict[str, Entry]:
+    """What a weight file holds, or all safetensors files of a folder together. Raises `WeightsError`."""
+    found: dict[str, Entry] = {}
+    for file in _files(path):
+        sums = _sums(file)
+        for name, (shape, dtype) in _describe(file).items():
+            if name in found:
+                raise WeightsError(f"'{name}' is in both '{found[name].file}' and '{file}': keep one of them")
+            if sums is not None and type(sums.get(name)) is not int:
+                raise WeightsError(f"'{file}' is damaged: '{name}' lost the sum that it was written with")
+            found[name] = Entry(shape, dtype, file, sums[name] if sums is not None else None)
+    return found
+
+
+def read(
+    path: str | Path, wanted: Callable[[str], bool] = lambda _: True, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The entries of a weight file or folder that are `wanted`; in `dtype`, or as they are.
+
+    Entries that need no change are views of the mapped file. Others are changed a few at a time, the file's pages
+    being let go in between, so memory never holds much more than the result. Scalars (logit scales) stay float32.
+    Raises `WeightsError` for files that cannot be read, and for values that are damaged or not finite.
+    """
+    chosen = {name: entry for name, entry in entries(path).items() if wanted(name)}
+    result: dict[str, Tensor] = {}
+    for names in _batches(chosen, dtype):
+        source = _open(chosen[names[0]].file, names)
+        for name in names:
+            _verify(name, source[name], chosen[name])
+            result[name] = source[name].to(_target(chosen[name], dtype))
+    return {name: result[name] for name in chosen}
+
+
+def check(
+    state: Mapping[str, Tensor | Entry], shapes: Mapping[str, Sequence[int]], what: str = "these weights"
+) -> None:
+    """Raises `WeightsError` that names what `state` lacks, has too much, or has in another shape or type."""
+    missing = [f"'{name}'" for name in shapes if name not in state]
+    unknown = [f"'{name}'" for name in state if name not in shapes]
+    shared = [name for name in shapes if name in state]
+    misshaped = [
+        f"'{name}' is {_shape(state[name].shape)} and should be {_shape(shapes[name])}"
+        for name in shared
+        if tuple(state[name].shape) != tuple(shapes[name])
+    ]
+    mistyped = [f"'{n}' is {state[n].dtype}" for n in shared if state[n].dtype not in _NAMES]
+    faults = [
+        f"{len(found)} {fault}: {', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''}"
+        for fault, found in (
+            ("missing", missing),
+            ("unknown", unknown),
+            ("of another shape", misshaped),
+            ("not of a floating type", mistyped),
+        )
+        if found
+    ]
+    if faults:
+        raise WeightsError(f"{what}: not the weights of this model; entries " + "; ".join(faults))
+
+
+def digest(path: str | Path) -> str:
+    """Names the weights, whatever their precision and format: the SHA-256 of the file that was published.
+
+    Converted files carry it; of others it is computed, which reads them once. Raises `WeightsError`.
+    """
+    found = set()
+    for file in _files(path):
+        found.add(_metadata(file).get(SOURCE) or _sha256(file))
+    if len(found) > 1:
+        raise WeightsError(
+            f"the files in '{path}' were not made from one checkpoint: convert them again, into an empty folder"
+        )
+    return found.pop()
+
+
+def convert(source: str | Path, targets: Mapping[Path, Collection[str]], dtype: torch.dtype) -> None:
+    """Write safetensors files in `dtype`, each with the entries of `source` that are named for it.
+
+    Holds a few entries at a time. A file appears when it is whole. Raises `WeightsError`, and `OSError` where a file
+    cannot be written.
+    """
+    held, carried = entries(source), digest(source)
+    for target, names in targets.items():
+        # Wide values first, so that each lies where its width divides its place.
+        chosen = dict(sorted(((n, held[n]) for n in names), key=lambda item: -_target(item[1], dtype).itemsize))
+        if target.resolve() in {entry.file.resolve() for entry in chosen.values()}:
+            raise WeightsError(f"'{target}' is the file to be converted: choose another name for the result")
+        part = Path(f"{target}.part")
+        try:
+            _write(part, chosen, dtype, carried)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _write(path: Path, chosen: Mapping[str, Entry], dtype: torch.dtype, carried: str) -> None:
+    sums = dict.fromkeys(chosen, 0)
+    with path.open("wb") as file:
+        file.write(_header(chosen, dtype, carried, sums))
+        for names in _batches(chosen, dtype, whole=False):
+            tensors = _open(chosen[names[0]].file, names)
+            for name in names:
+                _verify(name, tensors[name], chosen[name])
+                tensor = tensors[name].to(_target(chosen[name], dtype))
+                sums[name] = _crc32(name, tensor)
+                file.write(_bytes(tensor))
+        file.seek(0)
+        file.write(_header(chosen, dtype, carried, sums))
+
+
+def _files(path: str | Path) -> list[Path]:
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise WeightsError(f"there is no weight file or folder '{path}'")
+    found = sorted(path.glob("*" + SUFFIX))
+    if not found:
+        raise WeightsError(f"the folder '{path}' holds no {SUFFIX} file")
+    return found
+
+
+def _is_safetensors(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise WeightsError(f"'{file}' cannot be read: {error.strerror or error}") from error
+    return start[8:9] == b"{"
+
+
+def _describe(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    if not _is_safetensors(file):
+        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _open(file).items()}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+            return {n: (tuple(s.get_shape()), _READ.get(s.get_dtype(), torch.uint8)) for n, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
+
+
+def _open(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of one file, mapped; those called `names`, or all."""
+    try:
+        if _is_safetensors(file):
+            with safe_open(file, framework="pt") as opened:
+                return {name: opened.get_tensor(name) for name in (opened.keys() if names is None else names)}
+        state: Any = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the two readers raise
+        reason = str(error).strip().split("\n")[0]
+        raise WeightsError(
+            f"'{file}' is damaged, or no weight file of PyTorch (since 1.6) or safetensors: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(
+            isinstance(k, str) and isinstance(v, Tensor) and v.layout == torch.strided and not v.is_quantized
+            for k, v in state.items()
+        )
+    ):
+        raise WeightsError(f"'{file}' holds no plain state dict, which is a mapping of names to tensors")
+    return {k: v.detach() for k, v in state.items()} if names is None else {k: state[k].detach() for k in names}
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    """Empty for PyTorch's files, and for safetensors files that `convert` did not write."""
+    if not _is_safetensors(file):
+        return {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
+
+
+def _sums(file: Path) -> dict[str, Any] | None:
+    """The sum of each entry of a converted file; None for others."""
+    metadata = _metadata(file)
+    if SOURCE not in metadata:
+        return None
+    try:
+        sums = json.loads(metadata.get(SUMS, ""))
+    except ValueError:
+        sums = None
+    if not isinstance(sums, dict):
+        raise WeightsError(f"'{file}' is damaged: it lost the sums that it was written with")
+    return sums
+
+
+def _batches(chosen: Mapping[str, Entry], dtype: torch.dtype | None, whole: bool = True) -> Iterator[list[str]]:
+    """Names, file by file, in groups that are opened together: what is to be changed, `CHUNK` bytes at most.
+
+    `whole`: unchanged entries of a file make one group, and the largest come first, while memory is still empty.
+    """
+    for _, group in groupby(chosen, key=lambda name: chosen[name].file):
+        names = list(group)
+        if whole:
+            same = [name for name in names if chosen[name].dtype == _target(chosen[name], dtype)]
+            yield from [same] if same else []
+            names = sorted(set(names).difference(same), key=lambda name: (-chosen[name].bytes, name))
+        batch: list[str] = []
+        for name in names:
+            if batch and sum(chosen[n].bytes for n in batch) + chosen[name].bytes > CHUNK:
+                yield batch
+                batch = []
+            batch.append(name)
+        if batch:
+            yield batch
+
+
+def _target(entry: Entry, dtype: torch.dtype | None) -> torch.dtype:
+    """Only floating tensors change, and scalars never lose precision."""
+    if dtype is None or not entry.dtype.is_floating_point:
+        return entry.dtype
+    return dtype if entry.shape else torch.float32
+
+
+def _verify(name: str, tensor: Tensor, entry: Entry) -> None:
+    """Raises `WeightsError` for a wrong sum or values that are not finite. Reads it, so that its first use is fast."""
+    if entry.crc32 is not None and _crc32(name, tensor) != entry.crc32:
+        raise WeightsError(f"'{entry.file}' is damaged: the values of '{name}' are not those that were written")
+    if tensor.is_floating_point() and not name.endswith(".mask") and not _is_finite(tensor):
+        raise WeightsError(f"'{entry.file}': '{name}' holds values that are not finite, or beyond all measure")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # A sum needs no memory, and is finite only where all are.
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32)))
+
+
+def _crc32(name: str, tensor: Tensor) -> int:
+    """Of the values, and of all that gives them meaning."""
+    return zlib.crc32(_bytes(tensor), zlib.crc32(f"{name} {tensor.dtype} {_shape(tensor.shape)}".encode()))
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+
+
+def _header(chosen: Mapping[str, Entry], dtype: torch.dtype, carried: str, sums: Mapping[str, int]) -> bytes:
+    """The head of a safetensors file, as long for any `sums`: 8 bytes of length, then JSON, padded to 8 bytes."""
+    crc32 = "{" + ",".join(f"{json.dumps(name)}:{sums[name]:>10}" for name in chosen) + "}"
+    head: dict[str, object] = {"__metadata__": {"format": "pt", SOURCE: carried, SUMS: crc32}}
+    offset = 0
+    for name, entry in chosen.items():
+        target = _target(entry, dtype)
+        end = offset + entry.size * target.itemsize
+        if target not in _NAMES:
+            raise WeightsError(f"'{entry.file}': '{name}' is {target}, which is not a weight")
+        head[name] = {"dtype": _NAMES[target], "shape": list(entry.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _sha256(file: Path) -> str:
+    total = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"

@@ -1,0 +1,105 @@
+"""`sensebind weights`: what a checkpoint of ImageBind holds, and the same in less memory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from sensebind.fusion.models.weights import Entry
+
+PRECISIONS = ("float32", "bf16", "fp16")
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "weights",
+        help="inspect and convert checkpoints of ImageBind",
+        description="Nothing that is in a weight file is run: PyTorch's weights_only reader and safetensors are used.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser("inspect", help="say what a weight file holds, and whether imagebind_huge can use it")
+    inspect.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
+    convert = actions.add_parser(
+        "convert",
+        help="write a checkpoint in another precision, as safetensors",
+        description="The result makes the same space as its source, and only what a robot's senses need is read of it.",
+    )
+    convert.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
+    convert.add_argument("--dtype", choices=PRECISIONS, default="bf16", help="precision (default: %(default)s)")
+    convert.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT",
+        help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
+    )  # fmt: skip
+    convert.add_argument("--modalities", metavar="A,B", help="only these; robots need text as well to know phrases")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect: 0 where imagebind_huge can use the file, else 1. Convert: 0. Raises `WeightsError`."""
+    return _inspect(args.file) if args.action == "inspect" else _convert(args)
+
+
+def _inspect(path: Path) -> int:
+    from sensebind.fusion.models import weights
+    from sensebind.fusion.models.imagebind import MODALITIES, NAME, shapes
+
+    entries = weights.entries(path)
+    groups = _by_modality(entries)
+    print(f"{'modality':<10}{'entries':>8}{'parameters':>14}{'MB':>9}  precision")
+    for modality, group in groups.items():
+        print(_row(modality or "(other)", list(group.values())))
+    print(_row("all", list(entries.values())))
+    print(f"digest    {weights.digest(path)}")
+    try:
+        weights.check(entries, shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{path}'")
+    except weights.WeightsError as error:
+        print(f"cannot be used as {NAME}: {error}")
+        return 1
+    print(f"space     {NAME}@{weights.digest(path)[:12]}")
+    return 0
+
+
+def _row(label: str, entries: list[Entry]) -> str:
+    precisions = sorted({str(e.dtype).removeprefix("torch.") for e in entries if e.shape})
+    size = sum(e.bytes for e in entries) / 1e6
+    return f"{label:<10}{len(entries):>8}{sum(e.size for e in entries):>14,}{size:>9.1f}  {', '.join(precisions)}"
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from sensebind.fusion.models import weights
+    from sensebind.fusion.models.imagebind import MODALITIES, shapes
+
+    entries = weights.entries(args.file)
+    groups = _by_modality(entries)
+    weights.check(entries, shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{args.file}'")
+    wanted = args.modalities.split(",") if args.modalities else list(groups)
+    if absent := [m for m in wanted if m not in groups]:
+        raise weights.WeightsError(f"'{args.file}' holds no {', '.join(absent)}; it has {', '.join(groups)}")
+    output: Path = args.output
+    if output.suffix == weights.SUFFIX:
+        targets = {output: [name for m in wanted for name in groups[m]]}
+    else:
+        targets = {output / f"{m}{weights.SUFFIX}": list(groups[m]) for m in wanted}
+    try:
+        next(iter(targets)).parent.mkdir(parents=True, exist_ok=True)
+        weights.convert(args.file, targets, weights.DTYPES[args.dtype])
+    except OSError as error:
+        raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
+    for target in targets:
+        print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
+    print(f"Use it with space:=imagebind_huge weights:={output}")
+    return 0
+
+
+def _by_modality(entries: dict[str, Entry]) -> dict[str, dict[str, Entry]]:
+    """Entries of each modality, in the model's order; those of none under an empty name, last."""
+    from sensebind.fusion.models.imagebind import MODALITIES, modality_of
+
+    groups: dict[str, dict[str, Entry]] = {m: {} for m in (*MODALITIES, "")}
+    for name, entry in entries.items():
+        groups[modality_of(name) if modality_of(name) in MODALITIES else ""][name] = entry
+    return {modality: group for modality, group in groups.items() if group}

@@ -1,0 +1,261 @@
+"""From pictures, sounds and phrases to what ImageBind's encoders were trained on, cell for cell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sensebind.fusion.frontends import audio, image, text
+
+
+@pytest.fixture(scope="module")
+def pictures(shared: Path) -> Any:
+    return np.load(shared / "reference" / "golden_image_video.npz")
+
+
+@pytest.fixture(scope="module")
+def sounds(shared: Path) -> Any:
+    return np.load(shared / "reference" / "golden_audio.npz")
+
+
+# ---------------------------------------------------------------------------------------------------------- images
+
+
+def by_hand(rgb: np.ndarray) -> torch.Tensor:
+    return image.imagebind_tensor(rgb)
+
+
+def as_a_gpu_does(rgb: np.ndarray) -> torch.Tensor:
+    """The path for devices that have no uint8 kernel, on this one."""
+    height, width = rgb.shape[:2]
+    short = min(height, width)
+    size = int(224 * height / short), int(224 * width / short)
+    resized = image._resize_rounded(torch.from_numpy(rgb).permute(2, 0, 1)[None], *size, "bicubic")
+    return image.imagebind_batch(image.resize_and_crop(resized))[0]
+
+
+def on_cuda(rgb: np.ndarray) -> torch.Tensor:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
+    return image.imagebind_batch(torch.from_numpy(rgb).permute(2, 0, 1)[None].cuda())[0].cpu()
+
+
+@pytest.mark.parametrize("name", ["land", "port", "small", "sq"])
+@pytest.mark.parametrize("path", [by_hand, as_a_gpu_does, on_cuda])
+def test_pictures_are_resized_cut_and_normalised_as_published(
+    pictures: Any, name: str, path: Callable[[np.ndarray], torch.Tensor]
+) -> None:
+    error = np.abs(path(pictures[f"image/{name}/in"]).numpy() - pictures[f"image/{name}/out"])
+    assert error.mean() <= 0.005 and error.max() <= 0.1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32 - 1))
+def test_pictures_of_every_size_are_what_pillow_makes_of_them(height: int, width: int, seed: int) -> None:
+    if max(height, width) > 100 * min(height, width):
+        return
+    rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    short = min(height, width)
+    size = int(224 * width / short), int(224 * height / short)
+    left, top = round((size[0] - 224) / 2), round((size[1] - 224) / 2)
+    expected = Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
+    got = image.resize_and_crop(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    error = np.abs(got.numpy().astype(int) - np.asarray(expected, int))
+    assert error.max() <= 2 and error.mean() <= 0.05
+
+
+def test_a_batch_gives_what_each_picture_gives() -> None:
+    batch = np.random.default_rng(0).integers(0, 256, (3, 100, 150, 3), np.uint8)
+    each = torch.stack([image.imagebind_tensor(rgb) for rgb in batch])
+    assert torch.equal(image.imagebind_batch(torch.from_numpy(batch).permute(0, 3, 1, 2)), each)
+
+
+def test_pictures_may_be_views_and_read_only() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    flipped = rgb[:, ::-1]
+    rgb.flags.writeable = False
+    assert torch.equal(image.imagebind_tensor(rgb), image.imagebind_tensor(rgb.copy()))
+    assert torch.equal(image.imagebind_tensor(flipped), image.imagebind_tensor(flipped.copy()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((3, 10, 10), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+        np.zeros((1, 1000, 3), np.uint8),
+    ],
+)
+def test_what_is_no_picture_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected|too narrow"):
+        image.imagebind_tensor(wrong)
+
+
+# ----------------------------------------------------------------------------------------------------------- sound
+
+
+@pytest.mark.parametrize("name", ["chirp2s", "chirp1s", "chirp3s", "silence2s", "stereo2s"])
+def test_sounds_become_the_published_spectrograms(sounds: Any, name: str) -> None:
+    waveform = sounds[f"{name}/waveform"]
+    for got, wanted in (
+        (audio.log_mel(waveform), sounds[f"{name}/mel"][0]),
+        (audio.imagebind_tensor(waveform), sounds[f"{name}/normalized"]),
+    ):
+        assert got.shape == wanted.shape and got.dtype == torch.float32
+        error = np.abs(got.numpy() - wanted)
+        assert error.mean() <= 2e-5 and np.quantile(error, 0.999) <= 2e-3
+
+
+@pytest.mark.parametrize("name", ["chirp2s", "chirp1s", "chirp3s"])
+def test_the_count_of_frames_is_exact(sounds: Any, name: str) -> None:
+    frames = audio.log_mel_frames(torch.from_numpy(sounds[f"{name}/waveform"])[0])
+    assert tuple(frames.shape) == sounds[f"{name}/fbank"].shape
+
+
+def test_the_bands_are_the_published_ones(sounds: Any) -> None:
+    assert np.abs(audio.mel_bands().numpy() - sounds["mel_banks"]).max() < 2e-5
+    assert not audio.mel_bands()[3].any()
+
+
+def test_silence_is_the_floor_and_padding_is_told_from_it() -> None:
+    tensor = audio.imagebind_tensor(np.zeros(32_000, np.float32))
+    assert tensor[0, :, :198].unique().tolist() == pytest.approx([(math.log(2**-23) + 4.268) / 9.138])
+    assert tensor[0, :, 198:].unique().tolist() == pytest.approx([0.467], abs=1e-3)
+
+
+def test_a_batch_of_sounds_gives_what_each_gives() -> None:
+    batch = torch.randn(3, 2, 20_000) * 0.1
+    each = torch.stack([audio.imagebind_tensor(w) for w in batch])
+    torch.testing.assert_close(audio.imagebind_tensor(batch), each, atol=1e-4, rtol=0)
+
+
+def test_long_sounds_are_cut_to_clips_at_the_published_times(shared: Path) -> None:
+    times = json.loads((shared / "reference" / "clip_times.json").read_text())
+    for duration, clips in times.items():
+        ramp = torch.sin(torch.arange(round(float(duration) * 16_000)).double() ** 1.5 / 1e4).float()
+        got = audio.imagebind_clips(ramp)
+        for clip, (start, end) in zip(got, clips["audio3"], strict=True):
+            expected = audio.imagebind_tensor(ramp[int(start * 16_000) : int(end * 16_000)])
+            torch.testing.assert_close(clip, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("level", [0.3, 1e-3, 0.0])
+@pytest.mark.parametrize("block", [160, 777, 50_000])
+def test_sliding_windows_agree_with_one_shot_ones(offset: float, level: float, block: int) -> None:
+    generator = np.random.default_rng(0)
+    sound = (offset + level * generator.standard_normal(6 * 16_000)).astype(np.float32)
+    sliding = audio.SlidingLogMel(hop=8000)
+    got = torch.stack([w for i in range(0, len(sound), block) for w in sliding.push(sound[i : i + block])])
+    wanted = torch.stack([audio.log_mel(sound[i : i + 32_000]) for i in range(0, len(sound) - 31_999, 8000)])
+    assert got.shape == wanted.shape
+    error = (got - wanted).abs()
+    assert error.mean() <= 2e-6 and error.max() <= 0.01
+
+
+def test_sliding_windows_come_when_they_are_whole_and_hold_little() -> None:
+    sliding = audio.SlidingLogMel(hop=1600)
+    assert sliding.push(np.zeros(31_999, np.float32)) == []
+    assert len(sliding.push(np.zeros(1, np.float32))) == 1
+    for _ in range(50):
+        assert len(sliding.push(np.zeros(1600, np.float32))) == 1
+    assert len(sliding._samples) < 400 + 160 and len(sliding._frames) <= 200
+    with pytest.raises(ValueError, match="multiple of 160"):
+        audio.SlidingLogMel(hop=100)
+    with pytest.raises(ValueError, match="length"):
+        audio.SlidingLogMel(hop=160, length=100_000)
+    with pytest.raises(ValueError, match="finite"):
+        sliding.push(np.array([np.nan], np.float32))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros(399), np.zeros((2, 0)), np.zeros((1, 1, 1, 800)), np.full(800, np.nan), np.full(800, 3e4)],
+)
+def test_what_is_no_sound_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected a waveform|scaled to"):
+        audio.imagebind_tensor(wrong)
+
+
+# -------------------------------------------------------------------------------------------------------- phrases
+
+
+def test_phrases_become_the_published_tokens(shared: Path) -> None:
+    cases = json.loads((shared / "reference" / "golden_text.json").read_text())["cases"]
+    got = text.imagebind_tokens([case["text"] for case in cases])
+    assert got.dtype == torch.int64
+    for row, case in zip(got.tolist(), cases, strict=True):
+        assert row == case["ids"], case["text"]
+
+
+def test_special_tokens_written_out_are_themselves_unless_in_a_run_of_punctuation() -> None:
+    start, end = 49406, 49407
+    row = text.imagebind_tokens(["<|startoftext|><|endoftext|> a"])[0].tolist()
+    assert row[:4] == [start, start, end, 320]
+    assert text.imagebind_tokens(["!!<|startoftext|>"])[0].tolist().count(start) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(st.characters(), max_size=200) | st.text("<|>startofex&#;'!a 1\n", max_size=100), max_size=4))
+def test_every_phrase_becomes_77_tokens_with_a_start_and_an_end(texts: list[str]) -> None:
+    rows = text.imagebind_tokens(texts)
+    assert rows.shape == (len(texts), 77)
+    for row in rows.tolist():
+        end = max(i for i, token in enumerate(row) if token == 49407)
+        assert row[0] == 49406 and set(row[end + 1 :]) <= {0} and min(row) >= 0 and max(row) < 49408
+
+
+def test_phrases_without_end_take_no_time() -> None:
+    assert text.imagebind_tokens(["x" * 10**6, "&amp;" * 10**5, "\ud800é" * 10**5]).shape == (3, 77)
+
+
+@pytest.mark.parametrize("wrong", ["a phrase", [b"bytes"], [None]])
+def test_what_is_no_list_of_phrases_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="list of strings"):
+        text.imagebind_tokens(wrong)
+
+
+# ----------------------------------------------------------------------------------------------------------- fuzz
+
+
+def fuzz_arrays(count: int) -> None:
+    """Arrays of any shape, type and content: an error that says what was expected, or a finite tensor."""
+    generator = np.random.default_rng(3)
+    for _ in range(count):
+        shape = tuple(int(n) for n in generator.choice([0, 1, 2, 3, 4, 37, 640], generator.integers(0, 5)))
+        shape = shape if math.prod(shape) < 2**20 else shape[:2]
+        dtype = generator.choice(np.array(["u1", "i2", "f4", "f8", "?"]))
+        array = (generator.standard_normal(shape) * 10.0 ** generator.integers(-30, 38)).astype(dtype)
+        if array.size and array.dtype.kind == "f" and generator.random() < 0.5:
+            array.flat[generator.integers(array.size)] = generator.choice([np.nan, np.inf, -np.inf, 3e38])
+        for frontend, wanted in ((image.imagebind_tensor, (3, 224, 224)), (audio.imagebind_tensor, (1, 128, 204))):
+            try:
+                tensor = frontend(array)
+            except ValueError as error:
+                assert str(error)
+            else:
+                assert tuple(tensor.shape[-3:]) == wanted and torch.isfinite(tensor).all()
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+def test_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
+    fuzz_arrays(100)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+def test_a_thousand_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
+    fuzz_arrays(1000)

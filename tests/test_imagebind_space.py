@@ -1,0 +1,244 @@
+"""ImageBind as a space: from windows of samples to unit vectors, holding no more than the configured senses need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sensebind.fusion.encodings import EncodingError
+from sensebind.fusion.frontends import audio, image
+from sensebind.fusion.models import registry, weights
+from sensebind.fusion.models.imagebind import MODALITIES, ImageBind, modality_of
+from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
+from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.windows import Window
+
+SIZES: dict[str, Any] = {
+    f"{modality}_{name}": value
+    for modality in MODALITIES
+    for name, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
+} | {"out_embed_dim": 16}
+
+
+UNKNOWN = Calibration()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("imagebind") / "small.pth"
+    torch.save(ImageBind(**SIZES).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def space(checkpoint: Path) -> ImageBindSpace:
+    return ImageBindSpace.load(weights=str(checkpoint), dtype="float32", **SIZES)
+
+
+def window(modality: str, *samples: Any, length: float = 2.0, calibration: Calibration = UNKNOWN) -> Window:
+    start = 10 * SECOND
+    stamped = tuple(Sample(modality, start + i * SECOND // 400, data, "sensor") for i, data in enumerate(samples))
+    return Window(modality, start, start + round(length * SECOND), 1.0, stamped, calibration)
+
+
+def picture(
+    encoding: str = "rgb8", shape: tuple[int, ...] = (60, 80, 3), dtype: Any = np.uint8, seed: int = 0
+) -> Frame:
+    array = np.random.default_rng(seed).integers(500, 4000, shape).astype(dtype)
+    return Frame(array.reshape(-1).view(np.uint8), encoding, shape[0], shape[1], array.strides[0])
+
+
+def sound(seconds: float, rate: int = 16_000) -> Sound:
+    return Sound(np.random.default_rng(0).normal(0, 0.1, (round(seconds * rate), 1)).astype(np.float32), rate)
+
+
+def motion() -> list[Reading]:
+    return [Reading(row) for row in np.random.default_rng(0).normal(0, 1, (2000, 6))]
+
+
+def windows() -> dict[str, Window]:
+    return {
+        "vision": window("vision", picture(seed=1), picture(seed=2)),
+        "audio": window("audio", sound(2.0)),
+        "depth": window("depth", picture("16UC1", (60, 80), np.uint16), calibration=Calibration(500.0, 80)),
+        "thermal": window("thermal", picture("mono16", (60, 80), np.uint16)),
+        "imu": window("imu", *motion(), length=5.0),
+    }
+
+
+@pytest.mark.parametrize("modality", list(windows()))
+def test_a_window_of_each_sense_becomes_a_unit_vector(space: ImageBindSpace, modality: str) -> None:
+    tensor = space.tensor(windows()[modality])
+    assert tensor.dtype == torch.float32 and torch.isfinite(tensor).all()
+    vectors = space.embed(modality, torch.stack([tensor, tensor]))
+    assert vectors.shape == (2, 16) and vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2))
+
+
+def test_two_frames_are_a_video_and_one_is_an_image(space: ImageBindSpace) -> None:
+    first, second = picture(seed=1), picture(seed=2)
+    assert space.tensor(window("vision", first)).shape == (3, 224, 224)
+    video = space.tensor(window("vision", first, second))
+    assert video.shape == (1, 3, 2, 224, 224)
+    rgb = second.data.reshape(60, 80, 3)
+    assert torch.equal(video[0, :, 1], image.imagebind_tensor(rgb))
+    with pytest.raises(ValueError, match="vision.frames"):
+        space.tensor(window("vision", first, second, first))
+
+
+def test_a_frame_that_was_chosen_twice_is_an_image(space: ImageBindSpace) -> None:
+    one = window("vision", picture())
+    twice = Window("vision", one.start, one.tick, 0.5, one.samples * 2)
+    assert torch.equal(space.tensor(twice), space.tensor(one))
+
+
+def test_sounds_longer_than_the_training_are_three_clips(space: ImageBindSpace) -> None:
+    two, four = sound(2.0), sound(4.0)
+    one = audio.imagebind_tensor(two.data.T)
+    torch.testing.assert_close(space.tensor(window("audio", two)), one, atol=1e-3, rtol=0)
+    assert space.tensor(window("audio", four, length=4.0)).shape == (3, 1, 128, 204)
+
+
+@pytest.mark.parametrize("metres", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("width", [320, 640])
+def test_a_plane_of_known_depth_has_its_disparity_whatever_the_resolution(
+    space: ImageBindSpace, metres: float, width: int
+) -> None:
+    """Baseline · focal length / depth, in pixels of an image whose shorter side is 224, of the 75 that are the most."""
+    plane = np.full((width * 3 // 4, width), metres * 1000, np.uint16)
+    frame = Frame(plane.reshape(-1).view(np.uint8), "16UC1", *plane.shape, plane.strides[0])
+    calibration = Calibration(focal_length=525.0 * width / 640, width=width, baseline=0.1)
+    tensor = space.tensor(window("depth", frame, calibration=calibration))
+    expected = 0.1 * 525 * (224 / 480) / metres / 75
+    torch.testing.assert_close(tensor, torch.full((1, 224, 224), expected), rtol=1e-3, atol=0)
+
+
+def test_text_is_loaded_when_the_first_phrase_comes(checkpoint: Path) -> None:
+    space = ImageBindSpace.load(modalities=["imu"], weights=str(checkpoint), **SIZES)
+    assert set(space._models) == {"imu"} and space.modalities == ("text", "imu")
+    vectors = space.embed_text(["a dog", "a cat", "a dog"])
+    assert vectors.shape == (3, 16) and torch.equal(vectors[0], vectors[2])
+    assert set(space._models) == {"imu", "text"}
+    assert space.embed_text([]).shape == (0, 16)
+
+
+def test_a_phrase_has_one_vector_whatever_it_is_asked_with(space: ImageBindSpace) -> None:
+    alone = space.embed_text(["a red car"])
+    assert torch.equal(space.embed_text(["rain", "a red car"])[1], alone[0])
+
+
+def test_files_of_every_format_make_one_space(checkpoint: Path, space: ImageBindSpace, tmp_path: Path) -> None:
+    names = list(weights.entries(checkpoint))
+    targets = {tmp_path / f"{m}.safetensors": [n for n in names if modality_of(n) == m] for m in MODALITIES}
+    weights.convert(checkpoint, targets, torch.bfloat16)
+    converted = ImageBindSpace.load(weights=str(tmp_path), dtype="bf16", **SIZES)
+    one = ImageBindSpace.load(weights=str(tmp_path / "imu.safetensors"), dtype="bf16", **SIZES)
+    assert space.id == converted.id == one.id and space.id.startswith("imagebind_huge@")
+    assert one.modalities == ("imu",)
+    batch = space.tensor(windows()["imu"])[None]
+    assert (one.embed("imu", batch) @ space.embed("imu", batch).T).item() > 0.999
+    assert torch.equal(one.embed("imu", batch), converted.embed("imu", batch))
+    with pytest.raises(ValueError, match="no encoder for 'text'"):
+        one.embed_text(["a dog"])
+    with pytest.raises(SpaceError, match="holds no encoder for 'audio'; it has imu"):
+        ImageBindSpace.load(modalities=["imu", "audio"], weights=str(tmp_path / "imu.safetensors"), **SIZES)
+
+
+def test_it_tells_its_scales_windows_and_licence(space: ImageBindSpace) -> None:
+    assert space.logit_scales == pytest.approx(
+        {"vision": 1.0, "text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}, rel=1e-5
+    )
+    assert {m: a.length for m, a in space.apertures.items()}["imu"] == 5.0
+    assert space.dimension == 16 and "not for commercial use" in space.licence
+
+
+def test_the_registry_finds_it_and_says_how_to_get_weights(checkpoint: Path) -> None:
+    with pytest.raises(SpaceError, match="imagebind_huge.pth and set weights:="):
+        registry.load("imagebind_huge")
+    with pytest.raises(SpaceError, match="of another shape"):  # the small checkpoint is not the published one
+        registry.load("imagebind_huge", weights=str(checkpoint))
+    with pytest.raises(SpaceError, match="there is no weight file"):
+        registry.load("imagebind_huge", weights="absent.pth")
+
+
+def test_precision_is_chosen_by_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert precision("fp16", "cpu") == torch.float16
+    with pytest.raises(SpaceError, match="dtype 'int8' is not one of"):
+        precision("int8", "cpu")
+    for abilities, expected in (
+        ({}, torch.float32),
+        ({"avx512_f": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda abilities=abilities: abilities, raising=False)
+        assert precision("auto", "cpu") == expected
+
+
+def test_vectors_that_are_not_finite_are_an_error(space: ImageBindSpace) -> None:
+    with pytest.raises(RuntimeError, match="not finite"):
+        space.embed("imu", torch.full((1, 6, 2000), torch.nan))
+
+
+def test_a_window_of_a_foreign_sense_is_refused(space: ImageBindSpace) -> None:
+    with pytest.raises(ValueError, match="radar"):
+        space.tensor(window("radar", Reading(np.zeros(3))))
+    with pytest.raises(ValueError, match="no encoder for 'radar'"):
+        space.embed("radar", torch.zeros(1, 3))
+
+
+# ----------------------------------------------------------------------------------------------------------- fuzz
+
+
+def fuzz_frames(space: ImageBindSpace, count: int) -> None:
+    """Mutated compressed and raw images of every sense: an error that says why, or a finite tensor."""
+    cv2 = pytest.importorskip("cv2")
+    generator = np.random.default_rng(4)
+    rgb = generator.integers(0, 256, (40, 60, 3), np.uint8)
+    deep = generator.integers(0, 2**16, (40, 60), np.uint16)
+    whole = {
+        "vision": [
+            *(Frame(cv2.imencode(f".{name}", rgb)[1].reshape(-1), name, compressed=True) for name in ("jpeg", "png")),
+            picture("bgr8"), picture("bgra8", (30, 40, 4)),
+            picture("yuv422_yuy2", (30, 40, 2)), picture("bayer_rggb8", (30, 40)),
+        ],
+        "depth": [
+            Frame(cv2.imencode(".png", deep)[1].reshape(-1), "16UC1; png compressed", compressed=True),
+            picture("16UC1", (30, 40), np.uint16), picture("32FC1", (30, 40), np.float32),
+        ],
+        "thermal": [picture("mono16", (30, 40), np.uint16), picture("mono8", (30, 40)), picture("rgb8")],
+    }  # fmt: skip
+    for number in range(count):
+        modality = list(whole)[number % 3]
+        frame = whole[modality][generator.integers(len(whole[modality]))]
+        data = frame.data.copy()
+        where = generator.integers(0, len(data), generator.integers(0, 20))
+        data[where] = generator.integers(0, 256, len(where), np.uint8)
+        if generator.random() < 0.3:
+            data = data[: generator.integers(1, len(data))]
+        size = [frame.height, frame.width, frame.step]
+        if generator.random() < 0.3 and not frame.compressed:
+            size[generator.integers(3)] = int(generator.choice([0, 1, 7, 10_000, 2**31]))
+        big = bool(generator.integers(2))
+        mutated = Frame(data, frame.encoding, *size, big_endian=big, compressed=frame.compressed)
+        try:
+            tensor = space.tensor(window(modality, mutated))
+        except (EncodingError, ValueError) as error:
+            assert str(error)
+        else:
+            assert tensor.shape[-2:] == (224, 224) and torch.isfinite(tensor).all()
+
+
+def test_mutated_images_are_refused_or_become_finite_tensors(space: ImageBindSpace) -> None:
+    fuzz_frames(space, 100)
+
+
+@pytest.mark.slow
+def test_a_thousand_mutated_images_are_refused_or_become_finite_tensors(space: ImageBindSpace) -> None:
+    fuzz_frames(space, 1000)
