@@ -1,0 +1,155 @@
+"""Disagreement: two senses that usually tell of the same thing part, as when one of them changes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from sensebind.fusion.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.events.event import (
+    Detector,
+    Evidence,
+    Kind,
+    Level,
+    LifeOptions,
+    Score,
+    check,
+    check_reliability,
+    logistic,
+    pool,
+)
+from sensebind.fusion.samples import SECOND
+
+FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
+
+
+@dataclass(frozen=True, slots=True)
+class DisagreementOptions:
+    """How parting senses are told. Times in seconds. Raises `ValueError` for values out of range."""
+
+    pairs: tuple[tuple[str, str], ...] = ()  # modalities to compare, in any order; empty: all that are there
+    threshold: float = 4.0  # 0..20: deviations under the usual agreement at which the score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    warm_up: float = 10.0  # 0.1..3600: no pair disagrees before it has been perceived for so long
+    memory: float = 60.0  # 1..86400: over how long the usual agreement is averaged; a lasting change becomes usual
+    staleness: float = 1.0  # 0.05..3600: how much older the one's window may be than the other's
+    prior: float = 0.02  # 0..off/2: the score where nothing is known
+    support: float = 0.3  # 0..off: the sense whose own change scores this is the one that parted
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "warm_up", 0.1, 3600)
+        check(self, "memory", 1, 86400)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)
+        check(self, "support", 1e-6, self.life.off)
+        check_reliability(self.reliability)
+        for pair in self.pairs:
+            if len(pair) != 2 or pair[0] == pair[1]:
+                raise ValueError(f"pairs must name two different modalities each, not {pair!r}")
+
+
+def pair_label(a: str, b: str) -> str:
+    """The label of a pair, the same in either order: ``audio+vision``."""
+    return "+".join(sorted((a, b)))
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is remembered of one modality: its last window, its mean vector, and how far from that it usually is."""
+
+    start: int
+    tick: int
+    coverage: float
+    vector: Vector  # (D,)
+    anchor: Vector  # (D,) not of unit length
+    level: Level  # of the cosine distance from the anchor, (1,)
+    score: float  # 0..1, how unusual that distance is now
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    courses: Mapping[str, Course]
+    pairs: Mapping[str, tuple[int, Level]]  # label → (tick when last compared, level of the cosine, (1,))
+
+
+class DisagreementDetector:
+    """Scores each pair of modalities by how far their cosine has fallen below what it usually is.
+
+    In a joint space both senses of one thing point the same way. If the scene changes for both, the cosine
+    stays about where it was; if one changes alone, it falls. The level of a pair, however low the space makes
+    it, is taken from the pair's own recent past. The evidence names the sense that left its own past.
+    """
+
+    kind = Kind.DISAGREEMENT
+
+    def __init__(self, options: DisagreementOptions | None = None) -> None:
+        self.options = DisagreementOptions() if options is None else options
+        self.labels = {pair_label(*pair) for pair in self.options.pairs}
+
+    @property
+    def life(self) -> LifeOptions:
+        return self.options.life
+
+    def knows(self, label: str) -> bool:
+        return not self.labels or label in self.labels
+
+    def start(self) -> State:
+        return State({}, {})
+
+    def adopt(self, old: Detector, state: State) -> State:
+        return State(state.courses, {label: pair for label, pair in state.pairs.items() if self.knows(label)})
+
+    def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
+        """One tick: pairs of which a window ended now and the other's is not stale are compared."""
+        options = self.options
+        courses = dict(state.courses)
+        arrived = sorted(set(present) - {FUSED})
+        for modality in arrived:
+            courses[modality] = self._move(courses.get(modality), tick, present[modality])
+        oldest = tick - options.staleness * SECOND
+        fresh = [m for m in sorted(courses) if courses[m].tick >= oldest]
+        pairs, scores = dict(state.pairs), {}
+        for a, b in combinations(fresh, 2):
+            label = pair_label(a, b)
+            if not self.knows(label) or courses[a].vector.shape != courses[b].vector.shape:
+                continue
+            last, level = pairs.get(label, (tick - SECOND // 2, Level.blank(1)))
+            agreement = np.array([float(courses[a].vector @ courses[b].vector)])
+            own = 0.0
+            if level.age[0] >= options.warm_up:
+                drop = (level.mean - agreement) / np.maximum(level.deviation, FLOOR)
+                own = float(logistic(options.slope * (drop - options.threshold))[0])
+            weight = min(options.reliability.get(m, 1.0) * courses[m].coverage for m in (a, b))
+            evidence = tuple(
+                Evidence(m, courses[m].score, courses[m].score >= options.support, courses[m].start, courses[m].tick)
+                for m in (a, b)
+            )
+            scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence)
+            if a in arrived or b in arrived:
+                seconds = min((tick - last) / SECOND, 1.0)
+                pairs[label] = tick, level.follow(agreement, seconds, options.memory, FLOOR)
+        return State(courses, pairs), scores
+
+    def _move(self, course: Course | None, tick: int, embedding: Embedding) -> Course:
+        options, vector = self.options, embedding.vector
+        if course is None or course.vector.shape != vector.shape:
+            level = Level.blank(1)
+            return Course(embedding.start, tick, embedding.coverage, vector, vector.copy(), level, 0.0)
+        seconds = min((tick - course.tick) / SECOND, 1.0)
+        length = float(np.linalg.norm(course.anchor))
+        gap = np.array([1.0 - float(course.anchor @ vector) / length if length > 0 else 1.0])
+        level, score = course.level, 0.0
+        if level.age[0] >= options.warm_up:
+            z = (gap - level.mean) / np.maximum(level.deviation, FLOOR)
+            score = float(logistic(options.slope * (z - options.threshold))[0])
+        share = max(seconds / (float(level.age[0]) + 2 * seconds), 1.0 - float(np.exp(-seconds / options.memory)))
+        anchor = np.asarray(course.anchor + share * (vector - course.anchor), np.float32)
+        level = level.follow(gap, seconds, options.memory, FLOOR)
+        return Course(embedding.start, tick, embedding.coverage, vector, anchor, level, score)

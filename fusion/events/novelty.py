@@ -1,0 +1,165 @@
+"""Novelty: a sense perceives what this stream has not held before, or not for long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.events.event import (
+    Array,
+    Detector,
+    Evidence,
+    Kind,
+    Level,
+    LifeOptions,
+    Score,
+    check,
+    check_reliability,
+    logistic,
+    pool,
+)
+from sensebind.fusion.samples import SECOND
+
+LABEL = "unusual"
+FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread less
+
+
+@dataclass(frozen=True, slots=True)
+class NoveltyOptions:
+    """How the unusual is told. Times in seconds. Raises `ValueError` for values out of range."""
+
+    threshold: float = 4.0  # 0..20: deviations over the usual distance at which one sense's score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    habituation: float = 4.0  # 0.1..3600: what was perceived for so long is known
+    warm_up: float = 10.0  # 0.1..3600: nothing is unusual before a sense has been perceived for so long
+    half_life: float = 600.0  # 1..1e6: what has not been perceived for so long weighs half
+    memory: float = 60.0  # 1..86400: over how long the usual distance is averaged
+    prototypes: int = 48  # 2..1024: vectors that stand for the past of one sense
+    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
+    prior: float = 0.02  # 0..off/2: the score where no sense says anything
+    support: float = 0.3  # 0..off: a sense with this score supports the event
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "habituation", 0.1, 3600)
+        check(self, "warm_up", 0.1, 3600)
+        check(self, "half_life", 1, 1e6)
+        check(self, "memory", 1, 86400)
+        check(self, "prototypes", 2, 1024)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)
+        check(self, "support", 1e-6, self.life.off)
+        check_reliability(self.reliability)
+
+
+def distance(vector: Vector, prototypes: Vector, mass: Array, seconds: float) -> float:
+    """Cosine distance, 0..2, from `vector` (D,) within which the nearest `seconds` of the past lie.
+
+    `prototypes` (K, D) stand for `mass` (K,) seconds each. The distance to the k-th nearest neighbour, with k
+    counted in seconds: large where the density of the past is small (Loftsgaarden and Quesenberry, 1965; as a
+    score of outliers: Ramaswamy, Rastogi and Shim, 2000). Where the past is shorter, the farthest counts.
+    """
+    gaps = 1.0 - (prototypes @ vector).astype(np.float64)
+    order = np.argsort(gaps, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(mass[order]), seconds - 1e-9))
+    return float(gaps[order[min(enough, len(order) - 1)]])
+
+
+def remember(prototypes: Vector, mass: Array, vector: Vector, seconds: float, capacity: int) -> tuple[Vector, Array]:
+    """The past (K, D) and its mass (K,) with one more vector; past `capacity` the two nearest become one.
+
+    Merging the nearest keeps what is rare apart from what is common, however long the common lasts.
+    """
+    prototypes = np.concatenate((prototypes, vector[None]))
+    mass = np.append(mass, seconds)
+    if len(mass) <= capacity:
+        return prototypes, mass
+    nearness = prototypes @ prototypes.T
+    np.fill_diagonal(nearness, -np.inf)
+    a, b = sorted(divmod(int(nearness.argmax()), len(mass)))
+    prototypes[a] = unit((mass[a] * prototypes[a] + mass[b] * prototypes[b]) / (mass[a] + mass[b]))
+    mass[a] += mass[b]
+    return np.delete(prototypes, b, axis=0), np.delete(mass, b)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is remembered of one modality: its last window and score, what it perceived, and how far that usually is."""
+
+    start: int
+    tick: int
+    coverage: float
+    score: float
+    age: float  # seconds perceived
+    prototypes: Vector  # (K, D)
+    mass: Array  # (K,) seconds
+    level: Level  # of the distance, (1,)
+    spell: float = 0.0  # seconds for which it has been unusual without a break
+
+
+State = Mapping[str, Past]
+
+
+class NoveltyDetector:
+    """Scores one label, `unusual`, from each sense's distance to its own past."""
+
+    kind = Kind.NOVELTY
+
+    def __init__(self, options: NoveltyOptions | None = None) -> None:
+        self.options = NoveltyOptions() if options is None else options
+
+    @property
+    def life(self) -> LifeOptions:
+        return self.options.life
+
+    def knows(self, label: str) -> bool:
+        return label == LABEL
+
+    def start(self) -> State:
+        return {}
+
+    def adopt(self, old: Detector, state: State) -> State:
+        """The past stays. Of a longer list of prototypes the heaviest are kept."""
+        result = {}
+        for modality, past in state.items():
+            heaviest = np.sort(np.argsort(-past.mass, kind="stable")[: self.options.prototypes])
+            result[modality] = replace(past, prototypes=past.prototypes[heaviest], mass=past.mass[heaviest])
+        return result
+
+    def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
+        """One tick: the new windows' distances are scored, then remembered; all that are not stale are pooled."""
+        options = self.options
+        pasts = dict(state)
+        for modality in sorted(set(present) - {FUSED}):
+            pasts[modality] = self._perceive(state.get(modality), tick, present[modality])
+        fresh = {m: p for m, p in sorted(pasts.items()) if tick - p.tick <= options.staleness * SECOND}
+        weights = [options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()]
+        scores = np.array([p.score for p in fresh.values()]).reshape(len(fresh), 1)
+        evidence = tuple(Evidence(m, p.score, p.score >= options.support, p.start, p.tick) for m, p in fresh.items())
+        return pasts, {LABEL: Score(float(pool(scores, weights, options.prior)[0]), evidence)}
+
+    def _perceive(self, past: Past | None, tick: int, embedding: Embedding) -> Past:
+        options, vector = self.options, embedding.vector
+        if past is None or past.prototypes.shape[1] != len(vector):
+            first, mass = np.array(vector[None]), np.array([0.5])
+            return Past(embedding.start, tick, embedding.coverage, 0.0, 0.5, first, mass, Level.blank(1))
+        seconds = min((tick - past.tick) / SECOND, 1.0)
+        far = np.array([distance(vector, past.prototypes, past.mass, options.habituation)])
+        level, score = past.level, 0.0
+        if past.age >= options.warm_up:
+            z = (far - level.mean) / np.maximum(level.deviation, FLOOR)
+            score = float(logistic(options.slope * (z - options.threshold))[0])
+        spell = past.spell + seconds if score >= options.life.off else 0.0
+        # What is new is known after one habituation; what stays far for two is a livelier stream, to be got used to.
+        if past.age >= options.habituation and not 0 < spell <= 2 * options.habituation:
+            level = level.follow(far, seconds, options.memory, FLOOR)
+        faded = past.mass * 0.5 ** ((tick - past.tick) / SECOND / options.half_life)
+        prototypes, mass = remember(past.prototypes, faded, vector, seconds, options.prototypes)
+        age = min(past.age + seconds, 1e6)
+        return Past(embedding.start, tick, embedding.coverage, score, age, prototypes, mass, level, spell)

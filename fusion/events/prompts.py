@@ -1,0 +1,243 @@
+"""Open-vocabulary events: something that the user named in words is seen, heard or felt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.events.event import (
+    Array,
+    Detector,
+    Evidence,
+    Kind,
+    Level,
+    LifeOptions,
+    Score,
+    check,
+    check_reliability,
+    logistic,
+    pool,
+)
+from sensebind.fusion.samples import SECOND
+
+# What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
+# be among them: the middle and the spread of the crowd hardly notice one of their own.
+BACKGROUND = (
+    "a photo", "an ordinary scene", "a room", "a street", "silence", "noise",
+    "a wall", "the floor", "the sky", "clouds", "water", "trees", "a field", "a mountain", "a building", "a door",
+    "furniture", "a table", "a lamp", "a screen", "a tool", "a machine", "a box", "a bottle", "food", "clothes",
+    "a book", "a sign", "a pattern", "an animal", "a bird", "an insect", "a plant", "a vehicle", "a boat",
+    "a sport", "music", "speech", "wind", "rain", "a hum", "a click", "an engine", "darkness", "light",
+)  # fmt: skip
+FEWEST = 8  # background phrases below which their spread says nothing
+SPREAD = 0.005  # cosine: a background narrower than this is not believed
+RAISE, LOWER = 2.0, 1.0  # deviations by which the usual level may raise and lower the bar
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """How phrases are told from a stream. Times in seconds. Raises `ValueError` for values out of range."""
+
+    background: tuple[str, ...] = BACKGROUND  # at least 8 phrases
+    threshold: float = 3.0  # 0..20: deviations over the background at which one sense's score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    rivalry: float = 0.5  # 0..2: share of a better label's lead that is taken off
+    trust: float = 0.7  # 0..1: how much of a label's own usual level in this stream is taken off
+    memory: float = 60.0  # 1..86400: over how long that usual level is averaged
+    maturity: float = 10.0  # 0.1..3600: age at which that level counts half
+    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
+    prior: float = 0.02  # 0..off: the score where no sense says anything
+    support: float = 0.3  # 0..off: a sense with this score supports the event
+    min_modalities: int | Mapping[str, int] = 1  # 1..: senses that must support; one number, or one per label
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "rivalry", 0, 2)
+        check(self, "trust", 0, 1)
+        check(self, "memory", 1, 86400)
+        check(self, "maturity", 0.1, 3600)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
+        check(self, "support", 1e-6, self.life.off)
+        if len(set(self.background)) < FEWEST:
+            raise ValueError(f"background needs at least {FEWEST} different phrases, not {len(set(self.background))}")
+        needed = self.min_modalities
+        for label, count in needed.items() if isinstance(needed, Mapping) else [("", needed)]:
+            if count < 1:
+                raise ValueError(f"min_modalities{f' of {label!r}' if label else ''} must be 1 or more, not {count}")
+        check_reliability(self.reliability)
+
+    def needed(self, label: str) -> int:
+        """How many senses must support this label."""
+        needed = self.min_modalities
+        return needed.get(label, 1) if isinstance(needed, Mapping) else needed
+
+
+def standing(vector: Vector, phrases: Vector, groups: npt.NDArray[np.intp], background: Vector) -> Array:
+    """How far each label stands out of the background, (L,) float64, in deviations of the background's cosines.
+
+    `vector` (D,), `phrases` (N, D) and `background` (M, D) are unit vectors; label l owns the phrases from
+    `groups[l]` to the next. A label's cosine is its best phrase's. The middle and the spread of the background
+    are its median and 1.4826 times its median absolute deviation. Cosines of image and text, sound and text, …
+    lie in different, narrow bands; in these units they compare. This is the test normalisation of speaker
+    verification, a score against a cohort of others (Auckenthaler, Carey and Lloyd-Thomas, "Score normalization
+    for text-independent speaker verification systems", 2000), with order statistics.
+    """
+    crowd = background @ vector
+    middle = np.median(crowd)
+    spread = max(1.4826 * float(np.median(np.abs(crowd - middle))), SPREAD)
+    best = np.maximum.reduceat(phrases @ vector, groups)
+    return np.asarray((best - middle) / spread, np.float64)
+
+
+def yielding(standings: Array, rivalry: float) -> Array:
+    """Standings (L,), less `rivalry` times the lead of the best other label: like looks like like."""
+    if len(standings) < 2:
+        return standings
+    order = np.sort(standings)
+    others = np.where(standings == order[-1], order[-2], order[-1])
+    return np.asarray(standings - rivalry * np.maximum(others - standings, 0.0), np.float64)
+
+
+def departure(standings: Array, level: Level, trust: float, maturity: float) -> Array:
+    """Standings (L,) against their own usual level in this stream, (L,): x = (u − w·trust·mean) / max(1, w·deviation).
+
+    w = age / (age + maturity), so at first a standing counts as it is: what is there from the start is seen. The
+    mean counts from −`LOWER` to `RAISE`, so no history puts the bar out of reach or onto the floor.
+    """
+    weight = level.age / (level.age + maturity)
+    usual = weight * trust * np.clip(level.mean, -LOWER, RAISE)
+    return np.asarray((standings - usual) / np.maximum(1.0, weight * level.deviation), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """What is remembered of one modality: its last window, what that said of the L labels, and what is usual."""
+
+    start: int
+    tick: int
+    coverage: float
+    scores: Array  # (L,)
+    level: Level  # of the standings, (L,)
+
+
+State = Mapping[str, Sense]
+
+
+class PromptDetector:
+    """Scores each label from all senses' similarity to its phrases.
+
+    `prompts` is label → phrases; `embed_text` turns N phrases into (N, D) unit vectors of the stream's space.
+    Raises `ValueError` where a label has no phrase or the vectors do not fit.
+    """
+
+    kind = Kind.PROMPT
+
+    def __init__(
+        self,
+        prompts: Mapping[str, Sequence[str]],
+        embed_text: Callable[[Sequence[str]], npt.ArrayLike],
+        options: PromptOptions | None = None,
+    ) -> None:
+        self.options = PromptOptions() if options is None else options
+        self.prompts = {label: tuple(prompts[label]) for label in sorted(prompts)}
+        for label, phrases in self.prompts.items():
+            if not label or not phrases or not all(p.strip() for p in phrases):
+                raise ValueError(f"prompt '{label}' needs a name and at least one phrase, none of them empty")
+        flat = [phrase for phrases in self.prompts.values() for phrase in phrases]
+        background = list(dict.fromkeys(self.options.background))
+        vectors = unit(embed_text(flat + background))
+        wanted = len(flat) + len(background)
+        if vectors.ndim != 2 or len(vectors) != wanted:
+            raise ValueError(f"embed_text gave an array of shape {vectors.shape} for {wanted} phrases")
+        self.phrases, self.background = vectors[: len(flat)], vectors[len(flat) :]
+        sizes = [len(phrases) for phrases in self.prompts.values()]
+        self.groups = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
+
+    @property
+    def life(self) -> LifeOptions:
+        return self.options.life
+
+    def knows(self, label: str) -> bool:
+        return label in self.prompts
+
+    def start(self) -> State:
+        return {}
+
+    def adopt(self, old: Detector, state: State) -> State:
+        """Labels whose phrases are the same keep what is usual for them; others begin."""
+        if not isinstance(old, PromptDetector) or old.options.background != self.options.background:
+            return {}
+        before = list(old.prompts)
+        kept = [before.index(n) if old.prompts.get(n) == p else -1 for n, p in self.prompts.items()]
+        index = np.array(kept, np.intp)
+
+        def move(values: Array, blank: float = 0.0) -> Array:
+            return np.where(index >= 0, values[index], blank) if len(values) else np.full(len(index), blank)
+
+        return {
+            modality: replace(
+                sense,
+                scores=move(sense.scores, self.options.prior),
+                level=Level(move(sense.level.mean), move(sense.level.deviation), move(sense.level.age)),
+            )
+            for modality, sense in state.items()
+        }
+
+    def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
+        """One tick: senses with a window that ended now are scored, then all that are not stale are pooled."""
+        if not self.prompts:
+            return {}, {}
+        options, labels = self.options, list(self.prompts)
+        senses, standings, seconds = dict(state), {}, {}
+        for modality in sorted(set(present) - {FUSED}):
+            embedding = present[modality]
+            if embedding.vector.shape != self.background.shape[1:]:
+                raise ValueError(
+                    f"{modality} has vectors of shape {embedding.vector.shape} and the phrases "
+                    f"{self.background.shape[1:]}: they are of different spaces"
+                )
+            known = state.get(modality)
+            level = known.level if known else Level.blank(len(labels))
+            u = standing(embedding.vector, self.phrases, self.groups, self.background)
+            x = departure(yielding(u, options.rivalry), level, options.trust, options.maturity)
+            scores = logistic(options.slope * (x - options.threshold))
+            senses[modality] = Sense(embedding.start, tick, embedding.coverage, scores, level)
+            standings[modality] = yielding(u, options.rivalry)
+            seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
+        fresh = {m: s for m, s in sorted(senses.items()) if tick - s.tick <= options.staleness * SECOND}
+        weights = [options.reliability.get(m, 1.0) * s.coverage for m, s in fresh.items()]
+        table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
+        pooled = self._corroborated(pool(table, weights, options.prior), table)
+        # What is on does not become what is usual, however long it lasts.
+        held = pooled >= options.life.off
+        for modality, u in standings.items():
+            sense = senses[modality]
+            level = sense.level.follow(u, seconds[modality], options.memory, 1.0, held)
+            senses[modality] = replace(sense, level=level)
+        evidence = {
+            label: tuple(
+                Evidence(m, float(s.scores[at]), bool(s.scores[at] >= options.support), s.start, s.tick)
+                for m, s in fresh.items()
+            )
+            for at, label in enumerate(labels)
+        }
+        return senses, {n: Score(float(pooled[i]), evidence[n]) for i, n in enumerate(labels)}
+
+    def _corroborated(self, pooled: Array, table: Array) -> Array:
+        """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""
+        ordered = -np.sort(-table, axis=0)
+        result = pooled.copy()
+        for at, label in enumerate(self.prompts):
+            needed = self.options.needed(label)
+            surest = float(ordered[needed - 1, at]) if needed <= len(ordered) else 0.0
+            if needed > 1 and surest < self.options.support:
+                result[at] = min(result[at], surest)
+        return result

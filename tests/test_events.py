@@ -1,0 +1,488 @@
+"""Events begin once, last and end once; what is told apart from what is there anyway, in scripted streams."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensebind.fusion.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
+from sensebind.fusion.events.event import Event, Kind, Level, Life, LifeOptions, Phase, Score, pool
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, distance, remember
+from sensebind.fusion.events.prompts import PromptDetector, PromptOptions, standing
+from sensebind.fusion.samples import SECOND
+
+HOP = SECOND // 2
+START = 1_700_000_000 * SECOND
+SIZE = 64
+SPACE = "toy@1"
+CONCEPTS = {
+    name: vector.astype(np.float32)
+    for name, vector in zip(
+        ["dog", "car", "room", "forest", "hum"],
+        np.linalg.qr(np.random.default_rng(7).normal(size=(SIZE, SIZE)))[0],
+        strict=False,
+    )
+}
+PROMPTS = {"dog": ["a dog", "a puppy"], "car": ["a car"]}
+
+
+def embed_text(texts: Sequence[str]) -> np.ndarray:
+    """A toy text encoder: phrases near their concept, other phrases anywhere."""
+    rows = []
+    for text in texts:
+        noise = np.random.default_rng(list(text.encode())).normal(size=SIZE) / np.sqrt(SIZE)
+        near = [c for w, c in (("dog", "dog"), ("puppy", "dog"), ("car", "car")) if text == f"a {w}"]
+        rows.append(1.5 * CONCEPTS[near[0]] + noise if near else noise)
+    return unit(rows)
+
+
+class World:
+    """Scripted senses: each perceives the room and whatever else it is told, plus noise."""
+
+    def __init__(self, seed: int = 0, noise: float = 0.3, start: int = START) -> None:
+        self.random = np.random.default_rng(seed)
+        self.noise, self.tick = noise, start
+
+    def perceive(self, modality: str, what: Mapping[str, float], coverage: float = 1.0) -> Embedding:
+        parts = sum(weight * CONCEPTS[name] for name, weight in what.items())
+        vector = unit(parts + self.noise * self.random.normal(size=SIZE) / np.sqrt(SIZE))
+        return Embedding(modality, self.tick - 2 * HOP, self.tick, SPACE, coverage, vector)
+
+    def ticks(self, count: int) -> Iterator[int]:
+        for _ in range(count):
+            self.tick += HOP
+            yield self.tick
+
+
+ROOM = {"room": 1.0}
+DOG = {"room": 0.6, "dog": 1.0}
+
+
+def prompt_line(**options: object) -> EventLine:
+    return EventLine([PromptDetector(PROMPTS, embed_text, PromptOptions(**options))], SPACE)  # type: ignore[arg-type]
+
+
+def well_formed(events: Sequence[Event]) -> None:
+    """Every id: one onset first, updates, one offset last; events of a label never overlap; stamps make sense."""
+    lives: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        lives[event.id].append(event)
+    ends: dict[tuple[Kind, str], int] = {}
+    for life in lives.values():
+        phases = [e.phase for e in life]
+        assert phases[0] is Phase.ONSET and phases[-1] is Phase.OFFSET
+        assert set(phases[1:-1]) <= {Phase.UPDATE}
+        assert len({(e.kind, e.label, e.onset) for e in life}) == 1
+        assert all(e.offset == 0 for e in life[:-1]) and life[-1].offset >= life[-1].onset
+        assert all(0 <= e.score <= 1 and e.onset <= e.tick for e in life)
+        assert [e.tick for e in life] == sorted(e.tick for e in life)
+        key = life[0].kind, life[0].label
+        assert life[0].onset > ends.get(key, 0)
+        ends[key] = life[-1].offset
+    assert [e.tick for e in events] == sorted(e.tick for e in events)
+
+
+def test_constants_are_those_of_the_message() -> None:
+    assert [k.value for k in Kind] == [0, 1, 2] and [p.value for p in Phase] == [0, 1, 2]
+    assert Kind.DISAGREEMENT.name == "DISAGREEMENT" and Phase.OFFSET.value == 2
+
+
+# the life of an event
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    scores=st.lists(st.floats(0, 1), max_size=80),
+    steps=st.lists(st.sampled_from([HOP, 2 * HOP, 7 * HOP]), min_size=80, max_size=80),
+    thresholds=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)).map(sorted),
+    times=st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 4),
+)
+def test_whatever_the_scores_every_onset_has_one_offset_and_nothing_overlaps(
+    scores: list[float], steps: list[int], thresholds: list[float], times: tuple[float, ...]
+) -> None:
+    life = Life(Kind.PROMPT, "x", SPACE, LifeOptions(thresholds[1], thresholds[0], *times))
+    tick, events = START, []
+    for score, step in zip(scores, steps, strict=False):
+        tick += step
+        events += life.step(tick, Score(score))
+    events += life.close(tick, tick)
+    well_formed(events)
+    assert life.close(tick, tick) == []
+
+
+def run_life(scores: Sequence[float], **options: float) -> list[Event]:
+    life = Life(Kind.PROMPT, "x", SPACE, LifeOptions(**options))
+    return [e for i, s in enumerate(scores) for e in life.step(START + i * HOP, Score(s))]
+
+
+def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_first_tick_without_it() -> None:
+    events = run_life([0, 0, 0.9, 0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0.1, 0], update_period=1.0)
+    assert [e.phase for e in events] == [Phase.ONSET, Phase.UPDATE, Phase.UPDATE, Phase.OFFSET]
+    assert {e.id for e in events} == {f"prompt/x/{START + 2 * HOP}"}
+    assert events[0].tick == START + 4 * HOP and events[-1].offset == START + 7 * HOP
+    assert events[-1].tick == START + 9 * HOP
+
+
+def test_a_flash_shorter_than_the_minimum_is_no_event() -> None:
+    assert run_life([0, 0.9, 0.9, 0, 0.9, 0, 0, 0], min_duration=1.0) == []
+
+
+def test_a_dip_shorter_than_the_release_does_not_end_an_event() -> None:
+    events = run_life([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], release=1.0, update_period=3600)
+    assert [e.phase for e in events] == [Phase.ONSET]
+
+
+def test_no_event_begins_in_the_pause_after_one() -> None:
+    scores = [0.9] * 4 + [0.0] * 3 + [0.9] * 20
+    onsets = [e.onset for e in run_life(scores, refractory=5.0) if e.phase is Phase.ONSET]
+    assert onsets == [START, START + 14 * HOP]
+
+
+@pytest.mark.parametrize("options", [{"on": 0.3, "off": 0.5}, {"off": 0.0}, {"on": 1.0}, {"release": -1.0}])
+def test_a_life_that_could_never_begin_or_end_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        LifeOptions(**options)
+
+
+def test_an_off_threshold_that_silence_does_not_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match="prior"):
+        PromptOptions(prior=0.4)
+
+
+# evidence
+
+
+def test_one_sense_with_full_weight_is_believed_as_it_is_and_none_gives_the_prior() -> None:
+    assert pool([[0.7, 0.05]], [1.0], 0.02) == pytest.approx([0.7, 0.05], abs=1e-6)
+    assert pool(np.zeros((0, 2)), [], 0.02) == pytest.approx([0.02, 0.02])
+    assert pool([[0.9]], [0.0], 0.02) == pytest.approx([0.02])
+
+
+def test_senses_corroborate_and_a_sense_that_notices_nothing_takes_little_away() -> None:
+    two, deaf = pool([[0.5], [0.5]], [1, 1], 0.02)[0], pool([[0.9], [0.001]], [1, 1], 0.02)[0]
+    assert two > 0.9
+    assert 0.7 < deaf < 0.9
+    assert pool([[0.9]], [0.5], 0.02)[0] < 0.5 < pool([[0.9]], [1.0], 0.02)[0]
+
+
+def test_a_level_follows_slowly_forgets_and_is_not_moved_by_one_outlier() -> None:
+    level = Level.blank(1)
+    random = np.random.default_rng(1)
+    for value in random.normal(5, 2, 1000):
+        level = level.follow(np.array([value]), 0.5, 60.0, 0.1)
+    assert level.mean[0] == pytest.approx(5, abs=0.6) and level.deviation[0] == pytest.approx(2, abs=0.5)
+    moved = level.follow(np.array([1e6]), 0.5, 60.0, 0.1)
+    assert abs(moved.mean[0] - level.mean[0]) < 0.1
+    held = level.follow(np.array([9.0]), 0.5, 60.0, 0.1, np.array([True]))
+    assert held.mean[0] == level.mean[0] and held.age[0] == level.age[0]
+
+
+def test_a_standing_does_not_change_when_a_modality_squeezes_and_shifts_all_its_cosines() -> None:
+    random = np.random.default_rng(3)
+    phrases, background = unit(random.normal(size=(3, SIZE))), unit(random.normal(size=(40, SIZE)))
+    vector = unit(phrases[0] + random.normal(size=SIZE) / 8)
+    groups = np.array([0, 2])
+    plain = standing(vector, phrases, groups, background)
+    assert plain[0] > 3 > plain[1]
+    lift = np.full((1, 1), 3.0, np.float32)  # one more axis that all share
+
+    def lifted(v: np.ndarray) -> np.ndarray:
+        return unit(np.concatenate((v, np.repeat(lift, len(v), axis=0)), axis=1))
+
+    narrow = standing(lifted(vector[None])[0], lifted(phrases), groups, lifted(background))
+    assert narrow == pytest.approx(plain, rel=0.02, abs=0.02)
+
+
+# prompts
+
+
+def play(line: EventLine, world: World, scenes: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]) -> list[Event]:
+    """`scenes`: (ticks, what each sense perceives)."""
+    events = []
+    for count, senses in scenes:
+        for tick in world.ticks(count):
+            events += line.step(tick, {m: world.perceive(m, what) for m, what in senses.items()})
+    return events
+
+
+def test_what_is_shown_is_detected_at_its_tick_and_ends_with_it() -> None:
+    line, world = prompt_line(), World()
+    events = play(line, world, [(60, {"vision": ROOM}), (20, {"vision": DOG}), (40, {"vision": ROOM})])
+    events += line.finish()
+    well_formed(events)
+    assert {e.label for e in events} == {"dog"} and len({e.id for e in events}) == 1
+    assert abs(events[0].onset - (START + 61 * HOP)) <= HOP
+    assert abs(events[-1].offset - (START + 81 * HOP)) <= HOP
+    assert events[0].evidence[0].supports and events[0].evidence[0].modality == "vision"
+
+
+def test_what_is_there_from_the_first_tick_is_detected_and_does_not_wear_off() -> None:
+    line, world = prompt_line(), World()
+    events = play(line, world, [(1000, {"vision": DOG}), (10, {"vision": ROOM})])
+    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+    assert events[0].onset == START + HOP and abs(events[-1].offset - (START + 1001 * HOP)) <= HOP
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 10.0])
+def test_nothing_happens_in_a_scene_where_nothing_happens(noise: float) -> None:
+    line = EventLine([PromptDetector(PROMPTS, embed_text), NoveltyDetector(), DisagreementDetector()])
+    senses = {"vision": ROOM, "audio": {"hum": 1.0, "room": 1.0}}
+    assert play(line, World(noise=noise), [(2000, senses)]) + line.finish() == []
+
+
+def test_faint_evidence_of_two_senses_is_an_event_where_one_alone_is_not() -> None:
+    faint = {"room": 1.0, "dog": 0.34}
+
+    def onsets(senses: Sequence[str]) -> int:
+        line, world = prompt_line(), World(noise=0.1)
+        events = play(line, world, [(40, dict.fromkeys(senses, ROOM)), (20, dict.fromkeys(senses, faint))])
+        return sum(e.phase is Phase.ONSET for e in events)
+
+    assert onsets(["vision"]) == 0 and onsets(["audio"]) == 0
+    assert onsets(["audio", "vision"]) == 1
+
+
+def test_a_label_that_needs_two_senses_waits_for_the_second() -> None:
+    line, world = prompt_line(min_modalities={"dog": 2}), World()
+    assert play(line, world, [(10, {"vision": ROOM, "audio": ROOM}), (20, {"vision": DOG, "audio": ROOM})]) == []
+    events = play(line, world, [(20, {"vision": DOG, "audio": DOG})])
+    assert events[0].phase is Phase.ONSET and abs(events[0].onset - (START + 31 * HOP)) <= HOP
+    assert all(e.supports for e in events[0].evidence) and len(events[0].evidence) == 2
+    assert play(line, world, [(10, {"vision": DOG, "audio": ROOM})])[-1].phase is Phase.OFFSET
+
+
+def test_a_sense_that_stops_is_believed_until_it_is_stale_and_then_the_event_ends() -> None:
+    line, world = prompt_line(staleness=3.0), World()
+    events = play(line, world, [(40, {"vision": ROOM, "audio": ROOM}), (10, {"vision": DOG, "audio": ROOM})])
+    assert events[0].phase is Phase.ONSET
+    events = play(line, world, [(30, {"audio": ROOM})])
+    assert events[-1].phase is Phase.OFFSET and events[-1].offset == START + (50 + 7) * HOP
+    assert [e.modality for e in events[-1].evidence] == ["audio"]
+
+
+def test_senses_with_different_hops_and_empty_ticks_make_one_event() -> None:
+    line, world = prompt_line(min_modalities=2), World()
+    events = []
+    for i, tick in enumerate(world.ticks(150)):
+        what = DOG if 60 <= i < 100 else ROOM
+        present = {"audio": world.perceive("audio", what)} if i % 4 == 3 else {}
+        if i % 2:
+            present["vision"] = world.perceive("vision", what)
+        events += line.step(tick, present)
+    well_formed(events)
+    assert len({e.id for e in events}) == 1
+    assert abs(events[0].onset - (START + 64 * HOP)) <= HOP
+
+
+def test_like_labels_yield_to_the_likest() -> None:
+    prompts = {"dog": ["a dog"], "car": ["a car"], "puppy": ["a puppy"]}
+    line, world = EventLine([PromptDetector(prompts, embed_text)]), World()
+    labels = {e.label for e in play(line, world, [(40, {"vision": DOG})])}
+    assert labels and "car" not in labels
+
+
+def test_prompts_changed_at_run_time_take_effect_on_the_next_tick_and_keep_open_events() -> None:
+    line, world = prompt_line(), World()
+    both = {"room": 0.5, "dog": 1.0, "car": 1.0}
+    events = play(line, world, [(20, {"vision": ROOM}), (10, {"vision": both})])
+    opened = {e.label: e.id for e in events if e.phase is Phase.ONSET}
+    assert set(opened) == {"dog", "car"}
+    line.configure([PromptDetector({"dog": PROMPTS["dog"]}, embed_text)])
+    events = play(line, world, [(10, {"vision": both})])
+    assert (events[0].phase, events[0].id, events[0].offset) == (Phase.OFFSET, opened["car"], START + 31 * HOP)
+    assert {(e.phase, e.id) for e in events[1:]} == {(Phase.UPDATE, opened["dog"])}
+    line.configure([])
+    assert [e.phase for e in play(line, world, [(2, {"vision": both})])] == [Phase.OFFSET]
+
+
+def test_prompts_without_phrases_and_backgrounds_without_spread_are_refused() -> None:
+    with pytest.raises(ValueError, match="prompt 'dog'"):
+        PromptDetector({"dog": []}, embed_text)
+    with pytest.raises(ValueError, match="background"):
+        PromptOptions(background=("a", "b"))
+
+
+# novelty
+
+
+def novelty_line(**options: object) -> EventLine:
+    return EventLine([NoveltyDetector(NoveltyOptions(**options))], SPACE)  # type: ignore[arg-type]
+
+
+def test_the_new_is_told_once_wears_off_and_is_not_new_again() -> None:
+    line, world = novelty_line(), World()
+    forest = {"vision": {"forest": 1.0}}
+    events = play(line, world, [(100, {"vision": ROOM}), (60, forest), (60, {"vision": ROOM}), (60, forest)])
+    events += line.finish()
+    well_formed(events)
+    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+    assert events[0].onset == START + 101 * HOP
+    assert 2 * SECOND <= events[-1].offset - events[-1].onset <= 8 * SECOND
+    assert events[0].label == "unusual" and events[0].evidence[0].supports
+
+
+def test_a_scene_that_changes_slowly_is_not_new() -> None:
+    line, world = novelty_line(), World()
+    scenes = [(1, {"vision": {"room": 1 - i / 600, "forest": i / 600}}) for i in range(601)]
+    assert play(line, world, scenes) == []
+
+
+def test_one_new_thing_does_not_dull_the_senses_for_the_next() -> None:
+    line, world = novelty_line(), World()
+    news = [(10, {"vision": {"room": 1.0, name: 1.0}}) for name in ("dog", "car", "forest", "hum")]
+    events = play(line, world, [(40, {"vision": ROOM}), *(s for n in news for s in (n, (16, {"vision": ROOM})))])
+    assert len({e.id for e in events}) == 4
+
+
+def test_a_stream_that_becomes_livelier_is_got_used_to() -> None:
+    line, world = novelty_line(), World()
+    events = play(line, world, [(60, {"vision": ROOM})])
+    world.noise = 3.0
+    events += play(line, world, [(600, {"vision": ROOM})])
+    assert {e.phase for e in events[:1]} == {Phase.ONSET} and events[-1].phase is Phase.OFFSET
+    assert events[-1].offset - events[0].onset < 120 * SECOND
+
+
+def test_nothing_is_new_at_the_start() -> None:
+    line, world = novelty_line(warm_up=10.0), World()
+    assert play(line, world, [(5, {"vision": ROOM}), (5, {"vision": {"forest": 1.0}}), (5, {"vision": ROOM})]) == []
+
+
+def test_distance_is_that_of_the_nearest_seconds() -> None:
+    axes = np.eye(3, dtype=np.float32)
+    vector = unit([3.0, 1.0, 0.0])
+    assert distance(vector, axes, np.array([5.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[0])
+    assert distance(vector, axes, np.array([1.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[1])
+    assert distance(vector, axes, np.array([1.0, 1.0, 1.0]), 4.0) == pytest.approx(1.0)
+
+
+def test_a_full_memory_merges_what_is_common_and_keeps_what_is_rare() -> None:
+    random = np.random.default_rng(5)
+    prototypes, mass = CONCEPTS["forest"][None].copy(), np.array([1.0])
+    for _ in range(500):
+        vector = unit(CONCEPTS["room"] + 0.02 * random.normal(size=SIZE))
+        prototypes, mass = remember(prototypes, mass, vector, 1.0, 16)
+    assert prototypes.shape == (16, SIZE) and mass.sum() == pytest.approx(501)
+    assert (prototypes @ CONCEPTS["forest"]).max() == pytest.approx(1.0)
+
+
+# disagreement
+
+
+def disagreement_line(**options: object) -> EventLine:
+    return EventLine([DisagreementDetector(DisagreementOptions(**options))], SPACE)  # type: ignore[arg-type]
+
+
+def together(what: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
+    return {"vision": what, "audio": {**what, "hum": 0.8}}
+
+
+def test_senses_disagree_when_one_changes_alone_and_the_evidence_says_which() -> None:
+    line, world = disagreement_line(), World()
+    alone = {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}}
+    events = play(line, world, [(60, together(ROOM)), (20, alone), (60, together(ROOM))]) + line.finish()
+    well_formed(events)
+    assert {e.label for e in events} == {"audio+vision"} and len({e.id for e in events}) == 1
+    assert events[0].onset == START + 61 * HOP and abs(events[-1].offset - (START + 81 * HOP)) <= HOP
+    assert {e.modality: e.supports for e in events[0].evidence} == {"audio": True, "vision": False}
+
+
+def test_senses_that_change_together_do_not_disagree() -> None:
+    line, world = disagreement_line(), World()
+    assert play(line, world, [(60, together(ROOM)), (60, together({"forest": 1.0})), (30, together(DOG))]) == []
+
+
+def test_a_lasting_disagreement_becomes_what_is_usual() -> None:
+    line, world = disagreement_line(), World()
+    alone = {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}}
+    events = play(line, world, [(60, together(ROOM)), (600, alone)])
+    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+
+
+def test_only_the_pairs_that_are_asked_for_are_compared() -> None:
+    line, world = disagreement_line(pairs=(("vision", "depth"),)), World()
+    alone = {"vision": ROOM, "audio": {"forest": 1.0}}
+    assert play(line, world, [(60, together(ROOM)), (20, alone)]) == []
+
+
+# the line
+
+
+def all_detectors() -> EventLine:
+    return EventLine([DisagreementDetector(), PromptDetector(PROMPTS, embed_text), NoveltyDetector()], SPACE)
+
+
+def story(seed: int) -> list[tuple[int, dict[str, Embedding]]]:
+    """Ticks of senses that come and go at random."""
+    world, random = World(seed), np.random.default_rng(seed)
+    ticks, what = [], dict.fromkeys(("vision", "audio", "depth"), ROOM)
+    for tick in world.ticks(300):
+        for modality in what:
+            if random.random() < 0.03:
+                names = random.choice(list(CONCEPTS), 2, replace=False)
+                what[modality] = dict.fromkeys(map(str, names), 1.0)
+        ticks.append((tick, {m: world.perceive(m, w) for m, w in what.items() if random.random() < 0.8}))
+    return ticks
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_same_ticks_give_the_same_well_formed_events(seed: int) -> None:
+    def run(order: Callable[[Mapping[str, Embedding]], Mapping[str, Embedding]]) -> list[Event]:
+        line = all_detectors()
+        return [e for tick, present in story(seed) for e in line.step(tick, order(present))] + line.finish()
+
+    first = run(lambda present: present)
+    well_formed(first)
+    assert first == run(lambda present: dict(reversed(list(present.items()))))
+
+
+def test_memory_stays_bounded() -> None:
+    line, world, sizes = all_detectors(), World(noise=5.0), []
+    for count in (600, 1800):
+        play(line, world, [(count, together(ROOM))])
+        sizes.append(len(pickle.dumps((line._states, line._lives))))
+    assert sizes[1] <= 1.02 * sizes[0]
+
+
+def test_the_fused_vector_is_no_witness() -> None:
+    line, world = all_detectors(), World()
+    for tick in world.ticks(30):
+        line.step(tick, {"vision": world.perceive("vision", ROOM), FUSED: world.perceive(FUSED, DOG)})
+    assert line.finish() == []
+
+
+def test_a_long_silence_ends_what_was_open() -> None:
+    line, world = prompt_line(), World()
+    play(line, world, [(20, {"vision": DOG})])
+    world.tick += 60 * SECOND
+    events = play(line, world, [(10, {"vision": DOG})])
+    assert events[0].phase is Phase.OFFSET and events[0].offset == START + 20 * HOP
+    assert events[1].phase is Phase.ONSET and events[1].onset == START + 21 * HOP + 60 * SECOND
+
+
+def test_a_clock_that_jumps_back_is_refused_until_the_line_starts_afresh() -> None:
+    line, world = prompt_line(), World()
+    play(line, world, [(20, {"vision": DOG})])
+    with pytest.raises(ValueError, match="restart"):
+        line.step(START, {})
+    (event,) = line.restart()
+    assert event.phase is Phase.OFFSET and event.offset == START + 20 * HOP
+    again = play(line, World(start=START - 50 * HOP), [(5, {"vision": DOG})])
+    assert again[0].phase is Phase.ONSET and again[0].onset == START - 49 * HOP
+    assert line.finish()[0].phase is Phase.OFFSET and line.finish() == []
+
+
+def test_embeddings_of_another_space_are_refused() -> None:
+    line, world = prompt_line(), World()
+    other = world.perceive("vision", ROOM)
+    with pytest.raises(ValueError, match="space"):
+        line.step(START, {"vision": Embedding("vision", 0, START, "toy@2", 1.0, other.vector)})
