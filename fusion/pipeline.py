@@ -1,0 +1,260 @@
+"""The line: samples in; embeddings, fused embeddings and events out. Knows no ROS, no files, no wall clock.
+
+The live node and the offline replay are two thin drivers of this one object, so what a robot publishes and
+what a recording of it gives are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sensebind.fusion.config import calibration, window_specs
+from sensebind.fusion.embeddings import Embedding, fuse
+from sensebind.fusion.engine import Engine, Failure
+from sensebind.fusion.events.event import Event
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.health import symptoms
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.samples import SECOND, Calibration, Sample
+from sensebind.fusion.statistics import Statistics
+from sensebind.fusion.windows import BACKWARD_JUMP, Window, Windower, WindowSpec
+
+Output = Embedding | Event | Failure
+
+
+class Pipeline:
+    """The line for one robot.
+
+    `push` does everything at once. A driver that must not wait splits it: `accept` copies nothing, embeds
+    nothing and takes microseconds; `drain`, in one other thread, embeds what has closed. Between them wait at
+    most `queue_size` windows of each modality, the oldest of which are dropped and counted (None: no bound).
+
+    A modality that the space has no encoder for is windowed and counted, and nothing is published of it.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, WindowSpec],
+        engine: Engine,
+        *,
+        patience: int = SECOND,
+        fusion_weights: Mapping[str, float] | None = None,
+        calibrations: Mapping[str, Calibration] | None = None,
+        queue_size: int | None = None,
+        events: EventLine | None = None,
+    ) -> None:
+        self.engine = engine
+        self.events = events
+        self.statistics = {modality: Statistics() for modality in specs}
+        self.specs = dict(specs)
+        self._patience = patience
+        self._fusion_weights = dict(fusion_weights or {})
+        self._calibrations = dict(calibrations or {})
+        self._queue_size = queue_size
+        self._windowers = {m: Windower(spec, self.statistics[m].counts) for m, spec in specs.items()}
+        self._embeds = frozenset(specs) & frozenset(engine.space.modalities)
+        self._began: int | None = None  # end of the first sample: until `patience` after it all are awaited
+        self._ready: deque[tuple[Window, float] | None] = deque()  # None: time starts afresh
+        self._inbox = threading.Lock()  # guards all of the above
+        self._draining = threading.Lock()  # guards what follows: one thread drains at a time
+        self._before: dict[str, Window] = {}
+        self._pending: dict[int, dict[str, Embedding]] = {}
+        self._fused_through = 0
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, Any],
+        space: Space,
+        *,
+        queue_size: int | None = None,
+        events: EventLine | None = None,
+    ) -> Pipeline:
+        """The line that the parameters of `config.embedder_parameters` ask for. Raises `ConfigError`."""
+        specs = window_specs(values, space.apertures)
+        return cls(
+            specs,
+            Engine(space, values["batch_size"]),
+            patience=round(values["patience"] * SECOND),
+            fusion_weights={m: values[f"{m}.fusion_weight"] for m in specs},
+            calibrations={m: calibration(values, m) for m in specs},
+            queue_size=queue_size,
+            events=events,
+        )
+
+    def push(self, sample: Sample) -> list[Output]:
+        """Take one sample; everything that follows from it, in order of tick."""
+        self.accept(sample)
+        return self.drain()
+
+    def accept(self, sample: Sample) -> bool:
+        """Take one sample; whether a window has closed, so that `drain` has work.
+
+        Raises `KeyError` for a modality that is not configured.
+        """
+        with self._inbox:
+            windower = self._windowers[sample.modality]
+            before, restarts = windower.newest, windower.counts["restarts"]
+            self._enqueue(windower.push(sample))
+            if windower.counts["restarts"] > restarts and before and windower.newest and windower.newest < before:
+                self._start_afresh(windower.newest)
+            if self._began is None:
+                self._began = windower.newest
+            return bool(self._ready)
+
+    def drain(self) -> list[Output]:
+        """Embed what has closed; then fuse the ticks that are complete and tell their events."""
+        with self._draining:
+            with self._inbox:
+                ready, self._ready = self._ready, deque()
+                horizon = self._complete()
+            outputs: list[Output] = []
+            for windows in _split(ready):
+                outputs += self._embed(windows)
+                if windows is not None:
+                    continue
+                outputs += self._fuse(None)
+                outputs += self.events.restart() if self.events else []
+                self._fused_through = 0
+            if horizon is not None:
+                outputs += self._fuse(horizon)
+            return outputs
+
+    def flush(self, modality: str | None = None) -> bool:
+        """Close the windows of one modality, or of all, that end at or before its newest sample.
+
+        For a sensor that fell silent: call it when no sample is under way. Whether `drain` has work.
+        """
+        with self._inbox:
+            for windower in [self._windowers[modality]] if modality else self._windowers.values():
+                self._enqueue(windower.flush())
+            return bool(self._ready)
+
+    def finish(self) -> list[Output]:
+        """The end of a recording: all whole windows close, all ticks are fused, open events end."""
+        self.flush()
+        outputs = self.drain()
+        with self._draining:
+            outputs += self._fuse(None)
+            return outputs + (self.events.finish() if self.events else [])
+
+    def restart(self) -> None:
+        """The clock jumped: close what is whole, and start windows, fusion and events afresh."""
+        with self._inbox:
+            for windower in self._windowers.values():
+                self._enqueue(windower.restart())
+            self._began = None
+            self._ready.append(None)
+
+    def calibrate(self, modality: str, calibration: Calibration) -> None:
+        """What is known of a sensor from now on; goes with the windows that close later."""
+        with self._inbox:
+            self._calibrations[modality] = calibration
+
+    def queued(self, modality: str) -> int:
+        """Windows of a modality that wait for `drain`."""
+        with self._inbox:
+            return sum(1 for item in self._ready if item and item[0].modality == modality)
+
+    def waiting(self) -> int:
+        """Windows of all modalities that wait for `drain`."""
+        return len(self._ready)
+
+    def snapshot(self) -> dict[str, Statistics]:
+        """The statistics of each modality, with times brought up to date."""
+        with self._inbox:
+            newest = [w.newest for w in self._windowers.values() if w.newest is not None]
+            for modality, windower in self._windowers.items():
+                statistics = self.statistics[modality]
+                statistics.coverage_sum = windower.coverage_sum
+                if windower.newest is not None:
+                    statistics.newest = windower.newest
+                    statistics.lag = (max(newest) - windower.newest) / SECOND
+            return self.statistics
+
+    def _enqueue(self, windows: Iterable[Window]) -> None:
+        now = time.perf_counter()  # for the latency that is reported; no result depends on it
+        for window in windows:
+            calibration = self._calibrations.get(window.modality)
+            self._ready.append((replace(window, calibration=calibration) if calibration else window, now))
+            self._bound(window.modality)
+
+    def _bound(self, modality: str) -> None:
+        if self._queue_size is None:
+            return
+        waiting = [i for i, item in enumerate(self._ready) if item and item[0].modality == modality]
+        if len(waiting) > self._queue_size:
+            del self._ready[waiting[0]]
+            self.statistics[modality].counts["overload"] += 1
+
+    def _start_afresh(self, newest: int) -> None:
+        """One modality went back in time: so did the others, unless they are where it is now."""
+        for windower in self._windowers.values():
+            if windower.newest is not None and windower.newest > newest + BACKWARD_JUMP:
+                self._enqueue(windower.restart())
+        self._began = newest
+        self._ready.append(None)
+
+    def _complete(self) -> int | None:
+        """The newest tick at or before which nothing is still to come, told from stamps alone.
+
+        A modality is awaited as long as its newest sample is no older than the newest of all minus
+        `patience`; at the start all are. So a sensor that stops holds a tick back for at most `patience`
+        of the others' time. None: nothing is complete.
+        """
+        embeds = [w for m, w in self._windowers.items() if m in self._embeds]
+        seen = [w.newest for w in embeds if w.newest is not None]
+        if not seen or self._began is None:
+            return None
+        horizon = max(seen) - self._patience
+        closed = [w.closed for w in embeds if (self._began if w.newest is None else w.newest) >= horizon]
+        return None if any(c is None for c in closed) else min(c for c in closed if c is not None)
+
+    def _embed(self, windows: list[tuple[Window, float]] | None) -> Iterator[Output]:
+        for window, _ in windows or []:
+            for symptom in symptoms(window, self._before.get(window.modality)):
+                self.statistics[window.modality].counts[symptom] += 1
+            self._before[window.modality] = window
+        taken = [item for item in windows or [] if item[0].modality in self._embeds]
+        for (window, closed), result in zip(taken, self.engine.embed([w for w, _ in taken]), strict=True):
+            statistics = self.statistics[window.modality]
+            if isinstance(result, Failure):
+                statistics.counts[result.cause] += 1
+            else:
+                statistics.counts["embedded"] += 1
+                statistics.latencies.append((time.perf_counter() - closed) * 1e3)
+                statistics.tick = window.tick
+                if window.tick > self._fused_through:
+                    self._pending.setdefault(window.tick, {})[window.modality] = result
+                else:
+                    statistics.counts["unfused"] += 1  # its sense fell behind by more than the patience
+            yield result
+
+    def _fuse(self, horizon: int | None) -> Iterator[Output]:
+        """Fuse the pending ticks up to `horizon` (None: all)."""
+        for tick in sorted(t for t in self._pending if horizon is None or t <= horizon):
+            present = self._pending.pop(tick)
+            yield fuse(list(present.values()), self._fusion_weights)
+            if self.events:
+                yield from self.events.step(tick, present)
+        self._fused_through = max(self._fused_through, horizon or 0)
+
+
+def _split(
+    ready: Iterable[tuple[Window, float] | None],
+) -> Iterator[list[tuple[Window, float]] | None]:
+    """Runs of windows, and None between them where time starts afresh."""
+    run: list[tuple[Window, float]] = []
+    for item in ready:
+        if item is not None:
+            run.append(item)
+            continue
+        yield run
+        yield None
+        run = []
+    yield run

@@ -1,0 +1,264 @@
+"""The line: the same samples give the same outputs, whatever the order, the rate or the chunks they come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import ToySpace
+
+from sensebind.fusion.embeddings import FUSED, Embedding, fuse, unit
+from sensebind.fusion.engine import Engine, Failure
+from sensebind.fusion.pipeline import Output, Pipeline
+from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.windows import WindowSpec
+
+MS = SECOND // 1000
+START = 1_700_000_000 * SECOND
+HOP = SECOND // 2
+SPECS = {
+    VISION: WindowSpec(VISION, SECOND // 2, HOP, lateness=200 * MS, frames=1),
+    AUDIO: WindowSpec(AUDIO, SECOND, HOP, lateness=200 * MS),
+    IMU: WindowSpec(IMU, 2 * SECOND, HOP, lateness=200 * MS),
+}
+
+
+def image(stamp: int, seed: int, encoding: str = "rgb8") -> Sample:
+    pixels = np.random.default_rng(seed).integers(0, 256, 16 * 12 * 3).astype(np.uint8)
+    return Sample(VISION, stamp, Frame(pixels, encoding, 12, 16, 48), "camera")
+
+
+def sound(stamp: int, seed: int) -> Sample:
+    noise = np.random.default_rng(seed).integers(-9000, 9000, (800, 1)).astype(np.int16)
+    return Sample(AUDIO, stamp, Sound(noise, 8000), "microphone")
+
+
+def motion(stamp: int, seed: int) -> Sample:
+    return Sample(IMU, stamp, Reading(np.random.default_rng(seed).standard_normal(6)), "imu")
+
+
+def robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
+    """Three sensors at their own rates and phases, in order of when they would arrive."""
+    samples = [image(START + 13 * MS + i * 66 * MS, seed + i) for i in range(int(seconds * 15))]
+    samples += [sound(START + i * 100 * MS, seed + i) for i in range(int(seconds * 10))]
+    samples += [motion(START + 7 * MS + i * 20 * MS, seed + i) for i in range(int(seconds * 50))]
+    return sorted(samples, key=lambda s: s.end)
+
+
+def line(space: ToySpace | None = None, **options) -> Pipeline:
+    return Pipeline(SPECS, Engine(space or ToySpace()), **options)
+
+
+def run(pipeline: Pipeline, samples: list[Sample]) -> list[Output]:
+    return [output for sample in samples for output in pipeline.push(sample)] + pipeline.finish()
+
+
+def table(outputs: list[Output]) -> dict[tuple[str, int], Embedding]:
+    embeddings = [output for output in outputs if isinstance(output, Embedding)]
+    found = {(e.modality, e.tick): e for e in embeddings}
+    assert len(found) == len(embeddings), "a window was embedded twice"
+    return found
+
+
+def assert_same(got: list[Output], expected: list[Output]) -> None:
+    a, b = table(got), table(expected)
+    assert a.keys() == b.keys()
+    for key, embedding in a.items():
+        assert embedding.vector @ b[key].vector > 0.9999, key
+        assert embedding.sources == b[key].sources
+        assert embedding.coverage == pytest.approx(b[key].coverage)
+
+
+REFERENCE = run(line(), robot())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_messages_out_of_order_give_the_same_embeddings(random) -> None:
+    samples = sorted(robot(), key=lambda s: s.end + random.randint(0, 100 * MS))
+    assert_same(run(line(), samples), REFERENCE)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=10))
+def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
+    pipeline, samples, outputs = line(), robot(), []
+    while samples:
+        for size in chunks:
+            for sample in samples[:size]:
+                pipeline.accept(sample)
+            samples = samples[size:]
+            outputs += pipeline.drain()
+    assert_same(outputs + pipeline.finish(), REFERENCE)
+
+
+def test_windows_of_all_modalities_end_on_the_same_grid_and_vectors_are_of_unit_length() -> None:
+    for (modality, tick), embedding in table(REFERENCE).items():
+        assert tick % HOP == 0
+        assert np.linalg.norm(embedding.vector) == pytest.approx(1, abs=1e-6)
+        assert embedding.vector.dtype == np.float32 and embedding.space == "toy@0"
+        assert modality == FUSED or embedding.frame_id
+
+
+def test_a_tick_is_fused_once_from_all_its_modalities_after_their_own_embeddings() -> None:
+    seen: set[tuple[str, int]] = set()
+    last = 0
+    for output in REFERENCE:
+        assert isinstance(output, Embedding)
+        if output.modality == FUSED:
+            assert output.tick > last
+            last = output.tick
+            assert {(m, output.tick) for m in output.sources} == {(m, t) for m, t in seen if t == output.tick}
+            assert sum(output.weights) == pytest.approx(1)
+        else:
+            seen.add((output.modality, output.tick))
+    full = table(REFERENCE)[FUSED, START + 4 * SECOND]
+    assert full.sources == (AUDIO, IMU, VISION)
+
+
+def test_fused_is_the_unit_sum_of_its_sources_by_weight_and_coverage() -> None:
+    one, other = unit(np.eye(4)[:2])
+    parts = [Embedding("a", 0, 1, "s", 1.0, one), Embedding("b", 0, 1, "s", 0.5, other)]
+    fused = fuse(parts, {"a": 1, "b": 4})
+    assert fused.weights == pytest.approx((1 / 3, 2 / 3))
+    np.testing.assert_allclose(fused.vector, unit([1, 2, 0, 0]), atol=1e-6)
+    assert fuse(parts[::-1], {"a": 1, "b": 4}).vector.tobytes() == fused.vector.tobytes()
+    for wrong in (
+        [],
+        [parts[0], Embedding("b", 0, 2, "s", 1.0, other)],
+        [parts[0], Embedding("b", 0, 1, "t", 1, other)],
+    ):
+        with pytest.raises(ValueError):
+            fuse(wrong)
+
+
+def test_a_sensor_that_stops_holds_the_others_back_no_longer_than_the_patience() -> None:
+    samples = [s for s in robot(8) if s.modality != VISION or s.stamp < START + 3 * SECOND]
+    pipeline = line(patience=SECOND)
+    for sample in samples:
+        for output in pipeline.push(sample):
+            if isinstance(output, Embedding) and output.modality == FUSED:
+                assert sample.end - output.tick <= SECOND + HOP + 200 * MS
+    fused = [k for k in table(run(line(), samples)) if k[0] == FUSED]
+    assert len(fused) == len([k for k in table(run(line(), robot(8))) if k[0] == FUSED])
+
+
+def test_a_sensor_that_never_speaks_does_not_hold_the_others_back() -> None:
+    pipeline = line()
+    outputs = [o for s in robot() if s.modality == IMU for o in pipeline.push(s)]
+    assert [o for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
+
+
+def test_a_looped_recording_gives_the_same_again() -> None:
+    samples = robot(6)
+    pipeline = line()
+    outputs = [o for _ in range(3) for s in samples for o in pipeline.push(s)] + pipeline.finish()
+    ticks = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
+    once = [o.tick for o in REFERENCE if isinstance(o, Embedding) and o.modality == FUSED]
+    assert ticks == once * 3
+    assert all(s.counts["restarts"] == 2 for s in pipeline.statistics.values())
+
+
+def test_a_clock_jump_starts_everything_afresh() -> None:
+    pipeline = line()
+    first = [o for s in robot(3) for o in pipeline.push(s)]
+    pipeline.restart()
+    first += pipeline.drain()
+    again = run(pipeline, robot(6))
+    assert_same(again, REFERENCE)
+    assert first
+
+
+def test_an_encoding_that_is_not_known_is_told_and_the_rest_goes_on() -> None:
+    samples = [
+        image(s.stamp, 0, "klingon8") if s.modality == VISION and s.stamp > START + 2 * SECOND else s for s in robot()
+    ]
+    pipeline = line()
+    outputs = run(pipeline, samples)
+    failures = [o for o in outputs if isinstance(o, Failure)]
+    assert failures and all("klingon8" in f.message and f.cause == "encoding" for f in failures)
+    assert pipeline.statistics[VISION].counts["encoding"] == len(failures)
+    assert (AUDIO, START + 5 * SECOND) in table(outputs) and (FUSED, START + 5 * SECOND) in table(outputs)
+
+
+def test_a_device_that_fails_is_told_and_the_rest_goes_on() -> None:
+    class Weak(ToySpace):
+        def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+            if modality == VISION:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().embed(modality, batch)
+
+    pipeline = line(Weak())
+    outputs = run(pipeline, robot())
+    assert {o.cause for o in outputs if isinstance(o, Failure)} == {"failure"}
+    assert table(outputs)[FUSED, START + 5 * SECOND].sources == (AUDIO, IMU)
+
+
+def test_what_the_space_cannot_embed_is_windowed_and_counted_and_not_published() -> None:
+    pipeline = line(ToySpace(modalities=(VISION,)))
+    outputs = run(pipeline, robot())
+    assert {m for m, _ in table(outputs)} == {VISION, FUSED}
+    assert pipeline.statistics[IMU].counts["windows"] > 5 and pipeline.statistics[IMU].counts["embedded"] == 0
+
+
+def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted() -> None:
+    pipeline = line(queue_size=2)
+    for sample in robot():
+        pipeline.accept(sample)
+    assert pipeline.queued(VISION) == pipeline.queued(AUDIO) == 2
+    kept = [o.tick for o in pipeline.drain() if isinstance(o, Embedding) and o.modality == VISION]
+    every = [t for m, t in table(REFERENCE) if m == VISION]
+    assert kept == sorted(every)[-3:-1] or kept == sorted(every)[-2:]
+    statistics = pipeline.statistics[VISION]
+    assert statistics.counts["overload"] == statistics.counts["windows"] - 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "modality", "symptom"),
+    [
+        ([image(START + i * 50 * MS, 7) for i in range(60)], VISION, "frozen"),
+        (
+            [
+                Sample(VISION, START + i * 50 * MS, Frame(np.full(9, 255, np.uint8), "mono8", 3, 3, 3))
+                for i in range(60)
+            ],
+            VISION,
+            "saturated",
+        ),
+        (
+            [Sample(VISION, START + i * 50 * MS, Frame(np.full(9, 0, np.uint8), "mono8", 3, 3, 3)) for i in range(60)],
+            VISION,
+            "dark",
+        ),
+        (
+            [Sample(AUDIO, START + i * 100 * MS, Sound(np.zeros((800, 1), np.int16), 8000)) for i in range(40)],
+            AUDIO,
+            "silent",
+        ),
+        (
+            [
+                Sample(
+                    AUDIO, START + i * 100 * MS, Sound(np.tile(np.array([[32767], [-32768]], np.int16), (400, 1)), 8000)
+                )
+                for i in range(40)
+            ],
+            AUDIO,
+            "saturated",
+        ),
+        ([motion(START + i * 10 * MS, 3) for i in range(400)], IMU, "frozen"),
+    ],
+)
+def test_a_sensor_that_lies_is_counted_by_what_it_shows(samples, modality, symptom) -> None:
+    pipeline = line()
+    run(pipeline, samples)
+    assert pipeline.statistics[modality].counts[symptom] >= 3
+
+
+def test_a_healthy_sensor_shows_no_symptom() -> None:
+    pipeline = line()
+    run(pipeline, robot())
+    for statistics in pipeline.statistics.values():
+        assert not statistics.summary()["symptoms"], statistics
+        assert statistics.counts["windows"] == statistics.counts["embedded"] + sum(statistics.dropped().values())

@@ -1,0 +1,54 @@
+"""A small space of its own: fixed random projections. Fast, real, and different for different inputs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from sensebind.fusion.encodings import rgb
+from sensebind.fusion.models.registry import Aperture
+from sensebind.fusion.resampling import series, waveform
+from sensebind.fusion.samples import AUDIO, IMU, TEXT, VISION, Frame
+from sensebind.fusion.windows import Window
+
+SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
+
+
+class ToySpace:
+    """Implements `Space`."""
+
+    id = "toy@0"
+    dimension = 16
+    licence = "Apache-2.0"
+    apertures = {VISION: Aperture(0.5, 1), AUDIO: Aperture(1.0), IMU: Aperture(2.0)}
+
+    def __init__(self, modalities: Iterable[str] = (VISION, AUDIO, IMU)) -> None:
+        self.modalities = (TEXT, *modalities)
+        self.logit_scales = dict.fromkeys(self.modalities, 10.0)
+        generator = torch.Generator().manual_seed(0)
+        self._maps = {m: torch.randn(size, self.dimension, generator=generator) for m, size in SIZES.items()}
+
+    @classmethod
+    def load(cls, *, modalities=None, device="cpu", weights="", dtype="auto") -> ToySpace:
+        return cls(m for m in SIZES if m != TEXT and (modalities is None or m in modalities))
+
+    def tensor(self, window: Window) -> torch.Tensor:
+        if window.modality == VISION:
+            frame = window.samples[-1].data
+            assert isinstance(frame, Frame)
+            small = cv2.resize(rgb(frame), (8, 8), interpolation=cv2.INTER_AREA)
+            return torch.from_numpy(small.astype(np.float32).ravel() / 255 - 0.5)
+        if window.modality == AUDIO:
+            return torch.from_numpy(np.abs(waveform(window, 4000).reshape(400, -1)).mean(axis=1))
+        return torch.from_numpy(series(window, 25, 6).ravel())
+
+    def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(batch.float() @ self._maps[modality], dim=-1)
+
+    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+        rows = [np.random.default_rng(zlib.crc32(text.encode())).standard_normal(SIZES[TEXT]) for text in texts]
+        return self.embed(TEXT, torch.from_numpy(np.array(rows)))
