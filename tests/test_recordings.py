@@ -1,0 +1,356 @@
+"""Any bag opens, or says what is wrong with it; what is written can be read."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from sensebind.fusion.recordings import BagTypes, BagWriter, Recording, RecordingError, find_topics, store
+from sensebind.nodes.messages import header
+
+STRING, IMU, IMAGE = "std_msgs/msg/String", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"
+HEADER = "std_msgs/msg/Header"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+TYPES = BagTypes()
+
+
+def imu(z: float) -> Any:
+    """A sensor_msgs/Imu that accelerates upwards with `z` m/s²."""
+    zero, none = TYPES.new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0), np.zeros(9)
+    return TYPES.new(
+        IMU,
+        header=header(TYPES, 5, "imu"),
+        orientation=TYPES.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=none,
+        angular_velocity=zero,
+        angular_velocity_covariance=none,
+        linear_acceleration=TYPES.new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=z),
+        linear_acceleration_covariance=none,
+    )
+
+
+def picture(type_name: str) -> Any:
+    """An empty image of either type."""
+    data = np.zeros(3, np.uint8)
+    if type_name == COMPRESSED:
+        return TYPES.new(type_name, header=header(TYPES, 5), format="jpeg", data=data)
+    return TYPES.new(
+        type_name, header=header(TYPES, 5), height=1, width=1, encoding="rgb8", is_bigendian=0, step=3, data=data
+    )
+
+
+def two_topics(folder: Path) -> Path:
+    """A bag of three strings and an Imu, written out of order of topics."""
+    with BagWriter(folder) as bag:
+        for stamp, text in ((10, "a"), (30, "c"), (40, "d")):
+            bag.write("/text", STRING, stamp, TYPES.new(STRING, data=text))
+            if stamp == 10:
+                bag.write("/imu", IMU, 20, imu(9.81))
+    return folder
+
+
+def images(folder: Path, *topics: tuple[str, str, int]) -> dict[str, str]:
+    """What `find_topics` makes of a bag with these (topic, type, count)."""
+    with BagWriter(folder) as bag:
+        for topic, type_name, count in topics:
+            for stamp in range(count):
+                bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else picture(type_name))
+    with Recording(folder) as recording:
+        return {modality: found.topic for modality, found in find_topics(recording).items()}
+
+
+def sqlite_bag(folder: Path) -> Path:
+    """A bag of one string, as rosbag2 wrote them by default before Iron."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/text", STRING, typestore=store())
+        writer.write(connection, 10, store().serialize_cdr(TYPES.new(STRING, data="a"), STRING))
+    return folder
+
+
+# Reading
+
+
+def test_what_was_written_is_read_in_order_of_time(tmp_path: Path) -> None:
+    with Recording(two_topics(tmp_path / "bag")) as recording:
+        read = list(recording.messages())
+        assert [(topic, stamp) for topic, _, stamp, _ in read] == [
+            ("/text", 10), ("/imu", 20), ("/text", 30), ("/text", 40)
+        ]  # fmt: skip
+        assert read[0][3].data == "a" and read[1][3].linear_acceleration.z == 9.81
+        assert [(t.name, t.type, t.count) for t in recording.topics] == [("/imu", IMU, 1), ("/text", STRING, 3)]
+        assert recording.start == 10 and recording.end in (40, 41)
+
+
+def test_only_the_topics_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    with Recording(two_topics(tmp_path / "bag")) as recording:
+        assert {topic for topic, *_ in recording.messages(["/imu"])} == {"/imu"}
+        assert not list(recording.messages([]))
+        assert not list(recording.messages(["/none"]))
+
+
+def test_raw_bytes_are_the_message(tmp_path: Path) -> None:
+    with Recording(two_topics(tmp_path / "bag")) as recording:
+        [(_, type_name, _, data)] = recording.raw(["/imu"])
+        assert store().deserialize_cdr(data, type_name).linear_acceleration.z == 9.81
+
+
+def test_an_mcap_file_opens_without_its_folder(tmp_path: Path) -> None:
+    [file] = two_topics(tmp_path / "bag").glob("*.mcap")
+    alone = shutil.copy(file, tmp_path / "alone.mcap")
+    with Recording(alone) as recording:
+        assert len(list(recording.messages())) == 4
+
+
+def test_a_folder_that_lost_its_metadata_opens_by_the_one_file_in_it(tmp_path: Path) -> None:
+    folder = two_topics(tmp_path / "bag")
+    (folder / "metadata.yaml").unlink()
+    with Recording(folder) as recording:
+        assert len(list(recording.messages())) == 4
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["folder", "file"])
+def test_an_sqlite_bag_opens(tmp_path: Path, alone: bool) -> None:
+    folder = sqlite_bag(tmp_path / "bag")
+    [file] = folder.glob("*.db3")
+    with Recording(shutil.copy(file, tmp_path / "alone.db3") if alone else folder) as recording:
+        assert [(topic, message.data) for topic, _, _, message in recording.messages()] == [("/text", "a")]
+
+
+def test_a_ros_1_bag_opens_and_its_raw_messages_are_those_of_ros_2(tmp_path: Path) -> None:
+    types = get_typestore(Stores.ROS1_NOETIC)
+    types.register(get_types_from_msg("std_msgs/Header header\nuint8 level", "odd_msgs/msg/Odd"))
+    time = types.types["builtin_interfaces/msg/Time"](sec=3, nanosec=4)
+    head = types.types[HEADER](seq=1, stamp=time, frame_id="base")
+    zero = types.types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=9.81)
+    turn = types.types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
+    messages = {
+        HEADER: head,
+        IMU: types.types[IMU](head, turn, np.zeros(9), zero, np.zeros(9), zero, np.zeros(9)),
+        "odd_msgs/msg/Odd": types.types["odd_msgs/msg/Odd"](head, 7),  # known to the bag alone
+        "sensor_msgs/msg/Range": types.types["sensor_msgs/msg/Range"](head, 1, 0.1, 0.2, 4.0, 2.0),  # grew a field
+    }
+    with Writer1(tmp_path / "old.bag") as writer:
+        for stamp, (name, message) in enumerate(messages.items()):
+            connection = writer.add_connection(f"/{name}", name, typestore=types)
+            writer.write(connection, stamp, types.serialize_ros1(message, name))
+    new = get_typestore(Stores.ROS2_JAZZY)
+    new.register(get_types_from_msg("std_msgs/Header header\nuint8 level", "odd_msgs/msg/Odd"))
+    with Recording(tmp_path / "old.bag") as recording:
+        read = {name: message for _, name, _, message in recording.messages()}
+        raw = {name: new.deserialize_cdr(data, name) for _, name, _, data in recording.raw()}
+        assert not recording.skipped
+    for result in (read, raw):
+        assert result[HEADER].stamp.sec == 3 and result[HEADER].frame_id == "base"
+        assert result[IMU].linear_acceleration.z == 9.81 and result[IMU].header.frame_id == "base"
+        assert result["odd_msgs/msg/Odd"].level == 7
+        assert result["sensor_msgs/msg/Range"].range == 2.0
+
+
+# Types that nobody knows
+
+
+def strange(folder: Path, definition: str) -> Path:
+    """A bag with two messages of a type with this definition, beside one string."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        odd = writer.add_connection("/odd", "odd_msgs/msg/Odd", msgdef=definition, rihs01="RIHS01_0")
+        text = writer.add_connection("/text", STRING, typestore=store())
+        for stamp in (1, 2):
+            writer.write(odd, stamp, b"\x00\x01\x00\x00\x01\x00\x00\x00")
+        writer.write(text, 3, store().serialize_cdr(TYPES.new(STRING, data="a"), STRING))
+    return folder
+
+
+def test_types_that_only_the_bag_defines_are_read(tmp_path: Path) -> None:
+    with Recording(strange(tmp_path / "bag", "uint32 number")) as recording:
+        assert [message.number for *_, message in recording.messages(["/odd"])] == [1, 1]
+
+
+@pytest.mark.parametrize("definition", ["this is ! no definition", "other_msgs/Missing field", "float64[400] long"])
+def test_messages_that_cannot_be_read_cost_one_warning_and_no_other_topic(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, definition: str
+) -> None:
+    with Recording(strange(tmp_path / "bag", definition)) as recording, caplog.at_level(logging.WARNING, "sensebind"):
+        assert [topic for topic, *_ in recording.messages(["/text"])] == ["/text"]
+        assert not caplog.records and not recording.skipped
+        assert [topic for topic, *_ in recording.messages()] == ["/text"]
+        assert recording.skipped == {"/odd": 2}
+        [record] = caplog.records
+        assert "/odd" in record.getMessage() and "odd_msgs/msg/Odd" in record.getMessage()
+        assert len(list(recording.raw())) == 3
+
+
+def test_a_bag_without_definitions_is_read_with_ours(tmp_path: Path) -> None:
+    folder = sqlite_bag(tmp_path / "bag")
+    [file] = folder.glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("DELETE FROM message_definitions")
+    database.close()
+    with Recording(folder) as recording:
+        assert [message.data for *_, message in recording.messages()] == ["a"]
+
+
+# What is wrong with a bag
+
+
+def test_a_bag_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="no recording '.*nowhere'"):
+        Recording(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.bag", "a.txt"])
+@pytest.mark.parametrize("content", [b"", b"not a bag" * 100], ids=["empty", "garbage"])
+def test_a_file_that_is_no_bag_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecordingError, match=name):
+        Recording(tmp_path / name)
+
+
+def test_a_folder_that_is_no_bag_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="metadata.yaml"):
+        Recording(tmp_path)
+
+
+def test_a_bag_without_messages_is_named(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag"):
+        pass
+    with pytest.raises(RecordingError, match="bag"):
+        Recording(tmp_path / "bag")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_a_bag_that_was_cut_off_is_named_and_a_cure_is_told(tmp_path: Path, share: float) -> None:
+    [file] = two_topics(tmp_path / "bag").glob("*.mcap")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(RecordingError, match="bag.*mcap recover"), Recording(tmp_path / "bag") as recording:
+        list(recording.messages())
+
+
+def test_damage_inside_is_told_of_or_harmless(tmp_path: Path) -> None:
+    [file] = two_topics(tmp_path / "bag").glob("*.mcap")
+    whole = bytearray(file.read_bytes())
+    for place in range(8, len(whole), 61):
+        file.write_bytes(whole[:place] + bytes(b ^ 0xFF for b in whole[place : place + 4]) + whole[place + 4 :])
+        try:
+            with Recording(tmp_path / "bag") as recording:
+                list(recording.messages())
+        except RecordingError as error:
+            assert "bag" in str(error)
+
+
+# Finding the topic of each sense
+
+
+def test_images_are_told_apart_by_name(tmp_path: Path) -> None:
+    found = images(
+        tmp_path / "bag",
+        ("/camera/color/image_raw", IMAGE, 2),
+        ("/camera/depth/image_rect_raw", IMAGE, 2),
+        ("/lepton/ir/image", IMAGE, 2),
+        ("/imu/data", IMU, 2),
+    )
+    assert found == {
+        "vision": "/camera/color/image_raw",
+        "depth": "/camera/depth/image_rect_raw",
+        "thermal": "/lepton/ir/image",
+        "imu": "/imu/data",
+    }
+
+
+def test_letters_within_a_word_do_not_make_a_camera_thermal(tmp_path: Path) -> None:
+    assert images(tmp_path / "bag", ("/air/first/image", IMAGE, 1)) == {"vision": "/air/first/image"}
+
+
+def test_colour_comes_before_the_rest_and_raw_before_compressed(tmp_path: Path) -> None:
+    found = images(
+        tmp_path / "bag",
+        ("/aux", IMAGE, 9),
+        ("/rgb/image/compressed", COMPRESSED, 5),
+        ("/rgb/image", IMAGE, 4),
+    )
+    assert found["vision"] == "/rgb/image"
+
+
+def test_of_several_imus_the_one_with_most_messages_is_taken(tmp_path: Path) -> None:
+    assert images(tmp_path / "bag", ("/a", IMU, 2), ("/b", IMU, 5), ("/c", IMU, 5))["imu"] == "/b"
+
+
+def test_the_reason_is_told(tmp_path: Path) -> None:
+    images(tmp_path / "bag", ("/rgb/image", IMAGE, 1), ("/x/compressed", COMPRESSED, 1), ("/imu", IMU, 1))
+    with Recording(tmp_path / "bag") as recording:
+        found = find_topics(recording)
+    assert found["imu"].reason == "the only sensor_msgs/msg/Imu for imu"
+    assert "of 2" in found["vision"].reason and "'rgb'" in found["vision"].reason
+
+
+# Writing
+
+
+def test_a_bag_is_not_overwritten_unless_asked_for(tmp_path: Path) -> None:
+    folder = two_topics(tmp_path / "bag")
+    with pytest.raises(RecordingError, match="there already"):
+        BagWriter(folder)
+    with BagWriter(folder, overwrite=True) as bag:
+        bag.write("/text", STRING, 1, TYPES.new(STRING, data="new"))
+    with Recording(folder) as recording:
+        assert [message.data for *_, message in recording.messages()] == ["new"]
+
+
+def test_a_folder_that_is_no_bag_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").touch()
+    with pytest.raises(RecordingError, match="no bag"):
+        BagWriter(tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "thesis.tex").exists()
+
+
+def test_latched_topics_are_marked(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/once", STRING, 1, TYPES.new(STRING, data="a"), latched=True)
+        bag.write("/often", STRING, 1, TYPES.new(STRING, data="b"))
+    with Recording(tmp_path / "bag") as recording:
+        assert {topic.name: topic.latched for topic in recording.topics} == {"/once": True, "/often": False}
+
+
+def test_ros_2_reads_what_is_written(tmp_path: Path) -> None:
+    rosbag2 = pytest.importorskip("rosbag2_py", reason="rosbag2_py is not installed")
+    reader = rosbag2.SequentialReader()
+    reader.open_uri(str(two_topics(tmp_path / "bag")))
+    read = []
+    while reader.has_next():
+        read.append(reader.read_next()[0])
+    assert read == ["/text", "/imu", "/text", "/text"]
+
+
+# Recordings from the field
+
+
+@pytest.mark.parametrize(
+    ("path", "topics"),
+    [
+        ("auv/cougars_SO_bag_0.mcap", {"imu": "/coug2/modem_imu"}),
+        ("euroc_stereo_imu", {"vision": "/cam0/image_raw/compressed", "imu": "/imu0"}),
+        (
+            "gopro_drone",
+            {"vision": "/camera/image_raw/compressed", "audio": "/audio/audio_stamped", "imu": "/imu/data_raw"},
+        ),
+    ],
+)
+def test_recordings_from_the_field_are_read(shared: Path, path: str, topics: dict[str, str]) -> None:
+    file = shared / "recordings" / path
+    if not file.exists():
+        pytest.skip(f"'{path}' is not in the folder 'shared'")
+    with Recording(file) as recording:
+        assert {modality: found.topic for modality, found in find_topics(recording).items()} == topics
+        expected = sum(topic.count for topic in recording.topics if topic.name in topics.values())
+        stamps = [stamp for _, _, stamp, _ in recording.messages(list(topics.values()))]
+        assert len(stamps) == expected and stamps == sorted(stamps) and not recording.skipped
