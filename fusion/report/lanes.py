@@ -1,0 +1,176 @@
+"""The panel of events: a lane for each label, with the truth where it is known and what every sense said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sensebind.fusion.events.event import Evidence, Kind
+from sensebind.fusion.report import charts
+from sensebind.fusion.report.canvas import Canvas, Row
+from sensebind.fusion.report.charts import clock, number
+from sensebind.fusion.report.data import Occurrence, ordered
+from sensebind.fusion.report.words import figure, plural, score, text
+from sensebind.fusion.samples import SECOND
+
+LANES = 40  # more than anybody reads
+BARS = 2000  # of all lanes that have words of their own
+SUB = 11  # px, of a lane's senses
+KINDS = {Kind.PROMPT: "Prompts", Kind.NOVELTY: "Novelty", Kind.DISAGREEMENT: "Disagreement"}
+
+
+def events(canvas: Canvas) -> Row:
+    """The panel, as rows of the timeline."""
+    lanes: dict[tuple[Kind, str], list[Occurrence]] = {}
+    known = next(iter(canvas.data.similarities.values())).labels if canvas.data.similarities else ()
+    truths = list(canvas.data.truth or ())
+    for label in [*known, *(label for _, _, label in truths)]:
+        lanes.setdefault((Kind.PROMPT, label), [])
+    for item in canvas.found:
+        lanes.setdefault((item.kind, item.label), []).append(item)
+    true = {label for _, _, label in truths}
+    shown = [key for key in lanes if lanes[key] or (key[0] is Kind.PROMPT and key[1] in true)]
+    shown.sort(key=lambda key: key[0])
+    never = [key[1] for key in lanes if key not in shown]
+    lead = [
+        "Each bar is one event from onset to offset; the number is its highest score. Under it, every sense while it "
+        "supported the event, pale where it was asked and did not."
+    ]
+    if canvas.data.truth is not None:
+        lead.append("Hollow bars are the truth.")
+    if never:
+        names = ", ".join(f"<bdi>{text(label, 40)}</bdi>" for label in never[:20])
+        lead.append(f"Asked for and never told: {names}{' and others' if len(never) > 20 else ''}.")
+    if not shown:
+        return [
+            '<h2>Events</h2><p class="lead">',
+            f"Nothing was told. {lead[-1] if never else 'No detector found anything to report.'}</p>",
+        ]
+    most = sorted(shown, key=lambda key: -len(lanes[key]))[:LANES]
+    if len(shown) > LANES:
+        lead.append(f"The {LANES} labels with most events are shown, of {len(shown)}.")
+    rows = ["<h2>Events</h2>", f'<p class="lead">{" ".join(lead)}</p>']
+    before = None
+    several = len({kind for kind, _ in most}) > 1
+    for kind, label in (key for key in shown if key in most):
+        if several and kind is not before:
+            rows.append(f'<div class="group">{KINDS[kind]}</div>')
+        before = kind
+        truth = [t for t in truths if kind is Kind.PROMPT and t[2] == label]
+        rows += _lane(canvas, label, lanes[kind, label], truth, len(most))
+    return rows
+
+
+def _lane(
+    canvas: Canvas,
+    label: str,
+    items: Sequence[Occurrence],
+    truth: Sequence[tuple[float, float, str]],
+    lanes: int,
+) -> Row:
+    senses = ordered({e.modality for o in items for _, evidence in o.course for e in evidence})[:12]
+    keys = [f'<div class="head"><bdi title="{text(label)}">{text(label)}</bdi></div>']
+    plots = []
+    if truth:
+        keys.append('<div class="sub">truth</div>')
+    keys += [f'<div class="sub"><bdi>{text(s, 24)}</bdi></div>' for s in senses]
+    if not items:
+        plots.append('<div class="bars"><span class="nothing">not told</span></div>')
+    else:
+        drawn = _bars(canvas, items) if len(items) <= max(20, BARS // lanes) else _many(canvas, items)
+        plots.append(f'<div class="bars">{"".join(drawn)}</div>')
+    if truth:
+        marks = []
+        for onset, offset, _ in truth[:500]:
+            start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
+            told = f"truth, {clock(onset, canvas.axis.seconds)} to {clock(offset, canvas.axis.seconds)}"
+            marks.append(f'<div {canvas.place(start, end)} role="img" aria-label="{told}" title="{told}"></div>')
+        plots.append(f'<div class="truth">{"".join(marks)}</div>')
+    if senses:
+        count = max(60, min(600, 24_000 // (lanes * len(senses))))
+        paths = "".join(_evidence(canvas, items, sense, i, count) for i, sense in enumerate(senses))
+        height = SUB * len(senses)
+        plots.append(
+            f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" '
+            f'shape-rendering="crispEdges" class="heat" aria-hidden="true">{paths}</svg>'
+        )
+    return [
+        f'<div class="row lane"><div class="keys">{"".join(keys)}</div><div class="plot">{"".join(plots)}</div></div>'
+    ]
+
+
+def _bars(canvas: Canvas, items: Sequence[Occurrence]) -> Row:
+    bars = []
+    for item in items:
+        end = item.offset or canvas.axis.end
+        if end < canvas.axis.start or item.onset > canvas.axis.end:
+            continue
+        told = _told(canvas, item)
+        still = "" if item.offset else ' class="open"'
+        bars.append(
+            f'<div{still} {canvas.place(item.onset, end)} role="img" aria-label="{told}" title="{told}">'
+            f"<span>{score(item.peak)}</span></div>"
+        )
+    return bars
+
+
+def _many(canvas: Canvas, items: Sequence[Occurrence]) -> Row:
+    """Too many events for a bar each with words of its own: one shape for all."""
+    parts = []
+    edge = -1.0
+    for item in items:
+        start, end = canvas.axis.x(item.onset), canvas.axis.x(item.offset or canvas.axis.end)
+        start, end = max(start, edge), max(end, start + 0.5)  # half a thousandth of the axis can be seen
+        if end > start:
+            parts.append(f"M{number(start, 1)} 2h{number(end - start, 1)}v16h{number(start - end, 1)}z")
+            edge = end
+    told = f"{text(items[0].label)}: {plural(len(items), 'event')}, peak {score(max(o.peak for o in items))}"
+    return [
+        f'<svg viewBox="0 0 1000 20" height="20" preserveAspectRatio="none" role="img" aria-label="{told}">'
+        f'<title>{told}</title><path class="bar" d="{"".join(parts)}"/></svg>'
+    ]
+
+
+def _told(canvas: Canvas, item: Occurrence) -> str:
+    """One event in words, escaped."""
+    start, until = (item.onset - canvas.axis.start) / SECOND, (item.offset or canvas.axis.end) - canvas.axis.start
+    senses = ", ".join(f"{text(m, 24)} {score(best)}" for m, best in item.senses.items())
+    return (
+        f"{text(item.label)}: {clock(start, canvas.axis.seconds)} to {clock(until / SECOND, canvas.axis.seconds)}"
+        f"{'' if item.offset else ', still going on'}, peak {score(item.peak)}{'; ' + senses if senses else ''}"
+    )
+
+
+def _evidence(canvas: Canvas, items: Sequence[Occurrence], sense: str, row: int, count: int) -> str:
+    """What a sense said while events lasted, as a strip: shade 0 is no support, 3 to 8 is support by score."""
+    shades = np.full(count, -1, np.int64)
+    span = canvas.axis.end - canvas.axis.start
+    for item in items:
+        until = item.offset or canvas.axis.end
+        for i, (tick, evidence) in enumerate(item.course):
+            said = next((e for e in evidence if e.modality == sense), None)
+            if said is None:
+                continue
+            begin = item.onset if i == 0 else tick  # the first report tells of the time since the onset
+            end = item.course[i + 1][0] if i + 1 < len(item.course) else until
+            if min(end, until) <= max(begin, canvas.axis.start) or begin > canvas.axis.end:
+                continue
+            first = max((begin - canvas.axis.start) * count // span, 0)
+            last = max(-(-(min(end, until) - canvas.axis.start) * count // span), first + 1)
+            shades[first:last] = np.maximum(shades[first:last], _shade(said))
+    edges = [canvas.axis.start + i * span // count for i in range(count + 1)]
+    paths: dict[int, list[str]] = {}
+    for start, end, shade in charts.runs(edges[:-1], edges[1:], shades.tolist()):
+        if shade >= 0:
+            x, w = canvas.axis.x(start), canvas.axis.x(end) - canvas.axis.x(start)
+            paths.setdefault(shade, []).append(f"M{number(x)} {row * SUB + 2}h{number(w)}v{SUB - 4}h{number(-w)}z")
+    drawn = "".join(f'<path class="shade{shade}" d="{"".join(d)}"/>' for shade, d in sorted(paths.items()))
+    return f'<g class="{canvas.hue(sense)}">{drawn}</g>'
+
+
+def _shade(said: Evidence) -> int:
+    """0 where it does not support, else 3 to 8 by score."""
+    if not said.supports:
+        return 0
+    return 3 + min(int(min(max(figure(said.score), 0.0), 1.0) * 6), 5)

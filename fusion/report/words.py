@@ -1,0 +1,33 @@
+"""Words and numbers for the page: whatever came from outside is escaped here."""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+
+LENGTH = 120  # characters of a string from outside
+INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of controls, of what turns text around, of line breaks
+JOINERS = "\u200c\u200d"  # controls that some scripts are spelt with
+
+
+def text(value: object, length: int = LENGTH) -> str:
+    """A string from outside, as HTML: escaped, without control characters, `length` long at most."""
+    plain = str(value).encode("utf-8", "replace").decode("utf-8")
+    plain = "".join(c for c in plain if c in JOINERS or unicodedata.category(c) not in INVISIBLE)
+    return html.escape(plain if len(plain) <= length else plain[: length - 1] + "…", quote=True)
+
+
+def figure(value: object) -> float:
+    """A number from a dict of figures; what is missing or no finite number is 0."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+
+
+def score(value: float) -> str:
+    """Two digits, always: scores stand under each other."""
+    return f"{figure(value):.2f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,507 @@
+"""What the report promises: one file that needs nothing else, whatever was recorded and whoever named it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sensebind.fusion.embeddings import Embedding, unit
+from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
+from sensebind.fusion.report import (
+    Media,
+    ReportData,
+    Similarity,
+    occurrences,
+    render,
+    similarities,
+    summary,
+    write,
+    write_summary,
+)
+from sensebind.fusion.report.charts import Axis, clock, columns, film, spectrogram
+from sensebind.fusion.report.media import BANDS, PICTURES, SIDE, SOUND_COLUMNS, TRACE_COLUMNS, frequencies
+from sensebind.fusion.samples import (
+    AUDIO,
+    DEPTH,
+    IMU,
+    SECOND,
+    THERMAL,
+    VISION,
+    Calibration,
+    Frame,
+    Reading,
+    Sample,
+    Sound,
+)
+from sensebind.fusion.statistics import Statistics
+
+START = 1_790_000_000 * SECOND
+LIMIT = 5_000_000  # bytes of a page
+VOID = {"meta", "link", "img", "br"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    '"><img src=x onerror=alert(3)>',
+    "' onmouseover='alert(4)",
+    "</style><b>",
+    "a\x00b\u202ec\ud800d\u2028",
+    "{}; url(https://example.org/x)",
+    "x" * 5000,
+    "",
+]
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: tags, attributes, and whether every tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def frame(modality: str, second: float, seed: int = 0, noise: bool = False) -> Sample:
+    generator = np.random.default_rng(seed)
+    if modality == VISION:
+        pixels = generator.integers(0, 255 if noise else 40, (120, 160, 3), np.uint8)
+        data = Frame(pixels.ravel(), "rgb8", 120, 160)
+    else:
+        counts = generator.integers(500, 4000, (60, 80)).astype("<u2") + (29_000 if modality == THERMAL else 0)
+        data = Frame(np.frombuffer(counts.astype("<u2").tobytes(), np.uint8), "16UC1", 60, 80)
+    return Sample(modality, START + round(second * SECOND), data)
+
+
+def sound(second: float, hertz: float = 1000.0, length: float = 0.1, rate: float = 16_000.0) -> Sample:
+    instants = second + np.arange(round(length * rate)) / rate
+    wave = np.sin(2 * np.pi * hertz * instants).astype(np.float32)
+    return Sample(AUDIO, START + round(second * SECOND), Sound(wave[:, None], rate))
+
+
+def motion(second: float, value: float = 0.0) -> Sample:
+    return Sample(IMU, START + round(second * SECOND), Reading(np.array([value, 0, 9.81, 0, 0, value])))
+
+
+def recorded(seconds: float = 10.0, modalities=(VISION, DEPTH, THERMAL, AUDIO, IMU)) -> Media:
+    media = Media()
+    for i in range(round(seconds * 10)):
+        for modality in modalities:
+            if modality == AUDIO:
+                media.add(sound(i / 10))
+            elif modality == IMU:
+                media.add(motion(i / 10, np.sin(i / 5)))
+            else:
+                media.add(frame(modality, i / 10, i), Calibration())
+    return media
+
+
+def event(label: str, onset: float, offset: float | None, kind: Kind = Kind.PROMPT, score: float = 0.9) -> list[Event]:
+    """ONSET, updates each second, and OFFSET where there is one."""
+    begin = START + round(onset * SECOND)
+    identity = f"{kind.name.lower()}/{label}/{begin}"
+    reports = []
+    tick = begin + SECOND
+    phase = Phase.ONSET
+    until = START + round((offset if offset is not None else onset + 3) * SECOND)
+    while tick < until:
+        evidence = (
+            Evidence(VISION, score, True, tick - SECOND, tick),
+            Evidence(AUDIO, 0.1, False, tick - SECOND, tick),
+        )
+        reports.append(Event(identity, kind, label, phase, begin, 0, tick, score, "toy@0", evidence))
+        tick, phase = tick + SECOND, Phase.UPDATE
+    if offset is not None:
+        reports.append(Event(identity, kind, label, Phase.OFFSET, begin, until, until + SECOND, 0.1, "toy@0"))
+    return reports
+
+
+def likeness(labels, seconds: float = 10.0, hop: float = 0.5) -> Similarity:
+    ticks = START + (np.arange(1, int(seconds / hop)) * hop * SECOND).astype(np.int64)
+    scores = 0.2 + 0.1 * np.sin(np.arange(len(ticks))[:, None] / 4 + np.arange(len(labels)))
+    return Similarity(ticks, tuple(labels), scores.astype(np.float32))
+
+
+def figures(windows: int = 20) -> dict:
+    statistics = Statistics(Counter(windows=windows, embedded=windows - 2, coverage=1, overload=1, late=3))
+    statistics.coverage_sum = 0.9 * windows
+    statistics.latencies.extend([10.0] * 99 + [40.0])
+    return statistics.summary()
+
+
+def report(**changes) -> ReportData:
+    labels = ("cat", "fire")
+    given = {
+        "title": "Patrol",
+        "recording": "patrol",
+        "space": "toy@0",
+        "licence": "Apache-2.0",
+        "start": START,
+        "end": START + 10 * SECOND,
+        "modalities": {VISION: figures(), AUDIO: figures()},
+        "similarities": {m: likeness(labels) for m in ("fused", VISION, AUDIO)},
+        "events": [
+            *event("cat", 2, 5),
+            *event("unusual", 4, 7, Kind.NOVELTY),
+            *event("audio+vision", 7, None, Kind.DISAGREEMENT),
+        ],
+        "media": recorded(),
+        "truth": [(2.0, 5.5, "cat"), (8.0, 9.0, "fire")],
+        "realtime_factor": 12.5,
+        "notes": ["Played once."],
+    }
+    return ReportData(**{**given, **changes})
+
+
+def test_the_page_needs_nothing_but_itself() -> None:
+    text = render(report())
+    page = Page(text)
+    assert "http:" not in text and "https:" not in text and "//" not in re.sub(r"base64,[^\"')]*|//[^\n]*\n", "", text)
+    for tag, attributes in page.tags:
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+        assert tag not in ("iframe", "object", "embed", "base", "form")
+    assert all(url.startswith("data:") for url in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+
+
+def test_no_script_but_its_own_may_run() -> None:
+    text = render(report())
+    policy = next(a["content"] for t, a in Page(text).tags if a.get("http-equiv") == "Content-Security-Policy")
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_it_tells_what_happened() -> None:
+    page = Page(render(report()))
+    for words in ("Patrol", "toy@0", "Apache-2.0", "cat", "Novelty", "Disagreement", "Truth told", "1 of 2", "12.5",
+                  "not told", "Played once.", "coverage: 1 window", "late: 3 samples", "still going on"):  # fmt: skip
+        assert words in page.text, words
+    labels = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
+    assert any(label.startswith("cat: 2 s to 5 s, peak 0.90; vision 0.90") for label in labels)
+    for modality in (VISION, DEPTH, THERMAL):
+        assert any(label.startswith(f"{modality}: ") and "picture" in label for label in labels)
+    assert any("spectrogram" in label for label in labels) and any("acceleration" in label for label in labels)
+
+
+def test_every_number_under_the_cursor_is_there() -> None:
+    text = render(report())
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["duration"] == 10_000
+    outputs = [a for tag, a in Page(text).tags if tag == "output"]
+    assert len(outputs) == 3 * 2 + 1 + 6  # similarities, level, motion
+    for attributes in outputs:
+        series = data["series"][int(attributes["data-s"])]
+        row = series["v"][int(attributes["data-r"])]
+        assert len(row) == len(series["t"]) == len(series["e"]) > 0
+        assert series["t"] == sorted(series["t"])
+
+
+@pytest.mark.parametrize("bad", HOSTILE)
+def test_strings_from_outside_stay_strings(bad: str) -> None:
+    data = report(
+        title=bad,
+        recording=bad,
+        space=bad,
+        licence=bad,
+        modalities={
+            VISION: figures(),
+            bad: {**figures(), "dropped": {bad: 3}},
+            "x": {"windows": bad, "latency_ms": bad},
+        },
+        similarities={VISION: likeness((bad, "cat")), bad: likeness((bad,))},
+        events=[*event(bad, 1, 3), *event(bad, 4, None, Kind.NOVELTY)],
+        truth=[(1.0, 2.0, bad)],
+        notes=[bad],
+    )
+    data.media.add(Sample(bad or "other", START + SECOND, Reading(np.arange(3.0))))
+    data.media.add(Sample(bad or "more", START + SECOND, frame(VISION, 1).data))
+    text = render(data)
+    page = Page(text)
+    assert text.encode("utf-8")
+    assert sum(tag == "script" for tag, _ in page.tags) == 2 and sum(tag == "style" for tag, _ in page.tags) == 1
+    assert all(a["src"].startswith("data:image/") for tag, a in page.tags if tag == "img")
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert not [a for _, a in page.tags if "example" in a.get("style", "") + a.get("href", "") + a.get("class", "")]
+    assert not set("\x00\u202e\u2028") & set(text)
+    assert len(text) < LIMIT
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"events": ()},
+        {"similarities": {}},
+        {"media": Media(), "truth": None},
+        {"media": Media(), "truth": [], "events": (), "similarities": {}, "modalities": {}, "realtime_factor": None},
+        {"modalities": {IMU: figures()}, "similarities": {}, "media": recorded(3, (IMU,)), "events": ()},
+        {
+            "modalities": {AUDIO: figures(0)},
+            "similarities": {AUDIO: likeness(("dog",), 1.1)},
+            "media": recorded(1, (AUDIO,)),
+        },
+        {"start": 0, "end": 0, "media": Media(), "events": (), "similarities": {}},
+        {"end": START},
+        {"end": START + 3 * 3600 * SECOND},
+        {"end": START + 10**18},
+        {"realtime_factor": float("inf"), "modalities": {VISION: {"coverage_mean": float("nan")}}},
+        {"similarities": {VISION: Similarity(np.zeros(0, np.int64), ("cat",), np.zeros((0, 1), np.float32))}},
+        {"similarities": {VISION: Similarity(np.array([START + SECOND]), ("cat",), np.array([[np.nan]], np.float32))}},
+    ],
+)
+def test_whatever_is_missing_the_page_stands(changes: dict, tmp_path: Path) -> None:
+    data = report(**changes)
+    write(tmp_path / "report.html", data)
+    write_summary(tmp_path / "summary.json", data)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Page(text)
+    assert "nan" not in re.sub(r"base64,[^\"')]*", "", text).lower() and "Infinity" not in text
+    json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_the_same_data_give_the_same_page_in_any_order_of_arrival() -> None:
+    readings = [motion(i / 200, np.sin(i / 70)) for i in range(4000)]
+    ordered, shuffled = Media(), Media()
+    for sample in readings:
+        ordered.add(sample)
+    for i in np.random.default_rng(0).permutation(len(readings)):
+        shuffled.add(readings[i])
+    assert render(report(media=ordered)) == render(report(media=shuffled)) == render(report(media=ordered))
+    events = report().events
+    assert render(report(events=events)) == render(report(events=[*events, *events[:1]]))
+
+
+def test_an_hour_with_everything_in_it_stays_small() -> None:
+    seconds = 3600
+    labels = [f"label {i}" for i in range(60)]
+    media = Media()
+    for i in range(500):
+        for modality in (VISION, DEPTH, THERMAL, "rear camera"):
+            sample = frame(VISION if modality == "rear camera" else modality, i * 7.2, i, noise=True)
+            media.add(Sample(modality, sample.stamp, sample.data))
+        media.add(sound(i * 7.2, 300 + i))
+        media.add(motion(i * 7.2, np.sin(i)))
+    generator = np.random.default_rng(0)
+    ticks = START + np.arange(1, 2 * seconds) * (SECOND // 2)
+    noise = generator.normal(0.2, 0.1, (len(ticks), len(labels))).astype(np.float32)
+    text = render(
+        report(
+            end=START + seconds * SECOND,
+            media=media,
+            similarities={
+                m: Similarity(ticks, tuple(labels), noise) for m in ("fused", *(VISION, DEPTH, THERMAL, AUDIO, IMU))
+            },
+            events=[e for i in range(8000) for e in event(labels[i % 60], i * 0.45, i * 0.45 + 2.4)],
+            truth=[(i * 7.0, i * 7.0 + 3, labels[i % 60]) for i in range(500)],
+        )
+    )
+    Page(text)
+    assert len(text.encode()) < LIMIT
+
+
+def test_media_are_bounded_and_cover_the_whole_recording() -> None:
+    media = Media()
+    count = 100_000
+    for i in range(count):
+        media.add(motion(i / 200))
+        if i % 10 == 0:
+            media.add(frame(VISION, i / 200, 0))
+            media.add(sound(i / 200, length=0.05, rate=2000.0))
+    axis = Axis(START, START + count * SECOND // 200)
+    stamps = [start for start, _ in film(VISION, media.pictures[VISION], axis).times]
+    assert PICTURES / 2 <= len(stamps) <= PICTURES
+    steps = np.diff(stamps) / SECOND
+    assert (
+        steps.max() <= 2.1 * steps.min() and stamps[0] == START and stamps[-1] > axis.end - 2.1 * steps.max() * SECOND
+    )
+    assert TRACE_COLUMNS / 2 <= len(media.traces[IMU].values) <= TRACE_COLUMNS
+    assert SOUND_COLUMNS / 2 <= len(media.sounds[AUDIO].bins.values) <= SOUND_COLUMNS
+    assert len(media.sounds[AUDIO].rest) < 2000
+
+
+def test_a_stray_stamp_costs_one_column() -> None:
+    media = recorded(10, (IMU,))
+    width = media.traces[IMU].width
+    media.add(Sample(IMU, 1, Reading(np.ones(6))))
+    media.add(Sample(IMU, START * 3, Reading(np.ones(6))))
+    media.add(Sample(IMU, 0, Reading(np.ones(6))))
+    media.add(Sample(IMU, START, Reading(np.full(6, np.nan))))
+    assert media.traces[IMU].width == width and len(media.traces[IMU].values) == 100 + 2
+
+
+def test_what_cannot_be_decoded_leaves_room_for_what_can() -> None:
+    media = Media()
+    for encoding in ("no such encoding", "rgb8"):
+        media.add(Sample(VISION, START, Frame(np.zeros(10, np.uint8), encoding, 4, 4)))
+    media.add(Sample(AUDIO, START, Sound(np.zeros((0, 1), np.float32), 16_000.0)))
+    media.add(Sample(AUDIO, START, Sound(np.ones((10, 1), np.float32), 0.0)))
+    assert not media.pictures[VISION].values and not media.sounds
+    media.add(frame(VISION, 0.0))
+    assert len(media.pictures[VISION].values) == 1
+
+
+def test_compressed_pictures_are_shown() -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[..., 2] = 200
+    data = cv2.imencode(".jpg", image)[1].ravel()
+    media = Media()
+    media.add(Sample(VISION, START, Frame(data, "jpeg", compressed=True)))
+    kept = next(iter(media.pictures[VISION].values.values())).values
+    assert max(kept.shape) == SIDE and kept.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 0, 0], abs=3)
+
+
+def test_pictures_are_not_views_of_a_message() -> None:
+    media = Media()
+    sample = frame(VISION, 0.0, 1)
+    assert isinstance(sample.data, Frame)
+    media.add(sample)
+    kept = next(iter(media.pictures[VISION].values.values())).values.copy()
+    sample.data.data[:] = 255
+    np.testing.assert_array_equal(next(iter(media.pictures[VISION].values.values())).values, kept)
+
+
+@pytest.mark.parametrize("length", [0.005, 0.1, 7.0])
+@pytest.mark.parametrize("rate", [8000.0, 44_100.0])
+def test_a_tone_stands_where_it_is_however_it_is_cut(length: float, rate: float) -> None:
+    media = Media()
+    for i in range(round(7 / length)):
+        media.add(sound(i * length, 1000.0, length, rate))
+    spectra = media.sounds[AUDIO]
+    _, values = spectra.bins.between(START, START + 7 * SECOND)
+    total = np.sum(values, axis=0)
+    band = int(np.argmax(total[2:]))
+    edges = frequencies(spectra.top)
+    assert edges[max(band - 1, 0)] <= 1000 <= edges[min(band + 2, BANDS)]
+    assert total[1] / total[0] == pytest.approx(0.5, rel=0.02)
+    assert total[2:].sum() / total[0] == pytest.approx(0.5, rel=0.05)
+    starts, _ = spectra.bins.between(START, START + 7 * SECOND)
+    assert (np.diff(starts) == spectra.bins.width).all()  # no stripes
+    shown = spectrogram(spectra, Axis(START, START + 7 * SECOND))
+    assert shown is not None and shown.level.mean() == pytest.approx(-3.01, abs=0.1)
+
+
+def test_depth_and_heat_are_coloured_on_one_scale_in_their_units() -> None:
+    media = Media()
+    for i, (metres, kelvin) in enumerate([(1.0, 290.0), (5.0, 310.0)]):
+        for modality, count in ((DEPTH, metres * 1000), (THERMAL, kelvin * 100)):
+            rows = np.full((4, 4), count).astype("<u2")
+            data = Frame(np.frombuffer(rows.tobytes(), np.uint8), "16UC1", 4, 4)
+            media.add(Sample(modality, START + i * SECOND, data))
+    axis = Axis(START, START + 10 * SECOND)
+    depth, heat = (film(m, media.pictures[m], axis) for m in (DEPTH, THERMAL))
+    assert depth.scale[:2] == pytest.approx((1.0, 5.0), abs=0.01) and depth.scale[2] == "m"
+    assert heat.scale[:2] == pytest.approx((16.85, 36.85), abs=0.02) and heat.scale[2] == "°C"
+    near, far = (image.mean() for image in depth.images)
+    cold, hot = (image.mean() for image in heat.images)
+    assert near > far and hot > cold
+
+
+def test_similarity_is_that_of_the_closest_phrase() -> None:
+    prompts = {
+        "cat": np.eye(4, dtype=np.float32)[:2],
+        "dog": np.eye(4, dtype=np.float32)[2:3],
+        "none": np.zeros((0, 4)),
+    }
+    vectors = unit([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 1]])
+    stream = [Embedding(VISION, 0, (i + 1) * SECOND, "toy@0", 1.0, v) for i, v in enumerate(vectors)]
+    found = similarities(stream[::-1], prompts)[VISION]
+    assert found.labels == ("cat", "dog") and found.ticks.tolist() == [SECOND, 2 * SECOND, 3 * SECOND]
+    np.testing.assert_allclose(found.scores, [[1, 0], [0.8, 0], [0, np.sqrt(0.5)]], atol=1e-6)
+    assert found.scores.dtype == np.float32 and found.ticks.dtype == np.int64
+    assert similarities(stream, {}) == {} and similarities([], prompts) == {}
+    with pytest.raises(ValueError, match="same space"):
+        similarities(stream, {"cat": np.ones((1, 3), np.float32)})
+
+
+def test_columns_are_few_and_keep_the_peaks() -> None:
+    similarity = likeness(("cat",), 3600)
+    similarity.scores[777] = 0.9
+    axis = Axis(START, START + 3600 * SECOND)
+    few = columns(similarity, axis, 100)
+    assert len(few.starts) <= 100 and few.scores.max() == np.float32(0.9)
+    peak = int(few.scores.argmax())
+    assert few.starts[peak] < similarity.ticks[777] <= few.ends[peak]
+    all_of_them = columns(similarity, axis, 10_000)
+    assert len(all_of_them.starts) == len(similarity.ticks)
+    assert (all_of_them.ends - all_of_them.starts == SECOND // 2).all()
+
+
+def test_reports_become_events() -> None:
+    cat, fire = event("cat", 2, 5), event("fire", 1, None)
+    found = occurrences([*cat, *fire, *cat])
+    assert [(o.label, o.offset is None) for o in found] == [("fire", True), ("cat", False)]
+    assert found[1].senses == {VISION: 0.9} and found[1].peak == 0.9
+    again = [
+        Event(e.id, e.kind, e.label, e.phase, e.onset, e.offset, e.tick + 1, e.score, e.space, e.evidence) for e in cat
+    ]
+    assert len(occurrences([*cat, *again])) == 2  # the recording went round
+    assert len(occurrences(cat[-1:])) == 1  # all but its end was missed
+
+
+def test_the_summary_says_what_happened_in_figures(tmp_path: Path) -> None:
+    data = report(realtime_factor=float("nan"))
+    write_summary(tmp_path / "summary.json", data)
+    told = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert told == json.loads(json.dumps(summary(data)))
+    assert told["space"] == "toy@0" and told["duration_s"] == 10.0 and told["realtime_factor"] is None
+    vision = told["modalities"][VISION]
+    assert vision["windows"] == 20 and vision["embedded"] == 18 and vision["coverage_mean"] == 0.9
+    assert vision["dropped"] == {"coverage": 1, "overload": 1} and vision["latency_ms"]["p50"] == 10.0
+    cat, _, open_one = told["events"]
+    assert (cat["kind"], cat["label"], cat["onset"], cat["offset"]) == ("PROMPT", "cat", 2.0, 5.0)
+    assert cat["onset_ns"] == START + 2 * SECOND and cat["senses"] == {VISION: 0.9} and cat["score"] == 0.9
+    assert open_one["offset"] is None and open_one["offset_ns"] is None
+
+
+def test_sensors_with_a_clock_of_their_own_are_shown() -> None:
+    data = report(start=10 * SECOND, end=20 * SECOND)
+    start, end = data.span()
+    assert START <= start < end <= START + 10 * SECOND
+    assert "outside the recording" in Page(render(data)).text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "duration", "words"),
+    [(0, 10, "0 s"), (0.5, 10, "0.5 s"), (65, 300, "1:05"), (3725, 9000, "1:02:05")],
+)
+def test_times_are_written_as_people_write_them(seconds: float, duration: float, words: str) -> None:
+    assert clock(seconds, duration) == words
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.7, 10, 62, 299, 4000, 90_000, 10**9])
+def test_the_axis_has_a_handful_of_round_ticks(seconds: float) -> None:
+    axis = Axis(START, START + round(seconds * SECOND))
+    ticks = axis.ticks()
+    assert 1 <= len(ticks) <= 13 and ticks[0] == 0 and ticks[-1] <= axis.seconds * (1 + 1e-9)
