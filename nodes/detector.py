@@ -1,0 +1,211 @@
+"""The executable `detector`: embeddings in, events out."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from sensebind.fusion import config
+from sensebind.fusion.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.events.build import detectors, prompts_of
+from sensebind.fusion.events.event import Event, Phase
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.prompts import BACKGROUND
+from sensebind.fusion.samples import SECOND
+from sensebind.nodes import messages
+from sensebind.nodes.parameters import OPTIONS, declare
+from sensebind.nodes.qos import EVENTS, LATCHED, VECTORS
+from sensebind.nodes.run import ros, spin
+from sensebind.nodes.ticks import Ticks
+from sensebind.nodes.types import RosTypes, message_type
+
+TYPES = RosTypes()
+WAITING = 240  # ticks that wait for the first prompts to be embedded
+
+
+class Detector(Node):
+    """Steps the event line once a tick, when the fused embedding and all its sources are there.
+
+    Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("detector", enable_logger_service=True, **OPTIONS)
+        self._values: dict[str, Any] = declare(
+            self, config.detector_parameters(), free=config.FREE, others=config.names_of_others("detector")
+        )
+        self._phrases: dict[str, Vector] = {}  # of this space
+        self._asked: Any = None  # the call to embed_text that is under way
+        self._stale = False  # parameters, prompts or space have changed since the line was configured
+        self._space = ""
+        self._line: EventLine | None = None
+        self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
+        self._ticks = Ticks(round(self._values["patience"] * SECOND))
+        self._counts: Counter[str] = Counter()
+        self._modalities: dict[str, Any] = {}
+        self._check(self._values)
+        self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
+        self.create_subscription(message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED)
+        self._subscribe(FUSED)
+        self.add_on_set_parameters_callback(self._parameters_change)
+        self.create_timer(0.2, self._configure, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def finish(self) -> None:
+        """Tell the end of what is still open."""
+        self._step(self._ticks.rest())
+        if self._line is not None:
+            self._publish(self._line.finish())
+
+    # --- the space, prompts and parameters
+
+    def _take_space(self, message: Any) -> None:
+        for modality in message.modalities:
+            self._subscribe(modality)
+        if message.id != self._space:
+            if self._space:
+                self.get_logger().warning(f"the space changed from {self._space} to {message.id}: events start afresh")
+            self.finish()
+            self._space, self._phrases, self._line, self._stale = message.id, {}, None, True
+            self._configure()
+
+    def _subscribe(self, modality: str) -> None:
+        if modality not in self._modalities and modality != "text":
+            self._modalities[modality] = self.create_subscription(
+                message_type(messages.EMBEDDING), f"embeddings/{modality}", self._take, VECTORS
+            )
+
+    def _check(self, values: dict[str, Any]) -> None:
+        """Raise `ConfigError` where these values would make no detectors; vectors do not matter for that."""
+        detectors(values, lambda phrases: np.eye(len(phrases), dtype=np.float32))
+
+    def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
+        given = {name: p.value for name, p in self.get_parameters_by_prefix("").items()}
+        for change in changes:
+            given[change.name] = change.value
+        given = {name: value for name, value in given.items() if value is not None and name != "use_sim_time"}
+        known = set(config.names_of_others("detector")) | {"start_type_description_service"}
+        try:
+            values = config.resolve(config.detector_parameters(), given, free=config.FREE, others=known)
+            self._check(values)
+        except config.ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._values, self._stale = values, True
+        self._configure()
+        return SetParametersResult(successful=True)
+
+    def _configure(self) -> None:
+        """Give the line its detectors, once all phrases have vectors; ask for those that have none."""
+        if not self._stale or not self._space or self._asked is not None:
+            return
+        phrases = {phrase for group in prompts_of(self._values).values() for phrase in group}
+        phrases |= set(self._values["prompt.background"] or BACKGROUND)
+        missing = sorted(phrases - set(self._phrases))
+        if missing:
+            if self._client.service_is_ready():
+                request = message_type("sensebind_msgs/srv/EmbedText").Request(texts=missing)
+                self._asked = self._client.call_async(request)
+                self._asked.add_done_callback(lambda future: self._take_phrases(missing, future))
+            return
+        self._phrases = {phrase: self._phrases[phrase] for phrase in phrases}
+        found = detectors(self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]))
+        if self._line is None:
+            self._line = EventLine(found, self._space)
+            self.get_logger().info(f"events from {', '.join(d.kind.name.lower() for d in found)} in {self._space}")
+            self._step([])
+        else:
+            self._line.configure(found)
+        self._stale = False
+
+    def _take_phrases(self, phrases: list[str], future: Any) -> None:
+        self._asked = None
+        answer = future.result()
+        if not answer.success:
+            self.get_logger().error(f"phrases were not embedded: {answer.message}")
+            return
+        if any(embedding.space != self._space for embedding in answer.embeddings):
+            return  # the embedder has changed its space under way: it will say so, and be asked again
+        for phrase, embedding in zip(phrases, answer.embeddings, strict=True):
+            self._phrases[phrase] = messages.embedding_of(embedding).vector
+        self._configure()
+
+    # --- embeddings in, events out
+
+    def _take(self, message: Any) -> None:
+        embedding = messages.embedding_of(message)
+        self._counts[embedding.modality] += 1
+        if self._ticks.jumped_back(embedding.tick):
+            self.get_logger().info("time jumped back: events start afresh")
+            self._step(self._ticks.rest())
+            self._ticks.restart()
+            if self._line is not None:
+                self._publish(self._line.restart())
+        self._step(self._ticks.add(embedding))
+
+    def _step(self, ticks: list[tuple[int, dict[str, Embedding]]]) -> None:
+        self._counts["lost_ticks"] += max(0, len(self._waiting) + len(ticks) - WAITING)
+        self._waiting.extend(ticks)
+        while self._line is not None and self._waiting:
+            tick, present = self._waiting.popleft()
+            known = {m: e for m, e in present.items() if e.space == self._space}
+            if known:
+                self._publish(self._line.step(tick, known))
+                self._counts["ticks"] += 1
+
+    def _publish(self, events: list[Event]) -> None:
+        for event in events:
+            self._counts["events"] += event.phase is Phase.ONSET
+            self._events.publish(messages.event_message(TYPES, event))
+            if event.phase is not Phase.UPDATE:
+                senses = ", ".join(e.modality for e in event.evidence if e.supports)
+                self.get_logger().info(
+                    f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({senses})"
+                )
+
+    def _diagnose(self) -> None:
+        level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"
+        if not self._space:
+            level, message = DiagnosticStatus.STALE, "no embedder has told its space yet"
+        elif self._stale:
+            level, message = DiagnosticStatus.WARN, "waits for the embedder's embed_text"
+        elif self._ticks.incomplete:
+            message += f"; {self._ticks.incomplete} ticks lacked a vector"
+        status = DiagnosticStatus(
+            level=level,
+            name="sensebind: detector",
+            message=message,
+            hardware_id="sensebind",
+            values=[KeyValue(key=key, value=str(value)) for key, value in sorted(self._counts.items())],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop. Exit status 0, or 1 where its parameters make no sense."""
+    with ros(args) as stop:
+        try:
+            node = Detector()
+        except (config.ConfigError, ModuleNotFoundError) as error:
+            get_logger("detector").fatal(str(error))
+            return 1
+        spin(node, stop)
+        node.finish()
+        node.destroy_node()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

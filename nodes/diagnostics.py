@@ -1,0 +1,92 @@
+"""What `/diagnostics` says of each modality (REP-107), once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from sensebind.fusion.models import registry
+from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.samples import SECOND
+from sensebind.fusion.statistics import SAMPLE_DROPS, SYMPTOMS, WINDOW_DROPS, Statistics
+from sensebind.nodes.sensors import Sensors
+
+OK, WARN, ERROR, STALE = (
+    DiagnosticStatus.OK,
+    DiagnosticStatus.WARN,
+    DiagnosticStatus.ERROR,
+    DiagnosticStatus.STALE,
+)
+WORRYING = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "coverage", *SYMPTOMS)
+LOSS = 0.05  # share of a topic's messages that may be lost before it is worth a warning
+
+
+class Diagnostics:
+    """Turns the pipeline's totals into a status per modality, with rates since the status before."""
+
+    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
+        self._before: dict[str, dict[str, int]] = {}
+        self._troubles: dict[str, str] = {}
+
+    def trouble(self, modality: str, message: str) -> None:
+        """Something is wrong with a topic: an error in the next status."""
+        self._troubles[modality] = message
+
+    def status(self, sensors: Sensors, period: float = 1.0) -> list[DiagnosticStatus]:
+        """One status a modality. `period` is the time in seconds since the last call."""
+        return [
+            self._status(modality, statistics, sensors, period)
+            for modality, statistics in self._pipeline.snapshot().items()
+        ]
+
+    def _status(self, modality: str, statistics: Statistics, sensors: Sensors, period: float) -> DiagnosticStatus:
+        counts = dict(statistics.counts) | {"arrived": sensors.arrived[modality], "lost": sensors.lost[modality]}
+        before = self._before.get(modality, {})
+        new = {name: count - before.get(name, 0) for name, count in counts.items()}
+        self._before[modality] = counts
+        level, message = self._judge(modality, new, sensors)
+        age = (statistics.newest - statistics.tick) / SECOND if statistics.tick else float("nan")
+        latency = statistics.latency_ms()
+        figures: dict[str, Any] = {
+            "topic": sensors.topics.get(modality, "no publisher yet"),
+            "rate_in_hz": round(new.get("arrived", 0) / period, 2),
+            "rate_out_hz": round(new.get("embedded", 0) / period, 2),
+            "behind_newest_s": round(statistics.lag, 3),
+            "newest_window_age_s": round(age, 3),
+            "coverage_mean": round(statistics.coverage_mean(), 3),
+            "latency_p50_ms": latency["p50"],
+            "latency_p99_ms": latency["p99"],
+            "queue_depth": self._pipeline.queued(modality),
+            "space": self._space,
+            "device": self._device,
+        }
+        for name in ("arrived", "lost", "windows", "embedded", "unfused", "gaps", "restarts"):
+            figures[name] = counts.get(name, 0)
+        for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
+            figures[name] = counts.get(name, 0)
+        return DiagnosticStatus(
+            level=level,
+            name=f"sensebind: {modality}",
+            message=message,
+            hardware_id="sensebind",
+            values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
+        )
+
+    def _judge(self, modality: str, new: Mapping[str, int], sensors: Sensors) -> tuple[bytes, str]:
+        if modality in self._troubles and (new.get("encoding") or new.get("failure") or not new.get("samples")):
+            return ERROR, self._troubles[modality]
+        self._troubles.pop(modality, None)
+        arrived, lost = new.get("arrived", 0), new.get("lost", 0)
+        if lost > LOSS * (arrived + lost):
+            return WARN, (
+                f"{lost} of {arrived + lost} messages were lost on the way: images do not fit the middleware's "
+                "default buffers; see `sensebind doctor`"
+            )
+        if not arrived:
+            return STALE, f"nothing arrives on {sensors.topics.get(modality, 'its topic')}"
+        worries = [f"{name} {new[name]}" for name in WORRYING if new.get(name)]
+        return (WARN, ", ".join(worries)) if worries else (OK, "as it should be")

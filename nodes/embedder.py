@@ -1,0 +1,241 @@
+"""The executable `embedder`: sensor topics in, embeddings out. A lifecycle node."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from sensebind.fusion import config
+from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.engine import Failure
+from sensebind.fusion.models import registry
+from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.samples import TEXT, Sample
+from sensebind.nodes import messages
+from sensebind.nodes.diagnostics import Diagnostics
+from sensebind.nodes.parameters import OPTIONS, declare
+from sensebind.nodes.qos import LATCHED, VECTORS
+from sensebind.nodes.run import ros, spin
+from sensebind.nodes.sensors import Sensors
+from sensebind.nodes.types import RosTypes, message_type
+
+TYPES = RosTypes()
+
+
+class Embedder(LifecycleNode):
+    """Callbacks only hand samples to the pipeline; one worker thread embeds and publishes."""
+
+    def __init__(self) -> None:
+        super().__init__("embedder", enable_logger_service=True, **OPTIONS)
+        self._pipeline: Pipeline | None = None
+        self._sensors: Sensors | None = None
+        self._worker: threading.Thread | None = None
+        self._work = threading.Event()
+        self._stopping = False
+        self._last_arrival: dict[str, float] = {}
+        self._told: set[tuple[str, str]] = set()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    # --- lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            self._configure()
+        except (config.ConfigError, registry.SpaceError, ModuleNotFoundError) as error:
+            self.get_logger().error(f"not configured: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        given = {name: p.value for name, p in self.get_parameters_by_prefix("").items()}
+        modalities = config.modalities_of(given)
+        self._values: dict[str, Any] = declare(
+            self, config.embedder_parameters(modalities), free=config.FREE, others=config.names_of_others("embedder")
+        )
+        values = self._values
+        started = time.monotonic()
+        space = registry.load(
+            values["space"],
+            modalities=modalities,
+            device=values["device"],
+            weights=values["weights"],
+            dtype=values["dtype"],
+        )
+        self._space = space
+        self._pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
+        self._diagnostics = Diagnostics(values, self._pipeline)
+        self._vectors = {
+            name: self.create_publisher(message_type(messages.EMBEDDING), f"embeddings/{name}", VECTORS)
+            for name in [*(m for m in modalities if m in space.modalities), "fused"]
+        }
+        self._space_publisher = self.create_publisher(
+            message_type(messages.EMBEDDING_SPACE), "embedding_space", LATCHED
+        )
+        self._space_publisher.publish(messages.space_message(TYPES, space, self._pipeline.specs))
+        self._service = self.create_service(
+            message_type("sensebind_msgs/srv/EmbedText"), "embed_text", self._embed_text
+        )
+        self.get_logger().info(f"space {space.id} ready in {time.monotonic() - started:.1f} s")
+        for modality in modalities:
+            if modality not in space.modalities:
+                self.get_logger().warning(
+                    f"space {space.id} has no encoder for '{modality}': it is windowed and counted, not published"
+                )
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._pipeline is not None
+        self._pipeline.restart()
+        self._sensors = Sensors(
+            self,
+            self._values,
+            config.modalities_of(self._values),
+            self._take,
+            self._pipeline.calibrate,
+            self._trouble,
+        )
+        self._stopping = False
+        self._worker = threading.Thread(target=self._run, name="embedding")
+        self._worker.start()
+        self._timers = [
+            self.create_timer(1.0, self._diagnose, clock=self._steady),
+            self.create_timer(0.1, self._notice_silence, clock=self._steady),
+        ]
+        # A looped bag takes the clock back: what was open belongs to a time that is over.
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=False),
+            post_callback=lambda jump: self._restart(),
+        )
+        for modality, topic in self._sensors.topics.items():
+            self.get_logger().info(f"{modality}: {topic}")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        if self._pipeline is not None:
+            for publisher in [*self._vectors.values(), self._space_publisher]:
+                self.destroy_publisher(publisher)
+            self.destroy_service(self._service)
+        self._pipeline = None
+        self._told.clear()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self.on_cleanup(state)
+
+    def close(self) -> None:
+        """Stop listening, embed what has been heard, and end the worker. Does nothing where nothing runs."""
+        if self._worker is None or self._sensors is None:
+            return
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._jumps.unregister()
+        self._sensors.close()
+        self._stopping = True
+        self._work.set()
+        self._worker.join()
+        self._worker = self._sensors = None
+
+    # --- samples in
+
+    def _take(self, sample: Sample) -> None:
+        if self._pipeline is None or self._sensors is None:
+            return  # deactivated since this message came
+        self._last_arrival[sample.modality] = time.monotonic()
+        if self._pipeline.accept(sample):
+            self._work.set()
+
+    def _notice_silence(self) -> None:
+        """Whole windows of a topic that fell silent need not wait for its next message."""
+        if self._pipeline is None or self._sensors is None:
+            return  # deactivated since this timer fired
+        self._sensors.look_for_microphone()
+        now = time.monotonic()
+        for modality, last in list(self._last_arrival.items()):
+            if now - last > self._values["idle"]:
+                del self._last_arrival[modality]
+                if self._pipeline.flush(modality):
+                    self._work.set()
+
+    def _restart(self) -> None:
+        if self._pipeline is None:
+            return
+        self.get_logger().info("the clock jumped back: windows start afresh")
+        self._pipeline.restart()
+        self._work.set()
+
+    # --- embeddings out, in the worker thread
+
+    def _run(self) -> None:
+        assert self._pipeline is not None
+        while True:
+            self._work.wait()
+            self._work.clear()
+            stopping = self._stopping
+            for output in self._pipeline.finish() if stopping else self._pipeline.drain():
+                if isinstance(output, Embedding):
+                    self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
+                elif isinstance(output, Failure):
+                    topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
+                    self._trouble(output.modality, f"topic '{topic}': {output.message}")
+            if stopping:
+                return
+
+    def _embed_text(self, request: Any, response: Any) -> Any:
+        try:
+            vectors: Any = self._space.embed_text(list(request.texts)).numpy() if request.texts else []
+        except (ValueError, RuntimeError) as error:
+            response.message = f"embed_text: {error}"
+            return response
+        now = self.get_clock().now().nanoseconds
+        response.success = True
+        response.embeddings = [
+            messages.embedding_message(TYPES, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
+            for vector in vectors
+        ]
+        return response
+
+    # --- what is wrong
+
+    def _trouble(self, modality: str, message: str) -> None:
+        """Say each thing once in the log; diagnostics go on saying it."""
+        self._diagnostics.trouble(modality, message)
+        if (modality, message) not in self._told:
+            self._told.add((modality, message))
+            self.get_logger().error(message)
+
+    def _diagnose(self) -> None:
+        if self._sensors is None:
+            return  # deactivated since this timer fired
+        array = DiagnosticArray(status=self._diagnostics.status(self._sensors))
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(array)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop. Exit status 0."""
+    with ros(args) as stop:
+        node = Embedder()
+        autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
+        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            node.trigger_activate()
+        spin(node, stop)
+        node.close()
+        node.destroy_node()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""The executable `player`: a recording to topics, with the timing that it was recorded with, and `/clock`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
+
+from sensebind.fusion import config
+from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.recordings import Recording, Topic
+from sensebind.fusion.samples import SECOND
+from sensebind.nodes.parameters import OPTIONS, declare
+from sensebind.nodes.run import ros, spin
+from sensebind.nodes.transport import settings
+from sensebind.nodes.types import message_type
+
+CLOCK = "/clock"
+CLOCK_PERIOD = 0.01  # s
+CLOCK_FRESH = 0.001  # s; a message that goes out within so long of a clock needs none of its own
+LATE = 0.05  # s after its time at which a message counts as late
+PATIENCE = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
+LINGER = 0.2  # s at the end for best-effort subscribers to fetch the last messages from shared memory
+AHEAD = 64 * 2**20  # bytes that are read before their time
+DEPTH = 100  # messages that a slow reliable subscriber may lag behind
+LATCHED_DEPTH = 1000  # and those of a latched topic that a late one is still given
+
+
+class ReadAhead:
+    """(topic, log time in ns, CDR bytes) of a recording, in order of time.
+
+    They are read in a thread, so that a slow disk delays none. Iterating raises what the reading raised. Close it
+    where it is not read to its end.
+    """
+
+    def __init__(self, path: str, topics: list[str]) -> None:
+        self._path, self._topics = path, topics
+        self._held: deque[tuple[str, int, bytes]] = deque()
+        self._bytes = 0
+        self._change = threading.Condition()
+        self._closed = self._ended = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[tuple[str, int, bytes]]:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._held or self._ended or self._closed)
+                if not self._held or self._closed:
+                    if self._error is not None:
+                        raise self._error
+                    return
+                message = self._held.popleft()
+                self._bytes -= len(message[2])
+                self._change.notify_all()
+            yield message
+
+    def _run(self) -> None:
+        try:
+            # Opened in this thread: the database of a .db3 bag must not be shared between threads.
+            with Recording(self._path) as recording:
+                for topic, _, stamp, data in recording.raw(self._topics):
+                    with self._change:
+                        self._change.wait_for(lambda: self._bytes < AHEAD or self._closed)
+                        if self._closed:
+                            return
+                        self._held.append((topic, stamp, bytes(data)))
+                        self._bytes += len(data)
+                        self._change.notify_all()
+        except Exception as error:  # handed to the thread that plays
+            self._error = error
+        finally:
+            with self._change:
+                self._ended = True
+                self._change.notify_all()
+
+
+class Player(Node):
+    """Publishes the messages of a recording as they are, without decoding them."""
+
+    def __init__(self, overrides: list[Parameter]) -> None:
+        super().__init__("player", enable_logger_service=True, parameter_overrides=overrides, **OPTIONS)
+        self._values: dict[str, Any] = declare(
+            self, config.player_parameters(), free=config.FREE, others=config.names_of_others("player")
+        )
+        if not self._values["recording"]:
+            raise config.ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
+        self._topics: dict[str, Any] = {}  # name in the recording → publisher
+        self._clock = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if self._values["clock"] else None
+        self._told = 0.0  # time.monotonic() of the last clock
+        self._sent = self._late = 0
+        self._latest = 0.0  # s by which the latest message was late
+        with Recording(str(self._values["recording"])) as recording:
+            self._advertise(recording)
+        self.add_on_set_parameters_callback(self._parameters_change)
+
+    def play(self, stop: Event) -> None:
+        """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
+        self._wait_for_subscribers(stop)
+        rate = self._values["rate"]
+        self.get_logger().info(f"playing {len(self._topics)} topics of '{self._values['recording']}' at rate {rate:g}")
+        began = time.monotonic()
+        while not stop.is_set():
+            self._play_once(rate, stop)
+            if not self._values["loop"]:
+                break
+            self.get_logger().info("at the end: from the beginning again")
+        message = f"{self._sent} messages in {time.monotonic() - began:.1f} s"
+        if self._late:
+            self.get_logger().warning(
+                f"{message}; {self._late} went out more than {1000 * LATE:.0f} ms late, at most {self._latest:.2f} s: "
+                "this machine is too slow for the rate"
+            )
+        else:
+            self.get_logger().info(message)
+        self._wait_for_acknowledgement(stop)
+
+    # --- before
+
+    def _advertise(self, recording: Recording) -> None:
+        topics = [t for t in recording.topics if t.count and not (t.name == CLOCK and self._clock is not None)]
+        wanted = {name.strip("/") for name in self._values["topics"]}
+        unknown = wanted - {t.name.strip("/") for t in topics}
+        if unknown:
+            raise config.ConfigError(
+                f"parameter 'topics' names {', '.join(sorted(unknown))}, and '{self._values['recording']}' has no "
+                f"message of that name; it has {', '.join(t.name for t in topics)}"
+            )
+        absent: dict[str, list[str]] = {}
+        for topic in topics:
+            if wanted and topic.name.strip("/") not in wanted:
+                continue
+            try:
+                kind = message_type(topic.type)
+            except ModuleNotFoundError:
+                absent.setdefault(topic.type, []).append(topic.name)
+                continue
+            try:
+                self._topics[topic.name] = self.create_publisher(kind, topic.name, _qos_of(topic))
+            except InvalidTopicNameException as error:
+                self.get_logger().warning(f"skipping {topic.name}: {error}; remap it")
+        for type_name, names in absent.items():
+            self.get_logger().warning(f"skipping {', '.join(names)}: message type '{type_name}' is not installed")
+        if not self._topics:
+            raise config.ConfigError(f"'{self._values['recording']}' holds no message that can be played")
+
+    def _wait_for_subscribers(self, stop: Event) -> None:
+        stop.wait(self._values["delay"])
+        deadline = time.monotonic() + PATIENCE
+        while not stop.is_set() and (lacking := self._unmatched()):
+            if time.monotonic() > deadline:
+                self.get_logger().warning(
+                    f"some subscribers of {', '.join(lacking)} were not reached: their quality of service asks for "
+                    "more than is offered"
+                )
+                return
+            stop.wait(0.05)
+
+    def _unmatched(self) -> list[str]:
+        """Topics of which the graph knows more subscribers than have been connected to."""
+        names = [publisher.topic_name for publisher in self._topics.values()]
+        counts = [publisher.get_subscription_count() for publisher in self._topics.values()]
+        return [name for name, count in zip(names, counts, strict=True) if self.count_subscribers(name) > count]
+
+    def _parameters_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+        return SetParametersResult(successful=False, reason="parameters of the player are read once, at its start")
+
+    # --- while playing
+
+    def _play_once(self, rate: float, stop: Event) -> None:
+        ahead = ReadAhead(self._values["recording"], list(self._topics))
+        first: int | None = None
+        began = stamp = 0
+        try:
+            for topic, stamp, data in ahead:
+                if first is None:
+                    first, began = stamp, time.monotonic_ns()
+                    self._tell(stamp)
+                self._wait(stamp, began + round((stamp - first) / rate), rate, stop)
+                if stop.is_set():
+                    return
+                if time.monotonic() - self._told > CLOCK_FRESH:
+                    self._tell(stamp)
+                self._topics[topic].publish(data)
+                self._sent += 1
+        finally:
+            ahead.close()
+        self._tell(stamp)
+
+    def _wait(self, stamp: int, due: int, rate: float, stop: Event) -> None:
+        """Until `due` (ns of time.monotonic_ns), when the recording's clock shows `stamp`."""
+        while (left := (due - time.monotonic_ns()) / SECOND) > 0 and not stop.is_set():
+            if time.monotonic() - self._told >= CLOCK_PERIOD:
+                self._tell(stamp - round(left * rate * SECOND))
+            stop.wait(min(left, CLOCK_PERIOD))
+        if left < -LATE:
+            self._late += 1
+            self._latest = max(self._latest, -left)
+
+    def _tell(self, stamp: int) -> None:
+        self._told = time.monotonic()
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
+
+    # --- after
+
+    def _wait_for_acknowledgement(self, stop: Event) -> None:
+        """Until reliable subscribers have confirmed all: with Fast DDS 3 s, its period of asking them, is usual."""
+        deadline = time.monotonic() + PATIENCE
+        lacking = list(self._topics.values())
+        while not stop.is_set() and lacking and time.monotonic() < deadline:
+            lacking = [publisher for publisher in lacking if not publisher.wait_for_all_acked(Duration(seconds=0.1))]
+        if lacking and not stop.is_set():
+            names = ", ".join(publisher.topic_name for publisher in lacking)
+            self.get_logger().warning(f"subscribers of {names} have not confirmed all messages")
+        stop.wait(LINGER)
+
+
+def _qos_of(topic: Topic) -> QoSProfile:
+    """Reliable, which best-effort subscribers take too; latched where it was recorded so, or looks like it.
+
+    Bags that were converted have no record of it; but what was said once is meant for late subscribers too.
+    """
+    if topic.latched or topic.count == 1 or topic.name.endswith("/tf_static"):
+        return _qos(min(topic.count, LATCHED_DEPTH), latched=True)
+    return _qos(DEPTH, latched=False)
+
+
+def _qos(depth: int, *, latched: bool) -> QoSProfile:
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=QoSReliabilityPolicy.RELIABLE,
+        durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE,
+    )
+
+
+def overrides_of(arguments: list[str]) -> list[Parameter]:
+    """Command line without ROS's arguments → the parameters that it sets. Exits with 2 where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog="player", description="Play a recording to topics and /clock.", argument_default=argparse.SUPPRESS
+    )
+    descriptions = {parameter.name: parameter.description for parameter in config.player_parameters()}
+    parser.add_argument("recording", nargs="?", metavar="PATH", help=descriptions["recording"])
+    parser.add_argument("--rate", type=float, help=descriptions["rate"])
+    parser.add_argument("--delay", type=float, help=descriptions["delay"])
+    parser.add_argument("--loop", action="store_true", help=descriptions["loop"])
+    parser.add_argument("--topics", nargs="+", help=descriptions["topics"])
+    return [Parameter(name, value=value) for name, value in vars(parser.parse_args(arguments)).items()]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play, and end at the end. Exit status 0, also where it was told to stop; 1 where there is nothing to play."""
+    arguments = sys.argv[1:] if args is None else args
+    overrides = overrides_of(remove_ros_args(arguments))
+    os.environ.update(settings(os.environ))  # images arrive where the sender alone has the room for them
+    with ros(arguments) as stop:
+        try:
+            node = Player(overrides)
+        except SensebindError as error:
+            get_logger("player").fatal(str(error))
+            return 1
+        done = Event()
+        # Parameters and log levels are served beside the playing, which must not wait for them.
+        server = threading.Thread(target=spin, args=(node, done), name="services")
+        server.start()
+        try:
+            node.play(stop)
+        except SensebindError as error:
+            node.get_logger().fatal(str(error))
+            return 1
+        finally:
+            done.set()
+            server.join()
+            node.destroy_node()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The executables as processes of their own, started and stopped from Python: for the demo, bench and tests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def running(
+    name: str, arguments: Sequence[str] = (), *, environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The executable `name` (embedder, detector, …) with ROS arguments, until the block ends: then SIGINT, and wait.
+
+    What it prints goes to `log`. One that does not stop within 10 s is killed.
+    """
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"sensebind.nodes.{name}", *arguments],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,234 @@
+"""Real nodes for tests: each in a process of its own, in a ROS domain that no other test is in.
+
+with running("player", str(bag), environment=ros_environment()) as player, peer(player.environment) as me:
+    heard = me.listen("std_msgs/msg/String", "chatter")
+    me.wait_until(lambda: len(heard) == 3, 10, "three messages")
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MIDDLEWARE = (
+    "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+)
+
+
+def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
+    """Environment of processes that are to meet each other and nobody else, images included.
+
+    Skips the test where rclpy, or one of the message `packages`, is not installed. `extra` has the last word.
+    """
+    for package in ("rclpy", *packages):
+        if find_spec(package) is None:
+            pytest.skip(f"the ROS package '{package}' is not installed here: see `sensebind doctor`")
+    from sensebind.nodes.transport import alone
+
+    base = {name: value for name, value in os.environ.items() if name not in ("ROS_DOMAIN_ID", *MIDDLEWARE)}
+    result = alone(base)
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**result, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
+
+
+class Executable:
+    """A process with its output, both streams together, line by line as it comes."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self.command = list(command)
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            self.command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """All that it has printed so far."""
+        return "".join(self.lines)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_for_output(self, text: str, timeout: float = 30.0) -> None:
+        """Until `text` has been printed; fails the test where the process ends or `timeout` s pass without it."""
+        deadline = time.monotonic() + timeout
+        while text not in self.output:
+            if not self.is_running:
+                self._reader.join(5)
+                if text in self.output:
+                    return
+                pytest.fail(
+                    f"{self.command} ended with {self._process.returncode} before it said '{text}':\n{self.output}"
+                )
+            if time.monotonic() > deadline:
+                pytest.fail(f"{self.command} did not say '{text}' in {timeout:g} s:\n{self.output}")
+            time.sleep(0.02)
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Its exit status, once it has ended by itself; fails the test where it has not in `timeout` s."""
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.command} did not end in {timeout:g} s:\n{self.output}")
+        self._reader.join(5)
+        return status
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
+        """Its exit status after this signal to its own pid. Where it does not end it is killed, and the test fails."""
+        if self.is_running:
+            self._process.send_signal(number)
+        try:
+            return self.wait(timeout)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        if self.is_running:
+            self._process.kill()
+            self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line)
+
+
+def parameters(values: Mapping[str, Any]) -> list[str]:
+    """Command-line arguments that set these ROS parameters."""
+    if not values:
+        return []
+    import yaml
+
+    pairs = [
+        f"{name}:={yaml.safe_dump(value, default_flow_style=True, width=10**6).splitlines()[0]}"
+        for name, value in values.items()
+    ]
+    return ["--ros-args", *(part for pair in pairs for part in ("-p", pair))]
+
+
+@contextmanager
+def running(
+    node: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    values: Mapping[str, Any] | None = None,
+    status: int | None = 0,
+) -> Iterator[Executable]:
+    """``python -m sensebind.nodes.<node>`` with these arguments and parameter `values`, until the block ends.
+
+    It is then stopped with SIGINT where it still runs, and must end with `status` (None: any).
+    """
+    command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameters(values or {})]
+    process = Executable(command, environment)
+    try:
+        yield process
+        ended = process.stop()
+        if status is not None and ended != status:
+            pytest.fail(f"{process.command} ended with {ended}, not {status}:\n{process.output}")
+    finally:
+        process.kill()
+
+
+class Peer:
+    """A node in the test's own process. Its callbacks run while `wait_until` or `spin` does."""
+
+    def __init__(self, environment: Mapping[str, str], name: str) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.signals import SignalHandlerOptions
+
+        # Fast DDS reads these once, when the first participant of the process is made.
+        os.environ.update({name: environment[name] for name in MIDDLEWARE if name in environment})
+        self.context = rclpy.Context()
+        rclpy.init(
+            context=self.context,
+            domain_id=int(environment["ROS_DOMAIN_ID"]),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.node = rclpy.create_node(name, context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+
+    def close(self) -> None:
+        self._executor.remove_node(self.node)
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def publisher(self, type_name: str, topic: str, qos: Any = 10) -> Any:
+        """A publisher of ``pkg/msg/Type``."""
+        from sensebind.nodes.types import message_type
+
+        return self.node.create_publisher(message_type(type_name), topic, qos)
+
+    def listen(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
+        """What arrives on a topic, as it comes: (`time.monotonic()` of arrival, message)."""
+        from sensebind.nodes.types import message_type
+
+        heard: list[tuple[float, Any]] = []
+        self.node.create_subscription(
+            message_type(type_name), topic, lambda message: heard.append((time.monotonic(), message)), qos, raw=raw
+        )
+        return heard
+
+    def spin(self, seconds: float) -> None:
+        """Serve callbacks for so long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Serve callbacks until `condition` holds; fails the test where it does not in `timeout` s."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {timeout:g} s for {what}")
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def wait_for_subscribers(self, publisher: Any, count: int = 1, timeout: float = 15.0) -> None:
+        """Until so many subscriptions have found this publisher."""
+        self.wait_until(
+            lambda: publisher.get_subscription_count() >= count,
+            timeout,
+            f"{count} subscribers of {publisher.topic_name}",
+        )
+
+
+@contextmanager
+def peer(environment: Mapping[str, str], name: str = "test_peer") -> Iterator[Peer]:
+    """A node in this process that meets the executables started with the same `environment`."""
+    result = Peer(environment, name)
+    try:
+        yield result
+    finally:
+        result.close()

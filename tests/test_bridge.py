@@ -1,0 +1,373 @@
+"""What `bridge` promises: programs without ROS get what is published, and nobody else does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+from ros import Executable, Peer, parameters, peer, ros_environment, running
+from zmq.auth import load_certificate
+
+from sensebind.commands import keys
+from sensebind.fusion.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
+from sensebind.fusion.outlet import Outlet, OutletError, is_local
+from sensebind.fusion.wire import WireError, decode, encode
+
+TICK = 1_700_000_000_500_000_000
+ANY_PORT = "tcp://127.0.0.1:*"
+
+
+def embedding(modality: str = "vision") -> Embedding:
+    # Numbers that float32 holds exactly, where they are compared.
+    return Embedding(
+        modality, TICK - 500_000_000, TICK, "starter@0123", 0.75, unit(np.arange(1.0, 385.0)), "camera_optical_frame"
+    )
+
+
+def event() -> Event:
+    evidence = (
+        Evidence("vision", 0.75, True, TICK - 500_000_000, TICK),
+        Evidence("audio", 0.25, False, TICK - 2_000_000_000, TICK),
+    )
+    return Event(
+        f"prompt/person/{TICK}", Kind.PROMPT, "person", Phase.ONSET, TICK, 0, TICK, 0.75, "starter@0123", evidence
+    )
+
+
+@contextmanager
+def subscriber(
+    endpoint: str, topic: bytes = b"", keys_in: Path | None = None, client: str = ""
+) -> Iterator[zmq.Socket[bytes]]:
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SUBSCRIBE, topic)
+    if keys_in is not None:
+        public, secret = load_certificate(keys_in / f"{client}.key_secret")
+        assert secret is not None
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, load_certificate(keys_in / "bridge.key")[0])
+    socket.connect(endpoint)
+    try:
+        yield socket
+    finally:
+        socket.close()
+        context.term()
+
+
+def endpoint_of(bridge: Executable) -> str:
+    bridge.wait_for_output("publishing on tcp://")
+    return bridge.output.split("publishing on ")[1].split()[0]
+
+
+def make_keys(folder: Path, client: str = "client") -> Path:
+    assert keys.run(argparse.Namespace(out=folder, client=client)) == 0
+    return folder
+
+
+def same(a: Embedding, b: Embedding) -> bool:
+    return bool(np.array_equal(a.vector, b.vector)) and replace(a, vector=b.vector) == b
+
+
+# --- bytes
+
+
+def test_an_embedding_survives_the_wire() -> None:
+    fused = replace(embedding(FUSED), sources=("audio", "vision"), weights=(0.25, 0.75))
+    for sent in (embedding(), fused):
+        topic, payload = encode(sent)
+        assert topic == f"embedding/{sent.modality}".encode()
+        got = decode(topic, payload)
+        assert isinstance(got, Embedding)
+        assert same(got, sent)
+
+
+def test_an_event_survives_the_wire() -> None:
+    topic, payload = encode(event())
+    assert topic == b"event"
+    assert decode(topic, payload) == event()
+
+
+def test_a_reader_needs_msgpack_and_numpy_alone() -> None:
+    message = msgpack.unpackb(encode(embedding())[1])
+    vector = np.frombuffer(message["vector"], "<f4")
+    assert np.array_equal(vector, embedding().vector)
+    assert (message["stamp"], message["window_start"], message["space"]) == (TICK, TICK - 500_000_000, "starter@0123")
+    told = msgpack.unpackb(encode(event())[1])
+    assert (told["kind"], told["phase"], told["label"]) == ("PROMPT", "ONSET", "person")
+    assert [e["modality"] for e in told["evidence"] if e["supports"]] == ["vision"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (b"weather", encode(event())[1]),
+        (b"event", b"\xc1"),
+        (b"event", b""),
+        (b"event", msgpack.packb([1, 2])),
+        (b"event", msgpack.packb({"version": 1})),
+        (b"event", msgpack.packb({"version": 2})),
+        (b"embedding/vision", encode(event())[1]),
+    ],
+)
+def test_bytes_of_another_kind_are_refused(topic: bytes, payload: bytes) -> None:
+    with pytest.raises(WireError):
+        decode(topic, payload)
+
+
+def test_the_reader_in_the_documentation_reads() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "bridge.md").read_text(encoding="utf-8")
+    reader = page.split("```python\n")[1].split("```")[0]
+    with Outlet(ANY_PORT) as outlet:
+        code = reader.replace("tcp://127.0.0.1:7447", outlet.endpoint)
+        process = Executable([sys.executable, "-u", "-c", code], os.environ)
+        try:
+            began = time.monotonic()
+            while not ("event" in process.output and "embedding/vision" in process.output):
+                assert process.is_running, process.output
+                assert time.monotonic() - began < 20
+                outlet.send(*encode(event()))
+                outlet.send(*encode(embedding()))
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    assert f"event {TICK} person" in process.lines[0] + process.lines[1]
+    assert f"embedding/vision {TICK} [" in process.output
+
+
+# --- the socket
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("tcp://127.0.0.1:7447", True),
+        ("tcp://127.8.9.1:*", True),
+        ("tcp://localhost:7447", True),
+        ("tcp://[::1]:7447", True),
+        ("ipc:///tmp/socket", True),
+        ("tcp://*:7447", False),
+        ("tcp://0.0.0.0:7447", False),
+        ("tcp://[::]:7447", False),
+        ("tcp://eth0:7447", False),
+        ("tcp://localhost.example.org:7447", False),
+        ("tcp://192.168.1.5:7447", False),
+    ],
+)
+def test_an_address_is_local_only_where_no_other_machine_can_reach_it(address: str, local: bool) -> None:
+    assert is_local(address) == local
+    if not local:
+        with pytest.raises(OutletError, match="sensebind keys"):
+            Outlet(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1:7447", "tcp://127.0.0.1", "tcp://:7447", "udp://127.0.0.1:7447", "ipc://"]
+)
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(OutletError, match="'address'"):
+        Outlet(address)
+
+
+def test_an_address_in_use_is_named_and_a_closed_one_is_free_at_once() -> None:
+    with Outlet(ANY_PORT) as first:
+        with pytest.raises(OutletError, match=f"{first.endpoint}.*in use"):
+            Outlet(first.endpoint)
+        for _ in range(2000):
+            first.send(b"event", bytes(1000))
+    with Outlet(first.endpoint) as second:
+        assert second.endpoint == first.endpoint
+
+
+def test_a_slow_client_loses_messages_and_delays_nobody() -> None:
+    with Outlet(ANY_PORT, queue_size=10) as outlet, subscriber(outlet.endpoint) as slow:
+        slow_began = time.monotonic()
+        while not slow.poll(20):
+            outlet.send(b"event", b"first")
+            assert time.monotonic() - slow_began < 10
+        began = time.monotonic()
+        for _ in range(3000):
+            outlet.send(b"event", bytes(100_000))
+        assert time.monotonic() - began < 5
+        outlet.look()
+        assert outlet.clients == 1
+
+
+def test_keys_come_in_pairs_and_secrets_stay_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_keys(tmp_path / "keys", "dashboard")
+    secrets = sorted(folder.glob("*.key_secret"))
+    assert [path.name for path in secrets] == ["bridge.key_secret", "dashboard.key_secret"]
+    for path in secrets:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        public, secret = load_certificate(path)
+        assert secret is not None
+        assert zmq.curve_public(secret) == public
+    assert [path.name for path in (folder / "authorized").iterdir()] == ["dashboard.key"]
+    assert b"secret" not in (folder / "authorized" / "dashboard.key").read_bytes()
+    assert "authorized_keys:=" in capsys.readouterr().out
+
+
+def test_keys_that_exist_are_kept(tmp_path: Path) -> None:
+    folder = make_keys(tmp_path, "one")
+    before = {path: path.read_bytes() for path in folder.rglob("*.key*")}
+    (folder / "one.key_secret").unlink()  # handed to the client, as the command advises
+    make_keys(folder, "one")
+    make_keys(folder, "two")
+    after = {path: path.read_bytes() for path in folder.rglob("*.key*")}
+    assert set(before) - set(after) == {folder / "one.key_secret"}
+    assert all(after[path] == content for path, content in before.items() if path in after)
+    assert len(after) == len(before) + 1  # two's pair came, one's secret went
+
+
+@pytest.mark.parametrize("name", ["bridge", "", "../elsewhere", ".hidden", "a b"])
+def test_a_client_name_that_makes_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(keys.KeysError, match="--client"):
+        keys.run(argparse.Namespace(out=tmp_path, client=name))
+
+
+def test_without_its_authenticator_the_socket_lets_nobody_in(tmp_path: Path) -> None:
+    folder = make_keys(tmp_path)
+    with Outlet(ANY_PORT, str(folder / "bridge.key_secret"), str(folder / "authorized")) as outlet:
+        assert outlet._authenticator is not None
+        outlet._authenticator.stop()
+        with subscriber(outlet.endpoint, b"", folder, "client") as socket:
+            for _ in range(10):
+                outlet.send(b"event", b"")
+                assert not socket.poll(50)
+
+
+@pytest.mark.parametrize(
+    ("secret", "authorized", "word"),
+    [
+        ("bridge.key_secret", "", "'authorized_keys'"),
+        ("", "authorized", "'secret_key'"),
+        ("nothing.key_secret", "authorized", "'secret_key'"),
+        ("bridge.key", "authorized", "'secret_key'"),
+        ("bridge.key_secret", "nowhere", "'authorized_keys'"),
+        ("bridge.key_secret", "empty", "'authorized_keys'"),
+    ],
+)
+def test_keys_that_would_not_work_are_refused(tmp_path: Path, secret: str, authorized: str, word: str) -> None:
+    folder = make_keys(tmp_path)
+    (folder / "empty").mkdir()
+    with pytest.raises(OutletError, match=word):
+        Outlet(ANY_PORT, str(folder / secret) if secret else "", str(folder / authorized) if authorized else "")
+
+
+# --- the node
+
+
+class Publishing:
+    """Publishes embeddings and an event again and again, as an embedder and a detector would."""
+
+    def __init__(self, me: Peer, *modalities: str) -> None:
+        from sensebind.nodes import messages
+        from sensebind.nodes.qos import EVENTS, VECTORS
+        from sensebind.nodes.types import RosTypes
+
+        self._me = me
+        self._outputs: list[tuple[Any, Any]] = [
+            (
+                me.publisher(messages.EMBEDDING, f"embeddings/{m}", VECTORS),
+                messages.embedding_message(RosTypes(), embedding(m)),
+            )
+            for m in modalities
+        ]
+        self._outputs.append(
+            (me.publisher(messages.EVENT, "events", EVENTS), messages.event_message(RosTypes(), event()))
+        )
+        for publisher, _ in self._outputs:
+            me.wait_for_subscribers(publisher)
+
+    def until(self, socket: zmq.Socket[bytes], count: int, timeout: float) -> dict[bytes, bytes]:
+        """Topic → payload, once `count` topics have come or time is up."""
+        got: dict[bytes, bytes] = {}
+        deadline = time.monotonic() + timeout
+        while len(got) < count and time.monotonic() < deadline:
+            for publisher, message in self._outputs:
+                publisher.publish(message)
+            self._me.spin(0.05)
+            while socket.poll(0):
+                topic, payload = socket.recv_multipart()
+                got[topic] = payload
+        return got
+
+
+def test_embeddings_of_every_modality_and_events_pass_the_bridge() -> None:
+    environment = ros_environment("sensebind_msgs")
+    with (
+        running("bridge", environment=environment, values={"address": ANY_PORT}) as bridge,
+        peer(environment) as me,
+        subscriber(endpoint_of(bridge)) as socket,
+    ):
+        # Nobody announces radar: the bridge sees its topic.
+        got = Publishing(me, "vision", FUSED, "radar").until(socket, 4, 10)
+        assert set(got) == {b"embedding/vision", b"embedding/fused", b"embedding/radar", b"event"}
+        assert decode(b"event", got[b"event"]) == event()
+        for modality in ("vision", FUSED, "radar"):
+            topic = f"embedding/{modality}".encode()
+            passed = decode(topic, got[topic])
+            assert isinstance(passed, Embedding)
+            assert same(passed, embedding(modality))
+
+
+def test_a_client_with_an_authorised_key_gets_data_and_others_get_none(tmp_path: Path) -> None:
+    environment = ros_environment("sensebind_msgs")
+    folder = make_keys(tmp_path / "keys")
+    stranger = make_keys(tmp_path / "stranger")
+    (stranger / "bridge.key").write_bytes((folder / "bridge.key").read_bytes())
+    values = {
+        "address": "tcp://0.0.0.0:*",
+        "secret_key": str(folder / "bridge.key_secret"),
+        "authorized_keys": str(folder / "authorized"),
+    }
+    with running("bridge", environment=environment, values=values) as bridge, peer(environment) as me:
+        endpoint = endpoint_of(bridge).replace("0.0.0.0", "127.0.0.1")
+        source = Publishing(me, FUSED)
+        with (
+            subscriber(endpoint) as keyless,
+            subscriber(endpoint, b"", stranger, "client") as unknown,
+            subscriber(endpoint, b"", folder, "client") as friend,
+        ):
+            assert set(source.until(friend, 2, 10)) == {b"embedding/fused", b"event"}
+            assert source.until(keyless, 1, 1) == {}
+            assert source.until(unknown, 1, 1) == {}
+        bridge.wait_for_output("refused", 5)
+        assert "chmod" not in bridge.output
+
+
+def test_a_bind_that_others_could_reach_is_refused_without_keys() -> None:
+    done = _run({"address": "tcp://*:7447"})
+    assert done.returncode == 1
+    assert "tcp://*:7447" in done.stderr
+    assert "sensebind keys" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_bridge_says_that_the_address_is_taken() -> None:
+    with Outlet(ANY_PORT) as outlet:
+        done = _run({"address": outlet.endpoint})
+    assert done.returncode == 1
+    assert f"'{outlet.endpoint}' is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _run(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sensebind.nodes.bridge", *parameters(values)]
+    environment = ros_environment("sensebind_msgs")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)

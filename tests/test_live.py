@@ -1,0 +1,244 @@
+"""The nodes, as processes of their own over DDS: what is published is what the recording gives offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ros import Peer, parameters, peer, ros_environment, running
+
+from sensebind.fusion.config import FREE, detector_parameters, embedder_parameters, names_of_others, read, resolve
+from sensebind.fusion.embeddings import FUSED, Embedding
+from sensebind.fusion.engine import Failure
+from sensebind.fusion.events.build import detectors
+from sensebind.fusion.events.event import Event
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.models import registry
+from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.recordings import Recording
+from sensebind.fusion.samples import SENSOR_MODALITIES
+from sensebind.fusion.simulation import simulate
+from sensebind.replay import Reader, replay
+
+CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
+MESSAGES = ("sensebind_msgs", "audio_common_msgs")
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+
+
+@pytest.fixture(scope="module")
+def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds with all five sensors."""
+    path = tmp_path_factory.mktemp("patrol") / "bag"
+    simulate(path, duration=10.0, image_size=(320, 240), depth_size=(160, 120), thermal_size=(80, 60))
+    return path
+
+
+def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
+    values = resolve(embedder_parameters(), read(CONFIG, "embedder"), free=FREE, others=names_of_others("embedder"))
+    wanted = resolve(detector_parameters(), read(CONFIG, "detector"), free=FREE, others=names_of_others("detector"))
+    space = registry.load("starter")
+    line = EventLine(detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
+    with Recording(path) as recording:
+        outputs = list(replay(Reader(recording, values, SENSOR_MODALITIES), Pipeline.of(values, space, events=line)))
+    assert not [o for o in outputs if isinstance(o, Failure)]
+    return [o for o in outputs if isinstance(o, Embedding)], [o for o in outputs if isinstance(o, Event)]
+
+
+def status(heard: list[tuple[float, Any]], name: str) -> dict[str, str]:
+    """The newest diagnostics of ``sensebind: <name>``."""
+    found = [s for _, array in heard for s in array.status if s.name == f"sensebind: {name}"]
+    return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+
+
+def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]:
+    """What embedder and detector publish while `player` plays a recording to them."""
+    from sensebind.nodes import messages
+    from sensebind.nodes.qos import EVENTS, VECTORS
+
+    environment = ros_environment(*MESSAGES)
+    file = ("--ros-args", "--params-file", str(CONFIG))
+    with peer(environment) as me:
+        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in ("vision", FUSED)}
+        events = me.listen(messages.EVENT, "events", EVENTS)
+        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
+        with running("embedder", *file, environment=environment):
+            with running("detector", *file, environment=environment):
+                me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 30, "readiness")
+                with running("player", str(path), *parameters({"rate": rate}), environment=environment) as player:
+                    me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
+                me.spin(2.5)
+            me.spin(1.0)
+        found = {m: status(diagnostics, m) for m in SENSOR_MODALITIES}
+    embeddings = [messages.embedding_of(message) for group in heard.values() for _, message in group]
+    return embeddings, [messages.event_of(message) for _, message in events], found
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_live_at_any_rate_is_what_replay_gives(patrol: Path, rate: float) -> None:
+    expected, expected_events = offline(patrol)
+    got, events, _ = live(patrol, rate)
+    vectors = {(e.modality, e.tick): e.vector for e in got}
+    wanted = {(e.modality, e.tick): e.vector for e in expected}
+    assert vectors.keys() == wanted.keys()
+    for key, vector in vectors.items():
+        assert vector @ wanted[key] >= 0.9999, key
+    assert [(e.id, e.phase) for e in events] == [(e.id, e.phase) for e in expected_events]
+
+
+def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(patrol: Path) -> None:
+    with Recording(patrol) as recording:
+        sent = {topic.name: topic.count for topic in recording.topics}
+    _, _, found = live(patrol, 1.0)
+    topics = {
+        "vision": "/camera/image",
+        "depth": "/depth/image",
+        "thermal": "/thermal/image",
+        "audio": "/audio",
+        "imu": "/imu",
+    }
+    for modality, topic in topics.items():
+        assert int(found[modality]["arrived"]) >= 0.995 * sent[topic], found[modality]
+        assert int(found[modality]["windows"]) >= 10, found[modality]
+
+
+def test_at_full_rate_no_image_is_lost_on_one_machine(tmp_path: Path) -> None:
+    path, size = tmp_path / "bag", (640, 480)
+    simulate(path, duration=6.0, image_rate=30, thermal_rate=30, image_size=size, depth_size=size, thermal_size=size)
+    with Recording(path) as recording:
+        sent = {topic.name: topic.count for topic in recording.topics}
+    _, _, found = live(path, 1.0)
+    for modality, topic in (("vision", "camera"), ("depth", "depth"), ("thermal", "thermal")):
+        assert int(found[modality]["arrived"]) >= 0.995 * sent[f"/{topic}/image"], found[modality]
+    assert int(found["audio"]["arrived"]) >= 0.995 * sent["/audio"]
+    assert int(found["imu"]["arrived"]) >= 0.995 * sent["/imu"]
+
+
+def image(me: Peer, encoding: str, seconds: float) -> Any:
+    from array import array
+
+    from sensebind.nodes.types import message_type
+
+    pixels = np.random.default_rng(0).integers(0, 256, 120 * 160 * 3, dtype=np.uint8)
+    result = message_type("sensor_msgs/msg/Image")(
+        height=120, width=160, step=480, encoding=encoding, data=array("B", pixels.tobytes())
+    )
+    stamp = 1_700_000_000 * 10**9 + round(seconds * 1e9)
+    result.header.stamp.sec, result.header.stamp.nanosec = stamp // 10**9, stamp % 10**9
+    return result
+
+
+def test_an_encoding_that_is_not_known_is_told_once_with_its_topic_and_the_node_goes_on() -> None:
+    from rclpy.qos import qos_profile_sensor_data
+
+    from sensebind.nodes import messages
+
+    environment = ros_environment(*MESSAGES)
+    with peer(environment) as me:
+        heard = me.listen(messages.EMBEDDING, "embeddings/vision")
+        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
+        camera = me.publisher(messages.IMAGE, "camera/image", qos_profile_sensor_data)
+        with running(
+            "embedder", environment=environment, values={"modalities": ["vision"], "device": "cpu"}
+        ) as embedder:
+            me.wait_for_subscribers(camera)
+            for i in range(30):
+                camera.publish(image(me, "klingon8", 0.1 * i))
+                me.spin(0.05)
+            me.wait_until(lambda: "klingon8" in status(diagnostics, "vision")["message"], 10, "the diagnostics")
+            told = [line for line in embedder.lines if "klingon8" in line]
+            assert len(told) == 1 and "/camera/image" in told[0]
+            for i in range(30, 60):
+                camera.publish(image(me, "rgb8", 0.1 * i))
+                me.spin(0.02)
+            me.wait_until(lambda: len(heard) >= 4, 10, "embeddings of images that can be read")
+
+
+def test_a_wrong_parameter_is_told_by_name_and_can_be_mended_without_a_restart() -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    environment = ros_environment(*MESSAGES)
+    with (
+        peer(environment) as me,
+        running("embedder", environment=environment, values={"vision.hop": -1.0, "modalities": ["vision"]}) as embedder,
+    ):
+        embedder.wait_for_output("vision.hop")
+        change = me.node.create_client(ChangeState, "/embedder/change_state")
+        setter = me.node.create_client(SetParameters, "/embedder/set_parameters")
+        me.wait_until(lambda: change.service_is_ready() and setter.service_is_ready(), 15, "the services")
+        value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.5)
+        call = setter.call_async(SetParameters.Request(parameters=[Parameter(name="vision.hop", value=value)]))
+        me.wait_until(call.done, 10, "the parameter")
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            call = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            me.wait_until(call.done, 20, "the transition")
+            assert call.result().success, embedder.output
+
+
+def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+
+    environment = ros_environment(*MESSAGES)
+    file = ("--ros-args", "--params-file", str(CONFIG))
+    with (
+        peer(environment) as me,
+        running("embedder", *file, environment=environment),
+        running("detector", *file, environment=environment),
+    ):
+        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
+        me.wait_until(lambda: "7 prompts" in status(diagnostics, "detector").get("message", ""), 30, "readiness")
+        setter = me.node.create_client(SetParameters, "/detector/set_parameters")
+        me.wait_until(setter.service_is_ready, 10, "the service")
+
+        def put(name: str, value: ParameterValue) -> Any:
+            call = setter.call_async(SetParameters.Request(parameters=[Parameter(name=name, value=value)]))
+            me.wait_until(call.done, 10, name)
+            return call.result().results[0]
+
+        words = ParameterValue(type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=["a bicycle"])
+        assert put("prompts.bicycle", words).successful
+        me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector")["message"], 10, "the new prompt")
+        too_much = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=7.0)
+        refused = put("prompt.on", too_much)
+        assert not refused.successful and "prompt.on" in refused.reason
+
+
+def test_the_lifecycle_can_be_gone_through_again_and_again() -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+    from rclpy.qos import qos_profile_sensor_data
+
+    from sensebind.nodes import messages
+
+    environment = ros_environment(*MESSAGES)
+    with peer(environment) as me:
+        heard = me.listen(messages.EMBEDDING, "embeddings/vision")
+        camera = me.publisher(messages.IMAGE, "camera/image", qos_profile_sensor_data)
+        values = {"modalities": ["vision"], "device": "cpu"}
+        with running("embedder", environment=environment, values=values) as embedder:
+            change = me.node.create_client(ChangeState, "/embedder/change_state")
+            me.wait_for_subscribers(camera)
+            again = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE)
+            anew = (
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+            )
+            seconds = 0.0
+            for transitions in (again, anew, ()):
+                before = len(heard)
+                me.wait_for_subscribers(camera)
+                for _ in range(20):
+                    camera.publish(image(me, "rgb8", seconds := seconds + 0.1))
+                    me.spin(0.05)
+                me.wait_until(lambda count=before: len(heard) >= count + 2, 10, "embeddings")
+                for transition in transitions:
+                    call = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                    me.wait_until(call.done, 20, "the transition")
+                    assert call.result().success, embedder.output

@@ -1,0 +1,240 @@
+"""What `player` promises: a recording's own timing at any rate, its clock, and nothing lost or fatal on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ros import parameters, peer, ros_environment, running
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+STRING = "std_msgs/msg/String"
+IMAGE = "sensor_msgs/msg/Image"
+CLOCK = "rosgraph_msgs/msg/Clock"
+TIMES = (0.0, 0.05, 0.1, 0.5, 0.52, 0.9, 1.6)  # s; uneven, so that a steady pace would show
+
+STORE = get_typestore(Stores.LATEST)
+STORE.register(get_types_from_msg("int32 value", "nowhere_msgs/msg/Thing"))
+
+
+@dataclass
+class Content:
+    """Topic → type, and the messages to record on it: (seconds since the start, fields)."""
+
+    type: str
+    messages: Sequence[tuple[float, dict[str, Any]]]
+    latched: bool = field(default=False)
+
+
+def record(path: Path, topics: dict[str, Content], plugin: StoragePlugin = StoragePlugin.MCAP) -> Path:
+    """A bag made by rosbags alone."""
+    queue = []
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        for topic, content in topics.items():
+            qos = [_latched()] if content.latched else []
+            connection = writer.add_connection(topic, content.type, typestore=STORE, offered_qos_profiles=qos)
+            for seconds, fields in content.messages:
+                message = STORE.types[content.type](**fields)
+                queue.append((START + round(seconds * SECOND), connection, STORE.serialize_cdr(message, content.type)))
+        for stamp, connection, data in sorted(queue, key=lambda entry: entry[0]):
+            writer.write(connection, stamp, data)
+    return path
+
+
+def _latched() -> Qos:
+    never = QosTime(0, 0)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL,
+        deadline=never,
+        lifespan=never,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=never,
+        avoid_ros_namespace_conventions=False,
+    )
+
+
+def chatter(times: Sequence[float] = TIMES) -> Content:
+    return Content(STRING, [(seconds, {"data": str(index)}) for index, seconds in enumerate(times)])
+
+
+def text(heard: list[tuple[float, Any]]) -> list[str]:
+    return [message.data for _, message in heard]
+
+
+def stamps(heard: list[tuple[float, Any]]) -> list[int]:
+    return [message.clock.sec * SECOND + message.clock.nanosec for _, message in heard]
+
+
+def spoken(heard: list[tuple[float, Any]], count: int) -> Callable[[], bool]:
+    return lambda: len(heard) >= count
+
+
+@pytest.mark.parametrize("rate", [1.0, 4.0])
+def test_messages_keep_their_relative_timing_at_any_rate_and_the_clock_runs_forward(
+    tmp_path: Path, rate: float
+) -> None:
+    bag = record(tmp_path / "bag", {"/chatter": chatter()})
+    environment = ros_environment()
+    with peer(environment) as me:
+        heard, clock = me.listen(STRING, "/chatter"), me.listen(CLOCK, "/clock", 1000)
+        with running("player", environment=environment, values={"recording": str(bag), "rate": rate}) as player:
+            me.wait_until(spoken(heard, len(TIMES)), 15, "all messages")
+            me.wait_until(lambda: not player.is_running, 10, "the end")
+        me.spin(0.1)
+    assert text(heard) == [str(index) for index in range(len(TIMES))]
+    lag = np.array([arrival for arrival, _ in heard]) - np.array(TIMES) / rate
+    assert np.abs(lag - np.median(lag)).max() < 0.15
+    told = stamps(clock)
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (START, START + round(TIMES[-1] * SECOND))
+    assert len(told) > 40 * TIMES[-1] / rate  # per second of real time; 100 where nothing else runs
+    # The clock is the recording's, at the rate: wall times of its ticks against what they say.
+    wall = np.array([arrival for arrival, _ in clock])
+    offset = wall - (np.array(told) - START) / SECOND / rate
+    assert np.abs(offset - np.median(offset)).max() < 0.15
+
+
+def test_reliable_and_best_effort_subscribers_get_every_image_unchanged(tmp_path: Path) -> None:
+    count, size = 30, 640 * 480 * 3
+    pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    stamp = STORE.types["builtin_interfaces/msg/Time"](sec=1, nanosec=2)
+    header = STORE.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+    images = [
+        (
+            index / 30,
+            {
+                "header": header,
+                "height": 480,
+                "width": 640,
+                "encoding": "rgb8",
+                "is_bigendian": 0,
+                "step": 1920,
+                "data": np.roll(pixels, index),
+            },
+        )
+        for index in range(count)
+    ]
+    bag = record(tmp_path / "bag", {"/camera": Content(IMAGE, images)}, StoragePlugin.SQLITE3)
+    environment = ros_environment()
+    from rclpy.qos import qos_profile_sensor_data
+
+    with peer(environment) as me:
+        dropping = me.listen(IMAGE, "/picture", qos_profile_sensor_data)
+        reliable = me.listen(IMAGE, "/picture", 10)
+        remap = ["--ros-args", "-r", "/camera:=/picture"]
+        with running("player", str(bag), *remap, environment=environment) as player:
+            me.wait_until(lambda: len(dropping) == len(reliable) == count, 15, "all images, twice")
+            me.wait_until(lambda: not player.is_running, 10, "the end")
+    for heard in (dropping, reliable):
+        for index, (_, image) in enumerate(heard):
+            assert (image.header.frame_id, image.height, image.encoding) == ("camera", 480, "rgb8")
+            assert np.array_equal(np.frombuffer(image.data, np.uint8), np.roll(pixels, index))
+
+
+def test_a_type_that_is_not_installed_costs_one_warning_and_nothing_else(tmp_path: Path) -> None:
+    things = Content("nowhere_msgs/msg/Thing", [(0.05, {"value": 1}), (0.1, {"value": 2})])
+    bag = record(tmp_path / "bag", {"/a": things, "/b": things, "/chatter": chatter((0.0, 0.1, 0.2))})
+    environment = ros_environment()
+    with peer(environment) as me:
+        heard = me.listen(STRING, "/chatter")
+        with running("player", str(bag), environment=environment) as player:
+            me.wait_until(spoken(heard, 3), 15, "three messages")
+            me.wait_until(lambda: not player.is_running, 10, "the end")
+    warnings = [line for line in player.lines if "[WARN]" in line]
+    assert len(warnings) == 1
+    assert "/a, /b" in warnings[0]
+    assert "nowhere_msgs/msg/Thing" in warnings[0]
+    assert "3 messages" in player.output
+
+
+def test_a_latched_topic_reaches_those_who_come_late(tmp_path: Path) -> None:
+    topics = {
+        "/map": Content(STRING, [(0.0, {"data": "here be dragons"})], latched=True),
+        "/chatter": chatter(tuple(np.arange(0.0, 8.0, 0.1))),
+    }
+    bag = record(tmp_path / "bag", topics)
+    environment = ros_environment()
+    from sensebind.nodes.qos import LATCHED
+
+    with peer(environment) as me:
+        heard = me.listen(STRING, "/chatter")
+        with running("player", str(bag), "--delay", "0.5", environment=environment):
+            me.wait_until(spoken(heard, 3), 15, "the first messages")
+            late = me.listen(STRING, "/map", LATCHED)
+            me.wait_until(spoken(late, 1), 5, "the map")
+    assert text(late) == ["here be dragons"]
+
+
+def test_a_loop_begins_again_with_the_clock_and_ends_well_when_interrupted(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", {"/chatter": chatter((0.0, 0.2, 0.4))})
+    environment = ros_environment()
+    with peer(environment) as me:
+        heard, clock = me.listen(STRING, "/chatter"), me.listen(CLOCK, "/clock", 1000)
+        with running("player", str(bag), "--loop", environment=environment) as player:
+            me.wait_until(spoken(heard, 8), 15, "two and a half rounds")
+            assert player.is_running
+    assert text(heard)[:8] == ["0", "1", "2", "0", "1", "2", "0", "1"]
+    steps = np.diff(stamps(clock))
+    assert (steps < 0).sum() == 2
+    assert set(steps[steps < 0]) == {-round(0.4 * SECOND)}
+
+
+def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: Path) -> None:
+    bag = tmp_path / "old.bag"
+    old = get_typestore(Stores.ROS1_NOETIC)
+    with Ros1Writer(bag) as writer:
+        connections = [writer.add_connection(topic, STRING, typestore=old) for topic in ("/chatter", "/other")]
+        for index in range(2):
+            for connection in connections:
+                data = old.serialize_ros1(old.types[STRING](data=str(index)), STRING)
+                writer.write(connection, START + index * SECOND // 10, data)
+    environment = ros_environment()
+    values = {"recording": str(bag), "topics": ["/chatter"], "clock": False}
+    with peer(environment) as me:
+        heard, other, clock = me.listen(STRING, "/chatter"), me.listen(STRING, "/other"), me.listen(CLOCK, "/clock")
+        with running("player", environment=environment, values=values) as player:
+            me.wait_until(lambda: not player.is_running, 15, "the end")
+        me.spin(0.1)
+    assert text(heard) == ["0", "1"]
+    assert (len(other), len(clock)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, ["'recording'"]),
+        ({"recording": "/no/such/bag"}, ["/no/such/bag"]),
+        ({"recording": "BAG", "topics": ["/elsewhere"]}, ["'topics'", "elsewhere", "/chatter"]),
+        ({"recording": "BAG", "rate": 0.0}, ["'rate'"]),
+    ],
+)
+def test_what_cannot_be_played_is_named(tmp_path: Path, values: dict[str, Any], words: list[str]) -> None:
+    bag = record(tmp_path / "bag", {"/chatter": chatter()})
+    values = {name: str(bag) if value == "BAG" else value for name, value in values.items()}
+    command = [sys.executable, "-m", "sensebind.nodes.player", *parameters(values)]
+    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    for word in words:
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
