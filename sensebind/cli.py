@@ -1,0 +1,52 @@
+"""The command `sensebind`: one module of `commands` for each of its subcommands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from sensebind import __version__
+
+COMMANDS = ("demo", "replay", "embed", "evaluate", "bench", "weights", "keys", "doctor")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    result = argparse.ArgumentParser(
+        prog="sensebind", description="One space for all of a robot's senses: embed, replay, measure."
+    )
+    result.add_argument("--version", action="version", version=f"sensebind {__version__}")
+    subparsers = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        import_module(f"sensebind.commands.{name}").add_parser(subparsers)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand. Exit status: 0, 1 where it found something wrong, 2 where it was asked wrongly."""
+    args = parser().parse_args(argv)
+    command = import_module(f"sensebind.commands.{args.command}")
+    try:
+        return int(command.run(args))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"sensebind {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether this is about what the user gave, so that the message says all and a traceback would hide it."""
+    from sensebind.fusion.errors import SensebindError
+
+    return isinstance(error, SensebindError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

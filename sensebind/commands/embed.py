@@ -1,0 +1,86 @@
+"""`sensebind embed`: files or phrases to vectors."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from sensebind.fusion.models.registry import Space
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "embed",
+        help="embed files or phrases into a space",
+        description="Embed files, or phrases for --modality text. OUT.npz holds vectors (N, D) float32 of unit "
+        "length, names (N) and space.",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="pictures, depth PNGs in mm, sounds, IMU CSVs; or phrases"
+    )
+    parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
+    parser.add_argument("--weights", default="", help="weight file or folder of the space")
+    parser.add_argument("--dtype", default="auto", help="precision: auto, float32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
+    parser.add_argument("--modality", required=True, help="vision, text, audio, depth, thermal or imu")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT.npz", help="file to write")
+    parser.add_argument("--batch-size", type=int, default=16, help="inputs embedded together (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Embed and write. Raises `SensebindError`."""
+    import numpy as np
+
+    from sensebind.fusion.models import registry
+
+    space = registry.load(
+        args.space, modalities=[args.modality], device=args.device, weights=args.weights, dtype=args.dtype
+    )
+    if args.modality not in space.modalities:
+        raise registry.SpaceError(
+            f"space '{args.space}' has no encoder for '{args.modality}'; it has {', '.join(space.modalities)}"
+        )
+    vectors = embed(space, args.modality, args.inputs, max(1, args.batch_size))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("wb") as file:  # np.savez would add .npz to another name
+        np.savez(file, vectors=vectors, names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
+    print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}")
+    return 0
+
+
+def embed(space: Space, modality: str, inputs: list[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
+    """Files, or phrases for `text` → (N, D) float32 unit vectors. Raises `SensebindError` for what cannot be read."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from sensebind.fusion.embeddings import unit
+    from sensebind.fusion.encodings import EncodingError
+    from sensebind.fusion.files import FileError, windows
+
+    batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
+    result = []
+    for batch in tqdm(batches, unit="batch", disable=None):
+        if modality == "text":
+            result.append(space.embed_text(batch).numpy())
+            continue
+        tensors, owners = [], []
+        for owner, name in enumerate(batch):
+            try:
+                parts = [space.tensor(window) for window in windows(modality, name, space.apertures[modality])]
+            except EncodingError as error:
+                raise FileError(f"'{name}': {error}") from error
+            tensors += parts
+            owners += [owner] * len(parts)
+        vectors = space.embed(modality, torch.stack(tensors)).numpy()
+        belongs = np.array(owners)
+        result.append(np.stack([unit(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
+    return np.concatenate(result).astype(np.float32)

@@ -1,0 +1,159 @@
+"""`sensebind replay`: a recording to embeddings, events, a summary and a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="a recording to embeddings, events, a summary and a report",
+        description="Replay a recording offline, faster than real time, through the line that the nodes run. Writes "
+        "DIR/outputs/ (an MCAP bag), DIR/summary.json and DIR/report.html.",
+    )
+    parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
+    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier replay left in DIR")
+    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay and write. Exit status 1 where the recording has no topic of any sense. Raises `SensebindError`."""
+    from tqdm import tqdm
+
+    from sensebind.fusion import config
+    from sensebind.fusion.embeddings import Embedding
+    from sensebind.fusion.events.build import detectors, prompts_of
+    from sensebind.fusion.events.event import Event, Phase
+    from sensebind.fusion.events.line import EventLine
+    from sensebind.fusion.models import registry
+    from sensebind.fusion.pipeline import Pipeline
+    from sensebind.fusion.recordings import BagWriter, Recording
+    from sensebind.fusion.report import Media, ReportData, similarities, write, write_summary
+    from sensebind.fusion.samples import SECOND, Sample
+    from sensebind.nodes import messages
+    from sensebind.replay import Reader, replay
+
+    file = args.config or shipped("starter.yaml")
+    given = config.read(file, "embedder")
+    modalities = config.modalities_of(given)
+    values = config.resolve(
+        config.embedder_parameters(modalities), given, free=config.FREE, others=config.names_of_others("embedder")
+    )
+    wanted = config.resolve(
+        config.detector_parameters(),
+        config.read(file, "detector"),
+        free=config.FREE,
+        others=config.names_of_others("detector"),
+    )
+    with Recording(args.recording) as recording:
+        reader = Reader(recording, values, modalities)
+        for modality in modalities:
+            topic = reader.topics.get(modality)
+            print(f"{modality:8} {topic} ({reader.reasons[modality]})" if topic else f"{modality:8} no topic")
+        if not reader.topics:
+            print(f"'{args.recording}' has no topic of any sense", file=sys.stderr)
+            return 1
+        space = registry.load(
+            str(values["space"]),
+            modalities=modalities,
+            device=args.device or str(values["device"]),
+            weights=str(values["weights"]),
+            dtype=str(values["dtype"]),
+        )
+        found = detectors(wanted, lambda phrases: space.embed_text(phrases).numpy())
+        pipeline = Pipeline.of(values, space, events=EventLine(found, space.id))
+        vectors = {label: space.embed_text(phrases).numpy() for label, phrases in prompts_of(wanted).items()}
+        media = Media()
+        notes = [f"{m}: {reader.topics[m]} ({reader.reasons[m]})" for m in reader.topics]
+        notes += [
+            f"This space has no encoder for {m} yet: windowed and counted, not embedded."
+            for m in reader.topics
+            if m not in space.modalities
+        ]
+        embeddings: list[Embedding] = []
+        events: list[Event] = []
+        told: dict[str, int] = {}
+        started = time.perf_counter()
+        with (
+            BagWriter(args.out / "outputs", overwrite=args.overwrite) as bag,
+            tqdm(total=round((recording.end - recording.start) / SECOND), unit="s", disable=None) as bar,
+        ):
+            bag.write(
+                "/embedding_space",
+                messages.EMBEDDING_SPACE,
+                recording.start,
+                messages.space_message(bag.types, space, pipeline.specs),
+            )
+
+            def progress(stamp: int) -> None:
+                bar.update((stamp - recording.start) // SECOND - bar.n)
+
+            def show(sample: Sample) -> None:
+                media.add(sample, reader.calibrations.get(sample.modality))
+
+            for output in replay(reader, pipeline, on_sample=show, progress=progress):
+                if isinstance(output, Embedding):
+                    embeddings.append(output)
+                    topic = f"/embeddings/{output.modality}"
+                    bag.write(topic, messages.EMBEDDING, output.tick, messages.embedding_message(bag.types, output))
+                elif isinstance(output, Event):
+                    events.append(output)
+                    bag.write("/events", messages.EVENT, output.tick, messages.event_message(bag.types, output))
+                else:
+                    text = f"{output.modality}: topic '{reader.topics[output.modality]}': {output.message}"
+                    if text not in told:
+                        tqdm.write(text, file=sys.stderr)
+                    told[text] = told.get(text, 0) + 1
+        took = time.perf_counter() - started
+        for text, times in told.items():
+            notes.append(f"{text} ({times} times)")
+        snapshot = pipeline.snapshot()
+        for modality, statistics in snapshot.items():
+            if unstamped := statistics.counts["unstamped"]:
+                notes.append(
+                    f"{modality}: {unstamped} of {statistics.counts['samples']} messages have no stamp in their header "
+                    "and were left out: let the driver stamp them"
+                )
+                print(notes[-1])
+        data = ReportData(
+            title="Replay",
+            recording=args.recording.name,
+            space=space.id,
+            licence=space.licence,
+            start=recording.start,
+            end=recording.end,
+            modalities={m: s.summary() for m, s in snapshot.items()},
+            similarities=similarities(embeddings, vectors),
+            events=events,
+            media=media,
+            realtime_factor=round((recording.end - recording.start) / SECOND / took, 2),
+            notes=notes,
+        )
+    write(args.out / "report.html", data)
+    write_summary(args.out / "summary.json", data)
+    for name, figures in data.modalities.items():
+        print(f"{name:8} {figures['windows']} windows, {figures['embedded']} embedded")
+    onsets = [event for event in events if event.phase is Phase.ONSET]
+    print(
+        f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
+    )
+    print(f"{data.realtime_factor} × real time; {args.out}/outputs, summary.json, report.html")
+    return 0
+
+
+def shipped(name: str) -> Path:
+    """A parameter file that the package ships."""
+    from importlib.resources import files
+
+    return Path(str(files("sensebind") / "config" / name))

@@ -1,0 +1,126 @@
+"""The command line, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sensebind.fusion.recordings import Recording
+from sensebind.fusion.simulation import simulate
+
+
+def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sensebind.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="module")
+def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("patrol") / "bag"
+    simulate(path, duration=8.0, image_size=(320, 240), depth_size=(160, 120), thermal_size=(80, 60))
+    return path
+
+
+def test_replay_leaves_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[1] / "config" / "demo.yaml"
+    done = sensebind("replay", patrol, "--config", config, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["space"].startswith("starter@") and summary["realtime_factor"] > 1
+    assert summary["duration_s"] == pytest.approx(8, abs=0.2)
+    for modality in ("vision", "depth", "thermal", "audio", "imu"):
+        figures = summary["modalities"][modality]
+        assert figures["windows"] == figures["embedded"] + sum(figures["dropped"].values()) or modality != "vision"
+        assert figures["windows"] >= 12 and 0 < figures["coverage_mean"] <= 1
+    assert summary["modalities"]["vision"]["latency_ms"]["p50"] > 0
+    assert next(event["label"] for event in summary["events"]) == "person"
+    with Recording(tmp_path / "outputs") as bag:
+        counts = {topic.name: topic.count for topic in bag.topics}
+        vectors = [np.asarray(m.vector) for _, _, _, m in bag.messages(["/embeddings/vision"])]
+    assert counts["/embeddings/vision"] == summary["modalities"]["vision"]["embedded"] == len(vectors)
+    assert counts["/embedding_space"] == 1 and counts["/events"] >= 2
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    page = (tmp_path / "report.html").read_text()
+    assert "person" in page and "<script src" not in page and "https://" not in page
+
+
+def test_a_second_replay_into_the_same_folder_asks_first(patrol: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    done = sensebind("replay", patrol, "--out", tmp_path)
+    assert done.returncode == 2 and "outputs" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"),
+    [("gopro_drone", ("vision",)), ("euroc_stereo_imu", ("vision",)), ("auv", ())],
+)
+def test_real_recordings_replay_without_a_word_of_warning(
+    shared: Path, tmp_path: Path, name: str, vectors: tuple[str, ...]
+) -> None:
+    done = sensebind("replay", shared / "recordings" / name, "--out", tmp_path)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    motion = summary["modalities"]["imu"]
+    if name == "auv":  # its driver leaves the stamps empty: that is the user's business
+        assert motion["samples_dropped"] == {"unstamped": 161} and "161 of 161 messages have no stamp" in done.stdout
+    else:
+        assert motion["windows"] > 5
+    for modality in vectors:
+        assert summary["modalities"][modality]["embedded"] == summary["modalities"][modality]["windows"] > 5
+
+
+def test_embed_takes_phrases_and_pictures_and_they_meet(tmp_path: Path) -> None:
+    skimage = pytest.importorskip("skimage.data")
+    words = ("a cat", "a rocket launch", "a cup of coffee")
+    assert sensebind("embed", "--modality", "text", "-o", tmp_path / "t.npz", *words).returncode == 0
+    for name in ("chelsea.png", "rocket.jpg", "coffee.png"):
+        picture = cv2.imread(str(Path(skimage.__file__).parent / name))
+        cv2.imwrite(str(tmp_path / Path(name).with_suffix(".png")), picture)
+    files = [tmp_path / name for name in ("chelsea.png", "rocket.png", "coffee.png")]
+    done = sensebind("embed", "--space", "starter", "--modality", "vision", "-o", tmp_path / "v.npz", *files)
+    assert done.returncode == 0, done.stderr
+    text, vision = np.load(tmp_path / "t.npz"), np.load(tmp_path / "v.npz")
+    assert text["space"] == vision["space"] and list(text["names"]) == list(words)
+    assert vision["vectors"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vision["vectors"], axis=1), 1, atol=1e-5)
+    assert (vision["vectors"] @ text["vectors"].T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("replay", "nowhere.mcap"), "nowhere.mcap"),
+        (("embed", "--modality", "smell", "-o", "x.npz", "a"), "smell"),
+        (("embed", "--space", "mars", "--modality", "text", "-o", "x.npz", "a"), "mars"),
+        (("embed", "--modality", "vision", "-o", "x.npz", "nowhere.png"), "nowhere.png"),
+        (("replay", "nowhere", "--config", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_by_name_without_a_traceback(arguments: tuple[str, ...], said: str) -> None:
+    done = sensebind(*arguments)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_misspelt_parameter_is_told_with_the_nearest_one(patrol: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("embedder:\n  ros__parameters:\n    vision: {hopp: 1.0}\n")
+    done = sensebind("replay", patrol, "--config", file, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "vision.hopp" in done.stderr and "vision.hop'" in done.stderr
+
+
+def test_doctor_says_what_there_is() -> None:
+    done = sensebind("doctor")
+    assert "space starter: starter@" in done.stdout.replace("ok   ", "")
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+def test_bench_line_prints_what_five_sensors_cost() -> None:
+    done = sensebind("bench", "line", "--seconds", 6)
+    assert done.returncode == 0 and "five sensors: % of one core" in done.stdout
