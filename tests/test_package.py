@@ -1,0 +1,99 @@
+"""The package: what a build tool, a workspace and a reader of messages rely on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sensebind import __version__
+from sensebind.fusion.config import parameters_of, read, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
+
+
+@pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
+def test_every_field_of_every_message_says_what_it_is(file: Path) -> None:
+    for line in file.read_text().splitlines():
+        if line.strip() and not line.startswith("#") and line != "---":
+            assert "#" in line and line.split("#", 1)[1].strip(), line
+
+
+def test_versions_and_licences_agree() -> None:
+    for file in (ROOT / "package.xml", ROOT / "sensebind_msgs" / "package.xml"):
+        tree = ElementTree.parse(file).getroot()
+        assert tree.get("format") == "3"
+        assert tree.findtext("version") == __version__ and tree.findtext("license") == "Apache-2.0"
+    assert f'version="{__version__}"' in (ROOT / "setup.py").read_text()
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_links_lead_to_the_folders_that_are_edited() -> None:
+    for name, target in (("fusion", "../fusion"), ("nodes", "../nodes"), ("config", "../config")):
+        assert os.readlink(ROOT / "sensebind" / name) == target
+
+
+@pytest.mark.parametrize("name", ["embedder", "detector", "bridge", "player"])
+def test_every_executable_is_there(name: str) -> None:
+    pytest.importorskip("rclpy")
+    assert callable(import_module(f"sensebind.nodes.{name}").main)
+    assert f"{name} = sensebind.nodes.{name}:main" in (ROOT / "setup.py").read_text()
+
+
+def test_torch_is_pinned() -> None:
+    assert "torch==" in (ROOT / "constraints.txt").read_text()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_shipped_parameter_files_hold_only_parameters_that_exist(file: Path) -> None:
+    assert "ros__parameters" in next(iter(yaml.safe_load(file.read_text()).values()))
+    for node in ("embedder", "detector"):
+        elsewhere = {p.name for other in ("embedder", "detector", "bridge", "player") for p in parameters_of(other)}
+        resolve(parameters_of(node), read(file, node), free=("prompts.",), others=elsewhere)
+
+
+def test_every_parameter_is_described_and_numbers_have_a_range() -> None:
+    for node in ("embedder", "detector", "bridge", "player"):
+        for parameter in parameters_of(node):
+            assert parameter.description, parameter.name
+            if type(parameter.default) in (int, float):
+                assert parameter.minimum is not None and parameter.maximum is not None, parameter.name
+            parameter.check(parameter.default)
+
+
+def test_an_installed_copy_has_all_that_it_needs(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=False, capture_output=True)
+    if not (copy / "setup.py").exists():
+        pytest.skip("this is no git checkout")
+    done = subprocess.run([*pip, str(copy)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "config/fastdds.xml",
+        "config/starter.yaml",
+        "fusion/models/imagenet_classes.npy",
+        "interfaces/sensebind_msgs/msg/Embedding.msg",
+        "nodes/embedder.py",
+        "commands/replay.py",
+    ):
+        assert (tmp_path / "sensebind" / name).is_file(), name
+
+
+def test_the_launch_file_describes_its_arguments() -> None:
+    pytest.importorskip("launch_ros", reason="launch is on no registry: it comes with a ROS installation")
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchDescription
+
+    found = PythonLaunchDescriptionSource(str(ROOT / "launch" / "sensebind.launch.py"))
+    description = found.try_get_launch_description_without_context()
+    assert isinstance(description, LaunchDescription)
+    assert {"camera", "depth", "thermal", "audio", "imu"} <= {a.name for a in description.get_launch_arguments()}
