@@ -6,6 +6,7 @@ Files are ROS parameter files (`/**: ros__parameters:`), so a robot and the comm
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sensebind.fusion.embeddings import FUSED
 from sensebind.fusion.errors import SensebindError
 from sensebind.fusion.models.registry import Aperture
 from sensebind.fusion.samples import (
@@ -22,6 +24,7 @@ from sensebind.fusion.samples import (
     IMU,
     SECOND,
     SENSOR_MODALITIES,
+    TEXT,
     THERMAL,
     VISION,
     Calibration,
@@ -87,6 +90,7 @@ def embedder_parameters(modalities: Sequence[str] = SENSOR_MODALITIES) -> list[P
     common = [
         Parameter("space", "starter", "Space to embed into: starter, imagebind_huge or a registered one"),
         Parameter("weights", "", "Weight file or folder of the space; empty: the ones it comes with"),
+        Parameter("spokes", [], "Files of spokes, made by sensebind align, that come before the space's own"),
         Parameter("dtype", "auto", "Precision of the encoders", choices=("auto", "float32", "bf16", "fp16")),
         Parameter("device", "auto", "Device of the encoders: cpu, cuda, cuda:1, … or auto"),
         Parameter("modalities", list(modalities), "Senses to take in"),
@@ -119,6 +123,13 @@ def _modality_parameters(modality: str) -> list[Parameter]:
         ]
     if modality in (VISION, DEPTH):
         parameters.append(Parameter("camera_info", "", "CameraInfo topic; empty: beside the image topic"))
+    if modality not in SENSOR_MODALITIES:
+        parameters += [
+            Parameter("type", "", "Message type of the topic; empty: the one that is published"),
+            Parameter("fields", [], "Paths of its numbers: data, wrench.force.x, ranges[0:360]; this makes a sense"),
+            Parameter("rate", 10.0, "Hz at which its spoke takes them in", 0.01, 10_000.0),
+            Parameter("fill", 0.0, "What stands for a number that is not finite", -1e9, 1e9),
+        ]
     if modality == DEPTH:
         parameters += [
             Parameter("unit", 0.001, "Metres per count of an integer depth image (REP-118: 0.001)", 1e-6, 1.0),
@@ -227,10 +238,17 @@ def parameters_of(node: str) -> list[Parameter]:
     }[node]()
 
 
-def names_of_others(node: str) -> set[str]:
-    """Names of parameters that a file may give to all nodes and that are not for this one."""
+def names_of_others(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
+    """Names of parameters that a file may give to all nodes and that are not for this one.
+
+    `given`: what the file gives, which may name senses of the user's own.
+    """
     nodes = {"embedder", "detector", "bridge", "player"} - {node}
-    return {parameter.name for other in nodes for parameter in parameters_of(other)}
+    names = {parameter.name for other in nodes for parameter in parameters_of(other)}
+    own = (given or {}).get("modalities") or []
+    if node != "embedder" and isinstance(own, list):
+        names |= {parameter.name for parameter in embedder_parameters([m for m in own if isinstance(m, str)])}
+    return names
 
 
 def read(path: str | Path, node: str) -> dict[str, Any]:
@@ -304,11 +322,18 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
         values.get("modalities", list(SENSOR_MODALITIES))
     )
     assert isinstance(wanted, list)
-    unknown = [m for m in wanted if m not in SENSOR_MODALITIES]
-    if unknown or not wanted or len(set(wanted)) != len(wanted):
+    if not wanted or len(set(wanted)) != len(wanted):
         raise ConfigError(
             f"parameter 'modalities' must name some of {', '.join(SENSOR_MODALITIES)} once each, not {wanted!r}"
         )
+    for modality in wanted:
+        if modality not in SENSOR_MODALITIES and not values.get(f"{modality}.fields"):
+            raise ConfigError(
+                f"parameter 'modalities' names '{modality}', which is none of {', '.join(SENSOR_MODALITIES)}: for a "
+                f"sense of your own, set '{modality}.fields' to the paths of its numbers"
+            )
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in (TEXT, FUSED):
+            raise ConfigError(f"'{modality}' cannot be a sense's name: use small letters, digits and _")
     return tuple(wanted)
 
 
@@ -320,6 +345,8 @@ def window_specs(values: Mapping[str, Any], apertures: Mapping[str, Aperture]) -
     specs = {}
     for modality in modalities_of(values):
         aperture = apertures.get(modality)
+        if aperture is None and values[f"{modality}.window"] and f"{modality}.fields" in values:
+            aperture = Aperture(values[f"{modality}.window"])  # a sense of the user's, not bound yet
         if aperture is None:
             raise ConfigError(f"space '{values['space']}' has no window for '{modality}': leave it out of 'modalities'")
         try:

@@ -69,6 +69,7 @@ class Embedder(LifecycleNode):
             device=values["device"],
             weights=values["weights"],
             dtype=values["dtype"],
+            spokes=values["spokes"],
         )
         self._space = space
         self._pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
@@ -161,7 +162,7 @@ class Embedder(LifecycleNode):
         """Whole windows of a topic that fell silent need not wait for its next message."""
         if self._pipeline is None or self._sensors is None:
             return  # deactivated since this timer fired
-        self._sensors.look_for_microphone()
+        self._sensors.look_for_types()
         now = time.monotonic()
         for modality, last in list(self._last_arrival.items()):
             if now - last > self._values["idle"]:

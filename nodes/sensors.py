@@ -12,9 +12,9 @@ from rclpy.subscription import Subscription
 
 from sensebind.fusion.config import TOPICS, calibration
 from sensebind.fusion.encodings import EncodingError
-from sensebind.fusion.samples import AUDIO, DEPTH, IMAGE_MODALITIES, VISION, Calibration, Sample
-from sensebind.nodes import messages, microphones
-from sensebind.nodes.qos import LATCHED, SENSORS
+from sensebind.fusion.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, SENSOR_MODALITIES, VISION, Calibration, Sample
+from sensebind.nodes import messages, microphones, numbers
+from sensebind.nodes.qos import IMAGES, LATCHED, SENSORS
 from sensebind.nodes.types import message_type
 
 
@@ -49,8 +49,9 @@ class Sensors:
                 self._listen()
             elif modality in IMAGE_MODALITIES:
                 self._watch(modality)
-            else:
+            elif modality == IMU:
                 self._subscribe(modality, messages.IMU, self._topic(modality), self._sampler(modality, messages.IMU))
+        self.look_for_types()
 
     def close(self) -> None:
         """Destroy the subscriptions."""
@@ -58,8 +59,40 @@ class Sensors:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def look_for_microphone(self) -> None:
-        """Subscribe to audio once its message type is known: call now and then, for publishers come late."""
+    def look_for_types(self) -> None:
+        """Subscribe to topics whose message type was not known yet: call now and then, for publishers come late."""
+        self._look_for_microphone()
+        for modality in self._calibrations:
+            if modality not in SENSOR_MODALITIES and modality not in self.topics:
+                self._look_for_numbers(modality)
+
+    def _look_for_numbers(self, modality: str) -> None:
+        type_name, topic = str(self._values[f"{modality}.type"]), self._topic(modality)
+        if not type_name:
+            found = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
+            if not found:
+                return
+            type_name = found[0].topic_type
+        try:
+            read = numbers.reader(modality, self._values[f"{modality}.fields"], self._values[f"{modality}.fill"])
+            message_type(type_name)
+        except (ValueError, ModuleNotFoundError) as error:
+            self.topics[modality] = topic  # looked at, and not to be tried again
+            self._on_trouble(modality, f"topic '{topic}': {error}")
+            return
+
+        def take(message: Any) -> None:
+            self.arrived[modality] += 1
+            try:
+                sample = read(message, self._node.get_clock().now().nanoseconds)
+            except EncodingError as error:
+                self._on_trouble(modality, f"topic '{self.topics[modality]}': {error}")
+            else:
+                self._on_sample(sample)
+
+        self._subscribe(modality, type_name, topic, take)
+
+    def _look_for_microphone(self) -> None:
         if AUDIO not in self._calibrations or AUDIO in self.topics:
             return
         topic = self._node.resolve_topic_name(self._topic(AUDIO))
@@ -74,7 +107,8 @@ class Sensors:
         def lost(info: Any) -> None:
             self.lost[modality] += info.total_count_change
 
-        arguments = (message_type(type_name), topic, callback, SENSORS)
+        qos = IMAGES if modality in IMAGE_MODALITIES else SENSORS
+        arguments = (message_type(type_name), topic, callback, qos)
         try:
             subscription = self._node.create_subscription(
                 *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=lost)
@@ -119,7 +153,7 @@ class Sensors:
         if self._values["audio.type"]:
             self._hear(str(self._values["audio.type"]))
         else:
-            self.look_for_microphone()
+            self._look_for_microphone()
 
     def _hear(self, type_name: str) -> None:
         topic, values = self._topic(AUDIO), self._values

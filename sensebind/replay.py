@@ -11,7 +11,7 @@ from sensebind.fusion.engine import Failure
 from sensebind.fusion.pipeline import Output, Pipeline
 from sensebind.fusion.recordings import Recording, find_topics
 from sensebind.fusion.samples import AUDIO, DEPTH, VISION, Calibration, Sample
-from sensebind.nodes import messages, microphones
+from sensebind.nodes import messages, microphones, numbers
 
 BATCH = 8  # closed windows that are worth a call of the encoders
 
@@ -30,7 +30,8 @@ class Reader:
         self.topics: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         for modality in modalities:
-            named = values[f"{modality}.topic"]
+            own = f"{modality}.fields" in values
+            named = values[f"{modality}.topic"] or (modality if own else "")
             if named:
                 name = next((t for t in types if t.strip("/") == named.strip("/")), None)
                 if name is None:
@@ -76,6 +77,11 @@ class Reader:
     def samples(self, progress: Callable[[int], None] = lambda stamp: None) -> Iterator[Sample | Failure]:
         """Every message as a sample, in the order recorded; `progress` is told the time (ns) of each."""
         modality_of = {topic: modality for modality, topic in self.topics.items()}
+        counters = {
+            m: numbers.reader(m, self._values[f"{m}.fields"], self._values[f"{m}.fill"])
+            for m in self.topics
+            if f"{m}.fields" in self._values
+        }
         microphone = None
         if AUDIO in self.topics:
             try:
@@ -89,6 +95,8 @@ class Reader:
             try:
                 if modality == AUDIO and microphone is not None:
                     yield microphone.sample(message, received)
+                elif modality in counters:
+                    yield counters[modality](message, received)
                 elif type_name in messages.SAMPLES:
                     yield messages.SAMPLES[type_name](modality, message)
                 else:

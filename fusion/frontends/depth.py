@@ -63,3 +63,25 @@ def imagebind_tensor(
 def grey(depth: Floats, nearest: float = 0.5) -> npt.NDArray[np.uint8]:
     """float32 (H, W) metres → uint8 (H, W): 255 at `nearest` metres and nearer, falling as 1 / depth, 0 unknown."""
     return np.round(255 * np.clip(disparity(depth, nearest, 1.0), 0, 1)).astype(np.uint8)
+
+
+def relief(depth: Floats) -> Floats:
+    """float32 (H, W) metres → levels (H, W) in 0..1 for an image encoder: near is bright.
+
+    The logarithm of depth, so that a step looks the same near and far, between its 1st and 99th percentile in this
+    frame. Places without a reading are filled in from around them: most are shadows beside edges. All 0 where nothing
+    was read.
+    """
+    height, width = depth.shape
+    size = (min(width, 160), min(height, 120))
+    small = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    missing = ~np.isfinite(small)
+    if missing.all():
+        return np.zeros(small.shape, np.float32)
+    logs = np.log(np.clip(np.where(missing, 1.0, small), NEAREST, FARTHEST))
+    low, high = np.percentile(logs[~missing], (1, 99))
+    levels = np.clip((high - logs) / max(high - low, 0.1), 0, 1)
+    if not missing.any():
+        return levels.astype(np.float32)
+    filled = cv2.inpaint(np.round(levels * 255).astype(np.uint8), missing.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    return np.where(missing, filled.astype(np.float32) / 255, levels).astype(np.float32)

@@ -71,6 +71,21 @@ def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
     return (resize_and_crop(images).float() / 255 - mean) / deviation
 
 
+def levels_tensor(levels: npt.NDArray[np.floating]) -> torch.Tensor:
+    """Levels float32 (H, W) or (H, W, 3) in 0..1 → float32 (1 or 3, 224, 224): the whole view squeezed into
+    the square.
+
+    Raises `ValueError` for other shapes.
+    """
+    if levels.ndim not in (2, 3) or 0 in levels.shape or (levels.ndim == 3 and levels.shape[2] != 3):
+        raise ValueError(f"expected levels (H, W) or (H, W, 3), got {levels.shape}")
+    shrinks = min(levels.shape[:2]) >= SIDE
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    small = cv2.resize(np.asarray(levels, np.float32), (SIDE, SIDE), interpolation=interpolation)
+    planes = small[None] if small.ndim == 2 else small.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes))
+
+
 def starter_tensor(rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
     """One RGB image, uint8 (H, W, 3) → float32 (3, 224, 224), as the starter space's EfficientNet-Lite0 takes it.
 

@@ -33,3 +33,17 @@ def imagebind_tensor(image: ThermalImage, *, coldest: float = COLDEST, hottest: 
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
     pixels = np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
     return resize_and_crop(torch.from_numpy(pixels)[None, None])[0].float() / 255
+
+
+def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
+    """Levels float32 (H, W) in 0..1 for an image encoder. Kelvin: between the 1st and 99th percentile of this frame,
+    which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
+    if not image.radiometric:
+        return np.clip(np.nan_to_num(image.values), 0, 1)
+    known = image.values[np.isfinite(image.values)]
+    if not known.size:
+        return np.zeros(image.values.shape, np.float32)
+    low, high = np.percentile(known, (1, 99))
+    spare = max(span - (high - low), 0) / 2
+    levels = (np.nan_to_num(image.values, nan=low) - low + spare) / (high - low + 2 * spare)
+    return np.clip(levels, 0, 1).astype(np.float32)

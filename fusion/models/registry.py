@@ -79,6 +79,14 @@ class Space(Protocol):
         """N phrases → (N, dimension) float32 unit vectors on the CPU."""
 
 
+class Hub(Space, Protocol):
+    """A space whose image encoder can be trained further: what spokes are bound to."""
+
+    def image_encoder(self) -> torch.nn.Module:
+        """A copy of the image encoder, float32 on the CPU: RGB levels float32 (B, 3, 224, 224) in 0..1 → unit
+        vectors (B, dimension)."""
+
+
 class SpaceFactory(Protocol):
     def __call__(
         self,
@@ -107,13 +115,29 @@ def load(
     device: str = "cpu",
     weights: str = "",
     dtype: str = "auto",
+    spokes: Sequence[str] = (),
 ) -> Space:
-    """The space called `name`.
+    """The space called `name`, with the spokes that it ships and those in the files `spokes`.
 
     Raises `SpaceError` where the name is unknown or the weights are missing or wrong.
     """
-    factory = _factory(name)
-    return factory(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
+    from sensebind.fusion.models.bound import bind
+
+    device, asked = resolve_device(device), None if modalities is None else list(modalities)
+    hub = hub_of(name, modalities=asked, device=device, weights=weights, dtype=dtype)
+    return bind(hub, spokes, asked, device)
+
+
+def hub_of(
+    name: str,
+    *,
+    modalities: Iterable[str] | None = None,
+    device: str = "cpu",
+    weights: str = "",
+    dtype: str = "auto",
+) -> Space:
+    """The space called `name` by itself, without spokes. Raises `SpaceError`."""
+    return _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
 
 
 def resolve_device(device: str) -> str:

@@ -9,6 +9,7 @@ map was chosen; `python -m sensebind.fusion.models.starter` makes `imagenet_clas
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import math
@@ -31,6 +32,7 @@ from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, F
 from sensebind.fusion.windows import Window
 
 NAME = "starter"
+SPOKES = Path(__file__).with_name("starter_spokes")  # trained by this project: see their cards there
 CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 CLASS_VECTORS = Path(__file__).with_name("imagenet_classes.npy")  # float16 (1004, 384): what `make_class_vectors` says
 # What people put around a phrase; the direction in which each moves sentence vectors on average is disregarded.
@@ -77,6 +79,7 @@ class StarterSpace:
     """A `registry.Space`. Encoders are loaded one by one, and are safe to call from several threads."""
 
     dimension = CONCEPTS + APPEARANCE
+    shipped_spokes = tuple(sorted(SPOKES.glob("*.safetensors")))
     licence = "Apache-2.0 (weights of EfficientNet-Lite0 and all-MiniLM-L6-v2); see docs/starter.md"
     logit_scales: Mapping[str, float] = {TEXT: LOGIT_SCALE, VISION: LOGIT_SCALE}
     apertures: Mapping[str, Aperture] = {
@@ -140,10 +143,7 @@ class StarterSpace:
         if modality != VISION:
             raise ValueError(f"{NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         network = self.vision_encoder()
-        output = network(batch.to(self.device, self.dtype))
-        shares = concepts_of_scores(output.scores.float()), appearance(output.middle.float(), network)
-        parts = [part * share**0.5 for part, share in zip(shares, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
-        return functional.normalize(torch.cat(parts, dim=1), dim=1).cpu()
+        return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
@@ -153,6 +153,10 @@ class StarterSpace:
     def _embed_text(self, texts: Sequence[str]) -> Tensor:
         concepts = concepts_of_text(self.text_encoder()(texts).cpu())
         return functional.pad(concepts, (0, APPEARANCE))
+
+    def image_encoder(self) -> StarterImages:
+        """A copy of the image encoder that can be trained: see `registry.Hub`."""
+        return StarterImages(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
         """The image encoder, loaded at first. Raises `SpaceError`."""
@@ -177,6 +181,24 @@ class StarterSpace:
 
     def _file(self, name: str) -> Path:
         return find(name, self._folder)
+
+
+class StarterImages(torch.nn.Module):
+    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): the image encoder with its frontend."""
+
+    def __init__(self, network: efficientnet.EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return image_vectors(self.network((levels * 255 - 127) / 128), self.network)
+
+
+def image_vectors(output: efficientnet.Output, network: efficientnet.EfficientNetLite0) -> Tensor:
+    """What the image network says of B images → unit vectors (B, 1536)."""
+    shares = concepts_of_scores(output.scores.float()), appearance(output.middle.float(), network)
+    parts = [part * share**0.5 for part, share in zip(shares, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
+    return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
 def concepts_of_scores(scores: Tensor) -> Tensor:
@@ -288,7 +310,8 @@ def _signs(device: torch.device) -> Tensor:
     rows = efficientnet.MIDDLE_CHANNELS * GRID * GRID
     data = hashlib.shake_256(b"starter appearance").digest(rows * APPEARANCE // 8)
     bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, APPEARANCE)
-    return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
+    with torch.inference_mode(False):  # it is kept, and spokes train through it
+        return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
 
 
 @lru_cache(maxsize=1)

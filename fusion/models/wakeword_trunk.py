@@ -32,6 +32,8 @@ SLOPE, LOWEST = 0.2, -0.4  # of the network's leaky ReLU, and its lower bound
 # Then the pooling after it, (time, mel), or None.
 POOLS = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
 CONVOLUTIONS = 20
+STAGE_CHANNELS = (24, 48, 72, 96, 96, 96)
+SHORTEST = (FRAMES + 4) // 8 * STEP + WINDOW - STEP  # samples that one feature needs
 
 
 def feature_count(samples: int) -> int:
@@ -71,18 +73,25 @@ class WakewordTrunk(nn.Module):
         return torch.maximum(stepwise, loudest - DYNAMIC_RANGE).flatten(1, 2) / 10 + 2
 
     def forward(self, sound: Tensor) -> Tensor:
+        weight, bias = self.weights[-2:]
+        return functional.conv2d(self.stages(sound)[-1], weight, bias).squeeze(-1).transpose(1, 2)
+
+    def stages(self, sound: Tensor) -> list[Tensor]:
+        """What the network makes of a sound before each of its poolings, and last: (B, channels, time, mel) each.
+
+        Channels are `STAGE_CHANNELS`. Raises `ValueError` as the whole network does.
+        """
         if sound.ndim != 2 or feature_count(sound.shape[-1]) == 0:
-            shortest = (FRAMES + 4) // 8 * STEP + WINDOW - STEP
-            raise ValueError(f"expected sound (B, samples), {shortest} samples or longer, got {tuple(sound.shape)}")
+            raise ValueError(f"expected sound (B, samples), {SHORTEST} samples or longer, got {tuple(sound.shape)}")
         x = self.spectrogram(sound)[:, None]
-        pairs = list(zip(self.weights[::2], self.weights[1::2], strict=True))
-        for index, (weight, bias) in enumerate(pairs[:-1]):
+        result = []
+        for index, (weight, bias) in enumerate(zip(self.weights[:-2:2], self.weights[1:-2:2], strict=True)):
             x = functional.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2))
             x = functional.leaky_relu(x, SLOPE).clamp(min=LOWEST)
             if pool := POOLS.get(index):
+                result.append(x)
                 x = functional.max_pool2d(x, pool)
-        weight, bias = pairs[-1]
-        return functional.conv2d(x, weight, bias).squeeze(-1).transpose(1, 2)
+        return [*result, x]
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrunk:

@@ -28,6 +28,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
+    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
     parser.add_argument("--dtype", default="auto", help="precision: auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
     parser.add_argument("--modality", required=True, help="vision, text, audio, depth, thermal or imu")
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.models import registry
 
     space = registry.load(
-        args.space, modalities=[args.modality], device=args.device, weights=args.weights, dtype=args.dtype
+        args.space, modalities=[args.modality], device=args.device, weights=args.weights, dtype=args.dtype,
+        spokes=args.spoke,
     )
     if args.modality not in space.modalities:
         raise registry.SpaceError(

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device or str(values["device"]),
             weights=str(values["weights"]),
             dtype=str(values["dtype"]),
+            spokes=values["spokes"],
         )
         found = detectors(wanted, lambda phrases: space.embed_text(phrases).numpy())
         pipeline = Pipeline.of(values, space, events=EventLine(found, space.id))

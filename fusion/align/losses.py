@@ -1,0 +1,75 @@
+"""The contrastive loss, and how it is taken over more pairs than memory holds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def info_nce(
+    spoke: Tensor, hub: Tensor, scale: Tensor | float, groups: Tensor, bank: Tensor | None = None,
+    bank_groups: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748; both ways as in ImageBind, section 3.1).
+
+    `spoke` and `hub` are unit vectors (B, D); `scale` is one over the temperature; pairs of one group (B,) mean the
+    same and are never each other's negatives: the score of a group is the sum over its members. `bank` (N, D), with
+    its groups (N,), holds more of the hub's vectors, which are frozen and so never stale, as negatives of the first
+    direction. Returns the mean over both directions.
+    """
+    same = groups[:, None] == groups[None, :]
+    logits = scale * spoke @ hub.T
+    forward, positive = logits, same
+    if bank is not None and bank_groups is not None and len(bank):
+        other = groups[:, None] != bank_groups[None, :]
+        more = (scale * spoke @ bank.T).masked_fill(~other, float("-inf"))
+        forward = torch.cat([logits, more], dim=1)
+        positive = torch.cat([same, torch.zeros_like(other)], dim=1)
+    return (_one_way(forward, positive) + _one_way(logits.T, same)) / 2
+
+
+def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
+    right = logits.masked_fill(~positive, float("-inf")).logsumexp(dim=1)
+    return (logits.logsumexp(dim=1) - right).mean()
+
+
+def cached_backward(
+    encode: Callable[[Tensor], Tensor], inputs: Tensor, loss: Callable[[Tensor], Tensor], chunk: int
+) -> float:
+    """Gradients of `loss(encode(inputs))` as if at once, with `chunk` inputs in memory (Gao et al., arXiv 2101.06983).
+
+    First all vectors without a graph, then the loss and its gradient for each vector, then each chunk again with a
+    graph, pulled by those. `encode` must give the same for the same input both times (dropout's state is restored).
+    Returns the loss.
+    """
+    if len(inputs) <= chunk:
+        value = loss(encode(inputs))
+        value.backward()  # type: ignore[no-untyped-call]
+        return float(value.detach())
+    states: list[Tensor] = []
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for piece in inputs.split(chunk):
+            states.append(torch.get_rng_state())
+            parts.append(encode(piece))
+    vectors = torch.cat(parts).requires_grad_()
+    value = loss(vectors)
+    value.backward()  # type: ignore[no-untyped-call]
+    assert vectors.grad is not None
+    for piece, state, gradient in zip(inputs.split(chunk), states, vectors.grad.split(chunk), strict=True):
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        encode(piece).backward(gradient)  # type: ignore[no-untyped-call]
+        torch.set_rng_state(after)
+    return float(value.detach())
+
+
+def recall(scores: Tensor, groups: Tensor, ranks: Sequence[int] = (1,)) -> list[float]:
+    """(N, N) scores of queries (rows) and candidates → the share of rows with one of their own group among the first
+    k, for each k. A tie counts against the row."""
+    same = groups[:, None] == groups[None, :]
+    best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
+    before = ((scores >= best) & ~same).sum(dim=1)
+    return [float((before < k).float().mean()) for k in ranks]

@@ -1,0 +1,289 @@
+"""Random cluttered rooms, seen by a colour, a depth and a thermal camera: what depth and thermal spokes train on.
+
+Furniture is boxes, cylinders and balls, on the floor, on each other and on the walls, with patterns, light and
+temperatures drawn at random. Several views of one room differ by small steps of the camera, so that telling them apart
+takes the layout and not the palette. Nothing is learnt from any real room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Noise = np.random.Generator
+
+CANDIDATES = 8  # places for a camera, of which the one that sees most is taken
+TILE = 256  # texels of a pattern, across and down
+NEAREST, FARTHEST = 0.4, 6.0  # m that a structured-light camera sees
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png",
+               "hubble_deep_field.jpg", "ihc.png", "color.png", "retina.jpg")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A box, cylinder or ball. `centre` and `half` sizes (x, y, z) in m, turned by `yaw` about the vertical; its
+    `pattern` is a number in the room's list, `texels` a metre; kelvin over the room's."""
+
+    kind: str
+    centre: Floats
+    half: Floats
+    yaw: float
+    pattern: int
+    texels: float
+    warmth: float
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`size` (x, y, z) in m; `patterns` uint8 (K, TILE, TILE, 3); `lights` unit vectors (L, 3) and their strengths."""
+
+    size: Floats
+    things: tuple[Thing, ...]
+    patterns: npt.NDArray[np.uint8]
+    lights: Floats
+    strengths: Floats
+    ambient: float
+    kelvin: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What three cameras in one place see: `colour` uint8 (H, W, 3), `depth` in m along the view axis, NaN where
+    there is no reading, and `kelvin`, both float32 (H, W)."""
+
+    colour: npt.NDArray[np.uint8]
+    depth: Floats
+    kelvin: Floats
+
+
+def furnish(noise: Noise) -> Room:
+    """A room and what stands in it."""
+    size = np.array([noise.uniform(3, 7), noise.uniform(3, 7), noise.uniform(2.3, 3.2)], np.float32)
+    things: list[Thing] = []
+
+    def put(kind: str, centre: list[float], half: list[float], yaw: float) -> Thing:
+        texels = float(TILE * np.exp(noise.uniform(np.log(0.3), np.log(4))))
+        hot = noise.exponential(6.0) * (noise.random() < 0.5) - noise.exponential(2.0) * (noise.random() < 0.3)
+        pattern = int(noise.integers(PATTERNS))
+        made = Thing(
+            kind, np.array(centre, np.float32), np.array(half, np.float32), yaw, pattern, texels, float(min(hot, 60))
+        )
+        things.append(made)
+        return made
+
+    for _ in range(noise.integers(6, 15)):  # furniture, more of it along the walls
+        half = [noise.uniform(0.15, 0.8), noise.uniform(0.15, 0.5), noise.uniform(0.15, 0.95)]
+        x, y = noise.uniform(0, size[0]), noise.uniform(0, size[1])
+        if noise.random() < 0.6:
+            x, y = (x, noise.choice([half[1], size[1] - half[1]])) if noise.random() < 0.5 else (
+                noise.choice([half[1], size[0] - half[1]]), y)  # fmt: skip
+        kind = str(noise.choice(["box", "box", "box", "cylinder"]))
+        base = put(kind, [x, y, half[2]], half, noise.choice([0, np.pi / 2]) + noise.normal(0, 0.1))
+        for _ in range(noise.integers(1, 9)):  # what stands on it
+            small = np.exp(noise.uniform(np.log(0.03), np.log(0.25), 3))
+            sort = str(noise.choice(["box", "box", "cylinder", "ball"]))
+            spread = noise.uniform(-0.9, 0.9, 2) * base.half[:2]
+            cos, sin = np.cos(base.yaw), np.sin(base.yaw)
+            dx, dy = cos * spread[0] - sin * spread[1], sin * spread[0] + cos * spread[1]
+            height = small[0] if sort == "ball" else small[2]
+            put(sort, [x + dx, y + dy, 2 * half[2] + height], list(small), noise.uniform(0, np.pi))
+    for _ in range(noise.integers(2, 9)):  # pictures, shelves, screens on the walls
+        side = noise.integers(4)
+        across = noise.uniform(0.2, 0.8) * size[side % 2]
+        half = [noise.uniform(0.1, 0.7), noise.uniform(0.01, 0.15), noise.uniform(0.1, 0.5)]
+        at = [across, (0.0, size[1])[side // 2]] if side % 2 == 0 else [(0.0, size[0])[side // 2], across]
+        put("box", [*at, noise.uniform(0.8, 2.0)], half, 0.0 if side % 2 == 0 else np.pi / 2)
+    lights = noise.normal(size=(3, 3)) + np.array([0, 0, 1.2])
+    lights /= np.linalg.norm(lights, axis=1, keepdims=True)
+    patterns = np.stack([_pattern(noise) for _ in range(PATTERNS)])
+    return Room(
+        size, tuple(things), patterns, lights.astype(np.float32), noise.uniform(0.1, 0.6, 3).astype(np.float32),
+        float(noise.uniform(0.25, 0.6)), float(noise.normal(294, 4)),
+    )  # fmt: skip
+
+
+PATTERNS = 16
+KINDS = ("plain", "grain", "stripes", "checks", "clouds", "photograph")
+
+
+def _pattern(noise: Noise) -> npt.NDArray[np.uint8]:
+    """uint8 (TILE, TILE, 3): plain, grain, stripes, checks, clouds or part of a photograph."""
+    base, other = (_colour(noise) for _ in range(2))
+    kind = noise.choice(KINDS, p=[0.5, 0.1, 0.07, 0.05, 0.14, 0.14])
+    y, x = np.mgrid[:TILE, :TILE] / TILE
+    if kind == "stripes":
+        share = (np.sin(2 * np.pi * noise.integers(1, 16) * (x if noise.random() < 0.5 else y)) > 0) * 1.0
+    elif kind == "checks":
+        share = (np.floor(x * 2 * noise.integers(1, 6)) + np.floor(y * 2 * noise.integers(1, 6))) % 2
+    elif kind == "clouds":
+        coarse = noise.random((noise.integers(2, 12), noise.integers(2, 12))).astype(np.float32)
+        share = cv2.resize(coarse, (TILE, TILE), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    elif kind == "photograph":
+        return _cut(noise, _photograph(PHOTOGRAPHS[noise.integers(len(PHOTOGRAPHS))]))
+    else:
+        share = np.zeros((TILE, TILE))
+    colours = base + share[..., None] * (other - base) + noise.normal(0, 12 if kind == "grain" else 2, (TILE, TILE, 1))
+    return np.asarray(colours.clip(0, 255), np.uint8)
+
+
+def _colour(noise: Noise) -> Floats:
+    hue, saturation = noise.uniform(0, 180), noise.beta(1.2, 2.5) * 255
+    pixel = np.array([[[hue, saturation, noise.uniform(30, 250)]]], np.uint8)
+    return np.asarray(cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0], np.float32)
+
+
+@lru_cache(maxsize=16)
+def _photograph(name: str) -> npt.NDArray[np.uint8]:
+    import skimage.data
+
+    image = cv2.imread(str(Path(skimage.data.__file__).parent / name), cv2.IMREAD_COLOR_RGB)
+    return np.full((TILE, TILE, 3), 128, np.uint8) if image is None else np.asarray(image, np.uint8)
+
+
+def _cut(noise: Noise, photograph: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    side = int(noise.uniform(0.3, 1) * min(photograph.shape[:2]))
+    top, left = (int(noise.integers(0, n - side + 1)) for n in photograph.shape[:2])
+    return np.asarray(cv2.resize(photograph[top : top + side, left : left + side], (TILE, TILE)), np.uint8)
+
+
+def look(room: Room, noise: Noise, views: int, width: int = 160, height: int = 120) -> list[View]:
+    """Views from a camera that is carried through the room in small steps, as a hand or a robot would."""
+    eye, yaw, pitch = max((_place(room, noise) for _ in range(CANDIDATES)), key=lambda p: _richness(room, noise, *p))
+    step = np.exp(noise.uniform(np.log(0.02), np.log(0.25)))
+    field = np.radians(noise.uniform(50, 68))
+    result = []
+    for _ in range(views):
+        result.append(_see(room, noise, eye, yaw, pitch, field, width, height))
+        eye = np.clip(eye + noise.normal(0, step, 3) * [1, 1, 0.4], 0.25, room.size - 0.25).astype(np.float32)
+        yaw, pitch = yaw + noise.normal(0, step), np.clip(pitch + noise.normal(0, 0.4 * step), -0.3, 0.9)
+    return result
+
+
+def _place(room: Room, noise: Noise) -> tuple[Floats, float, float]:
+    """Before a thing, looking at it: (eye in m, yaw, pitch downwards in radians)."""
+    target = room.things[noise.integers(len(room.things))].centre + noise.normal(0, 0.2, 3)
+    bearing, away = noise.uniform(0, 2 * np.pi), noise.uniform(0.8, 3.0)
+    eye = np.array([*(target[:2] + away * np.array([np.cos(bearing), np.sin(bearing)])), noise.uniform(0.7, 1.8)])
+    eye = np.clip(eye, 0.25, room.size - 0.25).astype(np.float32)
+    off = target - eye
+    return eye, float(np.arctan2(off[1], off[0])), float(np.clip(np.arctan2(-off[2], np.hypot(*off[:2])), -0.3, 0.9))
+
+
+def _richness(room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float) -> float:
+    """How much there is to see: the share of a small picture where depth jumps."""
+    depth = _see(room, noise, eye, yaw, pitch, np.radians(60), 48, 36).depth
+    with np.errstate(invalid="ignore"):
+        return float((np.abs(np.diff(np.nan_to_num(depth), axis=0)) > 0.08).mean())
+
+
+def _see(
+    room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float, field: float, width: int, height: int
+) -> View:
+    focal = width / 2 / np.tan(field / 2)
+    v, u = np.mgrid[:height, :width].astype(np.float32)
+    right, down = (u - (width - 1) / 2) / focal, (v - (height - 1) / 2) / focal
+    forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), -np.sin(pitch)])
+    across = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    below = np.cross(forward, across)
+    rays = (forward + right[..., None] * across + down[..., None] * below).reshape(-1, 3).astype(np.float32)
+    depth, normal, texel, pattern, warmth = _walls(room, eye, rays)
+    for thing in room.things:
+        _meet(thing, eye, rays, depth, normal, texel, pattern, warmth)
+    at = np.floor(texel).astype(np.int64) % TILE
+    colour = room.patterns[pattern, at[:, 1], at[:, 0]].astype(np.float32)
+    light = room.ambient + (np.clip(normal @ room.lights.T, 0, None) @ room.strengths)
+    warm = noise.uniform(0.85, 1.15, 3)
+    image = (colour * light[:, None] * warm).reshape(height, width, 3) * noise.uniform(0.7, 1.3)
+    image = np.clip(image + noise.normal(0, noise.uniform(1, 8), image.shape), 0, 255).astype(np.uint8)
+    metres = depth.reshape(height, width)
+    kelvin = (room.kelvin + warmth + 0.01 * (colour.mean(axis=1) - 128)).reshape(height, width)
+    return View(image, structured_light(metres, noise), kelvin.astype(np.float32))
+
+
+def _walls(room: Room, eye: Floats, rays: Floats) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64], Floats]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ahead = np.where(rays > 0, (room.size - eye) / rays, np.where(rays < 0, -eye / rays, np.inf))
+    axis = ahead.argmin(axis=1)
+    depth = ahead.min(axis=1)
+    hit = eye + depth[:, None] * rays
+    normal = np.zeros_like(rays)
+    rows = np.arange(len(rays))
+    normal[rows, axis] = -np.sign(rays[rows, axis])
+    texel = np.stack([np.where(axis == 0, hit[:, 1], hit[:, 0]), np.where(axis == 2, hit[:, 1], hit[:, 2])], axis=1)
+    pattern = np.where(axis == 2, np.where(rays[:, 2] > 0, 0, 1), 2 + axis)
+    return depth.astype(np.float32), normal, (texel * TILE).astype(np.float32), pattern, np.where(axis == 2, -1.0, 0.0)
+
+
+def _meet(
+    thing: Thing, eye: Floats, rays: Floats, depth: Floats, normal: Floats, texel: Floats,
+    pattern: npt.NDArray[np.int64], warmth: Floats,
+) -> None:  # fmt: skip
+    """Where rays meet a thing before all else, put it there, in place."""
+    reach = float(np.linalg.norm(thing.half)) + 1e-3
+    to = thing.centre - eye
+    along = rays @ to / (rays * rays).sum(axis=1)
+    near = np.flatnonzero((np.linalg.norm(to - along[:, None] * rays, axis=1) < reach) & (along > -reach))
+    if not len(near):
+        return
+    cos, sin = np.float32(np.cos(thing.yaw)), np.float32(np.sin(thing.yaw))
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
+    start, ray = turn @ (eye - thing.centre), rays[near] @ turn.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if thing.kind == "box":
+            a, b = (-thing.half - start) / ray, (thing.half - start) / ray
+            entries = np.minimum(a, b)
+            axis = entries.argmax(axis=1)
+            t, leave = entries.max(axis=1), np.maximum(a, b).min(axis=1)
+            met = (t < leave) & (t > 0.05)
+            own = np.zeros_like(ray)
+            own[np.arange(len(ray)), axis] = -np.sign(ray[np.arange(len(ray)), axis])
+        else:
+            radius = thing.half[0]
+            flat = np.array([1, 1, 0 if thing.kind == "cylinder" else 1], np.float32)
+            p, d = start * flat, ray * flat
+            half_b, square = d @ p, (d * d).sum(axis=1)
+            root = np.sqrt(half_b**2 - square * (p @ p - radius**2))
+            t = (-half_b - root) / square
+            own = (start + t[:, None] * ray) * flat / radius
+            met = np.isfinite(t) & (t > 0.05)
+            if thing.kind == "cylinder":
+                height = start[2] + t * ray[:, 2]
+                met &= np.abs(height) < thing.half[2]
+                lid = (np.sign(start[2]) * thing.half[2] - start[2]) / ray[:, 2]
+                place = start[:2] + lid[:, None] * ray[:, :2]
+                on_lid = (np.linalg.norm(place, axis=1) < radius) & (lid > 0.05) & (~met | (lid < t))
+                t = np.where(on_lid, lid, t)
+                own[on_lid] = [0, 0, np.sign(start[2])]
+                met |= on_lid
+    met &= t < depth[near]
+    rows = near[met]
+    depth[rows] = t[met]
+    normal[rows] = own[met] @ turn
+    place = start + t[met, None] * ray[met]
+    if thing.kind == "box":
+        chosen = axis[met]
+        u, v = np.where(chosen == 0, place[:, 1], place[:, 0]), np.where(chosen == 2, place[:, 1], place[:, 2])
+    else:
+        u, v = np.arctan2(place[:, 1], place[:, 0]) * thing.half[0], place[:, 2]
+    texel[rows] = np.stack([u, v], axis=1) * thing.texels
+    pattern[rows] = thing.pattern
+    warmth[rows] = thing.warmth
+
+
+def structured_light(metres: Floats, noise: Noise) -> Floats:
+    """Depth as a structured-light camera gives it: steps and noise that grow with the square of the distance, no
+    reading beside edges (the projector's shadow), beyond its range, and in patches."""
+    step = 0.0028 * metres**2  # m between two disparities of a first Kinect (Khoshelham & Elberink, 2012)
+    seen = np.round((metres + noise.normal(0, 1, metres.shape) * 0.0012 * metres**2) / step) * step
+    jump = np.abs(np.diff(metres, axis=1, prepend=metres[:, :1])) > 0.1
+    width = int(noise.integers(1, 5))
+    shadow = cv2.dilate(jump.astype(np.uint8), np.ones((1, 2 * width + 1), np.uint8)) > 0
+    patches = cv2.resize(noise.random((12, 16)).astype(np.float32), metres.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    lost = shadow | (metres < NEAREST) | (metres > FARTHEST) | (patches > noise.uniform(0.85, 1.3))
+    return np.where(lost, np.nan, seen).astype(np.float32)

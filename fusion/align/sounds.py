@@ -1,0 +1,140 @@
+"""Sounds with captions, cut and disturbed as a robot hears them: what a sound spoke trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+import torch
+from tqdm import tqdm
+
+from sensebind.fusion.align.pairs import AlignError, Pairs
+from sensebind.fusion.models.registry import Hub
+
+Floats = npt.NDArray[np.float32]
+Noise = np.random.Generator
+
+RATE = 16_000  # Hz
+LENGTH = 2 * RATE  # samples of a window
+LOUDNESS = (-44.0, -14.0)  # dB of full scale, of a cut
+SIGNAL_TO_NOISE = (3.0, 30.0)  # dB
+DISTURBED = 0.65  # share of the cuts that get noise
+PITCH = (0.88, 1.14)  # by which a cut is played faster
+TRIES = 8  # places looked at for one where something sounds
+CUTS = 12  # of each sound
+
+# ESC-10's folders → what people may say of such a sound.
+ESC10 = {
+    "Dog bark": ("a dog barking", "a barking dog", "dog"),
+    "Rain": ("rain falling", "heavy rain", "rain on a roof"),
+    "Sea waves": ("waves of the sea", "ocean waves on a beach", "sea"),
+    "Baby cry": ("a crying baby", "a baby crying", "baby"),
+    "Clock tick": ("a ticking clock", "a clock ticking", "clock"),
+    "Person sneeze": ("a person sneezing", "someone sneezes", "sneeze"),
+    "Helicopter": ("a helicopter flying", "a helicopter overhead", "the rotor of a helicopter"),
+    "Chainsaw": ("a chainsaw running", "a chainsaw cutting wood", "a motor saw"),
+    "Rooster": ("a rooster crowing", "a crowing rooster", "cock crow"),
+    "Fire crackling": ("a crackling fire", "fire crackling in a fireplace", "fire"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """A sound float32 (N,) at 16 kHz, all phrases that fit it, and the stretch of data that it is held out with."""
+
+    sound: Floats
+    phrases: tuple[str, ...]
+    block: int
+
+
+def read_esc10(folder: Path, folds: str = "123", without: Sequence[str] = ()) -> list[Captioned]:
+    """ESC-10's clips of these folds (the digit that a file name begins with), `without` some classes.
+
+    A block is a fold: clips cut from one recording are in one fold. Raises `AlignError` where there are none.
+    """
+    result = []
+    for path in sorted(folder.glob("*/*.ogg")):
+        name = path.parent.name.partition(" - ")[2]
+        if path.name[0] in folds and name in ESC10 and name not in without:
+            phrases = (name, name.lower(), f"the sound of {name.lower()}", *ESC10[name])
+            result.append(Captioned(load(path), phrases, int(path.name[0])))
+    if not result:
+        raise AlignError(f"'{folder}' holds no clips of ESC-10: it should have folders such as '001 - Dog bark'")
+    return result
+
+
+def load(path: Path) -> Floats:
+    """A sound file → mono float32 at 16 kHz. Raises `AlignError`."""
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AlignError(f"'{path}' is not a sound that can be read: {error}") from error
+    return np.asarray(soxr.resample(data.mean(axis=1), rate, RATE), np.float32)
+
+
+def cut(sound: Floats, noise: Noise, disturb: Callable[[Noise, int], Floats]) -> Floats:
+    """2 s of a sound where it sounds: at another pitch, loudness and place, often under a robot's noise."""
+    if noise.random() < 0.5:
+        sound = np.asarray(soxr.resample(sound, RATE, RATE * noise.uniform(*PITCH)), np.float32)
+    if len(sound) < 2 * LENGTH:  # so that it may begin or end within a cut
+        sound = np.pad(sound, LENGTH // 2)
+    whole = float(np.square(sound).mean())
+    for _ in range(TRIES):
+        first = int(noise.integers(0, max(1, len(sound) - LENGTH + 1)))
+        piece = sound[first : first + LENGTH]
+        if float(np.square(piece).mean()) > 0.2 * whole:
+            break
+    piece = np.pad(piece, (0, LENGTH - len(piece)))
+    level = float(np.sqrt(np.square(piece).mean())) + 1e-6
+    if noise.random() < DISTURBED:
+        other = disturb(noise, LENGTH)
+        ratio = 10 ** (-noise.uniform(*SIGNAL_TO_NOISE) / 20)
+        piece = piece + other * np.float32(ratio * level / (float(other.std()) + 1e-9))
+    loud = 10 ** (noise.uniform(*LOUDNESS) / 20)
+    return np.clip(piece * np.float32(loud / level), -1, 1)
+
+
+def robot_noise(noise: Noise, samples: int) -> Floats:
+    """float32 (samples,), any level: motors that speed up and slow down, over wind or a fan, or hiss."""
+    t = np.arange(samples) / RATE
+    wave = np.zeros(samples)
+    if noise.random() < 0.7:
+        speed = noise.uniform(30, 260) * (1 + noise.uniform(0, 0.5) * np.sin(2 * np.pi * noise.uniform(0.05, 0.6) * t))
+        phase = 2 * np.pi * np.cumsum(speed) / RATE
+        for harmonic in range(1, int(noise.integers(2, 9))):
+            wave += noise.uniform(0, 1) / harmonic * np.sin(harmonic * phase + noise.uniform(0, 6))
+        wave /= wave.std() + 1e-9
+    spectrum = np.fft.rfft(noise.standard_normal(samples))
+    spectrum /= np.maximum(np.arange(len(spectrum)), 20) ** noise.uniform(0, 1.2)
+    hiss = np.fft.irfft(spectrum, samples)
+    return np.asarray(wave * noise.uniform(0, 1) + hiss / hiss.std() * noise.uniform(0.2, 1), np.float32)
+
+
+def sound_pairs(
+    sounds: Iterable[Captioned], hub: Hub, seed: int = 0, cuts: int = CUTS,
+    describe: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Pairs:  # fmt: skip
+    """Cuts of each sound, each beside the hub's vector of one of its phrases; sounds with the same first phrase are
+    one group. `describe` may turn cuts (B, samples) into what is kept of them, such as features."""
+    inputs, targets, groups, blocks = [], [], [], []
+    names: list[str] = []
+    for number, item in enumerate(tqdm(list(sounds), desc="sounds", disable=None)):
+        noise = np.random.default_rng([seed, number])
+        pieces = torch.from_numpy(np.stack([cut(item.sound, noise, robot_noise) for _ in range(cuts)]))
+        inputs.append(pieces if describe is None else describe(pieces))
+        vectors = hub.embed_text(item.phrases)
+        targets.append(vectors[torch.from_numpy(noise.integers(0, len(item.phrases), cuts))])
+        if item.phrases[0] not in names:
+            names.append(item.phrases[0])
+        groups += [names.index(item.phrases[0])] * cuts
+        blocks += [item.block] * cuts
+    rows = torch.tensor(blocks)
+    return Pairs(
+        torch.cat(inputs), torch.cat(targets), torch.tensor(groups), rows, torch.stack([rows, rows + 1], dim=1),
+        torch.zeros_like(rows), torch.empty(0),
+    )  # fmt: skip

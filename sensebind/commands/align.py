@@ -1,0 +1,205 @@
+"""`sensebind align`: bind a sense to a frozen image-text space, from recordings or folders of paired files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sensebind.fusion.errors import SensebindError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+    from collections.abc import Callable, Mapping
+
+    from sensebind.fusion.align.training import Epoch
+    from sensebind.fusion.models.registry import Hub
+    from sensebind.fusion.models.spoke import Spoke
+
+IMU_RATE = 100.0  # Hz at which motion is taken in
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "align",
+        help="bind a sense to a space by contrast",
+        description="Train a spoke: the encoder of one sense, aligned to a frozen image-text space by InfoNCE. Pairs "
+        "are windows of two senses at the same tick of a recording, or files with equal names in DIR/MODALITY and "
+        "DIR/vision (or DIR/text, captions). Whole stretches of time are held out, never neighbouring frames.",
+    )
+    add = parser.add_argument
+    add("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with both senses")
+    add("--pairs", type=Path, metavar="DIR", help="folder of paired files, in place of recordings")
+    add("--modality", required=True, help="sense to bind: depth, thermal, audio, imu, vision, or one of the config's")
+    add("--hub", default="starter", help="space to bind it to, frozen (default: %(default)s)")
+    add("--weights", default="", help="weight file or folder of the hub")
+    add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, senses of your own")
+    add("--method", choices=("whole", "head", "lora"), help="what is trained (default: lora for images, else whole)")
+    add("--rank", type=int, default=8, help="of LoRA (default: %(default)s)")
+    add("--start", type=Path, metavar="F", help="spoke to begin with (default: the hub's own for this sense, if any)")
+    add("--scratch", action="store_true", help="begin with no spoke")
+    add("--epochs", type=int, default=20, help="at most (default: %(default)s)")
+    add("--patience", type=int, default=6, help="epochs without a better held-out R@1 (default: %(default)s)")
+    add("--batch", type=int, default=64, help="pairs compared at once (default: %(default)s)")
+    add("--chunk", type=int, default=32, help="pairs in memory at once, by gradient caching (default: %(default)s)")
+    add("--bank", type=int, default=512, help="more of the hub's vectors as negatives (default: %(default)s)")
+    add("--views", type=int, default=1, help="cuts of each picture, the same in both senses (default: %(default)s)")
+    add("--inverted", type=float, default=0.0, help="share of pictures shown as negatives (default: %(default)s)")
+    add("--learning-rate", type=float, default=1e-3, help="(default: %(default)s)")
+    add("--temperature", type=float, default=0.07, help="of InfoNCE (default: %(default)s)")
+    add("--learn-temperature", action="store_true", help="learn it from there on")
+    add("--precision", choices=("float32", "bf16"), default="float32", help="(default: %(default)s)")
+    add("--block", type=float, default=10.0, help="seconds held out together; 8 files (default: %(default)s)")
+    add("--held-out", type=float, default=0.2, metavar="SHARE", help="of the blocks (default: %(default)s)")
+    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    add("--checkpoint", type=Path, metavar="F", help="written after each epoch; gone on from where it is there")
+    add("--tensorboard", type=Path, metavar="DIR", help="write curves there (extra: tensorboard)")
+    add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and write. Raises `SensebindError`."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from sensebind.fusion import config
+    from sensebind.fusion.align.pairs import AlignError, describe, joined, of_folder, of_recording, split
+    from sensebind.fusion.align.training import Settings, evaluate, fit
+    from sensebind.fusion.models import registry
+    from sensebind.fusion.models import spoke as spokes
+
+    if bool(args.recordings) == bool(args.pairs):
+        raise AlignError("give recordings, or --pairs DIR, and not both")
+    settings = Settings(
+        epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
+        temperature=args.temperature, learn_temperature=args.learn_temperature, views=args.views,
+        inverted=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
+    )  # fmt: skip
+    modality = args.modality
+    hub: Hub = registry.hub_of(args.hub, weights=args.weights)  # type: ignore[assignment]  # looked at below
+    if not hasattr(hub, "image_encoder"):
+        raise AlignError(f"space {hub.id} has no image encoder that a sense could be bound to")
+    given = config.read(args.config, "embedder") if args.config else {}
+    given["modalities"] = list(dict.fromkeys(["vision", modality]))
+    own = {name: value for name, value in given.items() if name.partition(".")[0] in ("vision", modality, "modalities")}
+    values = config.resolve(config.embedder_parameters(config.modalities_of(own)), own)
+    spoke = _begin(args, hub, values)
+    before_window = values[f"{modality}.window"]
+    if spoke.spec.kind != "image" and before_window and before_window != spoke.spec.length:
+        raise AlignError(f"{modality}.window is {before_window:g} s, the spoke's is {spoke.spec.length:g} s: --scratch")
+    apertures = {**hub.apertures, modality: spoke.spec.aperture}
+    keep = spoke.spec.kind == "image" and settings.views > 0
+    if args.pairs:
+        pairs = of_folder(args.pairs, modality, hub, spoke.tensor, spoke.spec.aperture, keep_views=keep)
+    else:
+        parts = []
+        for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None):
+            parts.append(of_recording(path, modality, hub, spoke.tensor, values, apertures, args.block, keep))
+        pairs = joined(parts)
+    training, held = split(pairs, args.held_out, args.seed)
+    print(f"hub {hub.id}; {describe(pairs)}: {len(training)} to train on, {len(held)} held out")
+    before = evaluate(spoke, held)
+    with (
+        tqdm(total=settings.epochs, unit="epoch", disable=None) as bar,
+        Curves(args.tensorboard) as curve,
+    ):
+
+        def tell(epoch: Epoch) -> None:
+            bar.update(epoch.number - bar.n)
+            bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.recall:.3f}", best=f"{epoch.best:.3f}")
+            curve(epoch)
+
+        best = fit(spoke, hub, training, held, settings, on_epoch=tell, checkpoint=args.checkpoint)
+    sources = [str(path.name) for path in args.recordings or [args.pairs]]
+    about = {"data": sources, "pairs": len(training), "held_out": len(held), "recall_at_1": round(best.recall, 4)}
+    spoke.spec = replace(spoke.spec, about=about)
+    spokes.save(spoke, args.out)
+    print(
+        f"held-out R@1 {best.recall:.3f} after epoch {best.number} (before {before:.3f}, chance {best.chance:.3f}, "
+        f"n {len(held)})\n{args.out}: name it in the config, spokes: [{args.out}]"
+    )
+    return 0
+
+
+def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spoke:
+    """The spoke to train: one that is there, or a new one. Raises `SpaceError`."""
+    import torch
+
+    from sensebind.fusion.models import spoke as spokes
+    from sensebind.fusion.models.registry import SpaceError
+
+    modality = args.modality
+    shipped = [path for path in getattr(hub, "shipped_spokes", ()) if path.stem == modality]
+    start = args.start or (shipped[0] if shipped and not args.scratch and args.method in (None, "lora") else None)
+    torch.manual_seed(args.seed)
+    if start is not None:
+        spec = spokes.read_spec(start)
+        if spec.modality != modality or spec.hub != hub.id:
+            raise SpaceError(f"spoke '{start}' is for {spec.modality} and {spec.hub}, not {modality} and {hub.id}")
+        spoke = spokes.Spoke(spec, hub)
+        spokes.fill(spoke, start)
+        return spoke
+    aperture = hub.apertures.get(modality)
+    length = values[f"{modality}.window"] or (aperture.length if aperture else 0.0)
+    if modality in ("vision", "depth", "thermal"):
+        method = args.method or "lora"
+        frames = aperture.frames if aperture else 1
+        return spokes.Spoke(
+            spokes.SpokeSpec(
+                modality, "image", hub.id, hub.dimension, method, length or 0.25, frames, rank=max(1, args.rank)
+            ),
+            hub,
+        )
+    kind = "sound" if modality == "audio" else "series"
+    if args.method not in (None, "whole"):
+        raise SpaceError(f"--method {args.method} is for images; a spoke for '{modality}' is trained whole")
+    rate = IMU_RATE if modality == "imu" else float(values.get(f"{modality}.rate", 0.0))
+    if not length:
+        raise SpaceError(f"set {modality}.window in the config: how many seconds a window holds")
+    channels = 6 if modality == "imu" else _channels(args, values) if kind == "series" else 0
+    spec = spokes.SpokeSpec(modality, kind, hub.id, hub.dimension, "whole", length, 0, rate, channels)
+    return spokes.Spoke(spec, hub)
+
+
+def _channels(args: argparse.Namespace, values: Mapping[str, Any]) -> int:
+    """How many numbers a reading of the user's own sense has, by the first of the first recording."""
+    from sensebind.fusion.recordings import Recording
+    from sensebind.fusion.samples import Reading, Sample
+    from sensebind.replay import Reader
+
+    if not args.recordings:
+        raise SensebindError(f"files are read for the known senses only: give recordings for '{args.modality}'")
+    with Recording(args.recordings[0]) as recording:
+        for sample in Reader(recording, values, (args.modality,)).samples():
+            if isinstance(sample, Sample) and isinstance(sample.data, Reading):
+                return int(sample.data.values.size)
+            if not isinstance(sample, Sample):
+                raise SensebindError(f"'{args.recordings[0]}', {args.modality}: {sample.message}")
+    raise SensebindError(f"'{args.recordings[0]}' has no message for '{args.modality}': name its topic")
+
+
+class Curves:
+    """A context whose value takes epochs: to TensorBoard where a folder is given, else nowhere."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer: Any = None
+        if folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise SensebindError("--tensorboard needs its package: pip install 'sensebind[tensorboard]'") from error
+            self._writer = SummaryWriter(folder)
+
+    def __enter__(self) -> Callable[[Epoch], None]:
+        def write(epoch: Epoch) -> None:
+            if self._writer is not None:
+                for name in ("loss", "recall", "best"):
+                    self._writer.add_scalar(name, getattr(epoch, name), epoch.number)
+
+        return write
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,294 @@
+"""Binding a sense to a frozen hub: the loss, the split, training that can be broken off, and spokes in a space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from toy import ToySpace
+
+from sensebind.fusion.align.augmentation import cut, cuts, relight
+from sensebind.fusion.align.losses import cached_backward, info_nce, recall
+from sensebind.fusion.align.pairs import AlignError, Pairs, joined, split
+from sensebind.fusion.align.training import Settings, evaluate, fit
+from sensebind.fusion.models import lora
+from sensebind.fusion.models import spoke as spokes
+from sensebind.fusion.models.bound import BoundSpace, bind
+from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.models.spoke import Spoke, SpokeSpec
+from sensebind.fusion.samples import SECOND, Frame, Sample
+from sensebind.fusion.windows import Window
+
+SIDE = 224
+
+
+class ToyImages(nn.Module):
+    """Pictures to 8 × 8, then the toy space's own projection."""
+
+    def __init__(self, projection: torch.Tensor) -> None:
+        super().__init__()
+        self.read = nn.Linear(*projection.shape, bias=True)
+        with torch.no_grad():
+            self.read.weight.copy_(projection.T)
+            self.read.bias.zero_()
+
+    def forward(self, levels: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(levels, 8).permute(0, 2, 3, 1).flatten(1)
+        return torch.nn.functional.normalize(self.read(small - 0.5), dim=1)
+
+
+class ToyHub(ToySpace):
+    """A toy space that spokes can be bound to."""
+
+    def image_encoder(self) -> nn.Module:
+        return ToyImages(self._maps["vision"])
+
+
+HUB = ToyHub(["vision"])
+
+
+def spec(modality: str = "thermal", kind: str = "image", **more) -> SpokeSpec:
+    return SpokeSpec(modality, kind, HUB.id, HUB.dimension, **{"method": "lora", "rank": 2, **more})
+
+
+def scenes(count: int, seed: int = 0, inverted: bool = True) -> Pairs:
+    """Pictures of blobs, seen in colour by the hub and as a negative by the spoke; blocks of 8."""
+    noise = np.random.default_rng(seed)
+    coarse = torch.from_numpy(noise.random((count, 1, 6, 6), np.float32))
+    grey = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+    tint = torch.from_numpy(noise.uniform(0.8, 1, (count, 3, 1, 1)).astype(np.float32))
+    colour = grey * tint
+    rows = torch.arange(count)
+    with torch.no_grad():
+        targets = HUB.image_encoder()(colour)
+    return Pairs(
+        1 - grey if inverted else grey, targets, rows, rows // 8, torch.stack([rows * 10, rows * 10 + 10], 1),
+        torch.zeros(count, dtype=torch.long), colour,
+    )  # fmt: skip
+
+
+# --- the loss
+
+
+def test_info_nce_is_the_mean_cross_entropy_of_both_directions() -> None:
+    a, b = (torch.nn.functional.normalize(torch.randn(6, 4), dim=1) for _ in range(2))
+    own = torch.arange(6)
+    expected = sum(torch.nn.functional.cross_entropy(10 * x, own) for x in (a @ b.T, b @ a.T)) / 2
+    assert torch.allclose(info_nce(a, b, 10.0, own), expected)
+
+
+def test_pairs_of_one_group_are_not_each_others_negatives() -> None:
+    vectors = torch.eye(4)[[0, 0, 1]]
+    apart, together = (info_nce(vectors, vectors, 20.0, torch.tensor(g)) for g in ([0, 1, 2], [0, 0, 2]))
+    assert together < 1e-6 < 0.3 < apart
+
+
+def test_the_bank_adds_negatives_and_leaves_out_those_of_the_same_group() -> None:
+    vectors, groups = torch.eye(4)[:2], torch.tensor([0, 1])
+    alone = info_nce(vectors, vectors, 5.0, groups)
+    same = info_nce(vectors, vectors, 5.0, groups, vectors[:1], groups[:1])
+    other = info_nce(vectors, vectors, 5.0, groups, vectors[:1], torch.tensor([7]))
+    assert torch.isclose(same, info_nce(vectors, vectors, 5.0, groups, vectors[:1], groups[:1]))
+    assert alone < same < other
+
+
+@given(chunk=st.integers(1, 12))
+def test_gradient_caching_gives_the_gradients_of_the_whole_batch(chunk: int) -> None:
+    torch.manual_seed(0)
+    inputs, hub, groups = torch.randn(10, 5), torch.nn.functional.normalize(torch.randn(10, 3), dim=1), torch.arange(10)
+    found = []
+    for size in (chunk, 100):
+        torch.manual_seed(1)
+        layer = nn.Linear(5, 3)
+        value = cached_backward(
+            lambda x, layer=layer: torch.nn.functional.normalize(layer(x), dim=1), inputs,
+            lambda v: info_nce(v, hub, 10.0, groups), size,
+        )  # fmt: skip
+        found.append((value, layer.weight.grad))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_recall_counts_ties_against_and_one_of_the_group_for() -> None:
+    scores = torch.tensor([[0.5, 0.5, 0.1], [0.1, 0.9, 0.8], [0.7, 0.2, 0.1]])
+    assert recall(scores, torch.arange(3)) == [pytest.approx(1 / 3)]
+    assert recall(scores, torch.tensor([0, 1, 0])) == [pytest.approx(2 / 3)]
+    assert recall(scores, torch.arange(3), (1, 2, 3)) == [pytest.approx(x) for x in (1 / 3, 2 / 3, 1)]
+
+
+# --- what is held out
+
+
+@given(count=st.integers(3, 60), length=st.integers(1, 40), share=st.floats(0.05, 0.9), seed=st.integers(0, 5))
+def test_no_training_pair_looks_at_any_moment_of_a_held_out_one(
+    count: int, length: int, share: float, seed: int
+) -> None:
+    ticks = torch.arange(count) * 5
+    pairs = Pairs(
+        torch.zeros(count, 1), torch.zeros(count, 2), torch.arange(count), torch.arange(count) // 3,
+        torch.stack([ticks - length, ticks], 1), torch.zeros(count, dtype=torch.long), torch.empty(0),
+    )  # fmt: skip
+    try:
+        training, held = split(pairs, share, seed)
+    except AlignError:
+        return  # nothing left beside what is held out, or one block: told, and tested below
+    assert len(training) and len(held)
+    for first, last in training.spans.tolist():
+        assert all(last <= a or first >= b for a, b in held.spans.tolist())
+    assert not set(training.blocks.tolist()) & set(held.blocks.tolist())
+
+
+def test_one_stretch_of_time_alone_is_refused_for_its_neighbours_would_leak() -> None:
+    pairs = scenes(8)
+    with pytest.raises(AlignError, match="--block"):
+        split(pairs)
+
+
+def test_recordings_are_kept_apart_when_joined() -> None:
+    pairs = joined([scenes(16), scenes(16, seed=1)])
+    assert len(pairs) == 32 and len(pairs.groups.unique()) == 32 and len(pairs.blocks.unique()) == 4
+    training, held = split(pairs, 0.25)
+    assert len(training) == 24 and len(held) == 8  # times that are equal in two recordings are other times
+
+
+# --- augmentation
+
+
+def test_the_same_cut_is_made_in_both_pictures_of_a_pair() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = cuts(4, generator)
+    y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
+    pictures = torch.stack([x, y]).expand(4, 2, 32, 32)
+    together = cut(pictures, maps)
+    apart = torch.cat([cut(pictures[:, :1], maps), cut(pictures[:, 1:], maps)], dim=1)
+    assert torch.equal(together, apart)
+    assert not torch.equal(together[0], pictures[0])
+    assert (cut(pictures, torch.eye(2, 3).expand(4, 2, 3)) - pictures).abs().max() < 1e-5
+
+
+def test_relighting_stays_within_levels_and_can_invert() -> None:
+    levels = torch.rand(8, 1, 16, 16)
+    changed = relight(levels, torch.Generator().manual_seed(0), inverted=1.0)
+    assert changed.min() >= 0 and changed.max() <= 1
+    corr = torch.corrcoef(torch.stack([levels[0].flatten(), changed[0].flatten()]))[0, 1]
+    assert corr < -0.8
+
+
+# --- training
+
+
+def settings(**more) -> Settings:
+    return Settings(**{"epochs": 6, "batch": 16, "chunk": 8, "learning_rate": 0.02, "views": 1, "bank": 16, **more})
+
+
+@pytest.mark.parametrize("method", ["head", "lora", "whole"])
+def test_a_spoke_learns_to_see_negatives_as_the_hub_sees_pictures(method: str) -> None:
+    training, held = split(scenes(96), 0.2)
+    spoke = Spoke(spec(method=method), HUB)
+    before = evaluate(spoke, held)
+    best = fit(spoke, HUB, training, held, settings(epochs=12))
+    assert best.recall > before + 0.2 and best.recall == pytest.approx(evaluate(spoke, held))
+    assert best.chance < 0.1
+
+
+def test_a_training_that_was_broken_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    training, held = split(scenes(48), 0.3)
+    whole, parts = (Spoke(spec(), HUB) for _ in range(2))
+    parts.encoder.load_state_dict(whole.encoder.state_dict())
+    again = Spoke(spec(), HUB)
+    again.encoder.load_state_dict(whole.encoder.state_dict())
+    fit(whole, HUB, training, held, settings())
+    fit(parts, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt", stop_after=3)
+    fit(again, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt")
+    for name, value in whole.own_state().items():
+        assert torch.allclose(again.own_state()[name], value, atol=1e-6), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    training, held = split(scenes(48), 0.3)
+    fit(Spoke(spec(), HUB), HUB, training, held, settings(epochs=1), checkpoint=tmp_path / "c.pt")
+    with pytest.raises(AlignError, match="other settings"):
+        fit(Spoke(spec(), HUB), HUB, training, held, settings(epochs=2), checkpoint=tmp_path / "c.pt")
+
+
+def test_training_ends_early_and_leaves_the_best_behind() -> None:
+    training, held = split(scenes(48, inverted=False), 0.3)  # the hub sees these as they are: nothing to gain
+    spoke, epochs = Spoke(spec(), HUB), []
+    best = fit(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
+    assert len(epochs) < 40
+    assert evaluate(spoke, held) == pytest.approx(best.recall)
+    assert best.recall == pytest.approx(max([best.recall, *(e.recall for e in epochs)]))
+
+
+# --- spokes in files and spaces
+
+
+def test_lora_changes_nothing_at_first_and_costs_nothing_once_merged() -> None:
+    module, pictures = HUB.image_encoder(), torch.rand(2, 3, SIDE, SIDE)
+    before = module(pictures)
+    lora.adapt(module, 2)
+    assert torch.allclose(module(pictures), before, atol=1e-6)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    changed = module(pictures)
+    lora.merge(module)
+    assert torch.allclose(module(pictures), changed, atol=1e-5)
+    assert {name for name, _ in module.named_parameters()} == {"read.weight", "read.bias"}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [spec(), spec(method="whole"), spec("smell", "series", method="whole", rate=5.0, channels=3, length=4.0, frames=0)],
+    ids=["lora", "whole", "series"],
+)
+def test_a_spoke_comes_back_from_its_file(tmp_path: Path, made: SpokeSpec) -> None:
+    spoke = Spoke(made, HUB)
+    with torch.no_grad():
+        for parameter in spoke.encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    spokes.save(spoke, tmp_path / "s.safetensors")
+    again = spokes.load(tmp_path / "s.safetensors", HUB)
+    inputs = torch.rand(2, 3, 20) if made.kind == "series" else torch.rand(2, 1, SIDE, SIDE)
+    assert again.spec == spoke.spec
+    assert (again.embed(inputs) * spoke.embed(inputs)).sum(1).min() > 0.999  # half precision in the file
+
+
+def test_a_spoke_of_another_hub_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    spokes.save(Spoke(replace(spec(), hub="other@1"), HUB), tmp_path / "s.safetensors")
+    with pytest.raises(SpaceError, match="bound to other@1"):
+        spokes.load(tmp_path / "s.safetensors", HUB)
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    for name in ("x.safetensors", "absent.safetensors"):
+        with pytest.raises(SpaceError, match=name):
+            spokes.load(tmp_path / name, HUB)
+
+
+def test_a_hub_with_a_spoke_is_one_space_of_another_name(tmp_path: Path) -> None:
+    spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
+    space = bind(HUB, [tmp_path / "thermal.safetensors"])
+    assert isinstance(space, BoundSpace)
+    assert set(space.modalities) == {"text", "vision", "thermal"} and space.id != HUB.id
+    assert space.apertures["thermal"].frames == 1 and space.logit_scales["thermal"] > 0
+    grey = np.full((12, 16), 90, np.uint8)
+    frame = Frame(grey.ravel(), "mono8", 12, 16, 16)
+    window = Window("thermal", SECOND, 2 * SECOND, 1.0, (Sample("thermal", SECOND, frame),))
+    vector = space.embed("thermal", space.tensor(window)[None])
+    assert vector.shape == (1, 16) and float(vector.norm()) == pytest.approx(1, abs=1e-5)
+    assert bind(HUB, []) is HUB
+    only = bind(HUB, [tmp_path / "thermal.safetensors"], ["vision"])
+    assert "thermal" not in only.modalities and only.id == space.id
+
+
+def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> None:
+    spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
+    with pytest.raises(SpaceError, match="spokes"):
+        bind(ToySpace(), [tmp_path / "thermal.safetensors"])
