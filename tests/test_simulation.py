@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sensebind.fusion.recordings import Recording, find_topics
-from sensebind.fusion.simulation import EPOCH, FAR, LEG, RATE, Patrol, Truth, motion, simulate, sound
+from sensebind.fusion.simulation.messages import EPOCH, RATE
+from sensebind.fusion.simulation.patrol import FAR, LEG, Patrol, Truth, motion, simulate, sound
 from sensebind.nodes.messages import nanoseconds
 
 SMALL: dict[str, Any] = {

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sensebind.fusion.align import rooms
 from sensebind.fusion.align.pairs import Pairs, split
 from sensebind.fusion.align.sounds import Captioned, read_esc10, sound_pairs
 from sensebind.fusion.align.training import Epoch, Settings, fit
@@ -29,6 +28,7 @@ from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import SPOKES
 from sensebind.fusion.samples import AUDIO, DEPTH, THERMAL
+from sensebind.fusion.simulation import rooms
 
 VIEWS = 6  # of a room
 

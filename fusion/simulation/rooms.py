@@ -62,8 +62,8 @@ class View:
     kelvin: Floats
 
 
-def furnish(noise: Noise) -> Room:
-    """A room and what stands in it."""
+def furnish(noise: Noise, most: int = 14) -> Room:
+    """A room and what stands in it: at most so many pieces of furniture, with smaller things on them."""
     size = np.array([noise.uniform(3, 7), noise.uniform(3, 7), noise.uniform(2.3, 3.2)], np.float32)
     things: list[Thing] = []
 
@@ -77,7 +77,7 @@ def furnish(noise: Noise) -> Room:
         things.append(made)
         return made
 
-    for _ in range(noise.integers(6, 15)):  # furniture, more of it along the walls
+    for _ in range(noise.integers(min(6, most), most + 1)):  # furniture, more of it along the walls
         half = [noise.uniform(0.15, 0.8), noise.uniform(0.15, 0.5), noise.uniform(0.15, 0.95)]
         x, y = noise.uniform(0, size[0]), noise.uniform(0, size[1])
         if noise.random() < 0.6:
@@ -159,7 +159,7 @@ def look(room: Room, noise: Noise, views: int, width: int = 160, height: int = 1
     field = np.radians(noise.uniform(50, 68))
     result = []
     for _ in range(views):
-        result.append(_see(room, noise, eye, yaw, pitch, field, width, height))
+        result.append(see(room, noise, eye, yaw, pitch, field, width, height))
         eye = np.clip(eye + noise.normal(0, step, 3) * [1, 1, 0.4], 0.25, room.size - 0.25).astype(np.float32)
         yaw, pitch = yaw + noise.normal(0, step), np.clip(pitch + noise.normal(0, 0.4 * step), -0.3, 0.9)
     return result
@@ -177,14 +177,15 @@ def _place(room: Room, noise: Noise) -> tuple[Floats, float, float]:
 
 def _richness(room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float) -> float:
     """How much there is to see: the share of a small picture where depth jumps."""
-    depth = _see(room, noise, eye, yaw, pitch, np.radians(60), 48, 36).depth
+    depth = see(room, noise, eye, yaw, pitch, np.radians(60), 48, 36).depth
     with np.errstate(invalid="ignore"):
         return float((np.abs(np.diff(np.nan_to_num(depth), axis=0)) > 0.08).mean())
 
 
-def _see(
+def see(
     room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float, field: float, width: int, height: int
 ) -> View:
+    """What is seen from `eye` (m), towards `yaw` and `pitch` downwards, with a horizontal field of view (radians)."""
     focal = width / 2 / np.tan(field / 2)
     v, u = np.mgrid[:height, :width].astype(np.float32)
     right, down = (u - (width - 1) / 2) / focal, (v - (height - 1) / 2) / focal

@@ -18,18 +18,25 @@ import numpy.typing as npt
 
 from sensebind.fusion.recordings import BagTypes, BagWriter
 from sensebind.fusion.samples import SECOND
-from sensebind.nodes.messages import header
+from sensebind.fusion.simulation.messages import (
+    EPOCH,
+    INFO,
+    RATE,
+    VIEW,
+    Logged,
+    camera_info,
+    image,
+    merged,
+    motion_messages,
+    sound_messages,
+)
 
 Floats = npt.NDArray[np.float64]
 
-EPOCH = 1_700_000_000 * SECOND  # ns: when every patrol begins
 ROOM = (8.0, 8.0, 3.0)  # m
 EYE = 1.5  # m above the floor
 DETAIL = 160  # texels a metre
-VIEW = np.radians(66.0)  # horizontal field of view of all cameras
 FAR = 5.0  # m, beyond which the depth camera sees nothing: the corners, while it turns
-RATE = 16_000  # Hz of the microphone
-INFO = "/info"  # what the microphone tells of its format, once
 GRAVITY = 9.80665  # m/s²
 LEG = 7.5  # s for each wall: turn, drive up, stay, drive back
 SOUND_DELAY = 1.5  # s after the onset of what they belong to
@@ -274,7 +281,7 @@ def simulate(
         _imu(patrol, noise, types),
     ]
     with BagWriter(path, overwrite=overwrite) as bag:
-        for logged, topic, type_name, message in _merged(streams):
+        for logged, topic, type_name, message in merged(streams):
             bag.write(topic, type_name, logged, message, latched=topic == INFO)
     truth = patrol.truth()
     with Path(f"{path}.truth.tsv").open("w", newline="", encoding="utf-8") as file:
@@ -284,58 +291,10 @@ def simulate(
     return truth
 
 
-Logged = tuple[int, str, str, Any]  # log time in ns, topic, type, message
-
-
-def _merged(streams: list[Iterator[Logged]]) -> Iterator[Logged]:
-    """All streams in order of log time, holding one message of each."""
-    heads = [next(stream, None) for stream in streams]
-    while any(head is not None for head in heads):
-        first = min((head[0], i) for i, head in enumerate(heads) if head is not None)[1]
-        head = heads[first]
-        assert head is not None
-        yield head
-        heads[first] = next(streams[first], None)
-
-
 def _times(duration: float, rate: float, phase: float, noise: np.random.Generator) -> Floats:
     """Of a sensor on a clock of its own: even, a little late at the start, with jitter."""
     times = np.arange(phase, duration, 1 / rate)
     return times + noise.uniform(0, 0.02 / rate, len(times))
-
-
-def _image(types: BagTypes, stamp: int, frame_id: str, encoding: str, pixels: npt.NDArray[Any]) -> Any:
-    return types.new(
-        "sensor_msgs/msg/Image",
-        header=header(types, stamp, frame_id),
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=0,
-        step=pixels.strides[0],
-        data=np.ascontiguousarray(pixels).view(np.uint8).reshape(-1),
-    )
-
-
-def _camera_info(types: BagTypes, stamp: int, frame_id: str, size: tuple[int, int]) -> Any:
-    width, height = size
-    focal = width / 2 / np.tan(VIEW / 2)
-    k = np.array([focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1])
-    region = types.new("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    return types.new(
-        "sensor_msgs/msg/CameraInfo",
-        header=header(types, stamp, frame_id),
-        height=height,
-        width=width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
-        k=k,
-        r=np.eye(3).reshape(-1),
-        p=np.insert(k.reshape(3, 3), 3, 0, axis=1).reshape(-1),
-        binning_x=0,
-        binning_y=0,
-        roi=region,
-    )
 
 
 def _views(
@@ -355,13 +314,13 @@ def _views(
                 stamp + SECOND // 500,
                 f"/{name}/camera_info",
                 "sensor_msgs/msg/CameraInfo",
-                _camera_info(types, stamp, name, size),
+                camera_info(types, stamp, name, size),
             )
         yield (
             stamp + SECOND // 500,
             f"/{name}/image",
             "sensor_msgs/msg/Image",
-            _image(types, stamp, name, encoding, pixels(x, y, yaw)),
+            image(types, stamp, name, encoding, pixels(x, y, yaw)),
         )
 
 
@@ -406,38 +365,9 @@ def _thermal(
 
 
 def _microphone(patrol: Patrol, noise: np.random.Generator, types: BagTypes) -> Iterator[Logged]:
-    kind, block = "audio_common_msgs/msg/AudioData", RATE // 10
-    info = types.new(
-        "audio_common_msgs/msg/AudioInfo",
-        channels=1,
-        sample_rate=RATE,
-        sample_format="S16LE",
-        bitrate=16 * RATE,
-        coding_format="wave",
-    )
-    yield EPOCH, INFO, "audio_common_msgs/msg/AudioInfo", info
-    wave = sound(patrol, noise)
-    for first in range(0, len(wave) - block + 1, block):
-        stamp = EPOCH + first * SECOND // RATE
-        data = types.new(kind, data=wave[first : first + block].astype("<i2").view(np.uint8))
-        message = types.new(f"{kind}Stamped", header=header(types, stamp, "microphone"), audio=data)
-        # A block is sent when its last sample was heard.
-        yield stamp + SECOND // 10 + SECOND // 500, "/audio", f"{kind}Stamped", message
+    return sound_messages(types, sound(patrol, noise))
 
 
 def _imu(patrol: Patrol, noise: np.random.Generator, types: BagTypes) -> Iterator[Logged]:
     times = _times(patrol.duration, 200, 0.002, noise)
-    unknown = np.array([-1.0] + [0.0] * 8)
-    for t, row in zip(times, motion(patrol, times, noise), strict=True):
-        stamp = EPOCH + round(t * SECOND)
-        message = types.new(
-            "sensor_msgs/msg/Imu",
-            header=header(types, stamp, "imu"),
-            orientation=types.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
-            orientation_covariance=unknown,
-            angular_velocity=types.new("geometry_msgs/msg/Vector3", x=row[3], y=row[4], z=row[5]),
-            angular_velocity_covariance=np.zeros(9),
-            linear_acceleration=types.new("geometry_msgs/msg/Vector3", x=row[0], y=row[1], z=row[2]),
-            linear_acceleration_covariance=np.zeros(9),
-        )
-        yield stamp + SECOND // 500, "/imu", "sensor_msgs/msg/Imu", message
+    return motion_messages(types, times, motion(patrol, times, noise))
