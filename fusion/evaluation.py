@@ -17,11 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, pad
 
+from sensebind.fusion.align.activities import read_activities
+from sensebind.fusion.align.activities import windows as activity_windows
+from sensebind.fusion.align.pairs import Pairs, joined, named_group
+from sensebind.fusion.align.sounds import ESC10, RATE, Captioned, read_esc10, sound_pairs
+from sensebind.fusion.align.training import Settings, fit
 from sensebind.fusion.errors import SensebindError
 from sensebind.fusion.frontends.image import starter_tensor
 from sensebind.fusion.models import starter
 from sensebind.fusion.models.efficientnet import FEATURES, Output
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import StarterSpace
+from sensebind.fusion.simulation.imitations import imitations
 
 Image = npt.NDArray[np.uint8]
 Encode = Callable[[Output], Tensor]
@@ -310,3 +318,94 @@ def _linear_probe(inputs: Tensor, targets: Tensor, others: Tensor, wanted: Tenso
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return int((layer(others).argmax(dim=1) == wanted).sum())
+
+
+def audio_by_text(space: StarterSpace, folder: Path) -> tuple[float, int]:
+    """Accuracy of ESC-10's folder names as prompts, and clips: each fold is told by a spoke that was trained on the
+    others (and on imitations) as the one that ships is, but for its tours."""
+    clips = read_esc10(folder)
+    pairs, tests = _described(space, clips)
+    right = 0
+    for fold in sorted({clip.block for clip in clips}):
+        spoke = _sound_spoke(space, pairs.take((pairs.blocks != fold).nonzero()[:, 0]))
+        right += sum(
+            found == own for (found, own), clip in zip(_told(space, spoke, clips, tests), clips, strict=True)
+            if clip.block == fold
+        )  # fmt: skip
+    return right / len(clips), len(clips)
+
+
+def audio_zero_shot(space: StarterSpace, folder: Path) -> dict[str, float]:
+    """Per class of ESC-10, the share of its clips that its name finds among all ten, by a spoke that was trained
+    without it and one other class: neither recordings nor imitations of them."""
+    clips = read_esc10(folder)
+    pairs, tests = _described(space, clips)
+    names = list(ESC10)
+    result = {}
+    for first in range(0, len(names), 2):
+        left = names[first : first + 2]
+        out = torch.isin(pairs.groups, torch.tensor([named_group(name) for name in left]))
+        spoke = _sound_spoke(space, pairs.take((~out).nonzero()[:, 0]))
+        told = _told(space, spoke, clips, tests)
+        for name in left:
+            own = [found == name for found, truth in told if truth == name]
+            result[name] = sum(own) / len(own)
+    return result
+
+
+def _described(space: StarterSpace, clips: Sequence[Captioned]) -> tuple[Pairs, Tensor]:
+    """Features: of cuts to train on, imitations among them, and of three windows of each clip, (clips, 3, features)."""
+    describe = torch.inference_mode()(sound_features())
+
+    def features(pieces: Tensor) -> Tensor:
+        return torch.as_tensor(describe(pieces)).clone()
+
+    parts = [sound_pairs(clips, space, cuts=12, describe=features)]
+    parts.append(sound_pairs(imitations(10), space, cuts=4, describe=features))
+    long = [np.pad(clip.sound, (0, max(0, 5 * RATE - len(clip.sound)))) for clip in clips]
+    tests = [np.stack([wave[first : first + 2 * RATE] for first in (0, 24_000, 48_000)]) for wave in long]
+    return joined(parts, share_groups=True), torch.stack([features(torch.from_numpy(test)) for test in tests])
+
+
+def _sound_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
+    torch.manual_seed(0)
+    spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
+    settings = Settings(
+        epochs=8, batch=256, chunk=256, weight_decay=1e-2, temperature=0.1, bank=0, patience=8, keep_last=True
+    )
+    fit(spoke, space, pairs, pairs.take(torch.arange(0, len(pairs), 37)), settings)
+    return spoke
+
+
+def _told(space: StarterSpace, spoke: Spoke, clips: Sequence[Captioned], tests: Tensor) -> list[tuple[str, str]]:
+    """(class found, class) of each clip, by the mean vector of its windows."""
+    names = list(ESC10)
+    vectors = normalize(spoke.embed(tests.flatten(0, 1)).view(len(tests), tests.shape[1], -1).mean(dim=1), dim=1)
+    found = (vectors @ space.embed_text(names).T).argmax(dim=1)
+    return [(names[int(i)], clip.phrases[0]) for i, clip in zip(found, clips, strict=True)]
+
+
+def motion(space: Space) -> list[str]:
+    """Lines: held-out people's activities by text, and by a linear probe on the vectors. Raises `EvaluationError`
+    where the space has no encoder of motion."""
+    if "imu" not in space.modalities:
+        raise EvaluationError(f"space {space.id} has no encoder for 'imu'")
+    lines = []
+    recordings = read_activities()
+    for name, own in (("seglearn", True), ("BasicMotions", False)):
+        halves = []
+        for held in (False, True):
+            chosen = [a for a in recordings if a.held_out == held and (a.subject >= 0) == own]
+            inputs, owners = activity_windows(chosen)
+            vectors = torch.cat([space.embed("imu", batch) for batch in inputs.split(64)])
+            halves.append((vectors, [chosen[owner].phrase for owner in owners]))
+        phrases = list(dict.fromkeys(halves[0][1]))
+        targets = [torch.tensor([phrases.index(phrase) for phrase in labels]) for _, labels in halves]
+        text = float(((halves[1][0] @ space.embed_text(phrases).T).argmax(1) == targets[1]).float().mean())
+        probe = _linear_probe(halves[0][0], targets[0], halves[1][0], targets[1]) / len(targets[1])
+        who = "three people who were held out" if own else "its test half, whose people are not told apart"
+        lines.append(
+            f"{name}, {len(targets[1])} windows of {who}, {len(phrases)} activities: by text {text:.2f}, "
+            f"linear probe {probe:.2f}, chance {1 / len(phrases):.2f}"
+        )
+    return lines

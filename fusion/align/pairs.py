@@ -5,6 +5,7 @@ Pairs come from recordings, cut into windows as on the robot, or from folders of
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,8 +58,13 @@ class Pairs:
         )  # fmt: skip
 
 
-def joined(parts: Sequence[Pairs]) -> Pairs:
-    """All pairs together, their groups, blocks and sources kept apart."""
+def named_group(name: str) -> int:
+    """The group of all that `name` stands for, the same in every set of pairs."""
+    return zlib.crc32(name.encode())
+
+
+def joined(parts: Sequence[Pairs], share_groups: bool = False) -> Pairs:
+    """All pairs together, their blocks and sources kept apart, and their groups unless they are to be shared."""
     if not parts:
         raise AlignError("there are no pairs")
     result, groups, blocks = [], 0, 0
@@ -66,7 +72,8 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
         result.append(
             replace(part, groups=part.groups + groups, blocks=part.blocks + blocks, source=part.source * 0 + number)
         )
-        groups, blocks = int(result[-1].groups.max()) + 1, int(result[-1].blocks.max()) + 1
+        blocks = int(result[-1].blocks.max()) + 1
+        groups = 0 if share_groups else int(result[-1].groups.max()) + 1
     names = ("inputs", "targets", "groups", "blocks", "spans", "source", "views")
     return Pairs(**{name: torch.cat([getattr(part, name) for part in result]) for name in names})
 

@@ -13,7 +13,7 @@ import soxr
 import torch
 from tqdm import tqdm
 
-from sensebind.fusion.align.pairs import AlignError, Pairs
+from sensebind.fusion.align.pairs import AlignError, Pairs, named_group
 from sensebind.fusion.models.registry import Hub
 
 Floats = npt.NDArray[np.float32]
@@ -122,16 +122,13 @@ def sound_pairs(
     """Cuts of each sound, each beside the hub's vector of one of its phrases; sounds with the same first phrase are
     one group. `describe` may turn cuts (B, samples) into what is kept of them, such as features."""
     inputs, targets, groups, blocks = [], [], [], []
-    names: list[str] = []
     for number, item in enumerate(tqdm(list(sounds), desc="sounds", disable=None)):
         noise = np.random.default_rng([seed, number])
         pieces = torch.from_numpy(np.stack([cut(item.sound, noise, robot_noise) for _ in range(cuts)]))
         inputs.append(pieces if describe is None else describe(pieces))
         vectors = hub.embed_text(item.phrases)
         targets.append(vectors[torch.from_numpy(noise.integers(0, len(item.phrases), cuts))])
-        if item.phrases[0] not in names:
-            names.append(item.phrases[0])
-        groups += [names.index(item.phrases[0])] * cuts
+        groups += [named_group(item.phrases[0])] * cuts
         blocks += [item.block] * cuts
     rows = torch.tensor(blocks)
     return Pairs(

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sensebind.fusion.align.pairs import Pairs, split
+from sensebind.fusion.align.activities import activity_pairs, read_activities
+from sensebind.fusion.align.pairs import Pairs, joined, named_group, of_recording, split
 from sensebind.fusion.align.sounds import Captioned, read_esc10, sound_pairs
 from sensebind.fusion.align.training import Epoch, Settings, fit
+from sensebind.fusion.config import embedder_parameters, resolve
 from sensebind.fusion.encodings import ThermalImage
 from sensebind.fusion.frontends import depth as depth_frontend
 from sensebind.fusion.frontends import thermal as thermal_frontend
@@ -27,8 +29,13 @@ from sensebind.fusion.models import spoke as spokes
 from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import SPOKES
-from sensebind.fusion.samples import AUDIO, DEPTH, THERMAL
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.simulation import rooms
+from sensebind.fusion.simulation.imitations import imitations
+from sensebind.fusion.simulation.messages import EPOCH
+from sensebind.fusion.simulation.record import record
+from sensebind.fusion.simulation.things import KINDS
+from sensebind.fusion.simulation.tour import STAY, tour
 
 VIEWS = 6  # of a room
 
@@ -72,22 +79,85 @@ def picture_spoke(modality: str, hub: Hub, count: int, epochs: int, checkpoint: 
     return spoke, fit(spoke, hub, training, held, settings, on_epoch=report, checkpoint=checkpoint)
 
 
-def sound_spoke(hub: Hub, clips: list[Captioned], epochs: int, checkpoint: Path | None) -> tuple[Spoke, Epoch]:
-    """A small network on the frozen trunk, from captioned sounds; the last block is held out to tell when to stop,
-    then all are trained on for as long."""
+def tour_bags(folder: Path, count: int) -> list[Path]:
+    """Recordings of `count` tours, made where they are not there yet."""
+    bags = [folder / f"tour{seed}" for seed in range(count)]
+    for seed, bag in enumerate(tqdm(bags, desc="tours", unit="tour", disable=None)):
+        if not Path(f"{bag}.truth.tsv").is_file():  # written last
+            record(tour(seed), bag, overwrite=True)
+    return bags
+
+
+def tour_pairs(spoke: Spoke, hub: Hub, bags: list[Path]) -> Pairs:
+    """A spoke's windows on tours beside the colour camera's; a block is a station, and its moments mean the same."""
+    modality = spoke.spec.modality
+    values = resolve(embedder_parameters([VISION, modality]), {"modalities": [VISION, modality]})
+    apertures = {**hub.apertures, modality: spoke.spec.aperture}
+    parts = []
+    for bag in tqdm(bags, desc=f"{modality} on tours", unit="tour", disable=None):
+        pairs = of_recording(bag, modality, hub, spoke.tensor, values, apertures, block=STAY)
+        # What a window of 2 or 5 s heard or felt lies in one station only towards the end of it.
+        since = (pairs.spans[:, 1] - EPOCH) % round(STAY * SECOND)
+        whole = (since == 0) | (since >= round(min(spoke.spec.length, 0.6 * STAY) * SECOND))
+        station = (pairs.spans[:, 1] - EPOCH - 1) // round(STAY * SECOND)
+        kinds = [_group(h.kind, modality) for h in tour(int(bag.name.removeprefix("tour"))).happenings]
+        station = station.clamp(0, len(kinds) - 1)
+        parts.append(replace(pairs, groups=torch.tensor(kinds)[station], blocks=station).take(whole.nonzero()[:, 0]))
+    return joined(parts, share_groups=True)  # a kind is the same on every tour
+
+
+def _group(label: str, modality: str) -> int:
+    """A kind's group; for sounds that of its sound, which captioned ones may share."""
+    return named_group(KINDS[label].sound if modality == AUDIO else label)
+
+
+def sound_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
+    """A small network on the frozen trunk, from captioned sounds and what was seen when they were heard."""
     torch.manual_seed(0)
     spec = SpokeSpec(AUDIO, "sound", hub.id, hub.dimension, length=2.0, frames=0)
     describe = torch.inference_mode()(sound_features())
-    pairs = sound_pairs(clips, hub, describe=lambda pieces: describe(pieces).clone())
-    training, held = split(pairs, share=0.3)
+
+    def described(pairs: Pairs) -> Pairs:
+        return replace(pairs, inputs=torch.cat([describe(batch).clone() for batch in pairs.inputs.split(64)]))
+
+    def cuts(clips: list[Captioned], count: int) -> Pairs:
+        return sound_pairs(clips, hub, cuts=count, describe=lambda pieces: describe(pieces).clone())
+
+    clips = read_esc10(args.esc10, "123", args.without or ())
+    made = [item for item in imitations(10) if item.phrases[0] not in (args.without or ())]
+    seen = described(tour_pairs(Spoke(spec, hub), hub, tour_bags(args.tours, args.tour_count)))
+    pairs = joined([cuts(clips, 12), cuts(made, 4), seen], share_groups=True)
+    training, held = split(pairs, share=0.15)
+    return Spoke(spec, hub), _twice(spec, hub, pairs, training, held, args), pairs
+
+
+def motion_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
+    """A small network of its own, from what was seen when the robot felt something, and from captioned activities."""
+    torch.manual_seed(0)
+    spec = SpokeSpec(IMU, "series", hub.id, hub.dimension, length=5.0, frames=0, rate=100.0, channels=6)
+    seen = tour_pairs(Spoke(spec, hub), hub, tour_bags(args.tours, args.tour_count))
+    done = activity_pairs(read_activities(), hub, training=True)
+    pairs = joined([seen, done], share_groups=True)
+    training, held = split(pairs, share=0.15)
+    return Spoke(spec, hub), _twice(spec, hub, pairs, training, held, args), pairs
+
+
+def _twice(spec: SpokeSpec, hub: Hub, pairs: Pairs, training: Pairs, held: Pairs, args: argparse.Namespace) -> Epoch:
+    """How long to train, told by what is held out."""
     settings = Settings(
-        epochs=epochs, batch=128, chunk=128, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
-        patience=epochs,
+        epochs=args.epochs or 12, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
+        patience=6, seed=1,
     )  # fmt: skip
-    best = fit(Spoke(spec, hub), hub, training, held, settings, on_epoch=report)
-    spoke = Spoke(spec, hub)
-    fit(spoke, hub, pairs, held, replace(settings, epochs=max(best.number, 1), keep_last=True), checkpoint=checkpoint)
-    return spoke, best
+    return fit(Spoke(spec, hub), hub, training, held, settings, on_epoch=report)
+
+
+def on_all(spoke: Spoke, hub: Hub, pairs: Pairs, epochs: int) -> None:
+    """Train on all pairs for as long as was best with some held out."""
+    settings = Settings(
+        epochs=max(epochs, 2), batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
+        patience=10**6, keep_last=True, seed=1,
+    )  # fmt: skip
+    fit(spoke, hub, pairs, pairs.take(torch.arange(0, len(pairs), 41)), settings)
 
 
 def report(epoch: Epoch) -> None:
@@ -107,7 +177,15 @@ class Recipe:
 
 
 RECIPES = {
-    AUDIO: Recipe("ESC-10 (K. J. Piczak), folds 1 to 3, with simulated noise", "CC BY 3.0"),
+    AUDIO: Recipe(
+        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text; simulated tours, with vision",
+        "CC BY 3.0",
+    ),
+    IMU: Recipe(
+        "simulated tours, with vision; seglearn's shoulder exercises of subjects 1 to 7 and half of aeon's "
+        "BasicMotions, with text",
+        "BSD-3-Clause packages",
+    ),
     DEPTH: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
     THERMAL: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
 }
@@ -120,15 +198,19 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
     parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
                         help="folder of ESC-10, of which folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--tours", type=Path, default=Path("out/tours"), metavar="DIR",
+                        help="folder of simulated tours, made where missing (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--tour-count", type=int, default=6, help="tours to train on (default: %(default)s)")
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
-    parser.add_argument("--epochs", type=int, help="default: 8 for pictures, 30 for sounds")
+    parser.add_argument("--epochs", type=int, help="at most; default: 8 for pictures, 12 for others")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from")
     parser.add_argument("-o", "--out", type=Path, help="spoke file (default: the one that is shipped)")
     args = parser.parse_args()
     hub = registry.hub_of("starter")
-    if args.modality == AUDIO:
-        clips = read_esc10(args.esc10, "123", args.without or ())
-        spoke, best = sound_spoke(hub, clips, args.epochs or 30, args.checkpoint)  # type: ignore[arg-type]
+    if args.modality in (AUDIO, IMU):
+        make = sound_spoke if args.modality == AUDIO else motion_spoke
+        spoke, best, pairs = make(hub, args)  # type: ignore[arg-type]
+        on_all(spoke, hub, pairs, best.number)  # type: ignore[arg-type]
     else:
         spoke, best = picture_spoke(args.modality, hub, args.rooms, args.epochs or 8, args.checkpoint)  # type: ignore[arg-type]
     recipe = RECIPES[args.modality]

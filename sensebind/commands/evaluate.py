@@ -1,4 +1,4 @@
-"""`sensebind evaluate`: how much the starter space knows, on data that it was not made from."""
+"""`sensebind evaluate`: how much a space knows, on data that it was not made from."""
 
 from __future__ import annotations
 
@@ -9,45 +9,151 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from sensebind.fusion.alignment import Moments
     from sensebind.fusion.evaluation import Row
+    from sensebind.fusion.models.registry import Space
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="measure the starter space on real data",
-        description="zeroshot: phrases for photographs and retrieval between senses, for the map that ships and those "
-        "that were tried. audio: a linear probe on the audio trunk. What is not there is left out.",
+    parser = subparsers.add_parser("evaluate", help="measure a space on data", description=__doc__)
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    zeroshot = kinds.add_parser(
+        "zeroshot",
+        help="phrases for photographs, and retrieval between senses, for the starter's map and those that were tried",
     )
-    parser.add_argument("what", choices=("zeroshot", "audio"), help="what to measure")
-    parser.add_argument(
-        "--shared", type=Path, default=Path("../shared"), metavar="DIR",
-        help="folder with evaluation/roadscene, seven_scenes and esc10 in it (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
+    audio = kinds.add_parser("audio", help="a linear probe on the starter's audio trunk, and its spoke by text")
+    for each in (zeroshot, audio):
+        each.add_argument(
+            "--shared", type=Path, default=Path("../shared"), metavar="DIR",
+            help="folder with evaluation/roadscene, seven_scenes and esc10 in it (default: %(default)s)",
+        )  # fmt: skip
+        each.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
+    zeroshot.add_argument(
         "--stamps", type=Path, default=Path("/usr/share/tuxpaint/stamps"), metavar="DIR",
         help="stamps of Debian's package tuxpaint-stamps-default (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
+    motion = kinds.add_parser("motion", help="activities of people by their motion (packages seglearn and aeon)")
+    motion.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    aligned = kinds.add_parser(
+        "alignment",
+        help="retrieval between all senses of recordings with a truth",
+        description="Retrieval between all pairs of senses at the events of RECORDING.truth.tsv, zero-shot "
+        "classification by text, and sums of two senses. Writes alignment.json and alignment.png to DIR.",
+    )
+    aligned.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
+    aligned.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
+    aligned.add_argument("--settle", type=float, default=2.0, metavar="S", help="of an event not used (default: 2)")
+    aligned.add_argument("--space", default="starter", help="(default: %(default)s)")
+    aligned.add_argument("--weights", default="", help="weight file or folder of the space")
+    aligned.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    aligned.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Raises `SensebindError`."""
+    return {"zeroshot": _zeroshot, "audio": _audio, "motion": _motion, "alignment": _alignment}[args.what](args)
+
+
+def _zeroshot(args: argparse.Namespace) -> int:
     from sensebind.fusion import evaluation
     from sensebind.fusion.models.registry import resolve_device
     from sensebind.fusion.models.starter import StarterSpace
 
     space = StarterSpace.load(modalities=["vision", "text"], device=resolve_device(args.device))
     print(f"space {space.id}, {space.dimension} numbers")
-    if args.what == "audio":
-        accuracy, clips = evaluation.probe_audio(space, args.shared / "evaluation" / "esc10")
-        print(f"ESC-10, linear probe, each fold told by the others: {accuracy:.3f} of {clips} clips (chance 0.100)")
-        return 0
     print(table(evaluation.measure(space, args.shared, args.stamps)))
     if args.stamps.is_dir():
         print(f"\nbest factor of the cosines on the other stamps: {evaluation.best_scale(space, args.stamps):g}")
     return 0
+
+
+def _audio(args: argparse.Namespace) -> int:
+    from sensebind.fusion import evaluation
+    from sensebind.fusion.models.registry import resolve_device
+    from sensebind.fusion.models.starter import StarterSpace
+
+    space = StarterSpace.load(modalities=["text"], device=resolve_device(args.device))
+    folder = args.shared / "evaluation" / "esc10"
+    accuracy, clips = evaluation.probe_audio(space, folder)
+    print(f"ESC-10, linear probe, each fold told by the others: {accuracy:.3f} of {clips} clips (chance 0.100)")
+    accuracy, clips = evaluation.audio_by_text(space, folder)
+    print(
+        f"ESC-10 by text, a spoke of this recipe for each fold from the others: {accuracy:.3f} of {clips} "
+        "clips (chance 0.100)"
+    )
+    for name, share in evaluation.audio_zero_shot(space, folder).items():
+        print(f"  left out of training, against all ten: {name:16} {share:.2f}")
+    return 0
+
+
+def _motion(args: argparse.Namespace) -> int:
+    from sensebind.fusion import evaluation
+    from sensebind.fusion.models import registry
+
+    space = registry.load("starter", modalities=["imu", "text"], spokes=args.spoke)
+    for line in evaluation.motion(space):
+        print(line)
+    return 0
+
+
+def _alignment(args: argparse.Namespace) -> int:
+    import json
+    from tempfile import TemporaryDirectory
+
+    from sensebind.fusion import alignment
+    from sensebind.fusion.models import registry
+    from sensebind.fusion.simulation.record import record
+    from sensebind.fusion.simulation.things import KINDS
+    from sensebind.fusion.simulation.tour import HELD_OUT, tour
+
+    space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
+    trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in getattr(space, "specs", {}).items()}
+    found = [_moments(space, path, args.settle) for path in args.recordings]
+    with TemporaryDirectory() as folder:
+        for number in range(args.tours):
+            path = Path(folder) / f"tour{HELD_OUT + number}"
+            record(tour(HELD_OUT + number), path)
+            found.append(_moments(space, path, args.settle))
+    if not found:
+        raise alignment.AlignmentError("nothing to measure on: give recordings, or --tours 2")
+    moments = alignment.with_text(alignment.together(found), space, {k: v.phrases for k, v in KINDS.items()})
+    rows = alignment.matrix(moments, trained)
+    zero = alignment.zero_shot(moments)
+    print(f"space {space.id}\n{alignment.table(rows)}")
+    print("by text: " + ", ".join(f"{m} {share:.2f}" for m, share in zero.items()))
+    sums = {}
+    for sense in ("audio", "thermal"):
+        if {"vision", sense} <= set(moments.vectors):
+            sums[f"vision + {sense}"] = alignment.arithmetic(moments, "vision", sense, "vision")
+            right, chance = sums[f"vision + {sense}"]
+            print(f"vision + {sense} → the two images that hold them: {right:.2f} (chance {chance:.4f})")
+    args.out.mkdir(parents=True, exist_ok=True)
+    result = {"space": space.id, "retrieval": alignment.as_json(rows), "zero_shot": zero, "sums": sums}
+    (args.out / "alignment.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    alignment.plot(rows, args.out / "alignment.png")
+    print(f"{args.out / 'alignment.json'}, {args.out / 'alignment.png'}")
+    return 0
+
+
+def _moments(space: Space, path: Path, settle: float) -> Moments:
+    """The events of RECORDING.truth.tsv as each sense perceived them, through the whole pipeline."""
+    from sensebind.fusion import alignment, config
+    from sensebind.fusion.embeddings import FUSED, Embedding, Vector
+    from sensebind.fusion.pipeline import Pipeline
+    from sensebind.fusion.recordings import Recording
+    from sensebind.fusion.samples import SENSOR_MODALITIES
+    from sensebind.replay import Reader, replay
+
+    values = config.resolve(config.embedder_parameters(), {})
+    ticks: dict[str, dict[int, Vector]] = {}
+    with Recording(path) as recording:
+        reader = Reader(recording, values, SENSOR_MODALITIES)
+        for output in replay(reader, Pipeline.of(values, space)):
+            if isinstance(output, Embedding) and output.modality != FUSED:
+                ticks.setdefault(output.modality, {})[output.tick] = output.vector
+        start = recording.start
+    return alignment.of_truth(ticks, alignment.read_truth(Path(f"{path}.truth.tsv")), start, settle)
 
 
 def table(rows: list[Row]) -> str:
