@@ -5,6 +5,13 @@ from __future__ import annotations
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 
 SENSORS = qos_profile_sensor_data
+
+
+def sensor(depth: int) -> QoSProfile:
+    """Sensor data of which the middleware holds `depth` messages while this process is busy; older ones go."""
+    return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=depth, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+
 VECTORS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 # For what a late subscriber must still be told.
 LATCHED = QoSProfile(
