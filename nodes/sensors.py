@@ -34,14 +34,16 @@ class Sequence:
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers, self._last = publishers, 0
 
-    def missing(self, number: int) -> int:
-        """How many messages there were between the one before and this `number`; those before the first are none.
+    def missing(self, number: int) -> tuple[int, int]:
+        """How many messages never came before this `number`: those before the first of all, and those since.
 
         Where a topic has several publishers their numbers mix, and nothing can be told.
         """
         before, self._last = self._last, number
         gap = number - before - 1
-        return gap if before and gap > 0 and self._publishers() == 1 else 0
+        if gap <= 0 or self._publishers() != 1:
+            return 0, 0
+        return (0, gap) if before else (gap, 0)
 
 
 class Sensors:
@@ -49,7 +51,7 @@ class Sensors:
 
     `on_sample` gets every sample, `on_calibration` what CameraInfo tells, `on_trouble(modality, message)`
     what is wrong with a topic. `lost` counts messages that were published and did not arrive since the first that
-    did, by modality, where the middleware tells; `arrived` those that did.
+    did, by modality, where the middleware tells; `earlier` those before it; `arrived` those that did.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Sensors:
         self._calibrations = {m: calibration(values, m) for m in modalities}
         self._subscriptions: list[Subscription[Any]] = []
         self.lost: Counter[str] = Counter()
+        self.earlier: Counter[str] = Counter()
         self.arrived: Counter[str] = Counter()
         self.topics: dict[str, str] = {}
         self._microphone: microphones.Microphone | None = None
@@ -106,7 +109,9 @@ class Sensors:
             number = info.get("publication_sequence_number")
             if number is not None and 0 < number < UNKNOWN:
                 numbered = True
-                self.lost[modality] += sequence.missing(number)
+                earlier, since = sequence.missing(number)
+                self.earlier[modality] += earlier
+                self.lost[modality] += since
             callback(message)
 
         def lost(info: Any) -> None:
