@@ -25,9 +25,11 @@ def live(pipelines: Sequence[Pipeline], own: Sequence[robot.Sensor], seconds: fl
             work.clear()
             last = stopping.is_set()
             for pipeline in pipelines:
-                pipeline.drain()
+                pipeline.finish() if last else pipeline.step()
             if last:
                 return
+            if any(pipeline.waiting() for pipeline in pipelines):
+                work.set()
 
     worker = threading.Thread(target=drain, name="embedding")
     worker.start()
