@@ -25,7 +25,7 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "amx": bool(torch.cpu.get_capabilities().get("amx_bf16")) if hasattr(torch.cpu, "get_capabilities") else None,
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_average_at_end": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
     }
     if device.startswith("cuda"):
