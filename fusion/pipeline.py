@@ -108,22 +108,63 @@ class Pipeline:
             return bool(self._ready)
 
     def drain(self) -> list[Output]:
-        """Embed what has closed; then fuse the ticks that are complete and tell their events."""
+        """Embed all that has closed; then fuse the ticks that are complete and tell their events."""
         with self._draining:
             with self._inbox:
                 ready, self._ready = self._ready, deque()
                 horizon = self._complete()
-            outputs: list[Output] = []
-            for windows in _split(ready):
-                outputs += self._embed(windows)
-                if windows is not None:
-                    continue
-                outputs += self._fuse(None)
-                outputs += self.events.restart() if self.events else []
-                self._fused_through = 0
-            if horizon is not None:
-                outputs += self._fuse(horizon)
-            return outputs
+            return self._through(ready, horizon)
+
+    def step(self) -> list[Output]:
+        """As `drain`, but each modality has its turn of the device and no more: call it while windows are `waiting`.
+
+        What does not get its turn waits, where newer windows may still take its place. So a modality that is slow
+        loses windows of its own, and delays those of others by one turn at most.
+        """
+        with self._draining:
+            with self._inbox:
+                ready = self._turn()
+                horizon = self._complete()
+                waiting = [item[0].tick for item in self._ready if item and item[0].modality in self._embeds]
+                if None in self._ready:  # the ticks at hand belong to a time that is over: they are fused when it goes
+                    horizon = None
+                elif horizon is not None and waiting:
+                    newest = max(w.newest for w in self._windowers.values() if w.newest is not None)
+                    horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
+            return self._through(ready, horizon)
+
+    def _turn(self) -> deque[tuple[Window, float] | None]:
+        """Take what is due now: of each modality as many windows as its turn allows, the oldest first."""
+        taken: deque[tuple[Window, float] | None] = deque()
+        left: deque[tuple[Window, float] | None] = deque()
+        quota: dict[str, int] = {}
+        while self._ready:
+            item = self._ready.popleft()
+            if item is None:
+                (left if left else taken).append(None)
+                if left:
+                    break  # nothing passes the point where time starts afresh
+                continue
+            modality = item[0].modality
+            allowed = quota.setdefault(modality, self.engine.turn(modality))
+            quota[modality] = allowed - 1
+            (taken if allowed > 0 else left).append(item)
+        left.extend(self._ready)
+        self._ready = left
+        return taken
+
+    def _through(self, ready: Iterable[tuple[Window, float] | None], horizon: int | None) -> list[Output]:
+        outputs: list[Output] = []
+        for windows in _split(ready):
+            outputs += self._embed(windows)
+            if windows is not None:
+                continue
+            outputs += self._fuse(None)
+            outputs += self.events.restart() if self.events else []
+            self._fused_through = 0
+        if horizon is not None:
+            outputs += self._fuse(horizon)
+        return outputs
 
     def flush(self, modality: str | None = None) -> bool:
         """Close the windows of one modality, or of all, that end at or before its newest sample.

@@ -44,7 +44,9 @@ class Diagnostics:
         ]
 
     def _status(self, modality: str, statistics: Statistics, sensors: Sensors, period: float) -> DiagnosticStatus:
-        counts = dict(statistics.counts) | {"arrived": sensors.arrived[modality], "lost": sensors.lost[modality]}
+        counts = dict(statistics.counts) | {
+            name: getattr(sensors, name)[modality] for name in ("arrived", "lost", "earlier")
+        }
         before = self._before.get(modality, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._before[modality] = counts
@@ -64,7 +66,7 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "windows", "embedded", "unfused", "gaps", "restarts"):
+        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "gaps", "restarts"):
             figures[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             figures[name] = counts.get(name, 0)

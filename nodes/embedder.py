@@ -185,7 +185,7 @@ class Embedder(LifecycleNode):
             self._work.wait()
             self._work.clear()
             stopping = self._stopping
-            for output in self._pipeline.finish() if stopping else self._pipeline.drain():
+            for output in self._pipeline.finish() if stopping else self._pipeline.step():
                 if isinstance(output, Embedding):
                     self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
                 elif isinstance(output, Failure):
@@ -193,6 +193,8 @@ class Embedder(LifecycleNode):
                     self._trouble(output.modality, f"topic '{topic}': {output.message}")
             if stopping:
                 return
+            if self._pipeline.waiting():
+                self._work.set()
 
     def _embed_text(self, request: Any, response: Any) -> Any:
         try:
@@ -227,6 +229,9 @@ class Embedder(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop. Exit status 0."""
+    # A thread that waits for the interpreter gets it after so long (Python's default is 5 ms): the encoders give it up
+    # and want it back a hundred times a window, and messages keep the other thread busy.
+    sys.setswitchinterval(0.001)
     with ros(args) as stop:
         node = Embedder()
         autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value

@@ -37,6 +37,7 @@ CLOCK_PERIOD = 0.01  # s
 CLOCK_FRESH = 0.001  # s; a message that goes out within so long of a clock needs none of its own
 LATE = 0.05  # s after its time at which a message counts as late
 PATIENCE = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
+SETTLED = 0.4  # s without news of subscribers after which all are taken to be there
 LINGER = 0.2  # s at the end for best-effort subscribers to fetch the last messages from shared memory
 AHEAD = 64 * 2**20  # bytes that are read before their time
 DEPTH = 100  # messages that a slow reliable subscriber may lag behind
@@ -172,14 +173,25 @@ class Player(Node):
     def _wait_for_subscribers(self, stop: Event) -> None:
         stop.wait(self._values["delay"])
         deadline = time.monotonic() + PATIENCE
-        while not stop.is_set() and (lacking := self._unmatched()):
+        # A subscriber that has been matched here may not know of it yet, and others may be on their way: begin once
+        # nothing has changed for a while.
+        known, since = self._known(), time.monotonic()
+        while not stop.is_set() and ((lacking := self._unmatched()) or time.monotonic() < since + SETTLED):
             if time.monotonic() > deadline:
-                self.get_logger().warning(
-                    f"some subscribers of {', '.join(lacking)} were not reached: their quality of service asks for "
-                    "more than is offered"
-                )
+                if lacking:
+                    self.get_logger().warning(
+                        f"some subscribers of {', '.join(lacking)} were not reached: their quality of service asks "
+                        "for more than is offered"
+                    )
                 return
             stop.wait(0.05)
+            if (now := self._known()) != known:
+                known, since = now, time.monotonic()
+
+    def _known(self) -> list[int]:
+        """Subscribers that each topic has, matched and only heard of."""
+        publishers = self._topics.values()
+        return [p.get_subscription_count() + self.count_subscribers(p.topic_name) for p in publishers]
 
     def _unmatched(self) -> list[str]:
         """Topics of which the graph knows more subscribers than have been connected to."""

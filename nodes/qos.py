@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 
-# Best effort, as sensors publish, with room for what comes while Python is busy elsewhere: the five messages of the
-# usual profile are 25 ms of an IMU at 200 Hz, and a sixth pushes out the first without a word.
-SENSORS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST,
-    depth=500,
-    reliability=QoSReliabilityPolicy.BEST_EFFORT,
-    durability=QoSDurabilityPolicy.VOLATILE,
-)
-IMAGES = QoSProfile(  # 2 s at 30 Hz
-    history=QoSHistoryPolicy.KEEP_LAST,
-    depth=60,
-    reliability=QoSReliabilityPolicy.BEST_EFFORT,
-    durability=QoSDurabilityPolicy.VOLATILE,
-)
+SENSORS = qos_profile_sensor_data
+
+
+def sensor(depth: int) -> QoSProfile:
+    """Sensor data of which the middleware holds `depth` messages while this process is busy; older ones go."""
+    return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=depth, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+
+
 VECTORS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 # For what a late subscriber must still be told.
 LATCHED = QoSProfile(

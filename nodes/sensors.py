@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import rclpy.subscription
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.subscription import Subscription
@@ -14,16 +15,43 @@ from sensebind.fusion.config import TOPICS, calibration
 from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, SENSOR_MODALITIES, VISION, Calibration, Sample
 from sensebind.nodes import messages, microphones, numbers
-from sensebind.nodes.qos import IMAGES, LATCHED, SENSORS
+from sensebind.nodes.qos import LATCHED, SENSORS, sensor
 from sensebind.nodes.types import message_type
+
+# Messages that the middleware holds while this process is busy: about a second of a sensor. ROS's usual depth of 5
+# loses images after 0.17 s without the processor, and IMU readings after 25 ms, which a loaded machine often has.
+DEPTH_OF_IMAGES, DEPTH_OF_SERIES = 30, 500
+TELLS_NUMBERS = hasattr(rclpy.subscription, "MessageInfo")
+UNKNOWN = 2**63  # sequence numbers from here on are none: this middleware does not tell them
+
+
+class Sequence:
+    """Counts what one publisher sent and never came, from the numbers that it gives its messages.
+
+    The middleware's own event tells only what the transport lost, not what gave way to newer messages.
+    """
+
+    def __init__(self, publishers: Callable[[], int]) -> None:
+        self._publishers, self._last = publishers, 0
+
+    def missing(self, number: int) -> tuple[int, int]:
+        """How many messages never came before this `number`: those before the first of all, and those since.
+
+        Where a topic has several publishers their numbers mix, and nothing can be told.
+        """
+        before, self._last = self._last, number
+        gap = number - before - 1
+        if gap <= 0 or self._publishers() != 1:
+            return 0, 0
+        return (0, gap) if before else (gap, 0)
 
 
 class Sensors:
     """The subscriptions of one node to its sensors.
 
     `on_sample` gets every sample, `on_calibration` what CameraInfo tells, `on_trouble(modality, message)`
-    what is wrong with a topic. `lost` counts messages that were published and did not arrive, by modality,
-    where the middleware tells; `arrived` those that did.
+    what is wrong with a topic. `lost` counts messages that were published and did not arrive since the first that
+    did, by modality, where the middleware tells; `earlier` those before it; `arrived` those that did.
     """
 
     def __init__(
@@ -40,6 +68,7 @@ class Sensors:
         self._calibrations = {m: calibration(values, m) for m in modalities}
         self._subscriptions: list[Subscription[Any]] = []
         self.lost: Counter[str] = Counter()
+        self.earlier: Counter[str] = Counter()
         self.arrived: Counter[str] = Counter()
         self.topics: dict[str, str] = {}
         self._microphone: microphones.Microphone | None = None
@@ -104,11 +133,26 @@ class Sensors:
         return str(self._values[f"{modality}.topic"] or TOPICS.get(modality, modality))
 
     def _subscribe(self, modality: str, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
-        def lost(info: Any) -> None:
-            self.lost[modality] += info.total_count_change
+        name = self._node.resolve_topic_name(topic)
+        sequence = Sequence(lambda: self._node.count_publishers(name))
+        numbered = False
 
-        qos = IMAGES if modality in IMAGE_MODALITIES else SENSORS
-        arguments = (message_type(type_name), topic, callback, qos)
+        def take(message: Any, info: Any) -> None:
+            nonlocal numbered
+            number = info.get("publication_sequence_number")
+            if number is not None and 0 < number < UNKNOWN:
+                numbered = True
+                earlier, since = sequence.missing(number)
+                self.earlier[modality] += earlier
+                self.lost[modality] += since
+            callback(message)
+
+        def lost(info: Any) -> None:
+            self.lost[modality] += 0 if numbered else info.total_count_change
+
+        qos = sensor(DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES)
+        # Before Iron, callbacks take the message alone.
+        arguments = (message_type(type_name), topic, take if TELLS_NUMBERS else callback, qos)
         try:
             subscription = self._node.create_subscription(
                 *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=lost)

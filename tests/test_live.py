@@ -103,16 +103,18 @@ def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(patro
         assert int(found[modality]["windows"]) >= 10, found[modality]
 
 
-def test_at_full_rate_images_arrive_which_by_the_middlewares_defaults_they_do_not(tmp_path: Path) -> None:
-    """By Fast DDS's defaults 3 to 10 of 100 arrive. How near to all it is depends on what else the machine does:
-    `sensebind bench ros` measures that."""
-    path, size = tmp_path / "bag", (640, 480)
-    simulate(path, duration=6.0, image_rate=30, thermal_rate=30, image_size=size, depth_size=size, thermal_size=size)
+def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path) -> None:
+    """How many arrive depends on the machine, and is for `sensebind bench ros` to tell; that none vanishes does not."""
+    path, size = tmp_path / "bag", (320, 240)
+    simulate(path, duration=4.0, image_rate=30, thermal_rate=30, image_size=size, depth_size=size, thermal_size=size)
     with Recording(path) as recording:
         sent = {topic.name: topic.count for topic in recording.topics}
     _, _, found = live(path, 1.0)
-    for modality, topic in (("vision", "camera"), ("depth", "depth"), ("thermal", "thermal")):
-        assert int(found[modality]["arrived"]) >= 0.5 * sent[f"/{topic}/image"], found[modality]
+    topics = {"vision": "/camera/image", "depth": "/depth/image", "thermal": "/thermal/image", "imu": "/imu"}
+    for modality, topic in topics.items():
+        counts = {name: int(found[modality][name]) for name in ("arrived", "lost", "earlier")}
+        assert sum(counts.values()) <= sent[topic], (modality, counts)  # less only where the very last were lost
+        assert counts["arrived"] >= 0.5 * sent[topic], (modality, counts)  # by Fast DDS's defaults 3 to 10 % of images
 
 
 def image(me: Peer, encoding: str, seconds: float) -> Any:

@@ -1,0 +1,110 @@
+"""A simulated robot's five sensors: what each sends and how often. The load that every benchmark puts on the line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+
+HEIGHT, WIDTH = 480, 640
+RATE = 16_000  # Hz of the microphone
+RATES: Mapping[str, float] = {VISION: 30.0, DEPTH: 30.0, THERMAL: 30.0, AUDIO: 10.0, IMU: 200.0}  # messages a second
+PICTURES = 7  # that a camera shows in turn: a prime, so that the images of neighbouring windows differ
+ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
+EPOCH = 1_700_000_000 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One sensor of one robot: `rate` messages a second of the robot's time, the first `phase` s after its start."""
+
+    modality: str
+    rate: float
+    phase: float = 0.0
+
+    def stamps(self, start: int, seconds: float) -> list[int]:
+        """Stamps in ns of all messages within `seconds` of `start`."""
+        first = start + round(self.phase * SECOND)
+        return [first + round(i / self.rate * SECOND) for i in range(round(seconds * self.rate))]
+
+    def sample(self, index: int, stamp: int, robot: int = 0) -> Sample:
+        """The message number `index` as a sample; it shares memory with others of the same content."""
+        frame_id = f"robot{robot}/{self.modality}"
+        if self.modality == AUDIO:
+            return Sample(AUDIO, stamp, Sound(blocks(round(RATE / self.rate))[index % PICTURES], RATE), frame_id)
+        if self.modality == IMU:
+            return Sample(IMU, stamp, Reading(readings()[index % len(readings())]), frame_id)
+        picture = pictures(self.modality)[index % PICTURES]
+        step = picture.size // HEIGHT
+        return Sample(self.modality, stamp, Frame(picture, ENCODINGS[self.modality], HEIGHT, WIDTH, step), frame_id)
+
+
+def sensors(modalities: Iterable[str] = tuple(RATES), rates: Mapping[str, float] = RATES) -> list[Sensor]:
+    """One of each, out of step with each other as those of a robot are."""
+    return [Sensor(m, rates[m], 0.0037 * i) for i, m in enumerate(modalities)]
+
+
+def recording(own: Iterable[Sensor], seconds: float, start: int = EPOCH, robot: int = 0) -> Iterator[Sample]:
+    """All samples of `seconds`, in the order in which they would arrive: a sound when it ends."""
+    plan = []
+    for sensor in own:
+        late = SECOND / sensor.rate if sensor.modality == AUDIO else 0
+        plan += [
+            (stamp + late, sensor.modality, i, stamp, sensor) for i, stamp in enumerate(sensor.stamps(start, seconds))
+        ]
+    for _, _, index, stamp, sensor in sorted(plan, key=lambda item: item[:3]):
+        yield sensor.sample(index, stamp, robot)
+
+
+@cache
+def pictures(modality: str) -> tuple[npt.NDArray[np.uint8], ...]:
+    """`PICTURES` images as they are sent, uint8 (bytes,): blobs of colour or distance, and noise as sensors have."""
+    noise = np.random.default_rng(sum(modality.encode()))
+    channels = 3 if modality == VISION else 1
+    result = []
+    for _ in range(PICTURES):
+        coarse = noise.random((HEIGHT // 32, WIDTH // 32, channels))
+        smooth = np.repeat(np.repeat(coarse, 32, axis=0), 32, axis=1) + 0.02 * noise.standard_normal(
+            (HEIGHT, WIDTH, channels)
+        )
+        smooth = smooth.clip(0, 1)
+        if modality == VISION:
+            raw: npt.NDArray[np.generic] = (255 * smooth).astype(np.uint8)
+        else:  # 0.5 to 5 m in mm, or 14 to 64 °C in hundredths of a kelvin
+            low, span = (500, 4500) if modality == DEPTH else (28715, 5000)
+            raw = (low + span * smooth).astype("<u2")
+        result.append(np.frombuffer(raw.tobytes(), np.uint8))
+    return tuple(result)
+
+
+@cache
+def blocks(length: int) -> tuple[npt.NDArray[np.int16], ...]:
+    """Sound, int16 (length, 1) each."""
+    noise = np.random.default_rng(7)
+    return tuple(noise.normal(0, 3000, (length, 1)).clip(-32767, 32767).astype(np.int16) for _ in range(PICTURES))
+
+
+@cache
+def readings() -> npt.NDArray[np.float64]:
+    """(997, 6): standing still, as an IMU sees it."""
+    values = np.random.default_rng(11).normal(0, 0.05, (997, 6))
+    values[:, 2] += 9.81
+    return values
+
+
+def digest() -> str:
+    """16 hexadecimal digits that name the input, so that figures of two runs can be compared."""
+    total = hashlib.sha256(repr(sorted(RATES.items())).encode())
+    for modality in ENCODINGS:
+        for picture in pictures(modality):
+            total.update(picture.tobytes())
+    for block in blocks(RATE // 10):
+        total.update(block.tobytes())
+    total.update(readings().tobytes())
+    return total.hexdigest()[:16]
