@@ -29,7 +29,7 @@ from sensebind.fusion.models import spoke as spokes
 from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import SPOKES
-from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, TEXT, THERMAL, VISION
 from sensebind.fusion.simulation import rooms
 from sensebind.fusion.simulation.imitations import imitations
 from sensebind.fusion.simulation.messages import EPOCH
@@ -37,6 +37,7 @@ from sensebind.fusion.simulation.record import record
 from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.simulation.tour import STAY, tour
 
+INSIDE = 0.8  # share of a window that must lie in a station to stand for it
 VIEWS = 6  # of a room
 
 
@@ -98,7 +99,7 @@ def tour_pairs(spoke: Spoke, hub: Hub, bags: list[Path]) -> Pairs:
         pairs = of_recording(bag, modality, hub, spoke.tensor, values, apertures, block=STAY)
         # What a window of 2 or 5 s heard or felt lies in one station only towards the end of it.
         since = (pairs.spans[:, 1] - EPOCH) % round(STAY * SECOND)
-        whole = (since == 0) | (since >= round(min(spoke.spec.length, 0.6 * STAY) * SECOND))
+        whole = (since == 0) | (since >= round(INSIDE * spoke.spec.length * SECOND))
         station = (pairs.spans[:, 1] - EPOCH - 1) // round(STAY * SECOND)
         kinds = [_group(h.kind, modality) for h in tour(int(bag.name.removeprefix("tour"))).happenings]
         station = station.clamp(0, len(kinds) - 1)
@@ -134,7 +135,7 @@ def sound_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs
 def motion_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
     """A small network of its own, from what was seen when the robot felt something, and from captioned activities."""
     torch.manual_seed(0)
-    spec = SpokeSpec(IMU, "series", hub.id, hub.dimension, length=5.0, frames=0, rate=100.0, channels=6)
+    spec = SpokeSpec(IMU, "series", hub.id, hub.dimension, length=5.0, frames=0, rate=200.0, channels=6)
     seen = tour_pairs(Spoke(spec, hub), hub, tour_bags(args.tours, args.tour_count))
     done = activity_pairs(read_activities(), hub, training=True)
     pairs = joined([seen, done], share_groups=True)
@@ -174,17 +175,20 @@ class Recipe:
 
     data: str
     licence: str
+    anchors: tuple[str, ...] = (VISION,)  # the hub's senses that it was bound to
 
 
 RECIPES = {
     AUDIO: Recipe(
         "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text; simulated tours, with vision",
         "CC BY 3.0",
+        (TEXT, VISION),
     ),
     IMU: Recipe(
         "simulated tours, with vision; seglearn's shoulder exercises of subjects 1 to 7 and half of aeon's "
         "BasicMotions, with text",
         "BSD-3-Clause packages",
+        (VISION, TEXT),
     ),
     DEPTH: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
     THERMAL: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
@@ -214,7 +218,10 @@ def main() -> None:
     else:
         spoke, best = picture_spoke(args.modality, hub, args.rooms, args.epochs or 8, args.checkpoint)  # type: ignore[arg-type]
     recipe = RECIPES[args.modality]
-    about = {"data": recipe.data, "licence": recipe.licence, "held_out_recall": round(best.recall, 3)}
+    about = {
+        "data": recipe.data, "licence": recipe.licence, "anchors": list(recipe.anchors),
+        "held_out_recall": round(best.recall, 3),
+    }  # fmt: skip
     spoke.spec = SpokeSpec(**{**vars(spoke.spec), "about": about})
     out = args.out or SPOKES / f"{args.modality}.safetensors"
     spokes.save(spoke, out)
