@@ -222,7 +222,7 @@ def player_parameters() -> list[Parameter]:
         Parameter("loop", False, "Begin again at the end"),
         Parameter("clock", True, "Publish /clock"),
         Parameter(
-            "delay", 1.0, "Seconds to wait at least before the first message, for subscribers to be found", 0.0, 60.0
+            "delay", 2.0, "Seconds to wait at least before the first message, for subscribers to be found", 0.0, 60.0
         ),
         Parameter("topics", [], "Topics to play; empty: all"),
     ]
