@@ -23,6 +23,8 @@ class Kind(IntEnum):
     PROMPT = 0
     NOVELTY = 1
     DISAGREEMENT = 2
+    FAULT = 3
+    CHANGE = 4
 
 
 class Phase(IntEnum):
@@ -83,13 +85,6 @@ def check(options: object, name: str, low: float, high: float) -> None:
         raise ValueError(f"{name} must be {low:g} to {high:g}, not {value!r}")
 
 
-def check_reliability(reliability: Mapping[str, float]) -> None:
-    """Raise `ValueError` unless every modality's weight is 0 to 10."""
-    for modality, weight in reliability.items():
-        if not 0 <= weight <= 10:
-            raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
-
-
 @dataclass(frozen=True, slots=True)
 class LifeOptions:
     """When an event begins and ends. Scores 0..1, times in seconds.
@@ -109,6 +104,34 @@ class LifeOptions:
             raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
         for name in ("min_duration", "release", "refractory", "update_period"):
             check(self, name, 0, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessOptions:
+    """What the detectors that ask several senses have in common. Times in seconds.
+
+    Raises `ValueError` for values out of range.
+    """
+
+    threshold: float = 4.0  # 0..20: deviations from the usual at which one sense's score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    memory: float = 60.0  # 1..86400: over how long the usual is averaged
+    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
+    prior: float = 0.02  # 0..off/2: the score where no sense says anything
+    support: float = 0.3  # 0..off: a sense with this score supports the event
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "memory", 1, 86400)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
+        check(self, "support", 1e-6, self.life.off)
+        for modality, weight in self.reliability.items():
+            if not 0 <= weight <= 10:
+                raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
 
 
 @dataclass(slots=True)
