@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from sensebind.fusion.align.losses import recall
-from sensebind.fusion.embeddings import Vector, unit
+from sensebind.fusion.embeddings import Embedding, Vector, unit
 from sensebind.fusion.errors import SensebindError
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.samples import TEXT, VISION
 
+INSIDE = 0.8  # share of a window that must lie in an event to stand for it
 HUB = {VISION, TEXT}  # whose own senses were trained together
 
 
@@ -46,25 +47,27 @@ class Retrieval:
 
 
 def of_truth(
-    ticks: Mapping[str, Mapping[int, Vector]], truth: Sequence[tuple[float, float, str]], start: int, settle: float
+    embeddings: Mapping[str, Sequence[Embedding]], truth: Sequence[tuple[float, float, str]], start: int
 ) -> Moments:
     """One moment for each event of `truth` (onset, offset in s from `start` in ns, label): each sense's mean vector
-    over the ticks from `settle` s after the onset to the offset. Events that a sense has no tick in are left out."""
+    over the windows of which `INSIDE` lies in it. Events that a sense has no such window of are left out."""
     chosen: list[tuple[str, dict[str, Vector]]] = []
     for onset, offset, label in truth:
-        first, last = start + round((onset + settle) * 1e9), start + round(offset * 1e9)
+        first, last = start + round(onset * 1e9), start + round(offset * 1e9)
         found = {}
-        for modality, vectors in ticks.items():
-            inside = [vector for tick, vector in vectors.items() if first <= tick <= last]
+        for modality, own in embeddings.items():
+            inside = [
+                e.vector for e in own if min(e.tick, last) - max(e.start, first) >= INSIDE * (e.tick - e.start)
+            ]  # fmt: skip
             if inside:
                 found[modality] = unit(np.mean(inside, axis=0))
-        if len(found) == len(ticks):
+        if len(found) == len(embeddings):
             chosen.append((label, found))
     if len(chosen) < 2:
         raise AlignmentError("fewer than two events of the truth were perceived by every sense: record longer")
     return Moments(
         tuple(label for label, _ in chosen),
-        {m: np.stack([vectors[m] for _, vectors in chosen]) for m in ticks},
+        {m: np.stack([vectors[m] for _, vectors in chosen]) for m in embeddings},
     )  # fmt: skip
 
 

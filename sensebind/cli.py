@@ -9,7 +9,7 @@ from importlib import import_module
 
 from sensebind import __version__
 
-COMMANDS = ("demo", "replay", "embed", "align", "evaluate", "bench", "weights", "keys", "doctor")
+COMMANDS = ("demo", "replay", "embed", "align", "evaluate", "simulate", "bench", "weights", "keys", "doctor")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -60,7 +60,7 @@ def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[st
     environment = ros_environment(*MESSAGES)
     file = ("--ros-args", "--params-file", str(CONFIG))
     with peer(environment) as me:
-        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in ("vision", FUSED)}
+        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in (*SENSOR_MODALITIES, FUSED)}
         events = me.listen(messages.EVENT, "events", EVENTS)
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):

@@ -263,11 +263,13 @@ def simulate(
     depth_size: tuple[int, int] = (320, 240),
     thermal_size: tuple[int, int] = (160, 120),
     overwrite: bool = False,
+    extra: Iterator[Logged] | None = None,
 ) -> list[Truth]:
     """Write a patrol of `duration` seconds as an MCAP bag, and its truth beside it as PATH.truth.tsv.
 
     Topics: `/camera/image` rgb8, `/depth/image` 16UC1 in mm, both with CameraInfo, `/thermal/image` mono16 in
-    centikelvin, `/audio` S16LE in blocks of 0.1 s with `/info`, `/imu` at 200 Hz. Sizes are (width, height).
+    centikelvin, `/audio` S16LE in blocks of 0.1 s with `/info`, `/imu` at 200 Hz; and what `extra` gives, in order of
+    time. Sizes are (width, height).
     Raises `RecordingError` where the bag cannot be written.
     """
     world, patrol = World(seed), Patrol(duration)
@@ -279,6 +281,7 @@ def simulate(
         _thermal(world, patrol, noise, types, thermal_rate, thermal_size),
         _microphone(patrol, noise, types),
         _imu(patrol, noise, types),
+        *([extra] if extra is not None else []),
     ]
     with BagWriter(path, overwrite=overwrite) as bag:
         for logged, topic, type_name, message in merged(streams):

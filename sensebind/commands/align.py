@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.models.registry import Hub
     from sensebind.fusion.models.spoke import Spoke
 
-IMU_RATE = 100.0  # Hz at which motion is taken in
+IMU_RATE = 200.0  # Hz at which motion is taken in
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -43,7 +43,6 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     aligned.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
     aligned.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
-    aligned.add_argument("--settle", type=float, default=2.0, metavar="S", help="of an event not used (default: 2)")
     aligned.add_argument("--space", default="starter", help="(default: %(default)s)")
     aligned.add_argument("--weights", default="", help="weight file or folder of the space")
     aligned.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
@@ -109,12 +108,12 @@ def _alignment(args: argparse.Namespace) -> int:
 
     space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in getattr(space, "specs", {}).items()}
-    found = [_moments(space, path, args.settle) for path in args.recordings]
+    found = [_moments(space, path) for path in args.recordings]
     with TemporaryDirectory() as folder:
         for number in range(args.tours):
             path = Path(folder) / f"tour{HELD_OUT + number}"
             record(tour(HELD_OUT + number), path)
-            found.append(_moments(space, path, args.settle))
+            found.append(_moments(space, path))
     if not found:
         raise alignment.AlignmentError("nothing to measure on: give recordings, or --tours 2")
     moments = alignment.with_text(alignment.together(found), space, {k: v.phrases for k, v in KINDS.items()})
@@ -136,24 +135,24 @@ def _alignment(args: argparse.Namespace) -> int:
     return 0
 
 
-def _moments(space: Space, path: Path, settle: float) -> Moments:
+def _moments(space: Space, path: Path) -> Moments:
     """The events of RECORDING.truth.tsv as each sense perceived them, through the whole pipeline."""
     from sensebind.fusion import alignment, config
-    from sensebind.fusion.embeddings import FUSED, Embedding, Vector
+    from sensebind.fusion.embeddings import FUSED, Embedding
     from sensebind.fusion.pipeline import Pipeline
     from sensebind.fusion.recordings import Recording
     from sensebind.fusion.samples import SENSOR_MODALITIES
     from sensebind.replay import Reader, replay
 
     values = config.resolve(config.embedder_parameters(), {})
-    ticks: dict[str, dict[int, Vector]] = {}
+    found: dict[str, list[Embedding]] = {}
     with Recording(path) as recording:
         reader = Reader(recording, values, SENSOR_MODALITIES)
         for output in replay(reader, Pipeline.of(values, space)):
             if isinstance(output, Embedding) and output.modality != FUSED:
-                ticks.setdefault(output.modality, {})[output.tick] = output.vector
+                found.setdefault(output.modality, []).append(output)
         start = recording.start
-    return alignment.of_truth(ticks, alignment.read_truth(Path(f"{path}.truth.tsv")), start, settle)
+    return alignment.of_truth(found, alignment.read_truth(Path(f"{path}.truth.tsv")), start)
 
 
 def table(rows: list[Row]) -> str:

@@ -1,0 +1,127 @@
+"""A sense that the package has never heard of: from a topic with numbers to vectors that answer to words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensebind.cli import main
+from sensebind.fusion import config
+from sensebind.fusion.config import ConfigError
+from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.encodings import EncodingError
+from sensebind.fusion.models import registry
+from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.recordings import BagTypes, Recording
+from sensebind.fusion.samples import SECOND
+from sensebind.fusion.simulation import Truth, simulate
+from sensebind.fusion.simulation.messages import EPOCH, Logged
+from sensebind.fusion.simulation.patrol import LEG, Patrol
+from sensebind.nodes.numbers import reader
+from sensebind.replay import Reader, replay
+
+SCENTS = {"person": (1, 0, 0, 1), "cat": (0, 1, 0, 1), "coffee": (0, 0, 1, 0), "rocket": (1, 1, 0, 0)}
+WORDS = {"person": "an astronaut", "cat": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}
+SMELL = {
+    "embedder": {
+        "ros__parameters": {
+            "modalities": ["vision", "smell"],
+            "smell": {"topic": "/enose", "fields": ["data"], "rate": 4.0, "window": 2.0},
+        }
+    }
+}
+
+
+def scents(duration: float, seed: int) -> Iterator[Logged]:
+    """An electronic nose with four cells at 10 Hz, which take a second to notice and drift."""
+    types, noise = BagTypes(), np.random.default_rng(seed)
+    state, drift = np.zeros(4), noise.normal(0, 0.1, 4)
+    truth = Patrol(duration).truth()
+    for number in range(round(duration * 10)):
+        t = number / 10
+        there = next((item.label for item in truth if item.onset <= t < item.offset), None)
+        state += 0.15 * ((np.array(SCENTS[there]) if there else 0) - state)
+        values = (state + drift + 0.03 * noise.standard_normal(4)).astype(np.float32)
+        layout = types.new("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+        message = types.new("std_msgs/msg/Float32MultiArray", layout=layout, data=values)
+        yield EPOCH + round(t * SECOND), "/enose", "std_msgs/msg/Float32MultiArray", message
+
+
+def patrol(path: Path, seed: int, walls: int) -> list[Truth]:
+    small = {"image_size": (160, 120), "depth_size": (32, 24), "thermal_size": (32, 24)}
+    return simulate(path, seed=seed, duration=walls * LEG, image_rate=4, extra=scents(walls * LEG, seed), **small)
+
+
+def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_never_paired_with(
+    tmp_path: Path,
+) -> None:
+    patrol(tmp_path / "one", 1, 12)
+    truth = patrol(tmp_path / "two", 2, 4)
+    file, spoke = tmp_path / "smell.yaml", tmp_path / "smell.safetensors"
+    file.write_text(yaml.safe_dump(SMELL))
+    asked = ["align", str(tmp_path / "one"), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
+    assert main([*asked, "--block", "7.5", "--epochs", "20", "--patience", "20"]) == 0
+
+    SMELL["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
+    file.write_text(yaml.safe_dump(SMELL))
+    given = config.read(file, "embedder")
+    modalities = config.modalities_of(given)
+    values = config.resolve(config.embedder_parameters(modalities), given)
+    space = registry.load("starter", modalities=modalities, spokes=values["spokes"])
+    words = space.embed_text(list(WORDS.values())).numpy()
+    right = []
+    with Recording(tmp_path / "two") as recording:
+        for output in replay(Reader(recording, values, modalities), Pipeline.of(values, space)):
+            if isinstance(output, Embedding) and output.modality == "smell":
+                t = (output.tick - EPOCH) / SECOND
+                there = [item.label for item in truth if item.onset + 2 <= t <= item.offset]
+                if there:
+                    right.append(list(WORDS)[int((words @ output.vector).argmax())] == there[0])
+    assert len(right) >= 20
+    assert np.mean(right) >= 0.6  # chance 0.25
+
+
+def test_a_sense_without_fields_is_refused_and_told_how_to_be_made() -> None:
+    with pytest.raises(ConfigError, match=r"smell\.fields"):
+        config.modalities_of({"modalities": ["vision", "smell"]})
+    with pytest.raises(ConfigError, match="small letters"):
+        config.modalities_of({"modalities": ["Smell!"], "Smell!.fields": ["data"]})
+
+
+def message(**fields: object) -> SimpleNamespace:
+    return SimpleNamespace(**fields)
+
+
+def test_fields_are_paths_whose_numbers_follow_each_other() -> None:
+    force = message(x=1.0, y=2.0, z=3.0)
+    cells = [message(voltage=4.0), message(voltage=5.0)]
+    told = message(wrench=message(force=force), ranges=np.array([6.0, np.inf, 8.0, 9.0]), cells=cells)
+    read = reader("touch", ["wrench.force.x", "ranges[1:3]", "cells[1].voltage"], fill=-1.0)
+    sample = read(told, 5 * SECOND)
+    assert sample.data.values.tolist() == [1.0, -1.0, 8.0, 5.0]
+    assert sample.stamp == 5 * SECOND  # a message without a header tells no time of its own
+
+
+def test_the_headers_stamp_counts_where_there_is_one() -> None:
+    header = message(stamp=message(sec=7, nanosec=5), frame_id="nose")
+    sample = reader("smell", ["data"])(message(header=header, data=[1, 2]), 99)
+    assert (sample.stamp, sample.frame_id) == (7 * SECOND + 5, "nose")
+
+
+@pytest.mark.parametrize("field", ["data.", "[0]", "data[]", "da ta", ""])
+def test_a_path_that_is_none_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match="field"):
+        reader("smell", [field])
+
+
+@given(field=st.sampled_from(["nothing", "data[9]", "text", "data.x"]))
+def test_a_message_without_such_numbers_is_told_by_the_field(field: str) -> None:
+    with pytest.raises(EncodingError, match="field"):
+        reader("smell", [field])(message(data=[1.0], text="words"), 1)
