@@ -263,6 +263,7 @@ class Pipeline:
         for window, _ in windows or []:
             symptoms = told[window.modality, window.tick] = self._health[window.modality].look(window)
             self.statistics[window.modality].counts.update(symptoms)
+        late: list[Embedding] = []
         taken = [item for item in windows or [] if item[0].modality in self._embeds]
         for (window, closed), result in zip(taken, self.engine.embed([w for w, _ in taken]), strict=True):
             statistics = self.statistics[window.modality]
@@ -277,7 +278,10 @@ class Pipeline:
                     self._pending.setdefault(window.tick, {})[window.modality] = result
                 else:
                     statistics.counts["unfused"] += 1  # its sense fell behind by more than the patience
+                    late.append(result)
             yield result
+        for embedding in late:
+            yield from self.events.amend(embedding.tick, {embedding.modality: embedding}) if self.events else ()
 
     def _fuse(self, horizon: int | None) -> Iterator[Output]:
         """Fuse the pending ticks up to `horizon` (None: all)."""

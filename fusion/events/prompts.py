@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -180,6 +181,14 @@ class PromptDetector:
     @property
     def life(self) -> LifeOptions:
         return self.options.life
+
+    def with_options(self, options: PromptOptions) -> PromptDetector:
+        """The same prompts with other options, but for the background."""
+        if options.background != self.options.background:
+            raise ValueError("another background must be embedded: make another detector")
+        result = copy(self)
+        result.options = options
+        return result
 
     def knows(self, label: str) -> bool:
         return label in self.prompts
