@@ -79,7 +79,7 @@ def test_false_alarms_are_as_rare_as_asked_for(blend: int, memory: float) -> Non
 
 def test_another_rate_takes_effect_on_the_next_tick() -> None:
     line, world = change_line(false_alarms_per_hour=0.001), World()
-    faint = {"vision": {"room": 1.0, "forest": 0.1}}
+    faint = {"vision": {"room": 1.0, "forest": 0.25}}
     assert play(line, world, [(120, {"vision": ROOM})]) == []
     line.configure([ChangeDetector(ChangeOptions(false_alarms_per_hour=1000.0))])
     assert play(line, world, [(20, faint)])

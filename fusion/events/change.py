@@ -13,7 +13,7 @@ from sensebind.fusion.samples import SECOND
 
 LABEL = "change"
 FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread less
-SLACK = 0.5  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
+SLACK = 1.0  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
 MOST = 5.0  # deviations that one look counts at most
 SMALL = 2.0  # excursions that reach this tell how far others will
 NEAR = 0.25  # of `memory`, over which vectors are averaged: what drifts is never far from a mean so near
