@@ -38,14 +38,16 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        f"{NAME}": ["config/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
-        f"{NAME}.fusion.models": ["*.txt", "*.npy"],
+        f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
+        f"{NAME}.fusion.models": ["*.txt", "*.npy", "starter_spokes/*"],
+        f"{NAME}.fusion.events": ["calibrations/*.json"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/config", glob("config/*")),
+        (f"share/{NAME}/config", glob("config/*.*")),
+        (f"share/{NAME}/config/scenarios", glob("config/scenarios/*.yaml")),
     ],
     zip_safe=False,
     install_requires=[
@@ -71,7 +73,11 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "hypothesis"],
+        "test": ["pytest", "hypothesis", "matplotlib"],
+        "report": ["matplotlib"],  # plots of what `sensebind evaluate` measures
+        "activities": ["seglearn", "aeon"],  # recordings of people's motion, to train and measure the motion spoke
+        "open_clip": ["open_clip_torch"],  # image-text models to bind senses to; wants a torchvision that fits torch
+        "tensorboard": ["tensorboard"],  # curves of `sensebind align`
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

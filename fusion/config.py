@@ -33,6 +33,8 @@ from sensebind.fusion.windows import WindowSpec
 
 FREE = ("prompts.",)  # names that the user makes up: `prompts.<label>` is a list of phrases
 
+DETECTORS = ("prompt", "novelty", "disagreement", "change", "fault")
+
 Value = bool | int | float | str | list[str]
 
 TOPICS = {  # relative names of the sensor topics
@@ -170,6 +172,12 @@ def detector_parameters() -> list[Parameter]:
         Parameter("prompt.maturity", 10.0, "Seconds after which that level counts half", 0.1, 3600.0),
         Parameter("prompt.min_modalities", 1, "Senses that must support an event", 1, 16),
         Parameter("prompt.background", [], "Phrases to stand out against, 8 or more; empty: a list of ordinary things"),
+        Parameter("prompt.smoothing", 0.0, "Seconds over which the median of the scores is taken", 0.0, 60.0),
+        Parameter(
+            "prompt.calibration",
+            "",
+            "File made by sensebind calibrate, in place of slope and threshold; empty: the space's own; none",
+        ),
     ]
     novelty = [
         Parameter("novelty.threshold", 4.0, "Deviations over the usual distance at which the score is 1/2", 0.0, 20.0),
@@ -183,8 +191,18 @@ def detector_parameters() -> list[Parameter]:
         ),
         Parameter("disagreement.warm_up", 10.0, "Seconds in which no pair disagrees", 0.1, 3600.0),
     ]
+    change = [
+        Parameter("change.false_alarms_per_hour", 1.0, "Changes told in an hour of a stream without any", 0.001, 1e3),
+        Parameter("change.warm_up", 15.0, "Seconds in which nothing changes, and after a change", 1.0, 3600.0),
+        Parameter("change.memory", 60.0, "Seconds over which the usual is averaged", 1.0, 86400.0),
+    ]
+    fault = [
+        Parameter("fault.causes", [], "Faults to tell: dark, frozen, unplugged, …; empty: all"),
+        Parameter("fault.silence", 1.25, "Seconds without a vector after which a sense is unplugged", 0.1, 3600.0),
+        Parameter("fault.expected", [], "Senses that must be there from the start; others once they were"),
+    ]
     result = [
-        Parameter("detectors", ["prompt", "novelty", "disagreement"], "Detectors to run"),
+        Parameter("detectors", list(DETECTORS), "Detectors to run"),
         Parameter("patience", 1.0, "Seconds by which a tick's vectors may trail its fused one", 0.0, 60.0),
     ]
     for kind, own in (("prompt", prompt), ("novelty", novelty), ("disagreement", disagreement)):
@@ -194,12 +212,18 @@ def detector_parameters() -> list[Parameter]:
             Parameter(f"{kind}.memory", 60.0, "Seconds over which the usual is averaged", 1.0, 86400.0),
             Parameter(f"{kind}.on", 0.6, "Score at which an event begins", 0.01, 0.99),
             Parameter(f"{kind}.off", 0.35, "Score below which it is over; at most `on`", 0.01, 0.99),
-            Parameter(f"{kind}.min_duration", 1.0, "Seconds that it lasts before it is reported", 0.0, 3600.0),
-            Parameter(f"{kind}.release", 1.0, "Seconds below `off` after which it is over", 0.0, 3600.0),
-            Parameter(f"{kind}.refractory", 0.0, "Seconds after it before another of its label", 0.0, 3600.0),
-            Parameter(f"{kind}.update_period", 1.0, "Seconds from one update to the next", 0.0, 3600.0),
+            *_life(kind, 1.0, 1.0, 1.0),
         ]
-    return result
+    return result + change + _life("change", 0.0, 0.0, 3.0) + fault + _life("fault", 0.75, 1.5, 5.0)
+
+
+def _life(kind: str, min_duration: float, release: float, update_period: float) -> list[Parameter]:
+    return [
+        Parameter(f"{kind}.min_duration", min_duration, "Seconds that it lasts before it is reported", 0.0, 3600.0),
+        Parameter(f"{kind}.release", release, "Seconds below `off` after which it is over", 0.0, 3600.0),
+        Parameter(f"{kind}.refractory", 0.0, "Seconds after it before another of its label", 0.0, 3600.0),
+        Parameter(f"{kind}.update_period", update_period, "Seconds from one update to the next", 0.0, 3600.0),
+    ]
 
 
 def bridge_parameters() -> list[Parameter]:
@@ -222,7 +246,7 @@ def player_parameters() -> list[Parameter]:
         Parameter("loop", False, "Begin again at the end"),
         Parameter("clock", True, "Publish /clock"),
         Parameter(
-            "delay", 1.0, "Seconds to wait at least before the first message, for subscribers to be found", 0.0, 60.0
+            "delay", 2.0, "Seconds to wait at least before the first message, for subscribers to be found", 0.0, 60.0
         ),
         Parameter("topics", [], "Topics to play; empty: all"),
     ]

@@ -17,7 +17,8 @@ Vector = npt.NDArray[np.float32]
 class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
 
-    `coverage` is 0..1. `sources` and `weights` are those of a fused vector, and empty for others.
+    `coverage` is 0..1. `sources` and `weights` are those of a fused vector, and empty for others. `symptoms` are
+    signs that the sensor lies (`health`), most telling first; empty where it seems well.
     """
 
     modality: str
@@ -29,6 +30,7 @@ class Embedding:
     frame_id: str = ""
     sources: tuple[str, ...] = field(default=())
     weights: tuple[float, ...] = field(default=())
+    symptoms: tuple[str, ...] = field(default=())
 
 
 def unit(vectors: npt.ArrayLike) -> Vector:

@@ -18,7 +18,7 @@ from sensebind.fusion.embeddings import Embedding, fuse
 from sensebind.fusion.engine import Engine, Failure
 from sensebind.fusion.events.event import Event
 from sensebind.fusion.events.line import EventLine
-from sensebind.fusion.health import symptoms
+from sensebind.fusion.health import Health
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.samples import SECOND, Calibration, Sample
 from sensebind.fusion.statistics import Statistics
@@ -62,7 +62,7 @@ class Pipeline:
         self._ready: deque[tuple[Window, float] | None] = deque()  # None: time starts afresh
         self._inbox = threading.Lock()  # guards all of the above
         self._draining = threading.Lock()  # guards what follows: one thread drains at a time
-        self._before: dict[str, Window] = {}
+        self._health = {modality: Health() for modality in specs}
         self._pending: dict[int, dict[str, Embedding]] = {}
         self._fused_through = 0
 
@@ -257,10 +257,13 @@ class Pipeline:
         return None if any(c is None for c in closed) else min(c for c in closed if c is not None)
 
     def _embed(self, windows: list[tuple[Window, float]] | None) -> Iterator[Output]:
+        if windows is None:
+            self._health = {modality: Health() for modality in self._health}
+        told = {}
         for window, _ in windows or []:
-            for symptom in symptoms(window, self._before.get(window.modality)):
-                self.statistics[window.modality].counts[symptom] += 1
-            self._before[window.modality] = window
+            symptoms = told[window.modality, window.tick] = self._health[window.modality].look(window)
+            self.statistics[window.modality].counts.update(symptoms)
+        late: list[Embedding] = []
         taken = [item for item in windows or [] if item[0].modality in self._embeds]
         for (window, closed), result in zip(taken, self.engine.embed([w for w, _ in taken]), strict=True):
             statistics = self.statistics[window.modality]
@@ -270,11 +273,15 @@ class Pipeline:
                 statistics.counts["embedded"] += 1
                 statistics.latencies.append((time.perf_counter() - closed) * 1e3)
                 statistics.tick = window.tick
+                result = replace(result, symptoms=told[window.modality, window.tick])
                 if window.tick > self._fused_through:
                     self._pending.setdefault(window.tick, {})[window.modality] = result
                 else:
                     statistics.counts["unfused"] += 1  # its sense fell behind by more than the patience
+                    late.append(result)
             yield result
+        for embedding in late:
+            yield from self.events.amend(embedding.tick, {embedding.modality: embedding}) if self.events else ()
 
     def _fuse(self, horizon: int | None) -> Iterator[Output]:
         """Fuse the pending ticks up to `horizon` (None: all)."""

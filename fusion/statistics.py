@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from sensebind.fusion.health import SYMPTOMS  # windows that were embedded although their sensor may be lying
+
 # Samples that came and were not used, by cause.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow")
 # Windows that closed and were not embedded, by cause.
 WINDOW_DROPS = ("coverage", "encoding", "overload", "failure")
-# Windows that were embedded although their sensor may be lying, by symptom (`health`).
-SYMPTOMS = ("frozen", "dark", "saturated", "silent")
 
 
 @dataclass(slots=True)

@@ -62,6 +62,7 @@ def _embedding(embedding: Embedding) -> dict[str, Any]:
         "vector": np.ascontiguousarray(embedding.vector, "<f4").tobytes(),
         "sources": list(embedding.sources),
         "weights": [float(weight) for weight in embedding.weights],
+        "symptoms": list(embedding.symptoms),
     }
 
 
@@ -76,6 +77,7 @@ def _to_embedding(fields: dict[str, Any]) -> Embedding:
         frame_id=fields["frame_id"],
         sources=tuple(fields["sources"]),
         weights=tuple(fields["weights"]),
+        symptoms=tuple(fields.get("symptoms", ())),  # came later than version 1 did
     )
 
 

@@ -151,6 +151,11 @@ class Detector(Node):
             self._ticks.restart()
             if self._line is not None:
                 self._publish(self._line.restart())
+        if self._ticks.is_late(embedding):
+            self._counts["late"] += 1
+            if self._line is not None and embedding.space == self._space:
+                self._publish(self._line.amend(embedding.tick, {embedding.modality: embedding}))
+            return
         self._step(self._ticks.add(embedding))
 
     def _step(self, ticks: list[tuple[int, dict[str, Embedding]]]) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from sensebind.fusion.health import SYMPTOMS
 from sensebind.fusion.models import registry
 from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import SECOND
-from sensebind.fusion.statistics import SAMPLE_DROPS, SYMPTOMS, WINDOW_DROPS, Statistics
+from sensebind.fusion.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics
 from sensebind.nodes.sensors import Sensors
 
 OK, WARN, ERROR, STALE = (

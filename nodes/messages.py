@@ -138,6 +138,7 @@ def embedding_message(types: Types, embedding: Embedding) -> Message:
         vector=types.floats(embedding.vector),
         sources=list(embedding.sources),
         weights=types.floats(embedding.weights),
+        symptoms=list(embedding.symptoms),
     )
 
 
@@ -153,6 +154,7 @@ def embedding_of(message: Message) -> Embedding:
         frame_id=message.header.frame_id,
         sources=tuple(message.sources),
         weights=tuple(float(w) for w in message.weights),
+        symptoms=tuple(getattr(message, "symptoms", ())),  # recordings from before there were any
     )
 
 

@@ -29,6 +29,10 @@ class Ticks:
         """Whether a vector of this tick (ns) belongs to a time before the present one."""
         return self._newest is not None and tick < self._newest - BACK - self.patience
 
+    def is_late(self, embedding: Embedding) -> bool:
+        """Whether its tick was given out already, so that `add` will not give it."""
+        return self._done is not None and embedding.tick <= self._done and embedding.modality != FUSED
+
     def add(self, embedding: Embedding) -> list[tuple[int, dict[str, Embedding]]]:
         """Take one embedding → the ticks that are complete now, oldest first, without their fused ones."""
         if self._done is not None and embedding.tick <= self._done:

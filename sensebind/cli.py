@@ -9,7 +9,9 @@ from importlib import import_module
 
 from sensebind import __version__
 
-COMMANDS = ("demo", "replay", "embed", "align", "evaluate", "bench", "weights", "keys", "doctor")
+COMMANDS = (
+    "demo", "replay", "embed", "align", "evaluate", "calibrate", "simulate", "bench", "weights", "keys", "doctor",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

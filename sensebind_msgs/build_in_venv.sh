@@ -9,8 +9,8 @@ site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
 numpy=$("$python" -c 'import numpy; print(numpy.get_include())')
 
-# The wheels' CMake files name the directories of the machine that built them.
-grep -rlE '/opt/python/cp3' "$venv"/share/*/cmake 2>/dev/null | xargs -r sed -i -E \
+# The wheels' CMake files name the directories of the machine that built them, until this has run once.
+{ grep -rlE '/opt/python/cp3' "$venv"/share/*/cmake 2>/dev/null || true; } | xargs -r sed -i -E \
   -e "s#/opt/python/cp3[^/;\"]*/include/python3\.[0-9]+#$include#g" \
   -e "s#/opt/python/cp3[^/;\"]*/lib/python3\.[0-9]+/site-packages/numpy/_core/include#$numpy#g"
 

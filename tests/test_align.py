@@ -292,3 +292,49 @@ def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> Non
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
     with pytest.raises(SpaceError, match="spokes"):
         bind(ToySpace(), [tmp_path / "thermal.safetensors"])
+
+
+# --- other hubs
+
+
+def test_imagebind_is_a_hub_too(tmp_path: Path) -> None:
+    from test_imagebind_space import SIZES
+
+    from sensebind.fusion.models.imagebind import ImageBind
+    from sensebind.fusion.models.imagebind_space import ImageBindSpace
+
+    torch.save(ImageBind(**SIZES).state_dict(), tmp_path / "small.pth")
+    hub = ImageBindSpace.load(
+        modalities=["vision", "text"], weights=str(tmp_path / "small.pth"), dtype="float32", **SIZES
+    )
+    pictures = torch.rand(2, 3, SIDE, SIDE)
+    trained = hub.image_encoder()(pictures)
+    assert trained.shape == (2, hub.dimension) and torch.allclose(trained.norm(dim=1), torch.ones(2), atol=1e-5)
+    spoke = Spoke(SpokeSpec("thermal", "image", hub.id, hub.dimension, method="lora", rank=2), hub)
+    assert torch.allclose(spoke.embed(pictures), trained, atol=1e-4)  # before training it sees as the hub does
+
+
+def test_an_open_clip_model_by_name_and_file_is_a_hub(tmp_path: Path) -> None:
+    try:
+        import open_clip
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"open_clip cannot be imported here: {error}")
+    from sensebind.fusion.models import registry
+
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32", pretrained=None)
+    torch.save(model.state_dict(), tmp_path / "random.pt")
+    hub = registry.hub_of("open_clip:ViT-B-32", weights=str(tmp_path / "random.pt"))
+    levels = torch.rand(2, 3, SIDE, SIDE)
+    assert torch.allclose(hub.embed("vision", levels), hub.image_encoder()(levels), atol=1e-4)
+    assert hub.embed_text(["a dog", "a cat"]).shape == (2, hub.dimension)
+    spoke = Spoke(SpokeSpec("thermal", "image", hub.id, hub.dimension, method="lora", rank=2), hub)
+    spokes.save(spoke, tmp_path / "thermal.safetensors")
+    assert "thermal" in bind(hub, [tmp_path / "thermal.safetensors"]).modalities
+
+
+def test_an_open_clip_hub_that_cannot_be_had_says_what_is_missing() -> None:
+    from sensebind.fusion.models import registry
+
+    with pytest.raises(SpaceError, match="open_clip"):
+        registry.hub_of("open_clip:nothing-like-it", weights="absent.pt")

@@ -91,8 +91,8 @@ def well_formed(events: Sequence[Event]) -> None:
 
 
 def test_constants_are_those_of_the_message() -> None:
-    assert [k.value for k in Kind] == [0, 1, 2] and [p.value for p in Phase] == [0, 1, 2]
-    assert Kind.DISAGREEMENT.name == "DISAGREEMENT" and Phase.OFFSET.value == 2
+    assert [k.value for k in Kind] == [0, 1, 2, 3, 4] and [p.value for p in Phase] == [0, 1, 2]
+    assert Kind.FAULT.value == 3 and Kind.CHANGE.value == 4 and Phase.OFFSET.value == 2
 
 
 # the life of an event

@@ -60,13 +60,14 @@ def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[st
     environment = ros_environment(*MESSAGES)
     file = ("--ros-args", "--params-file", str(CONFIG))
     with peer(environment) as me:
-        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in ("vision", FUSED)}
+        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in (*SENSOR_MODALITIES, FUSED)}
         events = me.listen(messages.EVENT, "events", EVENTS)
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
                 me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 30, "readiness")
-                with running("player", str(path), *parameters({"rate": rate}), environment=environment) as player:
+                options = parameters({"rate": rate, "delay": 4.0})
+                with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
                 me.spin(2.5)
             me.spin(1.0)

@@ -36,7 +36,8 @@ def sound(stamp: int, seed: int) -> Sample:
 
 
 def motion(stamp: int, seed: int) -> Sample:
-    return Sample(IMU, stamp, Reading(np.random.default_rng(seed).standard_normal(6)), "imu")
+    values = 0.1 * np.random.default_rng(seed).standard_normal(6) + [0, 0, 9.81, 0, 0, 0]
+    return Sample(IMU, stamp, Reading(values), "imu")
 
 
 def robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
@@ -225,7 +226,7 @@ def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted()
                 for i in range(60)
             ],
             VISION,
-            "saturated",
+            "blinded",
         ),
         (
             [Sample(VISION, START + i * 50 * MS, Frame(np.full(9, 0, np.uint8), "mono8", 3, 3, 3)) for i in range(60)],
@@ -235,7 +236,7 @@ def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted()
         (
             [Sample(AUDIO, START + i * 100 * MS, Sound(np.zeros((800, 1), np.int16), 8000)) for i in range(40)],
             AUDIO,
-            "silent",
+            "muted",
         ),
         (
             [

@@ -16,7 +16,7 @@ import torch
 from sensebind.fusion.encodings import depth_metres, rgb, thermal
 from sensebind.fusion.frontends import audio, depth, image, imu
 from sensebind.fusion.frontends import thermal as heat
-from sensebind.fusion.health import symptoms
+from sensebind.fusion.health import Health
 from sensebind.fusion.resampling import waveform
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
 from sensebind.fusion.windows import Window, Windower, WindowSpec
@@ -65,17 +65,17 @@ def _measure(seconds: float) -> dict[str, float]:
     total = 0.0
     for modality, spec in SPECS.items():
         messages = list(_messages(modality, seconds))
-        windower, windows, before = Windower(spec), 0, None
+        windower, windows, health = Windower(spec), 0, Health()
         tensor_time = 0.0
         _tensor(_first_window(modality, messages))  # what is loaded and allocated once is not counted
         began = time.process_time()
         for make in messages:
             for window in windower.push(make()):
                 start = time.process_time()
-                symptoms(window, before)
+                health.look(window)
                 _tensor(window)
                 tensor_time += time.process_time() - start
-                before, windows = window, windows + 1
+                windows += 1
         spent = time.process_time() - began
         total += spent
         figures[f"{modality}: ms per message, windows included"] = 1e3 * spent / len(messages)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from sensebind.fusion.config import ConfigError
+from sensebind.fusion.config import DETECTORS, ConfigError
+from sensebind.fusion.events.calibration import calibration_for
+from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
 from sensebind.fusion.events.event import Detector, LifeOptions
+from sensebind.fusion.events.faults import FaultDetector, FaultOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
 
-Options = TypeVar("Options", PromptOptions, NoveltyOptions, DisagreementOptions)
+Options = TypeVar("Options", PromptOptions, NoveltyOptions, DisagreementOptions, ChangeOptions, FaultOptions)
+LISTS = ("background", "causes", "expected")  # parameters that are lists, whose being empty means the default
 
 
 def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -30,14 +35,12 @@ def detectors(values: Mapping[str, Any], embed_text: Callable[[Sequence[str]], n
     """The detectors that the parameters of `config.detector_parameters` ask for.
 
     `embed_text` turns N phrases into (N, D) unit vectors. Raises `ConfigError` for values that do not fit
-    together.
+    together, and `CalibrationError` for a calibration that cannot be read.
     """
     wanted, prompts = values["detectors"], prompts_of(values)
-    unknown = set(wanted) - {"prompt", "novelty", "disagreement"}
+    unknown = sorted(set(wanted) - set(DETECTORS))
     if unknown:
-        raise ConfigError(
-            f"parameter 'detectors' may name prompt, novelty and disagreement, not {', '.join(sorted(unknown))}"
-        )
+        raise ConfigError(f"parameter 'detectors' may name {', '.join(DETECTORS)}, not {', '.join(unknown)}")
     found: list[Detector] = []
     try:
         if "prompt" in wanted and prompts:
@@ -46,6 +49,10 @@ def detectors(values: Mapping[str, Any], embed_text: Callable[[Sequence[str]], n
             found.append(NoveltyDetector(_options(NoveltyOptions, "novelty", values)))
         if "disagreement" in wanted:
             found.append(DisagreementDetector(_options(DisagreementOptions, "disagreement", values)))
+        if "change" in wanted:
+            found.append(ChangeDetector(_options(ChangeOptions, "change", values)))
+        if "fault" in wanted:
+            found.append(FaultDetector(_options(FaultOptions, "fault", values)))
     except ValueError as error:
         raise ConfigError(f"parameters of the detectors: {error}") from error
     return found
@@ -53,9 +60,13 @@ def detectors(values: Mapping[str, Any], embed_text: Callable[[Sequence[str]], n
 
 def _options(kind: type[Options], prefix: str, values: Mapping[str, Any]) -> Options:
     given = {name.removeprefix(f"{prefix}."): value for name, value in values.items() if name.startswith(f"{prefix}.")}
-    if not given.get("background", True):
-        del given["background"]
-    elif "background" in given:
-        given["background"] = tuple(given["background"])
+    for name in LISTS:
+        if name in given and not given[name]:
+            del given[name]
+        elif name in given:
+            given[name] = tuple(given[name])
+    if "calibration" in given:
+        calibration_for(given["calibration"], "")  # a file that cannot be read is told now
+        given["calibration"] = lru_cache(maxsize=8)(partial(calibration_for, given["calibration"]))
     life = {field.name: given.pop(field.name) for field in fields(LifeOptions) if field.name in given}
     return kind(**given, life=LifeOptions(**life))

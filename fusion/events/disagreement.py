@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,8 +16,8 @@ from sensebind.fusion.events.event import (
     Level,
     LifeOptions,
     Score,
+    WitnessOptions,
     check,
-    check_reliability,
     logistic,
     pool,
 )
@@ -27,29 +27,16 @@ FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
 
 
 @dataclass(frozen=True, slots=True)
-class DisagreementOptions:
-    """How parting senses are told. Times in seconds. Raises `ValueError` for values out of range."""
+class DisagreementOptions(WitnessOptions):
+    """How parting senses are told: `threshold` is under the usual agreement. Raises `ValueError`."""
 
     pairs: tuple[tuple[str, str], ...] = ()  # modalities to compare, in any order; empty: all that are there
-    threshold: float = 4.0  # 0..20: deviations under the usual agreement at which the score is one half
-    slope: float = 1.5  # 0.1..10: nats of score per deviation
     warm_up: float = 10.0  # 0.1..3600: no pair disagrees before it has been perceived for so long
-    memory: float = 60.0  # 1..86400: over how long the usual agreement is averaged; a lasting change becomes usual
-    staleness: float = 1.0  # 0.05..3600: how much older the one's window may be than the other's
-    prior: float = 0.02  # 0..off/2: the score where nothing is known
-    support: float = 0.3  # 0..off: the sense whose own change scores this is the one that parted
-    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
-    life: LifeOptions = LifeOptions()
+    staleness: float = 1.0  # here: how much older the one's window may be than the other's
 
     def __post_init__(self) -> None:
-        check(self, "threshold", 0, 20)
-        check(self, "slope", 0.1, 10)
+        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
         check(self, "warm_up", 0.1, 3600)
-        check(self, "memory", 1, 86400)
-        check(self, "staleness", 0.05, 3600)
-        check(self, "prior", 1e-6, self.life.off / 2)
-        check(self, "support", 1e-6, self.life.off)
-        check_reliability(self.reliability)
         for pair in self.pairs:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ValueError(f"pairs must name two different modalities each, not {pair!r}")
@@ -71,6 +58,7 @@ class Course:
     anchor: Vector  # (D,) not of unit length
     level: Level  # of the cosine distance from the anchor, (1,)
     score: float  # 0..1, how unusual that distance is now
+    lies: bool = False  # a window since then showed that the sensor is faulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +98,13 @@ class DisagreementDetector:
         """One tick: pairs of which a window ended now and the other's is not stale are compared."""
         options = self.options
         courses = dict(state.courses)
-        arrived = sorted(set(present) - {FUSED})
+        arrived = sorted(m for m in set(present) - {FUSED} if not present[m].symptoms)
+        for modality in set(courses) & {m for m, e in present.items() if e.symptoms}:
+            courses[modality] = replace(courses[modality], lies=True)
         for modality in arrived:
             courses[modality] = self._move(courses.get(modality), tick, present[modality])
         oldest = tick - options.staleness * SECOND
-        fresh = [m for m in sorted(courses) if courses[m].tick >= oldest]
+        fresh = [m for m in sorted(courses) if courses[m].tick >= oldest and not courses[m].lies]
         pairs, scores = dict(state.pairs), {}
         for a, b in combinations(fresh, 2):
             label = pair_label(a, b)

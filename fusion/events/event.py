@@ -23,6 +23,8 @@ class Kind(IntEnum):
     PROMPT = 0
     NOVELTY = 1
     DISAGREEMENT = 2
+    FAULT = 3
+    CHANGE = 4
 
 
 class Phase(IntEnum):
@@ -48,7 +50,8 @@ class Evidence:
 class Event:
     """One report on something that begins, lasts and ends. Times in int nanoseconds.
 
-    `id` is the same from onset to offset: kind, label and onset, as in ``prompt/person/1699999999500000000``.
+    `id` is the same from onset to offset: kind, label and the onset told first, as in
+    ``prompt/person/1699999999500000000``. Data that come late may still correct `onset`.
     `onset` is the first tick at which it was seen, `offset` the first at which it no longer was (0 until then),
     `tick` the stamp of this report. `score` 0..1 and `evidence` are those of this report's tick.
     """
@@ -83,13 +86,6 @@ def check(options: object, name: str, low: float, high: float) -> None:
         raise ValueError(f"{name} must be {low:g} to {high:g}, not {value!r}")
 
 
-def check_reliability(reliability: Mapping[str, float]) -> None:
-    """Raise `ValueError` unless every modality's weight is 0 to 10."""
-    for modality, weight in reliability.items():
-        if not 0 <= weight <= 10:
-            raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
-
-
 @dataclass(frozen=True, slots=True)
 class LifeOptions:
     """When an event begins and ends. Scores 0..1, times in seconds.
@@ -109,6 +105,34 @@ class LifeOptions:
             raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
         for name in ("min_duration", "release", "refractory", "update_period"):
             check(self, name, 0, 3600)
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessOptions:
+    """What the detectors that ask several senses have in common. Times in seconds.
+
+    Raises `ValueError` for values out of range.
+    """
+
+    threshold: float = 4.0  # 0..20: deviations from the usual at which one sense's score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    memory: float = 60.0  # 1..86400: over how long the usual is averaged
+    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
+    prior: float = 0.02  # 0..off/2: the score where no sense says anything
+    support: float = 0.3  # 0..off: a sense with this score supports the event
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "memory", 1, 86400)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
+        check(self, "support", 1e-6, self.life.off)
+        for modality, weight in self.reliability.items():
+            if not 0 <= weight <= 10:
+                raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
 
 
 @dataclass(slots=True)
@@ -131,6 +155,7 @@ class Life:
     under: int | None = None  # first tick below `off` of an open event
     reported: int = 0
     ended: int | None = None
+    named: int | None = None  # the onset in an open event's id: the one that was told first
     last: Score = field(default=NOTHING)
 
     def step(self, tick: int, score: Score) -> list[Event]:
@@ -148,9 +173,7 @@ class Life:
                 return []
             if tick - self.onset < options.min_duration * SECOND:
                 return []
-            self.is_open = True
-            self.reported = tick
-            return [self._event(Phase.ONSET, tick)]
+            return self._open(tick)
         if score.score >= options.off:
             self.under = None
         else:
@@ -168,17 +191,50 @@ class Life:
         if self.is_open:
             self.ended = offset if self.under is None else self.under
             events.append(self._event(Phase.OFFSET, tick, self.ended))
-        self.onset, self.is_open, self.under = None, False, None
+        self.onset, self.is_open, self.under, self.named = None, False, None, None
         return events
+
+    def amend(self, tick: int, now: Life) -> list[Event]:
+        """What `now`, the same label's life as it would be with data that came late, means for the event told so far.
+
+        An open event goes on under its id with what is known now, or ends if it turns out to be over, or (offset =
+        onset) never to have been. What is closed stays as it was told: nothing that overlaps it opens.
+        """
+        if self.is_open:
+            if now.is_open:
+                assert now.onset is not None
+                onset = self.onset if self.ended is not None and now.onset <= self.ended else now.onset
+                changed = onset != self.onset or now.last != self.last
+                self.onset, self.under, self.last = onset, now.under, now.last
+                if not changed:
+                    return []
+                self.reported = tick
+                return [self._event(Phase.UPDATE, tick)]
+            assert self.onset is not None
+            over = now.ended if now.ended is not None and now.ended >= self.onset else self.onset
+            self.under, self.last = None, now.last
+            events = self.close(tick, over)
+            if now.onset is not None and now.onset > over:
+                self.onset = now.onset
+            return events
+        if now.onset is not None and self.ended is not None and now.onset <= self.ended:
+            self.onset = None
+            return []
+        self.onset, self.under, self.last = now.onset, now.under, now.last
+        return self._open(tick) if now.is_open else []
 
     def spent(self, tick: int) -> bool:
         """Whether nothing is open, pending or pausing, so that it can be forgotten."""
         pausing = self.ended is not None and tick - self.ended < self.options.refractory * SECOND
         return self.onset is None and not pausing
 
+    def _open(self, tick: int) -> list[Event]:
+        self.is_open, self.reported, self.named = True, tick, self.onset
+        return [self._event(Phase.ONSET, tick)]
+
     def _event(self, phase: Phase, tick: int, offset: int = 0) -> Event:
         assert self.onset is not None
-        identity = f"{self.kind.name.lower()}/{self.label}/{self.onset}"
+        identity = f"{self.kind.name.lower()}/{self.label}/{self.named}"
         score, evidence = self.last.score, self.last.evidence
         return Event(identity, self.kind, self.label, phase, self.onset, offset, tick, score, self.space, evidence)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from sensebind.fusion.events.event import (
     Level,
     LifeOptions,
     Score,
+    WitnessOptions,
     check,
-    check_reliability,
     logistic,
     pool,
 )
@@ -28,34 +28,20 @@ FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread 
 
 
 @dataclass(frozen=True, slots=True)
-class NoveltyOptions:
-    """How the unusual is told. Times in seconds. Raises `ValueError` for values out of range."""
+class NoveltyOptions(WitnessOptions):
+    """How the unusual is told: `threshold` is over the usual distance. Raises `ValueError`."""
 
-    threshold: float = 4.0  # 0..20: deviations over the usual distance at which one sense's score is one half
-    slope: float = 1.5  # 0.1..10: nats of score per deviation
     habituation: float = 4.0  # 0.1..3600: what was perceived for so long is known
     warm_up: float = 10.0  # 0.1..3600: nothing is unusual before a sense has been perceived for so long
     half_life: float = 600.0  # 1..1e6: what has not been perceived for so long weighs half
-    memory: float = 60.0  # 1..86400: over how long the usual distance is averaged
     prototypes: int = 48  # 2..1024: vectors that stand for the past of one sense
-    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
-    prior: float = 0.02  # 0..off/2: the score where no sense says anything
-    support: float = 0.3  # 0..off: a sense with this score supports the event
-    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
-    life: LifeOptions = LifeOptions()
 
     def __post_init__(self) -> None:
-        check(self, "threshold", 0, 20)
-        check(self, "slope", 0.1, 10)
+        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
         check(self, "habituation", 0.1, 3600)
         check(self, "warm_up", 0.1, 3600)
         check(self, "half_life", 1, 1e6)
-        check(self, "memory", 1, 86400)
         check(self, "prototypes", 2, 1024)
-        check(self, "staleness", 0.05, 3600)
-        check(self, "prior", 1e-6, self.life.off / 2)
-        check(self, "support", 1e-6, self.life.off)
-        check_reliability(self.reliability)
 
 
 def distance(vector: Vector, prototypes: Vector, mass: Array, seconds: float) -> float:
@@ -137,8 +123,13 @@ class NoveltyDetector:
         options = self.options
         pasts = dict(state)
         for modality in sorted(set(present) - {FUSED}):
-            pasts[modality] = self._perceive(state.get(modality), tick, present[modality])
-        fresh = {m: p for m, p in sorted(pasts.items()) if tick - p.tick <= options.staleness * SECOND}
+            if not present[modality].symptoms:
+                pasts[modality] = self._perceive(state.get(modality), tick, present[modality])
+            elif modality in pasts:  # what a faulty sensor says is neither believed nor remembered
+                pasts[modality] = replace(pasts[modality], score=options.prior, coverage=0.0)
+        fresh = {
+            m: p for m, p in sorted(pasts.items()) if p.coverage > 0 and tick - p.tick <= options.staleness * SECOND
+        }
         weights = [options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()]
         scores = np.array([p.score for p in fresh.values()]).reshape(len(fresh), 1)
         evidence = tuple(Evidence(m, p.score, p.score >= options.support, p.start, p.tick) for m, p in fresh.items())

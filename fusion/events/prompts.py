@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.events.calibration import Calibration, uncalibrated
 from sensebind.fusion.events.event import (
     Array,
     Detector,
@@ -17,8 +19,8 @@ from sensebind.fusion.events.event import (
     Level,
     LifeOptions,
     Score,
+    WitnessOptions,
     check,
-    check_reliability,
     logistic,
     pool,
 )
@@ -39,40 +41,40 @@ RAISE, LOWER = 2.0, 1.0  # deviations by which the usual level may raise and low
 
 
 @dataclass(frozen=True, slots=True)
-class PromptOptions:
+class PromptOptions(WitnessOptions):
     """How phrases are told from a stream. Times in seconds. Raises `ValueError` for values out of range."""
 
     background: tuple[str, ...] = BACKGROUND  # at least 8 phrases
-    threshold: float = 3.0  # 0..20: deviations over the background at which one sense's score is one half
-    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    threshold: float = 3.0  # here: deviations over the background
     rivalry: float = 0.5  # 0..2: share of a better label's lead that is taken off
     trust: float = 0.7  # 0..1: how much of a label's own usual level in this stream is taken off
-    memory: float = 60.0  # 1..86400: over how long that usual level is averaged
     maturity: float = 10.0  # 0.1..3600: age at which that level counts half
-    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
-    prior: float = 0.02  # 0..off: the score where no sense says anything
-    support: float = 0.3  # 0..off: a sense with this score supports the event
     min_modalities: int | Mapping[str, int] = 1  # 1..: senses that must support; one number, or one per label
-    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
-    life: LifeOptions = LifeOptions()
+    smoothing: float = 0.0  # 0..60: the score is the median of those in the last so many seconds
+    # Space id → what was fitted on it, in place of `slope`, `threshold` and `prior`, for the senses that it names.
+    calibration: Callable[[str], Calibration | None] = uncalibrated
 
     def __post_init__(self) -> None:
-        check(self, "threshold", 0, 20)
-        check(self, "slope", 0.1, 10)
+        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
         check(self, "rivalry", 0, 2)
         check(self, "trust", 0, 1)
-        check(self, "memory", 1, 86400)
         check(self, "maturity", 0.1, 3600)
-        check(self, "staleness", 0.05, 3600)
-        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
-        check(self, "support", 1e-6, self.life.off)
+        check(self, "smoothing", 0, 60)
         if len(set(self.background)) < FEWEST:
             raise ValueError(f"background needs at least {FEWEST} different phrases, not {len(set(self.background))}")
         needed = self.min_modalities
         for label, count in needed.items() if isinstance(needed, Mapping) else [("", needed)]:
             if count < 1:
                 raise ValueError(f"min_modalities{f' of {label!r}' if label else ''} must be 1 or more, not {count}")
-        check_reliability(self.reliability)
+
+    def base(self, calibration: Calibration | None) -> float:
+        """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
+        return min(calibration.prior, self.life.off / 2) if calibration else self.prior
+
+    def weight(self, modality: str, calibration: Calibration | None) -> float:
+        """How much this sense's evidence counts."""
+        fitted = calibration.senses.get(modality) if calibration else None
+        return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
 
     def needed(self, label: str) -> int:
         """How many senses must support this label."""
@@ -99,11 +101,15 @@ def standing(vector: Vector, phrases: Vector, groups: npt.NDArray[np.intp], back
 
 def yielding(standings: Array, rivalry: float) -> Array:
     """Standings (L,), less `rivalry` times the lead of the best other label: like looks like like."""
+    return np.asarray(standings - rivalry * np.maximum(-leads(standings), 0.0), np.float64)
+
+
+def leads(standings: Array) -> Array:
+    """Standings (L,) over the best other label's, (L,): negative for all but the best. 0 where there is one label."""
     if len(standings) < 2:
-        return standings
+        return np.zeros(len(standings))
     order = np.sort(standings)
-    others = np.where(standings == order[-1], order[-2], order[-1])
-    return np.asarray(standings - rivalry * np.maximum(others - standings, 0.0), np.float64)
+    return np.asarray(standings - np.where(standings == order[-1], order[-2], order[-1]), np.float64)
 
 
 def departure(standings: Array, level: Level, trust: float, maturity: float) -> Array:
@@ -124,11 +130,22 @@ class Sense:
     start: int
     tick: int
     coverage: float
+    x: Array  # (L,) departures, in deviations
+    lead: Array  # (L,) deviations over the best other label
     scores: Array  # (L,)
     level: Level  # of the standings, (L,)
+    lies: bool = False  # a window since then showed that the sensor is faulty
 
 
-State = Mapping[str, Sense]
+@dataclass(frozen=True, slots=True)
+class State:
+    senses: Mapping[str, Sense] = field(default_factory=dict)
+    recent: tuple[tuple[int, Array], ...] = ()  # (tick, pooled scores (L,)) of the last `smoothing` seconds
+    calibration: Calibration | None = None  # of the stream's space
+
+    def heard(self, tick: int, staleness: float) -> dict[str, Sense]:
+        """The senses that say something at a tick: neither stale (s) nor faulty."""
+        return {m: s for m, s in sorted(self.senses.items()) if not s.lies and tick - s.tick <= staleness * SECOND}
 
 
 class PromptDetector:
@@ -165,16 +182,24 @@ class PromptDetector:
     def life(self) -> LifeOptions:
         return self.options.life
 
+    def with_options(self, options: PromptOptions) -> PromptDetector:
+        """The same prompts with other options, but for the background."""
+        if options.background != self.options.background:
+            raise ValueError("another background must be embedded: make another detector")
+        result = copy(self)
+        result.options = options
+        return result
+
     def knows(self, label: str) -> bool:
         return label in self.prompts
 
     def start(self) -> State:
-        return {}
+        return State()
 
     def adopt(self, old: Detector, state: State) -> State:
         """Labels whose phrases are the same keep what is usual for them; others begin."""
         if not isinstance(old, PromptDetector) or old.options.background != self.options.background:
-            return {}
+            return State()
         before = list(old.prompts)
         kept = [before.index(n) if old.prompts.get(n) == p else -1 for n, p in self.prompts.items()]
         index = np.array(kept, np.intp)
@@ -182,21 +207,25 @@ class PromptDetector:
         def move(values: Array, blank: float = 0.0) -> Array:
             return np.where(index >= 0, values[index], blank) if len(values) else np.full(len(index), blank)
 
-        return {
+        senses = {
             modality: replace(
                 sense,
+                x=move(sense.x),
+                lead=move(sense.lead),
                 scores=move(sense.scores, self.options.prior),
                 level=Level(move(sense.level.mean), move(sense.level.deviation), move(sense.level.age)),
             )
-            for modality, sense in state.items()
+            for modality, sense in state.senses.items()
         }
+        recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent)
+        return State(senses, recent, state.calibration)
 
     def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
         """One tick: senses with a window that ended now are scored, then all that are not stale are pooled."""
         if not self.prompts:
-            return {}, {}
+            return State(), {}
         options, labels = self.options, list(self.prompts)
-        senses, standings, seconds = dict(state), {}, {}
+        senses, standings, seconds, calibration = dict(state.senses), {}, {}, state.calibration
         for modality in sorted(set(present) - {FUSED}):
             embedding = present[modality]
             if embedding.vector.shape != self.background.shape[1:]:
@@ -204,18 +233,26 @@ class PromptDetector:
                     f"{modality} has vectors of shape {embedding.vector.shape} and the phrases "
                     f"{self.background.shape[1:]}: they are of different spaces"
                 )
-            known = state.get(modality)
+            known = senses.get(modality)
+            if embedding.symptoms:  # what a faulty sensor says is neither believed nor learnt
+                if known:
+                    senses[modality] = replace(known, lies=True)
+                continue
             level = known.level if known else Level.blank(len(labels))
             u = standing(embedding.vector, self.phrases, self.groups, self.background)
-            x = departure(yielding(u, options.rivalry), level, options.trust, options.maturity)
-            scores = logistic(options.slope * (x - options.threshold))
-            senses[modality] = Sense(embedding.start, tick, embedding.coverage, scores, level)
             standings[modality] = yielding(u, options.rivalry)
+            x, lead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
+            calibration = options.calibration(embedding.space)
+            scores = self._scores(calibration, modality, x, lead)
+            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, lead, scores, level)
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
-        fresh = {m: s for m, s in sorted(senses.items()) if tick - s.tick <= options.staleness * SECOND}
-        weights = [options.reliability.get(m, 1.0) * s.coverage for m, s in fresh.items()]
+        fresh = State(senses).heard(tick, options.staleness)
+        weights = [options.weight(m, calibration) * s.coverage for m, s in fresh.items()]
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
-        pooled = self._corroborated(pool(table, weights, options.prior), table)
+        pooled = self._corroborated(pool(table, weights, options.base(calibration)), table)
+        since = tick - options.smoothing * SECOND
+        recent = (*((t, p) for t, p in state.recent if t > since), (tick, pooled))
+        pooled = np.median([p for _, p in recent], axis=0)
         # What is on does not become what is usual, however long it lasts.
         held = pooled >= options.life.off
         for modality, u in standings.items():
@@ -229,7 +266,13 @@ class PromptDetector:
             )
             for at, label in enumerate(labels)
         }
-        return senses, {n: Score(float(pooled[i]), evidence[n]) for i, n in enumerate(labels)}
+        scored = {n: Score(float(pooled[i]), evidence[n]) for i, n in enumerate(labels)}
+        return State(senses, recent, calibration), scored
+
+    def _scores(self, calibration: Calibration | None, modality: str, x: Array, lead: Array) -> Array:
+        if calibration is not None and modality in calibration.senses:
+            return calibration.senses[modality].scores(x, lead)
+        return logistic(self.options.slope * (x - self.options.threshold))
 
     def _corroborated(self, pooled: Array, table: Array) -> Array:
         """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,6 +128,10 @@ class ImageBindSpace:
         tokens = text.imagebind_tokens(texts)
         return torch.cat([self.embed(TEXT, batch) for batch in tokens.split(TEXT_BATCH)])
 
+    def image_encoder(self) -> torch.nn.Module:
+        """A copy of the image encoder that can be trained: see `registry.Hub`."""
+        return ImageBindImages(copy.deepcopy(self._model(VISION)).to("cpu", torch.float32))
+
     def _pictures(self, window: Window) -> Tensor:
         frames = window.samples[:1] if window.samples[0] is window.samples[-1] else window.samples
         if len(frames) > 2:
@@ -148,6 +153,23 @@ class ImageBindSpace:
             model = ImageBind(modalities=[modality], **self._sizes)
         model.load_checkpoint(files.read(self._weights, lambda name: modality_of(name) == modality, self.dtype))
         return model.to(self.device).eval()
+
+
+class ImageBindImages(torch.nn.Module):
+    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): the image encoder with its frontend."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: ImageBind) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(image.IMAGEBIND_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(image.IMAGEBIND_DEVIATION).view(3, 1, 1), persistent=False)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        vectors = self.model({VISION: (levels - self.mean) / self.deviation})[VISION]
+        return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def _frame(sample: Sample) -> Frame:

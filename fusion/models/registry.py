@@ -25,6 +25,8 @@ BUILTIN = {
     "imagebind_huge": "sensebind.fusion.models.imagebind_space:ImageBindSpace.load",
 }
 
+OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
+
 
 class SpaceError(SensebindError):
     """A space that cannot be found or loaded; the message says what to do."""
@@ -156,8 +158,13 @@ def resolve_device(device: str) -> str:
 
 
 def _factory(name: str) -> SpaceFactory:
+    from functools import partial
     from importlib.metadata import EntryPoint
 
+    family, _, variant = name.partition(":")
+    if family == OPEN_CLIP:
+        clip = EntryPoint(family, "sensebind.fusion.models.open_clip_space:OpenClipSpace.load", GROUP).load()
+        return partial(clip, model=variant)
     if name in BUILTIN:
         loaded: SpaceFactory = EntryPoint(name, BUILTIN[name], GROUP).load()
         return loaded
@@ -165,4 +172,4 @@ def _factory(name: str) -> SpaceFactory:
         if entry.name == name:
             found: SpaceFactory = entry.load()
             return found
-    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(names())}")
+    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(names())}, {OPEN_CLIP}:<model>")

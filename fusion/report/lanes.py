@@ -17,7 +17,13 @@ from sensebind.fusion.samples import SECOND
 LANES = 40  # more than anybody reads
 BARS = 2000  # of all lanes that have words of their own
 SUB = 11  # px, of a lane's senses
-KINDS = {Kind.PROMPT: "Prompts", Kind.NOVELTY: "Novelty", Kind.DISAGREEMENT: "Disagreement"}
+KINDS = {
+    Kind.PROMPT: "Prompts",
+    Kind.NOVELTY: "Novelty",
+    Kind.DISAGREEMENT: "Disagreement",
+    Kind.FAULT: "Faults",
+    Kind.CHANGE: "Changes",
+}
 
 
 def events(canvas: Canvas) -> Row:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.events.event import Event
 
 START_UP = 60.0  # s that the nodes may take to be ready
+DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
 
 
 class DemoError(Exception):
@@ -73,7 +74,7 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
     os.environ.update(environment)  # for our own listener too
     config = shipped("demo.yaml")
     ros = ["--ros-args", "--params-file", str(config)]
-    play = ["--ros-args", "-p", f"recording:={recording}", "-p", f"rate:={rate}"]
+    play = ["--ros-args", "-p", f"recording:={recording}", "-p", f"rate:={rate}", "-p", f"delay:={DELAY}"]
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
@@ -115,12 +116,12 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
         quiet = time.monotonic() + 1.5
         spin(lambda: time.monotonic() > quiet, 10, "the end")
         counts = {m: listener.figure(m, "arrived") for m in ("vision", "depth", "thermal", "audio", "imu")}
-        lost = {m: listener.figure(m, "lost") for m in counts}
+        lost = {m: sum(int(listener.figure(m, key) or 0) for key in ("lost", "earlier")) for m in counts}
         status = {m: {pair.key: pair.value for pair in s.values} for m, s in listener.status.items()}
         embeddings, events, space = listener.embeddings, listener.events, listener.space
     if not embeddings:
         raise DemoError(f"nothing was embedded: see {out / 'embedder.log'}")
-    print("arrived: " + ", ".join(f"{m} {counts[m]} (lost {lost[m] or 0})" for m in counts))
+    print("arrived: " + ", ".join(f"{m} {counts[m]} (lost {lost[m]})" for m in counts))
     report(out, recording, config, embeddings, events, space, status, truth)
     print_result(events, truth, first[0])
     print(f"report: {(out / 'report.html').resolve()}")

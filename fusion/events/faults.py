@@ -1,0 +1,110 @@
+"""Faults: a sensor that lies, as its data show, or that has fallen silent while others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sensebind.fusion.embeddings import FUSED, Embedding
+from sensebind.fusion.events.event import Detector, Evidence, Kind, LifeOptions, Score, check
+from sensebind.fusion.health import SYMPTOMS
+from sensebind.fusion.samples import SECOND
+
+UNPLUGGED = "unplugged"
+CAUSES = (*SYMPTOMS, UNPLUGGED)
+VOTES = 3  # windows: a sensor that fails shows another symptom at first, in a window that is half lost
+SURE = 0.95  # the score of a fault that shows
+PATIENT = 2.5  # usual intervals of a sense without a window after which it is silent
+
+
+@dataclass(frozen=True, slots=True)
+class FaultOptions:
+    """How faults are told. Raises `ValueError` for values out of range."""
+
+    causes: tuple[str, ...] = CAUSES  # those to tell; leave `frozen` out where sensors are simulated without noise
+    silence: float = 1.25  # 0.1..3600 s: without a window for so long, while others have some, it is unplugged
+    expected: tuple[str, ...] = ()  # senses that must be there from the start; others once they were seen
+    life: LifeOptions = LifeOptions(min_duration=0.75, release=1.5, update_period=5.0)
+
+    def __post_init__(self) -> None:
+        check(self, "silence", 0.1, 3600)
+        unknown = sorted(set(self.causes) - set(CAUSES))
+        if unknown:
+            raise ValueError(f"causes may name {', '.join(CAUSES)}, not {', '.join(unknown)}")
+
+
+def fault_label(modality: str, cause: str) -> str:
+    """``fault:thermal:frozen``."""
+    return f"fault:{modality}:{cause}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What is remembered of one sense: its last window, how far its windows usually are apart, and what it showed."""
+
+    start: int
+    tick: int
+    interval: float  # s; 0 until it is known
+    shown: tuple[str, ...]  # causes at its last `VOTES` windows, empty ones where it seemed well
+
+    @property
+    def cause(self) -> str:
+        """What it showed most often of late, of equals the latest; empty where its last window seemed well."""
+        if not self.shown[-1]:
+            return ""
+        return max(reversed(self.shown), key=lambda name: self.shown.count(name) if name else 0)
+
+
+State = Mapping[str, Watch]
+
+
+class FaultDetector:
+    """Scores a label for each sense that shows a symptom, or no window at all: one cause at a time, the most telling.
+
+    `Embedding.symptoms` say what a window shows; silence is told from the ticks of the others.
+    """
+
+    kind = Kind.FAULT
+
+    def __init__(self, options: FaultOptions | None = None) -> None:
+        self.options = FaultOptions() if options is None else options
+
+    @property
+    def life(self) -> LifeOptions:
+        return self.options.life
+
+    def knows(self, label: str) -> bool:
+        return label.rpartition(":")[2] in self.options.causes
+
+    def start(self) -> State:
+        return {}
+
+    def adopt(self, old: Detector, state: State) -> State:
+        return state
+
+    def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
+        """One tick: what the new windows show, and which senses have had none for too long."""
+        watches = dict(state)
+        for modality in self.options.expected:
+            watches.setdefault(modality, Watch(tick, tick, 0.0, ("",)))
+        for modality in sorted(set(present) - {FUSED}):
+            watches[modality] = self._see(state.get(modality), tick, present[modality])
+        scores = {}
+        for modality, watch in sorted(watches.items()):
+            silent = (tick - watch.tick) / SECOND
+            cause = watch.cause
+            if silent >= max(self.options.silence, PATIENT * watch.interval):
+                cause = UNPLUGGED
+            if cause in self.options.causes:
+                evidence = (Evidence(modality, SURE, True, watch.start, watch.tick),)
+                scores[fault_label(modality, cause)] = Score(SURE, evidence)
+        return watches, scores
+
+    def _see(self, watch: Watch | None, tick: int, embedding: Embedding) -> Watch:
+        cause = next((name for name in CAUSES if name in embedding.symptoms and name in self.options.causes), "")
+        if watch is None or watch.tick == tick:
+            return Watch(embedding.start, tick, 0.0, (cause,))
+        gap = (tick - watch.tick) / SECOND
+        # One long gap is no rhythm: half a step towards it at most.
+        interval = gap if not watch.interval else watch.interval + 0.2 * min(gap - watch.interval, 0.5 * watch.interval)
+        return Watch(embedding.start, tick, interval, (*watch.shown, cause)[-VOTES:])

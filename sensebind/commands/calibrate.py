@@ -1,0 +1,151 @@
+"""`sensebind calibrate`: labelled recordings to the numbers that make prompts' scores probabilities."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sensebind.fusion.errors import SensebindError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from sensebind.fusion.events.fitting import Span, Tick
+    from sensebind.fusion.models.registry import Space
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "calibrate",
+        help="labelled recordings to scores that are probabilities",
+        description="Fit, on recordings of which it is known what was there when, how probable a prompt is at a given "
+        "similarity, for each sense, and how much each sense counts beside others. Name FILE in the parameter "
+        "prompt.calibration of the detector.",
+    )
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
+    parser.add_argument(
+        "--truth",
+        nargs="+",
+        type=Path,
+        metavar="TSV",
+        help="one for each recording: onset, offset (s from its start) and label, tab-separated (default: "
+        "RECORDING.truth.tsv)",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="calibration to write (JSON)")
+    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+
+
+class TruthError(SensebindError):
+    """A file of labels that cannot be read."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
+    from sensebind.commands.replay import shipped
+    from sensebind.fusion import config
+    from sensebind.fusion.events.build import detectors
+    from sensebind.fusion.events.fitting import calibrated, collect, figures, fit_streams, joined
+    from sensebind.fusion.events.prompts import PromptDetector
+    from sensebind.fusion.models import registry
+
+    truths = args.truth or [Path(f"{str(recording).rstrip('/')}.truth.tsv") for recording in args.recordings]
+    if len(truths) != len(args.recordings):
+        raise TruthError(f"--truth names {len(truths)} files for {len(args.recordings)} recordings: one for each")
+    labels = [read_truth(path) for path in truths]
+    file = args.config or shipped("starter.yaml")
+    given = config.read(file, "embedder")
+    modalities = config.modalities_of(given)
+    others = config.names_of_others("embedder")
+    values = config.resolve(config.embedder_parameters(modalities), given, free=config.FREE, others=others)
+    told = config.read(file, "detector")
+    others = config.names_of_others("detector", given)
+    wanted = config.resolve(config.detector_parameters(), told, free=config.FREE, others=others)
+    space = registry.load(
+        str(values["space"]),
+        modalities=modalities,
+        device=args.device or str(values["device"]),
+        weights=str(values["weights"]),
+        dtype=str(values["dtype"]),
+        spokes=values["spokes"],
+    )
+    wanted = {**wanted, "detectors": ["prompt"], "prompt.calibration": "none"}
+    found = detectors(wanted, lambda phrases: space.embed_text(phrases).numpy())
+    if not found or not isinstance(found[0], PromptDetector):
+        print(f"'{file}' sets no prompts: give those of the truth, prompts.<label>: [phrase, …]", file=sys.stderr)
+        return 1
+    detector = found[0]
+    unknown = sorted({label for spans in labels for _, _, label in spans} - set(detector.prompts))
+    if unknown:
+        print(f"left out, for no prompt is called so: {', '.join(unknown)}", file=sys.stderr)
+    streams: list[tuple[list[Tick], list[Span]]] = []
+    for recording, spans in zip(args.recordings, labels, strict=True):
+        ticks, start = embedded(recording, space, values, modalities)
+        streams.append((ticks, [(start + on, start + off, label) for on, off, label in spans]))
+        print(f"{recording}: {len(ticks)} ticks, {len(spans)} labelled spans")
+    before = joined([collect(detector, *stream) for stream in streams])
+    calibration = fit_streams(detector, streams, space.id)
+    after = joined([collect(calibrated(detector, calibration), *stream) for stream in streams])
+    notes = {
+        "recordings": len(streams),
+        "examples": len(after.truth),
+        "true": int(after.truth.sum()),
+        "before": figures(before.scores, before.truth),
+        "after": figures(after.scores, after.truth),
+    }
+    if len(streams) > 1:
+        kept = [
+            collect(calibrated(detector, fit_streams(detector, streams[:i] + streams[i + 1 :], space.id)), *streams[i])
+            for i in range(len(streams))
+        ]
+        notes["each by the others"] = figures(joined(kept).scores, joined(kept).truth)
+    calibration.save(args.out, notes)
+    for name in ("before", "after", "each by the others"):
+        if name in notes:
+            print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))  # type: ignore[attr-defined]
+    for modality, sense in calibration.senses.items():
+        print(f"{modality:8} counts {sense.reliability:.2f}")
+    print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
+    return 0
+
+
+def read_truth(path: Path) -> list[Span]:
+    """(onset, offset, label) of a DCASE table, in ns from the recording's start. Raises `TruthError`."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file, delimiter="\t") if row]
+        if rows and rows[0][0].strip().lower() == "onset":
+            rows = rows[1:]
+        return [(round(float(on) * 1e9), round(float(off) * 1e9), label.strip()) for on, off, label, *_ in rows]
+    except OSError as error:
+        raise TruthError(f"truth '{path}' cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise TruthError(f"truth '{path}' must hold onset, offset and label, tab-separated: {error}") from error
+
+
+def embedded(
+    path: Path, space: Space, values: dict[str, object], modalities: tuple[str, ...]
+) -> tuple[list[Tick], int]:
+    """The ticks of a recording as detectors are given them, and its start in ns. Raises `SensebindError`."""
+    from sensebind.fusion.embeddings import FUSED, Embedding
+    from sensebind.fusion.pipeline import Pipeline
+    from sensebind.fusion.recordings import Recording
+    from sensebind.replay import Reader, replay
+
+    ticks: list[Tick] = []
+    waiting: dict[int, dict[str, Embedding]] = {}
+    with Recording(path) as recording:
+        reader = Reader(recording, values, modalities)
+        for output in replay(reader, Pipeline.of(values, space)):
+            if not isinstance(output, Embedding):
+                continue
+            if output.modality != FUSED:
+                waiting.setdefault(output.tick, {})[output.modality] = output
+                continue
+            present = waiting.pop(output.tick, {})
+            ticks.append((output.tick, {m: e for m, e in present.items() if m in output.sources}))
+        return ticks, recording.start
