@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sensebind.fusion import config
 from sensebind.fusion.embeddings import FUSED, Embedding
 from sensebind.fusion.events.build import detectors, prompts_of
-from sensebind.fusion.events.event import Event, Kind, Life, Score
+from sensebind.fusion.events.event import Event, Kind, Life, LifeOptions, Score
 from sensebind.fusion.events.line import EventLine
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.registry import Space
@@ -58,7 +58,7 @@ class Settings:
             config.detector_parameters(),
             config.read(file, "detector"),
             free=config.FREE,
-            others=config.names_of_others("detector"),
+            others=config.names_of_others("detector", given),
         )
         return cls(modalities, {**embedder, "device": device} if device else embedder, detector)
 
@@ -89,12 +89,15 @@ def truth_beside(recording: Path, kind: str = "truth") -> Path | None:
     return None
 
 
+Scores = dict[int, dict[str, float]]  # tick in ns → label → score
+
+
 class Overheard:
-    """A detector that works as the one it is given, and keeps the scores that it gave."""
+    """A detector that works as the one it is given, and keeps the scores that it gave: of a tick, the last ones."""
 
     def __init__(self, detector: Any) -> None:
         self._detector = detector
-        self.scores: list[tuple[int, dict[str, float]]] = []  # tick in ns, label → score
+        self.scores: Scores = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._detector, name)
@@ -102,23 +105,33 @@ class Overheard:
     def score(self, state: Any, tick: int, present: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
         """As the detector's."""
         state, scores = self._detector.score(state, tick, present)
-        self.scores.append((tick, {label: float(s.score) for label, s in scores.items()}))
+        self.scores[tick] = {label: float(s.score) for label, s in scores.items()}
         return state, scores
 
 
-Step = tuple[int, dict[str, Embedding]] | None  # a tick and its embeddings; None: time starts afresh
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an event line was asked to do: to take a tick, or, if `late`, to mend one that has passed."""
+
+    tick: int
+    senses: dict[str, Embedding]
+    late: bool = False
 
 
 class Remembering(EventLine):
-    """An event line that keeps the steps that it was asked to take."""
+    """An event line that keeps the steps that it was asked to take; None where time started afresh."""
 
     def __init__(self, detectors: Sequence[Any], space: str) -> None:
         super().__init__(detectors, space)
-        self.steps: list[Step] = []
+        self.steps: list[Step | None] = []
 
     def step(self, tick: int, present: Mapping[str, Embedding]) -> list[Event]:
-        self.steps.append((tick, {m: e for m, e in present.items() if m != FUSED}))
+        self.steps.append(Step(tick, {m: e for m, e in present.items() if m != FUSED}))
         return super().step(tick, present)
+
+    def amend(self, tick: int, late: Mapping[str, Embedding]) -> list[Event]:
+        self.steps.append(Step(tick, dict(late), late=True))
+        return super().amend(tick, late)
 
     def restart(self) -> list[Event]:
         self.steps.append(None)
@@ -171,9 +184,9 @@ def observe(
         events = [output for output in outputs if isinstance(output, Event)]
     known = {*settings.prompts, *spans.labels}
     heard = next((d for d in all_detectors if isinstance(d, Overheard)), None)
-    ways = {ALL: _telling(events, heard.scores if heard else [], known, start)}
-    alone: dict[str, list[tuple[int, dict[str, float]]]] = {}
-    for modality in ordered({m for step in line.steps if step for m in step[1]}):
+    ways = {ALL: _telling(events, heard.scores if heard else {}, known, start)}
+    alone: dict[str, Scores] = {}
+    for modality in ordered({m for step in line.steps if step for m in step.senses}):
         detector = prompting()
         if detector is None:
             break
@@ -198,52 +211,48 @@ def observe(
     )
 
 
-def _again(steps: Iterable[Step], line: EventLine, modality: str) -> list[Event]:
+def _again(steps: Iterable[Step | None], line: EventLine, modality: str) -> list[Event]:
     """The steps once more, with what one sense perceived alone."""
     events: list[Event] = []
     for step in steps:
         if step is None:
             events += line.restart()
-        else:
-            events += line.step(step[0], {m: e for m, e in step[1].items() if m == modality})
+            continue
+        own = {m: e for m, e in step.senses.items() if m == modality}
+        events += line.amend(step.tick, own) if step.late else line.step(step.tick, own)
     return events + line.finish()
 
 
-def _greatest(courses: Sequence[Sequence[tuple[int, dict[str, float]]]]) -> list[tuple[int, dict[str, float]]]:
-    """Of several courses over the same ticks, the greatest score of each label at each."""
-    result = []
-    for at in zip(*courses, strict=True):
-        scores: dict[str, float] = {}
-        for _, own in at:
-            for label, score in own.items():
-                scores[label] = max(scores.get(label, 0.0), score)
-        result.append((at[0][0], scores))
+def _greatest(courses: Sequence[Scores]) -> Scores:
+    """Of several courses, the greatest score of each label at each tick."""
+    result: Scores = {}
+    for tick in sorted({tick for course in courses for tick in course}):
+        best = result.setdefault(tick, {})
+        for course in courses:
+            for label, score in course.get(tick, {}).items():
+                best[label] = max(best.get(label, 0.0), score)
     return result
 
 
-def _lives(
-    course: Iterable[tuple[int, dict[str, float]]], steps: Iterable[Step], life: Any, space: str
-) -> list[Event]:
+def _lives(course: Scores, steps: Iterable[Step | None], life: LifeOptions, space: str) -> list[Event]:
     """Scores to events, by the same thresholds and times as the detector's own."""
     events: list[Event] = []
     lives: dict[str, Life] = {}
-    scores = iter(course)
     last = 0
-    for step in steps:
+    for step in (*steps, None):
         if step is None:
             events += [e for label in sorted(lives) for e in lives[label].close(last, last)]
             lives = {}
-            continue
-        last, own = next(scores)
-        for label in sorted(own):
-            one = lives.setdefault(label, Life(Kind.PROMPT, label, space, life))
-            events += one.step(last, Score(own[label]))
-    return events + [e for label in sorted(lives) for e in lives[label].close(last, last)]
+        elif not step.late:
+            last = step.tick
+            own = course.get(last, {})
+            for label in sorted(own):
+                one = lives.setdefault(label, Life(Kind.PROMPT, label, space, life))
+                events += one.step(last, Score(own[label]))
+    return events
 
 
-def _telling(
-    events: Sequence[Event], course: Sequence[tuple[int, dict[str, float]]], known: set[str], start: int
-) -> Telling:
+def _telling(events: Sequence[Event], course: Scores, known: set[str], start: int) -> Telling:
     """Prompts' events, and those of other kinds whose label the truth knows, with seconds from `start` ns."""
     rows = []
     for item in occurrences(events):
@@ -256,18 +265,17 @@ def _telling(
     return Telling(spans, np.array([row[3] for row in rows], np.float64), _course(course, start))
 
 
-def _course(scores: Sequence[tuple[int, dict[str, float]]], start: int) -> Course:
+def _course(scores: Scores, start: int) -> Course:
     """A tick's scores stand until the next tick, as events do: one begins at the tick that it is first seen at."""
-    latest = dict(scores)  # a recording that goes round passes the same ticks again
-    ticks = sorted(latest)
+    ticks = sorted(scores)
     if not ticks:
         return Course(np.zeros(1), (), np.zeros((0, 0)))
-    labels = tuple(sorted({label for own in latest.values() for label in own}))
+    labels = tuple(sorted({label for own in scores.values() for label in own}))
     hop = int(np.median(np.diff(ticks))) if len(ticks) > 1 else SECOND // 2
     edges, rows = [], []
     for tick, after in zip(ticks, [*ticks[1:], ticks[-1] + hop], strict=True):
         edges.append(tick)
-        rows.append([latest[tick].get(label, 0.0) for label in labels])
+        rows.append([scores[tick].get(label, 0.0) for label in labels])
         if after - tick > LONGEST * hop:
             edges.append(tick + hop)
             rows.append([0.0] * len(labels))

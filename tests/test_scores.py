@@ -11,8 +11,8 @@ import pytest
 
 from sensebind.fusion import scores as S
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.scores.energy import ANYTHING, Activity, best_setting, loudest, spells
-from sensebind.fusion.scores.figures import MODEL_FREE, calibration, figures, measure, table
+from sensebind.fusion.scores.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
+from sensebind.fusion.scores.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
 from sensebind.fusion.scores.matching import occupied, total
 from sensebind.fusion.scores.observed import ALL, LATE, Observation, Telling
 from sensebind.fusion.scores.plots import plot
@@ -272,6 +272,16 @@ def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) 
     assert np.array_equal(loudest(moves), moves[modality]) and not len(loudest({}))
 
 
+def test_without_a_model_one_sense_can_stand_for_one_label() -> None:
+    edges = np.arange(61) * 0.5
+    sound, sight = np.zeros(60), np.zeros(60)
+    sound[10:14], sound[30:34], sight[20:26] = 9.0, 9.0, 9.0
+    truth = S.Spans.of([(5.0, 7.0, "dog"), (15.0, 17.0, "dog"), (10.0, 13.0, "light")])
+    chosen, (told,) = best_labels([truth], [(edges, {AUDIO: sound, VISION: sight, IMU: np.zeros(60)})])
+    assert {sense: label for sense, (label, _) in chosen.items()} == {AUDIO: "dog", VISION: "light"}
+    assert S.match(truth, told).counts == S.Counts(3, 0, 0)
+
+
 def test_spells_last_until_it_has_been_quiet() -> None:
     edges = np.arange(11) * 0.5
     assert spells(edges, np.array([0, 5, 1, 3, 0, 0, 0, 9, 9, 9]), 4.0).rows() == [
@@ -304,7 +314,7 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
     assert overall["false_alarms_per_hour"] == 60.0  # one in a minute
     assert overall["onset_latency_s"]["stamp"]["median"] == 0.5
     assert overall["onset_latency_s"]["report"]["median"] == 1.5
-    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE] and found["best_single"] == VISION
+    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL] and found["best_single"] == VISION
     assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
     assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
     told_text = table(found)

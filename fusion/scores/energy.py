@@ -143,26 +143,62 @@ def spells(edges: Array, values: Array, threshold: float) -> Spans:
     return Spans.of(rows)
 
 
-def best_setting(
-    truths: Sequence[Spans], courses: Sequence[tuple[Array, Mapping[str, Array]]]
-) -> tuple[str, float, list[Spans]]:
+Moves = tuple[Array, Mapping[str, Array]]  # what `Activity.course` gives
+
+
+def best_setting(truths: Sequence[Spans], courses: Sequence[Moves]) -> tuple[str, float, list[Spans]]:
     """Which sense (`ANY_SENSE`: the greatest of all) and which of `THRESHOLDS` give the best event-based F1 over all
     recordings, whatever the labels; and what is told with them, for each recording.
 
     Both are chosen on the very truth that they are then scored on, in this detector's favour.
     """
 
-    def told(sense: str, threshold: float) -> list[Spans]:
-        found = []
-        for edges, moves in courses:
-            values = loudest(moves) if sense == ANY_SENSE else moves.get(sense, np.zeros(0))
-            found.append(spells(edges, values if len(values) else np.zeros(len(edges) - 1), threshold))
-        return found
-
     def f1(setting: tuple[str, float]) -> float:
-        pairs = zip(truths, told(*setting), strict=True)
+        pairs = zip(truths, _told(courses, *setting), strict=True)
         return total([match(truth, spans, labels=False).counts for truth, spans in pairs]).f1 or 0.0
 
-    senses = [ANY_SENSE, *sorted({m for _, moves in courses for m in moves})]
-    best = max(((sense, threshold) for sense in senses for threshold in THRESHOLDS), key=f1)
-    return *best, told(*best)
+    best = max(((sense, threshold) for sense in _senses(courses) for threshold in THRESHOLDS), key=f1)
+    return *best, _told(courses, *best)
+
+
+def best_labels(truths: Sequence[Spans], courses: Sequence[Moves]) -> tuple[dict[str, tuple[str, float]], list[Spans]]:
+    """Sense → the one label and the threshold that its activity stands for in all recordings; and what is told so.
+
+    Chosen one after the other, each for the best event-based F1 with those before it, on the very truth that is then
+    scored; a sense that would only do harm is left out. Such a detector could be built, unlike one whose every event
+    is labelled by the truth.
+    """
+    labels = sorted({label for truth in truths for label in truth.labels})
+    chosen: dict[str, tuple[str, float]] = {}
+    told = [Spans.of(()) for _ in truths]
+    best = 0.0
+    while True:
+        found = None
+        for sense in _senses(courses):
+            for threshold in THRESHOLDS if sense not in chosen else ():
+                own = _told(courses, sense, threshold)
+                for label in labels:
+                    more = [
+                        Spans.of([*t.rows(), *((on, off, label) for on, off, _ in s.rows())])
+                        for t, s in zip(told, own, strict=True)
+                    ]
+                    f1 = total([match(truth, m).counts for truth, m in zip(truths, more, strict=True)]).f1 or 0.0
+                    if f1 > best:
+                        best, found = f1, (sense, label, threshold, more)
+        if found is None:
+            return chosen, told
+        sense, label, threshold, told = found
+        chosen[sense] = label, threshold
+
+
+def _senses(courses: Sequence[Moves]) -> list[str]:
+    return [ANY_SENSE, *sorted({m for _, moves in courses for m in moves})]
+
+
+def _told(courses: Sequence[Moves], sense: str, threshold: float) -> list[Spans]:
+    """What one sense, or any, tells in each recording."""
+    found = []
+    for edges, moves in courses:
+        values = loudest(moves) if sense == ANY_SENSE else moves.get(sense, np.zeros(0))
+        found.append(spells(edges, values if len(values) else np.zeros(len(edges) - 1), threshold))
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from sensebind.fusion.report.data import ordered
 from sensebind.fusion.scores.calibration import Reliability, reliability
-from sensebind.fusion.scores.energy import ANYTHING, best_setting
+from sensebind.fusion.scores.energy import ANYTHING, best_labels, best_setting
 from sensebind.fusion.scores.faults import IN_TIME, FaultScore, score_faults
 from sensebind.fusion.scores.matching import (
     SEGMENT,
@@ -25,7 +25,8 @@ from sensebind.fusion.scores.observed import ALL, LATE, Observation, Telling
 from sensebind.fusion.scores.psds import HOUR, SCENARIOS, Course, psds
 from sensebind.fusion.scores.spans import Array, Spans
 
-MODEL_FREE = "model-free"
+MODEL_FREE = "model-free"  # each event labelled by the truth: an upper bound
+ONE_LABEL = "model-free, one label a sense"
 DOUBTFUL = 0.1  # scores from here on are what anybody would look at
 
 
@@ -50,7 +51,7 @@ def figures(seen: Sequence[Observation]) -> dict[str, Any]:
             [w.course if w else Course(np.zeros(1), (), np.zeros((0, 0))) for w in own],
         )
     setting, free = _model_free(seen)
-    ways[MODEL_FREE] = free
+    ways |= free
     singles = [name for name in names if name not in (ALL, LATE)]
     best = max(singles, key=lambda name: ways[name]["overall"]["event"]["f1"] or 0.0, default=None)
     everything = calibration([o.ways[ALL] for o in seen], truths, seconds)
@@ -111,11 +112,18 @@ def measure(
     return {"overall": overall, "types": types}
 
 
-def _model_free(seen: Sequence[Observation]) -> tuple[dict[str, Any], dict[str, Any]]:
-    truths = [o.truth for o in seen]
+def _model_free(seen: Sequence[Observation]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """How the detector without a model was set, and its two ways of coming by labels."""
+    truths, seconds = [o.truth for o in seen], [o.seconds for o in seen]
     sense, threshold, told = best_setting(truths, [o.activity for o in seen])
     named = [labelled(truth, spans, ANYTHING) for truth, spans in zip(truths, told, strict=True)]
-    return {"sense": sense, "threshold": threshold}, measure(truths, named, [o.seconds for o in seen])
+    senses, fixed = best_labels(truths, [o.activity for o in seen])
+    setting = {
+        "sense": sense,
+        "threshold": threshold,
+        "labels": {m: {"label": label, "threshold": t} for m, (label, t) in senses.items()},
+    }
+    return setting, {MODEL_FREE: measure(truths, named, seconds), ONE_LABEL: measure(truths, fixed, seconds)}
 
 
 def calibration(

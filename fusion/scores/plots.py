@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _bars(axes: Any, ways: Mapping[str, Any], names: list[str], best: str | None
         bars = axes.bar(at + (k - 1) * 0.27, heights, 0.25, label=name, color=(BLUE, "#77a3ee", GREY)[k])
         if k == 0:
             axes.bar_label(bars, [f"{h:.2f}" for h in heights], fontsize=8)
-    axes.set_xticks(at, [f"{n}\n(best single)" if n == best else n for n in names], fontsize=8)
+    axes.set_xticks(at, [fill(f"{n} (best single)" if n == best else n, 13) for n in names], fontsize=8)
     axes.set_ylim(0, 1.08)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper right")
