@@ -57,6 +57,7 @@ class RerunFile:
             raise ViewerError(f"'{path}' cannot be written: {error}") from error
         self._stream.send_recording_name(name)
         self._kinds: dict[str, str] = {}  # modality → image, sound or reading
+        self._measured: set[str] = set()  # cameras whose pixels are numbers
         self._rest: dict[str, tuple[int, float, npt.NDArray[np.float32]]] = {}  # end in ns, rate, the last seconds
         self._drawn: dict[str, int] = {}  # when the last spectrogram was
         self._readings: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = {}
@@ -108,6 +109,7 @@ class RerunFile:
             if known.size:  # its numbers too: a picture shows only differences
                 unit = "celsius" if small.kelvin else "metres" if sample.modality == "depth" else "level"
                 values = np.percentile(known, [5, 50, 95]) - (273.15 if small.kelvin else 0.0)
+                self._measured.add(sample.modality)
                 self._stream.log(f"senses/{sample.modality}/{unit}", self._rr.Scalars(values))
         pixels = charts.painted(sample.modality, [small.values])[0]
         self._picture(f"senses/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
@@ -199,7 +201,8 @@ class RerunFile:
         for modality in modalities:
             at = [i for i, e in enumerate(embeddings) if e.modality == modality]
             colour = _colour(modality, modalities)
-            faint = self._rr.Points2D(places[at], colors=[(*colour, 60)] * len(at), radii=[0.006] * len(at))
+            pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # so that it shows on dark and on light
+            faint = self._rr.Points2D(places[at], colors=[pale] * len(at), radii=[0.006] * len(at))
             self._stream.log(f"embeddings/all/{modality}", faint, static=True)
             for i in at:
                 self._at(embeddings[i].tick)
@@ -231,14 +234,17 @@ class RerunFile:
             for m, kind in self._kinds.items()
             if kind == "sound"
         ]
-        lines = [rrb.TimeSeriesView(origin="events", name="events told")]
+        lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="events told")]
         lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
-        lines += [rrb.TimeSeriesView(origin=f"similarity/{m}", name=f"similarity, {m}") for m in compared]
-        lines += [
-            rrb.TimeSeriesView(origin=f"senses/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram"])
+        numbers = [
+            rrb.TimeSeriesView(
+                origin=f"senses/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
+            )
             for m, kind in self._kinds.items()
-            if kind != "image"
+            if kind != "image" or m in self._measured
         ]
+        similar = [rrb.TimeSeriesView(origin=f"similarity/{m}", name=f"similarity, {m}") for m in compared]
+        lines += [rrb.Tabs(*views) for views in (similar, numbers) if views]
         return rrb.Blueprint(
             rrb.Horizontal(
                 rrb.Vertical(
@@ -251,7 +257,7 @@ class RerunFile:
                 ),
                 rrb.Vertical(*lines),
             ),
-            rrb.TimePanel(timeline=TIME),
+            rrb.TimePanel(timeline=TIME, state="collapsed"),
             collapse_panels=True,
         )
 
