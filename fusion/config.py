@@ -205,14 +205,18 @@ def detector_parameters() -> list[Parameter]:
         Parameter("detectors", list(DETECTORS), "Detectors to run"),
         Parameter("patience", 1.0, "Seconds by which a tick's vectors may trail its fused one", 0.0, 60.0),
     ]
-    for kind, own in (("prompt", prompt), ("novelty", novelty), ("disagreement", disagreement)):
+    for kind, own, on, off, min_duration in (
+        ("prompt", prompt, 0.6, 0.35, 0.5),
+        ("novelty", novelty, 0.6, 0.35, 1.0),
+        ("disagreement", disagreement, 0.6, 0.35, 1.0),
+    ):
         result += [
             *own,
             Parameter(f"{kind}.slope", 1.5, "Nats of score for each deviation", 0.1, 10.0),
             Parameter(f"{kind}.memory", 60.0, "Seconds over which the usual is averaged", 1.0, 86400.0),
-            Parameter(f"{kind}.on", 0.6, "Score at which an event begins", 0.01, 0.99),
-            Parameter(f"{kind}.off", 0.35, "Score below which it is over; at most `on`", 0.01, 0.99),
-            *_life(kind, 1.0, 1.0, 1.0),
+            Parameter(f"{kind}.on", on, "Score at which an event begins", 0.01, 0.99),
+            Parameter(f"{kind}.off", off, "Score below which it is over; at most `on`", 0.01, 0.99),
+            *_life(kind, min_duration, 1.0, 1.0),
         ]
     return result + change + _life("change", 0.0, 0.0, 3.0) + fault + _life("fault", 0.75, 1.5, 5.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -20,6 +20,7 @@ from sensebind.nodes import messages
 from sensebind.nodes.parameters import OPTIONS, declare
 from sensebind.nodes.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.run import ros, spin
+from sensebind.nodes.status import array_of, status_of
 from sensebind.nodes.types import message_type
 
 
@@ -104,16 +105,8 @@ class Bridge(Node):
             "clients": clients,
             **dict(sorted(self._outlet.counts.items())),
         }
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.OK,
-            name="sensebind: bridge",
-            message=f"{clients} clients",
-            hardware_id="sensebind",
-            values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        status = status_of("bridge", DiagnosticStatus.OK, f"{clients} clients", figures)
+        self._diagnostics.publish(array_of(self, status))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
@@ -16,7 +16,9 @@ from rclpy.parameter import Parameter
 
 from sensebind.fusion import config
 from sensebind.fusion.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.errors import SensebindError
 from sensebind.fusion.events.build import detectors, prompts_of
+from sensebind.fusion.events.calibration import NONE, calibration_for
 from sensebind.fusion.events.event import Event, Phase
 from sensebind.fusion.events.line import EventLine
 from sensebind.fusion.events.prompts import BACKGROUND
@@ -25,6 +27,7 @@ from sensebind.nodes import messages
 from sensebind.nodes.parameters import OPTIONS, declare
 from sensebind.nodes.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.run import ros, spin
+from sensebind.nodes.status import array_of, status_of
 from sensebind.nodes.ticks import Ticks
 from sensebind.nodes.types import RosTypes, message_type
 
@@ -78,6 +81,11 @@ class Detector(Node):
                 self.get_logger().warning(f"the space changed from {self._space} to {message.id}: events start afresh")
             self.finish()
             self._space, self._phrases, self._line, self._stale = message.id, {}, None, True
+            try:
+                calibration_for(self._values["prompt.calibration"], self._space)
+            except SensebindError as error:
+                self.get_logger().error(f"{error}; going on without")
+                self._values = {**self._values, "prompt.calibration": NONE}
             self._configure()
 
     def _subscribe(self, modality: str) -> None:
@@ -87,8 +95,9 @@ class Detector(Node):
             )
 
     def _check(self, values: dict[str, Any]) -> None:
-        """Raise `ConfigError` where these values would make no detectors; vectors do not matter for that."""
+        """Raise `SensebindError` where these values would make no detectors; vectors do not matter for that."""
         detectors(values, lambda phrases: np.eye(len(phrases), dtype=np.float32))
+        calibration_for(values["prompt.calibration"], self._space)
 
     def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
         given = {name: p.value for name, p in self.get_parameters_by_prefix("").items()}
@@ -99,7 +108,7 @@ class Detector(Node):
         try:
             values = config.resolve(config.detector_parameters(), given, free=config.FREE, others=known)
             self._check(values)
-        except config.ConfigError as error:
+        except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._values, self._stale = values, True
         self._configure()
@@ -186,16 +195,8 @@ class Detector(Node):
             level, message = DiagnosticStatus.WARN, "waits for the embedder's embed_text"
         elif self._ticks.incomplete:
             message += f"; {self._ticks.incomplete} ticks lacked a vector"
-        status = DiagnosticStatus(
-            level=level,
-            name="sensebind: detector",
-            message=message,
-            hardware_id="sensebind",
-            values=[KeyValue(key=key, value=str(value)) for key, value in sorted(self._counts.items())],
-        )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        status = status_of("detector", level, message, dict(sorted(self._counts.items())))
+        self._diagnostics.publish(array_of(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -203,7 +204,7 @@ def main(args: list[str] | None = None) -> int:
     with ros(args) as stop:
         try:
             node = Detector()
-        except (config.ConfigError, ModuleNotFoundError) as error:
+        except (SensebindError, ModuleNotFoundError) as error:
             get_logger("detector").fatal(str(error))
             return 1
         spin(node, stop)

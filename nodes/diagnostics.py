@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.health import SYMPTOMS
 from sensebind.fusion.models import registry
@@ -13,6 +13,7 @@ from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import SECOND
 from sensebind.fusion.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics
 from sensebind.nodes.sensors import Sensors
+from sensebind.nodes.status import status_of
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -71,13 +72,7 @@ class Diagnostics:
             figures[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             figures[name] = counts.get(name, 0)
-        return DiagnosticStatus(
-            level=level,
-            name=f"sensebind: {modality}",
-            message=message,
-            hardware_id="sensebind",
-            values=[KeyValue(key=key, value=str(value)) for key, value in figures.items()],
-        )
+        return status_of(modality, level, message, figures)
 
     def _judge(self, modality: str, new: Mapping[str, int], sensors: Sensors) -> tuple[bytes, str]:
         if modality in self._troubles and (new.get("encoding") or new.get("failure") or not new.get("samples")):

@@ -25,6 +25,7 @@ from sensebind.nodes.parameters import OPTIONS, declare
 from sensebind.nodes.qos import LATCHED, VECTORS
 from sensebind.nodes.run import ros, spin
 from sensebind.nodes.sensors import Sensors
+from sensebind.nodes.status import array_of
 from sensebind.nodes.types import RosTypes, message_type
 
 TYPES = RosTypes()
@@ -222,9 +223,7 @@ class Embedder(LifecycleNode):
     def _diagnose(self) -> None:
         if self._sensors is None:
             return  # deactivated since this timer fired
-        array = DiagnosticArray(status=self._diagnostics.status(self._sensors))
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(array)
+        self._diagnostics_publisher.publish(array_of(self, *self._diagnostics.status(self._sensors)))
 
 
 def main(args: list[str] | None = None) -> int:

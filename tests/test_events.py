@@ -45,7 +45,7 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
 
 
 class World:
-    """Scripted senses: each perceives the room and whatever else it is told, plus noise."""
+    """Scripted senses: each perceives the room and whatever else it is told, plus noise. Windows hold one instant."""
 
     def __init__(self, seed: int = 0, noise: float = 0.3, start: int = START) -> None:
         self.random = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ class World:
     def perceive(self, modality: str, what: Mapping[str, float], coverage: float = 1.0) -> Embedding:
         parts = sum(weight * CONCEPTS[name] for name, weight in what.items())
         vector = unit(parts + self.noise * self.random.normal(size=SIZE) / np.sqrt(SIZE))
-        return Embedding(modality, self.tick - 2 * HOP, self.tick, SPACE, coverage, vector)
+        return Embedding(modality, self.tick, self.tick, SPACE, coverage, vector)
 
     def ticks(self, count: int) -> Iterator[int]:
         for _ in range(count):

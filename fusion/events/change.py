@@ -13,9 +13,10 @@ from sensebind.fusion.samples import SECOND
 
 LABEL = "change"
 FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread less
-SLACK = 0.5  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
+SLACK = 1.0  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
 MOST = 5.0  # deviations that one look counts at most
 SMALL = 2.0  # excursions that reach this tell how far others will
+NEAR = 0.25  # of `memory`, over which vectors are averaged: what drifts is never far from a mean so near
 HELD = 3.0  # s for which a change stands, so that those of several senses are one
 FIRST_EXCESS, FIRST_RATE, WEIGHT = 2.0, 1 / 30, 10.0  # of looks that are a little alike; worth so many excursions
 
@@ -26,7 +27,7 @@ class ChangeOptions:
 
     false_alarms_per_hour: float = 1.0  # 0.001..1000: all senses together, of a stream that does not change
     warm_up: float = 15.0  # 1..3600 s: no change before so long, and none so soon after another
-    memory: float = 60.0  # 1..86400 s: over how long the usual is averaged; what takes longer is a drift
+    memory: float = 60.0  # 1..86400 s: over how long the usual distance is averaged; what takes longer is a drift
     life: LifeOptions = LifeOptions(min_duration=0.0, release=0.0, update_period=HELD)
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ class ChangeDetector:
             if peak >= SMALL:
                 past = replace(past, count=past.count + 1, excess=past.excess + peak - SMALL)
             peak = 0.0
-        share = max(seconds / (regime.age + seconds), 1.0 - float(np.exp(-seconds / options.memory)))
+        share = max(seconds / (regime.age + seconds), 1.0 - float(np.exp(-seconds / (NEAR * options.memory))))
         return Regime(
             tick,
             np.asarray(regime.anchor + share * (vector - regime.anchor), np.float32),

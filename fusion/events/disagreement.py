@@ -18,6 +18,7 @@ from sensebind.fusion.events.event import (
     Score,
     WitnessOptions,
     check,
+    lead,
     logistic,
     pool,
 )
@@ -121,7 +122,7 @@ class DisagreementDetector:
                 Evidence(m, courses[m].score, courses[m].score >= options.support, courses[m].start, courses[m].tick)
                 for m in (a, b)
             )
-            scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence)
+            scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence, lead(evidence))
             if a in arrived or b in arrived:
                 seconds = min((tick - last) / SECOND, 1.0)
                 pairs[label] = tick, level.follow(agreement, seconds, options.memory, FLOOR)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -52,8 +52,9 @@ class Event:
 
     `id` is the same from onset to offset: kind, label and the onset told first, as in
     ``prompt/person/1699999999500000000``. Data that come late may still correct `onset`.
-    `onset` is the first tick at which it was seen, `offset` the first at which it no longer was (0 until then),
-    `tick` the stamp of this report. `score` 0..1 and `evidence` are those of this report's tick.
+    `onset` is when it began and `offset` when it was over (0 until then): the first ticks that said so, less the
+    lead of their scores (`Score.lead`). `tick` is the stamp of this report, whose `score` 0..1 and `evidence` it
+    carries.
     """
 
     id: str
@@ -70,13 +71,25 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How sure a detector is of one label at one tick, 0..1, and why."""
+    """How sure a detector is of one label at one tick, 0..1, and why; `lead` ns before the tick is what it tells of."""
 
     score: float
     evidence: tuple[Evidence, ...] = ()
+    lead: int = 0
 
 
 NOTHING = Score(0.0)
+LONGEST_LEAD = SECOND  # ns
+
+
+def lead(evidence: Sequence[Evidence]) -> int:
+    """How long before the tick (ns) that is which the surest sense tells of: half of its window, 1 s at most.
+
+    Half of a window must hold a thing before its vector is as like it as not, and again when it is over: so on the
+    whole, a score is that of the window's middle.
+    """
+    surest = max(evidence, key=lambda e: e.score, default=None)
+    return 0 if surest is None else min((surest.tick - surest.start) // 2, LONGEST_LEAD)
 
 
 def check(options: object, name: str, low: float, high: float) -> None:
@@ -140,10 +153,11 @@ class Life:
     """The life of one label's events: two thresholds, a shortest duration, a release and a pause (`LifeOptions`).
 
     What a score does depends on what was before:
-    - nothing is there: a score of `on` or more, past the pause, makes it pending, with that tick as its onset;
-    - pending: a score below `off` forgets it, `min_duration` since the onset makes it an event (ONSET);
-    - an event: after `release` below `off` it is over (OFFSET), at the first of those ticks; a score of `off` or
-      more before that takes the release back. Updates come every `update_period`.
+    - nothing is there: a score of `on` or more, past the pause, makes it pending, with that tick as its first and
+      with that tick less the score's lead as its onset;
+    - pending: a score below `off` forgets it, `min_duration` since the first tick makes it an event (ONSET);
+    - an event: after `release` below `off` it is over (OFFSET), at the first of those ticks less the lead; a score of
+      `off` or more before that takes the release back. Updates come every `update_period`.
     """
 
     kind: Kind
@@ -151,6 +165,8 @@ class Life:
     space: str
     options: LifeOptions
     onset: int | None = None
+    first: int = 0  # tick at which it became pending
+    lead: int = 0  # of its last score of `off` or more
     is_open: bool = False
     under: int | None = None  # first tick below `off` of an open event
     reported: int = 0
@@ -166,12 +182,15 @@ class Life:
             paused = self.ended is not None and tick - self.ended < options.refractory * SECOND
             if score.score < options.on or paused:
                 return []
-            self.onset = tick
+            self.first = tick
+            self.onset = tick - score.lead if self.ended is None else max(tick - score.lead, self.ended + 1)
+        if score.score >= options.off:
+            self.lead = score.lead
         if not self.is_open:
             if score.score < options.off:
                 self.onset = None
                 return []
-            if tick - self.onset < options.min_duration * SECOND:
+            if tick - self.first < options.min_duration * SECOND:
                 return []
             return self._open(tick)
         if score.score >= options.off:
@@ -186,10 +205,11 @@ class Life:
         return []
 
     def close(self, tick: int, offset: int) -> list[Event]:
-        """End it now, with `offset` as its end, or the tick since which it was below `off`. Forgets what is pending."""
+        """End it now, with `offset` as its end, or when it fell below `off`. Forgets what is pending."""
         events = []
         if self.is_open:
-            self.ended = offset if self.under is None else self.under
+            assert self.onset is not None
+            self.ended = offset if self.under is None else max(self.under - self.lead, self.onset)
             events.append(self._event(Phase.OFFSET, tick, self.ended))
         self.onset, self.is_open, self.under, self.named = None, False, None, None
         return events
@@ -205,7 +225,7 @@ class Life:
                 assert now.onset is not None
                 onset = self.onset if self.ended is not None and now.onset <= self.ended else now.onset
                 changed = onset != self.onset or now.last != self.last
-                self.onset, self.under, self.last = onset, now.under, now.last
+                self.onset, self.under, self.last, self.lead = onset, now.under, now.last, now.lead
                 if not changed:
                     return []
                 self.reported = tick
@@ -215,12 +235,13 @@ class Life:
             self.under, self.last = None, now.last
             events = self.close(tick, over)
             if now.onset is not None and now.onset > over:
-                self.onset = now.onset
+                self.onset, self.first, self.lead = now.onset, now.first, now.lead
             return events
         if now.onset is not None and self.ended is not None and now.onset <= self.ended:
             self.onset = None
             return []
         self.onset, self.under, self.last = now.onset, now.under, now.last
+        self.first, self.lead = now.first, now.lead
         return self._open(tick) if now.is_open else []
 
     def spent(self, tick: int) -> bool:

@@ -15,6 +15,7 @@ CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTES = 3  # windows: a sensor that fails shows another symptom at first, in a window that is half lost
 SURE = 0.95  # the score of a fault that shows
 PATIENT = 2.5  # usual intervals of a sense without a window after which it is silent
+UNKNOWN = 4.0  # times `silence` for a sense that has had one window only: its rhythm is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +87,15 @@ class FaultDetector:
         """One tick: what the new windows show, and which senses have had none for too long."""
         watches = dict(state)
         for modality in self.options.expected:
-            watches.setdefault(modality, Watch(tick, tick, 0.0, ("",)))
+            watches.setdefault(modality, Watch(tick, tick, self.options.silence / PATIENT, ("",)))
         for modality in sorted(set(present) - {FUSED}):
             watches[modality] = self._see(state.get(modality), tick, present[modality])
         scores = {}
         for modality, watch in sorted(watches.items()):
             silent = (tick - watch.tick) / SECOND
             cause = watch.cause
-            if silent >= max(self.options.silence, PATIENT * watch.interval):
+            limit = max(self.options.silence, PATIENT * watch.interval)
+            if silent >= (limit if watch.interval else UNKNOWN * limit):
                 cause = UNPLUGGED
             if cause in self.options.causes:
                 evidence = (Evidence(modality, SURE, True, watch.start, watch.tick),)

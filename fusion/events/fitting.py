@@ -48,7 +48,7 @@ def collect(detector: PromptDetector, ticks: Sequence[Tick], spans: Sequence[Spa
             rows = np.full((len(labels), 3), np.nan)
             if modality in heard:
                 sense = heard[modality]
-                rows[:, 0], rows[:, 1], rows[:, 2] = sense.x, np.clip(sense.lead, -LEAD, LEAD), sense.coverage
+                rows[:, 0], rows[:, 1], rows[:, 2] = sense.x, np.clip(sense.ahead, -LEAD, LEAD), sense.coverage
             senses[modality].append(rows)
         truth += [2 * _shared(since, tick, label, spans) >= tick - since for label in labels]
         scores += [found[label].score for label in labels]

@@ -18,6 +18,7 @@ from sensebind.fusion.events.event import (
     Score,
     WitnessOptions,
     check,
+    lead,
     logistic,
     pool,
 )
@@ -133,7 +134,7 @@ class NoveltyDetector:
         weights = [options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()]
         scores = np.array([p.score for p in fresh.values()]).reshape(len(fresh), 1)
         evidence = tuple(Evidence(m, p.score, p.score >= options.support, p.start, p.tick) for m, p in fresh.items())
-        return pasts, {LABEL: Score(float(pool(scores, weights, options.prior)[0]), evidence)}
+        return pasts, {LABEL: Score(float(pool(scores, weights, options.prior)[0]), evidence, lead(evidence))}
 
     def _perceive(self, past: Past | None, tick: int, embedding: Embedding) -> Past:
         options, vector = self.options, embedding.vector

@@ -21,6 +21,7 @@ from sensebind.fusion.events.event import (
     Score,
     WitnessOptions,
     check,
+    lead,
     logistic,
     pool,
 )
@@ -46,6 +47,7 @@ class PromptOptions(WitnessOptions):
 
     background: tuple[str, ...] = BACKGROUND  # at least 8 phrases
     threshold: float = 3.0  # here: deviations over the background
+    life: LifeOptions = LifeOptions(min_duration=0.5)
     rivalry: float = 0.5  # 0..2: share of a better label's lead that is taken off
     trust: float = 0.7  # 0..1: how much of a label's own usual level in this stream is taken off
     maturity: float = 10.0  # 0.1..3600: age at which that level counts half
@@ -131,7 +133,7 @@ class Sense:
     tick: int
     coverage: float
     x: Array  # (L,) departures, in deviations
-    lead: Array  # (L,) deviations over the best other label
+    ahead: Array  # (L,) deviations over the best other label
     scores: Array  # (L,)
     level: Level  # of the standings, (L,)
     lies: bool = False  # a window since then showed that the sensor is faulty
@@ -211,7 +213,7 @@ class PromptDetector:
             modality: replace(
                 sense,
                 x=move(sense.x),
-                lead=move(sense.lead),
+                ahead=move(sense.ahead),
                 scores=move(sense.scores, self.options.prior),
                 level=Level(move(sense.level.mean), move(sense.level.deviation), move(sense.level.age)),
             )
@@ -241,10 +243,10 @@ class PromptDetector:
             level = known.level if known else Level.blank(len(labels))
             u = standing(embedding.vector, self.phrases, self.groups, self.background)
             standings[modality] = yielding(u, options.rivalry)
-            x, lead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
+            x, ahead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
             calibration = options.calibration(embedding.space)
-            scores = self._scores(calibration, modality, x, lead)
-            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, lead, scores, level)
+            scores = self._scores(calibration, modality, x, ahead)
+            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, scores, level)
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
         fresh = State(senses).heard(tick, options.staleness)
         weights = [options.weight(m, calibration) * s.coverage for m, s in fresh.items()]
@@ -266,12 +268,12 @@ class PromptDetector:
             )
             for at, label in enumerate(labels)
         }
-        scored = {n: Score(float(pooled[i]), evidence[n]) for i, n in enumerate(labels)}
+        scored = {n: Score(float(pooled[i]), evidence[n], lead(evidence[n])) for i, n in enumerate(labels)}
         return State(senses, recent, calibration), scored
 
-    def _scores(self, calibration: Calibration | None, modality: str, x: Array, lead: Array) -> Array:
+    def _scores(self, calibration: Calibration | None, modality: str, x: Array, ahead: Array) -> Array:
         if calibration is not None and modality in calibration.senses:
-            return calibration.senses[modality].scores(x, lead)
+            return calibration.senses[modality].scores(x, ahead)
         return logistic(self.options.slope * (x - self.options.threshold))
 
     def _corroborated(self, pooled: Array, table: Array) -> Array:

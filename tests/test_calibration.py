@@ -1,0 +1,174 @@
+"""Scores that were fitted on labels are probabilities, and senses count as much as they know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
+
+from sensebind.cli import main
+from sensebind.fusion.config import ConfigError, detector_parameters, read, resolve
+from sensebind.fusion.events import calibration as calibrations
+from sensebind.fusion.events.build import detectors
+from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
+from sensebind.fusion.events.event import logistic
+from sensebind.fusion.events.fitting import (
+    Examples,
+    Span,
+    Tick,
+    calibrated,
+    collect,
+    expected_calibration_error,
+    figures,
+    fit,
+    fit_streams,
+    regress,
+)
+from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.models import registry
+from sensebind.fusion.simulation.patrol import simulate
+
+FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
+
+
+def stream(seed: int) -> tuple[list[Tick], list[Span]]:
+    """A microphone that knows, a camera that does not: ticks and truth."""
+    world, random = World(seed, noise=1.0), np.random.default_rng(seed)
+    ticks, spans, there = [], [], False
+    for number, tick in enumerate(world.ticks(400)):
+        if number % 10 == 0:
+            there = random.random() < 0.3
+        if there:
+            spans.append((tick - HOP, tick, "dog"))
+        camera = DOG if random.random() < 0.1 else ROOM
+        ticks.append((tick, {"audio": world.perceive("audio", DOG if there else ROOM),
+                             "vision": world.perceive("vision", camera)}))  # fmt: skip
+    return ticks, spans
+
+
+def test_a_regression_finds_the_sigmoid_that_made_the_labels_and_no_weight_below_zero() -> None:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(20_000, 2))
+    truth = random.random(20_000) < logistic(-1.0 + 2.0 * inputs[:, 0] + 0.5 * inputs[:, 1])
+    assert regress(inputs, truth.astype(float)) == pytest.approx((-1.0, 2.0, 0.5), abs=0.12)
+    assert regress(-inputs, truth.astype(float))[1:] == pytest.approx((0.0, 0.0))
+
+
+def test_fitted_on_some_streams_scores_of_others_are_probabilities() -> None:
+    detector = PromptDetector(PROMPTS, embed_text)
+    fitted = fit_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
+    kept = stream(4)
+    before, after = collect(detector, *kept), collect(calibrated(detector, fitted), *kept)
+    assert expected_calibration_error(after.scores, after.truth) <= 0.05
+    assert figures(after.scores, after.truth)["brier"] < figures(before.scores, before.truth)["brier"]
+    assert fitted.senses["audio"].reliability > 3 * fitted.senses["vision"].reliability
+
+
+def test_a_fit_needs_examples_of_both() -> None:
+    nothing = Examples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
+    with pytest.raises(CalibrationError, match="label more"):
+        fit(nothing, SPACE)
+
+
+def test_the_error_of_calibration_is_the_distance_of_scores_from_what_was_true() -> None:
+    truth = np.array([True, False, True, False])
+    assert expected_calibration_error(np.full(4, 0.5), truth) == 0
+    assert expected_calibration_error(np.ones(4), truth) == 0.5
+    assert figures(np.array([0.9, 0.1, 0.8, 0.2]), truth)["roc_auc"] == 1.0
+
+
+def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    FITTED.save(path, {"recordings": 2})
+    assert load(path) == FITTED == calibration_for(str(path), SPACE)
+    with pytest.raises(CalibrationError, match="toy@2"):
+        calibration_for(str(path), "toy@2")
+    assert calibration_for("none", SPACE) is None and calibration_for("", "nobody@0") is None
+    for text in ("", "[]", '{"space": "x", "prior": 2, "senses": {}}'):
+        path.write_text(text)
+        with pytest.raises(CalibrationError, match="sensebind calibrate"):
+            load(path)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        load(tmp_path / "none.json")
+
+
+def test_the_one_that_ships_with_a_space_is_found_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FITTED.save(tmp_path / "some.json")
+    monkeypatch.setattr(calibrations, "SHIPPED", tmp_path)
+    assert calibration_for("", SPACE) == FITTED and calibration_for("", "toy@2") is None
+
+
+def test_those_that_ship_can_be_read() -> None:
+    for path in calibrations.SHIPPED.glob("*.json"):
+        assert load(path).senses, path
+
+
+def test_the_starter_space_ships_calibrated() -> None:
+    space = registry.load("starter", modalities=["vision"]).id
+    assert calibration_for("", space), f"its spokes have changed: sensebind calibrate on simulated tours for {space}"
+
+
+def test_a_label_alone_needs_no_rival_to_be_told(tmp_path: Path) -> None:
+    for prompts in ({"dog": ["a dog"]}, PROMPTS):
+        detector = calibrated(PromptDetector(prompts, embed_text), FITTED)
+        world, told = World(), {}
+        for name, what in (("dog", DOG), ("room", ROOM)):
+            world.tick += HOP
+            _, scores = detector.score(detector.start(), world.tick, {"audio": world.perceive("audio", what)})
+            told[name] = scores["dog"].score
+        assert told["dog"] > 0.5 > 0.1 > told["room"]
+
+
+def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    FITTED.save(path)
+    given = {"prompts.dog": ["a dog"], "prompts.car": ["a car"], "prompt.calibration": str(path)}
+    values = resolve(detector_parameters(), given, free=("prompts.",))
+    detector = detectors(values, embed_text)[0]
+    assert isinstance(detector, PromptDetector)
+    embedding = World().perceive("audio", DOG)
+    state, scores = detector.score(detector.start(), START, {"audio": embedding})
+    sense = state.senses["audio"]
+    assert sense.scores == pytest.approx(FITTED.senses["audio"].scores(sense.x, sense.ahead))
+    assert scores["dog"].score > 0.5 > scores["car"].score
+    _, silent = detector.score(state, START + 60 * 2 * HOP, {})
+    assert silent["dog"].score == pytest.approx(0.05)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        detectors({**values, "prompt.calibration": str(tmp_path / "none.json")}, embed_text)
+
+
+def test_a_prior_over_the_off_threshold_cannot_keep_events_open() -> None:
+    detector = calibrated(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
+    _, scores = detector.score(detector.start(), START, {})
+    assert scores["dog"].score <= detector.life.off / 2
+
+
+def test_detectors_that_are_not_known_are_refused_by_name() -> None:
+    values = resolve(detector_parameters(), {"detectors": ["prompt", "smell"]}, free=("prompts.",))
+    with pytest.raises(ConfigError, match="change, fault, not smell"):
+        detectors(values, embed_text)
+
+
+def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, out, config = tmp_path / "bag", tmp_path / "calibration.json", tmp_path / "config.yaml"
+    simulate(bag, duration=16.0, image_size=(160, 120), depth_size=(32, 24), thermal_size=(32, 24))
+    config.write_text(
+        "/**:\n  ros__parameters:\n    space: starter\n    modalities: [vision]\n"
+        "    prompts: {person: [an astronaut], cat: [a cat], car: [a car]}\n"
+    )
+    assert main(["calibrate", str(bag), "-o", str(out), "--config", str(config)]) == 0
+    assert "brier" in capsys.readouterr().out
+    assert set(load(out).senses) == {"vision"} and load(out).space.startswith("starter@")
+    assert main(["calibrate", str(bag), "--truth", str(out), str(out), "-o", str(out)]) == 2
+    assert main(["calibrate", str(bag), "--truth", str(out), "-o", str(out), "--config", str(config)]) == 2
+
+
+def test_parameter_files_may_say_on_and_off(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    prompt: {on: 0.4, off: 0.02}\n    prompts: {dog: a dog}\n")
+    values = resolve(detector_parameters(), read(path, "detector"), free=("prompts.",))
+    detector = detectors(values, embed_text)[0]
+    assert (detector.life.on, detector.life.off) == (0.4, 0.02)

@@ -1,0 +1,318 @@
+"""A sensor that lies or falls silent is named within 3 s; one that is well is left in peace, and others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text, play, together, well_formed
+
+from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.events.disagreement import DisagreementDetector
+from sensebind.fusion.events.event import Event, Kind, Phase
+from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.novelty import NoveltyDetector
+from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.health import SYMPTOMS, Health, loops
+from sensebind.fusion.samples import (
+    AUDIO,
+    DEPTH,
+    IMU,
+    SECOND,
+    THERMAL,
+    VISION,
+    Calibration,
+    Frame,
+    Reading,
+    Sample,
+    Sound,
+)
+from sensebind.fusion.windows import Window
+
+RATE = 16_000
+SENSES = dict.fromkeys(("vision", "audio", "thermal"), ROOM)
+Senses = Mapping[str, Mapping[str, float]]  # what each perceives
+
+
+# what raw data show
+
+
+def frames(modality: str, images: list[np.ndarray], encoding: str) -> list[Window]:
+    """A window of one frame for each image, half a second apart."""
+    windows = []
+    for number, pixels in enumerate(images):
+        tick = START + (number + 1) * HOP
+        data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+        frame = Frame(data, encoding, pixels.shape[0], pixels.shape[1], pixels.strides[0])
+        windows.append(Window(modality, tick - HOP, tick, 1.0, (Sample(modality, tick - HOP // 5, frame),)))
+    return windows
+
+
+def sounds(wave: np.ndarray, seconds: float = 2.0) -> list[Window]:
+    """Windows of `seconds`, half a second apart, of blocks of 0.1 s."""
+    step = RATE // 10
+    blocks = [
+        Sample(AUDIO, START + i * SECOND // 10, Sound(wave[i * step : (i + 1) * step, None], RATE))
+        for i in range(len(wave) // step)
+    ]
+    count, windows = round(seconds * 10), []
+    for last in range(count, len(blocks) + 1, 5):
+        tick = START + last * SECOND // 10
+        windows.append(Window(AUDIO, tick - round(seconds * SECOND), tick, 1.0, tuple(blocks[last - count : last])))
+    return windows
+
+
+def motions(values: np.ndarray, rate: float = 100.0) -> list[Window]:
+    """Windows of 5 s, half a second apart."""
+    samples = [Sample(IMU, START + round(i * SECOND / rate), Reading(row)) for i, row in enumerate(values)]
+    length, step = round(5 * rate), round(rate / 2)
+    return [
+        Window(IMU, samples[i].stamp, samples[i].stamp + 5 * SECOND, 1.0, tuple(samples[i : i + length]))
+        for i in range(0, len(samples) - length + 1, step)
+    ]
+
+
+def seen(windows: list[Window]) -> list[tuple[str, ...]]:
+    health = Health()
+    return [health.look(window) for window in windows]
+
+
+def scene(seed: int, noise: float = 2.0, light: float = 1.0, colour: bool = True) -> np.ndarray:
+    """A colour image of the same scene whatever the seed, which is that of the noise. uint8 (120, 160, 3)."""
+    y, x = np.mgrid[:120, :160] / 40
+    grey = 110 + 60 * np.sin(2 * x + y) + 40 * np.cos(3 * y)
+    tint = np.array([1.0, 0.8, 0.6]) if colour else np.ones(3)
+    random = np.random.default_rng(seed)
+    grain = noise * random.standard_normal((120, 160, 3 if colour else 1))
+    return np.clip(light * grey[..., None] * tint + grain, 0, 255).astype(np.uint8)
+
+
+def quiet(seconds: float, level: float = 0.004, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+    return np.clip(32767 * level * noise, -32768, 32767).astype(np.int16)
+
+
+def driving(seconds: float, seed: int = 0, rate: float = 100.0) -> np.ndarray:
+    """A robot that speeds up, brakes and turns on level ground. float64 (N, 6)."""
+    t, random = np.arange(round(seconds * rate)) / rate, np.random.default_rng(seed)
+    values = np.zeros((len(t), 6))
+    values[:, 0] = 0.8 * np.sin(1.3 * t)
+    values[:, 2] = 9.81
+    values[:, 5] = 0.9 * np.sin(0.7 * t)
+    values[:, :3] += 0.3 * random.standard_normal((len(t), 3))
+    values[:, 3:] += 0.01 + 0.02 * random.standard_normal((len(t), 3))
+    return values
+
+
+def depth(seed: int) -> np.ndarray:
+    base = 1500 + 900 * np.sin(np.mgrid[:120, :160][1] / 30)
+    return (base + 3 * np.random.default_rng(seed).standard_normal(base.shape)).astype(np.uint16)
+
+
+def kelvin(seed: int, scale: float = 1.0) -> np.ndarray:
+    base = scale * (29_400 + 300 * np.sin(np.mgrid[:120, :160][1] / 20))
+    return (base + 5 * np.random.default_rng(seed).standard_normal(base.shape)).astype(np.uint16)
+
+
+def stamped(image: np.ndarray, number: int) -> np.ndarray:
+    """With a clock in its corner that goes on."""
+    image = image.copy()
+    image[2:4, 2:6] = 40 + 10 * number
+    return image
+
+
+def test_sensors_that_are_well_show_nothing_however_still_dark_loud_or_rough_it_is() -> None:
+    ten = range(10)
+    assert not any(seen(frames(VISION, [scene(i) for i in ten], "rgb8"))), "a still scene has noise"
+    assert not any(seen(frames(VISION, [scene(i, light=0.02) for i in ten], "rgb8"))), "night has shapes"
+    assert not any(seen(frames(VISION, [scene(i, colour=False) for i in ten], "mono8"))), "some cameras are grey"
+    assert not any(seen(frames(DEPTH, [depth(i) for i in ten], "16UC1")))
+    assert not any(seen(frames(THERMAL, [kelvin(i) for i in ten], "mono16")))
+    bang = quiet(8)
+    bang[4 * RATE : 4 * RATE + 800] = 32767  # 50 ms at full scale
+    assert not any(seen(sounds(bang)))
+    tone = quiet(8) + (20_000 * np.sin(2 * np.pi * 1000 * np.arange(8 * RATE) / RATE)).astype(np.int16)
+    assert not any(seen(sounds(tone)))
+    assert not any(seen(motions(driving(20))))
+    bumps = driving(20)
+    bumps[900:910, 2] += 30
+    assert not any(seen(motions(bumps)))
+
+
+BLACK, FULL = np.zeros((120, 160, 3), np.uint8), np.full((120, 160, 3), 255, np.uint8)
+AIR = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
+
+
+@pytest.mark.parametrize(
+    ("windows", "symptom"),
+    [
+        (frames(VISION, [scene(0)] * 4, "rgb8"), "frozen"),
+        (frames(VISION, [stamped(scene(0), i) for i in range(4)], "rgb8"), "frozen"),
+        (frames(DEPTH, [depth(0)] * 4, "16UC1"), "frozen"),
+        (frames(VISION, [BLACK] * 4, "rgb8"), "dark"),
+        (frames(VISION, [np.random.default_rng(i).integers(0, 3, BLACK.shape).astype(np.uint8) for i in range(4)],
+                "bgr8"), "dark"),
+        (frames(DEPTH, [np.zeros((9, 9), np.uint16)] * 4, "16UC1"), "dark"),
+        (frames(VISION, [FULL] * 4, "rgb8"), "blinded"),
+        (frames(THERMAL, [np.full((9, 9), 65535, np.uint16)] * 4, "mono16"), "blinded"),
+        (frames(THERMAL, [kelvin(i, 1.5) for i in range(4)], "mono16"), "miscalibrated"),
+        (frames(THERMAL, [depth(i) for i in range(4)], "mono16"), "swapped"),
+        (frames(DEPTH, [scene(i)[..., 0].astype(np.uint16) for i in range(4)], "16UC1"), "swapped"),
+        (sounds(np.zeros(3 * RATE, np.int16)), "muted"),
+        (sounds(np.full(3 * RATE, 0.25, np.float32)), "muted"),
+        (sounds(np.clip(quiet(3).astype(int) * 400, -32768, 32767).astype(np.int16)), "saturated"),
+        (sounds(np.resize(quiet(0.13), 3 * RATE)), "frozen"),
+        (motions(np.tile(driving(0.01), (700, 1))), "frozen"),
+        (motions(np.zeros((700, 6))), "muted"),
+        (motions(np.full((700, 6), 156.9)), "saturated"),
+        (motions(driving(7)[:, [3, 4, 5, 0, 1, 2]]), "swapped"),
+        (motions(driving(7) / [9.81, 9.81, 9.81, 1, 1, 1]), "miscalibrated"),
+        (motions(driving(7) * 0.6 + AIR), "miscalibrated"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0].modality,
+)  # fmt: skip
+def test_a_sensor_that_lies_shows_it_and_shows_nothing_else(windows: list[Window], symptom: str) -> None:
+    assert set(seen(windows)[1:]) == {(symptom,)}
+
+
+def test_a_microphone_is_measured_by_its_own_quiet() -> None:
+    unplugged = np.concatenate([quiet(10), quiet(4, level=0.00002)])
+    found = seen(sounds(unplugged))
+    assert not any(found[:17]) and found[-1] == ("muted",)
+    assert not any(seen(sounds(quiet(10, level=0.00002)))), "a silent room from the start"
+    faint = np.concatenate([quiet(10, 0.02), (quiet(4, 0.02) // 300) + (quiet(4, 0.3) // 300) * (np.arange(64_000) % 16_000 > 12_000)])  # noqa: E501
+    assert seen(sounds(faint.astype(np.int16)))[-1] == ("miscalibrated",)
+
+
+def test_a_colour_camera_that_turns_grey_is_another_camera() -> None:
+    grey = [np.repeat(scene(i, colour=False), 3, axis=2) for i in range(20)]
+    found = seen(frames(VISION, [scene(i) for i in range(12)] + grey[12:], "rgb8"))
+    assert not any(found[:12]) and set(found[12:]) == {("swapped",)}
+    assert not any(seen(frames(VISION, grey, "rgb8"))), "grey from the start"
+
+
+def test_depth_is_judged_in_its_own_unit() -> None:
+    centimetres = [depth(i) // 10 for i in range(3)]
+    windows = frames(DEPTH, centimetres, "16UC1")
+    assert not any(seen([replace(w, calibration=Calibration(depth_unit=0.01)) for w in windows]))
+
+
+def test_what_repeats_is_found_at_any_period_and_tones_are_none() -> None:
+    noise = np.random.default_rng(0).standard_normal(4000)
+    assert loops(np.resize(noise[:1111], 4000), 320)
+    assert not loops(noise, 320) and not loops(np.resize(noise[:40], 4000), 320)
+
+
+# what is told of it
+
+
+def run(
+    line: EventLine, ticks: int, change: Callable[[str, int, Embedding], Embedding | None], seed: int = 0
+) -> list[Event]:
+    """`change` makes what comes of each embedding, given its tick's number; None: nothing comes."""
+    world, events = World(seed), []
+    for number, tick in enumerate(world.ticks(ticks)):
+        present = {m: change(m, number, world.perceive(m, what)) for m, what in SENSES.items()}
+        events += line.step(tick, {m: e for m, e in present.items() if e is not None})
+    return events + line.finish()
+
+
+def faults_line(**options: object) -> EventLine:
+    return EventLine([FaultDetector(FaultOptions(**options))], SPACE)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize("sense", SENSES)
+def test_every_fault_is_named_within_3_seconds_and_ends_with_it(cause: str, sense: str) -> None:
+    def failing(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        if modality != sense or not 40 <= number < 80:
+            return embedding
+        return None if cause == "unplugged" else replace(embedding, symptoms=(cause,))
+
+    events = run(faults_line(), 120, failing)
+    well_formed(events)
+    assert {(e.kind, e.label) for e in events} == {(Kind.FAULT, f"fault:{sense}:{cause}")}
+    begin, end = START + 41 * HOP, START + 81 * HOP
+    assert events[0].phase is Phase.ONSET and begin <= events[0].tick <= begin + 3 * SECOND
+    assert events[-1].phase is Phase.OFFSET and end <= events[-1].offset <= end + SECOND
+    assert [e.modality for e in events[0].evidence] == [sense]
+
+
+def test_a_symptom_that_passes_is_no_fault_and_one_that_flickers_is_one() -> None:
+    def once(modality: str, number: int, embedding: Embedding) -> Embedding:
+        return replace(embedding, symptoms=("saturated",) if number % 20 == 7 else ())
+
+    assert run(faults_line(), 200, once) == []
+
+    def flickering(modality: str, number: int, embedding: Embedding) -> Embedding:
+        shown = ("frozen",) if number % 5 else ("muted",)
+        return replace(embedding, symptoms=shown if modality == "audio" and number >= 20 else ())
+
+    events = run(faults_line(), 100, flickering)
+    assert {e.label for e in events} == {"fault:audio:frozen"} and len({e.id for e in events}) == 1
+
+
+def test_an_hour_with_lost_windows_and_a_slow_sense_is_no_fault() -> None:
+    random = np.random.default_rng(3)
+
+    def lossy(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        if modality == "thermal":
+            return embedding if number % 6 == 0 else None  # every 3 s
+        return None if random.random() < 0.02 else embedding
+
+    assert run(faults_line(), 7200, lossy) == []
+
+
+def test_a_sense_that_never_comes_is_missed_where_it_is_expected() -> None:
+    def absent(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        return None if modality == "audio" else embedding
+
+    assert run(faults_line(), 20, absent) == []
+    events = run(faults_line(expected=("audio",)), 20, absent)
+    assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
+
+
+def test_causes_that_are_not_asked_for_are_not_told_and_unknown_ones_refused() -> None:
+    def frozen(modality: str, number: int, embedding: Embedding) -> Embedding:
+        return replace(embedding, symptoms=("frozen",))
+
+    assert run(faults_line(causes=("dark", "unplugged")), 40, frozen) == []
+    with pytest.raises(ValueError, match="causes"):
+        FaultOptions(causes=("tired",))
+    assert set(SYMPTOMS) < set(CAUSES)
+
+
+# what the others make of it
+
+
+def lies(line: EventLine, world: World, ticks: int, senses: Senses, liar: str) -> list[Event]:
+    events = []
+    for tick in world.ticks(ticks):
+        present = {m: world.perceive(m, what) for m, what in senses.items()}
+        present[liar] = replace(present[liar], symptoms=("frozen",))
+        events += line.step(tick, present)
+    return events
+
+
+def test_a_faulty_sensor_is_no_witness_and_the_others_are_heard() -> None:
+    line, world = EventLine([PromptDetector(PROMPTS, embed_text)]), World()
+    play(line, world, [(40, {"vision": ROOM, "audio": ROOM})])
+    assert lies(line, world, 20, {"vision": DOG, "audio": ROOM}, "vision") == []
+    events = lies(line, world, 20, {"vision": ROOM, "audio": DOG}, "vision")
+    assert events[0].label == "dog" and [e.modality for e in events[0].evidence] == ["audio"]
+
+
+def test_a_fault_is_no_conflict_and_nothing_new() -> None:
+    """What a frozen or swapped camera shows differs from what the others perceive: that is the fault's event."""
+    line = EventLine([DisagreementDetector(), NoveltyDetector(), FaultDetector()])
+    world = World()
+    play(line, world, [(60, together(ROOM))])
+    events = lies(line, world, 20, {"vision": {"forest": 1.0}, "audio": together(ROOM)["audio"]}, "vision")
+    assert {e.label for e in events} == {"fault:vision:frozen"}
+    events = play(line, world, [(20, together(ROOM))])
+    assert {e.label for e in events} == {"fault:vision:frozen"} and events[-1].phase is Phase.OFFSET
+    events = play(line, world, [(10, {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}})])
+    assert "audio+vision" in {e.label for e in events}, "heat without a visible cause is still told"
