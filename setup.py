@@ -75,6 +75,7 @@ setup(
         "ros": ROS_WHEELS,
         "test": ["pytest", "hypothesis", "matplotlib"],
         "report": ["matplotlib"],  # plots of what `sensebind evaluate` measures
+        "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: the whole replay for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of people's motion, to train and measure the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models to bind senses to; wants a torchvision that fits torch
         "tensorboard": ["tensorboard"],  # curves of `sensebind align`

@@ -505,3 +505,122 @@ def test_the_axis_has_a_handful_of_round_ticks(seconds: float) -> None:
     axis = Axis(START, START + round(seconds * SECOND))
     ticks = axis.ticks()
     assert 1 <= len(ticks) <= 13 and ticks[0] == 0 and ticks[-1] <= axis.seconds * (1 + 1e-9)
+
+
+def test_truth_stands_above_what_was_told_with_what_is_missing_and_what_is_false() -> None:
+    data = report(
+        events=[
+            *event("cat", 2, 5), *event("cat", 8.5, 10), *event("dog", 1, 2), *event("unusual", 3, 4, Kind.NOVELTY),
+        ],
+        truth=[(2.0, 5.0, "cat"), (6.0, 7.0, "cat"), (3.0, 4.0, "unseen")],
+    )
+    page = Page(render(data))
+    marks = {a["aria-label"]: a.get("class", "") for tag, a in page.tags if "aria-label" in a and tag == "div"}
+    assert marks["truth, 2 s to 5 s"] == "" and marks["truth, 6 s to 7 s, not told"] == "missed"
+    assert marks["truth, 3 s to 4 s, not told"] == "missed" and "unseen" in page.text
+    false = [words for words, kind in marks.items() if kind == "false"]
+    assert sorted(words.split(":")[0] for words in false) == ["cat", "dog"]  # nobody lists what is unusual
+    assert all("the truth has none of it" in words for words in false)
+    assert "Event F1 0.33" in page.text  # one right, two false, two missed
+    assert "missed" not in {a.get("class") for _, a in Page(render(report(truth=None))).tags}
+
+
+def test_faults_of_the_truth_stand_with_the_faults_that_were_told() -> None:
+    kind = Kind["FAULT"]
+    label = "fault:thermal:frozen"
+    truth = [(1.0, 5.0, label), (7.0, 8.0, "fault:imu:dark")]
+    page = Page(render(report(events=[*event(label, 2, 5, kind), *event("cat", 2, 3)], truth=truth)))
+    assert page.text.count(label) == 2  # one lane, one row of the list
+    assert "Faults" in page.text and "fault:imu:dark" in page.text
+
+
+def test_onsets_are_shown_as_the_sense_that_told_them_saw_them() -> None:
+    media = Media()
+    for i in range(40):
+        media.add(frame(VISION, i / 4, i))
+        media.add(frame(THERMAL, i / 4, i))
+        if i == 14:
+            media.keep(START + 3 * SECOND)  # half a second late, as events are
+    kept = media.moments[START + 3 * SECOND]
+    assert set(kept) == {VISION, THERMAL}
+    assert all(abs(picture.stamp - START - 3 * SECOND) <= SECOND // 4 for picture in kept.values())
+    page = Page(render(report(media=media, events=[*event("cat", 3, 5), *event("dog", 8.25, 9)])))
+    seen = [a for tag, a in page.tags if tag == "img" and a.get("alt")]
+    assert [a["alt"] for a in seen] == ["cat at 3 s, vision", "dog at 8.25 s, vision"]
+    assert all(a["src"].startswith("data:image/jpeg") and a["class"] == "s-vision" for a in seen)
+    assert not media.near(START + 30 * SECOND)
+
+
+def test_what_does_not_move_is_not_drawn_as_if_it_did() -> None:
+    still, noisy = Media(), Media()
+    for i in range(200):
+        still.add(motion(i / 20))
+        noisy.add(Sample(IMU, START + i * SECOND // 20, Reading(np.array([0, 0, 9.81, 0, 0, 1e-3 * (i % 2)]))))
+    assert "acceleration, m/s²; does not change" in Page(render(report(media=still))).text
+    text = Page(render(report(media=noisy))).text
+    assert "angular velocity, rad/s; each row is 0.1 rad/s high" in text and "is 0 " not in text
+
+
+def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> None:
+    from sensebind.fusion.recordings import BagWriter, Recording
+    from sensebind.fusion.report.annotated import AnnotatedPictures
+
+    with BagWriter(tmp_path / "bag") as bag:
+        pictures = AnnotatedPictures(bag.types)
+        for i in range(20):
+            for modality in (VISION, DEPTH, THERMAL):
+                if (written := pictures.add(frame(modality, i / 4, i))) is not None:
+                    bag.write(*written)
+        assert pictures.add(sound(1.0)) is None and pictures.add(motion(1.0)) is None
+        for written in pictures.annotations(occurrences([*event("cat", 2, 4), *event("fire", 3, None)])):
+            bag.write(*written)
+    with Recording(tmp_path / "bag") as bag:
+        types = {topic.name: (topic.type, topic.count) for topic in bag.topics}
+        assert types["/annotated/thermal/image"] == ("sensor_msgs/msg/CompressedImage", 10)
+        assert types["/annotated/vision/annotations"] == ("foxglove_msgs/msg/ImageAnnotations", 10)
+        told = {stamp: [t.text for t in m.texts] for _, _, stamp, m in bag.messages(["/annotated/vision/annotations"])}
+        images = [
+            (stamp, cv2.imdecode(np.asarray(m.data), cv2.IMREAD_COLOR))
+            for _, _, stamp, m in bag.messages(["/annotated/vision/image"])
+        ]
+    assert [stamp for stamp, _ in images] == sorted(told)
+    assert all(image.shape == (120, 160, 3) for _, image in images)
+    at = {round((stamp - START) / SECOND, 1): texts for stamp, texts in told.items()}
+    assert at[1.5] == [] and at[2.5] == ["cat (vision 0.90)"] and at[3.5] == ["cat (vision 0.90)", "fire (vision 0.90)"]
+    assert at[4.5] == ["fire (vision 0.90)"]
+
+
+def test_principal_components_keep_what_varies_most() -> None:
+    from sensebind.fusion.report.viewer import project
+
+    generator = np.random.default_rng(0)
+    flat = generator.normal(0, 1, (200, 2)) * [3.0, 1.0]
+    places = project(flat @ np.linalg.qr(generator.normal(0, 1, (8, 8)))[0][:2] + 5.0)
+    assert places.shape == (200, 2) and np.abs(places).max() == 1.0
+    assert abs(np.corrcoef(places[:, 0], flat[:, 0])[0, 1]) > 0.99
+    assert abs(np.corrcoef(places[:, 1], flat[:, 1])[0, 1]) > 0.99
+    assert project(np.ones((3, 4))).tolist() == [[0, 0]] * 3 and project(np.ones((1, 1))).shape == (1, 2)
+
+
+def test_a_replay_is_written_for_rerun_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sensebind.fusion.report import viewer
+
+    with monkeypatch.context() as patched:
+        patched.setitem(__import__("sys").modules, "rerun", None)
+        with pytest.raises(viewer.ViewerError, match=r"sensebind\[rerun\]"):
+            viewer.RerunFile(tmp_path / "x.rrd", "x")
+    pytest.importorskip("rerun")
+    file = viewer.RerunFile(tmp_path / "x.rrd", "x")
+    for i in range(20):
+        for sample in (frame(VISION, i / 4), frame(THERMAL, i / 4), sound(i / 10), motion(i / 20)):
+            file.add(sample)
+    vectors = unit(np.random.default_rng(0).normal(0, 1, (10, 4)))
+    stream = [Embedding(VISION, START, START + (i + 1) * SECOND, "toy@0", 1.0, v) for i, v in enumerate(vectors)]
+    found = occurrences([*event("cat", 2, 5), *event("a/b", 3, None)])
+    told = [(START + SECOND, START + 2 * SECOND, "cat")]
+    file.finish(stream, similarities(stream, {"cat": np.eye(4, dtype=np.float32)[:1]}), found, told)
+    data = (tmp_path / "x.rrd").read_bytes()
+    assert data[:3] == b"RRF" and len(data) > 10_000
+    for path in (b"senses/vision/image", b"senses/audio/spectrogram", b"senses/imu/acceleration", b"embeddings/vision",
+                 b"similarity/vision", b"events/log", b"events/a_b", b"truth/cat"):  # fmt: skip
+        assert path in data, path

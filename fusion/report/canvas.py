@@ -23,6 +23,7 @@ class Canvas:
         self.axis = Axis(*data.span())
         self.found = occurrences(data.events)
         self.series: list[dict[str, Any]] = []
+        self.pictures_left = 80  # at onsets, of the whole page
         others = [m for m in ordered({*data.modalities, *data.similarities, *self._seen()}) if m not in (*LIGHT, FUSED)]
         self._others = {modality: f"s-other{i % len(OTHERS)}" for i, modality in enumerate(others)}
 

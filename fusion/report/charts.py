@@ -22,6 +22,7 @@ WIDTH = 1000  # units of the time axis in every SVG
 LEVELS = 9  # shades of a heat map, the lightest being nothing
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400)
 PICTURE_BYTES = 1_400_000  # of all JPEG images of a page; quality gives way
+THUMBNAIL = 112  # px, the longer side of a picture at an onset
 UNKNOWN = (112, 116, 124)  # red, green, blue of a pixel without a reading
 DYNAMICS = 70.0  # dB down from the loudest that a spectrogram shows at most
 QUIETEST = -80.0  # dBFS at the foot of the level's chart
@@ -271,6 +272,24 @@ def coloured(
         pixels[~np.isfinite(image)] = UNKNOWN
         result.append(pixels)
     return result, low, high
+
+
+def thumbnail(modality: str, picture: Picture) -> str:
+    """A small JPEG as a data URI; depth and thermal coloured on the scale of the picture itself."""
+    small = painted(modality, [picture.values])[0]
+    scale = min(1.0, THUMBNAIL / max(small.shape[:2]))
+    size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
+    small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    return data_uri(".jpg", np.ascontiguousarray(small[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 72])
+
+
+def painted(modality: str, images: Sequence[npt.NDArray]) -> list[Bytes]:
+    """Pictures of one modality → uint8 (H, W, 3), red first, in that modality's colours, on one scale."""
+    if modality == DEPTH:
+        return coloured(images, cv2.COLORMAP_VIRIDIS, near_is_bright=True)[0]
+    if modality == THERMAL:
+        return coloured(images, cv2.COLORMAP_INFERNO)[0]
+    return [np.asarray(image, np.uint8) for image in images]
 
 
 def palette(colours: int) -> Bytes:

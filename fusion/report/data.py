@@ -81,6 +81,11 @@ class Occurrence:
                     best[item.modality] = max(best.get(item.modality, 0.0), item.score)
         return {modality: best[modality] for modality in ordered(best)}
 
+    def senses_by_score(self) -> list[str]:
+        """Those modalities, the surest first."""
+        senses = self.senses
+        return sorted(senses, key=lambda m: -senses[m])
+
 
 def occurrences(events: Iterable[Event]) -> list[Occurrence]:
     """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
@@ -113,8 +118,9 @@ class ReportData:
     """All that a report shows. `start` and `end` are int nanoseconds, of the recording or of the run.
 
     `modalities` is name → `Statistics.summary()`; `similarities` is what the function of that name returns;
-    `truth` holds (onset, offset, label), in seconds from `start`; `realtime_factor` is seconds of recording per
-    second of work (None: it was not a race); `notes` are plain sentences for the reader.
+    `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
+    `realtime_factor` is seconds of recording per second of work (None: it was not a race); `notes` are plain
+    sentences for the reader.
     """
 
     title: str

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sensebind.fusion.events.event import Evidence, Kind
 from sensebind.fusion.report import charts
 from sensebind.fusion.report.canvas import Canvas, Row
-from sensebind.fusion.report.charts import clock, number
+from sensebind.fusion.report.charts import WIDTH, clock, number
 from sensebind.fusion.report.data import Occurrence, ordered
 from sensebind.fusion.report.words import figure, plural, score, text
 from sensebind.fusion.samples import SECOND
+from sensebind.fusion.scores.matching import false_alarms
+from sensebind.fusion.scores.spans import Spans
 
 LANES = 40  # more than anybody reads
 BARS = 2000  # of all lanes that have words of their own
 SUB = 11  # px, of a lane's senses
+PICTURE = 56  # units of the axis that a picture at an onset takes
 KINDS = {
     Kind.PROMPT: "Prompts",
     Kind.NOVELTY: "Novelty",
@@ -31,12 +34,14 @@ def events(canvas: Canvas) -> Row:
     lanes: dict[tuple[Kind, str], list[Occurrence]] = {}
     known = next(iter(canvas.data.similarities.values())).labels if canvas.data.similarities else ()
     truths = list(canvas.data.truth or ())
-    for label in [*known, *(label for _, _, label in truths)]:
+    for label in known:
         lanes.setdefault((Kind.PROMPT, label), [])
     for item in canvas.found:
         lanes.setdefault((item.kind, item.label), []).append(item)
-    true = {label for _, _, label in truths}
-    shown = [key for key in lanes if lanes[key] or (key[0] is Kind.PROMPT and key[1] in true)]
+    true = {_key(lanes, label) for _, _, label in truths}
+    for key in sorted(true):
+        lanes.setdefault(key, [])
+    shown = [key for key in lanes if lanes[key] or key in true]
     shown.sort(key=lambda key: key[0])
     never = [key[1] for key in lanes if key not in shown]
     lead = [
@@ -44,7 +49,12 @@ def events(canvas: Canvas) -> Row:
         "supported the event, pale where it was asked and did not."
     ]
     if canvas.data.truth is not None:
-        lead.append("Hollow bars are the truth.")
+        lead.append(
+            "Above it, hollow, is the truth; dashed where nothing of that label was told at the time. A hatched bar "
+            "was told where the truth has nothing of that label."
+        )
+    if canvas.data.media.pictures:
+        lead.append("The pictures were taken at the onsets.")
     if never:
         names = ", ".join(f"<bdi>{text(label, 40)}</bdi>" for label in never[:20])
         lead.append(f"Asked for and never told: {names}{' and others' if len(never) > 20 else ''}.")
@@ -63,9 +73,16 @@ def events(canvas: Canvas) -> Row:
         if several and kind is not before:
             rows.append(f'<div class="group">{KINDS[kind]}</div>')
         before = kind
-        truth = [t for t in truths if kind is Kind.PROMPT and t[2] == label]
+        truth = [t for t in truths if _key(lanes, t[2]) == (kind, label)]
         rows += _lane(canvas, label, lanes[kind, label], truth, len(most))
     return rows
+
+
+def _key(lanes: Mapping[tuple[Kind, str], object], label: str) -> tuple[Kind, str]:
+    """The lane that a label of the truth belongs to: of the kind of events that are called so, else prompts."""
+    if label.startswith("fault:"):
+        return Kind.FAULT, label
+    return next((key for key in lanes if key[1] == label), (Kind.PROMPT, label))
 
 
 def _lane(
@@ -78,21 +95,19 @@ def _lane(
     senses = ordered({e.modality for o in items for _, evidence in o.course for e in evidence})[:12]
     keys = [f'<div class="head"><bdi title="{text(label)}">{text(label)}</bdi></div>']
     plots = []
-    if truth:
-        keys.append('<div class="sub">truth</div>')
-    keys += [f'<div class="sub"><bdi>{text(s, 24)}</bdi></div>' for s in senses]
+    false = _false(canvas, items, truth)
     if not items:
         plots.append('<div class="bars"><span class="nothing">not told</span></div>')
     else:
-        drawn = _bars(canvas, items) if len(items) <= max(20, BARS // lanes) else _many(canvas, items)
-        plots.append(f'<div class="bars">{"".join(drawn)}</div>')
+        few = len(items) <= max(20, BARS // lanes)
+        plots.append(f'<div class="bars">{"".join(_bars(canvas, items, false) if few else _many(canvas, items))}</div>')
     if truth:
-        marks = []
-        for onset, offset, _ in truth[:500]:
-            start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
-            told = f"truth, {clock(onset, canvas.axis.seconds)} to {clock(offset, canvas.axis.seconds)}"
-            marks.append(f'<div {canvas.place(start, end)} role="img" aria-label="{told}" title="{told}"></div>')
-        plots.append(f'<div class="truth">{"".join(marks)}</div>')
+        keys.insert(0, '<div class="sub">truth</div>')
+        plots.insert(0, f'<div class="truth">{"".join(_truth(canvas, items, truth))}</div>')
+    if pictures := _pictures(canvas, items):
+        keys.append('<div class="seen"></div>')
+        plots.append(f'<div class="seen">{"".join(pictures)}</div>')
+    keys += [f'<div class="sub"><bdi>{text(s, 24)}</bdi></div>' for s in senses]
     if senses:
         count = max(60, min(600, 24_000 // (lanes * len(senses))))
         paths = "".join(_evidence(canvas, items, sense, i, count) for i, sense in enumerate(senses))
@@ -106,16 +121,68 @@ def _lane(
     ]
 
 
-def _bars(canvas: Canvas, items: Sequence[Occurrence]) -> Row:
-    bars = []
+def _truth(canvas: Canvas, items: Sequence[Occurrence], truth: Sequence[tuple[float, float, str]]) -> Row:
+    """What was there, hollow; dashed where nothing of that label was told while it was."""
+    marks = []
+    for onset, offset, _ in truth[:500]:
+        start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
+        told = any(o.onset < end and (o.offset or canvas.axis.end) > start for o in items)
+        words = f"truth, {clock(onset, canvas.axis.seconds)} to {clock(offset, canvas.axis.seconds)}"
+        words += "" if told else ", not told"
+        kind = "" if told else ' class="missed"'
+        marks.append(f'<div{kind} {canvas.place(start, end)} role="img" aria-label="{words}" title="{words}"></div>')
+    return marks
+
+
+def _false(canvas: Canvas, items: Sequence[Occurrence], truth: Sequence[tuple[float, float, str]]) -> set[int]:
+    """Indices of those of a label's events that no truth comes near, where anything is known of the truth.
+
+    Only of prompts and faults: nobody writes down all that is unusual.
+    """
+    scored = items and (items[0].kind in (Kind.PROMPT, Kind.FAULT) or truth)
+    if canvas.data.truth is None or not scored:
+        return set()
+    there = Spans.of((onset, max(offset, onset + 1e-3), "") for onset, offset, _ in truth)
+    onsets = np.array([(o.onset - canvas.axis.start) / SECOND for o in items])
+    offsets = np.array([((o.offset or canvas.axis.end) - canvas.axis.start) / SECOND for o in items])
+    told = Spans(onsets, np.maximum(offsets, onsets + 1e-3), ("",) * len(items))
+    return set(false_alarms(there, told))
+
+
+def _pictures(canvas: Canvas, items: Sequence[Occurrence]) -> Row:
+    """A picture at each onset, by the camera that supported the event most; those that would overlap are left out."""
+    seen: Row = []
+    edge = -np.inf
     for item in items:
+        at = canvas.axis.x(item.onset)
+        if canvas.pictures_left <= 0 or at < edge or not canvas.axis.start <= item.onset <= canvas.axis.end:
+            continue
+        near = canvas.data.media.near(item.onset)
+        modality = next((m for m in (*item.senses_by_score(), *ordered(near)) if m in near), None)
+        if modality is None:
+            continue
+        canvas.pictures_left -= 1
+        at = min(at, WIDTH - PICTURE)
+        edge = at + PICTURE
+        when = clock((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
+        words = f"{text(item.label)} at {when}, {text(modality, 24)}"
+        seen.append(
+            f'<img class="{canvas.hue(modality)}" src="{charts.thumbnail(modality, near[modality])}" alt="{words}" '
+            f'title="{words}" style="left:{number(at / WIDTH * 100, 3)}%">'
+        )
+    return seen
+
+
+def _bars(canvas: Canvas, items: Sequence[Occurrence], false: set[int]) -> Row:
+    bars = []
+    for i, item in enumerate(items):
         end = item.offset or canvas.axis.end
         if end < canvas.axis.start or item.onset > canvas.axis.end:
             continue
-        told = _told(canvas, item)
-        still = "" if item.offset else ' class="open"'
+        told = _told(canvas, item) + ("; the truth has none of it" if i in false else "")
+        kinds = " ".join(["open"] * (not item.offset) + ["false"] * (i in false))
         bars.append(
-            f'<div{still} {canvas.place(item.onset, end)} role="img" aria-label="{told}" title="{told}">'
+            f'<div class="{kinds}" {canvas.place(item.onset, end)} role="img" aria-label="{told}" title="{told}">'
             f"<span>{score(item.peak)}</span></div>"
         )
     return bars

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +30,9 @@ SOUND_FINEST = SECOND // 32  # ns: wider than the way from one spectrum to the n
 BANDS = 64
 LOWEST, HIGHEST = 50.0, 16_000.0  # Hz
 SILENCE = 1e-12  # power of full scale 1
+RECENT = 12 * SECOND  # ns back from the newest, within which a picture of a moment can still be had
+APART = 2 * SECOND // 5  # ns between the pictures that are held for that, at least
+MOMENTS = 200  # that pictures are kept of
 JITTER = SECOND // 50  # ns by which a block of sound may be off without being a gap
 
 
@@ -167,9 +171,11 @@ class Media:
         self.pictures: dict[str, Bins[Picture]] = {}
         self.sounds: dict[str, Spectra] = {}
         self.traces: dict[str, Bins[Array]] = {}  # (2, C): least and greatest of each channel
+        self.moments: dict[int, dict[str, Picture]] = {}  # what `keep` kept: stamp in ns → modality → picture
+        self._recent: dict[str, deque[Picture]] = {}
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> None:
-        """Keep of `sample` what is worth showing. Decodes an image only where there is none yet of that time."""
+        """Keep of `sample` what is worth showing. Decodes an image only where there is none yet of about that time."""
         if sample.stamp <= 0:
             return
         if isinstance(sample.data, Frame):
@@ -178,6 +184,25 @@ class Media:
             self._add_sound(sample, sample.data)
         else:
             self._add_reading(sample, sample.data)
+
+    def keep(self, stamp: int) -> None:
+        """Keep a picture of each camera that was taken near `stamp` (ns), for `near`: call it soon after that moment.
+
+        Of the first `MOMENTS` moments; what was seen in the last 12 s is at hand.
+        """
+        if stamp not in self.moments and len(self.moments) < MOMENTS:
+            nearest = {m: min(held, key=lambda p: abs(p.stamp - stamp)) for m, held in self._recent.items() if held}
+            self.moments[stamp] = {m: p for m, p in nearest.items() if abs(p.stamp - stamp) <= SECOND}
+
+    def near(self, stamp: int) -> dict[str, Picture]:
+        """Modality → its picture nearest to `stamp` (ns), of those taken within a second: kept ones, else any."""
+        found = dict(self.moments.get(stamp, {}))
+        for modality, bins in self.pictures.items():
+            if modality not in found and bins.values:
+                nearest = min(bins.values.values(), key=lambda p: abs(p.stamp - stamp))
+                if abs(nearest.stamp - stamp) <= SECOND:
+                    found[modality] = nearest
+        return found
 
     def stamps(self) -> list[int]:
         """A stamp (ns) of everything that is kept, in no order."""
@@ -189,14 +214,19 @@ class Media:
         return [column * b.width for b in bins for column in b.values]
 
     def _add_frame(self, sample: Sample, frame: Frame, calibration: Calibration) -> None:
+        recent = self._recent.setdefault(sample.modality, deque(maxlen=RECENT // APART))
         bins = self.pictures.setdefault(sample.modality, Bins(PICTURES, _keep, SECOND // 8))
-        if sample.stamp in bins:
+        soon = bool(recent) and abs(sample.stamp - recent[-1].stamp) < APART
+        if soon and sample.stamp in bins:
             return
         try:
-            picture = _picture(sample, frame, calibration)
+            shown = picture(sample, frame, calibration)
         except EncodingError:
             return  # counted and told by the line, with topic and encoding
-        bins.add(sample.stamp, picture)
+        if not soon:
+            recent.append(shown)
+        if sample.stamp not in bins:
+            bins.add(sample.stamp, shown)
 
     def _add_sound(self, sample: Sample, sound: Sound) -> None:
         if not sound.data.size or not np.isfinite(sound.rate) or sound.rate <= 2 * LOWEST:
@@ -215,20 +245,21 @@ class Media:
             bins.add(sample.stamp, np.stack([values, values]))
 
 
-def _picture(sample: Sample, frame: Frame, calibration: Calibration) -> Picture:
+def picture(sample: Sample, frame: Frame, calibration: Calibration, side: int = SIDE) -> Picture:
+    """A frame, its longer side `side` pixels at most. Raises `EncodingError`."""
     if sample.modality == DEPTH:
-        return Picture(sample.stamp, _small(depth_metres(frame, calibration), cv2.INTER_NEAREST))
+        return Picture(sample.stamp, _small(depth_metres(frame, calibration), cv2.INTER_NEAREST, side))
     if sample.modality == THERMAL:
         image = thermal(frame, calibration)
         whole = bool(np.isfinite(image.values).all())
-        small = _small(image.values, cv2.INTER_AREA if whole else cv2.INTER_NEAREST)
+        small = _small(image.values, cv2.INTER_AREA if whole else cv2.INTER_NEAREST, side)
         return Picture(sample.stamp, small, image.radiometric)
-    return Picture(sample.stamp, _small(rgb(frame), cv2.INTER_AREA))
+    return Picture(sample.stamp, _small(rgb(frame), cv2.INTER_AREA, side))
 
 
-def _small(image: npt.NDArray, interpolation: int) -> npt.NDArray:
-    """The longer side `SIDE` pixels at most. A copy: the message's memory is not held on to."""
+def _small(image: npt.NDArray, interpolation: int, side: int) -> npt.NDArray:
+    """The longer side `side` pixels at most. A copy: the message's memory is not held on to."""
     height, width = image.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.array(cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation))

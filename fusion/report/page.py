@@ -20,6 +20,8 @@ from sensebind.fusion.report.script import SCRIPT
 from sensebind.fusion.report.style import style
 from sensebind.fusion.report.words import figure, plural, score, text
 from sensebind.fusion.samples import SECOND
+from sensebind.fusion.scores.matching import COLLAR, Counts, match
+from sensebind.fusion.scores.spans import Spans
 
 LISTED = 300  # rows of the list of events
 MARK = (
@@ -79,7 +81,8 @@ def _body(canvas: Canvas) -> str:
 
 def _header(canvas: Canvas) -> Row:
     data = canvas.data
-    facts = [data.recording, _date(canvas), data.space and f"space {data.space}", data.licence]
+    name = "" if data.recording == data.title else data.recording
+    facts = [name, _date(canvas), data.space and f"space {data.space}", data.licence]
     meta = "".join(f"<span><bdi>{text(fact)}</bdi></span>" for fact in facts if fact)
     notes = [*data.notes, *_remarks(canvas)]
     listed = "".join(f"<li>{text(note, 400)}</li>" for note in notes[:20])
@@ -122,6 +125,9 @@ def _figures(canvas: Canvas) -> Row:
     if data.truth is not None:
         hits = sum(bool(_hits(canvas, *item)) for item in data.truth)
         told.append(_figure("Truth told", f"{hits}", f"of {len(data.truth)}", "same label, overlapping in time"))
+        f1 = _counts(canvas).f1
+        about = f"onset within {COLLAR:g} s, offset within half the length"
+        told.append(_figure("Event F1", "–" if f1 is None else score(f1), "", about))
     windows = sum(figure(m.get("windows")) for m in data.modalities.values())
     embedded = sum(figure(m.get("embedded")) for m in data.modalities.values())
     senses = sum(figure(m.get("embedded")) > 0 for m in data.modalities.values())
@@ -136,6 +142,19 @@ def _figures(canvas: Canvas) -> Row:
     if data.realtime_factor is not None and math.isfinite(data.realtime_factor):
         told.append(_figure("Speed", number(data.realtime_factor, 1), "× real time"))
     return told
+
+
+def _counts(canvas: Canvas) -> Counts:
+    """Prompts' events against the truth, and those of other kinds whose label it knows."""
+    truth = list(canvas.data.truth or ())
+    known, faults = {label for _, _, label in truth}, any(label.startswith("fault:") for _, _, label in truth)
+    counted = [
+        o for o in canvas.found if o.kind is Kind.PROMPT or o.label in known or (faults and o.kind is Kind.FAULT)
+    ]
+    seconds = [((o.onset - canvas.axis.start) / SECOND, o.offset or canvas.axis.end, o.label) for o in counted]
+    told = [(on, max((off - canvas.axis.start) / SECOND, on + 1e-3), label) for on, off, label in seconds]
+    there = [(onset, max(offset, onset + 1e-3), label) for onset, offset, label in truth]
+    return match(Spans.of(there), Spans.of(told)).counts
 
 
 def _hits(canvas: Canvas, onset: float, offset: float, label: str) -> list[Occurrence]:

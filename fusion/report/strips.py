@@ -17,7 +17,7 @@ from sensebind.fusion.report.media import CHANNELS, Bins
 from sensebind.fusion.report.words import plural, text
 from sensebind.fusion.samples import IMU, SECOND
 
-PARTS = {IMU: (("acceleration", "m/s²", 0), ("angular velocity", "rad/s", 3))}
+PARTS = {IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))}  # first channel; least height
 FIT = (17, 9, 5)  # pictures that a wide, a middling and a narrow page hold
 
 
@@ -120,18 +120,21 @@ def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
     table = np.stack(values)  # (N, 2, C)
     count = table.shape[2]
     parts = PARTS.get(modality, ()) if count == CHANNELS else ()
-    groups = [(name, unit, range(at, at + 3)) for name, unit, at in parts] or [("readings", "", range(count))]
+    groups = [(name, unit, range(at, at + 3), least) for name, unit, at, least in parts]
+    groups = groups or [("readings", "", range(count), 1e-3 * float(np.abs(table).max()) or 1e-9)]
     at = canvas.follow(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
     name = text(modality, 24)
     rows: Row = []
-    for i, (what, unit, channels) in enumerate(groups):
+    for i, (what, unit, channels, least) in enumerate(groups):
         low, high = table[:, 0], table[:, 1]
-        scale = max(max(float(high[:, c].max() - low[:, c].min()) for c in channels), 1e-3)
+        # Noise blown up to full height would look like motion: what hardly changes is drawn so.
+        moved = max(float(high[:, c].max() - low[:, c].min()) for c in channels)
+        scale = max(moved, least)
+        about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
         heading = f"<h3>{name}</h3>" if i == 0 else ""
         rows.append(
             f'<div class="panelhead {canvas.hue(modality)}">{heading}<span class="about">{what}'
-            f"{f', {unit}' if unit else ''}; each row is {charts.number(scale, 2 if scale < 10 else 0)}"
-            f"{f' {unit}' if unit else ''} high</span></div>"
+            f"{f', {unit}' if unit else ''}; {about}</span></div>"
         )
         for c in channels:
             middle = float(high[:, c].max() + low[:, c].min()) / 2
@@ -145,3 +148,9 @@ def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
                 f'aria-label="{what} {axis_name}"><path d="{path}"/></svg></div></div>'
             )
     return rows
+
+
+def _short(value: float) -> str:
+    """Two digits that count, without an exponent: 12, 0.5, 0.0021."""
+    digits = 1 - math.floor(math.log10(value))
+    return charts.number(value, min(max(digits, 0), 12))

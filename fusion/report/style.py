@@ -22,9 +22,11 @@ def style() -> str:
 
 BASE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--panel:#f4f4f2;--ink:#15181e;--soft:#535a66;--faint:#6c737f;
---line:#e3e3e0;--grid:#ecece9;--bar:#232b38;--onbar:#fff;--key:184px;--row:16px}
+--line:#e3e3e0;--grid:#ecece9;--bar:#232b38;--onbar:#fff;--key:184px;--row:16px;
+--miss:#b3261e;--hatch:#a9b0ba}
 @media (prefers-color-scheme:dark){:root{--page:#111417;--panel:#191d21;--ink:#eceff2;--soft:#aab1bb;--faint:#89919c;
---line:#2a2f35;--grid:#1f2429;--bar:#dce1e8;--onbar:#111417}}
+--line:#2a2f35;--grid:#1f2429;--bar:#dce1e8;--onbar:#111417;
+--miss:#ff8a80;--hatch:#6d747e}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Noto Sans","Liberation Sans",Arial,sans-serif;-webkit-text-size-adjust:100%}
@@ -105,6 +107,12 @@ font-variant-numeric:tabular-nums;font-weight:550}
 .bars>.open{border-top-right-radius:0;border-bottom-right-radius:0}
 .truth{position:relative;height:11px}
 .truth>div{position:absolute;top:2px;height:7px;min-width:4px;border:1.5px solid var(--soft);border-radius:2px}
+.truth>.missed{border-style:dashed;border-color:var(--miss)}
+.bars>.false{background:repeating-linear-gradient(135deg,var(--bar) 0 4px,var(--hatch) 4px 7px)}
+.bars>.false span{display:none}
+.seen{position:relative;height:44px;overflow:hidden}.lane .keys>div.seen{height:44px}
+.seen img{position:absolute;top:2px;width:54px;height:40px;object-fit:cover;border-radius:3px;
+box-shadow:inset 0 0 0 1px var(--line);border-left:2px solid var(--c)}
 .nothing{font-size:12.5px;color:var(--faint);line-height:20px;padding-left:6px}
 .film{position:relative;height:66px;overflow:hidden;border-radius:4px}
 .film img{position:absolute;top:0;height:100%;left:var(--x);object-fit:cover;display:none;

@@ -28,6 +28,9 @@ def summary(data: ReportData) -> dict[str, Any]:
         "realtime_factor": data.realtime_factor,
         "modalities": {name: dict(figures) for name, figures in data.modalities.items()},
         "events": [_event(item, start) for item in occurrences(data.events)],
+        "truth": None
+        if data.truth is None
+        else [{"onset": onset, "offset": offset, "label": label} for onset, offset, label in data.truth],
         "notes": list(data.notes),
     }
     cleaned: dict[str, Any] = _finite(result)

@@ -47,11 +47,31 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     aligned.add_argument("--weights", default="", help="weight file or folder of the space")
     aligned.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
     aligned.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
+    events = kinds.add_parser(
+        "events",
+        help="events against a truth: F1, PSDS, latency, false alarms, calibration, faults",
+        description="Runs recordings through the line and scores the events against the truth, beside each sense by "
+        "itself, late fusion by maximum, and a detector that knows no model. Writes events.json, events.md and "
+        "events.png to DIR. What the figures mean: docs/evaluation.md.",
+    )
+    events.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
+    events.add_argument(
+        "--truth", nargs="+", type=Path, default=[], metavar="TSV",
+        help="onset, offset (s from the start) and label, one file for each recording (default: RECORDING.truth.tsv)",
+    )  # fmt: skip
+    events.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    events.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    events.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
+    events.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    for each, function in (
+        (zeroshot, _zeroshot), (audio, _audio), (motion, _motion), (aligned, _alignment), (events, _events),
+    ):  # fmt: skip
+        each.set_defaults(measure=function)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Raises `SensebindError`."""
-    return {"zeroshot": _zeroshot, "audio": _audio, "motion": _motion, "alignment": _alignment}[args.what](args)
+    return int(args.measure(args))
 
 
 def _zeroshot(args: argparse.Namespace) -> int:
@@ -153,6 +173,35 @@ def _moments(space: Space, path: Path) -> Moments:
                 found.setdefault(output.modality, []).append(output)
         start = recording.start
     return alignment.of_truth(found, alignment.read_truth(Path(f"{path}.truth.tsv")), start)
+
+
+def _events(args: argparse.Namespace) -> int:
+    import json
+
+    from sensebind.commands.replay import shipped
+    from sensebind.fusion.scores import plots
+    from sensebind.fusion.scores.figures import figures
+    from sensebind.fusion.scores.figures import table as event_table
+    from sensebind.fusion.scores.spans import TruthError
+    from sensebind.observation import Settings, observe_all
+
+    plots.check()
+    if args.truth and len(args.truth) != len(args.recordings):
+        raise TruthError(
+            f"--truth names {len(args.truth)} files for {len(args.recordings)} recordings: one for each, in their order"
+        )
+    settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
+    truths = args.truth or [None] * len(args.recordings)
+    seen = observe_all(list(zip(args.recordings, truths, strict=True)), settings, args.jobs)
+    found = figures(seen)
+    told = event_table(found)
+    print(told)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "events.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (args.out / "events.md").write_text(told + "\n", encoding="utf-8")
+    plots.plot(found, args.out / "events.png")
+    print(f"{args.out / 'events.json'}, {args.out / 'events.md'}, {args.out / 'events.png'}")
+    return 0
 
 
 def table(rows: list[Row]) -> str:

@@ -18,63 +18,53 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "replay",
         help="a recording to embeddings, events, a summary and a report",
         description="Replay a recording offline, faster than real time, through the line that the nodes run. Writes "
-        "DIR/outputs/ (an MCAP bag), DIR/summary.json and DIR/report.html.",
+        "DIR/outputs/ (an MCAP bag, with annotated pictures for Foxglove), DIR/summary.json and DIR/report.html.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier replay left in DIR")
     parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    parser.add_argument(
+        "--truth", type=Path, metavar="TSV",
+        help="what was there, for the report: onset, offset (s from the start), label "
+        "(default: RECORDING.truth.tsv, where it is there)",
+    )  # fmt: skip
+    parser.add_argument("--rerun", type=Path, metavar="FILE", help="write all of it for the Rerun viewer too (.rrd)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay and write. Exit status 1 where the recording has no topic of any sense. Raises `SensebindError`."""
     from tqdm import tqdm
 
-    from sensebind.fusion import config
     from sensebind.fusion.embeddings import Embedding
-    from sensebind.fusion.events.build import detectors, prompts_of
+    from sensebind.fusion.events.build import detectors
     from sensebind.fusion.events.event import Event, Phase
     from sensebind.fusion.events.line import EventLine
-    from sensebind.fusion.models import registry
     from sensebind.fusion.pipeline import Pipeline
     from sensebind.fusion.recordings import BagWriter, Recording
-    from sensebind.fusion.report import Media, ReportData, similarities, write, write_summary
+    from sensebind.fusion.report import Media, ReportData, occurrences, similarities, write, write_summary
+    from sensebind.fusion.report.annotated import AnnotatedPictures
+    from sensebind.fusion.report.viewer import RerunFile
     from sensebind.fusion.samples import SECOND, Sample
     from sensebind.nodes import messages
+    from sensebind.observation import Settings
     from sensebind.replay import Reader, replay
 
-    file = args.config or shipped("starter.yaml")
-    given = config.read(file, "embedder")
-    modalities = config.modalities_of(given)
-    values = config.resolve(
-        config.embedder_parameters(modalities), given, free=config.FREE, others=config.names_of_others("embedder")
-    )
-    wanted = config.resolve(
-        config.detector_parameters(),
-        config.read(file, "detector"),
-        free=config.FREE,
-        others=config.names_of_others("detector"),
-    )
+    settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
+    truth = truth_of(args.recording, args.truth)
     with Recording(args.recording) as recording:
-        reader = Reader(recording, values, modalities)
-        for modality in modalities:
+        reader = Reader(recording, settings.embedder, settings.modalities)
+        for modality in settings.modalities:
             topic = reader.topics.get(modality)
             print(f"{modality:8} {topic} ({reader.reasons[modality]})" if topic else f"{modality:8} no topic")
         if not reader.topics:
             print(f"'{args.recording}' has no topic of any sense", file=sys.stderr)
             return 1
-        space = registry.load(
-            str(values["space"]),
-            modalities=modalities,
-            device=args.device or str(values["device"]),
-            weights=str(values["weights"]),
-            dtype=str(values["dtype"]),
-            spokes=values["spokes"],
-        )
-        found = detectors(wanted, lambda phrases: space.embed_text(phrases).numpy())
-        pipeline = Pipeline.of(values, space, events=EventLine(found, space.id))
-        vectors = {label: space.embed_text(phrases).numpy() for label, phrases in prompts_of(wanted).items()}
+        space = settings.space()
+        found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy())
+        pipeline = Pipeline.of(settings.embedder, space, events=EventLine(found, space.id))
+        vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
         media = Media()
         notes = [f"{m}: {reader.topics[m]} ({reader.reasons[m]})" for m in reader.topics]
         notes += [
@@ -90,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
             BagWriter(args.out / "outputs", overwrite=args.overwrite) as bag,
             tqdm(total=round((recording.end - recording.start) / SECOND), unit="s", disable=None) as bar,
         ):
+            viewer = RerunFile(args.rerun, args.recording.name) if args.rerun else None
+            pictures = AnnotatedPictures(bag.types)
             bag.write(
                 "/embedding_space",
                 messages.EMBEDDING_SPACE,
@@ -101,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
                 bar.update((stamp - recording.start) // SECOND - bar.n)
 
             def show(sample: Sample) -> None:
-                media.add(sample, reader.calibrations.get(sample.modality))
+                calibration = reader.calibrations.get(sample.modality)
+                media.add(sample, calibration)
+                if (written := pictures.add(sample, calibration)) is not None:
+                    bag.write(*written)
+                if viewer:
+                    viewer.add(sample, calibration)
 
             for output in replay(reader, pipeline, on_sample=show, progress=progress):
                 if isinstance(output, Embedding):
@@ -110,12 +107,16 @@ def run(args: argparse.Namespace) -> int:
                     bag.write(topic, messages.EMBEDDING, output.tick, messages.embedding_message(bag.types, output))
                 elif isinstance(output, Event):
                     events.append(output)
+                    if output.phase is Phase.ONSET:
+                        media.keep(output.onset)
                     bag.write("/events", messages.EVENT, output.tick, messages.event_message(bag.types, output))
                 else:
                     text = f"{output.modality}: topic '{reader.topics[output.modality]}': {output.message}"
                     if text not in told:
                         tqdm.write(text, file=sys.stderr)
                     told[text] = told.get(text, 0) + 1
+            for annotation in pictures.annotations(occurrences(events)):
+                bag.write(*annotation)
         took = time.perf_counter() - started
         for text, times in told.items():
             notes.append(f"{text} ({times} times)")
@@ -128,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
                 )
                 print(notes[-1])
         data = ReportData(
-            title="Replay",
-            recording=args.recording.name,
+            title=args.recording.resolve().name,
+            recording=args.recording.resolve().name,
             space=space.id,
             licence=space.licence,
             start=recording.start,
@@ -138,9 +139,14 @@ def run(args: argparse.Namespace) -> int:
             similarities=similarities(embeddings, vectors),
             events=events,
             media=media,
+            truth=truth,
             realtime_factor=round((recording.end - recording.start) / SECOND / took, 2),
             notes=notes,
         )
+    if viewer:
+        start = data.start
+        spans = [(start + round(on * SECOND), start + round(off * SECOND), label) for on, off, label in truth or ()]
+        viewer.finish(embeddings, data.similarities, occurrences(events), spans)
     write(args.out / "report.html", data)
     write_summary(args.out / "summary.json", data)
     for name, figures in data.modalities.items():
@@ -149,8 +155,28 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
     )
-    print(f"{data.realtime_factor} × real time; {args.out}/outputs, summary.json, report.html")
+    also = f"; {args.rerun}" if args.rerun else ""
+    print(f"{data.realtime_factor} × real time; {args.out}/outputs, summary.json, report.html{also}")
     return 0
+
+
+def truth_of(recording: Path, given: Path | None) -> list[tuple[float, float, str]] | None:
+    """(onset, offset, label) of the truth file, that beside the recording where none is given, and of faults beside
+    it as ``fault:<sensor>:<cause>``; None where there is neither. Raises `TruthError`."""
+    from sensebind.fusion.scores.spans import read_faults, read_truth
+    from sensebind.observation import truth_beside
+
+    file, faults = given or truth_beside(recording), truth_beside(recording, "faults")
+    if file is None and faults is None:
+        return None
+    rows = read_truth(file).rows() if file else []
+    if faults:
+        failures = read_faults(faults)
+        rows += [
+            (on, off, f"fault:{sensor}:{cause}")
+            for (on, off, sensor), cause in zip(failures.spans.rows(), failures.causes, strict=True)
+        ]
+    return rows
 
 
 def shipped(name: str) -> Path:

@@ -1,0 +1,401 @@
+"""What the scores promise: the figures of the field's own tools, whatever a truth file or a detector comes up with."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sensebind.fusion import scores as S
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.scores.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
+from sensebind.fusion.scores.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
+from sensebind.fusion.scores.matching import occupied, total
+from sensebind.fusion.scores.observed import ALL, LATE, Observation, Telling
+from sensebind.fusion.scores.plots import plot
+
+NOTHING = S.Spans.of(())
+
+
+def made(seed: int) -> tuple[list[S.Spans], list[S.Course]]:
+    """Three recordings of a minute with events of three labels, and scores that half know them."""
+    rng = np.random.default_rng(seed)
+    labels, steps, hop = ("a", "b", "c"), 120, 0.5
+    truths, courses = [], []
+    for _ in range(3):
+        rows = []
+        for label in labels:
+            t = float(rng.uniform(0, 30))
+            while t < steps * hop - 4:
+                length = round(float(rng.uniform(1, 4)), 3)
+                rows.append((round(t, 3), round(t, 3) + length, label))
+                t += length + float(rng.uniform(15, 40))
+        edges = np.arange(steps + 1) * hop
+        raw = rng.normal(0, 1, (steps, len(labels)))
+        for k, label in enumerate(labels):
+            for onset, offset, name in rows:
+                if name == label:
+                    raw[(edges[:-1] >= onset - 0.4) & (edges[:-1] < offset), k] += 2.5
+        smooth = (raw + np.roll(raw, 1, axis=0) + np.roll(raw, -1, axis=0)) / 3
+        truths.append(S.Spans.of(rows))
+        courses.append(S.Course(edges, labels, 1 / (1 + np.exp(-2 * (smooth - 1.2)))))
+    return truths, courses
+
+
+def told_at(course: S.Course, threshold: float) -> S.Spans:
+    """Where scores are over a threshold: a detector without a life."""
+    rows = []
+    for k, label in enumerate(course.labels):
+        change = np.diff(np.concatenate([[0], (course.scores[:, k] > threshold).astype(int), [0]]))
+        for a, b in zip(np.flatnonzero(change == 1), np.flatnonzero(change == -1), strict=True):
+            rows.append((float(course.edges[a]), float(course.edges[b]), label))
+    return S.Spans.of(rows)
+
+
+# PSDS 1 and 2, event-based F1 (macro, micro) and segment-based F1 at threshold 0.5 of `made(seed)`, computed with
+# sed_scores_eval 0.0.4 (collar 1 s, offset 1 s or 50 %, segments of 1 s; DCASE's two scenarios).
+ORACLE = {
+    0: ((0.642383, 0.839052), (0.721331, 0.7), 0.769231),
+    1: ((0.629994, 0.973175), (0.630159, 0.622222), 0.836879),
+    2: ((0.702452, 1.0), (0.68254, 0.68), 0.793651),
+}
+
+
+@pytest.mark.parametrize("seed", ORACLE)
+def test_the_figures_are_those_of_the_library_of_the_field(seed: int) -> None:
+    truths, courses = made(seed)
+    seconds = [float(course.edges[-1]) for course in courses]
+    areas, (macro, micro), by_segment = ORACLE[seed]
+    for scenario, area in zip(S.SCENARIOS.values(), areas, strict=True):
+        assert S.psds(truths, courses, sum(seconds), scenario) == pytest.approx(area, abs=1e-6)
+    overall = measure(truths, [told_at(course, 0.5) for course in courses], seconds, None, courses)["overall"]
+    assert overall["event"]["f1"] == pytest.approx(micro, abs=1e-4)
+    assert overall["event"]["f1_macro"] == pytest.approx(macro, abs=1e-4)
+    assert overall["segment"]["f1"] == pytest.approx(by_segment, abs=1e-4)
+    assert (overall["psds1"], overall["psds2"]) == pytest.approx(areas, abs=1e-4)
+
+
+def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    spans = S.Spans.of([(7.7, 14.0, "cat"), (0.2, 6.5, "a person"), (0.2, 6.25, "b")])
+    S.write_truth(tmp_path / "t.tsv", spans)
+    assert S.read_truth(tmp_path / "t.tsv").rows() == spans.rows() == sorted(spans.rows())
+    assert (tmp_path / "t.tsv").read_text().splitlines()[0] == "onset\toffset\tlabel"
+    assert spans.onsets.dtype == np.float64 and spans.only("cat").labels == ("cat",) and len(NOTHING) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "onset\toffset\tlabel\n0.5\t2\tdog\n",
+        "0.5\t2\tdog\n",
+        "filename\tonset\toffset\tevent_label\nx.wav\t0.5\t2\tdog\n",
+        "\ufeffLabel\tOnset\tOffset\r\n\r\ndog\t0.5\t2.0\r\n",
+    ],
+)
+def test_truth_files_of_the_field_are_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
+    assert S.read_truth(tmp_path / "t.tsv").rows() == [(0.5, 2.0, "dog")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("onset\toffset\tlabel\n0.5\t2\n", "line 2"),
+        ("0.5\t0.5\tdog\n", "line 1"),
+        ("0.5\tsoon\tdog\n", "line 1"),
+        ("nan\t2\tdog\n", "line 1"),
+        ("0.5\t2\t \n", "line 1"),
+        ("onset\toffset\n0\t1\n", "label"),
+    ],
+)
+def test_what_is_wrong_with_a_truth_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(S.TruthError, match=said) as told:
+        S.read_truth(tmp_path / "t.tsv")
+    assert "t.tsv" in str(told.value)
+    with pytest.raises(S.TruthError, match="nowhere"):
+        S.read_truth(tmp_path / "nowhere.tsv")
+
+
+@pytest.mark.parametrize(
+    ("onset", "offset", "fits"),
+    [
+        (10.0, 20.0, True),
+        (11.0, 20.0, True),  # the collar
+        (11.1, 20.0, False),
+        (9.0, 25.0, True),  # half of the length
+        (10.0, 25.1, False),
+        (10.0, 15.0, True),
+        (10.0, 14.9, False),
+    ],
+)
+def test_an_onset_may_be_a_second_off_and_an_offset_half_the_length(onset: float, offset: float, fits: bool) -> None:
+    counts = S.match(S.Spans.of([(10.0, 20.0, "dog")]), S.Spans.of([(onset, offset, "dog")])).counts
+    assert counts == (S.Counts(1, 0, 0) if fits else S.Counts(0, 1, 1))
+
+
+def test_short_events_have_the_collar_at_their_end_too() -> None:
+    assert S.match(S.Spans.of([(5.0, 5.2, "bump")]), S.Spans.of([(5.5, 6.2, "bump")])).counts.hits == 1
+
+
+def test_one_detection_is_one_event_and_the_nearest_assignment_is_taken() -> None:
+    truth = S.Spans.of([(1.0, 3.0, "dog"), (2.0, 4.0, "dog"), (8.0, 9.0, "cat")])
+    told = S.Spans.of([(1.1, 3.0, "dog"), (1.2, 3.5, "dog"), (1.9, 4.0, "dog"), (8.0, 9.0, "dog")])
+    found = S.match(truth, told)
+    assert found.pairs == [(0, 0), (1, 2)] and found.missed == [2] and found.false == [1, 3]
+    assert S.by_events(truth, told) == {"cat": S.Counts(0, 0, 1), "dog": S.Counts(2, 2, 0)}
+    # As many as can be, though each by itself would rather have the other.
+    assert len(S.match(S.Spans.of([(1.0, 3.0, "a"), (1.9, 3.9, "a")]),
+                       S.Spans.of([(1.6, 3.6, "a"), (2.8, 3.9, "a")])).pairs) == 2  # fmt: skip
+    assert S.match(truth, told, labels=False).counts == S.Counts(3, 1, 0)
+    assert S.match(NOTHING, told).counts == S.Counts(0, 4, 0) and S.match(truth, NOTHING).counts == S.Counts(0, 0, 3)
+
+
+def test_f1_is_none_where_there_is_nothing_to_be_right_about() -> None:
+    assert S.Counts().f1 is None and S.Counts().precision is None and S.Counts(0, 1, 0).f1 == 0.0
+    assert total([S.Counts(1, 0, 1), S.Counts(1, 2, 0)]) == S.Counts(2, 2, 1)
+
+
+def test_segments_count_the_seconds_that_are_touched() -> None:
+    truth, told = S.Spans.of([(0.5, 2.5, "a")]), S.Spans.of([(1.5, 4.0, "a"), (0.0, 1.0, "b")])
+    assert occupied(truth, 4.2).tolist() == [True, True, True, False, False]
+    assert S.by_segments(truth, told, 4.2) == {"a": S.Counts(2, 1, 1), "b": S.Counts(0, 1, 0)}
+
+
+def test_a_late_detection_is_wrong_but_no_false_alarm() -> None:
+    truth = S.Spans.of([(10.0, 20.0, "dog")])
+    told = S.Spans.of([(14.0, 19.0, "dog"), (20.5, 22.0, "dog"), (30.0, 31.0, "dog"), (12.0, 13.0, "cat")])
+    alarms = S.false_alarms(truth, told)
+    assert [told.rows()[i][2::-2] for i in alarms] == [("cat", 12.0), ("dog", 30.0)]
+    assert S.false_alarms(truth, NOTHING) == [] and S.false_alarms(NOTHING, told) == [0, 1, 2, 3]
+
+
+def test_psds_needs_truth_and_leaves_out_what_never_was_there() -> None:
+    truths, courses = made(0)
+    for scenario in S.SCENARIOS.values():
+        assert S.psds([NOTHING], courses[:1], 60.0, scenario) is None
+        perfect = [S.Course(c.edges, (), np.zeros((len(c.scores), 0))) for c in courses]
+        assert S.psds(truths, perfect, 180.0, scenario) == 0.0
+    onset = S.Spans.of([(2.0, 4.0, "a"), (6.0, 8.0, "a")])
+    edges = np.arange(21) * 0.5
+    known = ((edges[:-1] >= 2) & (edges[:-1] < 4)) | ((edges[:-1] >= 6) & (edges[:-1] < 8))
+    sure = S.Course(edges, ("a", "z"), np.stack([np.where(known, 0.9, 0.1), np.ones(20)], axis=1))
+    assert S.psds([onset], [sure], 10.0, S.SCENARIOS["psds1"]) == 1.0
+
+
+def test_calibration_is_the_mean_gap_between_score_and_truth() -> None:
+    found = S.reliability([0.0, 0.1, 0.9, 0.9, 0.9, 1.0], [0, 0, 1, 1, 0, 1])
+    assert found.counts.sum() == 6 and found.counts[-1] == 1 and len(found.counts) == 15
+    assert found.error == pytest.approx((0.0 + 0.1 + 3 * abs(2 / 3 - 0.9) + 0.0) / 6)
+    assert S.reliability([], []).error is None
+    generator = np.random.default_rng(0)
+    honest = generator.random(40_000)
+    assert S.reliability(honest, generator.random(40_000) < honest).error == pytest.approx(0, abs=0.01)
+    with pytest.raises(ValueError, match="0..1"):
+        S.reliability([1.5], [1])
+
+
+def test_calibration_asks_of_every_second_that_was_scored() -> None:
+    edges = np.arange(9) * 0.5 + 1.0  # from 1 s to 5 s
+    course = S.Course(edges, ("a",), np.array([[0.9], [0.9], [0.9], [0.5], [0.1], [0.1], [0.0], [0.0]]))
+    truth = S.Spans.of([(1.0, 3.0, "a")])
+    found = calibration([Telling(truth, np.zeros(1), course)], [truth], [6.0])
+    assert found["segments"] == 4  # whole seconds from 1 to 5
+    assert found["ece"] == pytest.approx((0.1 + 0.3 + 0.1 + 0.0) / 4, abs=1e-4)
+    assert found["segments_told"] == 3 and sum(b["segments"] for b in found["bins"]) == 4
+
+
+def faults(*rows: tuple[float, float, str, str]) -> S.Faults:
+    return S.Faults(S.Spans.of(row[:3] for row in rows), tuple(row[3] for row in rows))
+
+
+def naming(sensor: str, onset: float, offset: float = 100.0, cause: str = "frozen") -> S.Naming:
+    return S.Naming(onset, offset, onset, sensor, cause)
+
+
+def test_a_fault_is_named_by_its_sensor_within_three_seconds() -> None:
+    truth = faults((10, 20, "thermal", "frozen"), (30, 40, "audio", "muted"), (50, 60, "imu", "frozen"))
+    told = [naming("thermal", 12, 21), naming("audio", 34, 40, "muted"), naming("imu", 51, 58, "saturated")]
+    found = S.score_faults(truth, told)
+    assert (found.faults, found.named, found.explained, found.false) == (3, 2, 1, 0)
+    assert found.delays == (2.0, 4.0, 1.0)
+    wrong = S.score_faults(truth, [naming("vision", 11, 19), naming("thermal", 25, 29), naming("thermal", 2, 4)])
+    assert (wrong.named, wrong.false, wrong.delays) == (0, 3, ())
+    assert (found + wrong).faults == 6 and S.score_faults(faults(), []) == S.FaultScore()
+
+
+def test_faults_are_read_and_labels_that_name_none_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "f.tsv").write_text("onset\toffset\tsensor\tfault\n30\t40\taudio\tmuted\n1\t2\timu\tfrozen\n")
+    found = S.read_faults(tmp_path / "f.tsv")
+    assert found.spans.rows() == [(1, 2, "imu"), (30, 40, "audio")] and found.causes == ("frozen", "muted")
+    from sensebind.fusion.scores.faults import naming as read
+
+    assert read("fault:thermal:frozen", 1, 2, 1.5) == S.Naming(1, 2, 1.5, "thermal", "frozen")
+    assert read("audio+vision", 1, 2, 1.5) is None and read("fault", 1, 2, 1.5) is None
+
+
+def image(modality: str, second: float, pixels: np.ndarray) -> Sample:
+    encoding = "mono8" if pixels.dtype == np.uint8 else "16UC1"
+    data = Frame(np.ascontiguousarray(pixels).view(np.uint8).ravel(), encoding, *pixels.shape, pixels.strides[0])
+    return Sample(modality, round(second * SECOND) + SECOND, data)
+
+
+@pytest.mark.parametrize("modality", [VISION, DEPTH, THERMAL, AUDIO, IMU])
+def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) -> None:
+    noise = np.random.default_rng(0)
+    activity = Activity()
+    for i in range(300):  # 30 s at 10 Hz; something happens from 12 s to 15 s
+        t, busy = i / 10, 120 <= i < 150
+        if modality == VISION:
+            picture = noise.integers(100, 104, (24, 32), np.uint8)
+            picture[:12] += np.uint8(60 * (i % 2) * busy)
+            activity.add(image(modality, t, picture))
+        elif modality in (DEPTH, THERMAL):
+            counts = noise.integers(2000, 2010, (24, 32)).astype("<u2") + np.uint16(500 * (i % 2) * busy)
+            activity.add(image(modality, t, counts))
+        elif modality == AUDIO:
+            wave = noise.normal(0, 0.2 if busy else 0.01, (1600, 1)).astype(np.float32)
+            activity.add(Sample(AUDIO, round(t * SECOND) + SECOND, Sound(wave, 16_000.0)))
+        else:
+            values = np.array([0, 0, 9.8, 0, 0, 0]) + noise.normal(0, 3.0 if busy else 0.05, 6)
+            activity.add(Sample(IMU, round(t * SECOND) + SECOND, Reading(values)))
+    edges, moves = activity.course(SECOND, 31 * SECOND)
+    assert list(moves) == [modality] and len(edges) == len(moves[modality]) + 1 == 61
+    truth = S.Spans.of([(12.0, 15.0, "something")])
+    _, threshold, (told,) = best_setting([truth], [(edges, moves)])
+    assert S.match(truth, told, labels=False).counts == S.Counts(1, 0, 0) and threshold > 1
+    assert S.labelled(truth, told, ANYTHING).labels == ("something",)
+    assert S.labelled(NOTHING, told, ANYTHING).labels == (ANYTHING,)
+    assert np.array_equal(loudest(moves), moves[modality]) and not len(loudest({}))
+
+
+def test_without_a_model_one_sense_can_stand_for_one_label() -> None:
+    edges = np.arange(61) * 0.5
+    sound, sight = np.zeros(60), np.zeros(60)
+    sound[10:14], sound[30:34], sight[20:26] = 9.0, 9.0, 9.0
+    truth = S.Spans.of([(5.0, 7.0, "dog"), (15.0, 17.0, "dog"), (10.0, 13.0, "light")])
+    chosen, (told,) = best_labels([truth], [(edges, {AUDIO: sound, VISION: sight, IMU: np.zeros(60)})])
+    assert {sense: label for sense, (label, _) in chosen.items()} == {AUDIO: "dog", VISION: "light"}
+    assert S.match(truth, told).counts == S.Counts(3, 0, 0)
+
+
+def test_spells_last_until_it_has_been_quiet() -> None:
+    edges = np.arange(11) * 0.5
+    assert spells(edges, np.array([0, 5, 1, 3, 0, 0, 0, 9, 9, 9]), 4.0).rows() == [
+        (0.5, 2.0, ANYTHING),
+        (3.5, 5.0, ANYTHING),
+    ]
+    assert len(spells(edges, np.zeros(10), 4.0)) == 0
+
+
+def observation(name: str, told: S.Spans, truth: S.Spans, prompts: tuple[str, ...], **more: object) -> Observation:
+    course = S.Course(np.arange(61) * 0.5, prompts, np.full((60, len(prompts)), 0.05))
+    way = Telling(told, told.onsets + 1.0, course)
+    ways = {ALL: way, VISION: way, AUDIO: Telling(NOTHING, np.zeros(0), course), LATE: way}
+    activity = np.arange(61) * 0.5, {AUDIO: np.zeros(60)}
+    values: dict = {"faults": None, "namings": (), "others": {}, **more}
+    return Observation(name, 30.0, "toy@0", prompts, truth, ways=ways, activity=activity, **values)
+
+
+def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
+    truth = S.Spans.of([(2.0, 6.0, "cat"), (10.0, 14.0, "ghost")])
+    told = S.Spans.of([(2.5, 6.0, "cat"), (20.0, 22.0, "dog")])
+    first = observation("one", told, truth, ("cat", "dog"), faults=faults((5, 9, "audio", "muted")),
+                        namings=(naming("audio", 6, 9),), others={"NOVELTY": 2})  # fmt: skip
+    found = figures([first, observation("two", NOTHING, NOTHING, ("cat", "dog"))])
+    json.dumps(found, allow_nan=False)
+    overall = found["ways"][ALL]["overall"]
+    assert overall["event"] == {
+        "f1": 0.5, "precision": 0.5, "recall": 0.5, "hits": 1, "false": 1, "missed": 1, "f1_macro": 0.5,
+    }  # fmt: skip
+    assert overall["false_alarms_per_hour"] == 60.0  # one in a minute
+    assert overall["onset_latency_s"]["stamp"]["median"] == 0.5
+    assert overall["onset_latency_s"]["report"]["median"] == 1.5
+    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL] and found["best_single"] == VISION
+    assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
+    assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
+    told_text = table(found)
+    for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 named"):
+        assert words in told_text, words
+    assert not math.isnan(found["calibration"]["ece"])
+    plot(found, tmp_path / "events.png")
+    assert (tmp_path / "events.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture(scope="module")
+def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of the simulated robot, its truth, a fault that it does not have, and a configuration."""
+    from sensebind.fusion.simulation import simulate
+
+    folder = tmp_path_factory.mktemp("patrol")
+    small = {"image_size": (160, 120), "depth_size": (80, 60), "thermal_size": (80, 60)}
+    simulate(folder / "bag", duration=9.0, **small)
+    (folder / "bag.faults.tsv").write_text("onset\toffset\tsensor\tfault\n2\t3\timu\tfrozen\n")
+    (folder / "config.yaml").write_text(
+        "embedder:\n  ros__parameters:\n    space: starter\n    device: cpu\n    modalities: [vision, audio]\n"
+        "detector:\n  ros__parameters:\n    prompts: {person: [an astronaut], dog: [a dog]}\n"
+    )
+    return folder
+
+
+def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -> None:
+    from sensebind.observation import Settings, observe_all
+
+    settings = Settings.read(patrol / "config.yaml")
+    one, two = observe_all([(patrol / "bag", None)] * 2, settings, jobs=2)
+    (alone,) = observe_all([(patrol / "bag", patrol / "bag.truth.tsv")], settings)
+    for other in (two, alone):
+        assert list(one.ways) == [ALL, VISION, AUDIO, LATE]
+        for name, way in one.ways.items():
+            assert way.spans.rows() == other.ways[name].spans.rows()
+            np.testing.assert_array_equal(way.course.edges, other.ways[name].course.edges)
+            np.testing.assert_allclose(way.course.scores, other.ways[name].course.scores, atol=1e-4)
+        np.testing.assert_allclose(one.activity[1][AUDIO], other.activity[1][AUDIO])
+    assert one.truth.labels[0] == "person" and one.prompts == ("dog", "person")
+    assert one.faults is not None and one.faults.causes == ("frozen",)
+    assert set(one.activity[1]) == {VISION, AUDIO}
+    best = np.maximum(one.ways[VISION].course.scores, one.ways[AUDIO].course.scores)
+    np.testing.assert_allclose(one.ways[LATE].course.scores, best)
+    assert one.ways[VISION].spans.labels == one.ways[LATE].spans.labels == ("person",)
+    assert (one.ways[VISION].told >= one.ways[VISION].spans.onsets).all()
+
+
+def test_evaluate_events_writes_figures_a_table_and_plots(
+    patrol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sensebind.cli import main
+
+    config = ["--config", str(patrol / "config.yaml")]
+    assert main(["evaluate", "events", str(patrol / "bag"), *config, "--out", str(tmp_path / "o")]) == 0
+    said = capsys.readouterr().out
+    found = json.loads((tmp_path / "o" / "events.json").read_text())
+    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL]
+    assert found["recordings"][0]["name"] == "bag" and found["faults"]["faults"] == 1
+    assert "| late fusion |" in said and "dog" in said
+    assert said.startswith((tmp_path / "o" / "events.md").read_text())
+    assert (tmp_path / "o" / "events.png").stat().st_size > 10_000
+    truth = str(patrol / "bag.truth.tsv")
+    assert main(["evaluate", "events", str(patrol / "bag"), "--truth", truth, truth]) == 2
+    assert "2 files for 1 recordings" in capsys.readouterr().err
+    (tmp_path / "bare").symlink_to(patrol / "bag")
+    assert main(["evaluate", "events", str(tmp_path / "bare"), *config]) == 2
+    assert "bare.truth.tsv" in capsys.readouterr().err
+
+
+def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, tmp_path: Path) -> None:
+    from sensebind.cli import main
+    from sensebind.fusion.recordings import Recording
+
+    config = ["--config", str(patrol / "config.yaml")]
+    assert main(["replay", str(patrol / "bag"), *config, "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Truth told" in page and "<h1><bdi>bag</bdi></h1>" in page and "fault:imu:frozen" in page
+    assert 'alt="person at ' in page
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {"onset": 0.2, "offset": 6.5, "label": "person"} in summary["truth"]
+    with Recording(tmp_path / "outputs") as bag:
+        told = [text.text for _, _, _, m in bag.messages(["/annotated/vision/annotations"]) for text in m.texts]
+    assert any(text.startswith("person (vision ") for text in told)
