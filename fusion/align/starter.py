@@ -219,8 +219,8 @@ RECIPES = {
         "BSD-3-Clause packages",
         (VISION, TEXT),
     ),
-    DEPTH: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
-    THERMAL: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "CC0"),
+    DEPTH: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "mostly CC0"),
+    THERMAL: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "mostly CC0"),
 }
 
 
