@@ -10,7 +10,7 @@ import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
 
 from sensebind.cli import main
-from sensebind.fusion.config import ConfigError, detector_parameters, read, resolve
+from sensebind.fusion.config import ConfigError, detector_parameters, resolve
 from sensebind.fusion.events import calibration as calibrations
 from sensebind.fusion.events.build import detectors
 from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
@@ -28,7 +28,6 @@ from sensebind.fusion.events.fitting import (
     regress,
 )
 from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.models import registry
 from sensebind.fusion.simulation.patrol import simulate
 
 FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
@@ -106,22 +105,6 @@ def test_those_that_ship_can_be_read() -> None:
         assert load(path).senses, path
 
 
-def test_the_starter_space_ships_calibrated() -> None:
-    space = registry.load("starter", modalities=["vision"]).id
-    assert calibration_for("", space), f"its spokes have changed: sensebind calibrate on simulated tours for {space}"
-
-
-def test_a_label_alone_needs_no_rival_to_be_told(tmp_path: Path) -> None:
-    for prompts in ({"dog": ["a dog"]}, PROMPTS):
-        detector = calibrated(PromptDetector(prompts, embed_text), FITTED)
-        world, told = World(), {}
-        for name, what in (("dog", DOG), ("room", ROOM)):
-            world.tick += HOP
-            _, scores = detector.score(detector.start(), world.tick, {"audio": world.perceive("audio", what)})
-            told[name] = scores["dog"].score
-        assert told["dog"] > 0.5 > 0.1 > told["room"]
-
-
 def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     FITTED.save(path)
@@ -164,11 +147,3 @@ def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pyte
     assert set(load(out).senses) == {"vision"} and load(out).space.startswith("starter@")
     assert main(["calibrate", str(bag), "--truth", str(out), str(out), "-o", str(out)]) == 2
     assert main(["calibrate", str(bag), "--truth", str(out), "-o", str(out), "--config", str(config)]) == 2
-
-
-def test_parameter_files_may_say_on_and_off(tmp_path: Path) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text("/**:\n  ros__parameters:\n    prompt: {on: 0.4, off: 0.02}\n    prompts: {dog: a dog}\n")
-    values = resolve(detector_parameters(), read(path, "detector"), free=("prompts.",))
-    detector = detectors(values, embed_text)[0]
-    assert (detector.life.on, detector.life.off) == (0.4, 0.02)

@@ -207,6 +207,7 @@ class Recipe:
     anchors: tuple[str, ...] = (VISION,)  # the hub's senses that it was bound to
 
 
+ROOMS = "random rooms of fusion/simulation/rooms.py, with patterns cut from scikit-image's photographs"
 RECIPES = {
     AUDIO: Recipe(
         "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text; simulated tours, with vision",
@@ -219,8 +220,8 @@ RECIPES = {
         "BSD-3-Clause packages",
         (VISION, TEXT),
     ),
-    DEPTH: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "mostly CC0"),
-    THERMAL: Recipe("random rooms of fusion/align/rooms.py, with patterns cut from scikit-image's photographs", "mostly CC0"),
+    DEPTH: Recipe(ROOMS, "mostly CC0"),
+    THERMAL: Recipe(ROOMS, "mostly CC0"),
 }
 
 
