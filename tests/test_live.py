@@ -65,7 +65,7 @@ def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[st
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
-                me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 30, "readiness")
+                me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 90, "readiness")
                 options = parameters({"rate": rate, "delay": 4.0})
                 with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
@@ -151,13 +151,13 @@ def test_an_encoding_that_is_not_known_is_told_once_with_its_topic_and_the_node_
             for i in range(30):
                 camera.publish(image(me, "klingon8", 0.1 * i))
                 me.spin(0.05)
-            me.wait_until(lambda: "klingon8" in status(diagnostics, "vision")["message"], 10, "the diagnostics")
+            me.wait_until(lambda: "klingon8" in status(diagnostics, "vision")["message"], 90, "the diagnostics")
             told = [line for line in embedder.lines if "klingon8" in line]
             assert len(told) == 1 and "/camera/image" in told[0]
             for i in range(30, 60):
                 camera.publish(image(me, "rgb8", 0.1 * i))
                 me.spin(0.02)
-            me.wait_until(lambda: len(heard) >= 4, 10, "embeddings of images that can be read")
+            me.wait_until(lambda: len(heard) >= 4, 90, "embeddings of images that can be read")
 
 
 def test_a_wrong_parameter_is_told_by_name_and_can_be_mended_without_a_restart() -> None:
@@ -174,13 +174,13 @@ def test_a_wrong_parameter_is_told_by_name_and_can_be_mended_without_a_restart()
         embedder.wait_for_output("vision.hop")
         change = me.node.create_client(ChangeState, "/embedder/change_state")
         setter = me.node.create_client(SetParameters, "/embedder/set_parameters")
-        me.wait_until(lambda: change.service_is_ready() and setter.service_is_ready(), 15, "the services")
+        me.wait_until(lambda: change.service_is_ready() and setter.service_is_ready(), 90, "the services")
         value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=0.5)
         call = setter.call_async(SetParameters.Request(parameters=[Parameter(name="vision.hop", value=value)]))
-        me.wait_until(call.done, 10, "the parameter")
+        me.wait_until(call.done, 90, "the parameter")
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             call = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            me.wait_until(call.done, 20, "the transition")
+            me.wait_until(call.done, 90, "the transition")
             assert call.result().success, embedder.output
 
 
@@ -196,18 +196,18 @@ def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
         running("detector", *file, environment=environment),
     ):
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
-        me.wait_until(lambda: "7 prompts" in status(diagnostics, "detector").get("message", ""), 30, "readiness")
+        me.wait_until(lambda: "7 prompts" in status(diagnostics, "detector").get("message", ""), 90, "readiness")
         setter = me.node.create_client(SetParameters, "/detector/set_parameters")
-        me.wait_until(setter.service_is_ready, 10, "the service")
+        me.wait_until(setter.service_is_ready, 90, "the service")
 
         def put(name: str, value: ParameterValue) -> Any:
             call = setter.call_async(SetParameters.Request(parameters=[Parameter(name=name, value=value)]))
-            me.wait_until(call.done, 10, name)
+            me.wait_until(call.done, 90, name)
             return call.result().results[0]
 
         words = ParameterValue(type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=["a bicycle"])
         assert put("prompts.bicycle", words).successful
-        me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector")["message"], 10, "the new prompt")
+        me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector")["message"], 90, "the new prompt")
         too_much = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=7.0)
         refused = put("prompt.on", too_much)
         assert not refused.successful and "prompt.on" in refused.reason
@@ -242,8 +242,8 @@ def test_the_lifecycle_can_be_gone_through_again_and_again() -> None:
                 for _ in range(20):
                     camera.publish(image(me, "rgb8", seconds := seconds + 0.1))
                     me.spin(0.05)
-                me.wait_until(lambda count=before: len(heard) >= count + 2, 10, "embeddings")
+                me.wait_until(lambda count=before: len(heard) >= count + 2, 90, "embeddings")
                 for transition in transitions:
                     call = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-                    me.wait_until(call.done, 20, "the transition")
+                    me.wait_until(call.done, 90, "the transition")
                     assert call.result().success, embedder.output
