@@ -114,7 +114,7 @@ def prototypes(sights: Mapping[int, torch.Tensor]) -> dict[str, torch.Tensor]:
             views.setdefault(happening.kind, []).extend(own)
     means = {kind: torch.stack(own).mean(0) for kind, own in views.items()}
     middle = torch.stack(list(means.values())).mean(0)
-    return {kind: normalize(mean - middle, dim=0) for kind, mean in means.items() if kind in FELT}
+    return {kind: normalize(mean - middle, dim=0) for kind, mean in means.items()}
 
 
 def felt_pairs(

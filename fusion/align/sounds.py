@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,12 @@ HEARD = 0.3  # of a sound's level that something in a cut must reach
 PITCH = (0.88, 1.14)  # by which a cut is played faster
 TRIES = 16  # places looked at for one where something sounds
 CUTS = 12  # of each sound
+SEEN = 0.4  # share of the cuts that are bound to the look of what makes the sound
+NOISE_LOUDNESS = (-64.0, -20.0)  # dB of full scale, of a robot's noise alone
+QUIET = (
+    "silence", "a quiet room", "nothing to hear", "a robot's motor", "quiet background noise",
+    "the noise of a robot's motors",
+)  # fmt: skip
 
 # ESC-10's folders → what people may say of such a sound.
 ESC10 = {
@@ -138,18 +144,22 @@ def robot_noise(noise: Noise, samples: int) -> Floats:
 def sound_pairs(
     sounds: Iterable[Captioned], hub: Hub, seed: int = 0, cuts: int = CUTS,
     describe: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    disturb: Callable[[Noise, int], Floats] = robot_noise, length: int = LENGTH,
+    disturb: Callable[[Noise, int], Floats] = robot_noise, looks: Mapping[str, torch.Tensor] | None = None,
 ) -> Pairs:  # fmt: skip
     """Cuts of each sound, each beside the hub's vector of one of its phrases; sounds with the same first phrase are
     one group. `describe` may turn cuts (B, samples) into what is kept of them, such as features; `disturb` makes the
-    noise that they are heard in."""
+    noise that they are heard in. A share of `SEEN` of those whose first phrase is in `looks` gets that vector (D,)."""
     inputs, targets, groups, blocks = [], [], [], []
     for number, item in enumerate(tqdm(list(sounds), desc="sounds", disable=None)):
         noise = np.random.default_rng([seed, number])
-        pieces = torch.from_numpy(np.stack([cut(item.sound, noise, disturb, length) for _ in range(cuts)]))
+        pieces = torch.from_numpy(np.stack([cut(item.sound, noise, disturb) for _ in range(cuts)]))
         inputs.append(pieces if describe is None else describe(pieces))
         vectors = hub.embed_text(item.phrases)
-        targets.append(vectors[torch.from_numpy(noise.integers(0, len(item.phrases), cuts))])
+        chosen = vectors[torch.from_numpy(noise.integers(0, len(item.phrases), cuts))]
+        if looks is not None and item.phrases[0] in looks:
+            seen = torch.from_numpy(noise.random(cuts) < SEEN)[:, None]
+            chosen = torch.where(seen, looks[item.phrases[0]], chosen)
+        targets.append(chosen)
         groups += [named_group(item.phrases[0])] * cuts
         blocks += [item.block] * cuts
     rows = torch.tensor(blocks)
@@ -157,3 +167,21 @@ def sound_pairs(
         torch.cat(inputs), torch.cat(targets), torch.tensor(groups), rows, torch.stack([rows, rows + 1], dim=1),
         torch.zeros_like(rows), torch.empty(0),
     )  # fmt: skip
+
+
+def noise_pairs(
+    hub: Hub, count: int, disturb: Callable[[Noise, int], Floats], describe: Callable[[torch.Tensor], torch.Tensor]
+) -> Pairs:
+    """Windows of a robot's noise alone, as `describe` describes them, beside the hub's vectors of `QUIET`."""
+    noise = np.random.default_rng(5)
+    pieces = np.stack([_loud(disturb(noise, LENGTH), noise.uniform(*NOISE_LOUDNESS)) for _ in range(count)])
+    chosen = torch.from_numpy(noise.integers(0, len(QUIET), count))
+    rows = 1000 + torch.arange(count) // (count // 10 or 1)
+    return Pairs(
+        describe(torch.from_numpy(pieces)), hub.embed_text(QUIET)[chosen], torch.full((count,), named_group(QUIET[0])),
+        rows, torch.stack([rows, rows + 1], dim=1), torch.zeros_like(rows), torch.empty(0),
+    )  # fmt: skip
+
+
+def _loud(wave: Floats, decibels: float) -> Floats:
+    return np.clip(wave / (wave.std() + 1e-9) * 10 ** (decibels / 20), -1, 1).astype(np.float32)

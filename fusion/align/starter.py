@@ -6,7 +6,7 @@ Each recipe uses simulated or permissively licensed data alone and runs on two C
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from sensebind.fusion.align import motions
 from sensebind.fusion.align.activities import activity_pairs, read_activities
-from sensebind.fusion.align.pairs import Pairs, joined, named_group, of_recording, split
-from sensebind.fusion.align.sounds import Captioned, read_esc10, sound_pairs
+from sensebind.fusion.align.pairs import Pairs, joined, split
+from sensebind.fusion.align.sounds import Floats, noise_pairs, read_esc10, robot_noise, sound_pairs
 from sensebind.fusion.align.training import Epoch, Settings, fit
-from sensebind.fusion.config import embedder_parameters, resolve
 from sensebind.fusion.encodings import ThermalImage
 from sensebind.fusion.frontends import depth as depth_frontend
 from sensebind.fusion.frontends import thermal as thermal_frontend
@@ -30,16 +29,16 @@ from sensebind.fusion.models import spoke as spokes
 from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import SPOKES
-from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, TEXT, THERMAL, VISION
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
 from sensebind.fusion.simulation import rooms
-from sensebind.fusion.simulation.imitations import imitations
-from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.fusion.simulation.record import IMU_RATE, record, see
+from sensebind.fusion.simulation.imitations import QUIET, imitations
+from sensebind.fusion.simulation.record import IMU_RATE, Plan, hear, see
 from sensebind.fusion.simulation.things import KINDS
-from sensebind.fusion.simulation.tour import STAY, tour
+from sensebind.fusion.simulation.tour import tour
 
 INSIDE = 0.8  # share of a window that must lie in a station to stand for it
 TOURS_FROM = 100  # seed of the first tour of those that are not recorded
+NOISES = 1200  # windows with nothing but a robot's noise
 LOOKS = (1.2, 2.5, 3.8)  # s from the start of a station
 VIEWS = 6  # of a room
 
@@ -83,33 +82,6 @@ def picture_spoke(modality: str, hub: Hub, count: int, epochs: int, checkpoint: 
     return spoke, fit(spoke, hub, training, held, settings, on_epoch=report, checkpoint=checkpoint)
 
 
-def tour_bags(folder: Path, count: int) -> list[Path]:
-    """Recordings of `count` tours, made where they are not there yet."""
-    bags = [folder / f"tour{seed}" for seed in range(count)]
-    for seed, bag in enumerate(tqdm(bags, desc="tours", unit="tour", disable=None)):
-        if not Path(f"{bag}.truth.tsv").is_file():  # written last
-            record(tour(seed), bag, overwrite=True)
-    return bags
-
-
-def tour_pairs(spoke: Spoke, hub: Hub, bags: list[Path]) -> Pairs:
-    """A spoke's windows on tours beside the colour camera's; a block is a station, and its moments mean the same."""
-    modality = spoke.spec.modality
-    values = resolve(embedder_parameters([VISION, modality]), {"modalities": [VISION, modality]})
-    apertures = {**hub.apertures, modality: spoke.spec.aperture}
-    parts = []
-    for bag in tqdm(bags, desc=f"{modality} on tours", unit="tour", disable=None):
-        pairs = of_recording(bag, modality, hub, spoke.tensor, values, apertures, block=STAY)
-        # What a window of 2 or 5 s heard or felt lies in one station only towards the end of it.
-        since = (pairs.spans[:, 1] - EPOCH) % round(STAY * SECOND)
-        whole = (since == 0) | (since >= round(INSIDE * spoke.spec.length * SECOND))
-        station = (pairs.spans[:, 1] - EPOCH - 1) // round(STAY * SECOND)
-        kinds = [_group(h.kind, modality) for h in tour(int(bag.name.removeprefix("tour"))).happenings]
-        station = station.clamp(0, len(kinds) - 1)
-        parts.append(replace(pairs, groups=torch.tensor(kinds)[station], blocks=station).take(whole.nonzero()[:, 0]))
-    return joined(parts, share_groups=True)  # a kind is the same on every tour
-
-
 def sights(hub: Hub, seed: int) -> Tensor:
     """What the hub says of the colour camera's view at three moments of each station of a tour: (stations, 3, D)."""
     trunk, plan, noise = hub.image_encoder(), tour(seed), np.random.default_rng([seed, 18])
@@ -122,27 +94,42 @@ def sights(hub: Hub, seed: int) -> Tensor:
     return torch.stack(vectors)
 
 
-def _group(label: str, modality: str) -> int:
-    """A kind's group; for sounds that of its sound, which captioned ones may share."""
-    return named_group(KINDS[label].sound if modality == AUDIO else label)
+def motors(seed: int) -> Floats:
+    """30 s of a simulated robot's own noise, with turns between one to three places: float32 at 16 kHz."""
+    noise = np.random.default_rng([seed, 41])
+    starts = [0.0, *sorted(noise.uniform(4, 26, int(noise.integers(0, 3))).tolist())]
+    plan = Plan(30.0, tuple((start, "carpet") for start in starts), (), seed)
+    return hear(plan).astype(np.float32) / 32767
 
 
 def sound_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
-    """A small network on the frozen trunk, from captioned sounds and what was seen when they were heard."""
+    """A small network on the frozen trunk, from captioned sounds, from what the things that make them look like, and
+    from a robot's noise alone."""
     torch.manual_seed(0)
     spec = SpokeSpec(AUDIO, "sound", hub.id, hub.dimension, length=2.0, frames=0)
-    describe = torch.inference_mode()(sound_features())
+    features = torch.inference_mode()(sound_features())
+    own = [motors(seed) for seed in range(40)]
 
-    def described(pairs: Pairs) -> Pairs:
-        return replace(pairs, inputs=torch.cat([describe(batch).clone() for batch in pairs.inputs.split(64)]))
+    def describe(pieces: Tensor) -> Tensor:
+        return torch.cat([features(part).clone() for part in pieces.split(16)])
 
-    def cuts(clips: list[Captioned], count: int) -> Pairs:
-        return sound_pairs(clips, hub, cuts=count, describe=lambda pieces: describe(pieces).clone())
+    def disturb(noise: np.random.Generator, count: int) -> Floats:
+        if noise.random() < 0.4:
+            return robot_noise(noise, count)
+        wave = own[int(noise.integers(len(own)))]
+        first = int(noise.integers(len(wave) - count))
+        return wave[first : first + count]
 
+    tours = tqdm(range(TOURS_FROM, TOURS_FROM + args.felt), desc="sights", unit="tour", disable=None)
+    looks = motions.prototypes({seed: sights(hub, seed) for seed in tours})
+    by_sound = {KINDS[kind].sound: look for kind, look in looks.items()}
     clips = read_esc10(args.esc10, "123", args.without or ())
-    made = [item for item in imitations(10) if item.phrases[0] not in (args.without or ())]
-    seen = described(tour_pairs(Spoke(spec, hub), hub, tour_bags(args.tours, args.tour_count)))
-    pairs = joined([cuts(clips, 12), cuts(made, 4), seen], share_groups=True)
+    made = [item for item in imitations(8) if item.phrases != QUIET and item.phrases[0] not in (args.without or ())]
+    pairs = joined([
+        sound_pairs(clips, hub, cuts=24, describe=describe, disturb=disturb),
+        sound_pairs(made, hub, seed=1, cuts=4, describe=describe, disturb=disturb, looks=by_sound),
+        noise_pairs(hub, NOISES, disturb, describe),
+    ], share_groups=True)  # fmt: skip
     training, held = split(pairs, share=0.15)
     return Spoke(spec, hub), _twice(spec, hub, pairs, training, held, args), pairs
 
@@ -161,7 +148,7 @@ def motion_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch]:
     spoke = Spoke(spec, hub)
     training, held = split(joined([felt, done], share_groups=True), share=0.06)
     settings = Settings(
-        epochs=args.epochs or 5, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
+        epochs=args.epochs or 4, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=100, seed=1,
     )  # fmt: skip
     return spoke, fit(spoke, hub, training, held, settings, on_epoch=report)
@@ -205,12 +192,13 @@ class Recipe:
 ROOMS = "random rooms of fusion/simulation/rooms.py, with patterns cut from scikit-image's photographs"
 RECIPES = {
     AUDIO: Recipe(
-        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text; simulated tours, with vision",
+        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text and the looks of things on simulated "
+        "tours; a robot's noise, with text",
         "CC BY 3.0",
         (TEXT, VISION),
     ),
     IMU: Recipe(
-        "simulated tours, with vision; seglearn's shoulder exercises of subjects 1 to 7 and half of aeon's "
+        "simulated robots, with text and vision; seglearn's shoulder exercises of subjects 1 to 7 and half of aeon's "
         "BasicMotions, with text",
         "BSD-3-Clause packages",
         (VISION, TEXT),
@@ -227,10 +215,7 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
     parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
                         help="folder of ESC-10, of which folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--tours", type=Path, default=Path("out/tours"), metavar="DIR",
-                        help="folder of simulated tours, made where missing (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--tour-count", type=int, default=6, help="tours to train on (default: %(default)s)")
-    parser.add_argument("--felt", type=int, default=30, help="tours to train motion on (default: %(default)s)")
+    parser.add_argument("--felt", type=int, default=30, help="tours whose looks sound and motion are bound to (default: %(default)s)")
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
     parser.add_argument("--epochs", type=int, help="at most; default: 8 for pictures, 12 for others")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from")

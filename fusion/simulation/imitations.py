@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.align.sounds import ESC10, RATE, Captioned, robot_noise
+from sensebind.fusion.align.sounds import ESC10, QUIET, RATE, Captioned, robot_noise
 
 Wave = npt.NDArray[np.float64]
 Noise = np.random.Generator
@@ -211,7 +211,6 @@ OF_ESC10: dict[str, Callable[[Noise], Wave]] = {
     "Fire crackling": lambda n: strikes(np.sort(n.uniform(0, SECONDS, n.integers(20, 90))), 0.004,
         lambda s: n.exponential(1) * n.standard_normal(len(s))) + 0.05 * band(n, 60, 800),
 }  # fmt: skip
-QUIET = ("silence", "a quiet room", "nothing to hear", "a robot's motor", "quiet background noise")
 
 
 def named(name: str) -> Callable[[Noise], Wave]:
