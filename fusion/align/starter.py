@@ -36,7 +36,6 @@ from sensebind.fusion.simulation.record import IMU_RATE, Plan, hear, see
 from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.simulation.tour import tour
 
-INSIDE = 0.8  # share of a window that must lie in a station to stand for it
 TOURS_FROM = 100  # seed of the first tour of those that are not recorded
 NOISES = 1200  # windows with nothing but a robot's noise
 LOOKS = (1.2, 2.5, 3.8)  # s from the start of a station
@@ -215,7 +214,8 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
     parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
                         help="folder of ESC-10, of which folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--felt", type=int, default=30, help="tours whose looks sound and motion are bound to (default: %(default)s)")
+    parser.add_argument("--felt", type=int, default=30,
+                        help="tours whose looks sound and motion are bound to (default: %(default)s)")  # fmt: skip
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
     parser.add_argument("--epochs", type=int, help="at most; default: 8 for pictures, 12 for others")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from")
