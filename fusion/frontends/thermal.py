@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -40,10 +42,32 @@ def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
     which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
     if not image.radiometric:
         return np.clip(np.nan_to_num(image.values), 0, 1)
+    known = _known(image)
+    if known is None:
+        return np.zeros(image.values.shape, np.float32)
+    low, high = known
+    spare = max(span - (high - low), 0) / 2
+    finite = image.values if image.counts is not None else np.nan_to_num(image.values, nan=low)
+    levels = (finite - np.float32(low - spare)) * np.float32(1 / (high - low + 2 * spare))
+    return np.clip(levels, 0, 1)
+
+
+def _known(image: ThermalImage) -> tuple[float, float] | None:
+    """The 1st and 99th percentile, kelvin; None where nothing is known."""
+    if image.counts is not None:
+        low, high = (count * image.unit + image.offset for count in _percentiles(image.counts, (1, 99)))
+        return min(low, high), max(low, high)
     known = image.values[np.isfinite(image.values)]
     if not known.size:
-        return np.zeros(image.values.shape, np.float32)
+        return None
     low, high = np.percentile(known, (1, 99))
-    spare = max(span - (high - low), 0) / 2
-    levels = (np.nan_to_num(image.values, nan=low) - low + spare) / (high - low + 2 * spare)
-    return np.clip(levels, 0, 1).astype(np.float32)
+    return float(low), float(high)
+
+
+def _percentiles(counts: npt.NDArray[np.uint16], percents: Sequence[float]) -> list[float]:
+    """As `np.percentile` of an image, by counting and not by sorting: a quarter of the time."""
+    through = np.cumsum(np.bincount(counts.ravel()))  # how many are at most so high
+    places = [percent / 100 * (counts.size - 1) for percent in percents]
+    below = [int(np.searchsorted(through, int(place), side="right")) for place in places]
+    above = [int(np.searchsorted(through, min(int(place) + 1, counts.size - 1), side="right")) for place in places]
+    return [a + (b - a) * (place % 1) for a, b, place in zip(below, above, places, strict=True)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from sensebind.fusion.models import spoke as spokes
+from sensebind.fusion.models.compiled import Later
 from sensebind.fusion.models.registry import Aperture, Hub, Space, SpaceError
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec
 from sensebind.fusion.windows import Window
@@ -71,6 +72,14 @@ class BoundSpace:
         spoke = self._loaded.get(modality)
         return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
 
+    def start(self, modality: str, batch: Tensor) -> Later:
+        """Begin to `embed`: several modalities may be under way, and share the cores."""
+        spoke = self._loaded.get(modality)
+        if spoke:
+            return spoke.start(batch)
+        begin: Callable[[str, Tensor], Later] | None = getattr(self.hub, "start", None)
+        return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
+
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """See `registry.Space`."""
         return self.hub.embed_text(texts)
@@ -79,7 +88,8 @@ class BoundSpace:
         """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
         with self._loading:
             if modality not in self._loaded:
-                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self._device)
+                fast = getattr(self.hub, "fast", False)
+                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self._device, fast)
             return self._loaded[modality]
 
 
@@ -97,4 +107,3 @@ def bind(
     if not hasattr(hub, "image_encoder"):
         raise SpaceError(f"space {hub.id} has no image encoder that spokes can be bound to: leave out 'spokes'")
     return BoundSpace(hub, paths, modalities, device)  # type: ignore[arg-type]  # what makes a Hub was looked at
-

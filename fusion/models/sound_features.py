@@ -30,10 +30,18 @@ class SoundFeatures(nn.Module):
         self.trunk = trunk.requires_grad_(False)
 
     def forward(self, sound: Tensor) -> Tensor:
-        sound = functional.pad(sound, (0, max(0, SHORTEST - sound.shape[-1])))
+        sound = long_enough(sound)
+        return torch.cat([self.stage_statistics(sound), spectrum_statistics(log_mel_frames(sound))], dim=1)
+
+    def stage_statistics(self, sound: Tensor) -> Tensor:
+        """(B, samples) → (B, 1296): mean, deviation and maximum over time and mel of each stage's channels, in turn."""
         parts = [x.flatten(2) for x in self.trunk.stages(sound)]
-        pooled = [statistic for x in parts for statistic in (x.mean(2), x.std(2), x.amax(2))]
-        return torch.cat([*pooled, spectrum_statistics(log_mel_frames(sound))], dim=1)
+        return torch.cat([statistic for x in parts for statistic in (x.mean(2), x.std(2), x.amax(2))], dim=1)
+
+
+def long_enough(sound: Tensor) -> Tensor:
+    """(B, samples) with silence after it, where it is shorter than the trunk takes."""
+    return functional.pad(sound, (0, max(0, SHORTEST - sound.shape[-1])))
 
 
 def spectrum_statistics(frames: Tensor) -> Tensor:

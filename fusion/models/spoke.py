@@ -28,7 +28,7 @@ from sensebind.fusion import encodings
 from sensebind.fusion.frontends import depth as depth_frontend
 from sensebind.fusion.frontends import thermal as thermal_frontend
 from sensebind.fusion.frontends.image import levels_tensor
-from sensebind.fusion.models import lora
+from sensebind.fusion.models import compiled, lora
 from sensebind.fusion.models.registry import Aperture, Hub, SpaceError
 from sensebind.fusion.models.series_encoder import SeriesEncoder
 from sensebind.fusion.models.sound_features import SIZE, SoundFeatures
@@ -152,6 +152,7 @@ class Spoke:
         if spec.dimension != hub.dimension:
             raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
         self.spec = spec
+        self._compiled: compiled.Compiled | None = None  # the encoder
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = ImageEncoder(hub, spec)
@@ -172,8 +173,31 @@ class Spoke:
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 unit vectors (B, D) on the CPU."""
+        if self._compiled is not None:
+            return self._compiled.start(batch).fetch()
         device = next(self.encoder.parameters()).device
         return torch.as_tensor(self.encoder(batch.to(device))).float().cpu()
+
+    def start(self, batch: Tensor) -> compiled.Later:
+        """Begin to `embed`: what is compiled goes on while others are begun."""
+        if self._compiled is not None:
+            return self._compiled.start(batch)
+        return compiled.Later(lambda: self.embed(batch))
+
+    def compile(self) -> None:
+        """From now on embed with what `compiled` makes of the encoder for this processor, where that agrees with it.
+
+        A series stays with PyTorch, for it is little work; so do images where the hub has nothing compiled.
+        """
+        encoder, fast = self.encoder, None
+        if isinstance(encoder, SoundEncoder):
+            length = round(self.spec.length * SOUND_RATE)
+            fast, example = compiled.CompiledSound(encoder, encoder.features.trunk, length), compiled.sound(length)
+        elif isinstance(encoder, ImageEncoder) and hasattr(encoder.trunk, "compiled"):
+            planes = 1 if self.spec.modality in (DEPTH, THERMAL) else 3
+            fast, example = encoder.trunk.compiled(planes, encoder.residual), compiled.picture(planes)
+        if fast is not None and compiled.agrees(fast, encoder, example, self.spec.modality):
+            self._compiled = fast
 
     def own_state(self) -> dict[str, Tensor]:
         """What the file holds: all that training changes, and the scale of the data. Not what others ship."""
@@ -230,8 +254,9 @@ def read_spec(path: str | Path) -> SpokeSpec:
         raise SpaceError(f"spoke file '{path}' is damaged: {error}") from error
 
 
-def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu") -> Spoke:
-    """The spoke in a file, for inference. Raises `SpaceError`, also where it was bound to another hub."""
+def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", fast: bool = False) -> Spoke:
+    """The spoke in a file, for inference; compiled if `fast`. Raises `SpaceError`, also where it was bound to another
+    hub."""
     spec = read_spec(path)
     if spec.hub != hub.id:
         raise SpaceError(f"spoke '{path}' was bound to {spec.hub}, and the hub here is {hub.id}: align it again")
@@ -239,6 +264,8 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu") -> Spok
     fill(spoke, path)
     lora.merge(spoke.encoder)
     spoke.encoder.requires_grad_(False).to(device)
+    if fast:
+        spoke.compile()
     return spoke
 
 
@@ -267,4 +294,3 @@ def kind_of(modality: str, example: Window) -> str:
     """The kind of spoke that fits what a modality's windows hold."""
     data = example.samples[0].data
     return {Frame: "image", Sound: "sound", Reading: "series"}[type(data)]
-
