@@ -173,7 +173,11 @@ class Spoke:
     def embed(self, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 unit vectors (B, D) on the CPU."""
         device = next(self.encoder.parameters()).device
-        return torch.as_tensor(self.encoder(batch.to(device))).float().cpu()
+        return self.vectors(batch.to(device)).cpu()
+
+    def vectors(self, batch: Tensor) -> Tensor:
+        """As `embed`, of a batch that is on the encoder's device, and left there."""
+        return torch.as_tensor(self.encoder(batch)).float()
 
     def own_state(self) -> dict[str, Tensor]:
         """What the file holds: all that training changes, and the scale of the data. Not what others ship."""

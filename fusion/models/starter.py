@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -144,6 +144,17 @@ class StarterSpace:
             raise ValueError(f"{NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         network = self.vision_encoder()
         return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
+
+    def raw(self, window: Window) -> Tensor:
+        """See `runner.DeviceSpace`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
+        return self.tensor(window)
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        """See `runner.DeviceSpace`. Other modalities than vision: `ValueError`."""
+        if modality != VISION:
+            raise ValueError(f"{NAME} has no encoder for '{modality}' on a device")
+        network = self.vision_encoder()
+        return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
