@@ -12,11 +12,12 @@ import torch
 
 from sensebind.fusion.benchmarks import figures, robot
 from sensebind.fusion.config import FREE, embedder_parameters, resolve
-from sensebind.fusion.engine import Engine, cores_at_hand
+from sensebind.fusion.engine import Engine
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import SECOND
+from sensebind.fusion.threads import cores_at_hand
 from sensebind.fusion.windows import Window
 
 

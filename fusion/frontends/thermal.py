@@ -31,10 +31,19 @@ def imagebind_tensor(image: ThermalImage, *, coldest: float = COLDEST, hottest: 
     No further normalisation: users of the published weights measured 62.4 on LLVIP without, 55.2 with it.
     Raises `ValueError` for other shapes.
     """
+    return imagebind_batch(torch.from_numpy(pixels(image, coldest=coldest, hottest=hottest))[None])[0]
+
+
+def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HOTTEST) -> npt.NDArray[np.uint8]:
+    """One thermal image → uint8 (H, W), 255 at `hottest`. Raises `ValueError` for other shapes."""
     if image.values.ndim != 2 or 0 in image.values.shape:
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
-    pixels = np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
-    return resize_and_crop(torch.from_numpy(pixels)[None, None])[0].float() / 255
+    return np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
+
+
+def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
+    """What `pixels` gave, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
+    return resize_and_crop(images[:, None]).float() / 255
 
 
 def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from sensebind.fusion.models import spoke as spokes
 from sensebind.fusion.models.compiled import Later
 from sensebind.fusion.models.registry import Aperture, Hub, Space, SpaceError
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec
+from sensebind.fusion.runner import DeviceSpace, Encoder
 from sensebind.fusion.windows import Window
 
 
@@ -79,6 +81,23 @@ class BoundSpace:
             return spoke.start(batch)
         begin: Callable[[str, Tensor], Later] | None = getattr(self.hub, "start", None)
         return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._device)
+
+    def raw(self, window: Window) -> Tensor:
+        """See `runner.DeviceSpace`. A spoke's windows are prepared here: its frontends are OpenCV's."""
+        spoke = self._loaded.get(window.modality)
+        return spoke.tensor(window) if spoke else getattr(self.hub, "raw", self.hub.tensor)(window)
+
+    def encoder(self, modality: str) -> Encoder:
+        """See `runner.DeviceSpace`. A hub that has none is asked for vectors as ever, which makes the host wait."""
+        if modality in self._loaded:
+            return self._loaded[modality].vectors
+        if isinstance(self.hub, DeviceSpace):
+            return self.hub.encoder(modality)
+        return lambda rows: self.hub.embed(modality, rows).to(self.device)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """See `registry.Space`."""

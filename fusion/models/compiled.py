@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sensebind.fusion.engine import cores_at_hand
 from sensebind.fusion.frontends.audio import log_mel_frames
 from sensebind.fusion.models import wakeword_trunk
 from sensebind.fusion.models.efficientnet import MIDDLE, SIDE, Block, Convolution, EfficientNetLite0, Output
 from sensebind.fusion.models.sound_features import long_enough, spectrum_statistics
 from sensebind.fusion.models.wakeword_trunk import WakewordTrunk
+from sensebind.fusion.threads import cores_at_hand
 
 if TYPE_CHECKING:
     import openvino

@@ -176,7 +176,11 @@ class Spoke:
         if self._compiled is not None:
             return self._compiled.start(batch).fetch()
         device = next(self.encoder.parameters()).device
-        return torch.as_tensor(self.encoder(batch.to(device))).float().cpu()
+        return self.vectors(batch.to(device)).cpu()
+
+    def vectors(self, batch: Tensor) -> Tensor:
+        """As `embed`, of a batch that is on the encoder's device, and left there."""
+        return torch.as_tensor(self.encoder(batch)).float()
 
     def start(self, batch: Tensor) -> compiled.Later:
         """Begin to `embed`: what is compiled goes on while others are begun."""

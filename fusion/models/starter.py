@@ -166,6 +166,17 @@ class StarterSpace:
         if compiled.agrees(fast, lambda images: image_vectors(network(images), network), example, VISION):
             self._compiled = fast
 
+    def raw(self, window: Window) -> Tensor:
+        """See `runner.DeviceSpace`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
+        return self.tensor(window)
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        """See `runner.DeviceSpace`. Other modalities than vision: `ValueError`."""
+        if modality != VISION:
+            raise ValueError(f"{NAME} has no encoder for '{modality}' on a device")
+        network = self.vision_encoder()
+        return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
+
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
         return self._phrases.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
