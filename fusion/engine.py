@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from sensebind.fusion.models.registry import Space
 from sensebind.fusion.runner import Pending, Runner, lacks_memory
 from sensebind.fusion.samples import Frame
 from sensebind.fusion.windows import Window
+
+if TYPE_CHECKING:
+    from sensebind.fusion.models.compiled import Later
 
 LOG = logging.getLogger(__name__)
 TURN = 0.1  # s that one modality may have the device while others wait
@@ -51,7 +54,7 @@ class _Batch:
 
     modality: str
     items: list[tuple[int, torch.Tensor]]
-    pending: Pending | torch.Tensor
+    pending: Pending | Later | torch.Tensor
     began: float
 
 
@@ -74,12 +77,14 @@ class Engine:
     halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
     the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
 
-    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `embed`.
+    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `start`
+    where it has one, so that several modalities share a processor's cores, or its `embed`.
     """
 
     def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
+        self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -106,11 +111,23 @@ class Engine:
         return self.runner is not None and self.runner.on_gpu
 
     def submit(self, windows: Sequence[Window]) -> Job:
-        """Prepare windows and begin to embed them; `collect` the job later. On a CPU all is done on return."""
+        """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
+        and no runner has done its work on return."""
         job = Job(list(windows))
+        by_modality: dict[str, list[int]] = defaultdict(list)
+        for index, window in enumerate(windows):
+            by_modality[window.modality].append(index)
+        for indices in by_modality.values():  # what is launched goes on while the next modality is prepared
+            self._submit(job, indices)
+        return job
+
+    def _submit(self, job: Job, indices: Sequence[int]) -> None:
+        """Prepare and launch the windows of one modality."""
+        windows = job.windows
         ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
         prepare = self.space.tensor if self.runner is None else self.runner.raw
-        for index, window in enumerate(windows):
+        for index in indices:
+            window = windows[index]
             stream = _stream(window)
             before = job.newest.get(stream)
             job.newest[stream] = index
@@ -133,7 +150,6 @@ class Engine:
                 ready[window.modality, tensor.shape, tensor.dtype].append((index, tensor))
         for (modality, *_), items in ready.items():
             self._launch(job, modality, items)
-        return job
 
     def collect(self, job: Job) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
@@ -173,9 +189,11 @@ class Engine:
                 continue
             job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
 
-    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | torch.Tensor:
+    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | Later | torch.Tensor:
         if self.runner is not None:
             return self.runner.launch(modality, tensors)
+        if self._start is not None:
+            return self._start(modality, torch.stack(tensors))
         with self._device:
             began = time.perf_counter()
             vectors = self.space.embed(modality, torch.stack(tensors))

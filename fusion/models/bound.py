@@ -83,6 +83,12 @@ class BoundSpace:
         return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
 
     @property
+    def compiled(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        of_hub: frozenset[str] = getattr(self.hub, "compiled", frozenset())
+        return (of_hub - self._loaded.keys()) | {m for m, spoke in self._loaded.items() if spoke.is_compiled}
+
+    @property
     def device(self) -> torch.device:
         return torch.device(self._device)
 

@@ -188,6 +188,11 @@ class Spoke:
             return self._compiled.start(batch)
         return compiled.Later(lambda: self.embed(batch))
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `embed` uses what `compile` made."""
+        return self._compiled is not None
+
     def compile(self) -> None:
         """From now on embed with what `compiled` makes of the encoder for this processor, where that agrees with it.
 

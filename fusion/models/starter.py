@@ -133,6 +133,11 @@ class StarterSpace:
     def modalities(self) -> tuple[str, ...]:
         return (TEXT,) if self._vision is None else (TEXT, VISION)
 
+    @property
+    def compiled(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        return frozenset() if self._compiled is None else frozenset({VISION})
+
     def tensor(self, window: Window) -> Tensor:
         """A vision window's newest frame → float32 (3, 224, 224). Raises `EncodingError`."""
         if window.modality != VISION:
