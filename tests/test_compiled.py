@@ -71,6 +71,11 @@ def moved(number: int) -> Window:
 
 
 @cache
+def imitation() -> np.ndarray:
+    return imitations.imitations(1)[0].sound
+
+
+@cache
 def windows(modality: str) -> list[Window]:
     """What such sensors send: photographs, simulated rooms, imitations of sounds and silence, a shaken IMU."""
     if modality == IMU:
@@ -114,7 +119,7 @@ def test_vectors_do_not_depend_on_what_shares_a_turn(fast: BoundSpace) -> None:
 
 @pytest.mark.parametrize("samples", [8_000, 15_999, 16_000, 48_000])
 def test_sounds_of_any_length_are_heard(plain: BoundSpace, fast: BoundSpace, samples: int) -> None:
-    wave = torch.from_numpy(imitations.imitations(1)[0].sound[:samples].astype(np.float32))
+    wave = torch.from_numpy(imitation()[:samples].astype(np.float32))
     wave = torch.nn.functional.pad(wave, (0, samples - len(wave)))[None]
     assert float((fast.embed(AUDIO, wave) * plain.embed(AUDIO, wave)).sum()) >= compiled.CLOSE
 
