@@ -85,6 +85,8 @@ class Engine:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
         self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
+        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
+        self._prepare = plain if self.runner is None else self.runner.raw
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -125,7 +127,6 @@ class Engine:
         """Prepare and launch the windows of one modality."""
         windows = job.windows
         ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
-        prepare = self.space.tensor if self.runner is None else self.runner.raw
         for index in indices:
             window = windows[index]
             stream = _stream(window)
@@ -140,7 +141,7 @@ class Engine:
                 self.reused += 1
                 continue
             try:
-                tensor = prepare(window)
+                tensor = self._prepare(window)
             except (EncodingError, ValueError) as error:
                 job.results[index] = Failure(window.modality, "encoding", str(error))
             except Exception as error:  # a space may be anybody's; its other windows are not to suffer

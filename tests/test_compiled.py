@@ -32,7 +32,7 @@ ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 @pytest.fixture(scope="module")
 def plain() -> BoundSpace:
     space = registry.load("starter", modalities=SENSES, device="cpu", dtype="float32")
-    assert isinstance(space, BoundSpace) and not space.compiled
+    assert isinstance(space, BoundSpace) and not space.compiled_modalities
     return space
 
 
@@ -40,7 +40,7 @@ def plain() -> BoundSpace:
 def fast() -> BoundSpace:
     pytest.importorskip("openvino", reason="OpenVINO, which compiles encoders, is not installed")
     space = registry.load("starter", modalities=SENSES, device="cpu")
-    assert isinstance(space, BoundSpace) and space.compiled == {VISION, AUDIO, DEPTH, THERMAL}
+    assert isinstance(space, BoundSpace) and space.compiled_modalities == {VISION, AUDIO, DEPTH, THERMAL}
     return space
 
 
@@ -156,7 +156,7 @@ def test_without_openvino_pytorch_does_the_work_and_the_log_says_so(
 ) -> None:
     with caplog.at_level(logging.INFO):
         space = registry.load("starter", modalities=[VISION, AUDIO], device="cpu")
-    assert isinstance(space, BoundSpace) and not space.compiled
+    assert isinstance(space, BoundSpace) and not space.compiled_modalities
     assert "pip install openvino" in caplog.text
     for modality in (VISION, AUDIO):
         tensor = space.tensor(windows(modality)[0])[None]

@@ -74,6 +74,12 @@ class BoundSpace:
         spoke = self._loaded.get(modality)
         return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
 
+    def slide(self, window: Window) -> Tensor:
+        """As `tensor`, for windows that come from streams: what overlapping ones share is worked out once. `embed` and
+        `start` take what it returns, whose shapes may differ."""
+        spoke = self._loaded.get(window.modality)
+        return spoke.slide(window) if spoke else self.hub.tensor(window)
+
     def start(self, modality: str, batch: Tensor) -> Later:
         """Begin to `embed`: several modalities may be under way, and share the cores."""
         spoke = self._loaded.get(modality)
@@ -83,9 +89,9 @@ class BoundSpace:
         return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
 
     @property
-    def compiled(self) -> frozenset[str]:
+    def compiled_modalities(self) -> frozenset[str]:
         """Modalities whose encoders are compiled for this processor."""
-        of_hub: frozenset[str] = getattr(self.hub, "compiled", frozenset())
+        of_hub: frozenset[str] = getattr(self.hub, "compiled_modalities", frozenset())
         return (of_hub - self._loaded.keys()) | {m for m, spoke in self._loaded.items() if spoke.is_compiled}
 
     @property

@@ -1,4 +1,4 @@
-"""Image and sound encoders as OpenVINO runs them on a processor: fused, in the layout that its vector units want.
+"""Encoders as OpenVINO runs them on a processor: fused, in the layout that its vector units want. Those of images.
 
 What PyTorch does operation by operation, each of which reads and writes its whole result, is one graph here. The graphs
 are written out with OpenVINO's own operations from the weights at hand: nothing is exported or kept in files, and a
@@ -13,26 +13,23 @@ import logging
 import queue
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sensebind.fusion.frontends.audio import log_mel_frames
-from sensebind.fusion.models import wakeword_trunk
 from sensebind.fusion.models.efficientnet import MIDDLE, SIDE, Block, Convolution, EfficientNetLite0, Output
-from sensebind.fusion.models.sound_features import long_enough, spectrum_statistics
-from sensebind.fusion.models.wakeword_trunk import WakewordTrunk
 from sensebind.fusion.threads import cores_at_hand
 
 if TYPE_CHECKING:
     import openvino
 
+Floats = npt.NDArray[np.float32]
+
 LOG = logging.getLogger(__name__)
 CLOSE: Final = 0.999  # cosine of a compiled encoder's vectors with PyTorch's in float32, at least
-LENGTHS = 4  # of sounds, for which graphs are kept
 CELLS = 4  # across and down, in which the middle of an image network is handed out
 
 
@@ -90,21 +87,20 @@ class Graph:
         self._outputs = len(self._compiled.outputs)
         self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
 
-    def start(self, batch: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-        """Begin with each row of (B, …); what is returned waits for the outputs, float32 (B, …) each.
+    def start(self, *inputs: Floats) -> Callable[[], list[Floats]]:
+        """Begin with each row of the inputs, float32 (B, …); what is returned waits for the outputs, (B, …) each.
 
-        The batch must not change until then. Raises `RuntimeError`, then or now, for what the device failed to do.
+        Inputs must not change until then. Raises `RuntimeError`, then or now, for what the device failed to do.
         """
-        rows = np.ascontiguousarray(batch.detach().numpy(), np.float32)
-        requests = [self._request() for _ in rows]
-        for index, request in enumerate(requests):
-            request.start_async({0: rows[index : index + 1]}, share_inputs=True)
+        requests = [self._request() for _ in inputs[0]]
+        for row, request in enumerate(requests):
+            request.start_async({i: values[row : row + 1] for i, values in enumerate(inputs)}, share_inputs=True)
 
-        def finish() -> tuple[Tensor, ...]:
+        def finish() -> list[Floats]:
             for request in requests:
                 request.wait()
-            outputs = [[r.get_output_tensor(i).data for r in requests] for i in range(self._outputs)]
-            results = tuple(torch.from_numpy(np.concatenate(output)) for output in outputs)
+            outputs = range(self._outputs)
+            results = [np.concatenate([r.get_output_tensor(i).data for r in requests]) for i in outputs]
             for request in requests:  # only those that did their work are used again
                 self._idle.put(request)
             return results
@@ -125,6 +121,14 @@ class Compiled(Protocol):
         """Begin with a batch (B, …), which must not change until the vectors, float32 (B, D), were fetched."""
 
 
+@runtime_checkable
+class Compilable(Protocol):
+    """An image encoder that can be compiled."""
+
+    def compile_for(self, planes: int, after: Callable[[Tensor], Tensor]) -> Compiled:
+        """For images of so many planes, with `after` behind it."""
+
+
 class CompiledImages:
     """An image network with what follows it: float32 (B, planes, 224, 224) → what `head` makes of its `Output`.
 
@@ -139,33 +143,8 @@ class CompiledImages:
 
     def start(self, images: Tensor) -> Later:
         """Begin with a batch."""
-        finish = self._graph.start(images)
-        return Later(lambda: self._head(Output(*finish())))
-
-
-class CompiledSound:
-    """Sound float32 (B, samples) at 16 kHz → unit vectors (B, D): a spoke's sound encoder.
-
-    The trunk is compiled; the spectrum's statistics and what was trained on them are little work and stay in PyTorch.
-    Graphs are of one length of sound: those of the last few are kept.
-    """
-
-    def __init__(self, encoder: Callable[[Tensor], Tensor], trunk: WakewordTrunk, samples: int) -> None:
-        """`encoder` takes features; `samples`: the usual length, which is compiled now."""
-        self._encoder = encoder
-        self._graph = lru_cache(maxsize=LENGTHS)(lambda length: Graph(_sound_model(trunk, length)))
-        self._graph(max(samples, wakeword_trunk.SHORTEST))
-
-    def start(self, sound: Tensor) -> Later:
-        """Begin with a batch."""
-        sound = long_enough(sound)
-        stages = self._graph(sound.shape[1]).start(sound)
-
-        def finish() -> Tensor:
-            spectrum = spectrum_statistics(log_mel_frames(sound))  # while the graph works
-            return self._encoder(torch.cat([*stages(), spectrum], dim=1))
-
-        return Later(finish)
+        finish = self._graph.start(np.ascontiguousarray(images.numpy(), np.float32))
+        return Later(lambda: self._head(Output(*map(torch.from_numpy, finish()))))
 
 
 def agrees(fast: Compiled, plain: Callable[[Tensor], Tensor], example: Tensor, name: str) -> bool:
@@ -192,20 +171,12 @@ def picture(planes: int) -> Tensor:
     return torch.from_numpy(levels.clip(0, 1).astype(np.float32))[None]
 
 
-def sound(samples: int) -> Tensor:
-    """Something to hear: float32 (1, samples) at 16 kHz, a rising tone that comes and goes, and noise."""
-    time = np.arange(samples) / wakeword_trunk.RATE
-    tone = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) * (np.sin(2 * np.pi * 1.5 * time) > 0)
-    wave = tone + 0.01 * np.random.default_rng(0).standard_normal(samples)
-    return torch.from_numpy(wave.astype(np.float32))[None]
-
-
 def _image_model(network: EfficientNetLite0, planes: int, levels: bool) -> openvino.Model:
     import openvino
     from openvino import opset13 as ops
 
     images = ops.parameter([1, planes, SIDE, SIDE], np.float32)
-    x = ops.divide(ops.subtract(ops.multiply(images, _value(255)), _value(127)), _value(128)) if levels else images
+    x = ops.divide(ops.subtract(ops.multiply(images, value(255)), value(127)), value(128)) if levels else images
     x = _convolution(network.stem, x, grey=planes == 1)
     middle = None
     for index, block in enumerate(network.blocks):
@@ -216,7 +187,7 @@ def _image_model(network: EfficientNetLite0, planes: int, levels: bool) -> openv
         if index == MIDDLE.stop - 1:
             middle = ops.adaptive_avg_pool(x, np.array([CELLS, CELLS], np.int64))
     features = ops.reduce_mean(_convolution(network.head, x), np.array([2, 3], np.int64))
-    weight, bias = (_constant(p) for p in (network.classifier.weight, network.classifier.bias))
+    weight, bias = (constant(p) for p in (network.classifier.weight, network.classifier.bias))
     scores = ops.add(ops.matmul(features, weight, False, True), bias)
     return openvino.Model([middle, features, scores], [images], "images")
 
@@ -230,14 +201,14 @@ def _convolution(layer: Convolution, x: Any, grey: bool = False) -> Any:
     left, right = (layer.uneven[0], layer.uneven[1]) if layer.uneven else (layer.padding, layer.padding)
     place: tuple[list[int], ...] = ([layer.stride] * 2, [left] * 2, [right] * 2, [1, 1])
     if layer.groups > 1:
-        y = ops.group_convolution(x, _constant(weight.unflatten(0, (layer.groups, -1))), *place)
+        y = ops.group_convolution(x, constant(weight.unflatten(0, (layer.groups, -1))), *place)
     else:
-        y = ops.convolution(x, _constant(weight), *place)
-    y = ops.add(y, _constant(layer.bias[None, :, None, None]))
+        y = ops.convolution(x, constant(weight), *place)
+    y = ops.add(y, constant(layer.bias[None, :, None, None]))
     return ops.clamp(y, 0.0, 6.0) if layer.active else y
 
 
-def _constant(values: Tensor | npt.NDArray[np.float32]) -> Any:
+def constant(values: Tensor | npt.NDArray[np.floating]) -> Any:
     """A float32 constant of a graph. OpenVINO would make one by itself, value by value, in a tenth of a second."""
     from openvino import opset13 as ops
 
@@ -245,70 +216,6 @@ def _constant(values: Tensor | npt.NDArray[np.float32]) -> Any:
     return ops.constant(np.ascontiguousarray(array, np.float32))
 
 
-def _value(number: float) -> npt.NDArray[np.float32]:
+def value(number: float) -> Floats:
+    """A number in a graph."""
     return np.array(number, np.float32)
-
-
-def _sound_model(trunk: WakewordTrunk, samples: int) -> openvino.Model:
-    import openvino
-    from openvino import opset13 as ops
-
-    if wakeword_trunk.feature_count(samples) == 0:
-        raise ValueError(f"a sound of {samples} samples is too short: {wakeword_trunk.SHORTEST} are needed")
-    sound = ops.parameter([1, samples], np.float32)
-    x = ops.unsqueeze(_spectrogram(trunk, sound, samples), _axes(1))
-    statistics = []
-    for index, (weight, bias) in enumerate(zip(trunk.weights[:-2:2], trunk.weights[1:-2:2], strict=True)):
-        wide = weight.shape[-1] // 2
-        x = ops.convolution(x, _constant(weight), [1, 1], [0, wide], [0, wide], [1, 1])
-        x = ops.add(x, _constant(bias[None, :, None, None]))
-        # Leaky and bounded below at once: max(x, slope · x) for a slope under 1, then max with the bound.
-        x = ops.maximum(ops.maximum(x, ops.multiply(x, _value(wakeword_trunk.SLOPE))), _value(wakeword_trunk.LOWEST))
-        if pool := wakeword_trunk.POOLS.get(index):
-            statistics += _statistics(x)
-            x = ops.max_pool(x, list(pool), [1, 1], [0, 0], [0, 0], list(pool)).output(0)
-    statistics += _statistics(x)
-    return openvino.Model([ops.concat(statistics, 1)], [sound], "sound")
-
-
-def _spectrogram(trunk: WakewordTrunk, sound: Any, samples: int) -> Any:
-    """`WakewordTrunk.spectrogram`, (1, samples) → (1, frames, 32), without the frequencies that no mel band looks at
-    and the samples that its window leaves out: two thirds of its products are with 0."""
-    from openvino import opset13 as ops
-
-    steps = (samples - wakeword_trunk.WINDOW) // wakeword_trunk.STEP + 1
-    each = wakeword_trunk.STEP // wakeword_trunk.HOP
-    mels, basis = trunk.mels.numpy(), trunk.basis[:, 0].numpy()
-    heard = np.flatnonzero(np.abs(mels).sum(axis=1))
-    real, imaginary = np.split(basis, 2)
-    inside = np.flatnonzero(np.abs(basis).sum(axis=0))
-    first, last = int(inside[0]), int(inside[-1]) + 1
-    kernel = np.concatenate([real[heard], imaginary[heard]])[:, None, first:last] * wakeword_trunk.FULL_SCALE
-    used = ops.slice(sound, _axes(first), _axes((steps * each - 1) * wakeword_trunk.HOP + last), _axes(1), _axes(1))
-    parts = ops.convolution(ops.unsqueeze(used, _axes(1)), _constant(kernel), [wakeword_trunk.HOP], [0], [0], [1])
-    squared = ops.multiply(parts, parts)
-    both = np.concatenate([mels[heard], mels[heard]])  # real and imaginary parts are added in the same product
-    power = ops.maximum(ops.matmul(squared, _constant(both), True, False), _value(wakeword_trunk.FLOOR))
-    decibels = ops.multiply(ops.log(power), _value(10 / np.log(10)))
-    stepwise = ops.reshape(decibels, np.array([1, steps, each, -1], np.int64), False)
-    loudest = ops.reduce_max(stepwise, np.array([2, 3], np.int64), True)
-    kept = ops.maximum(stepwise, ops.subtract(loudest, _value(wakeword_trunk.DYNAMIC_RANGE)))
-    flat = ops.reshape(kept, np.array([1, steps * each, -1], np.int64), False)
-    return ops.add(ops.divide(flat, _value(10)), _value(2))
-
-
-def _statistics(x: Any) -> list[Any]:
-    """Mean, deviation (n − 1) and maximum of (1, C, time, mel) over time and mel: (1, C) each."""
-    from openvino import opset13 as ops
-
-    axes = np.array([2, 3], np.int64)
-    shape = x.get_output_partial_shape(0).to_shape() if hasattr(x, "get_output_partial_shape") else x.get_shape()
-    count = shape[2] * shape[3]
-    mean = ops.reduce_mean(x, axes, True)
-    apart = ops.subtract(x, mean)
-    variance = ops.divide(ops.reduce_sum(ops.multiply(apart, apart), axes), _value(max(count - 1, 1)))
-    return [ops.squeeze(mean, axes), ops.sqrt(variance), ops.reduce_max(x, axes)]
-
-
-def _axes(number: int) -> npt.NDArray[np.int64]:
-    return np.array([number], np.int64)

@@ -28,12 +28,12 @@ from sensebind.fusion import encodings
 from sensebind.fusion.frontends import depth as depth_frontend
 from sensebind.fusion.frontends import thermal as thermal_frontend
 from sensebind.fusion.frontends.image import levels_tensor
-from sensebind.fusion.models import compiled, lora
+from sensebind.fusion.models import compiled, compiled_sound, lora
 from sensebind.fusion.models.registry import Aperture, Hub, SpaceError
 from sensebind.fusion.models.series_encoder import SeriesEncoder
 from sensebind.fusion.models.sound_features import SIZE, SoundFeatures
 from sensebind.fusion.resampling import series, waveform
-from sensebind.fusion.samples import DEPTH, THERMAL, Frame, Reading, Sound
+from sensebind.fusion.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
 from sensebind.fusion.windows import Window
 
 FORMAT = "sensebind spoke 1"
@@ -153,6 +153,7 @@ class Spoke:
             raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
         self.spec = spec
         self._compiled: compiled.Compiled | None = None  # the encoder
+        self._sliding: compiled_sound.CompiledSound | None = None  # the same, of a sound
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = ImageEncoder(hub, spec)
@@ -169,6 +170,13 @@ class Spoke:
         if self.spec.kind == "series":
             return torch.from_numpy(series(window, self.spec.rate, self.spec.channels))
         return picture(window)
+
+    def slide(self, window: Window) -> Tensor:
+        """As `tensor`, and as much further as what windows of a stream share need be worked out only once."""
+        if self._sliding is None:
+            return self.tensor(window)
+        start = round(window.start * SOUND_RATE / SECOND)
+        return self._sliding.slide(window.samples[-1].frame_id, start, waveform(window, SOUND_RATE))
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
@@ -198,15 +206,17 @@ class Spoke:
 
         A series stays with PyTorch, for it is little work; so do images where the hub has nothing compiled.
         """
-        encoder, fast = self.encoder, None
+        encoder, spec = self.encoder, self.spec
         if isinstance(encoder, SoundEncoder):
-            length = round(self.spec.length * SOUND_RATE)
-            fast, example = compiled.CompiledSound(encoder, encoder.features.trunk, length), compiled.sound(length)
-        elif isinstance(encoder, ImageEncoder) and hasattr(encoder.trunk, "compiled"):
-            planes = 1 if self.spec.modality in (DEPTH, THERMAL) else 3
-            fast, example = encoder.trunk.compiled(planes, encoder.residual), compiled.picture(planes)
-        if fast is not None and compiled.agrees(fast, encoder, example, self.spec.modality):
-            self._compiled = fast
+            length = round(spec.length * SOUND_RATE)
+            sound = compiled_sound.CompiledSound(encoder, encoder.features.trunk, length)
+            if compiled.agrees(sound, encoder, compiled_sound.example(length), spec.modality):
+                self._compiled = self._sliding = sound
+        elif isinstance(encoder, ImageEncoder) and isinstance(encoder.trunk, compiled.Compilable):
+            planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
+            images = encoder.trunk.compile_for(planes, encoder.residual)
+            if compiled.agrees(images, encoder, compiled.picture(planes), spec.modality):
+                self._compiled = images
 
     def own_state(self) -> dict[str, Tensor]:
         """What the file holds: all that training changes, and the scale of the data. Not what others ship."""

@@ -134,7 +134,7 @@ class StarterSpace:
         return (TEXT,) if self._vision is None else (TEXT, VISION)
 
     @property
-    def compiled(self) -> frozenset[str]:
+    def compiled_modalities(self) -> frozenset[str]:
         """Modalities whose encoders are compiled for this processor."""
         return frozenset() if self._compiled is None else frozenset({VISION})
 
@@ -230,7 +230,7 @@ class StarterImages(torch.nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         return image_vectors(self.network(_network_input(levels)), self.network)
 
-    def compiled(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.Compiled:
+    def compile_for(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.Compiled:
         """For this processor, with the weights as they are now: the same, then `after`. One plane is a grey image."""
         return compiled.CompiledImages(
             self.network, planes, True, lambda output: after(image_vectors(output, self.network))
