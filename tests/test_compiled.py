@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -21,6 +22,8 @@ from sensebind.fusion.engine import Engine
 from sensebind.fusion.frontends import thermal
 from sensebind.fusion.models import compiled, registry
 from sensebind.fusion.models.bound import BoundSpace
+from sensebind.fusion.models.compiled_sound import REMEMBERED, CompiledSound
+from sensebind.fusion.models.sound_features import SIZE
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.simulation import imitations, rooms
 from sensebind.fusion.windows import Window
@@ -139,6 +142,82 @@ def test_several_threads_get_what_one_gets(fast: BoundSpace) -> None:
         thread.join()
     for one, other in zip(expected, got, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@cache
+def day() -> np.ndarray:
+    """12 s at 16 kHz with all that the trunk treats apart: noise, nothing, next to nothing beside a bang."""
+    noise = np.random.default_rng(8)
+    wave = 0.1 * noise.standard_normal(12 * 16_000)
+    wave[40_000:90_000] *= 1e-5
+    wave[100_000:130_000] = 0
+    wave[60_000:62_000] = 0.9 * np.sign(noise.standard_normal(2_000))
+    return wave.astype(np.float32)
+
+
+def sliding(space: BoundSpace) -> CompiledSound:
+    sound = space.spoke(AUDIO).sliding
+    assert sound is not None
+    return sound
+
+
+def true_to_pytorch(space: BoundSpace, plain: BoundSpace, slid: torch.Tensor, wave: np.ndarray) -> None:
+    ours, theirs = space.embed(AUDIO, slid[None]), plain.embed(AUDIO, torch.from_numpy(wave)[None])
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("hop", [3200, 1600, 2560])
+def test_overlapping_windows_share_work_and_keep_their_vectors(fast: BoundSpace, plain: BoundSpace, hop: int) -> None:
+    sound, name = sliding(fast), f"microphone {hop}"
+    for run in range(2):  # in the first, graphs may still be in the making
+        starts = range(0, len(day()) - 32_000, hop)
+        slid = [sound.slide(name, run * 2**30 + at, day()[at : at + 32_000]) for at in starts]
+        sound.settle()
+        shared = [len(one) == SIZE for one in slid]
+        assert all(shared[8:]) and not shared[0]
+        for one, at in list(zip(slid, starts, strict=True))[:: len(slid) // 9]:
+            true_to_pytorch(fast, plain, one, day()[at : at + 32_000])
+
+
+def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(fast: BoundSpace) -> None:
+    starts = range(0, len(day()) - 32_000, 8000)
+    assert all(len(sliding(fast).slide("half", at, day()[at : at + 32_000])) == 32_000 for at in starts)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 24), st.booleans()), min_size=2, max_size=12))
+def test_windows_may_come_in_any_order_be_missing_or_hold_another_sound(
+    fast: BoundSpace, plain: BoundSpace, order: list[tuple[int, bool]]
+) -> None:
+    """What was heard is gone on from only where it is, bit for bit, the beginning of what is heard now."""
+    sound = sliding(fast)
+    sound.settle()
+    for step, other in order:
+        wave = np.roll(day(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
+        true_to_pytorch(fast, plain, sound.slide("order", step * 3200, wave.copy()), wave)
+
+
+def test_what_is_remembered_is_bounded(fast: BoundSpace) -> None:
+    for number in range(3 * REMEMBERED):
+        sliding(fast).slide(f"robot {number}", 0, day()[:32_000])
+    assert sliding(fast).remembered() == REMEMBERED
+
+
+def test_a_recording_gives_the_same_sounds_one_by_one_and_all_at_once(fast: BoundSpace) -> None:
+    some = [heard_at(start) for start in range(0, 80_000, 3200)]
+    sliding(fast).settle()
+    live = [answer for window in some for answer in Engine(fast).embed([window])]
+    for one, other in zip(live, Engine(fast).embed(some), strict=True):
+        assert isinstance(one, Embedding) and isinstance(other, Embedding)
+        np.testing.assert_allclose(one.vector, other.vector, atol=2e-4)
+
+
+def heard_at(start: int) -> Window:
+    """2 s of the day in blocks of 0.1 s, as a windower cuts them."""
+    window = heard(day()[start : start + 32_000])
+    begin = 100 * SECOND + start * SECOND // 16_000
+    moved = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
+    return replace(window, start=begin, tick=begin + 2 * SECOND, samples=moved)
 
 
 @pytest.fixture

@@ -121,6 +121,15 @@ class CompiledSound:
             self._keep(stream, start, now)
         return torch.cat([self._statistics(now.stages), spectrum_statistics(now.frames[None])[0]])
 
+    def remembered(self) -> int:
+        """Windows that something is known of."""
+        return len(self._heard)
+
+    def settle(self) -> None:
+        """Wait for the graphs that are being made: from then on windows that can go on where others were do so."""
+        for made in list(self._made.values()):
+            made.result()
+
     def _keep(self, stream: str, start: int, heard: Heard | None) -> None:
         self._heard[stream, start] = heard
         while len(self._heard) > REMEMBERED:

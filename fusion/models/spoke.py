@@ -153,7 +153,7 @@ class Spoke:
             raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
         self.spec = spec
         self._compiled: compiled.Compiled | None = None  # the encoder
-        self._sliding: compiled_sound.CompiledSound | None = None  # the same, of a sound
+        self.sliding: compiled_sound.CompiledSound | None = None  # the same, of a sound
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = ImageEncoder(hub, spec)
@@ -173,10 +173,10 @@ class Spoke:
 
     def slide(self, window: Window) -> Tensor:
         """As `tensor`, and as much further as what windows of a stream share need be worked out only once."""
-        if self._sliding is None:
+        if self.sliding is None:
             return self.tensor(window)
         start = round(window.start * SOUND_RATE / SECOND)
-        return self._sliding.slide(window.samples[-1].frame_id, start, waveform(window, SOUND_RATE))
+        return self.sliding.slide(window.samples[-1].frame_id, start, waveform(window, SOUND_RATE))
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Spoke:
             length = round(spec.length * SOUND_RATE)
             sound = compiled_sound.CompiledSound(encoder, encoder.features.trunk, length)
             if compiled.agrees(sound, encoder, compiled_sound.example(length), spec.modality):
-                self._compiled = self._sliding = sound
+                self._compiled = self.sliding = sound
         elif isinstance(encoder, ImageEncoder) and isinstance(encoder.trunk, compiled.Compilable):
             planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
             images = encoder.trunk.compile_for(planes, encoder.residual)
