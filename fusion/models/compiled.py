@@ -55,11 +55,6 @@ def core() -> openvino.Core:
     return openvino.Core()
 
 
-def precision() -> str:
-    """What to compute with: bf16 where the processor multiplies it natively (AMX, AVX-512 BF16), else float32."""
-    return "bf16" if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-
-
 class Later:
     """A result under way. To be fetched once."""
 
@@ -82,7 +77,8 @@ class Graph:
     def __init__(self, model: openvino.Model) -> None:
         """Raises `RuntimeError` where it cannot be compiled."""
         cores = cores_at_hand()
-        settings = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": precision()}
+        # By itself OpenVINO takes bf16 where a processor has it, whose vectors are off (docs/performance-cpu.md).
+        settings = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = core().compile_model(model, "CPU", settings)
         self._outputs = len(self._compiled.outputs)
         self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
