@@ -105,11 +105,25 @@ class Engine:
         """Whether the device works on what was submitted while the host does other things."""
         return self.runner is not None and self.runner.on_gpu
 
+    def warm_up(self, windows: Sequence[Window]) -> None:
+        """Embed each window by itself, and on a GPU as batches of 2, 4, 8, … of itself: what is made for a batch size
+        when it first comes (graphs, memory, the choice of kernels) is there then. Nothing is remembered of them."""
+        for window in windows:
+            tensor, size = self._prepare(window), 1
+            while size <= (self.limit(window.modality) if self.overlaps else 1):
+                job = Job([window] * size)
+                self._launch(job, window.modality, [(i, tensor) for i in range(size)])
+                self.collect(job)
+                size *= 2
+            self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
+
+    def _prepare(self, window: Window) -> torch.Tensor:
+        return self.space.tensor(window) if self.runner is None else self.runner.raw(window)
+
     def submit(self, windows: Sequence[Window]) -> Job:
         """Prepare windows and begin to embed them; `collect` the job later. On a CPU all is done on return."""
         job = Job(list(windows))
         ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
-        prepare = self.space.tensor if self.runner is None else self.runner.raw
         for index, window in enumerate(windows):
             stream = _stream(window)
             before = job.newest.get(stream)
@@ -123,7 +137,7 @@ class Engine:
                 self.reused += 1
                 continue
             try:
-                tensor = prepare(window)
+                tensor = self._prepare(window)
             except (EncodingError, ValueError) as error:
                 job.results[index] = Failure(window.modality, "encoding", str(error))
             except Exception as error:  # a space may be anybody's; its other windows are not to suffer
@@ -189,6 +203,9 @@ class Engine:
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
         now = time.perf_counter()
+        if batch.pending.first:
+            self._fetched = now
+            return vectors
         # The device does batches one after another: this one had it since the one before was fetched.
         self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
         self._fetched = now
