@@ -18,7 +18,10 @@ from sensebind.fusion.windows import Window, Windower, WindowSpec
 HEIGHT, WIDTH = 480, 640
 RATE = 16_000  # Hz of the microphone
 RATES: Mapping[str, float] = {VISION: 30.0, DEPTH: 30.0, THERMAL: 9.0, AUDIO: 10.0, IMU: 200.0}  # messages a second
-EVERY_FRAME: Mapping[str, float] = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 9, AUDIO: 0.1, IMU: 0.1}  # s, hops
+# Hops in s at which each image is embedded; all are multiples of the shortest, to the nanosecond.
+EVERY_FRAME: Mapping[str, float] = dict.fromkeys((VISION, DEPTH), 0.033333333) | dict.fromkeys(
+    (THERMAL, AUDIO, IMU), 0.099999999
+)
 PICTURES = 7  # that a camera shows in turn: a prime, so that the images of neighbouring windows differ
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 EPOCH = 1_700_000_000 * SECOND

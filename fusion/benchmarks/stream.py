@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spaces.add_arguments(parser)
     parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
-    parser.add_argument("--every-frame", action="store_true", help="embed each image; audio and IMU at 10 Hz")
+    parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
     parser.add_argument("--find", action="store_true", help=f"the most robots at a p99 of {BOUND:g} ms without a drop")
     parser.add_argument("--peak", action="store_true", help="the most images a second of one robot, each embedded")
     parser.add_argument("--no-plain", action="store_true", help="leave out the replays beside the plain way")
@@ -123,7 +123,10 @@ class Bench:
 
     def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
         """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""
-        values = {**self.values, **{f"{m}.hop": self.values[f"{m}.hop"] / factor for m in robot.RATES}}
+        shortest = min(self.values[f"{m}.hop"] for m in robot.RATES)
+        ticks = round(shortest / factor * SECOND)
+        hops = {f"{m}.hop": round(self.values[f"{m}.hop"] / shortest) * ticks / SECOND for m in robot.RATES}
+        values = {**self.values, **hops}
         pipelines = [self.pipeline(values) for _ in range(robots)]
         own = robot.sensors(rates={m: rate * factor for m, rate in robot.RATES.items()})
         return summary(live(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines)
