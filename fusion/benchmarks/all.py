@@ -103,7 +103,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
 
     def one_robot(left: float, tell: Tell) -> dict[str, Any]:
         it = bench()
-        return {**_facts(it), **it.live(1, min(20.0, left / 2))}
+        return {**_facts(it), **it.live(1, min(20.0, left / 4))}
 
     def many_robots(left: float, tell: Tell) -> dict[str, Any]:
         return {**_facts(bench()), **bench().find(min(6.0, left / 14))}

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sensebind.fusion.benchmarks import figures, robot, spaces
 from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
-from sensebind.fusion.models.imagebind_space import precision
+from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.runner import Runner, lacks_memory
 from sensebind.fusion.samples import VISION
@@ -196,7 +196,7 @@ def operations(space: Space, modality: str, row: Tensor) -> int:
 
 
 def _bytes(space: Space, modality: str) -> float:
-    if isinstance(space, spaces.ImageBindSpace):
+    if isinstance(space, ImageBindSpace):
         return float(sum(p.numel() * p.element_size() for p in space._model(modality).parameters()))
     return math.nan
 
