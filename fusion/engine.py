@@ -85,8 +85,7 @@ class Engine:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
         self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
-        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
-        self._prepare = plain if self.runner is None else self.runner.raw
+        self._tensor: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -111,6 +110,21 @@ class Engine:
     def overlaps(self) -> bool:
         """Whether the device works on what was submitted while the host does other things."""
         return self.runner is not None and self.runner.on_gpu
+
+    def warm_up(self, windows: Sequence[Window]) -> None:
+        """Embed each window by itself, and on a GPU as batches of 2, 4, 8, … of itself: what is made for a batch size
+        when it first comes (graphs, memory, the choice of kernels) is there then. Nothing is remembered of them."""
+        for window in windows:
+            tensor, size = self._prepare(window), 1
+            while size <= (self.limit(window.modality) if self.overlaps else 1):
+                job = Job([window] * size)
+                self._launch(job, window.modality, [(i, tensor) for i in range(size)])
+                self.collect(job)
+                size *= 2
+            self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
+
+    def _prepare(self, window: Window) -> torch.Tensor:
+        return self._tensor(window) if self.runner is None else self.runner.raw(window)
 
     def submit(self, windows: Sequence[Window]) -> Job:
         """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
@@ -208,6 +222,9 @@ class Engine:
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
         now = time.perf_counter()
+        if batch.pending.first:
+            self._fetched = now
+            return vectors
         # The device does batches one after another: this one had it since the one before was fetched.
         self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
         self._fetched = now

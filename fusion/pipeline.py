@@ -58,7 +58,7 @@ class Pipeline:
     `push` does everything at once. A driver that must not wait splits it: `accept` copies nothing, embeds
     nothing and takes microseconds; `drain`, in one other thread, embeds what has closed. Between them wait at
     most `queue_size` windows of each modality, the oldest of which are dropped and counted (None: no bound). `step`
-    drops those as well that waited longer than `deadline` seconds (None or 0: no bound) where newer ones wait.
+    drops those as well that waited longer than `deadline` seconds (None or 0: no bound) and takes the newest then.
     A `scheduler.Scheduler` is that other thread for any number of pipelines, whose windows then share batches.
 
     A modality that the space has no encoder for is windowed and counted, and nothing is published of it.
@@ -161,15 +161,15 @@ class Pipeline:
     def take(self, quota: Mapping[str, int] | None = None) -> Taken:
         """Windows that are due: of each modality at most `quota`, the oldest first; None: all.
 
-        Where there is a quota, windows that have waited longer than the deadline are dropped and counted, but for a
-        modality's newest. Who takes gives the answers back, in the order of the takes, and meanwhile neither drains
-        nor steps.
+        Where there is a quota, windows that have waited longer than the deadline are dropped and counted, and with
+        them all but the newest that the quota allows. Who takes gives the answers back, in the order of the takes,
+        and meanwhile neither drains nor steps.
         """
         with self._inbox:
             if quota is None:
                 ready, self._ready = self._ready, deque()
                 return Taken(ready, self._complete(), self._embeds)
-            self._expire()
+            self._expire(quota)
             ready = self._turn(dict(quota))
             horizon = self._complete()
             waiting = [item[0].tick for item in self._ready if item and item[0].modality in self._embeds]
@@ -195,17 +195,26 @@ class Pipeline:
             outputs += self._fuse(taken.horizon)
         return outputs
 
-    def _expire(self) -> None:
+    def _expire(self, quota: Mapping[str, int]) -> None:
+        """The latest first: where windows of a modality have waited too long, those go, and of the others all but the
+        newest that this turn can do; so what is embedded next is new. A modality's newest window always stays."""
         if self._deadline is None:
             return
         oldest = time.perf_counter() - self._deadline
-        newest = {item[0].modality: item[0].tick for item in self._ready if item}
+        late = {item[0].modality for item in self._ready if item and item[1] < oldest}
+        if not late:
+            return
         kept: deque[tuple[Window, float] | None] = deque()
-        for item in self._ready:
-            if item and item[1] < oldest and item[0].tick != newest[item[0].modality]:
-                self.statistics[item[0].modality].counts["expired"] += 1
-            else:
-                kept.append(item)
+        count: Counter[str] = Counter()
+        while self._ready:
+            item = self._ready.pop()
+            if item and (modality := item[0].modality) in late:
+                room = 1 if item[1] < oldest else max(1, quota.get(modality, 0))
+                if count[modality] >= room:
+                    self.statistics[modality].counts["expired"] += 1
+                    continue
+                count[modality] += 1
+            kept.appendleft(item)
         self._ready = kept
 
     def _turn(self, quota: dict[str, int]) -> deque[tuple[Window, float] | None]:

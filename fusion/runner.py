@@ -46,9 +46,10 @@ class DeviceSpace(Protocol):
 
 
 class Pending:
-    """A batch under way."""
+    """A batch under way. `first`: its shape came for the first time, so that much was made that later ones find."""
 
     def __init__(self, count: int, result: Tensor, done: torch.cuda.Event | None) -> None:
+        self.first = False
         self._count, self._done = count, done
         self._result: Tensor | None = result
         self._vectors: Tensor | None = None
@@ -94,15 +95,18 @@ class Runner:
         with self._lock:
             key = (modality, first.shape, first.dtype, bucket)
             station = self._stations.get(key)
+            first_time = station is None
             if station is None:
                 self._make_room()
                 station = self._stations[key] = _Station(self._lane(modality), first, bucket)
             self._stations.move_to_end(key)
             try:
-                return station.launch(rows)
+                pending = station.launch(rows)
             except BaseException:
-                self._stations.pop(key, None)  # half made, or in a state that nobody knows
+                self._stations.pop(key, None)  # it is in a state that nobody knows
                 raise
+            pending.first = first_time
+            return pending
 
     def release(self) -> None:
         """Give back the memory of all shapes: what comes next makes its own again."""

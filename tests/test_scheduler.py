@@ -147,6 +147,27 @@ def test_windows_past_their_deadline_are_dropped_but_for_the_newest() -> None:
     assert pipeline.statistics[VISION].dropped()["expired"] == waiting - 1
 
 
+def test_who_is_too_slow_goes_on_with_the_newest() -> None:
+    """Some windows have waited too long: of those and the newer ones the two newest are embedded, the rest counted."""
+    engine = Engine(ToySpace(), batch_size=2)
+    pipeline = Pipeline(SPECS, engine, deadline=0.3)
+
+    def hear(first: int, last: int) -> None:
+        for k in range(first, last):
+            pipeline.accept(image(START + k * SECOND // 2, seed=k))
+
+    hear(0, 5)
+    early = pipeline.queued(VISION)
+    time.sleep(0.35)
+    hear(5, 12)
+    waiting = pipeline.queued(VISION)
+    got = [o.tick for o in pipeline.step() if isinstance(o, Embedding) and o.modality == VISION]
+    assert early >= 2 and waiting > early + 2
+    assert len(got) == 2 and pipeline.queued(VISION) == 0
+    assert pipeline.statistics[VISION].counts["expired"] == waiting - 2
+    assert min(got) > START + 4 * SECOND
+
+
 def test_a_replay_drops_nothing_for_having_waited() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=1e-9)
     for sample in robot():

@@ -152,5 +152,5 @@ def check(samples: Waveform) -> None:
     """Raise `ValueError` for less than one frame and for values that are not finite or far beyond full scale."""
     if samples.shape[-1] < FRAME:
         raise ValueError(f"expected a waveform of {FRAME} samples or more, got {samples.shape[-1]}")
-    if not abs(samples).max() <= LOUDEST:  # so written, NaN is refused as well
+    if not torch.as_tensor(samples).abs().max() <= LOUDEST:  # so written, NaN is refused as well
         raise ValueError("expected a waveform scaled to −1..1, got values that are far beyond or not finite")

@@ -345,13 +345,13 @@ class VideoStem(nn.Module):
         self.proj = nn.Sequential(TwoFrames(), nn.Conv3d(3, width, (2, 14, 14), (2, 14, 14), bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        # cuDNN's bf16 kernels for this convolution are slow, and a matrix product is never.
+        # On a GPU a matrix product, whose speed does not depend on which of its kernels cuDNN picks.
         return self.as_product(x) if x.is_cuda else self.proj(x).flatten(2).transpose(1, 2)
 
     def as_product(self, x: Tensor) -> Tensor:
         """The same tokens: as no two patches overlap, the convolution is one matrix product. Of a still image, whose
         two frames are the same, the kernel's two halves are summed, so that each pixel is multiplied once."""
-        weight = self.proj[1].weight
+        weight: Any = self.proj[1].weight
         still = x.ndim == 4 or x.shape[2] == 1
         kernel = weight.sum(2) if still else weight
         x = x if x.ndim == 5 else x[:, :, None]
