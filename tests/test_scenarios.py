@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sensebind.cli import main
 from sensebind.fusion.recordings import Recording
 from sensebind.fusion.simulation import scenario, things
+from sensebind.fusion.simulation.failures import FAULTS, SENSORS
 from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.fusion.simulation.record import FAULTS, SENSORS, Plan, feel, hear, see
+from sensebind.fusion.simulation.record import Plan, feel, hear, see
 from sensebind.fusion.simulation.scenario import ScenarioError
 from sensebind.fusion.simulation.tour import tour
 

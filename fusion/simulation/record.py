@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from sensebind.fusion.recordings import BagTypes, BagWriter
 from sensebind.fusion.samples import SECOND
-from sensebind.fusion.simulation import imitations, rooms, things
+from sensebind.fusion.simulation import failures, imitations, rooms, things
+from sensebind.fusion.simulation.failures import SENSORS, Fault
 from sensebind.fusion.simulation.messages import (
     DELAY,
     EPOCH,
@@ -34,9 +35,6 @@ from sensebind.fusion.simulation.rooms import Room
 
 Floats = npt.NDArray[np.float64]
 
-SENSORS = ("vision", "depth", "thermal", "audio", "imu")
-FAULTS = ("frozen", "dark", "blinded", "muted", "saturated", "unplugged", "miscalibrated", "swapped")
-MISTAKEN = {"vision": "thermal", "depth": "vision", "thermal": "depth"}  # a swapped camera is taken for this one
 FRAME_RATE, IMU_RATE = 10.0, 200.0  # Hz
 WIDTH, HEIGHT = 160, 120  # of what is rendered; the colour image is twice as large
 TURN = 0.8  # s that the robot takes to turn to a place, and from it
@@ -60,16 +58,6 @@ class Happening:
     clip: npt.NDArray[np.float32] | None = None
     snr: float | None = None
     told: bool = True  # in the truth; distractors are not
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A sensor that fails from `onset` to `offset` (s) in one of the ways `FAULTS`."""
-
-    sensor: str
-    fault: str
-    onset: float
-    offset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +161,7 @@ class Plan:
 
     def fault(self, sensor: str, t: float) -> str:
         """How a sensor fails at a time; empty where it does not."""
-        return next((f.fault for f in self.faults if f.sensor == sensor and f.onset <= t < f.offset), "")
+        return next((f.cause for f in self.faults if f.sensor == sensor and f.during(t)), "")
 
 
 def _ease(s: Floats) -> Floats:
@@ -298,13 +286,13 @@ def record(
     The same plan gives the same bytes. Raises `RecordingError` where the bag cannot be written.
     """
     types = BagTypes()
-    streams = [_cameras(plan, types), _microphone(plan, types), _imu(plan, types)]
+    streams = streams_of(measure(plan), types)
     with BagWriter(path, overwrite=overwrite) as bag:
         for logged, topic, type_name, message in merged([*streams, *([extra] if extra else [])]):
             bag.write(topic, type_name, logged, message, latched=topic == INFO)
     truth = plan.truth()
     _table(Path(f"{path}.truth.tsv"), "label", [(t.onset, t.offset, t.label) for t in truth])
-    faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.fault) for f in plan.faults]
+    faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.cause) for f in plan.faults]
     if faults:
         _table(Path(f"{path}.faults.tsv"), "sensor\tfault", faults)
     return truth
@@ -317,48 +305,58 @@ def _table(path: Path, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         table.writerows((f"{row[0]:.3f}", f"{row[1]:.3f}", *row[2:]) for row in rows)
 
 
-def _cameras(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    noise, held = plan.noise(11), dict[str, npt.NDArray[Any]]()
-    for number in range(round(plan.duration * FRAME_RATE)):
-        t = number / FRAME_RATE + 0.013
+@dataclass(frozen=True)
+class Measured:
+    """What sensors that are all well measure: `pictures` are (time in s, sensor → pixels), `wave` int16 at 16 kHz,
+    `motion` float64 (N, 6) at `times` (N,) in s."""
+
+    plan: Plan
+    pictures: Iterable[tuple[float, dict[str, npt.NDArray[Any]]]]
+    wave: npt.NDArray[np.int16]
+    times: Floats
+    motion: Floats
+
+
+def measure(plan: Plan, frame_rate: float = FRAME_RATE) -> Measured:
+    """What the sensors measure; the pictures come one by one."""
+    times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
+    return Measured(plan, _pictures(plan, frame_rate), hear(plan), times, feel(plan, times))
+
+
+def streams_of(measured: Measured, types: BagTypes, sensors: Sequence[str] = SENSORS) -> list[Iterator[Logged]]:
+    """These sensors' messages: what they measured, but for the plan's faults."""
+    cameras = [sensor for sensor in sensors if sensor in failures.CAMERAS]
+    streams = [_cameras(measured, types, cameras)] if cameras else []
+    streams += [_microphone(measured, types)] if "audio" in sensors else []
+    return streams + ([_imu(measured, types)] if "imu" in sensors else [])
+
+
+def _pictures(plan: Plan, frame_rate: float) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
+    noise = plan.noise(11)
+    for number in range(round(plan.duration * frame_rate)):
+        t = number / frame_rate + 0.013
         view = see(plan, t, noise)
         colour = cv2.resize(view.colour, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_LINEAR)
         millimetres = np.nan_to_num(np.round(view.depth * 1000)).astype(np.uint16)
         thermal = _thermal(plan.thermal_camera, view.kelvin, noise)
-        seen: dict[str, npt.NDArray[Any]] = {"vision": colour, "depth": millimetres, "thermal": thermal}
-        for sensor, pixels in seen.items():
-            name = "camera" if sensor == "vision" else sensor
-            fault = plan.fault(sensor, t)
-            if fault == "unplugged":
+        yield t, {"vision": colour, "depth": millimetres, "thermal": thermal}
+
+
+def _cameras(measured: Measured, types: BagTypes, sensors: Sequence[str]) -> Iterator[Logged]:
+    held: dict[str, npt.NDArray[Any]] = {}
+    for t, seen in measured.pictures:
+        for sensor in sensors:
+            sent = failures.picture(measured.plan.fault(sensor, t), sensor, seen, held)
+            if sent is None:
                 continue
-            if fault == "frozen":
-                pixels = held.setdefault(sensor, pixels)
-            else:
-                held.pop(sensor, None)
-                pixels = _failing(fault, pixels, seen[MISTAKEN[sensor]])
-            encoding = "rgb8" if pixels.ndim == 3 else "mono8" if pixels.dtype == np.uint8 else "mono16"
-            encoding = "16UC1" if sensor == "depth" else encoding
+            name, pixels = "camera" if sensor == "vision" else sensor, sent[1]
             stamp = EPOCH + round(t * SECOND)
             if sensor != "thermal":
                 size = (pixels.shape[1], pixels.shape[0])
                 info = camera_info(types, stamp, name, size)
                 yield stamp + DELAY, f"/{name}/camera_info", "sensor_msgs/msg/CameraInfo", info
-            yield stamp + DELAY, f"/{name}/image", "sensor_msgs/msg/Image", image(types, stamp, name, encoding, pixels)
-
-
-def _failing(fault: str, pixels: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if fault == "dark":
-        return np.zeros_like(pixels)
-    if fault in ("blinded", "saturated"):
-        return np.full_like(pixels, np.iinfo(pixels.dtype).max)
-    if fault == "miscalibrated":
-        return np.asarray(np.clip(pixels * 1.5, 0, np.iinfo(pixels.dtype).max), pixels.dtype)
-    if fault == "swapped":
-        grey = other.mean(axis=2) if other.ndim == 3 else other
-        grey = cv2.resize(np.asarray(grey, np.float32), (pixels.shape[1], pixels.shape[0]))
-        grey = np.asarray(grey, pixels.dtype)
-        return np.repeat(grey[..., None], 3, axis=2) if pixels.ndim == 3 else grey
-    return pixels
+            message = image(types, stamp, name, failures.encoding(sent[0], pixels), pixels)
+            yield stamp + DELAY, f"/{name}/image", "sensor_msgs/msg/Image", message
 
 
 def _thermal(camera: ThermalCamera, kelvin: npt.NDArray[np.float32], noise: np.random.Generator) -> npt.NDArray[Any]:
@@ -376,44 +374,23 @@ def _thermal(camera: ThermalCamera, kelvin: npt.NDArray[np.float32], noise: np.r
     return grey
 
 
-def _microphone(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    wave = hear(plan)
+def _microphone(measured: Measured, types: BagTypes) -> Iterator[Logged]:
+    plan, wave = measured.plan, measured.wave.copy()
     for f in plan.faults:
         if f.sensor == "audio":
-            part = slice(round(f.onset * RATE), round(f.offset * RATE))
-            if f.fault in ("muted", "dark"):
-                wave[part] = 0
-            elif f.fault == "frozen":  # the last block again and again
-                block = wave[max(0, part.start - RATE // 10) : part.start]
-                wave[part] = np.resize(block if len(block) else wave[:1], len(wave[part]))
-            elif f.fault in ("saturated", "blinded"):
-                wave[part] = np.clip(wave[part].astype(np.int64) * 400, -32768, 32767)
-            elif f.fault in ("miscalibrated", "swapped"):
-                wave[part] = wave[part] // 64
+            failures.sound(f.cause, wave, round(f.onset * RATE), round(f.offset * RATE), RATE // 10)
     for logged in sound_messages(types, wave):
         t = (logged[0] - EPOCH) / SECOND - 0.1
         if logged[1] == INFO or plan.fault("audio", t) != "unplugged":
             yield logged
 
 
-def _imu(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
-    values = feel(plan, times)
+def _imu(measured: Measured, types: BagTypes) -> Iterator[Logged]:
+    times, values = measured.times, measured.motion.copy()
     keep = np.ones(len(times), bool)
-    for f in plan.faults:
-        if f.sensor != "imu":
-            continue
-        part = (times >= f.onset) & (times < f.offset)
-        if f.fault == "unplugged":
-            keep &= ~part
-        elif f.fault == "frozen":
-            values[part] = values[max(0, int(part.argmax()) - 1)]
-        elif f.fault in ("dark", "muted"):
-            values[part] = 0
-        elif f.fault in ("saturated", "blinded"):
-            values[part] = np.array([156.9, 156.9, 156.9, 34.9, 34.9, 34.9])  # 16 g and 2000 °/s
-        elif f.fault == "miscalibrated":
-            values[part] = values[part] * 0.6 + np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
-        elif f.fault == "swapped":
-            values[part] = values[part][:, [3, 4, 5, 0, 1, 2]]
+    for f in measured.plan.faults:
+        if f.sensor == "imu":
+            part = (times >= f.onset) & (times < f.offset)
+            failures.motion(f.cause, values, part)
+            keep &= ~part | (f.cause != "unplugged")
     return motion_messages(types, times[keep], values[keep])

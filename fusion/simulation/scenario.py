@@ -29,8 +29,9 @@ import soxr
 import yaml
 
 from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.simulation.failures import FAULTS, SENSORS, Fault
 from sensebind.fusion.simulation.messages import RATE
-from sensebind.fusion.simulation.record import FAULTS, GROUNDS, MOTOR, SENSORS, Fault, Happening, Plan, ThermalCamera
+from sensebind.fusion.simulation.record import GROUNDS, MOTOR, Happening, Plan, ThermalCamera
 from sensebind.fusion.simulation.things import KINDS
 
 USUAL = 4.0  # s that an event lasts where nothing says
