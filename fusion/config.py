@@ -178,6 +178,7 @@ def detector_parameters() -> list[Parameter]:
             "",
             "File made by sensebind calibrate, in place of slope and threshold; empty: the space's own; none",
         ),
+        Parameter("prompt.sure", 0.95, "Score at which an event is reported at once; 1: always wait", 0.01, 1.0),
     ]
     novelty = [
         Parameter("novelty.threshold", 4.0, "Deviations over the usual distance at which the score is 1/2", 0.0, 20.0),

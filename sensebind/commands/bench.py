@@ -13,6 +13,7 @@ BENCHES = {
     "line": "the line without a model: per message, and for five sensors",
     "stream": "robots with five sensors in real time and as fast as it goes, beside the plain way",
     "ros": "five sensors through DDS, each a process of its own: what arrives, how late, and what it costs",
+    "events": "how long after something began the robot is told, live over DDS",
     "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
 }
 
