@@ -117,10 +117,12 @@ class LifeOptions:
     release: float = 1.0  # 0..3600: it is over once the score has stayed below `off` so long
     refractory: float = 0.0  # 0..3600: no new one of the same label begins so soon after the last one's offset
     update_period: float = 1.0  # 0..3600: from one update to the next; 0: every tick
+    sure: float = 1.0  # on..1: a score that reaches this is reported at once, before `min_duration`
 
     def __post_init__(self) -> None:
         if not 0 < self.off <= self.on < 1:
             raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
+        check(self, "sure", self.on, 1)
         for name in ("min_duration", "release", "refractory", "update_period"):
             check(self, name, 0, 3600)
 
@@ -195,7 +197,7 @@ class Life:
             if score.score < options.off:
                 self.onset = None
                 return []
-            if tick - self.first < options.min_duration * SECOND:
+            if tick - self.first < options.min_duration * SECOND and score.score < options.sure:
                 return []
             return self._open(tick)
         if score.score >= options.off:
