@@ -83,13 +83,18 @@ LONGEST_LEAD = SECOND  # ns
 
 
 def lead(evidence: Sequence[Evidence]) -> int:
-    """How long before the tick (ns) that is which the surest sense tells of: half of its window, 1 s at most.
+    """How long before the tick (ns) that is which the surest sense tells of: `half_window` of its window."""
+    surest = max(evidence, key=lambda e: e.score, default=None)
+    return 0 if surest is None else half_window(surest.start, surest.tick)
+
+
+def half_window(start: int, tick: int) -> int:
+    """Half of a window (ns), 1 s at most: how long before its end that is which it tells of.
 
     Half of a window must hold a thing before its vector is as like it as not, and again when it is over: so on the
     whole, a score is that of the window's middle.
     """
-    surest = max(evidence, key=lambda e: e.score, default=None)
-    return 0 if surest is None else min((surest.tick - surest.start) // 2, LONGEST_LEAD)
+    return min((tick - start) // 2, LONGEST_LEAD)
 
 
 def check(options: object, name: str, low: float, high: float) -> None:
@@ -112,10 +117,12 @@ class LifeOptions:
     release: float = 1.0  # 0..3600: it is over once the score has stayed below `off` so long
     refractory: float = 0.0  # 0..3600: no new one of the same label begins so soon after the last one's offset
     update_period: float = 1.0  # 0..3600: from one update to the next; 0: every tick
+    sure: float = 1.0  # on..1: a score that reaches this is reported at once, before `min_duration`
 
     def __post_init__(self) -> None:
         if not 0 < self.off <= self.on < 1:
             raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
+        check(self, "sure", self.on, 1)
         for name in ("min_duration", "release", "refractory", "update_period"):
             check(self, name, 0, 3600)
 
@@ -190,7 +197,7 @@ class Life:
             if score.score < options.off:
                 self.onset = None
                 return []
-            if tick - self.first < options.min_duration * SECOND:
+            if tick - self.first < options.min_duration * SECOND and score.score < options.sure:
                 return []
             return self._open(tick)
         if score.score >= options.off:
@@ -299,16 +306,22 @@ CERTAINTY = 8.0  # nats that one sense may give
 
 
 def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> Array:
-    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1.
+    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1: `add_up` of what each
+    score says beyond the prior. With weight 1 and one sense, p is its score; weight 0 leaves it out."""
+    gains = logit(scores) - float(logit(prior))
+    return add_up(gains, np.asarray(weights, np.float64)[:, None], prior, DOUBT)
+
+
+def add_up(gains: Array, weights: npt.ArrayLike, prior: npt.ArrayLike, doubt: npt.ArrayLike) -> Array:
+    """Log likelihood ratios (M, L) of M senses for L labels → probabilities (L,). `prior` is one or (L,).
 
     Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
-    1986, with the prior counted once): logit p = logit prior + Σ w·(logit p_m − logit prior). With weight 1 and
-    one sense, p is its score; weight 0 leaves it out. A sense that notices nothing lowers the sum by `DOUBT` at
-    most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the prior.
+    1986, with the prior counted once): logit p = logit prior + Σ w·gain. A sense that notices nothing lowers the sum by
+    `doubt` at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the
+    prior.
     """
-    base = float(logit(prior))
-    gain = np.clip(logit(scores) - base, -DOUBT, CERTAINTY)
-    return logistic(base + np.asarray(weights, np.float64) @ gain)
+    held = np.clip(gains, -np.asarray(doubt, np.float64), CERTAINTY)
+    return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
 
 
 @dataclass(frozen=True, slots=True)
