@@ -101,6 +101,9 @@ def embedder_parameters(modalities: Sequence[str] = SENSOR_MODALITIES) -> list[P
             "patience", 1.0, "Seconds by which a sense may fall behind the newest before it is not awaited", 0.0, 60.0
         ),
         Parameter("queue_size", 16, "Closed windows of one sense that may wait for the device", 1, 10_000),
+        Parameter(
+            "deadline", 1.0, "Seconds that a window may wait before newer ones go first; 0: no bound", 0.0, 3600.0
+        ),
         Parameter("batch_size", 16, "Windows of one sense that are embedded together at most", 1, 1024),
         Parameter("idle", 0.5, "Seconds of silence of a topic after which its whole windows close", 0.05, 60.0),
     ]

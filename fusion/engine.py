@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,12 @@ import torch
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.models.registry import Space
+from sensebind.fusion.runner import Pending, Runner, lacks_memory
 from sensebind.fusion.samples import Frame
 from sensebind.fusion.windows import Window
+
+if TYPE_CHECKING:
+    from sensebind.fusion.models.compiled import Later
 
 LOG = logging.getLogger(__name__)
 TURN = 0.1  # s that one modality may have the device while others wait
@@ -45,6 +48,27 @@ class _Pace:
     good: int = 0  # batches since the limit was changed
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Windows that are on the device: their places in the job and their tensors; the plain way has vectors at once."""
+
+    modality: str
+    items: list[tuple[int, torch.Tensor]]
+    pending: Pending | Later | torch.Tensor
+    began: float
+
+
+@dataclass(slots=True)
+class Job:
+    """Windows that were submitted together."""
+
+    windows: list[Window]
+    results: dict[int, Embedding | Failure] = field(default_factory=dict)
+    under_way: deque[_Batch] = field(default_factory=deque)
+    same: list[tuple[int, int]] = field(default_factory=list)  # a window, and the one before of this job that it equals
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
 class Engine:
     """Embeds windows of the modalities that `space` has encoders for. Safe to call from several threads.
 
@@ -52,14 +76,21 @@ class Engine:
     window holds or a device does: that is a `Failure`. A batch that the device fails to do is tried again in
     halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
     the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
+
+    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `start`
+    where it has one, so that several modalities share a processor's cores, or its `embed`.
     """
 
-    def __init__(self, space: Space, batch_size: int = 16) -> None:
+    def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
+        self.runner = Runner.of(space) if runner == "auto" else runner
+        self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
+        self._tensor: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
         self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
+        self._fetched = 0.0  # when the last batch was
         self._device = threading.Lock()  # one batch at a time: two would only share the device's speed and memory
 
     def limit(self, modality: str) -> int:
@@ -73,47 +104,92 @@ class Engine:
 
     def embed(self, windows: Sequence[Window]) -> list[Embedding | Failure]:
         """One result per window, in order."""
-        results: dict[int, Embedding | Failure] = {}
-        ready: dict[tuple[str, torch.Size], list[tuple[int, torch.Tensor]]] = defaultdict(list)
-        same: list[tuple[int, int]] = []  # a window, and the one before of this call that it equals
-        newest: dict[tuple[str, str], int] = {}
+        return self.collect(self.submit(windows))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device works on what was submitted while the host does other things."""
+        return self.runner is not None and self.runner.on_gpu
+
+    def warm_up(self, windows: Sequence[Window]) -> None:
+        """Embed each window by itself, and on a GPU as batches of 2, 4, 8, … of itself: what is made for a batch size
+        when it first comes (graphs, memory, the choice of kernels) is there then. Nothing is remembered of them."""
+        for window in windows:
+            tensor, size = self._prepare(window), 1
+            while size <= (self.limit(window.modality) if self.overlaps else 1):
+                job = Job([window] * size)
+                self._launch(job, window.modality, [(i, tensor) for i in range(size)])
+                self.collect(job)
+                size *= 2
+            self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
+
+    def _prepare(self, window: Window) -> torch.Tensor:
+        return self._tensor(window) if self.runner is None else self.runner.raw(window)
+
+    def submit(self, windows: Sequence[Window]) -> Job:
+        """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
+        and no runner has done its work on return."""
+        job = Job(list(windows))
+        by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
+            by_modality[window.modality].append(index)
+        for indices in by_modality.values():  # what is launched goes on while the next modality is prepared
+            self._submit(job, indices)
+        return job
+
+    def _submit(self, job: Job, indices: Sequence[int]) -> None:
+        """Prepare and launch the windows of one modality."""
+        windows = job.windows
+        ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        for index in indices:
+            window = windows[index]
             stream = _stream(window)
-            before = newest.get(stream)
-            newest[stream] = index
+            before = job.newest.get(stream)
+            job.newest[stream] = index
             if before is not None and _unchanged(window, windows[before]):
-                same.append((index, before))
+                job.same.append((index, before))
                 continue
             known = self._last.get(stream)
             if before is None and known is not None and _unchanged(window, known[0]):
-                results[index] = self._embedding(window, known[1])
+                job.results[index] = self._embedding(window, known[1])
                 self.reused += 1
                 continue
             try:
-                tensor = self.space.tensor(window)
+                tensor = self._prepare(window)
             except (EncodingError, ValueError) as error:
-                results[index] = Failure(window.modality, "encoding", str(error))
+                job.results[index] = Failure(window.modality, "encoding", str(error))
+            except Exception as error:  # a space may be anybody's; its other windows are not to suffer
+                LOG.exception("a window of %s could not be prepared", window.modality)
+                job.results[index] = Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
             else:
-                ready[window.modality, tensor.shape].append((index, tensor))
-        for (modality, _), items in ready.items():
-            self._batches(modality, items, windows, results)
-        for index, before in same:
+                ready[window.modality, tensor.shape, tensor.dtype].append((index, tensor))
+        for (modality, *_), items in ready.items():
+            self._launch(job, modality, items)
+
+    def collect(self, job: Job) -> list[Embedding | Failure]:
+        """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
+        windows, results = job.windows, job.results
+        while job.under_way:
+            batch = job.under_way.popleft()
+            try:
+                vectors = self._vectors(batch)
+            except (RuntimeError, MemoryError) as error:
+                for part in self._halves(job, batch.modality, batch.items, error):
+                    self._launch(job, batch.modality, part)
+                continue
+            for (index, _), vector in zip(batch.items, vectors, strict=True):
+                results[index] = self._embedding(windows[index], vector)
+        for index, before in job.same:
             answer = results[before]
             if isinstance(answer, Embedding):
                 answer = self._embedding(windows[index], answer.vector)
                 self.reused += 1
             results[index] = answer
-        for stream, index in newest.items():
+        for stream, index in job.newest.items():
             self._remember(stream, windows[index], results[index])
         return [results[index] for index in range(len(windows))]
 
-    def _batches(
-        self,
-        modality: str,
-        items: list[tuple[int, torch.Tensor]],
-        windows: Sequence[Window],
-        results: dict[int, Embedding | Failure],
-    ) -> None:
+    def _launch(self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
         todo = [items]
         while todo:
             batch = todo.pop()
@@ -122,34 +198,63 @@ class Engine:
                 todo += [batch[limit:], batch[:limit]]
                 continue
             try:
-                vectors = self._vectors(modality, torch.stack([tensor for _, tensor in batch]))
+                pending = self._begin(modality, [tensor for _, tensor in batch])
             except (RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's for the device, no memory included
-                self._note_failure(modality, len(batch), error)
-                if len(batch) > 1:
-                    half = len(batch) // 2
-                    todo += [batch[half:], batch[:half]]
-                else:
-                    results[batch[0][0]] = Failure(modality, "failure", f"on the device: {error}")
+                todo += reversed(self._halves(job, modality, batch, error))
                 continue
-            for (index, _), vector in zip(batch, vectors, strict=True):
-                results[index] = self._embedding(windows[index], vector)
+            job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
 
-    def _vectors(self, modality: str, batch: torch.Tensor) -> npt.NDArray[np.float32]:
+    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | Later | torch.Tensor:
+        if self.runner is not None:
+            return self.runner.launch(modality, tensors)
+        if self._start is not None:
+            return self._start(modality, torch.stack(tensors))
         with self._device:
             began = time.perf_counter()
-            vectors = self.space.embed(modality, batch).numpy()
-            took = (time.perf_counter() - began) / len(batch)
+            vectors = self.space.embed(modality, torch.stack(tensors))
+            self._note_pace(modality, len(tensors), time.perf_counter() - began)
+        return vectors
+
+    def _vectors(self, batch: _Batch) -> npt.NDArray[np.float32]:
+        if isinstance(batch.pending, torch.Tensor):
+            return batch.pending.numpy()
+        vectors = batch.pending.fetch().numpy()
+        if not np.isfinite(vectors).all():
+            raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
+        now = time.perf_counter()
+        if batch.pending.first:
+            self._fetched = now
+            return vectors
+        # The device does batches one after another: this one had it since the one before was fetched.
+        self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
+        self._fetched = now
+        return vectors
+
+    def _note_pace(self, modality: str, count: int, took: float) -> None:
         pace = self._paces[modality]
-        pace.seconds = took if not pace.seconds else 0.8 * pace.seconds + 0.2 * took
+        each = took / count
+        pace.seconds = each if not pace.seconds else 0.8 * pace.seconds + 0.2 * each
         pace.good += 1
         if pace.good >= RECOVERY and pace.limit < self.batch_size:
             pace.limit, pace.good = min(self.batch_size, 2 * pace.limit), 0
-        return vectors
+
+    def _halves(
+        self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
+    ) -> list[list[tuple[int, torch.Tensor]]]:
+        """What to try after a failure: each half of a batch; nothing more after that of a single window."""
+        self._note_failure(modality, len(items), error)
+        if len(items) == 1:
+            job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}")
+            return []
+        half = len(items) // 2
+        return [items[:half], items[half:]]
 
     def _note_failure(self, modality: str, count: int, error: Exception) -> None:
-        if not _lacks_memory(error):
+        if not lacks_memory(error):
             return
-        if torch.cuda.is_initialized():
+        if self.runner is not None:
+            self.runner.release()
+        elif torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         pace = self._paces[modality]
         if count > 1 and count // 2 < pace.limit:
@@ -194,36 +299,3 @@ def _unchanged(window: Window, before: Window) -> bool:
         if len(set(layouts)) > 1 or not np.array_equal(a.data, b.data):
             return False
     return True
-
-
-def _lacks_memory(error: Exception) -> bool:
-    told = str(error).lower()
-    return (
-        isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in told or "can't allocate" in told
-    )
-
-
-def cores_at_hand() -> int:
-    """Processor cores that this process may use: its affinity, and the share that its control group allows."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for quota in (_quota_v2(), _quota_v1()):
-        if quota is not None:
-            count = min(count, max(1, round(quota)))
-    return max(1, count)
-
-
-def _quota_v2() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def _quota_v1() -> float | None:
-    folder = Path("/sys/fs/cgroup/cpu")
-    try:
-        limit, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-    except (OSError, ValueError):
-        return None
-    return None if limit <= 0 else limit / period

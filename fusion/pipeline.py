@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.config import calibration, window_specs
@@ -27,12 +27,39 @@ from sensebind.fusion.windows import BACKWARD_JUMP, Window, Windower, WindowSpec
 Output = Embedding | Event | Failure
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Windows that left a pipeline's queue to be embedded. `ready`: with the times at which they closed, and None
+    where time starts afresh; `horizon`: the tick through which all can be fused when they have been answered."""
+
+    ready: Sequence[tuple[Window, float] | None]
+    horizon: int | None
+    embeds: frozenset[str]
+
+    @property
+    def windows(self) -> list[Window]:
+        """Those that the space has an encoder for, in order: what `give` wants answers to."""
+        return [item[0] for item in self.ready if item and item[0].modality in self.embeds]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits in a pipeline up to where time starts afresh (`restarts`: it does): by modality how many windows,
+    and since when the oldest (`time.perf_counter`)."""
+
+    counts: Mapping[str, int]
+    since: Mapping[str, float]
+    restarts: bool
+
+
 class Pipeline:
     """The line for one robot.
 
     `push` does everything at once. A driver that must not wait splits it: `accept` copies nothing, embeds
     nothing and takes microseconds; `drain`, in one other thread, embeds what has closed. Between them wait at
-    most `queue_size` windows of each modality, the oldest of which are dropped and counted (None: no bound).
+    most `queue_size` windows of each modality, the oldest of which are dropped and counted (None: no bound). `step`
+    drops those as well that waited longer than `deadline` seconds (None or 0: no bound) and takes the newest then.
+    A `scheduler.Scheduler` is that other thread for any number of pipelines, whose windows then share batches.
 
     A modality that the space has no encoder for is windowed and counted, and nothing is published of it.
     """
@@ -46,6 +73,7 @@ class Pipeline:
         fusion_weights: Mapping[str, float] | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
         queue_size: int | None = None,
+        deadline: float | None = None,
         events: EventLine | None = None,
     ) -> None:
         self.engine = engine
@@ -56,6 +84,7 @@ class Pipeline:
         self._fusion_weights = dict(fusion_weights or {})
         self._calibrations = dict(calibrations or {})
         self._queue_size = queue_size
+        self._deadline = deadline or None
         self._windowers = {m: Windower(spec, self.statistics[m].counts) for m, spec in specs.items()}
         self._embeds = frozenset(specs) & frozenset(engine.space.modalities)
         self._began: int | None = None  # end of the first sample: until `patience` after it all are awaited
@@ -72,18 +101,23 @@ class Pipeline:
         values: Mapping[str, Any],
         space: Space,
         *,
+        engine: Engine | None = None,
         queue_size: int | None = None,
         events: EventLine | None = None,
     ) -> Pipeline:
-        """The line that the parameters of `config.embedder_parameters` ask for. Raises `ConfigError`."""
+        """The line that the parameters of `config.embedder_parameters` ask for. Raises `ConfigError`.
+
+        `engine`: one that other pipelines use too; None: one of its own.
+        """
         specs = window_specs(values, space.apertures)
         return cls(
             specs,
-            Engine(space, values["batch_size"]),
+            engine or Engine(space, values["batch_size"]),
             patience=round(values["patience"] * SECOND),
             fusion_weights={m: values[f"{m}.fusion_weight"] for m in specs},
             calibrations={m: calibration(values, m) for m in specs},
             queue_size=queue_size,
+            deadline=values["deadline"],
             events=events,
         )
 
@@ -110,10 +144,7 @@ class Pipeline:
     def drain(self) -> list[Output]:
         """Embed all that has closed; then fuse the ticks that are complete and tell their events."""
         with self._draining:
-            with self._inbox:
-                ready, self._ready = self._ready, deque()
-                horizon = self._complete()
-            return self._through(ready, horizon)
+            return self._do(self.take())
 
     def step(self) -> list[Output]:
         """As `drain`, but each modality has its turn of the device and no more: call it while windows are `waiting`.
@@ -122,22 +153,74 @@ class Pipeline:
         loses windows of its own, and delays those of others by one turn at most.
         """
         with self._draining:
-            with self._inbox:
-                ready = self._turn()
-                horizon = self._complete()
-                waiting = [item[0].tick for item in self._ready if item and item[0].modality in self._embeds]
-                if None in self._ready:  # the ticks at hand belong to a time that is over: they are fused when it goes
-                    horizon = None
-                elif horizon is not None and waiting:
-                    newest = max(w.newest for w in self._windowers.values() if w.newest is not None)
-                    horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
-            return self._through(ready, horizon)
+            return self._do(self.take({modality: self.engine.turn(modality) for modality in self.specs}))
 
-    def _turn(self) -> deque[tuple[Window, float] | None]:
+    def _do(self, taken: Taken) -> list[Output]:
+        return self.give(taken, self.engine.embed(taken.windows))
+
+    def take(self, quota: Mapping[str, int] | None = None) -> Taken:
+        """Windows that are due: of each modality at most `quota`, the oldest first; None: all.
+
+        Where there is a quota, windows that have waited longer than the deadline are dropped and counted, and with
+        them all but the newest that the quota allows. Who takes gives the answers back, in the order of the takes,
+        and meanwhile neither drains nor steps.
+        """
+        with self._inbox:
+            if quota is None:
+                ready, self._ready = self._ready, deque()
+                return Taken(ready, self._complete(), self._embeds)
+            self._expire(quota)
+            ready = self._turn(dict(quota))
+            horizon = self._complete()
+            waiting = [item[0].tick for item in self._ready if item and item[0].modality in self._embeds]
+            if None in self._ready:  # the ticks at hand belong to a time that is over: they are fused when it goes
+                horizon = None
+            elif horizon is not None and waiting:
+                newest = max(w.newest for w in self._windowers.values() if w.newest is not None)
+                horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
+            return Taken(ready, horizon, self._embeds)
+
+    def give(self, taken: Taken, answers: Iterable[Embedding | Failure]) -> list[Output]:
+        """What follows from the answers to `taken.windows`, in order of tick."""
+        outputs: list[Output] = []
+        rest = iter(answers)
+        for windows in _split(taken.ready):
+            outputs += self._answered(windows, rest)
+            if windows is not None:
+                continue
+            outputs += self._fuse(None)
+            outputs += self.events.restart() if self.events else []
+            self._fused_through = 0
+        if taken.horizon is not None:
+            outputs += self._fuse(taken.horizon)
+        return outputs
+
+    def _expire(self, quota: Mapping[str, int]) -> None:
+        """The latest first: where windows of a modality have waited too long, those go, and of the others all but the
+        newest that this turn can do; so what is embedded next is new. A modality's newest window always stays."""
+        if self._deadline is None:
+            return
+        oldest = time.perf_counter() - self._deadline
+        late = {item[0].modality for item in self._ready if item and item[1] < oldest}
+        if not late:
+            return
+        kept: deque[tuple[Window, float] | None] = deque()
+        count: Counter[str] = Counter()
+        while self._ready:
+            item = self._ready.pop()
+            if item and (modality := item[0].modality) in late:
+                room = 1 if item[1] < oldest else max(1, quota.get(modality, 0))
+                if count[modality] >= room:
+                    self.statistics[modality].counts["expired"] += 1
+                    continue
+                count[modality] += 1
+            kept.appendleft(item)
+        self._ready = kept
+
+    def _turn(self, quota: dict[str, int]) -> deque[tuple[Window, float] | None]:
         """Take what is due now: of each modality as many windows as its turn allows, the oldest first."""
         taken: deque[tuple[Window, float] | None] = deque()
         left: deque[tuple[Window, float] | None] = deque()
-        quota: dict[str, int] = {}
         while self._ready:
             item = self._ready.popleft()
             if item is None:
@@ -146,25 +229,12 @@ class Pipeline:
                     break  # nothing passes the point where time starts afresh
                 continue
             modality = item[0].modality
-            allowed = quota.setdefault(modality, self.engine.turn(modality))
+            allowed = quota.get(modality, 0)
             quota[modality] = allowed - 1
             (taken if allowed > 0 else left).append(item)
         left.extend(self._ready)
         self._ready = left
         return taken
-
-    def _through(self, ready: Iterable[tuple[Window, float] | None], horizon: int | None) -> list[Output]:
-        outputs: list[Output] = []
-        for windows in _split(ready):
-            outputs += self._embed(windows)
-            if windows is not None:
-                continue
-            outputs += self._fuse(None)
-            outputs += self.events.restart() if self.events else []
-            self._fused_through = 0
-        if horizon is not None:
-            outputs += self._fuse(horizon)
-        return outputs
 
     def flush(self, modality: str | None = None) -> bool:
         """Close the windows of one modality, or of all, that end at or before its newest sample.
@@ -205,6 +275,18 @@ class Pipeline:
     def waiting(self) -> int:
         """Windows of all modalities that wait for `drain`."""
         return len(self._ready)
+
+    def queue(self) -> Queue:
+        """What waits, for who decides when it is taken."""
+        with self._inbox:
+            counts: Counter[str] = Counter()
+            since: dict[str, float] = {}
+            for item in self._ready:
+                if item is None:
+                    return Queue(counts, since, True)
+                counts[item[0].modality] += 1
+                since.setdefault(item[0].modality, item[1])
+            return Queue(counts, since, False)
 
     def snapshot(self) -> dict[str, Statistics]:
         """The statistics of each modality, with times brought up to date."""
@@ -256,7 +338,9 @@ class Pipeline:
         closed = [w.closed for w in embeds if (self._began if w.newest is None else w.newest) >= horizon]
         return None if any(c is None for c in closed) else min(c for c in closed if c is not None)
 
-    def _embed(self, windows: list[tuple[Window, float]] | None) -> Iterator[Output]:
+    def _answered(
+        self, windows: list[tuple[Window, float]] | None, answers: Iterator[Embedding | Failure]
+    ) -> Iterator[Output]:
         if windows is None:
             self._health = {modality: Health() for modality in self._health}
         told = {}
@@ -265,7 +349,8 @@ class Pipeline:
             self.statistics[window.modality].counts.update(symptoms)
         late: list[Embedding] = []
         taken = [item for item in windows or [] if item[0].modality in self._embeds]
-        for (window, closed), result in zip(taken, self.engine.embed([w for w, _ in taken]), strict=True):
+        for window, closed in taken:
+            result = next(answers)
             statistics = self.statistics[window.modality]
             if isinstance(result, Failure):
                 statistics.counts[result.cause] += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from sensebind.fusion.encodings import to_float
 from sensebind.fusion.samples import SECOND, Reading, Sound
@@ -27,6 +26,8 @@ def waveform(window: Window, rate: int) -> Floats:
     reached = 0
     for stamp, source_rate, sound in _runs(window):
         if source_rate != rate:
+            import soxr  # needed for this alone
+
             sound = soxr.resample(sound, source_rate, rate, quality="HQ").astype(np.float32)
         begin = round((stamp - window.start) * rate / SECOND)
         first = max(begin, reached, 0)

@@ -14,7 +14,7 @@ from sensebind.fusion.health import SYMPTOMS  # windows that were embedded altho
 # Samples that came and were not used, by cause.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow")
 # Windows that closed and were not embedded, by cause.
-WINDOW_DROPS = ("coverage", "encoding", "overload", "failure")
+WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
-WORRYING = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "coverage", *SYMPTOMS)
+WORRYING = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
 LOSS = 0.05  # share of a topic's messages that may be lost before it is worth a warning
 
 

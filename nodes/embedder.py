@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from typing import Any
 
@@ -17,8 +16,9 @@ from sensebind.fusion import config
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.engine import Failure
 from sensebind.fusion.models import registry
-from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.pipeline import Output, Pipeline
 from sensebind.fusion.samples import TEXT, Sample
+from sensebind.fusion.scheduler import Scheduler
 from sensebind.nodes import messages
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.parameters import OPTIONS, declare
@@ -32,15 +32,13 @@ TYPES = RosTypes()
 
 
 class Embedder(LifecycleNode):
-    """Callbacks only hand samples to the pipeline; one worker thread embeds and publishes."""
+    """Callbacks only hand samples to the pipeline; the scheduler's thread embeds and publishes."""
 
     def __init__(self) -> None:
         super().__init__("embedder", enable_logger_service=True, **OPTIONS)
         self._pipeline: Pipeline | None = None
         self._sensors: Sensors | None = None
-        self._worker: threading.Thread | None = None
-        self._work = threading.Event()
-        self._stopping = False
+        self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -104,9 +102,8 @@ class Embedder(LifecycleNode):
             self._pipeline.calibrate,
             self._trouble,
         )
-        self._stopping = False
-        self._worker = threading.Thread(target=self._run, name="embedding")
-        self._worker.start()
+        self._scheduler = Scheduler(self._pipeline.engine)
+        self._scheduler.add(self._pipeline, self._publish)
         self._timers = [
             self.create_timer(1.0, self._diagnose, clock=self._steady),
             self.create_timer(0.1, self._notice_silence, clock=self._steady),
@@ -138,30 +135,28 @@ class Embedder(LifecycleNode):
         return self.on_cleanup(state)
 
     def close(self) -> None:
-        """Stop listening, embed what has been heard, and end the worker. Does nothing where nothing runs."""
-        if self._worker is None or self._sensors is None:
+        """Stop listening, embed what has been heard, and end the scheduler. Does nothing where nothing runs."""
+        if self._scheduler is None or self._sensors is None:
             return
         for timer in self._timers:
             self.destroy_timer(timer)
         self._jumps.unregister()
         self._sensors.close()
-        self._stopping = True
-        self._work.set()
-        self._worker.join()
-        self._worker = self._sensors = None
+        self._scheduler.close()
+        self._scheduler = self._sensors = None
 
     # --- samples in
 
     def _take(self, sample: Sample) -> None:
-        if self._pipeline is None or self._sensors is None:
+        if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message came
         self._last_arrival[sample.modality] = time.monotonic()
         if self._pipeline.accept(sample):
-            self._work.set()
+            self._scheduler.notify()
 
     def _notice_silence(self) -> None:
         """Whole windows of a topic that fell silent need not wait for its next message."""
-        if self._pipeline is None or self._sensors is None:
+        if self._pipeline is None or self._sensors is None or self._scheduler is None:
             return  # deactivated since this timer fired
         self._sensors.look_for_types()
         now = time.monotonic()
@@ -169,33 +164,24 @@ class Embedder(LifecycleNode):
             if now - last > self._values["idle"]:
                 del self._last_arrival[modality]
                 if self._pipeline.flush(modality):
-                    self._work.set()
+                    self._scheduler.notify()
 
     def _restart(self) -> None:
-        if self._pipeline is None:
+        if self._pipeline is None or self._scheduler is None:
             return
         self.get_logger().info("the clock jumped back: windows start afresh")
         self._pipeline.restart()
-        self._work.set()
+        self._scheduler.notify()
 
-    # --- embeddings out, in the worker thread
+    # --- embeddings out, in the scheduler's thread
 
-    def _run(self) -> None:
-        assert self._pipeline is not None
-        while True:
-            self._work.wait()
-            self._work.clear()
-            stopping = self._stopping
-            for output in self._pipeline.finish() if stopping else self._pipeline.step():
-                if isinstance(output, Embedding):
-                    self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
-                elif isinstance(output, Failure):
-                    topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
-                    self._trouble(output.modality, f"topic '{topic}': {output.message}")
-            if stopping:
-                return
-            if self._pipeline.waiting():
-                self._work.set()
+    def _publish(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Embedding):
+                self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
+            elif isinstance(output, Failure):
+                topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
+                self._trouble(output.modality, f"topic '{topic}': {output.message}")
 
     def _embed_text(self, request: Any, response: Any) -> Any:
         try:

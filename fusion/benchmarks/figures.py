@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -61,7 +63,9 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     """As JSON, with its folder."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
+    whole.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    whole.replace(target)
 
 
 def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
@@ -76,6 +80,100 @@ def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, fl
         "max": round(top, 3),
         "count": len(values),
     }
+
+
+class Latest:
+    """The newest `size` numbers. Its memory is all taken at once, so that it does not look like a leak."""
+
+    def __init__(self, size: int = 1 << 16) -> None:
+        self._values = np.full(size, np.nan)
+        self.count = 0  # that ever came
+
+    def add(self, value: float) -> None:
+        self._values[self.count % len(self._values)] = value
+        self.count += 1
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """Oldest first."""
+        at = self.count % len(self._values)
+        both = np.concatenate([self._values[at:], self._values[:at]])
+        return both[~np.isnan(both)]
+
+
+class Sampler:
+    """Notes every `period` seconds, in a thread of its own, what this process holds and how busy a GPU is.
+
+    A context: `rows` hold seconds since it began, and by name: rss (MB), threads, files; gpu_mb and gpu_percent where
+    `device` is a GPU and its driver tells.
+    """
+
+    def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
+        self._period, self._device = period, device
+        self.rows: list[dict[str, float]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(self._period):
+            self.rows.append({"s": round(time.monotonic() - began, 1), **holdings(), **gpu_use(self._device)})
+
+    def summary(self, settled: float = 0.2) -> dict[str, Any]:
+        """First, last, largest and growth an hour of each, by least squares, once `settled` of the time is over."""
+        rows = self.rows[int(settled * len(self.rows)) :]
+        result: dict[str, Any] = {"samples": len(rows)}
+        for name in rows[0] if rows else ():
+            if name == "s":
+                continue
+            values = [row.get(name, math.nan) for row in rows]
+            growth = slope([row["s"] for row in rows], values) * 3600
+            result[name] = {
+                "first": values[0],
+                "last": values[-1],
+                "max": max(values),
+                "mean": round(float(np.mean(values)), 2),
+                "growth_per_hour": round(growth, 3),
+            }
+        return result
+
+
+def slope(times: Sequence[float], values: Sequence[float]) -> float:
+    """Growth of `values` for a unit of `times`, by least squares; NaN where there are fewer than two."""
+    if len(times) < 2:
+        return math.nan
+    x = np.asarray(times, float) - np.mean(times)
+    return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
+
+
+def holdings() -> dict[str, float]:
+    """What this process holds: resident memory in MB, threads, open files."""
+    told = {line.split(":")[0]: line.split() for line in _lines("/proc/self/status")}
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return {
+        "rss_mb": round(int(told["VmRSS"][1]) / 1024, 2) if "VmRSS" in told else math.nan,
+        "threads": int(told["Threads"][1]) if "Threads" in told else threading.active_count(),
+        "files": files,
+    }
+
+
+def gpu_use(device: str) -> dict[str, float]:
+    """Memory that PyTorch took (MB), and the share of time in which kernels ran; empty without a GPU."""
+    if not device.startswith("cuda"):
+        return {}
+    found = {"gpu_mb": round(torch.cuda.memory_reserved(torch.device(device)) / 2**20, 1)}
+    try:
+        found["gpu_percent"] = float(torch.cuda.utilization(torch.device(device)))
+    except Exception:  # without NVIDIA's library, of the wrong version, or where the driver does not tell
+        return found
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -99,16 +100,18 @@ def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str,
     return best, cosines
 
 
-def synthetic(modalities: Iterable[str]) -> dict[str, Tensor]:
-    """Random weights, the same on every run."""
-    generator = torch.Generator().manual_seed(0)
+def synthetic(
+    modalities: Iterable[str], device: str | torch.device = "cpu", sizes: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Random weights, float32, the same on every run on a device of one kind. `sizes`: as of `ImageBind`."""
+    generator = torch.Generator(device).manual_seed(0)
     state = {}
-    for name, shape in shapes(modalities).items():
-        values = torch.randn(shape, generator=generator)
+    for name, shape in shapes(modalities, sizes).items():
+        values = torch.randn(shape, generator=generator, device=device)
         if name.endswith(".mask"):
-            values = torch.full(shape, -math.inf).triu(1)
+            values = torch.full(shape, -math.inf, device=device).triu(1)
         elif name.endswith("log_logit_scale"):
-            values = torch.tensor(math.log(ENCODERS[modality_of(name)].scale))
+            values = torch.tensor(math.log(ENCODERS[modality_of(name)].scale), device=device)
         elif len(shape) == 1:
             values = values * 0.2 + (1.0 if name.endswith("weight") else 0.0)  # LayerNorm's weights, and biases
         elif any(part in name for part in ("pos_embed", "cls_token", "token_embedding", "bias_k", "bias_v")):

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.windows import Window, Windower, WindowSpec
 
 HEIGHT, WIDTH = 480, 640
 RATE = 16_000  # Hz of the microphone
-RATES: Mapping[str, float] = {VISION: 30.0, DEPTH: 30.0, THERMAL: 30.0, AUDIO: 10.0, IMU: 200.0}  # messages a second
+RATES: Mapping[str, float] = {VISION: 30.0, DEPTH: 30.0, THERMAL: 9.0, AUDIO: 10.0, IMU: 200.0}  # messages a second
+# Hops in s at which each image is embedded; all are multiples of the shortest, to the nanosecond.
+EVERY_FRAME: Mapping[str, float] = dict.fromkeys((VISION, DEPTH), 0.033333333) | dict.fromkeys(
+    (THERMAL, AUDIO, IMU), 0.099999999
+)
 PICTURES = 7  # that a camera shows in turn: a prime, so that the images of neighbouring windows differ
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 EPOCH = 1_700_000_000 * SECOND
@@ -28,10 +35,21 @@ class Sensor:
     rate: float
     phase: float = 0.0
 
-    def stamps(self, start: int, seconds: float) -> list[int]:
-        """Stamps in ns of all messages within `seconds` of `start`."""
-        first = start + round(self.phase * SECOND)
-        return [first + round(i / self.rate * SECOND) for i in range(round(seconds * self.rate))]
+    def stamp(self, start: int, index: int) -> int:
+        """Stamp in ns of the message number `index` of a run that began at `start`."""
+        return start + round(self.phase * SECOND) + round(index / self.rate * SECOND)
+
+    @property
+    def length(self) -> int:
+        """Nanoseconds that a message lasts: a sound's stamp is that of its beginning, and it comes when it ends."""
+        return round(SECOND / self.rate) if self.modality == AUDIO else 0
+
+    def closing(self, start: int, time: int) -> int:
+        """When the first message comes, in ns, that tells of `time` or later: what closes a window then."""
+        index = max(0, math.floor((time - self.length - self.stamp(start, 0)) * self.rate / SECOND) - 1)
+        while self.stamp(start, index) + self.length < time:
+            index += 1
+        return self.stamp(start, index) + self.length
 
     def sample(self, index: int, stamp: int, robot: int = 0) -> Sample:
         """The message number `index` as a sample; it shares memory with others of the same content."""
@@ -52,14 +70,25 @@ def sensors(modalities: Iterable[str] = tuple(RATES), rates: Mapping[str, float]
 
 def recording(own: Iterable[Sensor], seconds: float, start: int = EPOCH, robot: int = 0) -> Iterator[Sample]:
     """All samples of `seconds`, in the order in which they would arrive: a sound when it ends."""
-    plan = []
-    for sensor in own:
-        late = SECOND / sensor.rate if sensor.modality == AUDIO else 0
-        plan += [
-            (stamp + late, sensor.modality, i, stamp, sensor) for i, stamp in enumerate(sensor.stamps(start, seconds))
-        ]
-    for _, _, index, stamp, sensor in sorted(plan, key=lambda item: item[:3]):
-        yield sensor.sample(index, stamp, robot)
+
+    def one(sensor: Sensor) -> Iterator[tuple[int, str, int, Sensor]]:
+        for index in range(round(seconds * sensor.rate)):
+            yield sensor.stamp(start, index) + sensor.length, sensor.modality, index, sensor
+
+    for _, _, index, sensor in heapq.merge(*map(one, own), key=lambda item: item[:3]):
+        yield sensor.sample(index, sensor.stamp(start, index), robot)
+
+
+def windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Window]]:
+    """The first `count` whole windows of each modality, as its sensor's samples give them."""
+    result = {}
+    for modality, spec in specs.items():
+        windower = Windower(replace(spec, min_coverage=0.9))
+        found: list[Window] = []
+        for sample in recording(sensors([modality]), (spec.length + (count + 2) * spec.hop) / SECOND + 1):
+            found += windower.push(sample)
+        result[modality] = found[:count]
+    return result
 
 
 @cache

@@ -54,8 +54,10 @@ def imagebind_tensor(
     height, width = depth.shape
     short = min(height, width)
     focal = focal_length_at(width, calibration) * SIDE / short
-    values = disparity(np.asarray(depth, np.float32), focal, calibration.baseline or BASELINE)
-    small = cv2.resize(values, (SIDE * width // short, SIDE * height // short), interpolation=cv2.INTER_NEAREST_EXACT)
+    # The pixels that are kept first: what is done to each is the same, and it is a fifth of the work.
+    size = SIDE * width // short, SIDE * height // short
+    kept = cv2.resize(np.asarray(depth, np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)
+    small = disparity(kept, focal, calibration.baseline or BASELINE)
     square = resize_and_crop(torch.from_numpy(small)[None, None])[0]
     return (square.clamp(0, max_disparity) / max_disparity - mean) / deviation
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +68,15 @@ def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-    mean = torch.tensor(IMAGEBIND_MEAN, device=images.device).view(3, 1, 1)
-    deviation = torch.tensor(IMAGEBIND_DEVIATION, device=images.device).view(3, 1, 1)
+    mean, deviation = _imagebind_scale(images.device)
     return (resize_and_crop(images).float() / 255 - mean) / deviation
+
+
+@lru_cache(maxsize=8)
+def _imagebind_scale(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (3, 1, 1). Kept: to make them anew would make the host wait for a GPU."""
+    both = (torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGEBIND_MEAN, IMAGEBIND_DEVIATION))
+    return next(both), next(both)
 
 
 def levels_tensor(levels: npt.NDArray[np.floating]) -> torch.Tensor:

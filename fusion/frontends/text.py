@@ -6,11 +6,13 @@ import html
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import ftfy
 import numpy as np
 import torch
-from instant_clip_tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from instant_clip_tokenizer import Tokenizer
 
 CONTEXT = 77
 START, END = 49406, 49407
@@ -34,6 +36,8 @@ def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
 
 def clean(text: str) -> str:
     """As CLIP was trained: broken Unicode repaired, HTML entities resolved twice, white space collapsed, lower case."""
+    import ftfy  # here, so that who embeds no text need not have it
+
     whole = ftfy.fix_text(text[:LONGEST].encode("utf-8", "replace").decode())
     return re.sub(r"\s+", " ", html.unescape(html.unescape(whole))).strip().lower()
 
@@ -53,4 +57,6 @@ def _encode(text: str) -> list[int]:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> Tokenizer:
+    from instant_clip_tokenizer import Tokenizer
+
     return Tokenizer()

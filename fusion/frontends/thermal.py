@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,10 +31,19 @@ def imagebind_tensor(image: ThermalImage, *, coldest: float = COLDEST, hottest: 
     No further normalisation: users of the published weights measured 62.4 on LLVIP without, 55.2 with it.
     Raises `ValueError` for other shapes.
     """
+    return imagebind_batch(torch.from_numpy(pixels(image, coldest=coldest, hottest=hottest))[None])[0]
+
+
+def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HOTTEST) -> npt.NDArray[np.uint8]:
+    """One thermal image → uint8 (H, W), 255 at `hottest`. Raises `ValueError` for other shapes."""
     if image.values.ndim != 2 or 0 in image.values.shape:
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
-    pixels = np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
-    return resize_and_crop(torch.from_numpy(pixels)[None, None])[0].float() / 255
+    return np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
+
+
+def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
+    """What `pixels` gave, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
+    return resize_and_crop(images[:, None]).float() / 255
 
 
 def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
@@ -40,10 +51,32 @@ def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
     which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
     if not image.radiometric:
         return np.clip(np.nan_to_num(image.values), 0, 1)
+    known = _known(image)
+    if known is None:
+        return np.zeros(image.values.shape, np.float32)
+    low, high = known
+    spare = max(span - (high - low), 0) / 2
+    finite = image.values if image.counts is not None else np.nan_to_num(image.values, nan=low)
+    levels = (finite - np.float32(low - spare)) * np.float32(1 / (high - low + 2 * spare))
+    return np.clip(levels, 0, 1)
+
+
+def _known(image: ThermalImage) -> tuple[float, float] | None:
+    """The 1st and 99th percentile, kelvin; None where nothing is known."""
+    if image.counts is not None:
+        low, high = (count * image.unit + image.offset for count in _percentiles(image.counts, (1, 99)))
+        return min(low, high), max(low, high)
     known = image.values[np.isfinite(image.values)]
     if not known.size:
-        return np.zeros(image.values.shape, np.float32)
+        return None
     low, high = np.percentile(known, (1, 99))
-    spare = max(span - (high - low), 0) / 2
-    levels = (np.nan_to_num(image.values, nan=low) - low + spare) / (high - low + 2 * spare)
-    return np.clip(levels, 0, 1).astype(np.float32)
+    return float(low), float(high)
+
+
+def _percentiles(counts: npt.NDArray[np.uint16], percents: Sequence[float]) -> list[float]:
+    """As `np.percentile` of an image, by counting and not by sorting: a quarter of the time."""
+    through = np.cumsum(np.bincount(counts.ravel()))  # how many are at most so high
+    places = [percent / 100 * (counts.size - 1) for percent in percents]
+    below = [int(np.searchsorted(through, int(place), side="right")) for place in places]
+    above = [int(np.searchsorted(through, min(int(place) + 1, counts.size - 1), side="right")) for place in places]
+    return [a + (b - a) * (place % 1) for a, b, place in zip(below, above, places, strict=True)]

@@ -89,6 +89,11 @@ class ImageBind(nn.Module):
         """As `forward` for one modality, but float32 (B, out_embed_dim) of unit length."""
         return normalize(self({modality: batch})[modality], dim=-1)
 
+    def embed_unchecked(self, modality: str, batch: Tensor) -> Tensor:
+        """As `embed`, but the ids of a text are not looked at, so that the host need not wait for a GPU."""
+        flat, clips = self._flatten(modality, batch)
+        return normalize(self._average(self._scaled(modality, flat), clips), dim=-1)
+
     def stages(self, modality: str, batch: Tensor) -> dict[str, Tensor]:
         """The way of a batch through its encoder, for comparing implementations. N is B times clips.
 
@@ -138,6 +143,8 @@ class ImageBind(nn.Module):
 
     def _checked(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
         """Per modality the inputs with their clips put into the batch, and how many clips each has."""
+        for modality, batch in inputs.items():
+            _check_ids(modality, batch)
         return {modality: self._flatten(modality, batch) for modality, batch in inputs.items()}
 
     def _flatten(self, modality: str, batch: Tensor) -> tuple[Tensor, int]:
@@ -153,9 +160,14 @@ class ImageBind(nn.Module):
             raise ValueError(f"{modality} takes (B, {shape}) or (B, clips, {shape}), not {tuple(batch.shape)}")
         if batch.is_floating_point() == (modality == TEXT):
             raise ValueError(f"{modality} takes {'token ids' if modality == TEXT else 'floats'}, not {batch.dtype}")
-        if modality == TEXT and batch.numel() and not 0 <= int(batch.min()) <= int(batch.max()) < VOCABULARY:
-            raise ValueError(f"text takes token ids from 0 to {VOCABULARY - 1}")
         return batch.reshape(-1, *one), clips
+
+
+def _check_ids(modality: str, batch: Tensor) -> None:
+    if modality != TEXT or batch.is_floating_point() or not batch.numel():
+        return
+    if not 0 <= int(batch.min()) <= int(batch.max()) < VOCABULARY:
+        raise ValueError(f"text takes token ids from 0 to {VOCABULARY - 1}")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
@@ -333,7 +345,19 @@ class VideoStem(nn.Module):
         self.proj = nn.Sequential(TwoFrames(), nn.Conv3d(3, width, (2, 14, 14), (2, 14, 14), bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+        # On a GPU a matrix product, whose speed does not depend on which of its kernels cuDNN picks.
+        return self.as_product(x) if x.is_cuda else self.proj(x).flatten(2).transpose(1, 2)
+
+    def as_product(self, x: Tensor) -> Tensor:
+        """The same tokens: as no two patches overlap, the convolution is one matrix product. Of a still image, whose
+        two frames are the same, the kernel's two halves are summed, so that each pixel is multiplied once."""
+        weight: Any = self.proj[1].weight
+        still = x.ndim == 4 or x.shape[2] == 1
+        kernel = weight.sum(2) if still else weight
+        x = x if x.ndim == 5 else x[:, :, None]
+        patches = x.unflatten(4, (-1, 14)).unflatten(3, (-1, 14))  # N, 3, T, rows, 14, columns, 14
+        flat = patches.permute(0, 3, 5, 1, 2, 4, 6).flatten(3).flatten(1, 2)
+        return linear(flat, kernel.flatten(1))
 
 
 class SensorStem(nn.Module):

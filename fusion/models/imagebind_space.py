@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from sensebind.fusion.models.imagebind import MAX_SCALE, MODALITIES, NAME, Image
 from sensebind.fusion.models.registry import Aperture, SpaceError
 from sensebind.fusion.prompts import PhraseCache
 from sensebind.fusion.resampling import waveform
-from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame, Sample
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame, Sample, Sound
 from sensebind.fusion.windows import Window
 
 ADDRESS = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
@@ -105,6 +107,38 @@ class ImageBindSpace:
             return imu.imagebind_tensor(window)
         raise ValueError(f"{NAME} cannot take windows of modality '{window.modality}'")
 
+    def raw(self, window: Window) -> Tensor:
+        """One window → what is sent to a GPU, where `encoder` prepares it: images as bytes, uint8 (H, W, 3) or, of two
+        frames, (2, H, W, 3); thermal ones uint8 (H, W); sounds of at most 2 s (N,), int16 where they came so.
+        Otherwise as `tensor`: a depth image is smaller when its 224 × 224 pixels have been picked than as it came.
+        """
+        if window.modality == VISION:
+            frames = [encodings.rgb(_frame(sample)) for sample in _shown(window)]
+            same = len({frame.shape for frame in frames}) == 1
+            if same:
+                return _writable(frames[0] if len(frames) == 1 else np.stack(frames))
+        if window.modality == THERMAL:
+            heat = encodings.thermal(_frame(window.samples[-1]), window.calibration)
+            return torch.from_numpy(thermal.pixels(heat))
+        if window.modality == AUDIO:
+            samples = waveform(window, audio.RATE)
+            audio.check(samples)
+            if len(samples) <= audio.CLIP:
+                return torch.from_numpy(_as_sent(samples, window))
+        return self.tensor(window)
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        """What makes unit vectors float32 (B, dimension) of `raw`s or `tensor`s (B, …) on the device, and nothing on
+        the host: no check, no wait. Raises `ValueError` for a modality that is not loaded."""
+        if modality not in self.modalities:
+            raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
+        model, prepare = self._model(modality), PREPARE.get(modality)
+
+        def encode(rows: Tensor) -> Tensor:
+            return model.embed_unchecked(modality, prepare(rows) if prepare else rows)
+
+        return encode
+
     @torch.no_grad()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 (B, dimension) unit vectors on the CPU.
@@ -133,10 +167,7 @@ class ImageBindSpace:
         return ImageBindImages(copy.deepcopy(self._model(VISION)).to("cpu", torch.float32))
 
     def _pictures(self, window: Window) -> Tensor:
-        frames = window.samples[:1] if window.samples[0] is window.samples[-1] else window.samples
-        if len(frames) > 2:
-            raise ValueError(f"ImageBind takes 1 or 2 frames of a window, not {len(frames)}: set vision.frames to that")
-        tensors = [image.imagebind_tensor(encodings.rgb(_frame(sample))) for sample in frames]
+        tensors = [image.imagebind_tensor(encodings.rgb(_frame(sample))) for sample in _shown(window)]
         return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)[None]
 
     def _model(self, modality: str) -> ImageBind:
@@ -170,6 +201,53 @@ class ImageBindImages(torch.nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         vectors = self.model({VISION: (levels - self.mean) / self.deviation})[VISION]
         return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def _shown(window: Window) -> Sequence[Sample]:
+    """The frames that stand for a window of vision: one, or two that are not the same. Raises `ValueError`."""
+    frames = window.samples[:1] if window.samples[0] is window.samples[-1] else window.samples
+    if len(frames) > 2:
+        raise ValueError(f"ImageBind takes 1 or 2 frames of a window, not {len(frames)}: set vision.frames to that")
+    return frames
+
+
+def _writable(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """A tensor of the same bytes; PyTorch shares no memory that is read-only or runs backwards."""
+    shared = pixels.flags.writeable and min(pixels.strides) >= 0
+    return torch.from_numpy(pixels if shared else pixels.copy())
+
+
+def _as_sent(samples: npt.NDArray[np.float32], window: Window) -> npt.NDArray[np.float32] | npt.NDArray[np.int16]:
+    """int16 where the sound came so, at the rate and with the one channel that are wanted: the same numbers."""
+    blocks = [sample.data for sample in window.samples if isinstance(sample.data, Sound)]
+    if all(b.data.dtype == np.int16 and b.data.shape[1] == 1 and b.rate == audio.RATE for b in blocks):
+        return (samples * 32768).astype(np.int16)
+    return samples
+
+
+def _prepare_vision(rows: Tensor) -> Tensor:
+    if rows.dtype != torch.uint8:
+        return rows
+    if rows.ndim == 4:
+        return image.imagebind_batch(rows.permute(0, 3, 1, 2))
+    both = image.imagebind_batch(rows.flatten(0, 1).permute(0, 3, 1, 2))
+    return both.unflatten(0, (-1, rows.shape[1])).transpose(1, 2)[:, None]  # (B, 1 clip, 3, 2, 224, 224)
+
+
+def _prepare_thermal(rows: Tensor) -> Tensor:
+    return thermal.imagebind_batch(rows) if rows.dtype == torch.uint8 else rows
+
+
+def _prepare_audio(rows: Tensor) -> Tensor:
+    return audio.imagebind_batch(rows) if rows.ndim == 2 else rows
+
+
+# What is done on the device to what `ImageBindSpace.raw` gave.
+PREPARE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    VISION: _prepare_vision,
+    THERMAL: _prepare_thermal,
+    AUDIO: _prepare_audio,
+}
 
 
 def _frame(sample: Sample) -> Frame:

@@ -11,10 +11,16 @@ if TYPE_CHECKING:
 
 BENCHES = {
     "line": "the line without a model: per message, and for five sensors",
-    "stream": "robots with five sensors in real time and as fast as it goes, beside the plain way",
+    "model": "each encoder by batch size, beside the plain way and the device's own speed",
+    "stream": "robots with five sensors in real time: latency, jitter, the most that the device carries",
+    "windows": "what a window of each sense costs on a CPU, piece by piece, in processor time",
     "ros": "five sensors through DDS, each a process of its own: what arrives, how late, and what it costs",
+    "start": "time and memory of a new process until its first vector",
+    "overload": "several times what the device carries: latency stays bounded, drops are counted",
+    "soak": "one robot for a long time: memory, threads and open files, and by how much they grow",
     "events": "how long after something began the robot is told, live over DDS",
     "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
+    "all": "everything in the order of its worth, within a budget, into one file",
 }
 
 

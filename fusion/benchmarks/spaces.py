@@ -1,0 +1,81 @@
+"""The space that a benchmark measures: a real one, or ImageBind at its full size with synthetic weights."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from sensebind.fusion.benchmarks.imagebind import synthetic
+from sensebind.fusion.benchmarks.robot import RATES
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.imagebind import ENCODERS, MODALITIES, NAME, ImageBind
+from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.prompts import PhraseCache
+from sensebind.fusion.samples import TEXT
+
+STARTER = "starter"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that all benches of a space share."""
+    parser.add_argument("--space", default="", help=f"(default: {STARTER} on a CPU, {NAME} on a GPU)")
+    parser.add_argument("--weights", default="", help=f"of the space (default: its own; {NAME}: synthetic ones)")
+    parser.add_argument("--dtype", default="auto", help="of the encoders (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
+    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Put what is meant in place of what was left out. Raises `SpaceError` for a device that is not there."""
+    args.device = registry.resolve_device(args.device)
+    args.space = args.space or (NAME if args.device.startswith("cuda") else STARTER)
+
+
+def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dtype: str | None = None) -> Space:
+    """The space that was asked for. Raises `SpaceError`."""
+    wanted = args.dtype if dtype is None else dtype
+    if args.space == NAME and not args.weights:
+        return SyntheticImageBind(modalities, args.device, precision(wanted, args.device))
+    return registry.load(
+        args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted
+    )
+
+
+def weights_of(space: Space) -> str:
+    """What a report says of the weights."""
+    synthetic_ones = isinstance(space, SyntheticImageBind)
+    return "synthetic: random numbers in the published sizes, so the vectors mean nothing" if synthetic_ones else "real"
+
+
+class SyntheticImageBind(ImageBindSpace):
+    """ImageBind with weights that were drawn: as fast and as large as the real one. `sizes`: as of `ImageBind`."""
+
+    def __init__(
+        self,
+        modalities: Iterable[str],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        sizes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.id = f"{NAME}@synthetic"
+        self._sizes = dict(sizes or {})
+        self._held = set(modalities) | {TEXT}
+        self.logit_scales = {m: ENCODERS[m].scale for m in MODALITIES if m in self._held}
+        self._models: dict[str, ImageBind] = {}
+        self._loading = threading.Lock()
+        self._phrases = PhraseCache()
+        for modality in modalities:
+            self._model(modality)
+
+    def _load(self, modality: str) -> ImageBind:
+        with torch.device("meta"):
+            model = ImageBind(modalities=[modality], **self._sizes)
+        state = synthetic([modality], self.device, self._sizes)
+        model.load_checkpoint({k: v.to(self.dtype) if v.ndim else v for k, v in state.items()})
+        return model.eval()

@@ -1,0 +1,184 @@
+"""Who gets the device, and when: the windows of any number of pipelines, robots', in common batches.
+
+One thread takes what is due from all pipelines, has it embedded together, and gives each its answers. A modality is due
+when a batch of it is full or its oldest window has waited long enough. In a turn, no modality gets more than about
+`engine.TURN` seconds of the device, and what it gets is shared evenly among the pipelines that wait for it. Queues are
+the pipelines' own: bounded, the oldest dropped first and counted. While a GPU works on one turn, the next is prepared.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sensebind.fusion.engine import Engine, Failure, Job
+from sensebind.fusion.pipeline import Output, Pipeline, Queue, Taken
+
+LOG = logging.getLogger(__name__)
+WAIT = 0.003  # s that a window waits for others on a device that does many as fast as one; elsewhere none does
+
+Publish = Callable[[list[Output]], None]
+
+
+@dataclass(slots=True)
+class _Member:
+    pipeline: Pipeline
+    publish: Publish
+    gone: threading.Event = field(default_factory=threading.Event)
+    leaving: bool = False
+
+
+class Scheduler:
+    """Runs until `close`. `wait`: seconds that a batch that is not full waits for more (None: `WAIT` on a GPU, else 0).
+
+    `publish` is called in the scheduler's thread with what follows from the answers; what it raises is logged.
+    """
+
+    def __init__(self, engine: Engine, wait: float | None = None) -> None:
+        self.engine = engine
+        self.turns = 0  # so far
+        self._wait = wait if wait is not None else WAIT if engine.overlaps else 0.0
+        self._members: list[_Member] = []
+        self._lock = threading.Lock()  # guards the list
+        self._work = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
+        self._thread.start()
+
+    def add(self, pipeline: Pipeline, publish: Publish = lambda outputs: None) -> None:
+        """Serve a pipeline from now on. It must use this scheduler's engine, and nobody else may drain it."""
+        if pipeline.engine is not self.engine:
+            raise ValueError("a pipeline and its scheduler must share one engine")
+        with self._lock:
+            self._members.append(_Member(pipeline, publish))
+        self._work.set()
+
+    def notify(self) -> None:
+        """A pipeline has work: `accept` or `flush` said so."""
+        self._work.set()
+
+    def remove(self, pipeline: Pipeline) -> None:
+        """Embed what a pipeline has heard, publish it, and serve it no more. Returns when that is done."""
+        with self._lock:
+            found = [member for member in self._members if member.pipeline is pipeline]
+        for member in found:
+            member.leaving = True
+            self._work.set()
+            member.gone.wait()
+
+    def close(self) -> None:
+        """As `remove`, of all; then the thread ends."""
+        self._closing = True
+        self._work.set()
+        self._thread.join()
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        under_way: tuple[Job, list[tuple[_Member, Taken]]] | None = None
+        patience: float | None = None  # s until something that waits is due
+        while True:
+            if under_way is None:
+                self._work.wait(patience)
+            self._work.clear()
+            closing = self._closing
+            with self._lock:
+                members = list(self._members)
+            turn, patience = self._take(members)
+            job = self._submit(turn) if turn else None
+            if under_way is not None:
+                self._give(*under_way)
+                under_way = None
+            if job is not None and self.engine.overlaps:
+                under_way = job, turn
+            elif job is not None:
+                self._give(job, turn)
+            if under_way is None and any(member.leaving or closing for member in members):
+                self._part([member for member in members if member.leaving or closing])
+            elif patience == 0.0:
+                self._work.set()
+            if closing and under_way is None:
+                return
+
+    def _take(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, Taken]], float | None]:
+        """What is due, and how long until something else is (None: nothing waits)."""
+        queues = [(member, member.pipeline.queue()) for member in members]
+        now = time.perf_counter()
+        quotas: list[dict[str, int]] = [{} for _ in queues]
+        patience: float | None = None
+        for modality in sorted({name for _, queue in queues for name in queue.counts}):
+            waiting = [queue.counts.get(modality, 0) for _, queue in queues]
+            room = self.engine.turn(modality)
+            left = self._until_due(modality, [queue for _, queue in queues], room, now)
+            if left > 0:
+                patience = left if patience is None else min(patience, left)
+                continue
+            for quota, count in zip(quotas, shares(waiting, room, self.turns), strict=True):
+                quota[modality] = count
+            if sum(waiting) > room:
+                patience = 0.0
+        turn = []
+        for (member, queue), quota in zip(queues, quotas, strict=True):
+            if any(quota.values()) or (queue.restarts and not queue.counts):
+                turn.append((member, member.pipeline.take(quota)))
+                patience = 0.0 if queue.restarts else patience
+        return turn, patience
+
+    def _until_due(self, modality: str, queues: Sequence[Queue], room: int, now: float) -> float:
+        """Seconds until a modality's windows are to be embedded; 0: now."""
+        full = sum(queue.counts.get(modality, 0) for queue in queues) >= room
+        if full or any(queue.restarts for queue in queues) or modality not in self.engine.space.modalities:
+            return 0.0
+        oldest = min(queue.since[modality] for queue in queues if modality in queue.since)
+        return max(0.0, oldest + self._wait - now)
+
+    def _submit(self, turn: Sequence[tuple[_Member, Taken]]) -> Job:
+        self.turns += 1
+        windows = [window for _, taken in turn for window in taken.windows]
+        try:
+            return self.engine.submit(windows)
+        except Exception as error:  # whatever a space raises, later windows are embedded
+            LOG.exception("%d windows could not be embedded", len(windows))
+            failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
+            return Job(windows, dict(failed))
+
+    def _give(self, job: Job, turn: Sequence[tuple[_Member, Taken]]) -> None:
+        try:
+            answers = iter(self.engine.collect(job))
+        except Exception as error:
+            LOG.exception("%d windows could not be embedded", len(job.windows))
+            answers = iter([Failure(w.modality, "failure", str(error)) for w in job.windows])
+        for member, taken in turn:
+            mine = [next(answers) for _ in taken.windows]
+            self._publish(member, member.pipeline.give(taken, mine))
+
+    def _part(self, members: Sequence[_Member]) -> None:
+        for member in members:
+            try:
+                self._publish(member, member.pipeline.finish())
+            except Exception:
+                LOG.exception("the last windows could not be embedded")
+            with self._lock:
+                self._members.remove(member)
+            member.gone.set()
+
+    def _publish(self, member: _Member, outputs: list[Output]) -> None:
+        try:
+            if outputs:
+                member.publish(outputs)
+        except Exception:  # whatever it is, the other pipelines go on
+            LOG.exception("what was embedded could not be published")
+
+
+def shares(waiting: Sequence[int], room: int, first: int = 0) -> list[int]:
+    """`room` places among those who wait, one at a time in turn from number `first` on: as even as can be."""
+    given = [0] * len(waiting)
+    order = [(first + i) % len(waiting) for i in range(len(waiting))]
+    while room > 0 and (open_ones := [i for i in order if given[i] < waiting[i]]):
+        for i in open_ones[:room]:
+            given[i] += 1
+        room -= len(open_ones[:room])
+    return given

@@ -1,0 +1,197 @@
+"""The runner: the way to a GPU, on a CPU. Its vectors are those of the plain way, whatever shares a batch with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_imagebind_space import SIZES, checkpoint, motion, picture, sound, window
+from torch import Tensor
+
+from sensebind.fusion import runner as runners
+from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.engine import Engine, Failure
+from sensebind.fusion.frontends import audio
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.imagebind import VideoStem
+from sensebind.fusion.models.imagebind_space import ImageBindSpace
+from sensebind.fusion.runner import SLOTS, STATIONS, DeviceSpace, Runner, bucket_of
+from sensebind.fusion.samples import Calibration, Sound
+from sensebind.fusion.windows import Window
+
+__all__ = ["checkpoint"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def space(checkpoint: Path) -> ImageBindSpace:
+    return ImageBindSpace.load(weights=str(checkpoint), dtype="float32", **SIZES)
+
+
+def spoken(seconds: float = 2.0, seed: int = 0, rate: int = 16_000) -> Sound:
+    levels = np.random.default_rng(seed).normal(0, 3000, (round(seconds * rate), 1))
+    return Sound(levels.astype(np.int16), rate)
+
+
+def senses(seed: int) -> list[Window]:
+    """A window of each kind that is sent in another form than the plain way prepares."""
+    calibration = Calibration(500.0, 80)
+    return [
+        window("vision", picture(seed=seed)),
+        window("vision", picture(seed=seed), picture(seed=seed + 50)),
+        window("vision", picture("bgr8", (90, 70, 3), seed=seed)),
+        window("audio", spoken(seed=seed)),
+        window("audio", sound(2.0)),
+        window("audio", spoken(3.0, seed), length=3.0),
+        window("depth", picture("16UC1", (60, 80), np.uint16, seed), calibration=calibration),
+        window("thermal", picture("mono16", (60, 80), np.uint16, seed)),
+        window("imu", *motion(), length=5.0),
+    ]
+
+
+def test_vectors_of_the_runner_are_those_of_the_plain_way(space: ImageBindSpace) -> None:
+    some = [w for seed in range(3) for w in senses(seed)]
+    plain, fast = (Engine(space, runner=r).embed(some) for r in (None, Runner(space)))
+    for a, b in zip(plain, fast, strict=True):
+        assert isinstance(a, Embedding) and isinstance(b, Embedding)
+        assert (a.modality, a.tick, a.coverage) == (b.modality, b.tick, b.coverage)
+        assert a.vector @ b.vector >= 0.999
+
+
+def test_images_and_sounds_are_sent_as_they_came(space: ImageBindSpace) -> None:
+    sent = {(w.modality, t.dtype, tuple(t.shape)) for w in senses(0) for t in [space.raw(w)]}
+    assert ("vision", torch.uint8, (60, 80, 3)) in sent and ("vision", torch.uint8, (2, 60, 80, 3)) in sent
+    assert ("thermal", torch.uint8, (60, 80)) in sent and ("audio", torch.int16, (32000,)) in sent
+
+
+def test_the_sound_that_is_sent_in_16_bits_is_the_one_that_came(space: ImageBindSpace) -> None:
+    one = window("audio", spoken())
+    data = one.samples[0].data
+    assert isinstance(data, Sound) and np.array_equal(space.raw(one).numpy(), data.data[:, 0])
+    sent = space.raw(one)[None]
+    assert torch.equal(audio.imagebind_batch(sent), audio.imagebind_batch(sent / 32768))
+
+
+class Echo:
+    """An encoder that answers with its rows: what it was given comes back, so a stranger's row would show."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def raw(self, window: Window) -> Tensor:
+        raise NotImplementedError
+
+    def encoder(self, modality: str) -> runners.Encoder:
+        def encode(rows: Tensor) -> Tensor:
+            self.sizes.append(len(rows))
+            return rows.float()
+
+        return encode
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.booleans()), min_size=1, max_size=30))
+def test_every_batch_gets_its_own_rows_whatever_else_is_under_way(calls) -> None:
+    """Batches are launched in any order and number, and fetched at once or at the end; padding never comes back."""
+    runner, number, waiting = Runner(Echo()), 0.0, []
+    for modality, count, at_once in calls:
+        rows = [torch.full((3,), number + i) for i in range(count)]
+        number += count
+        waiting.append((runner.launch(modality, rows), torch.stack(rows)))
+        if at_once:
+            assert torch.equal(waiting[-1][0].fetch(), waiting[-1][1])
+    for pending, want in reversed(waiting):
+        assert torch.equal(pending.fetch(), want)
+
+
+def test_batches_are_padded_to_powers_of_two() -> None:
+    assert [bucket_of(n) for n in (1, 2, 3, 5, 8, 9, 33)] == [1, 2, 4, 8, 8, 16, 64]
+    space = Echo()
+    runner = Runner(space)
+    for count in (1, 2, 3, 4, 5):
+        runner.launch("a", [torch.ones(2)] * count)
+    assert set(space.sizes) == {1, 2, 4, 8} and runner.shapes() == 4
+
+
+def test_rows_past_the_batch_are_not_seen(space: ImageBindSpace) -> None:
+    """The same windows alone, and after a full batch of others in the same buffers: the same vectors."""
+    windows = [window("vision", picture(seed=seed)) for seed in range(12)]
+    rows = [space.raw(w) for w in windows]
+    alone = Runner(space).launch("vision", rows[:5]).fetch()
+    used = Runner(space)
+    for _ in range(SLOTS):
+        used.launch("vision", rows[4:12])
+    torch.testing.assert_close(used.launch("vision", rows[:5]).fetch(), alone)
+
+
+def test_only_so_many_shapes_are_kept() -> None:
+    runner = Runner(Echo())
+    pendings = [runner.launch("a", [torch.ones(width)]) for width in range(1, STATIONS + 20)]
+    assert runner.shapes() == STATIONS
+    assert all(p.fetch().shape == (1, width) for width, p in enumerate(pendings, 1))
+    runner.release()
+    assert runner.shapes() == 0
+    assert torch.equal(runner.launch("a", [torch.ones(2)]).fetch(), torch.ones(1, 2))
+
+
+class Cramped(ImageBindSpace):
+    """A device whose memory holds three windows."""
+
+    def encoder(self, modality: str) -> runners.Encoder:
+        encode = super().encoder(modality)
+
+        def limited(rows: Tensor) -> Tensor:
+            if len(rows) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return encode(rows)
+
+        return limited
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    space = Cramped.load(weights=str(checkpoint), dtype="float32", **SIZES)
+    engine = Engine(space, runner=Runner(space))
+    windows = [window("thermal", picture("mono16", (60, 80), np.uint16, seed)) for seed in range(8)]
+    plain = Engine(space, runner=None).embed(windows)
+    for a, b in zip(plain, engine.embed(windows), strict=True):
+        assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999
+    assert engine.limit("thermal") == 2 and "out of memory" in caplog.text
+
+
+def test_vectors_that_are_not_finite_are_a_failure(space: ImageBindSpace) -> None:
+    class Broken(Echo):
+        def raw(self, window: Window) -> Tensor:
+            return torch.full((4,), float("nan") if window.coverage < 1 else 1.0)
+
+    broken = Broken()
+    engine = Engine(space, runner=Runner(broken))
+    good = window("imu", *motion(), length=5.0)
+    bad = Window("imu", good.start, good.tick, 0.5, good.samples)
+    answers = engine.embed([good, bad, good])
+    assert [isinstance(a, Failure) for a in answers] == [False, True, False]
+
+
+def test_a_runner_is_for_gpus_and_for_spaces_that_can_be_driven(space: ImageBindSpace) -> None:
+    assert isinstance(space, DeviceSpace) and Runner.of(space) is None and Runner.of(object()) is None
+
+
+def test_the_stem_of_images_is_a_matrix_product() -> None:
+    torch.manual_seed(0)
+    stem = VideoStem(32).eval()
+    for shape in ((2, 3, 56, 56), (2, 3, 1, 56, 56), (2, 3, 2, 56, 56), (1, 3, 2, 28, 28)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(stem.as_product(x), stem(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "depth", "thermal", "imu"])
+def test_the_starter_space_can_be_driven_too(modality: str) -> None:
+    bound = registry.load("starter", modalities=[modality], device="cpu")
+    some = [w for seed in range(3) for w in senses(seed) if w.modality == modality and len(w.samples) != 2][-2:]
+    plain, fast = (Engine(bound, runner=r).embed(some) for r in (None, Runner(bound)))
+    for a, b in zip(plain, fast, strict=True):
+        assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999
