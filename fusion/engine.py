@@ -80,6 +80,7 @@ class Engine:
     def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
+        self._prepare = space.tensor if self.runner is None else self.runner.raw
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -116,9 +117,6 @@ class Engine:
                 self.collect(job)
                 size *= 2
             self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
-
-    def _prepare(self, window: Window) -> torch.Tensor:
-        return self.space.tensor(window) if self.runner is None else self.runner.raw(window)
 
     def submit(self, windows: Sequence[Window]) -> Job:
         """Prepare windows and begin to embed them; `collect` the job later. On a CPU all is done on return."""
@@ -203,7 +201,7 @@ class Engine:
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
         now = time.perf_counter()
-        if batch.pending.first:
+        if getattr(batch.pending, "first", False):
             self._fetched = now
             return vectors
         # The device does batches one after another: this one had it since the one before was fetched.
