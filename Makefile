@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # With ROS sourced its rclpy is used; else the wheels from PyPI are a ROS of their own.
 ifdef ROS_DISTRO
-EXTRAS := test,lint
+EXTRAS := fast,test,lint
 VENV_OPTIONS := --system-site-packages
 else
-EXTRAS := ros,test,lint
+EXTRAS := ros,fast,test,lint
 VENV_OPTIONS :=
 endif
 # Nodes of a test run meet each other and nobody else's.

@@ -74,6 +74,8 @@ setup(
     extras_require={
         "ros": ROS_WHEELS,
         "test": ["pytest", "hypothesis", "matplotlib"],
+        # Encoders compiled for a CPU. Optional: 180 MB that a robot with a GPU need not have; all works without.
+        "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of what `sensebind evaluate` measures
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: the whole replay for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of people's motion, to train and measure the motion spoke

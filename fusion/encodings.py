@@ -68,10 +68,16 @@ COMPRESSED = ("jpeg", "jpg", "png")
 
 @dataclass(frozen=True, slots=True)
 class ThermalImage:
-    """`values` float32 (H, W): kelvin where `radiometric`, else levels 0..1 of an unknown scale."""
+    """`values` float32 (H, W): kelvin where `radiometric`, else levels 0..1 of an unknown scale.
+
+    `counts` uint16 (H, W): what the sensor sent, where it sent 16 bits; kelvin are counts · `unit` + `offset`.
+    """
 
     values: Floats
     radiometric: bool
+    counts: npt.NDArray[np.uint16] | None = None
+    unit: float = 1.0
+    offset: float = 0.0
 
 
 def rgb(frame: Frame) -> Bytes:
@@ -146,7 +152,7 @@ def thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalIm
         kelvin = pixels.astype(np.float32) * np.float32(calibration.thermal_unit) + np.float32(
             calibration.thermal_offset
         )
-        return ThermalImage(kelvin, True)
+        return ThermalImage(kelvin, True, pixels, calibration.thermal_unit, calibration.thermal_offset)
     return ThermalImage(np.array(pixels, np.float32), True)
 
 

@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,14 @@ from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.runner import Pending, Runner, lacks_memory
 from sensebind.fusion.samples import Frame
+from sensebind.fusion.threads import cores_at_hand
 from sensebind.fusion.windows import Window
 
+if TYPE_CHECKING:
+    from sensebind.fusion.models.compiled import Later
+
 LOG = logging.getLogger(__name__)
+HANDS = 4  # threads that prepare windows for a GPU
 TURN = 0.1  # s that one modality may have the device while others wait
 MEMORY = 256  # streams whose last images are remembered
 RECOVERY = 1000  # batches without trouble after which a modality whose batch was halved tries twice as many again
@@ -51,7 +57,7 @@ class _Batch:
 
     modality: str
     items: list[tuple[int, torch.Tensor]]
-    pending: Pending | torch.Tensor
+    pending: Pending | Later | torch.Tensor
     began: float
 
 
@@ -74,13 +80,18 @@ class Engine:
     halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
     the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
 
-    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `embed`.
+    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `start`
+    where it has one, so that several modalities share a processor's cores, or its `embed`.
     """
 
     def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
-        self._prepare = space.tensor if self.runner is None else self.runner.raw
+        self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
+        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
+        self._prepare = plain if self.runner is None else self.runner.raw
+        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
+        self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -119,10 +130,22 @@ class Engine:
             self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
 
     def submit(self, windows: Sequence[Window]) -> Job:
-        """Prepare windows and begin to embed them; `collect` the job later. On a CPU all is done on return."""
+        """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
+        and no runner has done its work on return."""
         job = Job(list(windows))
-        ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
+            by_modality[window.modality].append(index)
+        for indices in by_modality.values():  # what is launched goes on while the next modality is prepared
+            self._submit(job, indices)
+        return job
+
+    def _submit(self, job: Job, indices: Sequence[int]) -> None:
+        """Prepare and launch the windows of one modality."""
+        windows, fresh = job.windows, list[int]()
+        ready: dict[tuple[torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        for index in indices:
+            window = windows[index]
             stream = _stream(window)
             before = job.newest.get(stream)
             job.newest[stream] = index
@@ -134,18 +157,24 @@ class Engine:
                 job.results[index] = self._embedding(window, known[1])
                 self.reused += 1
                 continue
-            try:
-                tensor = self._prepare(window)
-            except (EncodingError, ValueError) as error:
-                job.results[index] = Failure(window.modality, "encoding", str(error))
-            except Exception as error:  # a space may be anybody's; its other windows are not to suffer
-                LOG.exception("a window of %s could not be prepared", window.modality)
-                job.results[index] = Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
+            fresh.append(index)
+        several = self._hands.map if self._hands and len(fresh) > 1 else map
+        for index, tensor in zip(fresh, several(self._prepared, [windows[i] for i in fresh]), strict=True):
+            if isinstance(tensor, Failure):
+                job.results[index] = tensor
             else:
-                ready[window.modality, tensor.shape, tensor.dtype].append((index, tensor))
-        for (modality, *_), items in ready.items():
-            self._launch(job, modality, items)
-        return job
+                ready[tensor.shape, tensor.dtype].append((index, tensor))
+        for items in ready.values():
+            self._launch(job, windows[indices[0]].modality, items)
+
+    def _prepared(self, window: Window) -> torch.Tensor | Failure:
+        try:
+            return self._prepare(window)
+        except (EncodingError, ValueError) as error:
+            return Failure(window.modality, "encoding", str(error))
+        except Exception as error:  # a space may be anybody's; its other windows are not to suffer
+            LOG.exception("a window of %s could not be prepared", window.modality)
+            return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
 
     def collect(self, job: Job) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
@@ -185,9 +214,11 @@ class Engine:
                 continue
             job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
 
-    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | torch.Tensor:
+    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | Later | torch.Tensor:
         if self.runner is not None:
             return self.runner.launch(modality, tensors)
+        if self._start is not None:
+            return self._start(modality, torch.stack(tensors))
         with self._device:
             began = time.perf_counter()
             vectors = self.space.embed(modality, torch.stack(tensors))

@@ -229,8 +229,11 @@ class Windower:
 
     def _window(self, tick: int) -> Window | None:
         start = tick - self.spec.length
-        chosen = self._samples[: bisect_left(self._stamps, tick)]
-        chosen = [s for s in chosen if not self._ends_before(s, start)]
+        last = bisect_left(self._stamps, tick)
+        if self._samples and isinstance(self._samples[0].data, Sound):  # one may begin before the window
+            chosen = [s for s in self._samples[:last] if not self._ends_before(s, start)]
+        else:
+            chosen = self._samples[bisect_left(self._stamps, start) : last]
         if not chosen:
             return None
         if self.spec.frames:

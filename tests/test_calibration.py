@@ -17,17 +17,15 @@ from sensebind.fusion.events.calibration import Calibration, CalibrationError, S
 from sensebind.fusion.events.event import logistic
 from sensebind.fusion.events.fitting import (
     Examples,
-    Span,
-    Tick,
     calibrated,
     collect,
     expected_calibration_error,
     figures,
     fit,
     fit_streams,
-    regress,
 )
 from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.events.teaching import Span, Tick, regress
 from sensebind.fusion.simulation.patrol import simulate
 
 FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
@@ -80,33 +78,38 @@ def test_the_error_of_calibration_is_the_distance_of_scores_from_what_was_true()
 
 
 def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Path) -> None:
-    path = tmp_path / "calibration.json"
+    path = tmp_path / "calibration.safetensors"
     FITTED.save(path, {"recordings": 2})
     assert load(path) == FITTED == calibration_for(str(path), SPACE)
     with pytest.raises(CalibrationError, match="toy@2"):
         calibration_for(str(path), "toy@2")
     assert calibration_for("none", SPACE) is None and calibration_for("", "nobody@0") is None
-    for text in ("", "[]", '{"space": "x", "prior": 2, "senses": {}}'):
-        path.write_text(text)
+    data = path.read_bytes()
+    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 1", b"calibration 9")):
+        path.write_bytes(bad)
         with pytest.raises(CalibrationError, match="sensebind calibrate"):
             load(path)
+    replace(FITTED, prior=2.0).save(path)
+    with pytest.raises(CalibrationError, match="sensebind calibrate"):
+        load(path)
     with pytest.raises(CalibrationError, match="cannot be read"):
-        load(tmp_path / "none.json")
+        load(tmp_path / "none.safetensors")
 
 
 def test_the_one_that_ships_with_a_space_is_found_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    FITTED.save(tmp_path / "some.json")
+    FITTED.save(tmp_path / "some.safetensors")
     monkeypatch.setattr(calibrations, "SHIPPED", tmp_path)
     assert calibration_for("", SPACE) == FITTED and calibration_for("", "toy@2") is None
 
 
 def test_those_that_ship_can_be_read() -> None:
-    for path in calibrations.SHIPPED.glob("*.json"):
-        assert load(path).senses, path
+    for path in calibrations.SHIPPED.glob("*.safetensors"):
+        found = load(path)
+        assert found.words is not None and set(found.words.names) >= {"person", "fire"}, path
 
 
 def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
-    path = tmp_path / "calibration.json"
+    path = tmp_path / "calibration.safetensors"
     FITTED.save(path)
     given = {"prompts.dog": ["a dog"], "prompts.car": ["a car"], "prompt.calibration": str(path)}
     values = resolve(detector_parameters(), given, free=("prompts.",))
@@ -120,7 +123,7 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     _, silent = detector.score(state, START + 60 * 2 * HOP, {})
     assert silent["dog"].score == pytest.approx(0.05)
     with pytest.raises(CalibrationError, match="cannot be read"):
-        detectors({**values, "prompt.calibration": str(tmp_path / "none.json")}, embed_text)
+        detectors({**values, "prompt.calibration": str(tmp_path / "none.safetensors")}, embed_text)
 
 
 def test_a_prior_over_the_off_threshold_cannot_keep_events_open() -> None:
@@ -136,7 +139,7 @@ def test_detectors_that_are_not_known_are_refused_by_name() -> None:
 
 
 def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bag, out, config = tmp_path / "bag", tmp_path / "calibration.json", tmp_path / "config.yaml"
+    bag, out, config = tmp_path / "bag", tmp_path / "calibration.safetensors", tmp_path / "config.yaml"
     simulate(bag, duration=16.0, image_size=(160, 120), depth_size=(32, 24), thermal_size=(32, 24))
     config.write_text(
         "/**:\n  ros__parameters:\n    space: starter\n    modalities: [vision]\n"

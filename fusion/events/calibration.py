@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
+from sensebind.fusion.embeddings import unit
 from sensebind.fusion.errors import SensebindError
-from sensebind.fusion.events.event import Array, logistic
+from sensebind.fusion.events import words
+from sensebind.fusion.events.event import DOUBT, Array, logistic
+from sensebind.fusion.events.words import Words
 
 SHIPPED = Path(__file__).parent / "calibrations"
+FORMAT = "sensebind calibration 1"
 NONE = "none"  # the parameter's value for no calibration
 LEAD = 6.0  # deviations beyond which a lead over the other labels, or a lag, counts no further
 
@@ -43,46 +49,97 @@ class SenseCalibration:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The senses of one space, and the prior: how probable a label is where no sense tells anything."""
+    """The senses of one space, the prior (how probable a label is where no sense tells anything), and the words that
+    were taught, with the nats that one sense may speak against them."""
 
     space: str
     prior: float
-    senses: Mapping[str, SenseCalibration]
+    senses: Mapping[str, SenseCalibration] = field(default_factory=dict)
+    words: Words | None = None
+    doubt: float = DOUBT
+
+    def weight(self, modality: str) -> float:
+        """How much this sense counts beside others for words that it was taught."""
+        sense = self.words.senses.get(modality) if self.words else None
+        return sense.weight if sense else 1.0
 
     def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
-        """Write it as JSON; `notes` (figures of the fit) are kept beside and not read. Raises `CalibrationError`."""
-        document = {
+        """Write it as safetensors; `notes` (figures of the fit) are kept beside and not read. Raises
+        `CalibrationError`."""
+        tensors: dict[str, np.ndarray] = {}
+        told: dict[str, Any] = {
             "space": self.space,
             "prior": round(self.prior, 5),
-            "senses": {
-                m: {name: round(getattr(s, name), 4) for name in SenseCalibration.__slots__}
-                for m, s in sorted(self.senses.items())
-            },
+            "doubt": round(self.doubt, 3),
+            "senses": {m: {k: round(v, 4) for k, v in asdict(s).items()} for m, s in sorted(self.senses.items())},
             **({"notes": dict(notes)} if notes else {}),
         }
+        if self.words is not None:
+            told["words"] = {
+                "names": list(self.words.names),
+                "owners": [int(owner) for owner in self.words.owners],
+                "near": round(self.words.near, 4),
+                "senses": {m: {"delay": s.delay, "weight": s.weight} for m, s in sorted(self.words.senses.items())},
+            }
+            tensors["phrases"] = self.words.phrases.astype(np.float16)
+            for modality, sense in sorted(self.words.senses.items()):
+                tensors[f"{modality}.weights"] = sense.weights.astype(np.float16)
+                tensors[f"{modality}.biases"] = sense.biases.astype(np.float32)
+        data = safetensors.numpy.save(tensors, {"format": FORMAT, "calibration": json.dumps(told, sort_keys=True)})
         try:
-            Path(path).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            Path(path).write_bytes(data)
         except OSError as error:
             raise CalibrationError(f"'{path}' cannot be written: {error.strerror or error}") from error
 
 
 def load(path: str | Path) -> Calibration:
     """The calibration in a file. Raises `CalibrationError`."""
+    told = _told(path)
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
         senses = {
             str(m): SenseCalibration(**{name: float(values[name]) for name in SenseCalibration.__slots__})
-            for m, values in document["senses"].items()
+            for m, values in told["senses"].items()
         }
-        found = Calibration(str(document["space"]), float(document["prior"]), senses)
+        taught = _words(safetensors.numpy.load_file(path), told["words"]) if "words" in told else None
+        found = Calibration(str(told["space"]), float(told["prior"]), senses, taught, float(told["doubt"]))
     except OSError as error:
         raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise CalibrationError(f"'{path}' is no calibration: {error!r}; make one with sensebind calibrate") from error
     sane = all(0 <= s.reliability <= 10 and s.deviation >= 0 and np.isfinite(s.bias) for s in senses.values())
-    if not (0 < found.prior < 1 and sane):
+    if not (0 < found.prior < 1 and found.doubt >= 0 and sane):
         raise CalibrationError(f"'{path}' holds numbers that make no calibration: make one with sensebind calibrate")
     return found
+
+
+def _told(path: str | Path) -> dict[str, Any]:
+    """What a file says of itself, without its tensors. Raises `CalibrationError`."""
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise CalibrationError(f"'{path}' is no calibration: make one with sensebind calibrate")
+        return dict(json.loads(metadata["calibration"]))
+    except OSError as error:
+        raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise CalibrationError(f"'{path}' is no calibration: {error!r}; make one with sensebind calibrate") from error
+
+
+def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
+    names, owners = tuple(str(name) for name in told["names"]), np.array(told["owners"], np.intp)
+    phrases = unit(tensors["phrases"])
+    senses = {}
+    for modality, values in told["senses"].items():
+        weights, biases = tensors[f"{modality}.weights"], tensors[f"{modality}.biases"]
+        if weights.shape != (len(names), phrases.shape[1]) or biases.shape != (len(names),):
+            raise ValueError(f"{modality} holds {weights.shape} weights for {len(names)} words")
+        senses[str(modality)] = words.Sense(
+            weights.astype(np.float32), biases.astype(np.float64), float(values["delay"]), float(values["weight"])
+        )
+    if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
+        raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
+    return Words(names, phrases, owners, float(told["near"]), senses)
 
 
 def uncalibrated(space: str) -> None:
@@ -105,9 +162,7 @@ def calibration_for(choice: str, space: str) -> Calibration | None:
                 "sensebind calibrate, or set prompt.calibration to none"
             )
         return found
-    for path in sorted(SHIPPED.glob("*.json")) if space else []:
-        if f'"{space}"' in path.read_text(encoding="utf-8"):
-            found = load(path)
-            if found.space == space:
-                return found
+    for path in sorted(SHIPPED.glob("*.safetensors")) if space else []:
+        if _told(path)["space"] == space:
+            return load(path)
     return None

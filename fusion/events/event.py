@@ -83,13 +83,18 @@ LONGEST_LEAD = SECOND  # ns
 
 
 def lead(evidence: Sequence[Evidence]) -> int:
-    """How long before the tick (ns) that is which the surest sense tells of: half of its window, 1 s at most.
+    """How long before the tick (ns) that is which the surest sense tells of: `half_window` of its window."""
+    surest = max(evidence, key=lambda e: e.score, default=None)
+    return 0 if surest is None else half_window(surest.start, surest.tick)
+
+
+def half_window(start: int, tick: int) -> int:
+    """Half of a window (ns), 1 s at most: how long before its end that is which it tells of.
 
     Half of a window must hold a thing before its vector is as like it as not, and again when it is over: so on the
     whole, a score is that of the window's middle.
     """
-    surest = max(evidence, key=lambda e: e.score, default=None)
-    return 0 if surest is None else min((surest.tick - surest.start) // 2, LONGEST_LEAD)
+    return min((tick - start) // 2, LONGEST_LEAD)
 
 
 def check(options: object, name: str, low: float, high: float) -> None:
@@ -298,17 +303,19 @@ DOUBT = 1.0  # nats that one sense, noticing nothing, may take from the others
 CERTAINTY = 8.0  # nats that one sense may give
 
 
-def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> Array:
-    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1.
+def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float, doubt: npt.ArrayLike = DOUBT) -> Array:
+    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) or (M, L) → (L,) in 0..1.
 
     Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
     1986, with the prior counted once): logit p = logit prior + Σ w·(logit p_m − logit prior). With weight 1 and
-    one sense, p is its score; weight 0 leaves it out. A sense that notices nothing lowers the sum by `DOUBT` at
-    most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the prior.
+    one sense, p is its score; weight 0 leaves it out. A sense that notices nothing lowers the sum by `doubt` nats, one
+    number or (M, L), at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0
+    gives the prior.
     """
     base = float(logit(prior))
-    gain = np.clip(logit(scores) - base, -DOUBT, CERTAINTY)
-    return logistic(base + np.asarray(weights, np.float64) @ gain)
+    gain = np.clip(logit(scores) - base, -np.asarray(doubt, np.float64), CERTAINTY)
+    heaviness = np.asarray(weights, np.float64)
+    return logistic(base + np.sum((heaviness[:, None] if heaviness.ndim == 1 else heaviness) * gain, axis=0))
 
 
 @dataclass(frozen=True, slots=True)

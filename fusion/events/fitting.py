@@ -7,19 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.optimize import minimize
 
-from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.events.calibration import LEAD, Calibration, CalibrationError, SenseCalibration
 from sensebind.fusion.events.event import CERTAINTY, DOUBT, Array, Flags, logistic, logit
 from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.events.teaching import FEWEST, Span, Stream, Tick, regress, teach
 
-Tick = tuple[int, Mapping[str, Embedding]]  # ns, and the senses that have a window ending there
-Span = tuple[int, int, str]  # onset and offset in ns, label
-
-FEWEST = 10  # examples with the thing, and without, that a fit needs
-PENALTY = 1e-3  # on squared weights, per example: keeps weights finite where examples are separable
 ROUNDS = 2  # the usual is not learnt while something is on, so scores bear on what is fitted
 
 
@@ -111,34 +104,16 @@ def fit(examples: Examples, space: str) -> Calibration:
     return Calibration(space, float(np.clip(logistic(prior), 1e-4, 0.5)), senses)
 
 
-def regress(inputs: Array, truth: Array) -> Array:
-    """Inputs (R, K) and 0 or 1 (R,) → (1 + K,): bias and weights, none of these negative, of a logistic regression."""
-    count, width = inputs.shape
-    table = np.concatenate([np.ones((count, 1)), inputs], axis=1)
-
-    def loss(w: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        z = table @ w
-        residual = logistic(z) - truth
-        value = float(np.mean(np.logaddexp(0, z) - truth * z)) + PENALTY * float(w[1:] @ w[1:])
-        slope = table.T @ residual / count
-        slope[1:] += 2 * PENALTY * w[1:]
-        return value, slope
-
-    first = np.zeros(1 + width)
-    first[0] = float(logit(truth.mean()))
-    bounds = [(None, None)] + [(0.0, None)] * width
-    return np.asarray(minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
-
-
-def fit_streams(
-    detector: PromptDetector, streams: Sequence[tuple[Sequence[Tick], Sequence[Span]]], space: str
-) -> Calibration:
-    """As `fit`, on streams: the detector runs over them again with what was fitted first. Raises `CalibrationError`."""
+def fit_streams(detector: PromptDetector, streams: Sequence[Stream], space: str) -> Calibration:
+    """As `fit`, on streams, with the words that `teach` finds; the detector runs over them again with what was fitted
+    first. Raises `CalibrationError`."""
     calibration: Calibration | None = None
     for _ in range(ROUNDS):
         calibration = fit(joined([collect(calibrated(detector, calibration), *stream) for stream in streams]), space)
     assert calibration is not None
-    return calibration
+    phrases = dict(zip(detector.prompts, np.split(detector.phrases, detector.groups[1:]), strict=True))
+    words, prior, doubt = teach(phrases, streams)
+    return calibration if words is None else replace(calibration, prior=prior, words=words, doubt=doubt)
 
 
 def calibrated(detector: PromptDetector, calibration: Calibration | None) -> PromptDetector:

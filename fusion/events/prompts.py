@@ -12,17 +12,20 @@ import numpy.typing as npt
 from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
 from sensebind.fusion.events.calibration import Calibration, uncalibrated
 from sensebind.fusion.events.event import (
+    DOUBT,
     Array,
     Detector,
     Evidence,
+    Flags,
     Kind,
     Level,
     LifeOptions,
     Score,
     WitnessOptions,
     check,
-    lead,
+    half_window,
     logistic,
+    logit,
     pool,
 )
 from sensebind.fusion.samples import SECOND
@@ -73,10 +76,13 @@ class PromptOptions(WitnessOptions):
         """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
         return min(calibration.prior, self.life.off / 2) if calibration else self.prior
 
-    def weight(self, modality: str, calibration: Calibration | None) -> float:
-        """How much this sense's evidence counts."""
-        fitted = calibration.senses.get(modality) if calibration else None
-        return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
+    def weights(self, modality: str, calibration: Calibration | None, taught: Flags) -> Array:
+        """How much this sense's evidence counts for each label, (L,); `taught` (L,) are labels that it was taught."""
+        if modality in self.reliability or calibration is None:
+            return np.full(len(taught), self.reliability.get(modality, 1.0))
+        fitted = calibration.senses.get(modality)
+        plain = fitted.reliability if fitted else 1.0
+        return np.where(taught, calibration.weight(modality), plain)
 
     def needed(self, label: str) -> int:
         """How many senses must support this label."""
@@ -134,6 +140,7 @@ class Sense:
     coverage: float
     x: Array  # (L,) departures, in deviations
     ahead: Array  # (L,) deviations over the best other label
+    ratios: Array  # (L,) log likelihood ratios of words that it was taught, NaN of others
     scores: Array  # (L,)
     level: Level  # of the standings, (L,)
     lies: bool = False  # a window since then showed that the sensor is faulty
@@ -179,6 +186,7 @@ class PromptDetector:
         self.phrases, self.background = vectors[: len(flat)], vectors[len(flat) :]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.groups = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
+        self._meant: tuple[Calibration, Flags] | None = None  # which taught words the labels mean, of a calibration
 
     @property
     def life(self) -> LifeOptions:
@@ -214,6 +222,7 @@ class PromptDetector:
                 sense,
                 x=move(sense.x),
                 ahead=move(sense.ahead),
+                ratios=move(sense.ratios, np.nan),
                 scores=move(sense.scores, self.options.prior),
                 level=Level(move(sense.level.mean), move(sense.level.deviation), move(sense.level.age)),
             )
@@ -245,13 +254,18 @@ class PromptDetector:
             standings[modality] = yielding(u, options.rivalry)
             x, ahead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
             calibration = options.calibration(embedding.space)
-            scores = self._scores(calibration, modality, x, ahead)
-            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, scores, level)
+            ratios = self._ratios(calibration, modality, embedding.vector)
+            scores = self._scores(calibration, modality, x, ahead, ratios)
+            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, level)
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
         fresh = State(senses).heard(tick, options.staleness)
-        weights = [options.weight(m, calibration) * s.coverage for m, s in fresh.items()]
-        table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
-        pooled = self._corroborated(pool(table, weights, options.base(calibration)), table)
+        taught = {m: ~np.isnan(s.ratios) for m, s in fresh.items()}
+        shape = len(fresh), len(labels)
+        weights = [options.weights(m, calibration, taught[m]) * s.coverage for m, s in fresh.items()]
+        doubts = np.array([np.where(known, calibration.doubt if calibration else DOUBT, DOUBT) for known in taught.values()])
+        table = np.array([s.scores for s in fresh.values()]).reshape(shape)
+        pooled = pool(table, np.reshape(weights, shape), options.base(calibration), doubts.reshape(shape))
+        pooled = self._corroborated(pooled, table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
@@ -268,13 +282,42 @@ class PromptDetector:
             )
             for at, label in enumerate(labels)
         }
-        scored = {n: Score(float(pooled[i]), evidence[n], lead(evidence[n])) for i, n in enumerate(labels)}
+        leads_of = self._leads(calibration, fresh, table)
+        scored = {n: Score(float(pooled[i]), evidence[n], int(leads_of[i])) for i, n in enumerate(labels)}
         return State(senses, recent, calibration), scored
 
-    def _scores(self, calibration: Calibration | None, modality: str, x: Array, ahead: Array) -> Array:
+    def _ratios(self, calibration: Calibration | None, modality: str, vector: Vector) -> Array:
+        if calibration is None or calibration.words is None:
+            return np.full(len(self.prompts), np.nan)
+        if self._meant is None or self._meant[0] is not calibration:
+            self._meant = calibration, calibration.words.meanings(self.phrases, self.groups)
+        return calibration.words.ratios(modality, vector, self._meant[1])
+
+    def _scores(
+        self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array
+    ) -> Array:
+        """By similarity to the words; of words that the sense was taught, by what it was taught where that is surer."""
         if calibration is not None and modality in calibration.senses:
-            return calibration.senses[modality].scores(x, ahead)
-        return logistic(self.options.slope * (x - self.options.threshold))
+            similar = calibration.senses[modality].scores(x, ahead)
+        else:
+            similar = logistic(self.options.slope * (x - self.options.threshold))
+        known = ~np.isnan(ratios)
+        if not known.any():
+            return similar
+        told = logistic(float(logit(self.options.base(calibration))) + np.where(known, ratios, 0.0))
+        return np.where(known, told, similar)
+
+    def _leads(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> npt.NDArray[np.int64]:
+        """How long before the tick (ns) that is which the surest sense of each label tells of, (L,)."""
+        if not fresh:
+            return np.zeros(len(self.prompts), np.int64)
+        rows = []
+        for modality, sense in fresh.items():
+            plain = half_window(sense.start, sense.tick)
+            words = calibration.words if calibration else None
+            delay = round(words.senses[modality].delay * SECOND) if words and modality in words.senses else plain
+            rows.append(np.where(np.isnan(sense.ratios), plain, delay))
+        return np.asarray(np.stack(rows)[table.argmax(axis=0), np.arange(table.shape[1])], np.int64)
 
     def _corroborated(self, pooled: Array, table: Array) -> Array:
         """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,7 +39,21 @@ def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HO
     """One thermal image → uint8 (H, W), 255 at `hottest`. Raises `ValueError` for other shapes."""
     if image.values.ndim != 2 or 0 in image.values.shape:
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
-    return np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
+    if image.counts is None:
+        return _to_bytes(levels(image, coldest, hottest))
+    # There are 65,536 counts at most, and five times as many pixels: each count is looked up.
+    return np.asarray(_byte_of_counts(image.unit, image.offset, coldest, hottest)[image.counts])
+
+
+def _to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.round(255 * np.clip(np.nan_to_num(values), 0, 1)).astype(np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _byte_of_counts(unit: float, offset: float, coldest: float, hottest: float) -> npt.NDArray[np.uint8]:
+    """uint8 (65536,): what `pixels` makes of each count."""
+    kelvin = np.arange(1 << 16, dtype=np.uint16).astype(np.float32) * np.float32(unit) + np.float32(offset)
+    return _to_bytes(levels(ThermalImage(kelvin[None], True), coldest, hottest)[0])
 
 
 def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
@@ -49,10 +66,32 @@ def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
     which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
     if not image.radiometric:
         return np.clip(np.nan_to_num(image.values), 0, 1)
+    known = _known(image)
+    if known is None:
+        return np.zeros(image.values.shape, np.float32)
+    low, high = known
+    spare = max(span - (high - low), 0) / 2
+    finite = image.values if image.counts is not None else np.nan_to_num(image.values, nan=low)
+    levels = (finite - np.float32(low - spare)) * np.float32(1 / (high - low + 2 * spare))
+    return np.clip(levels, 0, 1)
+
+
+def _known(image: ThermalImage) -> tuple[float, float] | None:
+    """The 1st and 99th percentile, kelvin; None where nothing is known."""
+    if image.counts is not None:
+        low, high = (count * image.unit + image.offset for count in _percentiles(image.counts, (1, 99)))
+        return min(low, high), max(low, high)
     known = image.values[np.isfinite(image.values)]
     if not known.size:
-        return np.zeros(image.values.shape, np.float32)
+        return None
     low, high = np.percentile(known, (1, 99))
-    spare = max(span - (high - low), 0) / 2
-    levels = (np.nan_to_num(image.values, nan=low) - low + spare) / (high - low + 2 * spare)
-    return np.clip(levels, 0, 1).astype(np.float32)
+    return float(low), float(high)
+
+
+def _percentiles(counts: npt.NDArray[np.uint16], percents: Sequence[float]) -> list[float]:
+    """As `np.percentile` of an image, by counting and not by sorting: a quarter of the time."""
+    through = np.cumsum(np.bincount(counts.ravel()))  # how many are at most so high
+    places = [percent / 100 * (counts.size - 1) for percent in percents]
+    below = [int(np.searchsorted(through, int(place), side="right")) for place in places]
+    above = [int(np.searchsorted(through, min(int(place) + 1, counts.size - 1), side="right")) for place in places]
+    return [a + (b - a) * (place % 1) for a, b, place in zip(below, above, places, strict=True)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sensebind.fusion.models import spoke as spokes
+from sensebind.fusion.models.compiled import Later
 from sensebind.fusion.models.registry import Aperture, Hub, Space, SpaceError
 from sensebind.fusion.models.spoke import Spoke, SpokeSpec
 from sensebind.fusion.runner import DeviceSpace, Encoder
@@ -73,6 +74,26 @@ class BoundSpace:
         spoke = self._loaded.get(modality)
         return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
 
+    def slide(self, window: Window) -> Tensor:
+        """As `tensor`, for windows that come from streams: what overlapping ones share is worked out once. `embed` and
+        `start` take what it returns, whose shapes may differ."""
+        spoke = self._loaded.get(window.modality)
+        return spoke.slide(window) if spoke else self.hub.tensor(window)
+
+    def start(self, modality: str, batch: Tensor) -> Later:
+        """Begin to `embed`: several modalities may be under way, and share the cores."""
+        spoke = self._loaded.get(modality)
+        if spoke:
+            return spoke.start(batch)
+        begin: Callable[[str, Tensor], Later] | None = getattr(self.hub, "start", None)
+        return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
+
+    @property
+    def compiled_modalities(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        of_hub: frozenset[str] = getattr(self.hub, "compiled_modalities", frozenset())
+        return (of_hub - self._loaded.keys()) | {m for m, spoke in self._loaded.items() if spoke.is_compiled}
+
     @property
     def device(self) -> torch.device:
         return torch.device(self._device)
@@ -98,7 +119,8 @@ class BoundSpace:
         """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
         with self._loading:
             if modality not in self._loaded:
-                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self._device)
+                fast = getattr(self.hub, "fast", False)
+                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self._device, fast)
             return self._loaded[modality]
 
 
@@ -116,4 +138,3 @@ def bind(
     if not hasattr(hub, "image_encoder"):
         raise SpaceError(f"space {hub.id} has no image encoder that spokes can be bound to: leave out 'spokes'")
     return BoundSpace(hub, paths, modalities, device)  # type: ignore[arg-type]  # what makes a Hub was looked at
-

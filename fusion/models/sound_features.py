@@ -6,6 +6,7 @@ linear probe on ESC-10 with three folds, 0.74 from the last, 0.87 from all stage
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,10 +31,18 @@ class SoundFeatures(nn.Module):
         self.trunk = trunk.requires_grad_(False)
 
     def forward(self, sound: Tensor) -> Tensor:
-        sound = functional.pad(sound, (0, max(0, SHORTEST - sound.shape[-1])))
+        sound = long_enough(sound)
+        return torch.cat([self.stage_statistics(sound), spectrum_statistics(log_mel_frames(sound))], dim=1)
+
+    def stage_statistics(self, sound: Tensor) -> Tensor:
+        """(B, samples) → (B, 1296): mean, deviation and maximum over time and mel of each stage's channels, in turn."""
         parts = [x.flatten(2) for x in self.trunk.stages(sound)]
-        pooled = [statistic for x in parts for statistic in (x.mean(2), x.std(2), x.amax(2))]
-        return torch.cat([*pooled, spectrum_statistics(log_mel_frames(sound))], dim=1)
+        return torch.cat([statistic for x in parts for statistic in (x.mean(2), x.std(2), x.amax(2))], dim=1)
+
+
+def long_enough(sound: Tensor) -> Tensor:
+    """(B, samples) with silence after it, where it is shorter than the trunk takes."""
+    return functional.pad(sound, (0, max(0, SHORTEST - sound.shape[-1])))
 
 
 def spectrum_statistics(frames: Tensor) -> Tensor:
@@ -41,7 +50,8 @@ def spectrum_statistics(frames: Tensor) -> Tensor:
     (the spectrum of the level's own course over time, in 8 groups of bands), and the level of all."""
     bands = frames.unflatten(-1, (BANDS, -1)).mean(-1)
     smooth = functional.avg_pool1d(bands.transpose(1, 2), SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
-    quantiles = torch.quantile(bands, torch.tensor([QUIET, LOUD], device=bands.device), dim=1)
+    in_order = _sorted(bands)
+    quantiles = [_quantile(in_order, share) for share in (QUIET, LOUD)]
     groups = bands.unflatten(-1, (GROUPS, -1)).mean(-1)
     course = torch.fft.rfft(groups - groups.mean(1, keepdim=True), n=SPAN, dim=1).abs()[:, 1 : 1 + 5 * RHYTHMS]
     rhythm = course.unflatten(1, (RHYTHMS, -1)).mean(2).log1p()
@@ -57,3 +67,18 @@ def spectrum_statistics(frames: Tensor) -> Tensor:
         ],
         dim=1,
     )
+
+
+def _sorted(bands: Tensor) -> Tensor:
+    """(B, T, N) → (B, N, T), each band's levels in order. On a CPU by NumPy, whose sort takes a tenth of the time."""
+    across = bands.transpose(1, 2).contiguous()
+    if across.device.type != "cpu" or across.requires_grad:
+        return across.sort(dim=-1).values
+    return torch.from_numpy(np.sort(across.numpy(), axis=-1))
+
+
+def _quantile(in_order: Tensor, share: float) -> Tensor:
+    """(…, T) in order → (…): as `torch.quantile`, linear between neighbours."""
+    place = share * (in_order.shape[-1] - 1)
+    below = int(place)
+    return torch.lerp(in_order[..., below], in_order[..., min(below + 1, in_order.shape[-1] - 1)], place - below)

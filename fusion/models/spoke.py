@@ -28,12 +28,12 @@ from sensebind.fusion import encodings
 from sensebind.fusion.frontends import depth as depth_frontend
 from sensebind.fusion.frontends import thermal as thermal_frontend
 from sensebind.fusion.frontends.image import levels_tensor
-from sensebind.fusion.models import lora
+from sensebind.fusion.models import compiled, compiled_sound, lora
 from sensebind.fusion.models.registry import Aperture, Hub, SpaceError
 from sensebind.fusion.models.series_encoder import SeriesEncoder
 from sensebind.fusion.models.sound_features import SIZE, SoundFeatures
 from sensebind.fusion.resampling import series, waveform
-from sensebind.fusion.samples import DEPTH, THERMAL, Frame, Reading, Sound
+from sensebind.fusion.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
 from sensebind.fusion.windows import Window
 
 FORMAT = "sensebind spoke 1"
@@ -152,6 +152,8 @@ class Spoke:
         if spec.dimension != hub.dimension:
             raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
         self.spec = spec
+        self._compiled: compiled.Compiled | None = None  # the encoder
+        self.sliding: compiled_sound.CompiledSound | None = None  # the same, of a sound
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = ImageEncoder(hub, spec)
@@ -169,15 +171,52 @@ class Spoke:
             return torch.from_numpy(series(window, self.spec.rate, self.spec.channels))
         return picture(window)
 
+    def slide(self, window: Window) -> Tensor:
+        """As `tensor`, and as much further as what windows of a stream share need be worked out only once."""
+        if self.sliding is None:
+            return self.tensor(window)
+        start = round(window.start * SOUND_RATE / SECOND)
+        return self.sliding.slide(window.samples[-1].frame_id, start, waveform(window, SOUND_RATE))
+
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 unit vectors (B, D) on the CPU."""
+        if self._compiled is not None:
+            return self._compiled.start(batch).fetch()
         device = next(self.encoder.parameters()).device
         return self.vectors(batch.to(device)).cpu()
 
     def vectors(self, batch: Tensor) -> Tensor:
         """As `embed`, of a batch that is on the encoder's device, and left there."""
         return torch.as_tensor(self.encoder(batch)).float()
+
+    def start(self, batch: Tensor) -> compiled.Later:
+        """Begin to `embed`: what is compiled goes on while others are begun."""
+        if self._compiled is not None:
+            return self._compiled.start(batch)
+        return compiled.Later(lambda: self.embed(batch))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `embed` uses what `compile` made."""
+        return self._compiled is not None
+
+    def compile(self) -> None:
+        """From now on embed with what `compiled` makes of the encoder for this processor, where that agrees with it.
+
+        A series stays with PyTorch, for it is little work; so do images where the hub has nothing compiled.
+        """
+        encoder, spec = self.encoder, self.spec
+        if isinstance(encoder, SoundEncoder):
+            length = round(spec.length * SOUND_RATE)
+            sound = compiled_sound.CompiledSound(encoder, encoder.features.trunk, length)
+            if compiled.agrees(sound, encoder, compiled_sound.example(length), spec.modality):
+                self._compiled = self.sliding = sound
+        elif isinstance(encoder, ImageEncoder) and isinstance(encoder.trunk, compiled.Compilable):
+            planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
+            images = encoder.trunk.compile_for(planes, encoder.residual)
+            if compiled.agrees(images, encoder, compiled.picture(planes), spec.modality):
+                self._compiled = images
 
     def own_state(self) -> dict[str, Tensor]:
         """What the file holds: all that training changes, and the scale of the data. Not what others ship."""
@@ -234,8 +273,9 @@ def read_spec(path: str | Path) -> SpokeSpec:
         raise SpaceError(f"spoke file '{path}' is damaged: {error}") from error
 
 
-def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu") -> Spoke:
-    """The spoke in a file, for inference. Raises `SpaceError`, also where it was bound to another hub."""
+def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", fast: bool = False) -> Spoke:
+    """The spoke in a file, for inference; compiled if `fast`. Raises `SpaceError`, also where it was bound to another
+    hub."""
     spec = read_spec(path)
     if spec.hub != hub.id:
         raise SpaceError(f"spoke '{path}' was bound to {spec.hub}, and the hub here is {hub.id}: align it again")
@@ -243,6 +283,8 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu") -> Spok
     fill(spoke, path)
     lora.merge(spoke.encoder)
     spoke.encoder.requires_grad_(False).to(device)
+    if fast:
+        spoke.compile()
     return spoke
 
 
@@ -271,4 +313,3 @@ def kind_of(modality: str, example: Window) -> str:
     """The kind of spoke that fits what a modality's windows hold."""
     data = example.samples[0].data
     return {Frame: "image", Sound: "sound", Reading: "series"}[type(data)]
-

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from sensebind.fusion.encodings import rgb
 from sensebind.fusion.frontends.image import starter_tensor
-from sensebind.fusion.models import efficientnet, minilm, wakeword_trunk
+from sensebind.fusion.models import compiled, efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.models.registry import Aperture, SpaceError
 from sensebind.fusion.prompts import PhraseCache
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
@@ -90,9 +90,12 @@ class StarterSpace:
         IMU: Aperture(5.0),
     }
 
-    def __init__(self, weights: str, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:
+        """`fast`: whether encoders are compiled for this processor, those of spokes too."""
         self.device = torch.device(device)
         self.dtype = dtype
+        self.fast = fast
+        self._compiled: compiled.Compiled | None = None  # the image encoder
         self.id = f"{NAME}@{_digest()}"
         self._folder = weights
         self._vision: efficientnet.EfficientNetLite0 | None = None
@@ -112,14 +115,16 @@ class StarterSpace:
         """The encoders that `modalities` need; the text encoder, unless named, when the first phrase comes.
 
         `weights`: a folder with the packages' files, where the packages are not installed. `dtype` is the image
-        encoder's; auto is float32. Raises `SpaceError` where weights are missing or others.
+        encoder's, in PyTorch. On a CPU, auto is what is fastest there: encoders compiled by OpenVINO, where it is
+        installed; else float32. Raises `SpaceError` where weights are missing or others.
         """
         if dtype not in DTYPES:
             raise SpaceError(f"dtype '{dtype}' is not one of {', '.join(DTYPES)}")
-        space = cls(weights, device, DTYPES[dtype])
+        fast = dtype == "auto" and torch.device(device).type == "cpu" and compiled.available()
+        space = cls(weights, device, DTYPES[dtype], fast)
         asked = {TEXT, VISION} if modalities is None else set(modalities)
         if VISION in asked:
-            space.vision_encoder()
+            space.compile() if fast else space.vision_encoder()
         if TEXT in asked:
             space.text_encoder()
         return space
@@ -127,6 +132,11 @@ class StarterSpace:
     @property
     def modalities(self) -> tuple[str, ...]:
         return (TEXT,) if self._vision is None else (TEXT, VISION)
+
+    @property
+    def compiled_modalities(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        return frozenset() if self._compiled is None else frozenset({VISION})
 
     def tensor(self, window: Window) -> Tensor:
         """A vision window's newest frame → float32 (3, 224, 224). Raises `EncodingError`."""
@@ -142,8 +152,24 @@ class StarterSpace:
         """Images float32 (B, 3, 224, 224) → (B, 1536) of unit length, on the CPU. Other modalities: `ValueError`."""
         if modality != VISION:
             raise ValueError(f"{NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
+        if self._compiled is not None:
+            return self._compiled.start(batch).fetch()
         network = self.vision_encoder()
         return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
+
+    def start(self, modality: str, batch: Tensor) -> compiled.Later:
+        """Begin to `embed`: what is compiled goes on while others are begun."""
+        if modality == VISION and self._compiled is not None:
+            return self._compiled.start(batch)
+        return compiled.Later(lambda: self.embed(modality, batch))
+
+    def compile(self) -> None:
+        """Load the image encoder and embed with what `compiled` makes of it, where that agrees with it."""
+        network = self.vision_encoder()
+        fast = compiled.CompiledImages(network, 3, False, lambda output: image_vectors(output, network))
+        example = _network_input(compiled.picture(3))
+        if compiled.agrees(fast, lambda images: image_vectors(network(images), network), example, VISION):
+            self._compiled = fast
 
     def raw(self, window: Window) -> Tensor:
         """See `runner.DeviceSpace`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
@@ -202,7 +228,18 @@ class StarterImages(torch.nn.Module):
         self.network = network
 
     def forward(self, levels: Tensor) -> Tensor:
-        return image_vectors(self.network((levels * 255 - 127) / 128), self.network)
+        return image_vectors(self.network(_network_input(levels)), self.network)
+
+    def compile_for(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.Compiled:
+        """For this processor, with the weights as they are now: the same, then `after`. One plane is a grey image."""
+        return compiled.CompiledImages(
+            self.network, planes, True, lambda output: after(image_vectors(output, self.network))
+        )
+
+
+def _network_input(levels: Tensor) -> Tensor:
+    """Levels in 0..1 → as EfficientNet-Lite0 takes images."""
+    return (levels * 255 - 127) / 128
 
 
 def image_vectors(output: efficientnet.Output, network: efficientnet.EfficientNetLite0) -> Tensor:

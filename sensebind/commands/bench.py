@@ -13,6 +13,7 @@ BENCHES = {
     "line": "the line without a model: per message, and for five sensors",
     "model": "each encoder by batch size, beside the plain way and the device's own speed",
     "stream": "robots with five sensors in real time: latency, jitter, the most that the device carries",
+    "windows": "what a window of each sense costs on a CPU, piece by piece, in processor time",
     "ros": "five sensors through DDS, each a process of its own: what arrives, how late, and what it costs",
     "start": "time and memory of a new process until its first vector",
     "overload": "several times what the device carries: latency stays bounded, drops are counted",

@@ -13,7 +13,7 @@ from sensebind.fusion.errors import SensebindError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.events.fitting import Span, Tick
+    from sensebind.fusion.events.teaching import Span, Tick
     from sensebind.fusion.models.registry import Space
 
 
@@ -23,8 +23,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "calibrate",
         help="labelled recordings to scores that are probabilities",
         description="Fit, on recordings of which it is known what was there when, how probable a prompt is at a given "
-        "similarity, for each sense, and how much each sense counts beside others. Name FILE in the parameter "
-        "prompt.calibration of the detector.",
+        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense counts "
+        "beside others. Name FILE in the parameter prompt.calibration of the detector.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
     parser.add_argument(
@@ -46,11 +46,14 @@ class TruthError(SensebindError):
 
 def run(args: argparse.Namespace) -> int:
     """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
+    import numpy as np
+
     from sensebind.commands.replay import shipped
     from sensebind.fusion import config
     from sensebind.fusion.events.build import detectors
     from sensebind.fusion.events.fitting import calibrated, collect, figures, fit_streams, joined
     from sensebind.fusion.events.prompts import PromptDetector
+    from sensebind.fusion.events.teaching import FOLDS
     from sensebind.fusion.models import registry
 
     truths = args.truth or [Path(f"{str(recording).rstrip('/')}.truth.tsv") for recording in args.recordings]
@@ -98,17 +101,22 @@ def run(args: argparse.Namespace) -> int:
         "after": figures(after.scores, after.truth),
     }
     if len(streams) > 1:
-        kept = [
-            collect(calibrated(detector, fit_streams(detector, streams[:i] + streams[i + 1 :], space.id)), *streams[i])
-            for i in range(len(streams))
-        ]
-        notes["each by the others"] = figures(joined(kept).scores, joined(kept).truth)
+        kept = []
+        for part in range(min(len(streams), FOLDS)):
+            others = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
+            fitted = calibrated(detector, fit_streams(detector, others, space.id))
+            kept += [collect(fitted, *stream) for stream in streams[part::FOLDS]]
+        notes["each by others"] = figures(joined(kept).scores, joined(kept).truth)
     calibration.save(args.out, notes)
-    for name in ("before", "after", "each by the others"):
+    for name in ("before", "after", "each by others"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))  # type: ignore[attr-defined]
     for modality, sense in calibration.senses.items():
-        print(f"{modality:8} counts {sense.reliability:.2f}")
+        told = f"{modality:8} counts {sense.reliability:.2f}"
+        taught = calibration.words.senses.get(modality) if calibration.words else None
+        if taught is not None:
+            told += f", and {taught.weight:.2f} for the {np.isfinite(taught.biases).sum()} words that it was taught"
+        print(told)
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
 

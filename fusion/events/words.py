@@ -1,0 +1,76 @@
+"""Words that were taught: what a named thing looks, sounds and feels like to each sense, learnt from labelled streams.
+
+A sense's vectors need not lie where the vectors of words do: that is the modality gap (Liang et al., "Mind the gap",
+2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published vectors,
+one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et al., CLIP,
+2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told by similarity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.embeddings import Vector
+from sensebind.fusion.events.event import Array, Flags
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sense:
+    """One sense's classifiers of K words: log likelihood ratio = weights @ vector + biases.
+
+    `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
+    speaks for the word, a negative one against it. `delay` (s): what the ratios tell of lies so long before the tick.
+    `weight` 0..10: how much they count beside those of other senses, which know much of the same.
+    """
+
+    weights: Vector
+    biases: Array
+    delay: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Words:
+    """K words with P phrases that mean them, float32 unit vectors (P, D), and the senses that were taught them.
+
+    `owners` (P,) is the word of each phrase. A phrase of the user's means the word of the phrase that it is nearest to,
+    if their cosine is `near` or more.
+    """
+
+    names: tuple[str, ...]
+    phrases: Vector
+    owners: npt.NDArray[np.intp]
+    near: float
+    senses: Mapping[str, Sense]
+
+    def meanings(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> Flags:
+        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` to the next."""
+        closeness = phrases @ self.phrases.T
+        nearest = closeness.argmax(axis=1)
+        known = closeness[np.arange(len(phrases)), nearest] >= self.near
+        meant = np.zeros((len(phrases), len(self.names)), bool)
+        meant[np.flatnonzero(known), self.owners[nearest[known]]] = True
+        return np.asarray(np.logical_or.reduceat(meant, groups, axis=0))
+
+    def ratios(self, modality: str, vector: Vector, meanings: Flags) -> Array:
+        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known."""
+        sense = self.senses.get(modality)
+        if sense is None:
+            return np.full(len(meanings), np.nan)
+        told = (sense.weights @ vector).astype(np.float64) + sense.biases
+        known = meanings & ~np.isnan(told)
+        best = np.where(known, told, -np.inf).max(axis=1, initial=-np.inf)
+        return np.where(known.any(axis=1), best, np.nan)
+
+
+def nearness(phrases: Vector, owners: npt.NDArray[np.intp]) -> float:
+    """The cosine from which a phrase means a word: halfway from the most alike of different words to identity.
+
+    `phrases` (P, D) and `owners` (P,) as in `Words`. 0.8 where there is one word.
+    """
+    others = owners[:, None] != owners[None]
+    return 0.8 if not others.any() else float((1.0 + (phrases @ phrases.T)[others].max()) / 2)

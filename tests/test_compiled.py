@@ -1,0 +1,273 @@
+"""Encoders compiled for a processor say what PyTorch says in float32, whatever shares a batch with a window."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sensebind.fusion import evaluation
+from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.encodings import ThermalImage
+from sensebind.fusion.engine import Engine
+from sensebind.fusion.frontends import thermal
+from sensebind.fusion.models import compiled, registry
+from sensebind.fusion.models.bound import BoundSpace
+from sensebind.fusion.models.compiled_sound import REMEMBERED, CompiledSound
+from sensebind.fusion.models.sound_features import SIZE
+from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.simulation import imitations, rooms
+from sensebind.fusion.windows import Window
+
+SENSES = (VISION, AUDIO, DEPTH, THERMAL, IMU)
+ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
+
+
+@pytest.fixture(scope="module")
+def plain() -> BoundSpace:
+    space = registry.load("starter", modalities=SENSES, device="cpu", dtype="float32")
+    assert isinstance(space, BoundSpace) and not space.compiled_modalities
+    return space
+
+
+@pytest.fixture(scope="module")
+def fast() -> BoundSpace:
+    pytest.importorskip("openvino", reason="OpenVINO, which compiles encoders, is not installed")
+    space = registry.load("starter", modalities=SENSES, device="cpu")
+    assert isinstance(space, BoundSpace) and space.compiled_modalities == {VISION, AUDIO, DEPTH, THERMAL}
+    return space
+
+
+def picture(modality: str, pixels: np.ndarray, number: int) -> Window:
+    height, width = pixels.shape[:2]
+    data = np.frombuffer(np.ascontiguousarray(pixels).tobytes(), np.uint8)
+    frame = Frame(data, ENCODINGS[modality], height, width, data.size // height)
+    tick = (number + 1) * SECOND
+    return Window(modality, tick - SECOND // 4, tick, 1.0, (Sample(modality, tick - 1, frame, modality),))
+
+
+def heard(wave: np.ndarray, number: int = 0) -> Window:
+    """A sound in blocks of 0.1 s, in 16 bits."""
+    counts = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)[:, None]
+    start = (number + 1) * 10 * SECOND
+    blocks = [
+        Sample(AUDIO, start + at * SECOND // 16_000, Sound(counts[at : at + 1600], 16_000), AUDIO)
+        for at in range(0, len(counts), 1600)
+    ]
+    return Window(AUDIO, start, start + len(counts) * SECOND // 16_000, 1.0, tuple(blocks))
+
+
+def moved(number: int) -> Window:
+    values = np.random.default_rng(number).normal(0, 0.5, (1000, 6)) + [0, 0, 9.81, 0, 0, 0]
+    start = (number + 1) * 10 * SECOND
+    readings = tuple(Sample(IMU, start + i * SECOND // 200, Reading(row), IMU) for i, row in enumerate(values))
+    return Window(IMU, start, start + 5 * SECOND, 1.0, readings)
+
+
+@cache
+def imitation() -> np.ndarray:
+    return imitations.imitations(1)[0].sound
+
+
+@cache
+def windows(modality: str) -> list[Window]:
+    """What such sensors send: photographs, simulated rooms, imitations of sounds and silence, a shaken IMU."""
+    if modality == IMU:
+        return [moved(number) for number in range(4)]
+    noise = np.random.default_rng(3)
+    if modality == AUDIO:
+        waves = [one.sound[:32_000] for one in imitations.imitations(1)[::4]]
+        faint = 1e-4 * noise.standard_normal(32_000)  # beside a bang its bands are under the trunk's dynamic range
+        bang = np.where(np.arange(32_000) > 28_000, 0.8 * noise.standard_normal(32_000), faint)
+        return [heard(w, i) for i, w in enumerate([*waves, np.zeros(32_000), faint, bang])]
+    views = [view for _ in range(2) for view in rooms.look(rooms.furnish(noise), noise, 4)]
+    if modality == DEPTH:
+        return [picture(DEPTH, (1000 * np.nan_to_num(v.depth)).astype("<u2"), i) for i, v in enumerate(views)]
+    if modality == THERMAL:
+        kelvin = [v.kelvin + noise.normal(0, 0.1, v.kelvin.shape) for v in views]
+        return [picture(THERMAL, np.round(100 * k).astype("<u2"), i) for i, k in enumerate(kelvin)]
+    photos = evaluation.read_photos() or {}
+    return [picture(VISION, pixels, i) for i, pixels in enumerate([*photos.values(), *(v.colour for v in views)])]
+
+
+@pytest.mark.parametrize("modality", SENSES)
+def test_vectors_are_those_of_pytorch_in_float32(plain: BoundSpace, fast: BoundSpace, modality: str) -> None:
+    batch = torch.stack([fast.tensor(window) for window in windows(modality)])
+    quick, slow = fast.embed(modality, batch), plain.embed(modality, batch)
+    assert quick.dtype == torch.float32 and quick.device.type == "cpu"
+    torch.testing.assert_close(quick.norm(dim=1), torch.ones(len(batch)))
+    assert (quick * slow).sum(dim=1).min() >= compiled.CLOSE
+    assert (slow @ slow.T).min() < compiled.CLOSE  # windows differ by more than what is asked of each
+
+
+def test_vectors_do_not_depend_on_what_shares_a_turn(fast: BoundSpace) -> None:
+    some = [window for modality in SENSES for window in windows(modality)[:3]]
+    alone = {(w.modality, w.tick): Engine(fast).embed([w])[0] for w in some}
+    mixed = np.random.default_rng(0).permutation(len(some))
+    for order in (range(len(some)), mixed):
+        for answer in Engine(fast).embed([some[i] for i in order]):
+            other = alone[answer.modality, answer.tick]  # type: ignore[union-attr]  # a Failure has no tick, and fails
+            assert isinstance(answer, Embedding) and isinstance(other, Embedding)
+            np.testing.assert_allclose(answer.vector, other.vector, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [8_000, 15_999, 16_000, 48_000])
+def test_sounds_of_any_length_are_heard(plain: BoundSpace, fast: BoundSpace, samples: int) -> None:
+    wave = torch.from_numpy(imitation()[:samples].astype(np.float32))
+    wave = torch.nn.functional.pad(wave, (0, samples - len(wave)))[None]
+    assert float((fast.embed(AUDIO, wave) * plain.embed(AUDIO, wave)).sum()) >= compiled.CLOSE
+
+
+def test_several_threads_get_what_one_gets(fast: BoundSpace) -> None:
+    batches = [(m, fast.tensor(w)[None]) for m in (VISION, AUDIO, DEPTH) for w in windows(m)[:3]]
+    expected = [fast.embed(*batch) for batch in batches]
+    got: list[torch.Tensor] = [torch.empty(0)] * len(batches)
+
+    def work(index: int) -> None:
+        got[index] = fast.embed(*batches[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(expected, got, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@cache
+def day() -> np.ndarray:
+    """12 s at 16 kHz with all that the trunk treats apart: noise, nothing, next to nothing beside a bang."""
+    noise = np.random.default_rng(8)
+    wave = 0.1 * noise.standard_normal(12 * 16_000)
+    wave[40_000:90_000] *= 1e-5
+    wave[100_000:130_000] = 0
+    wave[60_000:62_000] = 0.9 * np.sign(noise.standard_normal(2_000))
+    return wave.astype(np.float32)
+
+
+def sliding(space: BoundSpace) -> CompiledSound:
+    sound = space.spoke(AUDIO).sliding
+    assert sound is not None
+    return sound
+
+
+def true_to_pytorch(space: BoundSpace, plain: BoundSpace, slid: torch.Tensor, wave: np.ndarray) -> None:
+    ours, theirs = space.embed(AUDIO, slid[None]), plain.embed(AUDIO, torch.from_numpy(wave)[None])
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("hop", [3200, 1600, 2560])
+def test_overlapping_windows_share_work_and_keep_their_vectors(fast: BoundSpace, plain: BoundSpace, hop: int) -> None:
+    sound, name = sliding(fast), f"microphone {hop}"
+    for run in range(2):  # in the first, graphs may still be in the making
+        starts = range(0, len(day()) - 32_000, hop)
+        slid = [sound.slide(name, run * 2**30 + at, day()[at : at + 32_000]) for at in starts]
+        sound.settle()
+        shared = [len(one) == SIZE for one in slid]
+        assert all(shared[8:]) and not shared[0]
+        for one, at in list(zip(slid, starts, strict=True))[:: len(slid) // 9]:
+            true_to_pytorch(fast, plain, one, day()[at : at + 32_000])
+
+
+def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(fast: BoundSpace) -> None:
+    starts = range(0, len(day()) - 32_000, 8000)
+    assert all(len(sliding(fast).slide("half", at, day()[at : at + 32_000])) == 32_000 for at in starts)
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.integers(0, 24), st.booleans()), min_size=2, max_size=12))
+def test_windows_may_come_in_any_order_be_missing_or_hold_another_sound(
+    fast: BoundSpace, plain: BoundSpace, order: list[tuple[int, bool]]
+) -> None:
+    """What was heard is gone on from only where it is, bit for bit, the beginning of what is heard now."""
+    sound = sliding(fast)
+    sound.settle()
+    for step, other in order:
+        wave = np.roll(day(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
+        true_to_pytorch(fast, plain, sound.slide("order", step * 3200, wave.copy()), wave)
+
+
+def test_what_is_remembered_is_bounded(fast: BoundSpace) -> None:
+    for number in range(3 * REMEMBERED):
+        sliding(fast).slide(f"robot {number}", 0, day()[:32_000])
+    assert sliding(fast).remembered() == REMEMBERED
+
+
+def test_a_recording_gives_the_same_sounds_one_by_one_and_all_at_once(fast: BoundSpace) -> None:
+    some = [heard_at(start) for start in range(0, 80_000, 3200)]
+    sliding(fast).settle()
+    live = [answer for window in some for answer in Engine(fast).embed([window])]
+    for one, other in zip(live, Engine(fast).embed(some), strict=True):
+        assert isinstance(one, Embedding) and isinstance(other, Embedding)
+        np.testing.assert_allclose(one.vector, other.vector, atol=2e-4)
+
+
+def heard_at(start: int) -> Window:
+    """2 s of the day in blocks of 0.1 s, as a windower cuts them."""
+    window = heard(day()[start : start + 32_000])
+    begin = 100 * SECOND + start * SECOND // 16_000
+    moved = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
+    return replace(window, start=begin, tick=begin + 2 * SECOND, samples=moved)
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # so that importing it fails
+    for cached in (compiled.available, compiled.core):
+        cached.cache_clear()
+    yield
+    for cached in (compiled.available, compiled.core):
+        cached.cache_clear()
+
+
+def test_without_openvino_pytorch_does_the_work_and_the_log_says_so(
+    plain: BoundSpace, without_openvino: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        space = registry.load("starter", modalities=[VISION, AUDIO], device="cpu")
+    assert isinstance(space, BoundSpace) and not space.compiled_modalities
+    assert "pip install openvino" in caplog.text
+    for modality in (VISION, AUDIO):
+        tensor = space.tensor(windows(modality)[0])[None]
+        torch.testing.assert_close(space.embed(modality, tensor), plain.embed(modality, tensor), atol=1e-6, rtol=0)
+
+
+class Off:
+    """An encoder that answers with a fixed vector."""
+
+    def __init__(self, vector: torch.Tensor) -> None:
+        self.vector = vector
+
+    def start(self, batch: torch.Tensor) -> compiled.Later:
+        return compiled.Later(lambda: self.vector)
+
+
+@pytest.mark.parametrize(("angle", "agrees"), [(0.0, True), (0.04, True), (0.05, False), (float("nan"), False)])
+def test_an_encoder_that_says_something_else_is_not_used(
+    angle: float, agrees: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    turned = torch.tensor([[np.cos(angle), np.sin(angle)]], dtype=torch.float32)
+    assert compiled.agrees(Off(turned), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell") is agrees
+    assert ("smell" in caplog.text) is not agrees
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 65535))
+def test_a_thermal_image_in_counts_has_the_contrast_of_its_kelvin(
+    seed: int, height: int, width: int, span: int
+) -> None:
+    noise = np.random.default_rng(seed)
+    counts = noise.integers(0, span, (height, width), endpoint=True).astype(np.uint16)
+    kelvin = counts.astype(np.float32) * np.float32(0.01) + np.float32(20)
+    told = thermal.contrast(ThermalImage(kelvin, True, counts, 0.01, 20.0))
+    np.testing.assert_allclose(told, thermal.contrast(ThermalImage(kelvin, True)), atol=2e-4)
