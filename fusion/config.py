@@ -181,6 +181,7 @@ def detector_parameters() -> list[Parameter]:
             "",
             "File made by sensebind calibrate, in place of slope and threshold; empty: the space's own; none",
         ),
+        Parameter("prompt.sure", 0.95, "Score at which an event is reported at once; 1: always wait", 0.01, 1.0),
     ]
     novelty = [
         Parameter("novelty.threshold", 4.0, "Deviations over the usual distance at which the score is 1/2", 0.0, 20.0),
@@ -202,7 +203,7 @@ def detector_parameters() -> list[Parameter]:
     fault = [
         Parameter("fault.causes", [], "Faults to tell: dark, frozen, unplugged, …; empty: all"),
         Parameter("fault.silence", 1.25, "Seconds without a vector after which a sense is unplugged", 0.1, 3600.0),
-        Parameter("fault.expected", [], "Senses that must be there from the start; others once they were"),
+        Parameter("fault.expected", [], "Senses that must be there from the start, or [configured]: all of them"),
     ]
     result = [
         Parameter("detectors", list(DETECTORS), "Detectors to run"),
@@ -221,7 +222,7 @@ def detector_parameters() -> list[Parameter]:
             Parameter(f"{kind}.off", off, "Score below which it is over; at most `on`", 0.01, 0.99),
             *_life(kind, min_duration, 1.0, 1.0),
         ]
-    return result + change + _life("change", 0.0, 0.0, 3.0) + fault + _life("fault", 0.75, 1.5, 5.0)
+    return result + change + _life("change", 0.0, 0.0, 3.0) + fault + _life("fault", 0.5, 1.5, 5.0)
 
 
 def _life(kind: str, min_duration: float, release: float, update_period: float) -> list[Parameter]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.encodings import EncodingError, rows, to_float
+from sensebind.fusion.jumps import Kind, Scale, cast, stretch
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Calibration, Frame, Reading, Sound
 from sensebind.fusion.windows import Window
 
@@ -40,13 +41,20 @@ LEAN = 1.5  # m/s² by which gravity, turned by the gyroscope, misses the gravit
 
 
 class Health:
-    """Looks at one modality's windows, in order of tick; holds what is usual of it. Pure but for that."""
+    """Looks at one modality's windows, in order of tick; holds what is usual of it. Pure but for that.
+
+    Beside `symptoms`, what tells against the sensor's own past: a microphone that fell silent, a camera whose pictures
+    became those of another (size, type, no colour any more: `swapped`), or whose scale or balance of colours has
+    jumped (`miscalibrated`).
+    """
 
     def __init__(self) -> None:
         self._before: Window | None = None
         self._quiet: float | None = None  # dB of full scale, the usual quiet
         self._heard = 0  # windows that it stands on
         self._colourful = 0  # windows with colours, up to `SURE`
+        self._kind, self._scale = Kind(), Scale()
+        self._image: Pixels | None = None  # of the window before, small
 
     SURE = 10  # windows after which the usual is believed
 
@@ -57,8 +65,8 @@ class Health:
         data = window.samples[-1].data
         if window.modality == AUDIO and isinstance(data, Sound) and MUTED not in found:
             found |= self._fell_silent(window)
-        if window.modality == VISION and isinstance(data, Frame) and not data.compressed and self._lost_colours(data):
-            found.add(SWAPPED)
+        if isinstance(data, Frame) and not data.compressed:
+            found |= self._became_another(window.modality, data, bool(found & {DARK, BLINDED}))
         return tuple(name for name in SYMPTOMS if name in found)
 
     def _fell_silent(self, window: Window) -> set[str]:
@@ -72,11 +80,24 @@ class Health:
         self._heard += 1
         return set()
 
-    def _lost_colours(self, frame: Frame) -> bool:
+    def _became_another(self, modality: str, frame: Frame, blind: bool) -> set[str]:
+        """What tells against the camera's own past; a `blind` one shows nothing to compare."""
         try:
             image = _small(rows(frame))
         except EncodingError:
-            return False
+            return set()
+        found = {SWAPPED} if self._kind.is_another(image) or self._lost_colours(image) else set()
+        if blind or found:
+            return found
+        before, self._image = self._image, image
+        jump = None
+        if before is not None and modality == VISION:
+            jump = cast(before, image)
+        elif before is not None and modality == DEPTH:
+            jump = stretch(before, image)
+        return {MISCALIBRATED} if self._scale.is_off(jump) else set()
+
+    def _lost_colours(self, image: Pixels) -> bool:
         if image.ndim != 3 or image.shape[2] < 3 or image.dtype != np.uint8:
             return False
         colour = image[..., :3].astype(np.int16)
@@ -99,7 +120,8 @@ def symptoms(window: Window, before: Window | None) -> tuple[str, ...]:
     - `blinded`: 99 % of the pixels are at or next to full scale.
     - `frozen`: of the pixels that say something, at most one in a thousand differs from the frame of the window before,
       though the stamp is newer. Noise never lets a working sensor repeat itself, however still the scene is.
-    - `swapped`: what it sends cannot be its own: temperatures that nothing has, depths of 8 bits.
+    - `swapped`: what it sends cannot be its own: temperatures that nothing has, depths of 8 bits, light as even as
+      temperatures are.
     - `miscalibrated`: temperatures that no place has where robots are.
 
     Sounds and motion, of which the newest second is judged:
@@ -149,8 +171,10 @@ def _exposure(modality: str, image: Pixels, calibration: Calibration) -> set[str
             return {BLINDED}
         black = np.count_nonzero(image <= BLACK) >= 0.99 * image.size
         return {DARK} if black and _relief(image) < RELIEF else set()
-    if modality != THERMAL or image.ndim != 2:
+    if image.ndim != 2:
         return set()
+    if modality != THERMAL:
+        return {SWAPPED} if modality == VISION and _is_thermal(image) else set()
     values = image[np.isfinite(image)] if image.dtype.kind == "f" else image.ravel()
     if not values.size:
         return {DARK}
@@ -164,6 +188,14 @@ def _exposure(modality: str, image: Pixels, calibration: Calibration) -> set[str
     if not IMPOSSIBLE_KELVIN[0] <= middle <= IMPOSSIBLE_KELVIN[1]:
         return {SWAPPED}
     return set() if KELVIN[0] <= middle <= KELVIN[1] else {MISCALIBRATED}
+
+
+def _is_thermal(image: Pixels) -> bool:
+    """Whether a camera's 16 bits are temperatures: high numbers that differ by a third at most, and no shadow."""
+    if image.dtype != np.uint16:
+        return False
+    low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
+    return low > 2_000 and high < 1.35 * low and high < 65_500
 
 
 def _depth(image: Pixels, calibration: Calibration) -> set[str]:

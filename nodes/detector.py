@@ -50,6 +50,7 @@ class Detector(Node):
         self._asked: Any = None  # the call to embed_text that is under way
         self._stale = False  # parameters, prompts or space have changed since the line was configured
         self._space = ""
+        self._senses: tuple[str, ...] = ()  # that it has encoders for
         self._line: EventLine | None = None
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
         self._ticks = Ticks(round(self._values["patience"] * SECOND))
@@ -74,7 +75,8 @@ class Detector(Node):
     # --- the space, prompts and parameters
 
     def _take_space(self, message: Any) -> None:
-        for modality in message.modalities:
+        self._senses = tuple(message.modalities)
+        for modality in self._senses:
             self._subscribe(modality)
         if message.id != self._space:
             if self._space:
@@ -128,7 +130,9 @@ class Detector(Node):
                 self._asked.add_done_callback(lambda future: self._take_phrases(missing, future))
             return
         self._phrases = {phrase: self._phrases[phrase] for phrase in phrases}
-        found = detectors(self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]))
+        found = detectors(
+            self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]), self._senses
+        )
         if self._line is None:
             self._line = EventLine(found, self._space)
             self.get_logger().info(f"events from {', '.join(d.kind.name.lower() for d in found)} in {self._space}")

@@ -172,7 +172,8 @@ def observe(
         start, end = recording.start, recording.end
         reader = Reader(recording, settings.embedder, settings.modalities)
         all_detectors = [
-            Overheard(d) if d.kind is Kind.PROMPT else d for d in detectors(settings.detector, embed_text)
+            Overheard(d) if d.kind is Kind.PROMPT else d
+            for d in detectors(settings.detector, embed_text, space.modalities)
         ]
         line = Remembering(all_detectors, space.id)
         pipeline = Pipeline.of(settings.embedder, space, events=line)
@@ -206,7 +207,7 @@ def observe(
         faults=read_faults(beside) if beside else None,
         ways=ways,
         activity=activity.course(start, end),
-        namings=_namings(events, start),
+        namings=namings(events, start),
         others=counted,
     )
 
@@ -283,7 +284,8 @@ def _course(scores: Scores, start: int) -> Course:
     return Course((np.array(edges, np.int64) - start) / SECOND, labels, np.array(rows, np.float64))
 
 
-def _namings(events: Sequence[Event], start: int) -> tuple[Naming, ...]:
+def namings(events: Sequence[Event], start: int) -> tuple[Naming, ...]:
+    """What events tell of faulty sensors, in seconds from `start` (ns)."""
     found = []
     for item in occurrences(events):
         if item.offset is None or not item.course:

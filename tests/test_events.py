@@ -123,6 +123,14 @@ def run_life(scores: Sequence[float], **options: float) -> list[Event]:
     return [e for i, s in enumerate(scores) for e in life.step(START + i * HOP, Score(s))]
 
 
+def test_who_is_sure_does_not_wait() -> None:
+    events = run_life([0, 0.7, 0.96, 0.9, 0.9], min_duration=2.0, sure=0.95)
+    assert events[0].phase is Phase.ONSET and (events[0].onset, events[0].tick) == (START + HOP, START + 2 * HOP)
+    assert run_life([0, 0.7, 0.94, 0.9, 0.1], min_duration=2.0, sure=0.95) == []
+    with pytest.raises(ValueError, match="sure"):
+        LifeOptions(on=0.6, sure=0.5)
+
+
 def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_first_tick_without_it() -> None:
     events = run_life([0, 0, 0.9, 0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0.1, 0], update_period=1.0)
     assert [e.phase for e in events] == [Phase.ONSET, Phase.UPDATE, Phase.UPDATE, Phase.OFFSET]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text, play, together, well_formed
 
+from sensebind.fusion.config import detector_parameters, resolve
 from sensebind.fusion.embeddings import Embedding
+from sensebind.fusion.events.build import detectors
 from sensebind.fusion.events.disagreement import DisagreementDetector
 from sensebind.fusion.events.event import Event, Kind, Phase
 from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
@@ -171,6 +173,7 @@ AIR = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
         (motions(driving(7)[:, [3, 4, 5, 0, 1, 2]]), "swapped"),
         (motions(driving(7) / [9.81, 9.81, 9.81, 1, 1, 1]), "miscalibrated"),
         (motions(driving(7) * 0.6 + AIR), "miscalibrated"),
+        (frames(VISION, [kelvin(i) for i in range(4)], "mono16"), "swapped"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0].modality,
 )  # fmt: skip
@@ -192,6 +195,39 @@ def test_a_colour_camera_that_turns_grey_is_another_camera() -> None:
     found = seen(frames(VISION, [scene(i) for i in range(12)] + grey[12:], "rgb8"))
     assert not any(found[:12]) and set(found[12:]) == {("swapped",)}
     assert not any(seen(frames(VISION, grey, "rgb8"))), "grey from the start"
+
+
+def test_a_camera_whose_pictures_become_those_of_another_is_swapped_until_they_are_the_usual() -> None:
+    other = [np.ascontiguousarray(scene(i)[::2, ::2]) for i in range(140)]
+    found = seen(frames(VISION, [scene(i) for i in range(12)] + other, "rgb8"))
+    assert not any(found[:12]) and set(found[12:130]) == {("swapped",)} and not any(found[-5:])
+    assert not any(seen(frames(VISION, [scene(0), *other[:20]], "rgb8"))), "one picture is no past"
+
+
+def test_a_scale_that_jumps_for_near_and_far_alike_is_wrong_until_it_jumps_back() -> None:
+    scaled = [np.asarray(depth(i) * 1.5, np.uint16) if 5 <= i < 10 else depth(i) for i in range(14)]
+    found = seen(frames(DEPTH, scaled, "16UC1"))
+    assert set(found[5:10]) == {("miscalibrated",)} and not any(found[:5] + found[10:])
+
+
+def test_a_robot_that_drives_or_finds_a_wall_before_it_has_no_other_scale() -> None:
+    driven = [np.asarray(depth(i) - 150 * i, np.uint16) for i in range(4)]  # 0.3 m/s, from 0.6 m before the nearest
+    assert not any(seen(frames(DEPTH, driven, "16UC1")))
+    wall = [np.asarray(depth(i) // 40 + 1500 / (1 + (i > 3)), np.uint16) for i in range(8)]
+    assert not any(seen(frames(DEPTH, wall, "16UC1"))), "a flat wall does not tell a scale from a distance"
+
+
+def test_colours_that_lose_their_balance_are_no_lamp_and_no_night() -> None:
+    warm, red = np.array([1.4, 1.0, 0.6]), np.array([1.6, 0.8, 0.6])
+    pictures = [scene(i, light=0.7) for i in range(14)]
+    unbalanced = [np.asarray(np.clip(p * warm, 0, 255), np.uint8) if 5 <= i < 10 else p for i, p in enumerate(pictures)]
+    found = seen(frames(VISION, unbalanced, "rgb8"))
+    assert set(found[5:10]) == {("miscalibrated",)} and not any(found[:5] + found[10:])
+    spot = np.clip(1 - np.hypot(*np.mgrid[-60:60, -80:80] / 60), 0, 1)[..., None]
+    lamp = [np.asarray(np.clip(p * (1 + spot * (red - 1)), 0, 255), np.uint8) if i > 5 else p
+            for i, p in enumerate(pictures)]  # fmt: skip
+    assert not any(seen(frames(VISION, lamp, "rgb8")))
+    assert not any(seen(frames(VISION, [scene(i, light=0.7 if i < 6 else 0.1) for i in range(12)], "rgb8")))
 
 
 def test_depth_is_judged_in_its_own_unit() -> None:
@@ -273,6 +309,12 @@ def test_a_sense_that_never_comes_is_missed_where_it_is_expected() -> None:
     assert run(faults_line(), 20, absent) == []
     events = run(faults_line(expected=("audio",)), 20, absent)
     assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
+
+
+def test_expected_may_be_all_that_is_configured() -> None:
+    values = {**resolve(detector_parameters(), {}), "detectors": ["fault"], "fault.expected": ["configured"]}
+    (detector,) = detectors(values, embed_text, ("text", "vision", "imu"))
+    assert isinstance(detector, FaultDetector) and detector.options.expected == ("imu", "vision")
 
 
 def test_causes_that_are_not_asked_for_are_not_told_and_unknown_ones_refused() -> None:

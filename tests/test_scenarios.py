@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sensebind.cli import main
 from sensebind.fusion.recordings import Recording
 from sensebind.fusion.simulation import scenario, things
+from sensebind.fusion.simulation.failures import FAULTS, SENSORS
 from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.fusion.simulation.record import FAULTS, SENSORS, Plan, feel, hear, see
+from sensebind.fusion.simulation.record import Plan, feel, hear, measure, see
 from sensebind.fusion.simulation.scenario import ScenarioError
 from sensebind.fusion.simulation.tour import tour
 
@@ -87,6 +88,57 @@ def test_a_sound_is_heard_and_a_bump_is_felt_when_the_truth_says() -> None:
     assert felt[2400:2500].std(axis=0).max() > 5 * felt[1000:2300].std(axis=0).max()
 
 
+def test_what_stands_before_the_robot_hides_a_thing_from_its_cameras_and_not_from_its_microphone() -> None:
+    told = {"events": [{"type": "fire", "at": 4, "for": 12, "aside": 0}]}
+    free, hidden = made(told), made({**told, "occluded": [[8, 10]]})
+    seen, covered, after = (see(hidden, t, np.random.default_rng(0)) for t in (7.0, 9.0, 11.0))
+    warm = [np.count_nonzero(view.kelvin > view.kelvin.min() + 100) for view in (seen, covered, after)]
+    assert warm[0] > 500 and warm[2] > 500 and warm[1] < 0.1 * warm[0]
+    assert np.nanmedian(covered.depth[40:80, 60:100]) < 0.9 < np.nanmedian(seen.depth[40:80, 60:100])
+    assert np.array_equal(hear(free), hear(hidden)) and free.truth() == hidden.truth()
+
+
+def test_a_sense_that_does_not_perceive_a_thing_shows_the_room_behind_it() -> None:
+    told = {"type": "obstacle", "at": 4, "for": 8, "aside": 0}
+    views = [see(made({"events": [{**told, "senses": senses}]}), 6.0, np.random.default_rng(0))
+             for senses in ([], ["depth"], ["vision"])]  # fmt: skip
+    depths, colours = [np.nan_to_num(v.depth) for v in views], [v.colour.astype(int) for v in views]
+    assert np.abs(depths[1] - depths[0]).mean() > 0.3 and np.abs(depths[2] - depths[0]).mean() < 0.05
+    assert np.abs(colours[2] - colours[0]).mean() > 5 and np.abs(colours[1] - colours[0]).mean() < 5
+
+
+def test_a_robot_drives_its_path_sees_the_wall_come_nearer_and_feels_its_turn() -> None:
+    plan = made({"path": [{"at": 5}, {"at": 10, "ahead": 1.5}, {"at": 15, "ahead": 1.5, "turn": 90}]})
+    ahead, aside, turn = plan.driven(np.array([4.0, 10.0, 16.0]))
+    assert ahead.tolist() == [0.0, 1.5, 1.5] and not aside.any() and turn[2] == pytest.approx(np.pi / 2)
+    far, near = (np.nanmedian(see(plan, t, np.random.default_rng(0)).depth[:60]) for t in (4.5, 10.0))
+    assert near < far - 0.8
+    times = np.arange(0, 20, 0.005)
+    turned = np.trapezoid(feel(plan, times)[:, 5] - feel(made({}), times)[:, 5], times)
+    assert turned == pytest.approx(np.pi / 2, abs=0.1)
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_a_noisy_sensor_is_noisy_and_the_others_are_not(sensor: str) -> None:
+    def rough(plan: Plan) -> dict[str, float]:
+        (_, a), (_, b) = (p for _, p in zip(range(2), measure(plan, 1000.0).pictures, strict=False))  # 1 ms apart
+        found = {s: float(np.diff(np.stack([a[s], b[s]]).astype(float), axis=0).std()) for s in a}
+        quiet = hear(plan).astype(float)
+        return {**found, "audio": float(np.diff(quiet).std()), "imu": float(feel(plan, times)[:, 3].std())}
+
+    times = np.arange(0, 2, 0.005)
+    before, after = rough(made({"duration": 2})), rough(made({"duration": 2, "noise": {sensor: 4}}))
+    assert after[sensor] > 1.5 * before[sensor]
+    assert all(after[s] < 1.2 * before[s] for s in SENSORS if s != sensor)
+
+
+def test_a_scenario_can_be_cut_short_and_what_comes_later_does_not_happen() -> None:
+    told = {"duration": 60, "events": [{"type": "dog", "at": 5}, {"type": "cat", "at": 50}],
+            "faults": [{"sensor": "imu", "fault": "muted", "at": 40}]}  # fmt: skip
+    plan = scenario.plan(told, "s.yaml", 0, 20.0)
+    assert plan.duration == 20 and [t.label for t in plan.truth()] == ["dog"] and plan.faults == ()
+
+
 def test_in_the_dark_the_camera_sees_nothing_and_the_others_go_on() -> None:
     plan, noise = made({"dark": [[5, 10]]}), np.random.default_rng(0)
     light, dark = see(plan, 4.0, noise), see(plan, 7.0, noise)
@@ -132,6 +184,12 @@ def test_a_sensor_that_fails_records_on_as_its_fault_says(tmp_path: Path, sensor
         ({"duration": "long"}, "duration"),
         ({"thermal_camera": {"palette": "pink"}}, "pink"),
         ({"clips": {"folder": "absent"}}, "absent"),
+        ({"occluded": [3, 4]}, "occluded"),
+        ({"dark": [["now", "then"]]}, "dark"),
+        ({"noise": {"vision": "much"}}, "vision"),
+        ({"noise": {"nose": 2}}, "nose"),
+        ({"path": [{"at": 5}, {"at": 5, "ahead": 1}]}, "at"),
+        ({"path": [{"at": 5, "ahead": 100}]}, "ahead"),
     ],
 )
 def test_a_wrong_entry_is_told_by_file_and_name(told: dict[str, Any], word: str) -> None:
@@ -148,10 +206,10 @@ def test_events_by_chance_keep_apart_and_within_the_recording(rate: float, seed:
     assert all(a.offset < b.onset for a, b in zip(told, told[1:], strict=False))
 
 
-@pytest.mark.parametrize("name", ["house", "faults"])
+@pytest.mark.parametrize("name", ["house", "faults", "corridor"])
 def test_the_scenarios_that_ship_can_be_read(name: str) -> None:
     plan = scenario.read(SCENARIOS / f"{name}.yaml")
-    assert plan.duration == 120
+    assert plan.duration >= 90
     assert {h.label for h in plan.happenings} <= set(things.KINDS)
 
 

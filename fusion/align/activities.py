@@ -22,7 +22,7 @@ from sensebind.fusion.samples import IMU, SECOND, Reading, Sample
 from sensebind.fusion.windows import Window
 
 STANDARD_GRAVITY = 9.80665  # m/s²
-LENGTH, RATE = 5.0, 200.0  # of a window in s, and of the spoke's input in Hz
+LENGTH, RATE = 2.0, 200.0  # of a window in s, and of the spoke's input in Hz
 WATCH_RATE, BASIC_RATE = 50.0, 10.0  # Hz of the two sets
 HELD_OUT_SUBJECTS = (8, 9, 10)  # of seglearn's, which number 10
 # What seglearn's abbreviations stand for (Burns et al., 2018), and aeon's classes, in words.
@@ -97,8 +97,8 @@ def window(activity: Activity, start: float) -> Window:
     return Window(IMU, begin, begin + round(LENGTH * SECOND), 1.0, samples)
 
 
-def windows(activities: Sequence[Activity], step: float = 2.5) -> tuple[torch.Tensor, list[int]]:
-    """Tensors float32 (N, 6, 1000) of windows every `step` s, and whose each is."""
+def windows(activities: Sequence[Activity], step: float = 1.0) -> tuple[torch.Tensor, list[int]]:
+    """Tensors float32 (N, 6, 400) of windows every `step` s, and whose each is."""
     tensors, owners = [], []
     for number, activity in enumerate(activities):
         last = len(activity.values) / activity.rate - LENGTH

@@ -21,11 +21,16 @@ Noise = np.random.Generator
 
 RATE = 16_000  # Hz
 LENGTH = 2 * RATE  # samples of a window
-LOUDNESS = (-44.0, -14.0)  # dB of full scale, of a cut
-SIGNAL_TO_NOISE = (3.0, 30.0)  # dB
-DISTURBED = 0.65  # share of the cuts that get noise
+LOUDNESS = (-46.0, -12.0)  # dB of full scale, of a sound
+SIGNAL_TO_NOISE = (0.0, 30.0)  # dB
+DISTURBED = 0.85  # share of the cuts that get noise
+HISS = 0.003  # of a sound's level, where it gets none
+LEAST = 3 * RATE // 10  # samples of a sound that a cut must hold
+STEP = RATE // 20  # samples, over which a level is measured
+AUDIBLE = 0.02  # of its peak, under which a sound has not begun, or is over
+HEARD = 0.3  # of a sound's level that something in a cut must reach
 PITCH = (0.88, 1.14)  # by which a cut is played faster
-TRIES = 8  # places looked at for one where something sounds
+TRIES = 16  # places looked at for one where something sounds
 CUTS = 12  # of each sound
 
 # ESC-10's folders → what people may say of such a sound.
@@ -77,24 +82,39 @@ def load(path: Path) -> Floats:
     return np.asarray(soxr.resample(data.mean(axis=1), rate, RATE), np.float32)
 
 
-def cut(sound: Floats, noise: Noise, disturb: Callable[[Noise, int], Floats]) -> Floats:
-    """2 s of a sound where it sounds: at another pitch, loudness and place, often under a robot's noise."""
+def trimmed(sound: Floats) -> Floats:
+    """A sound without the silence before and after it."""
+    loud = np.flatnonzero(np.abs(sound) > AUDIBLE * (np.abs(sound).max() + 1e-9))
+    return sound[loud[0] : loud[-1] + 1] if len(loud) else sound[:1]
+
+
+def course(sound: Floats) -> Floats:
+    """Its level in stretches of 50 ms, one at least."""
+    whole = max(len(sound) // STEP, 1) * STEP
+    padded = np.pad(sound, (0, max(0, whole - len(sound))))[:whole]
+    return np.asarray(np.sqrt(np.square(padded).reshape(-1, STEP).mean(axis=1)), np.float32)
+
+
+def cut(sound: Floats, noise: Noise, disturb: Callable[[Noise, int], Floats], length: int = LENGTH) -> Floats:
+    """`length` samples in which something of a sound is to be heard: it may begin before them, in them or last beyond
+    them. At another pitch, loudness and place, mostly under a robot's noise."""
     if noise.random() < 0.5:
         sound = np.asarray(soxr.resample(sound, RATE, RATE * noise.uniform(*PITCH)), np.float32)
-    if len(sound) < 2 * LENGTH:  # so that it may begin or end within a cut
-        sound = np.pad(sound, LENGTH // 2)
-    whole = float(np.square(sound).mean())
+    sound = trimmed(sound)
+    level = float(np.percentile(course(sound), 90)) + 1e-6  # while it sounds
+    least = min(LEAST, len(sound))
+    padded = np.pad(sound, length)
     for _ in range(TRIES):
-        first = int(noise.integers(0, max(1, len(sound) - LENGTH + 1)))
-        piece = sound[first : first + LENGTH]
-        if float(np.square(piece).mean()) > 0.2 * whole:
+        first = int(noise.integers(least, length + len(sound) - least + 1))
+        piece = padded[first : first + length]
+        if float(course(piece).max()) > HEARD * level:
             break
-    piece = np.pad(piece, (0, LENGTH - len(piece)))
-    level = float(np.sqrt(np.square(piece).mean())) + 1e-6
     if noise.random() < DISTURBED:
-        other = disturb(noise, LENGTH)
+        other = disturb(noise, length)
         ratio = 10 ** (-noise.uniform(*SIGNAL_TO_NOISE) / 20)
         piece = piece + other * np.float32(ratio * level / (float(other.std()) + 1e-9))
+    else:
+        piece = piece + np.float32(level * HISS) * noise.standard_normal(length).astype(np.float32)
     loud = 10 ** (noise.uniform(*LOUDNESS) / 20)
     return np.clip(piece * np.float32(loud / level), -1, 1)
 
@@ -118,13 +138,15 @@ def robot_noise(noise: Noise, samples: int) -> Floats:
 def sound_pairs(
     sounds: Iterable[Captioned], hub: Hub, seed: int = 0, cuts: int = CUTS,
     describe: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    disturb: Callable[[Noise, int], Floats] = robot_noise, length: int = LENGTH,
 ) -> Pairs:  # fmt: skip
     """Cuts of each sound, each beside the hub's vector of one of its phrases; sounds with the same first phrase are
-    one group. `describe` may turn cuts (B, samples) into what is kept of them, such as features."""
+    one group. `describe` may turn cuts (B, samples) into what is kept of them, such as features; `disturb` makes the
+    noise that they are heard in."""
     inputs, targets, groups, blocks = [], [], [], []
     for number, item in enumerate(tqdm(list(sounds), desc="sounds", disable=None)):
         noise = np.random.default_rng([seed, number])
-        pieces = torch.from_numpy(np.stack([cut(item.sound, noise, robot_noise) for _ in range(cuts)]))
+        pieces = torch.from_numpy(np.stack([cut(item.sound, noise, disturb, length) for _ in range(cuts)]))
         inputs.append(pieces if describe is None else describe(pieces))
         vectors = hub.embed_text(item.phrases)
         targets.append(vectors[torch.from_numpy(noise.integers(0, len(item.phrases), cuts))])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from sensebind.fusion.align import motions
 from sensebind.fusion.align.activities import activity_pairs, read_activities
 from sensebind.fusion.align.pairs import Pairs, joined, named_group, of_recording, split
 from sensebind.fusion.align.sounds import Captioned, read_esc10, sound_pairs
@@ -33,11 +34,13 @@ from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, TEXT, THERMAL, V
 from sensebind.fusion.simulation import rooms
 from sensebind.fusion.simulation.imitations import imitations
 from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.fusion.simulation.record import IMU_RATE, feel, record, see
+from sensebind.fusion.simulation.record import IMU_RATE, record, see
 from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.simulation.tour import STAY, tour
 
 INSIDE = 0.8  # share of a window that must lie in a station to stand for it
+TOURS_FROM = 100  # seed of the first tour of those that are not recorded
+LOOKS = (1.2, 2.5, 3.8)  # s from the start of a station
 VIEWS = 6  # of a room
 
 
@@ -107,33 +110,16 @@ def tour_pairs(spoke: Spoke, hub: Hub, bags: list[Path]) -> Pairs:
     return joined(parts, share_groups=True)  # a kind is the same on every tour
 
 
-def felt_pairs(hub: Hub, seeds: range) -> Pairs:
-    """What the robot felt in the last 4 to 5 s at each station of more tours, beside what it saw then. The same
-    simulation as `tour_pairs`, without the senses that are not asked for and without a recording."""
-    trunk = hub.image_encoder()
-    inputs: list[Tensor] = []
-    targets: list[Tensor] = []
-    groups: list[int] = []
-    for seed in tqdm(seeds, desc="motion on tours", unit="tour", disable=None):
-        plan, noise = tour(seed), np.random.default_rng([seed, 18])
-        times = np.arange(0, plan.duration, 1 / IMU_RATE)
-        felt = feel(plan, times).astype(np.float32)
-        for happening in plan.happenings:
-            ends = [happening.offset - late for late in (0.0, 0.5, 1.0) if happening.offset - late >= STAY]
-            colours = [see(plan, end - 0.1, noise).colour for end in ends]
-            for end in ends:
-                last = round(end * IMU_RATE)
-                inputs.append(torch.from_numpy(felt[last - round(STAY * IMU_RATE) : last].T.copy()))
-            if ends:
-                with torch.inference_mode():
-                    levels = torch.stack([levels_tensor(colour.astype(np.float32) / 255) for colour in colours])
-                    targets.append(trunk(levels).clone())
-            groups += [_group(happening.kind, IMU)] * len(ends)
-    rows = torch.arange(len(inputs))
-    return Pairs(
-        torch.stack(inputs), torch.cat(targets), torch.tensor(groups), rows // 72, torch.stack([rows, rows + 1], dim=1),
-        torch.zeros_like(rows), torch.empty(0),
-    )  # fmt: skip
+def sights(hub: Hub, seed: int) -> Tensor:
+    """What the hub says of the colour camera's view at three moments of each station of a tour: (stations, 3, D)."""
+    trunk, plan, noise = hub.image_encoder(), tour(seed), np.random.default_rng([seed, 18])
+    vectors = []
+    for happening in plan.happenings:
+        moments = happening.onset + np.array(LOOKS) + noise.uniform(-0.3, 0.3, len(LOOKS))
+        colours = [see(plan, float(t), noise).colour.astype(np.float32) / 255 for t in moments]
+        with torch.inference_mode():
+            vectors.append(trunk(torch.stack([levels_tensor(colour) for colour in colours])).clone())
+    return torch.stack(vectors)
 
 
 def _group(label: str, modality: str) -> int:
@@ -161,15 +147,24 @@ def sound_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs
     return Spoke(spec, hub), _twice(spec, hub, pairs, training, held, args), pairs
 
 
-def motion_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
-    """A small network of its own, from what was seen when the robot felt something, and from captioned activities."""
+def motion_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch]:
+    """A small network of its own: from what was seen when the robot felt something, from words for it and for feeling
+    nothing, and from captioned activities."""
     torch.manual_seed(0)
-    spec = SpokeSpec(IMU, "series", hub.id, hub.dimension, length=5.0, frames=0, rate=200.0, channels=6)
-    seen = felt_pairs(hub, range(100, 100 + args.felt))
+    spec = SpokeSpec(
+        IMU, "series", hub.id, hub.dimension, length=motions.LENGTH, frames=0, rate=IMU_RATE, channels=6
+    )  # fmt: skip
+    tours = range(TOURS_FROM, TOURS_FROM + args.felt)
+    seen = motions.prototypes({seed: sights(hub, seed) for seed in tqdm(tours, desc="sights", disable=None)})
+    felt = motions.felt_pairs(hub, range(2 * args.felt), tours, range(args.felt), seen)
     done = activity_pairs(read_activities(), hub, training=True)
-    pairs = joined([seen, done], share_groups=True)
-    training, held = split(pairs, share=0.15)
-    return Spoke(spec, hub), _twice(spec, hub, pairs, training, held, args), pairs
+    spoke = Spoke(spec, hub)
+    training, held = split(joined([felt, done], share_groups=True), share=0.06)
+    settings = Settings(
+        epochs=args.epochs or 5, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
+        patience=100, seed=1,
+    )  # fmt: skip
+    return spoke, fit(spoke, hub, training, held, settings, on_epoch=report)
 
 
 def _twice(spec: SpokeSpec, hub: Hub, pairs: Pairs, training: Pairs, held: Pairs, args: argparse.Namespace) -> Epoch:
@@ -235,17 +230,18 @@ def main() -> None:
     parser.add_argument("--tours", type=Path, default=Path("out/tours"), metavar="DIR",
                         help="folder of simulated tours, made where missing (default: %(default)s)")  # fmt: skip
     parser.add_argument("--tour-count", type=int, default=6, help="tours to train on (default: %(default)s)")
-    parser.add_argument("--felt", type=int, default=40, help="tours to train motion on (default: %(default)s)")
+    parser.add_argument("--felt", type=int, default=30, help="tours to train motion on (default: %(default)s)")
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
     parser.add_argument("--epochs", type=int, help="at most; default: 8 for pictures, 12 for others")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from")
     parser.add_argument("-o", "--out", type=Path, help="spoke file (default: the one that is shipped)")
     args = parser.parse_args()
     hub = registry.hub_of("starter")
-    if args.modality in (AUDIO, IMU):
-        make = sound_spoke if args.modality == AUDIO else motion_spoke
-        spoke, best, pairs = make(hub, args)  # type: ignore[arg-type]
+    if args.modality == AUDIO:
+        spoke, best, pairs = sound_spoke(hub, args)  # type: ignore[arg-type]
         on_all(spoke, hub, pairs, best.number)  # type: ignore[arg-type]
+    elif args.modality == IMU:
+        spoke, best = motion_spoke(hub, args)  # type: ignore[arg-type]
     else:
         spoke, best = picture_spoke(args.modality, hub, args.rooms, args.epochs or 8, args.checkpoint)  # type: ignore[arg-type]
     recipe = RECIPES[args.modality]

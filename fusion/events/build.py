@@ -17,9 +17,11 @@ from sensebind.fusion.events.event import Detector, LifeOptions
 from sensebind.fusion.events.faults import FaultDetector, FaultOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
+from sensebind.fusion.samples import TEXT
 
 Options = TypeVar("Options", PromptOptions, NoveltyOptions, DisagreementOptions, ChangeOptions, FaultOptions)
 LISTS = ("background", "causes", "expected")  # parameters that are lists, whose being empty means the default
+CONFIGURED = "configured"  # in `fault.expected`: all senses that the embedder takes in
 
 
 def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -31,13 +33,20 @@ def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def detectors(values: Mapping[str, Any], embed_text: Callable[[Sequence[str]], npt.ArrayLike]) -> list[Detector]:
+def detectors(
+    values: Mapping[str, Any],
+    embed_text: Callable[[Sequence[str]], npt.ArrayLike],
+    modalities: Sequence[str] = (),
+) -> list[Detector]:
     """The detectors that the parameters of `config.detector_parameters` ask for.
 
-    `embed_text` turns N phrases into (N, D) unit vectors. Raises `ConfigError` for values that do not fit
-    together, and `CalibrationError` for a calibration that cannot be read.
+    `embed_text` turns N phrases into (N, D) unit vectors; `modalities` are the senses that are embedded. Raises
+    `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
     wanted, prompts = values["detectors"], prompts_of(values)
+    if CONFIGURED in values["fault.expected"]:
+        named = [m for m in values["fault.expected"] if m != CONFIGURED]
+        values = {**values, "fault.expected": sorted({*named, *modalities} - {TEXT})}
     unknown = sorted(set(wanted) - set(DETECTORS))
     if unknown:
         raise ConfigError(f"parameter 'detectors' may name {', '.join(DETECTORS)}, not {', '.join(unknown)}")

@@ -58,11 +58,6 @@ class Calibration:
     words: Words | None = None
     doubt: float = DOUBT
 
-    def weight(self, modality: str) -> float:
-        """How much this sense counts beside others for words that it was taught."""
-        sense = self.words.senses.get(modality) if self.words else None
-        return sense.weight if sense else 1.0
-
     def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
         """Write it as safetensors; `notes` (figures of the fit) are kept beside and not read. Raises
         `CalibrationError`."""
@@ -79,7 +74,11 @@ class Calibration:
                 "names": list(self.words.names),
                 "owners": [int(owner) for owner in self.words.owners],
                 "near": round(self.words.near, 4),
-                "senses": {m: {"delay": s.delay, "weight": s.weight} for m, s in sorted(self.words.senses.items())},
+                "delays": {m: round(s.delay, 3) for m, s in sorted(self.words.senses.items())},
+                "together": [
+                    {"prior": round(t.prior, 6), "weights": {m: round(w, 4) for m, w in t.weights.items()}}
+                    for t in self.words.together.values()
+                ],
             }
             tensors["phrases"] = self.words.phrases.astype(np.float16)
             for modality, sense in sorted(self.words.senses.items()):
@@ -130,16 +129,20 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
     names, owners = tuple(str(name) for name in told["names"]), np.array(told["owners"], np.intp)
     phrases = unit(tensors["phrases"])
     senses = {}
-    for modality, values in told["senses"].items():
+    for modality, delay in told["delays"].items():
         weights, biases = tensors[f"{modality}.weights"], tensors[f"{modality}.biases"]
         if weights.shape != (len(names), phrases.shape[1]) or biases.shape != (len(names),):
             raise ValueError(f"{modality} holds {weights.shape} weights for {len(names)} words")
-        senses[str(modality)] = words.Sense(
-            weights.astype(np.float32), biases.astype(np.float64), float(values["delay"]), float(values["weight"])
-        )
+        senses[str(modality)] = words.Sense(weights.astype(np.float32), biases.astype(np.float64), float(delay))
     if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
         raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
-    return Words(names, phrases, owners, float(told["near"]), senses)
+    together = {
+        tuple(sorted(one["weights"])): words.Together(
+            float(one["prior"]), {str(m): float(w) for m, w in one["weights"].items()}
+        )
+        for one in told["together"]
+    }
+    return Words(names, phrases, owners, float(told["near"]), senses, together)
 
 
 def uncalibrated(space: str) -> None:

@@ -117,10 +117,12 @@ class LifeOptions:
     release: float = 1.0  # 0..3600: it is over once the score has stayed below `off` so long
     refractory: float = 0.0  # 0..3600: no new one of the same label begins so soon after the last one's offset
     update_period: float = 1.0  # 0..3600: from one update to the next; 0: every tick
+    sure: float = 1.0  # on..1: a score that reaches this is reported at once, before `min_duration`
 
     def __post_init__(self) -> None:
         if not 0 < self.off <= self.on < 1:
             raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
+        check(self, "sure", self.on, 1)
         for name in ("min_duration", "release", "refractory", "update_period"):
             check(self, name, 0, 3600)
 
@@ -195,7 +197,7 @@ class Life:
             if score.score < options.off:
                 self.onset = None
                 return []
-            if tick - self.first < options.min_duration * SECOND:
+            if tick - self.first < options.min_duration * SECOND and score.score < options.sure:
                 return []
             return self._open(tick)
         if score.score >= options.off:
@@ -303,19 +305,23 @@ DOUBT = 1.0  # nats that one sense, noticing nothing, may take from the others
 CERTAINTY = 8.0  # nats that one sense may give
 
 
-def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float, doubt: npt.ArrayLike = DOUBT) -> Array:
-    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) or (M, L) → (L,) in 0..1.
+def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> Array:
+    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1: `add_up` of what each
+    score says beyond the prior. With weight 1 and one sense, p is its score; weight 0 leaves it out."""
+    gains = logit(scores) - float(logit(prior))
+    return add_up(gains, np.asarray(weights, np.float64)[:, None], prior, DOUBT)
+
+
+def add_up(gains: Array, weights: npt.ArrayLike, prior: npt.ArrayLike, doubt: npt.ArrayLike) -> Array:
+    """Log likelihood ratios (M, L) of M senses for L labels → probabilities (L,). `prior` is one or (L,).
 
     Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
-    1986, with the prior counted once): logit p = logit prior + Σ w·(logit p_m − logit prior). With weight 1 and
-    one sense, p is its score; weight 0 leaves it out. A sense that notices nothing lowers the sum by `doubt` nats, one
-    number or (M, L), at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0
-    gives the prior.
+    1986, with the prior counted once): logit p = logit prior + Σ w·gain. A sense that notices nothing lowers the sum by
+    `doubt` at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the
+    prior.
     """
-    base = float(logit(prior))
-    gain = np.clip(logit(scores) - base, -np.asarray(doubt, np.float64), CERTAINTY)
-    heaviness = np.asarray(weights, np.float64)
-    return logistic(base + np.sum((heaviness[:, None] if heaviness.ndim == 1 else heaviness) * gain, axis=0))
+    held = np.clip(gains, -np.asarray(doubt, np.float64), CERTAINTY)
+    return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
 
 
 @dataclass(frozen=True, slots=True)

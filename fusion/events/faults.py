@@ -25,7 +25,7 @@ class FaultOptions:
     causes: tuple[str, ...] = CAUSES  # those to tell; leave `frozen` out where sensors are simulated without noise
     silence: float = 1.25  # 0.1..3600 s: without a window for so long, while others have some, it is unplugged
     expected: tuple[str, ...] = ()  # senses that must be there from the start; others once they were seen
-    life: LifeOptions = LifeOptions(min_duration=0.75, release=1.5, update_period=5.0)
+    life: LifeOptions = LifeOptions(min_duration=0.5, release=1.5, update_period=5.0)
 
     def __post_init__(self) -> None:
         check(self, "silence", 0.1, 3600)

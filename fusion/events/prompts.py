@@ -22,11 +22,11 @@ from sensebind.fusion.events.event import (
     LifeOptions,
     Score,
     WitnessOptions,
+    add_up,
     check,
     half_window,
     logistic,
     logit,
-    pool,
 )
 from sensebind.fusion.samples import SECOND
 
@@ -76,13 +76,10 @@ class PromptOptions(WitnessOptions):
         """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
         return min(calibration.prior, self.life.off / 2) if calibration else self.prior
 
-    def weights(self, modality: str, calibration: Calibration | None, taught: Flags) -> Array:
-        """How much this sense's evidence counts for each label, (L,); `taught` (L,) are labels that it was taught."""
-        if modality in self.reliability or calibration is None:
-            return np.full(len(taught), self.reliability.get(modality, 1.0))
-        fitted = calibration.senses.get(modality)
-        plain = fitted.reliability if fitted else 1.0
-        return np.where(taught, calibration.weight(modality), plain)
+    def weight(self, modality: str, calibration: Calibration | None) -> float:
+        """How much this sense's evidence counts."""
+        fitted = calibration.senses.get(modality) if calibration else None
+        return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
 
     def needed(self, label: str) -> int:
         """How many senses must support this label."""
@@ -259,13 +256,8 @@ class PromptDetector:
             senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, level)
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
         fresh = State(senses).heard(tick, options.staleness)
-        taught = {m: ~np.isnan(s.ratios) for m, s in fresh.items()}
-        shape = len(fresh), len(labels)
-        weights = [options.weights(m, calibration, taught[m]) * s.coverage for m, s in fresh.items()]
-        doubts = np.array([np.where(known, calibration.doubt if calibration else DOUBT, DOUBT) for known in taught.values()])
-        table = np.array([s.scores for s in fresh.values()]).reshape(shape)
-        pooled = pool(table, np.reshape(weights, shape), options.base(calibration), doubts.reshape(shape))
-        pooled = self._corroborated(pooled, table)
+        table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
+        pooled = self._corroborated(self._pooled(calibration, fresh, table), table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
@@ -285,6 +277,24 @@ class PromptDetector:
         leads_of = self._leads(calibration, fresh, table)
         scored = {n: Score(float(pooled[i]), evidence[n], int(leads_of[i])) for i, n in enumerate(labels)}
         return State(senses, recent, calibration), scored
+
+    def _pooled(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> Array:
+        """The senses' scores (M, L) together, (L,)."""
+        options, shape = self.options, table.shape
+        ratios = np.array([s.ratios for s in fresh.values()]).reshape(shape)
+        taught = ~np.isnan(ratios)
+        base = np.full(len(self.prompts), options.base(calibration))
+        weights = np.reshape([np.full(shape[1], options.weight(m, calibration)) for m in fresh], shape)
+        doubts = np.full(shape, DOUBT)
+        gains = np.where(taught, ratios, logit(table) - logit(base))
+        if calibration and calibration.words and taught.any():
+            together = calibration.words.together[tuple(m for m, row in zip(fresh, taught, strict=True) if row.any())]
+            counts = [together.weights.get(m, 0.0) * options.reliability.get(m, 1.0) for m in fresh]
+            weights = np.where(taught, np.array(counts)[:, None], weights)
+            doubts = np.where(taught, calibration.doubt, doubts)
+            base = np.where(taught.any(axis=0), min(together.prior, options.life.off / 2), base)
+        coverage = np.array([s.coverage for s in fresh.values()]).reshape(-1, 1)
+        return add_up(gains, weights * coverage, base, doubts)
 
     def _ratios(self, calibration: Calibration | None, modality: str, vector: Vector) -> Array:
         if calibration is None or calibration.words is None:

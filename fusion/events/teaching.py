@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve
 from scipy.optimize import minimize
 
 from sensebind.fusion.embeddings import FUSED, Embedding
 from sensebind.fusion.events import words
 from sensebind.fusion.events.event import CERTAINTY, Array, Flags, logistic, logit
-from sensebind.fusion.events.words import Words
+from sensebind.fusion.events.words import Together, Words
 from sensebind.fusion.samples import SECOND
 
 Tick = tuple[int, Mapping[str, Embedding]]  # ns, and the senses that have a window ending there
@@ -22,6 +24,7 @@ Stream = tuple[Sequence[Tick], Sequence[Span]]
 FEWEST = 10  # windows with the thing, and without, that a classifier needs
 FOLDS = 5
 PENALTY = 3e-4  # on squared weights, beside the variance of unit vectors, which is 1 at most in all directions together
+SMALL = 1e-6  # penalty on a slope
 DOUBTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)  # nats that are tried
 
 
@@ -39,14 +42,14 @@ class Windows:
 
 def teach(
     labels: Mapping[str, npt.NDArray[np.float32]], streams: Sequence[Stream],
-    delays: Mapping[str, float] | None = None, penalty: float = PENALTY,
+    delays: Mapping[str, float] | None = None,
 ) -> tuple[Words | None, float, float]:
     """Label → its phrases' vectors (P, D), and labelled streams → the words, the prior and the doubt of a `Calibration`.
 
     For each sense and label a ridge regression on vectors. What it gives on streams that it was not fitted on is made a
-    likelihood ratio by Platt's sigmoid, one for each sense; and so is what the senses' ratios add up to, with a weight
-    for each sense, for what they know they know in part from each other. None in place of words where no sense could be
-    taught any.
+    likelihood ratio by Platt's sigmoid, whose slope is nothing where a sense cannot tell; and so is what the senses'
+    ratios add up to, with a weight for each sense, for what they know they know in part from each other. None in place
+    of words where no sense could be taught any.
     """
     names = list(labels)
     fold = np.concatenate([_folds(number, len(ticks), len(streams)) for number, (ticks, _) in enumerate(streams)])
@@ -61,72 +64,84 @@ def teach(
         enough = (seen.truth.sum(axis=0) >= FEWEST) & ((~seen.truth).sum(axis=0) >= FEWEST)
         if not enough.any():
             continue
-        outside = np.full(seen.truth.shape, np.nan)
-        for part in range(FOLDS):
-            out = fold[seen.rows] == part
-            if out.any() and not out.all():
-                weights, biases = separate(seen.vectors[~out], seen.truth[~out], penalty)
-                outside[out] = seen.vectors[out] @ weights.T + biases
-        usual = logit(np.clip(seen.truth.mean(axis=0), 1e-4, 0.5))
-        weights, biases = separate(seen.vectors, seen.truth, penalty)
-        known = enough[None] & np.isfinite(outside)
-        bias, slope = platt(outside[known], seen.truth[known])
-        ratios = slope * outside + bias - usual
+        outside, weights, biases = separate(seen.vectors, seen.truth, fold[seen.rows])
+        ratios = np.full(seen.truth.shape, np.nan)
+        for word in np.flatnonzero(enough):
+            bias, slope = platt(outside[:, word], seen.truth[:, word])
+            bias -= float(logit(seen.truth[:, word].mean()))  # what the share of such windows says is no evidence
+            ratios[:, word] = slope * outside[:, word] + bias
+            weights[word], biases[word] = slope * weights[word], slope * biases[word] + bias
+        biases[~enough] = np.nan
         told[modality] = np.full(now.shape, np.nan)
-        told[modality][seen.rows] = np.where(enough, ratios, np.nan)
+        told[modality][seen.rows] = ratios
         covered[modality] = np.zeros(len(now))
         covered[modality][seen.rows] = seen.coverage
-        shifted = np.where(enough, slope * biases + bias - usual, np.nan)
-        senses[modality] = words.Sense((slope * weights).astype(np.float32), shifted, delay)
+        senses[modality] = words.Sense(weights.astype(np.float32), biases, delay)
     if not senses:
         return None, 0.0, 0.0
     # What senses weigh beside each other is told where all of them were there, if they ever were.
     joint = np.all([c > 0 for c in covered.values()], axis=0)
     rows = joint if joint.any() else np.ones(len(now), bool)
-    prior, doubt, counts = _together({m: r[rows] for m, r in told.items()}, {m: c[rows] for m, c in covered.items()}, now[rows])
-    senses = {m: words.Sense(s.weights, s.biases, s.delay, counts[m]) for m, s in senses.items()}
+    gains = {m: (np.nan_to_num(told[m][rows]), covered[m][rows, None]) for m in sorted(senses)}
+    tried = [(_together(gains, tuple(gains), now[rows], doubt), doubt) for doubt in DOUBTS]
+    ((_, whole), doubt) = min(tried, key=lambda found: found[0][0])
+    together = {tuple(gains): whole}
+    for some in (s for count in range(1, len(gains)) for s in combinations(gains, count)):
+        together[some] = _together(gains, some, now[rows], doubt)[1]
     phrases = np.concatenate([labels[name] for name in names])
     owners = np.repeat(np.arange(len(names)), [len(labels[name]) for name in names])
-    return Words(tuple(names), phrases, owners, words.nearness(phrases, owners), senses), prior, doubt
+    found = Words(tuple(names), phrases, owners, words.nearness(phrases, owners), senses, together)
+    return found, whole.prior, doubt
 
 
 def _together(
-    told: Mapping[str, Array], covered: Mapping[str, Array], truth: Flags
-) -> tuple[float, float, dict[str, float]]:
-    """Prior, doubt and weights with which the senses' ratios, (T, L) each, tell the truth (T, L) best."""
-    best: tuple[float, float, float, dict[str, float]] | None = None
-    for doubt in DOUBTS:
-        gains = [
-            (np.clip(np.nan_to_num(told[m]), -doubt, CERTAINTY) * covered[m][:, None]).ravel() for m in sorted(told)
-        ]
-        table = np.stack(gains, axis=1)
-        prior, *counts = regress(table, truth.ravel().astype(float))
-        z = prior + table @ np.array(counts)
-        loss = float(np.mean(np.logaddexp(0, z) - truth.ravel() * z))
-        if best is None or loss < best[0]:
-            best = loss, prior, doubt, dict(zip(sorted(told), (min(c, 10.0) for c in counts), strict=True))
-    assert best is not None
-    return float(np.clip(logistic(best[1]), 1e-4, 0.5)), best[2], best[3]
+    gains: Mapping[str, tuple[Array, Array]], senses: tuple[str, ...], truth: Flags, doubt: float
+) -> tuple[float, Together]:
+    """The prior and the weights with which some senses' ratios (T, L), times coverage (T, 1), tell the truth (T, L)
+    best, and the mean log loss of that."""
+    table = np.stack([(np.clip(gains[m][0], -doubt, CERTAINTY) * gains[m][1]).ravel() for m in senses], axis=1)
+    flat = truth.ravel().astype(np.float64)
+    prior, *counts = regress(table, flat)
+    z = prior + table @ np.array(counts)
+    loss = float(np.mean(np.logaddexp(0, z) - flat * z))
+    weights = {m: float(min(count, 10.0)) for m, count in zip(senses, counts, strict=True)}
+    return loss, Together(float(np.clip(logistic(prior), 1e-4, 0.5)), weights)
 
 
 def separate(
-    vectors: npt.NDArray[np.float32], truth: Flags, penalty: float = PENALTY
-) -> tuple[npt.NDArray[np.float64], Array]:
-    """(N, D) and (N, L) → weights (L, D) and biases (L,) of L ridge regressions of 0 or 1 on vectors.
+    vectors: npt.NDArray[np.float32], truth: Flags, fold: npt.NDArray[np.intp], penalty: float = PENALTY
+) -> tuple[Array, Array, Array]:
+    """Ridge regressions of L truths, 0 or 1, (N, L) on vectors (N, D), whose rows are of the folds (N,).
 
-    A. Hoerl and R. Kennard, "Ridge regression", 1970; as a classifier of embeddings it is as good as a logistic
-    regression here, and has a closed form.
+    What they give for each row when its fold was left out (N, L), and the weights (L, D) and biases (L,) of all rows.
+    A. Hoerl and R. Kennard, "Ridge regression", 1970; as classifiers of embeddings they were as good as logistic
+    regressions here, and have a closed form, whose sums over a fold can be taken away again.
     """
-    middle, share = vectors.mean(axis=0, dtype=np.float64), truth.mean(axis=0)
-    x = vectors.astype(np.float64) - middle
-    covariance = x.T @ x / len(x) + penalty * np.eye(x.shape[1])
-    weights = np.linalg.solve(covariance, x.T @ (truth - share) / len(x)).T
-    return weights, np.asarray(share - weights @ middle, np.float64)
+    x = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    table = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    y = truth.astype(np.float64)
+    parts = {int(part): fold == part for part in np.unique(fold)}
+    squares = {part: table[rows].T @ table[rows] for part, rows in parts.items()}
+    products = {part: table[rows].T @ y[rows] for part, rows in parts.items()}
+    square, product = sum(squares.values()), sum(products.values())
+    held = np.diag(np.append(np.full(x.shape[1], penalty), 0.0))  # the constant is not penalised
+
+    def solved(square: Array, product: Array, count: int) -> Array:
+        return np.asarray(solve(square + count * held, product, assume_a="pos"), np.float64)
+
+    outside = np.empty_like(y)
+    for part, rows in parts.items():
+        rest = np.count_nonzero(~rows)
+        found = solved(square - squares[part], product - products[part], rest) if rest else np.zeros_like(product)
+        outside[rows] = table[rows] @ found
+    found = solved(square, product, len(x))
+    weights = found[:-1].T.copy()
+    return outside, weights, np.asarray(found[-1] - weights @ vectors.mean(axis=0, dtype=np.float64), np.float64)
 
 
 def platt(scores: Array, truth: Flags) -> tuple[float, float]:
-    """Bias and slope of the sigmoid that makes scores (N,) probabilities (Platt, 1999)."""
-    bias, slope = regress(scores[:, None], truth.astype(float), penalty=0.0)
+    """Bias and slope, 0 or more, of the sigmoid that makes scores (N,) probabilities (Platt, 1999)."""
+    bias, slope = regress(scores[:, None], truth.astype(float), penalty=SMALL)
     return float(bias), float(slope)
 
 

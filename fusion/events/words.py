@@ -24,13 +24,20 @@ class Sense:
 
     `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
     speaks for the word, a negative one against it. `delay` (s): what the ratios tell of lies so long before the tick.
-    `weight` 0..10: how much they count beside those of other senses, which know much of the same.
     """
 
     weights: Vector
     biases: Array
     delay: float
-    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What some senses tell together: logit p = logit prior + Σ weight × ratio. They know much of the same, so the more
+    there are, the less each counts."""
+
+    prior: float
+    weights: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +45,7 @@ class Words:
     """K words with P phrases that mean them, float32 unit vectors (P, D), and the senses that were taught them.
 
     `owners` (P,) is the word of each phrase. A phrase of the user's means the word of the phrase that it is nearest to,
-    if their cosine is `near` or more.
+    if their cosine is `near` or more. `together` is for every set of these senses, by their names in order.
     """
 
     names: tuple[str, ...]
@@ -46,6 +53,7 @@ class Words:
     owners: npt.NDArray[np.intp]
     near: float
     senses: Mapping[str, Sense]
+    together: Mapping[tuple[str, ...], Together]
 
     def meanings(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> Flags:
         """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` to the next."""

@@ -56,7 +56,9 @@ def core() -> openvino.Core:
 
 
 class Later:
-    """A result under way. To be fetched once."""
+    """A result under way. To be fetched once. `first`: as of `runner.Pending`; nothing is made for a first time."""
+
+    first = False
 
     def __init__(self, finish: Callable[[], Tensor]) -> None:
         self._finish = finish

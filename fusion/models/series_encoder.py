@@ -42,9 +42,11 @@ class SeriesEncoder(nn.Module):
         )
 
     def fit_scale(self, series: Tensor) -> None:
-        """Take mean and deviation of each channel from training data (N, C, T)."""
+        """Take mean and deviation of each channel from training data (N, C, T). The deviation is that of the middle
+        window: a few violent ones do not make all others look still."""
         self.mean.copy_(series.mean(dim=(0, 2)))
-        self.deviation.copy_(series.std(dim=(0, 2)).clamp(min=1e-6))
+        spread = (series - self.mean[:, None]).square().mean(dim=2).sqrt()
+        self.deviation.copy_(spread.median(dim=0).values.clamp(min=1e-6))
 
     def forward(self, series: Tensor) -> Tensor:
         x = (series - self.mean[:, None]) / self.deviation[:, None]

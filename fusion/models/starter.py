@@ -87,7 +87,7 @@ class StarterSpace:
         AUDIO: Aperture(2.0),
         DEPTH: Aperture(0.25, frames=1),
         THERMAL: Aperture(0.25, frames=1),
-        IMU: Aperture(5.0),
+        IMU: Aperture(2.0),
     }
 
     def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:

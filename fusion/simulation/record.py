@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from sensebind.fusion.recordings import BagTypes, BagWriter
 from sensebind.fusion.samples import SECOND
-from sensebind.fusion.simulation import imitations, rooms, things
+from sensebind.fusion.simulation import failures, imitations, rooms, things
+from sensebind.fusion.simulation.failures import SENSORS, Fault
 from sensebind.fusion.simulation.messages import (
     DELAY,
     EPOCH,
@@ -34,11 +35,10 @@ from sensebind.fusion.simulation.rooms import Room
 
 Floats = npt.NDArray[np.float64]
 
-SENSORS = ("vision", "depth", "thermal", "audio", "imu")
-FAULTS = ("frozen", "dark", "blinded", "muted", "saturated", "unplugged", "miscalibrated", "swapped")
-MISTAKEN = {"vision": "thermal", "depth": "vision", "thermal": "depth"}  # a swapped camera is taken for this one
 FRAME_RATE, IMU_RATE = 10.0, 200.0  # Hz
 WIDTH, HEIGHT = 160, 120  # of what is rendered; the colour image is twice as large
+NEAR = 0.8  # m before the robot that something stands which hides what is behind it
+BOARD = np.array([0.03, 0.42, 1.2], np.float32)  # its half sizes in m: it hides three quarters of the view
 TURN = 0.8  # s that the robot takes to turn to a place, and from it
 FELT = 0.5  # s after which a blow has died away
 GROUNDS = {"carpet": (0, 0.02), "wood": (14, 0.08), "tiles": (100, 0.25), "gravel": (20, 0.8)}  # hue; m/s² of rolling
@@ -63,16 +63,6 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """A sensor that fails from `onset` to `offset` (s) in one of the ways `FAULTS`."""
-
-    sensor: str
-    fault: str
-    onset: float
-    offset: float
-
-
-@dataclass(frozen=True, slots=True)
 class ThermalCamera:
     """`palette`: radiometric (mono16, centikelvin), white-hot, black-hot (mono8, gain by the frame) or iron (rgb8);
     `noise` in kelvin; `blur` in pixels; `size` (width, height)."""
@@ -83,10 +73,22 @@ class ThermalCamera:
     size: tuple[int, int] = (160, 120)
 
 
+@dataclass(frozen=True, slots=True)
+class Waypoint:
+    """Where the robot is at a time (s): so many metres ahead and aside of where it began in this place, turned by so
+    many radians to the left."""
+
+    at: float
+    ahead: float = 0.0
+    aside: float = 0.0
+    turn: float = 0.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """What happens. `places` are (start in s, ground): a room each, made from the seed; `dark` are spans (s) without
-    light; `motor` dB of full scale."""
+    light; in those of `occluded` something stands right before the robot; `motor` dB of full scale. `path`: from one
+    waypoint to the next the robot drives smoothly. `noise_of`: sensor → times its usual noise, 1 and more."""
 
     duration: float
     places: tuple[tuple[float, str], ...]
@@ -97,6 +99,9 @@ class Plan:
     thermal_camera: ThermalCamera = field(default_factory=ThermalCamera)
     motor: float = MOTOR
     furniture: int = 5
+    path: tuple[Waypoint, ...] = ()
+    occluded: tuple[tuple[float, float], ...] = ()
+    noise_of: Mapping[str, float] = field(default_factory=dict)
 
     def noise(self, *which: int) -> np.random.Generator:
         """Chance of its own for each use, so that a change of one leaves the others as they were."""
@@ -152,6 +157,19 @@ class Plan:
         x = 0.22 * draw[:, 0] * np.sin(0.9 * draw[:, 1] * times + phase)
         y = 0.08 * draw[:, 2] * np.sin(0.7 * draw[:, 3] * times + 2 * phase)
         yaw = 0.10 * draw[:, 2] * np.sin(0.55 * draw[:, 0] * times + phase) - 0.9 * turning * (len(starts) > 1)
+        ahead, aside, turn = self.driven(times)
+        return x + ahead, y + aside, yaw + turn
+
+    def driven(self, times: Floats) -> tuple[Floats, Floats, Floats]:
+        """(ahead, aside, turn) in m and rad that the path asks for; nothing before its first waypoint."""
+        x, y, yaw = (np.zeros(len(times)) for _ in range(3))
+        before = Waypoint(0.0)
+        for point in self.path:
+            share = _ease((times - before.at) / max(point.at - before.at, 1e-9))
+            x += share * (point.ahead - before.ahead)
+            y += share * (point.aside - before.aside)
+            yaw += share * (point.turn - before.turn)
+            before = point
         return x, y, yaw
 
     def active(self, t: float, sense: str) -> list[tuple[int, Happening]]:
@@ -171,9 +189,16 @@ class Plan:
     def is_dark(self, t: float) -> bool:
         return any(first <= t < last for first, last in self.dark)
 
+    def is_occluded(self, t: float) -> bool:
+        return any(first <= t < last for first, last in self.occluded)
+
+    def roughness(self, sensor: str) -> float:
+        """Times a sensor's usual noise."""
+        return float(self.noise_of.get(sensor, 1.0))
+
     def fault(self, sensor: str, t: float) -> str:
         """How a sensor fails at a time; empty where it does not."""
-        return next((f.fault for f in self.faults if f.sensor == sensor and f.onset <= t < f.offset), "")
+        return next((f.cause for f in self.faults if f.sensor == sensor and f.during(t)), "")
 
 
 def _ease(s: Floats) -> Floats:
@@ -190,25 +215,32 @@ def see(plan: Plan, t: float, noise: np.random.Generator) -> rooms.View:
     eye = np.array([x + dx, y + dy, 1.15], np.float32)
     height = 0.22  # rad down
 
-    def scene(senses: Sequence[str]) -> rooms.Room:
+    def scene(shown: frozenset[int]) -> rooms.Room:
         parts = list(room.things)
-        for number, h in {n: h for sense in senses for n, h in plan.active(t, sense)}.items():
-            kind = things.KINDS[h.kind]
-            spot = (x + h.ahead, y + h.aside)
-            made = things.stand(kind, spot, plan.noise(4, number).uniform(-0.5, 0.5), rooms.PATTERNS + number,
-                                plan.noise(5, number))  # fmt: skip
-            parts += made
+        for number in sorted(shown):
+            h = plan.happenings[number]
+            parts += things.stand(
+                things.KINDS[h.kind], (x + h.ahead, y + h.aside), plan.noise(4, number).uniform(-0.5, 0.5),
+                rooms.PATTERNS + number, plan.noise(5, number),
+            )  # fmt: skip
+        if plan.is_occluded(t):
+            ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0], np.float32)
+            parts.append(rooms.Thing("box", eye + NEAR * ahead, BOARD, float(yaw), 0, 20.0, 0.0))
         light = 0.02 if plan.is_dark(t) else 1.0
         return replace(room, things=tuple(parts), ambient=room.ambient * light, strengths=room.strengths * light)
 
-    visible, warm = scene(("vision",)), scene(("thermal",))
-    steady = np.random.default_rng([plan.seed, 6, where])  # exposure and tint are a room's, not a frame's
-    view = rooms.see(visible, steady, eye, yaw, height, VIEW, WIDTH, HEIGHT)
-    grain = noise.integers(-4, 5, view.colour.shape)
-    view = replace(view, colour=np.clip(view.colour.astype(np.int16) + grain, 0, 255).astype(np.uint8))
-    if {id(h) for _, h in plan.active(t, "vision")} != {id(h) for _, h in plan.active(t, "thermal")}:
-        view = replace(view, kelvin=rooms.see(warm, steady, eye, yaw, height, VIEW, WIDTH, HEIGHT).kelvin)
-    return view
+    views: dict[frozenset[int], rooms.View] = {}
+    shown = {sense: frozenset(number for number, _ in plan.active(t, sense)) for sense in failures.CAMERAS}
+    for things_seen in shown.values():
+        if things_seen not in views:  # senses that perceive the same things share a picture
+            steady = np.random.default_rng([plan.seed, 6, where])  # exposure and tint are a room's, not a frame's
+            views[things_seen] = rooms.see(
+                scene(things_seen), steady, eye, yaw, height, VIEW, WIDTH, HEIGHT, noise, plan.roughness("depth")
+            )
+    colour, depth, thermal = (views[shown[sense]] for sense in failures.CAMERAS)
+    grain = np.rint(plan.roughness("vision") * noise.integers(-4, 5, colour.colour.shape)).astype(np.int16)
+    bright = np.clip(colour.colour.astype(np.int16) + grain, 0, 255).astype(np.uint8)
+    return rooms.View(bright, depth.depth, thermal.kelvin)
 
 
 def hear(plan: Plan) -> npt.NDArray[np.int16]:
@@ -224,6 +256,8 @@ def hear(plan: Plan) -> npt.NDArray[np.int16]:
     own = own + 0.5 * imitations.band(noise, 60, 5000, plan.duration)[:count]
     level = 10 ** (plan.motor / 20)
     wave = own / own.std() * level
+    if (rough := plan.roughness("audio")) > 1:
+        wave = wave + 0.5 * level * np.sqrt(rough**2 - 1) * plan.noise(12).standard_normal(count)
     for number, h in plan.active_sounds():
         kind, first = things.KINDS[h.kind], round(h.onset * RATE)
         length = min(round(h.offset * RATE), count) - first
@@ -265,6 +299,9 @@ def feel(plan: Plan, times: Floats) -> Floats:
     values = np.zeros((len(times), 6))
     for column in (0, 1):
         values[:, column] = np.clip((after[column] - 2 * now[column] + before[column]) / step**2, -3, 3)
+    if plan.path:  # the path turns the robot by more than it sways
+        cos, sin = np.cos(now[2]), np.sin(now[2])
+        values[:, 0], values[:, 1] = cos * values[:, 0] + sin * values[:, 1], cos * values[:, 1] - sin * values[:, 0]
     values[:, 2] = GRAVITY
     values[:, 5] = np.clip((after[2] - before[2]) / (2 * step), -3, 3)
     speed = np.clip(np.abs(after[0] - before[0]) / (2 * step), 0, 0.6)  # between places it is nowhere
@@ -284,8 +321,9 @@ def feel(plan: Plan, times: Floats) -> Floats:
         else:
             shake = np.sin(2 * np.pi * rate * since) + 0.4 * np.sin(4 * np.pi * rate * since + 1)
         values[during, :3] += strength * shake[:, None] * own.uniform(0.3, 1.0, 3)
-    values[:, :3] += 0.02 + 0.04 * noise.standard_normal((len(times), 3))
-    values[:, 3:] += 0.002 + 0.004 * noise.standard_normal((len(times), 3))
+    rough = plan.roughness("imu")
+    values[:, :3] += 0.02 + 0.04 * rough * noise.standard_normal((len(times), 3))
+    values[:, 3:] += 0.002 + 0.004 * rough * noise.standard_normal((len(times), 3))
     return values
 
 
@@ -298,13 +336,13 @@ def record(
     The same plan gives the same bytes. Raises `RecordingError` where the bag cannot be written.
     """
     types = BagTypes()
-    streams = [_cameras(plan, types), _microphone(plan, types), _imu(plan, types)]
+    streams = streams_of(measure(plan), types)
     with BagWriter(path, overwrite=overwrite) as bag:
         for logged, topic, type_name, message in merged([*streams, *([extra] if extra else [])]):
             bag.write(topic, type_name, logged, message, latched=topic == INFO)
     truth = plan.truth()
     _table(Path(f"{path}.truth.tsv"), "label", [(t.onset, t.offset, t.label) for t in truth])
-    faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.fault) for f in plan.faults]
+    faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.cause) for f in plan.faults]
     if faults:
         _table(Path(f"{path}.faults.tsv"), "sensor\tfault", faults)
     return truth
@@ -317,48 +355,59 @@ def _table(path: Path, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         table.writerows((f"{row[0]:.3f}", f"{row[1]:.3f}", *row[2:]) for row in rows)
 
 
-def _cameras(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    noise, held = plan.noise(11), dict[str, npt.NDArray[Any]]()
-    for number in range(round(plan.duration * FRAME_RATE)):
-        t = number / FRAME_RATE + 0.013
+@dataclass(frozen=True)
+class Measured:
+    """What sensors that are all well measure: `pictures` are (time in s, sensor → pixels), `wave` int16 at 16 kHz,
+    `motion` float64 (N, 6) at `times` (N,) in s."""
+
+    plan: Plan
+    pictures: Iterable[tuple[float, dict[str, npt.NDArray[Any]]]]
+    wave: npt.NDArray[np.int16]
+    times: Floats
+    motion: Floats
+
+
+def measure(plan: Plan, frame_rate: float = FRAME_RATE) -> Measured:
+    """What the sensors measure; the pictures come one by one."""
+    times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
+    return Measured(plan, _pictures(plan, frame_rate), hear(plan), times, feel(plan, times))
+
+
+def streams_of(measured: Measured, types: BagTypes, sensors: Sequence[str] = SENSORS) -> list[Iterator[Logged]]:
+    """These sensors' messages: what they measured, but for the plan's faults."""
+    cameras = [sensor for sensor in sensors if sensor in failures.CAMERAS]
+    streams = [_cameras(measured, types, cameras)] if cameras else []
+    streams += [_microphone(measured, types)] if "audio" in sensors else []
+    return streams + ([_imu(measured, types)] if "imu" in sensors else [])
+
+
+def _pictures(plan: Plan, frame_rate: float) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
+    noise = plan.noise(11)
+    camera = replace(plan.thermal_camera, noise=plan.thermal_camera.noise * plan.roughness("thermal"))
+    for number in range(round(plan.duration * frame_rate)):
+        t = number / frame_rate + 0.013
         view = see(plan, t, noise)
         colour = cv2.resize(view.colour, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_LINEAR)
         millimetres = np.nan_to_num(np.round(view.depth * 1000)).astype(np.uint16)
-        thermal = _thermal(plan.thermal_camera, view.kelvin, noise)
-        seen: dict[str, npt.NDArray[Any]] = {"vision": colour, "depth": millimetres, "thermal": thermal}
-        for sensor, pixels in seen.items():
-            name = "camera" if sensor == "vision" else sensor
-            fault = plan.fault(sensor, t)
-            if fault == "unplugged":
+        thermal = _thermal(camera, view.kelvin, noise)
+        yield t, {"vision": colour, "depth": millimetres, "thermal": thermal}
+
+
+def _cameras(measured: Measured, types: BagTypes, sensors: Sequence[str]) -> Iterator[Logged]:
+    held: dict[str, npt.NDArray[Any]] = {}
+    for t, seen in measured.pictures:
+        for sensor in sensors:
+            sent = failures.picture(measured.plan.fault(sensor, t), sensor, seen, held)
+            if sent is None:
                 continue
-            if fault == "frozen":
-                pixels = held.setdefault(sensor, pixels)
-            else:
-                held.pop(sensor, None)
-                pixels = _failing(fault, pixels, seen[MISTAKEN[sensor]])
-            encoding = "rgb8" if pixels.ndim == 3 else "mono8" if pixels.dtype == np.uint8 else "mono16"
-            encoding = "16UC1" if sensor == "depth" else encoding
+            name, pixels = "camera" if sensor == "vision" else sensor, sent[1]
             stamp = EPOCH + round(t * SECOND)
             if sensor != "thermal":
                 size = (pixels.shape[1], pixels.shape[0])
                 info = camera_info(types, stamp, name, size)
                 yield stamp + DELAY, f"/{name}/camera_info", "sensor_msgs/msg/CameraInfo", info
-            yield stamp + DELAY, f"/{name}/image", "sensor_msgs/msg/Image", image(types, stamp, name, encoding, pixels)
-
-
-def _failing(fault: str, pixels: npt.NDArray[Any], other: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if fault == "dark":
-        return np.zeros_like(pixels)
-    if fault in ("blinded", "saturated"):
-        return np.full_like(pixels, np.iinfo(pixels.dtype).max)
-    if fault == "miscalibrated":
-        return np.asarray(np.clip(pixels * 1.5, 0, np.iinfo(pixels.dtype).max), pixels.dtype)
-    if fault == "swapped":
-        grey = other.mean(axis=2) if other.ndim == 3 else other
-        grey = cv2.resize(np.asarray(grey, np.float32), (pixels.shape[1], pixels.shape[0]))
-        grey = np.asarray(grey, pixels.dtype)
-        return np.repeat(grey[..., None], 3, axis=2) if pixels.ndim == 3 else grey
-    return pixels
+            message = image(types, stamp, name, failures.encoding(sent[0], pixels), pixels)
+            yield stamp + DELAY, f"/{name}/image", "sensor_msgs/msg/Image", message
 
 
 def _thermal(camera: ThermalCamera, kelvin: npt.NDArray[np.float32], noise: np.random.Generator) -> npt.NDArray[Any]:
@@ -376,44 +425,23 @@ def _thermal(camera: ThermalCamera, kelvin: npt.NDArray[np.float32], noise: np.r
     return grey
 
 
-def _microphone(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    wave = hear(plan)
+def _microphone(measured: Measured, types: BagTypes) -> Iterator[Logged]:
+    plan, wave = measured.plan, measured.wave.copy()
     for f in plan.faults:
         if f.sensor == "audio":
-            part = slice(round(f.onset * RATE), round(f.offset * RATE))
-            if f.fault in ("muted", "dark"):
-                wave[part] = 0
-            elif f.fault == "frozen":  # the last block again and again
-                block = wave[max(0, part.start - RATE // 10) : part.start]
-                wave[part] = np.resize(block if len(block) else wave[:1], len(wave[part]))
-            elif f.fault in ("saturated", "blinded"):
-                wave[part] = np.clip(wave[part].astype(np.int64) * 400, -32768, 32767)
-            elif f.fault in ("miscalibrated", "swapped"):
-                wave[part] = wave[part] // 64
+            failures.sound(f.cause, wave, round(f.onset * RATE), round(f.offset * RATE), RATE // 10)
     for logged in sound_messages(types, wave):
         t = (logged[0] - EPOCH) / SECOND - 0.1
         if logged[1] == INFO or plan.fault("audio", t) != "unplugged":
             yield logged
 
 
-def _imu(plan: Plan, types: BagTypes) -> Iterator[Logged]:
-    times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
-    values = feel(plan, times)
+def _imu(measured: Measured, types: BagTypes) -> Iterator[Logged]:
+    times, values = measured.times, measured.motion.copy()
     keep = np.ones(len(times), bool)
-    for f in plan.faults:
-        if f.sensor != "imu":
-            continue
-        part = (times >= f.onset) & (times < f.offset)
-        if f.fault == "unplugged":
-            keep &= ~part
-        elif f.fault == "frozen":
-            values[part] = values[max(0, int(part.argmax()) - 1)]
-        elif f.fault in ("dark", "muted"):
-            values[part] = 0
-        elif f.fault in ("saturated", "blinded"):
-            values[part] = np.array([156.9, 156.9, 156.9, 34.9, 34.9, 34.9])  # 16 g and 2000 °/s
-        elif f.fault == "miscalibrated":
-            values[part] = values[part] * 0.6 + np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
-        elif f.fault == "swapped":
-            values[part] = values[part][:, [3, 4, 5, 0, 1, 2]]
+    for f in measured.plan.faults:
+        if f.sensor == "imu":
+            part = (times >= f.onset) & (times < f.offset)
+            failures.motion(f.cause, values, part)
+            keep &= ~part | (f.cause != "unplugged")
     return motion_messages(types, times[keep], values[keep])

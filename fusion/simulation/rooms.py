@@ -183,9 +183,13 @@ def _richness(room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float) -
 
 
 def see(
-    room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float, field: float, width: int, height: int
-) -> View:
-    """What is seen from `eye` (m), towards `yaw` and `pitch` downwards, with a horizontal field of view (radians)."""
+    room: Room, noise: Noise, eye: Floats, yaw: float, pitch: float, field: float, width: int, height: int,
+    shimmer: Noise | None = None, rough: float = 1.0,
+) -> View:  # fmt: skip
+    """What is seen from `eye` (m), towards `yaw` and `pitch` downwards, with a horizontal field of view (radians).
+
+    `shimmer` is the chance of a picture, where `noise` is that of a whole room; depth is `rough` times as noisy.
+    """
     focal = width / 2 / np.tan(field / 2)
     v, u = np.mgrid[:height, :width].astype(np.float32)
     right, down = (u - (width - 1) / 2) / focal, (v - (height - 1) / 2) / focal
@@ -205,7 +209,7 @@ def see(
     image = np.clip(image + noise.normal(0, noise.uniform(1, 8), image.shape), 0, 255).astype(np.uint8)
     metres = depth.reshape(height, width)
     kelvin = (room.kelvin + warmth + 0.01 * (colour.mean(axis=1) - 128)).reshape(height, width)
-    return View(image, structured_light(metres, noise), kelvin.astype(np.float32))
+    return View(image, structured_light(metres, noise, shimmer, rough), kelvin.astype(np.float32))
 
 
 def _walls(room: Room, eye: Floats, rays: Floats) -> tuple[Floats, Floats, Floats, npt.NDArray[np.int64], Floats]:
@@ -282,11 +286,12 @@ def _meet(
     warmth[rows] = thing.warmth
 
 
-def structured_light(metres: Floats, noise: Noise) -> Floats:
+def structured_light(metres: Floats, noise: Noise, shimmer: Noise | None = None, rough: float = 1.0) -> Floats:
     """Depth as a structured-light camera gives it: steps and noise that grow with the square of the distance, no
     reading beside edges (the projector's shadow), beyond its range, and in patches."""
     step = 0.0028 * metres**2  # m between two disparities of a first Kinect (Khoshelham & Elberink, 2012)
-    seen = np.round((metres + noise.normal(0, 1, metres.shape) * 0.0012 * metres**2) / step) * step
+    grain = (shimmer or noise).normal(0, rough, metres.shape)
+    seen = np.round((metres + grain * 0.0012 * metres**2) / step) * step
     jump = np.abs(np.diff(metres, axis=1, prepend=metres[:, :1])) > 0.1
     width = int(noise.integers(1, 5))
     shadow = cv2.dilate(jump.astype(np.uint8), np.ones((1, 2 * width + 1), np.uint8)) > 0

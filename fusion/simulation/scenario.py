@@ -12,6 +12,11 @@
     clips: {folder: sounds, every: 12, snr: 10}                 # sound files of FOLDER/<label>/, at random times
     distractors: [{type: radio, at: 70, for: 5}]                # as events, but nothing to be told
     dark: [[80, 95]]
+    occluded: [[52, 54]]     # somebody stands before the robot: its cameras see nothing else, its microphone hears on
+    path:                    # m ahead and aside of where it began in this place, degrees to the left; smooth between
+      - {at: 20}
+      - {at: 26, ahead: 0.8, turn: 15}
+    noise: {vision: 2, depth: 1.5, imu: 3}                      # times the usual
     faults: [{sensor: thermal, fault: frozen, at: 40, for: 30}]
     thermal_camera: {palette: black-hot, noise: 0.2}
 """
@@ -29,15 +34,19 @@ import soxr
 import yaml
 
 from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.simulation.failures import FAULTS, SENSORS, Fault
 from sensebind.fusion.simulation.messages import RATE
-from sensebind.fusion.simulation.record import FAULTS, GROUNDS, MOTOR, SENSORS, Fault, Happening, Plan, ThermalCamera
+from sensebind.fusion.simulation.record import GROUNDS, MOTOR, Happening, Plan, ThermalCamera, Waypoint
 from sensebind.fusion.simulation.things import KINDS
 
 USUAL = 4.0  # s that an event lasts where nothing says
 SHORT = {"glass_breaking": 1.5, "bump": 0.6, "fall": 1.0, "knock": 2.0, "bell": 3.0}
 APART = 1.0  # s between events that are drawn by chance
 PALETTES = ("radiometric", "white-hot", "black-hot", "iron")
-KEYS = ("duration", "ground", "motor", "places", "events", "clips", "distractors", "dark", "faults", "thermal_camera")
+KEYS = (
+    "duration", "ground", "motor", "places", "path", "events", "clips", "distractors", "dark", "occluded", "noise",
+    "faults", "thermal_camera",
+)  # fmt: skip
 HELD_OUT = 500_000  # added to the seed: rooms, shades, voices and sizes that training never saw
 SOUNDS = (".wav", ".ogg", ".flac", ".mp3")
 
@@ -60,7 +69,9 @@ def read(path: Path, seed: int = 0, held_out: bool = False, duration: float | No
 def plan(told: Mapping[str, Any], name: str, seed: int, duration: float | None = None, folder: Path = Path()) -> Plan:
     """The plan that a scenario's content makes; `name` is for errors. Raises `ScenarioError`."""
     _known(told, KEYS, name)
-    length = float(_number(told, "duration", name, 1.0, 36_000.0, 60.0) if duration is None else duration)
+    length = _number(told, "duration", name, 1.0, 36_000.0, 60.0)
+    until = length if duration is None else float(duration)
+    length = max(length, until)
     ground = _choice(told.get("ground", "carpet"), tuple(GROUNDS), f"{name}: ground")
     noise = np.random.default_rng([seed, 23])
     happenings: list[Happening] = []
@@ -73,9 +84,11 @@ def plan(told: Mapping[str, Any], name: str, seed: int, duration: float | None =
     faults = tuple(_fault(entry, f"{name}: faults", length) for entry in _list(told, "faults", name))
     starts = [float(start) for start in told.get("places", [0.0])]
     return Plan(
-        length, tuple((start, ground) for start in starts if start < length), tuple(happenings), seed, faults,
-        tuple((float(a), float(b)) for a, b in told.get("dark", [])), _camera(told.get("thermal_camera", {}), name),
-        _number(told, "motor", name, -120.0, 0.0, MOTOR),
+        until, tuple((start, ground) for start in starts if start < until),
+        tuple(h for h in happenings if h.onset < until), seed, tuple(f for f in faults if f.onset < until),
+        _spans(told, "dark", name), _camera(told.get("thermal_camera", {}), name),
+        _number(told, "motor", name, -120.0, 0.0, MOTOR), path=_path(told, name),
+        occluded=_spans(told, "occluded", name), noise_of=_noise(told.get("noise", {}), name),
     )  # fmt: skip
 
 
@@ -142,6 +155,31 @@ def _fault(entry: Any, where: str, length: float) -> Fault:
     lasts = _number(entry, "for", where, 0.1, 36_000.0, length)
     sensor = _choice(entry.get("sensor"), SENSORS, f"{where}: sensor")
     return Fault(sensor, _choice(entry.get("fault"), FAULTS, f"{where}: fault"), onset, onset + lasts)
+
+
+def _spans(told: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, float], ...]:
+    spans = []
+    for span in _list(told, key, name):
+        if not isinstance(span, list) or len(span) != 2 or not all(isinstance(t, int | float) for t in span):
+            raise ScenarioError(f"{name}: {key}: expected spans [from, to] in s, not {span!r}")
+        spans.append((float(span[0]), float(span[1])))
+    return tuple(spans)
+
+
+def _path(told: Mapping[str, Any], name: str) -> tuple[Waypoint, ...]:
+    points = []
+    for entry in _list(told, "path", name):
+        where = f"{name}: path"
+        _known(entry, ("at", "ahead", "aside", "turn"), where)
+        at = _number(entry, "at", where, points[-1].at + 0.5 if points else 0.0, 36_000.0, -1.0)
+        ahead, aside = _number(entry, "ahead", where, -0.5, 2.5, 0.0), _number(entry, "aside", where, -1.5, 1.5, 0.0)
+        points.append(Waypoint(at, ahead, aside, np.radians(_number(entry, "turn", where, -180.0, 180.0, 0.0))))
+    return tuple(points)
+
+
+def _noise(entry: Any, name: str) -> dict[str, float]:
+    _known(entry, SENSORS, f"{name}: noise")
+    return {sensor: _number(entry, sensor, f"{name}: noise", 1.0, 20.0, 1.0) for sensor in entry}
 
 
 def _camera(entry: Any, name: str) -> ThermalCamera:

@@ -18,6 +18,7 @@ BENCHES = {
     "start": "time and memory of a new process until its first vector",
     "overload": "several times what the device carries: latency stays bounded, drops are counted",
     "soak": "one robot for a long time: memory, threads and open files, and by how much they grow",
+    "events": "how long after something began the robot is told, live over DDS",
     "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
     "all": "everything in the order of its worth, within a budget, into one file",
 }

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"'{args.recording}' has no topic of any sense", file=sys.stderr)
             return 1
         space = settings.space()
-        found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy())
+        found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
         pipeline = Pipeline.of(settings.embedder, space, events=EventLine(found, space.id))
         vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
         media = Media()

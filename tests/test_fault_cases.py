@@ -1,0 +1,63 @@
+"""`sensebind evaluate faults`: simulated sensors that fail, through the line without a model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sensebind.cli import main
+from sensebind.commands.replay import shipped
+from sensebind.fault_cases import MIDWAY, SCENE, Case, Scene, cases, line, rows_of, run, scene, table, told_of
+from sensebind.fusion.simulation.failures import SENSORS, Fault
+from sensebind.observation import Settings
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    found = Settings.read(shipped("starter.yaml"), "cpu")
+    return replace(found, detector={**found.detector, "fault.expected": ["configured"]})
+
+
+@pytest.fixture(scope="module")
+def at_hand() -> Scene:
+    return Scene(scene(500, SCENE))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "cause", "onset"),
+    [
+        ("vision", "frozen", MIDWAY), ("vision", "swapped", MIDWAY), ("depth", "unplugged", 0.0),
+        ("thermal", "swapped", 0.0), ("audio", "saturated", MIDWAY), ("imu", "swapped", 0.0),
+    ],
+)  # fmt: skip
+def test_a_sensor_that_fails_is_named_within_3_seconds_and_no_other(
+    settings: Settings, at_hand: Scene, sensor: str, cause: str, onset: float
+) -> None:
+    (told,) = told_of(at_hand.samples(Fault(sensor, cause, onset, SCENE)), line(settings))
+    assert (told.sensor, told.cause) == (sensor, cause) and onset - 1 <= told.told <= onset + 3
+
+
+def test_a_scale_that_jumps_midway_is_named(settings: Settings, at_hand: Scene) -> None:
+    (told,) = told_of(at_hand.samples(Fault("depth", "miscalibrated", MIDWAY, SCENE)), line(settings))
+    assert (told.sensor, told.cause) == ("depth", "miscalibrated")
+
+
+def test_where_nothing_fails_nothing_is_told(settings: Settings, at_hand: Scene) -> None:
+    assert told_of(at_hand.samples(), line(settings)) == ()
+
+
+def test_every_sensor_fails_in_every_way_that_can_be_told() -> None:
+    found = cases(scene(0, SCENE), 0)
+    ways = {(c.fault.sensor, c.fault.cause) for c in found}
+    assert len(ways) == 29 and {s for s, _ in ways} == set(SENSORS)
+    assert Case(0, Fault("depth", "miscalibrated", 0.0, SCENE)) not in found, "a scale that never was another"
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "faults", "--seeds", "0", "--hours", "0", "--out", str(tmp_path)]) == 0
+    assert "named within 3 s: 0 of 0" in capsys.readouterr().out
+    assert json.loads((tmp_path / "faults.json").read_text())["cases"] == 0
+    assert table(rows_of([])).count("\n") == 1 and list(run([], Settings.read(shipped("starter.yaml"), "cpu"))) == []

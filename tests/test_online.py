@@ -1,0 +1,116 @@
+"""Events do not depend on how samples arrive: late within the lateness, in any chunks, or all at once from a bag."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pipeline import MS, SPECS, START, motion, sound
+from toy import ToySpace
+
+from sensebind.fusion.engine import Engine
+from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
+from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
+from sensebind.fusion.events.event import Event, Kind
+from sensebind.fusion.events.faults import FaultDetector, FaultOptions
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.novelty import NoveltyDetector
+from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
+from sensebind.fusion.pipeline import Output, Pipeline
+from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
+
+SECONDS = 45
+SPACE = ToySpace()
+
+
+def seen(stamp: int, number: int) -> Sample:
+    """A plain scene; from 22 s to 34 s another, which vision alone perceives."""
+    other = 22 * SECOND <= stamp - START < 34 * SECOND
+    base = np.linspace(40, 200, 16 * 12 * 3).reshape(12, 16, 3)
+    noise = np.random.default_rng(number).normal(0, 4, base.shape)
+    pixels = np.clip((base[::-1, ::-1] if other else base) + noise, 0, 255).astype(np.uint8)
+    return Sample(VISION, stamp, Frame(pixels.reshape(-1), "rgb8", 12, 16, 48), "camera")
+
+
+def stream() -> list[Sample]:
+    """Three sensors, of which the IMU gives the same reading from 38 s on. In order of when samples would arrive."""
+    samples = [seen(START + 13 * MS + i * 125 * MS, i) for i in range(SECONDS * 8)]
+    samples += [sound(START + i * 100 * MS, i) for i in range(SECONDS * 10)]
+    samples += [motion(START + 7 * MS + i * 40 * MS, min(i, 38 * 25)) for i in range(SECONDS * 25)]
+    return sorted(samples, key=lambda s: s.end)
+
+
+def embed_text(texts: Sequence[str]) -> np.ndarray:
+    """Directions of their own for all phrases, but for that of the other scene."""
+    vectors = np.stack([np.random.default_rng(zlib.crc32(t.encode())).standard_normal(SPACE.dimension) for t in texts])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    if "the other scene" in texts:
+        window = Pipeline(SPECS, Engine(SPACE))
+        vectors[list(texts).index("the other scene")] = next(
+            output for i in range(9) for output in window.push(seen(START + 25 * SECOND + i * 125 * MS, i))
+        ).vector
+    return vectors
+
+
+PROMPTS = PromptDetector({"other": ["the other scene"]}, embed_text, PromptOptions(threshold=2.0, trust=0.0))
+
+
+def line() -> Pipeline:
+    quick = FaultOptions(expected=(VISION, AUDIO, IMU, "thermal"))
+    # One window at a time: a batch of another size would round otherwise.
+    detectors = [
+        PROMPTS, NoveltyDetector(), DisagreementDetector(DisagreementOptions(threshold=3.0)),
+        ChangeDetector(ChangeOptions(false_alarms_per_hour=60.0)), FaultDetector(quick),
+    ]  # fmt: skip
+    return Pipeline(SPECS, Engine(SPACE, batch_size=1), events=EventLine(detectors, SPACE.id))
+
+
+def told(outputs: Sequence[Output]) -> list[Event]:
+    return [output for output in outputs if isinstance(output, Event)]
+
+
+@pytest.fixture(scope="module")
+def offline() -> list[Output]:
+    """All samples first, then all outputs: as fast a replay as there can be."""
+    pipeline = line()
+    for sample in stream():
+        pipeline.accept(sample)
+    return pipeline.drain() + pipeline.finish()
+
+
+def test_the_stream_tells_of_every_kind_there_is(offline: list[Output]) -> None:
+    events = [e for e in offline if isinstance(e, Event)]
+    assert {e.kind for e in events} == set(Kind)
+    assert {e.label for e in events if e.kind is Kind.FAULT} == {"fault:imu:frozen", "fault:thermal:unplugged"}
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    random=st.randoms(use_true_random=False),
+    lag=st.integers(0, 150),
+    chunks=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+)
+def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: int, chunks: list[int]) -> None:
+    pipeline, outputs = line(), list[Output]()
+    waiting = sorted(stream(), key=lambda s: s.end + random.randint(0, lag * MS))
+    while waiting:
+        for size in chunks:
+            for sample in waiting[:size]:
+                pipeline.accept(sample)
+            del waiting[:size]
+            outputs += pipeline.drain()
+    assert told(outputs + pipeline.finish()) == told(offline)
+
+
+def test_one_by_one_is_as_all_at_once_and_no_event_is_told_before_its_time(offline: list[Output]) -> None:
+    pipeline, outputs, newest = line(), list[Output](), 0
+    for sample in stream():
+        newest = max(newest, sample.end)
+        found = pipeline.push(sample)
+        assert all(o.tick <= newest for o in found if isinstance(o, Event))
+        outputs += found
+    assert told(outputs + pipeline.finish()) == told(offline)
