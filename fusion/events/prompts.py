@@ -303,9 +303,7 @@ class PromptDetector:
             self._meant = calibration, calibration.words.meanings(self.phrases, self.groups)
         return calibration.words.ratios(modality, vector, self._meant[1])
 
-    def _scores(
-        self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array
-    ) -> Array:
+    def _scores(self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array) -> Array:
         """By similarity to the words; of words that the sense was taught, by what it was taught where that is surer."""
         if calibration is not None and modality in calibration.senses:
             similar = calibration.senses[modality].scores(x, ahead)
@@ -317,7 +315,9 @@ class PromptDetector:
         told = logistic(float(logit(self.options.base(calibration))) + np.where(known, ratios, 0.0))
         return np.where(known, told, similar)
 
-    def _leads(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> npt.NDArray[np.int64]:
+    def _leads(
+        self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array
+    ) -> npt.NDArray[np.int64]:
         """How long before the tick (ns) that is which the surest sense of each label tells of, (L,)."""
         if not fresh:
             return np.zeros(len(self.prompts), np.int64)

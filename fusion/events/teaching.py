@@ -41,10 +41,11 @@ class Windows:
 
 
 def teach(
-    labels: Mapping[str, npt.NDArray[np.float32]], streams: Sequence[Stream],
+    labels: Mapping[str, npt.NDArray[np.float32]],
+    streams: Sequence[Stream],
     delays: Mapping[str, float] | None = None,
 ) -> tuple[Words | None, float, float]:
-    """Label → its phrases' vectors (P, D), and labelled streams → the words, the prior and the doubt of a `Calibration`.
+    """Label → its phrases' vectors (P, D), and labelled streams → words, prior and doubt of a `Calibration`.
 
     For each sense and label a ridge regression on vectors. What it gives on streams that it was not fitted on is made a
     likelihood ratio by Platt's sigmoid, whose slope is nothing where a sense cannot tell; and so is what the senses'
@@ -164,9 +165,7 @@ def regress(inputs: Array, truth: Array, penalty: float = 1e-3) -> Array:
     return np.asarray(minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
-def _windows(
-    streams: Sequence[Stream], modality: str, truth: Flags, delay: float
-) -> Windows:
+def _windows(streams: Sequence[Stream], modality: str, truth: Flags, delay: float) -> Windows:
     vectors, rows, coverage = [], [], []
     for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
         embedding = present.get(modality)
@@ -178,9 +177,7 @@ def _windows(
     return Windows(np.array(vectors, np.float32), index, truth[index], np.array(coverage, np.float64), delay)
 
 
-def _truth(
-    streams: Sequence[Stream], names: Sequence[str], delay: float, hop: float
-) -> Flags:
+def _truth(streams: Sequence[Stream], names: Sequence[str], delay: float, hop: float) -> Flags:
     """(T, L): whether each label was there for half of the time `delay` s before each tick, give or take half a hop."""
     parts = []
     for ticks, spans in streams:

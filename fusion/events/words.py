@@ -1,9 +1,10 @@
 """Words that were taught: what a named thing looks, sounds and feels like to each sense, learnt from labelled streams.
 
 A sense's vectors need not lie where the vectors of words do: that is the modality gap (Liang et al., "Mind the gap",
-2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published vectors,
-one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et al., CLIP,
-2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told by similarity.
+2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published
+vectors, one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et
+al., CLIP, 2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told
+by similarity.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Words:
     together: Mapping[tuple[str, ...], Together]
 
     def meanings(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> Flags:
-        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` to the next."""
+        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` on."""
         closeness = phrases @ self.phrases.T
         nearest = closeness.argmax(axis=1)
         known = closeness[np.arange(len(phrases)), nearest] >= self.near
@@ -65,7 +66,8 @@ class Words:
         return np.asarray(np.logical_or.reduceat(meant, groups, axis=0))
 
     def ratios(self, modality: str, vector: Vector, meanings: Flags) -> Array:
-        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known."""
+        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known.
+        """
         sense = self.senses.get(modality)
         if sense is None:
             return np.full(len(meanings), np.nan)

@@ -23,8 +23,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "calibrate",
         help="labelled recordings to scores that are probabilities",
         description="Fit, on recordings of which it is known what was there when, how probable a prompt is at a given "
-        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense counts "
-        "beside others. Name FILE in the parameter prompt.calibration of the detector.",
+        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense "
+        "counts beside others. Name FILE in the parameter prompt.calibration of the detector.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
     parser.add_argument(
