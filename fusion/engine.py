@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -19,12 +20,14 @@ from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.runner import Pending, Runner, lacks_memory
 from sensebind.fusion.samples import Frame
+from sensebind.fusion.threads import cores_at_hand
 from sensebind.fusion.windows import Window
 
 if TYPE_CHECKING:
     from sensebind.fusion.models.compiled import Later
 
 LOG = logging.getLogger(__name__)
+HANDS = 4  # threads that prepare windows for a GPU
 TURN = 0.1  # s that one modality may have the device while others wait
 MEMORY = 256  # streams whose last images are remembered
 RECOVERY = 1000  # batches without trouble after which a modality whose batch was halved tries twice as many again
@@ -85,7 +88,10 @@ class Engine:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
         self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
-        self._tensor: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
+        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
+        self._prepare = plain if self.runner is None else self.runner.raw
+        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
+        self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
@@ -123,9 +129,6 @@ class Engine:
                 size *= 2
             self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
 
-    def _prepare(self, window: Window) -> torch.Tensor:
-        return self._tensor(window) if self.runner is None else self.runner.raw(window)
-
     def submit(self, windows: Sequence[Window]) -> Job:
         """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
         and no runner has done its work on return."""
@@ -139,8 +142,8 @@ class Engine:
 
     def _submit(self, job: Job, indices: Sequence[int]) -> None:
         """Prepare and launch the windows of one modality."""
-        windows = job.windows
-        ready: dict[tuple[str, torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        windows, fresh = job.windows, list[int]()
+        ready: dict[tuple[torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for index in indices:
             window = windows[index]
             stream = _stream(window)
@@ -154,17 +157,24 @@ class Engine:
                 job.results[index] = self._embedding(window, known[1])
                 self.reused += 1
                 continue
-            try:
-                tensor = self._prepare(window)
-            except (EncodingError, ValueError) as error:
-                job.results[index] = Failure(window.modality, "encoding", str(error))
-            except Exception as error:  # a space may be anybody's; its other windows are not to suffer
-                LOG.exception("a window of %s could not be prepared", window.modality)
-                job.results[index] = Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
+            fresh.append(index)
+        several = self._hands.map if self._hands and len(fresh) > 1 else map
+        for index, tensor in zip(fresh, several(self._prepared, [windows[i] for i in fresh]), strict=True):
+            if isinstance(tensor, Failure):
+                job.results[index] = tensor
             else:
-                ready[window.modality, tensor.shape, tensor.dtype].append((index, tensor))
-        for (modality, *_), items in ready.items():
-            self._launch(job, modality, items)
+                ready[tensor.shape, tensor.dtype].append((index, tensor))
+        for items in ready.values():
+            self._launch(job, windows[indices[0]].modality, items)
+
+    def _prepared(self, window: Window) -> torch.Tensor | Failure:
+        try:
+            return self._prepare(window)
+        except (EncodingError, ValueError) as error:
+            return Failure(window.modality, "encoding", str(error))
+        except Exception as error:  # a space may be anybody's; its other windows are not to suffer
+            LOG.exception("a window of %s could not be prepared", window.modality)
+            return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
 
     def collect(self, job: Job) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
@@ -222,7 +232,7 @@ class Engine:
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
         now = time.perf_counter()
-        if batch.pending.first:
+        if getattr(batch.pending, "first", False):
             self._fetched = now
             return vectors
         # The device does batches one after another: this one had it since the one before was fetched.

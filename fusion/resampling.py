@@ -40,19 +40,30 @@ def waveform(window: Window, rate: int) -> Floats:
 
 def _runs(window: Window) -> list[tuple[int, float, Floats]]:
     """(stamp, rate, mono) of each stretch without a gap."""
-    runs: list[tuple[int, float, list[Floats]]] = []
+    runs: list[tuple[int, float, list[npt.NDArray[np.generic]]]] = []
     end = 0
     for sample in window.samples:
         assert isinstance(sample.data, Sound)
-        block = to_float(sample.data.data).mean(axis=1)
-        block = np.nan_to_num(block, copy=False, posinf=0.0, neginf=0.0)
-        if runs and runs[-1][1] == sample.data.rate and abs(sample.stamp - end) <= JITTER:
+        block = sample.data.data
+        last = runs[-1][2][-1] if runs else block
+        alike = block.dtype == last.dtype and block.shape[1] == last.shape[1]
+        if runs and alike and runs[-1][1] == sample.data.rate and abs(sample.stamp - end) <= JITTER:
             runs[-1][2].append(block)
             end += sample.data.duration
         else:
             runs.append((sample.stamp, sample.data.rate, [block]))
             end = sample.end
-    return [(stamp, rate, np.concatenate(blocks)) for stamp, rate, blocks in runs]
+    return [(stamp, rate, _mono(np.concatenate(blocks))) for stamp, rate, blocks in runs]
+
+
+def _mono(block: npt.NDArray[np.generic]) -> Floats:
+    """(samples, channels) PCM → float32 (samples,): the mean of the channels, 0 for what is not finite."""
+    values = to_float(block)
+    mono = values[:, 0] if values.shape[1] == 1 else values.mean(axis=1)
+    if block.dtype.kind != "f":
+        return mono
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(mono, posinf=0.0, neginf=0.0)
 
 
 def series(window: Window, rate: float, columns: int) -> Floats:
@@ -66,11 +77,11 @@ def series(window: Window, rate: float, columns: int) -> Floats:
     """
     length = round((window.tick - window.start) * rate / SECOND)
     rows = [s.data.values for s in window.samples if isinstance(s.data, Reading)]
-    if not rows or any(row.shape != (columns,) for row in rows):
-        sizes = sorted({row.shape for row in rows})
-        raise ValueError(f"{window.modality} readings must have {columns} numbers each, not shapes {sizes}")
-    values = np.stack(rows)
-    times = np.array([s.stamp - window.start for s in window.samples], np.float64) / SECOND
+    sizes = {row.shape for row in rows}
+    if sizes != {(columns,)}:
+        raise ValueError(f"{window.modality} readings must have {columns} numbers each, not shapes {sorted(sizes)}")
+    values = np.concatenate(rows).reshape(-1, columns)
+    times = (np.array([s.stamp for s in window.samples], np.int64) - window.start) / SECOND
     wanted = np.arange(length) / rate
     if len(times) > 2:
         native = 1.0 / float(np.median(np.diff(times)))

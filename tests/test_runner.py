@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,3 +199,148 @@ def test_the_starter_space_can_be_driven_too(modality: str) -> None:
     plain, fast = (Engine(bound, runner=r).embed(some) for r in (None, Runner(bound)))
     for a, b in zip(plain, fast, strict=True):
         assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999
+
+
+class Gpu:
+    """Stands for `torch` with a GPU, as far as the runner uses it: memory is the CPU's, streams and events keep a log,
+    and a graph does again what was done while it was captured."""
+
+    def __init__(self, forbids_capture: bool = False) -> None:
+        self.log: list[str] = []
+        self.stream = "default"
+        self.captured: list[Any] | None = None
+        self.forbids_capture = forbids_capture
+        self.cuda = self
+        gpu = self
+
+        class Stream:
+            count = 0
+
+            def __init__(self, device: Any) -> None:
+                Stream.count += 1
+                self.name = f"stream{Stream.count}"
+
+        class Event:
+            count = 0
+
+            def __init__(self) -> None:
+                Event.count += 1
+                self.name, self.recorded = f"event{Event.count}", False
+
+            def record(self) -> None:
+                self.recorded = True
+                gpu.log.append(f"{gpu.stream} records {self.name}")
+
+            def wait(self) -> None:
+                assert self.recorded, "nothing to wait for"
+                gpu.log.append(f"{gpu.stream} waits for {self.name}")
+
+            def synchronize(self) -> None:
+                assert self.recorded
+                gpu.log.append(f"host waits for {self.name}")
+
+        class CUDAGraph:
+            def replay(self) -> None:
+                gpu.log.append(f"{gpu.stream} replays")
+                for work in self.works:
+                    work()
+
+        self.Stream, self.Event, self.CUDAGraph = Stream, Event, CUDAGraph
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def zeros(self, *shape: Any, pin_memory: bool = False, device: Any = None, **rest: Any) -> Tensor:
+        assert not (pin_memory and device is not None)
+        return torch.zeros(*shape, **rest)
+
+    def zeros_like(self, tensor: Tensor, device: Any = None) -> Tensor:
+        return torch.zeros_like(tensor)
+
+    @contextmanager
+    def stream_context(self, stream: Any) -> Iterator[None]:
+        before, self.stream = self.stream, stream.name
+        yield
+        self.stream = before
+
+    @contextmanager
+    def graph(self, graph: Any, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        assert pool == "pool" and self.stream == stream.name and capture_error_mode == "thread_local"
+        if self.forbids_capture:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        graph.works = self.captured = []
+        yield
+        self.captured = None
+
+    def graph_pool_handle(self) -> str:
+        return "pool"
+
+    def synchronize(self, device: Any) -> None:
+        assert self.captured is None, "the host must not wait while a graph is captured"
+
+    def empty_cache(self) -> None:
+        self.log.append("cache emptied")
+
+
+class OnGpu(Echo):
+    device = torch.device("cuda")
+
+
+@pytest.fixture(params=[False, True], ids=["graphs", "no graph can be captured"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    one = Gpu(request.param)
+
+    class Module:
+        """`torch` and `torch.cuda` in one: `stream` is a function in the second."""
+
+        def __getattr__(self, name: str) -> Any:
+            return one.stream_context if name == "stream" else self if name == "cuda" else getattr(one, name)
+
+    encode_once = runners._Station._encode
+
+    def encode(station: Any) -> None:
+        if one.captured is not None:
+            one.captured.append(lambda: station.output.copy_(station.lane.encode(station.input)))
+        encode_once(station)
+
+    monkeypatch.setattr(runners, "torch", Module())
+    monkeypatch.setattr(runners._Station, "_encode", encode)
+    return one
+
+
+def test_on_a_gpu_a_batch_is_computed_once_it_has_arrived_and_the_host_waits_once(
+    gpu: Gpu, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the order of calls alone, on a stand-in: that it is fast, or that CUDA agrees, only a GPU can tell."""
+    runner = Runner(OnGpu())
+    waiting = []
+    for number in range(5):
+        rows = [torch.full((3,), 10.0 * number + i) for i in range(3)]
+        waiting.append((runner.launch("a", rows), torch.stack(rows)))
+    for pending, want in waiting:
+        assert torch.equal(pending.fetch(), want)
+    begun = len(gpu.log)
+    runner.launch("a", [torch.ones(3)] * 4).fetch()
+    steps = gpu.log[begun:]
+    assert [re.sub(r"\d+", "", step) for step in steps] == [
+        "stream records event",
+        "stream waits for event",
+        *(["stream replays"] if not gpu.forbids_capture else []),
+        "stream records event",
+        "host waits for event",
+    ]
+    copying, computing = steps[0].split()[0], steps[1].split()[0]
+    assert copying != computing and steps[-2].startswith(computing) and steps[1].split()[-1] == steps[0].split()[-1]
+    assert runner.captured() == (0 if gpu.forbids_capture else runner.shapes()) and runner.shapes() == 1
+    assert ("without CUDA graphs" in caplog.text) == gpu.forbids_capture
+    runner.release()
+    assert runner.shapes() == 0 and gpu.log[-1] == "cache emptied"
+
+
+def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
+    runner = Runner(OnGpu())
+    for modality in "ab":
+        for _ in range(3):
+            runner.launch(modality, [torch.ones(3)]).fetch()
+    streams = {step.split()[0] for step in gpu.log if step.startswith("stream")}
+    assert len(streams) == 4

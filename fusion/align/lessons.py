@@ -1,9 +1,9 @@
 """What the words of the starter space were taught on: `python -m sensebind.fusion.align.lessons`.
 
 A lesson is a simulated walk past everything that the simulator knows, thing after thing, by chance: a new room every
-few seconds, some things behind the robot (heard and felt alone), some that keep still (seen alone), some in the dark. It
-is not recorded: windows are made where they end, as a recording's would be. Scenarios with `--held-out` share no room,
-shade or voice with it.
+few seconds, some things behind the robot (heard and felt alone), some that keep still (seen alone), some in the dark.
+It is not recorded: windows are made where they end, as a recording's would be. Scenarios with `--held-out` share no
+room, shade or voice with it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def lesson(seed: int, seconds: float = 150.0) -> Plan:
         if not kinds:
             kinds = [str(kind) for kind in noise.permutation(list(KINDS))]
         kind = kinds.pop()
-        lasts = SHORT.get(kind, float(noise.uniform(2.5, 6)))
+        lasts = SHORT.get(kind, float(noise.uniform(1.5, 4.5)))
         lot, senses = noise.random(), frozenset({VISION, DEPTH, THERMAL, AUDIO, IMU})
         if lot < BEHIND and (KINDS[kind].sound or KINDS[kind].shakes[1]):
             senses = frozenset({AUDIO, IMU})
@@ -56,7 +56,7 @@ def lesson(seed: int, seconds: float = 150.0) -> Plan:
             senses = frozenset({VISION, DEPTH, THERMAL})
         place = float(noise.uniform(1.4, 2.2)), float(noise.uniform(-0.4, 0.4))
         happenings.append(Happening(kind, at, at + lasts, senses, *place))
-        at += lasts + float(noise.uniform(0.3, 2.5))
+        at += lasts + float(noise.uniform(0.3, 1.5))
     places = tuple((start, str(noise.choice(list(GROUNDS)))) for start in np.arange(0.0, seconds, STAY).tolist())
     dark = float(noise.uniform(0, seconds - 12))
     motor = float(noise.uniform(-50, -44))
@@ -137,8 +137,8 @@ def main() -> None:
     words, prior, doubt = teach(phrases, lessons, delays(space))
     Calibration(space.id, prior, {}, words, doubt).save(args.out, {"lessons": args.lessons, "seed": args.seed})
     print(f"{args.out}: {len(KINDS)} words; prior {prior:.4f}, doubt {doubt:g} nats")
-    for together in words.together.values() if words else ():
-        print(", ".join(f"{modality} counts {weight:.2f}" for modality, weight in together.weights.items()))
+    if words:
+        print("by rank, senses count " + ", ".join(f"{weight:.2f}" for weight in words.ranks))
 
 
 if __name__ == "__main__":

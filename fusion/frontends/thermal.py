@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,21 @@ def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HO
     """One thermal image → uint8 (H, W), 255 at `hottest`. Raises `ValueError` for other shapes."""
     if image.values.ndim != 2 or 0 in image.values.shape:
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
-    return np.round(255 * np.clip(np.nan_to_num(levels(image, coldest, hottest)), 0, 1)).astype(np.uint8)
+    if image.counts is None:
+        return _to_bytes(levels(image, coldest, hottest))
+    # There are 65,536 counts at most, and five times as many pixels: each count is looked up.
+    return np.asarray(_byte_of_counts(image.unit, image.offset, coldest, hottest)[image.counts])
+
+
+def _to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    return np.round(255 * np.clip(np.nan_to_num(values), 0, 1)).astype(np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _byte_of_counts(unit: float, offset: float, coldest: float, hottest: float) -> npt.NDArray[np.uint8]:
+    """uint8 (65536,): what `pixels` makes of each count."""
+    kelvin = np.arange(1 << 16, dtype=np.uint16).astype(np.float32) * np.float32(unit) + np.float32(offset)
+    return _to_bytes(levels(ThermalImage(kelvin[None], True), coldest, hottest)[0])
 
 
 def imagebind_batch(images: torch.Tensor) -> torch.Tensor:

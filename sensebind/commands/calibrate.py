@@ -114,9 +114,7 @@ def run(args: argparse.Namespace) -> int:
     for modality, sense in calibration.senses.items():
         told = f"{modality:8} counts {sense.reliability:.2f}"
         taught = calibration.words.senses.get(modality) if calibration.words else None
-        if taught is not None:
-            told += f", and {taught.weight:.2f} for the {np.isfinite(taught.biases).sum()} words that it was taught"
-        print(told)
+        print(told + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
 
