@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sensebind.fusion.align import motions
 from sensebind.fusion.align.activities import activity_pairs, read_activities
 from sensebind.fusion.align.pairs import Pairs, joined, split
-from sensebind.fusion.align.sounds import Floats, noise_pairs, read_esc10, robot_noise, sound_pairs
+from sensebind.fusion.align.sounds import QUIET, Floats, noise_pairs, read_esc10, robot_noise, sound_pairs
 from sensebind.fusion.align.training import Epoch, Settings, fit
 from sensebind.fusion.encodings import ThermalImage
 from sensebind.fusion.frontends import depth as depth_frontend
@@ -31,7 +31,7 @@ from sensebind.fusion.models.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import SPOKES
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
 from sensebind.fusion.simulation import rooms
-from sensebind.fusion.simulation.imitations import QUIET, imitations
+from sensebind.fusion.simulation.imitations import imitations
 from sensebind.fusion.simulation.record import IMU_RATE, Plan, hear, see
 from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.simulation.tour import tour
@@ -98,7 +98,7 @@ def motors(seed: int) -> Floats:
     noise = np.random.default_rng([seed, 41])
     starts = [0.0, *sorted(noise.uniform(4, 26, int(noise.integers(0, 3))).tolist())]
     plan = Plan(30.0, tuple((start, "carpet") for start in starts), (), seed)
-    return hear(plan).astype(np.float32) / 32767
+    return hear(plan).astype(np.float32) / np.float32(32767)
 
 
 def sound_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, Epoch, Pairs]:
