@@ -24,18 +24,7 @@ from sensebind.fusion.models import registry
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.simulation.messages import RATE
-from sensebind.fusion.simulation.record import (
-    GROUNDS,
-    HEIGHT,
-    IMU_RATE,
-    WIDTH,
-    Happening,
-    Plan,
-    _thermal,
-    feel,
-    hear,
-    see,
-)
+from sensebind.fusion.simulation.record import GROUNDS, HEIGHT, IMU_RATE, WIDTH, Happening, Plan, _thermal, feel, hear, see
 from sensebind.fusion.simulation.scenario import SHORT
 from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.windows import Window
