@@ -88,7 +88,7 @@ def cast(before: Pixels, now: Pixels) -> Floats | None:
         return None
     a, b = (x[..., :3].reshape(-1, 3).astype(np.float64) for x in (before, now))
     clear = ((a > 20) & (a < 235) & (b > 20) & (b < 235)).all(axis=1)
-    if np.count_nonzero(clear) < ENOUGH * len(clear):
+    if np.count_nonzero(clear) < ENOUGH * len(a):
         return None
     ratio = np.log(b[clear] / a[clear])
     ratio -= ratio.mean(axis=1, keepdims=True)

@@ -30,7 +30,7 @@ from sensebind.fusion.models.registry import Space
 from sensebind.fusion.pipeline import Pipeline
 from sensebind.fusion.samples import SECOND
 
-BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "imagebind", "all")
+BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind", "all")
 ROOT = Path(__file__).parents[1]
 
 

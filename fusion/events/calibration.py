@@ -75,10 +75,7 @@ class Calibration:
                 "owners": [int(owner) for owner in self.words.owners],
                 "near": round(self.words.near, 4),
                 "delays": {m: round(s.delay, 3) for m, s in sorted(self.words.senses.items())},
-                "together": [
-                    {"prior": round(t.prior, 6), "weights": {m: round(w, 4) for m, w in t.weights.items()}}
-                    for t in self.words.together.values()
-                ],
+                "ranks": [round(weight, 4) for weight in self.words.ranks],
             }
             tensors["phrases"] = self.words.phrases.astype(np.float16)
             for modality, sense in sorted(self.words.senses.items()):
@@ -136,13 +133,10 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
         senses[str(modality)] = words.Sense(weights.astype(np.float32), biases.astype(np.float64), float(delay))
     if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
         raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
-    together = {
-        tuple(sorted(one["weights"])): words.Together(
-            float(one["prior"]), {str(m): float(w) for m, w in one["weights"].items()}
-        )
-        for one in told["together"]
-    }
-    return Words(names, phrases, owners, float(told["near"]), senses, together)
+    ranks = tuple(float(weight) for weight in told["ranks"])
+    if not ranks or min(ranks) < 0:
+        raise ValueError(f"the ranks {ranks} are no weights")
+    return Words(names, phrases, owners, float(told["near"]), senses, ranks)
 
 
 def uncalibrated(space: str) -> None:

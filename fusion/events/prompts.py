@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
 from sensebind.fusion.events.calibration import Calibration, uncalibrated
 from sensebind.fusion.events.event import (
+    CERTAINTY,
     DOUBT,
     Array,
     Detector,
@@ -28,6 +29,7 @@ from sensebind.fusion.events.event import (
     logistic,
     logit,
 )
+from sensebind.fusion.events.words import ranked
 from sensebind.fusion.samples import SECOND
 
 # What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
@@ -280,21 +282,20 @@ class PromptDetector:
 
     def _pooled(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> Array:
         """The senses' scores (M, L) together, (L,)."""
-        options, shape = self.options, table.shape
-        ratios = np.array([s.ratios for s in fresh.values()]).reshape(shape)
+        options = self.options
+        base = options.base(calibration)
+        coverage = np.array([sense.coverage for sense in fresh.values()]).reshape(-1, 1)
+        plain = np.array([options.weight(m, calibration) for m in fresh]).reshape(-1, 1)
+        gains = logit(table) - float(logit(base))
+        pooled = add_up(gains, plain * coverage, base, DOUBT)
+        if not (calibration and calibration.words):
+            return pooled
+        ratios = np.array([sense.ratios for sense in fresh.values()]).reshape(table.shape)
         taught = ~np.isnan(ratios)
-        base = np.full(len(self.prompts), options.base(calibration))
-        weights = np.reshape([np.full(shape[1], options.weight(m, calibration)) for m in fresh], shape)
-        doubts = np.full(shape, DOUBT)
-        gains = np.where(taught, ratios, logit(table) - logit(base))
-        if calibration and calibration.words and taught.any():
-            together = calibration.words.together[tuple(m for m, row in zip(fresh, taught, strict=True) if row.any())]
-            counts = [together.weights.get(m, 0.0) * options.reliability.get(m, 1.0) for m in fresh]
-            weights = np.where(taught, np.array(counts)[:, None], weights)
-            doubts = np.where(taught, calibration.doubt, doubts)
-            base = np.where(taught.any(axis=0), min(together.prior, options.life.off / 2), base)
-        coverage = np.array([s.coverage for s in fresh.values()]).reshape(-1, 1)
-        return add_up(gains, weights * coverage, base, doubts)
+        trust = np.array([options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
+        held = np.where(taught, np.clip(ratios, -calibration.doubt, CERTAINTY), np.clip(gains, -DOUBT, CERTAINTY))
+        told = logistic(float(logit(base)) + ranked(held * coverage * trust, calibration.words.ranks))
+        return np.where(taught.any(axis=0), told, pooled)
 
     def _ratios(self, calibration: Calibration | None, modality: str, vector: Vector) -> Array:
         if calibration is None or calibration.words is None:
@@ -303,9 +304,7 @@ class PromptDetector:
             self._meant = calibration, calibration.words.meanings(self.phrases, self.groups)
         return calibration.words.ratios(modality, vector, self._meant[1])
 
-    def _scores(
-        self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array
-    ) -> Array:
+    def _scores(self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array) -> Array:
         """By similarity to the words; of words that the sense was taught, by what it was taught where that is surer."""
         if calibration is not None and modality in calibration.senses:
             similar = calibration.senses[modality].scores(x, ahead)
@@ -317,7 +316,9 @@ class PromptDetector:
         told = logistic(float(logit(self.options.base(calibration))) + np.where(known, ratios, 0.0))
         return np.where(known, told, similar)
 
-    def _leads(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> npt.NDArray[np.int64]:
+    def _leads(
+        self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array
+    ) -> npt.NDArray[np.int64]:
         """How long before the tick (ns) that is which the surest sense of each label tells of, (L,)."""
         if not fresh:
             return np.zeros(len(self.prompts), np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from scipy.optimize import minimize
 from sensebind.fusion.embeddings import FUSED, Embedding
 from sensebind.fusion.events import words
 from sensebind.fusion.events.event import CERTAINTY, Array, Flags, logistic, logit
-from sensebind.fusion.events.words import Together, Words
+from sensebind.fusion.events.words import Words
 from sensebind.fusion.samples import SECOND
 
 Tick = tuple[int, Mapping[str, Embedding]]  # ns, and the senses that have a window ending there
@@ -41,15 +40,16 @@ class Windows:
 
 
 def teach(
-    labels: Mapping[str, npt.NDArray[np.float32]], streams: Sequence[Stream],
+    labels: Mapping[str, npt.NDArray[np.float32]],
+    streams: Sequence[Stream],
     delays: Mapping[str, float] | None = None,
 ) -> tuple[Words | None, float, float]:
-    """Label → its phrases' vectors (P, D), and labelled streams → the words, the prior and the doubt of a `Calibration`.
+    """Label → its phrases' vectors (P, D), and labelled streams → words, prior and doubt of a `Calibration`.
 
     For each sense and label a ridge regression on vectors. What it gives on streams that it was not fitted on is made a
     likelihood ratio by Platt's sigmoid, whose slope is nothing where a sense cannot tell; and so is what the senses'
-    ratios add up to, with a weight for each sense, for what they know they know in part from each other. None in place
-    of words where no sense could be taught any.
+    ratios add up to, by rank, for what they know they know in part from each other. None in place of words where no
+    sense could be taught any.
     """
     names = list(labels)
     fold = np.concatenate([_folds(number, len(ticks), len(streams)) for number, (ticks, _) in enumerate(streams)])
@@ -71,7 +71,7 @@ def teach(
             bias -= float(logit(seen.truth[:, word].mean()))  # what the share of such windows says is no evidence
             ratios[:, word] = slope * outside[:, word] + bias
             weights[word], biases[word] = slope * weights[word], slope * biases[word] + bias
-        biases[~enough] = np.nan
+        weights[~enough], biases[~enough] = 0.0, np.nan
         told[modality] = np.full(now.shape, np.nan)
         told[modality][seen.rows] = ratios
         covered[modality] = np.zeros(len(now))
@@ -79,33 +79,31 @@ def teach(
         senses[modality] = words.Sense(weights.astype(np.float32), biases, delay)
     if not senses:
         return None, 0.0, 0.0
+    # A sense that saw too little of a word that others were taught says nothing of it.
+    taught = np.any([~np.isnan(sense.biases) for sense in senses.values()], axis=0)
+    for sense in senses.values():
+        sense.biases[taught & np.isnan(sense.biases)] = 0.0
     # What senses weigh beside each other is told where all of them were there, if they ever were.
     joint = np.all([c > 0 for c in covered.values()], axis=0)
     rows = joint if joint.any() else np.ones(len(now), bool)
-    gains = {m: (np.nan_to_num(told[m][rows]), covered[m][rows, None]) for m in sorted(senses)}
-    tried = [(_together(gains, tuple(gains), now[rows], doubt), doubt) for doubt in DOUBTS]
-    ((_, whole), doubt) = min(tried, key=lambda found: found[0][0])
-    together = {tuple(gains): whole}
-    for some in (s for count in range(1, len(gains)) for s in combinations(gains, count)):
-        together[some] = _together(gains, some, now[rows], doubt)[1]
+    gains = np.stack([np.nan_to_num(told[m][rows]) * covered[m][rows, None] for m in sorted(senses)])
+    doubt, prior, ranks = _together(gains.reshape(len(senses), -1), now[rows].ravel())
     phrases = np.concatenate([labels[name] for name in names])
     owners = np.repeat(np.arange(len(names)), [len(labels[name]) for name in names])
-    found = Words(tuple(names), phrases, owners, words.nearness(phrases, owners), senses, together)
-    return found, whole.prior, doubt
+    near = words.nearness(phrases, owners)
+    return Words(tuple(names), phrases, owners, near, senses, ranks), prior, doubt
 
 
-def _together(
-    gains: Mapping[str, tuple[Array, Array]], senses: tuple[str, ...], truth: Flags, doubt: float
-) -> tuple[float, Together]:
-    """The prior and the weights with which some senses' ratios (T, L), times coverage (T, 1), tell the truth (T, L)
-    best, and the mean log loss of that."""
-    table = np.stack([(np.clip(gains[m][0], -doubt, CERTAINTY) * gains[m][1]).ravel() for m in senses], axis=1)
-    flat = truth.ravel().astype(np.float64)
-    prior, *counts = regress(table, flat)
-    z = prior + table @ np.array(counts)
-    loss = float(np.mean(np.logaddexp(0, z) - flat * z))
-    weights = {m: float(min(count, 10.0)) for m, count in zip(senses, counts, strict=True)}
-    return loss, Together(float(np.clip(logistic(prior), 1e-4, 0.5)), weights)
+def _together(gains: Array, truth: Flags) -> tuple[float, float, tuple[float, ...]]:
+    """The doubt, the prior and the weights by rank with which the ratios (M, R) of M senses tell the truth (R,) best."""
+    tried = []
+    for doubt in DOUBTS:
+        table = -np.sort(-np.clip(gains, -doubt, CERTAINTY), axis=0).T
+        prior, *ranks = regress(table, truth.astype(np.float64))
+        z = prior + table @ np.array(ranks)
+        tried.append((float(np.mean(np.logaddexp(0, z) - truth * z)), doubt, prior, ranks))
+    _, doubt, prior, ranks = min(tried)
+    return doubt, float(np.clip(logistic(prior), 1e-4, 0.5)), tuple(float(min(rank, 10.0)) for rank in ranks)
 
 
 def separate(
@@ -164,9 +162,7 @@ def regress(inputs: Array, truth: Array, penalty: float = 1e-3) -> Array:
     return np.asarray(minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
-def _windows(
-    streams: Sequence[Stream], modality: str, truth: Flags, delay: float
-) -> Windows:
+def _windows(streams: Sequence[Stream], modality: str, truth: Flags, delay: float) -> Windows:
     vectors, rows, coverage = [], [], []
     for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
         embedding = present.get(modality)
@@ -178,9 +174,7 @@ def _windows(
     return Windows(np.array(vectors, np.float32), index, truth[index], np.array(coverage, np.float64), delay)
 
 
-def _truth(
-    streams: Sequence[Stream], names: Sequence[str], delay: float, hop: float
-) -> Flags:
+def _truth(streams: Sequence[Stream], names: Sequence[str], delay: float, hop: float) -> Flags:
     """(T, L): whether each label was there for half of the time `delay` s before each tick, give or take half a hop."""
     parts = []
     for ticks, spans in streams:

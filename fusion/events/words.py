@@ -1,9 +1,10 @@
 """Words that were taught: what a named thing looks, sounds and feels like to each sense, learnt from labelled streams.
 
 A sense's vectors need not lie where the vectors of words do: that is the modality gap (Liang et al., "Mind the gap",
-2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published vectors,
-one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et al., CLIP,
-2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told by similarity.
+2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published
+vectors, one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et
+al., CLIP, 2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told
+by similarity.
 """
 
 from __future__ import annotations
@@ -31,21 +32,12 @@ class Sense:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
-    """What some senses tell together: logit p = logit prior + Σ weight × ratio. They know much of the same, so the more
-    there are, the less each counts."""
-
-    prior: float
-    weights: Mapping[str, float]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Words:
     """K words with P phrases that mean them, float32 unit vectors (P, D), and the senses that were taught them.
 
     `owners` (P,) is the word of each phrase. A phrase of the user's means the word of the phrase that it is nearest to,
-    if their cosine is `near` or more. `together` is for every set of these senses, by their names in order.
+    if their cosine is `near` or more. `ranks`: how much the surest sense counts, the second surest, and so on.
     """
 
     names: tuple[str, ...]
@@ -53,10 +45,10 @@ class Words:
     owners: npt.NDArray[np.intp]
     near: float
     senses: Mapping[str, Sense]
-    together: Mapping[tuple[str, ...], Together]
+    ranks: tuple[float, ...]
 
     def meanings(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> Flags:
-        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` to the next."""
+        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` on."""
         closeness = phrases @ self.phrases.T
         nearest = closeness.argmax(axis=1)
         known = closeness[np.arange(len(phrases)), nearest] >= self.near
@@ -65,7 +57,8 @@ class Words:
         return np.asarray(np.logical_or.reduceat(meant, groups, axis=0))
 
     def ratios(self, modality: str, vector: Vector, meanings: Flags) -> Array:
-        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known."""
+        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known.
+        """
         sense = self.senses.get(modality)
         if sense is None:
             return np.full(len(meanings), np.nan)
@@ -73,6 +66,19 @@ class Words:
         known = meanings & ~np.isnan(told)
         best = np.where(known, told, -np.inf).max(axis=1, initial=-np.inf)
         return np.where(known.any(axis=1), best, np.nan)
+
+
+def ranked(gains: Array, ranks: tuple[float, ...]) -> Array:
+    """Log likelihood ratios (M, L) of M senses for L labels → what they add up to (L,), each weighted by its rank.
+
+    Ordered weighted averaging (R. Yager, 1988) of evidence: a thing behind the robot is heard and not seen, one that
+    keeps still is seen and not heard, so the surest sense must count in full; what more senses say is in part the same
+    again. Ranks are those among as many senses as `ranks` has at least: one that is not there has no evidence, 0.
+    """
+    missing = max(len(ranks) - len(gains), 0)
+    ordered = -np.sort(-np.concatenate([gains, np.zeros((missing, gains.shape[1]))]), axis=0)
+    weights = np.array([*ranks, *[ranks[-1]] * (len(ordered) - len(ranks))])
+    return np.asarray(weights @ ordered, np.float64)
 
 
 def nearness(phrases: Vector, owners: npt.NDArray[np.intp]) -> float:

@@ -370,7 +370,8 @@ class Measured:
 def measure(plan: Plan, frame_rate: float = FRAME_RATE) -> Measured:
     """What the sensors measure; the pictures come one by one."""
     times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
-    return Measured(plan, _pictures(plan, frame_rate), hear(plan), times, feel(plan, times))
+    frames = (number / frame_rate + 0.013 for number in range(round(plan.duration * frame_rate)))
+    return Measured(plan, pictures(plan, frames), hear(plan), times, feel(plan, times))
 
 
 def streams_of(measured: Measured, types: BagTypes, sensors: Sequence[str] = SENSORS) -> list[Iterator[Logged]]:
@@ -381,11 +382,12 @@ def streams_of(measured: Measured, types: BagTypes, sensors: Sequence[str] = SEN
     return streams + ([_imu(measured, types)] if "imu" in sensors else [])
 
 
-def _pictures(plan: Plan, frame_rate: float) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
+def pictures(plan: Plan, times: Iterable[float]) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
+    """What healthy cameras send at `times` (s, in order): uint8 (H, W, 3) colour, uint16 millimetres, and the thermal
+    camera's own."""
     noise = plan.noise(11)
     camera = replace(plan.thermal_camera, noise=plan.thermal_camera.noise * plan.roughness("thermal"))
-    for number in range(round(plan.duration * frame_rate)):
-        t = number / frame_rate + 0.013
+    for t in times:
         view = see(plan, t, noise)
         colour = cv2.resize(view.colour, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_LINEAR)
         millimetres = np.nan_to_num(np.round(view.depth * 1000)).astype(np.uint16)

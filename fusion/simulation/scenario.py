@@ -157,6 +157,16 @@ def _fault(entry: Any, where: str, length: float) -> Fault:
     return Fault(sensor, _choice(entry.get("fault"), FAULTS, f"{where}: fault"), onset, onset + lasts)
 
 
+def fault(told: str, length: float) -> Fault:
+    """``SENSOR:FAULT[:AT[:FOR]]``, times in s, as a fault of a scenario of `length` s. Raises `ScenarioError`."""
+    entry: dict[str, Any] = dict(zip(("sensor", "fault", "at", "for"), told.split(":"), strict=False))
+    try:
+        entry |= {key: float(entry[key]) for key in ("at", "for") if key in entry}
+    except ValueError as error:
+        raise ScenarioError(f"fault '{told}' must be SENSOR:FAULT[:AT[:FOR]], with times in s") from error
+    return _fault(entry, f"fault '{told}'", length)
+
+
 def _spans(told: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, float], ...]:
     spans = []
     for span in _list(told, key, name):

@@ -23,8 +23,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "calibrate",
         help="labelled recordings to scores that are probabilities",
         description="Fit, on recordings of which it is known what was there when, how probable a prompt is at a given "
-        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense counts "
-        "beside others. Name FILE in the parameter prompt.calibration of the detector.",
+        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense "
+        "counts beside others. Name FILE in the parameter prompt.calibration of the detector.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
     parser.add_argument(
@@ -114,9 +114,7 @@ def run(args: argparse.Namespace) -> int:
     for modality, sense in calibration.senses.items():
         told = f"{modality:8} counts {sense.reliability:.2f}"
         taught = calibration.words.senses.get(modality) if calibration.words else None
-        if taught is not None:
-            told += f", and {taught.weight:.2f} for the {np.isfinite(taught.biases).sum()} words that it was taught"
-        print(told)
+        print(told + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
 

@@ -25,6 +25,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--held-out", action="store_true", help="rooms, shades and voices that training never saw")
     parser.add_argument("--duration", type=float, metavar="S", help="of a scenario, whatever the file says")
     parser.add_argument(
+        "--fault", action="append", default=[], metavar="SENSOR:FAULT[:AT[:FOR]]",
+        help="let a sensor fail from AT (s, default: the start) for so long; may be given again",
+    )  # fmt: skip
+    parser.add_argument(
         "--thermal-camera", choices=("radiometric", "white-hot", "black-hot", "iron"), help="of a tour: its palette"
     )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="BAG", help="folder to write")
@@ -33,6 +37,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and write. Raises `SensebindError`."""
+    from dataclasses import replace
+
     from sensebind.fusion.simulation import scenario
     from sensebind.fusion.simulation.record import ThermalCamera, record
     from sensebind.fusion.simulation.tour import HELD_OUT, tour
@@ -46,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         plan = tour(args.seed + (HELD_OUT if args.held_out else 0), args.tour, camera)
     else:
         plan = scenario.read(args.scenario, args.seed, args.held_out, args.duration)
+    faults = [scenario.fault(told, plan.duration) for told in args.fault]
+    plan = replace(plan, faults=(*plan.faults, *faults))
     truth = record(plan, args.out, overwrite=args.overwrite)
     print(f"{args.out}: {plan.duration:g} s, {len(truth)} events, {len(plan.faults)} faults; {args.out}.truth.tsv")
     return 0

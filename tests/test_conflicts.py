@@ -1,0 +1,53 @@
+"""A scene that senses tell differently is a disagreement, a sensor that fails is a fault, and neither is the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensebind.commands.replay import shipped
+from sensebind.fault_cases import Scene
+from sensebind.fusion.events.build import detectors
+from sensebind.fusion.events.event import Event, Kind, Phase
+from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.pipeline import Pipeline
+from sensebind.fusion.simulation import scenario
+from sensebind.fusion.simulation.failures import Fault
+from sensebind.fusion.simulation.messages import EPOCH
+from sensebind.observation import Settings
+
+AT = 24.0  # s
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    found = Settings.read(shipped("starter.yaml"), "cpu")
+    return Settings(found.modalities, found.embedder, {**found.detector, "detectors": ["disagreement", "fault"]})
+
+
+@pytest.fixture(scope="module")
+def space(settings: Settings) -> Space:
+    return settings.space()
+
+
+def onsets(scene: Scene, settings: Settings, space: Space, fault: Fault | None = None) -> list[Event]:
+    found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
+    pipeline = Pipeline.of(settings.embedder, space, events=EventLine(found, space.id))
+    outputs = [output for sample in scene.samples(fault) for output in pipeline.push(sample)] + pipeline.finish()
+    return [e for e in outputs if isinstance(e, Event) and e.phase is Phase.ONSET]
+
+
+def test_heat_without_a_visible_cause_is_a_disagreement_of_the_thermal_camera(settings: Settings, space: Space) -> None:
+    told = {"duration": 32.0, "events": [{"type": "hot_spot", "at": AT, "for": 7}]}
+    events = onsets(Scene(scenario.plan(told, "spot", 20)), settings, space)
+    assert events and {e.kind for e in events} == {Kind.DISAGREEMENT}
+    for event in events:
+        assert "thermal" in event.label and abs(event.onset - EPOCH - AT * 1e9) < 2e9
+        assert [e.modality for e in event.evidence if e.supports] == ["thermal"]
+
+
+def test_a_sensor_that_fails_is_a_fault_and_no_disagreement(settings: Settings, space: Space) -> None:
+    calm = Scene(scenario.plan({"duration": 30.0}, "calm", 20))
+    for sensor, cause in (("thermal", "frozen"), ("vision", "dark")):
+        events = onsets(calm, settings, space, Fault(sensor, cause, AT, 30.0))
+        assert [(e.kind, e.label) for e in events] == [(Kind.FAULT, f"fault:{sensor}:{cause}")]
