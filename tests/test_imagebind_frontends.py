@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensebind.fusion.frontends import audio, image, text
+from sensebind.fusion import encodings
+from sensebind.fusion.frontends import audio, image, text, thermal
+from sensebind.fusion.samples import Calibration, Frame
 
 
 @pytest.fixture(scope="module")
@@ -259,3 +261,13 @@ def test_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 def test_a_thousand_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
     fuzz_arrays(1000)
+
+
+def test_looking_counts_up_gives_the_pixels_that_working_them_out_gives() -> None:
+    counts = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    for unit, offset in ((0.01, 0.0), (0.04, 0.0), (1.0, 200.0)):
+        frame = Frame(counts.reshape(-1).view(np.uint8), "16UC1", 256, 256, 512)
+        sent = encodings.thermal(frame, Calibration(thermal_unit=unit, thermal_offset=offset))
+        assert sent.counts is not None
+        worked_out = thermal.pixels(encodings.ThermalImage(sent.values, True))
+        assert np.array_equal(thermal.pixels(sent), worked_out) and len(np.unique(worked_out)) > 50

@@ -38,6 +38,13 @@ class Gated(Counting):
         return super().embed(modality, batch)
 
 
+class Unhurried(Engine):
+    """All that waits has its turn, however long the device took before."""
+
+    def turn(self, modality: str) -> int:
+        return 1000
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -47,18 +54,22 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     space = Gated()
-    engine = Engine(space, batch_size=64)
+    engine = Unhurried(space, batch_size=64)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine) for _ in range(3)]
     outputs: list[list[Output]] = [[] for _ in pipelines]
-    for pipeline, own in zip(pipelines, outputs, strict=True):
-        scheduler.add(pipeline, own.extend)
     space.gate.clear()
+    busy = Pipeline(SPECS, engine)  # the device is held by another while the three wait
+    scheduler.add(busy)
+    for k in range(3):
+        busy.accept(image(START + k * SECOND, seed=90 + k))
+    scheduler.notify()
+    assert space.begun.wait(30)
     samples = [robot(seed) for seed in (1, 2, 3)]
-    for pipeline, mine in zip(pipelines, samples, strict=True):
+    for pipeline, own, mine in zip(pipelines, outputs, samples, strict=True):
         for sample in mine:
             pipeline.accept(sample)
-        scheduler.notify()
+        scheduler.add(pipeline, own.extend)
     space.gate.set()
     scheduler.close()
     for own, mine in zip(outputs, samples, strict=True):
