@@ -75,12 +75,15 @@ class Calibration:
                 "owners": [int(owner) for owner in self.words.owners],
                 "near": round(self.words.near, 4),
                 "delays": {m: round(s.delay, 3) for m, s in sorted(self.words.senses.items())},
+                "reaches": {m: round(s.reach, 4) for m, s in sorted(self.words.senses.items())},
                 "ranks": [round(weight, 4) for weight in self.words.ranks],
             }
             tensors["phrases"] = self.words.phrases.astype(np.float16)
             for modality, sense in sorted(self.words.senses.items()):
                 tensors[f"{modality}.weights"] = sense.weights.astype(np.float16)
                 tensors[f"{modality}.biases"] = sense.biases.astype(np.float32)
+                tensors[f"{modality}.middle"] = sense.middle.astype(np.float16)
+                tensors[f"{modality}.directions"] = sense.directions.astype(np.float16)
         data = safetensors.numpy.save(tensors, {"format": FORMAT, "calibration": json.dumps(told, sort_keys=True)})
         try:
             Path(path).write_bytes(data)
@@ -127,10 +130,16 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
     phrases = unit(tensors["phrases"])
     senses = {}
     for modality, delay in told["delays"].items():
-        weights, biases = tensors[f"{modality}.weights"], tensors[f"{modality}.biases"]
-        if weights.shape != (len(names), phrases.shape[1]) or biases.shape != (len(names),):
+        weights, middle, directions = (
+            tensors[f"{modality}.{name}"].astype(np.float32) for name in ("weights", "middle", "directions")
+        )
+        biases, width = tensors[f"{modality}.biases"].astype(np.float64), phrases.shape[1]
+        if (weights.shape, biases.shape) != ((len(names), width), (len(names),)):
             raise ValueError(f"{modality} holds {weights.shape} weights for {len(names)} words")
-        senses[str(modality)] = words.Sense(weights.astype(np.float32), biases.astype(np.float64), float(delay))
+        if middle.shape != (width,) or directions.shape[1:] != (width,):
+            raise ValueError(f"{modality} holds directions {directions.shape} for vectors of {width} numbers")
+        reach = float(told["reaches"][modality])
+        senses[str(modality)] = words.Sense(weights, biases, float(delay), middle, directions, reach)
     if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
         raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
     ranks = tuple(float(weight) for weight in told["ranks"])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve
+from scipy.linalg import eigh, solve
 from scipy.optimize import minimize
 
 from sensebind.fusion.embeddings import FUSED, Embedding
@@ -23,6 +23,8 @@ Stream = tuple[Sequence[Tick], Sequence[Span]]
 FEWEST = 10  # windows with the thing, and without, that a classifier needs
 FOLDS = 5
 PENALTY = 3e-4  # on squared weights, beside the variance of unit vectors, which is 1 at most in all directions together
+DIRECTIONS = 48  # in which the lessons' vectors spread most
+MARGIN = 1.1  # over the strangest window of the lessons
 SMALL = 1e-6  # penalty on a slope
 DOUBTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)  # nats that are tried
 
@@ -76,7 +78,7 @@ def teach(
         told[modality][seen.rows] = ratios
         covered[modality] = np.zeros(len(now))
         covered[modality][seen.rows] = seen.coverage
-        senses[modality] = words.Sense(weights.astype(np.float32), biases, delay)
+        senses[modality] = words.Sense(weights.astype(np.float32), biases, delay, *_world(seen.vectors))
     if not senses:
         return None, 0.0, 0.0
     # A sense that saw too little of a word that others were taught says nothing of it.
@@ -104,6 +106,15 @@ def _together(gains: Array, truth: Flags) -> tuple[float, float, tuple[float, ..
         tried.append((float(np.mean(np.logaddexp(0, z) - truth * z)), doubt, prior, ranks))
     _, doubt, prior, ranks = min(tried)
     return doubt, float(np.clip(logistic(prior), 1e-4, 0.5)), tuple(float(min(rank, 10.0)) for rank in ranks)
+
+
+def _world(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    """Middle, directions and reach of `words.Sense`, from what one sense perceived (N, D)."""
+    middle = vectors.mean(axis=0)
+    spread = np.cov(vectors.T.astype(np.float64))
+    _, directions = eigh(spread, subset_by_index=(max(len(spread) - DIRECTIONS, 0), len(spread) - 1))
+    sense = words.Sense(vectors[:0], np.zeros(0), 0.0, middle, directions.T.astype(np.float32), np.inf)
+    return middle, sense.directions, MARGIN * float(sense.strangeness(vectors).max())
 
 
 def separate(

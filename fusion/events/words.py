@@ -18,6 +18,8 @@ import numpy.typing as npt
 from sensebind.fusion.embeddings import Vector
 from sensebind.fusion.events.event import Array, Flags
 
+NEAR = 0.75  # of the way from unrelated phrases to the same phrase, from which on a phrase means a word
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sense:
@@ -25,11 +27,23 @@ class Sense:
 
     `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
     speaks for the word, a negative one against it. `delay` (s): what the ratios tell of lies so long before the tick.
+
+    What was taught holds for what looks like the lessons. `middle` (D,) and the orthonormal `directions` (R, D) are what
+    these were spread along; a vector that leaves more than `reach` of itself outside is of another world.
     """
 
     weights: Vector
     biases: Array
     delay: float
+    middle: Vector
+    directions: Vector
+    reach: float
+
+    def strangeness(self, vectors: Vector) -> Array:
+        """(…, D) → (…): the length of what lies outside of the lessons' directions (principal component residual)."""
+        off = (vectors - self.middle).astype(np.float64)
+        inside = off @ self.directions.astype(np.float64).T
+        return np.asarray(np.sqrt(np.maximum(np.square(off).sum(-1) - np.square(inside).sum(-1), 0.0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,10 +71,12 @@ class Words:
         return np.asarray(np.logical_or.reduceat(meant, groups, axis=0))
 
     def ratios(self, modality: str, vector: Vector, meanings: Flags) -> Array:
-        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word; NaN where none is known.
+        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word.
+
+        NaN for labels that mean none of the words, and for all where the vector is unlike anything in the lessons.
         """
         sense = self.senses.get(modality)
-        if sense is None:
+        if sense is None or sense.strangeness(vector) > sense.reach:
             return np.full(len(meanings), np.nan)
         told = (sense.weights @ vector).astype(np.float64) + sense.biases
         known = meanings & ~np.isnan(told)
@@ -82,9 +98,8 @@ def ranked(gains: Array, ranks: tuple[float, ...]) -> Array:
 
 
 def nearness(phrases: Vector, owners: npt.NDArray[np.intp]) -> float:
-    """The cosine from which a phrase means a word: halfway from the most alike of different words to identity.
-
-    `phrases` (P, D) and `owners` (P,) as in `Words`. 0.8 where there is one word.
-    """
+    """The cosine from which a phrase means a word: `NEAR` of the way from what is usual between phrases of different
+    words to identity. `phrases` (P, D) and `owners` (P,) as in `Words`."""
     others = owners[:, None] != owners[None]
-    return 0.8 if not others.any() else float((1.0 + (phrases @ phrases.T)[others].max()) / 2)
+    usual = float(np.median((phrases @ phrases.T)[others])) if others.any() else 0.0
+    return usual + NEAR * (1.0 - usual)
