@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -178,26 +178,36 @@ class Engine:
 
     def collect(self, job: Job) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
-        windows, results = job.windows, job.results
-        while job.under_way:
-            batch = job.under_way.popleft()
-            try:
-                vectors = self._vectors(batch)
-            except (RuntimeError, MemoryError) as error:
-                for part in self._halves(job, batch.modality, batch.items, error):
-                    self._launch(job, batch.modality, part)
-                continue
-            for (index, _), vector in zip(batch.items, vectors, strict=True):
-                results[index] = self._embedding(windows[index], vector)
-        for index, before in job.same:
-            answer = results[before]
-            if isinstance(answer, Embedding):
-                answer = self._embedding(windows[index], answer.vector)
-                self.reused += 1
-            results[index] = answer
+        return list(self.answers(job))
+
+    def answers(self, job: Job) -> Iterator[Embedding | Failure]:
+        """As `collect`, each as soon as it and those before it are there: who asks for one waits for its batch only.
+        To be read to the end."""
+        windows, results, same = job.windows, job.results, dict(job.same)
+        for index, window in enumerate(windows):
+            if index in same:
+                answer = results[same[index]]
+                if isinstance(answer, Embedding):
+                    answer = self._embedding(window, answer.vector)
+                    self.reused += 1
+                results[index] = answer
+            while index not in results:
+                self._fetch(job)
+            yield results[index]
         for stream, index in job.newest.items():
             self._remember(stream, windows[index], results[index])
-        return [results[index] for index in range(len(windows))]
+
+    def _fetch(self, job: Job) -> None:
+        """Wait for the batch that was launched first."""
+        batch = job.under_way.popleft()
+        try:
+            vectors = self._vectors(batch)
+        except (RuntimeError, MemoryError) as error:
+            for part in self._halves(job, batch.modality, batch.items, error):
+                self._launch(job, batch.modality, part)
+            return
+        for (index, _), vector in zip(batch.items, vectors, strict=True):
+            job.results[index] = self._embedding(job.windows[index], vector)
 
     def _launch(self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
         todo = [items]

@@ -156,7 +156,7 @@ class Pipeline:
             return self._do(self.take({modality: self.engine.turn(modality) for modality in self.specs}))
 
     def _do(self, taken: Taken) -> list[Output]:
-        return self.give(taken, self.engine.embed(taken.windows))
+        return list(self.give(taken, self.engine.embed(taken.windows)))
 
     def take(self, quota: Mapping[str, int] | None = None) -> Taken:
         """Windows that are due: of each modality at most `quota`, the oldest first; None: all.
@@ -180,20 +180,19 @@ class Pipeline:
                 horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
             return Taken(ready, horizon, self._embeds)
 
-    def give(self, taken: Taken, answers: Iterable[Embedding | Failure]) -> list[Output]:
-        """What follows from the answers to `taken.windows`, in order of tick."""
-        outputs: list[Output] = []
+    def give(self, taken: Taken, answers: Iterable[Embedding | Failure]) -> Iterator[Output]:
+        """What follows from the answers to `taken.windows`, in their order, each as soon as its answer is there; then
+        what is fused of them and the events, in order of tick. To be read to the end."""
         rest = iter(answers)
         for windows in _split(taken.ready):
-            outputs += self._answered(windows, rest)
+            yield from self._answered(windows, rest)
             if windows is not None:
                 continue
-            outputs += self._fuse(None)
-            outputs += self.events.restart() if self.events else []
+            yield from self._fuse(None)
+            yield from self.events.restart() if self.events else ()
             self._fused_through = 0
         if taken.horizon is not None:
-            outputs += self._fuse(taken.horizon)
-        return outputs
+            yield from self._fuse(taken.horizon)
 
     def _expire(self, quota: Mapping[str, int]) -> None:
         """The latest first: where windows of a modality have waited too long, those go, and of the others all but the
@@ -343,22 +342,21 @@ class Pipeline:
     ) -> Iterator[Output]:
         if windows is None:
             self._health = {modality: Health() for modality in self._health}
-        told = {}
-        for window, _ in windows or []:
-            symptoms = told[window.modality, window.tick] = self._health[window.modality].look(window)
-            self.statistics[window.modality].counts.update(symptoms)
         late: list[Embedding] = []
-        taken = [item for item in windows or [] if item[0].modality in self._embeds]
-        for window, closed in taken:
-            result = next(answers)
+        for window, closed in windows or []:
             statistics = self.statistics[window.modality]
+            symptoms = self._health[window.modality].look(window)  # while the device is at work
+            statistics.counts.update(symptoms)
+            if window.modality not in self._embeds:
+                continue
+            result = next(answers)
             if isinstance(result, Failure):
                 statistics.counts[result.cause] += 1
             else:
                 statistics.counts["embedded"] += 1
                 statistics.latencies.append((time.perf_counter() - closed) * 1e3)
                 statistics.tick = window.tick
-                result = replace(result, symptoms=told[window.modality, window.tick])
+                result = replace(result, symptoms=symptoms)
                 if window.tick > self._fused_through:
                     self._pending.setdefault(window.tick, {})[window.modality] = result
                 else:

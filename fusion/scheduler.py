@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
+from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.engine import Engine, Failure, Job
 from sensebind.fusion.pipeline import Output, Pipeline, Queue, Taken
 
@@ -146,14 +148,22 @@ class Scheduler:
             return Job(windows, dict(failed))
 
     def _give(self, job: Job, turn: Sequence[tuple[_Member, Taken]]) -> None:
-        try:
-            answers = iter(self.engine.collect(job))
-        except Exception as error:
-            LOG.exception("%d windows could not be embedded", len(job.windows))
-            answers = iter([Failure(w.modality, "failure", str(error)) for w in job.windows])
+        """Publish each answer when it is there: none waits for the last of its turn."""
+        answers = self._answers(job)
         for member, taken in turn:
-            mine = [next(answers) for _ in taken.windows]
-            self._publish(member, member.pipeline.give(taken, mine))
+            for output in member.pipeline.give(taken, islice(answers, len(taken.windows))):
+                self._publish(member, [output])
+        next(answers, None)  # to the end
+
+    def _answers(self, job: Job) -> Iterator[Embedding | Failure]:
+        given = 0
+        try:
+            for answer in self.engine.answers(job):
+                given += 1
+                yield answer
+        except Exception as error:
+            LOG.exception("%d windows could not be embedded", len(job.windows) - given)
+            yield from [Failure(w.modality, "failure", str(error)) for w in job.windows[given:]]
 
     def _part(self, members: Sequence[_Member]) -> None:
         for member in members:
