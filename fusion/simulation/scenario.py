@@ -177,7 +177,7 @@ def _spans(told: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, f
 
 
 def _path(told: Mapping[str, Any], name: str) -> tuple[Waypoint, ...]:
-    points = []
+    points: list[Waypoint] = []
     for entry in _list(told, "path", name):
         where = f"{name}: path"
         _known(entry, ("at", "ahead", "aside", "turn"), where)
