@@ -35,7 +35,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="one for each recording: onset, offset (s from its start) and label, tab-separated (default: "
         "RECORDING.truth.tsv)",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="calibration to write (safetensors)")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
 
