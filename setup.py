@@ -40,7 +40,7 @@ setup(
     package_data={
         f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
         f"{NAME}.fusion.models": ["*.txt", "*.npy", "starter_spokes/*"],
-        f"{NAME}.fusion.events": ["calibrations/*.json"],
+        f"{NAME}.fusion.events": ["calibrations/*"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--felt", type=int, default=30,
                         help="tours whose looks sound and motion are bound to (default: %(default)s)")  # fmt: skip
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
-    parser.add_argument("--epochs", type=int, help="at most; default: 8 for pictures, 12 for others")
+    parser.add_argument("--epochs", type=int, help="at most (default: 8 for pictures, 12 for sound, 4 for motion)")
     parser.add_argument("--checkpoint", type=Path, help="file to go on from")
     parser.add_argument("-o", "--out", type=Path, help="spoke file (default: the one that is shipped)")
     args = parser.parse_args()

@@ -97,7 +97,7 @@ def teach(
 
 
 def _together(gains: Array, truth: Flags) -> tuple[float, float, tuple[float, ...]]:
-    """The doubt, the prior and the weights by rank with which the ratios (M, R) of M senses tell the truth (R,) best."""
+    """The doubt, the prior and the weights by rank with which ratios (M, R) of M senses tell the truth (R,) best."""
     tried = []
     for doubt in DOUBTS:
         table = -np.sort(-np.clip(gains, -doubt, CERTAINTY), axis=0).T
@@ -140,7 +140,7 @@ def separate(
 
     outside = np.empty_like(y)
     for part, rows in parts.items():
-        rest = np.count_nonzero(~rows)
+        rest = int(np.count_nonzero(~rows))
         found = solved(square - squares[part], product - products[part], rest) if rest else np.zeros_like(product)
         outside[rows] = table[rows] @ found
     found = solved(square, product, len(x))

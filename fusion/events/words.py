@@ -28,8 +28,8 @@ class Sense:
     `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
     speaks for the word, a negative one against it. `delay` (s): what the ratios tell of lies so long before the tick.
 
-    What was taught holds for what looks like the lessons. `middle` (D,) and the orthonormal `directions` (R, D) are what
-    these were spread along; a vector that leaves more than `reach` of itself outside is of another world.
+    What was taught holds for what looks like the lessons. `middle` (D,) and the orthonormal `directions` (R, D) are
+    what these were spread along; a vector that leaves more than `reach` of itself outside is of another world.
     """
 
     weights: Vector

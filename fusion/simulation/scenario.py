@@ -159,12 +159,12 @@ def _fault(entry: Any, where: str, length: float) -> Fault:
 
 def fault(told: str, length: float) -> Fault:
     """``SENSOR:FAULT[:AT[:FOR]]``, times in s, as a fault of a scenario of `length` s. Raises `ScenarioError`."""
-    entry: dict[str, Any] = dict(zip(("sensor", "fault", "at", "for"), told.split(":"), strict=False))
     try:
-        entry |= {key: float(entry[key]) for key in ("at", "for") if key in entry}
-    except ValueError as error:
+        sensor, name, *times = told.split(":")
+        given = dict(zip(("at", "for")[: len(times)], map(float, times), strict=True))
+    except ValueError as error:  # too few parts, too many, or no numbers
         raise ScenarioError(f"fault '{told}' must be SENSOR:FAULT[:AT[:FOR]], with times in s") from error
-    return _fault(entry, f"fault '{told}'", length)
+    return _fault({"sensor": sensor, "fault": name, **given}, f"fault '{told}'", length)
 
 
 def _spans(told: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, float], ...]:
@@ -177,7 +177,7 @@ def _spans(told: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, f
 
 
 def _path(told: Mapping[str, Any], name: str) -> tuple[Waypoint, ...]:
-    points = []
+    points: list[Waypoint] = []
     for entry in _list(told, "path", name):
         where = f"{name}: path"
         _known(entry, ("at", "ahead", "aside", "turn"), where)

@@ -35,7 +35,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="one for each recording: onset, offset (s from its start) and label, tab-separated (default: "
         "RECORDING.truth.tsv)",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="calibration to write (JSON)")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
 
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
     if len(streams) > 1:
         kept = []
         for part in range(min(len(streams), FOLDS)):
-            others = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
-            fitted = calibrated(detector, fit_streams(detector, others, space.id))
+            rest = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
+            fitted = calibrated(detector, fit_streams(detector, rest, space.id))
             kept += [collect(fitted, *stream) for stream in streams[part::FOLDS]]
         notes["each by others"] = figures(joined(kept).scores, joined(kept).truth)
     calibration.save(args.out, notes)
@@ -112,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))  # type: ignore[attr-defined]
     for modality, sense in calibration.senses.items():
-        told = f"{modality:8} counts {sense.reliability:.2f}"
+        line = f"{modality:8} counts {sense.reliability:.2f}"
         taught = calibration.words.senses.get(modality) if calibration.words else None
-        print(told + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
+        print(line + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
 
