@@ -3,13 +3,13 @@
 A lesson is a simulated walk past everything that the simulator knows, thing after thing, by chance: a new room every
 few seconds, some things behind the robot (heard and felt alone), some that keep still (seen alone), some in the dark.
 It is not recorded: windows are made where they end, as a recording's would be. Scenarios with `--held-out` share no
-room, shade or voice with it. Recorded sounds are taught beside: ESC-10's, over the robot's own noise.
+room, shade or voice with it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from sensebind.fusion.align.sounds import ESC10, Captioned, read_esc10, trimmed
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.events.calibration import SHIPPED, Calibration
 from sensebind.fusion.events.teaching import Span, Stream, Tick, teach
@@ -28,7 +27,6 @@ from sensebind.fusion.samples import (
     DEPTH,
     IMU,
     SECOND,
-    SENSOR_MODALITIES,
     THERMAL,
     VISION,
     Frame,
@@ -48,7 +46,6 @@ STAY = 13.0  # s in one room
 BEHIND, SILENT = 0.25, 0.25  # shares of things that are heard and felt alone, and of those that keep still
 LOOK = 0.4  # share of ticks with pictures: rooms teach more than the same room again
 BATCH = 32
-SAME = {"Dog bark": "dog", "Baby cry": "baby", "Clock tick": "clock", "Fire crackling": "fire"}  # as kinds
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 SEED = 7000  # of the first lesson
 
@@ -77,26 +74,12 @@ def lesson(seed: int, seconds: float = 150.0) -> Plan:
     return Plan(seconds, places, tuple(happenings), seed, dark=((dark, dark + 12.0),), motor=motor)
 
 
-def listening(clips: Sequence[Captioned], seed: int, seconds: float = 150.0) -> Plan:
-    """A plan of recorded sounds, one after another, at 3 to 25 dB over the robot's own noise."""
-    noise = np.random.default_rng([seed, 43])
-    happenings: list[Happening] = []
-    at = float(noise.uniform(1, 4))
-    while at < seconds - 6:
-        clip = clips[int(noise.integers(len(clips)))]
-        sound, label = trimmed(clip.sound), SAME.get(clip.phrases[0], clip.phrases[0])
-        lasts, snr = len(sound) / RATE, float(noise.uniform(3, 25))
-        happenings.append(Happening("knock", at, at + lasts, frozenset({AUDIO}), label=label, clip=sound, snr=snr))
-        at += lasts + float(noise.uniform(1, 6))
-    return Plan(seconds, ((0.0, "carpet"),), tuple(happenings), seed, motor=float(noise.uniform(-52, -42)))
-
-
-def perceive(plan: Plan, space: Space, look: float = LOOK, senses: Sequence[str] = SENSOR_MODALITIES) -> Stream:
+def perceive(plan: Plan, space: Space, look: float = LOOK) -> Stream:
     """The vectors of a plan's windows at its ticks, as its recording's would be, and what was there when (ns).
     `look`: the share of ticks with pictures."""
     ticks = [(number + 1) * round(HOP * SECOND) for number in range(int(plan.duration / HOP))]
     present: list[dict[str, Embedding]] = [{} for _ in ticks]
-    for modality, windows in _windows(plan, space, ticks, look, senses).items():
+    for modality, windows in _windows(plan, space, ticks, look).items():
         tensors = [space.tensor(window) for window in windows]
         for first in range(0, len(windows), BATCH):
             vectors = space.embed(modality, torch.stack(tensors[first : first + BATCH])).numpy()
@@ -109,10 +92,10 @@ def perceive(plan: Plan, space: Space, look: float = LOOK, senses: Sequence[str]
     return told, spans
 
 
-def _windows(plan: Plan, space: Space, ticks: list[int], look: float, senses: Sequence[str]) -> dict[str, list[Window]]:
+def _windows(plan: Plan, space: Space, ticks: list[int], look: float) -> dict[str, list[Window]]:
     chance = np.random.default_rng([plan.seed, 42])
     found: dict[str, list[Window]] = {modality: [] for modality in (VISION, DEPTH, THERMAL, AUDIO, IMU)}
-    looked = [tick for tick in ticks if chance.random() < look] if set(ENCODINGS) & set(senses) else []
+    looked = [tick for tick in ticks if chance.random() < look]
     times = [tick / SECOND - float(chance.uniform(0.005, 0.1)) for tick in looked]
     for tick, (t, seen) in zip(looked, pictures(plan, times), strict=True):
         for modality, pixels in seen.items():
@@ -128,7 +111,7 @@ def _windows(plan: Plan, space: Space, ticks: list[int], look: float, senses: Se
         if len(piece) >= RATE * space.apertures[AUDIO].length / 2:
             found[AUDIO].append(_window(space, AUDIO, tick, (Sample(AUDIO, start, Sound(piece[:, None], RATE)),)))
         first, last = (round(t / SECOND * IMU_RATE) for t in (tick - round(space.apertures[IMU].length * SECOND), tick))
-        if first >= 0 and IMU in senses:
+        if first >= 0:
             found[IMU].append(_window(space, IMU, tick, tuple(felt[first:last])))
     return found
 
@@ -141,20 +124,10 @@ def _frame(pixels: npt.NDArray, encoding: str) -> Frame:
     return Frame(pixels.reshape(-1).view(np.uint8), encoding, pixels.shape[0], pixels.shape[1], pixels.strides[0])
 
 
-def streams(space: Space, seeds: range, clips: Sequence[Captioned] = ()) -> Iterator[Stream]:
-    """Lessons, perceived; with clips, every third beside one of recorded sounds."""
+def streams(space: Space, seeds: range) -> Iterator[Stream]:
+    """Lessons, perceived."""
     for seed in tqdm(seeds, desc="lessons", unit="lesson", disable=None):
         yield perceive(lesson(seed), space)
-        if clips and seed % 3 == 0:
-            yield perceive(listening(clips, seed), space, senses=(AUDIO,))
-
-
-def vocabulary(recorded: bool) -> dict[str, list[str]]:
-    """Word → phrases that mean it: the simulator's kinds, and with `recorded` ESC-10's classes."""
-    found = {label: list(kind.phrases) for label, kind in KINDS.items()}
-    for name, phrases in ESC10.items() if recorded else ():
-        found.setdefault(SAME.get(name, name), []).extend([name.lower(), *phrases])
-    return {word: list(dict.fromkeys(phrases)) for word, phrases in found.items()}
 
 
 def delays(space: Space) -> dict[str, float]:
@@ -165,18 +138,15 @@ def delays(space: Space) -> dict[str, float]:
 def main() -> None:
     """Teach the words of the simulator's kinds and write them to where the starter space looks for them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lessons", type=int, default=40, help="of 150 s each (default: %(default)s)")
+    parser.add_argument("--lessons", type=int, default=48, help="of 150 s each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the first (default: %(default)s)")
-    parser.add_argument("--esc10", type=Path, metavar="DIR", help="folder of ESC-10, of which folds 1 to 3 are used")
     parser.add_argument("-o", "--out", type=Path, default=SHIPPED / "starter.safetensors", help="(default: what ships)")
     args = parser.parse_args()
     space = registry.load("starter")
-    clips = read_esc10(args.esc10, "123") if args.esc10 else []
-    phrases = {word: space.embed_text(told).numpy() for word, told in vocabulary(bool(clips)).items()}
-    lessons = list(streams(space, range(args.seed, args.seed + args.lessons), clips))
+    phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in KINDS.items()}
+    lessons = list(streams(space, range(args.seed, args.seed + args.lessons)))
     words, prior, doubt = teach(phrases, lessons, delays(space))
-    notes = {"lessons": args.lessons, "seed": args.seed, "recorded": len(clips)}
-    Calibration(space.id, prior, {}, words, doubt).save(args.out, notes)
+    Calibration(space.id, prior, {}, words, doubt).save(args.out, {"lessons": args.lessons, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} words; prior {prior:.4f}, doubt {doubt:g} nats")
     if words:
         print("by rank, senses count " + ", ".join(f"{weight:.2f}" for weight in words.ranks))

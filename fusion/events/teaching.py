@@ -24,7 +24,7 @@ FEWEST = 10  # windows with the thing, and without, that a classifier needs
 FOLDS = 5
 PENALTY = 3e-4  # on squared weights, beside the variance of unit vectors, which is 1 at most in all directions together
 DIRECTIONS = 48  # in which the lessons' vectors spread most
-MARGIN = 1.1  # over the strangest window of the lessons
+USUAL, MARGIN = 99.5, 1.1  # percentile of the lessons' strangeness, and what is still like them over it
 SMALL = 1e-6  # penalty on a slope
 DOUBTS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)  # nats that are tried
 
@@ -114,7 +114,7 @@ def _world(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], n
     spread = np.cov(vectors.T.astype(np.float64))
     _, directions = eigh(spread, subset_by_index=(max(len(spread) - DIRECTIONS, 0), len(spread) - 1))
     sense = words.Sense(vectors[:0], np.zeros(0), 0.0, middle, directions.T.astype(np.float32), np.inf)
-    return middle, sense.directions, MARGIN * float(sense.strangeness(vectors).max())
+    return middle, sense.directions, MARGIN * float(np.percentile(sense.strangeness(vectors), USUAL))
 
 
 def separate(
