@@ -77,5 +77,8 @@ def _options(kind: type[Options], prefix: str, values: Mapping[str, Any]) -> Opt
     if "calibration" in given:
         calibration_for(given["calibration"], "")  # a file that cannot be read is told now
         given["calibration"] = lru_cache(maxsize=8)(partial(calibration_for, given["calibration"]))
-    life = {field.name: given.pop(field.name) for field in fields(LifeOptions) if field.name in given}
-    return kind(**given, life=LifeOptions(**life))
+    life = LifeOptions(**{field.name: given.pop(field.name) for field in fields(LifeOptions) if field.name in given})
+    if kind is PromptOptions:  # a sense supports what keeps an event open, however low that was set
+        given["support"] = min(PromptOptions().support, life.off)
+        given["prior"] = min(PromptOptions().prior, life.off / 2)
+    return kind(**given, life=life)
