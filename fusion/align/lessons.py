@@ -41,7 +41,6 @@ from sensebind.fusion.simulation.things import KINDS
 from sensebind.fusion.windows import Window
 
 HOP = 0.5  # s
-DELAY = 0.375  # of a window: what it tells of lies so long before its end, and half a hop at least
 STAY = 13.0  # s in one room
 BEHIND, SILENT = 0.25, 0.25  # shares of things that are heard and felt alone, and of those that keep still
 LOOK = 0.4  # share of ticks with pictures: rooms teach more than the same room again
@@ -130,11 +129,6 @@ def streams(space: Space, seeds: range) -> Iterator[Stream]:
         yield perceive(lesson(seed), space)
 
 
-def delays(space: Space) -> dict[str, float]:
-    """How long before a window's end that is which it tells of, in s, by sense."""
-    return {modality: max(HOP / 2, DELAY * aperture.length) for modality, aperture in space.apertures.items()}
-
-
 def main() -> None:
     """Teach the words of the simulator's kinds and write them to where the starter space looks for them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -145,7 +139,7 @@ def main() -> None:
     space = registry.load("starter")
     phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in KINDS.items()}
     lessons = list(streams(space, range(args.seed, args.seed + args.lessons)))
-    words, prior, doubt = teach(phrases, lessons, delays(space))
+    words, prior, doubt = teach(phrases, lessons)
     Calibration(space.id, prior, {}, words, doubt).save(args.out, {"lessons": args.lessons, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} words; prior {prior:.4f}, doubt {doubt:g} nats")
     if words:

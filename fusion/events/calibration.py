@@ -74,7 +74,6 @@ class Calibration:
                 "names": list(self.words.names),
                 "owners": [int(owner) for owner in self.words.owners],
                 "near": round(self.words.near, 4),
-                "delays": {m: round(s.delay, 3) for m, s in sorted(self.words.senses.items())},
                 "reaches": {m: round(s.reach, 4) for m, s in sorted(self.words.senses.items())},
                 "ranks": [round(weight, 4) for weight in self.words.ranks],
             }
@@ -129,7 +128,7 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
     names, owners = tuple(str(name) for name in told["names"]), np.array(told["owners"], np.intp)
     phrases = unit(tensors["phrases"])
     senses = {}
-    for modality, delay in told["delays"].items():
+    for modality, reach in told["reaches"].items():
         weights, middle, directions = (
             tensors[f"{modality}.{name}"].astype(np.float32) for name in ("weights", "middle", "directions")
         )
@@ -138,8 +137,7 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
             raise ValueError(f"{modality} holds {weights.shape} weights for {len(names)} words")
         if middle.shape != (width,) or directions.shape[1:] != (width,):
             raise ValueError(f"{modality} holds directions {directions.shape} for vectors of {width} numbers")
-        reach = float(told["reaches"][modality])
-        senses[str(modality)] = words.Sense(weights, biases, float(delay), middle, directions, reach)
+        senses[str(modality)] = words.Sense(weights, biases, middle, directions, float(reach))
     if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
         raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
     ranks = tuple(float(weight) for weight in told["ranks"])

@@ -25,7 +25,7 @@ from sensebind.fusion.events.event import (
     WitnessOptions,
     add_up,
     check,
-    half_window,
+    lead,
     logistic,
     logit,
 )
@@ -276,8 +276,7 @@ class PromptDetector:
             )
             for at, label in enumerate(labels)
         }
-        leads_of = self._leads(calibration, fresh, table)
-        scored = {n: Score(float(pooled[i]), evidence[n], int(leads_of[i])) for i, n in enumerate(labels)}
+        scored = {n: Score(float(pooled[i]), evidence[n], lead(evidence[n])) for i, n in enumerate(labels)}
         return State(senses, recent, calibration), scored
 
     def _pooled(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> Array:
@@ -315,20 +314,6 @@ class PromptDetector:
             return similar
         told = logistic(float(logit(self.options.base(calibration))) + np.where(known, ratios, 0.0))
         return np.where(known, told, similar)
-
-    def _leads(
-        self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array
-    ) -> npt.NDArray[np.int64]:
-        """How long before the tick (ns) that is which the surest sense of each label tells of, (L,)."""
-        if not fresh:
-            return np.zeros(len(self.prompts), np.int64)
-        rows = []
-        for modality, sense in fresh.items():
-            plain = half_window(sense.start, sense.tick)
-            words = calibration.words if calibration else None
-            delay = round(words.senses[modality].delay * SECOND) if words and modality in words.senses else plain
-            rows.append(np.where(np.isnan(sense.ratios), plain, delay))
-        return np.asarray(np.stack(rows)[table.argmax(axis=0), np.arange(table.shape[1])], np.int64)
 
     def _corroborated(self, pooled: Array, table: Array) -> Array:
         """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""

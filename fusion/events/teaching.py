@@ -23,6 +23,7 @@ Stream = tuple[Sequence[Tick], Sequence[Span]]
 FEWEST = 10  # windows with the thing, and without, that a classifier needs
 FOLDS = 5
 PENALTY = 3e-4  # on squared weights, beside the variance of unit vectors, which is 1 at most in all directions together
+DELAY = 0.375  # of a window: it is asked about what was so long before its end, and half a hop at least
 DIRECTIONS = 48  # in which the lessons' vectors spread most
 USUAL, MARGIN = 99.5, 1.1  # percentile of the lessons' strangeness, and what is still like them over it
 SMALL = 1e-6  # penalty on a slope
@@ -38,13 +39,11 @@ class Windows:
     rows: npt.NDArray[np.intp]
     truth: Flags
     coverage: Array
-    delay: float  # s
 
 
 def teach(
     labels: Mapping[str, npt.NDArray[np.float32]],
     streams: Sequence[Stream],
-    delays: Mapping[str, float] | None = None,
 ) -> tuple[Words | None, float, float]:
     """Label → its phrases' vectors (P, D), and labelled streams → words, prior and doubt of a `Calibration`.
 
@@ -61,8 +60,8 @@ def teach(
     told: dict[str, Array] = {}
     covered: dict[str, Array] = {}
     for modality in sorted({m for ticks, _ in streams for _, present in ticks for m in present} - {FUSED}):
-        delay = (delays or {}).get(modality, hop / 2)
-        seen = _windows(streams, modality, _truth(streams, names, delay, hop), delay)
+        delay = max(DELAY * _length(streams, modality), hop / 2)
+        seen = _windows(streams, modality, _truth(streams, names, delay, hop))
         enough = (seen.truth.sum(axis=0) >= FEWEST) & ((~seen.truth).sum(axis=0) >= FEWEST)
         if not enough.any():
             continue
@@ -78,7 +77,7 @@ def teach(
         told[modality][seen.rows] = ratios
         covered[modality] = np.zeros(len(now))
         covered[modality][seen.rows] = seen.coverage
-        senses[modality] = words.Sense(weights.astype(np.float32), biases, delay, *_world(seen.vectors))
+        senses[modality] = words.Sense(weights.astype(np.float32), biases, *_world(seen.vectors))
     if not senses:
         return None, 0.0, 0.0
     # A sense that saw too little of a word that others were taught says nothing of it.
@@ -113,7 +112,7 @@ def _world(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], n
     middle = vectors.mean(axis=0)
     spread = np.cov(vectors.T.astype(np.float64))
     _, directions = eigh(spread, subset_by_index=(max(len(spread) - DIRECTIONS, 0), len(spread) - 1))
-    sense = words.Sense(vectors[:0], np.zeros(0), 0.0, middle, directions.T.astype(np.float32), np.inf)
+    sense = words.Sense(vectors[:0], np.zeros(0), middle, directions.T.astype(np.float32), np.inf)
     return middle, sense.directions, MARGIN * float(np.percentile(sense.strangeness(vectors), USUAL))
 
 
@@ -173,7 +172,7 @@ def regress(inputs: Array, truth: Array, penalty: float = 1e-3) -> Array:
     return np.asarray(minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
-def _windows(streams: Sequence[Stream], modality: str, truth: Flags, delay: float) -> Windows:
+def _windows(streams: Sequence[Stream], modality: str, truth: Flags) -> Windows:
     vectors, rows, coverage = [], [], []
     for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
         embedding = present.get(modality)
@@ -182,7 +181,7 @@ def _windows(streams: Sequence[Stream], modality: str, truth: Flags, delay: floa
             rows.append(row)
             coverage.append(embedding.coverage)
     index = np.array(rows, np.intp)
-    return Windows(np.array(vectors, np.float32), index, truth[index], np.array(coverage, np.float64), delay)
+    return Windows(np.array(vectors, np.float32), index, truth[index], np.array(coverage, np.float64))
 
 
 def _truth(streams: Sequence[Stream], names: Sequence[str], delay: float, hop: float) -> Flags:
@@ -203,6 +202,12 @@ def _hop(streams: Sequence[Stream]) -> float:
     """The usual time between ticks in s."""
     gaps = np.concatenate([np.diff([tick for tick, _ in ticks]) for ticks, _ in streams])
     return float(np.median(gaps)) / SECOND if len(gaps) else 0.5
+
+
+def _length(streams: Sequence[Stream], modality: str) -> float:
+    """The length of a sense's windows in s."""
+    found = [present[modality] for ticks, _ in streams for _, present in ticks if modality in present]
+    return float(np.median([embedding.tick - embedding.start for embedding in found])) / SECOND
 
 
 def _folds(number: int, count: int, streams: int) -> npt.NDArray[np.intp]:

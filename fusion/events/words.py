@@ -26,7 +26,7 @@ class Sense:
     """One sense's classifiers of K words: log likelihood ratio = weights @ vector + biases.
 
     `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
-    speaks for the word, a negative one against it. `delay` (s): what the ratios tell of lies so long before the tick.
+    speaks for the word, a negative one against it.
 
     What was taught holds for what looks like the lessons. `middle` (D,) and the orthonormal `directions` (R, D) are
     what these were spread along; a vector that leaves more than `reach` of itself outside is of another world.
@@ -34,7 +34,6 @@ class Sense:
 
     weights: Vector
     biases: Array
-    delay: float
     middle: Vector
     directions: Vector
     reach: float
