@@ -21,7 +21,8 @@ def similarity(canvas: Canvas) -> Row:
         return ['<h2>Similarity</h2><p class="lead">Nothing was compared: there were no prompts, or no vectors.</p>']
     lead = (
         "How near each sense’s vector is to each prompt, as a cosine. Every sense has a scale of its own, because "
-        "cosines of different pairs of senses lie in different bands."
+        "cosines of different pairs of senses lie in different bands. Events of words that a sense was taught follow "
+        "from what it was taught, not from these."
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
     for modality in ordered(shown)[:12]:

@@ -45,8 +45,8 @@ def events(canvas: Canvas) -> Row:
     shown.sort(key=lambda key: key[0])
     never = [key[1] for key in lanes if key not in shown]
     lead = [
-        "Each bar is one event from onset to offset; the number is its highest score. Under it, every sense while it "
-        "supported the event, pale where it was asked and did not."
+        "Each bar is one event from onset to offset; the number, where it fits, is its highest score. Under it, every "
+        "sense while it supported the event, pale where it was asked and did not."
     ]
     if canvas.data.truth is not None:
         lead.append(

@@ -126,7 +126,7 @@ def _figures(canvas: Canvas) -> Row:
         hits = sum(bool(_hits(canvas, *item)) for item in data.truth)
         told.append(_figure("Truth told", f"{hits}", f"of {len(data.truth)}", "same label, overlapping in time"))
         f1 = _counts(canvas).f1
-        about = f"onset within {COLLAR:g} s, offset within half the length"
+        about = f"onset within {COLLAR:g} s, offset within {COLLAR:g} s or half the length"
         told.append(_figure("Event F1", "–" if f1 is None else score(f1), "", about))
     windows = sum(figure(m.get("windows")) for m in data.modalities.values())
     embedded = sum(figure(m.get("embedded")) for m in data.modalities.values())

@@ -25,7 +25,7 @@ def figure(value: object) -> float:
 
 def score(value: float) -> str:
     """Two digits, always: scores stand under each other."""
-    return f"{figure(value):.2f}"
+    return f"{round(figure(value), 2) + 0.0:.2f}"  # + 0.0: no minus before what is nothing
 
 
 def plural(count: int, noun: str) -> str:
