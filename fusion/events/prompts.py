@@ -304,7 +304,7 @@ class PromptDetector:
         return calibration.words.ratios(modality, vector, self._meant[1])
 
     def _scores(self, calibration: Calibration | None, modality: str, x: Array, ahead: Array, ratios: Array) -> Array:
-        """By similarity to the words; of words that the sense was taught, by what it was taught where that is surer."""
+        """By similarity to the words; of words that the sense was taught, by what it was taught where that holds."""
         if calibration is not None and modality in calibration.senses:
             similar = calibration.senses[modality].scores(x, ahead)
         else:
