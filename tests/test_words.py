@@ -45,9 +45,9 @@ def lesson(seed: int) -> Stream:
 
 @pytest.fixture(scope="module")
 def taught() -> Calibration:
-    words, prior, doubt = teach(LABELS, [lesson(seed) for seed in range(5)])
+    words, doubt = teach(LABELS, [lesson(seed) for seed in range(5)])
     assert words is not None
-    return Calibration(SPACE, prior, {}, words, doubt)
+    return Calibration(SPACE, 0.02, {}, words, doubt)
 
 
 def words_of(calibration: Calibration) -> Words:
@@ -100,7 +100,8 @@ def test_what_was_taught_makes_an_event_of_what_similarity_does_not_find(taught:
     tick = next(world.ticks(1))
     present = {"vision": world.perceive("vision", HUM)}
     by_similarity = plain.score(plain.start(), tick, present)[1]["dog"].score
-    told = calibrated(plain, replace(taught, prior=plain.options.prior))  # the score of no evidence is the same
+    prior = plain.options.prior  # the score of no evidence is the same
+    told = calibrated(plain, replace(taught, words=replace(words_of(taught), prior=prior)))
     by_lessons = told.score(told.start(), tick, present)[1]["dog"].score
     assert by_similarity < plain.life.off < told.life.on < by_lessons
 
@@ -113,7 +114,7 @@ def test_what_was_taught_is_not_believed_of_vectors_unlike_the_lessons(taught: C
     assert np.isnan(ratios(words, "thermal", strange)).all()  # a sense that had no lesson
 
     plain = PromptDetector(PROMPTS, embed_text)
-    narrow = replace(taught, prior=plain.options.prior)  # the score of no evidence is the same
+    narrow = replace(taught, words=replace(words_of(taught), prior=plain.options.prior))  # as without
     told, world = calibrated(plain, narrow), World(5)
     tick = next(world.ticks(1))
     present = {"vision": replace(world.perceive("vision", ROOM), vector=strange[0])}
@@ -218,3 +219,13 @@ def test_a_sensor_of_a_simulated_robot_fails_on_demand(tmp_path: Path, capsys: p
     ):
         assert main([*command, "--overwrite", "--fault", bad]) == 2, bad
         assert named in capsys.readouterr().err, bad
+
+
+def test_unlikely_words_do_not_make_likeness_to_other_words_surer(taught: Calibration) -> None:
+    plain = PromptDetector(PROMPTS, embed_text)
+    rare = calibrated(plain, replace(taught, words=replace(words_of(taught), prior=1e-4)))
+    world = World(5)
+    tick = next(world.ticks(1))
+    strange = {"vision": replace(world.perceive("vision", ROOM), vector=perceived("vision", {"forest": 1.0})[0])}
+    scores = [d.score(d.start(), tick, strange)[1]["dog"].score for d in (plain, rare)]
+    assert scores[0] == pytest.approx(scores[1])

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.events.calibration import SHIPPED, Calibration
+from sensebind.fusion.events.prompts import PromptOptions
 from sensebind.fusion.events.teaching import Span, Stream, Tick, teach
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.registry import Space
@@ -139,11 +140,12 @@ def main() -> None:
     space = registry.load("starter")
     phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in KINDS.items()}
     lessons = list(streams(space, range(args.seed, args.seed + args.lessons)))
-    words, prior, doubt = teach(phrases, lessons)
-    Calibration(space.id, prior, {}, words, doubt).save(args.out, {"lessons": args.lessons, "seed": args.seed})
-    print(f"{args.out}: {len(phrases)} words; prior {prior:.4f}, doubt {doubt:g} nats")
+    words, doubt = teach(phrases, lessons)
+    found = Calibration(space.id, PromptOptions().prior, {}, words, doubt)
+    found.save(args.out, {"lessons": args.lessons, "seed": args.seed})
+    print(f"{args.out}: {len(phrases)} words; doubt {doubt:g} nats")
     if words:
-        print("by rank, senses count " + ", ".join(f"{weight:.2f}" for weight in words.ranks))
+        print(f"prior {words.prior:.4f}; by rank, senses count " + ", ".join(f"{weight:.2f}" for weight in words.ranks))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Calibration:
                 "owners": [int(owner) for owner in self.words.owners],
                 "near": round(self.words.near, 4),
                 "reaches": {m: round(s.reach, 4) for m, s in sorted(self.words.senses.items())},
+                "prior": round(self.words.prior, 6),
                 "ranks": [round(weight, 4) for weight in self.words.ranks],
             }
             tensors["phrases"] = self.words.phrases.astype(np.float16)
@@ -143,7 +144,7 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
     ranks = tuple(float(weight) for weight in told["ranks"])
     if not ranks or min(ranks) < 0:
         raise ValueError(f"the ranks {ranks} are no weights")
-    return Words(names, phrases, owners, float(told["near"]), senses, ranks)
+    return Words(names, phrases, owners, float(told["near"]), senses, ranks, float(told["prior"]))
 
 
 def uncalibrated(space: str) -> None:

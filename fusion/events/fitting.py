@@ -112,8 +112,8 @@ def fit_streams(detector: PromptDetector, streams: Sequence[Stream], space: str)
         calibration = fit(joined([collect(calibrated(detector, calibration), *stream) for stream in streams]), space)
     assert calibration is not None
     phrases = dict(zip(detector.prompts, np.split(detector.phrases, detector.groups[1:]), strict=True))
-    words, prior, doubt = teach(phrases, streams)
-    return calibration if words is None else replace(calibration, prior=prior, words=words, doubt=doubt)
+    words, doubt = teach(phrases, streams)
+    return calibration if words is None else replace(calibration, words=words, doubt=doubt)
 
 
 def calibrated(detector: PromptDetector, calibration: Calibration | None) -> PromptDetector:

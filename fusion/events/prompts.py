@@ -29,7 +29,7 @@ from sensebind.fusion.events.event import (
     logistic,
     logit,
 )
-from sensebind.fusion.events.words import ranked
+from sensebind.fusion.events.words import Words, ranked
 from sensebind.fusion.samples import SECOND
 
 # What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
@@ -76,7 +76,11 @@ class PromptOptions(WitnessOptions):
 
     def base(self, calibration: Calibration | None) -> float:
         """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
-        return min(calibration.prior, self.life.off / 2) if calibration else self.prior
+        return min(calibration.prior, self.life.off / 2) if calibration and calibration.senses else self.prior
+
+    def taught_base(self, words: Words) -> float:
+        """The score of a taught word where no sense says anything, half of `off` at most."""
+        return min(words.prior, self.life.off / 2)
 
     def weight(self, modality: str, calibration: Calibration | None) -> float:
         """How much this sense's evidence counts."""
@@ -293,7 +297,8 @@ class PromptDetector:
         taught = ~np.isnan(ratios)
         trust = np.array([options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
         held = np.where(taught, np.clip(ratios, -calibration.doubt, CERTAINTY), np.clip(gains, -DOUBT, CERTAINTY))
-        told = logistic(float(logit(base)) + ranked(held * coverage * trust, calibration.words.ranks))
+        prior = float(logit(options.taught_base(calibration.words)))
+        told = logistic(prior + ranked(held * coverage * trust, calibration.words.ranks))
         return np.where(taught.any(axis=0), told, pooled)
 
     def _ratios(self, calibration: Calibration | None, modality: str, vector: Vector) -> Array:
@@ -310,10 +315,10 @@ class PromptDetector:
         else:
             similar = logistic(self.options.slope * (x - self.options.threshold))
         known = ~np.isnan(ratios)
-        if not known.any():
+        if not (calibration and calibration.words and known.any()):
             return similar
-        told = logistic(float(logit(self.options.base(calibration))) + np.where(known, ratios, 0.0))
-        return np.where(known, told, similar)
+        prior = float(logit(self.options.taught_base(calibration.words)))
+        return np.where(known, logistic(prior + np.where(known, ratios, 0.0)), similar)
 
     def _corroborated(self, pooled: Array, table: Array) -> Array:
         """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""

@@ -44,8 +44,8 @@ class Windows:
 def teach(
     labels: Mapping[str, npt.NDArray[np.float32]],
     streams: Sequence[Stream],
-) -> tuple[Words | None, float, float]:
-    """Label → its phrases' vectors (P, D), and labelled streams → words, prior and doubt of a `Calibration`.
+) -> tuple[Words | None, float]:
+    """Label → its phrases' vectors (P, D), and labelled streams → words and doubt of a `Calibration`.
 
     For each sense and label a ridge regression on vectors. What it gives on streams that it was not fitted on is made a
     likelihood ratio by Platt's sigmoid, whose slope is nothing where a sense cannot tell; and so is what the senses'
@@ -79,7 +79,7 @@ def teach(
         covered[modality][seen.rows] = seen.coverage
         senses[modality] = words.Sense(weights.astype(np.float32), biases, *_world(seen.vectors))
     if not senses:
-        return None, 0.0, 0.0
+        return None, 0.0
     # A sense that saw too little of a word that others were taught says nothing of it.
     taught = np.any([~np.isnan(sense.biases) for sense in senses.values()], axis=0)
     for sense in senses.values():
@@ -92,7 +92,7 @@ def teach(
     phrases = np.concatenate([labels[name] for name in names])
     owners = np.repeat(np.arange(len(names)), [len(labels[name]) for name in names])
     near = words.nearness(phrases, owners)
-    return Words(tuple(names), phrases, owners, near, senses, ranks), prior, doubt
+    return Words(tuple(names), phrases, owners, near, senses, ranks, prior), doubt
 
 
 def _together(gains: Array, truth: Flags) -> tuple[float, float, tuple[float, ...]]:

@@ -50,7 +50,8 @@ class Words:
     """K words with P phrases that mean them, float32 unit vectors (P, D), and the senses that were taught them.
 
     `owners` (P,) is the word of each phrase. A phrase of the user's means the word of the phrase that it is nearest to,
-    if their cosine is `near` or more. `ranks`: how much the surest sense counts, the second surest, and so on.
+    if their cosine is `near` or more. `ranks`: how much the surest sense counts, the second surest, and so on;
+    `prior`: how probable a word is where no sense speaks for or against it.
     """
 
     names: tuple[str, ...]
@@ -59,6 +60,7 @@ class Words:
     near: float
     senses: Mapping[str, Sense]
     ranks: tuple[float, ...]
+    prior: float
 
     def meanings(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> Flags:
         """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` on."""
