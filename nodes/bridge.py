@@ -31,7 +31,7 @@ class Bridge(Node):
     """
 
     def __init__(self) -> None:
-        super().__init__("bridge", enable_logger_service=True, **OPTIONS)
+        super().__init__("bridge", **OPTIONS)
         values: dict[str, Any] = declare(
             self, config.bridge_parameters(), free=config.FREE, others=config.names_of_others("bridge")
         )

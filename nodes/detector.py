@@ -42,7 +42,7 @@ class Detector(Node):
     """
 
     def __init__(self) -> None:
-        super().__init__("detector", enable_logger_service=True, **OPTIONS)
+        super().__init__("detector", **OPTIONS)
         self._values: dict[str, Any] = declare(
             self, config.detector_parameters(), free=config.FREE, others=config.names_of_others("detector")
         )

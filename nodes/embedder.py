@@ -21,6 +21,7 @@ from sensebind.fusion.samples import TEXT, Sample
 from sensebind.fusion.scheduler import Scheduler
 from sensebind.nodes import messages
 from sensebind.nodes.diagnostics import Diagnostics
+from sensebind.nodes.distributions import UNWATCHED
 from sensebind.nodes.parameters import OPTIONS, declare
 from sensebind.nodes.qos import LATCHED, VECTORS
 from sensebind.nodes.run import ros, spin
@@ -35,14 +36,16 @@ class Embedder(LifecycleNode):
     """Callbacks only hand samples to the pipeline; the scheduler's thread embeds and publishes."""
 
     def __init__(self) -> None:
-        super().__init__("embedder", enable_logger_service=True, **OPTIONS)
+        super().__init__("embedder", **OPTIONS)
         self._pipeline: Pipeline | None = None
         self._sensors: Sensors | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
         self._told: set[tuple[str, str]] = set()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, event_callbacks=UNWATCHED
+        )
 
     # --- lifecycle
 
@@ -74,11 +77,13 @@ class Embedder(LifecycleNode):
         self._pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
         self._diagnostics = Diagnostics(values, self._pipeline)
         self._vectors = {
-            name: self.create_publisher(message_type(messages.EMBEDDING), f"embeddings/{name}", VECTORS)
+            name: self.create_publisher(
+                message_type(messages.EMBEDDING), f"embeddings/{name}", VECTORS, event_callbacks=UNWATCHED
+            )
             for name in [*(m for m in modalities if m in space.modalities), "fused"]
         }
         self._space_publisher = self.create_publisher(
-            message_type(messages.EMBEDDING_SPACE), "embedding_space", LATCHED
+            message_type(messages.EMBEDDING_SPACE), "embedding_space", LATCHED, event_callbacks=UNWATCHED
         )
         self._space_publisher.publish(messages.space_message(TYPES, space, self._pipeline.specs))
         self._service = self.create_service(

@@ -9,9 +9,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 
 from sensebind.fusion.config import Parameter, resolve
+from sensebind.nodes.distributions import LOGGER_SERVICE
 
 # For the constructor of a node: what a launch file sets is then there to be checked, misspelt names included.
-OPTIONS = {"allow_undeclared_parameters": True, "automatically_declare_parameters_from_overrides": True}
+OPTIONS: dict[str, Any] = {
+    "allow_undeclared_parameters": True,
+    "automatically_declare_parameters_from_overrides": True,
+    **LOGGER_SERVICE,
+}
 
 
 def declare(

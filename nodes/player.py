@@ -105,7 +105,7 @@ class Player(Node):
     """Publishes the messages of a recording as they are, without decoding them."""
 
     def __init__(self, overrides: list[Parameter]) -> None:
-        super().__init__("player", enable_logger_service=True, parameter_overrides=overrides, **OPTIONS)
+        super().__init__("player", parameter_overrides=overrides, **OPTIONS)
         self._values: dict[str, Any] = declare(
             self, config.player_parameters(), free=config.FREE, others=config.names_of_others("player")
         )

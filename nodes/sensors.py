@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import rclpy.subscription
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
@@ -15,13 +13,13 @@ from sensebind.fusion.config import TOPICS, calibration
 from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, SENSOR_MODALITIES, VISION, Calibration, Sample
 from sensebind.nodes import messages, microphones, numbers
+from sensebind.nodes.distributions import TELLS_NUMBERS, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from sensebind.nodes.qos import LATCHED, SENSORS, sensor
 from sensebind.nodes.types import message_type
 
 # Messages that the middleware holds while this process is busy: about a second of a sensor. ROS's usual depth of 5
 # loses images after 0.17 s without the processor, and IMU readings after 25 ms, which a loaded machine often has.
 DEPTH_OF_IMAGES, DEPTH_OF_SERIES = 30, 500
-TELLS_NUMBERS = hasattr(rclpy.subscription, "MessageInfo")
 UNKNOWN = 2**63  # sequence numbers from here on are none: this middleware does not tell them
 
 
@@ -151,7 +149,6 @@ class Sensors:
             self.lost[modality] += 0 if numbered else info.total_count_change
 
         qos = sensor(DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES)
-        # Before Iron, callbacks take the message alone.
         arguments = (message_type(type_name), topic, take if TELLS_NUMBERS else callback, qos)
         try:
             subscription = self._node.create_subscription(
@@ -191,7 +188,11 @@ class Sensors:
             self._on_calibration(modality, told)
 
     def _describe(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
-        self._subscriptions.append(self._node.create_subscription(message_type(type_name), topic, callback, qos))
+        # That a QoS does not match is no news here: several are tried. And what is not watched costs nothing.
+        unwatched = SubscriptionEventCallbacks(use_default_callbacks=False)
+        self._subscriptions.append(
+            self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=unwatched)
+        )
 
     def _listen(self) -> None:
         if self._values["audio.type"]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from importlib import import_module
+from importlib import import_module, reload
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,27 @@ def test_every_executable_is_there(name: str) -> None:
     assert f"{name} = sensebind.nodes.{name}:main" in (ROOT / "setup.py").read_text()
 
 
+def test_nodes_run_with_what_the_oldest_distribution_calls_by_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Humble has `rclpy.qos_event` for `rclpy.event_handler`, and no service for log levels."""
+    handlers = pytest.importorskip("rclpy.event_handler")
+    from rclpy.node import Node
+
+    from sensebind.nodes import distributions
+
+    def constructor(self: Node, node_name: str, *, allow_undeclared_parameters: bool = False) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "rclpy.qos_event", handlers)
+    monkeypatch.setitem(sys.modules, "rclpy.event_handler", None)
+    monkeypatch.setattr(Node, "__init__", constructor)
+    try:
+        humble = reload(distributions)
+        assert humble.LOGGER_SERVICE == {}
+        assert humble.UnsupportedEventTypeError is handlers.UnsupportedEventTypeError
+    finally:
+        monkeypatch.undo()
+        reload(distributions)
+
+
 def test_torch_is_pinned() -> None:
     assert "torch==" in (ROOT / "constraints.txt").read_text()
 
@@ -80,6 +101,7 @@ def test_an_installed_copy_has_all_that_it_needs(tmp_path: Path) -> None:
         "config/fastdds.xml",
         "config/starter.yaml",
         "fusion/models/imagenet_classes.npy",
+        "fusion/events/calibrations/starter.safetensors",
         "interfaces/sensebind_msgs/msg/Embedding.msg",
         "nodes/embedder.py",
         "commands/replay.py",
