@@ -15,7 +15,7 @@ from typing import Any
 
 from sensebind.fusion.config import calibration, window_specs
 from sensebind.fusion.embeddings import Embedding, fuse
-from sensebind.fusion.engine import Engine, Failure
+from sensebind.fusion.engine import Engine, Failure, Job
 from sensebind.fusion.events.event import Event
 from sensebind.fusion.events.line import EventLine
 from sensebind.fusion.health import Health
@@ -25,6 +25,7 @@ from sensebind.fusion.statistics import Statistics
 from sensebind.fusion.windows import BACKWARD_JUMP, Window, Windower, WindowSpec
 
 Output = Embedding | Event | Failure
+BATCH = 8  # closed windows that are worth a call of the encoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +375,30 @@ class Pipeline:
             if self.events:
                 yield from self.events.step(tick, present)
         self._fused_through = max(self._fused_through, horizon or 0)
+
+
+def put_through(pipeline: Pipeline, samples: Iterable[Sample | Failure], batch: int = BATCH) -> Iterator[Output]:
+    """A whole recording through a pipeline that nobody else drives, as fast as it goes: all that follows from it, as
+    `drain` after `drain` would give it. What could not be read is passed on.
+
+    Windows are embedded `batch` at a time; meanwhile the next samples are read and cut, and what follows from the
+    answers before is worked out.
+    """
+    under_way: tuple[Taken, Job] | None = None
+    for sample in samples:
+        if isinstance(sample, Failure):
+            yield sample
+            continue
+        pipeline.accept(sample)
+        if pipeline.waiting() >= batch:
+            taken = pipeline.take()
+            begun = taken, pipeline.engine.submit(taken.windows)
+            if under_way is not None:
+                yield from pipeline.give(under_way[0], pipeline.engine.answers(under_way[1]))
+            under_way = begun
+    if under_way is not None:
+        yield from pipeline.give(under_way[0], pipeline.engine.answers(under_way[1]))
+    yield from pipeline.finish()
 
 
 def _split(

@@ -1,9 +1,10 @@
 """Who gets the device, and when: the windows of any number of pipelines, robots', in common batches.
 
-One thread takes what is due from all pipelines, has it embedded together, and gives each its answers. A modality is due
-when a batch of it is full or its oldest window has waited long enough. In a turn, no modality gets more than about
-`engine.TURN` seconds of the device, and what it gets is shared evenly among the pipelines that wait for it. Queues are
-the pipelines' own: bounded, the oldest dropped first and counted. While a GPU works on one turn, the next is prepared.
+One thread takes what is due from all pipelines and begins to embed it; another gives each pipeline its answers. So what
+closes while a turn is under way does not wait for its end: it finds the core, or the part of a GPU, that is idle. A
+modality is due when a batch of it is full or its oldest window has waited long enough. In a turn, no modality gets more
+than about `engine.TURN` seconds of the device, and what it gets is shared evenly among the pipelines that wait for it.
+Queues are the pipelines' own: bounded, the oldest dropped first and counted.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from queue import SimpleQueue
 
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.engine import Engine, Failure, Job
 from sensebind.fusion.pipeline import Output, Pipeline, Queue, Taken
 
 LOG = logging.getLogger(__name__)
+AHEAD = 2  # turns that are under way at most: more would only be older when their answers come
 WAIT = 0.003  # s that a window waits for others on a device that does many as fast as one; elsewhere none does
 
 Publish = Callable[[list[Output]], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Member:
     pipeline: Pipeline
     publish: Publish
@@ -33,10 +36,18 @@ class _Member:
     leaving: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Windows that are being embedded together, and whose they are."""
+
+    job: Job
+    taken: list[tuple[_Member, Taken]]
+
+
 class Scheduler:
     """Runs until `close`. `wait`: seconds that a batch that is not full waits for more (None: `WAIT` on a GPU, else 0).
 
-    `publish` is called in the scheduler's thread with what follows from the answers; what it raises is logged.
+    `publish` is called in one thread of the scheduler's with what follows from the answers; what it raises is logged.
     """
 
     def __init__(self, engine: Engine, wait: float | None = None) -> None:
@@ -47,8 +58,14 @@ class Scheduler:
         self._lock = threading.Lock()  # guards the list
         self._work = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="embedding", daemon=True)
-        self._thread.start()
+        self._room = threading.Semaphore(AHEAD)
+        self._under_way: SimpleQueue[_Turn | list[_Member] | None] = SimpleQueue()  # see `_answer`
+        self._threads = [
+            threading.Thread(target=run, name=name, daemon=True)
+            for run, name in ((self._begin, "embedding"), (self._answer, "answering"))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def add(self, pipeline: Pipeline, publish: Publish = lambda outputs: None) -> None:
         """Serve a pipeline from now on. It must use this scheduler's engine, and nobody else may drain it."""
@@ -72,38 +89,37 @@ class Scheduler:
             member.gone.wait()
 
     def close(self) -> None:
-        """As `remove`, of all; then the thread ends."""
+        """As `remove`, of all; then the threads end."""
         self._closing = True
         self._work.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    # --- in the thread
+    # --- in the thread that begins
 
-    def _run(self) -> None:
-        under_way: tuple[Job, list[tuple[_Member, Taken]]] | None = None
+    def _begin(self) -> None:
         patience: float | None = None  # s until something that waits is due
         while True:
-            if under_way is None:
-                self._work.wait(patience)
+            self._work.wait(patience)
+            self._room.acquire()  # before it is known what is due, so that it is the newest
             self._work.clear()
             closing = self._closing
             with self._lock:
                 members = list(self._members)
             turn, patience = self._take(members)
-            job = self._submit(turn) if turn else None
-            if under_way is not None:
-                self._give(*under_way)
-                under_way = None
-            if job is not None and self.engine.overlaps:
-                under_way = job, turn
-            elif job is not None:
-                self._give(job, turn)
-            if under_way is None and any(member.leaving or closing for member in members):
-                self._part([member for member in members if member.leaving or closing])
-            elif patience == 0.0:
-                self._work.set()
-            if closing and under_way is None:
+            if turn:
+                self._under_way.put(_Turn(self._submit(turn), turn))
+            else:
+                self._room.release()
+            if leaving := [member for member in members if member.leaving or closing]:
+                with self._lock:
+                    self._members = [member for member in self._members if member not in leaving]
+                self._under_way.put(leaving)
+            if closing:
+                self._under_way.put(None)
                 return
+            if patience == 0.0:
+                self._work.set()
 
     def _take(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, Taken]], float | None]:
         """What is due, and how long until something else is (None: nothing waits)."""
@@ -147,10 +163,25 @@ class Scheduler:
             failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
             return Job(windows, dict(failed))
 
-    def _give(self, job: Job, turn: Sequence[tuple[_Member, Taken]]) -> None:
+    # --- in the thread that answers
+
+    def _answer(self) -> None:
+        """Turns in their order; then members that leave once all that was taken of them is answered; then the end."""
+        while (item := self._under_way.get()) is not None:
+            if not isinstance(item, _Turn):
+                self._part(item)
+                continue
+            try:
+                self._give(item)
+            except Exception:  # whatever it is, later turns are answered
+                LOG.exception("%d windows were not answered", len(item.job.windows))
+            finally:
+                self._room.release()
+
+    def _give(self, turn: _Turn) -> None:
         """Publish each answer when it is there: none waits for the last of its turn."""
-        answers = self._answers(job)
-        for member, taken in turn:
+        answers = self._answers(turn.job)
+        for member, taken in turn.taken:
             for output in member.pipeline.give(taken, islice(answers, len(taken.windows))):
                 self._publish(member, [output])
         next(answers, None)  # to the end
@@ -171,8 +202,6 @@ class Scheduler:
                 self._publish(member, member.pipeline.finish())
             except Exception:
                 LOG.exception("the last windows could not be embedded")
-            with self._lock:
-                self._members.remove(member)
             member.gone.set()
 
     def _publish(self, member: _Member, outputs: list[Output]) -> None:

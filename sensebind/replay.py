@@ -8,12 +8,10 @@ from typing import Any
 from sensebind.fusion.config import ConfigError, calibration
 from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.engine import Failure
-from sensebind.fusion.pipeline import Output, Pipeline
+from sensebind.fusion.pipeline import Output, Pipeline, put_through
 from sensebind.fusion.recordings import Recording, find_topics
 from sensebind.fusion.samples import AUDIO, DEPTH, VISION, Calibration, Sample
 from sensebind.nodes import messages, microphones, numbers
-
-BATCH = 8  # closed windows that are worth a call of the encoders
 
 
 class Reader:
@@ -115,12 +113,11 @@ def replay(
     """Drive `pipeline` with all samples of `reader`; outputs as they come."""
     for modality, told in reader.calibrations.items():
         pipeline.calibrate(modality, told)
-    for sample in reader.samples(progress):
-        if isinstance(sample, Failure):
+
+    def heard() -> Iterator[Sample | Failure]:
+        for sample in reader.samples(progress):
+            if isinstance(sample, Sample):
+                on_sample(sample)
             yield sample
-            continue
-        on_sample(sample)
-        pipeline.accept(sample)
-        if pipeline.waiting() >= BATCH:
-            yield from pipeline.drain()
-    yield from pipeline.finish()
+
+    yield from put_through(pipeline, heard())

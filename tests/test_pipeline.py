@@ -11,7 +11,7 @@ from toy import ToySpace
 
 from sensebind.fusion.embeddings import FUSED, Embedding, fuse, unit
 from sensebind.fusion.engine import Engine, Failure
-from sensebind.fusion.pipeline import Output, Pipeline
+from sensebind.fusion.pipeline import Output, Pipeline, put_through
 from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.windows import WindowSpec
 
@@ -93,6 +93,20 @@ def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
             samples = samples[size:]
             outputs += pipeline.drain()
     assert_same(outputs + pipeline.finish(), REFERENCE)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.sets(st.integers(0, 200), max_size=5))
+def test_a_recording_put_through_gives_what_draining_gives_and_says_what_could_not_be_read(batch, unread) -> None:
+    samples: list[Sample | Failure] = [*robot()]
+    failures = [Failure(AUDIO, "encoding", str(number)) for number in sorted(unread)]
+    for number, failure in zip(sorted(unread, reverse=True), reversed(failures), strict=True):
+        samples.insert(number, failure)
+    outputs = list(put_through(line(), samples, batch))
+    assert [o for o in outputs if isinstance(o, Failure)] == failures
+    assert_same(outputs, REFERENCE)
+    fused = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
+    assert fused == sorted(fused)
 
 
 def test_windows_of_all_modalities_end_on_the_same_grid_and_vectors_are_of_unit_length() -> None:

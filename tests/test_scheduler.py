@@ -18,9 +18,10 @@ from toy import ToySpace
 
 from sensebind.fusion.embeddings import FUSED, Embedding
 from sensebind.fusion.engine import Engine, Failure
+from sensebind.fusion.models.compiled import Later
 from sensebind.fusion.pipeline import Output, Pipeline
 from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION
-from sensebind.fusion.scheduler import Scheduler, shares
+from sensebind.fusion.scheduler import AHEAD, Scheduler, shares
 
 
 class Gated(Counting):
@@ -36,6 +37,24 @@ class Gated(Counting):
         self.begun.set()
         assert self.gate.wait(30)
         return super().embed(modality, batch)
+
+
+class Slow(ToySpace):
+    """A device that takes a batch at once, and answers while its gate is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.begun: list[str] = []
+
+    def start(self, modality: str, batch: torch.Tensor) -> Later:
+        self.begun.append(modality)
+
+        def finish() -> torch.Tensor:
+            assert self.gate.wait(30)
+            return self.embed(modality, batch)
+
+        return Later(finish)
 
 
 class Unhurried(Engine):
@@ -79,6 +98,47 @@ def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     largest = max(count for modality, count in space.batches if modality == VISION)
     alone = max(pipeline.statistics[VISION].counts["embedded"] for pipeline in pipelines)
     assert largest > alone, "no batch held windows of two robots"
+
+
+def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in_order() -> None:
+    space = Slow()
+    engine = Engine(space)
+    scheduler = Scheduler(engine)
+    pipelines = [Pipeline(SPECS, engine) for _ in range(AHEAD + 1)]
+    told: list[int] = []
+    for number, pipeline in enumerate(pipelines):
+        scheduler.add(pipeline, lambda outputs, number=number: told.append(number))
+    for number, pipeline in enumerate(pipelines):
+        pipeline.accept(image(START, seed=number))
+        pipeline.accept(image(START + SECOND, seed=number))
+        scheduler.notify()
+        if number < AHEAD:
+            until(lambda number=number: len(space.begun) > number)
+    time.sleep(0.05)
+    assert len(space.begun) == AHEAD and not told, "turns under way have no bound"
+    space.gate.set()
+    scheduler.close()
+    assert list(dict.fromkeys(told)) == list(range(AHEAD + 1))
+
+
+def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    class Fallible(Pipeline):
+        def give(self, taken, answers):
+            raise ZeroDivisionError("a bug")
+
+    engine = Engine(ToySpace())
+    scheduler = Scheduler(engine)
+    good, bad = Pipeline(SPECS, engine), Fallible(SPECS, engine)
+    scheduler.add(good)
+    scheduler.add(bad)
+    for sample in robot():
+        for pipeline in (good, bad):
+            pipeline.accept(sample)
+        scheduler.notify()
+        time.sleep(0.0005)
+    scheduler.close()
+    assert good.statistics[VISION].counts["embedded"] == good.statistics[VISION].counts["windows"] > 2
+    assert "a bug" in caplog.text
 
 
 def test_a_window_waits_for_others_and_not_for_ever() -> None:

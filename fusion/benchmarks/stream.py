@@ -21,9 +21,9 @@ import torch
 from sensebind.fusion.benchmarks import figures, robot, spaces
 from sensebind.fusion.config import FREE, embedder_parameters, resolve
 from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.engine import Engine
+from sensebind.fusion.engine import Engine, Job
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.pipeline import Output, Pipeline
+from sensebind.fusion.pipeline import Output, Pipeline, put_through
 from sensebind.fusion.samples import SECOND
 from sensebind.fusion.scheduler import Scheduler
 from sensebind.fusion.statistics import WINDOW_DROPS
@@ -187,20 +187,18 @@ class _Plain(Engine):
     def __init__(self, space: Space) -> None:
         super().__init__(space, runner=None)
 
-    def embed(self, windows: Sequence[Window]) -> list[Any]:
-        return [
-            self._embedding(w, self.space.embed(w.modality, self.space.tensor(w)[None])[0].numpy()) for w in windows
-        ]
+    def submit(self, windows: Sequence[Window]) -> Job:
+        vectors = [self.space.embed(w.modality, self.space.tensor(w)[None])[0].numpy() for w in windows]
+        return Job(
+            list(windows), {i: self._embedding(w, v) for i, (w, v) in enumerate(zip(windows, vectors, strict=True))}
+        )
 
 
 def replay_time(pipeline: Pipeline, seconds: float, batch: int) -> float:
     """Seconds that it takes to put a recording of `seconds` through, `batch` windows at a time."""
     began = time.perf_counter()
-    for sample in robot.recording(robot.sensors(), seconds):
-        pipeline.accept(sample)
-        if pipeline.waiting() >= batch:
-            pipeline.drain()
-    pipeline.finish()
+    for _ in put_through(pipeline, robot.recording(robot.sensors(), seconds), batch):
+        pass
     return time.perf_counter() - began
 
 
