@@ -27,7 +27,7 @@ def test_bench_events_tells_the_wait_from_the_players_clock_and_what_of_it_is_by
         (112.2, event("bell", 11.0, sense="imu")),
     ]
     truth = [Truth(6.0, 9.0, "dog"), Truth(11.0, 12.0, "bell"), Truth(20.0, 22.0, "cat")]
-    found = events.told(heard, clock, truth, 0)
+    found = events.together(events.told(heard, clock, truth, 0))
     assert (found["events"], found["told"]) == (3, 2)
     assert found["live_s"]["audio"]["p50"] == pytest.approx(0.9) and found["live_s"]["imu"]["p50"] == pytest.approx(1.2)
     assert found["told_s"]["audio"]["p50"] == pytest.approx(0.5)

@@ -40,7 +40,10 @@ class EventsBenchError(SensebindError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--scenario", type=Path, metavar="F", help="YAML (default: config/scenarios/house.yaml)")
-    parser.add_argument("--seed", type=int, default=0, help="of the held-out scenario (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[0], metavar="N",
+        help="of the held-out scenario; one run after the other for several (default: 0)",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, metavar="S", help="of the scenario, whatever the file says")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
@@ -60,13 +63,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Simulate, play, listen. Raises `EventsBenchError`, and `ModuleNotFoundError` without rclpy."""
+    """Simulate, play, listen; the figures of all runs together. Raises `EventsBenchError`, and `ModuleNotFoundError`
+    without rclpy."""
+    return together([{"seed": seed, **row} for seed in args.seed for row in onsets_of(args, seed)])
+
+
+def onsets_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """One run: see `told`."""
     from sensebind.commands.replay import shipped
     from sensebind.fusion.simulation import scenario
     from sensebind.fusion.simulation.messages import EPOCH
     from sensebind.fusion.simulation.record import record
 
-    plan = scenario.read(args.scenario or shipped("scenarios/house.yaml"), args.seed, True, args.seconds)
+    plan = scenario.read(args.scenario or shipped("scenarios/house.yaml"), seed, True, args.seconds)
     with tempfile.TemporaryDirectory() as folder:
         truth = record(plan, Path(folder) / "recording")
         parameters = Path(folder) / "parameters.yaml"
@@ -142,8 +151,8 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
 
 def told(
     events: Sequence[tuple[float, Event]], clock: Sequence[tuple[float, int]], truth: Sequence[Truth], epoch: int
-) -> dict[str, Any]:
-    """The figures of what was heard (see `play`), given what was there, in seconds from `epoch` (ns)."""
+) -> list[dict[str, Any]]:
+    """For each onset of what was there, in seconds from `epoch` (ns), how soon it was heard of (see `play`)."""
     shown = [stamp for _, stamp in clock]
     rows = []
     for item in truth:
@@ -162,6 +171,11 @@ def told(
             row |= {"sense": sense, "live_s": round(live, 3), "told_s": round(by_design, 3)}
             row["added_s"] = round(live - by_design, 3)
         rows.append(row)
+    return rows
+
+
+def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of many onsets, and the onsets."""
     return {"events": len(rows), "told": sum("sense" in row for row in rows), **summary(rows), "onsets": rows}
 
 
