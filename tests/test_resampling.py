@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import firwin
 
-from sensebind.fusion.resampling import series, waveform
+from sensebind.fusion.resampling import _low_pass, series, waveform
 from sensebind.fusion.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
 from sensebind.fusion.windows import Window
 
@@ -92,6 +95,30 @@ def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
     assert np.abs(series(readings(1000, 150), 200, 6)[:, 50:-50]).max() < 0.01
     kept = series(readings(1000, 20), 200, 6)
     np.testing.assert_allclose(kept[0, 50:-50], np.sin(2 * np.pi * 20 * np.arange(1000) / 200)[50:-50], atol=0.02)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(8, 200), st.floats(0.02, 0.95))
+def test_the_low_pass_is_that_of_the_field(half: int, share: float) -> None:
+    expected = firwin(2 * half + 1, 0.5 * share, fs=1.0)
+    np.testing.assert_allclose(_low_pass(half, share), expected, atol=1e-12)
+
+
+def test_the_first_window_of_a_fast_imu_does_not_import_scipy() -> None:
+    """That would hold up all senses of a robot that is already running, for two seconds."""
+    program = """
+import sys
+import numpy as np
+from sensebind.fusion.resampling import series
+from sensebind.fusion.samples import Reading, Sample
+from sensebind.fusion.windows import Window
+samples = tuple(Sample("imu", i * 1_000_000, Reading(np.zeros(6))) for i in range(1000))
+window = Window("imu", 0, 1_000_000_000, 1.0, samples)
+series(window, 200, 6)
+print(sorted(name for name in sys.modules if name.startswith("scipy")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.parametrize("rate", [184.0, 200.0])
