@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,6 +26,12 @@ EVERY_FRAME: Mapping[str, float] = dict.fromkeys((VISION, DEPTH), 0.033333333) |
 PICTURES = 7  # that a camera shows in turn: a prime, so that the images of neighbouring windows differ
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 EPOCH = 1_700_000_000 * SECOND
+
+
+def start() -> int:
+    """When a run is to begin, in ns since the epoch: on a whole second, so that samples and windows meet alike in each
+    run, and half a second away, for processes to hear of it."""
+    return -(-(time.time_ns() + SECOND // 2) // SECOND) * SECOND
 
 
 @dataclass(frozen=True, slots=True)

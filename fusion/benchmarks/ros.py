@@ -284,13 +284,13 @@ class _Sensors:
         }
 
     def go(self) -> None:
-        """Once all have their subscribers, all begin at the same time."""
+        """Once all have their subscribers, all begin at the same time: that of `robot.start`."""
         for modality, process in self._processes.items():
             assert process.stdout is not None
             line = process.stdout.readline().strip()
             if line != "ready":
                 raise RosBenchError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
-        start = time.time() + 0.5
+        start = robot.start() / SECOND
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.write(f"{start}\n")

@@ -233,7 +233,7 @@ def live(
     """
     by_name = {sensor.modality: sensor for sensor in own}
     result = Run(seconds, {m: figures.Latest() for m in by_name})
-    began = time.time_ns() + SECOND // 10
+    began = robot.start()
     starts = [began + i * SECOND // 97 for i in range(len(pipelines))]
 
     def heard(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
