@@ -168,22 +168,24 @@ class Scheduler:
     def _answer(self) -> None:
         """Turns in their order; then members that leave once all that was taken of them is answered; then the end."""
         while (item := self._under_way.get()) is not None:
-            if not isinstance(item, _Turn):
-                self._part(item)
-                continue
-            try:
+            if isinstance(item, _Turn):
                 self._give(item)
-            except Exception:  # whatever it is, later turns are answered
-                LOG.exception("%d windows were not answered", len(item.job.windows))
-            finally:
                 self._room.release()
+            else:
+                self._part(item)
 
     def _give(self, turn: _Turn) -> None:
         """Publish each answer when it is there: none waits for the last of its turn."""
         answers = self._answers(turn.job)
         for member, taken in turn.taken:
-            for output in member.pipeline.give(taken, islice(answers, len(taken.windows))):
-                self._publish(member, [output])
+            own = islice(answers, len(taken.windows))
+            try:
+                for output in member.pipeline.give(taken, own):
+                    self._publish(member, [output])
+            except Exception:  # whatever it is, the other pipelines go on
+                LOG.exception("what follows from %d windows could not be worked out", len(taken.windows))
+            for _ in own:  # what it did not ask for is not the next one's
+                pass
         next(answers, None)  # to the end
 
     def _answers(self, job: Job) -> Iterator[Embedding | Failure]:

@@ -71,6 +71,16 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+def hear(scheduler: Scheduler, *pipelines: Pipeline) -> None:
+    """A robot's samples, to each pipeline at the same time; then the end."""
+    for sample in robot():
+        for pipeline in pipelines:
+            pipeline.accept(sample)
+        scheduler.notify()
+        time.sleep(0.0005)
+    scheduler.close()
+
+
 def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     space = Gated()
     engine = Unhurried(space, batch_size=64)
@@ -129,14 +139,9 @@ def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.L
     engine = Engine(ToySpace())
     scheduler = Scheduler(engine)
     good, bad = Pipeline(SPECS, engine), Fallible(SPECS, engine)
-    scheduler.add(good)
     scheduler.add(bad)
-    for sample in robot():
-        for pipeline in (good, bad):
-            pipeline.accept(sample)
-        scheduler.notify()
-        time.sleep(0.0005)
-    scheduler.close()
+    scheduler.add(good)
+    hear(scheduler, good, bad)
     assert good.statistics[VISION].counts["embedded"] == good.statistics[VISION].counts["windows"] > 2
     assert "a bug" in caplog.text
 
@@ -329,12 +334,7 @@ def test_neither_a_bug_of_a_space_nor_one_of_a_subscriber_stops_the_rest(caplog:
 
     scheduler.add(good, got.extend)
     scheduler.add(bad, refuse)
-    for sample in robot():
-        for pipeline in (good, bad):
-            pipeline.accept(sample)
-        scheduler.notify()
-        time.sleep(0.0005)
-    scheduler.close()
+    hear(scheduler, good, bad)
     assert any(isinstance(o, Embedding) and o.modality == AUDIO for o in got)
     assert any(isinstance(o, Failure) and o.modality == IMU for o in got)
     assert any(isinstance(o, Embedding) and o.modality == FUSED for o in got)
