@@ -293,7 +293,8 @@ def test_whatever_happens_every_window_is_answered_or_counted(actions) -> None:
 def test_a_pipeline_may_come_and_go_and_the_others_do_not_notice() -> None:
     engine = Engine(ToySpace())
     scheduler = Scheduler(engine)
-    first, second = Pipeline(SPECS, engine), Pipeline(SPECS, engine)
+    patient = 3600 * SECOND  # the samples come faster than any robot's, and none is to be given up for being late
+    first, second = (Pipeline(SPECS, engine, patience=patient) for _ in range(2))
     got: dict[str, list[Output]] = {"first": [], "second": []}
     scheduler.add(first, got["first"].extend)
     scheduler.add(second, got["second"].extend)
