@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import cv2
@@ -37,7 +38,8 @@ NEAREST = 0.3  # m: no depth camera has a whole scene nearer
 GRAVITY = (6.0, 16.0)  # m/s², means over `RECENT` of a robot that is no rocket
 FREE_FALL = 3.0  # m/s²
 LIMIT = 150.0  # m/s²: the end of a range of 16 g, less a little
-LEAN = 1.5  # m/s² by which gravity, turned by the gyroscope, misses the gravity measured 1 s later, on average
+LEAN = 4.5  # m/s² by which gravity, turned by the gyroscope, misses the gravity measured, added up over 3 s
+LOOK_BACK = round(4.05 * SECOND)  # ns of an IMU's readings that it takes to tell
 
 
 class Health:
@@ -45,7 +47,8 @@ class Health:
 
     Beside `symptoms`, what tells against the sensor's own past: a microphone that fell silent, a camera whose pictures
     became those of another (size, type, no colour any more: `swapped`), or whose scale or balance of colours has
-    jumped (`miscalibrated`).
+    jumped (`miscalibrated`); a gyroscope that does not agree with gravity on how it turns, for longer than robots speed
+    up or brake (`miscalibrated`).
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class Health:
         self._colourful = 0  # windows with colours, up to `SURE`
         self._kind, self._scale = Kind(), Scale()
         self._image: Pixels | None = None  # of the window before, small
+        self._readings: deque[tuple[int, Floats]] = deque()  # of an IMU, of the last `LOOK_BACK`
 
     SURE = 10  # windows after which the usual is believed
 
@@ -67,7 +71,19 @@ class Health:
             found |= self._fell_silent(window)
         if isinstance(data, Frame) and not data.compressed:
             found |= self._became_another(window.modality, data, bool(found & {DARK, BLINDED}))
+        if window.modality == IMU and isinstance(data, Reading) and self._leans(window) and not found:
+            found.add(MISCALIBRATED)
         return tuple(name for name in SYMPTOMS if name in found)
+
+    def _leans(self, window: Window) -> bool:
+        last = self._readings[-1][0] if self._readings else 0
+        new = ((s.stamp, s.data.values) for s in window.samples if isinstance(s.data, Reading) and s.stamp > last)
+        self._readings.extend((stamp, values[:6]) for stamp, values in new if values.size >= 6)
+        while self._readings and self._readings[0][0] < self._readings[-1][0] - LOOK_BACK:
+            self._readings.popleft()
+        if not self._readings:
+            return False
+        return lean(np.array([t for t, _ in self._readings]), np.array([v for _, v in self._readings])) > LEAN
 
     def _fell_silent(self, window: Window) -> set[str]:
         loud, quiet = loudness(_newest(window))
@@ -129,7 +145,7 @@ def symptoms(window: Window, before: Window | None) -> tuple[str, ...]:
     - `saturated`: a tenth of the sound is at full scale; half of the motion is at the end of its range.
     - `frozen`: the same stretch of sound again and again, or the same reading.
     - `swapped`: the gyroscope feels the gravity and the accelerometer none.
-    - `miscalibrated`: the gravity is not of this planet, or the gyroscope does not agree with it on how it turns.
+    - `miscalibrated`: the gravity is not of this planet.
     """
     newest = window.samples[-1].data
     if isinstance(newest, Frame):
@@ -348,20 +364,19 @@ def _of_readings(window: Window) -> set[str]:
         felt, turned = (float(np.linalg.norm(recent[:, part].mean(axis=0))) for part in (slice(3), slice(3, 6)))
         if felt < FREE_FALL and turned > GRAVITY[0]:
             return {SWAPPED}
-        stamps, values = np.array([t for t, _ in taken], np.int64), np.array([v for _, v in taken])
-        if not GRAVITY[0] <= felt <= GRAVITY[1] or lean(stamps, values) > LEAN:
+        if not GRAVITY[0] <= felt <= GRAVITY[1]:
             return {MISCALIBRATED}
     return set()
 
 
 def lean(stamps: npt.NDArray[np.int64], values: Floats) -> float:
-    """How far the gyroscope is from turning the gravity as the accelerometer feels it turn, m/s² in a second.
+    """How far the gyroscope is from turning the gravity as the accelerometer feels it turn, m/s².
 
     `stamps` (N,) ns, `values` (N, 6) as in `Reading`. A gravity g that stands still in the world turns as
     dg/dt = −ω × g in the robot's frame (the transport theorem). From second to second, the means of acceleration are
-    compared with those before, turned so; motion makes errors that cancel, a wrong bias or scale one that stays. The
-    length of their mean over the last 3 s at most, as far back as what was felt can be gravity; 0 where that is
-    under 2 s.
+    compared with those before, turned so; speeding up and braking make errors that cancel, a wrong bias or scale one
+    that adds up. The length of their sum over the last 3 s at most, as far back as what was felt can be gravity; 0
+    where that is under 2 s.
     """
     age = (stamps[-1] - stamps) / SECOND
     means, turns = [], []
@@ -378,4 +393,4 @@ def lean(stamps: npt.NDArray[np.int64], values: Floats) -> float:
         means[i] - means[i + 1] + np.cross((turns[i] + turns[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
         for i in range(len(means) - 1)
     ]
-    return float(np.linalg.norm(np.mean(errors, axis=0))) if errors else 0.0
+    return float(np.linalg.norm(np.sum(errors, axis=0))) if errors else 0.0

@@ -32,6 +32,7 @@ from sensebind.fusion.samples import (
     Sample,
     Sound,
 )
+from sensebind.fusion.simulation.patrol import Patrol, motion
 from sensebind.fusion.windows import Window
 
 RATE = 16_000
@@ -358,3 +359,16 @@ def test_a_fault_is_no_conflict_and_nothing_new() -> None:
     assert {e.label for e in events} == {"fault:vision:frozen"} and events[-1].phase is Phase.OFFSET
     events = play(line, world, [(10, {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}})])
     assert "audio+vision" in {e.label for e in events}, "heat without a visible cause is still told"
+
+
+@pytest.mark.parametrize("length", [2.0, 5.0])
+def test_a_robot_that_speeds_up_and_brakes_has_an_imu_that_is_well(length: float) -> None:
+    times = np.arange(0, 30, 1 / 200)
+    values = motion(Patrol(30.0), times, np.random.default_rng(0))
+    assert np.abs(values[:, 0]).max() > 4.0, "it hardly speeds up"
+    health = Health()
+    for end in np.arange(length, 30, 0.5):
+        inside = np.flatnonzero((times >= end - length) & (times < end))
+        samples = tuple(Sample(IMU, START + round(times[i] * SECOND), Reading(values[i])) for i in inside)
+        window = Window(IMU, START + round((end - length) * SECOND), START + round(end * SECOND), 1.0, samples)
+        assert health.look(window) == (), end
