@@ -18,7 +18,7 @@ import torch
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.encodings import EncodingError
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.runner import Pending, Runner, lacks_memory
+from sensebind.fusion.runner import Pending, Runner, empty_cache, lacks_memory
 from sensebind.fusion.samples import Frame
 from sensebind.fusion.threads import cores_at_hand
 from sensebind.fusion.windows import Window
@@ -275,7 +275,7 @@ class Engine:
         if self.runner is not None:
             self.runner.release()
         elif torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+            empty_cache()
         pace = self._paces[modality]
         if count > 1 and count // 2 < pace.limit:
             pace.limit, pace.good = count // 2, 0

@@ -44,6 +44,10 @@ class DeviceSpace(Protocol):
     def encoder(self, modality: str) -> Encoder:
         """What makes vectors of unit length of stacked `raw`s, all of it on the device and none on the host."""
 
+    def capturable(self, modality: str) -> bool:
+        """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
+        device, for example to copy a result to the host."""
+
 
 class Pending:
     """A batch under way. `first`: its shape came for the first time, so that much was made that later ones find."""
@@ -69,13 +73,15 @@ class Pending:
 class Runner:
     """Drives the encoders of one space. `launch` may be called from several threads.
 
-    `graphs`: capture CUDA graphs (None: on CUDA). Where one cannot be captured, that modality goes on without.
+    `graphs`: capture CUDA graphs (None: on CUDA) of the encoders that are `capturable`. After one capture has failed,
+    nothing more is captured: PyTorch before 2.12 refuses every capture that follows a failed one. Graphs that exist
+    stay in use.
     """
 
     def __init__(self, space: DeviceSpace, *, graphs: bool | None = None) -> None:
         self.device = space.device
         self.on_gpu = self.device.type == "cuda"
-        self._graphs = self.on_gpu if graphs is None else graphs and self.on_gpu
+        self._graphs = _Graphs(self.on_gpu and graphs is not False)
         self._space = space
         self.raw = space.raw
         self._lanes: dict[str, _Lane] = {}
@@ -113,8 +119,8 @@ class Runner:
         with self._lock:
             self._wait()
             self._stations.clear()
-        if self.on_gpu:
-            torch.cuda.empty_cache()
+            if self.on_gpu:  # under the lock: no other thread captures a graph meanwhile
+                empty_cache()
 
     def shapes(self) -> int:
         """How many shapes are kept."""
@@ -126,7 +132,8 @@ class Runner:
 
     def _lane(self, modality: str) -> _Lane:
         if modality not in self._lanes:
-            self._lanes[modality] = _Lane(modality, self._space.encoder(modality), self.device, self._graphs)
+            graphs = self._graphs if self._space.capturable(modality) else _Graphs(False)
+            self._lanes[modality] = _Lane(modality, self._space.encoder(modality), self.device, graphs)
         return self._lanes[modality]
 
     def _make_room(self) -> None:
@@ -140,14 +147,21 @@ class Runner:
             station.settle()
 
 
+class _Graphs:
+    """Whether CUDA graphs are captured. Modalities share one: a capture that fails ends the captures of all."""
+
+    def __init__(self, allowed: bool) -> None:
+        self.allowed = allowed
+
+
 class _Lane:
     """One modality's streams and the memory that its graphs share. They run one after another, so they can."""
 
-    def __init__(self, modality: str, encode: Encoder, device: torch.device, graphs: bool) -> None:
+    def __init__(self, modality: str, encode: Encoder, device: torch.device, graphs: _Graphs) -> None:
         self.modality, self.encode, self.device, self.graphs = modality, encode, device, graphs
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.computing = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.pool = torch.cuda.graph_pool_handle() if graphs else None
+        self.pool = torch.cuda.graph_pool_handle() if graphs.allowed else None
 
     def on(self, stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
         return nullcontext() if stream is None else torch.cuda.stream(stream)
@@ -162,7 +176,7 @@ class _Slot:
         self.arriving = torch.zeros_like(self.rows, device=lane.device) if gpu else self.rows
         self.vectors = torch.zeros(bucket, dimension, pin_memory=gpu)
         self.arrived = torch.cuda.Event() if gpu else None
-        self.done = torch.cuda.Event() if gpu else None
+        self.done = torch.cuda.Event(blocking=True) if gpu else None  # the host sleeps, and leaves its core to others
         self.pending: Pending | None = None
 
 
@@ -178,7 +192,7 @@ class _Station:
             self._settled_memory()
             vectors = lane.encode(self.input)
             self.output = torch.zeros(bucket, vectors.shape[1], device=lane.device)
-            if lane.graphs:
+            if lane.graphs.allowed:
                 self._capture()
         self.slots = [_Slot(row, bucket, self.output.shape[1], lane) for _ in range(SLOTS)]
         self._settled_memory()
@@ -241,8 +255,12 @@ class _Station:
         except RuntimeError as error:
             if lacks_memory(error):
                 raise
-            self.lane.graphs = False
-            LOG.warning("%s: without CUDA graphs, which its encoder does not allow: %s", self.lane.modality, error)
+            self.lane.graphs.allowed = False
+            LOG.warning(
+                "%s: without CUDA graphs, which its encoder does not allow; no more are captured: %s",
+                self.lane.modality,
+                error,
+            )
             torch.cuda.synchronize(self.lane.device)
             return
         self.graph = graph
@@ -251,6 +269,15 @@ class _Station:
 def bucket_of(count: int) -> int:
     """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
+
+
+def empty_cache() -> None:
+    """Give the memory that PyTorch holds and does not use back to the device. Logs where PyTorch refuses, as it does
+    before 2.12 once a graph capture has failed."""
+    try:
+        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        LOG.warning("memory was not given back to the GPU: %s", error)
 
 
 def lacks_memory(error: BaseException | None) -> bool:

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_imagebind_space import SIZES, checkpoint, motion, picture, sound, window
 from torch import Tensor
+from toy import ToySpace
 
 from sensebind.fusion import runner as runners
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.engine import Engine, Failure
 from sensebind.fusion.frontends import audio
 from sensebind.fusion.models import registry
+from sensebind.fusion.models.bound import BoundSpace
 from sensebind.fusion.models.imagebind import VideoStem
 from sensebind.fusion.models.imagebind_space import ImageBindSpace
 from sensebind.fusion.runner import SLOTS, STATIONS, DeviceSpace, Runner, bucket_of
@@ -96,6 +98,9 @@ class Echo:
             return rows.float()
 
         return encode
+
+    def capturable(self, modality: str) -> bool:
+        return modality != "waits"
 
 
 @settings(max_examples=50, deadline=None)
@@ -208,6 +213,8 @@ class Gpu:
     def __init__(self, forbids_capture: bool = False) -> None:
         self.log: list[str] = []
         self.stream = "default"
+        self.captures = 0  # that were tried
+        self.refuses_to_empty = False
         self.captured: list[Any] | None = None
         self.forbids_capture = forbids_capture
         self.cuda = self
@@ -223,9 +230,9 @@ class Gpu:
         class Event:
             count = 0
 
-            def __init__(self) -> None:
+            def __init__(self, blocking: bool = False) -> None:
                 Event.count += 1
-                self.name, self.recorded = f"event{Event.count}", False
+                self.name, self.recorded, self.blocking = f"event{Event.count}", False, blocking
 
             def record(self) -> None:
                 self.recorded = True
@@ -236,7 +243,7 @@ class Gpu:
                 gpu.log.append(f"{gpu.stream} waits for {self.name}")
 
             def synchronize(self) -> None:
-                assert self.recorded
+                assert self.recorded and self.blocking, "the host spins while it waits"
                 gpu.log.append(f"host waits for {self.name}")
 
         class CUDAGraph:
@@ -266,6 +273,7 @@ class Gpu:
     @contextmanager
     def graph(self, graph: Any, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
         assert pool == "pool" and self.stream == stream.name and capture_error_mode == "thread_local"
+        self.captures += 1
         if self.forbids_capture:
             raise RuntimeError("operation not permitted when stream is capturing")
         graph.works = self.captured = []
@@ -279,6 +287,8 @@ class Gpu:
         assert self.captured is None, "the host must not wait while a graph is captured"
 
     def empty_cache(self) -> None:
+        if self.refuses_to_empty:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         self.log.append("cache emptied")
 
 
@@ -344,3 +354,45 @@ def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
             runner.launch(modality, [torch.ones(3)]).fetch()
     streams = {step.split()[0] for step in gpu.log if step.startswith("stream")}
     assert len(streams) == 4
+
+
+def test_one_failed_capture_ends_the_captures_of_all_modalities(gpu: Gpu) -> None:
+    """PyTorch before 2.12 refuses every capture after a failed one; vectors are right all the same."""
+    runner = Runner(OnGpu())
+    for modality in "abc":
+        rows = [torch.full((3,), float(ord(modality)))]
+        assert torch.equal(runner.launch(modality, rows).fetch(), torch.stack(rows))
+    assert gpu.captures == (1 if gpu.forbids_capture else 3)
+    assert runner.captured() == (0 if gpu.forbids_capture else 3) and runner.shapes() == 3
+
+
+def test_an_encoder_that_waits_for_the_device_is_never_captured(gpu: Gpu) -> None:
+    runner = Runner(OnGpu())
+    assert torch.equal(runner.launch("waits", [torch.ones(3)]).fetch(), torch.ones(1, 3))
+    assert gpu.captures == 0 and runner.captured() == 0
+    runner.launch("a", [torch.ones(3)]).fetch()
+    assert gpu.captures == 1, "another modality lost its graphs"
+
+
+def test_a_hub_that_copies_its_vectors_to_the_host_is_not_captured_and_its_spokes_are() -> None:
+    bound = registry.load("starter", modalities=["vision", "imu"], device="cpu")
+    assert isinstance(bound, BoundSpace) and bound.capturable("imu") and bound.capturable("vision")
+    assert not BoundSpace(ToySpace(), []).capturable("vision")  # type: ignore[arg-type]  # no device path of its own
+
+
+def test_memory_is_given_back_while_no_other_thread_can_capture(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(OnGpu())
+    runner.launch("a", [torch.ones(3)]).fetch()
+    locked: list[bool] = []
+    monkeypatch.setattr(gpu, "empty_cache", lambda: locked.append(runner._lock.locked()))
+    runner.release()
+    assert locked == [True]
+
+
+def test_a_release_that_pytorch_refuses_is_logged_and_work_goes_on(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
+    gpu.refuses_to_empty = True
+    runner = Runner(OnGpu())
+    runner.launch("a", [torch.ones(3)]).fetch()
+    runner.release()
+    assert "not given back" in caplog.text
+    assert torch.equal(runner.launch("a", [torch.ones(3)]).fetch(), torch.ones(1, 3))

@@ -111,6 +111,12 @@ class BoundSpace:
             return self.hub.encoder(modality)
         return lambda rows: self.hub.embed(modality, rows).to(self.device)
 
+    def capturable(self, modality: str) -> bool:
+        """See `runner.DeviceSpace`. A hub that is only asked for vectors copies them to the host."""
+        if modality in self._loaded:
+            return True
+        return isinstance(self.hub, DeviceSpace) and self.hub.capturable(modality)
+
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """See `registry.Space`."""
         return self.hub.embed_text(texts)

@@ -132,12 +132,20 @@ class ImageBindSpace:
         the host: no check, no wait. Raises `ValueError` for a modality that is not loaded."""
         if modality not in self.modalities:
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
-        model, prepare = self._model(modality), PREPARE.get(modality)
+        model = self._model(modality)
 
         def encode(rows: Tensor) -> Tensor:
-            return model.embed_unchecked(modality, prepare(rows) if prepare else rows)
+            return model.embed_unchecked(modality, self.prepare(modality, rows))
 
         return encode
+
+    def prepare(self, modality: str, rows: Tensor) -> Tensor:
+        """`raw`s (B, …) on any device → what the encoder takes, on that device; `tensor`s are returned as they are."""
+        return PREPARE[modality](rows) if modality in PREPARE else rows
+
+    def capturable(self, modality: str) -> bool:
+        """See `runner.DeviceSpace`: nothing waits for the device."""
+        return True
 
     @torch.no_grad()
     def embed(self, modality: str, batch: Tensor) -> Tensor:

@@ -182,6 +182,10 @@ class StarterSpace:
         network = self.vision_encoder()
         return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
 
+    def capturable(self, modality: str) -> bool:
+        """See `runner.DeviceSpace`: nothing waits for the device."""
+        return True
+
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
         return self._phrases.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
