@@ -16,6 +16,7 @@ from test_engine import Counting
 from test_pipeline import SPECS, START, image, robot, run, table
 from toy import ToySpace
 
+from sensebind.fusion import scheduler as schedulers
 from sensebind.fusion.embeddings import FUSED, Embedding
 from sensebind.fusion.engine import Engine, Failure
 from sensebind.fusion.models.compiled import Later
@@ -173,6 +174,41 @@ def test_a_full_batch_does_not_wait() -> None:
     until(lambda: pipeline.waiting() == 0)
     scheduler.close()
     assert pipeline.statistics[VISION].counts["embedded"] >= 1
+
+
+class Overlapping(Engine):
+    """An engine whose device works while the host does other things, as a GPU does; two windows fill a batch."""
+
+    @property
+    def overlaps(self) -> bool:
+        return True
+
+    def turn(self, modality: str) -> int:
+        return 2
+
+
+def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedulers, "WAIT", 3600.0)
+    space = Counting()
+    engine = Overlapping(space)
+    scheduler = Scheduler(engine)
+    first, second = (Pipeline(SPECS, engine) for _ in range(2))
+    scheduler.add(first)
+    for k in range(2):  # one window closes
+        first.accept(image(START + k * SECOND, seed=k))
+    scheduler.notify()
+    until(lambda: first.statistics[VISION].counts["embedded"] == 1)
+    scheduler.add(second)
+    first.accept(image(START + 2 * SECOND, seed=2))
+    scheduler.notify()
+    time.sleep(0.1)
+    assert first.queued(VISION) == 1, "it did not wait for the other robot's"
+    for k in range(2):
+        second.accept(image(START + k * SECOND, seed=10 + k))
+    scheduler.notify()
+    until(lambda: second.statistics[VISION].counts["embedded"] == 1)
+    scheduler.close()
+    assert space.batches == [(VISION, 1), (VISION, 2)]
 
 
 def test_under_overload_the_newest_are_embedded_and_the_rest_is_counted() -> None:
