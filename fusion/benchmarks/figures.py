@@ -1,12 +1,14 @@
-"""What all benchmarks share: the machine they ran on, quantiles, processor time, the JSON file."""
+"""What all benchmarks share: the machine and the source they ran on, quantiles, processor time, the JSON file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.attention import SDPBackend
+
+SOURCE = Path(__file__).resolve().parents[1]  # `fusion/`: the code that benchmarks measure
+# Fields of `nvidia-smi --query-gpu`; a driver that lacks one answers for the others, because each group is asked alone.
+GPU_STATE = (
+    ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu"),
+    ("clocks_event_reasons.active",),
+)
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
@@ -30,15 +40,68 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         "load_average_at_end": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
     }
+    found["attention"] = attention_backend(device)
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(torch.device(device))
         found["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        found["gpu_processors"] = properties.multi_processor_count
+        found["compute_capability"] = f"{properties.major}.{properties.minor}"
+        found["gpu_state"] = gpu_state(device)
     return found
+
+
+def gpu_state(device: str) -> dict[str, str]:
+    """Driver, clocks (MHz), power (W), temperature (°C) and what limits the clocks now, as `nvidia-smi` prints them.
+    Empty for a CPU, and where `nvidia-smi` does not answer."""
+    if not device.startswith("cuda"):
+        return {}
+    uuid = getattr(torch.cuda.get_device_properties(torch.device(device)), "uuid", None)
+    chosen = [] if uuid is None else ["-i", f"GPU-{uuid}"]
+    result: dict[str, str] = {}
+    for fields in GPU_STATE:
+        values = _output(["nvidia-smi", *chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+        first = values.splitlines()[:1]
+        result |= dict(zip(fields, (v.strip() for v in first[0].split(",")), strict=False)) if first else {}
+    return result
+
+
+def attention_backend(device: str) -> str:
+    """The kernel that PyTorch chooses for attention of ImageBind's image encoder: the name of an `SDPBackend`."""
+    choose = getattr(torch, "_fused_sdp_choice", None)  # private: where PyTorch drops it, the report says "unknown"
+    if choose is None:
+        return "unknown"
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    query = torch.zeros(1, 16, 257, 80, device=device, dtype=dtype)
+    return SDPBackend(choose(query, query, query)).name
+
+
+def source() -> dict[str, str]:
+    """Which code was measured: git's commit, where this is a checkout ("… changed": with changes that are not
+    committed), and a digest of all Python files of `fusion/`, which needs no git."""
+    total = hashlib.sha256()
+    for path in sorted(SOURCE.rglob("*.py")):
+        total.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+    result = {"digest": total.hexdigest()[:12]}
+    git = ["git", "-C", str(SOURCE)]
+    if commit := _output([*git, "rev-parse", "--short=12", "HEAD"]):
+        changed = _output([*git, "status", "--porcelain", "--untracked-files=no", "--", "."])
+        result["commit"] = f"{commit} changed" if changed else commit
+    return result
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints; empty where it is missing, fails, or does not end within 10 s."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def versions() -> dict[str, str]:
     """Of what decides the speed."""
     result = {"python": platform.python_version()}
+    if torch.version.cuda:
+        result |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     for name in ("sensebind", "torch", "numpy", "opencv-python-headless", "ros-rclpy", "ros-rmw-fastrtps-cpp"):
         try:
             result[name] = version(name)
@@ -55,17 +118,26 @@ def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[
         "command": shlex.join(["sensebind", *sys.argv[1:]]),
         "machine": machine(device),
         "versions": versions(),
+        "source": source(),
         "figures": dict(figures),
     }
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
-    """As JSON, with its folder."""
+    """As JSON, with its folder. Numbers that are not finite are written as null, for JSON has no word for them."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
-    whole.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    whole.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     whole.replace(target)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:

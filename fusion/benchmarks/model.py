@@ -2,16 +2,19 @@
 
 The plain way is what one would write first: one prepared window at a time through the eager model, in float32 and in
 bf16. The fast way is the engine's: on a GPU raw windows through the `Runner`, its copies and preparation counted; on a
-CPU prepared windows in one call. Floating-point work is counted by `torch.utils.flop_counter` on one window, and
-compared with a square matrix product that was timed in the same run.
+CPU prepared windows in one call. Windows differ strongly from each other: `mistaken` counts the vectors that are nearer
+to another window's float32 vector than to their own. Times are medians of a device that is kept busy, and its clocks
+are noted before and after. Floating-point work is counted by `torch.utils.flop_counter` on one window, and compared
+with a square matrix product that was timed in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,13 +23,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sensebind.fusion.benchmarks import figures, robot, spaces
+from sensebind.fusion.benchmarks.correctness import agreement, apart, plain_vectors
+from sensebind.fusion.benchmarks.parts import Report
+from sensebind.fusion.benchmarks.timing import device_seconds, wall_seconds
 from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.runner import Runner, lacks_memory
+from sensebind.fusion.runner import Runner, empty_cache, lacks_memory
 from sensebind.fusion.samples import VISION
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GPU_MATRIX, CPU_MATRIX = 8192, 1536  # rows and columns of the matrices whose product is timed
 DIFFERENT = 16  # windows that differ; larger batches repeat them
 # Of imagebind_huge on an H100, to be reached: vision, batch 32.
 TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_matmul": 0.55, "cosine": 0.999}
@@ -50,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace, tell: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
-    """All encoders; `tell` hears what there is so far after each."""
+def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
+    """All encoders; `report` is called with the figures so far after each batch size."""
     spaces.settle(args)
     rate = matrix_rate(args.device, args.seconds)
     plain_dtypes = ["float32"] + ["bf16"] * ("bf16" in rate)
     result: dict[str, Any] = {"matmul_tflops": rate, "input": robot.digest(), "encoders": {}}
+    result["gpu_state_before"] = figures.gpu_state(args.device)
     # One encoder at a time is in memory: in each of three precisions, imagebind_huge's vision takes 2.5 GB in float32.
     for modality in args.modalities:
         fast = spaces.load(args, [modality])
@@ -64,11 +72,14 @@ def measure(args: argparse.Namespace, tell: Callable[[dict[str, Any]], None] = l
             continue
         result |= {"space": fast.id, "weights": spaces.weights_of(fast), "dtype": _dtype(fast)}
         plain = {dtype: spaces.load(args, [modality], dtype) for dtype in plain_dtypes}
-        result["encoders"][modality] = encoder(modality, fast, plain, args, rate)
-        tell(result)
+        for found in encoder(modality, fast, plain, args, rate):
+            result["encoders"][modality] = found
+            report(result)
+        result["gpu_state_after"] = figures.gpu_state(args.device)
+        report(result)
         del fast, plain
         if args.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+            empty_cache()
     reached = result["encoders"].get(VISION, {}).get("by_batch", {}).get("32")
     if reached and args.device.startswith("cuda"):
         result["targets"] = {n: {"wanted": t, "got": reached.get(n, math.nan)} for n, t in TARGETS.items()}
@@ -77,16 +88,19 @@ def measure(args: argparse.Namespace, tell: Callable[[dict[str, Any]], None] = l
 
 def encoder(
     modality: str, fast: Space, eager: Mapping[str, Space], args: argparse.Namespace, rate: Mapping[str, float]
-) -> dict[str, Any]:
-    """One modality: {flop, plain ms, by_batch: {size: {ms, windows_per_s, tflops, ratios, cosine, memory}}}."""
+) -> Iterator[dict[str, Any]]:
+    """One modality: {flop, plain ms, by_batch: {size: {ms, windows_per_s, tflops, ratios, cosine, memory}}}; the
+    figures so far after each batch size."""
     values = resolve(embedder_parameters([modality]), {}, free=FREE)
-    windows = robot.windows(window_specs(values, fast.apertures), DIFFERENT)[modality]
+    windows = robot.distinct_windows(window_specs(values, fast.apertures), DIFFERENT)[modality]
     single = eager["float32"]
+    truth = plain_vectors(single, windows)
+    kept = apart(truth)
+    windows, truth = [windows[i] for i in kept], truth[kept]
     rows = [single.tensor(window) for window in windows]
     flop = operations(single, modality, rows[0])
-    truth = torch.cat([single.embed(modality, row[None]) for row in rows])
     plain = {
-        name: _repeat(lambda s=space: s.embed(modality, rows[0][None]), args.seconds)  # type: ignore[misc]
+        name: wall_seconds(lambda s=space: s.embed(modality, rows[0][None]), args.seconds)  # type: ignore[misc]
         for name, space in eager.items()
     }
     runner = Runner.of(fast)
@@ -100,6 +114,7 @@ def encoder(
     }
     took = 0.0
     for batch in args.batches:
+        yield result
         if 2.5 * took > args.longest:
             break
         chosen = [sent[i % len(sent)] for i in range(batch)]
@@ -118,13 +133,13 @@ def encoder(
             "tflops": round(tflops, 3),
             "share_of_matmul": round(tflops / rate.get(_dtype(fast), math.nan), 3),
             **{f"times_{name}_eager_1": round(seconds / per_window, 2) for name, seconds in plain.items()},
-            "cosine": round(float((vectors * truth[torch.arange(batch) % len(truth)]).sum(1).min()), 6),
+            **agreement(vectors, truth, [i % len(truth) for i in range(batch)]),
             "memory_mb": round(memory / 1e6, 1),
         }
     if runner is not None:
         result["graphs"] = f"{runner.captured()} of {runner.shapes()} shapes"
         runner.release()
-    return result
+    yield result
 
 
 def _fast(
@@ -134,57 +149,34 @@ def _fast(
     if runner is None:
         batch = torch.stack(list(rows))
         vectors = space.embed(modality, batch)
-        return _repeat(lambda: space.embed(modality, batch), args.seconds), vectors, figures.resident()
+        return wall_seconds(lambda: space.embed(modality, batch), args.seconds), vectors, figures.resident()
     torch.cuda.reset_peak_memory_stats(runner.device)
     vectors = runner.launch(modality, rows).fetch()
     runner.launch(modality, rows).fetch()
-    count, began = 0, time.perf_counter()
     before = runner.launch(modality, rows)
-    while True:  # one batch is gathered and copied while another is computed, as in the scheduler
-        under_way = runner.launch(modality, rows)
+    ended = [time.perf_counter()]
+    while len(ended) < 4 or ended[-1] - ended[0] < args.seconds:
+        under_way = runner.launch(modality, rows)  # gathered and copied while the one before is computed
         before.fetch()
-        count, before = count + 1, under_way
-        if time.perf_counter() - began > args.seconds and count >= 3:
-            break
+        before = under_way
+        ended.append(time.perf_counter())
     before.fetch()
-    took = (time.perf_counter() - began) / (count + 1)
+    took = statistics.median(b - a for a, b in zip(ended[1:], ended[2:], strict=False))
     return took, vectors, torch.cuda.max_memory_allocated(runner.device)
 
 
-def _repeat(work: Callable[[], Any], seconds: float) -> float:
-    """Seconds of one call: the median of those that fit, three at least, after one that is not counted."""
-    work()
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
-
-
 def matrix_rate(device: str, seconds: float = 0.5) -> dict[str, float]:
-    """TFLOP/s of a square matrix product of random numbers, by dtype; the best of several."""
+    """TFLOP/s of a square matrix product of random numbers, by dtype: the median over `seconds` of one after another,
+    so that it stands for the clocks that the encoders get too."""
     gpu = device.startswith("cuda")
-    size = 8192 if gpu else 1536
+    size = GPU_MATRIX if gpu else CPU_MATRIX
     result = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("float32", torch.float32)):
         if not gpu and dtype not in (torch.float32, precision("auto", device)):
             continue  # emulated: it would take minutes and tell nothing
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        best, began = math.inf, time.perf_counter()
-        for count in range(200):
-            start = time.perf_counter()
-            for _ in range(4 if gpu else 1):
-                product = a @ b
-            if gpu:
-                torch.cuda.synchronize()
-            took = (time.perf_counter() - start) / (4 if gpu else 1)
-            best = min(best, took) if count else best
-            if count >= 3 and time.perf_counter() - began > seconds:
-                break
-        del product
-        result[name] = round(2 * size**3 / best / 1e12, 4)
+        took = device_seconds(lambda a=a, b=b: a @ b, device, seconds)  # type: ignore[misc]
+        result[name] = round(2 * size**3 / took / 1e12, 4)
     return result
 
 

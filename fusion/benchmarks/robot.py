@@ -98,6 +98,66 @@ def windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Windo
     return result
 
 
+def distinct_windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Window]]:
+    """`count` whole windows of each modality whose contents are unlike each other: images of different grain, colour
+    and brightness, sounds of different pitch and loudness, motions of different rhythm and strength.
+
+    For checks that no window gets another's vector. Random weights give two windows of `windows` vectors whose cosine
+    can be 0.99996, so that a mix-up would not be seen.
+    """
+    whole = {modality: found[0] for modality, found in windows(specs, 1).items()}
+    return {modality: [_unlike(window, number) for number in range(count)] for modality, window in whole.items()}
+
+
+def _unlike(window: Window, number: int) -> Window:
+    """The window with content number `number` in place of its own."""
+    noise = np.random.default_rng([number, *window.modality.encode()])
+    times = np.array([sample.stamp - window.start for sample in window.samples]) / SECOND
+    data: list[Frame | Sound | Reading] = []
+    if window.modality == AUDIO:
+        heard = [sample.data for sample in window.samples if isinstance(sample.data, Sound)]
+        levels = noise.standard_normal(sum(len(sound.data) for sound in heard))
+        smooth = np.convolve(levels, np.full(1 + 7 * (number % 9), 1.0), "same")
+        loudness = 10 ** noise.uniform(2.0, 4.0) / smooth.std()
+        wave = (loudness * smooth).clip(-32767, 32767).astype(np.int16)[:, None]
+        starts = np.cumsum([0, *(len(sound.data) for sound in heard)])
+        data = [Sound(wave[a:b], s.rate) for a, b, s in zip(starts, starts[1:], heard, strict=False)]
+    elif window.modality == IMU:
+        rhythm, strength = 10 ** noise.uniform(-0.5, 1.5, 6), 10 ** noise.uniform(-1.0, 1.0, 6)
+        phase, rest = noise.uniform(0, 2 * np.pi, 6), noise.normal(0, 5.0, 6)
+        values = rest + strength * np.sin(2 * np.pi * rhythm * times[:, None] + phase)
+        data = [Reading(row) for row in values]
+    else:
+        for sample in window.samples:
+            assert isinstance(sample.data, Frame)
+            data.append(replace(sample.data, data=_pixels(_pattern(noise, number), window.modality, whole=True)))
+    return replace(window, samples=tuple(replace(s, data=d) for s, d in zip(window.samples, data, strict=True)))
+
+
+def _pattern(noise: np.random.Generator, number: int) -> npt.NDArray[np.float64]:
+    """Levels (H, W, 3) in 0..1: stripes or patches of a grain, direction, colour and brightness of their own."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    angle, grain = noise.uniform(0, np.pi), 2.0 ** noise.uniform(1.5, 6.5)
+    wave = np.sin(2 * np.pi * (rows * np.sin(angle) + columns * np.cos(angle)) / grain)
+    if number % 2:
+        wave *= np.sin(2 * np.pi * (rows * np.cos(angle) - columns * np.sin(angle)) / grain)
+    share = noise.uniform(0.1, 0.9)
+    dark, bright = noise.random(3) * share, share + noise.random(3) * (1 - share)
+    return np.where((wave > noise.uniform(-0.6, 0.6))[..., None], bright, dark)
+
+
+def _pixels(levels: npt.NDArray[np.float64], modality: str, whole: bool = False) -> npt.NDArray[np.uint8]:
+    """Levels (H, W, 3 or 1) in 0..1 → the bytes that a sensor sends: of 0.5 to 5 m, or of 14 to 64 °C; `whole`: of
+    all that ImageBind's frontends tell apart, 0.25 to 20 m (by ratio, as disparity is), or 0 to 60 °C."""
+    if modality == VISION:
+        raw: npt.NDArray[np.generic] = (255 * levels).astype(np.uint8)
+    elif modality == DEPTH:  # millimetres
+        raw = ((250 * 80 ** levels[..., 0]) if whole else (500 + 4500 * levels)).astype("<u2")
+    else:  # hundredths of a kelvin
+        raw = ((27315 + 6000 * levels[..., 0]) if whole else (28715 + 5000 * levels)).astype("<u2")
+    return np.frombuffer(raw.tobytes(), np.uint8)
+
+
 @cache
 def pictures(modality: str) -> tuple[npt.NDArray[np.uint8], ...]:
     """`PICTURES` images as they are sent, uint8 (bytes,): blobs of colour or distance, and noise as sensors have."""
@@ -109,13 +169,7 @@ def pictures(modality: str) -> tuple[npt.NDArray[np.uint8], ...]:
         smooth = np.repeat(np.repeat(coarse, 32, axis=0), 32, axis=1) + 0.02 * noise.standard_normal(
             (HEIGHT, WIDTH, channels)
         )
-        smooth = smooth.clip(0, 1)
-        if modality == VISION:
-            raw: npt.NDArray[np.generic] = (255 * smooth).astype(np.uint8)
-        else:  # 0.5 to 5 m in mm, or 14 to 64 °C in hundredths of a kelvin
-            low, span = (500, 4500) if modality == DEPTH else (28715, 5000)
-            raw = (low + span * smooth).astype("<u2")
-        result.append(np.frombuffer(raw.tobytes(), np.uint8))
+        result.append(_pixels(smooth.clip(0, 1), modality))
     return tuple(result)
 
 

@@ -19,6 +19,11 @@ from sensebind.fusion.prompts import PhraseCache
 from sensebind.fusion.samples import TEXT
 
 STARTER = "starter"
+TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of 16 numbers for each encoder
+    f"{modality}_{name}": value
+    for modality in MODALITIES
+    for name, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
+} | {"out_embed_dim": 16}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,29 +32,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="", help=f"of the space (default: its own; {NAME}: synthetic ones)")
     parser.add_argument("--dtype", default="auto", help="of the encoders (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
+    parser.add_argument(
+        "--tiny", action="store_true", help=f"synthetic {NAME} of one small block: to try a benchmark, not to measure"
+    )
     parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
 
 
 def settle(args: argparse.Namespace) -> None:
     """Put what is meant in place of what was left out. Raises `SpaceError` for a device that is not there."""
     args.device = registry.resolve_device(args.device)
-    args.space = args.space or (NAME if args.device.startswith("cuda") else STARTER)
+    args.space = args.space or (NAME if args.device.startswith("cuda") or args.tiny else STARTER)
 
 
 def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dtype: str | None = None) -> Space:
     """The space that was asked for. Raises `SpaceError`."""
     wanted = args.dtype if dtype is None else dtype
     if args.space == NAME and not args.weights:
-        return SyntheticImageBind(modalities, args.device, precision(wanted, args.device))
-    return registry.load(
-        args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted
-    )
+        return SyntheticImageBind(modalities, args.device, precision(wanted, args.device), TINY if args.tiny else None)
+    return registry.load(args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted)
 
 
 def weights_of(space: Space) -> str:
     """What a report says of the weights."""
-    synthetic_ones = isinstance(space, SyntheticImageBind)
-    return "synthetic: random numbers in the published sizes, so the vectors mean nothing" if synthetic_ones else "real"
+    if not isinstance(space, SyntheticImageBind):
+        return "real"
+    sizes = "tiny sizes, so the times mean nothing either" if space.is_tiny else "the published sizes"
+    return f"synthetic: random numbers in {sizes}; the vectors mean nothing"
 
 
 class SyntheticImageBind(ImageBindSpace):
@@ -65,6 +73,7 @@ class SyntheticImageBind(ImageBindSpace):
         self.device, self.dtype = torch.device(device), dtype
         self.id = f"{NAME}@synthetic"
         self._sizes = dict(sizes or {})
+        self.is_tiny = self._sizes == TINY
         self._held = set(modalities) | {TEXT}
         self.logit_scales = {m: ENCODERS[m].scale for m in MODALITIES if m in self._held}
         self._models: dict[str, ImageBind] = {}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.fusion.benchmarks import figures, robot, spaces
+from sensebind.fusion.benchmarks.parts import child_environment
 from sensebind.fusion.errors import SensebindError
 from sensebind.fusion.models.imagebind import MODALITIES, NAME
 
@@ -49,7 +50,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             _write_synthetic(weights)
         asked = {
             "space": args.space, "weights": weights, "device": args.device, "dtype": args.dtype,
-            "modalities": args.modalities,
+            "modalities": args.modalities, "tiny": args.tiny,
         }  # fmt: skip
         runs = [_run(asked) for _ in range(args.times)]
         result = min(runs, key=lambda told: told["first_vector_s"])
@@ -103,10 +104,9 @@ def child(asked: str) -> None:
 def _run(asked: dict[str, Any]) -> dict[str, Any]:
     if asked["weights"] and Path(asked["weights"]).is_file():
         _drop(Path(asked["weights"]))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     began = time.time()
     command = [sys.executable, "-c", CHILD, json.dumps({**asked, "began": began})]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    ended = subprocess.run(command, capture_output=True, text=True, env=child_environment())
     if ended.returncode:
         raise StartError(f"the process failed: {ended.stderr.strip()[-800:]}")
     told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])

@@ -9,16 +9,21 @@ and GPU use, the largest rate with at most 5 % missed, and a hash of the input.
 from __future__ import annotations
 
 import argparse
+import gc
+import heapq
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import torch
 
 from sensebind.fusion.benchmarks import figures, robot, spaces
+from sensebind.fusion.benchmarks.parts import Report
 from sensebind.fusion.config import FREE, embedder_parameters, resolve
 from sensebind.fusion.embeddings import Embedding
 from sensebind.fusion.engine import Engine, Job
@@ -35,6 +40,7 @@ MISSED = 0.05  # share of windows that may be missed at the peak rate
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
 MOST = 512  # robots that are tried
 CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
+OVERHEAD = 3.0  # s that a run takes beside its own time, at most
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,27 +66,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(args: argparse.Namespace, tell: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
-    """All that was asked for; `tell` hears what there is so far after each part."""
+def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
+    """All that was asked for; `report` is called with the figures so far after each part."""
     spaces.settle(args)
     bench = Bench.of(args)
     result: dict[str, Any] = {
-        "input": robot.digest(),
-        "space": bench.space.id,
-        "weights": spaces.weights_of(bench.space),
+        **bench.facts(),
         "embedded": ", ".join(bench.embedded),
         "threads": torch.get_num_threads(),
-        "batch_size": bench.engine.batch_size,
-        "warm_up_s": round(bench.warmed, 2),
         "fixed_rate": bench.live(args.robots, args.seconds),
     }
-    tell(result)
+    report(result)
     if args.find:
         result["most_robots"] = bench.find(args.seconds)
-        tell(result)
+        report(result)
     if args.peak:
         result["peak"] = bench.peak(args.seconds)
-        tell(result)
+        report(result)
     if not args.no_plain:
         result |= bench.replays(args)
     return result
@@ -117,6 +119,18 @@ class Bench:
         bench.warmed = time.perf_counter() - began
         return bench
 
+    def facts(self) -> dict[str, Any]:
+        """What the figures of a run depend on."""
+        runner = self.engine.runner
+        return {
+            "input": robot.digest(),
+            "space": self.space.id,
+            "weights": spaces.weights_of(self.space),
+            "batch_size": self.engine.batch_size,
+            "warm_up_s": round(self.warmed, 2),
+            "graphs": f"{runner.captured()} of {runner.shapes()} shapes" if runner else "none: a CPU",
+        }
+
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
         values = values or self.values
         return Pipeline.of(values, self.space, engine=self.engine, queue_size=values["queue_size"])
@@ -131,24 +145,48 @@ class Bench:
         own = robot.sensors(rates={m: rate * factor for m, rate in robot.RATES.items()})
         return summary(live(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines)
 
-    def find(self, seconds: float, bound: float = BOUND) -> dict[str, Any]:
-        """The largest number of robots at which p99 keeps the bound and no window is dropped: twice as many as long as
-        it holds, then by halves between the last that held and the first that did not."""
-        tried = []
+    def find(
+        self,
+        seconds: float,
+        bound: float = BOUND,
+        until: float = math.inf,
+        report: Report = lambda result: None,
+    ) -> dict[str, Any]:
+        """The largest number of robots at which the p99 of every modality keeps the bound and no window is missed.
+
+        The number is doubled while it holds; then the gap between the largest that held and the smallest that failed
+        is halved until none is left. A number that failed is tried once more, so one hiccup of the machine decides
+        nothing. `until`: the `time.monotonic()` at which the search must have ended; where it stops the search,
+        `complete` is False and `robots` is the largest number that held so far. `report` is called after every run.
+        """
+        result: dict[str, Any] = {"robots": 0, "p99_bound_ms": bound, "complete": False, "tried": []}
 
         def holds(robots: int) -> bool:
-            result = self.live(robots, seconds)
-            p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
-            tried.append({"robots": robots, "p99_ms": p99, "missed": result["missed"], "cpu": result["cpu_percent"]})
-            return p99 <= bound and not result["missed"]
+            return any(self._holds(robots, seconds, until, result, report) for _ in range(2))
 
         held, failed = 0, 1
-        while failed <= MOST and holds(failed):
-            held, failed = failed, 2 * failed
-        while failed - held > 1:
-            middle = (held + failed) // 2
-            held, failed = (middle, failed) if holds(middle) else (held, middle)
-        return {"robots": held, "p99_bound_ms": bound, "tried": tried}
+        try:
+            while failed <= MOST and holds(failed):
+                held, failed = failed, 2 * failed
+            while failed - held > 1:
+                middle = (held + failed) // 2
+                held, failed = (middle, failed) if holds(middle) else (held, middle)
+        except TimeoutError:
+            return result
+        return result | {"complete": True}
+
+    def _holds(self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report) -> bool:
+        """Try a number of robots once, and add what came of it to `result`. Raises `TimeoutError` where `until` leaves
+        no time for it."""
+        if time.monotonic() + seconds + OVERHEAD > until:
+            raise TimeoutError
+        run = self.live(robots, seconds)
+        p99 = max((q["p99"] for q in run["latency_ms"].values()), default=math.nan)
+        held = bool(p99 <= result["p99_bound_ms"] and not run["missed"])
+        result["tried"].append({"robots": robots, "p99_ms": p99, "missed": run["missed"], "cpu": run["cpu_percent"]})
+        result["robots"] = max(result["robots"], robots if held else 0)
+        report(result)
+        return held
 
     def peak(self, seconds: float) -> dict[str, Any]:
         """The largest factor of one robot's rates at which at most `MISSED` of the windows of any sense are missed."""
@@ -229,12 +267,13 @@ def live(
     """Give every pipeline its robot's samples at their times; a scheduler embeds. The pipelines share an engine.
 
     Stamps are those of the clock, as a robot's are. What arrived late because this machine could not keep up is not
-    forgiven: the samples come as fast as they can then. `lead_in`: seconds at the start whose latencies do not count.
+    forgiven: the samples come as fast as they can then. Robots start within 1 s, out of step with each other; their
+    samples are given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
     """
     by_name = {sensor.modality: sensor for sensor in own}
     result = Run(seconds, {m: figures.Latest() for m in by_name})
     began = robot.start()
-    starts = [began + i * SECOND // 97 for i in range(len(pipelines))]
+    starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
 
     def heard(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
         def take(outputs: list[Output]) -> None:
@@ -253,10 +292,11 @@ def live(
     for number, pipeline in enumerate(pipelines):
         scheduler.add(pipeline, heard(number, pipeline.specs))
     streams = [robot.recording(own, seconds, start, i) for i, start in enumerate(starts)]
-    plan = ((s, p) for group in zip(*streams, strict=True) for s, p in zip(group, pipelines, strict=True))
+    owned = [zip(stream, repeat(pipeline)) for stream, pipeline in zip(streams, pipelines, strict=True)]
+    plan = heapq.merge(*owned, key=lambda item: item[0].end)
     cpu, giving = time.process_time(), time.thread_time()
     try:
-        with figures.Sampler(period, device) as sampler:
+        with frozen_garbage(), figures.Sampler(period, device) as sampler:
             for sample, pipeline in plan:
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
@@ -274,6 +314,17 @@ def live(
     return result
 
 
+@contextmanager
+def frozen_garbage() -> Iterator[None]:
+    """Leave all objects that exist now out of garbage collections: with a model's many, one takes tens of ms."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
     """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
     counts = {m: [p.statistics[m].counts for p in pipelines] for m in run.latencies}
@@ -285,6 +336,7 @@ def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
         "robots": len(pipelines),
         "seconds": run.seconds,
         "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
+        "latency_of_all_ms": figures.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
         "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if len(values)},
         "windows": embedded,
         "windows_per_s": round(sum(embedded.values()) / run.seconds, 1),

@@ -1,0 +1,102 @@
+"""The check of a device finds vectors that are wrong, not only those that are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sensebind.fusion.benchmarks import correctness, robot
+from sensebind.fusion.benchmarks.spaces import TINY, SyntheticImageBind
+from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.models.imagebind_space import ImageBindSpace
+from sensebind.fusion.windows import Window
+
+MODALITIES = tuple(robot.RATES)
+SPECS = window_specs(resolve(embedder_parameters(MODALITIES), {}, free=FREE), ImageBindSpace.apertures)
+
+
+def windows(modality: str, count: int = 8) -> list[Window]:
+    return robot.distinct_windows({modality: SPECS[modality]}, count)[modality]
+
+
+def space(modality: str, dtype: torch.dtype = torch.float32, kind: type = SyntheticImageBind) -> Any:
+    return kind([modality], "cpu", dtype, TINY)
+
+
+def last(fast: Any, modality: str) -> dict[str, Any]:
+    *_, found = correctness.check(fast, space(modality), windows(modality), turns=12, seconds=60)
+    return found
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_a_device_that_is_right_passes_and_windows_are_apart(modality: str) -> None:
+    found = last(space(modality), modality)
+    assert found["passed"] and found["runner"]["batches"] == 2 * 12
+    assert found["windows"] >= 4 and found["cosine_of_two_windows"]["max"] <= correctness.APART
+
+
+def test_lower_precision_passes() -> None:
+    assert last(space("audio", torch.bfloat16), "audio")["passed"]
+
+
+class Wrong(SyntheticImageBind):
+    """A device whose batches of more than one row go wrong."""
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        encode = super().encoder(modality)
+        return lambda rows: self.spoil(encode(rows)) if len(rows) > 1 else encode(rows)
+
+    def spoil(self, vectors: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Swapped(Wrong):
+    def spoil(self, vectors: Tensor) -> Tensor:
+        return vectors.roll(1, 0)
+
+
+class NotFinite(Wrong):
+    def spoil(self, vectors: Tensor) -> Tensor:
+        return vectors / 0 * 0
+
+
+class Coarse(Wrong):
+    def spoil(self, vectors: Tensor) -> Tensor:
+        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(0))
+        return torch.nn.functional.normalize(vectors + 0.02 * noise, dim=1)
+
+
+@pytest.mark.parametrize("kind", [Swapped, NotFinite, Coarse])
+def test_rows_that_are_swapped_not_finite_or_coarse_do_not_pass(kind: type) -> None:
+    found = last(space("imu", kind=kind), "imu")
+    assert found["alone"]["mistaken"] == 0, "batches of one row are right"
+    assert not found["passed"]
+    if kind is not Coarse:
+        assert found["runner"]["mistaken"] > 0 and found["runner_32"]["mistaken"] > 0
+
+
+def test_windows_whose_vectors_are_alike_are_left_out() -> None:
+    vectors = torch.eye(4)[[0, 1, 1, 2, 0, 3]]
+    assert correctness.apart(vectors) == [0, 1, 3, 5]
+
+
+def test_the_nearest_vector_decides_who_is_mistaken() -> None:
+    truth = torch.eye(3)
+    assert correctness.agreement(truth[[2, 0]], truth, [2, 0]) == {"cosine": 1.0, "mistaken": 0}
+    assert correctness.agreement(truth[[1, 0]], truth, [2, 0]) == {"cosine": 0.0, "mistaken": 1}
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_distinct_windows_are_the_same_in_every_run_and_all_different(modality: str) -> None:
+    def contents(window: Window) -> bytes:
+        datas: list[Any] = [sample.data for sample in window.samples]
+        return b"".join(np.asarray(getattr(d, "data", getattr(d, "values", None))).tobytes() for d in datas)
+
+    first, again = windows(modality), windows(modality)
+    assert [contents(w) for w in first] == [contents(w) for w in again]
+    assert len({contents(w) for w in first}) == len(first)

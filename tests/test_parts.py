@@ -1,0 +1,104 @@
+"""A benchmark of several parts keeps what it measured, whatever one part does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensebind.fusion.benchmarks import parts
+from sensebind.fusion.benchmarks.parts import Part
+
+MODULE = '''
+import os, signal, subprocess, sys, time
+from sensebind.fusion.benchmarks.parts import Part
+
+def good(seconds, report):
+    return {"value": 1, "process": os.getpid()}
+
+def raises(seconds, report):
+    report({"half": 1})
+    raise RuntimeError("the device is gone")
+
+def dies(seconds, report):
+    report({"half": 2})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def exits(seconds, report):
+    os._exit(3)
+
+def hangs(seconds, report):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    report({"half": 3, "process": os.getpid()})
+    time.sleep(600)
+
+def parts(args):
+    return [Part(name, 0, globals()[name], limit=4.0 if name == "hangs" else 60.0) for name in args.names]
+'''
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (tmp_path / "some_parts.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(parts, "GRACE", 0.5)
+    import some_parts
+
+    return some_parts
+
+
+def perform(module: Any, *names: str, output: Path, budget: float = 120.0) -> dict[str, Any]:
+    args = argparse.Namespace(names=names, only=None, budget=budget, output=str(output), device="cpu")
+    parts.run("some", module.parts(args), args, parts.in_child("some_parts", args))
+    content: dict[str, Any] = json.loads(output.read_text())["parts"]
+    return content
+
+
+def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_path: Path) -> None:
+    content = perform(module, "raises", "dies", "exits", "hangs", "good", output=tmp_path / "out.json")
+    assert content["raises"]["half"] == 1 and "the device is gone" in content["raises"]["failed"]
+    assert content["dies"]["half"] == 2 and "SIGKILL" in content["dies"]["failed"]
+    assert "status 3" in content["exits"]["failed"]
+    assert content["hangs"]["half"] == 3 and "had not finished after 4 s" in content["hangs"]["failed"]
+    assert content["good"]["value"] == 1 and content["good"]["process"] != os.getpid()
+    with pytest.raises(ProcessLookupError):
+        os.kill(content["hangs"]["process"], 0)
+
+
+def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> None:
+    args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out.json"), device="cpu")
+    some = [Part("long", 60, lambda seconds, report: {}), Part("short", 1, lambda seconds, report: {"left": seconds})]
+    content = parts.run("some", some, args)
+    assert "needs 60" in content["parts"]["long"]["skipped"] and 0 < content["parts"]["short"]["left"] <= 10
+    assert not parts.failed(content)
+
+
+def test_a_benchmark_that_is_ended_ends_its_part_and_keeps_what_was_measured(module: Any, tmp_path: Path) -> None:
+    script = """
+import argparse, sys, some_parts
+from sensebind.fusion.benchmarks import parts
+parts.GRACE = 0.5
+args = argparse.Namespace(names=["good", "hangs"], only=None, budget=120.0, output=sys.argv[1], device="cpu")
+some = [parts.Part(part.name, part.least, part.work, limit=100.0) for part in some_parts.parts(args)]
+parts.run("some", some, args, parts.in_child("some_parts", args))
+"""
+    target = tmp_path / "out.json"
+    process = subprocess.Popen([sys.executable, "-c", script, str(target)], env=parts.child_environment())
+    until = time.monotonic() + 60
+    while not (target.exists() and "half" in target.read_text()):
+        assert time.monotonic() < until, "the part did not begin"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    content = json.loads(target.read_text())
+    assert content["stopped"] and content["parts"]["good"]["value"] == 1 and content["parts"]["hangs"]["half"] == 3
+    with pytest.raises(ProcessLookupError):
+        os.kill(content["parts"]["hangs"]["process"], 0)
