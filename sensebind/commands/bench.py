@@ -20,6 +20,7 @@ BENCHES = {
     "soak": "one robot for a long time: memory, threads and open files, and by how much they grow",
     "events": "how long after something began the robot is told, live over DDS",
     "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
+    "gpu": "a GPU in seven minutes: right vectors, the image encoder, one robot, the most robots",
     "all": "everything in the order of its worth, within a budget, into one file",
 }
 

@@ -1,0 +1,93 @@
+"""`sensebind bench gpu` from its command line to its file, on a CPU and on a machine that pretends to have a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import bare
+import pretended_cuda
+import pytest
+
+from sensebind.fusion.benchmarks import figures, gpu, model, parts
+
+SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # of a driver that does not know why clocks are limited
+PARTS = ["correctness", "device", "vision", "one_robot", "most_robots"]
+
+
+def test_it_runs_from_a_bare_checkout_with_five_packages_and_ends_within_its_budget(tmp_path: Path) -> None:
+    """PyTorch, NumPy, OpenCV, PyYAML and safetensors: the others are hidden from it and its processes."""
+    target, budget = tmp_path / "gpu.json", ["--budget", "60"]
+    ended = bare.sensebind(
+        tmp_path, "bench", "gpu", "--device", "cpu", "--tiny", *budget, "-o", str(target), timeout=120
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    content = json.loads(target.read_text(), parse_constant=pytest.fail)
+    assert list(content["parts"]) == PARTS and content["source"]["digest"]
+    found = content["parts"]
+    assert found["correctness"]["passed"] and len(found["correctness"]["modalities"]) == 5
+    assert found["device"]["matmul_tflops"]["float32"] > 0
+    assert set(found["vision"]["encoders"]["vision"]["by_batch"]) == {"1", "8", "32"}
+    assert found["vision"]["breakdown"]["32"]["kernels"][0]["ms"] > 0
+    assert found["one_robot"]["windows"]["vision"] > 0 and found["one_robot"]["latency_of_all_ms"]["count"] > 0
+    assert found["most_robots"]["tried"]
+    assert sum(part["took_s"] for part in found.values()) < 60
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
+    """Options of the benchmark on a pretended GPU, with sizes that a CPU does in no time."""
+    pretended_cuda.install(monkeypatch)
+    monkeypatch.setattr(model, "GPU_MATRIX", 64)
+    monkeypatch.setattr(gpu, "LINEAR", ((8, 16, 32),))
+    monkeypatch.setattr(gpu, "COPY", 1000)
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\ncase \"$*\" in *clocks_event*) exit 2;; esac\necho '{SMI}'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    parser = argparse.ArgumentParser()
+    gpu.add_arguments(parser)
+    return parser.parse_args(["--device", "cuda", "--tiny", "--space", "imagebind_huge"])
+
+
+def test_every_part_runs_on_a_pretended_gpu(pretended: argparse.Namespace, tmp_path: Path) -> None:
+    """The branches for a GPU are executed: graphs, streams, events, pinned memory, clocks."""
+    found: dict[str, Any] = {}
+    for part in gpu.parts(pretended):
+        found[part.name] = parts.in_process(part, 12.0, lambda result: None)
+        assert "failed" not in found[part.name], (part.name, found[part.name])
+    figures.write(tmp_path / "gpu.json", found)
+    for modality, item in found["correctness"]["modalities"].items():
+        assert item["passed"] and item["graphs"] == "5 of 5 shapes", modality
+    facts = found["device"]
+    assert facts["gpu"] == f"{pretended_cuda.NAME}, 8 GiB" and facts["gpu_state"]["clocks.sm"] == "1980 MHz"
+    assert facts["gpu_state"]["driver_version"] == "580.1" and "clocks_event_reasons.active" not in facts["gpu_state"]
+    assert facts["pinned_copy_gb_per_s"] > 0 and facts["linear"][0]["tflops"] >= 0
+    vision = found["vision"]
+    assert set(vision["breakdown"]["32"]["attention_ms"]) == {
+        "CUDNN_ATTENTION",
+        "FLASH_ATTENTION",
+        "EFFICIENT_ATTENTION",
+    }
+    assert vision["targets"]["cosine"]["got"] >= 0.999 and vision["gpu_state_after"]["clocks.sm"] == "1980 MHz"
+    assert found["one_robot"]["graphs"] and found["one_robot"]["windows"]["vision"] > 0
+    assert found["most_robots"]["tried"]
+
+
+def test_a_gpu_without_memory_for_one_modality_is_checked_with_the_others(
+    pretended: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = gpu.spaces.load
+
+    def cramped(args: Any, modalities: Any = (), dtype: str | None = None) -> Any:
+        if "depth" in modalities:
+            raise gpu.torch.OutOfMemoryError("CUDA out of memory")
+        return load(args, modalities, dtype)
+
+    monkeypatch.setattr(gpu.spaces, "load", cramped)
+    found = gpu.check_vectors(pretended, 30.0, lambda result: None)
+    assert not found["passed"] and "out of memory" in found["modalities"]["depth"]["failed"]
+    assert all(item["passed"] for name, item in found["modalities"].items() if name != "depth")
