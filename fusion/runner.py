@@ -73,9 +73,8 @@ class Pending:
 class Runner:
     """Drives the encoders of one space. `launch` may be called from several threads.
 
-    `graphs`: capture CUDA graphs (None: on CUDA) of the encoders that are `capturable`. After one capture has failed,
-    nothing more is captured: PyTorch before 2.12 refuses every capture that follows a failed one. Graphs that exist
-    stay in use.
+    `graphs`: capture CUDA graphs of the encoders that are `capturable` (None: yes on CUDA). After one failed capture no
+    more are tried, because PyTorch before 2.12 rejects every later one; existing graphs stay in use.
     """
 
     def __init__(self, space: DeviceSpace, *, graphs: bool | None = None) -> None:
@@ -119,7 +118,7 @@ class Runner:
         with self._lock:
             self._wait()
             self._stations.clear()
-            if self.on_gpu:  # under the lock: no other thread captures a graph meanwhile
+            if self.on_gpu:  # under the lock, so that no other thread captures a graph now
                 empty_cache()
 
     def shapes(self) -> int:
@@ -148,7 +147,7 @@ class Runner:
 
 
 class _Graphs:
-    """Whether CUDA graphs are captured. Modalities share one: a capture that fails ends the captures of all."""
+    """Whether CUDA graphs may be captured. All modalities share one flag; a failed capture clears it."""
 
     def __init__(self, allowed: bool) -> None:
         self.allowed = allowed
@@ -176,7 +175,7 @@ class _Slot:
         self.arriving = torch.zeros_like(self.rows, device=lane.device) if gpu else self.rows
         self.vectors = torch.zeros(bucket, dimension, pin_memory=gpu)
         self.arrived = torch.cuda.Event() if gpu else None
-        self.done = torch.cuda.Event(blocking=True) if gpu else None  # the host sleeps, and leaves its core to others
+        self.done = torch.cuda.Event(blocking=True) if gpu else None  # `fetch` sleeps instead of spinning
         self.pending: Pending | None = None
 
 
@@ -253,14 +252,10 @@ class _Station:
             ):
                 self._encode()
         except RuntimeError as error:
+            self.lane.graphs.allowed = False
+            LOG.warning("%s: no CUDA graph could be captured, and no more are tried: %s", self.lane.modality, error)
             if lacks_memory(error):
                 raise
-            self.lane.graphs.allowed = False
-            LOG.warning(
-                "%s: without CUDA graphs, which its encoder does not allow; no more are captured: %s",
-                self.lane.modality,
-                error,
-            )
             torch.cuda.synchronize(self.lane.device)
             return
         self.graph = graph
@@ -272,12 +267,12 @@ def bucket_of(count: int) -> int:
 
 
 def empty_cache() -> None:
-    """Give the memory that PyTorch holds and does not use back to the device. Logs where PyTorch refuses, as it does
-    before 2.12 once a graph capture has failed."""
+    """Return PyTorch's unused cached memory to the device. Logs a warning if PyTorch refuses, as versions before 2.12
+    do after a failed graph capture."""
     try:
         torch.cuda.empty_cache()
     except RuntimeError as error:
-        LOG.warning("memory was not given back to the GPU: %s", error)
+        LOG.warning("unused GPU memory could not be released: %s", error)
 
 
 def lacks_memory(error: BaseException | None) -> bool:

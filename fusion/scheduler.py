@@ -23,7 +23,7 @@ from sensebind.fusion.pipeline import Output, Pipeline, Queue, Taken
 
 LOG = logging.getLogger(__name__)
 AHEAD = 2  # turns that are under way at most: more would only be older when their answers come
-WAIT = 0.003  # s that a window waits for other pipelines' on a device that does many as fast as one
+WAIT = 0.003  # s that a window waits for those of other pipelines, where a batch costs little more than one window
 
 Publish = Callable[[list[Output]], None]
 
@@ -45,8 +45,8 @@ class _Turn:
 
 
 class Scheduler:
-    """Runs until `close`. `wait`: seconds that a batch that is not full waits for more (None: `WAIT` on a GPU that
-    several pipelines share, else 0: one pipeline's windows of a modality come a hop apart).
+    """Runs until `close`. `wait`: seconds that a batch that is not full waits for more windows. None: `WAIT` on a GPU
+    that several pipelines share, otherwise 0, because the next window of a single pipeline comes a hop later.
 
     `publish` is called in one thread of the scheduler's with what follows from the answers; what it raises is logged.
     """
@@ -152,8 +152,8 @@ class Scheduler:
         if full or any(queue.restarts for queue in queues) or modality not in self.engine.space.modalities:
             return 0.0
         oldest = min(queue.since[modality] for queue in queues if modality in queue.since)
-        automatic = WAIT if self.engine.overlaps and len(queues) > 1 else 0.0
-        return max(0.0, oldest + (automatic if self._wait is None else self._wait) - now)
+        default = WAIT if self.engine.overlaps and len(queues) > 1 else 0.0
+        return max(0.0, oldest + (default if self._wait is None else self._wait) - now)
 
     def _submit(self, turn: Sequence[tuple[_Member, Taken]]) -> Job:
         self.turns += 1

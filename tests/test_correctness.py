@@ -34,10 +34,10 @@ def last(fast: Any, modality: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_device_that_is_right_passes_and_windows_are_apart(modality: str) -> None:
+def test_a_device_that_is_right_passes_and_windows_are_distinct(modality: str) -> None:
     found = last(space(modality), modality)
-    assert found["passed"] and found["runner"]["batches"] == 2 * 12
-    assert found["windows"] >= 4 and found["cosine_of_two_windows"]["max"] <= correctness.APART
+    assert found["passed"] and found["device_path"]["batches"] == 2 * 12
+    assert found["windows"] >= 4 and found["cosine_between_windows"]["max"] <= correctness.DISTINCT
 
 
 def test_lower_precision_passes() -> None:
@@ -74,21 +74,26 @@ class Coarse(Wrong):
 @pytest.mark.parametrize("kind", [Swapped, NotFinite, Coarse])
 def test_rows_that_are_swapped_not_finite_or_coarse_do_not_pass(kind: type) -> None:
     found = last(space("imu", kind=kind), "imu")
-    assert found["alone"]["mistaken"] == 0, "batches of one row are right"
+    assert found["batches_of_one"]["wrong_window"] == 0, "batches of one row are right"
     assert not found["passed"]
     if kind is not Coarse:
-        assert found["runner"]["mistaken"] > 0 and found["runner_32"]["mistaken"] > 0
+        assert found["device_path"]["wrong_window"] > 0 and found["device_path_batch_32"]["wrong_window"] > 0
 
 
 def test_windows_whose_vectors_are_alike_are_left_out() -> None:
     vectors = torch.eye(4)[[0, 1, 1, 2, 0, 3]]
-    assert correctness.apart(vectors) == [0, 1, 3, 5]
+    assert correctness.distinct(vectors) == [0, 1, 3, 5]
 
 
-def test_the_nearest_vector_decides_who_is_mistaken() -> None:
+def test_windows_that_are_all_alike_cannot_be_checked() -> None:
+    with pytest.raises(ValueError, match="alike"):
+        next(correctness.check(space("imu"), space("imu"), [windows("imu", 1)[0]] * 4, turns=6, seconds=1))
+
+
+def test_the_closest_reference_decides_whose_window_a_vector_is() -> None:
     truth = torch.eye(3)
-    assert correctness.agreement(truth[[2, 0]], truth, [2, 0]) == {"cosine": 1.0, "mistaken": 0}
-    assert correctness.agreement(truth[[1, 0]], truth, [2, 0]) == {"cosine": 0.0, "mistaken": 1}
+    assert correctness.agreement(truth[[2, 0]], truth, [2, 0]) == {"min_cosine": 1.0, "wrong_window": 0}
+    assert correctness.agreement(truth[[1, 0]], truth, [2, 0]) == {"min_cosine": 0.0, "wrong_window": 1}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_pa
     assert content["raises"]["half"] == 1 and "the device is gone" in content["raises"]["failed"]
     assert content["dies"]["half"] == 2 and "SIGKILL" in content["dies"]["failed"]
     assert "status 3" in content["exits"]["failed"]
-    assert content["hangs"]["half"] == 3 and "had not finished after 4 s" in content["hangs"]["failed"]
+    assert content["hangs"]["half"] == 3 and "limit of 4 s was exceeded" in content["hangs"]["failed"]
     assert content["good"]["value"] == 1 and content["good"]["process"] != os.getpid()
     with pytest.raises(ProcessLookupError):
         os.kill(content["hangs"]["process"], 0)
@@ -78,7 +79,42 @@ def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> 
     some = [Part("long", 60, lambda seconds, report: {}), Part("short", 1, lambda seconds, report: {"left": seconds})]
     content = parts.run("some", some, args)
     assert "needs 60" in content["parts"]["long"]["skipped"] and 0 < content["parts"]["short"]["left"] <= 10
-    assert not parts.failed(content)
+    assert not parts.exit_status(content)
+
+
+def test_a_run_in_which_every_part_is_skipped_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(only=None, budget=10.0, output=None, device="cpu")
+    content = parts.run("some", [Part("long", 60, lambda seconds, report: {})], args)
+    assert parts.exit_status(content) == 1 and "long is skipped: 10.0 s are left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"only": ["visoin"]}, "no part 'visoin': --only takes good, bad"),
+        ({"only": ["good,bad"]}, "separated by spaces"),
+        ({"budget": 0.0}, "positive number of seconds"),
+        ({"budget": float("nan")}, "positive number of seconds"),
+        ({"output": "/proc/none/out.json"}, "cannot write the figures to '/proc/none/out.json'"),
+    ],
+)
+def test_what_cannot_be_run_or_written_is_an_error_before_anything_is_measured(
+    given: dict[str, Any], message: str
+) -> None:
+    def never(seconds: float, report: parts.Report) -> dict[str, Any]:
+        raise AssertionError("it was run")
+
+    args = argparse.Namespace(**{"only": None, "budget": 10.0, "output": None, "device": "cpu", **given})
+    with pytest.raises(parts.PartError, match=re.escape(message)):
+        parts.run("some", [Part("good", 1, never), Part("bad", 1, never)], args)
+
+
+def test_a_folder_in_place_of_the_file_is_refused_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out"), device="cpu")
+    with pytest.raises(parts.PartError, match="cannot write"):
+        parts.run("some", [], args)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_benchmark_that_is_ended_ends_its_part_and_keeps_what_was_measured(module: Any, tmp_path: Path) -> None:
@@ -87,8 +123,8 @@ import argparse, sys, some_parts
 from sensebind.fusion.benchmarks import parts
 parts.GRACE = 0.5
 args = argparse.Namespace(names=["good", "hangs"], only=None, budget=120.0, output=sys.argv[1], device="cpu")
-some = [parts.Part(part.name, part.least, part.work, limit=100.0) for part in some_parts.parts(args)]
-parts.run("some", some, args, parts.in_child("some_parts", args))
+some = [parts.Part(part.name, part.min_seconds, part.work, limit=100.0) for part in some_parts.parts(args)]
+sys.exit(parts.exit_status(parts.run("some", some, args, parts.in_child("some_parts", args))))
 """
     target = tmp_path / "out.json"
     process = subprocess.Popen([sys.executable, "-c", script, str(target)], env=parts.child_environment())
@@ -97,8 +133,9 @@ parts.run("some", some, args, parts.in_child("some_parts", args))
         assert time.monotonic() < until, "the part did not begin"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(30) == 1
     content = json.loads(target.read_text())
-    assert content["stopped"] and content["parts"]["good"]["value"] == 1 and content["parts"]["hangs"]["half"] == 3
+    assert content["stopped"] == "during hangs" and "SIGTERM" in content["parts"]["hangs"]["failed"]
+    assert content["parts"]["good"]["value"] == 1 and content["parts"]["hangs"]["half"] == 3
     with pytest.raises(ProcessLookupError):
         os.kill(content["parts"]["hangs"]["process"], 0)

@@ -1,4 +1,4 @@
-"""`sensebind bench all`: everything in the order of its worth, within a budget, into one file: see `parts`."""
+"""`sensebind bench all`: all benchmarks, the most useful first, within a budget of time, into one file: see `parts`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; 1 where a part failed."""
+    """Measure, print, write. Exit status 1 if a part failed or nothing was measured."""
     spaces.settle(args)
     content = bench_parts.run("all", parts(args), args)
-    return int(bench_parts.failed(content))
+    return bench_parts.exit_status(content)
 
 
 def parts(args: argparse.Namespace) -> list[Part]:
@@ -42,7 +42,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
     def model(modalities: list[str]) -> Callable[[float, Report], dict[str, Any]]:
         def work(left: float, report: Report) -> dict[str, Any]:
             given = ["--seconds", "0.5", "--longest", "4" if gpu else "2", "--modalities", *modalities]
-            return dict(_module("model").measure(bench_parts.options("model", args, given), report))
+            return dict(_module("model").measure(bench_parts.options_of("model", args, given), report))
 
         return work
 
@@ -62,21 +62,21 @@ def parts(args: argparse.Namespace) -> list[Part]:
 
     def overload(left: float, report: Report) -> dict[str, Any]:
         given = ["--seconds", str(min(30.0, left - 15))]
-        return dict(_module("overload").measure(bench_parts.options("overload", args, given), bench()))
+        return dict(_module("overload").measure(bench_parts.options_of("overload", args, given), bench()))
 
     def start(left: float, report: Report) -> dict[str, Any]:
-        return dict(_module("start").measure(bench_parts.options("start", args, [])))
+        return dict(_module("start").measure(bench_parts.options_of("start", args, [])))
 
     def soak(left: float, report: Report) -> dict[str, Any]:
         given = ["--minutes", str(min(2.0, (left - 10) / 60)), "--hop", "0.2"]
-        return dict(_module("soak").measure(bench_parts.options("soak", args, given), bench()))
+        return dict(_module("soak").measure(bench_parts.options_of("soak", args, given), bench()))
 
     def line(left: float, report: Report) -> dict[str, Any]:
         return dict(_module("line").measure(10.0))
 
     def ros(left: float, report: Report) -> dict[str, Any]:
         given = ["--seconds", "6", *(["--no-peak"] if left < 200 else [])]
-        return dict(_module("ros").measure(bench_parts.options("ros", args, given)))
+        return dict(_module("ros").measure(bench_parts.options_of("ros", args, given)))
 
     others = [m for m in robot.RATES if m != VISION]
     first = [Part("model_vision", 20, model([VISION])), Part("model_others", 30, model(others))]

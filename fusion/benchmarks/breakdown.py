@@ -1,4 +1,4 @@
-"""Where the time of one batch of ImageBind goes: preparation, encoder, attention, and the kernels by name."""
+"""Time of one ImageBind batch by stage: preprocessing, encoder with each attention kernel, kernels by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from sensebind.fusion.benchmarks.timing import device_seconds
 from sensebind.fusion.models.imagebind_space import ImageBindSpace
 
-KERNELS = 14  # that are named: those that take longest
+KERNELS = 14  # that are listed
 WARM_UPS = 3  # runs before a graph is captured
 GPU_ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 CPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)
@@ -21,30 +21,30 @@ CPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)
 
 @torch.no_grad()
 def of_batch(space: ImageBindSpace, modality: str, raw: Tensor, seconds: float) -> dict[str, Any]:
-    """Milliseconds of the parts of one batch of `raw`s (B, …), each measured for about `seconds`.
+    """Milliseconds of each stage of one batch of `raw`s (B, …). Each stage is measured for about `seconds`.
 
-    `attention_ms`: the encoder with each attention kernel that the device may have, on a GPU as a CUDA graph, or why
-    there is no figure.
+    `encoder_ms_by_attention`: the whole encoder with each attention kernel that the device may have, on a GPU as a CUDA
+    graph; where a kernel does not work, the reason.
     """
     device, encode = str(space.device), space.encoder(modality)
     rows = raw.to(space.device)
-    ready = space.prepare(modality, rows)
+    prepared = space.preprocess(modality, rows)
 
     def milliseconds(work: Callable[[], Any]) -> float:
         return round(1e3 * device_seconds(work, device, seconds), 4)
 
     return {
         "batch": len(raw),
-        "preparation_ms": milliseconds(lambda: space.prepare(modality, rows)),
-        "encoder_ms": milliseconds(lambda: encode(ready)),
-        "attention_ms": _attention(lambda: encode(ready), device, milliseconds),
+        "preprocessing_ms": milliseconds(lambda: space.preprocess(modality, rows)),
+        "encoder_ms": milliseconds(lambda: encode(prepared)),
         "kernels": kernels(lambda: encode(rows), device),
+        "encoder_ms_by_attention": _by_attention(lambda: encode(prepared), device, milliseconds),
     }
 
 
 def kernels(work: Callable[[], Any], device: str) -> list[dict[str, Any]] | str:
-    """What takes longest in one call of `work`: the device's kernels on a GPU, PyTorch's operators on a CPU. Why there
-    is nothing, where the driver does not let a process see its kernels."""
+    """The kernels that take longest in one call of `work`, on a CPU PyTorch's operators: milliseconds, calls, name.
+    The reason as a string, where the driver does not allow profiling."""
     try:
         return _kernels(work, device)
     except (RuntimeError, AssertionError) as error:
@@ -65,7 +65,9 @@ def _kernels(work: Callable[[], Any], device: str) -> list[dict[str, Any]]:
     return [{"ms": round(microseconds(e) / 1e3, 3), "calls": e.count, "name": e.key[:80]} for e in longest]
 
 
-def _attention(encode: Callable[[], Any], device: str, milliseconds: Callable[[Callable[[], Any]], float]) -> Any:
+def _by_attention(
+    encode: Callable[[], Any], device: str, milliseconds: Callable[[Callable[[], Any]], float]
+) -> dict[str, float | str]:
     on_gpu = device.startswith("cuda")
     result: dict[str, float | str] = {}
     for backend in GPU_ATTENTION if on_gpu else CPU_ATTENTION:

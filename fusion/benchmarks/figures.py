@@ -23,31 +23,44 @@ import torch
 from torch.nn.attention import SDPBackend
 
 SOURCE = Path(__file__).resolve().parents[1]  # `fusion/`: the code that benchmarks measure
-# Fields of `nvidia-smi --query-gpu`; a driver that lacks one answers for the others, because each group is asked alone.
+PACKAGES = [  # that affect speed
+    *("sensebind", "torch", "numpy", "opencv-python-headless", "opencv-python", "safetensors"),
+    *("ros-rclpy", "ros-rmw-fastrtps-cpp"),
+]
+# Fields of `nvidia-smi --query-gpu`. Each group is one query, so a driver without the second still answers the first.
 GPU_STATE = (
     ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu"),
     ("clocks_event_reasons.active",),
 )
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """Where and with what a run was made."""
+def machine(device: str | None = "cpu") -> dict[str, Any]:
+    """Where a run was made. `device`: what it computed on (None: left out, and no GPU is touched)."""
     names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     found: dict[str, Any] = {
         "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "amx": bool(torch.cpu.get_capabilities().get("amx_bf16")) if hasattr(torch.cpu, "get_capabilities") else None,
-        "load_average_at_end": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
     }
-    found["attention"] = attention_backend(device)
-    if device.startswith("cuda"):
+    if device is not None:
+        found["attention"] = attention_backend(device)
+    if device is not None and device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(torch.device(device))
-        found["gpu"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        found["gpu"] = device_name(device)
         found["gpu_processors"] = properties.multi_processor_count
         found["compute_capability"] = f"{properties.major}.{properties.minor}"
         found["gpu_state"] = gpu_state(device)
     return found
+
+
+def device_name(device: str) -> str:
+    """A GPU's name and memory; `cpu` for a CPU."""
+    if not device.startswith("cuda"):
+        return device
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
 
 
 def gpu_state(device: str) -> dict[str, str]:
@@ -66,8 +79,9 @@ def gpu_state(device: str) -> dict[str, str]:
 
 
 def attention_backend(device: str) -> str:
-    """The kernel that PyTorch chooses for attention of ImageBind's image encoder: the name of an `SDPBackend`."""
-    choose = getattr(torch, "_fused_sdp_choice", None)  # private: where PyTorch drops it, the report says "unknown"
+    """The kernel that PyTorch chooses for attention in ImageBind's image encoder: the name of an `SDPBackend`, or
+    `unknown` where PyTorch does not tell it."""
+    choose = getattr(torch, "_fused_sdp_choice", None)  # private to PyTorch
     if choose is None:
         return "unknown"
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
@@ -76,8 +90,8 @@ def attention_backend(device: str) -> str:
 
 
 def source() -> dict[str, str]:
-    """Which code was measured: git's commit, where this is a checkout ("… changed": with changes that are not
-    committed), and a digest of all Python files of `fusion/`, which needs no git."""
+    """Identify the code that was measured: a digest of all Python files of `fusion/`, and in a checkout git's commit
+    (with `changed` if `fusion/` has changes that are not committed)."""
     total = hashlib.sha256()
     for path in sorted(SOURCE.rglob("*.py")):
         total.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
@@ -98,11 +112,11 @@ def _output(command: Sequence[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the speed."""
+    """Versions of the packages that affect speed."""
     result = {"python": platform.python_version()}
     if torch.version.cuda:
         result |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-    for name in ("sensebind", "torch", "numpy", "opencv-python-headless", "ros-rclpy", "ros-rmw-fastrtps-cpp"):
+    for name in PACKAGES:
         try:
             result[name] = version(name)
         except PackageNotFoundError:
@@ -110,7 +124,7 @@ def versions() -> dict[str, str]:
     return result
 
 
-def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
+def report(bench: str, figures: Mapping[str, Any], device: str | None = "cpu") -> dict[str, Any]:
     """`figures` with all that must be known to judge them."""
     return {
         "bench": bench,
@@ -124,12 +138,15 @@ def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
-    """As JSON, with its folder. Numbers that are not finite are written as null, for JSON has no word for them."""
+    """Write JSON atomically, and create its folder. Numbers that are not finite become null. Raises `OSError`."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
-    whole.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    whole.replace(target)
+    try:
+        whole.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        whole.replace(target)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _finite(content: Any) -> Any:

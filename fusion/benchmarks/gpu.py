@@ -1,8 +1,9 @@
-"""`sensebind bench gpu`: is a GPU right, how fast is it, and how many robots does it carry? At most seven minutes.
+"""`sensebind bench gpu`: check and measure a GPU in at most seven minutes.
 
-Parts in the order of their worth, each in a process of its own with a limit of time, so that an error of the device, a
-hang or a lack of memory costs that part alone. Needs PyTorch, NumPy, OpenCV, PyYAML and safetensors; without a
-checkpoint imagebind_huge gets synthetic weights. `--device cpu` tries the benchmark itself, with `--tiny` in a minute.
+Are its vectors right, how fast is the image encoder, what latency has one robot, how many robots does it serve? The
+most useful part runs first. Each part runs in a process of its own with a limit of time, so an error of the GPU, a hang
+or a lack of memory ends that part alone. Needs PyTorch, NumPy, OpenCV, PyYAML and safetensors; without a checkpoint
+imagebind_huge gets synthetic weights. `--device cpu --tiny` tries the benchmark itself in a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 
 from sensebind.fusion.benchmarks import breakdown, correctness, figures, model, robot, spaces
 from sensebind.fusion.benchmarks import parts as bench_parts
-from sensebind.fusion.benchmarks.parts import Part, Report
+from sensebind.fusion.benchmarks.parts import Part, PartError, Report
 from sensebind.fusion.benchmarks.stream import Bench
 from sensebind.fusion.benchmarks.timing import device_seconds
 from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
@@ -28,88 +29,107 @@ from sensebind.fusion.samples import VISION
 from sensebind.fusion.windows import WindowSpec
 
 BUDGET = 420.0  # s
-HOP = 0.2  # s from window to window of a robot's sensors
-ROBOT_SECONDS = 20.0  # of one robot, at most
-SEARCH_SECONDS = 6.0  # of each run of the search for the most robots
-# Rows, inputs and outputs of the image encoder's linear layers, of 32 images of 257 tokens.
+NAMES = ("correctness", "device", "vision", "one_robot", "most_robots")  # of the parts
+GPU_CHECK, CPU_CHECK = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
+HOP = 0.2  # s between the windows of each simulated sensor
+ROBOT_SECONDS = 15.0  # maximum length of the run with one robot
+SEARCH_SECONDS = 6.0  # maximum length of each run in the search for the most robots
+# (rows, inputs, outputs) of the image encoder's four linear layers, for 32 images of 257 tokens.
 LINEAR = tuple((32 * 257, k, n) for k, n in ((1280, 3840), (1280, 1280), (1280, 5120), (5120, 1280)))
-COPY = 32 * 2 * 480 * 640 * 3  # bytes of a batch of 32 windows of two colour images
+COPY = 32 * 2 * 480 * 640 * 3  # bytes of 32 windows of two colour images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.set_defaults(device="auto")
-    bench_parts.add_arguments(parser, BUDGET)
+    bench_parts.add_arguments(parser, BUDGET, NAMES)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write; 1 where a part failed or a vector was wrong."""
+    """Measure, print, write. Exit status 1 if a vector was wrong, if a part failed, or if nothing was measured.
+
+    Raises `PartError` where no GPU is found and no other device is named.
+    """
+    if args.device == "auto" and not torch.cuda.is_available():
+        raise PartError(
+            f"PyTorch {torch.__version__} finds no GPU: install a CUDA build of PyTorch and the driver, or try the "
+            "benchmark itself with --device cpu --tiny"
+        )
     spaces.settle(args)
+    print(f"device {args.device}, space {args.space}, at most {args.budget:.0f} s, file {args.output or 'none (-o)'}")
     content = bench_parts.run("gpu", parts(args), args, bench_parts.in_child(__name__, args))
+    _print_verdict(content["parts"], args.output)
     wrong = content["parts"].get("correctness", {}).get("passed") is False
-    return int(wrong or bench_parts.failed(content))
+    return int(wrong or bench_parts.exit_status(content))
 
 
 def parts(args: argparse.Namespace) -> list[Part]:
-    """All parts, in the order of their worth."""
-    return [
-        Part("correctness", 20, partial(check_vectors, args), limit=130),
-        Part("device", 10, partial(device_facts, args), limit=45),
-        Part("vision", 20, partial(vision, args), limit=90),
-        Part("one_robot", 15, partial(one_robot, args), limit=75),
-        Part("most_robots", 20, partial(most_robots, args)),
-    ]
+    """All parts, the most useful first."""
+    works = (check_vectors, device_facts, vision, one_robot, most_robots)
+    limits = {"correctness": (20, 130), "device": (10, 45), "vision": (20, 90), "one_robot": (15, 75)}
+    result = []
+    for name, work in zip(NAMES, works, strict=True):
+        least, limit = limits.get(name, (20, float("inf")))
+        result.append(Part(name, least, partial(work, args), limit))
+    return result
 
 
 def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Every way to a vector against eager float32, modality by modality: see `correctness`."""
+    """Compare every way to compute a vector with eager float32, one modality at a time: see `correctness`."""
     on_gpu = args.device.startswith("cuda")
-    result: dict[str, Any] = {"passed": False, "modalities": {}}
-    until = time.monotonic() + seconds
+    result: dict[str, Any] = {"passed": False, "device": figures.device_name(args.device), "modalities": {}}
+    deadline = time.monotonic() + seconds
     for number, modality in enumerate(robot.RATES):
-        share = (until - time.monotonic()) / (len(robot.RATES) - number)
+        share = (deadline - time.monotonic()) / (len(robot.RATES) - number)
         try:
-            fast, plain = spaces.load(args, [modality]), spaces.load(args, [modality], "float32")
-            if modality not in fast.modalities:
-                result["modalities"][modality] = {"skipped": f"{fast.id} has no encoder for it"}
-                continue
-            result |= {"space": fast.id, "weights": spaces.weights_of(fast)}
-            windows = robot.distinct_windows(_specs(modality, fast), 24 if on_gpu else 6)[modality]
-            for found in correctness.check(fast, plain, windows, turns=80 if on_gpu else 8, seconds=share / 3):
-                result["modalities"][modality] = found
-                report(result)
-        except (RuntimeError, MemoryError) as error:  # out of memory, or an error of the device: try the others
+            _check_modality(args, modality, share, result, report)
+        except (RuntimeError, MemoryError, ValueError) as error:  # no memory, or an error of the device
             result["modalities"].setdefault(modality, {})["failed"] = f"{type(error).__name__}: {str(error)[-300:]}"
             report(result)
-        fast = plain = None  # type: ignore[assignment]  # the next modality needs the memory
         if on_gpu:
-            empty_cache()
+            empty_cache()  # the next modality needs the memory
     checked = [item for item in result["modalities"].values() if "skipped" not in item]
     return result | {"passed": bool(checked) and all(item.get("passed") for item in checked)}
 
 
+def _check_modality(
+    args: argparse.Namespace, modality: str, seconds: float, result: dict[str, Any], report: Report
+) -> None:
+    """Add a modality to the figures `result` of `check_vectors`."""
+    tested, reference = spaces.load(args, [modality]), spaces.load(args, [modality], "float32")
+    result |= {"space": tested.id, "weights": spaces.weights_of(tested)}
+    if modality not in tested.modalities:
+        result["modalities"][modality] = {"skipped": f"{tested.id} has no encoder for it"}
+        return
+    count, turns = GPU_CHECK if args.device.startswith("cuda") else CPU_CHECK
+    windows = robot.distinct_windows(_specs(modality, tested), count)[modality]
+    for found in correctness.check(tested, reference, windows, turns=turns, seconds=seconds / 3):
+        result["modalities"][modality] = found
+        report(result)
+
+
 def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """What the device is, and the rates that bound everything else: matrix products, the image encoder's linear
-    layers, the copy from pinned memory."""
-    on_gpu, each = args.device.startswith("cuda"), min(1.0, seconds / 20)
+    """Describe the device, and measure what limits all else: matrix products, the image encoder's linear layers, and
+    copies from pinned memory."""
+    each = min(1.0, seconds / 20)
     result: dict[str, Any] = figures.machine(args.device)
     report(result)
     result["matmul_tflops"] = model.matrix_rate(args.device, each)
-    if on_gpu:
+    if args.device.startswith("cuda"):
         result["linear"] = [_linear(args.device, *sizes, each) for sizes in LINEAR]
-        sent = torch.empty(COPY, dtype=torch.uint8, pin_memory=True)
-        there = torch.empty(COPY, dtype=torch.uint8, device=args.device)
-        took = device_seconds(lambda: there.copy_(sent, non_blocking=True), args.device, each)
+        host = torch.empty(COPY, dtype=torch.uint8, pin_memory=True)
+        device = torch.empty(COPY, dtype=torch.uint8, device=args.device)
+        took = device_seconds(lambda: device.copy_(host, non_blocking=True), args.device, each)
         result["pinned_copy_gb_per_s"] = round(COPY / took / 1e9, 2)
         result["gpu_state_at_end"] = figures.gpu_state(args.device)
     return result
 
 
 def vision(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """The image encoder at batch 1, 8 and 32 beside the plain way, then where the time of a batch goes."""
+    """Measure the image encoder at batch 1, 8 and 32 beside the plain way, then the time of a batch by stage."""
     given = ["--modalities", VISION, "--batches", "1", "8", "32", "--seconds", str(min(1.0, seconds / 40))]
-    result = model.measure(bench_parts.options("model", args, given), report)
+    result = model.measure(bench_parts.options_of("model", args, given), report)
     space = spaces.load(args, [VISION])
     if isinstance(space, ImageBindSpace):
         windows = robot.distinct_windows(_specs(VISION, space), model.DIFFERENT)[VISION]
@@ -122,18 +142,19 @@ def vision(args: argparse.Namespace, seconds: float, report: Report) -> dict[str
 
 
 def one_robot(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """One robot with five sensors in real time: latency, missed windows, processor time."""
+    """Measure one robot with five sensors in real time: latency, missed windows, processor time."""
     bench = _bench(args)
     report(bench.facts())
     return {**bench.facts(), **bench.live(1, min(ROBOT_SECONDS, seconds / 4))}
 
 
 def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """How many robots the device carries: see `Bench.find`."""
-    until = time.monotonic() + seconds
+    """Find the largest number of robots that the device serves: see `Bench.find`."""
+    deadline = time.monotonic() + seconds
     bench = _bench(args)
     facts = bench.facts()
-    found = bench.find(min(SEARCH_SECONDS, seconds / 8), until=until, report=lambda found: report({**facts, **found}))
+    each = min(SEARCH_SECONDS, seconds / 8)
+    found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
     return {**bench.facts(), **found}
 
 
@@ -151,3 +172,17 @@ def _linear(device: str, rows: int, inputs: int, outputs: int, seconds: float) -
     took = device_seconds(lambda: torch.nn.functional.linear(x, w, bias), device, seconds)
     tflops = 2 * rows * inputs * outputs / took / 1e12
     return {"shape": f"{rows}x{inputs}->{outputs}", "ms": round(1e3 * took, 4), "tflops": round(tflops, 1)}
+
+
+def _print_verdict(results: Mapping[str, Mapping[str, Any]], output: str | None) -> None:
+    """The last lines on the terminal: what was found, in four lines at most."""
+    passed = results.get("correctness", {}).get("passed")
+    print(f"\nvectors    {'not checked' if passed is None else 'right' if passed else 'WRONG'}")
+    ended = {word: [n for n, result in results.items() if word in result] for word in ("failed", "skipped")}
+    done = len(results) - sum(map(len, ended.values()))
+    named = "".join(f", {len(names)} {word} ({', '.join(names)})" for word, names in ended.items() if names)
+    print(f"parts      {done} done{named}")
+    if targets := results.get("vision", {}).get("targets"):
+        print(f"targets    {sum(target['reached'] for target in targets.values())} of {len(targets)} reached")
+    if output:
+        print(f"figures    {output}")

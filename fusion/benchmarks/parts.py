@@ -1,8 +1,8 @@
-"""Benchmarks that consist of parts, run in the order of their worth within a budget of time.
+"""Benchmarks that consist of parts: the most useful part first, all within a budget of time, into one file.
 
-The file of figures is written after every part and is whole at any time, so a machine that is taken away leaves what
-was measured until then. A part that fails is reported, and the next one begins. A part runs in this process, or
-in a process of its own (`in_child`): then nothing that it does, a hang or a lost GPU included, reaches the others.
+The file is rewritten after every part and is always valid JSON. If the machine is lost, the figures so far remain. A
+failed part is reported, and the next one runs. With `in_child` each part has a process of its own, so that a hang or a
+lost GPU does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,67 +24,90 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.fusion.benchmarks import figures
+from sensebind.fusion.errors import SensebindError
 
-Report = Callable[[dict[str, Any]], None]  # a part calls it with all its figures so far
+Report = Callable[[dict[str, Any]], None]  # receives all figures of a part so far
 CHILD = "import sys; from sensebind.fusion.benchmarks import parts; parts.child(sys.argv[1])"
-POLL = 0.1  # s between two looks at a child
-MARGIN = 5.0  # s before its limit at which a child is asked to have ended
-GRACE = 5.0  # s that a child has to end after SIGTERM, before SIGKILL
+POLL = 0.1  # s between two checks of a child
+MARGIN = 5.0  # s that are kept back: a child is asked to end this long before its limit
+GRACE = 5.0  # s between SIGTERM and SIGKILL
+
+
+class PartError(SensebindError):
+    """An option that does not fit the benchmark's parts, or a file that cannot be written."""
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a benchmark.
 
-    `least`: seconds that it needs; with fewer left it is skipped. `work(seconds, report)` measures for about `seconds`
-    at most and returns its figures. `limit`: seconds after which `in_child` ends it.
+    `min_seconds`: a part with less time left is skipped. `work(seconds, report)` measures for at most about `seconds`
+    and returns its figures. `limit`: seconds after which `in_child` stops it.
     """
 
     name: str
-    least: float
+    min_seconds: float
     work: Callable[[float, Report], dict[str, Any]]
     limit: float = math.inf
 
 
-Perform = Callable[[Part, float, Report], dict[str, Any]]  # the part, seconds left for it, where its figures go
+PartRunner = Callable[[Part, float, Report], dict[str, Any]]  # takes the part and the seconds that are left
 
 
-def add_arguments(parser: argparse.ArgumentParser, budget: float) -> None:
-    """Declare the options of a benchmark that consists of parts."""
-    parser.add_argument("--budget", type=float, default=budget, help="s for all of it (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="parts by name, in place of all")
+def add_arguments(parser: argparse.ArgumentParser, budget: float, names: Sequence[str] = ()) -> None:
+    """Declare the options of a benchmark that consists of parts. `names`: of the parts, for the help."""
+    parser.add_argument(
+        "--budget", type=float, default=budget, help="limit of time for all parts, in s (default: %(default)s)"
+    )
+    known = f": {', '.join(names)}" if names else ""
+    parser.add_argument("--only", nargs="+", metavar="PART", help=f"run only these parts, separated by spaces{known}")
 
 
-def run(bench: str, parts: Sequence[Part], args: argparse.Namespace, perform: Perform | None = None) -> dict[str, Any]:
-    """Measure, print, write to `args.output`; the content of the file. `perform`: how a part is run (None: in this
-    process; otherwise this process leaves a GPU alone). SIGTERM and SIGINT end the part under way and the benchmark;
-    what was measured is kept."""
-    ended = time.monotonic() + args.budget
-    device = "cpu" if perform else args.device
-    content = figures.report(bench, {}, device) | {"budget_s": args.budget, "parts": {}}
+def run(
+    bench: str, parts: Sequence[Part], args: argparse.Namespace, run_part: PartRunner | None = None
+) -> dict[str, Any]:
+    """Run the parts, print their figures, write them to `args.output`; returns the content of the file.
+
+    `run_part`: how to run a part (None: in this process). Where it is given, this process does not use the GPU. SIGTERM
+    and SIGINT stop the run; the figures so far are kept. Raises `PartError` for an unknown part, a budget that is not
+    positive, and a file that cannot be written.
+    """
+    chosen = _chosen(bench, parts, args)
+    deadline = time.monotonic() + args.budget
+    content = figures.report(bench, {}, None if run_part else args.device)
+    del content["figures"]
+    content |= {"device": args.device, "budget_s": args.budget, "parts": {}}
+    if args.output:
+        try:
+            figures.write(args.output, content)
+        except OSError as error:
+            reason = f"cannot write the figures to '{args.output}': {error.strerror}: choose another -o"
+            raise PartError(reason) from error
     before = signal.signal(signal.SIGTERM, _interrupt)
+    current = ""
     try:
-        for part in parts:
-            if not args.only or part.name in args.only:
-                _perform(part, ended, content, args.output, perform or in_process)
+        for part in chosen:
+            current = part.name
+            _run_part(part, deadline, content, args.output, run_part or in_process)
     except KeyboardInterrupt:
-        content["stopped"] = "before its end"
+        content["parts"].setdefault(current, {})["failed"] = "stopped by SIGTERM or Ctrl-C"
+        content["stopped"] = f"during {current}"
     finally:
         signal.signal(signal.SIGTERM, before)
         content["machine"] |= {"load_average_at_end": round(os.getloadavg()[0], 2)}
-        if state := figures.gpu_state(device):
-            content["machine"] |= {"gpu_state_at_end": state}
         _write(args.output, content)
     return content
 
 
-def failed(content: dict[str, Any]) -> bool:
-    """Whether a part of what `run` returned failed."""
-    return any("failed" in result for result in content["parts"].values())
+def exit_status(content: dict[str, Any]) -> int:
+    """For what `run` returned: 1 if a part failed, the run was stopped, or every part was skipped; otherwise 0."""
+    results = content["parts"].values()
+    nothing = all("skipped" in result for result in results)
+    return int(nothing or "stopped" in content or any("failed" in result for result in results))
 
 
-def options(bench: str, args: argparse.Namespace, given: Sequence[str]) -> argparse.Namespace:
-    """What a benchmark would be given on the command line: the options `given`, and the space and device of `args`."""
+def options_of(bench: str, args: argparse.Namespace, given: Sequence[str]) -> argparse.Namespace:
+    """Parse `given` as the command line of another benchmark, with the space and device of `args`."""
     parser = argparse.ArgumentParser(prog=f"sensebind bench {bench}")
     import_module(f"sensebind.fusion.benchmarks.{bench}").add_arguments(parser)
     shared = ["--space", args.space, "--weights", args.weights, "--device", args.device]
@@ -94,26 +117,29 @@ def options(bench: str, args: argparse.Namespace, given: Sequence[str]) -> argpa
 
 
 def in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]:
-    """Do the work of a part here. Whatever it raises is its figure `failed`, beside those that it reported before."""
-    sofar: dict[str, Any] = {}
+    """Run a part in this process. An exception becomes the figure `failed`, beside the figures that were reported."""
+    so_far: dict[str, Any] = {}
 
     def keep(result: dict[str, Any]) -> None:
-        sofar.clear()
-        sofar.update(result)
+        so_far.clear()
+        so_far.update(result)
         report(result)
 
     try:
         return part.work(seconds, keep)
-    except Exception as error:  # the other parts are worth having
-        traceback.print_exc(limit=4, file=sys.stderr)
-        return sofar | {"failed": f"{type(error).__name__}: {str(error)[-500:]}"}
+    except Exception as error:  # the other parts must still run
+        if not isinstance(error, SensebindError):
+            traceback.print_exc(limit=4, file=sys.stderr)
+        return so_far | {"failed": f"{type(error).__name__}: {str(error)[-500:]}"}
 
 
-def in_child(module: str, args: argparse.Namespace) -> Perform:
-    """How to do each part in a process of its own, which is ended when its time is over. There the part is looked up by
-    its name in `parts(args)` of the named module. `args` must hold what JSON can express."""
+def in_child(module: str, args: argparse.Namespace) -> PartRunner:
+    """A runner that gives each part a process of its own, and stops it at its limit of time.
 
-    def perform(part: Part, seconds: float, report: Report) -> dict[str, Any]:
+    The process finds the part by its name in `parts(args)` of the named module. `args` must be serializable as JSON.
+    """
+
+    def run_part(part: Part, seconds: float, report: Report) -> dict[str, Any]:
         limit = min(part.limit, seconds)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "part.json"
@@ -123,19 +149,19 @@ def in_child(module: str, args: argparse.Namespace) -> Perform:
             try:
                 status = _watch(process, path, time.monotonic() + limit, report)
             finally:
-                _end(process)
+                _stop(process)
             result = _read(path)
         if status is None:
-            return result | {"failed": f"it was ended, because it had not finished after {limit:.0f} s"}
+            return result | {"failed": f"its limit of {limit:.0f} s was exceeded; its process was stopped"}
         if status:
-            return result | {"failed": f"its process ended with {_named(status)}"}
+            return result | {"failed": f"its process {_ending(status)}"}
         return result
 
-    return perform
+    return run_part
 
 
 def child(asked: str) -> None:
-    """What the process of `in_child` does."""
+    """Entry point of a process that `in_child` starts."""
     given = json.loads(asked)
     args = argparse.Namespace(**given["args"])
     everything = import_module(given["module"]).parts(args)
@@ -148,15 +174,29 @@ def child(asked: str) -> None:
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment, from which a new Python imports what this one does: also from a bare checkout."""
+    """The environment in which a child imports the same modules as this process, also from a bare checkout."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def _perform(part: Part, ended: float, content: dict[str, Any], output: str | None, perform: Perform) -> None:
-    """Run a part unless too little time is left, and note its figures in `content`."""
-    left = ended - time.monotonic()
-    if left < part.least:
-        content["parts"][part.name] = {"skipped": f"{left:.0f} s were left, and it needs {part.least:.0f}"}
+def _chosen(bench: str, parts: Sequence[Part], args: argparse.Namespace) -> list[Part]:
+    """The parts that the options ask for. Raises `PartError`."""
+    if not args.budget > 0:
+        raise PartError(f"{bench}: --budget {args.budget:g} leaves no time: give a positive number of seconds")
+    known = [part.name for part in parts]
+    if unknown := [name for name in args.only or () if name not in known]:
+        raise PartError(f"{bench} has no part '{unknown[0]}': --only takes {', '.join(known)}, separated by spaces")
+    return [part for part in parts if not args.only or part.name in args.only]
+
+
+def _run_part(
+    part: Part, deadline: float, content: dict[str, Any], output: str | None, run_part: PartRunner
+) -> None:
+    """Run a part unless too little time is left, and add its figures to `content`."""
+    left = deadline - time.monotonic()
+    if left < part.min_seconds:
+        reason = f"{max(0.0, left):.1f} s are left, and it needs {part.min_seconds:.0f} s"
+        content["parts"][part.name] = {"skipped": reason}
+        print(f"--- {part.name} is skipped: {reason}", flush=True)
         _write(output, content)
         return
     print(f"--- {part.name} ({left:.0f} s left)", flush=True)
@@ -166,15 +206,15 @@ def _perform(part: Part, ended: float, content: dict[str, Any], output: str | No
         content["parts"][part.name] = {"took_s": round(time.monotonic() - began, 1), **result}
         _write(output, content)
 
-    result = perform(part, left, report)
+    result = run_part(part, left, report)
     report(result)
     figures.show(result)
 
 
-def _watch(process: subprocess.Popen[bytes], path: Path, until: float, report: Report) -> int | None:
-    """Report what the process writes, until it ends or time is over; its exit status, or None where it still runs."""
+def _watch(process: subprocess.Popen[bytes], path: Path, deadline: float, report: Report) -> int | None:
+    """Pass the child's figures on until it exits or its time is over. Its exit status, None if it still runs."""
     seen = 0
-    while (status := process.poll()) is None and time.monotonic() < until:
+    while (status := process.poll()) is None and time.monotonic() < deadline:
         time.sleep(POLL)
         changed = path.stat().st_mtime_ns if path.exists() else 0
         if changed != seen:
@@ -183,8 +223,8 @@ def _watch(process: subprocess.Popen[bytes], path: Path, until: float, report: R
     return status
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs: with SIGTERM, and with SIGKILL where that does not do."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a child that still runs: SIGTERM, then SIGKILL."""
     if process.poll() is not None:
         return
     process.terminate()
@@ -196,7 +236,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The figures that a child wrote; none where it did not get as far."""
+    """The figures that a child wrote; empty if it wrote none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -204,19 +244,24 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _named(status: int) -> str:
-    """An exit status in words: `status 3`, `SIGSEGV`."""
+def _ending(status: int) -> str:
+    """How a process ended: `exited with status 3`, `was killed by SIGSEGV`."""
     if status >= 0:
-        return f"status {status}"
+        return f"exited with status {status}"
     try:
-        return signal.Signals(-status).name
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"signal {-status}"
+        return f"was killed by signal {-status}"
 
 
 def _write(output: str | None, content: dict[str, Any]) -> None:
-    if output:
+    """Write the file. A disk that is full must not end the run: the figures are printed as well."""
+    if not output:
+        return
+    try:
         figures.write(output, content)
+    except OSError as error:
+        print(f"cannot write the figures to '{output}': {error}", file=sys.stderr)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -99,18 +99,18 @@ def windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Windo
 
 
 def distinct_windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Window]]:
-    """`count` whole windows of each modality whose contents are unlike each other: images of different grain, colour
-    and brightness, sounds of different pitch and loudness, motions of different rhythm and strength.
+    """`count` whole windows of each modality with clearly different content: images of different scale, colour and
+    brightness, sounds of different pitch and loudness, motions of different frequency and amplitude.
 
-    For checks that no window gets another's vector. Random weights give two windows of `windows` vectors whose cosine
-    can be 0.99996, so that a mix-up would not be seen.
+    Used to detect vectors that belong to another window. With random weights, vectors of two windows of `windows` can
+    have a cosine of 0.99996, so a swap would not be seen.
     """
     whole = {modality: found[0] for modality, found in windows(specs, 1).items()}
-    return {modality: [_unlike(window, number) for number in range(count)] for modality, window in whole.items()}
+    return {modality: [_with_content(window, number) for number in range(count)] for modality, window in whole.items()}
 
 
-def _unlike(window: Window, number: int) -> Window:
-    """The window with content number `number` in place of its own."""
+def _with_content(window: Window, number: int) -> Window:
+    """Replace the window's content by synthetic content, the same for each `number` in every run."""
     noise = np.random.default_rng([number, *window.modality.encode()])
     times = np.array([sample.stamp - window.start for sample in window.samples]) / SECOND
     data: list[Frame | Sound | Reading] = []
@@ -123,19 +123,19 @@ def _unlike(window: Window, number: int) -> Window:
         starts = np.cumsum([0, *(len(sound.data) for sound in heard)])
         data = [Sound(wave[a:b], s.rate) for a, b, s in zip(starts, starts[1:], heard, strict=False)]
     elif window.modality == IMU:
-        rhythm, strength = 10 ** noise.uniform(-0.5, 1.5, 6), 10 ** noise.uniform(-1.0, 1.0, 6)
+        frequency, amplitude = 10 ** noise.uniform(-0.5, 1.5, 6), 10 ** noise.uniform(-1.0, 1.0, 6)
         phase, rest = noise.uniform(0, 2 * np.pi, 6), noise.normal(0, 5.0, 6)
-        values = rest + strength * np.sin(2 * np.pi * rhythm * times[:, None] + phase)
+        values = rest + amplitude * np.sin(2 * np.pi * frequency * times[:, None] + phase)
         data = [Reading(row) for row in values]
     else:
         for sample in window.samples:
             assert isinstance(sample.data, Frame)
-            data.append(replace(sample.data, data=_pixels(_pattern(noise, number), window.modality, whole=True)))
+            data.append(replace(sample.data, data=_pixels(_pattern(noise, number), window.modality, full_range=True)))
     return replace(window, samples=tuple(replace(s, data=d) for s, d in zip(window.samples, data, strict=True)))
 
 
 def _pattern(noise: np.random.Generator, number: int) -> npt.NDArray[np.float64]:
-    """Levels (H, W, 3) in 0..1: stripes or patches of a grain, direction, colour and brightness of their own."""
+    """Levels (H, W, 3) in 0..1: stripes or patches of random scale, direction, colour and brightness."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     angle, grain = noise.uniform(0, np.pi), 2.0 ** noise.uniform(1.5, 6.5)
     wave = np.sin(2 * np.pi * (rows * np.sin(angle) + columns * np.cos(angle)) / grain)
@@ -146,15 +146,15 @@ def _pattern(noise: np.random.Generator, number: int) -> npt.NDArray[np.float64]
     return np.where((wave > noise.uniform(-0.6, 0.6))[..., None], bright, dark)
 
 
-def _pixels(levels: npt.NDArray[np.float64], modality: str, whole: bool = False) -> npt.NDArray[np.uint8]:
-    """Levels (H, W, 3 or 1) in 0..1 → the bytes that a sensor sends: of 0.5 to 5 m, or of 14 to 64 °C; `whole`: of
-    all that ImageBind's frontends tell apart, 0.25 to 20 m (by ratio, as disparity is), or 0 to 60 °C."""
+def _pixels(levels: npt.NDArray[np.float64], modality: str, full_range: bool = False) -> npt.NDArray[np.uint8]:
+    """Levels (H, W, 3 or 1) in 0..1 → the bytes that a sensor sends: of 0.5 to 5 m, or 14 to 64 °C. `full_range`: of
+    the range that ImageBind's frontends resolve, 0.25 to 20 m (logarithmic), or 0 to 60 °C."""
     if modality == VISION:
         raw: npt.NDArray[np.generic] = (255 * levels).astype(np.uint8)
     elif modality == DEPTH:  # millimetres
-        raw = ((250 * 80 ** levels[..., 0]) if whole else (500 + 4500 * levels)).astype("<u2")
+        raw = ((250 * 80 ** levels[..., 0]) if full_range else (500 + 4500 * levels)).astype("<u2")
     else:  # hundredths of a kelvin
-        raw = ((27315 + 6000 * levels[..., 0]) if whole else (28715 + 5000 * levels)).astype("<u2")
+        raw = ((27315 + 6000 * levels[..., 0]) if full_range else (28715 + 5000 * levels)).astype("<u2")
     return np.frombuffer(raw.tobytes(), np.uint8)
 
 

@@ -19,7 +19,7 @@ from sensebind.fusion.prompts import PhraseCache
 from sensebind.fusion.samples import TEXT
 
 STARTER = "starter"
-TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of 16 numbers for each encoder
+TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
     f"{modality}_{name}": value
     for modality in MODALITIES
     for name, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
@@ -28,14 +28,16 @@ TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of 16 numbers for
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that all benches of a space share."""
-    parser.add_argument("--space", default="", help=f"(default: {STARTER} on a CPU, {NAME} on a GPU)")
-    parser.add_argument("--weights", default="", help=f"of the space (default: its own; {NAME}: synthetic ones)")
-    parser.add_argument("--dtype", default="auto", help="of the encoders (default: %(default)s)")
+    parser.add_argument("--space", default="", help=f"space to measure (default: {STARTER} on a CPU, {NAME} on a GPU)")
+    parser.add_argument(
+        "--weights", default="", help=f"weight file or folder (default: the space's own; {NAME}: random ones)"
+    )
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
     parser.add_argument(
-        "--tiny", action="store_true", help=f"synthetic {NAME} of one small block: to try a benchmark, not to measure"
+        "--tiny", action="store_true", help=f"use a very small random {NAME}: to try a benchmark, not to measure"
     )
-    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+    parser.add_argument("-o", "--output", metavar="F", help="also write the figures to this JSON file")
 
 
 def settle(args: argparse.Namespace) -> None:
@@ -53,11 +55,10 @@ def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dty
 
 
 def weights_of(space: Space) -> str:
-    """What a report says of the weights."""
+    """How a report describes the weights."""
     if not isinstance(space, SyntheticImageBind):
         return "real"
-    sizes = "tiny sizes, so the times mean nothing either" if space.is_tiny else "the published sizes"
-    return f"synthetic: random numbers in {sizes}; the vectors mean nothing"
+    return "synthetic (random, tiny: times have no meaning)" if space.is_tiny else "synthetic (random, published sizes)"
 
 
 class SyntheticImageBind(ImageBindSpace):

@@ -40,7 +40,7 @@ MISSED = 0.05  # share of windows that may be missed at the peak rate
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
 MOST = 512  # robots that are tried
 CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
-OVERHEAD = 3.0  # s that a run takes beside its own time, at most
+OVERHEAD = 3.0  # s that a run may take beyond its own length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
-    """All that was asked for; `report` is called with the figures so far after each part."""
+    """Run the measurements that were asked for; `report` receives the figures so far after each."""
     spaces.settle(args)
     bench = Bench.of(args)
     result: dict[str, Any] = {
@@ -120,15 +120,16 @@ class Bench:
         return bench
 
     def facts(self) -> dict[str, Any]:
-        """What the figures of a run depend on."""
+        """What the figures of a run depend on: input, device, space, weights, batch size, warm-up, graphs."""
         runner = self.engine.runner
         return {
             "input": robot.digest(),
+            "device": figures.device_name(self.device),
             "space": self.space.id,
             "weights": spaces.weights_of(self.space),
             "batch_size": self.engine.batch_size,
             "warm_up_s": round(self.warmed, 2),
-            "graphs": f"{runner.captured()} of {runner.shapes()} shapes" if runner else "none: a CPU",
+            "graphs": {"captured": runner.captured(), "shapes": runner.shapes()} if runner else None,
         }
 
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
@@ -152,12 +153,11 @@ class Bench:
         until: float = math.inf,
         report: Report = lambda result: None,
     ) -> dict[str, Any]:
-        """The largest number of robots at which the p99 of every modality keeps the bound and no window is missed.
+        """Find the largest number of robots with p99 ≤ `bound` ms in every modality and no missed window; at most 512.
 
-        The number is doubled while it holds; then the gap between the largest that held and the smallest that failed
-        is halved until none is left. A number that failed is tried once more, so one hiccup of the machine decides
-        nothing. `until`: the `time.monotonic()` at which the search must have ended; where it stops the search,
-        `complete` is False and `robots` is the largest number that held so far. `report` is called after every run.
+        Doubles the number until it fails, then bisects. A number that fails is tried a second time, so that one
+        disturbance of the machine does not decide. `until`: deadline (`time.monotonic()`); if it stops the search,
+        `complete` is False and `robots` is a lower bound. `report` receives the figures so far after each run.
         """
         result: dict[str, Any] = {"robots": 0, "p99_bound_ms": bound, "complete": False, "tried": []}
 
@@ -171,19 +171,21 @@ class Bench:
             while failed - held > 1:
                 middle = (held + failed) // 2
                 held, failed = (middle, failed) if holds(middle) else (held, middle)
-        except TimeoutError:
+        except _OutOfTimeError:
             return result
         return result | {"complete": True}
 
     def _holds(self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report) -> bool:
-        """Try a number of robots once, and add what came of it to `result`. Raises `TimeoutError` where `until` leaves
-        no time for it."""
+        """Run once with `robots` robots and add the outcome to `result`. Raises `_OutOfTimeError` if too little time is
+        left before `until`."""
         if time.monotonic() + seconds + OVERHEAD > until:
-            raise TimeoutError
+            raise _OutOfTimeError
         run = self.live(robots, seconds)
         p99 = max((q["p99"] for q in run["latency_ms"].values()), default=math.nan)
         held = bool(p99 <= result["p99_bound_ms"] and not run["missed"])
-        result["tried"].append({"robots": robots, "p99_ms": p99, "missed": run["missed"], "cpu": run["cpu_percent"]})
+        cpu = run["cpu_percent"].get("of_a_core", math.nan)
+        outcome = {"robots": robots, "held": held, "p99_ms": p99, "missed": run["missed"], "cpu_percent_of_a_core": cpu}
+        result["tried"].append(outcome)
         result["robots"] = max(result["robots"], robots if held else 0)
         report(result)
         return held
@@ -217,6 +219,10 @@ class Bench:
             "replay_speed": round(args.seconds / min(fast), 2),
             "replay_times_plain": round(min(slow) / min(fast), 2),
         }
+
+
+class _OutOfTimeError(Exception):
+    """The deadline of a search leaves no time for another run."""
 
 
 class _Plain(Engine):
@@ -266,9 +272,9 @@ def live(
 ) -> Run:
     """Give every pipeline its robot's samples at their times; a scheduler embeds. The pipelines share an engine.
 
-    Stamps are those of the clock, as a robot's are. What arrived late because this machine could not keep up is not
-    forgiven: the samples come as fast as they can then. Robots start within 1 s, out of step with each other; their
-    samples are given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
+    Stamps are those of the clock, as a robot's are. Samples that this machine delivers late count as late: they are
+    then given as fast as possible. Robots start within 1 s of each other, at 97 different phases; their samples are
+    given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
     """
     by_name = {sensor.modality: sensor for sensor in own}
     result = Run(seconds, {m: figures.Latest() for m in by_name})
@@ -316,7 +322,7 @@ def live(
 
 @contextmanager
 def frozen_garbage() -> Iterator[None]:
-    """Leave all objects that exist now out of garbage collections: with a model's many, one takes tens of ms."""
+    """Exclude the objects that exist now from garbage collection: with a large model one run takes tens of ms."""
     gc.collect()
     gc.freeze()
     try:
@@ -336,7 +342,7 @@ def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
         "robots": len(pipelines),
         "seconds": run.seconds,
         "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
-        "latency_of_all_ms": figures.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
+        "latency_all_modalities_ms": figures.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
         "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if len(values)},
         "windows": embedded,
         "windows_per_s": round(sum(embedded.values()) / run.seconds, 1),

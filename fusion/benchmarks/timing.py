@@ -1,4 +1,4 @@
-"""How long work takes: the median of repeated runs, by the device's own clock where it has one."""
+"""How long work takes: the median of repeated runs, by CUDA events on a GPU."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-LEAST = 3  # runs that count, however long they take
+MIN_RUNS = 3  # that are timed, however long they take
+QUEUED = 10  # runs that are queued on a GPU between two waits
 
 
 def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> float:
-    """Median seconds of one call of `work`, which may return before the device is done. At least 3 calls count, and as
-    many as fit in `seconds`; one call before them does not.
+    """Median seconds of one call of `work`, which may return before the device is done.
 
-    On a GPU the calls are queued without a wait between them, and CUDA events time each: the figure is of a device that
-    is kept busy, under the clocks that it holds then. Elsewhere it is wall-clock time. Raises what `work` raises.
+    `work` is called once untimed, then at least 3 times and until `seconds` have passed. On a GPU, calls on the current
+    stream are queued back to back and CUDA events time each, so the figure is that of a busy GPU at its sustained
+    clocks. On a CPU it is wall-clock time. Raises what `work` raises.
     """
     if not device.startswith("cuda"):
         return wall_seconds(work, seconds)
@@ -25,8 +26,8 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
     torch.cuda.synchronize(device)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < LEAST or time.perf_counter() - began < seconds:
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]
+    while len(times) < MIN_RUNS or time.perf_counter() - began < seconds:
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(QUEUED + 1)]
         marks[0].record()
         for mark in marks[1:]:
             work()
@@ -37,12 +38,14 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
 
 
 def wall_seconds(work: Callable[[], Any], seconds: float) -> float:
-    """Median seconds of one call of `work`, which returns when all is done. At least 3 calls count, and as many as fit
-    in `seconds`; one call before them does not. Raises what `work` raises."""
+    """Median wall-clock seconds of one call of `work`, which returns when its work is done.
+
+    `work` is called once untimed, then at least 3 times and until `seconds` have passed. Raises what `work` raises.
+    """
     work()
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < LEAST or time.perf_counter() - began < seconds:
+    while len(times) < MIN_RUNS or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)

@@ -112,7 +112,7 @@ class BoundSpace:
         return lambda rows: self.hub.embed(modality, rows).to(self.device)
 
     def capturable(self, modality: str) -> bool:
-        """See `runner.DeviceSpace`. A hub that is only asked for vectors copies them to the host."""
+        """See `runner.DeviceSpace`. False for a hub without a device path: it copies its vectors to the host."""
         if modality in self._loaded:
             return True
         return isinstance(self.hub, DeviceSpace) and self.hub.capturable(modality)

@@ -135,12 +135,12 @@ class ImageBindSpace:
         model = self._model(modality)
 
         def encode(rows: Tensor) -> Tensor:
-            return model.embed_unchecked(modality, self.prepare(modality, rows))
+            return model.embed_unchecked(modality, self.preprocess(modality, rows))
 
         return encode
 
-    def prepare(self, modality: str, rows: Tensor) -> Tensor:
-        """`raw`s (B, …) on any device → what the encoder takes, on that device; `tensor`s are returned as they are."""
+    def preprocess(self, modality: str, rows: Tensor) -> Tensor:
+        """Stacked `raw`s (B, …) → the encoder's input, on their device. Stacked `tensor`s are returned unchanged."""
         return PREPARE[modality](rows) if modality in PREPARE else rows
 
     def capturable(self, modality: str) -> bool:

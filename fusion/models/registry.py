@@ -153,7 +153,7 @@ def resolve_device(device: str) -> str:
     except RuntimeError as error:
         raise SpaceError(f"device '{device}' is not one that PyTorch knows: use cpu, cuda or auto") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise SpaceError("device 'cuda' was asked for and PyTorch sees no GPU: use device:=cpu or auto")
+        raise SpaceError(f"device '{device}' cannot be used, because PyTorch finds no GPU: choose cpu or auto")
     return device
 
 

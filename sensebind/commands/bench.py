@@ -20,8 +20,8 @@ BENCHES = {
     "soak": "one robot for a long time: memory, threads and open files, and by how much they grow",
     "events": "how long after something began the robot is told, live over DDS",
     "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
-    "gpu": "a GPU in seven minutes: right vectors, the image encoder, one robot, the most robots",
-    "all": "everything in the order of its worth, within a budget, into one file",
+    "gpu": "check and measure a GPU in seven minutes: correct vectors, speed, latency, number of robots",
+    "all": "all benchmarks, the most useful first, within a budget of time, into one file",
 }
 
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("bench", help="what things cost on this machine", description=__doc__)
     parser.add_argument("bench", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the bench; --help tells them")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; --help lists them")
 
 
 def run(args: argparse.Namespace) -> int:
