@@ -129,6 +129,10 @@ class Runner:
         """How many of them are graphs."""
         return sum(station.graph is not None for station in self._stations.values())
 
+    def capture_error(self) -> str:
+        """Why no more graphs are captured; empty as long as none has failed."""
+        return self._graphs.error
+
     def _lane(self, modality: str) -> _Lane:
         if modality not in self._lanes:
             graphs = self._graphs if self._space.capturable(modality) else _Graphs(False)
@@ -151,6 +155,7 @@ class _Graphs:
 
     def __init__(self, allowed: bool) -> None:
         self.allowed = allowed
+        self.error = ""  # of the capture that failed
 
 
 class _Lane:
@@ -252,7 +257,7 @@ class _Station:
             ):
                 self._encode()
         except RuntimeError as error:
-            self.lane.graphs.allowed = False
+            self.lane.graphs.allowed, self.lane.graphs.error = False, f"{self.lane.modality}: {error}"
             LOG.warning("%s: no CUDA graph could be captured, and no more are tried: %s", self.lane.modality, error)
             if lacks_memory(error):
                 raise

@@ -109,6 +109,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, answer in answers.items():
         monkeypatch.setattr(torch.cuda, name, lambda *args, answer=answer, **kwargs: answer)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     for name, value in {"Event": Event, "Stream": Stream, "CUDAGraph": CUDAGraph, "graph": capture}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     encode_once = runners._Station._encode

@@ -198,8 +198,37 @@ def test_a_search_that_runs_out_of_time_reports_what_held_so_far(monkeypatch: py
     reports: list[int] = []
     bench = Slow(ToySpace(), Engine(ToySpace()), {}, "cpu")
     monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: 10.0 * len(reports)))
-    found = bench.find(1.0, until=31.0, report=lambda result: reports.append(result["robots"]))
+    found = bench.find(10.0, until=36.0, report=lambda result: reports.append(result["robots"]))
     assert reports == [1, 2, 4] and found["robots"] == 4 and not found["complete"]
+
+
+def test_a_modality_of_which_no_window_was_seen_does_not_hold() -> None:
+    class Short(stream.Bench):
+        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+            latency = {"vision": {"p99": 1.0}, "imu": {"p99": math.nan}}
+            return {"latency_ms": latency, "missed": 0, "cpu_percent": {}}
+
+    assert Short(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0)["robots"] == 0
+
+
+def test_a_search_without_time_for_one_run_reports_no_number() -> None:
+    found = stream.Bench(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=0.0)
+    assert found["robots"] is None and found["tried"] == [] and not found["complete"]
+
+
+def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run takes a second beyond its length for every robot, so eight would end after the deadline."""
+    clock = [0.0]
+
+    class Late(stream.Bench):
+        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+            clock[0] += seconds + robots
+            assert clock[0] <= 18.0, "a run went past the deadline"
+            return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": 0, "cpu_percent": {}}
+
+    monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found = Late(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=18.0)
+    assert found["robots"] == 4 and not found["complete"]
 
 
 def test_samples_of_many_robots_are_given_in_the_order_of_their_times() -> None:

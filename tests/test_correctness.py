@@ -29,7 +29,8 @@ def space(modality: str, dtype: torch.dtype = torch.float32, kind: type = Synthe
 
 
 def last(fast: Any, modality: str) -> dict[str, Any]:
-    *_, found = correctness.check(fast, space(modality), windows(modality), turns=12, seconds=60)
+    wanted = correctness.expected(space(modality), windows(modality))
+    *_, found = correctness.check(fast, wanted, turns=12, seconds=60)
     return found
 
 
@@ -86,8 +87,45 @@ def test_windows_whose_vectors_are_alike_are_left_out() -> None:
 
 
 def test_windows_that_are_all_alike_cannot_be_checked() -> None:
-    with pytest.raises(ValueError, match="alike"):
-        next(correctness.check(space("imu"), space("imu"), [windows("imu", 1)[0]] * 4, turns=6, seconds=1))
+    with pytest.raises(ValueError, match="same vector"):
+        correctness.expected(space("imu"), [windows("imu", 1)[0]] * 4)
+
+
+class Overwritten(SyntheticImageBind):
+    """A device that is right as long as one modality uses it, and swaps rows where another one was just before."""
+
+    before = ""
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        encode = super().encoder(modality)
+
+        def encode_or_swap(rows: Tensor) -> Tensor:
+            swapped, self.before = self.before not in ("", modality), modality
+            return encode(rows).roll(int(swapped), 0)
+
+        return encode_or_swap
+
+
+def test_modalities_that_overwrite_each_other_are_found_when_they_share_a_runner() -> None:
+    both = ["audio", "imu"]
+    wanted = [correctness.expected(space(m), windows(m)) for m in both]
+    for item in wanted:
+        alone = correctness.device_path(Overwritten(both, sizes=TINY), [item], turns=12, seconds=60)
+        assert alone["passed"], "one modality alone is right"
+    together = correctness.device_path(Overwritten(both, sizes=TINY), wanted, turns=12, seconds=60)
+    assert not together["passed"] and together["device_path"]["wrong_window"] > 0
+    right = correctness.device_path(SyntheticImageBind(both, sizes=TINY), wanted, turns=12, seconds=60)
+    assert right["passed"] and right["device_path"]["batches"] == 24
+
+
+def test_a_device_that_is_wrong_in_every_precision_is_found_by_a_cpu() -> None:
+    reference, other = space("imu"), space("imu")
+    wanted = correctness.expected(reference, windows("imu"))
+    assert correctness.reference_on_cpu(reference, wanted)["passed"]
+    with torch.no_grad():
+        for parameter in other.network("imu").parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    assert not correctness.reference_on_cpu(other, wanted)["passed"]
 
 
 def test_the_closest_reference_decides_whose_window_a_vector_is() -> None:

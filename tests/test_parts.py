@@ -42,7 +42,7 @@ def hangs(seconds, report):
     time.sleep(600)
 
 def parts(args):
-    return [Part(name, 0, globals()[name], limit=4.0 if name == "hangs" else 60.0) for name in args.names]
+    return [Part(name, 0, globals()[name], limit=12.0 if name == "hangs" else 60.0) for name in args.names]
 '''
 
 
@@ -68,7 +68,7 @@ def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_pa
     assert content["raises"]["half"] == 1 and "the device is gone" in content["raises"]["failed"]
     assert content["dies"]["half"] == 2 and "SIGKILL" in content["dies"]["failed"]
     assert "status 3" in content["exits"]["failed"]
-    assert content["hangs"]["half"] == 3 and "limit of 4 s was exceeded" in content["hangs"]["failed"]
+    assert content["hangs"]["half"] == 3 and "limit of 12 s was exceeded" in content["hangs"]["failed"]
     assert content["good"]["value"] == 1 and content["good"]["process"] != os.getpid()
     with pytest.raises(ProcessLookupError):
         os.kill(content["hangs"]["process"], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -51,7 +52,8 @@ def parts(args: argparse.Namespace) -> list[Part]:
         return {**it.facts(), **it.live(1, min(20.0, left / 4))}
 
     def many_robots(left: float, report: Report) -> dict[str, Any]:
-        return {**bench().facts(), **bench().find(min(6.0, left / 14))}
+        until = time.monotonic() + left
+        return {**bench().facts(), **bench().find(min(6.0, left / 14), until=until, report=report)}
 
     def every_frame(left: float, report: Report) -> dict[str, Any]:
         it = bench(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,69 +14,69 @@ from sensebind.fusion.benchmarks.timing import device_seconds
 from sensebind.fusion.models.imagebind_space import ImageBindSpace
 
 KERNELS = 14  # that are listed
+NAME = 200  # characters of a kernel's name that are kept: what it does often stands at its end
 WARM_UPS = 3  # runs before a graph is captured
-GPU_ATTENTION = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+# The safest first: after a capture that fails, PyTorch before 2.12 rejects every later one.
+GPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 CPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)
 
 
 @torch.no_grad()
-def of_batch(space: ImageBindSpace, modality: str, raw: Tensor, seconds: float) -> dict[str, Any]:
-    """Milliseconds of each stage of one batch of `raw`s (B, …). Each stage is measured for about `seconds`.
+def of_batch(space: ImageBindSpace, modality: str, raw: Tensor, seconds: float) -> Iterator[dict[str, Any]]:
+    """Milliseconds of each stage of one batch of `raw`s (B, …); all figures so far after each. Each stage is measured
+    for about `seconds`.
 
-    `encoder_ms_by_attention`: the whole encoder with each attention kernel that the device may have, on a GPU as a CUDA
-    graph; where a kernel does not work, the reason.
+    On a GPU the stages are CUDA graphs, as the `Runner` uses them; `encoder_eager_ms` is the encoder launched from the
+    host. `encoder_ms_by_attention`: the whole encoder with each attention kernel that the device may have. A stage that
+    does not work has the reason in place of its time.
     """
     device, encode = str(space.device), space.encoder(modality)
     rows = raw.to(space.device)
     prepared = space.preprocess(modality, rows)
+    result: dict[str, Any] = {"batch": len(raw)}
+    result["preprocessing_ms"] = _milliseconds(lambda: space.preprocess(modality, rows), device, seconds)
+    yield result
+    result["encoder_ms"] = _milliseconds(lambda: encode(prepared), device, seconds)
+    yield result
+    result["encoder_eager_ms"] = _milliseconds(lambda: encode(prepared), device, seconds, graph=False)
+    yield result
+    by_attention: dict[str, float | str] = {}
+    for backend in GPU_ATTENTION if device.startswith("cuda") else CPU_ATTENTION:
+        with sdpa_kernel(backend):
+            by_attention[backend.name] = _milliseconds(lambda: encode(prepared), device, seconds)
+        yield result | {"encoder_ms_by_attention": by_attention}
 
-    def milliseconds(work: Callable[[], Any]) -> float:
-        return round(1e3 * device_seconds(work, device, seconds), 4)
 
-    return {
-        "batch": len(raw),
-        "preprocessing_ms": milliseconds(lambda: space.preprocess(modality, rows)),
-        "encoder_ms": milliseconds(lambda: encode(prepared)),
-        "kernels": kernels(lambda: encode(rows), device),
-        "encoder_ms_by_attention": _by_attention(lambda: encode(prepared), device, milliseconds),
-    }
-
-
-def kernels(work: Callable[[], Any], device: str) -> list[dict[str, Any]] | str:
-    """The kernels that take longest in one call of `work`, on a CPU PyTorch's operators: milliseconds, calls, name.
-    The reason as a string, where the driver does not allow profiling."""
+@torch.no_grad()
+def kernels(space: ImageBindSpace, modality: str, raw: Tensor) -> list[dict[str, Any]] | str:
+    """What takes longest in one batch of `raw`s (B, …): the device's kernels, on a CPU PyTorch's operators, with
+    milliseconds, calls and name. Where the driver does not allow profiling, the reason as a string."""
+    device, encode, rows = str(space.device), space.encoder(modality), raw.to(space.device)
+    on_gpu = device.startswith("cuda")
+    encode(rows)
     try:
-        return _kernels(work, device)
+        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
+            encode(rows)
+            if on_gpu:
+                torch.cuda.synchronize(device)
+        events = seen.key_averages()
     except (RuntimeError, AssertionError) as error:
         return f"failed: {error}"
-
-
-def _kernels(work: Callable[[], Any], device: str) -> list[dict[str, Any]]:
-    on_gpu = device.startswith("cuda")
-    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
-        work()
-        if on_gpu:
-            torch.cuda.synchronize(device)
 
     def microseconds(event: Any) -> float:
         return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
 
-    longest = sorted(seen.key_averages(), key=microseconds, reverse=True)[:KERNELS]
-    return [{"ms": round(microseconds(e) / 1e3, 3), "calls": e.count, "name": e.key[:80]} for e in longest]
+    longest = sorted(events, key=microseconds, reverse=True)[:KERNELS]
+    return [{"ms": round(microseconds(e) / 1e3, 3), "calls": e.count, "name": e.key[:NAME]} for e in longest]
 
 
-def _by_attention(
-    encode: Callable[[], Any], device: str, milliseconds: Callable[[Callable[[], Any]], float]
-) -> dict[str, float | str]:
-    on_gpu = device.startswith("cuda")
-    result: dict[str, float | str] = {}
-    for backend in GPU_ATTENTION if on_gpu else CPU_ATTENTION:
-        try:
-            with sdpa_kernel(backend):
-                result[backend.name] = milliseconds(_captured(encode, device) if on_gpu else encode)
-        except RuntimeError as error:
-            result[backend.name] = f"failed: {str(error).splitlines()[0][:200]}"
-    return result
+def _milliseconds(work: Callable[[], Any], device: str, seconds: float, *, graph: bool = True) -> float | str:
+    """Median time of `work`, on a GPU as a CUDA graph; why there is none where it raises `RuntimeError`."""
+    try:
+        run = _captured(work, device) if graph and device.startswith("cuda") else work
+        return round(1e3 * device_seconds(run, device, seconds), 4)
+    except RuntimeError as error:
+        return f"failed: {error}"[:NAME]
 
 
 def _captured(work: Callable[[], Any], device: str) -> Callable[[], Any]:

@@ -18,13 +18,14 @@ import torch
 
 from sensebind.fusion.benchmarks import breakdown, correctness, figures, model, robot, spaces
 from sensebind.fusion.benchmarks import parts as bench_parts
+from sensebind.fusion.benchmarks.correctness import Expected
 from sensebind.fusion.benchmarks.parts import Part, PartError, Report
 from sensebind.fusion.benchmarks.stream import Bench
 from sensebind.fusion.benchmarks.timing import device_seconds
 from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.models.imagebind_space import ImageBindSpace
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.runner import empty_cache
+from sensebind.fusion.runner import DeviceSpace, empty_cache
 from sensebind.fusion.samples import VISION
 from sensebind.fusion.windows import WindowSpec
 
@@ -33,7 +34,7 @@ NAMES = ("correctness", "device", "vision", "one_robot", "most_robots")  # of th
 GPU_CHECK, CPU_CHECK = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
 HOP = 0.2  # s between the windows of each simulated sensor
 ROBOT_SECONDS = 15.0  # maximum length of the run with one robot
-SEARCH_SECONDS = 6.0  # maximum length of each run in the search for the most robots
+SEARCH_SECONDS = (4.0, 6.0)  # length of each run in the search for the most robots; an IMU's first window takes 3 s
 # (rows, inputs, outputs) of the image encoder's four linear layers, for 32 images of 257 tokens.
 LINEAR = tuple((32 * 257, k, n) for k, n in ((1280, 3840), (1280, 1280), (1280, 5120), (5120, 1280)))
 COPY = 32 * 2 * 480 * 640 * 3  # bytes of 32 windows of two colour images
@@ -67,46 +68,62 @@ def run(args: argparse.Namespace) -> int:
 def parts(args: argparse.Namespace) -> list[Part]:
     """All parts, the most useful first."""
     works = (check_vectors, device_facts, vision, one_robot, most_robots)
-    limits = {"correctness": (20, 130), "device": (10, 45), "vision": (20, 90), "one_robot": (15, 75)}
+    limits = {"correctness": (20, 130), "device": (10, 45), "vision": (20, 90), "one_robot": (20, 75)}
     result = []
     for name, work in zip(NAMES, works, strict=True):
-        least, limit = limits.get(name, (20, float("inf")))
+        least, limit = limits.get(name, (30, float("inf")))
         result.append(Part(name, least, partial(work, args), limit))
     return result
 
 
 def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Compare every way to compute a vector with eager float32, one modality at a time: see `correctness`."""
-    on_gpu = args.device.startswith("cuda")
+    """Compare every way to compute a vector with eager float32: one modality at a time, then all through one runner.
+    See `correctness`."""
     result: dict[str, Any] = {"passed": False, "device": figures.device_name(args.device), "modalities": {}}
     deadline = time.monotonic() + seconds
+    wanted: list[Expected] = []
     for number, modality in enumerate(robot.RATES):
-        share = (deadline - time.monotonic()) / (len(robot.RATES) - number)
+        share = (deadline - time.monotonic()) / (len(robot.RATES) + 1 - number)
         try:
-            _check_modality(args, modality, share, result, report)
-        except (RuntimeError, MemoryError, ValueError) as error:  # no memory, or an error of the device
+            wanted += _check_modality(args, modality, share, result, report)
+        except Exception as error:  # the others are worth knowing
             result["modalities"].setdefault(modality, {})["failed"] = f"{type(error).__name__}: {str(error)[-300:]}"
             report(result)
-        if on_gpu:
+        if args.device.startswith("cuda"):
             empty_cache()  # the next modality needs the memory
+    tested = spaces.load(args, [item.modality for item in wanted])
+    if wanted and isinstance(tested, DeviceSpace):
+        turns = (GPU_CHECK if args.device.startswith("cuda") else CPU_CHECK)[1]
+        left = deadline - time.monotonic()
+        result["all_modalities"] = correctness.device_path(tested, wanted, turns=2 * turns, seconds=left / 2)
     checked = [item for item in result["modalities"].values() if "skipped" not in item]
-    return result | {"passed": bool(checked) and all(item.get("passed") for item in checked)}
+    together = result.get("all_modalities", {"passed": True})
+    return result | {"passed": bool(checked) and all(item.get("passed") for item in [*checked, together])}
 
 
 def _check_modality(
     args: argparse.Namespace, modality: str, seconds: float, result: dict[str, Any], report: Report
-) -> None:
-    """Add a modality to the figures `result` of `check_vectors`."""
-    tested, reference = spaces.load(args, [modality]), spaces.load(args, [modality], "float32")
-    result |= {"space": tested.id, "weights": spaces.weights_of(tested)}
-    if modality not in tested.modalities:
-        result["modalities"][modality] = {"skipped": f"{tested.id} has no encoder for it"}
-        return
-    count, turns = GPU_CHECK if args.device.startswith("cuda") else CPU_CHECK
-    windows = robot.distinct_windows(_specs(modality, tested), count)[modality]
-    for found in correctness.check(tested, reference, windows, turns=turns, seconds=seconds / 3):
-        result["modalities"][modality] = found
+) -> list[Expected]:
+    """Add a modality to the figures `result` of `check_vectors`; its references, if the space has an encoder for it."""
+    reference = spaces.load(args, [modality], "float32")
+    result |= {"space": reference.id, "weights": spaces.weights_of(reference)}
+    if modality not in reference.modalities:
+        result["modalities"][modality] = {"skipped": f"{reference.id} has no encoder for it"}
+        return []
+    on_gpu = args.device.startswith("cuda")
+    count, turns = GPU_CHECK if on_gpu else CPU_CHECK
+    wanted = correctness.expected(reference, robot.distinct_windows(_specs(modality, reference), count)[modality])
+    found: dict[str, Any] = {}
+    if on_gpu and isinstance(reference, ImageBindSpace):
+        found["reference_on_cpu"] = correctness.reference_on_cpu(reference, wanted)
+    del reference  # the other space needs the memory
+    tested = spaces.load(args, [modality])
+    for item in correctness.check(tested, wanted, turns=turns, seconds=seconds / 3):
+        result["modalities"][modality] = found | item
         report(result)
+    entry = result["modalities"][modality]
+    entry["passed"] &= found.get("reference_on_cpu", {}).get("passed", True)
+    return [wanted]
 
 
 def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
@@ -116,8 +133,10 @@ def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> di
     result: dict[str, Any] = figures.machine(args.device)
     report(result)
     result["matmul_tflops"] = model.matrix_rate(args.device, each)
+    report(result)
     if args.device.startswith("cuda"):
         result["linear"] = [_linear(args.device, *sizes, each) for sizes in LINEAR]
+        report(result)
         host = torch.empty(COPY, dtype=torch.uint8, pin_memory=True)
         device = torch.empty(COPY, dtype=torch.uint8, device=args.device)
         took = device_seconds(lambda: device.copy_(host, non_blocking=True), args.device, each)
@@ -131,13 +150,16 @@ def vision(args: argparse.Namespace, seconds: float, report: Report) -> dict[str
     given = ["--modalities", VISION, "--batches", "1", "8", "32", "--seconds", str(min(1.0, seconds / 40))]
     result = model.measure(bench_parts.options_of("model", args, given), report)
     space = spaces.load(args, [VISION])
-    if isinstance(space, ImageBindSpace):
-        windows = robot.distinct_windows(_specs(VISION, space), model.DIFFERENT)[VISION]
-        result["breakdown"] = {}
-        for size in (32, 1):
-            raw = torch.stack([space.raw(windows[i % len(windows)]) for i in range(size)])
-            result["breakdown"][str(size)] = breakdown.of_batch(space, VISION, raw, min(0.5, seconds / 80))
+    if not isinstance(space, ImageBindSpace):
+        return result
+    windows = robot.distinct_windows(_specs(VISION, space), model.DIFFERENT)[VISION]
+    batches = {size: torch.stack([space.raw(windows[i % len(windows)]) for i in range(size)]) for size in (32, 1)}
+    stages = result["stages"] = {}
+    for size, raw in batches.items():
+        for found in breakdown.of_batch(space, VISION, raw, min(0.5, seconds / 100)):
+            stages[str(size)] = found
             report(result)
+    result["kernels"] = breakdown.kernels(space, VISION, batches[32])  # last: a profiler has ended processes before
     return result
 
 
@@ -153,7 +175,7 @@ def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dic
     deadline = time.monotonic() + seconds
     bench = _bench(args)
     facts = bench.facts()
-    each = min(SEARCH_SECONDS, seconds / 8)
+    each = max(SEARCH_SECONDS[0], min(SEARCH_SECONDS[1], seconds / 8))
     found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
     return {**bench.facts(), **found}
 
@@ -171,7 +193,7 @@ def _linear(device: str, rows: int, inputs: int, outputs: int, seconds: float) -
     bias = torch.randn(outputs, device=device).bfloat16()
     took = device_seconds(lambda: torch.nn.functional.linear(x, w, bias), device, seconds)
     tflops = 2 * rows * inputs * outputs / took / 1e12
-    return {"shape": f"{rows}x{inputs}->{outputs}", "ms": round(1e3 * took, 4), "tflops": round(tflops, 1)}
+    return {"shape": f"{rows}x{inputs}->{outputs}", "ms": round(1e3 * took, 4), "tflops": round(tflops, 4)}
 
 
 def _print_verdict(results: Mapping[str, Mapping[str, Any]], output: str | None) -> None:

@@ -83,7 +83,7 @@ def run(
         except OSError as error:
             reason = f"cannot write the figures to '{args.output}': {error.strerror}: choose another -o"
             raise PartError(reason) from error
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     current = ""
     try:
         for part in chosen:
@@ -93,9 +93,10 @@ def run(
         content["parts"].setdefault(current, {})["failed"] = "stopped by SIGTERM or Ctrl-C"
         content["stopped"] = f"during {current}"
     finally:
-        signal.signal(signal.SIGTERM, before)
         content["machine"] |= {"load_average_at_end": round(os.getloadavg()[0], 2)}
         _write(args.output, content)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return content
 
 
@@ -142,12 +143,13 @@ def in_child(module: str, args: argparse.Namespace) -> PartRunner:
     def run_part(part: Part, seconds: float, report: Report) -> dict[str, Any]:
         limit = min(part.limit, seconds)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "part.json"
-            asked = {"module": module, "part": part.name, "seconds": limit - MARGIN, "path": str(path)}
+            path, deadline = Path(folder) / "part.json", time.monotonic() + limit
+            # All processes of a machine share this clock, so the time that a child needs to start counts too.
+            asked = {"module": module, "part": part.name, "deadline": deadline - MARGIN, "path": str(path)}
             command = [sys.executable, "-c", CHILD, json.dumps({**asked, "args": vars(args)})]
             process = subprocess.Popen(command, env=child_environment())
             try:
-                status = _watch(process, path, time.monotonic() + limit, report)
+                status = _watch(process, path, deadline, report)
             finally:
                 _stop(process)
             result = _read(path)
@@ -170,7 +172,7 @@ def child(asked: str) -> None:
     def report(result: dict[str, Any]) -> None:
         figures.write(given["path"], result)
 
-    report(in_process(part, given["seconds"], report))
+    report(in_process(part, given["deadline"] - time.monotonic(), report))
 
 
 def child_environment() -> dict[str, str]:
@@ -232,7 +234,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            print(f"process {process.pid} does not end: it waits in the driver", file=sys.stderr)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -265,4 +270,7 @@ def _write(output: str | None, content: dict[str, Any]) -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Stop the run once: while it stops its part and writes the file, further signals are ignored."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -81,7 +81,7 @@ class SyntheticImageBind(ImageBindSpace):
         self._loading = threading.Lock()
         self._phrases = PhraseCache()
         for modality in modalities:
-            self._model(modality)
+            self.network(modality)
 
     def _load(self, modality: str) -> ImageBind:
         with torch.device("meta"):

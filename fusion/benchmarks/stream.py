@@ -40,7 +40,7 @@ MISSED = 0.05  # share of windows that may be missed at the peak rate
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
 MOST = 512  # robots that are tried
 CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
-OVERHEAD = 3.0  # s that a run may take beyond its own length
+OVERHEAD = 3.0  # s that a run with few robots may take beyond its own length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,9 +157,10 @@ class Bench:
 
         Doubles the number until it fails, then bisects. A number that fails is tried a second time, so that one
         disturbance of the machine does not decide. `until`: deadline (`time.monotonic()`); if it stops the search,
-        `complete` is False and `robots` is a lower bound. `report` receives the figures so far after each run.
+        `complete` is False and `robots` is a lower bound, or None before the first run. `report` receives the figures
+        so far after each run.
         """
-        result: dict[str, Any] = {"robots": 0, "p99_bound_ms": bound, "complete": False, "tried": []}
+        result: dict[str, Any] = {"robots": None, "p99_bound_ms": bound, "complete": False, "tried": []}
 
         def holds(robots: int) -> bool:
             return any(self._holds(robots, seconds, until, result, report) for _ in range(2))
@@ -178,15 +179,19 @@ class Bench:
     def _holds(self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report) -> bool:
         """Run once with `robots` robots and add the outcome to `result`. Raises `_OutOfTimeError` if too little time is
         left before `until`."""
-        if time.monotonic() + seconds + OVERHEAD > until:
+        overheads = [OVERHEAD, *(1.5 * item["overhead_s"] * robots / item["robots"] for item in result["tried"][-1:])]
+        if time.monotonic() + seconds + max(overheads) > until:
             raise _OutOfTimeError
+        began = time.monotonic()
         run = self.live(robots, seconds)
-        p99 = max((q["p99"] for q in run["latency_ms"].values()), default=math.nan)
+        overhead = round(time.monotonic() - began - seconds, 2)
+        # NaN where no window of a modality was seen: that is no p99 within the bound.
+        p99 = float(np.max([q["p99"] for q in run["latency_ms"].values()] or [math.nan]))
         held = bool(p99 <= result["p99_bound_ms"] and not run["missed"])
         cpu = run["cpu_percent"].get("of_a_core", math.nan)
-        outcome = {"robots": robots, "held": held, "p99_ms": p99, "missed": run["missed"], "cpu_percent_of_a_core": cpu}
-        result["tried"].append(outcome)
-        result["robots"] = max(result["robots"], robots if held else 0)
+        outcome = {"robots": robots, "held": held, "p99_ms": p99, "missed": run["missed"], "overhead_s": overhead}
+        result["tried"].append({**outcome, "cpu_percent_of_a_core": cpu})
+        result["robots"] = max(result["robots"] or 0, robots if held else 0)
         report(result)
         return held
 

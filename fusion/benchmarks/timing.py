@@ -22,18 +22,19 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
     """
     if not device.startswith("cuda"):
         return wall_seconds(work, seconds)
-    work()
-    torch.cuda.synchronize(device)
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < MIN_RUNS or time.perf_counter() - began < seconds:
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(QUEUED + 1)]
-        marks[0].record()
-        for mark in marks[1:]:
-            work()
-            mark.record()
-        marks[-1].synchronize()
-        times += [1e-3 * a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)]
+    with torch.cuda.device(device):  # whose current stream the events are recorded on
+        work()
+        torch.cuda.synchronize()
+        times: list[float] = []
+        began = time.perf_counter()
+        while len(times) < MIN_RUNS or time.perf_counter() - began < seconds:
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(QUEUED + 1)]
+            marks[0].record()
+            for mark in marks[1:]:
+                work()
+                mark.record()
+            marks[-1].synchronize()
+            times += [1e-3 * a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)]
     return statistics.median(times)
 
 

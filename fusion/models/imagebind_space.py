@@ -79,7 +79,7 @@ class ImageBindSpace:
         asked = space._held if modalities is None else set(modalities)
         for modality in MODALITIES:
             if modality in asked:
-                space._model(modality)
+                space.network(modality)
         return space
 
     @property
@@ -132,7 +132,7 @@ class ImageBindSpace:
         the host: no check, no wait. Raises `ValueError` for a modality that is not loaded."""
         if modality not in self.modalities:
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
-        model = self._model(modality)
+        model = self.network(modality)
 
         def encode(rows: Tensor) -> Tensor:
             return model.embed_unchecked(modality, self.preprocess(modality, rows))
@@ -155,7 +155,7 @@ class ImageBindSpace:
         """
         if modality not in self.modalities:
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
-        vectors = self._model(modality).embed(modality, batch.to(self.device)).cpu()
+        vectors = self.network(modality).embed(modality, batch.to(self.device)).cpu()
         if not torch.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype:=float32")
         return vectors
@@ -172,13 +172,14 @@ class ImageBindSpace:
 
     def image_encoder(self) -> torch.nn.Module:
         """A copy of the image encoder that can be trained: see `registry.Hub`."""
-        return ImageBindImages(copy.deepcopy(self._model(VISION)).to("cpu", torch.float32))
+        return ImageBindImages(copy.deepcopy(self.network(VISION)).to("cpu", torch.float32))
 
     def _pictures(self, window: Window) -> Tensor:
         tensors = [image.imagebind_tensor(encodings.rgb(_frame(sample))) for sample in _shown(window)]
         return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)[None]
 
-    def _model(self, modality: str) -> ImageBind:
+    def network(self, modality: str) -> ImageBind:
+        """The encoder of one modality, loaded when it is first needed. Raises `SpaceError` for weights without it."""
         with self._loading:
             if modality not in self._models:
                 self._models[modality] = self._load(modality)
