@@ -9,6 +9,7 @@ imagebind_huge gets synthetic weights. `--device cpu --tiny` tries the benchmark
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -30,7 +31,14 @@ from sensebind.fusion.samples import VISION
 from sensebind.fusion.windows import WindowSpec
 
 BUDGET = 420.0  # s
-NAMES = ("correctness", "device", "vision", "one_robot", "most_robots")  # of the parts
+# The parts, the most useful first: seconds that each needs at least, and its limit.
+TIMES = {
+    "correctness": (20.0, 130.0),
+    "device": (10.0, 45.0),
+    "vision": (20.0, 90.0),
+    "one_robot": (20.0, 75.0),
+    "most_robots": (30.0, math.inf),
+}
 GPU_CHECK, CPU_CHECK = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
 HOP = 0.2  # s between the windows of each simulated sensor
 ROBOT_SECONDS = 15.0  # maximum length of the run with one robot
@@ -44,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.set_defaults(device="auto")
-    bench_parts.add_arguments(parser, BUDGET, NAMES)
+    bench_parts.add_arguments(parser, BUDGET, list(TIMES))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,12 +76,10 @@ def run(args: argparse.Namespace) -> int:
 def parts(args: argparse.Namespace) -> list[Part]:
     """All parts, the most useful first."""
     works = (check_vectors, device_facts, vision, one_robot, most_robots)
-    limits = {"correctness": (20, 130), "device": (10, 45), "vision": (20, 90), "one_robot": (20, 75)}
-    result = []
-    for name, work in zip(NAMES, works, strict=True):
-        least, limit = limits.get(name, (30, float("inf")))
-        result.append(Part(name, least, partial(work, args), limit))
-    return result
+    return [
+        Part(name, least, partial(work, args), limit)
+        for (name, (least, limit)), work in zip(TIMES.items(), works, strict=True)
+    ]
 
 
 def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
