@@ -87,8 +87,9 @@ def test_windows_whose_vectors_are_alike_are_left_out() -> None:
 
 
 def test_windows_that_are_all_alike_cannot_be_checked() -> None:
+    wanted = correctness.expected(space("imu"), [windows("imu", 1)[0]] * 4)
     with pytest.raises(ValueError, match="same vector"):
-        correctness.expected(space("imu"), [windows("imu", 1)[0]] * 4)
+        next(correctness.check(space("imu"), wanted, turns=6, seconds=1))
 
 
 class Overwritten(SyntheticImageBind):
@@ -116,6 +117,13 @@ def test_modalities_that_overwrite_each_other_are_found_when_they_share_a_runner
     assert not together["passed"] and together["device_path"]["wrong_window"] > 0
     right = correctness.device_path(SyntheticImageBind(both, sizes=TINY), wanted, turns=12, seconds=60)
     assert right["passed"] and right["device_path"]["batches"] == 24
+
+
+def test_an_earlier_check_that_failed_is_kept_and_does_not_pass() -> None:
+    wanted = correctness.expected(space("imu"), windows("imu"))
+    known = {"reference_on_cpu": {"min_cosine": 0.9995, "wrong_window": 0, "passed": False}}
+    *_, found = correctness.check(space("imu"), wanted, turns=6, seconds=60, known=known)
+    assert found["reference_on_cpu"] == known["reference_on_cpu"] and not found["passed"]
 
 
 def test_a_device_that_is_wrong_in_every_precision_is_found_by_a_cpu() -> None:

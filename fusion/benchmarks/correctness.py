@@ -46,14 +46,10 @@ class Expected:
 
 
 def expected(reference: Space, windows: Sequence[Window]) -> Expected:
-    """What `reference`, a float32 space, gives for `windows`, all of one modality; those that are alike are left out.
-
-    Raises `ValueError` where fewer than two windows remain.
-    """
-    vectors = reference_vectors(reference, windows)
+    """What `reference`, a float32 space, gives for `windows`, all of one modality, each preprocessed on the host and
+    embedded by itself; those that are alike are left out."""
+    vectors = torch.cat([reference.embed(w.modality, reference.tensor(w)[None]) for w in windows])
     kept = distinct(vectors)
-    if len(kept) < 2:
-        raise ValueError(f"all windows of {windows[0].modality} have the same vector: a swapped row would not be seen")
     return Expected(windows[0].modality, [windows[i] for i in kept], vectors[kept])
 
 
@@ -79,11 +75,6 @@ def distinct(vectors: Tensor, cosine: float = DISTINCT) -> list[int]:
     return kept
 
 
-def reference_vectors(space: Space, windows: Sequence[Window]) -> Tensor:
-    """float32 (N, D): each window preprocessed on the host and embedded by itself."""
-    return torch.cat([space.embed(w.modality, space.tensor(w)[None]) for w in windows])
-
-
 def reference_on_cpu(reference: ImageBindSpace, wanted: Expected) -> dict[str, Any]:
     """Compare the first references with those of a copy of the network on the CPU."""
     network = copy.deepcopy(reference.network(wanted.modality)).to("cpu")
@@ -93,15 +84,21 @@ def reference_on_cpu(reference: ImageBindSpace, wanted: Expected) -> dict[str, A
     return found | {"passed": found["min_cosine"] >= CPU_COSINE}
 
 
-def check(tested: Space, wanted: Expected, *, turns: int, seconds: float) -> Iterator[dict[str, Any]]:
+def check(
+    tested: Space, wanted: Expected, *, turns: int, seconds: float, known: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
     """Compare every way in which `tested` embeds the windows of `wanted` with their references.
 
     Yields all figures so far; the last have `passed`. `turns`: batches that each thread launches. `seconds`: a thread
-    launches no more after this time, but at least one batch of each of `SIZES`.
+    launches no more after this time, but at least one batch of each of `SIZES`. `known`: figures of earlier checks of
+    these windows, which must have passed too. Raises `ValueError` where fewer than two windows are distinct.
     """
     modality, windows, vectors = wanted.modality, wanted.windows, wanted.vectors
+    if len(windows) < 2:
+        raise ValueError(f"all windows of {modality} have the same vector: a swapped row would not be seen")
     others = (vectors @ vectors.T)[~torch.eye(len(vectors), dtype=torch.bool)]
     result: dict[str, Any] = {
+        **(known or {}),
         "windows": len(windows),
         "cosine_between_windows": {"mean": round(float(others.mean()), 6), "max": round(float(others.max()), 6)},
     }

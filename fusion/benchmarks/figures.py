@@ -44,9 +44,10 @@ def machine(device: str | None = "cpu") -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
     }
-    if device is not None:
-        found["attention"] = attention_backend(device)
-    if device is not None and device.startswith("cuda"):
+    if device is None:
+        return found
+    found["attention"] = attention_backend(device)
+    if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(torch.device(device))
         found["gpu"] = device_name(device)
         found["gpu_processors"] = properties.multi_processor_count
@@ -124,8 +125,13 @@ def versions() -> dict[str, str]:
     return result
 
 
-def report(bench: str, figures: Mapping[str, Any], device: str | None = "cpu") -> dict[str, Any]:
+def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
     """`figures` with all that must be known to judge them."""
+    return {**conditions(bench, device), "figures": dict(figures)}
+
+
+def conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
+    """When, where and with what a benchmark is run. `device`: as of `machine`."""
     return {
         "bench": bench,
         "date": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()),
@@ -133,7 +139,6 @@ def report(bench: str, figures: Mapping[str, Any], device: str | None = "cpu") -
         "machine": machine(device),
         "versions": versions(),
         "source": source(),
-        "figures": dict(figures),
     }
 
 

@@ -23,10 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sensebind.fusion.benchmarks import figures, robot, spaces
-from sensebind.fusion.benchmarks.correctness import agreement, distinct, reference_vectors
+from sensebind.fusion.benchmarks.correctness import agreement, expected
 from sensebind.fusion.benchmarks.parts import Report
 from sensebind.fusion.benchmarks.timing import device_seconds, wall_seconds
-from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.runner import Runner, empty_cache, lacks_memory
@@ -99,12 +98,9 @@ def encoder(
 ) -> Iterator[dict[str, Any]]:
     """One modality: {flop, plain ms, by_batch: {size: {ms, windows_per_s, tflops, ratios, cosine, memory}}}; the
     figures so far after each batch size."""
-    values = resolve(embedder_parameters([modality]), {}, free=FREE)
-    windows = robot.distinct_windows(window_specs(values, fast.apertures), DIFFERENT)[modality]
     single = eager["float32"]
-    truth = reference_vectors(single, windows)
-    kept = distinct(truth)
-    windows, truth = [windows[i] for i in kept], truth[kept]
+    wanted = expected(single, robot.distinct_windows(spaces.specs(fast, [modality]), DIFFERENT)[modality])
+    windows, truth = wanted.windows, wanted.vectors
     rows = [single.tensor(window) for window in windows]
     flop = operations(single, modality, rows[0])
     plain = {

@@ -74,8 +74,7 @@ def run(
     """
     chosen = _chosen(bench, parts, args)
     deadline = time.monotonic() + args.budget
-    content = figures.report(bench, {}, None if run_part else args.device)
-    del content["figures"]
+    content = figures.conditions(bench, None if run_part else args.device)
     content |= {"device": args.device, "budget_s": args.budget, "parts": {}}
     if args.output:
         try:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from sensebind.fusion.benchmarks.imagebind import synthetic
 from sensebind.fusion.benchmarks.robot import RATES
+from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.imagebind import ENCODERS, MODALITIES, NAME, ImageBind
 from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
 from sensebind.fusion.models.registry import Space
 from sensebind.fusion.prompts import PhraseCache
 from sensebind.fusion.samples import TEXT
+from sensebind.fusion.windows import WindowSpec
 
 STARTER = "starter"
 TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
@@ -52,6 +54,11 @@ def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dty
     if args.space == NAME and not args.weights:
         return SyntheticImageBind(modalities, args.device, precision(wanted, args.device), TINY if args.tiny else None)
     return registry.load(args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted)
+
+
+def specs(space: Space, modalities: Sequence[str]) -> Mapping[str, WindowSpec]:
+    """The windows of `modalities` with default parameters, as long as the space wants them."""
+    return window_specs(resolve(embedder_parameters(modalities), {}, free=FREE), space.apertures)
 
 
 def weights_of(space: Space) -> str:

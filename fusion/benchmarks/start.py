@@ -73,14 +73,13 @@ def child(asked: str) -> None:
     """What the process does: prints JSON."""
     given = json.loads(asked)
     imported = time.time() - given["began"]
-    from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
     from sensebind.fusion.engine import Engine
 
     args = argparse.Namespace(**given)
     space = spaces.load(args, args.modalities)
     loaded = time.time() - given["began"]
     engine, first = Engine(space), {}
-    specs = window_specs(resolve(embedder_parameters(args.modalities), {}, free=FREE), space.apertures)
+    specs = spaces.specs(space, args.modalities)
     for modality, windows in robot.windows({m: s for m, s in specs.items() if m in space.modalities}, 1).items():
         engine.embed(windows)
         first[modality] = round(time.time() - given["began"], 3)
