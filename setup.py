@@ -39,7 +39,7 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
-        f"{NAME}.fusion.models": ["*.txt", "*.npy", "starter_spokes/*"],
+        f"{NAME}.fusion.models.starter": ["*.txt", "*.npy", "spokes/*"],
         f"{NAME}.fusion.events": ["calibrations/*"],
     },
     data_files=[

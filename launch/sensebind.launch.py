@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from sensebind.nodes.transport import settings
+from sensebind.nodes.support.transport import settings
 
 TOPICS = {  # launch argument → relative topic name
     "camera": "camera/image",

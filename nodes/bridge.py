@@ -10,18 +10,18 @@ from rclpy.clock import Clock, ClockType
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
-from sensebind.fusion import config
-from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.errors import SensebindError
-from sensebind.fusion.events.event import Event
-from sensebind.fusion.outlet import Outlet, is_exposed
-from sensebind.fusion.wire import encode
-from sensebind.nodes import messages
-from sensebind.nodes.parameters import OPTIONS, declare
-from sensebind.nodes.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.run import ros, spin
-from sensebind.nodes.status import array_of, status_of
-from sensebind.nodes.types import message_type
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.events.lifecycle import Event
+from sensebind.fusion.io import messages
+from sensebind.fusion.io.wire import encode
+from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
+from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
+from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.status import array_of, status_of
+from sensebind.nodes.support.types import message_type
 
 
 class Bridge(Node):

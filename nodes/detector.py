@@ -14,22 +14,22 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from sensebind.fusion import config
-from sensebind.fusion.embeddings import FUSED, Embedding, Vector
-from sensebind.fusion.errors import SensebindError
-from sensebind.fusion.events.build import detectors, prompts_of
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config.detectors import detectors, prompts_of
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import NONE, calibration_for
-from sensebind.fusion.events.event import Event, Phase
-from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.lifecycle import Event, Phase
 from sensebind.fusion.events.prompts import BACKGROUND
-from sensebind.fusion.samples import SECOND
-from sensebind.nodes import messages
-from sensebind.nodes.parameters import OPTIONS, declare
-from sensebind.nodes.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.run import ros, spin
-from sensebind.nodes.status import array_of, status_of
-from sensebind.nodes.ticks import Ticks
-from sensebind.nodes.types import RosTypes, message_type
+from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.io import messages
+from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
+from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.status import array_of, status_of
+from sensebind.nodes.support.types import RosTypes, message_type
+from sensebind.nodes.tick_assembler import Ticks
 
 TYPES = RosTypes()
 WAITING = 240  # ticks that wait for the first prompts to be embedded

@@ -7,13 +7,13 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sensebind.fusion.health import SYMPTOMS
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.health.checks import SYMPTOMS
 from sensebind.fusion.models import registry
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.samples import SECOND
-from sensebind.fusion.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics
-from sensebind.nodes.sensors import Sensors
-from sensebind.nodes.status import status_of
+from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics
+from sensebind.nodes.subscriptions import Sensors
+from sensebind.nodes.support.status import status_of
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,

@@ -12,22 +12,22 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from sensebind.fusion import config
-from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.engine import Failure
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.samples import TEXT, Sample
+from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io import messages
 from sensebind.fusion.models import registry
-from sensebind.fusion.pipeline import Output, Pipeline
-from sensebind.fusion.samples import TEXT, Sample
-from sensebind.fusion.scheduler import Scheduler
-from sensebind.nodes import messages
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
-from sensebind.nodes.distributions import UNWATCHED
-from sensebind.nodes.parameters import OPTIONS, declare
-from sensebind.nodes.qos import LATCHED, VECTORS
-from sensebind.nodes.run import ros, spin
-from sensebind.nodes.sensors import Sensors
-from sensebind.nodes.status import array_of
-from sensebind.nodes.types import RosTypes, message_type
+from sensebind.nodes.subscriptions import Sensors
+from sensebind.nodes.support.distributions import UNWATCHED
+from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.qos import LATCHED, VECTORS
+from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.status import array_of
+from sensebind.nodes.support.types import RosTypes, message_type
 
 TYPES = RosTypes()
 

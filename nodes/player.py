@@ -23,14 +23,14 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from sensebind.fusion import config
-from sensebind.fusion.errors import SensebindError
-from sensebind.fusion.recordings import Recording, Topic
-from sensebind.fusion.samples import SECOND
-from sensebind.nodes.parameters import OPTIONS, declare
-from sensebind.nodes.run import ros, spin
-from sensebind.nodes.transport import settings
-from sensebind.nodes.types import message_type
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.recordings import Recording, Topic
+from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.transport import settings
+from sensebind.nodes.support.types import message_type
 
 CLOCK = "/clock"
 CLOCK_PERIOD = 0.01  # s

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def is_expected(error: Exception) -> bool:
     """Whether this is about what the user gave, so that the message says all and a traceback would hide it."""
-    from sensebind.fusion.errors import SensebindError
+    from sensebind.fusion.core.errors import SensebindError
 
     return isinstance(error, SensebindError)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from sensebind.fusion import runner as runners
+from sensebind.fusion.inference import cuda as runners
 
 MAKERS = ("empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace", "tensor", "as_tensor", "eye")
 MAKERS += ("hann_window", "zeros_like", "empty_like")

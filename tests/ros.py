@@ -37,7 +37,7 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
     for package in ("rclpy", *packages):
         if find_spec(package) is None:
             pytest.skip(f"the ROS package '{package}' is not installed here: see `sensebind doctor`")
-    from sensebind.nodes.transport import alone
+    from sensebind.nodes.support.transport import alone
 
     base = {name: value for name, value in os.environ.items() if name not in ("ROS_DOMAIN_ID", *MIDDLEWARE)}
     result = alone(base)
@@ -187,13 +187,13 @@ class Peer:
 
     def publisher(self, type_name: str, topic: str, qos: Any = 10) -> Any:
         """A publisher of ``pkg/msg/Type``."""
-        from sensebind.nodes.types import message_type
+        from sensebind.nodes.support.types import message_type
 
         return self.node.create_publisher(message_type(type_name), topic, qos)
 
     def listen(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
         """What arrives on a topic, as it comes: (`time.monotonic()` of arrival, message)."""
-        from sensebind.nodes.types import message_type
+        from sensebind.nodes.support.types import message_type
 
         heard: list[tuple[float, Any]] = []
         self.node.create_subscription(

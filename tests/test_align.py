@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import ToySpace
 
-from sensebind.fusion.align.augmentation import cut, cuts, relight
-from sensebind.fusion.align.losses import cached_backward, info_nce, recall
-from sensebind.fusion.align.pairs import AlignError, Pairs, joined, split
-from sensebind.fusion.align.training import Settings, evaluate, fit
-from sensebind.fusion.models import lora
-from sensebind.fusion.models import spoke as spokes
-from sensebind.fusion.models.bound import BoundSpace, bind
+from sensebind.fusion.core.samples import SECOND, Frame, Sample
+from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.registry import SpaceError
-from sensebind.fusion.models.spoke import Spoke, SpokeSpec
-from sensebind.fusion.samples import SECOND, Frame, Sample
-from sensebind.fusion.windows import Window
+from sensebind.fusion.models.spokes import lora
+from sensebind.fusion.models.spokes import spoke as spokes
+from sensebind.fusion.models.spokes.bound import BoundSpace, bind
+from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
+from sensebind.training.data.augmentation import cut, cuts, relight
+from sensebind.training.data.pairs import AlignError, Pairs, joined, split
+from sensebind.training.fitting import Settings, evaluate, fit
+from sensebind.training.losses import cached_backward, info_nce, recall
 
 SIDE = 224
 
@@ -300,8 +300,8 @@ def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> Non
 def test_imagebind_is_a_hub_too(tmp_path: Path) -> None:
     from test_imagebind_space import SIZES
 
-    from sensebind.fusion.models.imagebind import ImageBind
-    from sensebind.fusion.models.imagebind_space import ImageBindSpace
+    from sensebind.fusion.models.imagebind.network import ImageBind
+    from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
     torch.save(ImageBind(**SIZES).state_dict(), tmp_path / "small.pth")
     hub = ImageBindSpace.load(

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from sensebind.cli import main
-from sensebind.fusion import alignment
-from sensebind.fusion.align.losses import recall
-from sensebind.fusion.alignment import AlignmentError, Moments
-from sensebind.fusion.embeddings import Embedding, unit
-from sensebind.fusion.models import registry, starter
-from sensebind.fusion.models.spoke import read_spec
-from sensebind.fusion.samples import SECOND
+from sensebind.evaluation import retrieval as alignment
+from sensebind.evaluation.retrieval import AlignmentError, Moments
+from sensebind.fusion.core.embeddings import Embedding, unit
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.spokes.spoke import read_spec
+from sensebind.fusion.models.starter import space as starter
+from sensebind.training.losses import recall
 
 
 def moments(noise: float = 0.0) -> Moments:

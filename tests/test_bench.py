@@ -21,15 +21,16 @@ from hypothesis import strategies as st
 from test_imagebind_space import SIZES
 from toy import ToySpace
 
+from sensebind.benchmarks import all as everything
+from sensebind.benchmarks import model, overload, soak, start, stream
+from sensebind.benchmarks.harness import figures, robot, spaces
 from sensebind.cli import main
-from sensebind.fusion.benchmarks import all as everything
-from sensebind.fusion.benchmarks import figures, model, overload, robot, soak, spaces, start, stream
-from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
-from sensebind.fusion.engine import Engine
-from sensebind.fusion.models.imagebind_space import ImageBindSpace
+from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.samples import SECOND
+from sensebind.fusion.stream.pipeline import Pipeline
 
 BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind")
 BENCHES += ("gpu", "all")

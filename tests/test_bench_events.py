@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sensebind.fusion.benchmarks import events
-from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
-from sensebind.fusion.samples import SECOND
-from sensebind.fusion.simulation.patrol import Truth
+from sensebind.benchmarks import events
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.simulation.patrol import Truth
 
 
 def test_bench_events_tells_the_wait_from_the_players_clock_and_what_of_it_is_by_design() -> None:

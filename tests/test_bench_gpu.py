@@ -13,9 +13,10 @@ import pretended_cuda
 import pytest
 import torch
 
+from sensebind.benchmarks import gpu, model, stream
+from sensebind.benchmarks.harness import breakdown, figures, parts
+from sensebind.benchmarks.harness.spaces import TINY, SyntheticImageBind
 from sensebind.cli import main
-from sensebind.fusion.benchmarks import breakdown, figures, gpu, model, parts, stream
-from sensebind.fusion.benchmarks.spaces import TINY, SyntheticImageBind
 
 SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # of a driver that does not know why clocks are limited
 

@@ -22,10 +22,10 @@ from ros import Executable, Peer, parameters, peer, ros_environment, running
 from zmq.auth import load_certificate
 
 from sensebind.commands import keys
-from sensebind.fusion.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
-from sensebind.fusion.outlet import Outlet, OutletError, is_local
-from sensebind.fusion.wire import WireError, decode, encode
+from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.fusion.io.wire import WireError, decode, encode
+from sensebind.fusion.io.zmq_publisher import Outlet, OutletError, is_local
 
 TICK = 1_700_000_000_500_000_000
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -276,9 +276,9 @@ class Publishing:
     """Publishes embeddings and an event again and again, as an embedder and a detector would."""
 
     def __init__(self, me: Peer, *modalities: str) -> None:
-        from sensebind.nodes import messages
-        from sensebind.nodes.qos import EVENTS, VECTORS
-        from sensebind.nodes.types import RosTypes
+        from sensebind.fusion.io import messages
+        from sensebind.nodes.support.qos import EVENTS, VECTORS
+        from sensebind.nodes.support.types import RosTypes
 
         self._me = me
         self._outputs: list[tuple[Any, Any]] = [

@@ -10,12 +10,14 @@ import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
 
 from sensebind.cli import main
-from sensebind.fusion.config import ConfigError, detector_parameters, resolve
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.parameters import ConfigError, detector_parameters, resolve
 from sensebind.fusion.events import calibration as calibrations
-from sensebind.fusion.events.build import detectors
 from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
-from sensebind.fusion.events.event import logistic
-from sensebind.fusion.events.fitting import (
+from sensebind.fusion.events.lifecycle import logistic
+from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.simulation.patrol import simulate
+from sensebind.training.calibration import (
     Examples,
     calibrated,
     collect,
@@ -24,9 +26,7 @@ from sensebind.fusion.events.fitting import (
     fit,
     fit_streams,
 )
-from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.events.teaching import Span, Tick, regress
-from sensebind.fusion.simulation.patrol import simulate
+from sensebind.training.probes import Span, Tick, regress
 
 FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
 

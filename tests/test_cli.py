@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sensebind.fusion.recordings import Recording
-from sensebind.fusion.simulation import simulate
+from sensebind.fusion.io.recordings import Recording
+from sensebind.simulation import simulate
 
 
 def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:

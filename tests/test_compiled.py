@@ -15,18 +15,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion import evaluation
-from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.encodings import ThermalImage
-from sensebind.fusion.engine import Engine
-from sensebind.fusion.frontends import thermal
-from sensebind.fusion.models import compiled, registry
-from sensebind.fusion.models.bound import BoundSpace
-from sensebind.fusion.models.compiled_sound import REMEMBERED, CompiledSound
-from sensebind.fusion.models.sound_features import SIZE
-from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.simulation import imitations, rooms
-from sensebind.fusion.windows import Window
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.encodings import ThermalImage
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.openvino import images as compiled
+from sensebind.fusion.models.openvino.sounds import REMEMBERED, CompiledSound
+from sensebind.fusion.models.spokes.bound import BoundSpace
+from sensebind.fusion.models.spokes.sound_features import SIZE
+from sensebind.fusion.preprocess import thermal
+from sensebind.simulation import imitations, rooms
+from sensebind.training import starter_comparison as evaluation
 
 SENSES = (VISION, AUDIO, DEPTH, THERMAL, IMU)
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from sensebind.commands.replay import shipped
-from sensebind.fault_cases import Scene
-from sensebind.fusion.events.build import detectors
-from sensebind.fusion.events.event import Event, Kind, Phase
-from sensebind.fusion.events.line import EventLine
+from sensebind.evaluation.fault_cases import Scene
+from sensebind.evaluation.observation import Settings
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.events.lifecycle import Event, Kind, Phase
+from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.models.registry import Space
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.simulation import scenario
-from sensebind.fusion.simulation.failures import Fault
-from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.observation import Settings
+from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.simulation import scenario
+from sensebind.simulation.failures import Fault
+from sensebind.simulation.messages import EPOCH
 
 AT = 24.0  # s
 

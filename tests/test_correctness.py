@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensebind.fusion.benchmarks import correctness, robot
-from sensebind.fusion.benchmarks.spaces import TINY, SyntheticImageBind
-from sensebind.fusion.config import FREE, embedder_parameters, resolve, window_specs
-from sensebind.fusion.models.imagebind_space import ImageBindSpace
-from sensebind.fusion.windows import Window
+from sensebind.benchmarks.harness import correctness, robot
+from sensebind.benchmarks.harness.spaces import TINY, SyntheticImageBind
+from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
 MODALITIES = tuple(robot.RATES)
 SPECS = window_specs(resolve(embedder_parameters(MODALITIES), {}, free=FREE), ImageBindSpace.apertures)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion.encodings import ROWS, EncodingError, depth_metres, pcm, rgb, thermal, to_float
-from sensebind.fusion.samples import Calibration, Frame
+from sensebind.fusion.core.encodings import ROWS, EncodingError, depth_metres, pcm, rgb, thermal, to_float
+from sensebind.fusion.core.samples import Calibration, Frame
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from test_pipeline import SPECS, START, image, motion, robot, run, sound, table
 from toy import ToySpace
 
-from sensebind.fusion.benchmarks import robot as five
-from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.engine import Engine, Failure
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
-from sensebind.fusion.threads import cores_at_hand
-from sensebind.fusion.windows import Window
+from sensebind.benchmarks.harness import robot as five
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
+from sensebind.fusion.core.threads import cores_at_hand
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.pipeline import Pipeline
 
 
 class Counting(ToySpace):

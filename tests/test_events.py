@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
-from sensebind.fusion.events.event import Event, Kind, Level, Life, LifeOptions, Phase, Score, pool
-from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.events.lifecycle import Event, Kind, Level, Life, LifeOptions, Phase, Score, pool
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, distance, remember
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions, standing
-from sensebind.fusion.samples import SECOND
+from sensebind.fusion.events.tracker import EventLine
 
 HOP = SECOND // 2
 START = 1_700_000_000 * SECOND

@@ -10,9 +10,21 @@ import pytest
 
 from sensebind.cli import main
 from sensebind.commands.replay import shipped
-from sensebind.fault_cases import MIDWAY, SCENE, Case, Scene, cases, line, rows_of, run, scene, table, told_of
-from sensebind.fusion.simulation.failures import SENSORS, Fault
-from sensebind.observation import Settings
+from sensebind.evaluation.fault_cases import (
+    MIDWAY,
+    SCENE,
+    Case,
+    Scene,
+    cases,
+    line,
+    rows_of,
+    run,
+    scene,
+    table,
+    told_of,
+)
+from sensebind.evaluation.observation import Settings
+from sensebind.simulation.failures import SENSORS, Fault
 
 
 @pytest.fixture(scope="module")

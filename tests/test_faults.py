@@ -9,17 +9,10 @@ import numpy as np
 import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text, play, together, well_formed
 
-from sensebind.fusion.config import detector_parameters, resolve
-from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.events.build import detectors
-from sensebind.fusion.events.disagreement import DisagreementDetector
-from sensebind.fusion.events.event import Event, Kind, Phase
-from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
-from sensebind.fusion.events.line import EventLine
-from sensebind.fusion.events.novelty import NoveltyDetector
-from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.health import SYMPTOMS, Health, loops
-from sensebind.fusion.samples import (
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.parameters import detector_parameters, resolve
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
     IMU,
@@ -32,8 +25,15 @@ from sensebind.fusion.samples import (
     Sample,
     Sound,
 )
-from sensebind.fusion.simulation.patrol import Patrol, motion
-from sensebind.fusion.windows import Window
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.events.disagreement import DisagreementDetector
+from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
+from sensebind.fusion.events.lifecycle import Event, Kind, Phase
+from sensebind.fusion.events.novelty import NoveltyDetector
+from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.health.checks import SYMPTOMS, Health, loops
+from sensebind.simulation.patrol import Patrol, motion
 
 RATE = 16_000
 SENSES = dict.fromkeys(("vision", "audio", "thermal"), ROOM)

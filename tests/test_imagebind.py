@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensebind.fusion.models.imagebind import MODALITIES, ImageBind, shapes
-from sensebind.fusion.prompts import PICTURES, PhraseCache, ensemble
+from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, shapes
+from sensebind.fusion.models.phrases import PICTURES, PhraseCache, ensemble
 
 SIZES = {
     f"{modality}_{name}": value

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensebind.fusion import encodings
-from sensebind.fusion.frontends import audio, image, text, thermal
-from sensebind.fusion.samples import Calibration, Frame
+from sensebind.fusion.core import encodings
+from sensebind.fusion.core.samples import Calibration, Frame
+from sensebind.fusion.preprocess import audio, image, text, thermal
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from sensebind.fusion.encodings import EncodingError
-from sensebind.fusion.frontends import audio, image
-from sensebind.fusion.models import registry, weights
-from sensebind.fusion.models.imagebind import MODALITIES, ImageBind, modality_of
-from sensebind.fusion.models.imagebind_space import ImageBindSpace, precision
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.imagebind import weights
+from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, modality_of
+from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
 from sensebind.fusion.models.registry import SpaceError
-from sensebind.fusion.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
-from sensebind.fusion.windows import Window
+from sensebind.fusion.preprocess import audio, image
 
 SIZES: dict[str, Any] = {
     f"{modality}_{name}": value

@@ -9,18 +9,25 @@ import numpy as np
 import pytest
 from ros import Peer, parameters, peer, ros_environment, running
 
-from sensebind.fusion.config import FREE, detector_parameters, embedder_parameters, names_of_others, read, resolve
-from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.engine import Failure
-from sensebind.fusion.events.build import detectors
-from sensebind.fusion.events.event import Event
-from sensebind.fusion.events.line import EventLine
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.parameters import (
+    FREE,
+    detector_parameters,
+    embedder_parameters,
+    names_of_others,
+    read,
+    resolve,
+)
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import SENSOR_MODALITIES
+from sensebind.fusion.events.lifecycle import Event
+from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.recordings import Recording
-from sensebind.fusion.samples import SENSOR_MODALITIES
-from sensebind.fusion.simulation import simulate
-from sensebind.replay import Reader, replay
+from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.replay.driver import Reader, replay
+from sensebind.simulation import simulate
 
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
@@ -54,8 +61,8 @@ def status(heard: list[tuple[float, Any]], name: str) -> dict[str, str]:
 
 def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]:
     """What embedder and detector publish while `player` plays a recording to them."""
-    from sensebind.nodes import messages
-    from sensebind.nodes.qos import EVENTS, VECTORS
+    from sensebind.fusion.io import messages
+    from sensebind.nodes.support.qos import EVENTS, VECTORS
 
     environment = ros_environment(*MESSAGES)
     file = ("--ros-args", "--params-file", str(CONFIG))
@@ -123,7 +130,7 @@ def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path
 def image(me: Peer, encoding: str, seconds: float) -> Any:
     from array import array
 
-    from sensebind.nodes.types import message_type
+    from sensebind.nodes.support.types import message_type
 
     pixels = np.random.default_rng(0).integers(0, 256, 120 * 160 * 3, dtype=np.uint8)
     result = message_type("sensor_msgs/msg/Image")(
@@ -137,7 +144,7 @@ def image(me: Peer, encoding: str, seconds: float) -> Any:
 def test_an_encoding_that_is_not_known_is_told_once_with_its_topic_and_the_node_goes_on() -> None:
     from rclpy.qos import qos_profile_sensor_data
 
-    from sensebind.nodes import messages
+    from sensebind.fusion.io import messages
 
     environment = ros_environment(*MESSAGES)
     with peer(environment) as me:
@@ -224,7 +231,7 @@ def test_the_lifecycle_can_be_gone_through_again_and_again() -> None:
     from lifecycle_msgs.srv import ChangeState
     from rclpy.qos import qos_profile_sensor_data
 
-    from sensebind.nodes import messages
+    from sensebind.fusion.io import messages
 
     environment = ros_environment(*MESSAGES)
     with peer(environment) as me:

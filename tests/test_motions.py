@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensebind.fusion.align import motions
 from sensebind.fusion.models import registry
-from sensebind.fusion.simulation.record import IMU_RATE, Happening, Plan, feel
-from sensebind.fusion.simulation.scenario import HELD_OUT
-from sensebind.fusion.simulation.things import KINDS
+from sensebind.simulation.catalogue import KINDS
+from sensebind.simulation.record import IMU_RATE, Happening, Plan, feel
+from sensebind.simulation.scenario import HELD_OUT
+from sensebind.training.data import motions
 
 
 def plan(*happenings: Happening, ground: str = "carpet", seed: int = 0, duration: float = 20.0) -> Plan:

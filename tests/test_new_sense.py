@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensebind.cli import main
-from sensebind.fusion import config
-from sensebind.fusion.config import ConfigError
-from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.encodings import EncodingError
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config.parameters import ConfigError
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.numeric_messages import reader
+from sensebind.fusion.io.recordings import BagTypes, Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.pipeline import Pipeline
-from sensebind.fusion.recordings import BagTypes, Recording
-from sensebind.fusion.samples import SECOND
-from sensebind.fusion.simulation import Truth, simulate
-from sensebind.fusion.simulation.messages import EPOCH, Logged
-from sensebind.fusion.simulation.patrol import LEG, Patrol
-from sensebind.nodes.numbers import reader
-from sensebind.replay import Reader, replay
+from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.replay.driver import Reader, replay
+from sensebind.simulation import Truth, simulate
+from sensebind.simulation.messages import EPOCH, Logged
+from sensebind.simulation.patrol import LEG, Patrol
 
 SCENTS = {"person": (1, 0, 0, 1), "cat": (0, 1, 0, 1), "coffee": (0, 0, 1, 0), "rocket": (1, 1, 0, 0)}
 WORDS = {"person": "an astronaut", "cat": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}

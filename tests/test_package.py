@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from sensebind import __version__
-from sensebind.fusion.config import parameters_of, read, resolve
+from sensebind.fusion.config.parameters import parameters_of, read, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
@@ -52,7 +52,7 @@ def test_nodes_run_with_what_the_oldest_distribution_calls_by_another_name(monke
     handlers = pytest.importorskip("rclpy.event_handler")
     from rclpy.node import Node
 
-    from sensebind.nodes import distributions
+    from sensebind.nodes.support import distributions
 
     def constructor(self: Node, node_name: str, *, allow_undeclared_parameters: bool = False) -> None: ...
 
@@ -100,7 +100,7 @@ def test_an_installed_copy_has_all_that_it_needs(tmp_path: Path) -> None:
     for name in (
         "config/fastdds.xml",
         "config/starter.yaml",
-        "fusion/models/imagenet_classes.npy",
+        "fusion/models/starter/imagenet_classes.npy",
         "fusion/events/calibrations/starter.safetensors",
         "interfaces/sensebind_msgs/msg/Embedding.msg",
         "nodes/embedder.py",

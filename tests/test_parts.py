@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from sensebind.fusion.benchmarks import parts
-from sensebind.fusion.benchmarks.parts import Part
+from sensebind.benchmarks.harness import parts
+from sensebind.benchmarks.harness.parts import Part
 
 MODULE = '''
 import os, signal, subprocess, sys, time

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToySpace
 
-from sensebind.fusion.embeddings import FUSED, Embedding, fuse, unit
-from sensebind.fusion.engine import Engine, Failure
-from sensebind.fusion.pipeline import Output, Pipeline, put_through
-from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.windows import WindowSpec
+from sensebind.fusion.core.embeddings import FUSED, Embedding, fuse, unit
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.windows import WindowSpec
+from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
 
 MS = SECOND // 1000
 START = 1_700_000_000 * SECOND

@@ -175,7 +175,7 @@ def test_a_latched_topic_reaches_those_who_come_late(tmp_path: Path) -> None:
     }
     bag = record(tmp_path / "bag", topics)
     environment = ros_environment()
-    from sensebind.nodes.qos import LATCHED
+    from sensebind.nodes.support.qos import LATCHED
 
     with peer(environment) as me:
         heard = me.listen(STRING, "/chatter")

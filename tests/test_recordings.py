@@ -14,8 +14,8 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from sensebind.fusion.recordings import BagTypes, BagWriter, Recording, RecordingError, find_topics, store
-from sensebind.nodes.messages import header
+from sensebind.fusion.io.messages import header
+from sensebind.fusion.io.recordings import BagTypes, BagWriter, Recording, RecordingError, find_topics, store
 
 STRING, IMU, IMAGE = "std_msgs/msg/String", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"
 HEADER = "std_msgs/msg/Header"

@@ -14,22 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sensebind.fusion.embeddings import Embedding, unit
-from sensebind.fusion.events.event import Event, Evidence, Kind, Phase
-from sensebind.fusion.report import (
-    Media,
-    ReportData,
-    Similarity,
-    occurrences,
-    render,
-    similarities,
-    summary,
-    write,
-    write_summary,
-)
-from sensebind.fusion.report.charts import Axis, clock, columns, film, spectrogram
-from sensebind.fusion.report.media import BANDS, PICTURES, SIDE, SOUND_COLUMNS, TRACE_COLUMNS, frequencies
-from sensebind.fusion.samples import (
+from sensebind.fusion.core.embeddings import Embedding, unit
+from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
     IMU,
@@ -42,7 +28,21 @@ from sensebind.fusion.samples import (
     Sample,
     Sound,
 )
-from sensebind.fusion.statistics import Statistics
+from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.fusion.stream.statistics import Statistics
+from sensebind.report import (
+    Media,
+    ReportData,
+    Similarity,
+    occurrences,
+    render,
+    similarities,
+    summary,
+    write,
+    write_summary,
+)
+from sensebind.report.media import BANDS, PICTURES, SIDE, SOUND_COLUMNS, TRACE_COLUMNS, frequencies
+from sensebind.report.panels.charts import Axis, clock, columns, film, spectrogram
 
 START = 1_790_000_000 * SECOND
 LIMIT = 5_000_000  # bytes of a page
@@ -562,8 +562,8 @@ def test_what_does_not_move_is_not_drawn_as_if_it_did() -> None:
 
 
 def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> None:
-    from sensebind.fusion.recordings import BagWriter, Recording
-    from sensebind.fusion.report.annotated import AnnotatedPictures
+    from sensebind.fusion.io.recordings import BagWriter, Recording
+    from sensebind.report.annotated import AnnotatedPictures
 
     with BagWriter(tmp_path / "bag") as bag:
         pictures = AnnotatedPictures(bag.types)
@@ -591,7 +591,7 @@ def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> 
 
 
 def test_principal_components_keep_what_varies_most() -> None:
-    from sensebind.fusion.report.viewer import project
+    from sensebind.report.viewer import project
 
     generator = np.random.default_rng(0)
     flat = generator.normal(0, 1, (200, 2)) * [3.0, 1.0]
@@ -603,7 +603,7 @@ def test_principal_components_keep_what_varies_most() -> None:
 
 
 def test_a_replay_is_written_for_rerun_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensebind.fusion.report import viewer
+    from sensebind.report import viewer
 
     with monkeypatch.context() as patched:
         patched.setitem(__import__("sys").modules, "rerun", None)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import firwin
 
-from sensebind.fusion.resampling import _low_pass, series, waveform
-from sensebind.fusion.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
-from sensebind.fusion.windows import Window
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.preprocess.resampling import _low_pass, series, waveform
 
 START = 1_700_000_000 * SECOND
 

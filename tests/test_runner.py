@@ -17,17 +17,17 @@ from test_imagebind_space import SIZES, checkpoint, motion, picture, sound, wind
 from torch import Tensor
 from toy import ToySpace
 
-from sensebind.fusion import runner as runners
-from sensebind.fusion.embeddings import Embedding
-from sensebind.fusion.engine import Engine, Failure
-from sensebind.fusion.frontends import audio
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.samples import Calibration, Sound
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference import cuda as runners
+from sensebind.fusion.inference.cuda import SLOTS, STATIONS, DeviceSpace, Runner, bucket_of
+from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.bound import BoundSpace
-from sensebind.fusion.models.imagebind import VideoStem
-from sensebind.fusion.models.imagebind_space import ImageBindSpace
-from sensebind.fusion.runner import SLOTS, STATIONS, DeviceSpace, Runner, bucket_of
-from sensebind.fusion.samples import Calibration, Sound
-from sensebind.fusion.windows import Window
+from sensebind.fusion.models.imagebind.network import VideoStem
+from sensebind.fusion.models.imagebind.space import ImageBindSpace
+from sensebind.fusion.models.spokes.bound import BoundSpace
+from sensebind.fusion.preprocess import audio
 
 __all__ = ["checkpoint"]  # a fixture
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensebind.cli import main
-from sensebind.fusion.recordings import Recording
-from sensebind.fusion.simulation import scenario, things
-from sensebind.fusion.simulation.failures import FAULTS, SENSORS
-from sensebind.fusion.simulation.messages import EPOCH
-from sensebind.fusion.simulation.record import Plan, feel, hear, measure, see
-from sensebind.fusion.simulation.scenario import ScenarioError
-from sensebind.fusion.simulation.tour import tour
+from sensebind.fusion.io.recordings import Recording
+from sensebind.simulation import catalogue, scenario
+from sensebind.simulation.failures import FAULTS, SENSORS
+from sensebind.simulation.messages import EPOCH
+from sensebind.simulation.record import Plan, feel, hear, measure, see
+from sensebind.simulation.scenario import ScenarioError
+from sensebind.simulation.survey import tour
 
 SCENARIOS = Path(__file__).parents[1] / "config" / "scenarios"
 
@@ -210,7 +210,7 @@ def test_events_by_chance_keep_apart_and_within_the_recording(rate: float, seed:
 def test_the_scenarios_that_ship_can_be_read(name: str) -> None:
     plan = scenario.read(SCENARIOS / f"{name}.yaml")
     assert plan.duration >= 90
-    assert {h.label for h in plan.happenings} <= set(things.KINDS)
+    assert {h.label for h in plan.happenings} <= set(catalogue.KINDS)
 
 
 def test_recorded_sounds_take_their_label_from_their_folder(shared: Path) -> None:
@@ -224,5 +224,5 @@ def test_recorded_sounds_take_their_label_from_their_folder(shared: Path) -> Non
 
 def test_a_tour_passes_every_kind_and_held_out_ones_are_others() -> None:
     one, other = tour(0), tour(1_000_000)
-    assert {h.kind for h in one.happenings} == set(things.STATIONS)
+    assert {h.kind for h in one.happenings} == set(catalogue.STATIONS)
     assert [h.kind for h in one.happenings] != [h.kind for h in other.happenings]

@@ -16,13 +16,13 @@ from test_engine import Counting
 from test_pipeline import SPECS, START, image, robot, run, table
 from toy import ToySpace
 
-from sensebind.fusion import scheduler as schedulers
-from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.engine import Engine, Failure
-from sensebind.fusion.models.compiled import Later
-from sensebind.fusion.pipeline import Output, Pipeline
-from sensebind.fusion.samples import AUDIO, IMU, SECOND, VISION
-from sensebind.fusion.scheduler import AHEAD, Scheduler, shares
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION
+from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.models.openvino.images import Later
+from sensebind.fusion.stream import scheduler as schedulers
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.scheduler import AHEAD, Scheduler, shares
 
 
 class Gated(Counting):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sensebind.evaluation.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
+from sensebind.evaluation.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
+from sensebind.evaluation.matching import occupied, total
+from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
+from sensebind.evaluation.plots import plot
 from sensebind.fusion import scores as S
-from sensebind.fusion.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.scores.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
-from sensebind.fusion.scores.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
-from sensebind.fusion.scores.matching import occupied, total
-from sensebind.fusion.scores.observed import ALL, LATE, Observation, Telling
-from sensebind.fusion.scores.plots import plot
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 
 NOTHING = S.Spans.of(())
 
@@ -231,7 +231,7 @@ def test_faults_are_read_and_labels_that_name_none_are_passed_over(tmp_path: Pat
     (tmp_path / "f.tsv").write_text("onset\toffset\tsensor\tfault\n30\t40\taudio\tmuted\n1\t2\timu\tfrozen\n")
     found = S.read_faults(tmp_path / "f.tsv")
     assert found.spans.rows() == [(1, 2, "imu"), (30, 40, "audio")] and found.causes == ("frozen", "muted")
-    from sensebind.fusion.scores.faults import naming as read
+    from sensebind.evaluation.faults import naming as read
 
     assert read("fault:thermal:frozen", 1, 2, 1.5) == S.Naming(1, 2, 1.5, "thermal", "frozen")
     assert read("audio+vision", 1, 2, 1.5) is None and read("fault", 1, 2, 1.5) is None
@@ -328,7 +328,7 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of the simulated robot, its truth, a fault that it does not have, and a configuration."""
-    from sensebind.fusion.simulation import simulate
+    from sensebind.simulation import simulate
 
     folder = tmp_path_factory.mktemp("patrol")
     small = {"image_size": (160, 120), "depth_size": (80, 60), "thermal_size": (80, 60)}
@@ -342,7 +342,7 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -> None:
-    from sensebind.observation import Settings, observe_all
+    from sensebind.evaluation.observation import Settings, observe_all
 
     settings = Settings.read(patrol / "config.yaml")
     one, two = observe_all([(patrol / "bag", None)] * 2, settings, jobs=2)
@@ -387,7 +387,7 @@ def test_evaluate_events_writes_figures_a_table_and_plots(
 
 def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, tmp_path: Path) -> None:
     from sensebind.cli import main
-    from sensebind.fusion.recordings import Recording
+    from sensebind.fusion.io.recordings import Recording
 
     config = ["--config", str(patrol / "config.yaml")]
     assert main(["replay", str(patrol / "bag"), *config, "--out", str(tmp_path)]) == 0

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sensebind.fusion.recordings import Recording, find_topics
-from sensebind.fusion.simulation.messages import EPOCH, RATE
-from sensebind.fusion.simulation.patrol import FAR, LEG, Patrol, Truth, motion, simulate, sound
-from sensebind.nodes.messages import nanoseconds
+from sensebind.fusion.io.messages import nanoseconds
+from sensebind.fusion.io.recordings import Recording, find_topics
+from sensebind.simulation.messages import EPOCH, RATE
+from sensebind.simulation.patrol import FAR, LEG, Patrol, Truth, motion, simulate, sound
 
 SMALL: dict[str, Any] = {
     "duration": 3.0,

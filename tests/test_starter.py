@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from sensebind.fusion import evaluation
-from sensebind.fusion.frontends.image import starter_tensor
-from sensebind.fusion.models import efficientnet, minilm, registry, starter, wakeword_trunk
+from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models import registry
 from sensebind.fusion.models.registry import SpaceError
-from sensebind.fusion.models.starter import StarterSpace
-from sensebind.fusion.samples import SECOND, VISION, Frame, Sample
-from sensebind.fusion.windows import Window
+from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
+from sensebind.fusion.models.starter import space as starter
+from sensebind.fusion.models.starter.space import StarterSpace
+from sensebind.fusion.preprocess.image import starter_tensor
+from sensebind.training import starter_comparison as evaluation
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from sensebind.commands import weights as command
-from sensebind.fusion.models import weights
-from sensebind.fusion.models.imagebind import ImageBind, modality_of, shapes
-from sensebind.fusion.models.weights import WeightsError
+from sensebind.fusion.models.imagebind import weights
+from sensebind.fusion.models.imagebind.network import ImageBind, modality_of, shapes
+from sensebind.fusion.models.imagebind.weights import WeightsError
 
 TINY = {
     "out_embed_dim": 16,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from test_events import DOG, HOP, PROMPTS, ROOM, SIZE, SPACE, World, embed_text
 
 from sensebind.cli import main
-from sensebind.fusion.embeddings import Vector, unit
+from sensebind.fusion.core.embeddings import Vector, unit
 from sensebind.fusion.events.calibration import Calibration, CalibrationError, load
-from sensebind.fusion.events.fitting import calibrated
+from sensebind.fusion.events.probes import Words, ranked
 from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.events.teaching import Span, Stream, Tick, teach
-from sensebind.fusion.events.words import Words, ranked
+from sensebind.training.calibration import calibrated
+from sensebind.training.probes import Span, Stream, Tick, teach
 
 LABELS = {label: embed_text(phrases) for label, phrases in PROMPTS.items()}
 HUM = {"room": 1.0, "hum": 1.0}  # what a dog looks like to the camera: nothing that a phrase is near

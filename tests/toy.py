@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import torch
 
-from sensebind.fusion.encodings import rgb
+from sensebind.fusion.core.encodings import rgb
+from sensebind.fusion.core.samples import AUDIO, IMU, TEXT, VISION, Frame
+from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.registry import Aperture
-from sensebind.fusion.resampling import series, waveform
-from sensebind.fusion.samples import AUDIO, IMU, TEXT, VISION, Frame
-from sensebind.fusion.windows import Window
+from sensebind.fusion.preprocess.resampling import series, waveform
 
 SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
 

@@ -12,11 +12,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from sensebind.fusion.embeddings import unit
-from sensebind.fusion.errors import SensebindError
-from sensebind.fusion.events import words
-from sensebind.fusion.events.event import DOUBT, Array, logistic
-from sensebind.fusion.events.words import Words
+from sensebind.fusion.core.embeddings import unit
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.events import probes
+from sensebind.fusion.events.lifecycle import DOUBT, Array, logistic
+from sensebind.fusion.events.probes import Words
 
 SHIPPED = Path(__file__).parent / "calibrations"
 FORMAT = "sensebind calibration 1"
@@ -138,7 +138,7 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
             raise ValueError(f"{modality} holds {weights.shape} weights for {len(names)} words")
         if middle.shape != (width,) or directions.shape[1:] != (width,):
             raise ValueError(f"{modality} holds directions {directions.shape} for vectors of {width} numbers")
-        senses[str(modality)] = words.Sense(weights, biases, middle, directions, float(reach))
+        senses[str(modality)] = probes.Sense(weights, biases, middle, directions, float(reach))
     if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
         raise ValueError(f"{len(owners)} owners for {len(phrases)} phrases of {len(names)} words")
     ranks = tuple(float(weight) for weight in told["ranks"])

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sensebind.fusion.embeddings import FUSED, Embedding, Vector
-from sensebind.fusion.events.event import Detector, Evidence, Kind, Level, LifeOptions, Score, check
-from sensebind.fusion.samples import SECOND
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.events.lifecycle import Detector, Evidence, Kind, Level, LifeOptions, Score, check
 
 LABEL = "change"
 FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread less

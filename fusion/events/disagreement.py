@@ -8,8 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
-from sensebind.fusion.embeddings import FUSED, Embedding, Vector
-from sensebind.fusion.events.event import (
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.events.lifecycle import (
     Detector,
     Evidence,
     Kind,
@@ -22,7 +23,6 @@ from sensebind.fusion.events.event import (
     logistic,
     pool,
 )
-from sensebind.fusion.samples import SECOND
 
 FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
 

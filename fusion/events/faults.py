@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sensebind.fusion.embeddings import FUSED, Embedding
-from sensebind.fusion.events.event import Detector, Evidence, Kind, LifeOptions, Score, check
-from sensebind.fusion.health import SYMPTOMS
-from sensebind.fusion.samples import SECOND
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.events.lifecycle import Detector, Evidence, Kind, LifeOptions, Score, check
+from sensebind.fusion.health.checks import SYMPTOMS
 
 UNPLUGGED = "unplugged"
 CAUSES = (*SYMPTOMS, UNPLUGGED)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
-from sensebind.fusion.events.event import (
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.events.lifecycle import (
     Array,
     Detector,
     Evidence,
@@ -22,7 +23,6 @@ from sensebind.fusion.events.event import (
     logistic,
     pool,
 )
-from sensebind.fusion.samples import SECOND
 
 LABEL = "unusual"
 FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread less

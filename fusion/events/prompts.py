@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import Calibration, uncalibrated
-from sensebind.fusion.events.event import (
+from sensebind.fusion.events.lifecycle import (
     CERTAINTY,
     DOUBT,
     Array,
@@ -29,8 +30,7 @@ from sensebind.fusion.events.event import (
     logistic,
     logit,
 )
-from sensebind.fusion.events.words import Words, ranked
-from sensebind.fusion.samples import SECOND
+from sensebind.fusion.events.probes import Words, ranked
 
 # What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
 # be among them: the middle and the spread of the crowd hardly notice one of their own.

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Protocol
 
-from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
     import torch
 
-    from sensebind.fusion.windows import Window
+    from sensebind.fusion.core.windows import Window
 
 GROUP = "sensebind.models"
 BUILTIN = {
-    "starter": "sensebind.fusion.models.starter:StarterSpace.load",
-    "imagebind_huge": "sensebind.fusion.models.imagebind_space:ImageBindSpace.load",
+    "starter": "sensebind.fusion.models.starter.space:StarterSpace.load",
+    "imagebind_huge": "sensebind.fusion.models.imagebind.space:ImageBindSpace.load",
 }
 
 OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
@@ -71,7 +71,7 @@ class Space(Protocol):
     def tensor(self, window: Window) -> torch.Tensor:
         """One window → the encoder's input, without the batch axis, on the CPU. This is the frontend.
 
-        Raises `sensebind.fusion.encodings.EncodingError` for data that cannot be understood.
+        Raises `sensebind.fusion.core.encodings.EncodingError` for data that cannot be understood.
         """
 
     def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,7 @@ def load(
 
     Raises `SpaceError` where the name is unknown or the weights are missing or wrong.
     """
-    from sensebind.fusion.models.bound import bind
+    from sensebind.fusion.models.spokes.bound import bind
 
     device, asked = resolve_device(device), None if modalities is None else list(modalities)
     hub = hub_of(name, modalities=asked, device=device, weights=weights, dtype=dtype)
@@ -163,7 +163,7 @@ def _factory(name: str) -> SpaceFactory:
 
     family, _, variant = name.partition(":")
     if family == OPEN_CLIP:
-        clip = EntryPoint(family, "sensebind.fusion.models.open_clip_space:OpenClipSpace.load", GROUP).load()
+        clip = EntryPoint(family, "sensebind.fusion.models.open_clip:OpenClipSpace.load", GROUP).load()
         return partial(clip, model=variant)
     if name in BUILTIN:
         loaded: SpaceFactory = EntryPoint(name, BUILTIN[name], GROUP).load()

@@ -6,15 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
     from collections.abc import Callable, Mapping
 
-    from sensebind.fusion.align.training import Epoch
     from sensebind.fusion.models.registry import Hub
-    from sensebind.fusion.models.spoke import Spoke
+    from sensebind.fusion.models.spokes.spoke import Spoke
+    from sensebind.training.fitting import Epoch
 
 IMU_RATE = 200.0  # Hz at which motion is taken in
 
@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind.fusion import config
-    from sensebind.fusion.align.pairs import AlignError, describe, joined, of_folder, of_recording, split
-    from sensebind.fusion.align.training import Settings, evaluate, fit
+    from sensebind.fusion.config import parameters as config
     from sensebind.fusion.models import registry
-    from sensebind.fusion.models import spoke as spokes
+    from sensebind.fusion.models.spokes import spoke as spokes
+    from sensebind.training.data.pairs import AlignError, describe, joined, of_folder, of_recording, split
+    from sensebind.training.fitting import Settings, evaluate, fit
 
     if bool(args.recordings) == bool(args.pairs):
         raise AlignError("give recordings, or --pairs DIR, and not both")
@@ -127,8 +127,8 @@ def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spo
     """The spoke to train: one that is there, or a new one. Raises `SpaceError`."""
     import torch
 
-    from sensebind.fusion.models import spoke as spokes
     from sensebind.fusion.models.registry import SpaceError
+    from sensebind.fusion.models.spokes import spoke as spokes
 
     modality = args.modality
     shipped = [path for path in getattr(hub, "shipped_spokes", ()) if path.stem == modality]
@@ -165,9 +165,9 @@ def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spo
 
 def _channels(args: argparse.Namespace, values: Mapping[str, Any]) -> int:
     """How many numbers a reading of the user's own sense has, by the first of the first recording."""
-    from sensebind.fusion.recordings import Recording
-    from sensebind.fusion.samples import Reading, Sample
-    from sensebind.replay import Reader
+    from sensebind.fusion.core.samples import Reading, Sample
+    from sensebind.fusion.io.recordings import Recording
+    from sensebind.replay.driver import Reader
 
     if not args.recordings:
         raise SensebindError(f"files are read for the known senses only: give recordings for '{args.modality}'")

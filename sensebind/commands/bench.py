@@ -34,7 +34,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one benchmark."""
-    module = import_module(f"sensebind.fusion.benchmarks.{args.bench}")
+    module = import_module(f"sensebind.benchmarks.{args.bench}")
     parser = argparse.ArgumentParser(prog=f"sensebind bench {args.bench}", description=BENCHES[args.bench])
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(args.options)))

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.events.teaching import Span, Tick
     from sensebind.fusion.models.registry import Space
+    from sensebind.training.probes import Span, Tick
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from sensebind.commands.replay import shipped
-    from sensebind.fusion import config
-    from sensebind.fusion.events.build import detectors
-    from sensebind.fusion.events.fitting import calibrated, collect, figures, fit_streams, joined
+    from sensebind.fusion.config import parameters as config
+    from sensebind.fusion.config.detectors import detectors
     from sensebind.fusion.events.prompts import PromptDetector
-    from sensebind.fusion.events.teaching import FOLDS
     from sensebind.fusion.models import registry
+    from sensebind.training.calibration import calibrated, collect, figures, fit_streams, joined
+    from sensebind.training.probes import FOLDS
 
     truths = args.truth or [Path(f"{str(recording).rstrip('/')}.truth.tsv") for recording in args.recordings]
     if len(truths) != len(args.recordings):
@@ -137,10 +137,10 @@ def embedded(
     path: Path, space: Space, values: dict[str, object], modalities: tuple[str, ...]
 ) -> tuple[list[Tick], int]:
     """The ticks of a recording as detectors are given them, and its start in ns. Raises `SensebindError`."""
-    from sensebind.fusion.embeddings import FUSED, Embedding
-    from sensebind.fusion.pipeline import Pipeline
-    from sensebind.fusion.recordings import Recording
-    from sensebind.replay import Reader, replay
+    from sensebind.fusion.core.embeddings import FUSED, Embedding
+    from sensebind.fusion.io.recordings import Recording
+    from sensebind.fusion.stream.pipeline import Pipeline
+    from sensebind.replay.driver import Reader, replay
 
     ticks: list[Tick] = []
     waiting: dict[int, dict[str, Embedding]] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.events.event import Event
+    from sensebind.fusion.events.lifecycle import Event
 
 START_UP = 60.0  # s that the nodes may take to be ready
 DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
@@ -39,7 +39,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, play, listen, report. Exit status 1 where the nodes did not do their part."""
-    from sensebind.fusion.errors import SensebindError
+    from sensebind.fusion.core.errors import SensebindError
 
     try:
         return demonstrate(args.out, args.seed, args.rate)
@@ -53,15 +53,15 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
     import os
 
     from sensebind.commands.replay import shipped
-    from sensebind.fusion.simulation import simulate
+    from sensebind.simulation import simulate
 
     try:
         import rclpy
     except ImportError as error:
         raise DemoError("rclpy is not installed: source a ROS 2 installation, or run `make demo`") from error
-    from sensebind.nodes.listener import Listener
-    from sensebind.nodes.processes import running
-    from sensebind.nodes.transport import alone
+    from sensebind.nodes.support.listener import Listener
+    from sensebind.nodes.support.processes import running
+    from sensebind.nodes.support.transport import alone
 
     out.mkdir(parents=True, exist_ok=True)
     recording = out / "patrol"
@@ -130,7 +130,7 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
 
 def start_of(recording: Path) -> int:
     """The time (ns) that the recording begins at."""
-    from sensebind.fusion.recordings import Recording
+    from sensebind.fusion.io.recordings import Recording
 
     with Recording(recording) as bag:
         return bag.start
@@ -149,13 +149,20 @@ def report(
     out: Path, recording: Path, config: Path, embeddings: Any, events: Any, space: Any, status: Any, truth: Any
 ) -> None:
     """Write `out`/report.html from what was published and from the recording."""
-    from sensebind.fusion.config import FREE, detector_parameters, embedder_parameters, names_of_others, read, resolve
-    from sensebind.fusion.events.build import prompts_of
+    from sensebind.fusion.config.detectors import prompts_of
+    from sensebind.fusion.config.parameters import (
+        FREE,
+        detector_parameters,
+        embedder_parameters,
+        names_of_others,
+        read,
+        resolve,
+    )
+    from sensebind.fusion.core.samples import SENSOR_MODALITIES, Sample
+    from sensebind.fusion.io.recordings import Recording
     from sensebind.fusion.models import registry
-    from sensebind.fusion.recordings import Recording
-    from sensebind.fusion.report import Media, ReportData, similarities, write
-    from sensebind.fusion.samples import SENSOR_MODALITIES, Sample
-    from sensebind.replay import Reader
+    from sensebind.replay.driver import Reader
+    from sensebind.report import Media, ReportData, similarities, write
 
     values = resolve(embedder_parameters(), read(config, "embedder"), free=FREE, others=names_of_others("embedder"))
     wanted = resolve(detector_parameters(), read(config, "detector"), free=FREE, others=names_of_others("detector"))
@@ -207,7 +214,7 @@ def report(
 
 def print_result(events: Any, truth: Any, start: int) -> None:
     """What was there, and what was told of it."""
-    from sensebind.fusion.events.event import Kind, Phase
+    from sensebind.fusion.events.lifecycle import Kind, Phase
 
     print("what was there, and what was told:")
     onsets = [e for e in events if e.phase is Phase.ONSET and e.kind is Kind.PROMPT]

@@ -112,7 +112,7 @@ def ros() -> Iterator[Finding]:
         )
         return
     yield Finding("rclpy", os.environ.get("ROS_DISTRO", "from wheels"))
-    from sensebind.nodes.types import message_type
+    from sensebind.nodes.support.types import message_type
 
     for name, cure, optional in (
         (
@@ -144,7 +144,7 @@ def transport() -> Iterator[Finding]:
         }.get(middleware, "see its documentation on large messages")
         yield Finding("middleware", middleware, f"if images are lost: {cure}", optional=True)
         return
-    from sensebind.nodes.transport import NAMES, settings
+    from sensebind.nodes.support.transport import NAMES, settings
 
     named = next((os.environ[name] for name in NAMES if name in os.environ), None)
     if named is None:
@@ -161,7 +161,7 @@ def transport() -> Iterator[Finding]:
 
 def spaces() -> Iterator[Finding]:
     """Which spaces can be loaded."""
-    from sensebind.fusion.errors import SensebindError
+    from sensebind.fusion.core.errors import SensebindError
     from sensebind.fusion.models import registry
 
     for name in registry.names():

@@ -64,9 +64,9 @@ def embed(space: Space, modality: str, inputs: list[str], batch_size: int = 16) 
     import torch
     from tqdm import tqdm
 
-    from sensebind.fusion.embeddings import unit
-    from sensebind.fusion.encodings import EncodingError
-    from sensebind.fusion.files import FileError, windows
+    from sensebind.fusion.core.embeddings import unit
+    from sensebind.fusion.core.encodings import EncodingError
+    from sensebind.fusion.io.files import FileError, windows
 
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
     result = []

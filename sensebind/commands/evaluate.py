@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.alignment import Moments
-    from sensebind.fusion.evaluation import Row
+    from sensebind.evaluation.retrieval import Moments
     from sensebind.fusion.models.registry import Space
+    from sensebind.training.starter_comparison import Row
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,9 +89,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _zeroshot(args: argparse.Namespace) -> int:
-    from sensebind.fusion import evaluation
     from sensebind.fusion.models.registry import resolve_device
-    from sensebind.fusion.models.starter import StarterSpace
+    from sensebind.fusion.models.starter.space import StarterSpace
+    from sensebind.training import starter_comparison as evaluation
 
     space = StarterSpace.load(modalities=["vision", "text"], device=resolve_device(args.device))
     print(f"space {space.id}, {space.dimension} numbers")
@@ -102,9 +102,9 @@ def _zeroshot(args: argparse.Namespace) -> int:
 
 
 def _audio(args: argparse.Namespace) -> int:
-    from sensebind.fusion import evaluation
     from sensebind.fusion.models.registry import resolve_device
-    from sensebind.fusion.models.starter import StarterSpace
+    from sensebind.fusion.models.starter.space import StarterSpace
+    from sensebind.training import starter_comparison as evaluation
 
     space = StarterSpace.load(modalities=["text"], device=resolve_device(args.device))
     folder = args.shared / "evaluation" / "esc10"
@@ -121,8 +121,8 @@ def _audio(args: argparse.Namespace) -> int:
 
 
 def _motion(args: argparse.Namespace) -> int:
-    from sensebind.fusion import evaluation
     from sensebind.fusion.models import registry
+    from sensebind.training import starter_comparison as evaluation
 
     space = registry.load("starter", modalities=["imu", "text"], spokes=args.spoke)
     for line in evaluation.motion(space):
@@ -134,11 +134,11 @@ def _alignment(args: argparse.Namespace) -> int:
     import json
     from tempfile import TemporaryDirectory
 
-    from sensebind.fusion import alignment
+    from sensebind.evaluation import retrieval as alignment
     from sensebind.fusion.models import registry
-    from sensebind.fusion.simulation.record import record
-    from sensebind.fusion.simulation.things import KINDS
-    from sensebind.fusion.simulation.tour import HELD_OUT, tour
+    from sensebind.simulation.catalogue import KINDS
+    from sensebind.simulation.record import record
+    from sensebind.simulation.survey import HELD_OUT, tour
 
     space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in getattr(space, "specs", {}).items()}
@@ -171,12 +171,13 @@ def _alignment(args: argparse.Namespace) -> int:
 
 def _moments(space: Space, path: Path) -> Moments:
     """The events of RECORDING.truth.tsv as each sense perceived them, through the whole pipeline."""
-    from sensebind.fusion import alignment, config
-    from sensebind.fusion.embeddings import FUSED, Embedding
-    from sensebind.fusion.pipeline import Pipeline
-    from sensebind.fusion.recordings import Recording
-    from sensebind.fusion.samples import SENSOR_MODALITIES
-    from sensebind.replay import Reader, replay
+    from sensebind.evaluation import retrieval as alignment
+    from sensebind.fusion.config import parameters as config
+    from sensebind.fusion.core.embeddings import FUSED, Embedding
+    from sensebind.fusion.core.samples import SENSOR_MODALITIES
+    from sensebind.fusion.io.recordings import Recording
+    from sensebind.fusion.stream.pipeline import Pipeline
+    from sensebind.replay.driver import Reader, replay
 
     values = config.resolve(config.embedder_parameters(), {})
     found: dict[str, list[Embedding]] = {}
@@ -193,11 +194,11 @@ def _events(args: argparse.Namespace) -> int:
     import json
 
     from sensebind.commands.replay import shipped
-    from sensebind.fusion.scores import plots
-    from sensebind.fusion.scores.figures import figures
-    from sensebind.fusion.scores.figures import table as event_table
-    from sensebind.fusion.scores.spans import TruthError
-    from sensebind.observation import Settings, observe_all
+    from sensebind.evaluation import plots
+    from sensebind.evaluation.figures import figures
+    from sensebind.evaluation.figures import table as event_table
+    from sensebind.evaluation.observation import Settings, observe_all
+    from sensebind.evaluation.spans import TruthError
 
     plots.check()
     if args.truth and len(args.truth) != len(args.recordings):
@@ -224,10 +225,10 @@ def _faults(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind import fault_cases
     from sensebind.commands.replay import shipped
-    from sensebind.fusion.events.build import CONFIGURED
-    from sensebind.observation import Settings
+    from sensebind.evaluation import fault_cases
+    from sensebind.evaluation.observation import Settings
+    from sensebind.fusion.config.detectors import CONFIGURED
 
     settings = Settings.read(args.config or shipped("starter.yaml"), "cpu")
     # The simulated robot has all five: one that sends nothing from the start is missed.

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.fusion.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -37,19 +37,19 @@ def run(args: argparse.Namespace) -> int:
     """Replay and write. Exit status 1 where the recording has no topic of any sense. Raises `SensebindError`."""
     from tqdm import tqdm
 
-    from sensebind.fusion.embeddings import Embedding
-    from sensebind.fusion.events.build import detectors
-    from sensebind.fusion.events.event import Event, Phase
-    from sensebind.fusion.events.line import EventLine
-    from sensebind.fusion.pipeline import Pipeline
-    from sensebind.fusion.recordings import BagWriter, Recording
-    from sensebind.fusion.report import Media, ReportData, occurrences, similarities, write, write_summary
-    from sensebind.fusion.report.annotated import AnnotatedPictures
-    from sensebind.fusion.report.viewer import RerunFile
-    from sensebind.fusion.samples import SECOND, Sample
-    from sensebind.nodes import messages
-    from sensebind.observation import Settings
-    from sensebind.replay import Reader, replay
+    from sensebind.evaluation.observation import Settings
+    from sensebind.fusion.config.detectors import detectors
+    from sensebind.fusion.core.embeddings import Embedding
+    from sensebind.fusion.core.samples import SECOND, Sample
+    from sensebind.fusion.events.lifecycle import Event, Phase
+    from sensebind.fusion.events.tracker import EventLine
+    from sensebind.fusion.io import messages
+    from sensebind.fusion.io.recordings import BagWriter, Recording
+    from sensebind.fusion.stream.pipeline import Pipeline
+    from sensebind.replay.driver import Reader, replay
+    from sensebind.report import Media, ReportData, occurrences, similarities, write, write_summary
+    from sensebind.report.annotated import AnnotatedPictures
+    from sensebind.report.viewer import RerunFile
 
     settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
     truth = truth_of(args.recording, args.truth)
@@ -163,8 +163,8 @@ def run(args: argparse.Namespace) -> int:
 def truth_of(recording: Path, given: Path | None) -> list[tuple[float, float, str]] | None:
     """(onset, offset, label) of the truth file, that beside the recording where none is given, and of faults beside
     it as ``fault:<sensor>:<cause>``; None where there is neither. Raises `TruthError`."""
-    from sensebind.fusion.scores.spans import read_faults, read_truth
-    from sensebind.observation import truth_beside
+    from sensebind.evaluation.observation import truth_beside
+    from sensebind.evaluation.spans import read_faults, read_truth
 
     file, faults = given or truth_beside(recording), truth_beside(recording, "faults")
     if file is None and faults is None:

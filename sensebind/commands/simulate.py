@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     """Simulate and write. Raises `SensebindError`."""
     from dataclasses import replace
 
-    from sensebind.fusion.simulation import scenario
-    from sensebind.fusion.simulation.record import ThermalCamera, record
-    from sensebind.fusion.simulation.tour import HELD_OUT, tour
+    from sensebind.simulation import scenario
+    from sensebind.simulation.record import ThermalCamera, record
+    from sensebind.simulation.survey import HELD_OUT, tour
 
     if args.tour is not None:
         if args.tour < 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.models.weights import Entry
+    from sensebind.fusion.models.imagebind.weights import Entry
 
 PRECISIONS = ("float32", "bf16", "fp16")
 
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inspect(path: Path) -> int:
-    from sensebind.fusion.models import weights
-    from sensebind.fusion.models.imagebind import MODALITIES, NAME, shapes
+    from sensebind.fusion.models.imagebind import weights
+    from sensebind.fusion.models.imagebind.network import MODALITIES, NAME, shapes
 
     entries = weights.entries(path)
     groups = _by_modality(entries)
@@ -70,8 +70,8 @@ def _row(label: str, entries: list[Entry]) -> str:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from sensebind.fusion.models import weights
-    from sensebind.fusion.models.imagebind import MODALITIES, shapes
+    from sensebind.fusion.models.imagebind import weights
+    from sensebind.fusion.models.imagebind.network import MODALITIES, shapes
 
     entries = weights.entries(args.file)
     groups = _by_modality(entries)
@@ -97,7 +97,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _by_modality(entries: dict[str, Entry]) -> dict[str, dict[str, Entry]]:
     """Entries of each modality, in the model's order; those of none under an empty name, last."""
-    from sensebind.fusion.models.imagebind import MODALITIES, modality_of
+    from sensebind.fusion.models.imagebind.network import MODALITIES, modality_of
 
     groups: dict[str, dict[str, Entry]] = {m: {} for m in (*MODALITIES, "")}
     for name, entry in entries.items():

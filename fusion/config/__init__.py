@@ -1,0 +1,1 @@
+"""Parameters, and what is made from them: windows, pipelines, detectors."""

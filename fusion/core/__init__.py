@@ -1,0 +1,1 @@
+"""What all rooms share: samples, windows, embeddings, events, the contract of a space. Imports no other room."""

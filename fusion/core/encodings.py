@@ -1,0 +1,316 @@
+"""What sensors send, byte for byte, to arrays in known units."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import Calibration, Frame
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+MAX_PIXELS = 100_000_000  # of an image: a header that claims more is not believed
+PIXELS_A_BYTE = 10_000  # of a compressed image: neither PNG's deflate nor JPEG's blocks pack more
+
+
+class EncodingError(SensebindError):
+    """Data that cannot be understood; the message names the encoding and what to do."""
+
+
+# Encoding (sensor_msgs/image_encodings.hpp) → dtype and values a pixel of its rows.
+ROWS: dict[str, tuple[type[np.generic], int]] = {
+    "rgb8": (np.uint8, 3),
+    "bgr8": (np.uint8, 3),
+    "rgba8": (np.uint8, 4),
+    "bgra8": (np.uint8, 4),
+    "mono8": (np.uint8, 1),
+    "8UC1": (np.uint8, 1),
+    "8UC3": (np.uint8, 3),
+    "mono16": (np.uint16, 1),
+    "16UC1": (np.uint16, 1),
+    "32FC1": (np.float32, 1),
+    "bayer_rggb8": (np.uint8, 1),
+    "bayer_bggr8": (np.uint8, 1),
+    "bayer_gbrg8": (np.uint8, 1),
+    "bayer_grbg8": (np.uint8, 1),
+    "yuv422": (np.uint8, 2),
+    "uyvy": (np.uint8, 2),
+    "yuv422_yuy2": (np.uint8, 2),
+    "yuyv": (np.uint8, 2),
+}
+# OpenCV names a Bayer pattern by its second row's second and third pixels.
+COLOUR: dict[str, int] = {
+    "bgr8": cv2.COLOR_BGR2RGB,
+    "8UC3": cv2.COLOR_BGR2RGB,  # OpenCV's order, which is what unnamed channels come in
+    "rgba8": cv2.COLOR_RGBA2RGB,
+    "bgra8": cv2.COLOR_BGRA2RGB,
+    "mono8": cv2.COLOR_GRAY2RGB,
+    "8UC1": cv2.COLOR_GRAY2RGB,
+    "bayer_rggb8": cv2.COLOR_BayerBG2RGB,
+    "bayer_bggr8": cv2.COLOR_BayerRG2RGB,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2RGB,
+    "bayer_grbg8": cv2.COLOR_BayerGB2RGB,
+    "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+    "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUYV,
+    "yuyv": cv2.COLOR_YUV2RGB_YUYV,
+}
+COMPRESSED = ("jpeg", "jpg", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class ThermalImage:
+    """`values` float32 (H, W): kelvin where `radiometric`, else levels 0..1 of an unknown scale.
+
+    `counts` uint16 (H, W): what the sensor sent, where it sent 16 bits; kelvin are counts · `unit` + `offset`.
+    """
+
+    values: Floats
+    radiometric: bool
+    counts: npt.NDArray[np.uint16] | None = None
+    unit: float = 1.0
+    offset: float = 0.0
+
+
+def rgb(frame: Frame) -> Bytes:
+    """A camera's frame → uint8 (H, W, 3), red first.
+
+    Raw encodings: those of `COLOUR`, `rgb8`, `mono16` and `16UC1`; compressed: JPEG and PNG. Of 16 bits the upper
+    8 are kept, as `cv_bridge` does: a stretch to the image's own range would make the same scene change its
+    brightness from frame to frame. Raises `EncodingError`.
+    """
+    if frame.compressed:
+        return _decoded(frame, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = rows(frame)
+    if frame.encoding == "rgb8":
+        return pixels
+    if frame.encoding in ("mono16", "16UC1"):
+        return np.asarray(cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB))
+    if frame.encoding not in COLOUR:
+        raise EncodingError(f"encoding '{frame.encoding}' is not one of a camera; known: {_known()}")
+    if ("yuv" in frame.encoding or "uy" in frame.encoding) and frame.width % 2:
+        raise EncodingError(f"'{frame.encoding}' shares colour between two pixels: the width {frame.width} is odd")
+    if frame.encoding.startswith("bayer") and min(pixels.shape[:2]) < 3:
+        raise EncodingError(f"a '{frame.encoding}' image of {frame.width} × {frame.height} pixels has no colour")
+    try:
+        return np.asarray(cv2.cvtColor(pixels, COLOUR[frame.encoding]))
+    except cv2.error as error:
+        raise EncodingError(f"'{frame.encoding}' of {frame.width} × {frame.height} pixels: {error}") from error
+
+
+def depth_metres(frame: Frame, calibration: Calibration = Calibration()) -> Floats:
+    """A depth image → float32 (H, W) in metres, NaN where there is no reading (REP-118).
+
+    `16UC1`, `mono16`: counts × `depth_unit`, 0 is no reading, and 65535 as well, which Kinects send. `32FC1`:
+    metres; NaN, infinite and not positive are no reading. `compressedDepth` PNG of both, and a plain PNG of 16
+    bits. Raises `EncodingError`.
+    """
+    if not frame.compressed:
+        if frame.encoding not in ("16UC1", "mono16", "32FC1"):
+            raise EncodingError(f"encoding '{frame.encoding}' is not one of depth; use 16UC1 (mm) or 32FC1 (m)")
+        return _metres(rows(frame), calibration)
+    if "compresseddepth" in frame.encoding.lower():
+        return _compressed_depth(frame, calibration)
+    image = _decoded(frame, cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise EncodingError(
+            f"a '{frame.encoding}' image of {image.dtype} {image.shape} is no depth: send a PNG of 16 bits"
+        )
+    return _metres(image, calibration)
+
+
+def thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalImage:
+    """A thermal camera's frame → kelvin or levels.
+
+    16 bits (`mono16`, `16UC1`, a PNG of 16 bits): kelvin = counts × `thermal_unit` + `thermal_offset`. `32FC1`:
+    kelvin. 8 bits: levels, value / 255. Colours: levels by luminance (ITU-R BT.601); a colour map that is not
+    monotone in luminance loses its order, so send the grey or the radiometric image where there is a choice.
+    Raises `EncodingError`.
+    """
+    if frame.compressed:
+        pixels = _decoded(frame, cv2.IMREAD_UNCHANGED)
+        if pixels.ndim == 3:
+            code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
+            pixels = np.asarray(cv2.cvtColor(pixels, code))
+            if pixels.dtype == np.uint16:  # colours of 16 bits are no counts of kelvin
+                pixels = (pixels >> 8).astype(np.uint8)
+    elif frame.encoding in ("mono16", "16UC1", "mono8", "8UC1", "32FC1"):
+        pixels = rows(frame)
+    else:
+        pixels = np.asarray(cv2.cvtColor(rgb(frame), cv2.COLOR_RGB2GRAY))
+    if pixels.dtype == np.uint8:
+        return ThermalImage(pixels.astype(np.float32) / np.float32(255), False)
+    if pixels.dtype == np.uint16:
+        kelvin = pixels.astype(np.float32) * np.float32(calibration.thermal_unit) + np.float32(
+            calibration.thermal_offset
+        )
+        return ThermalImage(kelvin, True, pixels, calibration.thermal_unit, calibration.thermal_offset)
+    return ThermalImage(np.array(pixels, np.float32), True)
+
+
+def rows(frame: Frame) -> npt.NDArray[Any]:
+    """The pixels of a raw frame, (H, W) or (H, W, C), without copying where its layout allows.
+
+    Raises `EncodingError` where the encoding is not known or the sizes do not fit the data.
+    """
+    if frame.encoding not in ROWS:
+        raise EncodingError(f"encoding '{frame.encoding}' is not known; known: {_known()}, jpeg, png")
+    kind, channels = ROWS[frame.encoding]
+    dtype = np.dtype(kind)
+    height, width = frame.height, frame.width
+    bytes_used = width * channels * dtype.itemsize
+    step = frame.step or bytes_used
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        raise EncodingError(f"a '{frame.encoding}' image cannot have {width} × {height} pixels")
+    if step < bytes_used:
+        raise EncodingError(f"'{frame.encoding}' rows of {width} pixels need {bytes_used} bytes, and step is {step}")
+    if frame.data.size < step * (height - 1) + bytes_used:
+        raise EncodingError(
+            f"a '{frame.encoding}' image of {width} × {height} pixels with step {step} needs "
+            f"{step * height} bytes, and {frame.data.size} came"
+        )
+    if step * height <= frame.data.size:
+        table = frame.data[: step * height].reshape(height, step)[:, :bytes_used]
+    else:  # the last row may come without its padding
+        table = np.lib.stride_tricks.as_strided(frame.data, (height, bytes_used), (step, 1), writeable=False)
+    if dtype.itemsize > 1:
+        order = dtype.newbyteorder(">" if frame.big_endian else "<")
+        table = np.ascontiguousarray(table).view(order).astype(dtype, copy=False)
+    return table.reshape(height, width, channels) if channels > 1 else table
+
+
+def _known() -> str:
+    return ", ".join(ROWS)
+
+
+def _decoded(frame: Frame, flags: int) -> npt.NDArray[Any]:
+    # Formats read "jpeg", "png", "rgb8; jpeg compressed bgr8": the codec is somewhere in it.
+    if frame.encoding and not any(name in frame.encoding.lower() for name in COMPRESSED):
+        raise EncodingError(f"compressed format '{frame.encoding}' is not known; use jpeg or png")
+    _check_size(frame)
+    try:
+        image = cv2.imdecode(np.ascontiguousarray(frame.data), flags)
+    except cv2.error as error:
+        raise EncodingError(
+            f"a '{frame.encoding}' image of {frame.data.size} bytes cannot be decoded: {error}"
+        ) from error
+    if image is None:
+        raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes cannot be decoded: it is damaged")
+    return np.asarray(image)
+
+
+def _check_size(frame: Frame) -> None:
+    """Refuse a PNG or JPEG that claims more than it can hold, before a decoder allocates it."""
+    data = frame.data[:65536].tobytes()
+    width = height = 0
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        at = 8
+        while at + 8 <= frame.data.size:  # chunks: length, name, content, checksum (PNG, third edition, 5.3)
+            at += 12 + int.from_bytes(frame.data[at : at + 4].tobytes(), "big")
+        if at > frame.data.size:
+            raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is cut off or damaged")
+    elif data[:2] == b"\xff\xd8":
+        at = 2
+        while at + 9 < len(data) and data[at] == 0xFF:
+            marker, size = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header (ITU-T T.81)
+                height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+                break
+            at += 2 + size
+    else:
+        raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is neither JPEG nor PNG")
+    if width * height > min(MAX_PIXELS, PIXELS_A_BYTE * frame.data.size):
+        raise EncodingError(f"a '{frame.encoding}' image claims {width} × {height} pixels: it is damaged")
+
+
+def _metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Floats:
+    if image.dtype == np.uint16:
+        metres = image.astype(np.float32) * np.float32(calibration.depth_unit)
+        metres[(image == 0) | (image == 65535)] = np.nan
+        return metres
+    metres = np.array(image, np.float32)
+    with np.errstate(invalid="ignore"):
+        metres[~(np.isfinite(metres) & (metres > 0))] = np.nan
+    return metres
+
+
+def _compressed_depth(frame: Frame, calibration: Calibration) -> Floats:
+    """`compressed_depth_image_transport`: 12 bytes (int32 format, float32 A, float32 B), then a PNG of 16 bits.
+
+    For 32FC1 the PNG holds A / metres + B, 0 for no reading.
+    """
+    if "rvl" in frame.encoding.lower():
+        raise EncodingError(
+            f"format '{frame.encoding}' is not known: set the publisher's compressedDepth format to png"
+        )
+    if frame.data.size <= 12:
+        raise EncodingError(f"'{frame.encoding}' of {frame.data.size} bytes holds no image")
+    _, a, b = struct.unpack("<iff", frame.data[:12].tobytes())
+    image = _decoded(Frame(frame.data[12:], "png", compressed=True), cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise EncodingError(f"'{frame.encoding}' holds {image.dtype} {image.shape}, not a PNG of 16 bits")
+    if "32FC1" not in frame.encoding:
+        return _metres(image, calibration)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        metres = np.float32(a) / (image.astype(np.float32) - np.float32(b))
+    metres[image == 0] = np.nan
+    return _metres(metres, calibration)
+
+
+def _pcm_int24(data: Bytes) -> npt.NDArray[np.generic]:
+    """Little-endian 24 bits → int32 at full scale."""
+    wide = np.zeros((data.size // 3, 4), np.uint8)
+    wide[:, 1:] = data.reshape(-1, 3)
+    return np.asarray(wide.view("<i4").reshape(-1), np.int32)
+
+
+def _pcm(dtype: str, kind: type[np.generic]) -> Callable[[Bytes], npt.NDArray[np.generic]]:
+    return lambda data: data.view(dtype).astype(kind, copy=False)
+
+
+# Sample format → bytes a sample, and its reader.
+PCM: dict[str, tuple[int, Callable[[Bytes], npt.NDArray[np.generic]]]] = {
+    "S8": (1, _pcm("i1", np.int8)),
+    "U8": (1, lambda data: (data.astype(np.int16) - 128).astype(np.int8)),
+    "S16LE": (2, _pcm("<i2", np.int16)),
+    "S16BE": (2, _pcm(">i2", np.int16)),
+    "S24LE": (3, _pcm_int24),
+    "S32LE": (4, _pcm("<i4", np.int32)),
+    "S32BE": (4, _pcm(">i4", np.int32)),
+    "F32LE": (4, _pcm("<f4", np.float32)),
+    "F32BE": (4, _pcm(">f4", np.float32)),
+}
+SPELLINGS = {"S16": "S16LE", "S24": "S24LE", "S32": "S32LE", "F32": "F32LE", "FLOAT32": "F32LE", "INT16": "S16LE"}
+
+
+def pcm(data: bytes | memoryview, sample_format: str, channels: int) -> npt.NDArray[np.generic]:
+    """Interleaved PCM → (samples, channels), signed integers at full scale or float32.
+
+    `sample_format` as GStreamer and audio_common spell it: `S16LE`, `S32LE`, `F32LE`, …, case and `_` aside.
+    Raises `EncodingError` for another, and where the bytes are no whole number of samples.
+    """
+    name = sample_format.upper().replace("_", "")
+    name = SPELLINGS.get(name, name)
+    if name not in PCM:
+        raise EncodingError(f"sample format '{sample_format}' is not known; known: {', '.join(PCM)}")
+    size, read = PCM[name]
+    raw = np.frombuffer(data, np.uint8)
+    if channels < 1 or raw.size % (size * channels):
+        raise EncodingError(f"{raw.size} bytes are no whole number of {name} samples of {channels} channels")
+    return read(raw).reshape(-1, channels)
+
+
+def to_float(data: npt.NDArray[np.generic]) -> Floats:
+    """PCM of any dtype → float32 of the same shape; integers are divided by their full scale into −1..1."""
+    if data.dtype.kind == "f":
+        return data.astype(np.float32, copy=False)
+    return data.astype(np.float32) / np.float32(2.0 ** (8 * data.dtype.itemsize - 1))

@@ -1,0 +1,1 @@
+"""Checks of each sensor's raw data: dark, frozen, disconnected, miscalibrated, and the like."""

@@ -1,0 +1,1 @@
+"""Windows to vectors on a device: batches, memory, CUDA graphs."""

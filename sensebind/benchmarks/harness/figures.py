@@ -1,0 +1,318 @@
+"""What all benchmarks share: the machine and the source they ran on, quantiles, processor time, the JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn.attention import SDPBackend
+
+import sensebind.fusion
+
+SOURCE = Path(sensebind.fusion.__file__).resolve().parent  # `fusion/`: the code that benchmarks measure
+PACKAGES = [  # that affect speed
+    *("sensebind", "torch", "numpy", "opencv-python-headless", "opencv-python", "safetensors"),
+    *("ros-rclpy", "ros-rmw-fastrtps-cpp"),
+]
+# Fields of `nvidia-smi --query-gpu`. Each group is one query, so a driver without the second still answers the first.
+GPU_STATE = (
+    ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu"),
+    ("clocks_event_reasons.active",),
+)
+
+
+def machine(device: str | None = "cpu") -> dict[str, Any]:
+    """Where a run was made. `device`: what it computed on (None: left out, and no GPU is touched)."""
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    found: dict[str, Any] = {
+        "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "amx": bool(torch.cpu.get_capabilities().get("amx_bf16")) if hasattr(torch.cpu, "get_capabilities") else None,
+        "load_average": round(os.getloadavg()[0], 2),
+        "system": platform.platform(),
+    }
+    if device is None:
+        return found
+    found["attention"] = attention_backend(device)
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        found["gpu"] = device_name(device)
+        found["gpu_processors"] = properties.multi_processor_count
+        found["compute_capability"] = f"{properties.major}.{properties.minor}"
+        found["gpu_state"] = gpu_state(device)
+    return found
+
+
+def device_name(device: str) -> str:
+    """A GPU's name and memory; `cpu` for a CPU."""
+    if not device.startswith("cuda"):
+        return device
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+
+
+def gpu_state(device: str) -> dict[str, str]:
+    """Driver, clocks (MHz), power (W), temperature (°C) and what limits the clocks now, as `nvidia-smi` prints them.
+    Empty for a CPU, and where `nvidia-smi` does not answer."""
+    if not device.startswith("cuda"):
+        return {}
+    uuid = getattr(torch.cuda.get_device_properties(torch.device(device)), "uuid", None)
+    chosen = [] if uuid is None else ["-i", f"GPU-{uuid}"]
+    result: dict[str, str] = {}
+    for fields in GPU_STATE:
+        values = _output(["nvidia-smi", *chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+        first = values.splitlines()[:1]
+        result |= dict(zip(fields, (v.strip() for v in first[0].split(",")), strict=False)) if first else {}
+    return result
+
+
+def attention_backend(device: str) -> str:
+    """The kernel that PyTorch chooses for attention in ImageBind's image encoder: the name of an `SDPBackend`, or
+    `unknown` where PyTorch does not tell it."""
+    choose = getattr(torch, "_fused_sdp_choice", None)  # private to PyTorch
+    if choose is None:
+        return "unknown"
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    query = torch.zeros(1, 16, 257, 80, device=device, dtype=dtype)
+    return SDPBackend(choose(query, query, query)).name
+
+
+def source() -> dict[str, str]:
+    """Identify the code that was measured: a digest of all Python files of `fusion/`, and in a checkout git's commit
+    (with `changed` if `fusion/` has changes that are not committed)."""
+    total = hashlib.sha256()
+    for path in sorted(SOURCE.rglob("*.py")):
+        total.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+    result = {"digest": total.hexdigest()[:12]}
+    git = ["git", "-C", str(SOURCE)]
+    if commit := _output([*git, "rev-parse", "--short=12", "HEAD"]):
+        changed = _output([*git, "status", "--porcelain", "--untracked-files=no", "--", "."])
+        result["commit"] = f"{commit} changed" if changed else commit
+    return result
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints; empty where it is missing, fails, or does not end within 10 s."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that affect speed."""
+    result = {"python": platform.python_version()}
+    if torch.version.cuda:
+        result |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    for name in PACKAGES:
+        try:
+            result[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return result
+
+
+def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
+    """`figures` with all that must be known to judge them."""
+    return {**conditions(bench, device), "figures": dict(figures)}
+
+
+def conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
+    """When, where and with what a benchmark is run. `device`: as of `machine`."""
+    return {
+        "bench": bench,
+        "date": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()),
+        "command": shlex.join(["sensebind", *sys.argv[1:]]),
+        "machine": machine(device),
+        "versions": versions(),
+        "source": source(),
+    }
+
+
+def write(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically, and create its folder. Numbers that are not finite become null. Raises `OSError`."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
+    try:
+        whole.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        whole.replace(target)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
+    """p50, p95, p99, max and their count; NaN where there is none. In the values' unit."""
+    if not len(values):
+        return dict.fromkeys(("p50", "p95", "p99", "max"), float("nan")) | {"count": 0}
+    p50, p95, p99, top = np.percentile(np.asarray(values, float), [50, 95, 99, 100])
+    return {
+        "p50": round(p50, 3),
+        "p95": round(p95, 3),
+        "p99": round(p99, 3),
+        "max": round(top, 3),
+        "count": len(values),
+    }
+
+
+class Latest:
+    """The newest `size` numbers. Its memory is all taken at once, so that it does not look like a leak."""
+
+    def __init__(self, size: int = 1 << 16) -> None:
+        self._values = np.full(size, np.nan)
+        self.count = 0  # that ever came
+
+    def add(self, value: float) -> None:
+        self._values[self.count % len(self._values)] = value
+        self.count += 1
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """Oldest first."""
+        at = self.count % len(self._values)
+        both = np.concatenate([self._values[at:], self._values[:at]])
+        return both[~np.isnan(both)]
+
+
+class Sampler:
+    """Notes every `period` seconds, in a thread of its own, what this process holds and how busy a GPU is.
+
+    A context: `rows` hold seconds since it began, and by name: rss (MB), threads, files; gpu_mb and gpu_percent where
+    `device` is a GPU and its driver tells.
+    """
+
+    def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
+        self._period, self._device = period, device
+        self.rows: list[dict[str, float]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(self._period):
+            self.rows.append({"s": round(time.monotonic() - began, 1), **holdings(), **gpu_use(self._device)})
+
+    def summary(self, settled: float = 0.2) -> dict[str, Any]:
+        """First, last, largest and growth an hour of each, by least squares, once `settled` of the time is over."""
+        rows = self.rows[int(settled * len(self.rows)) :]
+        result: dict[str, Any] = {"samples": len(rows)}
+        for name in rows[0] if rows else ():
+            if name == "s":
+                continue
+            values = [row.get(name, math.nan) for row in rows]
+            growth = slope([row["s"] for row in rows], values) * 3600
+            result[name] = {
+                "first": values[0],
+                "last": values[-1],
+                "max": max(values),
+                "mean": round(float(np.mean(values)), 2),
+                "growth_per_hour": round(growth, 3),
+            }
+        return result
+
+
+def slope(times: Sequence[float], values: Sequence[float]) -> float:
+    """Growth of `values` for a unit of `times`, by least squares; NaN where there are fewer than two."""
+    if len(times) < 2:
+        return math.nan
+    x = np.asarray(times, float) - np.mean(times)
+    return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
+
+
+def holdings() -> dict[str, float]:
+    """What this process holds: resident memory in MB, threads, open files."""
+    told = {line.split(":")[0]: line.split() for line in _lines("/proc/self/status")}
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return {
+        "rss_mb": round(int(told["VmRSS"][1]) / 1024, 2) if "VmRSS" in told else math.nan,
+        "threads": int(told["Threads"][1]) if "Threads" in told else threading.active_count(),
+        "files": files,
+    }
+
+
+def gpu_use(device: str) -> dict[str, float]:
+    """Memory that PyTorch took (MB), and the share of time in which kernels ran; empty without a GPU."""
+    if not device.startswith("cuda"):
+        return {}
+    found = {"gpu_mb": round(torch.cuda.memory_reserved(torch.device(device)) / 2**20, 1)}
+    try:
+        found["gpu_percent"] = float(torch.cuda.utilization(torch.device(device)))
+    except Exception:  # without NVIDIA's library, of the wrong version, or where the driver does not tell
+        return found
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used so far, in all its threads; NaN where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    except (OSError, IndexError):
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int | None = None) -> int:
+    """Bytes of a process in memory."""
+    for line in _lines(f"/proc/{pid or os.getpid()}/status"):
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def show(figures: Mapping[str, Any], indent: str = "") -> None:
+    """A table on the terminal: a line a figure, groups indented."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and all(not isinstance(v, Mapping | list) for v in value.values()):
+            print(f"{indent}{name:<34}" + "  ".join(f"{k} {_short(v)}" for k, v in value.items()))
+        elif isinstance(value, Mapping):
+            print(f"{indent}{name}")
+            show(value, indent + "  ")
+        elif isinstance(value, list):
+            for item in value:
+                print(
+                    f"{indent}{name:<34}"
+                    + "  ".join(f"{k} {_short(v)}" for k, v in item.items() if not isinstance(v, Mapping))
+                )
+        else:
+            print(f"{indent}{name:<34}{_short(value)}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,98 @@
+"""The space that a benchmark measures: a real one, or ImageBind at its full size with synthetic weights."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sensebind.benchmarks.harness.robot import RATES
+from sensebind.benchmarks.imagebind import synthetic
+from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.core.samples import TEXT
+from sensebind.fusion.core.windows import WindowSpec
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, NAME, ImageBind
+from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
+from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.registry import Space
+
+STARTER = "starter"
+TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
+    f"{modality}_{name}": value
+    for modality in MODALITIES
+    for name, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
+} | {"out_embed_dim": 16}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that all benches of a space share."""
+    parser.add_argument("--space", default="", help=f"space to measure (default: {STARTER} on a CPU, {NAME} on a GPU)")
+    parser.add_argument(
+        "--weights", default="", help=f"weight file or folder (default: the space's own; {NAME}: random ones)"
+    )
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bf16 or fp16 (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
+    parser.add_argument(
+        "--tiny", action="store_true", help=f"use a very small random {NAME}: to try a benchmark, not to measure"
+    )
+    parser.add_argument("-o", "--output", metavar="F", help="also write the figures to this JSON file")
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Put what is meant in place of what was left out. Raises `SpaceError` for a device that is not there."""
+    args.device = registry.resolve_device(args.device)
+    args.space = args.space or (NAME if args.device.startswith("cuda") or args.tiny else STARTER)
+
+
+def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dtype: str | None = None) -> Space:
+    """The space that was asked for. Raises `SpaceError`."""
+    wanted = args.dtype if dtype is None else dtype
+    if args.space == NAME and not args.weights:
+        return SyntheticImageBind(modalities, args.device, precision(wanted, args.device), TINY if args.tiny else None)
+    return registry.load(args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted)
+
+
+def specs(space: Space, modalities: Sequence[str]) -> Mapping[str, WindowSpec]:
+    """The windows of `modalities` with default parameters, as long as the space wants them."""
+    return window_specs(resolve(embedder_parameters(modalities), {}, free=FREE), space.apertures)
+
+
+def weights_of(space: Space) -> str:
+    """How a report describes the weights."""
+    if not isinstance(space, SyntheticImageBind):
+        return "real"
+    return "synthetic (random, tiny: times have no meaning)" if space.is_tiny else "synthetic (random, published sizes)"
+
+
+class SyntheticImageBind(ImageBindSpace):
+    """ImageBind with weights that were drawn: as fast and as large as the real one. `sizes`: as of `ImageBind`."""
+
+    def __init__(
+        self,
+        modalities: Iterable[str],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        sizes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.device, self.dtype = torch.device(device), dtype
+        self.id = f"{NAME}@synthetic"
+        self._sizes = dict(sizes or {})
+        self.is_tiny = self._sizes == TINY
+        self._held = set(modalities) | {TEXT}
+        self.logit_scales = {m: ENCODERS[m].scale for m in MODALITIES if m in self._held}
+        self._models: dict[str, ImageBind] = {}
+        self._loading = threading.Lock()
+        self._phrases = PhraseCache()
+        for modality in modalities:
+            self.network(modality)
+
+    def _load(self, modality: str) -> ImageBind:
+        with torch.device("meta"):
+            model = ImageBind(modalities=[modality], **self._sizes)
+        state = synthetic([modality], self.device, self._sizes)
+        model.load_checkpoint({k: v.to(self.dtype) if v.ndim else v for k, v in state.items()})
+        return model.eval()

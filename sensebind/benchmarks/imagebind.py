@@ -1,0 +1,150 @@
+"""`sensebind bench imagebind`: what the full-size model costs here, and what lower precision changes.
+
+Without `--weights` the weights are random, of the published sizes: time and memory do not depend on them, and the
+cosines stand for a network whose attention is far from uniform. The report says which were used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sensebind.fusion.core.samples import IMU, TEXT, VISION
+from sensebind.fusion.models.imagebind import weights as files
+from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, VOCABULARY, ImageBind, modality_of, shapes
+from sensebind.fusion.models.imagebind.space import ImageBindSpace
+
+# What is to be reached.
+COSINE = 0.999
+SHARE = 1.15  # peak resident memory over the bytes of the weights, in bf16
+IMU_BYTES = 0.6e9
+SPEED = 4.0  # vision, bf16 over float32, on a CPU with AMX
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, help="checkpoint (default: random weights of the same sizes)")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each, the fastest counts (default: %(default)s)")
+    parser.add_argument("--modalities", default=",".join(MODALITIES), help="encoders to time (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; 0 where everything is reached, else 1."""
+    print(f"weights   {args.weights or 'synthetic: random numbers in the sizes of imagebind_huge'}")
+    print(f"threads   {torch.get_num_threads()}")
+    print("\n           ms a window                × faster       cosine with float32")
+    print("           float32    bf16    fp16    bf16   fp16      bf16      fp16")
+    reached = [_report_encoder(modality, args.weights, args.repeat) for modality in args.modalities.split(",")]
+    reached.append(_report_memory(args.weights))
+    return 0 if all(reached) else 1
+
+
+def _report_encoder(modality: str, weights: Path | None, repeat: int) -> bool:
+    times, cosines = compare(modality, weights, repeat)
+    faster = {name: times["float32"] / value for name, value in times.items()}
+    reached = min(cosines.values()) >= COSINE
+    if modality == VISION and torch.cpu.get_capabilities().get("amx_bf16"):
+        reached &= faster["bf16"] >= SPEED
+    print(f"{modality:<10}{times['float32']:>8.1f}{times['bf16']:>8.1f}{times['fp16']:>8.1f}", end="")
+    print(f"{faster['bf16']:>8.2f}{faster['fp16']:>7.2f}", end="")
+    print(f"{cosines['bf16']:>10.6f}{cosines['fp16']:>10.6f}  {_verdict(reached)}", flush=True)
+    return reached
+
+
+def _report_memory(weights: Path | None) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bf16.safetensors"
+        if weights:
+            files.convert(weights, {path: list(files.entries(weights))}, torch.bfloat16)
+        else:
+            save_file({k: v.bfloat16() if v.ndim else v for k, v in synthetic(MODALITIES).items()}, path)
+        size, whole, imu = path.stat().st_size, peak(path, MODALITIES), peak(path, [IMU])
+    print(f"\npeak memory of a process that loads all in bf16   {whole / 1e9:.2f} GB, ", end="")
+    print(f"{whole / size:.3f} × the weights (at most {SHARE})  {_verdict(whole <= SHARE * size)}")
+    print(f"peak memory of a process that loads imu alone     {imu / 1e9:.2f} GB ", end="")
+    print(f"(at most {IMU_BYTES / 1e9})  {_verdict(imu <= IMU_BYTES)}")
+    return whole <= SHARE * size and imu <= IMU_BYTES
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "MISSED"
+
+
+def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Milliseconds of one window by precision, taken in turns; and cosines with the float32 vector."""
+    state = files.read(weights, lambda n: modality_of(n) == modality) if weights else synthetic([modality])
+    models = {}
+    for name, dtype in files.DTYPES.items():
+        with torch.device("meta"):
+            models[name] = ImageBind(modalities=[modality])
+        models[name].load_checkpoint({k: v.to(dtype) if v.ndim else v.float() for k, v in state.items()})
+    batch = example(modality)
+    vectors = {name: model.embed(modality, batch) for name, model in models.items()}  # warm from here on
+    best = dict.fromkeys(models, math.inf)
+    for _ in range(repeat):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.embed(modality, batch)
+            best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+    cosines = {name: float(v[0] @ vectors["float32"][0]) for name, v in vectors.items() if name != "float32"}
+    return best, cosines
+
+
+def synthetic(
+    modalities: Iterable[str], device: str | torch.device = "cpu", sizes: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Random weights, float32, the same on every run on a device of one kind. `sizes`: as of `ImageBind`."""
+    generator = torch.Generator(device).manual_seed(0)
+    state = {}
+    for name, shape in shapes(modalities, sizes).items():
+        values = torch.randn(shape, generator=generator, device=device)
+        if name.endswith(".mask"):
+            values = torch.full(shape, -math.inf, device=device).triu(1)
+        elif name.endswith("log_logit_scale"):
+            values = torch.tensor(math.log(ENCODERS[modality_of(name)].scale), device=device)
+        elif len(shape) == 1:
+            values = values * 0.2 + (1.0 if name.endswith("weight") else 0.0)  # LayerNorm's weights, and biases
+        elif any(part in name for part in ("pos_embed", "cls_token", "token_embedding", "bias_k", "bias_v")):
+            values *= 0.5
+        else:
+            values *= 1.5 / math.sqrt(math.prod(shape[1:]))
+        state[name] = values
+    return state
+
+
+def example(modality: str) -> Tensor:
+    """One random window."""
+    generator = torch.Generator().manual_seed(1)
+    if modality == TEXT:
+        ids = torch.randint(1, VOCABULARY - 2, (1, 77), generator=generator)
+        ids[:, 0], ids[:, 10], ids[:, 11:] = VOCABULARY - 2, VOCABULARY - 1, 0
+        return ids
+    shape = [224 if isinstance(n, str) else n for n in ENCODERS[modality].input]
+    return torch.randn(1, *shape, generator=generator)
+
+
+def peak(weights: Path, modalities: Iterable[str]) -> int:
+    """Bytes: the largest resident memory of a process that loads the space and embeds nothing yet."""
+    script = (
+        "import sys; from sensebind.benchmarks import imagebind as b; "
+        "print(b.load_and_measure(sys.argv[1], sys.argv[2].split(',')))"
+    )
+    command = [sys.executable, "-c", script, str(weights), ",".join(modalities)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def load_and_measure(weights: str, modalities: list[str]) -> int:
+    ImageBindSpace.load(modalities=modalities, weights=weights, dtype="bf16")
+    # Not `getrusage`: its peak includes the process that this one was forked from.
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,150 @@
+"""`sensebind bench line`: what the line costs without a model, per message and for a robot with five sensors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensebind.fusion.core.encodings import depth_metres, rgb, thermal
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
+from sensebind.fusion.core.windows import Window, Windower, WindowSpec
+from sensebind.fusion.health.checks import Health
+from sensebind.fusion.preprocess import audio, depth, image, imu
+from sensebind.fusion.preprocess import thermal as heat
+from sensebind.fusion.preprocess.resampling import waveform
+
+HEIGHT, WIDTH = 480, 640
+SPECS = {
+    VISION: WindowSpec(VISION, SECOND // 2, SECOND // 2, frames=1),
+    DEPTH: WindowSpec(DEPTH, SECOND // 5, SECOND // 2, frames=1),
+    THERMAL: WindowSpec(THERMAL, SECOND // 5, SECOND // 2, frames=1),
+    AUDIO: WindowSpec(AUDIO, 2 * SECOND, SECOND // 2),
+    IMU: WindowSpec(IMU, 5 * SECOND, SECOND // 2),
+}
+PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--seconds", type=float, default=20.0, help="of sensor data (default: %(default)s)")
+    parser.add_argument("--json", metavar="F", help="write the figures to this file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    figures = measure(args.seconds)
+    print(f"five sensors for {args.seconds:g} s: images 640 × 480 at 30 Hz, audio 16 kHz, IMU 200 Hz; one thread")
+    for name, value in figures.items():
+        print(f"{name:44} {value:10.3f}")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=2)
+    return 0
+
+
+def measure(seconds: float = 20.0) -> dict[str, float]:
+    """CPU time of message → sample → window → tensor, with ImageBind's frontends (the heaviest), by what it is for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(seconds)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(seconds: float) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    total = 0.0
+    for modality, spec in SPECS.items():
+        messages = list(_messages(modality, seconds))
+        windower, windows, health = Windower(spec), 0, Health()
+        tensor_time = 0.0
+        _tensor(_first_window(modality, messages))  # what is loaded and allocated once is not counted
+        began = time.process_time()
+        for make in messages:
+            for window in windower.push(make()):
+                start = time.process_time()
+                health.look(window)
+                _tensor(window)
+                tensor_time += time.process_time() - start
+                windows += 1
+        spent = time.process_time() - began
+        total += spent
+        figures[f"{modality}: ms per message, windows included"] = 1e3 * spent / len(messages)
+        figures[f"{modality}: ms per window (decode, tensor)"] = 1e3 * tensor_time / max(1, windows)
+        figures[f"{modality}: ms per second of sensor"] = 1e3 * spent / seconds
+    figures["five sensors: % of one core"] = 100 * total / seconds
+    return figures
+
+
+def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
+    """Messages as a subscriber gets them, each with what makes it a sample."""
+    from sensebind.fusion.io import messages
+    from sensebind.fusion.io.audio_messages import Format, Microphone
+
+    noise = np.random.default_rng(0)
+    microphone = Microphone("audio_common_msgs/msg/AudioDataStamped", Format("S16LE", 16000, 1))
+    pictures = [_picture(modality, noise) for _ in range(4)]
+    for index in range(int(seconds / PERIODS[modality])):
+        stamp = 1_700_000_000 * SECOND + round(index * PERIODS[modality] * SECOND)
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=stamp // SECOND, nanosec=stamp % SECOND), frame_id=modality)
+        if modality == AUDIO:
+            data = noise.integers(-9000, 9000, 1600).astype("<i2").tobytes()
+            message = SimpleNamespace(header=header, audio=SimpleNamespace(data=data))
+            yield partial(microphone.sample, message, 0)
+        elif modality == IMU:
+            a, w = noise.standard_normal((2, 3))
+            message = SimpleNamespace(
+                header=header,
+                linear_acceleration=SimpleNamespace(x=a[0], y=a[1], z=a[2]),
+                angular_velocity=SimpleNamespace(x=w[0], y=w[1], z=w[2]),
+                linear_acceleration_covariance=[0.0],
+                angular_velocity_covariance=[0.0],
+            )
+            yield partial(messages.imu_sample, IMU, message)
+        else:
+            picture = pictures[index % len(pictures)]
+            message = SimpleNamespace(header=header, **picture)
+            yield partial(messages.image_sample, modality, message)
+
+
+def _picture(modality: str, noise: np.random.Generator) -> dict[str, Any]:
+    if modality == VISION:
+        pixels, encoding = noise.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8), "rgb8"
+    else:
+        pixels, encoding = noise.integers(500, 9000, (HEIGHT, WIDTH)).astype(np.uint16), "16UC1"
+    return {
+        "data": pixels.tobytes(),
+        "encoding": encoding,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "step": pixels.strides[0],
+        "is_bigendian": 0,
+    }
+
+
+def _first_window(modality: str, messages: list[Callable[[], Sample]]) -> Window:
+    windower = Windower(SPECS[modality])
+    return next(window for make in messages for window in windower.push(make()))
+
+
+def _tensor(window: Window) -> torch.Tensor:
+    if window.modality == AUDIO:
+        return audio.imagebind_tensor(torch.from_numpy(waveform(window, audio.RATE)))
+    if window.modality == IMU:
+        return imu.imagebind_tensor(window)
+    frame = window.samples[-1].data
+    assert isinstance(frame, Frame)
+    if window.modality == VISION:
+        return image.imagebind_tensor(rgb(frame))
+    if window.modality == DEPTH:
+        return depth.imagebind_tensor(depth_metres(frame, window.calibration), window.calibration)
+    return heat.imagebind_tensor(thermal(frame, window.calibration))

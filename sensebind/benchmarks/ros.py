@@ -1,0 +1,374 @@
+"""`sensebind bench ros`: five sensors through DDS, each a process of its own, to the embedder and back.
+
+Three phases of one run. `ear`: a subscriber that only notes when messages come, which is what the middleware and
+rclpy cost by themselves. `line`: the embedder, heard from outside: from the call of `publish` of the message that
+closed a window to its vector. `in process`: the same line without ROS, from that message to the vector.
+Then the rate is raised until more than 5 % of the images do not arrive. Figures take the shape of ros2_benchmark's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensebind.benchmarks.harness import figures, robot
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
+
+DROPS = 0.05  # share of messages that may be lost at the peak rate
+FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the sensors' rates, tried in this order
+START_UP = 60.0  # s for all processes to find each other
+
+
+class RosBenchError(SensebindError):
+    """A process that did not start, or that stopped."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase (default: %(default)s)")
+    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
+    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
+    parser.add_argument("--weights", default="", help="of the space")
+    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    parser.add_argument("--modalities", nargs="+", default=list(robot.RATES), help="sensors (default: all five)")
+    parser.add_argument("--no-peak", action="store_true", help="do not look for the peak rate")
+    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 where ROS or a process is missing."""
+    try:
+        result = measure(args)
+    except (RosBenchError, ModuleNotFoundError) as error:
+        print(f"bench ros: {error}", file=sys.stderr)
+        return 1
+    figures.show(result)
+    if args.output:
+        figures.write(args.output, figures.report("ros", result))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All phases. Raises `RosBenchError`, and `ModuleNotFoundError` without rclpy."""
+    import rclpy
+
+    from sensebind.nodes.support.transport import alone
+
+    environment = alone({**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    os.environ.update({k: v for k, v in environment.items() if k.startswith(("ROS_", "FAST"))})
+    rates = {m: robot.RATES[m] for m in args.modalities}
+    result: dict[str, Any] = {"input": robot.digest(), "seconds": args.seconds, "hop_s": args.hop}
+    rclpy.init()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(args, environment, Path(folder))
+            result["ear"] = bench.ear(rates)
+            result["line"] = bench.line(rates, args.seconds)
+            result["in_process"] = in_process(args)
+            result["added_p50_ms"] = {
+                m: round(result["line"]["latency_ms"][m]["p50"] - latency["p50"], 3)
+                for m, latency in result["in_process"]["latency_ms"].items()
+                if m in result["line"]["latency_ms"]
+            }
+            ear, line = (result[n]["cpu_percent_of_a_core"] for n in ("ear", "line"))
+            result["rclpy_share_of_cpu"] = round(ear["ear"] / max(line["embedder"], 0.1), 3)
+            if not args.no_peak:
+                result["peak"] = bench.peak(rates)
+    finally:
+        rclpy.try_shutdown()
+    return result
+
+
+@dataclass
+class Bench:
+    """The phases that need DDS."""
+
+    args: argparse.Namespace
+    environment: Mapping[str, str]
+    folder: Path
+
+    def ear(self, rates: Mapping[str, float]) -> dict[str, Any]:
+        """rclpy's own share: a node with the embedder's subscriptions and its executor, which does nothing else."""
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        from sensebind.benchmarks.harness.ros_sensor import TOPICS, TYPES
+        from sensebind.nodes.subscriptions import DEPTH_OF_IMAGES, DEPTH_OF_SERIES
+        from sensebind.nodes.support.qos import sensor
+        from sensebind.nodes.support.types import message_type
+
+        node = rclpy.create_node("ear")
+        heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+        def hear(modality: str) -> None:
+            def take(message: Any) -> None:
+                stamp = message.header.stamp
+                heard[modality].append((time.time_ns(), stamp.sec * SECOND + stamp.nanosec))
+
+            depth = DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES
+            node.create_subscription(message_type(TYPES[modality]), TOPICS[modality], take, sensor(depth))
+
+        for modality in rates:
+            hear(modality)
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        with self._sensors(rates, self.args.seconds, 1) as sensors:
+            cpu, began = time.process_time(), time.monotonic()
+            sensors.go()
+            sent = sensors.wait(lambda: executor.spin_once(timeout_sec=0.05))
+            cpu = (time.process_time() - cpu) / (time.monotonic() - began)
+        executor.remove_node(node)
+        executor.shutdown()
+        node.destroy_node()
+        late = {m: round(SECOND / rates[m]) if m == "audio" else 0 for m in rates}  # a sound is stamped with its start
+        return {
+            "messages": {m: _share(len(heard[m]), len(sent[m]["stamps"])) for m in rates},
+            "latency_ms": {m: figures.quantiles([(t - s - late[m]) / 1e6 for t, s in heard[m]]) for m in rates},
+            "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu(sent),
+        }
+
+    def line(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:
+        """The embedder, from outside."""
+        import rclpy
+
+        from sensebind.fusion.io import messages
+        from sensebind.nodes.support.listener import Listener
+        from sensebind.nodes.support.qos import VECTORS
+        from sensebind.nodes.support.types import message_type
+
+        listener = Listener()
+        vectors: dict[str, dict[int, int]] = defaultdict(dict)  # modality → tick → time of arrival
+
+        def take(message: Any) -> None:
+            vectors[message.modality][messages.nanoseconds(message.header.stamp)] = time.time_ns()
+
+        for modality in rates:
+            listener.create_subscription(message_type(messages.EMBEDDING), f"embeddings/{modality}", take, VECTORS)
+
+        def spin() -> None:
+            rclpy.spin_once(listener, timeout_sec=0.05)
+
+        with self._embedder() as embedder, self._sensors(rates, seconds, 1) as sensors:
+            self._until(lambda: listener.space is not None, spin, embedder)
+            spent, began = figures.cpu_seconds(embedder.pid), time.monotonic()
+            own = time.process_time()
+            sensors.go()
+            sent = sensors.wait(spin)
+            cpu = (figures.cpu_seconds(embedder.pid) - spent) / (time.monotonic() - began)
+            own = (time.process_time() - own) / (time.monotonic() - began)
+            told = self._settled(listener, spin, list(rates))
+        closing = {m: sent[m]["stamps"] for m in rates}
+        lateness = round(0.05 * SECOND)
+        latencies: dict[str, list[float]] = {}
+        for modality, ticks in vectors.items():
+            found = [
+                (arrival - closing[modality][at]) / 1e6
+                for tick, arrival in ticks.items()
+                if (at := bisect_left(closing[modality], tick + lateness)) < len(closing[modality])
+            ]
+            latencies[modality] = found
+        listener.destroy_node()
+        return {
+            "messages": {
+                m: _share(told[m]["arrived"], len(sent[m]["stamps"])) | {"lost": told[m]["lost"]} for m in rates
+            },
+            "windows": {m: {k: told[m][k] for k in ("windows", "embedded", "overload")} for m in rates},
+            "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
+            "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if values},
+            "cpu_percent_of_a_core": {"embedder": round(100 * cpu, 1), "listener": round(100 * own, 1)} | _cpu(sent),
+        }
+
+    def peak(self, rates: Mapping[str, float]) -> dict[str, Any]:
+        """The largest factor of the rates at which at most `DROPS` of any sensor's messages are lost."""
+        tried = []
+        for factor in FACTORS:
+            result = self.line({m: rate * factor for m, rate in rates.items()}, min(6.0, self.args.seconds))
+            worst = min(item["share"] for item in result["messages"].values())
+            p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
+            tried.append({"factor": factor, "share_arrived": worst, "p99_ms": p99})
+            if worst < 1 - DROPS:
+                break
+        held = [item["factor"] for item in tried if item["share_arrived"] >= 1 - DROPS]
+        best = max(held, default=0.0)
+        return {"image_rate_hz": best * max(rates.values() if not held else [rates.get("vision", 0.0)]), "tried": tried}
+
+    @contextmanager
+    def _embedder(self) -> Iterator[subprocess.Popen[bytes]]:
+        import yaml
+
+        from sensebind.nodes.support.processes import running
+
+        values = embedder_values(self.args)
+        file = self.folder / "embedder.yaml"
+        file.write_text(yaml.safe_dump({"embedder": {"ros__parameters": values}}))
+        log = self.folder / "embedder.log"
+        arguments = ["--ros-args", "--params-file", str(file)]
+        with running("embedder", arguments, environment=self.environment, log=log) as process:
+            yield process
+
+    @contextmanager
+    def _sensors(self, rates: Mapping[str, float], seconds: float, subscribers: int) -> Iterator[_Sensors]:
+        sensors = _Sensors(rates, seconds, subscribers, self.environment)
+        try:
+            yield sensors
+        finally:
+            sensors.close()
+
+    def _until(self, condition: Any, spin: Any, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_UP
+        while not condition():
+            spin()
+            if process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "embedder.log").read_text(errors="replace")
+                raise RosBenchError(f"the embedder did not start:\n{log}")
+
+    def _settled(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
+        """The embedder's own counts, once a new report tells the same as the one before."""
+        names = ("arrived", "lost", "windows", "embedded", "overload")
+        before: Any = None
+        for _ in range(10):
+            listener.status.clear()
+            deadline = time.monotonic() + 5
+            while not all(f"sensebind: {m}" in listener.status for m in modalities) and time.monotonic() < deadline:
+                spin()
+            found = {m: {n: int(listener.figure(m, n) or 0) for n in names} for m in modalities}
+            if found == before:
+                break
+            before = found
+        return found
+
+
+class _Sensors:
+    """The processes of `ros_sensor`."""
+
+    def __init__(
+        self, rates: Mapping[str, float], seconds: float, subscribers: int, environment: Mapping[str, str]
+    ) -> None:
+        self._seconds = seconds
+        self._processes = {
+            modality: subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "sensebind.benchmarks.harness.ros_sensor",
+                    modality,
+                    str(rate),
+                    str(seconds),
+                    str(subscribers),
+                ],
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for modality, rate in rates.items()
+        }
+
+    def go(self) -> None:
+        """Once all have their subscribers, all begin at the same time: that of `robot.start`."""
+        for modality, process in self._processes.items():
+            assert process.stdout is not None
+            line = process.stdout.readline().strip()
+            if line != "ready":
+                raise RosBenchError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
+        start = robot.start() / SECOND
+        for process in self._processes.values():
+            assert process.stdin is not None
+            process.stdin.write(f"{start}\n")
+            process.stdin.flush()
+
+    def wait(self, spin: Any) -> dict[str, dict[str, Any]]:
+        """What each sent, once all have ended; `spin` meanwhile."""
+        found: dict[str, str] = {}
+
+        def read() -> None:
+            for modality, process in self._processes.items():
+                assert process.stdout is not None
+                found[modality] = process.stdout.read()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        while reader.is_alive():
+            spin()
+        try:
+            return {m: json.loads(text) | {"seconds": self._seconds} for m, text in found.items()}
+        except json.JSONDecodeError as error:
+            raise RosBenchError(f"a sensor stopped before its end: {found}") from error
+
+    def close(self) -> None:
+        """End those that still run."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+
+
+def embedder_values(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the embedder for these sensors."""
+    values: dict[str, Any] = {
+        "space": args.space,
+        "weights": args.weights,
+        "device": args.device,
+        "modalities": list(args.modalities),
+        **{f"{m}.hop": args.hop for m in args.modalities},
+    }
+    if "audio" in args.modalities:
+        values |= {
+            "audio.type": "audio_common_msgs/msg/AudioDataStamped",
+            "audio.sample_rate": robot.RATE,
+            "audio.channels": 1,
+            "audio.sample_format": "S16LE",
+        }
+    return values
+
+
+def in_process(args: argparse.Namespace) -> dict[str, Any]:
+    """The same line without ROS: the sensors' samples at their times, from one thread; embedding in another."""
+    from sensebind.benchmarks.stream import live
+    from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+    from sensebind.fusion.models import registry
+    from sensebind.fusion.stream.pipeline import Pipeline
+
+    values = resolve(embedder_parameters(tuple(args.modalities)), embedder_values(args), free=FREE)
+    space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
+    pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
+    seen = live([pipeline], robot.sensors(args.modalities), args.seconds)
+    latencies = {m: x.values() for m, x in seen.latencies.items()}
+    return {
+        "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items() if len(values)},
+        "cpu_percent_of_a_core": {"in process": round(100 * seen.cpu / args.seconds, 1)},
+    }
+
+
+def _share(arrived: int, sent: int) -> dict[str, Any]:
+    return {"sent": sent, "arrived": arrived, "share": round(arrived / sent, 4) if sent else math.nan}
+
+
+def _cpu(sent: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {m: round(100 * told["cpu_s"] / told["seconds"], 1) for m, told in sent.items()}

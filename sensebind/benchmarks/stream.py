@@ -1,0 +1,369 @@
+"""`sensebind bench stream`: robots with five sensors each, in real time, through one engine.
+
+Latency is counted as a robot would: from the instant at which the sample that closes a window is due, to the call that
+publishes its vector. So a thread that gives the samples too late, because the machine cannot keep up, is not forgiven.
+Figures take the shape that users of ros2_benchmark know: latency and jitter at fixed rates, missed windows, processor
+and GPU use, the largest rate with at most 5 % missed, and a hash of the input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness.parts import Report
+from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.threads import cores_at_hand
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference.engine import Engine, Job
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
+from sensebind.fusion.stream.scheduler import Scheduler
+from sensebind.fusion.stream.statistics import WINDOW_DROPS
+
+BOUND = 50.0  # ms, of the p99 that the largest number of robots must keep
+MISSED = 0.05  # share of windows that may be missed at the peak rate
+FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
+MOST = 512  # robots that are tried
+CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
+OVERHEAD = 3.0  # s that a run with few robots may take beyond its own length
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    spaces.add_arguments(parser)
+    parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
+    parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
+    parser.add_argument("--find", action="store_true", help=f"the most robots at a p99 of {BOUND:g} ms without a drop")
+    parser.add_argument("--peak", action="store_true", help="the most images a second of one robot, each embedded")
+    parser.add_argument("--no-plain", action="store_true", help="leave out the replays beside the plain way")
+    parser.add_argument("--batch-size", type=int, default=0, help="of the engine (default: 16, on a GPU 32)")
+    parser.add_argument("--lead-in", type=float, default=1.0, help="s before latencies count (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    result = measure(args)
+    figures.show(result)
+    if args.output:
+        figures.write(args.output, figures.report("stream", result, args.device))
+    return 0
+
+
+def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
+    """Run the measurements that were asked for; `report` receives the figures so far after each."""
+    spaces.settle(args)
+    bench = Bench.of(args)
+    result: dict[str, Any] = {
+        **bench.facts(),
+        "embedded": ", ".join(bench.embedded),
+        "threads": torch.get_num_threads(),
+        "fixed_rate": bench.live(args.robots, args.seconds),
+    }
+    report(result)
+    if args.find:
+        result["most_robots"] = bench.find(args.seconds)
+        report(result)
+    if args.peak:
+        result["peak"] = bench.peak(args.seconds)
+        report(result)
+    if not args.no_plain:
+        result |= bench.replays(args)
+    return result
+
+
+@dataclass
+class Bench:
+    """A space with its engine, and robots' parameters."""
+
+    space: Space
+    engine: Engine
+    values: Mapping[str, Any]
+    device: str
+    lead_in: float = 1.0
+    warmed: float = 0.0  # s that it took
+    embedded: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, space: Space | None = None) -> Bench:
+        """The space is loaded and its encoders have run at every batch size."""
+        modalities = tuple(robot.RATES)
+        hops = robot.EVERY_FRAME if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)
+        batch_size = getattr(args, "batch_size", 0) or (32 if args.device.startswith("cuda") else 16)
+        given = {"batch_size": batch_size, **{f"{m}.hop": hop for m, hop in hops.items()}}
+        values = resolve(embedder_parameters(modalities), given, free=FREE)
+        space = space or spaces.load(args)
+        engine = Engine(space, batch_size)
+        embedded = [m for m in modalities if m in space.modalities]
+        bench = cls(space, engine, values, args.device, getattr(args, "lead_in", 1.0), embedded=embedded)
+        began = time.perf_counter()
+        pipeline = bench.pipeline()
+        some = robot.windows({m: pipeline.specs[m] for m in embedded}, 1)
+        engine.warm_up([w for windows in some.values() for w in windows])
+        bench.warmed = time.perf_counter() - began
+        return bench
+
+    def facts(self) -> dict[str, Any]:
+        """What the figures of a run depend on: input, device, space, weights, batch size, warm-up, graphs."""
+        runner = self.engine.runner
+        return {
+            "input": robot.digest(),
+            "device": figures.device_name(self.device),
+            "space": self.space.id,
+            "weights": spaces.weights_of(self.space),
+            "batch_size": self.engine.batch_size,
+            "warm_up_s": round(self.warmed, 2),
+            "graphs": {"captured": runner.captured(), "shapes": runner.shapes()} if runner else None,
+        }
+
+    def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
+        values = values or self.values
+        return Pipeline.of(values, self.space, engine=self.engine, queue_size=values["queue_size"])
+
+    def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+        """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""
+        shortest = min(self.values[f"{m}.hop"] for m in robot.RATES)
+        ticks = round(shortest / factor * SECOND)
+        hops = {f"{m}.hop": round(self.values[f"{m}.hop"] / shortest) * ticks / SECOND for m in robot.RATES}
+        values = {**self.values, **hops}
+        pipelines = [self.pipeline(values) for _ in range(robots)]
+        own = robot.sensors(rates={m: rate * factor for m, rate in robot.RATES.items()})
+        return summary(live(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines)
+
+    def find(
+        self,
+        seconds: float,
+        bound: float = BOUND,
+        until: float = math.inf,
+        report: Report = lambda result: None,
+    ) -> dict[str, Any]:
+        """Find the largest number of robots with p99 ≤ `bound` ms in every modality and no missed window; at most 512.
+
+        Doubles the number until it fails, then bisects. A number that fails is tried a second time, so that one
+        disturbance of the machine does not decide. `until`: deadline (`time.monotonic()`); if it stops the search,
+        `complete` is False and `robots` is a lower bound, or None before the first run. `report` receives the figures
+        so far after each run.
+        """
+        result: dict[str, Any] = {"robots": None, "p99_bound_ms": bound, "complete": False, "tried": []}
+
+        def holds(robots: int) -> bool:
+            return any(self._holds(robots, seconds, until, result, report) for _ in range(2))
+
+        held, failed = 0, 1
+        try:
+            while failed <= MOST and holds(failed):
+                held, failed = failed, 2 * failed
+            while failed - held > 1:
+                middle = (held + failed) // 2
+                held, failed = (middle, failed) if holds(middle) else (held, middle)
+        except _OutOfTimeError:
+            return result
+        return result | {"complete": True}
+
+    def _holds(self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report) -> bool:
+        """Run once with `robots` robots and add the outcome to `result`. Raises `_OutOfTimeError` if too little time is
+        left before `until`."""
+        overheads = [OVERHEAD, *(1.5 * item["overhead_s"] * robots / item["robots"] for item in result["tried"][-1:])]
+        if time.monotonic() + seconds + max(overheads) > until:
+            raise _OutOfTimeError
+        began = time.monotonic()
+        run = self.live(robots, seconds)
+        overhead = round(time.monotonic() - began - seconds, 2)
+        # NaN where no window of a modality was seen: that is no p99 within the bound.
+        p99 = float(np.max([q["p99"] for q in run["latency_ms"].values()] or [math.nan]))
+        held = bool(p99 <= result["p99_bound_ms"] and not run["missed"])
+        cpu = run["cpu_percent"].get("of_a_core", math.nan)
+        outcome = {"robots": robots, "held": held, "p99_ms": p99, "missed": run["missed"], "overhead_s": overhead}
+        result["tried"].append({**outcome, "cpu_percent_of_a_core": cpu})
+        result["robots"] = max(result["robots"] or 0, robots if held else 0)
+        report(result)
+        return held
+
+    def peak(self, seconds: float) -> dict[str, Any]:
+        """The largest factor of one robot's rates at which at most `MISSED` of the windows of any sense are missed."""
+        tried = []
+        for factor in FACTORS:
+            if min(self.values[f"{m}.hop"] for m in robot.RATES) / factor < 0.002:
+                break
+            result = self.live(1, seconds, factor)
+            share = max(result["missed_share"].values(), default=0.0)
+            p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
+            tried.append({"factor": factor, "missed": round(share, 4), "p99_ms": p99, "rate": result["windows_per_s"]})
+            if share > MISSED:
+                break
+        held = [item["factor"] for item in tried if item["missed"] <= MISSED]
+        return {"image_rate_hz": max(held, default=0.0) * robot.RATES["vision"], "tried": tried}
+
+    def replays(self, args: argparse.Namespace) -> dict[str, Any]:
+        """As fast as it goes beside the plain way, each window by itself when it comes, in eager float32; in turns.
+
+        `replay_speed` is seconds of five sensors for each second of this machine, from samples in memory.
+        """
+        plain = spaces.load(args, dtype="float32")
+        fast, slow = [], []
+        for _ in range(3):
+            fast.append(replay_time(self.pipeline(), args.seconds, 8 * self.engine.batch_size // 16))
+            slow.append(replay_time(Pipeline.of(self.values, plain, engine=_Plain(plain)), args.seconds, 1))
+        return {
+            "replay_speed": round(args.seconds / min(fast), 2),
+            "replay_times_plain": round(min(slow) / min(fast), 2),
+        }
+
+
+class _OutOfTimeError(Exception):
+    """The deadline of a search leaves no time for another run."""
+
+
+class _Plain(Engine):
+    """What one would write first: each window by itself."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space, runner=None)
+
+    def submit(self, windows: Sequence[Window]) -> Job:
+        vectors = [self.space.embed(w.modality, self.space.tensor(w)[None])[0].numpy() for w in windows]
+        return Job(
+            list(windows), {i: self._embedding(w, v) for i, (w, v) in enumerate(zip(windows, vectors, strict=True))}
+        )
+
+
+def replay_time(pipeline: Pipeline, seconds: float, batch: int) -> float:
+    """Seconds that it takes to put a recording of `seconds` through, `batch` windows at a time."""
+    began = time.perf_counter()
+    for _ in put_through(pipeline, robot.recording(robot.sensors(), seconds), batch):
+        pass
+    return time.perf_counter() - began
+
+
+@dataclass
+class Run:
+    """What was seen of robots that ran in real time. Times in ms."""
+
+    seconds: float
+    latencies: dict[str, figures.Latest]
+    cpu: float = 0.0  # processor seconds of the process
+    giving: float = 0.0  # of them, those of the thread that gives samples and cuts windows
+    late: figures.Latest = field(default_factory=figures.Latest)  # samples that were given, after they were due
+    first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality when half of the time was over
+    held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files
+    turns: int = 0
+    ended: bool = False
+
+
+def live(
+    pipelines: Sequence[Pipeline],
+    own: Sequence[robot.Sensor],
+    seconds: float,
+    *,
+    lead_in: float = 0.0,
+    device: str = "cpu",
+    period: float = 1.0,
+) -> Run:
+    """Give every pipeline its robot's samples at their times; a scheduler embeds. The pipelines share an engine.
+
+    Stamps are those of the clock, as a robot's are. Samples that this machine delivers late count as late: they are
+    then given as fast as possible. Robots start within 1 s of each other, at 97 different phases; their samples are
+    given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
+    """
+    by_name = {sensor.modality: sensor for sensor in own}
+    result = Run(seconds, {m: figures.Latest() for m in by_name})
+    began = robot.start()
+    starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
+
+    def heard(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
+        def take(outputs: list[Output]) -> None:
+            now = time.time_ns()
+            if result.ended or now < began + lead_in * SECOND:
+                return
+            for output in outputs:
+                if isinstance(output, Embedding) and output.modality in by_name:
+                    told_of = output.tick + specs[output.modality].lateness
+                    closing = by_name[output.modality].closing(starts[number], told_of)
+                    result.latencies[output.modality].add((now - closing) / 1e6)
+
+        return take
+
+    scheduler = Scheduler(pipelines[0].engine)
+    for number, pipeline in enumerate(pipelines):
+        scheduler.add(pipeline, heard(number, pipeline.specs))
+    streams = [robot.recording(own, seconds, start, i) for i, start in enumerate(starts)]
+    owned = [zip(stream, repeat(pipeline)) for stream, pipeline in zip(streams, pipelines, strict=True)]
+    plan = heapq.merge(*owned, key=lambda item: item[0].end)
+    cpu, giving = time.process_time(), time.thread_time()
+    try:
+        with frozen_garbage(), figures.Sampler(period, device) as sampler:
+            for sample, pipeline in plan:
+                if (left := (sample.end - time.time_ns()) / SECOND) > 0:
+                    time.sleep(left)
+                else:
+                    result.late.add(-1e3 * left)
+                if pipeline.accept(sample):
+                    scheduler.notify()
+                if not result.first_half and time.time_ns() > began + seconds * SECOND / 2:
+                    result.first_half = {m: figures.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
+            result.cpu, result.giving = time.process_time() - cpu, time.thread_time() - giving
+    finally:
+        result.ended = True  # what waits now is embedded in one go: its latency is not that of a robot
+        scheduler.close()
+    result.held, result.turns = sampler.summary(), scheduler.turns
+    return result
+
+
+@contextmanager
+def frozen_garbage() -> Iterator[None]:
+    """Exclude the objects that exist now from garbage collection: with a large model one run takes tens of ms."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
+    """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
+    counts = {m: [p.statistics[m].counts for p in pipelines] for m in run.latencies}
+    embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]
+    embedded = {m: sum(c["embedded"] for c in counts[m]) for m in embeds}
+    missed = {m: sum(c[cause] for c in counts[m] for cause in CAUSES) for m in embeds}
+    latencies = {m: run.latencies[m].values() for m in embeds}
+    return {
+        "robots": len(pipelines),
+        "seconds": run.seconds,
+        "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
+        "latency_all_modalities_ms": figures.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
+        "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if len(values)},
+        "windows": embedded,
+        "windows_per_s": round(sum(embedded.values()) / run.seconds, 1),
+        "missed": sum(missed.values()),
+        "missed_share": {m: round(missed[m] / max(1, missed[m] + embedded[m]), 4) for m in embeds},
+        "dropped": {
+            cause: total
+            for cause in WINDOW_DROPS
+            if (total := sum(c[cause] for group in counts.values() for c in group))
+        },
+        "windows_per_turn": round(sum(embedded.values()) / max(1, run.turns), 2),
+        "cpu_percent": {
+            "of_a_core": round(100 * run.cpu / run.seconds, 1),
+            "of_which_samples_and_windows": round(100 * run.giving / run.seconds, 1),
+            "of_the_machine": round(100 * run.cpu / run.seconds / cores_at_hand(), 1),
+        },
+        "samples_given_late_ms": figures.quantiles(run.late.values()),
+        "held": run.held,
+    }

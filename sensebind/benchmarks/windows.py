@@ -1,0 +1,97 @@
+"""`sensebind bench windows`: what a window of each sense costs on a CPU, piece by piece, in processor time.
+
+Each piece of the fast way and of the plain way (eager float32, one window at a time) in turns. Processor time, of all
+threads, tells the same on a machine that has other work; elapsed time does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sensebind.benchmarks.harness import figures, robot
+from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.health.checks import Health
+from sensebind.fusion.models import registry
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.stream.pipeline import Pipeline
+
+SECONDS = 12.0  # of sensors that windows are cut from
+LAST = 10  # windows that are measured: the first are not whole, or no stream's memory reaches back of them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
+    parser.add_argument("--weights", default="", help="of the space")
+    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="the median is told (default: %(default)s)")
+    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    result = measure(args)
+    figures.show(result)
+    if args.output:
+        figures.write(args.output, figures.report("windows", result))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of processor time by sense and piece, and the least cosine of the two ways' vectors."""
+    asked = tuple(robot.RATES)
+    values = resolve(embedder_parameters(asked), {f"{m}.hop": args.hop for m in asked}, free=FREE)
+    fast, plain = (
+        registry.load(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
+        for dtype in ("auto", "float32")
+    )
+    pipeline = Pipeline.of(values, plain)
+    samples = list(robot.recording(robot.sensors(), SECONDS))
+    began = time.process_time()
+    for sample in samples:
+        pipeline.accept(sample)
+    windowing = (time.process_time() - began) / SECONDS
+    cut = pipeline.take().windows
+    senses = {m: [w for w in cut if w.modality == m] for m in asked if m in fast.modalities}
+    return {
+        "input": robot.digest(),
+        "space": fast.id,
+        "compiled": ", ".join(sorted(getattr(fast, "compiled_modalities", ()))) or "nothing",
+        "threads": torch.get_num_threads(),
+        "windowing_ms_per_s": round(1e3 * windowing, 2),
+        "window_ms": {m: _sense(fast, plain, windows, args.rounds) for m, windows in senses.items()},
+    }
+
+
+def _sense(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
+    modality, health, windows = stream[0].modality, Health(), stream[-LAST:]
+    slide: Callable[[Window], torch.Tensor] = getattr(fast, "slide", fast.tensor)
+    for _ in range(2):  # what is made when it first comes is there the second time
+        ready = [slide(window) for window in stream][-LAST:]
+    rows = [plain.tensor(window) for window in windows]
+    pieces: dict[str, Callable[[], Any]] = {
+        "health": lambda: [health.look(window) for window in windows],
+        "prepare": lambda: [slide(window) for window in windows],
+        "embed": lambda: [fast.embed(modality, row[None]) for row in ready],
+        "plain_prepare": lambda: [plain.tensor(window) for window in windows],
+        "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],
+    }
+    times: dict[str, list[float]] = {name: [] for name in pieces}
+    for _ in range(rounds + 1):
+        for name, work in pieces.items():
+            began = time.process_time()
+            work()
+            times[name].append(time.process_time() - began)
+    result = {n: round(1e3 * sorted(t[1:])[rounds // 2] / len(windows), 2) for n, t in times.items()}
+    both = result["plain_prepare"] + result["plain_embed"], result["prepare"] + result["embed"]
+    cosines = [
+        float(fast.embed(modality, a[None])[0] @ plain.embed(modality, b[None])[0])
+        for a, b in zip(ready, rows, strict=True)
+    ]
+    return result | {"times_plain": round(both[0] / both[1], 2), "cosine": round(min(cosines), 6)}

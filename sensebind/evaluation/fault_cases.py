@@ -1,0 +1,246 @@
+"""Is a sensor that fails named, and none that is well? Simulated failures by seed, through the line without a model.
+
+Faults are told from raw windows, so the encoders' place is taken by a space that knows nothing (`Blank`); windows,
+health, fusion and events are those of the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import merge
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sensebind.evaluation.faults import FaultScore, Naming, score_faults
+from sensebind.evaluation.observation import Settings, namings
+from sensebind.evaluation.spans import Faults, Spans
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.core import encodings
+from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.events.lifecycle import Event
+from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.io import audio_messages, messages
+from sensebind.fusion.io.recordings import BagTypes, Recording
+from sensebind.fusion.models.registry import Aperture
+from sensebind.fusion.models.starter.space import StarterSpace
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay.driver import Reader, replay
+from sensebind.simulation import scenario
+from sensebind.simulation.failures import FAULTS, RELATIVE, SAME, SENSORS, Fault
+from sensebind.simulation.messages import EPOCH, merged
+from sensebind.simulation.record import GROUNDS, Measured, Plan, measure, streams_of
+
+SCENE = 24.0  # s of a case
+MIDWAY = 12.0  # s at which a sensor fails that was well
+WELL = 120.0  # s of a scene in which nothing fails
+FRAME_RATE = 4.0  # Hz of pictures: one window in half a second looks at one
+KINDS = ("person", "dog", "fire", "pump", "glass_breaking", "bump", "alarm", "obstacle", "hot_spot", "vacuum_cleaner")
+
+
+class Blank:
+    """A `Space` with the starter's windows whose vectors are all the same."""
+
+    id = "blank@0"
+    dimension = 2
+    licence = "none"
+    modalities = (TEXT, *SENSOR_MODALITIES)
+    logit_scales: Mapping[str, float] = dict.fromkeys(modalities, 1.0)
+    apertures: Mapping[str, Aperture] = StarterSpace.apertures
+
+    def tensor(self, window: Window) -> torch.Tensor:
+        """Nothing, of data that a model could read. Raises `EncodingError` for others."""
+        frame = window.samples[-1].data
+        if isinstance(frame, Frame):
+            if window.modality == DEPTH:
+                encodings.depth_metres(frame, window.calibration)
+            elif window.modality == THERMAL:
+                encodings.thermal(frame, window.calibration)
+            else:
+                encodings.rgb(frame)
+        return torch.zeros(1)
+
+    def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0]]).expand(len(batch), 2)
+
+    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0]]).expand(len(texts), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A sensor that fails, in a scene of its own seed: from the start, or `MIDWAY`."""
+
+    seed: int
+    fault: Fault
+
+    @property
+    def from_start(self) -> bool:
+        return self.fault.onset == 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was told of a case: whether its sensor was named in time, with its cause, after how long; and what else."""
+
+    case: Case
+    score: FaultScore
+    told: tuple[str, ...]
+
+
+def scene(seed: int, seconds: float) -> Plan:
+    """A held-out scene: rooms, ground, motors, light, make of the thermal camera, events and distractors by chance."""
+    noise = np.random.default_rng([seed, 31])
+    dark = float(noise.uniform(2, 0.6 * seconds))
+    told = {
+        "duration": seconds,
+        "ground": list(GROUNDS)[seed % len(GROUNDS)],
+        "motor": float(noise.uniform(-56, -40)),
+        "places": [0.0, *([float(noise.uniform(0.3, 0.7) * seconds)] if seed % 2 else [])],
+        "events": [{"type": kind, "rate": float(noise.uniform(0.5, 2.0))} for kind in noise.choice(KINDS, 5, False)],
+        "distractors": [{"type": "radio", "rate": 1.0, "for": 3}, {"type": "picture", "rate": 1.0}],
+        "dark": [[dark, dark + 6.0]] if seed % 3 == 0 else [],
+        "thermal_camera": {"palette": scenario.PALETTES[seed // 2 % len(scenario.PALETTES)]},
+    }
+    return scenario.plan(told, f"scene {seed}", seed + scenario.HELD_OUT)
+
+
+def can_be_told(plan: Plan, fault: Fault) -> bool:
+    """Whether raw data can show it: a fault that shows only against the past can't be told where there is none, and a
+    camera that sends grey or false colours is as good as another, whatever it shows."""
+    units = plan.thermal_camera.palette == "radiometric"
+    if fault.sensor == THERMAL and fault.cause == "miscalibrated" and not units:
+        return False  # it has no unit, and sets its own gain
+    if fault.onset > 0:
+        return True
+    if (fault.sensor, fault.cause) == ("vision", "swapped"):
+        return units
+    return (fault.sensor, fault.cause) not in RELATIVE
+
+
+def cases(plan: Plan, seed: int) -> list[Case]:
+    """Every fault of every sensor that can be told, from the start and midway, at a random phase of the windows."""
+    noise, found = np.random.default_rng([seed, 37]), []
+    for sensor in SENSORS:
+        for cause in (f for f in FAULTS if (sensor, f) not in SAME):
+            for onset in (0.0, MIDWAY + float(noise.uniform(0, 0.5))):
+                fault = Fault(sensor, cause, onset, SCENE)
+                if can_be_told(plan, fault):
+                    found.append(Case(seed, fault))
+    return found
+
+
+class Scene:
+    """What all sensors measure in a scene, taken once; then any of them may fail."""
+
+    def __init__(self, plan: Plan) -> None:
+        measured = measure(plan, FRAME_RATE)
+        self._measured = replace(measured, pictures=list(measured.pictures))
+        self._well = {sensor: list(_samples(self._measured, sensor)) for sensor in SENSORS}
+
+    def samples(self, fault: Fault | None = None) -> Iterator[Sample]:
+        """All samples, in the order in which they come."""
+        streams: list[Iterable[tuple[int, Sample]]] = list(self._well.values())
+        if fault is not None:
+            plan = replace(self._measured.plan, faults=(fault,))
+            streams[SENSORS.index(fault.sensor)] = _samples(replace(self._measured, plan=plan), fault.sensor)
+        return (sample for _, sample in merge(*streams, key=lambda item: item[0]))
+
+
+def _samples(measured: Measured, sensor: str) -> Iterator[tuple[int, Sample]]:
+    """(log time, sample) of one sensor's messages."""
+    microphone: audio_messages.Microphone | None = None
+    form = audio_messages.Format()
+    for logged, _, kind, message in merged(streams_of(measured, BagTypes(), [sensor])):
+        if kind == audio_messages.INFO:
+            form = audio_messages.with_info(form, message)
+        elif sensor == AUDIO:
+            microphone = microphone or audio_messages.Microphone(kind, form)
+            yield logged, microphone.sample(message, logged)
+        elif kind in messages.SAMPLES:
+            yield logged, messages.SAMPLES[kind](sensor, message)
+
+
+def line(settings: Settings) -> Pipeline:
+    """The line that `settings` ask for, with the fault detector alone and without a model."""
+    found = detectors({**settings.detector, "detectors": ["fault"]}, Blank().embed_text, settings.modalities)
+    return Pipeline.of(settings.embedder, Blank(), events=EventLine(found, Blank.id))
+
+
+def told_of(samples: Iterable[Sample], pipeline: Pipeline, start: int = EPOCH) -> tuple[Naming, ...]:
+    """What is told of the sensors, in seconds from `start` (ns)."""
+    outputs: list[Output] = []
+    for sample in samples:
+        outputs += pipeline.push(sample)
+    return namings([o for o in [*outputs, *pipeline.finish()] if isinstance(o, Event)], start)
+
+
+def run(seeds: Iterable[int], settings: Settings) -> Iterator[Result]:
+    """All cases of these seeds, one after the other."""
+    for seed in seeds:
+        plan = scene(seed, SCENE)
+        at_hand = Scene(plan)
+        for case in cases(plan, seed):
+            told = told_of(at_hand.samples(case.fault), line(settings))
+            fault = case.fault
+            truth = Faults(Spans.of([(fault.onset, fault.offset, fault.sensor)]), (fault.cause,))
+            yield Result(case, score_faults(truth, told), tuple(f"{n.sensor}:{n.cause} at {n.told:.1f}" for n in told))
+
+
+def well(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int, tuple[Naming, ...]]]:
+    """(seed, what was told) of scenes in which nothing fails, `WELL` seconds each."""
+    for seed in seeds:
+        yield seed, told_of(Scene(scene(seed, WELL)).samples(), line(settings))
+
+
+def recorded(path: Path, settings: Settings) -> tuple[float, tuple[Naming, ...]]:
+    """(seconds, what was told) of a recording."""
+    with Recording(path) as recording:
+        reader = Reader(recording, settings.embedder, settings.modalities)
+        outputs = list(replay(reader, line(settings)))
+        found = namings([o for o in outputs if isinstance(o, Event)], recording.start)
+        return (recording.end - recording.start) / SECOND, found
+
+
+def rows_of(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each sensor and fault: how many were named in time, from the start and midway, with their cause; the
+    delays in seconds of all that were named."""
+    rows = []
+    for sensor in SENSORS:
+        for cause in FAULTS:
+            own = [r for r in results if (r.case.fault.sensor, r.case.fault.cause) == (sensor, cause)]
+            if not own:
+                continue
+            row: dict[str, Any] = {"sensor": sensor, "fault": cause}
+            for name, part in (
+                ("from_start", [r for r in own if r.case.from_start]),
+                ("midway", [r for r in own if not r.case.from_start]),
+            ):
+                row[name] = [sum(r.score.named for r in part), len(part)]
+            row["explained"] = [sum(r.score.explained for r in own), len(own)]
+            delays = [delay for r in own for delay in r.score.delays]
+            row["delay_median"] = round(float(np.median(delays)), 2) if delays else None
+            row["delay_longest"] = round(max(delays), 2) if delays else None
+            rows.append(row)
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `rows_of` in Markdown."""
+
+    def share(pair: Sequence[int]) -> str:
+        return f"{pair[0]} of {pair[1]}" if pair[1] else "–"
+
+    lines = [
+        "| sensor | fault | from the start | midway | with its cause | delay, s: median | longest |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [row["sensor"], row["fault"], *(share(row[k]) for k in ("from_start", "midway", "explained"))]
+        cells += ["–" if row[k] is None else f"{row[k]:.1f}" for k in ("delay_median", "delay_longest")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

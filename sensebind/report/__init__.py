@@ -1,0 +1,19 @@
+"""What a run leaves for people and programs: one page to look at, and one summary to read."""
+
+from sensebind.report.data import Occurrence, ReportData, Similarity, occurrences, similarities
+from sensebind.report.media import Media
+from sensebind.report.page import render, write
+from sensebind.report.summary import summary, write_summary
+
+__all__ = [
+    "Media",
+    "Occurrence",
+    "ReportData",
+    "Similarity",
+    "occurrences",
+    "render",
+    "similarities",
+    "summary",
+    "write",
+    "write_summary",
+]

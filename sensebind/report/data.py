@@ -1,0 +1,149 @@
+"""What a report is made from: embeddings against prompts, events with their lives, and the figures of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
+from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.report.media import Media
+
+
+class Similarity(NamedTuple):
+    """Cosines of one modality's N vectors with L labels: int64 ticks (N,) in ns that grow, and float32 (N, L)."""
+
+    ticks: npt.NDArray[np.int64]
+    labels: tuple[str, ...]
+    scores: npt.NDArray[np.float32]
+
+
+def similarities(
+    embeddings: Sequence[Embedding], prompts: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, Similarity]:
+    """Modality (and `fused`) → its cosine with every label at every tick: that of the label's closest phrase.
+
+    `prompts` is label → float32 (P, D) unit vectors; a label without a phrase is left out. Raises `ValueError`
+    where embeddings and phrases are not of one dimension.
+    """
+    phrases = {label: np.atleast_2d(np.asarray(v, np.float32)) for label, v in prompts.items() if len(v)}
+    if not phrases:
+        return {}
+    stacked = np.concatenate(list(phrases.values()))
+    groups = np.cumsum([0, *(len(v) for v in phrases.values())])[:-1]
+    result = {}
+    for modality in ordered({e.modality for e in embeddings}):
+        own = sorted((e for e in embeddings if e.modality == modality), key=lambda e: e.tick)
+        vectors = np.stack([e.vector for e in own])
+        if vectors.shape[1] != stacked.shape[1]:
+            raise ValueError(
+                f"{modality} vectors have {vectors.shape[1]} numbers and the prompts' {stacked.shape[1]}: "
+                "embed the prompts in the same space"
+            )
+        scores = np.maximum.reduceat(vectors @ stacked.T, groups, axis=1).astype(np.float32)
+        result[modality] = Similarity(np.array([e.tick for e in own], np.int64), tuple(phrases), scores)
+    return result
+
+
+def ordered(modalities: Iterable[str]) -> list[str]:
+    """Fused first, then the senses that everybody has in their usual order, then others by name."""
+    usual = (FUSED, *SENSOR_MODALITIES)
+    return sorted(modalities, key=lambda m: (usual.index(m) if m in usual else len(usual), m))
+
+
+@dataclass(slots=True)
+class Occurrence:
+    """One event from onset to offset, put together from its reports. Times in int nanoseconds.
+
+    `offset` is None while nobody has told its end. `course` holds (tick, evidence) of the reports while it lasted.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+    onset: int
+    offset: int | None = None
+    peak: float = 0.0
+    course: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
+
+    @property
+    def senses(self) -> dict[str, float]:
+        """Each modality that supported it → its highest score while it did."""
+        best: dict[str, float] = {}
+        for _, evidence in self.course:
+            for item in evidence:
+                if item.supports:
+                    best[item.modality] = max(best.get(item.modality, 0.0), item.score)
+        return {modality: best[modality] for modality in ordered(best)}
+
+    def senses_by_score(self) -> list[str]:
+        """Those modalities, the surest first."""
+        senses = self.senses
+        return sorted(senses, key=lambda m: -senses[m])
+
+
+def occurrences(events: Iterable[Event]) -> list[Occurrence]:
+    """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
+
+    An id whose offset was told and that begins again, as in a recording that is played twice, is another one.
+    """
+    found: list[Occurrence] = []
+    current: dict[str, Occurrence] = {}
+    told: set[tuple[str, Phase, int]] = set()
+    for event in events:
+        if (event.id, event.phase, event.tick) in told:
+            continue
+        told.add((event.id, event.phase, event.tick))
+        item = current.get(event.id)
+        if item is None or (item.offset is not None and event.phase is Phase.ONSET):
+            item = current[event.id] = Occurrence(event.id, event.kind, event.label, event.onset)
+            found.append(item)
+        item.peak = max(item.peak, event.score)
+        if event.phase is Phase.OFFSET:
+            item.offset = event.offset
+        else:
+            item.course.append((event.tick, event.evidence))
+    for item in found:
+        item.course.sort(key=lambda report: report[0])
+    return sorted(found, key=lambda item: (item.onset, item.kind, item.label))
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows. `start` and `end` are int nanoseconds, of the recording or of the run.
+
+    `modalities` is name → `Statistics.summary()`; `similarities` is what the function of that name returns;
+    `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
+    `realtime_factor` is seconds of recording per second of work (None: it was not a race); `notes` are plain
+    sentences for the reader.
+    """
+
+    title: str
+    recording: str
+    space: str
+    licence: str
+    start: int
+    end: int
+    modalities: Mapping[str, Mapping[str, Any]]
+    similarities: Mapping[str, Similarity] = field(default_factory=dict)
+    events: Sequence[Event] = ()
+    media: Media = field(default_factory=Media)
+    truth: Sequence[tuple[float, float, str]] | None = None
+    realtime_factor: float | None = None
+    notes: Sequence[str] = ()
+
+    def span(self) -> tuple[int, int]:
+        """The stretch of time that is shown, in int nanoseconds, at least a millisecond long.
+
+        `start` to `end`, unless nothing that was measured lies in it, as where sensors stamp with a clock of
+        their own: then from the first of that to the last.
+        """
+        stamps = [int(t) for s in self.similarities.values() for t in s.ticks] or self.media.stamps()
+        if stamps and not any(self.start <= stamp <= self.end for stamp in stamps):
+            return min(stamps), max(max(stamps), min(stamps) + SECOND // 1000)
+        return self.start, max(self.end, self.start + SECOND // 1000)

@@ -1,0 +1,156 @@
+"""The panels of what the sensors sent: pictures, spectrograms and traces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sensebind.fusion.core.samples import IMU, SECOND
+from sensebind.report.data import ordered
+from sensebind.report.media import CHANNELS, Bins
+from sensebind.report.panels import charts
+from sensebind.report.panels.canvas import Canvas, Row
+from sensebind.report.panels.charts import clock, number
+from sensebind.report.words import plural, text
+
+PARTS = {IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))}  # first channel; least height
+FIT = (17, 9, 5)  # pictures that a wide, a middling and a narrow page hold
+
+
+def senses(canvas: Canvas) -> Row:
+    """The panels, as rows of the timeline; none where nothing was kept."""
+    media = canvas.data.media
+    strips: Row = []
+    films = {m: charts.film(m, media.pictures[m], canvas.axis) for m in ordered(media.pictures)[:12]}
+    every = charts.jpegs([image for film in films.values() if film for image in film.images])
+    for modality, film in films.items():
+        if film:
+            strips += _film(canvas, modality, film, every[: len(film.images)])
+            every = every[len(film.images) :]
+    for modality in ordered(media.sounds)[:4]:
+        strips += _sound(canvas, modality)
+    for modality in ordered(media.traces)[:4]:
+        strips += _motion(canvas, modality, media.traces[modality])
+    if not strips:
+        return []
+    lead = "What the sensors sent. A picture stands where it was taken; point at it to see all of that moment."
+    return [f'<h2>Senses</h2><p class="lead">{lead}</p>', *strips]
+
+
+def _film(canvas: Canvas, modality: str, film: charts.Film, uris: Sequence[str]) -> Row:
+    steps = np.diff([start for start, _ in film.times])
+    usual = float(np.median(steps)) if len(steps) else canvas.axis.end - canvas.axis.start
+    whole = (canvas.axis.end - canvas.axis.start) / max(usual, 1.0)
+    every = [max(1, math.ceil(whole / fit)) for fit in FIT]
+    cells = []
+    first = 0  # of the pictures that follow each other without a gap
+    for i, ((start, end), uri) in enumerate(zip(film.times, uris, strict=True)):
+        first = i if i and film.times[i - 1][1] < start else first
+        rest = film.times[i:]
+        upto = next((n for n, (a, b) in enumerate(pairwise(rest), 1) if a[1] < b[0]), len(rest))
+        classes, widths = [], []
+        for name, variable, step in zip("abc", "abd", every, strict=True):
+            if (i - first) % step == 0:
+                classes.append(name)
+                widths.append(f"--{variable}:{_width(canvas, start, rest[min(step, upto) - 1][1])}")
+        kind = f' class="{" ".join(classes)}"' if classes else ""
+        cells.append(
+            f'<img{kind} alt="" src="{uri}" style="--x:{canvas.axis.percent(start)};{";".join(widths)}" '
+            f'data-t="{canvas.axis.milliseconds(start)}" data-e="{canvas.axis.milliseconds(end)}">'
+        )
+    name = text(modality, 24)
+    legend = ""
+    if film.scale:
+        low, high, unit = film.scale
+        digits = 0 if abs(high - low) >= 20 else 1
+        ramp = f'<i style="background:linear-gradient(90deg,{film.colours})"></i>'
+        shown = f"{number(low, digits)}{ramp}{number(high, digits)} {unit}"
+        legend = f'<div class="wide"><span class="scale">{shown}</span></div>'
+    since, until = (
+        clock((t - canvas.axis.start) / SECOND, canvas.axis.seconds) for t in (film.times[0][0], film.times[-1][0])
+    )
+    return [
+        f'<div class="row strip {canvas.hue(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
+        '<div class="plot">'
+        f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {plural(len(cells), "picture")}, '
+        f'{since} to {until}">{"".join(cells)}</div></div></div>',
+    ]
+
+
+def _width(canvas: Canvas, start: int, end: int) -> str:
+    return f"{number((canvas.axis.x(end) - canvas.axis.x(start)) / 10, 3)}%"
+
+
+def _sound(canvas: Canvas, modality: str) -> Row:
+    spectra = canvas.data.media.sounds[modality]
+    shown = charts.spectrogram(spectra, canvas.axis)
+    if shown is None:
+        return []
+    name = text(modality, 24)
+    marks = "".join(
+        f'<div class="pitch" style="top:{number(y * 96, 1)}px">{hertz}</div>'
+        for hertz, y in charts.pitch_marks(spectra.top)
+    )
+    level = np.clip(shown.level, charts.QUIETEST, 0.0)
+    floor = np.full_like(level, charts.QUIETEST)
+    path = charts.envelope(
+        shown.starts, shown.width, floor, level, canvas.axis, 34, charts.QUIETEST / 2, -charts.QUIETEST
+    )
+    at = canvas.follow(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
+    return [
+        f'<div class="row strip {canvas.hue(modality)}"><div class="keys" style="min-height:96px">',
+        f"<h3>{name}</h3>{marks}</div>",
+        f'<div class="plot frame"><div class="spectrum" role="img" aria-label="{name}: spectrogram, '
+        f'up to {number(spectra.top / 1000, 1)} kHz" style="--i:url({shown.image})"></div></div></div>',
+        f'<div class="row strip {canvas.hue(modality)}"><div class="keys"><div><span>level, dBFS</span>'
+        f'<output data-s="{at}" data-r="0"></output></div><div class="wide">0 to {number(charts.QUIETEST)}</div></div>',
+        '<div class="plot frame"><svg class="wave" viewBox="0 0 1000 34" height="34" preserveAspectRatio="none" '
+        f'role="img" aria-label="{name}: level"><path d="{path}" fill-opacity=".75"/></svg></div></div>',
+    ]
+
+
+def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
+    starts, values = bins.between(canvas.axis.start, canvas.axis.end)
+    if not len(starts):
+        return []
+    table = np.stack(values)  # (N, 2, C)
+    count = table.shape[2]
+    parts = PARTS.get(modality, ()) if count == CHANNELS else ()
+    groups = [(name, unit, range(at, at + 3), least) for name, unit, at, least in parts]
+    groups = groups or [("readings", "", range(count), 1e-3 * float(np.abs(table).max()) or 1e-9)]
+    at = canvas.follow(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
+    name = text(modality, 24)
+    rows: Row = []
+    for i, (what, unit, channels, least) in enumerate(groups):
+        low, high = table[:, 0], table[:, 1]
+        # Noise blown up to full height would look like motion: what hardly changes is drawn so.
+        moved = max(float(high[:, c].max() - low[:, c].min()) for c in channels)
+        scale = max(moved, least)
+        about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
+        heading = f"<h3>{name}</h3>" if i == 0 else ""
+        rows.append(
+            f'<div class="panelhead {canvas.hue(modality)}">{heading}<span class="about">{what}'
+            f"{f', {unit}' if unit else ''}; {about}</span></div>"
+        )
+        for c in channels:
+            middle = float(high[:, c].max() + low[:, c].min()) / 2
+            path = charts.envelope(starts, bins.width, low[:, c], high[:, c], canvas.axis, 26, middle, scale)
+            axis_name = "xyz"[c % 3] if parts else str(c + 1)
+            rows.append(
+                f'<div class="row {canvas.hue(modality)}"><div class="keys" style="--row:28px"><div>'
+                f'<span>{axis_name}</span><output data-s="{at}" data-r="{c}"></output></div></div>'
+                '<div class="plot trace">'
+                f'<svg class="wave" viewBox="0 0 1000 27" height="27" preserveAspectRatio="none" role="img" '
+                f'aria-label="{what} {axis_name}"><path d="{path}"/></svg></div></div>'
+            )
+    return rows
+
+
+def _short(value: float) -> str:
+    """Two digits that count, without an exponent: 12, 0.5, 0.0021."""
+    digits = 1 - math.floor(math.log10(value))
+    return charts.number(value, min(max(digits, 0), 12))

@@ -1,0 +1,64 @@
+"""The panels of similarity: a heat map for each sense, with a row for each prompt."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sensebind.report.data import ordered
+from sensebind.report.panels import charts
+from sensebind.report.panels.canvas import Canvas, Row
+from sensebind.report.words import plural, score, text
+
+LABELS = 40  # rows of a heat map: more than anybody reads
+CELLS = 24_000  # of one heat map
+ROW = 16  # px
+
+
+def similarity(canvas: Canvas) -> Row:
+    """The panels, as rows of the timeline."""
+    shown = {m: s for m, s in canvas.data.similarities.items() if len(s.ticks) and s.labels}
+    if not shown:
+        return ['<h2>Similarity</h2><p class="lead">Nothing was compared: there were no prompts, or no vectors.</p>']
+    lead = (
+        "How near each sense’s vector is to each prompt, as a cosine. Every sense has a scale of its own, because "
+        "cosines of different pairs of senses lie in different bands. Events of words that a sense was taught follow "
+        "from what it was taught, not from these."
+    )
+    rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
+    for modality in ordered(shown)[:12]:
+        rows += _heat(canvas, modality)
+    return rows
+
+
+def _heat(canvas: Canvas, modality: str) -> Row:
+    similarity = canvas.data.similarities[modality]
+    labels, note = similarity.labels, ""
+    if len(labels) > LABELS:
+        # Those that stand out most against their own usual level, in the order they were given.
+        scores = np.nan_to_num(similarity.scores)
+        best = np.argsort(-(scores.max(axis=0) - np.median(scores, axis=0)), kind="stable")[:LABELS]
+        keep = sorted(best.tolist())
+        similarity = similarity._replace(labels=tuple(labels[i] for i in keep), scores=similarity.scores[:, keep])
+        note = f"the {LABELS} prompts of {len(labels)} that move most"
+        labels = similarity.labels
+    cells = charts.columns(similarity, canvas.axis, max(40, min(600, CELLS // len(labels))))
+    low, high = charts.contrast(cells.scores)
+    paths = charts.heat(cells, canvas.axis, low, high, ROW)
+    at = canvas.follow(cells.starts, cells.ends, list(cells.scores.T), 0.001, 3)
+    drawn = "".join(f'<path class="shade{shade}" d="{d}"/>' for shade, d in paths.items())
+    keys = "".join(
+        f'<div><bdi title="{text(label)}">{text(label)}</bdi><output data-s="{at}" data-r="{i}"></output></div>'
+        for i, label in enumerate(labels)
+    )
+    name = text(modality, 24)
+    height = ROW * len(labels)
+    return [
+        f'<div class="panelhead {canvas.hue(modality)}"><h3>{name}</h3>',
+        f'<span class="scale">{score(low)}<i></i>{score(high)}</span>',
+        f'<span class="about">{note}</span></div>',
+        f'<div class="row {canvas.hue(modality)}"><div class="keys">{keys}</div><div class="plot">',
+        f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" shape-rendering="crispEdges" '
+        f'class="heat" role="img" aria-label="{name}: cosine with {plural(len(labels), "prompt")} over time">',
+        drawn,
+        "</svg></div></div>",
+    ]

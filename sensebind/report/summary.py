@@ -1,0 +1,67 @@
+"""The run in figures, for programs: `summary.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from sensebind.fusion.core.samples import SECOND
+from sensebind.report.data import Occurrence, ReportData, occurrences
+
+
+def summary(data: ReportData) -> dict[str, Any]:
+    """As it stands in `summary.json`: only strings, finite numbers, None, lists and dicts.
+
+    Seconds count from the start of what `ReportData.span` shows; names that end in `_ns` hold stamps. `modalities`
+    is name → `Statistics.summary()`: windows, embedded, dropped by cause, coverage_mean, latency_ms, and more.
+    """
+    start, end = data.span()
+    result = {
+        "recording": data.recording,
+        "space": data.space,
+        "licence": data.licence,
+        "start_ns": start,
+        "end_ns": end,
+        "duration_s": (end - start) / SECOND,
+        "realtime_factor": data.realtime_factor,
+        "modalities": {name: dict(figures) for name, figures in data.modalities.items()},
+        "events": [_event(item, start) for item in occurrences(data.events)],
+        "truth": None
+        if data.truth is None
+        else [{"onset": onset, "offset": offset, "label": label} for onset, offset, label in data.truth],
+        "notes": list(data.notes),
+    }
+    cleaned: dict[str, Any] = _finite(result)
+    return cleaned
+
+
+def write_summary(path: str | Path, data: ReportData) -> None:
+    """Write `summary` as JSON that any parser takes: NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(summary(data), indent=2, allow_nan=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _event(item: Occurrence, start: int) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "kind": item.kind.name,
+        "label": item.label,
+        "onset": (item.onset - start) / SECOND,
+        "offset": None if item.offset is None else (item.offset - start) / SECOND,
+        "onset_ns": item.onset,
+        "offset_ns": item.offset,
+        "score": round(item.peak, 4),
+        "senses": {modality: round(score, 4) for modality, score in item.senses.items()},
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

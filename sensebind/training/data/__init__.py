@@ -1,0 +1,1 @@
+"""Training data of spokes: pairs from recordings, sounds, motion, activities."""

@@ -1,0 +1,252 @@
+"""What a spoke learns from: inputs of a sense beside the hub's vectors of the same moment, and what is held out.
+
+Pairs come from recordings, cut into windows as on the robot, or from folders of files with equal names.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
+from sensebind.fusion.core.windows import Window, Windower
+from sensebind.fusion.io import files
+from sensebind.fusion.models.registry import Hub
+
+BATCH = 16  # windows that the hub embeds together
+SUFFIXES_OF_TEXT = (".txt",)
+
+
+class AlignError(SensebindError):
+    """Data that nothing can be learnt from, or settings that do not fit it; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N pairs. `inputs` (N, …) are a spoke's tensors, `targets` float32 (N, D) the hub's unit vectors of the same
+    moments. Equal `groups` (N,) mean the same thing (the same caption). `blocks` (N,) number stretches of time or of
+    files, whole ones of which are held out; `spans` int64 (N, 2) is the time in ns that each pair was looked at, on
+    the clock of its `source` (N,). `views` (N, 3, H, W) are the hub's pictures as levels in 0..1, kept for
+    augmentation; empty where there are none."""
+
+    inputs: Tensor
+    targets: Tensor
+    groups: Tensor
+    blocks: Tensor
+    spans: Tensor
+    source: Tensor
+    views: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Tensor) -> Pairs:
+        """Those pairs."""
+        views = self.views[rows] if len(self.views) else self.views
+        return Pairs(
+            self.inputs[rows], self.targets[rows], self.groups[rows], self.blocks[rows], self.spans[rows],
+            self.source[rows], views,
+        )  # fmt: skip
+
+
+def named_group(name: str) -> int:
+    """The group of all that `name` stands for, the same in every set of pairs."""
+    return zlib.crc32(name.encode())
+
+
+def joined(parts: Sequence[Pairs], share_groups: bool = False) -> Pairs:
+    """All pairs together, their blocks and sources kept apart, and their groups unless they are to be shared."""
+    if not parts:
+        raise AlignError("there are no pairs")
+    result, groups, blocks = [], 0, 0
+    for number, part in enumerate(parts):
+        result.append(
+            replace(part, groups=part.groups + groups, blocks=part.blocks + blocks, source=part.source * 0 + number)
+        )
+        blocks = int(result[-1].blocks.max()) + 1
+        groups = 0 if share_groups else int(result[-1].groups.max()) + 1
+    names = ("inputs", "targets", "groups", "blocks", "spans", "source", "views")
+    return Pairs(**{name: torch.cat([getattr(part, name) for part in result]) for name in names})
+
+
+def split(pairs: Pairs, share: float = 0.2, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """(training, held out): whole blocks are held out, and no training pair looks at any of their time.
+
+    Neighbouring frames show the same; a split that parts them measures memory. So blocks are contiguous, and training
+    pairs whose windows reach into a held-out one are left out. At least one block is held out and one kept. Raises
+    `AlignError` where there are fewer than two blocks.
+    """
+    names = pairs.blocks.unique()
+    if len(names) < 2:
+        raise AlignError(
+            "all pairs lie in one stretch of time, so none can be held out without showing its neighbours: "
+            "record longer, give more recordings, or make blocks shorter (--block)"
+        )
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+    held = names[order[: min(len(names) - 1, max(1, round(share * len(names))))]]
+    out = torch.isin(pairs.blocks, held)
+    clean = ~out
+    for source in pairs.source[out].unique():
+        there = pairs.source == source
+        spans = pairs.spans[out & there]
+        merged = _merged(spans)
+        starts, ends = pairs.spans[:, 0], pairs.spans[:, 1]
+        for first, last in merged:
+            clean &= ~(there & (starts < last) & (ends > first))
+    if not clean.any():
+        raise AlignError("nothing is left to train on beside what is held out: make blocks longer (--block)")
+    return pairs.take(clean.nonzero()[:, 0]), pairs.take(out.nonzero()[:, 0])
+
+
+def _merged(spans: Tensor) -> list[tuple[int, int]]:
+    """Overlapping spans as one, in order."""
+    result: list[tuple[int, int]] = []
+    for first, last in sorted((int(a), int(b)) for a, b in spans):
+        if result and first <= result[-1][1]:
+            result[-1] = result[-1][0], max(last, result[-1][1])
+        else:
+            result.append((first, last))
+    return result
+
+
+def windows(
+    samples: Iterator[Sample], values: Mapping[str, Any], apertures: Mapping[str, Any]
+) -> dict[str, dict[int, Window]]:
+    """Samples → modality → tick → window, cut as the pipeline cuts them."""
+    specs = config.window_specs(values, apertures)
+    windowers = {modality: Windower(spec) for modality, spec in specs.items()}
+    found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
+
+    def take(closed: Sequence[Window]) -> None:
+        for window in closed:
+            found[window.modality][window.tick] = window
+
+    for sample in samples:
+        take(windowers[sample.modality].push(sample))
+    for windower in windowers.values():
+        take(windower.flush())
+    return found
+
+
+def of_recording(
+    path: Path,
+    modality: str,
+    hub: Hub,
+    tensor: Callable[[Window], Tensor],
+    values: Mapping[str, Any],
+    apertures: Mapping[str, Any],
+    block: float = 10.0,
+    keep_views: bool = False,
+    anchor: str = VISION,
+) -> Pairs:
+    """Pairs of `modality` and the hub's `anchor` at the same ticks of a recording.
+
+    `values` are the embedder's parameters for both; `block` is in seconds. Raises `AlignError` where the recording
+    has no topic of either or no tick of both.
+    """
+    from sensebind.fusion.io.recordings import Recording
+    from sensebind.replay.driver import Reader
+
+    with Recording(path) as recording:
+        reader = Reader(recording, values, (anchor, modality))
+        missing = [m for m in (anchor, modality) if m not in reader.topics]
+        if missing:
+            raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: name it by {missing[0]}.topic")
+        samples = (s for s in reader.samples() if isinstance(s, Sample))
+        found = windows(samples, values, apertures)
+        calibrations = reader.calibrations
+    chosen: list[tuple[Window, Window, Tensor]] = []
+    for tick in sorted(found[anchor].keys() & found[modality].keys()):
+        pair = [replace(found[m][tick], calibration=calibrations[m]) for m in (anchor, modality)]
+        try:
+            chosen.append((pair[0], pair[1], tensor(pair[1])))
+        except (EncodingError, ValueError) as error:
+            raise AlignError(f"'{path}', {modality}: {error}") from error
+    if not chosen:
+        raise AlignError(f"'{path}' has no tick with windows of both {anchor} and {modality}")
+    first = min(w.start for pair in chosen for w in pair[:2])
+    spans = torch.tensor([[min(a.start, b.start), a.tick] for a, b, _ in chosen])
+    return Pairs(
+        torch.stack([t for _, _, t in chosen]),
+        hub_vectors(hub, anchor, [a for a, _, _ in chosen]),
+        torch.arange(len(chosen)),
+        torch.tensor([int((a.tick - first) / SECOND // block) for a, _, _ in chosen]),
+        spans,
+        torch.zeros(len(chosen), dtype=torch.long),
+        _views([a for a, _, _ in chosen]) if keep_views else torch.empty(0),
+    )
+
+
+def hub_vectors(hub: Hub, modality: str, chosen: Sequence[Window]) -> Tensor:
+    """Windows of a modality that the hub knows → float32 (N, D)."""
+    tensors = [hub.tensor(window) for window in chosen]
+    batches = [torch.stack(tensors[i : i + BATCH]) for i in range(0, len(tensors), BATCH)]
+    return torch.cat([hub.embed(modality, batch) for batch in batches])
+
+
+def _views(chosen: Sequence[Window]) -> Tensor:
+    from sensebind.fusion.models.spokes.spoke import picture
+
+    return torch.stack([picture(window) for window in chosen])
+
+
+def of_folder(
+    folder: Path, modality: str, hub: Hub, tensor: Callable[[Window], Tensor], aperture: Any,
+    block: int = 8, keep_views: bool = False,
+) -> Pairs:  # fmt: skip
+    """Pairs of files with equal names (suffixes aside) in FOLDER/<modality> and FOLDER/vision or FOLDER/text.
+
+    A text file holds one caption; equal captions are one group. `block` files that follow each other by name are held
+    out together. Raises `AlignError` where a folder is missing or nothing matches.
+    """
+    anchor = next((m for m in (VISION, TEXT) if (folder / m).is_dir()), None)
+    if anchor is None or not (folder / modality).is_dir():
+        raise AlignError(f"'{folder}' must hold folders '{modality}' and 'vision' or 'text' with equal names in them")
+    own, others = (_by_stem(folder / m) for m in (modality, anchor))
+    names = sorted(own.keys() & others.keys())
+    if not names:
+        raise AlignError(f"'{folder / modality}' and '{folder / anchor}' have no file name in common")
+    inputs: list[Tensor] = []
+    owners: list[int] = []
+    for number, name in enumerate(names):
+        try:
+            parts = [tensor(window) for window in files.windows(modality, own[name], aperture)]
+        except EncodingError as error:
+            raise AlignError(f"'{own[name]}': {error}") from error
+        inputs += parts
+        owners += [number] * len(parts)
+    rows = torch.tensor(owners)
+    views = torch.empty(0)
+    if anchor == TEXT:
+        captions = [others[name].read_text(encoding="utf-8").strip() for name in names]
+        groups = torch.tensor([captions.index(caption) for caption in captions])
+        targets = hub.embed_text(captions)
+    else:
+        seen = [files.windows(VISION, others[name], hub.apertures[VISION])[0] for name in names]
+        groups, targets = torch.arange(len(names)), hub_vectors(hub, VISION, seen)
+        views = _views(seen)[rows] if keep_views else views
+    span = torch.stack([rows, rows + 1], dim=1)
+    return Pairs(
+        torch.stack(inputs), targets[rows], groups[rows], rows // block, span, torch.zeros(len(rows), dtype=torch.long),
+        views,
+    )  # fmt: skip
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
+
+
+def describe(pairs: Pairs) -> str:
+    """How many pairs, of how many things and stretches."""
+    count = len(np.unique(pairs.blocks.numpy()))
+    return f"{len(pairs)} pairs of {len(pairs.groups.unique())} things in {count} blocks"

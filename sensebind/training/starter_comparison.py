@@ -1,0 +1,411 @@
+"""How good a starter map is: the measurements behind docs/starter.md, for the map that ships and for those it beat.
+
+Nothing is trained. How phrases meet images was chosen on `STAMPS_CHOSEN_ON` and scikit-image's photographs, and is
+reported on `STAMPS_REPORTED`; how appearance is taken was chosen on the pairs of images themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize, pad
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.models.registry import Space
+from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, sound_features
+from sensebind.fusion.models.starter import space as starter
+from sensebind.fusion.models.starter.efficientnet import FEATURES, Output
+from sensebind.fusion.models.starter.space import StarterSpace
+from sensebind.fusion.preprocess.image import starter_tensor
+from sensebind.simulation.imitations import imitations
+from sensebind.training.data.activities import read_activities
+from sensebind.training.data.activities import windows as activity_windows
+from sensebind.training.data.pairs import Pairs, joined, named_group
+from sensebind.training.data.sounds import ESC10, RATE, Captioned, read_esc10, sound_pairs
+from sensebind.training.fitting import Settings, fit
+
+Image = npt.NDArray[np.uint8]
+Encode = Callable[[Output], Tensor]
+Transform = Callable[[Tensor], Tensor]
+
+BATCH = 16
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # of Debian's tuxpaint-stamps-default; GPL-2: for measuring only
+STAMPS_REPORTED = ("animals",)
+STAMPS_CHOSEN_ON = (
+    "clothes", "food", "hobbies", "household", "medical", "military", "naturalforces", "people", "plants", "space",
+    "sports", "town", "vehicles",
+)  # fmt: skip
+DRAWN = ("cartoon", "roadsigns", "flags", "toons")  # in a stamp's path: no photograph
+
+PHOTOS = {  # of scikit-image, those that its wheel holds and that show a thing: each one's own prompt
+    "chelsea.png": "a cat",
+    "coffee.png": "a cup of coffee",
+    "rocket.jpg": "a rocket launch",
+    "motorcycle_left.png": "a motorcycle",
+    "astronaut.png": "an astronaut",
+    "camera.png": "a man with a camera",
+}
+OTHER_PROMPTS = ("a dog", "a beach", "a bicycle", "a laptop", "a building", "a plate of food", "a car",
+                 "a street at night")  # fmt: skip
+
+
+class EvaluationError(SensebindError):
+    """Data to measure on that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A way into one space: of what the image network says, and of sentence vectors (None: it takes no phrases)."""
+
+    name: str
+    image: Encode
+    text: Transform | None
+
+
+@dataclass
+class Row:
+    """The figures of one map; a name → (figure, items, chance)."""
+
+    name: str
+    figures: dict[str, tuple[float, int, float]] = field(default_factory=dict)
+
+
+def maps(space: StarterSpace) -> list[Map]:
+    """The map that ships, last, and what was tried before it."""
+    raw = starter.class_vectors()
+    mean = raw.mean(dim=0)
+    classes = normalize(raw - mean, dim=1)
+    network = space.vision_encoder()
+    weights = network.classifier.weight.float().cpu()
+    centred = weights - weights.mean(dim=0)
+
+    def conse(out: Output) -> Tensor:
+        return normalize(out.scores.softmax(dim=1) @ (raw - mean), dim=1)
+
+    def conse_text(text: Tensor) -> Tensor:
+        return normalize(text - mean, dim=1)
+
+    def ridge(strength: float) -> Encode:
+        gram = centred @ centred.T + strength * torch.eye(len(centred))
+        matrix = centred.T @ torch.linalg.solve(gram, raw - mean)
+        return lambda out: normalize(out.features @ matrix, dim=1)
+
+    def distribution(text: Tensor) -> Tensor:
+        return (8 * normalize(text - mean, dim=1) @ classes.T).softmax(dim=1).sqrt()
+
+    def appearance(out: Output) -> Tensor:
+        return starter.appearance(out.middle, network)
+
+    def features(out: Output) -> Tensor:
+        return normalize(out.features, dim=1)
+
+    def concepts(out: Output) -> Tensor:
+        return starter.concepts_of_scores(out.scores)
+
+    def side_by_side(first: Encode, second: Encode, share: float) -> Encode:
+        return lambda out: torch.cat([first(out) * share**0.5, second(out) * (1 - share) ** 0.5], dim=1)
+
+    def padded(text: Transform, width: int) -> Transform:
+        return lambda vectors: pad(text(vectors), (0, width))
+
+    share = starter.CONCEPT_SHARE
+    conse_padded = padded(conse_text, starter.APPEARANCE)
+    phrases = padded(starter.concepts_of_text, starter.APPEARANCE)
+    return [
+        Map("features alone", features, None),
+        Map("ConSE", lambda out: normalize(out.scores.softmax(dim=1) @ raw, dim=1), lambda text: text),
+        Map("ConSE, centred", conse, conse_text),
+        *(Map(f"ridge {s:g}", ridge(s), conse_text) for s in (1.0, 10.0, 100.0)),
+        Map("ConSE and features, ½", side_by_side(conse, features, 0.5), padded(conse_text, FEATURES)),
+        Map("class distributions", lambda out: out.scores.softmax(dim=1).sqrt(), distribution),
+        Map("concepts alone", concepts, starter.concepts_of_text),
+        Map("appearance alone", appearance, None),
+        Map(f"ConSE and appearance, {share:g}", side_by_side(conse, appearance, share), conse_padded),
+        Map("concepts and appearance, ½", side_by_side(concepts, appearance, 0.5), phrases),
+        Map("starter (ships)", side_by_side(concepts, appearance, share), phrases),
+    ]
+
+
+def measure(space: StarterSpace, shared: Path | None, stamps: Path | None) -> list[Row]:
+    """A row per map, with the figures for which the data are there. Raises `EvaluationError` where none are."""
+    captioned = {}
+    if stamps is not None and stamps.is_dir():
+        captioned = {
+            "other stamps R@1": read_stamps(stamps, STAMPS_CHOSEN_ON),
+            "animals R@1": read_stamps(stamps, STAMPS_REPORTED),
+        }
+    pairs = {} if shared is None else read_pairs(shared / "evaluation")
+    photos = read_photos()
+    if not captioned and not pairs and not photos:
+        raise EvaluationError("nothing to measure on: name folders with --shared and --stamps, or install scikit-image")
+    seen = {name: (see(space, [image for image, _ in items]), [caption for _, caption in items])
+            for name, items in captioned.items()}  # fmt: skip
+    both = {name: (see(space, left), see(space, right)) for name, (left, right) in pairs.items()}
+    prompts = [*dict.fromkeys(PHOTOS[name] for name in photos), *OTHER_PROMPTS]
+    shown = see(space, list(photos.values())) if photos else None
+    encoder = space.text_encoder()
+    rows = []
+    with torch.inference_mode():
+        texts = {name: encoder(captions).cpu() for name, (_, captions) in seen.items()}
+        templated = {n: encoder([f"a photo of {c}" for c in captions]).cpu() for n, (_, captions) in seen.items()}
+        asked = encoder(prompts).cpu()
+        for way in maps(space):
+            row = Row(way.name)
+            if shown is not None and way.text is not None:
+                scores = way.image(shown) @ normalize(way.text(asked), dim=1).T
+                right = [prompts[int(i)] == PHOTOS[name] for i, name in zip(scores.argmax(1), photos, strict=True)]
+                row.figures["photos"] = float(np.mean(right)), len(right), 1 / len(prompts)
+            for name, (output, captions) in seen.items():
+                if way.text is None:
+                    continue
+                for suffix, source in (("", texts), (', "a photo of"', templated)):
+                    scores = normalize(way.image(output), dim=1) @ normalize(way.text(source[name]), dim=1).T
+                    found = [captions[int(i)] == own for i, own in zip(scores.argmax(1), captions, strict=True)]
+                    row.figures[name + suffix] = float(np.mean(found)), len(found), 1 / len(found)
+            for name, (left, right_) in both.items():
+                a, b = way.image(left), way.image(right_)
+                for suffix, x, y in (("", a, b), (", means removed", a - a.mean(dim=0), b - b.mean(dim=0))):
+                    for k in (1, 5):
+                        figure = recall(normalize(x, dim=1) @ normalize(y, dim=1).T, k)
+                        row.figures[f"{name} R@{k}{suffix}"] = figure, len(x), k / len(x)
+            rows.append(row)
+    return rows
+
+
+def recall(scores: Tensor, k: int) -> float:
+    """(N, N) scores, own ones on the diagonal → the share of rows whose own one is among the k highest."""
+    own = scores.diagonal()[:, None]
+    return float(((scores >= own).sum(dim=1) <= k).float().mean())
+
+
+@torch.inference_mode()
+def see(space: StarterSpace, images: Sequence[Image]) -> Output:
+    """What the image network says of RGB images uint8 (H, W, 3)."""
+    network = space.vision_encoder()
+    outputs = []
+    for first in range(0, len(images), BATCH):
+        batch = torch.stack([starter_tensor(image) for image in images[first : first + BATCH]])
+        outputs.append(network(batch.to(space.device, space.dtype)))
+    return Output(*(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True)))
+
+
+def read_photos() -> dict[str, Image]:
+    """scikit-image's photographs that are in `PHOTOS`; none where it is not installed."""
+    try:
+        import skimage
+    except ImportError:
+        return {}
+    folder = Path(skimage.__file__).parent / "data"
+    return {name: read_image(folder / name) for name in PHOTOS if (folder / name).is_file()}
+
+
+def read_stamps(folder: Path, kinds: Iterable[str]) -> list[tuple[Image, str]]:
+    """Photographs and their captions, of the package `tuxpaint-stamps-default` of Debian 12."""
+    result = []
+    for path in sorted(path for kind in kinds for path in (folder / kind).rglob("*.png")):
+        caption = path.with_suffix(".txt")
+        if caption.is_file() and not any(word in str(path.relative_to(folder)) for word in DRAWN):
+            result.append((read_image(path), caption.read_text(encoding="utf-8").splitlines()[0].strip()))
+    if not result:
+        raise EvaluationError(f"'{folder}' holds no stamps: --stamps is the folder that 'animals' is in")
+    return result
+
+
+def read_pairs(folder: Path) -> dict[str, tuple[list[Image], list[Image]]]:
+    """Aligned images of two senses, those that are there: visible and thermal, colour and depth."""
+    result = {}
+    visible = sorted((folder / "roadscene" / "visible").glob("*"))
+    if visible:
+        thermal = [folder / "roadscene" / "thermal" / path.name for path in visible]
+        result["visible → thermal"] = [read_image(p) for p in visible], [read_image(p) for p in thermal]
+    colour = sorted((folder / "seven_scenes").glob("*.color.jpg"))
+    if colour:
+        depth = [path.with_name(path.name.replace("color.jpg", "depth.png")) for path in colour]
+        result["colour → depth"] = [read_image(p) for p in colour], [disparity(p) for p in depth]
+    return result
+
+
+def read_image(path: Path) -> Image:
+    """RGB uint8 (H, W, 3); what is transparent becomes white. Raises `EvaluationError`."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise EvaluationError(f"'{path}' is no image that can be read")
+    if image.dtype == np.uint16:
+        image = (image // 256).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.shape[2] in (2, 4):
+        opaque = image[:, :, -1:].astype(np.float32) / 255
+        image = np.rint(image[:, :, :-1] * opaque + 255 * (1 - opaque)).astype(np.uint8)
+    return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, ::-1])
+
+
+def disparity(path: Path) -> Image:
+    """Depth uint16 (H, W) in mm, 0 and 65535 no reading → its inverse as grey, from the 1st to the 99th percentile."""
+    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if depth is None:
+        raise EvaluationError(f"'{path}' is no image that can be read")
+    valid = (depth > 0) & (depth < 65535)
+    inverse = np.divide(1000, depth, out=np.zeros(depth.shape, np.float32), where=valid)
+    low, high = np.percentile(inverse[valid], (1, 99))
+    grey = np.where(valid, np.clip((inverse - low) / (high - low), 0, 1) * 255, 0).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def best_scale(space: StarterSpace, stamps: Path) -> float:
+    """The factor of the cosines that makes the cross-entropy of the development photographs least."""
+    items = read_stamps(stamps, STAMPS_CHOSEN_ON)
+    captions = list(dict.fromkeys(caption for _, caption in items))
+    images = torch.cat([space.embed("vision", starter_tensor(image)[None]) for image, _ in items])
+    cosines = images @ space.embed_text(captions).T
+    own = torch.tensor([captions.index(caption) for _, caption in items])
+    scales = np.arange(1.0, 101.0)
+    return float(min(scales, key=lambda scale: float(cross_entropy(cosines * scale, own))))
+
+
+def probe_audio(space: StarterSpace, folder: Path) -> tuple[float, int]:
+    """Accuracy of a linear probe on the audio trunk's features of ESC-10, mean and maximum over time, and clips.
+
+    A fold (the digit that file names begin with) is told by what was learnt from the others. Raises `EvaluationError`.
+    """
+    import soundfile
+    import soxr
+
+    files = sorted(folder.glob("*/*.ogg"))
+    if not files:
+        raise EvaluationError(f"'{folder}' holds no clips: it should have a folder per class with .ogg files")
+    trunk = space.audio_trunk()
+    features = []
+    for file in files:
+        data, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        sound = torch.from_numpy(soxr.resample(data.mean(axis=1), rate, 16_000)).to(space.device)
+        with torch.inference_mode():
+            steps = trunk(pad(sound, (0, max(0, 80_000 - len(sound))))[None, :80_000])[0].cpu()
+        features.append(torch.cat([steps.mean(dim=0), steps.amax(dim=0)]))
+    inputs = torch.stack(features).clone()
+    classes = sorted({file.parent.name for file in files})
+    targets = torch.tensor([classes.index(file.parent.name) for file in files])
+    folds = np.array([file.name[0] for file in files])
+    right = 0
+    for fold in sorted(set(folds)):
+        held = torch.from_numpy(folds == fold)
+        right += _linear_probe(inputs[~held], targets[~held], inputs[held], targets[held])
+    return right / len(files), len(files)
+
+
+def _linear_probe(inputs: Tensor, targets: Tensor, others: Tensor, wanted: Tensor) -> int:
+    """How many of `others` a logistic regression on standardised `inputs` tells."""
+    mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-6
+    inputs, others = (inputs - mean) / deviation, (others - mean) / deviation
+    layer = torch.nn.Linear(inputs.shape[1], int(targets.max()) + 1)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimiser = torch.optim.LBFGS(layer.parameters(), max_iter=200)
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = cross_entropy(layer(inputs), targets, reduction="sum") + 5 * layer.weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return int((layer(others).argmax(dim=1) == wanted).sum())
+
+
+def audio_by_text(space: StarterSpace, folder: Path) -> tuple[float, int]:
+    """Accuracy of ESC-10's folder names as prompts, and clips: each fold is told by a spoke that was trained on the
+    others (and on imitations) as the one that ships is, but for its tours."""
+    clips = read_esc10(folder)
+    pairs, tests = _described(space, clips)
+    right = 0
+    for fold in sorted({clip.block for clip in clips}):
+        spoke = _sound_spoke(space, pairs.take((pairs.blocks != fold).nonzero()[:, 0]))
+        right += sum(
+            found == own for (found, own), clip in zip(_told(space, spoke, clips, tests), clips, strict=True)
+            if clip.block == fold
+        )  # fmt: skip
+    return right / len(clips), len(clips)
+
+
+def audio_zero_shot(space: StarterSpace, folder: Path) -> dict[str, float]:
+    """Per class of ESC-10, the share of its clips that its name finds among all ten, by a spoke that was trained
+    without it and one other class: neither recordings nor imitations of them."""
+    clips = read_esc10(folder)
+    pairs, tests = _described(space, clips)
+    names = list(ESC10)
+    result = {}
+    for first in range(0, len(names), 2):
+        left = names[first : first + 2]
+        out = torch.isin(pairs.groups, torch.tensor([named_group(name) for name in left]))
+        spoke = _sound_spoke(space, pairs.take((~out).nonzero()[:, 0]))
+        told = _told(space, spoke, clips, tests)
+        for name in left:
+            own = [found == name for found, truth in told if truth == name]
+            result[name] = sum(own) / len(own)
+    return result
+
+
+def _described(space: StarterSpace, clips: Sequence[Captioned]) -> tuple[Pairs, Tensor]:
+    """Features: of cuts to train on, imitations among them, and of three windows of each clip, (clips, 3, features)."""
+    describe = torch.inference_mode()(sound_features())
+
+    def features(pieces: Tensor) -> Tensor:
+        return torch.as_tensor(describe(pieces)).clone()
+
+    parts = [sound_pairs(clips, space, cuts=12, describe=features)]
+    parts.append(sound_pairs(imitations(10), space, cuts=4, describe=features))
+    long = [np.pad(clip.sound, (0, max(0, 5 * RATE - len(clip.sound)))) for clip in clips]
+    tests = [np.stack([wave[first : first + 2 * RATE] for first in (0, 24_000, 48_000)]) for wave in long]
+    return joined(parts, share_groups=True), torch.stack([features(torch.from_numpy(test)) for test in tests])
+
+
+def _sound_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
+    torch.manual_seed(0)
+    spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
+    settings = Settings(
+        epochs=8, batch=256, chunk=256, weight_decay=1e-2, temperature=0.1, bank=0, patience=8, keep_last=True
+    )
+    fit(spoke, space, pairs, pairs.take(torch.arange(0, len(pairs), 37)), settings)
+    return spoke
+
+
+def _told(space: StarterSpace, spoke: Spoke, clips: Sequence[Captioned], tests: Tensor) -> list[tuple[str, str]]:
+    """(class found, class) of each clip, by the mean vector of its windows."""
+    names = list(ESC10)
+    vectors = normalize(spoke.embed(tests.flatten(0, 1)).view(len(tests), tests.shape[1], -1).mean(dim=1), dim=1)
+    found = (vectors @ space.embed_text(names).T).argmax(dim=1)
+    return [(names[int(i)], clip.phrases[0]) for i, clip in zip(found, clips, strict=True)]
+
+
+def motion(space: Space) -> list[str]:
+    """Lines: held-out people's activities by text, and by a linear probe on the vectors. Raises `EvaluationError`
+    where the space has no encoder of motion."""
+    if "imu" not in space.modalities:
+        raise EvaluationError(f"space {space.id} has no encoder for 'imu'")
+    lines = []
+    recordings = read_activities()
+    for name, own in (("seglearn", True), ("BasicMotions", False)):
+        halves = []
+        for held in (False, True):
+            chosen = [a for a in recordings if a.held_out == held and (a.subject >= 0) == own]
+            inputs, owners = activity_windows(chosen)
+            vectors = torch.cat([space.embed("imu", batch) for batch in inputs.split(64)])
+            halves.append((vectors, [chosen[owner].phrase for owner in owners]))
+        phrases = list(dict.fromkeys(halves[0][1]))
+        targets = [torch.tensor([phrases.index(phrase) for phrase in labels]) for _, labels in halves]
+        text = float(((halves[1][0] @ space.embed_text(phrases).T).argmax(1) == targets[1]).float().mean())
+        probe = _linear_probe(halves[0][0], targets[0], halves[1][0], targets[1]) / len(targets[1])
+        who = "three people who were held out" if own else "its test half, whose people are not told apart"
+        lines.append(
+            f"{name}, {len(targets[1])} windows of {who}, {len(phrases)} activities: by text {text:.2f}, "
+            f"linear probe {probe:.2f}, chance {1 / len(phrases):.2f}"
+        )
+    return lines
