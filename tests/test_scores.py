@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sensebind import evaluation as S
 from sensebind.evaluation.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
 from sensebind.evaluation.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
 from sensebind.evaluation.matching import occupied, total
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.plots import plot
-from sensebind.fusion import scores as S
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 
 NOTHING = S.Spans.of(())
