@@ -15,6 +15,7 @@ from rclpy.parameter import Parameter
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import TEXT, Sample
+from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.models import registry
@@ -52,7 +53,7 @@ class Embedder(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._configure()
-        except (config.ConfigError, registry.SpaceError, ModuleNotFoundError) as error:
+        except (config.ConfigError, SpaceError, ModuleNotFoundError) as error:
             self.get_logger().error(f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS

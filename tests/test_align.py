@@ -14,8 +14,8 @@ from torch import nn
 from toy import ToySpace
 
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
+from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.models.registry import SpaceError
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.bound import BoundSpace, bind

@@ -27,9 +27,9 @@ from sensebind.benchmarks.harness import figures, robot, spaces
 from sensebind.cli import main
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.pipeline import Pipeline
 
 BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind")

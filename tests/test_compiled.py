@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import ThermalImage
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine
@@ -249,8 +250,8 @@ class Off:
     def __init__(self, vector: torch.Tensor) -> None:
         self.vector = vector
 
-    def start(self, batch: torch.Tensor) -> compiled.Later:
-        return compiled.Later(lambda: self.vector)
+    def start(self, batch: torch.Tensor) -> EmbeddingFuture:
+        return Deferred(lambda: self.vector)
 
 
 @pytest.mark.parametrize(("angle", "agrees"), [(0.0, True), (0.04, True), (0.05, False), (float("nan"), False)])

@@ -8,9 +8,9 @@ from sensebind.commands.replay import shipped
 from sensebind.evaluation.fault_cases import Scene
 from sensebind.evaluation.observation import Settings
 from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.lifecycle import Event, Kind, Phase
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import Fault

@@ -11,12 +11,12 @@ import torch
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.imagebind import weights
 from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, modality_of
 from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
-from sensebind.fusion.models.registry import SpaceError
 from sensebind.fusion.preprocess import audio, image
 
 SIZES: dict[str, Any] = {

@@ -17,9 +17,9 @@ from test_pipeline import SPECS, START, image, robot, run, table
 from toy import ToySpace
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.models.openvino.images import Later
 from sensebind.fusion.stream import scheduler as schedulers
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import AHEAD, Scheduler, shares
@@ -48,14 +48,14 @@ class Slow(ToySpace):
         self.gate = threading.Event()
         self.begun: list[str] = []
 
-    def start(self, modality: str, batch: torch.Tensor) -> Later:
+    def start(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
         self.begun.append(modality)
 
         def finish() -> torch.Tensor:
             assert self.gate.wait(30)
             return self.embed(modality, batch)
 
-        return Later(finish)
+        return Deferred(finish)
 
 
 class Unhurried(Engine):

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
+from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.registry import SpaceError
 from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.models.starter import space as starter
 from sensebind.fusion.models.starter.space import StarterSpace

@@ -11,15 +11,15 @@ import torch
 
 from sensebind.fusion.core.encodings import rgb
 from sensebind.fusion.core.samples import AUDIO, IMU, TEXT, VISION, Frame
+from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.models.registry import Aperture
 from sensebind.fusion.preprocess.resampling import series, waveform
 
 SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
 
 
-class ToySpace:
-    """Implements `Space`."""
+class ToySpace(Space):
+    """A space that computes hardly anything."""
 
     id = "toy@0"
     dimension = 16

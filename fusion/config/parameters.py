@@ -28,8 +28,8 @@ from sensebind.fusion.core.samples import (
     VISION,
     Calibration,
 )
+from sensebind.fusion.core.space import Aperture
 from sensebind.fusion.core.windows import WindowSpec
-from sensebind.fusion.models.registry import Aperture
 
 FREE = ("prompts.",)  # names that the user makes up: `prompts.<label>` is a list of phrases
 

@@ -14,42 +14,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sensebind.fusion.core.windows import Window
+from sensebind.fusion.core.futures import EmbeddingFuture
+from sensebind.fusion.core.space import Encoder, Space
 
 LOG = logging.getLogger(__name__)
 SLOTS = 2  # batches of one shape that may be under way: one is copied while another is computed
 STATIONS = 40  # shapes that are kept: past that, those used longest ago are given up with their memory
 WARM_UPS = 2  # runs before a capture, in which libraries choose kernels and constants are made
 
-Encoder = Callable[[Tensor], Tensor]  # (B, …) rows on the device → float32 (B, D) there, without waiting for it
-
-
-@runtime_checkable
-class DeviceSpace(Protocol):
-    """What a `registry.Space` has beside, where a runner can drive it."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def raw(self, window: Window) -> Tensor:
-        """One window → what to send to the device, as few bytes as do it. Raises as `Space.tensor` does."""
-
-    def encoder(self, modality: str) -> Encoder:
-        """What makes vectors of unit length of stacked `raw`s, all of it on the device and none on the host."""
-
-    def capturable(self, modality: str) -> bool:
-        """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
-        device, for example to copy a result to the host."""
-
-
-class Pending:
+class Pending(EmbeddingFuture):
     """A batch under way. `first`: its shape came for the first time, so that much was made that later ones find."""
 
     def __init__(self, count: int, result: Tensor, done: torch.cuda.Event | None) -> None:
@@ -77,7 +57,7 @@ class Runner:
     more are tried, because PyTorch before 2.12 rejects every later one; existing graphs stay in use.
     """
 
-    def __init__(self, space: DeviceSpace, *, graphs: bool | None = None) -> None:
+    def __init__(self, space: Space, *, graphs: bool | None = None) -> None:
         self.device = space.device
         self.on_gpu = self.device.type == "cuda"
         self._graphs = _Graphs(self.on_gpu and graphs is not False)
@@ -88,9 +68,9 @@ class Runner:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, space: Any) -> Runner | None:
-        """One for a space on a GPU; None for other devices, which have nothing to overlap, and for other spaces."""
-        return cls(space) if isinstance(space, DeviceSpace) and space.device.type == "cuda" else None
+    def of(cls, space: Space) -> Runner | None:
+        """One for a space on a GPU; None for other devices, which have nothing to overlap."""
+        return cls(space) if space.device.type == "cuda" else None
 
     @torch.no_grad()
     def launch(self, modality: str, rows: Sequence[Tensor]) -> Pending:

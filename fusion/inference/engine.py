@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,12 @@ import torch
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import Frame
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import Pending, Runner, empty_cache, lacks_memory
-from sensebind.fusion.models.registry import Space
-
-if TYPE_CHECKING:
-    from sensebind.fusion.models.openvino.images import Later
+from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
 
 LOG = logging.getLogger(__name__)
 HANDS = 4  # threads that prepare windows for a GPU
@@ -53,11 +51,11 @@ class _Pace:
 
 @dataclass(slots=True)
 class _Batch:
-    """Windows that are on the device: their places in the job and their tensors; the plain way has vectors at once."""
+    """Windows that are on the device: their places in the job and their tensors."""
 
     modality: str
     items: list[tuple[int, torch.Tensor]]
-    pending: Pending | Later | torch.Tensor
+    pending: EmbeddingFuture
     began: float
 
 
@@ -80,16 +78,13 @@ class Engine:
     halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
     the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
 
-    On a GPU a `Runner` does the work where the space allows it; elsewhere, or with `runner=None`, the space's `start`
-    where it has one, so that several modalities share a processor's cores, or its `embed`.
+    On a GPU a `Runner` does the work; elsewhere, or with `runner=None`, the space's own `start`.
     """
 
     def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
-        self._start: Callable[[str, torch.Tensor], Pending | Later] | None = getattr(space, "start", None)
-        plain: Callable[[Window], torch.Tensor] = getattr(space, "slide", space.tensor)
-        self._prepare = plain if self.runner is None else self.runner.raw
+        self._prepare = space.slide if self.runner is None else self.runner.raw
         hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
         self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
@@ -97,7 +92,7 @@ class Engine:
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
         self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
         self._fetched = 0.0  # when the last batch was
-        self._device = threading.Lock()  # one batch at a time: two would only share the device's speed and memory
+        self._device = threading.Lock()  # one batch is started at a time: two would share the device's speed and memory
 
     def limit(self, modality: str) -> int:
         """Windows of this modality that are embedded together at most: fewer than asked for after a lack of memory."""
@@ -130,8 +125,8 @@ class Engine:
             self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
 
     def submit(self, windows: Sequence[Window]) -> Job:
-        """Prepare windows and begin to embed them; `collect` the job later. A space that has no `start`
-        and no runner has done its work on return."""
+        """Prepare windows and begin to embed them; `collect` the job later. A space with the default `start`
+        has done its work on return."""
         job = Job(list(windows))
         by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
@@ -224,29 +219,23 @@ class Engine:
                 continue
             job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
 
-    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> Pending | Later | torch.Tensor:
+    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> EmbeddingFuture:
         if self.runner is not None:
             return self.runner.launch(modality, tensors)
-        if self._start is not None:
-            return self._start(modality, torch.stack(tensors))
         with self._device:
-            began = time.perf_counter()
-            vectors = self.space.embed(modality, torch.stack(tensors))
-            self._note_pace(modality, len(tensors), time.perf_counter() - began)
-        return vectors
+            return self.space.start(modality, torch.stack(tensors))
 
     def _vectors(self, batch: _Batch) -> npt.NDArray[np.float32]:
-        if isinstance(batch.pending, torch.Tensor):
-            return batch.pending.numpy()
         vectors = batch.pending.fetch().numpy()
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
-        now = time.perf_counter()
-        if getattr(batch.pending, "first", False):
-            self._fetched = now
+        if batch.pending.took is not None:
+            self._note_pace(batch.modality, len(batch.items), batch.pending.took)
             return vectors
-        # The device does batches one after another: this one had it since the one before was fetched.
-        self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
+        now = time.perf_counter()
+        if not batch.pending.first:
+            # The device does batches one after another: this one had it since the one before was fetched.
+            self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
         self._fetched = now
         return vectors
 

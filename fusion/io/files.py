@@ -23,8 +23,8 @@ from sensebind.fusion.core.samples import (
     Sample,
     Sound,
 )
+from sensebind.fusion.core.space import Aperture
 from sensebind.fusion.core.windows import Window, reading_coverage, sound_coverage
-from sensebind.fusion.models.registry import Aperture
 
 CLIPS = 3  # windows that stand for a file longer than one, spread evenly: ImageBind's practice for sounds
 

@@ -19,10 +19,10 @@ from torch.nn.functional import interpolate, normalize
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
+from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.registry import Aperture, SpaceError
 from sensebind.fusion.preprocess.image import SIDE, levels_tensor
 
 NAME = "open_clip"
@@ -49,9 +49,11 @@ class ClipImages(nn.Module):
         return normalize(self.visual(pixels.to(next(self.visual.parameters()).dtype)).float(), dim=1)
 
 
-class OpenClipSpace:
-    """A `registry.Hub`. The whole view is squeezed into the model's square."""
+class OpenClipSpace(Hub):
+    """An image-text model of open_clip as a hub. The whole view is squeezed into the model's square."""
 
+    id: str
+    dimension: int
     licence = "that of the weights: see where they came from"
     apertures: Mapping[str, Aperture] = {
         VISION: Aperture(0.5, frames=1),
@@ -134,7 +136,7 @@ class OpenClipSpace:
         return self._phrases.embed(self.id, texts, self._encode) if len(texts) else torch.empty(0, self.dimension)
 
     def image_encoder(self) -> nn.Module:
-        """See `registry.Hub`."""
+        """See `core.space.Hub`."""
         return copy.deepcopy(self._images).to("cpu", torch.float32)
 
     @torch.inference_mode()

@@ -1,23 +1,15 @@
-"""What a space is, and how one is found by name.
+"""Spaces by name: those of this package, open_clip's, and those that other packages register.
 
-A space is a model with its weights: a set of encoders whose vectors compare with each other and with
-nothing else. Third parties add their own under the entry-point group ``sensebind.models``: the entry
-point's name is the space's name, its object a factory with the signature of `SpaceFactory`.
+Third parties add their own under the entry-point group ``sensebind.models``. The entry point's name is the space's
+name; its object is a factory with the signature of `core.space.SpaceFactory`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Protocol
 
-from sensebind.fusion.core.errors import SensebindError
-
-if TYPE_CHECKING:
-    import torch
-
-    from sensebind.fusion.core.windows import Window
+from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, require
 
 GROUP = "sensebind.models"
 BUILTIN = {
@@ -26,83 +18,6 @@ BUILTIN = {
 }
 
 OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
-
-
-class SpaceError(SensebindError):
-    """A space that cannot be found or loaded; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aperture:
-    """How much of a modality the model looks at: the window that it was trained with.
-
-    `length` is in seconds; `frames` is how many images are taken from it (0: the whole time series).
-    """
-
-    length: float
-    frames: int = 0
-
-
-class Space(Protocol):
-    """A model and its weights. All vectors it returns are float32, unit length, `dimension` long."""
-
-    @property
-    def id(self) -> str:
-        """``name@digest``; vectors compare only when their ids are equal."""
-
-    @property
-    def dimension(self) -> int: ...
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Those with a trained encoder here: what `embed` takes. Always includes ``text``."""
-
-    @property
-    def logit_scales(self) -> Mapping[str, float]:
-        """Per modality, the factor that its cosines are multiplied by before a softmax."""
-
-    @property
-    def apertures(self) -> Mapping[str, Aperture]:
-        """Windows of the sensor modalities; may name ones without an encoder yet."""
-
-    @property
-    def licence(self) -> str: ...
-
-    def tensor(self, window: Window) -> torch.Tensor:
-        """One window → the encoder's input, without the batch axis, on the CPU. This is the frontend.
-
-        Raises `sensebind.fusion.core.encodings.EncodingError` for data that cannot be understood.
-        """
-
-    def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
-        """(B, …) stacked `tensor`s → (B, dimension) float32 unit vectors on the CPU."""
-
-    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
-        """N phrases → (N, dimension) float32 unit vectors on the CPU."""
-
-
-class Hub(Space, Protocol):
-    """A space whose image encoder can be trained further: what spokes are bound to."""
-
-    def image_encoder(self) -> torch.nn.Module:
-        """A copy of the image encoder, float32 on the CPU: RGB levels float32 (B, 3, 224, 224) in 0..1 → unit
-        vectors (B, dimension)."""
-
-
-class SpaceFactory(Protocol):
-    def __call__(
-        self,
-        *,
-        modalities: Iterable[str] | None = None,
-        device: str = "cpu",
-        weights: str = "",
-        dtype: str = "auto",
-    ) -> Space:
-        """Load only the encoders that `modalities` need (all where None), onto `device`.
-
-        `weights` names a file or folder (empty: those that the space comes with); `dtype` is auto, float32,
-        bf16 or fp16.
-        """
 
 
 def names() -> list[str]:
@@ -139,7 +54,8 @@ def hub_of(
     dtype: str = "auto",
 ) -> Space:
     """The space called `name` by itself, without spokes. Raises `SpaceError`."""
-    return _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
+    space = _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
+    return require(space, name)
 
 
 def resolve_device(device: str) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 from sensebind.fusion.config.parameters import calibration, window_specs
 from sensebind.fusion.core.embeddings import Embedding, fuse
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import BACKWARD_JUMP, Window, Windower, WindowSpec
 from sensebind.fusion.events.lifecycle import Event
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.inference.engine import Engine, Failure, Job
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.statistics import Statistics
 
 Output = Embedding | Event | Failure

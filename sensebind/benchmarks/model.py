@@ -27,9 +27,9 @@ from sensebind.benchmarks.harness.correctness import agreement, expected
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.benchmarks.harness.timing import device_seconds, wall_seconds
 from sensebind.fusion.core.samples import VISION
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
 from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
-from sensebind.fusion.models.registry import Space
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GPU_MATRIX, CPU_MATRIX = 8192, 1536  # rows and columns of the matrices whose product is timed
@@ -199,4 +199,4 @@ def _bytes(space: Space, modality: str) -> float:
 
 def _dtype(space: Space) -> str:
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "float32"}
-    return names.get(getattr(getattr(space, "hub", space), "dtype", torch.float32), "float32")
+    return names.get(space.dtype, "float32")

@@ -27,10 +27,10 @@ from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine, Job
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import WINDOW_DROPS

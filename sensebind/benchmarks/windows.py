@@ -15,10 +15,10 @@ import torch
 
 from sensebind.benchmarks.harness import figures, robot
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.pipeline import Pipeline
 
 SECONDS = 12.0  # of sensors that windows are cut from
@@ -62,7 +62,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "input": robot.digest(),
         "space": fast.id,
-        "compiled": ", ".join(sorted(getattr(fast, "compiled_modalities", ()))) or "nothing",
+        "compiled": ", ".join(sorted(fast.compiled_modalities)) or "nothing",
         "threads": torch.get_num_threads(),
         "windowing_ms_per_s": round(1e3 * windowing, 2),
         "window_ms": {m: _sense(fast, plain, windows, args.rounds) for m, windows in senses.items()},
@@ -71,13 +71,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _sense(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
     modality, health, windows = stream[0].modality, Health(), stream[-LAST:]
-    slide: Callable[[Window], torch.Tensor] = getattr(fast, "slide", fast.tensor)
     for _ in range(2):  # what is made when it first comes is there the second time
-        ready = [slide(window) for window in stream][-LAST:]
+        ready = [fast.slide(window) for window in stream][-LAST:]
     rows = [plain.tensor(window) for window in windows]
     pieces: dict[str, Callable[[], Any]] = {
         "health": lambda: [health.look(window) for window in windows],
-        "prepare": lambda: [slide(window) for window in windows],
+        "prepare": lambda: [fast.slide(window) for window in windows],
         "embed": lambda: [fast.embed(modality, row[None]) for row in ready],
         "plain_prepare": lambda: [plain.tensor(window) for window in windows],
         "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],

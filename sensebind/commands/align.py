@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
     from collections.abc import Callable, Mapping
 
-    from sensebind.fusion.models.registry import Hub
+    from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models.spokes.spoke import Spoke
     from sensebind.training.fitting import Epoch
 
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
         inverted=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
     )  # fmt: skip
     modality = args.modality
-    hub: Hub = registry.hub_of(args.hub, weights=args.weights)  # type: ignore[assignment]  # looked at below
-    if not hasattr(hub, "image_encoder"):
+    hub = registry.hub_of(args.hub, weights=args.weights)
+    if not isinstance(hub, Hub):
         raise AlignError(f"space {hub.id} has no image encoder that a sense could be bound to")
     given = config.read(args.config, "embedder") if args.config else {}
     given["modalities"] = list(dict.fromkeys(["vision", modality]))
@@ -127,11 +127,11 @@ def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spo
     """The spoke to train: one that is there, or a new one. Raises `SpaceError`."""
     import torch
 
-    from sensebind.fusion.models.registry import SpaceError
+    from sensebind.fusion.core.space import SpaceError
     from sensebind.fusion.models.spokes import spoke as spokes
 
     modality = args.modality
-    shipped = [path for path in getattr(hub, "shipped_spokes", ()) if path.stem == modality]
+    shipped = [path for path in hub.shipped_spokes if path.stem == modality]
     start = args.start or (shipped[0] if shipped and not args.scratch and args.method in (None, "lora") else None)
     torch.manual_seed(args.seed)
     if start is not None:

@@ -13,7 +13,7 @@ from sensebind.fusion.core.errors import SensebindError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.models.registry import Space
+    from sensebind.fusion.core.space import Space
     from sensebind.training.probes import Span, Tick
 
 

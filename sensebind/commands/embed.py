@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sensebind.fusion.models.registry import Space
+    from sensebind.fusion.core.space import Space
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Embed and write. Raises `SensebindError`."""
     import numpy as np
 
+    from sensebind.fusion.core.space import SpaceError
     from sensebind.fusion.models import registry
 
     space = registry.load(
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         spokes=args.spoke,
     )
     if args.modality not in space.modalities:
-        raise registry.SpaceError(
+        raise SpaceError(
             f"space '{args.space}' has no encoder for '{args.modality}'; it has {', '.join(space.modalities)}"
         )
     vectors = embed(space, args.modality, args.inputs, max(1, args.batch_size))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from sensebind.evaluation.retrieval import Moments
-    from sensebind.fusion.models.registry import Space
+    from sensebind.fusion.core.space import Space
     from sensebind.training.starter_comparison import Row
 
 
@@ -136,12 +136,14 @@ def _alignment(args: argparse.Namespace) -> int:
 
     from sensebind.evaluation import retrieval as alignment
     from sensebind.fusion.models import registry
+    from sensebind.fusion.models.spokes.bound import BoundSpace
     from sensebind.simulation.catalogue import KINDS
     from sensebind.simulation.record import record
     from sensebind.simulation.survey import HELD_OUT, tour
 
     space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
-    trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in getattr(space, "specs", {}).items()}
+    specs = space.specs if isinstance(space, BoundSpace) else {}
+    trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
     found = [_moments(space, path) for path in args.recordings]
     with TemporaryDirectory() as folder:
         for number in range(args.tours):

@@ -21,12 +21,12 @@ from sensebind.evaluation.spans import Faults, Spans
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
+from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.lifecycle import Event
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import audio_messages, messages
 from sensebind.fusion.io.recordings import BagTypes, Recording
-from sensebind.fusion.models.registry import Aperture
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.driver import Reader, replay
@@ -42,8 +42,8 @@ FRAME_RATE = 4.0  # Hz of pictures: one window in half a second looks at one
 KINDS = ("person", "dog", "fire", "pump", "glass_breaking", "bump", "alarm", "obstacle", "hot_spot", "vacuum_cleaner")
 
 
-class Blank:
-    """A `Space` with the starter's windows whose vectors are all the same."""
+class Blank(Space):
+    """A space with the starter's windows whose vectors are all the same."""
 
     id = "blank@0"
     dimension = 2

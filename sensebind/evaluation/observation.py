@@ -26,11 +26,11 @@ from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND, Sample
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.lifecycle import Event, Kind, Life, LifeOptions, Score
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.registry import Space
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.replay.driver import Reader, replay
 from sensebind.report.data import occurrences, ordered

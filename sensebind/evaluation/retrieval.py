@@ -12,7 +12,7 @@ import torch
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import TEXT, VISION
-from sensebind.fusion.models.registry import Space
+from sensebind.fusion.core.space import Space
 from sensebind.training.losses import recall
 
 INSIDE = 0.8  # share of a window that must lie in an event to stand for it

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sensebind.fusion.models.registry import Hub
+from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models.spokes.sound_features import SIZE
 from sensebind.fusion.models.spokes.spoke import Spoke
 from sensebind.training.data.augmentation import cut, cuts, relight

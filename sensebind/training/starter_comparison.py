@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, pad
 
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.models.registry import Space
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter import space as starter
 from sensebind.fusion.models.starter.efficientnet import FEATURES, Output

@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.calibration import SHIPPED, Calibration
 from sensebind.fusion.events.prompts import PromptOptions
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.registry import Space
 from sensebind.simulation.catalogue import KINDS
 from sensebind.simulation.messages import RATE
 from sensebind.simulation.record import GROUNDS, IMU_RATE, Happening, Plan, feel, hear, pictures

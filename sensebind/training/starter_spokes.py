@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from sensebind.fusion.core.encodings import ThermalImage
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
+from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, sound_features
 from sensebind.fusion.models.starter.space import SPOKES

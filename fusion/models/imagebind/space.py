@@ -15,11 +15,11 @@ from torch import Tensor
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame, Sample, Sound
+from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.imagebind.network import MAX_SCALE, MODALITIES, NAME, ImageBind, modality_of, shapes
 from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.registry import Aperture, SpaceError
 from sensebind.fusion.preprocess import audio, depth, image, imu, text, thermal
 from sensebind.fusion.preprocess.resampling import waveform
 
@@ -27,9 +27,10 @@ ADDRESS = "https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth"
 TEXT_BATCH = 64  # phrases that are embedded together
 
 
-class ImageBindSpace:
-    """A `registry.Space`. Each modality's encoder is a model of its own, so that one can be there without the rest."""
+class ImageBindSpace(Hub):
+    """ImageBind as a space. Each modality's encoder is a model of its own: one can be there without the rest."""
 
+    id: str
     licence = "CC BY-NC-SA 4.0 (not for commercial use)"
     apertures: Mapping[str, Aperture] = {
         VISION: Aperture(2.0, frames=2),
@@ -144,7 +145,7 @@ class ImageBindSpace:
         return PREPARE[modality](rows) if modality in PREPARE else rows
 
     def capturable(self, modality: str) -> bool:
-        """See `runner.DeviceSpace`: nothing waits for the device."""
+        """See `core.space.Space`: nothing waits for the device."""
         return True
 
     @torch.no_grad()
@@ -171,7 +172,7 @@ class ImageBindSpace:
         return torch.cat([self.embed(TEXT, batch) for batch in tokens.split(TEXT_BATCH)])
 
     def image_encoder(self) -> torch.nn.Module:
-        """A copy of the image encoder that can be trained: see `registry.Hub`."""
+        """A copy of the image encoder that can be trained: see `core.space.Hub`."""
         return ImageBindImages(copy.deepcopy(self.network(VISION)).to("cpu", torch.float32))
 
     def _pictures(self, window: Window) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.core.space import SpaceError
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUFFIX = ".safetensors"

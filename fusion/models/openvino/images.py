@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.models.starter.efficientnet import MIDDLE, SIDE, Block, Convolution, EfficientNetLite0, Output
 
@@ -53,20 +54,6 @@ def core() -> openvino.Core:
     import openvino
 
     return openvino.Core()
-
-
-class Later:
-    """A result under way. To be fetched once. `first`: as of `runner.Pending`; nothing is made for a first time."""
-
-    first = False
-
-    def __init__(self, finish: Callable[[], Tensor]) -> None:
-        self._finish = finish
-
-    @torch.inference_mode()
-    def fetch(self) -> Tensor:
-        """Wait for it. Raises `RuntimeError` for what the device failed to do."""
-        return self._finish()
 
 
 class Graph:
@@ -115,7 +102,7 @@ class Graph:
 class Compiled(Protocol):
     """An encoder for this processor."""
 
-    def start(self, batch: Tensor) -> Later:
+    def start(self, batch: Tensor) -> EmbeddingFuture:
         """Begin with a batch (B, …), which must not change until the vectors, float32 (B, D), were fetched."""
 
 
@@ -139,10 +126,10 @@ class CompiledImages:
         self._graph = Graph(_image_model(network, planes, levels))
         self._head = head
 
-    def start(self, images: Tensor) -> Later:
+    def start(self, images: Tensor) -> EmbeddingFuture:
         """Begin with a batch."""
         finish = self._graph.start(np.ascontiguousarray(images.numpy(), np.float32))
-        return Later(lambda: self._head(Output(*map(torch.from_numpy, finish()))))
+        return Deferred(lambda: self._head(Output(*map(torch.from_numpy, finish()))))
 
 
 def agrees(fast: Compiled, plain: Callable[[Tensor], Tensor], example: Tensor, name: str) -> bool:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sensebind.fusion.models.openvino.images import Floats, Graph, Later, constant, value
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
+from sensebind.fusion.models.openvino.images import Floats, Graph, constant, value
 from sensebind.fusion.models.spokes.sound_features import SIZE, long_enough, spectrum_statistics
 from sensebind.fusion.models.starter.wakeword_trunk import (
     DYNAMIC_RANGE,
@@ -86,10 +87,10 @@ class CompiledSound:
         self._heard: OrderedDict[tuple[str, int], Heard | None] = OrderedDict()  # None: it came, and was not kept
         self._lock = threading.Lock()
 
-    def start(self, batch: Tensor) -> Later:
+    def start(self, batch: Tensor) -> EmbeddingFuture:
         """Begin with a batch."""
         if batch.shape[1] == SIZE:
-            return Later(lambda: self._encoder(batch))
+            return Deferred(lambda: self._encoder(batch))
         sound = long_enough(batch)
         trunk = self._begin(sound.numpy())
 
@@ -99,7 +100,7 @@ class CompiledSound:
             rows = [self._statistics([stage[row] for stage in stages]) for row in range(len(sound))]
             return self._encoder(torch.cat([torch.stack(rows), spectrum], dim=1))
 
-        return Later(finish)
+        return Deferred(finish)
 
     @torch.inference_mode()
     def slide(self, stream: str, start: int, sound: Floats) -> Tensor:

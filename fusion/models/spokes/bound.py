@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sensebind.fusion.core.futures import EmbeddingFuture
+from sensebind.fusion.core.space import Aperture, Encoder, Hub, Space, SpaceError
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import DeviceSpace, Encoder
-from sensebind.fusion.models.openvino.images import Later
-from sensebind.fusion.models.registry import Aperture, Hub, Space, SpaceError
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
 
 
-class BoundSpace:
-    """A `registry.Space`: what the hub has an encoder for goes to the hub, unless a spoke was bound for it.
+class BoundSpace(Space):
+    """A hub with its spokes: what the hub has an encoder for goes to the hub, unless a spoke was bound for it.
 
     Its id names the hub and the files of all its spokes, also those that are not loaded. `files`: one for each
     modality; the last named counts. `modalities`: spokes to load (None: all).
     """
+
+    id: str
 
     def __init__(
         self, hub: Hub, files: Sequence[Path], modalities: Iterable[str] | None = None, device: str = "cpu"
@@ -38,7 +39,7 @@ class BoundSpace:
         for modality in sorted(self._files):
             total.update(spokes.digest(self._files[modality]).encode())
         self.id = f"{hub.id.partition('@')[0]}@{total.hexdigest()[:12]}"
-        self._device = device
+        self.device, self.dtype = torch.device(device), hub.dtype
         self._loaded: dict[str, Spoke] = {}
         self._loading = threading.Lock()
         for modality in self._files if modalities is None else set(modalities) & set(self._files):
@@ -65,68 +66,54 @@ class BoundSpace:
         return {**self.hub.apertures, **{m: s.aperture for m, s in self.specs.items()}}
 
     def tensor(self, window: Window) -> Tensor:
-        """See `registry.Space`."""
+        """See `core.space.Space`."""
         spoke = self._loaded.get(window.modality)
         return spoke.tensor(window) if spoke else self.hub.tensor(window)
 
     def embed(self, modality: str, batch: Tensor) -> Tensor:
-        """See `registry.Space`."""
+        """See `core.space.Space`."""
         spoke = self._loaded.get(modality)
         return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
 
     def slide(self, window: Window) -> Tensor:
-        """As `tensor`, for windows that come from streams: what overlapping ones share is worked out once. `embed` and
-        `start` take what it returns, whose shapes may differ."""
+        """See `core.space.Space`."""
         spoke = self._loaded.get(window.modality)
-        return spoke.slide(window) if spoke else self.hub.tensor(window)
+        return spoke.slide(window) if spoke else self.hub.slide(window)
 
-    def start(self, modality: str, batch: Tensor) -> Later:
-        """Begin to `embed`: several modalities may be under way, and share the cores."""
+    def start(self, modality: str, batch: Tensor) -> EmbeddingFuture:
+        """See `core.space.Space`."""
         spoke = self._loaded.get(modality)
-        if spoke:
-            return spoke.start(batch)
-        begin: Callable[[str, Tensor], Later] | None = getattr(self.hub, "start", None)
-        return begin(modality, batch) if begin else Later(lambda: self.hub.embed(modality, batch))
+        return spoke.start(batch) if spoke else self.hub.start(modality, batch)
 
     @property
     def compiled_modalities(self) -> frozenset[str]:
-        """Modalities whose encoders are compiled for this processor."""
-        of_hub: frozenset[str] = getattr(self.hub, "compiled_modalities", frozenset())
-        return (of_hub - self._loaded.keys()) | {m for m, spoke in self._loaded.items() if spoke.is_compiled}
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self._device)
+        """See `core.space.Space`."""
+        of_spokes = {m for m, spoke in self._loaded.items() if spoke.is_compiled}
+        return (self.hub.compiled_modalities - self._loaded.keys()) | of_spokes
 
     def raw(self, window: Window) -> Tensor:
-        """See `runner.DeviceSpace`. A spoke's windows are prepared here: its frontends are OpenCV's."""
+        """See `core.space.Space`. A spoke's windows are prepared on the host: its preprocessing is OpenCV's."""
         spoke = self._loaded.get(window.modality)
-        return spoke.tensor(window) if spoke else getattr(self.hub, "raw", self.hub.tensor)(window)
+        return spoke.tensor(window) if spoke else self.hub.raw(window)
 
     def encoder(self, modality: str) -> Encoder:
-        """See `runner.DeviceSpace`. A hub that has none is asked for vectors as ever, which makes the host wait."""
-        if modality in self._loaded:
-            return self._loaded[modality].vectors
-        if isinstance(self.hub, DeviceSpace):
-            return self.hub.encoder(modality)
-        return lambda rows: self.hub.embed(modality, rows).to(self.device)
+        """See `core.space.Space`."""
+        spoke = self._loaded.get(modality)
+        return spoke.vectors if spoke else self.hub.encoder(modality)
 
     def capturable(self, modality: str) -> bool:
-        """See `runner.DeviceSpace`. False for a hub without a device path: it copies its vectors to the host."""
-        if modality in self._loaded:
-            return True
-        return isinstance(self.hub, DeviceSpace) and self.hub.capturable(modality)
+        """See `core.space.Space`."""
+        return modality in self._loaded or self.hub.capturable(modality)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """See `registry.Space`."""
+        """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
     def spoke(self, modality: str) -> Spoke:
         """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
         with self._loading:
             if modality not in self._loaded:
-                fast = getattr(self.hub, "fast", False)
-                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self._device, fast)
+                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self.device, self.hub.fast)
             return self._loaded[modality]
 
 
@@ -137,10 +124,10 @@ def bind(
 
     Raises `SpaceError` for files that are missing, damaged or bound to another hub, and for a hub that takes none.
     """
-    shipped: Sequence[Path] = getattr(hub, "shipped_spokes", ())
+    shipped = hub.shipped_spokes if isinstance(hub, Hub) else ()
     paths = [*shipped, *(Path(file) for file in files)]
     if not paths:
         return hub
-    if not hasattr(hub, "image_encoder"):
+    if not isinstance(hub, Hub):
         raise SpaceError(f"space {hub.id} has no image encoder that spokes can be bound to: leave out 'spokes'")
-    return BoundSpace(hub, paths, modalities, device)  # type: ignore[arg-type]  # what makes a Hub was looked at
+    return BoundSpace(hub, paths, modalities, device)

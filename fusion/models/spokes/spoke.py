@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sensebind.fusion.core import encodings
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
+from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.openvino import images as compiled
 from sensebind.fusion.models.openvino import sounds as compiled_sound
-from sensebind.fusion.models.registry import Aperture, Hub, SpaceError
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes.series_encoder import SeriesEncoder
 from sensebind.fusion.models.spokes.sound_features import SIZE, SoundFeatures
@@ -192,11 +193,11 @@ class Spoke:
         """As `embed`, of a batch that is on the encoder's device, and left there."""
         return torch.as_tensor(self.encoder(batch)).float()
 
-    def start(self, batch: Tensor) -> compiled.Later:
+    def start(self, batch: Tensor) -> EmbeddingFuture:
         """Begin to `embed`: what is compiled goes on while others are begun."""
         if self._compiled is not None:
             return self._compiled.start(batch)
-        return compiled.Later(lambda: self.embed(batch))
+        return Deferred(lambda: self.embed(batch))
 
     @property
     def is_compiled(self) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.core.space import SpaceError
 
 SIDE = 224
 FEATURES = 1280

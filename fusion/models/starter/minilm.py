@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.core.space import SpaceError
 
 WIDTH = 384
 LAYERS = 6

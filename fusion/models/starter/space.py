@@ -24,11 +24,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from sensebind.fusion.core.encodings import rgb
+from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
+from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.openvino import images as compiled
 from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.registry import Aperture, SpaceError
 from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.preprocess.image import starter_tensor
 
@@ -76,10 +77,11 @@ FILES = {
 }
 
 
-class StarterSpace:
-    """A `registry.Space`. Encoders are loaded one by one, and are safe to call from several threads."""
+class StarterSpace(Hub):
+    """Encoders are loaded one by one, and are safe to call from several threads."""
 
     dimension = CONCEPTS + APPEARANCE
+    id: str
     shipped_spokes = tuple(sorted(SPOKES.glob("*.safetensors")))
     licence = "Apache-2.0 (weights of EfficientNet-Lite0 and all-MiniLM-L6-v2); see docs/starter.md"
     logit_scales: Mapping[str, float] = {TEXT: LOGIT_SCALE, VISION: LOGIT_SCALE}
@@ -158,11 +160,11 @@ class StarterSpace:
         network = self.vision_encoder()
         return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
 
-    def start(self, modality: str, batch: Tensor) -> compiled.Later:
+    def start(self, modality: str, batch: Tensor) -> EmbeddingFuture:
         """Begin to `embed`: what is compiled goes on while others are begun."""
         if modality == VISION and self._compiled is not None:
             return self._compiled.start(batch)
-        return compiled.Later(lambda: self.embed(modality, batch))
+        return Deferred(lambda: self.embed(modality, batch))
 
     def compile(self) -> None:
         """Load the image encoder and embed with what `compiled` makes of it, where that agrees with it."""
@@ -173,18 +175,18 @@ class StarterSpace:
             self._compiled = fast
 
     def raw(self, window: Window) -> Tensor:
-        """See `runner.DeviceSpace`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
+        """See `core.space.Space`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
-        """See `runner.DeviceSpace`. Other modalities than vision: `ValueError`."""
+        """See `core.space.Space`. Other modalities than vision: `ValueError`."""
         if modality != VISION:
             raise ValueError(f"{NAME} has no encoder for '{modality}' on a device")
         network = self.vision_encoder()
         return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
 
     def capturable(self, modality: str) -> bool:
-        """See `runner.DeviceSpace`: nothing waits for the device."""
+        """See `core.space.Space`: nothing waits for the device."""
         return True
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
@@ -197,7 +199,7 @@ class StarterSpace:
         return functional.pad(concepts, (0, APPEARANCE))
 
     def image_encoder(self) -> StarterImages:
-        """A copy of the image encoder that can be trained: see `registry.Hub`."""
+        """A copy of the image encoder that can be trained: see `core.space.Hub`."""
         return StarterImages(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:

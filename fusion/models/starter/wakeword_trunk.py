@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensebind.fusion.models.registry import SpaceError
+from sensebind.fusion.core.space import SpaceError
 
 RATE = 16_000  # Hz
 FEATURES = 96

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import DeviceSpace, Runner
+from sensebind.fusion.inference.cuda import Runner
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
-from sensebind.fusion.models.registry import Space
 
 COSINE = 0.999  # minimum cosine with the reference of the own window
 CPU_COSINE = 0.9999  # minimum cosine of a device's float32 vector with a CPU's
@@ -107,18 +107,18 @@ def check(
     result["batches_of_one"] = agreement(singly, vectors, every)
     yield result
     result["one_batch"] = agreement(tested.embed(modality, rows), vectors, every)
-    if isinstance(tested, DeviceSpace):
+    if tested.capturable(modality):
         raw = [tested.raw(w) for w in windows]
         if isinstance(tested, ImageBindSpace):
             result["preprocessing"] = _preprocessing(tested, modality, raw, rows)
         yield result
         result |= device_path(tested, [wanted], turns=turns, seconds=seconds)
     else:
-        result["device_path"] = {"skipped": f"{tested.id} has none"}
+        result["device_path"] = {"skipped": f"{tested.id} computes with the host"}
     yield result | {"passed": _passed(result)}
 
 
-def device_path(space: DeviceSpace, wanted: Sequence[Expected], *, turns: int, seconds: float) -> dict[str, Any]:
+def device_path(space: Space, wanted: Sequence[Expected], *, turns: int, seconds: float) -> dict[str, Any]:
     """Compare what a `Runner` computes with the references: batches of odd sizes and random modalities from several
     threads at once; one full batch; one batch after all memory was released.
 

@@ -13,12 +13,12 @@ from sensebind.benchmarks.harness.robot import RATES
 from sensebind.benchmarks.imagebind import synthetic
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.core.samples import TEXT
+from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, NAME, ImageBind
 from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
 from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.registry import Space
 
 STARTER = "starter"
 TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
@@ -70,6 +70,8 @@ def weights_of(space: Space) -> str:
 
 class SyntheticImageBind(ImageBindSpace):
     """ImageBind with weights that were drawn: as fast and as large as the real one. `sizes`: as of `ImageBind`."""
+
+    id: str
 
     def __init__(
         self,

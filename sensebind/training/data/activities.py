@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from sensebind.fusion.core.samples import IMU, SECOND, Reading, Sample
+from sensebind.fusion.core.space import Hub
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.models.registry import Hub
 from sensebind.fusion.preprocess.resampling import series
 from sensebind.training.data.pairs import AlignError, Pairs, named_group
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from sensebind.fusion.models.registry import Hub
+from sensebind.fusion.core.space import Hub
 from sensebind.simulation.catalogue import KINDS
 from sensebind.simulation.patrol import Patrol, motion
 from sensebind.simulation.record import GROUNDS, IMU_RATE, Happening, Plan, feel

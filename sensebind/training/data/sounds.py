@@ -13,7 +13,7 @@ import soxr
 import torch
 from tqdm import tqdm
 
-from sensebind.fusion.models.registry import Hub
+from sensebind.fusion.core.space import Hub
 from sensebind.training.data.pairs import AlignError, Pairs, named_group
 
 Floats = npt.NDArray[np.float32]

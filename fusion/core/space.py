@@ -1,0 +1,189 @@
+"""The contract of a space: everything that the engine, the GPU runner, spokes and nodes may ask of one.
+
+A space is a model with its weights: a set of encoders whose vectors compare with each other and with nothing else.
+Derive from `Space`, or from `Hub` if spokes can be trained on its image encoder. What a space must define is abstract;
+all else has a default that is right for a plain model on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from sensebind.fusion.core.errors import SensebindError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sensebind.fusion.core.futures import EmbeddingFuture
+    from sensebind.fusion.core.windows import Window
+
+Encoder: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, …) on the device → float32 (B, D) there
+
+
+class SpaceError(SensebindError):
+    """A space that cannot be found or loaded; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aperture:
+    """How much of a modality the model looks at: the window that it was trained with.
+
+    `length` is in seconds; `frames` is how many images are taken from it (0: the whole time series).
+    """
+
+    length: float
+    frames: int = 0
+
+
+class Space(ABC):
+    """A model and its weights. All vectors it returns are float32, unit length, `dimension` long.
+
+    Attributes:
+        id: ``name@digest``; vectors compare only if their ids are equal.
+        dimension: numbers in a vector.
+        modalities: those with a trained encoder here, which `embed` takes. Always includes ``text``.
+        logit_scales: per modality, the factor that its cosines are multiplied by before a softmax.
+        apertures: windows of the sensor modalities; may name ones without an encoder yet.
+        licence: of the weights, as an SPDX identifier or a sentence.
+    """
+
+    if TYPE_CHECKING:  # A subclass defines them as attributes or properties, as it likes; `require` checks that it did.
+
+        @property
+        def id(self) -> str: ...
+
+        @property
+        def dimension(self) -> int: ...
+
+        @property
+        def modalities(self) -> tuple[str, ...]: ...
+
+        @property
+        def logit_scales(self) -> Mapping[str, float]: ...
+
+        @property
+        def apertures(self) -> Mapping[str, Aperture]: ...
+
+        @property
+        def licence(self) -> str: ...
+
+    @abstractmethod
+    def tensor(self, window: Window) -> torch.Tensor:
+        """One window → the encoder's input, without the batch axis, on the CPU. This is the preprocessing.
+
+        Raises `sensebind.fusion.core.encodings.EncodingError` for data that cannot be understood.
+        """
+
+    @abstractmethod
+    def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+        """(B, …) stacked `tensor`s → (B, dimension) float32 unit vectors on the CPU."""
+
+    @abstractmethod
+    def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
+        """N phrases → (N, dimension) float32 unit vectors on the CPU."""
+
+    # --- Windows from streams, and several modalities at once
+
+    def slide(self, window: Window) -> torch.Tensor:
+        """As `tensor`, for windows that come from a stream: may reuse what overlapping windows share. `embed` and
+        `start` take what it returns, whose shapes may differ."""
+        return self.tensor(window)
+
+    def start(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
+        """Start to `embed`, so that several modalities can be under way at once. The default computes before it
+        returns."""
+        from sensebind.fusion.core.futures import Computed
+
+        began = time.perf_counter()
+        vectors = self.embed(modality, batch)
+        return Computed(vectors, time.perf_counter() - began)
+
+    @property
+    def compiled_modalities(self) -> frozenset[str]:
+        """Modalities whose encoders are compiled for this processor."""
+        return frozenset()
+
+    # --- A GPU. A space on CUDA is driven by `inference.cuda.Runner`, which calls these.
+
+    @cached_property  # so that a subclass may assign it
+    def device(self) -> torch.device:
+        """Where the encoders compute. A space that returns a CUDA device here is run by the GPU runner."""
+        import torch
+
+        return torch.device("cpu")
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The encoders' precision."""
+        import torch
+
+        return torch.float32
+
+    def raw(self, window: Window) -> torch.Tensor:
+        """One window → the row that is sent to the device, in as few bytes as possible. Raises as `tensor` does."""
+        return self.tensor(window)
+
+    def encoder(self, modality: str) -> Encoder:
+        """The function that computes unit vectors from stacked `raw` rows, all on the device. The default calls
+        `embed`, so the host waits for the device."""
+        return lambda rows: self.embed(modality, rows).to(self.device)
+
+    def capturable(self, modality: str) -> bool:
+        """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
+        device, for example to copy a result to the host."""
+        return False
+
+
+class Hub(Space):
+    """A space whose image encoder can be trained further: the one that spokes are trained to match.
+
+    Attributes:
+        shipped_spokes: spoke files that come with the hub.
+        fast: whether encoders, and with them those of the spokes, are compiled for this processor.
+    """
+
+    shipped_spokes: Sequence[Path] = ()
+    fast: bool = False
+
+    @abstractmethod
+    def image_encoder(self) -> torch.nn.Module:
+        """A copy of the image encoder, float32 on the CPU: RGB levels float32 (B, 3, 224, 224) in 0..1 → unit
+        vectors (B, dimension)."""
+
+
+class SpaceFactory(Protocol):
+    """What makes a space: the object that an entry point of the group ``sensebind.models`` names."""
+
+    def __call__(
+        self,
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        weights: str = "",
+        dtype: str = "auto",
+    ) -> Space:
+        """Load only the encoders that `modalities` need (all where None), onto `device`.
+
+        `weights` names a file or folder (empty: those that the space comes with); `dtype` is auto, float32,
+        bf16 or fp16.
+        """
+
+
+DECLARED = ("id", "dimension", "modalities", "logit_scales", "apertures", "licence")
+
+
+def require(space: object, name: str) -> Space:
+    """`space`, if it keeps the contract. Raises `SpaceError` that says what is missing."""
+    if not isinstance(space, Space):
+        raise SpaceError(
+            f"space '{name}' is a {type(space).__name__}: derive it from sensebind.fusion.core.space.Space (or Hub)"
+        )
+    if missing := [field for field in DECLARED if not hasattr(space, field)]:
+        raise SpaceError(f"space '{name}' ({type(space).__name__}) lacks {', '.join(missing)}")
+    return space
