@@ -13,7 +13,7 @@ from rclpy.node import Node
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.events.lifecycle import Event
+from sensebind.fusion.core.events import Event
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.wire import encode
 from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed

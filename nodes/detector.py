@@ -18,9 +18,9 @@ from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.events import Event, Phase
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import NONE, calibration_for
-from sensebind.fusion.events.lifecycle import Event, Phase
 from sensebind.fusion.events.prompts import BACKGROUND
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages

@@ -8,7 +8,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.health.checks import SYMPTOMS
+from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics

@@ -12,6 +12,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import TEXT, Sample
@@ -75,7 +76,7 @@ class Embedder(LifecycleNode):
             spokes=values["spokes"],
         )
         self._space = space
-        self._pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
+        self._pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
         self._diagnostics = Diagnostics(values, self._pipeline)
         self._vectors = {
             name: self.create_publisher(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import ToySpace
 
+from sensebind.evaluation.retrieval import recall
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
@@ -23,7 +24,7 @@ from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
 from sensebind.training.data.augmentation import cut, cuts, relight
 from sensebind.training.data.pairs import AlignError, Pairs, joined, split
 from sensebind.training.fitting import Settings, evaluate, fit
-from sensebind.training.losses import cached_backward, info_nce, recall
+from sensebind.training.losses import cached_backward, info_nce
 
 SIDE = 224
 

@@ -11,13 +11,12 @@ import torch
 
 from sensebind.cli import main
 from sensebind.evaluation import retrieval as alignment
-from sensebind.evaluation.retrieval import AlignmentError, Moments
+from sensebind.evaluation.retrieval import AlignmentError, Moments, recall
 from sensebind.fusion.core.embeddings import Embedding, unit
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes.spoke import read_spec
 from sensebind.fusion.models.starter import space as starter
-from sensebind.training.losses import recall
 
 
 def moments(noise: float = 0.0) -> Moments:

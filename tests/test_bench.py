@@ -25,6 +25,7 @@ from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
 from sensebind.benchmarks.harness import figures, robot, spaces
 from sensebind.cli import main
+from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
@@ -58,7 +59,7 @@ def test_a_live_robot_loses_no_window_uncounted() -> None:
     senses = ("vision", "audio", "imu")
     values = resolve(embedder_parameters(senses), {f"{m}.hop": 0.2 for m in senses}, free=FREE)
     engine = Engine(ToySpace())
-    pipelines = [Pipeline.of(values, ToySpace(), engine=engine, queue_size=16) for _ in range(2)]
+    pipelines = [build.pipeline(values, ToySpace(), engine=engine, queue_size=16) for _ in range(2)]
     seen = stream.live(pipelines, robot.sensors(senses), 1.0)
     told = stream.summary(seen, pipelines)
     assert seen.cpu > 0 and told["robots"] == 2

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from sensebind.benchmarks import events
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
 from sensebind.simulation.patrol import Truth
 
 

@@ -23,7 +23,7 @@ from zmq.auth import load_certificate
 
 from sensebind.commands import keys
 from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 from sensebind.fusion.io.wire import WireError, decode, encode
 from sensebind.fusion.io.zmq_publisher import Outlet, OutletError, is_local
 

@@ -14,7 +14,7 @@ from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.config.parameters import ConfigError, detector_parameters, resolve
 from sensebind.fusion.events import calibration as calibrations
 from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
-from sensebind.fusion.events.lifecycle import logistic
+from sensebind.fusion.events.evidence import logistic
 from sensebind.fusion.events.prompts import PromptDetector
 from sensebind.simulation.patrol import simulate
 from sensebind.training.calibration import (

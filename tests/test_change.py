@@ -7,9 +7,9 @@ import pytest
 from test_events import CONCEPTS, HOP, ROOM, SIZE, SPACE, START, World, play, well_formed
 
 from sensebind.fusion.core.embeddings import Embedding, unit
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
-from sensebind.fusion.events.lifecycle import Event, Kind, Phase
 from sensebind.fusion.events.tracker import EventLine
 
 FOREST = {"forest": 1.0}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from sensebind.commands.replay import shipped
 from sensebind.evaluation.fault_cases import Scene
 from sensebind.evaluation.observation import Settings
+from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.parameters import shipped
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.events.lifecycle import Event, Kind, Phase
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import Fault
 from sensebind.simulation.messages import EPOCH
@@ -32,7 +32,7 @@ def space(settings: Settings) -> Space:
 
 def onsets(scene: Scene, settings: Settings, space: Space, fault: Fault | None = None) -> list[Event]:
     found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
-    pipeline = Pipeline.of(settings.embedder, space, events=EventLine(found, space.id))
+    pipeline = build.pipeline(settings.embedder, space, events=EventLine(found, space.id))
     outputs = [output for sample in scene.samples(fault) for output in pipeline.push(sample)] + pipeline.finish()
     return [e for e in outputs if isinstance(e, Event) and e.phase is Phase.ONSET]
 

@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
-from sensebind.fusion.events.lifecycle import Event, Kind, Level, Life, LifeOptions, Phase, Score, pool
+from sensebind.fusion.events.evidence import Level, pool
+from sensebind.fusion.events.lifecycle import Life, LifeOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, distance, remember
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions, standing
+from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 
 HOP = SECOND // 2

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sensebind.cli import main
-from sensebind.commands.replay import shipped
 from sensebind.evaluation.fault_cases import (
     MIDWAY,
     SCENE,
@@ -24,6 +23,7 @@ from sensebind.evaluation.fault_cases import (
     told_of,
 )
 from sensebind.evaluation.observation import Settings
+from sensebind.fusion.config.parameters import shipped
 from sensebind.simulation.failures import SENSORS, Fault
 
 

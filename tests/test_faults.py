@@ -12,6 +12,7 @@ from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.config.parameters import detector_parameters, resolve
 from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -25,14 +26,14 @@ from sensebind.fusion.core.samples import (
     Sample,
     Sound,
 )
+from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.disagreement import DisagreementDetector
 from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
-from sensebind.fusion.events.lifecycle import Event, Kind, Phase
 from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.health.checks import SYMPTOMS, Health, loops
+from sensebind.fusion.health.checks import Health, loops
 from sensebind.simulation.patrol import Patrol, motion
 
 RATE = 16_000

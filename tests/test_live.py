@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ros import Peer, parameters, peer, ros_environment, running
 
+from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.config.parameters import (
     FREE,
@@ -19,13 +20,12 @@ from sensebind.fusion.config.parameters import (
     resolve,
 )
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
-from sensebind.fusion.events.lifecycle import Event
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.replay.driver import Reader, replay
 from sensebind.simulation import simulate
 
@@ -48,7 +48,7 @@ def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
     space = registry.load("starter")
     line = EventLine(detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
     with Recording(path) as recording:
-        outputs = list(replay(Reader(recording, values, SENSOR_MODALITIES), Pipeline.of(values, space, events=line)))
+        outputs = list(replay(Reader(recording, values, SENSOR_MODALITIES), build.pipeline(values, space, events=line)))
     assert not [o for o in outputs if isinstance(o, Failure)]
     return [o for o in outputs if isinstance(o, Embedding)], [o for o in outputs if isinstance(o, Event)]
 

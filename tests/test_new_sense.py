@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensebind.cli import main
+from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.parameters import ConfigError
 from sensebind.fusion.core.embeddings import Embedding
@@ -21,7 +22,6 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.numeric_messages import reader
 from sensebind.fusion.io.recordings import BagTypes, Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.replay.driver import Reader, replay
 from sensebind.simulation import Truth, simulate
 from sensebind.simulation.messages import EPOCH, Logged
@@ -78,7 +78,7 @@ def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_ne
     words = space.embed_text(list(WORDS.values())).numpy()
     right = []
     with Recording(tmp_path / "two") as recording:
-        for output in replay(Reader(recording, values, modalities), Pipeline.of(values, space)):
+        for output in replay(Reader(recording, values, modalities), build.pipeline(values, space)):
             if isinstance(output, Embedding) and output.modality == "smell":
                 t = (output.tick - EPOCH) / SECOND
                 there = [item.label for item in truth if item.onset + 2 <= t <= item.offset]

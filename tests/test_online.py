@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from test_pipeline import MS, SPECS, START, motion, sound
 from toy import ToySpace
 
+from sensebind.fusion.core.events import Event, Kind
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
 from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
 from sensebind.fusion.events.faults import FaultDetector, FaultOptions
-from sensebind.fusion.events.lifecycle import Event, Kind
 from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
 from sensebind.fusion.events.tracker import EventLine

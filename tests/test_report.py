@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from sensebind.fusion.core.embeddings import Embedding, unit
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase, occurrences
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -28,19 +29,8 @@ from sensebind.fusion.core.samples import (
     Sample,
     Sound,
 )
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
 from sensebind.fusion.stream.statistics import Statistics
-from sensebind.report import (
-    Media,
-    ReportData,
-    Similarity,
-    occurrences,
-    render,
-    similarities,
-    summary,
-    write,
-    write_summary,
-)
+from sensebind.report import Media, ReportData, Similarity, render, similarities, summary, write, write_summary
 from sensebind.report.media import BANDS, PICTURES, SIDE, SOUND_COLUMNS, TRACE_COLUMNS, frequencies
 from sensebind.report.panels.charts import Axis, clock, columns, film, spectrogram
 

@@ -13,9 +13,10 @@ from sensebind.fusion.config.parameters import DETECTORS, ConfigError
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.calibration import calibration_for
 from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
+from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
 from sensebind.fusion.events.faults import FaultDetector, FaultOptions
-from sensebind.fusion.events.lifecycle import Detector, LifeOptions
+from sensebind.fusion.events.lifecycle import LifeOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
 

@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,11 @@ def read(path: str | Path, node: str) -> dict[str, Any]:
     if document and not values and not any("ros__parameters" in (b or {}) for b in document.values()):
         raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
     return values
+
+
+def shipped(name: str) -> Path:
+    """The path of a parameter file that the package ships, such as ``starter.yaml``."""
+    return Path(str(files("sensebind") / "config" / name))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from sensebind.fusion.core.samples import SENSOR_MODALITIES
 
 FUSED = "fused"
 
@@ -67,3 +69,9 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
         sources=tuple(e.modality for e in parts),
         weights=tuple(float(share) for share in shares),
     )
+
+
+def ordered(modalities: Iterable[str]) -> list[str]:
+    """Fused first, then the senses that everybody has in their usual order, then others by name."""
+    usual = (FUSED, *SENSOR_MODALITIES)
+    return sorted(modalities, key=lambda m: (usual.index(m) if m in usual else len(usual), m))

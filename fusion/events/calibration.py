@@ -15,7 +15,7 @@ import safetensors.numpy
 from sensebind.fusion.core.embeddings import unit
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.events import probes
-from sensebind.fusion.events.lifecycle import DOUBT, Array, logistic
+from sensebind.fusion.events.evidence import DOUBT, Array, logistic
 from sensebind.fusion.events.probes import Words
 
 SHIPPED = Path(__file__).parent / "calibrations"

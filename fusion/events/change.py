@@ -8,8 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Detector, Evidence, Kind, Level, LifeOptions, Score, check
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.evidence import Level
+from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.scores import Score
 
 LABEL = "change"
 FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread less

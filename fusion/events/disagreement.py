@@ -9,20 +9,12 @@ from itertools import combinations
 import numpy as np
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import (
-    Detector,
-    Evidence,
-    Kind,
-    Level,
-    LifeOptions,
-    Score,
-    WitnessOptions,
-    check,
-    lead,
-    logistic,
-    pool,
-)
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.evidence import Level, WitnessOptions, logistic, pool
+from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.scores import Score, lead
 
 FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Detector, Evidence, Kind, LifeOptions, Score, check
-from sensebind.fusion.health.checks import SYMPTOMS
+from sensebind.fusion.core.symptoms import SYMPTOMS
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.scores import Score
 
 UNPLUGGED = "unplugged"
 CAUSES = (*SYMPTOMS, UNPLUGGED)

@@ -8,21 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import (
-    Array,
-    Detector,
-    Evidence,
-    Kind,
-    Level,
-    LifeOptions,
-    Score,
-    WitnessOptions,
-    check,
-    lead,
-    logistic,
-    pool,
-)
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.evidence import Array, Level, WitnessOptions, logistic, pool
+from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.scores import Score, lead
 
 LABEL = "unusual"
 FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread less

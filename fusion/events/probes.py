@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Vector
-from sensebind.fusion.events.lifecycle import Array, Flags
+from sensebind.fusion.events.evidence import Array, Flags
 
 NEAR = 0.75  # of the way from unrelated phrases to the same phrase, from which on a phrase means a word
 

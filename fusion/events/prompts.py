@@ -10,27 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import Calibration, uncalibrated
-from sensebind.fusion.events.lifecycle import (
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.evidence import (
     CERTAINTY,
     DOUBT,
     Array,
-    Detector,
-    Evidence,
     Flags,
-    Kind,
     Level,
-    LifeOptions,
-    Score,
     WitnessOptions,
     add_up,
-    check,
-    lead,
     logistic,
     logit,
 )
+from sensebind.fusion.events.lifecycle import LifeOptions, check
 from sensebind.fusion.events.probes import Words, ranked
+from sensebind.fusion.events.scores import Score, lead
 
 # What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
 # be among them: the middle and the spread of the crowd hardly notice one of their own.

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.events import Event, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import NOTHING, Detector, Event, Kind, Life
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.lifecycle import Life
+from sensebind.fusion.events.scores import NOTHING
 
 MAX_GAP = 10 * SECOND  # ns without a tick after which nobody can say that it is still the same event
 LATENESS = 5 * SECOND  # ns; vectors of ticks this much older than the newest still correct what is open

@@ -11,16 +11,12 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.encodings import EncodingError, rows, to_float
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Calibration, Frame, Reading, Sound
+from sensebind.fusion.core.symptoms import BLINDED, DARK, FROZEN, MISCALIBRATED, MUTED, SATURATED, SWAPPED, SYMPTOMS
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.camera_changes import Kind, Scale, cast, stretch
 
 Pixels = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-
-# The names of all symptoms, the most telling first.
-DARK, BLINDED, MUTED, SATURATED = "dark", "blinded", "muted", "saturated"
-SWAPPED, MISCALIBRATED, FROZEN = "swapped", "miscalibrated", "frozen"
-SYMPTOMS = (DARK, BLINDED, MUTED, SATURATED, SWAPPED, MISCALIBRATED, FROZEN)
 
 LOOKED_AT = 500_000  # values of a frame that are compared with the frame before
 SMALL = 160  # rows and columns of an image that its brightness is judged on, at most

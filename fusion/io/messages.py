@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"

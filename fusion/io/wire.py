@@ -14,7 +14,7 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 
 VERSION = 1  # of the schema: raised when a field changes its meaning or goes, not when one is added
 EMBEDDING = "embedding/"  # and the modality

@@ -11,14 +11,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sensebind.fusion.config.parameters import calibration, window_specs
 from sensebind.fusion.core.embeddings import Embedding, fuse
+from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
-from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import BACKWARD_JUMP, Window, Windower, WindowSpec
-from sensebind.fusion.events.lifecycle import Event
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.inference.engine import Engine, Failure, Job
@@ -95,32 +92,6 @@ class Pipeline:
         self._health = {modality: Health() for modality in specs}
         self._pending: dict[int, dict[str, Embedding]] = {}
         self._fused_through = 0
-
-    @classmethod
-    def of(
-        cls,
-        values: Mapping[str, Any],
-        space: Space,
-        *,
-        engine: Engine | None = None,
-        queue_size: int | None = None,
-        events: EventLine | None = None,
-    ) -> Pipeline:
-        """The line that the parameters of `config.embedder_parameters` ask for. Raises `ConfigError`.
-
-        `engine`: one that other pipelines use too; None: one of its own.
-        """
-        specs = window_specs(values, space.apertures)
-        return cls(
-            specs,
-            engine or Engine(space, values["batch_size"]),
-            patience=round(values["patience"] * SECOND),
-            fusion_weights={m: values[f"{m}.fusion_weight"] for m in specs},
-            calibrations={m: calibration(values, m) for m in specs},
-            queue_size=queue_size,
-            deadline=values["deadline"],
-            events=events,
-        )
 
     def push(self, sample: Sample) -> list[Output]:
         """Take one sample; everything that follows from it, in order of tick."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.health.checks import SYMPTOMS  # windows that were embedded although their sensor may be lying
+from sensebind.fusion.core.symptoms import SYMPTOMS  # windows that were embedded although their sensor may be lying
 
 # Samples that came and were not used, by cause.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow")

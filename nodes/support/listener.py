@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.events.lifecycle import Event
+from sensebind.fusion.core.events import Event
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.support.types import message_type

@@ -25,8 +25,8 @@ import yaml
 
 from sensebind.benchmarks.harness import figures
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Event, Kind, Phase
 from sensebind.simulation.patrol import Truth
 
 START_UP = 90.0  # s for all processes to find each other
@@ -70,7 +70,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def onsets_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """One run: see `told`."""
-    from sensebind.commands.replay import shipped
+    from sensebind.fusion.config.parameters import shipped
     from sensebind.simulation import scenario
     from sensebind.simulation.messages import EPOCH
     from sensebind.simulation.record import record

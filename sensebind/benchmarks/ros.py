@@ -351,13 +351,13 @@ def embedder_values(args: argparse.Namespace) -> dict[str, Any]:
 def in_process(args: argparse.Namespace) -> dict[str, Any]:
     """The same line without ROS: the sensors' samples at their times, from one thread; embedding in another."""
     from sensebind.benchmarks.stream import live
+    from sensebind.fusion.config import build
     from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
     from sensebind.fusion.models import registry
-    from sensebind.fusion.stream.pipeline import Pipeline
 
     values = resolve(embedder_parameters(tuple(args.modalities)), embedder_values(args), free=FREE)
     space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
-    pipeline = Pipeline.of(values, space, queue_size=values["queue_size"])
+    pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
     seen = live([pipeline], robot.sensors(args.modalities), args.seconds)
     latencies = {m: x.values() for m, x in seen.latencies.items()}
     return {

@@ -24,6 +24,7 @@ import torch
 
 from sensebind.benchmarks.harness import figures, robot, spaces
 from sensebind.benchmarks.harness.parts import Report
+from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND
@@ -134,7 +135,7 @@ class Bench:
 
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
         values = values or self.values
-        return Pipeline.of(values, self.space, engine=self.engine, queue_size=values["queue_size"])
+        return build.pipeline(values, self.space, engine=self.engine, queue_size=values["queue_size"])
 
     def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
         """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""
@@ -219,7 +220,7 @@ class Bench:
         fast, slow = [], []
         for _ in range(3):
             fast.append(replay_time(self.pipeline(), args.seconds, 8 * self.engine.batch_size // 16))
-            slow.append(replay_time(Pipeline.of(self.values, plain, engine=_Plain(plain)), args.seconds, 1))
+            slow.append(replay_time(build.pipeline(self.values, plain, engine=_Plain(plain)), args.seconds, 1))
         return {
             "replay_speed": round(args.seconds / min(fast), 2),
             "replay_times_plain": round(min(slow) / min(fast), 2),

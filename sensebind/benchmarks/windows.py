@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from sensebind.benchmarks.harness import figures, robot
+from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.pipeline import Pipeline
 
 SECONDS = 12.0  # of sensors that windows are cut from
 LAST = 10  # windows that are measured: the first are not whole, or no stream's memory reaches back of them
@@ -51,7 +51,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         registry.load(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
         for dtype in ("auto", "float32")
     )
-    pipeline = Pipeline.of(values, plain)
+    pipeline = build.pipeline(values, plain)
     samples = list(robot.recording(robot.sensors(), SECONDS))
     began = time.process_time()
     for sample in samples:

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
     import numpy as np
 
-    from sensebind.commands.replay import shipped
     from sensebind.fusion.config import parameters as config
     from sensebind.fusion.config.detectors import detectors
+    from sensebind.fusion.config.parameters import shipped
     from sensebind.fusion.events.prompts import PromptDetector
     from sensebind.fusion.models import registry
     from sensebind.training.calibration import calibrated, collect, figures, fit_streams, joined
@@ -137,16 +137,16 @@ def embedded(
     path: Path, space: Space, values: dict[str, object], modalities: tuple[str, ...]
 ) -> tuple[list[Tick], int]:
     """The ticks of a recording as detectors are given them, and its start in ns. Raises `SensebindError`."""
+    from sensebind.fusion.config import build
     from sensebind.fusion.core.embeddings import FUSED, Embedding
     from sensebind.fusion.io.recordings import Recording
-    from sensebind.fusion.stream.pipeline import Pipeline
     from sensebind.replay.driver import Reader, replay
 
     ticks: list[Tick] = []
     waiting: dict[int, dict[str, Embedding]] = {}
     with Recording(path) as recording:
         reader = Reader(recording, values, modalities)
-        for output in replay(reader, Pipeline.of(values, space)):
+        for output in replay(reader, build.pipeline(values, space)):
             if not isinstance(output, Embedding):
                 continue
             if output.modality != FUSED:

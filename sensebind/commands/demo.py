@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.events.lifecycle import Event
+    from sensebind.fusion.core.events import Event
 
 START_UP = 60.0  # s that the nodes may take to be ready
 DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
@@ -52,7 +52,7 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
     """The whole demo. Raises `DemoError` where a node fails."""
     import os
 
-    from sensebind.commands.replay import shipped
+    from sensebind.fusion.config.parameters import shipped
     from sensebind.simulation import simulate
 
     try:
@@ -214,7 +214,7 @@ def report(
 
 def print_result(events: Any, truth: Any, start: int) -> None:
     """What was there, and what was told of it."""
-    from sensebind.fusion.events.lifecycle import Kind, Phase
+    from sensebind.fusion.core.events import Kind, Phase
 
     print("what was there, and what was told:")
     onsets = [e for e in events if e.phase is Phase.ONSET and e.kind is Kind.PROMPT]

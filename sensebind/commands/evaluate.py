@@ -174,18 +174,18 @@ def _alignment(args: argparse.Namespace) -> int:
 def _moments(space: Space, path: Path) -> Moments:
     """The events of RECORDING.truth.tsv as each sense perceived them, through the whole pipeline."""
     from sensebind.evaluation import retrieval as alignment
+    from sensebind.fusion.config import build
     from sensebind.fusion.config import parameters as config
     from sensebind.fusion.core.embeddings import FUSED, Embedding
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.io.recordings import Recording
-    from sensebind.fusion.stream.pipeline import Pipeline
     from sensebind.replay.driver import Reader, replay
 
     values = config.resolve(config.embedder_parameters(), {})
     found: dict[str, list[Embedding]] = {}
     with Recording(path) as recording:
         reader = Reader(recording, values, SENSOR_MODALITIES)
-        for output in replay(reader, Pipeline.of(values, space)):
+        for output in replay(reader, build.pipeline(values, space)):
             if isinstance(output, Embedding) and output.modality != FUSED:
                 found.setdefault(output.modality, []).append(output)
         start = recording.start
@@ -195,12 +195,12 @@ def _moments(space: Space, path: Path) -> Moments:
 def _events(args: argparse.Namespace) -> int:
     import json
 
-    from sensebind.commands.replay import shipped
     from sensebind.evaluation import plots
     from sensebind.evaluation.figures import figures
     from sensebind.evaluation.figures import table as event_table
     from sensebind.evaluation.observation import Settings, observe_all
     from sensebind.evaluation.spans import TruthError
+    from sensebind.fusion.config.parameters import shipped
 
     plots.check()
     if args.truth and len(args.truth) != len(args.recordings):
@@ -227,10 +227,10 @@ def _faults(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind.commands.replay import shipped
     from sensebind.evaluation import fault_cases
     from sensebind.evaluation.observation import Settings
     from sensebind.fusion.config.detectors import CONFIGURED
+    from sensebind.fusion.config.parameters import shipped
 
     settings = Settings.read(args.config or shipped("starter.yaml"), "cpu")
     # The simulated robot has all five: one that sends nothing from the start is missed.

@@ -38,16 +38,17 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sensebind.evaluation.observation import Settings
+    from sensebind.fusion.config import build
     from sensebind.fusion.config.detectors import detectors
+    from sensebind.fusion.config.parameters import shipped
     from sensebind.fusion.core.embeddings import Embedding
+    from sensebind.fusion.core.events import Event, Phase, occurrences
     from sensebind.fusion.core.samples import SECOND, Sample
-    from sensebind.fusion.events.lifecycle import Event, Phase
     from sensebind.fusion.events.tracker import EventLine
     from sensebind.fusion.io import messages
     from sensebind.fusion.io.recordings import BagWriter, Recording
-    from sensebind.fusion.stream.pipeline import Pipeline
     from sensebind.replay.driver import Reader, replay
-    from sensebind.report import Media, ReportData, occurrences, similarities, write, write_summary
+    from sensebind.report import Media, ReportData, similarities, write, write_summary
     from sensebind.report.annotated import AnnotatedPictures
     from sensebind.report.viewer import RerunFile
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             return 1
         space = settings.space()
         found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
-        pipeline = Pipeline.of(settings.embedder, space, events=EventLine(found, space.id))
+        pipeline = build.pipeline(settings.embedder, space, events=EventLine(found, space.id))
         vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
         media = Media()
         notes = [f"{m}: {reader.topics[m]} ({reader.reasons[m]})" for m in reader.topics]
@@ -177,10 +178,3 @@ def truth_of(recording: Path, given: Path | None) -> list[tuple[float, float, st
             for (on, off, sensor), cause in zip(failures.spans.rows(), failures.causes, strict=True)
         ]
     return rows
-
-
-def shipped(name: str) -> Path:
-    """A parameter file that the package ships."""
-    from importlib.resources import files
-
-    return Path(str(files("sensebind") / "config" / name))

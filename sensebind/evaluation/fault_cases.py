@@ -18,12 +18,13 @@ import torch
 from sensebind.evaluation.faults import FaultScore, Naming, score_faults
 from sensebind.evaluation.observation import Settings, namings
 from sensebind.evaluation.spans import Faults, Spans
+from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.core import encodings
+from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
 from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.events.lifecycle import Event
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import audio_messages, messages
 from sensebind.fusion.io.recordings import BagTypes, Recording
@@ -168,7 +169,7 @@ def _samples(measured: Measured, sensor: str) -> Iterator[tuple[int, Sample]]:
 def line(settings: Settings) -> Pipeline:
     """The line that `settings` ask for, with the fault detector alone and without a model."""
     found = detectors({**settings.detector, "detectors": ["fault"]}, Blank().embed_text, settings.modalities)
-    return Pipeline.of(settings.embedder, Blank(), events=EventLine(found, Blank.id))
+    return build.pipeline(settings.embedder, Blank(), events=EventLine(found, Blank.id))
 
 
 def told_of(samples: Iterable[Sample], pipeline: Pipeline, start: int = EPOCH) -> tuple[Naming, ...]:

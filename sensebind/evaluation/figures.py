@@ -14,7 +14,7 @@ from sensebind.evaluation.matching import SEGMENT, Counts, by_events, by_segment
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.psds import HOUR, SCENARIOS, Course, psds
 from sensebind.evaluation.spans import Array, Spans
-from sensebind.report.data import ordered
+from sensebind.fusion.core.embeddings import ordered
 
 MODEL_FREE = "model-free"  # each event labelled by the truth: an upper bound
 ONE_LABEL = "model-free, one label a sense"

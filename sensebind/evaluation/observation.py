@@ -22,18 +22,19 @@ from sensebind.evaluation.faults import Naming, naming
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.psds import Course
 from sensebind.evaluation.spans import Spans, TruthError, read_faults, read_truth
+from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
-from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.embeddings import FUSED, Embedding, ordered
+from sensebind.fusion.core.events import Event, Kind, occurrences
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.events.lifecycle import Event, Kind, Life, LifeOptions, Score
+from sensebind.fusion.events.lifecycle import Life, LifeOptions
+from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.replay.driver import Reader, replay
-from sensebind.report.data import occurrences, ordered
 
 LONGEST = 4  # usual steps between ticks, beyond which nothing was scored in between
 
@@ -176,7 +177,7 @@ def observe(
             for d in detectors(settings.detector, embed_text, space.modalities)
         ]
         line = Remembering(all_detectors, space.id)
-        pipeline = Pipeline.of(settings.embedder, space, events=line)
+        pipeline = build.pipeline(settings.embedder, space, events=line)
 
         def see(sample: Sample) -> None:
             activity.add(sample, reader.calibrations.get(sample.modality))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import TEXT, VISION
 from sensebind.fusion.core.space import Space
-from sensebind.training.losses import recall
 
 INSIDE = 0.8  # share of a window that must lie in an event to stand for it
 HUB = {VISION, TEXT}  # whose own senses were trained together
@@ -44,6 +44,15 @@ class Retrieval:
     chance: float
     n: int
     together: bool
+
+
+def recall(scores: Tensor, groups: Tensor, ranks: Sequence[int] = (1,)) -> list[float]:
+    """(N, N) scores of queries (rows) and candidates → the share of rows with one of their own group among the first
+    k, for each k. A tie counts against the row."""
+    same = groups[:, None] == groups[None, :]
+    best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
+    before = ((scores >= best) & ~same).sum(dim=1)
+    return [float((before < k).float().mean()) for k in ranks]
 
 
 def of_truth(

@@ -1,6 +1,7 @@
 """What a run leaves for people and programs: one page to look at, and one summary to read."""
 
-from sensebind.report.data import Occurrence, ReportData, Similarity, occurrences, similarities
+from sensebind.fusion.core.events import Occurrence, occurrences
+from sensebind.report.data import ReportData, Similarity, similarities
 from sensebind.report.media import Media
 from sensebind.report.page import render, write
 from sensebind.report.summary import summary, write_summary

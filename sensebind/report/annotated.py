@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.events import Kind, Occurrence
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Sample
-from sensebind.fusion.events.lifecycle import Kind
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE, Types, header, time
-from sensebind.report.data import Occurrence
 from sensebind.report.media import picture
 from sensebind.report.panels import charts
 

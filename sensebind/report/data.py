@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
-from sensebind.fusion.events.lifecycle import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.embeddings import Embedding, ordered
+from sensebind.fusion.core.events import Event
+from sensebind.fusion.core.samples import SECOND
 from sensebind.report.media import Media
 
 
@@ -48,69 +48,6 @@ def similarities(
         scores = np.maximum.reduceat(vectors @ stacked.T, groups, axis=1).astype(np.float32)
         result[modality] = Similarity(np.array([e.tick for e in own], np.int64), tuple(phrases), scores)
     return result
-
-
-def ordered(modalities: Iterable[str]) -> list[str]:
-    """Fused first, then the senses that everybody has in their usual order, then others by name."""
-    usual = (FUSED, *SENSOR_MODALITIES)
-    return sorted(modalities, key=lambda m: (usual.index(m) if m in usual else len(usual), m))
-
-
-@dataclass(slots=True)
-class Occurrence:
-    """One event from onset to offset, put together from its reports. Times in int nanoseconds.
-
-    `offset` is None while nobody has told its end. `course` holds (tick, evidence) of the reports while it lasted.
-    """
-
-    id: str
-    kind: Kind
-    label: str
-    onset: int
-    offset: int | None = None
-    peak: float = 0.0
-    course: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
-
-    @property
-    def senses(self) -> dict[str, float]:
-        """Each modality that supported it → its highest score while it did."""
-        best: dict[str, float] = {}
-        for _, evidence in self.course:
-            for item in evidence:
-                if item.supports:
-                    best[item.modality] = max(best.get(item.modality, 0.0), item.score)
-        return {modality: best[modality] for modality in ordered(best)}
-
-    def senses_by_score(self) -> list[str]:
-        """Those modalities, the surest first."""
-        senses = self.senses
-        return sorted(senses, key=lambda m: -senses[m])
-
-
-def occurrences(events: Iterable[Event]) -> list[Occurrence]:
-    """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
-
-    An id whose offset was told and that begins again, as in a recording that is played twice, is another one.
-    """
-    found: list[Occurrence] = []
-    current: dict[str, Occurrence] = {}
-    told: set[tuple[str, Phase, int]] = set()
-    for event in events:
-        if (event.id, event.phase, event.tick) in told:
-            continue
-        told.add((event.id, event.phase, event.tick))
-        item = current.get(event.id)
-        if item is None or (item.offset is not None and event.phase is Phase.ONSET):
-            item = current[event.id] = Occurrence(event.id, event.kind, event.label, event.onset)
-            found.append(item)
-        item.peak = max(item.peak, event.score)
-        if event.phase is Phase.OFFSET:
-            item.offset = event.offset
-        else:
-            item.course.append((event.tick, event.evidence))
-    for item in found:
-        item.course.sort(key=lambda report: report[0])
-    return sorted(found, key=lambda item: (item.onset, item.kind, item.label))
 
 
 @dataclass(frozen=True)

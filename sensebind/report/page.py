@@ -13,9 +13,10 @@ from typing import Any
 
 from sensebind.evaluation.matching import COLLAR, Counts, match
 from sensebind.evaluation.spans import Spans
+from sensebind.fusion.core.embeddings import ordered
+from sensebind.fusion.core.events import Kind, Occurrence
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Kind
-from sensebind.report.data import Occurrence, ReportData, ordered
+from sensebind.report.data import ReportData
 from sensebind.report.panels import events as lanes
 from sensebind.report.panels import sensors as strips
 from sensebind.report.panels import similarity

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from sensebind.fusion.core.events import Occurrence, occurrences
 from sensebind.fusion.core.samples import SECOND
-from sensebind.report.data import Occurrence, ReportData, occurrences
+from sensebind.report.data import ReportData
 
 
 def summary(data: ReportData) -> dict[str, Any]:

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.embeddings import FUSED, Embedding, ordered
 from sensebind.fusion.core.encodings import EncodingError, to_float
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.events import Occurrence
 from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
-from sensebind.report.data import Occurrence, Similarity, ordered
+from sensebind.report.data import Similarity
 from sensebind.report.media import BANDS, HIGHEST, frame_size, picture, spectra
 from sensebind.report.panels import charts
 from sensebind.report.style import FUSED as FUSED_COLOUR

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.training.data.sounds import ESC10, QUIET, RATE, Captioned, robot_noise
+from sensebind.simulation.captioned_sounds import ESC10, QUIET, RATE, Captioned, robot_noise
 
 Wave = npt.NDArray[np.float64]
 Noise = np.random.Generator

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sensebind.fusion.events.calibration import LEAD, Calibration, CalibrationError, SenseCalibration
-from sensebind.fusion.events.lifecycle import CERTAINTY, DOUBT, Array, Flags, logistic, logit
+from sensebind.fusion.events.evidence import CERTAINTY, DOUBT, Array, Flags, logistic, logit
 from sensebind.fusion.events.prompts import PromptDetector
 from sensebind.training.probes import FEWEST, Span, Stream, Tick, regress, teach
 

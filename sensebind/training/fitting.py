@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sensebind.evaluation.retrieval import recall
 from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models.spokes.sound_features import SIZE
 from sensebind.fusion.models.spokes.spoke import Spoke
 from sensebind.training.data.augmentation import cut, cuts, relight
 from sensebind.training.data.pairs import AlignError, Pairs
-from sensebind.training.losses import cached_backward, info_nce, recall
+from sensebind.training.losses import cached_backward, info_nce
 
 IMAGE = "image"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -64,12 +64,3 @@ def cached_backward(
         encode(piece).backward(gradient)  # type: ignore[no-untyped-call]
         torch.set_rng_state(after)
     return float(value.detach())
-
-
-def recall(scores: Tensor, groups: Tensor, ranks: Sequence[int] = (1,)) -> list[float]:
-    """(N, N) scores of queries (rows) and candidates → the share of rows with one of their own group among the first
-    k, for each k. A tie counts against the row."""
-    same = groups[:, None] == groups[None, :]
-    best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
-    before = ((scores >= best) & ~same).sum(dim=1)
-    return [float((before < k).float().mean()) for k in ranks]

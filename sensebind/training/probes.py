@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events import probes
-from sensebind.fusion.events.lifecycle import CERTAINTY, Array, Flags, logistic, logit
+from sensebind.fusion.events.evidence import CERTAINTY, Array, Flags, logistic, logit
 from sensebind.fusion.events.probes import Words
 
 Tick = tuple[int, Mapping[str, Embedding]]  # ns, and the senses that have a window ending there

@@ -24,11 +24,12 @@ from sensebind.fusion.models.starter import space as starter
 from sensebind.fusion.models.starter.efficientnet import FEATURES, Output
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.image import starter_tensor
+from sensebind.simulation.captioned_sounds import ESC10, RATE, Captioned
 from sensebind.simulation.imitations import imitations
 from sensebind.training.data.activities import read_activities
 from sensebind.training.data.activities import windows as activity_windows
 from sensebind.training.data.pairs import Pairs, joined, named_group
-from sensebind.training.data.sounds import ESC10, RATE, Captioned, read_esc10, sound_pairs
+from sensebind.training.data.sounds import read_esc10, sound_pairs
 from sensebind.training.fitting import Settings, fit
 
 Image = npt.NDArray[np.uint8]

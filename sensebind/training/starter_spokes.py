@@ -26,6 +26,7 @@ from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
 from sensebind.fusion.preprocess.image import levels_tensor
 from sensebind.simulation import rooms
+from sensebind.simulation.captioned_sounds import QUIET, robot_noise
 from sensebind.simulation.catalogue import KINDS
 from sensebind.simulation.imitations import imitations
 from sensebind.simulation.record import IMU_RATE, Plan, hear, see
@@ -33,7 +34,7 @@ from sensebind.simulation.survey import tour
 from sensebind.training.data import motions
 from sensebind.training.data.activities import activity_pairs, read_activities
 from sensebind.training.data.pairs import Pairs, joined, split
-from sensebind.training.data.sounds import QUIET, Floats, noise_pairs, read_esc10, robot_noise, sound_pairs
+from sensebind.training.data.sounds import Floats, noise_pairs, read_esc10, sound_pairs
 from sensebind.training.fitting import Epoch, Settings, fit
 
 TOURS_FROM = 100  # seed of the first tour of those that are not recorded

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import FUSED
-from sensebind.report.data import ReportData, occurrences, ordered
+from sensebind.fusion.core.embeddings import FUSED, ordered
+from sensebind.fusion.core.events import occurrences
+from sensebind.report.data import ReportData
 from sensebind.report.panels.charts import Axis, number
 from sensebind.report.style import LIGHT, OTHERS
 

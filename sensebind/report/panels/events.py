@@ -8,9 +8,9 @@ import numpy as np
 
 from sensebind.evaluation.matching import false_alarms
 from sensebind.evaluation.spans import Spans
+from sensebind.fusion.core.embeddings import ordered
+from sensebind.fusion.core.events import Evidence, Kind, Occurrence
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.lifecycle import Evidence, Kind
-from sensebind.report.data import Occurrence, ordered
 from sensebind.report.panels import charts
 from sensebind.report.panels.canvas import Canvas, Row
 from sensebind.report.panels.charts import WIDTH, clock, number

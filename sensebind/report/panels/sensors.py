@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sensebind.fusion.core.embeddings import ordered
 from sensebind.fusion.core.samples import IMU, SECOND
-from sensebind.report.data import ordered
 from sensebind.report.media import CHANNELS, Bins
 from sensebind.report.panels import charts
 from sensebind.report.panels.canvas import Canvas, Row

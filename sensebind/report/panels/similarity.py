@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensebind.report.data import ordered
+from sensebind.fusion.core.embeddings import ordered
 from sensebind.report.panels import charts
 from sensebind.report.panels.canvas import Canvas, Row
 from sensebind.report.words import plural, score, text

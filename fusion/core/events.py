@@ -1,0 +1,118 @@
+"""What an event is, as it is reported: its kind, phase, times and evidence; and reports put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from sensebind.fusion.core.embeddings import ordered
+
+
+class Kind(IntEnum):
+    """The constants of `sensebind_msgs/CrossModalEvent.kind`."""
+
+    PROMPT = 0
+    NOVELTY = 1
+    DISAGREEMENT = 2
+    FAULT = 3
+    CHANGE = 4
+
+
+class Phase(IntEnum):
+    """The constants of `sensebind_msgs/CrossModalEvent.phase`."""
+
+    ONSET = 0
+    UPDATE = 1
+    OFFSET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one sense says of an event: `score` is 0..1, the window behind it `[start, tick)` in int nanoseconds."""
+
+    modality: str
+    score: float
+    supports: bool
+    start: int
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One report on something that begins, lasts and ends. Times in int nanoseconds.
+
+    `id` is the same from onset to offset: kind, label and the onset told first, as in
+    ``prompt/person/1699999999500000000``. Data that come late may still correct `onset`.
+    `onset` is when it began and `offset` when it was over (0 until then): the first ticks that said so, less the
+    lead of their scores (`Score.lead`). `tick` is the stamp of this report, whose `score` 0..1 and `evidence` it
+    carries.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+    phase: Phase
+    onset: int
+    offset: int
+    tick: int
+    score: float
+    space: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(slots=True)
+class Occurrence:
+    """One event from onset to offset, put together from its reports. Times in int nanoseconds.
+
+    `offset` is None while nobody has told its end. `course` holds (tick, evidence) of the reports while it lasted.
+    """
+
+    id: str
+    kind: Kind
+    label: str
+    onset: int
+    offset: int | None = None
+    peak: float = 0.0
+    course: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
+
+    @property
+    def senses(self) -> dict[str, float]:
+        """Each modality that supported it → its highest score while it did."""
+        best: dict[str, float] = {}
+        for _, evidence in self.course:
+            for item in evidence:
+                if item.supports:
+                    best[item.modality] = max(best.get(item.modality, 0.0), item.score)
+        return {modality: best[modality] for modality in ordered(best)}
+
+    def senses_by_score(self) -> list[str]:
+        """Those modalities, the surest first."""
+        senses = self.senses
+        return sorted(senses, key=lambda m: -senses[m])
+
+
+def occurrences(events: Iterable[Event]) -> list[Occurrence]:
+    """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
+
+    An id whose offset was told and that begins again, as in a recording that is played twice, is another one.
+    """
+    found: list[Occurrence] = []
+    current: dict[str, Occurrence] = {}
+    told: set[tuple[str, Phase, int]] = set()
+    for event in events:
+        if (event.id, event.phase, event.tick) in told:
+            continue
+        told.add((event.id, event.phase, event.tick))
+        item = current.get(event.id)
+        if item is None or (item.offset is not None and event.phase is Phase.ONSET):
+            item = current[event.id] = Occurrence(event.id, event.kind, event.label, event.onset)
+            found.append(item)
+        item.peak = max(item.peak, event.score)
+        if event.phase is Phase.OFFSET:
+            item.offset = event.offset
+        else:
+            item.course.append((event.tick, event.evidence))
+    for item in found:
+        item.course.sort(key=lambda report: report[0])
+    return sorted(found, key=lambda item: (item.onset, item.kind, item.label))

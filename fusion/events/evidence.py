@@ -1,0 +1,114 @@
+"""How the scores of several modalities become one probability, and what is usual of a score: its running baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.events.lifecycle import LifeOptions, check
+
+Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessOptions:
+    """What the detectors that ask several senses have in common. Times in seconds.
+
+    Raises `ValueError` for values out of range.
+    """
+
+    threshold: float = 4.0  # 0..20: deviations from the usual at which one sense's score is one half
+    slope: float = 1.5  # 0.1..10: nats of score per deviation
+    memory: float = 60.0  # 1..86400: over how long the usual is averaged
+    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
+    prior: float = 0.02  # 0..off/2: the score where no sense says anything
+    support: float = 0.3  # 0..off: a sense with this score supports the event
+    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    life: LifeOptions = LifeOptions()
+
+    def __post_init__(self) -> None:
+        check(self, "threshold", 0, 20)
+        check(self, "slope", 0.1, 10)
+        check(self, "memory", 1, 86400)
+        check(self, "staleness", 0.05, 3600)
+        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
+        check(self, "support", 1e-6, self.life.off)
+        for modality, weight in self.reliability.items():
+            if not 0 <= weight <= 10:
+                raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
+
+
+def logistic(x: npt.ArrayLike) -> Array:
+    """1 / (1 + e^−x), without overflow."""
+    clipped = np.clip(np.asarray(x, np.float64), -60.0, 60.0)
+    return np.asarray(1.0 / (1.0 + np.exp(-clipped)))
+
+
+def logit(p: npt.ArrayLike) -> Array:
+    """The inverse of `logistic`; 0 and 1 count as 1e-9 from there."""
+    inside = np.clip(np.asarray(p, np.float64), 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(inside / (1.0 - inside)))
+
+
+DOUBT = 1.0  # nats that one sense, noticing nothing, may take from the others
+CERTAINTY = 8.0  # nats that one sense may give
+
+
+def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> Array:
+    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1: `add_up` of what each
+    score says beyond the prior. With weight 1 and one sense, p is its score; weight 0 leaves it out."""
+    gains = logit(scores) - float(logit(prior))
+    return add_up(gains, np.asarray(weights, np.float64)[:, None], prior, DOUBT)
+
+
+def add_up(gains: Array, weights: npt.ArrayLike, prior: npt.ArrayLike, doubt: npt.ArrayLike) -> Array:
+    """Log likelihood ratios (M, L) of M senses for L labels → probabilities (L,). `prior` is one or (L,).
+
+    Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
+    1986, with the prior counted once): logit p = logit prior + Σ w·gain. A sense that notices nothing lowers the sum by
+    `doubt` at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the
+    prior.
+    """
+    held = np.clip(gains, -np.asarray(doubt, np.float64), CERTAINTY)
+    return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What some numbers, (L,), usually are: running mean, running deviation, and the seconds that they stand on."""
+
+    mean: Array
+    deviation: Array
+    age: Array
+
+    @classmethod
+    def blank(cls, size: int) -> Level:
+        return cls(np.zeros(size), np.zeros(size), np.zeros(size))
+
+    def follow(self, values: Array, seconds: float, memory: float, floor: float, held: Flags | None = None) -> Level:
+        """The level after `values` (L,), which stand for `seconds`. Where `held` is true it stays as it was.
+
+        A plain average until it is `memory` seconds old, from then on an exponentially forgetting one. A value
+        further than three deviations (of `floor` at least) counts as one at three: Huber's influence function,
+        so one outlier does not move it. The deviation is 1.2533 times the mean absolute one, that of a Gaussian.
+        """
+        share = np.maximum(seconds / (self.age + seconds), 1.0 - np.exp(-seconds / memory))
+        new = self.age == 0
+        reach = 3.0 * np.maximum(self.deviation, floor)
+        step = np.where(new, values - self.mean, np.clip(values - self.mean, -reach, reach))
+        mean = self.mean + share * step
+        # A level on its first value knows no spread yet.
+        spread = np.where(new, 0.0, 1.2533 * np.abs(step))
+        deviation = self.deviation + share * (spread - self.deviation)
+        age = np.minimum(self.age + seconds, memory)
+        if held is None:
+            return Level(mean, deviation, age)
+        return Level(
+            np.where(held, self.mean, mean),
+            np.where(held, self.deviation, deviation),
+            np.where(held, self.age, age),
+        )

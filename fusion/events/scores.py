@@ -1,0 +1,37 @@
+"""What a detector gives for one label at one tick: a score, its evidence, and how far back in time it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sensebind.fusion.core.events import Evidence
+from sensebind.fusion.core.samples import SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How sure a detector is of one label at one tick, 0..1, and why; `lead` ns before the tick is what it tells of."""
+
+    score: float
+    evidence: tuple[Evidence, ...] = ()
+    lead: int = 0
+
+
+NOTHING = Score(0.0)
+LONGEST_LEAD = SECOND  # ns
+
+
+def lead(evidence: Sequence[Evidence]) -> int:
+    """How long before the tick (ns) that is which the surest sense tells of: `half_window` of its window."""
+    surest = max(evidence, key=lambda e: e.score, default=None)
+    return 0 if surest is None else half_window(surest.start, surest.tick)
+
+
+def half_window(start: int, tick: int) -> int:
+    """Half of a window (ns), 1 s at most: how long before its end that is which it tells of.
+
+    Half of a window must hold a thing before its vector is as like it as not, and again when it is over: so on the
+    whole, a score is that of the window's middle.
+    """
+    return min((tick - start) // 2, LONGEST_LEAD)
