@@ -42,7 +42,7 @@ class Diagnostics:
         """One status a modality. `period` is the time in seconds since the last call."""
         return [
             self._status(modality, statistics, sensors, period)
-            for modality, statistics in self._pipeline.snapshot().items()
+            for modality, statistics in self._pipeline.statistics().items()
         ]
 
     def _status(self, modality: str, statistics: Statistics, sensors: Sensors, period: float) -> DiagnosticStatus:
@@ -64,7 +64,7 @@ class Diagnostics:
             "coverage_mean": round(statistics.coverage_mean(), 3),
             "latency_p50_ms": latency["p50"],
             "latency_p99_ms": latency["p99"],
-            "queue_depth": self._pipeline.queued(modality),
+            "queue_depth": self._pipeline.waiting(modality),
             "space": self._space,
             "device": self._device,
         }

@@ -64,11 +64,11 @@ def test_a_live_robot_loses_no_window_uncounted() -> None:
     told = stream.summary(seen, pipelines)
     assert seen.cpu > 0 and told["robots"] == 2
     for pipeline in pipelines:
-        for modality, statistics in pipeline.statistics.items():
+        for modality, statistics in pipeline.statistics().items():
             assert statistics.counts["samples"] == robot.RATES[modality]
-        vision = pipeline.statistics["vision"].counts
+        vision = pipeline.statistics()["vision"].counts
         assert vision["embedded"] + vision["overload"] == vision["windows"] >= 3
-    assert told["windows"]["vision"] == sum(p.statistics["vision"].counts["embedded"] for p in pipelines)
+    assert told["windows"]["vision"] == sum(p.statistics()["vision"].counts["embedded"] for p in pipelines)
     assert told["latency_ms"]["vision"]["count"] >= 2 and told["latency_ms"]["vision"]["p50"] > 0
 
 
@@ -244,7 +244,8 @@ def test_samples_of_many_robots_are_given_in_the_order_of_their_times() -> None:
 
     values = resolve(embedder_parameters(("imu",)), {"imu.hop": 0.2}, free=FREE)
     engine = Engine(ToySpace(["imu"]))
-    pipelines = [Noting.of(values, ToySpace(["imu"]), engine=engine, queue_size=16) for _ in range(120)]
+    specs = window_specs(values, engine.space.apertures)
+    pipelines = [Noting(specs, engine, queue_size=16) for _ in range(120)]
     stream.live(pipelines, robot.sensors(["imu"]), 0.05)
     ends = [end for end, _ in given_]
     assert ends == sorted(ends) and len({name for _, name in given_}) == 120

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from driving import pushed
 
 from sensebind.evaluation.fault_cases import Scene
 from sensebind.evaluation.observation import Settings
@@ -12,6 +13,7 @@ from sensebind.fusion.config.parameters import shipped
 from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.stream.drivers import finish
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import Fault
 from sensebind.simulation.messages import EPOCH
@@ -33,7 +35,7 @@ def space(settings: Settings) -> Space:
 def onsets(scene: Scene, settings: Settings, space: Space, fault: Fault | None = None) -> list[Event]:
     found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
     pipeline = build.pipeline(settings.embedder, space, events=EventLine(found, space.id))
-    outputs = [output for sample in scene.samples(fault) for output in pipeline.push(sample)] + pipeline.finish()
+    outputs = [output for sample in scene.samples(fault) for output in pushed(pipeline, sample)] + finish(pipeline)
     return [e for e in outputs if isinstance(e, Event) and e.phase is Phase.ONSET]
 
 

@@ -19,6 +19,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sam
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.drivers import finish, process, process_turn
 from sensebind.fusion.stream.pipeline import Pipeline
 
 
@@ -138,12 +139,12 @@ def test_however_it_is_stepped_through_every_window_is_embedded_or_counted(actio
                 pipeline.accept(sample)
             samples = samples[count:]
         else:
-            outputs += pipeline.step() if action == "step" else pipeline.drain()
-        assert all(pipeline.queued(m) <= 3 for m in SPECS)
-    outputs += pipeline.finish()
+            outputs += process_turn(pipeline) if action == "step" else process(pipeline)
+        assert all(pipeline.waiting(m) <= 3 for m in SPECS)
+    outputs += finish(pipeline)
     assert pipeline.waiting() == 0
     got = Counter(o.modality for o in outputs if isinstance(o, Embedding))
-    for modality, statistics in pipeline.statistics.items():
+    for modality, statistics in pipeline.statistics().items():
         counts = statistics.counts
         assert counts["windows"] == counts["embedded"] + sum(statistics.dropped().values())
         assert got[modality] == counts["embedded"]
@@ -156,8 +157,8 @@ def test_steps_give_what_a_drain_gives() -> None:
     for sample in robot():
         pipeline.accept(sample)
         while pipeline.waiting():
-            outputs += pipeline.step()
-    got, want = table(outputs + pipeline.finish()), table(run(Pipeline(SPECS, Engine(ToySpace())), robot()))
+            outputs += process_turn(pipeline)
+    got, want = table(outputs + finish(pipeline)), table(run(Pipeline(SPECS, Engine(ToySpace())), robot()))
     assert got.keys() == want.keys()
     assert all(e.vector @ want[k].vector > 0.9999 and e.sources == want[k].sources for k, e in got.items())
 
@@ -177,14 +178,14 @@ def test_a_slow_modality_loses_its_own_windows_and_starves_no_other() -> None:
         pipeline.accept(sample)
         if i % 30 == 29:  # a step now and then: two windows of each have closed
             engine._paces[VISION].seconds = 1.0
-            for output in pipeline.step():
+            for output in process_turn(pipeline):
                 if isinstance(output, Embedding) and output.modality != FUSED:
                     embedded[output.modality] += 1
                     assert output.tick > last.get(output.modality, 0)
                     last[output.modality] = output.tick
-            assert pipeline.queued(AUDIO) == pipeline.queued(IMU) == 0
-    counts = pipeline.statistics[VISION].counts
-    assert counts["overload"] > 0 and pipeline.statistics[AUDIO].counts["overload"] == 0
+            assert pipeline.waiting(AUDIO) == pipeline.waiting(IMU) == 0
+    counts = pipeline.statistics()[VISION].counts
+    assert counts["overload"] > 0 and pipeline.statistics()[AUDIO].counts["overload"] == 0
     assert embedded[VISION] == 8 and embedded[AUDIO] > 8
     assert last[VISION] > START + 4 * SECOND, "the newest are kept"
 
@@ -198,8 +199,8 @@ def test_a_restart_in_the_queue_is_passed_by_no_window() -> None:
         pipeline.accept(sample)
     outputs = []
     while pipeline.waiting():
-        outputs += pipeline.step()
-    ticks = [o.tick for o in outputs + pipeline.finish() if isinstance(o, Embedding) and o.modality == FUSED]
+        outputs += process_turn(pipeline)
+    ticks = [o.tick for o in outputs + finish(pipeline) if isinstance(o, Embedding) and o.modality == FUSED]
     drops = [i for i in range(1, len(ticks)) if ticks[i] <= ticks[i - 1]]
     assert len(drops) == 1 and ticks[: drops[0]] == ticks[drops[0] :]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from driving import pushed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import MS, SPECS, START, motion, sound
@@ -21,6 +22,7 @@ from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.stream.drivers import finish, process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 SECONDS = 45
@@ -51,7 +53,7 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
     if "the other scene" in texts:
         window = Pipeline(SPECS, Engine(SPACE))
         vectors[list(texts).index("the other scene")] = next(
-            output for i in range(9) for output in window.push(seen(START + 25 * SECOND + i * 125 * MS, i))
+            output for i in range(9) for output in pushed(window, seen(START + 25 * SECOND + i * 125 * MS, i))
         ).vector
     return vectors
 
@@ -79,7 +81,7 @@ def offline() -> list[Output]:
     pipeline = line()
     for sample in stream():
         pipeline.accept(sample)
-    return pipeline.drain() + pipeline.finish()
+    return process(pipeline) + finish(pipeline)
 
 
 def test_the_stream_tells_of_every_kind_there_is(offline: list[Output]) -> None:
@@ -102,15 +104,15 @@ def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: in
             for sample in waiting[:size]:
                 pipeline.accept(sample)
             del waiting[:size]
-            outputs += pipeline.drain()
-    assert told(outputs + pipeline.finish()) == told(offline)
+            outputs += process(pipeline)
+    assert told(outputs + finish(pipeline)) == told(offline)
 
 
 def test_one_by_one_is_as_all_at_once_and_no_event_is_told_before_its_time(offline: list[Output]) -> None:
     pipeline, outputs, newest = line(), list[Output](), 0
     for sample in stream():
         newest = max(newest, sample.end)
-        found = pipeline.push(sample)
+        found = pushed(pipeline, sample)
         assert all(o.tick <= newest for o in found if isinstance(o, Event))
         outputs += found
-    assert told(outputs + pipeline.finish()) == told(offline)
+    assert told(outputs + finish(pipeline)) == told(offline)

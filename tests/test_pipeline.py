@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from driving import pushed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToySpace
@@ -13,7 +14,8 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding, fuse, unit
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
+from sensebind.fusion.stream.drivers import finish, process, process_samples
+from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 MS = SECOND // 1000
 START = 1_700_000_000 * SECOND
@@ -53,7 +55,7 @@ def line(space: ToySpace | None = None, **options) -> Pipeline:
 
 
 def run(pipeline: Pipeline, samples: list[Sample]) -> list[Output]:
-    return [output for sample in samples for output in pipeline.push(sample)] + pipeline.finish()
+    return [output for sample in samples for output in pushed(pipeline, sample)] + finish(pipeline)
 
 
 def table(outputs: list[Output]) -> dict[tuple[str, int], Embedding]:
@@ -91,18 +93,18 @@ def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
             for sample in samples[:size]:
                 pipeline.accept(sample)
             samples = samples[size:]
-            outputs += pipeline.drain()
-    assert_same(outputs + pipeline.finish(), REFERENCE)
+            outputs += process(pipeline)
+    assert_same(outputs + finish(pipeline), REFERENCE)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.sets(st.integers(0, 200), max_size=5))
-def test_a_recording_put_through_gives_what_draining_gives_and_says_what_could_not_be_read(batch, unread) -> None:
+def test_a_recording_gives_what_processing_each_sample_gives_and_reports_what_could_not_be_read(batch, unread) -> None:
     samples: list[Sample | Failure] = [*robot()]
     failures = [Failure(AUDIO, "encoding", str(number)) for number in sorted(unread)]
     for number, failure in zip(sorted(unread, reverse=True), reversed(failures), strict=True):
         samples.insert(number, failure)
-    outputs = list(put_through(line(), samples, batch))
+    outputs = list(process_samples(line(), samples, batch))
     assert [o for o in outputs if isinstance(o, Failure)] == failures
     assert_same(outputs, REFERENCE)
     fused = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
@@ -153,7 +155,7 @@ def test_a_sensor_that_stops_holds_the_others_back_no_longer_than_the_patience()
     samples = [s for s in robot(8) if s.modality != VISION or s.stamp < START + 3 * SECOND]
     pipeline = line(patience=SECOND)
     for sample in samples:
-        for output in pipeline.push(sample):
+        for output in pushed(pipeline, sample):
             if isinstance(output, Embedding) and output.modality == FUSED:
                 assert sample.end - output.tick <= SECOND + HOP + 200 * MS
     fused = [k for k in table(run(line(), samples)) if k[0] == FUSED]
@@ -162,25 +164,25 @@ def test_a_sensor_that_stops_holds_the_others_back_no_longer_than_the_patience()
 
 def test_a_sensor_that_never_speaks_does_not_hold_the_others_back() -> None:
     pipeline = line()
-    outputs = [o for s in robot() if s.modality == IMU for o in pipeline.push(s)]
+    outputs = [o for s in robot() if s.modality == IMU for o in pushed(pipeline, s)]
     assert [o for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
 
 
 def test_a_looped_recording_gives_the_same_again() -> None:
     samples = robot(6)
     pipeline = line()
-    outputs = [o for _ in range(3) for s in samples for o in pipeline.push(s)] + pipeline.finish()
+    outputs = [o for _ in range(3) for s in samples for o in pushed(pipeline, s)] + finish(pipeline)
     ticks = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
     once = [o.tick for o in REFERENCE if isinstance(o, Embedding) and o.modality == FUSED]
     assert ticks == once * 3
-    assert all(s.counts["restarts"] == 2 for s in pipeline.statistics.values())
+    assert all(s.counts["restarts"] == 2 for s in pipeline.statistics().values())
 
 
 def test_a_clock_jump_starts_everything_afresh() -> None:
     pipeline = line()
-    first = [o for s in robot(3) for o in pipeline.push(s)]
+    first = [o for s in robot(3) for o in pushed(pipeline, s)]
     pipeline.restart()
-    first += pipeline.drain()
+    first += process(pipeline)
     again = run(pipeline, robot(6))
     assert_same(again, REFERENCE)
     assert first
@@ -194,7 +196,7 @@ def test_an_encoding_that_is_not_known_is_told_and_the_rest_goes_on() -> None:
     outputs = run(pipeline, samples)
     failures = [o for o in outputs if isinstance(o, Failure)]
     assert failures and all("klingon8" in f.message and f.cause == "encoding" for f in failures)
-    assert pipeline.statistics[VISION].counts["encoding"] == len(failures)
+    assert pipeline.statistics()[VISION].counts["encoding"] == len(failures)
     assert (AUDIO, START + 5 * SECOND) in table(outputs) and (FUSED, START + 5 * SECOND) in table(outputs)
 
 
@@ -215,18 +217,18 @@ def test_what_the_space_cannot_embed_is_windowed_and_counted_and_not_published()
     pipeline = line(ToySpace(modalities=(VISION,)))
     outputs = run(pipeline, robot())
     assert {m for m, _ in table(outputs)} == {VISION, FUSED}
-    assert pipeline.statistics[IMU].counts["windows"] > 5 and pipeline.statistics[IMU].counts["embedded"] == 0
+    assert pipeline.statistics()[IMU].counts["windows"] > 5 and pipeline.statistics()[IMU].counts["embedded"] == 0
 
 
 def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted() -> None:
     pipeline = line(queue_size=2)
     for sample in robot():
         pipeline.accept(sample)
-    assert pipeline.queued(VISION) == pipeline.queued(AUDIO) == 2
-    kept = [o.tick for o in pipeline.drain() if isinstance(o, Embedding) and o.modality == VISION]
+    assert pipeline.waiting(VISION) == pipeline.waiting(AUDIO) == 2
+    kept = [o.tick for o in process(pipeline) if isinstance(o, Embedding) and o.modality == VISION]
     every = [t for m, t in table(REFERENCE) if m == VISION]
     assert kept == sorted(every)[-3:-1] or kept == sorted(every)[-2:]
-    statistics = pipeline.statistics[VISION]
+    statistics = pipeline.statistics()[VISION]
     assert statistics.counts["overload"] == statistics.counts["windows"] - 2
 
 
@@ -268,12 +270,12 @@ def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted()
 def test_a_sensor_that_lies_is_counted_by_what_it_shows(samples, modality, symptom) -> None:
     pipeline = line()
     run(pipeline, samples)
-    assert pipeline.statistics[modality].counts[symptom] >= 3
+    assert pipeline.statistics()[modality].counts[symptom] >= 3
 
 
 def test_a_healthy_sensor_shows_no_symptom() -> None:
     pipeline = line()
     run(pipeline, robot())
-    for statistics in pipeline.statistics.values():
+    for statistics in pipeline.statistics().values():
         assert not statistics.summary()["symptoms"], statistics
         assert statistics.counts["windows"] == statistics.counts["embedded"] + sum(statistics.dropped().values())

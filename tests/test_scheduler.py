@@ -21,6 +21,7 @@ from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream import scheduler as schedulers
+from sensebind.fusion.stream.drivers import finish, process_turn
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import AHEAD, Scheduler, shares
 
@@ -107,7 +108,7 @@ def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
         assert got.keys() == want.keys()
         assert all(e.vector @ want[k].vector > 0.9999 and e.sources == want[k].sources for k, e in got.items())
     largest = max(count for modality, count in space.batches if modality == VISION)
-    alone = max(pipeline.statistics[VISION].counts["embedded"] for pipeline in pipelines)
+    alone = max(pipeline.statistics()[VISION].counts["embedded"] for pipeline in pipelines)
     assert largest > alone, "no batch held windows of two robots"
 
 
@@ -134,7 +135,7 @@ def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in
 
 def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     class Fallible(Pipeline):
-        def give(self, taken, answers):
+        def complete(self, batch, answers):
             raise ZeroDivisionError("a bug")
 
     engine = Engine(ToySpace())
@@ -143,7 +144,7 @@ def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.L
     scheduler.add(bad)
     scheduler.add(good)
     hear(scheduler, good, bad)
-    assert good.statistics[VISION].counts["embedded"] == good.statistics[VISION].counts["windows"] > 2
+    assert good.statistics()[VISION].counts["embedded"] == good.statistics()[VISION].counts["windows"] > 2
     assert "a bug" in caplog.text
 
 
@@ -157,7 +158,7 @@ def test_a_window_waits_for_others_and_not_for_ever() -> None:
         for k in range(3):
             pipeline.accept(image(START + k * SECOND, seed=10 * i + k))
         scheduler.notify()
-    until(lambda: all(p.waiting() == 0 and p.statistics[VISION].counts["embedded"] for p in pipelines))
+    until(lambda: all(p.waiting() == 0 and p.statistics()[VISION].counts["embedded"] for p in pipelines))
     scheduler.close()
     assert max(count for _, count in space.batches) >= 2, "they did not wait for each other"
 
@@ -173,7 +174,7 @@ def test_a_full_batch_does_not_wait() -> None:
     scheduler.notify()
     until(lambda: pipeline.waiting() == 0)
     scheduler.close()
-    assert pipeline.statistics[VISION].counts["embedded"] >= 1
+    assert pipeline.statistics()[VISION].counts["embedded"] >= 1
 
 
 class Overlapping(Engine):
@@ -197,16 +198,16 @@ def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: 
     for k in range(2):  # one window closes
         first.accept(image(START + k * SECOND, seed=k))
     scheduler.notify()
-    until(lambda: first.statistics[VISION].counts["embedded"] == 1)
+    until(lambda: first.statistics()[VISION].counts["embedded"] == 1)
     scheduler.add(second)
     first.accept(image(START + 2 * SECOND, seed=2))
     scheduler.notify()
     time.sleep(0.1)
-    assert first.queued(VISION) == 1, "it did not wait for the other robot's"
+    assert first.waiting(VISION) == 1, "it did not wait for the other robot's"
     for k in range(2):
         second.accept(image(START + k * SECOND, seed=10 + k))
     scheduler.notify()
-    until(lambda: second.statistics[VISION].counts["embedded"] == 1)
+    until(lambda: second.statistics()[VISION].counts["embedded"] == 1)
     scheduler.close()
     assert space.batches == [(VISION, 1), (VISION, 2)]
 
@@ -236,11 +237,11 @@ def test_under_overload_the_newest_are_embedded_and_the_rest_is_counted() -> Non
             scheduler.notify()
         if k == 2:
             assert space.begun.wait(30)
-        assert all(p.queued(VISION) <= 3 for p in pipelines)
+        assert all(p.waiting(VISION) <= 3 for p in pipelines)
     space.gate.set()
     scheduler.close()
     for number, pipeline in enumerate(pipelines):
-        counts = pipeline.statistics[VISION].counts
+        counts = pipeline.statistics()[VISION].counts
         assert counts["overload"] > 20 and counts["windows"] == counts["embedded"] + counts["overload"]
         assert newest[number] > START + 37 * SECOND
 
@@ -249,14 +250,14 @@ def test_windows_past_their_deadline_are_dropped_but_for_the_newest() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=0.05)
     for k in range(8):
         pipeline.accept(image(START + k * SECOND, seed=k))
-    waiting = pipeline.queued(VISION)
+    waiting = pipeline.waiting(VISION)
     assert waiting > 2
     time.sleep(0.1)
-    got = [o for o in pipeline.step() if isinstance(o, Embedding) and o.modality == VISION]
-    counts = pipeline.statistics[VISION].counts
+    got = [o for o in process_turn(pipeline) if isinstance(o, Embedding) and o.modality == VISION]
+    counts = pipeline.statistics()[VISION].counts
     assert len(got) == 1 and counts["expired"] == waiting - 1
     assert got[0].tick == max(o.tick for o in got) > START + 5 * SECOND
-    assert pipeline.statistics[VISION].dropped()["expired"] == waiting - 1
+    assert pipeline.statistics()[VISION].dropped()["expired"] == waiting - 1
 
 
 def test_who_is_too_slow_goes_on_with_the_newest() -> None:
@@ -269,14 +270,14 @@ def test_who_is_too_slow_goes_on_with_the_newest() -> None:
             pipeline.accept(image(START + k * SECOND // 2, seed=k))
 
     hear(0, 5)
-    early = pipeline.queued(VISION)
+    early = pipeline.waiting(VISION)
     time.sleep(0.35)
     hear(5, 12)
-    waiting = pipeline.queued(VISION)
-    got = [o.tick for o in pipeline.step() if isinstance(o, Embedding) and o.modality == VISION]
+    waiting = pipeline.waiting(VISION)
+    got = [o.tick for o in process_turn(pipeline) if isinstance(o, Embedding) and o.modality == VISION]
     assert early >= 2 and waiting > early + 2
-    assert len(got) == 2 and pipeline.queued(VISION) == 0
-    assert pipeline.statistics[VISION].counts["expired"] == waiting - 2
+    assert len(got) == 2 and pipeline.waiting(VISION) == 0
+    assert pipeline.statistics()[VISION].counts["expired"] == waiting - 2
     assert min(got) > START + 4 * SECOND
 
 
@@ -284,7 +285,7 @@ def test_a_replay_drops_nothing_for_having_waited() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=1e-9)
     for sample in robot():
         pipeline.accept(sample)
-    outputs = pipeline.finish()
+    outputs = finish(pipeline)
     assert table(outputs).keys() == table(run(Pipeline(SPECS, Engine(ToySpace())), robot())).keys()
 
 
@@ -320,7 +321,7 @@ def test_whatever_happens_every_window_is_answered_or_counted(actions) -> None:
     for pipeline, own in zip(pipelines, outputs, strict=True):
         got = Counter(o.modality for o in own if isinstance(o, Embedding))
         assert pipeline.waiting() == 0
-        for modality, statistics in pipeline.statistics.items():
+        for modality, statistics in pipeline.statistics().items():
             counts = statistics.counts
             assert counts["windows"] == counts["embedded"] + sum(statistics.dropped().values())
             assert got[modality] == counts["embedded"]

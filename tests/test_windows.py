@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion.core import windows as module
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.core.windows import Window, Windower, WindowSpec
+from sensebind.fusion.core.windows import Window, WindowSpec
+from sensebind.fusion.stream import windower as module
+from sensebind.fusion.stream.windower import Windower
 
 MS = SECOND // 1000
 START = 1_700_000_000 * SECOND

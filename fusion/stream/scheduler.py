@@ -19,7 +19,9 @@ from queue import SimpleQueue
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.inference.engine import Engine, Failure, Job
-from sensebind.fusion.stream.pipeline import Output, Pipeline, Queue, Taken
+from sensebind.fusion.stream.drivers import finish
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
 
 LOG = logging.getLogger(__name__)
 AHEAD = 2  # turns that are under way at most: more would only be older when their answers come
@@ -41,7 +43,7 @@ class _Turn:
     """Windows that are being embedded together, and whose they are."""
 
     job: Job
-    taken: list[tuple[_Member, Taken]]
+    batches: list[tuple[_Member, WindowBatch]]
 
 
 class Scheduler:
@@ -107,7 +109,7 @@ class Scheduler:
             closing = self._closing
             with self._lock:
                 members = list(self._members)
-            turn, patience = self._take(members)
+            turn, patience = self._dequeue(members)
             if turn:
                 self._under_way.put(_Turn(self._submit(turn), turn))
             else:
@@ -122,7 +124,7 @@ class Scheduler:
             if patience == 0.0:
                 self._work.set()
 
-    def _take(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, Taken]], float | None]:
+    def _dequeue(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, WindowBatch]], float | None]:
         """What is due, and how long until something else is (None: nothing waits)."""
         queues = [(member, member.pipeline.queue()) for member in members]
         now = time.perf_counter()
@@ -142,11 +144,11 @@ class Scheduler:
         turn = []
         for (member, queue), quota in zip(queues, quotas, strict=True):
             if any(quota.values()) or (queue.restarts and not queue.counts):
-                turn.append((member, member.pipeline.take(quota)))
+                turn.append((member, member.pipeline.dequeue(quota)))
                 patience = 0.0 if queue.restarts else patience
         return turn, patience
 
-    def _until_due(self, modality: str, queues: Sequence[Queue], room: int, now: float) -> float:
+    def _until_due(self, modality: str, queues: Sequence[QueueState], room: int, now: float) -> float:
         """Seconds until a modality's windows are to be embedded; 0: now."""
         full = sum(queue.counts.get(modality, 0) for queue in queues) >= room
         if full or any(queue.restarts for queue in queues) or modality not in self.engine.space.modalities:
@@ -155,9 +157,9 @@ class Scheduler:
         default = WAIT if self.engine.overlaps and len(queues) > 1 else 0.0
         return max(0.0, oldest + (default if self._wait is None else self._wait) - now)
 
-    def _submit(self, turn: Sequence[tuple[_Member, Taken]]) -> Job:
+    def _submit(self, turn: Sequence[tuple[_Member, WindowBatch]]) -> Job:
         self.turns += 1
-        windows = [window for _, taken in turn for window in taken.windows]
+        windows = [window for _, batch in turn for window in batch.windows]
         try:
             return self.engine.submit(windows)
         except Exception as error:  # whatever a space raises, later windows are embedded
@@ -171,21 +173,21 @@ class Scheduler:
         """Turns in their order; then members that leave once all that was taken of them is answered; then the end."""
         while (item := self._under_way.get()) is not None:
             if isinstance(item, _Turn):
-                self._give(item)
+                self._complete(item)
                 self._room.release()
             else:
                 self._part(item)
 
-    def _give(self, turn: _Turn) -> None:
+    def _complete(self, turn: _Turn) -> None:
         """Publish each answer when it is there: none waits for the last of its turn."""
         answers = self._answers(turn.job)
-        for member, taken in turn.taken:
-            own = islice(answers, len(taken.windows))
+        for member, batch in turn.batches:
+            own = islice(answers, len(batch.windows))
             try:
-                for output in member.pipeline.give(taken, own):
+                for output in member.pipeline.complete(batch, own):
                     self._publish(member, [output])
             except Exception:  # whatever it is, the other pipelines go on
-                LOG.exception("what follows from %d windows could not be worked out", len(taken.windows))
+                LOG.exception("what follows from %d windows could not be worked out", len(batch.windows))
             for _ in own:  # what it did not ask for is not the next one's
                 pass
         next(answers, None)  # to the end
@@ -203,7 +205,7 @@ class Scheduler:
     def _part(self, members: Sequence[_Member]) -> None:
         for member in members:
             try:
-                self._publish(member, member.pipeline.finish())
+                self._publish(member, finish(member.pipeline))
             except Exception:
                 LOG.exception("the last windows could not be embedded")
             member.gone.set()

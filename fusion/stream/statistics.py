@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,15 @@ SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflo
 WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 
 
-@dataclass(slots=True)
+LATENCIES = 2048  # windows that quantiles of the latency are taken over
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """Running totals of one modality. `counts` holds the names above and samples, windows, embedded, restarts, gaps."""
+    """Totals of one modality up to now. `counts`: the names above, and samples, windows, embedded, restarts, gaps."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2048))  # ms, window closed → vector
+    latencies: Sequence[float] = ()  # ms, window closed → vector, of the last `LATENCIES` windows
     coverage_sum: float = 0.0
     newest: int = 0  # ns, end of the newest sample
     tick: int = 0  # ns, the newest embedded window's end
@@ -37,7 +40,7 @@ class Statistics:
         return self.coverage_sum / self.counts["windows"] if self.counts["windows"] else 0.0
 
     def latency_ms(self) -> dict[str, float]:
-        """p50 and p99 over the last 2048 windows, in milliseconds; 0 where none was embedded."""
+        """p50 and p99 over the last `LATENCIES` windows, in milliseconds; 0 where none was embedded."""
         if not self.latencies:
             return {"p50": 0.0, "p99": 0.0}
         p50, p99 = np.percentile(np.fromiter(self.latencies, float), [50, 99])

@@ -15,11 +15,12 @@ import torch
 
 from sensebind.fusion.core.encodings import depth_metres, rgb, thermal
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
-from sensebind.fusion.core.windows import Window, Windower, WindowSpec
+from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.preprocess import audio, depth, image, imu
 from sensebind.fusion.preprocess import thermal as heat
 from sensebind.fusion.preprocess.resampling import waveform
+from sensebind.fusion.stream.windower import Windower
 
 HEIGHT, WIDTH = 480, 640
 SPECS = {

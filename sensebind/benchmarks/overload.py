@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, A
     unaccounted = sum(
         s.counts["windows"] - s.counts["embedded"] - sum(s.dropped().values())
         for p in pipelines
-        for m, s in p.statistics.items()
+        for m, s in p.statistics().items()
         if m in bench.embedded
     )
     # A window waits no longer than its deadline, and then for its turn and those of the other senses.
@@ -73,4 +73,4 @@ def capacity(bench: Bench) -> float:
     """Windows a second that the device embeds when they wait for it."""
     pipeline = bench.pipeline()
     seconds = replay_time(pipeline, 4.0, 40)
-    return sum(s.counts["embedded"] for s in pipeline.statistics.values()) / seconds
+    return sum(s.counts["embedded"] for s in pipeline.statistics().values()) / seconds

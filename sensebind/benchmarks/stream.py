@@ -32,7 +32,8 @@ from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine, Job
-from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
+from sensebind.fusion.stream.drivers import process_samples
+from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
 
@@ -247,7 +248,7 @@ class _Plain(Engine):
 def replay_time(pipeline: Pipeline, seconds: float, batch: int) -> float:
     """Seconds that it takes to put a recording of `seconds` through, `batch` windows at a time."""
     began = time.perf_counter()
-    for _ in put_through(pipeline, robot.recording(robot.sensors(), seconds), batch):
+    for _ in process_samples(pipeline, robot.recording(robot.sensors(), seconds), batch):
         pass
     return time.perf_counter() - began
 
@@ -339,7 +340,7 @@ def frozen_garbage() -> Iterator[None]:
 
 def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
     """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
-    counts = {m: [p.statistics[m].counts for p in pipelines] for m in run.latencies}
+    counts = {m: [p.statistics()[m].counts for p in pipelines] for m in run.latencies}
     embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]
     embedded = {m: sum(c["embedded"] for c in counts[m]) for m in embeds}
     missed = {m: sum(c[cause] for c in counts[m] for cause in CAUSES) for m in embeds}

@@ -57,7 +57,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for sample in samples:
         pipeline.accept(sample)
     windowing = (time.process_time() - began) / SECONDS
-    cut = pipeline.take().windows
+    cut = pipeline.dequeue().windows
     senses = {m: [w for w in cut if w.modality == m] for m in asked if m in fast.modalities}
     return {
         "input": robot.digest(),

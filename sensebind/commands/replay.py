@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         took = time.perf_counter() - started
         for text, times in told.items():
             notes.append(f"{text} ({times} times)")
-        snapshot = pipeline.snapshot()
+        snapshot = pipeline.statistics()
         for modality, statistics in snapshot.items():
             if unstamped := statistics.counts["unstamped"]:
                 notes.append(

@@ -29,7 +29,8 @@ from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import audio_messages, messages
 from sensebind.fusion.io.recordings import BagTypes, Recording
 from sensebind.fusion.models.starter.space import StarterSpace
-from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.drivers import process_samples
+from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.replay.driver import Reader, replay
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import FAULTS, RELATIVE, SAME, SENSORS, Fault
@@ -174,10 +175,7 @@ def line(settings: Settings) -> Pipeline:
 
 def told_of(samples: Iterable[Sample], pipeline: Pipeline, start: int = EPOCH) -> tuple[Naming, ...]:
     """What is told of the sensors, in seconds from `start` (ns)."""
-    outputs: list[Output] = []
-    for sample in samples:
-        outputs += pipeline.push(sample)
-    return namings([o for o in [*outputs, *pipeline.finish()] if isinstance(o, Event)], start)
+    return namings([o for o in process_samples(pipeline, samples) if isinstance(o, Event)], start)
 
 
 def run(seeds: Iterable[int], settings: Settings) -> Iterator[Result]:

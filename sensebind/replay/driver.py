@@ -11,7 +11,8 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, VISION, Calibration, Sam
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.recordings import Recording, find_topics
-from sensebind.fusion.stream.pipeline import Output, Pipeline, put_through
+from sensebind.fusion.stream.drivers import process_samples
+from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
 class Reader:
@@ -120,4 +121,4 @@ def replay(
                 on_sample(sample)
             yield sample
 
-    yield from put_through(pipeline, heard())
+    yield from process_samples(pipeline, heard())

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.core.windows import Window, Windower, WindowSpec
+from sensebind.fusion.core.windows import Window, WindowSpec
+from sensebind.fusion.stream.windower import Windower
 
 HEIGHT, WIDTH = 480, 640
 RATE = 16_000  # Hz of the microphone

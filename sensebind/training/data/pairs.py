@@ -20,8 +20,9 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
 from sensebind.fusion.core.space import Hub
-from sensebind.fusion.core.windows import Window, Windower
+from sensebind.fusion.core.windows import Window
 from sensebind.fusion.io import files
+from sensebind.fusion.stream.windower import Windower
 
 BATCH = 16  # windows that the hub embeds together
 SUFFIXES_OF_TEXT = (".txt",)

@@ -1,0 +1,13 @@
+"""How tests drive a pipeline sample by sample."""
+
+from __future__ import annotations
+
+from sensebind.fusion.core.samples import Sample
+from sensebind.fusion.stream.drivers import process
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+
+
+def pushed(pipeline: Pipeline, sample: Sample) -> list[Output]:
+    """All that follows from one sample."""
+    pipeline.accept(sample)
+    return process(pipeline)

@@ -1,0 +1,170 @@
+"""The plan of the house: which room may import which, and how large it may become.
+
+A room is a top-level package inside `fusion/`, `nodes/` or `sensebind/`. `docs/architecture.md` shows the plan.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Floors, the lowest first. A room imports from lower floors only.
+FLOORS = (
+    ("fusion.core",),
+    ("fusion.events", "fusion.health", "fusion.inference", "fusion.io", "fusion.preprocess"),
+    ("fusion.models", "fusion.stream", "simulation"),
+    ("fusion.config",),
+    ("nodes.support", "replay"),
+    ("nodes", "evaluation"),
+    ("benchmarks", "report", "training"),
+    ("commands",),
+)
+ROS = {"rclpy", "rcl_interfaces", "lifecycle_msgs", "diagnostic_msgs", "rosgraph_msgs", "launch", "launch_ros"}
+LARGEST_FOLDER = 13  # Python files
+LONGEST_FUNCTION = 60  # lines; longer ones say why in a comment on the line above them
+
+
+@cache
+def modules() -> Mapping[str, Path]:
+    """Module name → file, of the whole product."""
+    found = {}
+    for top, prefix in (("fusion", "sensebind."), ("nodes", "sensebind."), ("sensebind", "")):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if top == "sensebind" and parts[1] in ("fusion", "nodes"):
+                continue  # links to the folders beside
+            found[(prefix + ".".join(parts)).removesuffix(".__init__")] = path
+    return found
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module; None for `sensebind` itself, its `cli`, and what is no module of the product."""
+    parts = module.split(".")
+    if parts[0] != "sensebind" or len(parts) < 2 or parts[1] == "cli":
+        return None
+    if parts[1] == "fusion":
+        return f"fusion.{parts[2]}" if len(parts) > 2 else None
+    if parts[1] == "nodes":
+        return "nodes.support" if parts[2:3] == ["support"] else "nodes"
+    return parts[1]
+
+
+@cache
+def imports() -> Mapping[str, frozenset[str]]:
+    """Module → the modules that it imports, anywhere in the file; of others than the product, the top package."""
+    known, result = modules(), {}
+    for module, path in known.items():
+        targets: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0 and node.module, f"{path}: import by full name"
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= {name if name in known else node.module for name in names}
+            elif isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+        result[module] = frozenset(t if t in known else t.split(".")[0] for t in targets if t != module)
+    return result
+
+
+def arrows() -> Iterator[tuple[str, str, str, str]]:
+    """(module, imported module, its room, the other's room) for each import between rooms."""
+    for module, targets in imports().items():
+        for target in targets:
+            ends = room_of(module), room_of(target)
+            if ends[0] and ends[1] and ends[0] != ends[1]:
+                yield module, target, ends[0], ends[1]
+
+
+def test_every_room_has_a_floor_and_the_plan_stays_small() -> None:
+    rooms = {room for module in modules() if (room := room_of(module))}
+    assert rooms == {room for floor in FLOORS for room in floor}
+    assert len(rooms) <= 18 and len(FLOORS) <= 8
+
+
+def test_imports_point_down_from_floor_to_floor() -> None:
+    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+    wrong = [f"{module} imports {target}" for module, target, a, b in arrows() if floor_of[b] >= floor_of[a]]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_runs_on_a_robot_needs_no_ros_and_no_workbench() -> None:
+    for module, targets in imports().items():
+        if module.startswith("sensebind.fusion"):
+            wrong = {t for t in targets if t in ROS or (t.startswith("sensebind.") and ".fusion" not in t)}
+            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
+
+
+def test_what_knows_ros_needs_no_workbench() -> None:
+    for module, targets in imports().items():
+        if module.startswith("sensebind.nodes"):
+            wrong = {
+                t
+                for t in targets
+                if t.startswith("sensebind.") and not t.startswith(("sensebind.fusion", "sensebind.nodes"))
+            }
+            assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
+
+
+def test_no_two_files_import_each_other_by_whatever_way() -> None:
+    graph = {module: {t for t in targets if t in modules()} for module, targets in imports().items()}
+    while leaves := {module for module, targets in graph.items() if not targets & graph.keys()}:
+        graph = {module: targets for module, targets in graph.items() if module not in leaves}
+    assert not graph, f"circles among {', '.join(sorted(graph))}"
+
+
+def test_folders_stay_small() -> None:
+    folders: dict[Path, int] = {}
+    for path in modules().values():
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    assert {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > LARGEST_FOLDER} == {}
+    assert not [
+        m
+        for m in modules()
+        if m.count(".") == 2 and m.startswith("sensebind.fusion.") and modules()[m].name != "__init__.py"
+    ]
+
+
+def test_long_functions_say_why() -> None:
+    long = []
+    for path in modules().values():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if (
+                isinstance(node, ast.FunctionDef)
+                and node.end_lineno
+                and node.end_lineno - node.lineno >= LONGEST_FUNCTION
+            ):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                if not lines[first - 2].lstrip().startswith("#"):
+                    long.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert not long, "\n".join(long)
+
+
+@pytest.mark.parametrize(
+    "statement", ["import sensebind", "from sensebind import __version__", "dir(__import__('sensebind'))"]
+)
+def test_importing_the_package_loads_no_model_and_no_workbench(statement: str) -> None:
+    heavy = "('torch', 'numpy', 'cv2', 'sensebind')"
+    check = f"{statement}\nimport sys\nprint(*[name for name in sys.modules if name.split('.')[0] in {heavy}])"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    allowed = {"sensebind", "sensebind.fusion", "sensebind.fusion.core", "sensebind.fusion.core.threads"}
+    assert set(done.stdout.split()) <= allowed
+
+
+def test_the_public_names_are_there() -> None:
+    import sensebind
+
+    assert set(sensebind.__all__) <= set(dir(sensebind))
+    for name in sensebind.__all__:
+        assert getattr(sensebind, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = sensebind.no_such_name  # type: ignore[attr-defined]
