@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sensebind.fusion.config import parameters as config
+    from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes import spoke as spokes
     from sensebind.training.data.pairs import AlignError, describe, joined, of_folder, of_recording, split
