@@ -1,7 +1,7 @@
 """Microphone messages to samples: one adapter per message type, found by the type's name.
 
-No message for microphones is standard, so what a message does not tell (rate, channels, sample format) comes
-from `AudioInfo` beside it, or from parameters.
+No message for microphones is standard, so what a message does not hold (rate, channels, sample format) comes
+from an `AudioInfo` message on another topic, or from parameters.
 """
 
 from __future__ import annotations
@@ -53,17 +53,31 @@ class Microphone:
 
     def __init__(self, type_name: str, given: Format = Format()) -> None:
         if type_name not in ADAPTERS:
-            raise EncodingError(f"audio message type '{type_name}' is not known; known: {', '.join(ADAPTERS)}")
+            raise EncodingError(
+                f"audio message type '{type_name}' is not known: set audio.topic to a topic of type "
+                f"{', '.join(ADAPTERS)}"
+            )
         self.format = given
         self._adapter = ADAPTERS[type_name]
         self._end: int | None = None
+        self._refusal = ""  # why the newest AudioInfo could not be used
+
+    def inform(self, info: Any) -> None:
+        """Complete the format by an AudioInfo message. Raises `EncodingError` where it describes compressed sound."""
+        try:
+            self.format, self._refusal = with_info(self.format, info), ""
+        except EncodingError as error:
+            self._refusal = str(error)
+            raise
 
     def sample(self, message: Any, received: int) -> Sample:
         """One message → its sound. `received` (ns) stands in for the end of a sound that has no stamp.
 
         Such a stream is timed by counting its samples, and set anew where that is off by over 0.25 s.
-        Raises `EncodingError` for data that cannot be read, or whose format nobody told.
+        Raises `EncodingError` for data that cannot be read, or whose format is not known.
         """
+        if self._refusal and not self.format.known:
+            raise EncodingError(self._refusal)
         stamp, sound = self._adapter(message, self.format)
         if stamp is None:
             stamp = received - sound.duration
@@ -85,7 +99,7 @@ def _read(data: Any, form: Format) -> Sound:
             )
             if not value
         ]
-        raise EncodingError(f"no AudioInfo has told the format: publish one, or set {', '.join(missing)}")
+        raise EncodingError(f"no AudioInfo has given the format: publish one, or set {', '.join(missing)}")
     return Sound(pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.rate)
 
 
@@ -127,9 +141,10 @@ def _raw_audio(message: Any, form: Format) -> tuple[int | None, Sound]:
     return nanoseconds(message.timestamp), _read(message.data, told)
 
 
+NEED_INFO = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData")  # hold bytes alone
 ADAPTERS: dict[str, Callable[[Any, Format], tuple[int | None, Sound]]] = {
-    "audio_common_msgs/msg/AudioDataStamped": _audio_data_stamped,
-    "audio_common_msgs/msg/AudioData": _audio_data,
+    NEED_INFO[0]: _audio_data_stamped,
+    NEED_INFO[1]: _audio_data,
     "audio_common_msgs/msg/AudioStamped": _audio_stamped,
     "foxglove_msgs/msg/RawAudio": _raw_audio,
 }

@@ -31,7 +31,7 @@ def reader(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[
         raise ValueError(f"{modality}.fields names no field")
 
     def read(message: Any, arrival: int) -> Sample:
-        values = np.concatenate([_numbers(message, field, steps) for field, steps in paths])
+        values = np.concatenate([_numbers(modality, message, field, steps) for field, steps in paths])
         finite = np.isfinite(values)
         if finite.any():
             values[~finite] = fill
@@ -59,14 +59,18 @@ def _parse(field: str) -> list[str | int | slice]:
     return steps
 
 
-def _numbers(message: Any, field: str, steps: Sequence[str | int | slice]) -> npt.NDArray[np.float64]:
+def _numbers(modality: str, message: Any, field: str, steps: Sequence[str | int | slice]) -> npt.NDArray[np.float64]:
     value = message
     for step in steps:
         try:
             value = getattr(value, step) if isinstance(step, str) else value[step]
         except (AttributeError, IndexError, TypeError) as error:
-            raise EncodingError(f"a message has no field '{field}' ('{step}' is not there)") from error
+            raise EncodingError(
+                f"a message has no field '{field}' ('{step}' is not there): set {modality}.fields to fields that it has"
+            ) from error
     try:
         return np.asarray(value, np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
-        raise EncodingError(f"field '{field}' holds {type(value).__name__}, not numbers") from error
+        raise EncodingError(
+            f"field '{field}' holds {type(value).__name__}, not numbers: name others in {modality}.fields"
+        ) from error

@@ -1,0 +1,170 @@
+"""From message to sample: the one decoder of the live node and of replay.
+
+A driver that has messages (rclpy's subscriptions, a bag) makes one `SampleDecoder` for each sensor, listens to the
+sensor's topic and to `side_topics`, and hands every message over in order of arrival. All that turns a message into
+a sample is decided here. Messages are read by the names of their fields, so rclpy's and rosbags' both work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
+from sensebind.fusion.io import audio_messages, messages, numeric_messages
+
+RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+
+# Message types of each known modality. A modality that is not here reads numbers out of any type.
+TYPES = {
+    **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE, messages.COMPRESSED_IMAGE)),
+    IMU: (messages.IMU,),
+    AUDIO: tuple(audio_messages.ADAPTERS),
+}
+
+# What reading a message raises that has not the fields of its type: two packages may share the name of a type.
+MISFIT = (AttributeError, TypeError, ValueError, IndexError)
+
+
+@dataclass(frozen=True, slots=True)
+class SensorOptions:
+    """What the parameters say of one sensor.
+
+    `topic` is the name by parameter, or the modality's default. `named`: it is by parameter, or the modality is the
+    user's own; otherwise a recording's topics are searched by type and name. `transport` and `type` (full name of a
+    message type) decide the type to subscribe to. `side_topic`: the CameraInfo or AudioInfo topic; empty: beside the
+    sensor's. `calibration` and `audio_format` hold what is given; side messages complete the rest. `fields` and `fill`
+    are for a modality of the user's own (`numeric_messages`).
+    """
+
+    modality: str
+    topic: str = ""
+    named: bool = False
+    transport: str = RAW
+    type: str = ""
+    side_topic: str = ""
+    calibration: Calibration = Calibration()
+    audio_format: audio_messages.Format = audio_messages.Format()
+    fields: Sequence[str] = ()
+    fill: float = 0.0
+
+    @property
+    def message_type(self) -> str:
+        """The type that the parameters decide; empty: the one that is published (`preferred_type`)."""
+        if self.modality in IMAGE_MODALITIES:
+            return messages.COMPRESSED_IMAGE if self.transport == COMPRESSED else messages.IMAGE
+        return messages.IMU if self.modality == IMU else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class SideTopic:
+    """A topic that describes a sensor. `latched`: its publisher may send it once and keep it for late subscribers."""
+
+    name: str
+    type: str
+    latched: bool = False
+
+
+def data_topic(options: SensorOptions, topic: str) -> str:
+    """The topic that carries the messages of `topic`: with image_transport's suffix where images are compressed.
+
+    A topic that has its suffix already is returned as it is.
+    """
+    if options.transport != COMPRESSED or topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
+        return topic
+    return f"{topic}/{'compressedDepth' if options.modality == DEPTH else 'compressed'}"
+
+
+def preferred_type(modality: str, published: Sequence[str]) -> str:
+    """Of the types that are published on a sensor's topic, the first that can be read; else the first. Empty: none."""
+    known = TYPES.get(modality, published)
+    return next((name for name in published if name in known), published[0] if published else "")
+
+
+class SampleDecoder:
+    """Turns the messages of one sensor into samples.
+
+    It keeps what depends on earlier messages: the calibration, and the microphone's format and time. A message of
+    `side_topics` counts for all messages that arrive after it. What the parameters give is kept, and so is what the
+    first side message gives.
+
+    Raises `EncodingError` where messages of type `type_name` cannot be samples of this modality.
+    """
+
+    def __init__(self, options: SensorOptions, type_name: str) -> None:
+        self.modality, self.type_name = options.modality, type_name
+        self._options = options
+        self._calibration = options.calibration
+        self._microphone: audio_messages.Microphone | None = None
+        self._convert = self._converter()
+
+    @property
+    def calibration(self) -> Calibration:
+        """What parameters and the messages so far say of the sensor."""
+        return self._calibration
+
+    def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
+        """The topics to listen to for a sensor on `topic`. A relative name gives relative names."""
+        named = self._options.side_topic
+        if self.modality in (VISION, DEPTH):
+            return (SideTopic(named or messages.beside(topic, "camera_info"), messages.CAMERA_INFO),)
+        if self.type_name in audio_messages.NEED_INFO and not self._options.audio_format.known:
+            names = [named] if named else [messages.beside(topic, "info"), f"{topic}_info", f"{topic}/info"]
+            return tuple(SideTopic(name, audio_messages.INFO, latched=True) for name in names)
+        return ()
+
+    def decode(self, message: Any, received_ns: int) -> Sample:
+        """One message as a sample, which may share the message's memory.
+
+        `received_ns`, the time of arrival in nanoseconds, counts for messages without a stamp of their own. Raises
+        `EncodingError`, with the modality's parameters to set, for a message that cannot be read.
+        """
+        try:
+            return self._convert(message, received_ns)
+        except MISFIT as error:
+            raise self._misfit(self.type_name, error) from error
+
+    def side(self, message: Any) -> bool:
+        """Take a message of one of `side_topics`. Returns whether it changed `calibration`.
+
+        Raises `EncodingError` for a message that cannot be read, and for compressed audio.
+        """
+        before = self._calibration
+        try:
+            if self._microphone is not None:
+                self._microphone.inform(message)
+            else:
+                self._calibration = messages.with_camera_info(before, message)
+        except MISFIT as error:
+            raise self._misfit("AudioInfo" if self._microphone else "CameraInfo", error) from error
+        return self._calibration != before
+
+    def _converter(self) -> Callable[[Any, int], Sample]:
+        modality, type_name, options = self.modality, self.type_name, self._options
+        if modality not in TYPES:
+            if type_name.count("/") != 2:
+                raise EncodingError(
+                    f"'{type_name}' is no message type: set {modality}.type to a name such as std_msgs/msg/Float32"
+                )
+            try:
+                return numeric_messages.reader(modality, options.fields, options.fill)
+            except ValueError as error:
+                raise EncodingError(f"parameter '{modality}.fields': {error}") from error
+        if modality == AUDIO:
+            self._microphone = audio_messages.Microphone(type_name, options.audio_format)
+            return self._microphone.sample
+        if type_name not in TYPES[modality]:
+            raise EncodingError(
+                f"type '{type_name}' is no {modality} message: set {modality}.topic to a topic of type "
+                f"{' or '.join(TYPES[modality])}"
+            )
+        convert = messages.SAMPLES[type_name]
+        return lambda message, received_ns: convert(modality, message)  # stamped by its header
+
+    def _misfit(self, type_name: str, error: Exception) -> EncodingError:
+        return EncodingError(
+            f"a message of {self.modality} has not the fields of '{type_name}' that are known here ({error}): "
+            f"check which package defines it, or set {self.modality}.topic to another topic"
+        )
