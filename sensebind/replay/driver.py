@@ -1,107 +1,101 @@
-"""The offline driver: a recording through the line, as fast as it goes."""
+"""The offline driver: a recording through the pipeline, as fast as it can be read and embedded."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import ConfigError, calibration
+from sensebind.fusion.config.parameters import ConfigError
+from sensebind.fusion.config.sensors import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, VISION, Calibration, Sample
+from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.recordings import Recording, find_topics
+from sensebind.fusion.io.sample_decoder import SampleDecoder, SensorOptions, data_topic
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
 class Reader:
-    """The samples of a recording, and what it tells of the sensors.
+    """The samples of a recording, and what it says of the sensors.
 
     `values` are the embedder's parameters: topics that they name are taken, others found by type and name.
     `topics` is modality → topic, `reasons` why. Raises `ConfigError` for a topic that the recording lacks.
     """
 
     def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
-        self._recording, self._values = recording, values
-        found = find_topics(recording)
-        types = {topic.name: topic.type for topic in recording.topics}
+        self._recording = recording
+        self._types = {topic.name: topic.type for topic in recording.topics}
+        self._options: dict[str, SensorOptions] = {}
+        self._decoders: dict[str, SampleDecoder] = {}
         self.topics: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
+        found = find_topics(recording)
         for modality in modalities:
-            own = f"{modality}.fields" in values
-            named = values[f"{modality}.topic"] or (modality if own else "")
-            if named:
-                name = next((t for t in types if t.strip("/") == named.strip("/")), None)
-                if name is None:
-                    raise ConfigError(
-                        f"parameter '{modality}.topic' names '{named}', and the recording has only: {', '.join(types)}"
-                    )
-                self.topics[modality], self.reasons[modality] = name, "named by parameter"
+            options = sensor_options(values, modality)
+            if options.named:
+                wanted, reason = options.topic, "named by parameter"
             elif modality in found:
-                self.topics[modality], self.reasons[modality] = found[modality].topic, found[modality].reason
-        self._types = types
-        self.calibrations = {m: self._calibration(m) for m in self.topics}
-        self.skipped = 0
+                wanted, reason = found[modality].topic, found[modality].reason
+            else:
+                continue
+            name = self._find(data_topic(options, wanted)) or self._find(wanted)
+            if name is None:
+                raise ConfigError(
+                    f"parameter '{modality}.topic' names '{wanted}', and the recording has only: "
+                    f"{', '.join(self._types)}"
+                )
+            self._options[modality], self.topics[modality], self.reasons[modality] = options, name, reason
 
-    def _calibration(self, modality: str) -> Calibration:
-        told = calibration(self._values, modality)
-        if modality not in (VISION, DEPTH):
-            return told
-        named = self._values[f"{modality}.camera_info"] or messages.beside(self.topics[modality], "camera_info")
-        for message in self._first(named, messages.CAMERA_INFO):
-            told = messages.with_camera_info(told, message)
-        return told
+    @property
+    def calibrations(self) -> dict[str, Calibration]:
+        """What is known of the sensors by what `samples` has read so far; before, what the parameters give."""
+        return {m: (self._decoders.get(m) or options).calibration for m, options in self._options.items()}
 
-    def _first(self, topic: str, type_name: str) -> Iterator[Any]:
-        """The first message of a topic of this type, if there is one: sensors do not change under way."""
-        name = next((t for t in self._types if t.strip("/") == topic.strip("/") and self._types[t] == type_name), None)
-        if name is not None:
-            for _, _, _, message in self._recording.messages([name]):
-                yield message
-                return
+    def samples(
+        self,
+        progress: Callable[[int], None] = lambda stamp: None,
+        on_calibration: Callable[[str, Calibration], None] = lambda modality, calibration: None,
+    ) -> Iterator[Sample | Failure]:
+        """Every message as a sample, in the order recorded.
 
-    def _microphone(self) -> audio_messages.Microphone:
-        topic, values = self.topics[AUDIO], self._values
-        given = audio_messages.Format(
-            values["audio.sample_format"], float(values["audio.sample_rate"]), values["audio.channels"]
-        )
-        microphone = audio_messages.Microphone(self._types[topic], given)
-        named = values["audio.info_topic"]
-        for info in [named] if named else [messages.beside(topic, "info"), f"{topic}_info", f"{topic}/info"]:
-            for message in self._first(info, audio_messages.INFO):
-                microphone.format = audio_messages.with_info(microphone.format, message)
-        return microphone
-
-    def samples(self, progress: Callable[[int], None] = lambda stamp: None) -> Iterator[Sample | Failure]:
-        """Every message as a sample, in the order recorded; `progress` is told the time (ns) of each."""
-        modality_of = {topic: modality for modality, topic in self.topics.items()}
-        counters = {
-            m: numeric_messages.reader(m, self._values[f"{m}.fields"], self._values[f"{m}.fill"])
-            for m in self.topics
-            if f"{m}.fields" in self._values
-        }
-        microphone = None
-        if AUDIO in self.topics:
+        `progress` is given the log time (ns) of each message, `on_calibration` each change of `calibrations`.
+        """
+        self._decoders = {}
+        sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that take its messages
+        sides: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that it describes
+        for modality, topic in self.topics.items():
             try:
-                microphone = self._microphone()
-            except EncodingError as error:
-                yield Failure(AUDIO, "encoding", str(error))
-                del modality_of[self.topics[AUDIO]]
-        for topic, type_name, received, message in self._recording.messages(list(modality_of)):
-            modality = modality_of[topic]
-            progress(received)
-            try:
-                if modality == AUDIO and microphone is not None:
-                    yield microphone.sample(message, received)
-                elif modality in counters:
-                    yield counters[modality](message, received)
-                elif type_name in messages.SAMPLES:
-                    yield messages.SAMPLES[type_name](modality, message)
-                else:
-                    yield Failure(modality, "encoding", f"type '{type_name}' is no {modality} message")
+                decoder = SampleDecoder(self._options[modality], self._types[topic])
             except EncodingError as error:
                 yield Failure(modality, "encoding", str(error))
+                continue
+            self._decoders[modality] = decoder
+            sensors[topic].append(decoder)
+            for side in decoder.side_topics(topic):
+                name = self._find(side.name)
+                if name is not None and self._types[name] == side.type:
+                    sides[name].append(decoder)
+        for topic, type_name, received, message in self._recording.messages([*sensors, *sides]):
+            progress(received)
+            for decoder in sides.get(topic, ()):
+                try:
+                    if decoder.side(message):
+                        on_calibration(decoder.modality, decoder.calibration)
+                except EncodingError as error:
+                    yield Failure(decoder.modality, "encoding", str(error))
+            for decoder in sensors.get(topic, ()):
+                try:
+                    if type_name != decoder.type_name:
+                        raise EncodingError(f"a message of type '{type_name}' is among those of '{decoder.type_name}'")
+                    yield decoder.decode(message, received)
+                except EncodingError as error:
+                    yield Failure(decoder.modality, "encoding", str(error))
+
+    def _find(self, topic: str) -> str | None:
+        """The topic's name in the recording, whose names may begin with / where a parameter's do not."""
+        return next((name for name in self._types if name.strip("/") == topic.strip("/")), None)
 
 
 def replay(
@@ -112,13 +106,13 @@ def replay(
     progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
     """Drive `pipeline` with all samples of `reader`; outputs as they come."""
-    for modality, told in reader.calibrations.items():
-        pipeline.calibrate(modality, told)
+    for modality, calibration in reader.calibrations.items():
+        pipeline.calibrate(modality, calibration)
 
-    def heard() -> Iterator[Sample | Failure]:
-        for sample in reader.samples(progress):
+    def read() -> Iterator[Sample | Failure]:
+        for sample in reader.samples(progress, pipeline.calibrate):
             if isinstance(sample, Sample):
                 on_sample(sample)
             yield sample
 
-    yield from process_samples(pipeline, heard())
+    yield from process_samples(pipeline, read())
