@@ -1,4 +1,4 @@
-"""Subscriptions to the sensor topics, as samples: topics, message types, what the sensors say of themselves."""
+"""Subscriptions to the sensor topics, whose messages a `SampleDecoder` each turns into samples."""
 
 from __future__ import annotations
 
@@ -9,19 +9,10 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
-from sensebind.fusion.config.parameters import TOPICS, calibration
+from sensebind.fusion.config.sensors import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import (
-    AUDIO,
-    DEPTH,
-    IMAGE_MODALITIES,
-    IMU,
-    SENSOR_MODALITIES,
-    VISION,
-    Calibration,
-    Sample,
-)
-from sensebind.fusion.io import audio_messages, messages, numeric_messages
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
+from sensebind.fusion.io.sample_decoder import COMPRESSED, SampleDecoder, SensorOptions, data_topic, preferred_type
 from sensebind.nodes.support.distributions import TELLS_NUMBERS, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from sensebind.nodes.support.qos import LATCHED, SENSORS, sensor
 from sensebind.nodes.support.types import message_type
@@ -56,9 +47,10 @@ class Sequence:
 class Sensors:
     """The subscriptions of one node to its sensors.
 
-    `on_sample` gets every sample, `on_calibration` what CameraInfo tells, `on_trouble(modality, message)`
-    what is wrong with a topic. `lost` counts messages that were published and did not arrive since the first that
-    did, by modality, where the middleware tells; `earlier` those before it; `arrived` those that did.
+    `on_sample` is called with every sample, `on_calibration` with what CameraInfo says, `on_trouble(modality,
+    message)` with what is wrong with a topic. `topics` is modality → topic, once its message type is known. `lost`
+    counts messages that were published and did not arrive since the first that did, by modality, where the
+    middleware numbers them; `earlier` those before it; `arrived` those that did.
     """
 
     def __init__(
@@ -70,23 +62,16 @@ class Sensors:
         on_calibration: Callable[[str, Calibration], None],
         on_trouble: Callable[[str, str], None],
     ) -> None:
-        self._node, self._values = node, values
+        self._node = node
         self._on_sample, self._on_calibration, self._on_trouble = on_sample, on_calibration, on_trouble
-        self._calibrations = {m: calibration(values, m) for m in modalities}
+        self._options = {modality: sensor_options(values, modality) for modality in modalities}
         self._subscriptions: list[Subscription[Any]] = []
         self.lost: Counter[str] = Counter()
         self.earlier: Counter[str] = Counter()
         self.arrived: Counter[str] = Counter()
         self.topics: dict[str, str] = {}
-        self._microphone: audio_messages.Microphone | None = None
-        for modality in modalities:
-            self._on_calibration(modality, self._calibrations[modality])
-            if modality == AUDIO:
-                self._listen()
-            elif modality in IMAGE_MODALITIES:
-                self._watch(modality)
-            elif modality == IMU:
-                self._subscribe(modality, messages.IMU, self._topic(modality), self._sampler(modality, messages.IMU))
+        for modality, options in self._options.items():
+            self._on_calibration(modality, options.calibration)
         self.look_for_types()
 
     def close(self) -> None:
@@ -97,48 +82,51 @@ class Sensors:
 
     def look_for_types(self) -> None:
         """Subscribe to topics whose message type was not known yet: call now and then, for publishers come late."""
-        self._look_for_microphone()
-        for modality in self._calibrations:
-            if modality not in SENSOR_MODALITIES and modality not in self.topics:
-                self._look_for_numbers(modality)
+        for modality, options in self._options.items():
+            if modality in self.topics:
+                continue
+            type_name = options.message_type
+            if not type_name:
+                name = self._node.resolve_topic_name(options.topic)
+                published = [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
+                type_name = preferred_type(modality, published)
+            if type_name:
+                self._listen(options, type_name)
 
-    def _look_for_numbers(self, modality: str) -> None:
-        type_name, topic = str(self._values[f"{modality}.type"]), self._topic(modality)
-        if not type_name:
-            found = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
-            if not found:
-                return
-            type_name = found[0].topic_type
+    def _listen(self, options: SensorOptions, type_name: str) -> None:
+        modality, topic = options.modality, options.topic
+        if options.transport == COMPRESSED:  # remappings are of the name without the suffix
+            topic = data_topic(options, self._node.resolve_topic_name(topic))
+        name = self.topics[modality] = self._node.resolve_topic_name(topic)
         try:
-            fields, fill = self._values[f"{modality}.fields"], self._values[f"{modality}.fill"]
-            read = numeric_messages.reader(modality, fields, fill)
+            decoder = SampleDecoder(options, type_name)
             message_type(type_name)
-        except (ValueError, ModuleNotFoundError) as error:
-            self.topics[modality] = topic  # looked at, and not to be tried again
-            self._on_trouble(modality, f"topic '{topic}': {error}")
+        except (EncodingError, ModuleNotFoundError) as error:
+            self._on_trouble(modality, f"topic '{name}': {error}")
             return
 
         def take(message: Any) -> None:
             self.arrived[modality] += 1
             try:
-                sample = read(message, self._node.get_clock().now().nanoseconds)
+                sample = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
-                self._on_trouble(modality, f"topic '{self.topics[modality]}': {error}")
+                self._on_trouble(modality, f"topic '{name}': {error}")
             else:
                 self._on_sample(sample)
 
+        def take_side(message: Any) -> None:
+            try:
+                if decoder.side(message):
+                    self._on_calibration(modality, decoder.calibration)
+            except EncodingError as error:
+                self._on_trouble(modality, f"topic '{name}': {error}")
+
         self._subscribe(modality, type_name, topic, take)
-
-    def _look_for_microphone(self) -> None:
-        if AUDIO not in self._calibrations or AUDIO in self.topics:
-            return
-        topic = self._node.resolve_topic_name(self._topic(AUDIO))
-        found = [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]
-        if found:
-            self._hear(next((t for t in found if t in audio_messages.ADAPTERS), found[0]))
-
-    def _topic(self, modality: str) -> str:
-        return str(self._values[f"{modality}.topic"] or TOPICS.get(modality, modality))
+        for side in decoder.side_topics(options.topic):
+            # Some publish it once and latched, some again and again: either reaches a volatile best-effort
+            # subscription only while it lasts, so ask for both.
+            for qos in (LATCHED, SENSORS) if side.latched else (SENSORS,):
+                self._subscribe_side(side.type, side.name, qos, take_side)
 
     def _subscribe(self, modality: str, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         name = self._node.resolve_topic_name(topic)
@@ -167,83 +155,11 @@ class Sensors:
         except UnsupportedEventTypeError:  # not every middleware counts what it loses
             subscription = self._node.create_subscription(*arguments)
         self._subscriptions.append(subscription)
-        self.topics[modality] = subscription.topic_name
 
-    def _sampler(self, modality: str, type_name: str) -> Callable[[Any], None]:
-        convert = messages.SAMPLES[type_name]
-
-        def take(message: Any) -> None:
-            self.arrived[modality] += 1
-            self._on_sample(convert(modality, message))
-
-        return take
-
-    def _watch(self, modality: str) -> None:
-        topic, type_name = self._topic(modality), messages.IMAGE
-        if self._values[f"{modality}.transport"] == "compressed":
-            type_name = messages.COMPRESSED_IMAGE
-            suffix = "compressedDepth" if modality == DEPTH else "compressed"
-            # image_transport's convention; a topic that has its suffix already is taken as it is.
-            if not topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
-                topic = f"{self._node.resolve_topic_name(topic)}/{suffix}"
-        self._subscribe(modality, type_name, topic, self._sampler(modality, type_name))
-        if modality in (VISION, DEPTH):
-            info = self._values[f"{modality}.camera_info"] or messages.beside(self._topic(modality), "camera_info")
-            self._describe(messages.CAMERA_INFO, info, SENSORS, lambda message: self._calibrate(modality, message))
-
-    def _calibrate(self, modality: str, message: Any) -> None:
-        told = messages.with_camera_info(self._calibrations[modality], message)
-        if told != self._calibrations[modality]:
-            self._calibrations[modality] = told
-            self._on_calibration(modality, told)
-
-    def _describe(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
-        # That a QoS does not match is no news here: several are tried. And what is not watched costs nothing.
+    def _subscribe_side(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
+        # Several QoS are tried, so one that does not match deserves no warning. An event that nobody watches costs
+        # nothing.
         unwatched = SubscriptionEventCallbacks(use_default_callbacks=False)
         self._subscriptions.append(
             self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=unwatched)
         )
-
-    def _listen(self) -> None:
-        if self._values["audio.type"]:
-            self._hear(str(self._values["audio.type"]))
-        else:
-            self._look_for_microphone()
-
-    def _hear(self, type_name: str) -> None:
-        topic, values = self._topic(AUDIO), self._values
-        given = audio_messages.Format(
-            values["audio.sample_format"], float(values["audio.sample_rate"]), values["audio.channels"]
-        )
-        try:
-            self._microphone = audio_messages.Microphone(type_name, given)
-            message_type(type_name)
-        except (EncodingError, ModuleNotFoundError) as error:
-            self.topics[AUDIO] = topic  # looked at, and not to be tried again
-            self._on_trouble(AUDIO, f"topic '{topic}': {error}")
-            return
-        self._subscribe(AUDIO, type_name, topic, self._take_sound)
-        if not given.known and type_name.startswith("audio_common_msgs/msg/AudioData"):
-            named = values["audio.info_topic"]
-            for info in [named] if named else [messages.beside(topic, "info"), f"{topic}_info", f"{topic}/info"]:
-                # Some publish it once and latched, some again and again: either reaches a volatile best-effort
-                # subscription only while it lasts, so ask for both.
-                for qos in (LATCHED, SENSORS):
-                    self._describe(audio_messages.INFO, info, qos, self._take_info)
-
-    def _take_info(self, message: Any) -> None:
-        assert self._microphone is not None
-        try:
-            self._microphone.format = audio_messages.with_info(self._microphone.format, message)
-        except EncodingError as error:
-            self._on_trouble(AUDIO, f"topic '{self.topics[AUDIO]}': {error}")
-
-    def _take_sound(self, message: Any) -> None:
-        assert self._microphone is not None
-        self.arrived[AUDIO] += 1
-        try:
-            sample = self._microphone.sample(message, self._node.get_clock().now().nanoseconds)
-        except EncodingError as error:
-            self._on_trouble(AUDIO, f"topic '{self.topics[AUDIO]}': {error}")
-        else:
-            self._on_sample(sample)
