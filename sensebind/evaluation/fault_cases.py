@@ -22,12 +22,13 @@ from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
 from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.io import audio_messages, messages
+from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import BagTypes, Recording
+from sensebind.fusion.io.sample_decoder import SampleDecoder, SensorOptions
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Pipeline
@@ -155,16 +156,13 @@ class Scene:
 
 def _samples(measured: Measured, sensor: str) -> Iterator[tuple[int, Sample]]:
     """(log time, sample) of one sensor's messages."""
-    microphone: audio_messages.Microphone | None = None
-    form = audio_messages.Format()
+    sent = {AUDIO: "audio_common_msgs/msg/AudioDataStamped", IMU: messages.IMU}
+    decoder = SampleDecoder(SensorOptions(sensor), sent.get(sensor, messages.IMAGE))
     for logged, _, kind, message in merged(streams_of(measured, BagTypes(), [sensor])):
-        if kind == audio_messages.INFO:
-            form = audio_messages.with_info(form, message)
-        elif sensor == AUDIO:
-            microphone = microphone or audio_messages.Microphone(kind, form)
-            yield logged, microphone.sample(message, logged)
-        elif kind in messages.SAMPLES:
-            yield logged, messages.SAMPLES[kind](sensor, message)
+        if kind == decoder.type_name:
+            yield logged, decoder.decode(message, logged)
+        else:  # CameraInfo or AudioInfo
+            decoder.side(message)
 
 
 def line(settings: Settings) -> Pipeline:
