@@ -1,0 +1,596 @@
+"""Live and replay turn the same messages into the same samples, calibrations and errors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from sensebind.fusion.config.parameters import embedder_parameters, resolve
+from sensebind.fusion.config.sensors import sensor_options
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.io import messages as m
+from sensebind.fusion.io.audio_messages import INFO, Format
+from sensebind.fusion.io.recordings import BagTypes, Recording, Topic, store
+from sensebind.fusion.io.sample_decoder import (
+    TYPES,
+    SampleDecoder,
+    SensorOptions,
+    SideTopic,
+    data_topic,
+    preferred_type,
+)
+from sensebind.replay.driver import Reader
+from sensebind.simulation.messages import camera_info, image
+
+START = 1_700_000_000 * SECOND
+AUDIO_DATA, AUDIO_STAMPED = "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped"
+RAW_AUDIO, NUMBERS = "foxglove_msgs/msg/RawAudio", "std_msgs/msg/Float32MultiArray"
+BAG = BagTypes()
+NOISE = np.random.default_rng(0)
+Logged = tuple[str, str, int, Any]  # topic, type, log time in ns, message
+Result = tuple[Any, ...]
+
+
+# Messages
+
+
+def info_of_camera(width: int = 8, focal: float | None = None, tx: float = 0.0) -> Any:
+    """CameraInfo; `focal` 0: one that was never calibrated; `tx` is P's, −focal · baseline."""
+    result = camera_info(BAG, START, "camera", (width, 6))
+    if focal is not None:
+        result.k[0] = result.p[0] = focal
+    result.p[3] = tx
+    return result
+
+
+def info_of_sound(rate: int = 8000, channels: int = 1, sample_format: str = "S16LE", coding: str = "wave") -> Any:
+    return BAG.new(
+        INFO, channels=channels, sample_rate=rate, sample_format=sample_format, bitrate=0, coding_format=coding
+    )
+
+
+def picture(encoding: str, pixels: Any, stamp: int = START) -> Any:
+    return image(BAG, stamp, "camera", encoding, pixels)
+
+
+def colour(number: int = 0) -> Any:
+    return picture("rgb8", NOISE.integers(0, 256, (6, 8, 3), dtype=np.uint8), START + number)
+
+
+def depth(number: int = 0) -> Any:
+    return picture("16UC1", NOISE.integers(0, 5000, (6, 8), dtype=np.uint16), START + number)
+
+
+def packed(name: str) -> Any:
+    data = NOISE.integers(0, 256, 50, dtype=np.uint8)  # decoded when a window closes, not here
+    return BAG.new(m.COMPRESSED_IMAGE, header=m.header(BAG, START, "camera"), format=name, data=data)
+
+
+def motion(unknown: bool = False) -> Any:
+    def vector() -> Any:
+        return BAG.new("geometry_msgs/msg/Vector3", **dict(zip("xyz", NOISE.standard_normal(3).tolist(), strict=True)))
+
+    covariance = np.array([-1.0 if unknown else 0.0] + [0.0] * 8)
+    return BAG.new(
+        m.IMU,
+        header=m.header(BAG, START, "imu"),
+        orientation=BAG.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+        orientation_covariance=np.zeros(9),
+        angular_velocity=vector(),
+        angular_velocity_covariance=covariance,
+        linear_acceleration=vector(),
+        linear_acceleration_covariance=np.zeros(9),
+    )
+
+
+def wave(channels: int = 1) -> Any:
+    return NOISE.integers(-9000, 9000, 800 * channels).astype("<i2").view(np.uint8)
+
+
+def sound() -> Any:
+    return BAG.new(AUDIO_DATA, data=wave())
+
+
+def sound_with_stamp() -> Any:
+    return BAG.new(f"{AUDIO_DATA}Stamped", header=m.header(BAG, START, "mic"), audio=sound())
+
+
+def raw_audio() -> Any:
+    stamp = m.time(BAG, START)
+    return BAG.new(RAW_AUDIO, timestamp=stamp, data=wave(2), format="pcm-s16", sample_rate=8000, number_of_channels=2)
+
+
+def numbers() -> Any:
+    layout = BAG.new("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+    return BAG.new(NUMBERS, layout=layout, data=NOISE.standard_normal(3).astype(np.float32))
+
+
+def other_audio_package() -> Typestore:
+    """The types of another audio_common, which has the same name and packs everything into one message."""
+    result = get_typestore(Stores.ROS2_JAZZY)
+    for name, text in {
+        "AudioData": "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\n"
+        "uint8[] uint8_data",
+        "AudioInfo": "int32 format\nint32 channels\nint32 rate\nint32 chunk",
+        "Audio": "audio_common_msgs/AudioData audio_data\naudio_common_msgs/AudioInfo info",
+        "AudioStamped": "std_msgs/Header header\naudio_common_msgs/Audio audio",
+    }.items():
+        result.register(get_types_from_msg(text, f"audio_common_msgs/msg/{name}"))
+    return result
+
+
+OTHER = other_audio_package()
+
+
+def other_data(**fields: Any) -> Any:
+    empty = {"float32_data": np.float32, "int32_data": np.int32, "int16_data": np.int16, "int8_data": np.int8}
+    arrays = {name: np.zeros(0, kind) for name, kind in {**empty, "uint8_data": np.uint8}.items()}
+    return OTHER.types[AUDIO_DATA](**{**arrays, **fields})
+
+
+def audio_stamped() -> Any:
+    package = "audio_common_msgs/msg/"
+    told = OTHER.types[f"{package}AudioInfo"](format=8, channels=2, rate=8000, chunk=400)
+    data = other_data(int16_data=NOISE.integers(-9000, 9000, 1600).astype(np.int16))
+    head = OTHER.types["std_msgs/msg/Header"](
+        OTHER.types["builtin_interfaces/msg/Time"](sec=START // SECOND, nanosec=5), "mic"
+    )
+    return OTHER.types[AUDIO_STAMPED](header=head, audio=OTHER.types[f"{package}Audio"](audio_data=data, info=told))
+
+
+def at_times(items: Iterable[tuple[str, str, Any]], step: int = SECOND // 10) -> list[Logged]:
+    """One after the other; every third is late by 20 ms."""
+    return [
+        (topic, kind, START + i * step + (step // 5 if i % 3 == 2 else 0), message)
+        for i, (topic, kind, message) in enumerate(items)
+    ]
+
+
+# The two drivers
+
+
+def values_of(modalities: Sequence[str], **given: Any) -> dict[str, Any]:
+    flat = {name.replace("__", "."): value for name, value in given.items()}
+    return resolve(embedder_parameters(modalities), {"modalities": list(modalities), **flat})
+
+
+def result_of(sample: Sample) -> Result:
+    """All that a sample holds, as values that compare."""
+    data = sample.data
+    if isinstance(data, Frame):
+        held: Result = (data.encoding, data.height, data.width, data.step, data.big_endian, data.compressed)
+        return ("frame", sample.modality, sample.stamp, sample.frame_id, *held, data.data.tobytes())
+    if isinstance(data, Sound):
+        shape = (data.rate, data.data.shape, str(data.data.dtype))
+        return ("sound", sample.modality, sample.stamp, sample.frame_id, *shape, data.data.tobytes())
+    assert isinstance(data, Reading)
+    return ("reading", sample.modality, sample.stamp, sample.frame_id, data.values.tobytes())
+
+
+def replayed(recording: Any, values: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[Result], Reader]:
+    """Samples, changes of calibration and errors of a recording, in order."""
+    reader, results = Reader(recording, values, tuple(modalities)), []
+
+    def calibrated(modality: str, calibration: Calibration) -> None:
+        assert reader.calibrations[modality] == calibration
+        results.append(("calibration", modality, calibration))
+
+    for item in reader.samples(on_calibration=calibrated):
+        results.append(result_of(item) if isinstance(item, Sample) else ("error", item.modality, item.message))
+    return results, reader
+
+
+class Graph:
+    """In the place of a node: it keeps the subscriptions, and calls them as rclpy does."""
+
+    def __init__(self, published: Mapping[str, str]) -> None:
+        self.published, self.now = published, 0
+        self.subscriptions: list[tuple[str, str, Any]] = []
+
+    def resolve_topic_name(self, name: str) -> str:
+        return name if name.startswith("/") else f"/{name}"
+
+    def get_publishers_info_by_topic(self, name: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(topic_type=self.published[name])] if name in self.published else []
+
+    def count_publishers(self, name: str) -> int:
+        return 1
+
+    def get_clock(self) -> SimpleNamespace:
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now))
+
+    def create_subscription(self, kind: str, topic: str, callback: Any, qos: Any, **_: Any) -> SimpleNamespace:
+        self.subscriptions.append((self.resolve_topic_name(topic), kind, callback))
+        return SimpleNamespace(topic_name=self.resolve_topic_name(topic))
+
+    def destroy_subscription(self, subscription: Any) -> None: ...
+
+    def deliver(self, topic: str, kind: str, received: int, message: Any) -> None:
+        self.now = received
+        # What is subscribed to with two qualities of service comes twice; that changes nothing, and is left out here.
+        for name, wanted, callback in dict.fromkeys(self.subscriptions):
+            if (name, wanted) == (topic, kind):
+                arguments = (message, {})[: len(inspect.signature(callback).parameters)]
+                callback(*arguments)
+
+
+def live(
+    messages: Iterable[Logged], values: Mapping[str, Any], modalities: Sequence[str], published: Mapping[str, str]
+) -> tuple[list[Result], Any]:
+    """The same of the node's subscriptions, to which the messages are delivered."""
+    pytest.importorskip("rclpy")
+    from sensebind.nodes import subscriptions
+
+    results: list[Result] = []
+    graph = Graph(published)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subscriptions, "message_type", lambda name: name)
+        sensors = subscriptions.Sensors(
+            graph,
+            values,
+            tuple(modalities),
+            lambda sample: results.append(result_of(sample)),
+            lambda modality, calibration: results.append(("calibration", modality, calibration)),
+            lambda modality, text: results.append(("error", modality, text)),
+        )
+        assert results[: len(modalities)] == [
+            ("calibration", name, sensor_options(values, name).calibration) for name in modalities
+        ]
+        del results[: len(modalities)]
+        for logged in messages:
+            graph.deliver(*logged)
+    return results, sensors
+
+
+def without_topics(results: Iterable[Result], topics: Mapping[str, str]) -> list[Result]:
+    """The node puts the topic before what is wrong; who reads a recording does so for replay."""
+    return [
+        (kind, modality, rest[0].removeprefix(f"topic '{topics[modality]}': "))
+        if kind == "error"
+        else (kind, modality, *rest)
+        for kind, modality, *rest in results
+    ]
+
+
+def write(folder: Path, messages: Iterable[Logged], types: Typestore) -> Path:
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {}
+        for topic, kind, stamp, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=types)
+            writer.write(connections[topic], stamp, types.serialize_cdr(message, kind))
+    return folder
+
+
+class Listed:
+    """In the place of a recording: messages in a list."""
+
+    def __init__(self, messages: Sequence[Logged], *more: tuple[str, str]) -> None:
+        self._messages = messages
+        names = {topic: kind for topic, kind, *_ in messages} | dict(more)
+        self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
+
+    def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
+        return (logged for logged in self._messages if logged[0] in topics)
+
+
+def by_rclpy(recording: Recording) -> list[Logged]:
+    """The messages of a recording as objects of rclpy's classes. Skips the test where a type is not installed."""
+    serialization = pytest.importorskip("rclpy.serialization")
+    from sensebind.nodes.support.types import message_type
+
+    result = []
+    for topic, kind, stamp, data in recording.raw():
+        try:
+            result.append((topic, kind, stamp, serialization.deserialize_message(data, message_type(kind))))
+        except ModuleNotFoundError as error:
+            pytest.skip(str(error))
+    return result
+
+
+# Every message type, from a bag and from subscriptions
+
+CAMERA = ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(focal=7.0, tx=-0.7))
+BLANK = ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(focal=0.0))
+SPOKEN = ("/mic/info", INFO, info_of_sound())
+CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = {
+    # name: (modality, topic, other parameters, messages)
+    "vision raw": (
+        "vision", "/cam/image", {},
+        [("/cam/image", m.IMAGE, colour(0)), BLANK, CAMERA, ("/cam/image", m.IMAGE, colour(1)), CAMERA],
+    ),
+    "vision compressed": (
+        "vision", "/cam/image", {"vision__transport": "compressed"},
+        [CAMERA, ("/cam/image/compressed", m.COMPRESSED_IMAGE, packed("jpeg"))],
+    ),
+    "depth raw": (
+        "depth", "/cam/depth", {"depth__unit": 0.0005},
+        [("/cam/depth", m.IMAGE, depth(0)), CAMERA, ("/cam/depth", m.IMAGE, depth(1))],
+    ),
+    "depth compressed": (
+        "depth", "/cam/depth", {"depth__transport": "compressed", "depth__focal_length": 5.0},
+        [CAMERA, ("/cam/depth/compressedDepth", m.COMPRESSED_IMAGE, packed("16UC1; compressedDepth"))],
+    ),
+    "thermal raw": (
+        "thermal", "/heat", {"thermal__unit": 0.04},
+        [("/heat", m.IMAGE, picture("mono16", np.full((6, 8), 30000, np.uint16)))],
+    ),
+    "thermal compressed": (
+        "thermal", "/heat", {"thermal__transport": "compressed"},
+        [("/heat/compressed", m.COMPRESSED_IMAGE, packed("png"))],
+    ),
+    "imu": ("imu", "/imu", {}, [("/imu", m.IMU, motion()), ("/imu", m.IMU, motion(unknown=True))]),
+    "AudioData": (
+        "audio", "/mic/audio", {},
+        [("/mic/audio", AUDIO_DATA, sound()), SPOKEN, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(5)]],
+    ),
+    "AudioData by parameters": (
+        "audio", "/mic/audio", {"audio__sample_format": "S16LE", "audio__sample_rate": 16000, "audio__channels": 2},
+        [SPOKEN, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(3)]],
+    ),
+    "AudioDataStamped": (
+        "audio", "/mic/audio", {},
+        [("/mic/audio_info", INFO, info_of_sound()), ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp())],
+    ),
+    "AudioDataStamped, info named": (
+        "audio", "/mic/audio", {"audio__info_topic": "/format"},
+        [SPOKEN, ("/format", INFO, info_of_sound(16000)), ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp())],
+    ),
+    "RawAudio": ("audio", "/mic/audio", {}, [("/mic/audio", RAW_AUDIO, raw_audio())]),
+    "numbers": ("smell", "/nose", {"smell__fields": ["data[1:3]"]}, [("/nose", NUMBERS, numbers())] * 2),
+    "numbers with a header": (
+        "push", "/imu", {"push__fields": ["linear_acceleration.x"], "push__type": m.IMU}, [("/imu", m.IMU, motion())],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", ["rosbags", "rclpy"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str, library: str) -> None:
+    modality, topic, given, items = CASES[case]
+    values = values_of([modality], **{f"{modality}__topic": topic}, **given)
+    with Recording(write(tmp_path / "bag", at_times(items), store())) as recording:
+        expected, reader = replayed(recording, values, [modality])
+        messages = list(recording.messages()) if library == "rosbags" else by_rclpy(recording)
+        published = {t.name: t.type for t in recording.topics}
+    found, sensors = live(messages, values, [modality], published)
+    assert sensors.topics == reader.topics
+    assert without_topics(found, sensors.topics) == expected
+    assert any(kind in ("frame", "sound", "reading") for kind, *_ in expected)
+    assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == sensors.arrived[modality]
+
+
+def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) -> None:
+    values = values_of(["audio"], audio__topic="/mic")
+    with Recording(write(tmp_path / "bag", at_times([("/mic", AUDIO_STAMPED, audio_stamped())] * 2), OTHER)) as bag:
+        expected, reader = replayed(bag, values, ["audio"])
+        found, sensors = live(list(bag.messages()), values, ["audio"], {"/mic": AUDIO_STAMPED})
+    assert found == expected and len(found) == 2 and found[0][:3] == ("sound", "audio", START // SECOND * SECOND + 5)
+    assert sensors.topics == reader.topics == {"audio": "/mic"}
+
+
+def test_sound_without_a_stamp_is_timed_by_counting_until_the_count_is_off() -> None:
+    decoder = SampleDecoder(SensorOptions("audio", audio_format=Format("S16LE", 8000.0, 1)), AUDIO_DATA)
+    block = SECOND // 10  # a message holds 800 samples
+    late = (0, 20_000_000, -30_000_000, 20_000_000, 10 * SECOND, 10 * SECOND)
+    stamps = [decoder.decode(sound(), START + i * block + extra).stamp - START for i, extra in enumerate(late)]
+    assert stamps == [-block, 0, block, 2 * block, 3 * block + 10 * SECOND, 4 * block + 10 * SECOND]
+
+
+def test_a_stamp_that_is_not_set_is_kept_for_the_windows_to_count() -> None:
+    message = motion()
+    message.header = m.header(BAG, 0, "imu")
+    assert SampleDecoder(SensorOptions("imu"), m.IMU).decode(message, START).stamp == 0
+
+
+def test_two_modalities_may_read_one_topic() -> None:
+    given = {"pull__topic": "/imu", "pull__fields": ["linear_acceleration.x"], "imu__topic": "imu"}
+    values, logged = values_of(["imu", "pull"], **given), at_times([("/imu", m.IMU, motion())] * 3)
+    expected, _ = replayed(Listed(logged), values, ["imu", "pull"])
+    found, _ = live(logged, values, ["imu", "pull"], {"/imu": m.IMU})
+    assert found == expected and [r[1] for r in found] == ["imu", "pull"] * 3
+
+
+def test_a_type_that_is_published_later_is_found_later() -> None:
+    pytest.importorskip("rclpy")
+    published: dict[str, str] = {}
+    _, sensors = live([], values_of(["audio"]), ["audio"], published)
+    assert not sensors.topics
+    published["/audio"] = RAW_AUDIO
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sensebind.nodes.subscriptions.message_type", lambda name: name)
+        sensors.look_for_types()
+    assert sensors.topics == {"audio": "/audio"}
+
+
+# Side messages, in any order
+
+CAMERA_EVENTS = {
+    "data": ("/cam/depth", m.IMAGE, depth()),
+    "never calibrated": BLANK,
+    "mono": ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(8, 5.0)),
+    "stereo": ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(16, 10.0, -0.5)),
+}
+AUDIO_EVENTS = {
+    "data": ("/mic/audio", AUDIO_DATA, sound()),
+    "8 kHz": ("/mic/info", INFO, info_of_sound(8000)),
+    "rate alone": ("/mic/audio_info", INFO, info_of_sound(16000, 0, "")),
+    "stereo": ("/mic/audio/info", INFO, info_of_sound(44100, 2)),
+    "mp3": ("/mic/info", INFO, info_of_sound(coding="mp3")),
+}
+KINDS = [(topic, kind) for topic, kind, _ in (*CAMERA_EVENTS.values(), *AUDIO_EVENTS.values())]
+
+
+def both(events: Sequence[tuple[str, str, Any]], values: Mapping[str, Any], modality: str) -> list[Result]:
+    """What both drivers make of these; it is the same."""
+    logged = at_times(events)
+    expected, reader = replayed(Listed(logged, *KINDS), values, [modality])
+    found, sensors = live(logged, values, [modality], dict(KINDS))
+    assert without_topics(found, sensors.topics) == expected
+    assert reader.topics == sensors.topics
+    return expected
+
+
+@given(st.lists(st.sampled_from(list(CAMERA_EVENTS)), max_size=12), st.sampled_from([0.0, 3.0]))
+def test_a_calibration_counts_from_its_message_on_wherever_that_comes(names: list[str], focal: float) -> None:
+    values = values_of(["depth"], depth__topic="/cam/depth", depth__focal_length=focal)
+    results = both([CAMERA_EVENTS[name] for name in names], values, "depth")
+    expected: list[Any] = []
+    known = Calibration(focal_length=focal, width=640 if focal else 0)
+    for name in names:
+        before = known
+        if name in ("mono", "stereo") and not known.focal_length:
+            known = replace(known, focal_length=5.0 if name == "mono" else 10.0, width=8 if name == "mono" else 16)
+        if name == "stereo" and not known.baseline:
+            known = replace(known, baseline=0.05)
+        expected += ["data"] if name == "data" else [known] if known != before else []
+    assert [r[2] if r[0] == "calibration" else "data" for r in results] == expected
+
+
+@given(st.lists(st.sampled_from(list(AUDIO_EVENTS)), max_size=12))
+def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(names: list[str]) -> None:
+    results = both([AUDIO_EVENTS[name] for name in names], values_of(["audio"], audio__topic="/mic/audio"), "audio")
+    expected: list[Any] = []
+    known, refused = Format(), False
+    for name in names:
+        if name == "data":
+            expected.append((known.rate, known.channels) if known.known else "wave" if refused else "AudioInfo")
+        elif name == "mp3":
+            expected.append("wave")
+            refused = True
+        else:
+            rate, channels = {"8 kHz": (8000, 1), "rate alone": (16000, 0), "stereo": (44100, 2)}[name]
+            known = Format(
+                known.sample_format or ("S16LE" if channels else ""), known.rate or rate, known.channels or channels
+            )
+            refused = False
+    assert len(results) == len(expected)
+    for result, wanted in zip(results, expected, strict=True):
+        if isinstance(wanted, str):
+            assert result[0] == "error" and wanted in result[2]
+        else:
+            assert result[0] == "sound" and (result[4], result[5][1]) == wanted
+
+
+def test_side_topics_are_those_that_the_messages_leave_open() -> None:
+    def beside(options: SensorOptions, kind: str, topic: str) -> tuple[SideTopic, ...]:
+        return SampleDecoder(options, kind).side_topics(topic)
+
+    assert beside(SensorOptions("depth"), m.IMAGE, "a/image") == (SideTopic("a/camera_info", m.CAMERA_INFO),)
+    assert beside(SensorOptions("vision", side_topic="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
+    assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
+        "/a/info", "/a/mic_info", "/a/mic/info"
+    ]  # fmt: skip
+    known = SensorOptions("audio", audio_format=Format("S16LE", 8000.0, 1))
+    assert not beside(known, AUDIO_DATA, "/a/mic") and not beside(SensorOptions("audio"), RAW_AUDIO, "/a/mic")
+    assert not beside(SensorOptions("thermal"), m.IMAGE, "a") and not beside(SensorOptions("imu"), m.IMU, "a")
+
+
+# Which topic, which type
+
+
+def test_the_types_that_parameters_leave_open_are_looked_up() -> None:
+    assert SensorOptions("vision", transport="compressed").message_type == m.COMPRESSED_IMAGE
+    assert SensorOptions("vision").message_type == m.IMAGE and SensorOptions("imu").message_type == m.IMU
+    assert SensorOptions("audio").message_type == "" and SensorOptions("audio", type="a/b/C").message_type == "a/b/C"
+    assert preferred_type("audio", ["a/b/C", RAW_AUDIO]) == RAW_AUDIO and preferred_type("audio", ["a/b/C"]) == "a/b/C"
+    assert preferred_type("smell", ["a/b/C", RAW_AUDIO]) == "a/b/C" and preferred_type("smell", []) == ""
+
+
+def test_compressed_images_have_image_transports_suffix() -> None:
+    options = SensorOptions("depth", transport="compressed")
+    assert data_topic(options, "/d") == "/d/compressedDepth"
+    assert data_topic(options, "/d/compressed") == "/d/compressed"
+    assert data_topic(SensorOptions("depth"), "/d") == "/d"
+
+
+def test_parameters_become_options() -> None:
+    values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
+    audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
+    assert (audio.topic, audio.named, audio.side_topic) == ("audio", False, "/i")
+    assert audio.audio_format == Format("", 8000.0, 0)
+    assert (smell.topic, smell.named, list(smell.fields), smell.fill) == ("smell", True, ["data"], 0.0)
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "cure"),
+    [
+        *[(SensorOptions(modality), "std_msgs/msg/String", rf"std_msgs/msg/String.*{modality}\.topic")
+          for modality in TYPES],
+        (SensorOptions("vision"), m.IMU, r"vision\.topic"),
+        (SensorOptions("smell"), NUMBERS, r"smell\.fields"),
+        (SensorOptions("smell", fields=("[0]",)), NUMBERS, r"smell\.fields.*\[0\]"),
+        (SensorOptions("smell", fields=("data",)), "Float32", r"Float32.*smell\.type"),
+    ],
+)  # fmt: skip
+def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
+    options: SensorOptions, kind: str, cure: str
+) -> None:
+    with pytest.raises(EncodingError, match=cure):
+        SampleDecoder(options, kind)
+    modality = options.modality
+    values = values_of([modality], **{f"{modality}__topic": "/t"})
+    if modality not in TYPES:
+        values |= {"smell.fields": list(options.fields)}
+    logged = at_times([("/t", kind, SimpleNamespace())])
+    [expected] = replayed(Listed(logged), values, [modality])[0]
+    assert expected[:2] == ("error", modality) and f"{modality}." in expected[2]
+    if modality in ("audio", "smell"):  # the other types are subscribed to as they must be
+        found, _ = live(logged, values, [modality], {"/t": kind})
+        assert found == [("error", modality, f"topic '/t': {expected[2]}")]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message", "cure"),
+    [
+        (SensorOptions("audio"), AUDIO_DATA, sound(), r"audio\.sample_format.*audio\.sample_rate.*audio\.channels"),
+        (SensorOptions("audio"), AUDIO_DATA, other_data(), r"audio.*AudioData.*package.*audio\.topic"),
+        (SensorOptions("smell", fields=("data[9:].x",)), NUMBERS, numbers(), r"data\[9:\]\.x.*smell\.fields"),
+        (SensorOptions("smell", fields=("layout",)), NUMBERS, numbers(), r"layout.*smell\.fields"),
+        (SensorOptions("vision"), m.IMAGE, SimpleNamespace(), r"vision.*sensor_msgs/msg/Image.*vision\.topic"),
+        (SensorOptions("imu"), m.IMU, SimpleNamespace(), r"imu.*sensor_msgs/msg/Imu.*imu\.topic"),
+    ],
+)  # fmt: skip
+def test_messages_that_cannot_be_read_are_refused_with_a_cure(
+    options: SensorOptions, kind: str, message: Any, cure: str
+) -> None:
+    with pytest.raises(EncodingError, match=cure):
+        SampleDecoder(options, kind).decode(message, START)
+
+
+def test_side_messages_that_cannot_be_read_are_refused_and_change_nothing() -> None:
+    camera, microphone = (
+        SampleDecoder(SensorOptions("depth"), m.IMAGE),
+        SampleDecoder(SensorOptions("audio"), AUDIO_DATA),
+    )
+    with pytest.raises(EncodingError, match=r"depth.*CameraInfo"):
+        camera.side(SimpleNamespace())
+    assert camera.calibration == Calibration()
+    with pytest.raises(EncodingError, match=r"audio.*AudioInfo"):
+        microphone.side(SimpleNamespace())
+    with pytest.raises(EncodingError, match="mp3.*'wave'"):
+        microphone.side(info_of_sound(coding="mp3"))
+    with pytest.raises(EncodingError, match="mp3.*'wave'"):
+        microphone.decode(sound(), START)
+
+
+def test_another_type_on_the_topic_is_an_error_and_no_sample() -> None:
+    logged = at_times([("/imu", m.IMAGE, colour()), ("/imu", m.IMU, motion())])
+    first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
+    assert first[0] == "error" and m.IMAGE in first[2] and second[0] == "reading"
