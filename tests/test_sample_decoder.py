@@ -517,6 +517,15 @@ def test_compressed_images_have_image_transports_suffix() -> None:
     assert data_topic(SensorOptions("depth"), "/d") == "/d"
 
 
+@pytest.mark.parametrize("topic", ["", "camera/image"], ids=["found", "named"])
+def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(topic: str) -> None:
+    recording = Listed([], ("/camera/image", m.IMAGE), ("/camera/image/compressed", m.COMPRESSED_IMAGE))
+    for transport, expected in (("raw", "/camera/image"), ("compressed", "/camera/image/compressed")):
+        values = values_of(["vision"], vision__topic=topic, vision__transport=transport)
+        _, sensors = live([], values, ["vision"], {})
+        assert Reader(recording, values, ("vision",)).topics == sensors.topics == {"vision": expected}
+
+
 def test_parameters_become_options() -> None:
     values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
     audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
