@@ -523,7 +523,9 @@ def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(to
     for transport, expected in (("raw", "/camera/image"), ("compressed", "/camera/image/compressed")):
         values = values_of(["vision"], vision__topic=topic, vision__transport=transport)
         _, sensors = live([], values, ["vision"], {})
-        assert Reader(recording, values, ("vision",)).topics == sensors.topics == {"vision": expected}
+        reader = Reader(recording, values, ("vision",))
+        assert reader.topics == sensors.topics == {"vision": expected}
+        assert ("vision.transport" in reader.reasons["vision"]) == (transport == "compressed")
 
 
 def test_parameters_become_options() -> None:

@@ -46,6 +46,8 @@ class Reader:
                     f"parameter '{modality}.topic' names '{wanted}', and the recording has only: "
                     f"{', '.join(self._types)}"
                 )
+            if name.strip("/") != wanted.strip("/"):
+                reason = f"beside {wanted}, compressed as {modality}.transport says"
             self._options[modality], self.topics[modality], self.reasons[modality] = options, name, reason
 
     @property
