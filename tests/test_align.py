@@ -15,7 +15,7 @@ from toy import ToySpace
 
 from sensebind.evaluation.retrieval import recall
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
-from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.core.space import Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes import spoke as spokes
@@ -44,7 +44,7 @@ class ToyImages(nn.Module):
         return torch.nn.functional.normalize(self.read(small - 0.5), dim=1)
 
 
-class ToyHub(ToySpace):
+class ToyHub(ToySpace, Hub):
     """A toy space that spokes can be bound to."""
 
     def image_encoder(self) -> nn.Module:
