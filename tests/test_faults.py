@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
 from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector
 from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.health import checks as health
 from sensebind.fusion.health.checks import Health, loops
 from sensebind.simulation.patrol import Patrol, motion
 
@@ -80,8 +82,8 @@ def motions(values: np.ndarray, rate: float = 100.0) -> list[Window]:
 
 
 def seen(windows: list[Window]) -> list[tuple[str, ...]]:
-    health = Health()
-    return [health.look(window) for window in windows]
+    own = Health()
+    return [own.look(window) for window in windows]
 
 
 def scene(seed: int, noise: float = 2.0, light: float = 1.0, colour: bool = True) -> np.ndarray:
@@ -181,6 +183,25 @@ AIR = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
 )  # fmt: skip
 def test_a_sensor_that_lies_shows_it_and_shows_nothing_else(windows: list[Window], symptom: str) -> None:
     assert set(seen(windows)[1:]) == {(symptom,)}
+
+
+def test_what_several_checks_look_at_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Counter[str]()
+    for name in ("_small", "_newest"):
+        make = getattr(health, name)
+        monkeypatch.setattr(health, name, lambda x, name=name, make=make: made.update([name]) or make(x))
+    assert not any(seen(frames(VISION, [scene(seed) for seed in range(5)], "rgb8")))
+    heard = sounds(quiet(6))
+    assert not any(seen(heard))
+    assert made == {"_small": 5, "_newest": len(heard)}
+
+
+@pytest.mark.parametrize("size", [*range(45), 1600, 16001])
+def test_loudness_is_that_of_twenty_parts(size: int) -> None:
+    wave = np.random.default_rng(size).standard_normal(size)
+    parts = np.array_split(wave, 20)
+    level = [10 * np.log10((np.square(p - p.mean()).mean() if p.size else 0.0) + 1e-12) for p in parts]
+    assert health.loudness(wave) == pytest.approx((max(level), max(min(level[:10]), min(level[10:]))))
 
 
 def test_a_microphone_is_measured_by_its_own_quiet() -> None:
@@ -367,9 +388,9 @@ def test_a_robot_that_speeds_up_and_brakes_has_an_imu_that_is_well(length: float
     times = np.arange(0, 30, 1 / 200)
     values = motion(Patrol(30.0), times, np.random.default_rng(0))
     assert np.abs(values[:, 0]).max() > 4.0, "it hardly speeds up"
-    health = Health()
+    own = Health()
     for end in np.arange(length, 30, 0.5):
         inside = np.flatnonzero((times >= end - length) & (times < end))
         samples = tuple(Sample(IMU, START + round(times[i] * SECOND), Reading(values[i])) for i in inside)
         window = Window(IMU, START + round((end - length) * SECOND), START + round(end * SECOND), 1.0, samples)
-        assert health.look(window) == (), end
+        assert own.look(window) == (), end

@@ -104,7 +104,8 @@ def cast(before: Pixels, now: Pixels) -> Floats | None:
 
 
 def _cast(before: Pixels, now: Pixels, lax: float = 1.0) -> Floats | None:
-    a, b = before.T, now.T  # (3, N): a reduction over so short a last axis is slow
+    # (3, N): a reduction over so short a last axis is slow, and so is all else over colours that lie apart.
+    a, b = np.ascontiguousarray(before.T), np.ascontiguousarray(now.T)
     clear = ((a > 20) & (a < 235) & (b > 20) & (b < 235)).all(axis=0)
     if np.count_nonzero(clear) < max(1.0, ENOUGH / lax * a.shape[1]):
         return None
@@ -112,7 +113,7 @@ def _cast(before: Pixels, now: Pixels, lax: float = 1.0) -> Floats | None:
     ratio -= ratio.mean(axis=0)
     jump = np.median(ratio, axis=1)
     size = float(np.abs(jump).max())
-    if size < JUMP / lax or max(map(_spread, ratio)) > lax * EVEN * size:
+    if size < JUMP / lax or any(_spread(channel) > lax * EVEN * size for channel in ratio):
         return None
     return np.asarray(jump)
 

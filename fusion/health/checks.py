@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import cv2
@@ -54,35 +53,37 @@ class Health:
         self._colourful = 0  # windows with colours, up to `SURE`
         self._kind, self._scale = Kind(), Scale()
         self._image: Pixels | None = None  # of the window before, small
-        self._readings: deque[tuple[int, Floats]] = deque()  # of an IMU, of the last `LOOK_BACK`
+        # Of an IMU, the readings of the last `LOOK_BACK`: stamps (N,) in ns and values (N, 6).
+        self._stamps, self._values = np.empty(0, np.int64), np.empty((0, 6))
 
     SURE = 10  # windows after which the usual is believed
 
     def look(self, window: Window) -> tuple[str, ...]:
         """Names of what is wrong, out of `SYMPTOMS` and in their order; empty where nothing is."""
-        found = set(symptoms(window, self._before))
+        judged = _judged(window)
+        found = _found(window, self._before, judged)
         self._before = window
         data = window.samples[-1].data
-        if window.modality == AUDIO and isinstance(data, Sound) and MUTED not in found:
-            found |= self._fell_silent(window)
-        if isinstance(data, Frame) and not data.compressed:
-            found |= self._became_another(window.modality, data, bool(found & {DARK, BLINDED}))
+        if window.modality == AUDIO and isinstance(data, Sound) and judged is not None and MUTED not in found:
+            found |= self._fell_silent(judged)
+        if isinstance(data, Frame) and not data.compressed and judged is not None:
+            found |= self._became_another(window.modality, judged, bool(found & {DARK, BLINDED}))
         if window.modality == IMU and isinstance(data, Reading) and self._leans(window) and not found:
             found.add(MISCALIBRATED)
         return tuple(name for name in SYMPTOMS if name in found)
 
     def _leans(self, window: Window) -> bool:
-        last = self._readings[-1][0] if self._readings else 0
-        new = ((s.stamp, s.data.values) for s in window.samples if isinstance(s.data, Reading) and s.stamp > last)
-        self._readings.extend((stamp, values[:6]) for stamp, values in new if values.size >= 6)
-        while self._readings and self._readings[0][0] < self._readings[-1][0] - LOOK_BACK:
-            self._readings.popleft()
-        if not self._readings:
-            return False
-        return lean(np.array([t for t, _ in self._readings]), np.array([v for _, v in self._readings])) > LEAN
+        last = int(self._stamps[-1]) if self._stamps.size else 0
+        new = [(stamp, values[:6]) for stamp, values in _readings_after(window, last) if values.size >= 6]
+        if new:
+            self._stamps = np.concatenate([self._stamps, [stamp for stamp, _ in new]])
+            self._values = np.concatenate([self._values, [values for _, values in new]])
+            first = int(np.searchsorted(self._stamps, self._stamps[-1] - LOOK_BACK))
+            self._stamps, self._values = self._stamps[first:], self._values[first:]
+        return bool(self._stamps.size) and lean(self._stamps, self._values) > LEAN
 
-    def _fell_silent(self, window: Window) -> set[str]:
-        loud, quiet = loudness(_newest(window))
+    def _fell_silent(self, wave: Floats) -> set[str]:
+        loud, quiet = loudness(wave)
         if self._quiet is None:
             self._quiet = quiet
         if self._heard >= self.SURE and quiet < min(SILENCE, self._quiet - FALL):
@@ -92,12 +93,8 @@ class Health:
         self._heard += 1
         return set()
 
-    def _became_another(self, modality: str, frame: Frame, blind: bool) -> set[str]:
-        """What tells against the camera's own past; a `blind` one shows nothing to compare."""
-        try:
-            image = _small(rows(frame))
-        except EncodingError:
-            return set()
+    def _became_another(self, modality: str, image: Pixels, blind: bool) -> set[str]:
+        """What tells against the camera's own past; a `blind` one shows nothing to compare. `image` is small."""
         found = {SWAPPED} if self._kind.is_another(image) or self._lost_colours(image) else set()
         if blind or found:
             return found
@@ -112,8 +109,7 @@ class Health:
     def _lost_colours(self, image: Pixels) -> bool:
         if image.ndim != 3 or image.shape[2] < 3 or image.dtype != np.uint8:
             return False
-        colour = image[..., :3].astype(np.int16)
-        red, green, blue = (colour[..., i] for i in range(3))  # a reduction over so short an axis is slow
+        red, green, blue = (image[..., i] for i in range(3))  # a reduction over so short an axis is slow
         highest = np.maximum(np.maximum(red, green), blue)
         spread = float((highest - np.minimum(np.minimum(red, green), blue)).mean())
         if spread == 0.0 and image.max() > BLACK and image.min() < WHITE:
@@ -143,33 +139,46 @@ def symptoms(window: Window, before: Window | None) -> tuple[str, ...]:
     - `swapped`: the gyroscope feels the gravity and the accelerometer none.
     - `miscalibrated`: the gravity is not of this planet.
     """
+    found = _found(window, before, _judged(window))
+    return tuple(name for name in SYMPTOMS if name in found)
+
+
+def _judged(window: Window) -> npt.NDArray[Any] | None:
+    """What several checks look at: the newest image made small, or the newest second of a sound. None for an image
+    that cannot be read, and for readings."""
     newest = window.samples[-1].data
     if isinstance(newest, Frame):
-        found = _of_frames(window, before, newest)
-    elif isinstance(newest, Sound):
-        found = _of_sound(window)
-    else:
-        found = _of_readings(window)
-    return tuple(name for name in SYMPTOMS if name in found)
+        image = _pixels(newest)
+        return None if image is None else _small(image)
+    return _newest(window) if isinstance(newest, Sound) else None
+
+
+def _found(window: Window, before: Window | None, judged: npt.NDArray[Any] | None) -> set[str]:
+    newest = window.samples[-1].data
+    if isinstance(newest, Frame):
+        return _of_frames(window, before, newest, judged)
+    if isinstance(newest, Sound):
+        assert judged is not None
+        return _of_sound(judged, newest.rate)
+    return _of_readings(window)
 
 
 # images
 
 
-def _of_frames(window: Window, before: Window | None, newest: Frame) -> set[str]:
+def _of_frames(window: Window, before: Window | None, newest: Frame, small: Pixels | None) -> set[str]:
     found = set[str]()
     last = before.samples[-1] if before else None
     then = last.data if last is not None and last.stamp != window.samples[-1].stamp else None
-    image = _pixels(newest)
-    if image is None:
+    if small is None:
         return {FROZEN} if isinstance(then, Frame) and _identical(then, newest) else found
-    found |= _exposure(window.modality, _small(image), window.calibration)
+    found |= _exposure(window.modality, small, window.calibration)
     if not {DARK, BLINDED} & found and isinstance(then, Frame):
         if newest.compressed:
             same = _identical(then, newest)
         else:
             earlier = _pixels(then) if _alike(then, newest) else None
-            same = earlier is not None and _repeats(earlier, image)
+            same = earlier is not None and _repeats(earlier, rows(newest))
         if same:
             found.add(FROZEN)
     return found
@@ -256,9 +265,10 @@ def _repeats(before: Pixels, now: Pixels) -> bool:
     """Whether at most one in a thousand of the values that say something has changed."""
     step = -(-now.size // LOOKED_AT) | 1  # odd, so that it falls on every channel and column
     a, b = before.reshape(-1)[::step], now.reshape(-1)[::step]
-    first = slice(0, len(b), 16)  # of most images a few values show that they changed
-    if np.count_nonzero((a[first] != b[first]) & _live(b[first])) > 0.001 * len(b):
-        return False
+    for every in (256, 16):  # of most images a few values show that they changed
+        few, now_few = a[::every], b[::every]
+        if np.count_nonzero((few != now_few) & _live(now_few)) > 0.001 * len(b):
+            return False
     live = _live(b)
     count = np.count_nonzero(live)
     return bool(count >= 0.01 * b.size and np.count_nonzero((a != b) & live) <= 0.001 * count)
@@ -302,22 +312,28 @@ def loudness(wave: Floats) -> tuple[float, float]:
 
     Quiet is what both halves are at times: a sensor that failed within the sound is judged when all of it is lost.
     """
-    parts = np.array_split(wave, 20)
-    level = 10 * np.log10(np.array([np.square(p - p.mean()).mean() if p.size else 0.0 for p in parts]) + 1e-12)
+    size, longer = divmod(len(wave), 20)  # as `np.array_split` does: the first parts are one longer than the others
+    at = longer * (size + 1)
+    level = 10 * np.log10(np.concatenate([_power(wave[:at], longer), _power(wave[at:], 20 - longer)]) + 1e-12)
     return float(level.max()), float(max(level[:10].min(), level[10:].min()))
 
 
-def _of_sound(window: Window) -> set[str]:
-    wave = _newest(window)
+def _power(wave: Floats, count: int) -> Floats:
+    """Variance (count,) of `count` parts of equal length."""
+    if not wave.size:
+        return np.zeros(count)
+    parts = wave.reshape(count, -1)
+    return np.asarray(np.square(parts - parts.mean(axis=1, keepdims=True)).mean(axis=1))
+
+
+def _of_sound(wave: Floats, rate: float) -> set[str]:
     if (wave == wave[0]).all():
         return {MUTED}
     found = set[str]()
     full = 0.999 * min(1.0, max(float(np.abs(wave).max()), 0.99))
     if np.count_nonzero(np.abs(wave) >= full) > CLIPPED * wave.size:
         found.add(SATURATED)
-    newest = window.samples[-1].data
-    assert isinstance(newest, Sound)
-    if loops(wave, round(SHORTEST_LOOP * newest.rate)):
+    if loops(wave, round(SHORTEST_LOOP * rate)):
         found.add(FROZEN)
     return found
 
@@ -342,10 +358,19 @@ def loops(wave: Floats, shortest: int) -> bool:
 # motion and other readings
 
 
+def _readings_after(window: Window, stamp: int) -> list[tuple[int, Floats]]:
+    """Stamps and values of the window's readings that are newer than `stamp`, in order."""
+    found = []
+    for sample in reversed(window.samples):
+        if sample.stamp <= stamp:
+            break
+        if isinstance(sample.data, Reading):
+            found.append((sample.stamp, sample.data.values))
+    return found[::-1]
+
+
 def _of_readings(window: Window) -> set[str]:
-    since = window.samples[-1].stamp - RECENT
-    taken = [(s.stamp, s.data.values) for s in window.samples if isinstance(s.data, Reading)]
-    recent = np.array([values for stamp, values in taken if stamp > since])
+    recent = np.array([values for _, values in _readings_after(window, window.samples[-1].stamp - RECENT)])
     if len(recent) < 5:
         return set()
     if window.modality == IMU and not recent.any():
@@ -386,7 +411,12 @@ def lean(stamps: npt.NDArray[np.int64], values: Floats) -> float:
         means.append(mean)
         turns.append(values[part, 3:6].mean(axis=0))
     errors = [
-        means[i] - means[i + 1] + np.cross((turns[i] + turns[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
+        means[i] - means[i + 1] + _cross((turns[i] + turns[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
         for i in range(len(means) - 1)
     ]
     return float(np.linalg.norm(np.sum(errors, axis=0))) if errors else 0.0
+
+
+def _cross(a: Floats, b: Floats) -> Floats:
+    """As `np.cross` of two vectors (3,), which takes longer than all else that `lean` does with them."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
