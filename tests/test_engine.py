@@ -18,7 +18,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.inference.engine import FIRST, Engine, Failure
 from sensebind.fusion.stream.drivers import finish, process, process_turn
 from sensebind.fusion.stream.pipeline import Pipeline
 
@@ -114,6 +114,22 @@ def test_an_unchanged_frame_is_not_embedded_again_and_has_the_same_vector() -> N
             truth = ToySpace().embed(VISION, ToySpace().tensor(window)[None])[0].numpy()
             assert answer.vector @ truth > 0.9999
     assert sum(count for _, count in space.batches) == 3 and engine.reused == 3
+
+
+def test_images_that_differ_are_not_compared_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = list[int]()
+    equal = np.array_equal
+    monkeypatch.setattr(np, "array_equal", lambda a, b: compared.append(a.size) or equal(a, b))
+    first, other, *_ = five.pictures(VISION)
+    nearly = first.copy()
+    nearly[-1] ^= 1
+    space = Counting()
+    engine = Engine(space)
+    for number, picture in enumerate((first, other, first.copy(), nearly, nearly.copy())):
+        frame = Frame(picture, "rgb8", five.HEIGHT, five.WIDTH)
+        engine.embed([Window(VISION, number, number + 1, 1.0, (Sample(VISION, number, frame, "camera"),))])
+        assert number > 2 or sum(compared) <= number * FIRST
+    assert len(space.batches) == 4 and engine.reused == 1
 
 
 def test_an_unchanged_image_of_another_camera_or_layout_is_embedded() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensebind.fusion.core import windows as window_module
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream import windower as module
@@ -127,6 +128,16 @@ def test_coverage_is_the_share_of_the_window_that_held_data() -> None:
     by_tick = {w.tick: w.coverage for w in run(spec, [reading(s) for s in stamps])[0]}
     assert by_tick[START + 4 * SECOND] == pytest.approx(0.75, abs=0.01)
     assert by_tick[START + 2 * SECOND] == pytest.approx(1.0)
+
+
+def test_readings_without_a_gap_need_no_medians_and_others_are_judged_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = list[int]()
+    view = window_module.sliding_window_view
+    monkeypatch.setattr(window_module, "sliding_window_view", lambda x, n: judged.append(x.size) or view(x, n))
+    even = [reading(START + i * 5 * MS + i % 3 * MS) for i in range(400)]
+    assert window_module.reading_coverage(even, START, START + 2 * SECOND) == 1.0 and not judged
+    holed = even[:100] + even[200:]
+    assert window_module.reading_coverage(holed, START, START + 2 * SECOND) == pytest.approx(0.75, abs=0.01) and judged
 
 
 def test_windows_under_the_minimum_coverage_are_counted_and_not_returned() -> None:

@@ -78,8 +78,11 @@ def reading_coverage(readings: Sequence[Sample], start: int, tick: int) -> float
         return 0.0
     stamps = np.array([r.stamp for r in readings], np.int64)
     steps = np.diff(stamps).astype(float)
-    usual = np.median(sliding_window_view(np.pad(steps, 2, mode="edge"), 5), axis=1)
+    shortest = steps.min()
     # What lies before the first and after the last is judged by the steps next to it.
-    steps = np.concatenate(([stamps[0] - start], steps, [tick - stamps[-1]]))
+    whole = np.concatenate(([stamps[0] - start], steps, [tick - stamps[-1]]))
+    if whole.max() <= 2.5 * shortest:  # no step holds a gap, for none is usual that is shorter than the shortest
+        return float(whole.sum() / (tick - start))
+    usual = np.median(sliding_window_view(np.pad(steps, 2, mode="edge"), 5), axis=1)
     usual = np.concatenate((usual[:1], usual, usual[-1:]))
-    return float(np.where(steps > 2.5 * usual, usual, steps).sum() / (tick - start))
+    return float(np.where(whole > 2.5 * usual, usual, whole).sum() / (tick - start))

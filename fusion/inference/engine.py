@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 HANDS = 4  # threads that prepare windows for a GPU
 TURN = 0.1  # s that one modality may have the device while others wait
 MEMORY = 256  # streams whose last images are remembered
+FIRST = 4096  # bytes of an image that are compared before the rest is
 RECOVERY = 1000  # batches without trouble after which a modality whose batch was halved tries twice as many again
 
 
@@ -305,6 +306,13 @@ def _unchanged(window: Window, before: Window) -> bool:
         if not (isinstance(a, Frame) and isinstance(b, Frame)):
             return False
         layouts = ((f.encoding, f.height, f.width, f.step, f.big_endian, f.compressed) for f in (a, b))
-        if len(set(layouts)) > 1 or not np.array_equal(a.data, b.data):
+        if len(set(layouts)) > 1 or not _equal(a.data, b.data):
             return False
     return True
+
+
+def _equal(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Whether two images (N,) are the same bytes. Noise shows in the first of them that they are not."""
+    if a is b:
+        return True
+    return a.shape == b.shape and np.array_equal(a[:FIRST], b[:FIRST]) and np.array_equal(a, b)

@@ -25,7 +25,9 @@ def disparity(depth: Floats, focal_length: float, baseline: float) -> Floats:
     """
     with np.errstate(invalid="ignore"):
         clipped = np.clip(depth, NEAREST, FARTHEST)
-    return np.nan_to_num(np.float32(baseline * focal_length) / clipped, nan=0.0).astype(np.float32)
+    found = np.asarray(np.float32(baseline * focal_length) / clipped, np.float32)
+    found[np.isnan(found)] = 0.0
+    return found
 
 
 def focal_length_at(width: int, calibration: Calibration) -> float:

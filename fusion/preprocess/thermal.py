@@ -42,7 +42,7 @@ def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HO
     if image.counts is None:
         return _to_bytes(levels(image, coldest, hottest))
     # There are 65,536 counts at most, and five times as many pixels: each count is looked up.
-    return np.asarray(_byte_of_counts(image.unit, image.offset, coldest, hottest)[image.counts])
+    return _byte_of_counts(image.unit, image.offset, coldest, hottest).take(image.counts)
 
 
 def _to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
