@@ -37,7 +37,7 @@ class Pending(EmbeddingFuture):
         self._count, self._done = count, done
         self._result: Tensor | None = result
         self._vectors: Tensor | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards `_result` and `_vectors`
 
     def fetch(self) -> Tensor:
         """float32 (B, D) on the CPU; waits for the device. Raises `RuntimeError` for what it failed to do."""
@@ -60,12 +60,12 @@ class Runner:
     def __init__(self, space: Space, *, graphs: bool | None = None) -> None:
         self.device = space.device
         self.on_gpu = self.device.type == "cuda"
-        self._graphs = _Graphs(self.on_gpu and graphs is not False)
         self._space = space
         self.raw = space.raw
+        self._lock = threading.Lock()  # guards what follows: one batch is launched, one graph captured at a time
+        self._graphs = _Graphs(self.on_gpu and graphs is not False)
         self._lanes: dict[str, _Lane] = {}
         self._stations: OrderedDict[tuple[str, torch.Size, torch.dtype, int], _Station] = OrderedDict()
-        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, space: Space) -> Runner | None:
@@ -103,11 +103,13 @@ class Runner:
 
     def shapes(self) -> int:
         """How many shapes are kept."""
-        return len(self._stations)
+        with self._lock:
+            return len(self._stations)
 
     def captured(self) -> int:
         """How many of them are graphs."""
-        return sum(station.graph is not None for station in self._stations.values())
+        with self._lock:
+            return sum(station.graph is not None for station in self._stations.values())
 
     def capture_error(self) -> str:
         """Why no more graphs are captured; empty as long as none has failed."""

@@ -89,20 +89,23 @@ class Engine:
         hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
         self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
+        self._device = threading.Lock()  # one batch is started at a time: two would share the device's speed and memory
+        self._state = threading.Lock()  # guards what follows
         self.reused = 0  # windows whose images had not changed
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
         self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
         self._fetched = 0.0  # when the last batch was
-        self._device = threading.Lock()  # one batch is started at a time: two would share the device's speed and memory
 
     def limit(self, modality: str) -> int:
         """Windows of this modality that are embedded together at most: fewer than asked for after a lack of memory."""
-        return self._paces[modality].limit
+        with self._state:
+            return self._paces[modality].limit
 
     def turn(self, modality: str) -> int:
         """Windows of this modality that may be embedded before others get their turn: about `TURN` s of work."""
-        pace = self._paces[modality]
-        return pace.limit if not pace.seconds else max(1, min(pace.limit, int(TURN / pace.seconds)))
+        with self._state:
+            pace = self._paces[modality]
+            return pace.limit if not pace.seconds else max(1, min(pace.limit, int(TURN / pace.seconds)))
 
     def embed(self, windows: Sequence[Window]) -> list[Embedding | Failure]:
         """One result per window, in order."""
@@ -123,7 +126,8 @@ class Engine:
                 self._launch(job, window.modality, [(i, tensor) for i in range(size)])
                 self.collect(job)
                 size *= 2
-            self._paces[window.modality].seconds = 0.0  # a first time tells nothing of the next
+            with self._state:
+                self._paces[window.modality].seconds = 0.0  # a first time says nothing about the next
 
     def submit(self, windows: Sequence[Window]) -> Job:
         """Prepare windows and begin to embed them; `collect` the job later. A space with the default `start`
@@ -148,10 +152,11 @@ class Engine:
             if before is not None and _unchanged(window, windows[before]):
                 job.same.append((index, before))
                 continue
-            known = self._last.get(stream)
+            with self._state:
+                known = self._last.get(stream)
             if before is None and known is not None and _unchanged(window, known[0]):
                 job.results[index] = self._embedding(window, known[1])
-                self.reused += 1
+                self._note_reuse()
                 continue
             fresh.append(index)
         several = self._hands.map if self._hands and len(fresh) > 1 else map
@@ -185,7 +190,7 @@ class Engine:
                 answer = results[same[index]]
                 if isinstance(answer, Embedding):
                     answer = self._embedding(window, answer.vector)
-                    self.reused += 1
+                    self._note_reuse()
                 results[index] = answer
             while index not in results:
                 self._fetch(job)
@@ -234,19 +239,25 @@ class Engine:
             self._note_pace(batch.modality, len(batch.items), batch.pending.took)
             return vectors
         now = time.perf_counter()
+        with self._state:
+            before, self._fetched = self._fetched, now
         if not batch.pending.first:
             # The device does batches one after another: this one had it since the one before was fetched.
-            self._note_pace(batch.modality, len(batch.items), now - max(batch.began, self._fetched))
-        self._fetched = now
+            self._note_pace(batch.modality, len(batch.items), now - max(batch.began, before))
         return vectors
 
+    def _note_reuse(self) -> None:
+        with self._state:
+            self.reused += 1
+
     def _note_pace(self, modality: str, count: int, took: float) -> None:
-        pace = self._paces[modality]
         each = took / count
-        pace.seconds = each if not pace.seconds else 0.8 * pace.seconds + 0.2 * each
-        pace.good += 1
-        if pace.good >= RECOVERY and pace.limit < self.batch_size:
-            pace.limit, pace.good = min(self.batch_size, 2 * pace.limit), 0
+        with self._state:
+            pace = self._paces[modality]
+            pace.seconds = each if not pace.seconds else 0.8 * pace.seconds + 0.2 * each
+            pace.good += 1
+            if pace.good >= RECOVERY and pace.limit < self.batch_size:
+                pace.limit, pace.good = min(self.batch_size, 2 * pace.limit), 0
 
     def _halves(
         self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
@@ -266,12 +277,13 @@ class Engine:
             self.runner.release()
         elif torch.cuda.is_initialized():
             empty_cache()
-        pace = self._paces[modality]
-        if count > 1 and count // 2 < pace.limit:
-            pace.limit, pace.good = count // 2, 0
-            LOG.warning(
-                "out of memory with %d windows of %s: batches of at most %d from now on", count, modality, pace.limit
-            )
+        half = count // 2
+        with self._state:
+            pace = self._paces[modality]
+            if half == 0 or half >= pace.limit:
+                return
+            pace.limit, pace.good = half, 0
+        LOG.warning("out of memory with %d windows of %s: batches of at most %d from now on", count, modality, half)
 
     def _embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
         return Embedding(
@@ -287,10 +299,11 @@ class Engine:
     def _remember(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
         if isinstance(result, Failure) or not isinstance(window.samples[-1].data, Frame):
             return
-        self._last[stream] = window, result.vector
-        self._last.move_to_end(stream)
-        while len(self._last) > MEMORY:
-            self._last.popitem(last=False)
+        with self._state:
+            self._last[stream] = window, result.vector
+            self._last.move_to_end(stream)
+            while len(self._last) > MEMORY:
+                self._last.popitem(last=False)
 
 
 def _stream(window: Window) -> tuple[str, str]:

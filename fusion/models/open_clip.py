@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate, normalize
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
-from sensebind.fusion.core.space import Aperture, Hub, SpaceError
+from sensebind.fusion.core.space import Aperture, Encoder, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.phrases import PhraseCache
@@ -74,7 +74,8 @@ class OpenClipSpace(Hub):
         self._images = ClipImages(self._model.visual, int(side), mean, deviation).to(self.device)
         scale = getattr(model, "logit_scale", None)
         self._scale = float(scale.detach().float().exp()) if isinstance(scale, Tensor) else 100.0
-        self._phrases, self._asking = PhraseCache(), threading.Lock()
+        self._phrases = PhraseCache()
+        self._asking = threading.Lock()  # guards the text encoder: it is asked by one thread at a time
         self.dimension = int(self._encode(["a photo"]).shape[1])
 
     @classmethod
@@ -130,6 +131,12 @@ class OpenClipSpace(Hub):
         if modality != VISION:
             raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         return torch.as_tensor(self._images(batch.to(self.device))).cpu()
+
+    def encoder(self, modality: str) -> Encoder:
+        """See `core.space.Space`. Other modalities than vision: `ValueError`."""
+        if modality != VISION:
+            raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
+        return lambda rows: torch.as_tensor(self._images(rows))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → float32 (N, D) unit vectors on the CPU."""

@@ -42,7 +42,7 @@ class PhraseCache:
     def __init__(self, capacity: int = 10_000) -> None:
         self.capacity = capacity
         self._vectors: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards `_vectors`
 
     def embed(self, space: str, phrases: Sequence[str], embed_text: EmbedText) -> Tensor:
         """(N, D) for N ≥ 1 phrases; `embed_text` is called at most once, with those that are not held."""

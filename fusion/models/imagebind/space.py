@@ -52,7 +52,7 @@ class ImageBindSpace(Hub):
         learned = {modality_of(name): min(math.exp(log), MAX_SCALE) for name, log in logs.items()}
         self.logit_scales: Mapping[str, float] = {m: learned.get(m, 1.0) for m in MODALITIES if m in self._held}
         self._models: dict[str, ImageBind] = {}
-        self._loading = threading.Lock()
+        self._loading = threading.Lock()  # guards `_models`: one encoder is loaded at a time
         self._phrases = PhraseCache()
 
     @classmethod

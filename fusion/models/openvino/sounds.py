@@ -85,7 +85,7 @@ class CompiledSound:
         self._making = ThreadPoolExecutor(1, thread_name_prefix="compiling")
         self._made: dict[int, Future[Graph]] = {}  # for the steps that windows go on by
         self._heard: OrderedDict[tuple[str, int], Heard | None] = OrderedDict()  # None: it came, and was not kept
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards `_heard` and `_made`
 
     def start(self, batch: Tensor) -> EmbeddingFuture:
         """Begin with a batch."""
@@ -124,11 +124,14 @@ class CompiledSound:
 
     def remembered(self) -> int:
         """Windows that something is known of."""
-        return len(self._heard)
+        with self._lock:
+            return len(self._heard)
 
     def settle(self) -> None:
         """Wait for the graphs that are being made: from then on windows that can go on where others were do so."""
-        for made in list(self._made.values()):
+        with self._lock:
+            under_way = list(self._made.values())
+        for made in under_way:
             made.result()
 
     def _keep(self, stream: str, start: int, heard: Heard | None) -> None:

@@ -40,8 +40,8 @@ class BoundSpace(Space):
             total.update(spokes.digest(self._files[modality]).encode())
         self.id = f"{hub.id.partition('@')[0]}@{total.hexdigest()[:12]}"
         self.device, self.dtype = torch.device(device), hub.dtype
-        self._loaded: dict[str, Spoke] = {}
-        self._loading = threading.Lock()
+        self._loading = threading.Lock()  # one spoke is loaded at a time
+        self._loaded: Mapping[str, Spoke] = {}  # replaced, never changed, so it can be read without the lock
         for modality in self._files if modalities is None else set(modalities) & set(self._files):
             self.spoke(modality)
 
@@ -113,7 +113,8 @@ class BoundSpace(Space):
         """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
         with self._loading:
             if modality not in self._loaded:
-                self._loaded[modality] = spokes.load(self._files[modality], self.hub, self.device, self.hub.fast)
+                spoke = spokes.load(self._files[modality], self.hub, self.device, self.hub.fast)
+                self._loaded = {**self._loaded, modality: spoke}
             return self._loaded[modality]
 
 

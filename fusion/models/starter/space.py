@@ -103,7 +103,7 @@ class StarterSpace(Hub):
         self._folder = weights
         self._vision: efficientnet.EfficientNetLite0 | None = None
         self._text: minilm.TextEncoder | None = None
-        self._loading = threading.Lock()
+        self._loading = threading.Lock()  # guards `_vision` and `_text`: one encoder is loaded at a time
         self._phrases = PhraseCache()
 
     @classmethod
