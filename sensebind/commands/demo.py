@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+    from subprocess import Popen
 
+    from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.events import Event
+    from sensebind.nodes.support.listener import Listener
+    from sensebind.report import Media
+    from sensebind.simulation import Truth
 
 START_UP = 60.0  # s that the nodes may take to be ready
 DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
@@ -50,82 +58,126 @@ def run(args: argparse.Namespace) -> int:
 
 def demonstrate(out: Path, seed: int, rate: float) -> int:
     """The whole demo. Raises `DemoError` where a node fails."""
-    import os
-
     from sensebind.fusion.config.parameters import shipped
-    from sensebind.simulation import simulate
 
     try:
-        import rclpy
+        import rclpy  # noqa: F401 - before the simulation, which takes half a minute
     except ImportError as error:
         raise DemoError("rclpy is not installed: source a ROS 2 installation, or run `make demo`") from error
-    from sensebind.nodes.support.listener import Listener
-    from sensebind.nodes.support.processes import running
-    from sensebind.nodes.support.transport import alone
-
     out.mkdir(parents=True, exist_ok=True)
-    recording = out / "patrol"
+    recording, config = out / "patrol", shipped("demo.yaml")
+    truth = simulated(recording, seed)
+    start = start_of(recording)
+    published = play(recording, config, out, rate, start)
+    if not published.embeddings:
+        raise DemoError(f"nothing was embedded: see {out / 'embedder.log'}")
+    print("arrived: " + ", ".join(f"{m} {count} (lost {published.lost[m]})" for m, count in published.arrived.items()))
+    report(out, recording, config, published, truth)
+    print_result(published.events, truth, start)
+    print(f"report: {(out / 'report.html').resolve()}")
+    return 0
+
+
+def simulated(recording: Path, seed: int) -> list[Truth]:
+    """Write the recording; what happens in it."""
+    from sensebind.simulation import simulate
+
     print(f"simulating a patrol: {recording}")
     began = time.monotonic()
     truth = simulate(recording, seed=seed, overwrite=True)
     print(f"  {time.monotonic() - began:.0f} s")
+    return truth
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the nodes published. `status`: name → key → value of the newest diagnostics; `arrived` and `lost`: messages
+    of each modality, as the embedder counts them."""
+
+    embeddings: list[Embedding]
+    events: list[Event]
+    space: Any
+    status: dict[str, dict[str, str]]
+    arrived: dict[str, str]
+    lost: dict[str, int]
+
+
+def play(recording: Path, config: Path, out: Path, rate: float, start: int) -> Published:
+    """Play a recording to the nodes, each a process of its own, and print events as they arrive.
+
+    `start` (ns) is when the recording begins. Logs go to `out`. Raises `DemoError` where a node fails.
+    """
+    import os
+
+    import rclpy
+
+    from sensebind.nodes.support.listener import Listener
+    from sensebind.nodes.support.processes import running
+    from sensebind.nodes.support.transport import alone
 
     environment = alone()
     os.environ.update(environment)  # for our own listener too
-    config = shipped("demo.yaml")
-    ros = ["--ros-args", "--params-file", str(config)]
-    play = ["--ros-args", "-p", f"recording:={recording}", "-p", f"rate:={rate}", "-p", f"delay:={DELAY}"]
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
-        first = [0]
-
-        def show(event: Event) -> None:
-            print(line(event, first[0]), flush=True)
-
-        listener = Listener(show)
+        listener = Listener(lambda event: print(line(event, start), flush=True))
         stack.callback(listener.destroy_node)
+
+        def started(name: str, *arguments: str) -> Popen[bytes]:
+            log = out / f"{name}.log"
+            return stack.enter_context(running(name, ["--ros-args", *arguments], environment=environment, log=log))
+
         print("starting embedder and detector")
-        nodes = {
-            name: stack.enter_context(running(name, ros, environment=environment, log=out / f"{name}.log"))
-            for name in ("embedder", "detector")
-        }
-
-        def spin(until: Any, seconds: float, what: str) -> None:
-            deadline = time.monotonic() + seconds
-            while not until():
-                rclpy.spin_once(listener, timeout_sec=0.05)
-                for name, process in nodes.items():
-                    if process.poll() is not None:
-                        raise DemoError(f"{name} stopped ({process.returncode}): see {out / f'{name}.log'}")
-                if time.monotonic() > deadline:
-                    raise DemoError(f"{what} took over {seconds:.0f} s: see the logs in {out}")
-
-        spin(listener.is_ready, START_UP, "starting the nodes")
-        first[0] = start_of(recording)
+        nodes = {name: started(name, "--params-file", str(config)) for name in ("embedder", "detector")}
+        spin(listener, nodes, out, listener.is_ready, START_UP, "starting the nodes")
         print(f"playing at rate {rate:g}; events as they happen:")
-        player = stack.enter_context(running("player", play, environment=environment, log=out / "player.log"))
-        spin(lambda: player.poll() is not None, 600 / rate, "playing")
+        given = {"recording": recording, "rate": rate, "delay": DELAY}
+        player = started("player", *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")))
+        spin(listener, nodes, out, lambda: player.poll() is not None, 600 / rate, "playing")
         if player.returncode:
             raise DemoError(f"player failed ({player.returncode}): see {out / 'player.log'}")
-        # The last windows close once their topics have been silent for a while.
-        quiet = time.monotonic() + 2.5
-        spin(lambda: time.monotonic() > quiet, 10, "the end")
-        # The detector tells the end of what is still open when it stops; hear it out.
-        nodes.pop("detector").send_signal(2)
-        quiet = time.monotonic() + 1.5
-        spin(lambda: time.monotonic() > quiet, 10, "the end")
-        counts = {m: listener.figure(m, "arrived") for m in ("vision", "depth", "thermal", "audio", "imu")}
-        lost = {m: sum(int(listener.figure(m, key) or 0) for key in ("lost", "earlier")) for m in counts}
-        status = {m: {pair.key: pair.value for pair in s.values} for m, s in listener.status.items()}
-        embeddings, events, space = listener.embeddings, listener.events, listener.space
-    if not embeddings:
-        raise DemoError(f"nothing was embedded: see {out / 'embedder.log'}")
-    print("arrived: " + ", ".join(f"{m} {counts[m]} (lost {lost[m]})" for m in counts))
-    report(out, recording, config, embeddings, events, space, status, truth)
-    print_result(events, truth, first[0])
-    print(f"report: {(out / 'report.html').resolve()}")
-    return 0
+        wait(listener, nodes, out, 2.5)  # the last windows close once their topics have been silent for a while
+        # The detector publishes the end of each event that is still open when it stops.
+        nodes.pop("detector").send_signal(signal.SIGINT)
+        wait(listener, nodes, out, 1.5)
+        return collected(listener)
+
+
+def spin(
+    listener: Listener,
+    nodes: Mapping[str, Popen[bytes]],
+    out: Path,
+    until: Callable[[], bool],
+    seconds: float,
+    what: str,
+) -> None:
+    """Listen until something holds. Raises `DemoError` where a node stops before, or it takes longer than `seconds`."""
+    import rclpy
+
+    deadline = time.monotonic() + seconds
+    while not until():
+        rclpy.spin_once(listener, timeout_sec=0.05)
+        for name, process in nodes.items():
+            if process.poll() is not None:
+                raise DemoError(f"{name} stopped ({process.returncode}): see {out / f'{name}.log'}")
+        if time.monotonic() > deadline:
+            raise DemoError(f"{what} took over {seconds:.0f} s: see the logs in {out}")
+
+
+def wait(listener: Listener, nodes: Mapping[str, Popen[bytes]], out: Path, seconds: float) -> None:
+    """Listen for so many seconds. Raises `DemoError` where a node stops."""
+    end = time.monotonic() + seconds
+    spin(listener, nodes, out, lambda: time.monotonic() > end, 10, "the end")
+
+
+def collected(listener: Listener) -> Published:
+    """What a listener has received."""
+    from sensebind.fusion.core.samples import SENSOR_MODALITIES
+
+    arrived = {m: listener.figure(m, "arrived") for m in SENSOR_MODALITIES}
+    lost = {m: sum(int(listener.figure(m, key) or 0) for key in ("lost", "earlier")) for m in SENSOR_MODALITIES}
+    status = {name: {pair.key: pair.value for pair in found.values} for name, found in listener.status.items()}
+    return Published(listener.embeddings, listener.events, listener.space, status, arrived, lost)
 
 
 def start_of(recording: Path) -> int:
@@ -145,9 +197,7 @@ def line(event: Event, start: int) -> str:
     )
 
 
-def report(
-    out: Path, recording: Path, config: Path, embeddings: Any, events: Any, space: Any, status: Any, truth: Any
-) -> None:
+def report(out: Path, recording: Path, config: Path, published: Published, truth: Sequence[Truth]) -> None:
     """Write `out`/report.html from what was published and from the recording."""
     from sensebind.fusion.config.detectors import prompts_of
     from sensebind.fusion.config.parameters import (
@@ -158,58 +208,62 @@ def report(
         read,
         resolve,
     )
-    from sensebind.fusion.core.samples import SENSOR_MODALITIES, Sample
-    from sensebind.fusion.io.recordings import Recording
+    from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.models import registry
-    from sensebind.replay.driver import Reader
-    from sensebind.report import Media, ReportData, similarities, write
+    from sensebind.report import ReportData, similarities, write
 
     values = resolve(embedder_parameters(), read(config, "embedder"), free=FREE, others=names_of_others("embedder"))
     wanted = resolve(detector_parameters(), read(config, "detector"), free=FREE, others=names_of_others("detector"))
+    media, start, end = media_of(recording, values)
+    text = registry.load(str(values["space"]), modalities=["text"])
+    prompts = {label: text.embed_text(phrases).numpy() for label, phrases in prompts_of(wanted).items()}
+    notes = ["Played over DDS to the nodes, each a process of its own."]
+    if silent := [m for m in SENSOR_MODALITIES if m not in published.space.modalities]:
+        notes.append(f"This space has no encoder yet for {', '.join(silent)}: windowed and counted, not embedded.")
+    data = ReportData(
+        title="Simulated patrol",
+        recording=recording.name,
+        space=published.space.id,
+        licence=published.space.licence,
+        start=start,
+        end=end,
+        modalities={m: figures(published.status.get(f"sensebind: {m}", {})) for m in SENSOR_MODALITIES},
+        similarities=similarities(published.embeddings, prompts),
+        events=published.events,
+        media=media,
+        truth=[(t.onset, t.offset, t.label) for t in truth],
+        notes=notes,
+    )
+    write(out / "report.html", data)
+
+
+def media_of(recording: Path, values: Mapping[str, Any]) -> tuple[Media, int, int]:
+    """(thumbnails and curves of what the sensors measured, start, end in ns) of a recording, as the embedder's
+    parameters read it."""
+    from sensebind.fusion.core.samples import SENSOR_MODALITIES, Sample
+    from sensebind.fusion.io.recordings import Recording
+    from sensebind.replay.driver import Reader
+    from sensebind.report import Media
+
     media = Media()
     with Recording(recording) as bag:
         reader = Reader(bag, values, SENSOR_MODALITIES)
         for sample in reader.samples():
             if isinstance(sample, Sample):
                 media.add(sample, reader.calibrations.get(sample.modality))
-        start, end = bag.start, bag.end
-    text = registry.load(str(values["space"]), modalities=["text"])
-    prompts = {label: text.embed_text(phrases).numpy() for label, phrases in prompts_of(wanted).items()}
-    modalities = {}
-    for modality in SENSOR_MODALITIES:
-        told = status.get(f"sensebind: {modality}", {})
-        modalities[modality] = {
-            "windows": int(told.get("windows", 0)),
-            "embedded": int(told.get("embedded", 0)),
-            "dropped": {
-                k: int(told[k]) for k in ("coverage", "encoding", "overload", "failure") if int(told.get(k, 0))
-            },
-            "coverage_mean": float(told.get("coverage_mean", 0)),
-            "latency_ms": {"p50": float(told.get("latency_p50_ms", 0)), "p99": float(told.get("latency_p99_ms", 0))},
-        }
-    silent = [m for m in SENSOR_MODALITIES if m not in space.modalities]
-    data = ReportData(
-        title="Simulated patrol",
-        recording=recording.name,
-        space=space.id,
-        licence=space.licence,
-        start=start,
-        end=end,
-        modalities=modalities,
-        similarities=similarities(embeddings, prompts),
-        events=events,
-        media=media,
-        truth=[(t.onset, t.offset, t.label) for t in truth],
-        notes=[
-            "Played over DDS to the nodes, each a process of its own.",
-            *(
-                [f"This space has no encoder yet for {', '.join(silent)}: windowed and counted, not embedded."]
-                if silent
-                else []
-            ),
-        ],
-    )
-    write(out / "report.html", data)
+        return media, bag.start, bag.end
+
+
+def figures(status: Mapping[str, str]) -> dict[str, Any]:
+    """A modality's diagnostics as the report shows them; zeros where there are none."""
+    reasons = ("coverage", "encoding", "overload", "failure")
+    return {
+        "windows": int(status.get("windows", 0)),
+        "embedded": int(status.get("embedded", 0)),
+        "dropped": {reason: int(status[reason]) for reason in reasons if int(status.get(reason, 0))},
+        "coverage_mean": float(status.get("coverage_mean", 0)),
+        "latency_ms": {"p50": float(status.get("latency_p50_ms", 0)), "p99": float(status.get("latency_p99_ms", 0))},
+    }
 
 
 def print_result(events: Any, truth: Any, start: int) -> None:
