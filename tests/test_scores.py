@@ -16,6 +16,7 @@ from sensebind.evaluation.matching import occupied, total
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.plots import plot
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.io.truth import read_faults
 
 NOTHING = S.Spans.of(())
 
@@ -78,46 +79,10 @@ def test_the_figures_are_those_of_the_library_of_the_field(seed: int) -> None:
     assert (overall["psds1"], overall["psds2"]) == pytest.approx(areas, abs=1e-4)
 
 
-def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_spans_are_sorted_and_chosen_by_label() -> None:
     spans = S.Spans.of([(7.7, 14.0, "cat"), (0.2, 6.5, "a person"), (0.2, 6.25, "b")])
-    S.write_truth(tmp_path / "t.tsv", spans)
-    assert S.read_truth(tmp_path / "t.tsv").rows() == spans.rows() == sorted(spans.rows())
-    assert (tmp_path / "t.tsv").read_text().splitlines()[0] == "onset\toffset\tlabel"
+    assert spans.rows() == sorted(spans.rows())
     assert spans.onsets.dtype == np.float64 and spans.only("cat").labels == ("cat",) and len(NOTHING) == 0
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "onset\toffset\tlabel\n0.5\t2\tdog\n",
-        "0.5\t2\tdog\n",
-        "filename\tonset\toffset\tevent_label\nx.wav\t0.5\t2\tdog\n",
-        "\ufeffLabel\tOnset\tOffset\r\n\r\ndog\t0.5\t2.0\r\n",
-    ],
-)
-def test_truth_files_of_the_field_are_read(tmp_path: Path, text: str) -> None:
-    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
-    assert S.read_truth(tmp_path / "t.tsv").rows() == [(0.5, 2.0, "dog")]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("onset\toffset\tlabel\n0.5\t2\n", "line 2"),
-        ("0.5\t0.5\tdog\n", "line 1"),
-        ("0.5\tsoon\tdog\n", "line 1"),
-        ("nan\t2\tdog\n", "line 1"),
-        ("0.5\t2\t \n", "line 1"),
-        ("onset\toffset\n0\t1\n", "label"),
-    ],
-)
-def test_what_is_wrong_with_a_truth_file_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
-    with pytest.raises(S.TruthError, match=said) as told:
-        S.read_truth(tmp_path / "t.tsv")
-    assert "t.tsv" in str(told.value)
-    with pytest.raises(S.TruthError, match="nowhere"):
-        S.read_truth(tmp_path / "nowhere.tsv")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +194,7 @@ def test_a_fault_is_named_by_its_sensor_within_three_seconds() -> None:
 
 def test_faults_are_read_and_labels_that_name_none_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "f.tsv").write_text("onset\toffset\tsensor\tfault\n30\t40\taudio\tmuted\n1\t2\timu\tfrozen\n")
-    found = S.read_faults(tmp_path / "f.tsv")
+    found = S.Faults.of(read_faults(tmp_path / "f.tsv"))
     assert found.spans.rows() == [(1, 2, "imu"), (30, 40, "audio")] and found.causes == ("frozen", "muted")
     from sensebind.evaluation.faults import naming as read
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -31,6 +28,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--truth",
         nargs="+",
         type=Path,
+        default=[],
         metavar="TSV",
         help="one for each recording: onset, offset (s from its start) and label, tab-separated (default: "
         "RECORDING.truth.tsv)",
@@ -38,10 +36,6 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
-
-
-class TruthError(SensebindError):
-    """A file of labels that cannot be read."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,14 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.config.detectors import detectors
     from sensebind.fusion.config.parameters import shipped
     from sensebind.fusion.events.prompts import PromptDetector
+    from sensebind.fusion.io.truth import read_truth, truth_file, truth_files
     from sensebind.fusion.models import registry
     from sensebind.training.calibration import calibrated, collect, figures, fit_streams, joined
     from sensebind.training.probes import FOLDS
 
-    truths = args.truth or [Path(f"{str(recording).rstrip('/')}.truth.tsv") for recording in args.recordings]
-    if len(truths) != len(args.recordings):
-        raise TruthError(f"--truth names {len(truths)} files for {len(args.recordings)} recordings: one for each")
-    labels = [read_truth(path) for path in truths]
+    truths = zip(args.recordings, truth_files(args.recordings, args.truth), strict=True)
+    labels = [read_truth(truth_file(recording, given)) for recording, given in truths]
     file = args.config or shipped("starter.yaml")
     given = config.read(file, "embedder")
     modalities = config.modalities_of(given)
@@ -88,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     streams: list[tuple[list[Tick], list[Span]]] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
         ticks, start = embedded(recording, space, values, modalities)
-        streams.append((ticks, [(start + on, start + off, label) for on, off, label in spans]))
+        streams.append(
+            (ticks, [(start + round(on * 1e9), start + round(off * 1e9), label) for on, off, label in spans])
+        )
         print(f"{recording}: {len(ticks)} ticks, {len(spans)} labelled spans")
     before = joined([collect(detector, *stream) for stream in streams])
     calibration = fit_streams(detector, streams, space.id)
@@ -117,20 +112,6 @@ def run(args: argparse.Namespace) -> int:
         print(line + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
-
-
-def read_truth(path: Path) -> list[Span]:
-    """(onset, offset, label) of a DCASE table, in ns from the recording's start. Raises `TruthError`."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file, delimiter="\t") if row]
-        if rows and rows[0][0].strip().lower() == "onset":
-            rows = rows[1:]
-        return [(round(float(on) * 1e9), round(float(off) * 1e9), label.strip()) for on, off, label, *_ in rows]
-    except OSError as error:
-        raise TruthError(f"truth '{path}' cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise TruthError(f"truth '{path}' must hold onset, offset and label, tab-separated: {error}") from error
 
 
 def embedded(

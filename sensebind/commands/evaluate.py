@@ -179,6 +179,7 @@ def _moments(space: Space, path: Path) -> Moments:
     from sensebind.fusion.core.embeddings import FUSED, Embedding
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.io.recordings import Recording
+    from sensebind.fusion.io.truth import read_truth, truth_beside
     from sensebind.replay.driver import Reader, replay
 
     values = config.resolve(config.embedder_parameters(), {})
@@ -189,7 +190,8 @@ def _moments(space: Space, path: Path) -> Moments:
             if isinstance(output, Embedding) and output.modality != FUSED:
                 found.setdefault(output.modality, []).append(output)
         start = recording.start
-    return alignment.of_truth(found, alignment.read_truth(Path(f"{path}.truth.tsv")), start)
+    truth = read_truth(truth_beside(path) or Path(f"{path}.truth.tsv"))
+    return alignment.of_truth(found, truth, start)
 
 
 def _events(args: argparse.Namespace) -> int:
@@ -199,16 +201,12 @@ def _events(args: argparse.Namespace) -> int:
     from sensebind.evaluation.figures import figures
     from sensebind.evaluation.figures import table as event_table
     from sensebind.evaluation.observation import Settings, observe_all
-    from sensebind.evaluation.spans import TruthError
     from sensebind.fusion.config.parameters import shipped
+    from sensebind.fusion.io.truth import truth_files
 
     plots.check()
-    if args.truth and len(args.truth) != len(args.recordings):
-        raise TruthError(
-            f"--truth names {len(args.truth)} files for {len(args.recordings)} recordings: one for each, in their order"
-        )
+    truths = truth_files(args.recordings, args.truth)
     settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
-    truths = args.truth or [None] * len(args.recordings)
     seen = observe_all(list(zip(args.recordings, truths, strict=True)), settings, args.jobs)
     found = figures(seen)
     told = event_table(found)

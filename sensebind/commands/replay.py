@@ -50,10 +50,11 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.replay.driver import Reader, replay
     from sensebind.report import Media, ReportData, similarities, write, write_summary
     from sensebind.report.annotated import AnnotatedPictures
+    from sensebind.report.data import truth_for
     from sensebind.report.viewer import RerunFile
 
     settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
-    truth = truth_of(args.recording, args.truth)
+    truth = truth_for(args.recording, args.truth)
     with Recording(args.recording) as recording:
         reader = Reader(recording, settings.embedder, settings.modalities)
         for modality in settings.modalities:
@@ -159,22 +160,3 @@ def run(args: argparse.Namespace) -> int:
     also = f"; {args.rerun}" if args.rerun else ""
     print(f"{data.realtime_factor} × real time; {args.out}/outputs, summary.json, report.html{also}")
     return 0
-
-
-def truth_of(recording: Path, given: Path | None) -> list[tuple[float, float, str]] | None:
-    """(onset, offset, label) of the truth file, that beside the recording where none is given, and of faults beside
-    it as ``fault:<sensor>:<cause>``; None where there is neither. Raises `TruthError`."""
-    from sensebind.evaluation.observation import truth_beside
-    from sensebind.evaluation.spans import read_faults, read_truth
-
-    file, faults = given or truth_beside(recording), truth_beside(recording, "faults")
-    if file is None and faults is None:
-        return None
-    rows = read_truth(file).rows() if file else []
-    if faults:
-        failures = read_faults(faults)
-        rows += [
-            (on, off, f"fault:{sensor}:{cause}")
-            for (on, off, sensor), cause in zip(failures.spans.rows(), failures.causes, strict=True)
-        ]
-    return rows

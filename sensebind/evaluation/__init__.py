@@ -4,7 +4,7 @@ from sensebind.evaluation.calibration import Reliability, reliability
 from sensebind.evaluation.faults import FaultScore, Naming, score_faults
 from sensebind.evaluation.matching import Counts, Match, by_events, by_segments, false_alarms, labelled, match
 from sensebind.evaluation.psds import SCENARIOS, Course, Scenario, psds
-from sensebind.evaluation.spans import Faults, Spans, TruthError, read_faults, read_truth, write_truth
+from sensebind.evaluation.spans import Faults, Spans
 
 __all__ = [
     "SCENARIOS",
@@ -17,16 +17,12 @@ __all__ = [
     "Reliability",
     "Scenario",
     "Spans",
-    "TruthError",
     "by_events",
     "by_segments",
     "false_alarms",
     "labelled",
     "match",
     "psds",
-    "read_faults",
-    "read_truth",
     "reliability",
     "score_faults",
-    "write_truth",
 ]

@@ -21,7 +21,7 @@ from sensebind.evaluation.energy import Activity
 from sensebind.evaluation.faults import Naming, naming
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.psds import Course
-from sensebind.evaluation.spans import Spans, TruthError, read_faults, read_truth
+from sensebind.evaluation.spans import Faults, Spans
 from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
@@ -33,6 +33,7 @@ from sensebind.fusion.events.lifecycle import Life, LifeOptions
 from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.truth import read_faults, read_truth, truth_beside, truth_file
 from sensebind.fusion.models import registry
 from sensebind.replay.driver import Reader, replay
 
@@ -79,15 +80,6 @@ class Settings:
     def prompts(self) -> dict[str, list[str]]:
         """Label → phrases."""
         return prompts_of(self.detector)
-
-
-def truth_beside(recording: Path, kind: str = "truth") -> Path | None:
-    """RECORDING.truth.tsv (or another `kind` of such a file) where it is there."""
-    for stem in (recording, recording.with_suffix("")):
-        file = Path(f"{stem}.{kind}.tsv")
-        if file.is_file():
-            return file
-    return None
 
 
 Scores = dict[int, dict[str, float]]  # tick in ns → label → score
@@ -151,10 +143,7 @@ def observe(
     `truth` is the truth file, that beside the recording where None; faults are always those beside it. `progress` is
     told the seconds that are done. Raises `TruthError` where there is no truth, and what reading raises.
     """
-    file = truth or truth_beside(path)
-    if file is None:
-        raise TruthError(f"'{path}' has no truth beside it ('{path}.truth.tsv'): name one with --truth")
-    spans = read_truth(file)
+    spans = Spans.of(read_truth(truth_file(path, truth)))
     beside = truth_beside(path, "faults")
     phrases: dict[tuple[str, ...], npt.NDArray] = {}
 
@@ -205,7 +194,7 @@ def observe(
         space=space.id,
         prompts=tuple(sorted(settings.prompts)),
         truth=spans,
-        faults=read_faults(beside) if beside else None,
+        faults=Faults.of(read_faults(beside)) if beside else None,
         ways=ways,
         activity=activity.course(start, end),
         namings=namings(events, start),
@@ -341,9 +330,7 @@ def observe_all(recordings: Sequence[tuple[Path, Path | None]], settings: Settin
     for path, given in recordings:
         with Recording(path) as recording:
             lengths.append((recording.end - recording.start) / SECOND)
-        file = given or truth_beside(path)
-        if file is None:
-            raise TruthError(f"'{path}' has no truth beside it ('{path}.truth.tsv'): name one with --truth")
+        file = truth_file(path, given)
         read_truth(file)
         work.append((path, file))
     done = [0.0] * len(work)

@@ -150,28 +150,6 @@ def zero_shot(moments: Moments) -> dict[str, float]:
     return {m: float((v @ words.T).argmax(axis=1).__eq__(own).mean()) for m, v in moments.vectors.items() if m != TEXT}
 
 
-def read_truth(path: Path) -> list[tuple[float, float, str]]:
-    """A truth file in DCASE's form: onset and offset in s and a label, tab-separated, a heading. Raises
-    `AlignmentError`."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AlignmentError(f"truth file '{path}' cannot be read: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, 1):
-        cells = line.split("\t")
-        if not line.strip() or cells[:2] == ["onset", "offset"]:
-            continue
-        try:
-            onset, offset, label = float(cells[0]), float(cells[1]), cells[2].strip()
-        except (ValueError, IndexError) as error:
-            raise AlignmentError(f"'{path}', line {number}: expected onset, offset and label between tabs") from error
-        if not 0 <= onset < offset or not label:
-            raise AlignmentError(f"'{path}', line {number}: the offset must follow the onset, and a label")
-        rows.append((onset, offset, label))
-    return rows
-
-
 def table(rows: Sequence[Retrieval]) -> str:
     """R@1 of all pairs, queries down, targets across; a star where the two were never trained together."""
     senses = list(dict.fromkeys(row.query for row in rows))

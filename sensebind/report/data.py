@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import Embedding, ordered
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.truth import LabelSpan, read_faults, read_truth, truth_beside
 from sensebind.report.media import Media
 
 
@@ -48,6 +50,20 @@ def similarities(
         scores = np.maximum.reduceat(vectors @ stacked.T, groups, axis=1).astype(np.float32)
         result[modality] = Similarity(np.array([e.tick for e in own], np.int64), tuple(phrases), scores)
     return result
+
+
+def truth_for(recording: Path, given: Path | None = None) -> list[LabelSpan] | None:
+    """What a report shows as the truth of a recording, in seconds from its start; None where there is none.
+
+    It holds the rows of the truth file (`given`, or the one beside the recording), then those of the file of faults
+    beside the recording, labelled ``fault:<sensor>:<cause>``. Raises `TruthError`.
+    """
+    file, faults = given or truth_beside(recording), truth_beside(recording, "faults")
+    if file is None and faults is None:
+        return None
+    rows = sorted(read_truth(file)) if file else []
+    failures = sorted(read_faults(faults), key=lambda row: row[:2]) if faults else []
+    return rows + [(onset, offset, f"fault:{sensor}:{cause}") for onset, offset, sensor, cause in failures]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Truth files: read and written in one place, and wrong ones named by file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensebind.fusion.io.truth import (
+    TruthError,
+    read_faults,
+    read_truth,
+    truth_beside,
+    truth_file,
+    truth_files,
+    write_faults,
+    write_truth,
+)
+from sensebind.report.data import truth_for
+
+
+def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [(0.2, 6.25, "b"), (0.2, 6.5, "a person"), (7.7, 14.0, 'a "cat"')]
+    write_truth(tmp_path / "t.tsv", rows)
+    assert read_truth(tmp_path / "t.tsv") == rows
+    assert (tmp_path / "t.tsv").read_text().splitlines()[0] == "onset\toffset\tlabel"
+    with pytest.raises(TruthError, match=r"nowhere.*t\.tsv' cannot be written"):
+        write_truth(tmp_path / "nowhere" / "t.tsv", rows)
+
+
+def test_a_file_of_faults_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [(30.0, 40.5, "audio", "muted"), (1.0, 2.0, "imu", "frozen")]
+    write_faults(tmp_path / "f.tsv", rows)
+    assert (tmp_path / "f.tsv").read_bytes() == (
+        b"onset\toffset\tsensor\tfault\n30.000\t40.500\taudio\tmuted\n1.000\t2.000\timu\tfrozen\n"
+    )
+    assert read_faults(tmp_path / "f.tsv") == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "onset\toffset\tlabel\n0.5\t2\tdog\n",
+        "0.5\t2\tdog\n",
+        "filename\tonset\toffset\tevent_label\nx.wav\t0.5\t2\tdog\n",
+        "\ufeffLabel\tOnset\tOffset\r\n\r\ndog\t0.5\t2.0\r\n",
+    ],
+)
+def test_truth_files_of_the_field_are_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
+    assert read_truth(tmp_path / "t.tsv") == [(0.5, 2.0, "dog")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("onset\toffset\tlabel\n0.5\t2\n", "line 2"),
+        ("0.5\t0.5\tdog\n", "line 1"),
+        ("0.5\tsoon\tdog\n", "line 1"),
+        ("nan\t2\tdog\n", "line 1"),
+        ("0.5\t2\t \n", "line 1"),
+        ("onset\toffset\n0\t1\n", "label"),
+        *(
+            (f"onset\toffset\tlabel\n0\t1\tcat\n{line}\n", r"t\.tsv', line 3")
+            for line in ("x\t1\tdog", "3\t1\tdog", "1\t2", "1\t2\t ")
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_truth_file_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
+    with pytest.raises(TruthError, match=said) as raised:
+        read_truth(tmp_path / "t.tsv")
+    assert "t.tsv" in str(raised.value)
+    with pytest.raises(TruthError, match="nowhere"):
+        read_truth(tmp_path / "nowhere.tsv")
+
+
+def test_the_truth_of_a_recording_is_the_given_file_or_the_one_beside_it(tmp_path: Path) -> None:
+    bag, given = tmp_path / "bag.mcap", tmp_path / "other.tsv"
+    assert truth_beside(bag) is None and truth_for(bag) is None
+    with pytest.raises(TruthError, match=r"bag\.mcap\.truth\.tsv.*--truth"):
+        truth_file(bag)
+    write_truth(tmp_path / "bag.truth.tsv", [(2.0, 3.0, "dog"), (1.0, 2.0, "cat")])
+    write_faults(tmp_path / "bag.mcap.faults.tsv", [(0.5, 4.0, "imu", "frozen")])
+    assert truth_beside(bag) == truth_file(bag) == tmp_path / "bag.truth.tsv"
+    assert truth_file(bag, given) == given
+    assert truth_for(bag) == [(1.0, 2.0, "cat"), (2.0, 3.0, "dog"), (0.5, 4.0, "fault:imu:frozen")]
+    assert truth_files([bag, bag], []) == [None, None] and truth_files([bag], [given]) == [given]
+    with pytest.raises(TruthError, match="names 1 files for 2 recordings"):
+        truth_files([bag, bag], [given])
