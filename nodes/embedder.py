@@ -19,7 +19,6 @@ from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
-from sensebind.fusion.models import registry
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
@@ -67,14 +66,7 @@ class Embedder(LifecycleNode):
         )
         values = self._values
         started = time.monotonic()
-        space = registry.load(
-            values["space"],
-            modalities=modalities,
-            device=values["device"],
-            weights=values["weights"],
-            dtype=values["dtype"],
-            spokes=values["spokes"],
-        )
+        space = build.space(values)
         self._space = space
         self._pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
         self._diagnostics = Diagnostics(values, self._pipeline)

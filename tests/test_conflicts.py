@@ -6,14 +6,10 @@ import pytest
 from driving import pushed
 
 from sensebind.evaluation.fault_cases import Scene
-from sensebind.evaluation.observation import Settings
-from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import detectors
-from sensebind.fusion.config.parameters import shipped
 from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.stream.drivers import finish
+from sensebind.replay.session import Settings
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import Fault
 from sensebind.simulation.messages import EPOCH
@@ -23,8 +19,7 @@ AT = 24.0  # s
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    found = Settings.read(shipped("starter.yaml"), "cpu")
-    return Settings(found.modalities, found.embedder, {**found.detector, "detectors": ["disagreement", "fault"]})
+    return Settings.read(device="cpu").with_detector({"detectors": ["disagreement", "fault"]})
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +28,7 @@ def space(settings: Settings) -> Space:
 
 
 def onsets(scene: Scene, settings: Settings, space: Space, fault: Fault | None = None) -> list[Event]:
-    found = detectors(settings.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
-    pipeline = build.pipeline(settings.embedder, space, events=EventLine(found, space.id))
+    pipeline = settings.pipeline(space, settings.events(space))
     outputs = [output for sample in scene.samples(fault) for output in pushed(pipeline, sample)] + finish(pipeline)
     return [e for e in outputs if isinstance(e, Event) and e.phase is Phase.ONSET]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,13 @@ from sensebind.evaluation.fault_cases import (
     table,
     told_of,
 )
-from sensebind.evaluation.observation import Settings
-from sensebind.fusion.config.parameters import shipped
+from sensebind.replay.session import Settings
 from sensebind.simulation.failures import SENSORS, Fault
 
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    found = Settings.read(shipped("starter.yaml"), "cpu")
-    return replace(found, detector={**found.detector, "fault.expected": ["configured"]})
+    return Settings.read(device="cpu").with_detector({"fault.expected": ["configured"]})
 
 
 @pytest.fixture(scope="module")
@@ -72,4 +69,4 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.Captur
     assert main(["evaluate", "faults", "--seeds", "0", "--hours", "0", "--out", str(tmp_path)]) == 0
     assert "named within 3 s: 0 of 0" in capsys.readouterr().out
     assert json.loads((tmp_path / "faults.json").read_text())["cases"] == 0
-    assert table(rows_of([])).count("\n") == 1 and list(run([], Settings.read(shipped("starter.yaml"), "cpu"))) == []
+    assert table(rows_of([])).count("\n") == 1 and list(run([], Settings.read(device="cpu"))) == []

@@ -307,7 +307,8 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -> None:
-    from sensebind.evaluation.observation import Settings, observe_all
+    from sensebind.evaluation.observation import observe_all
+    from sensebind.replay.session import Settings
 
     settings = Settings.read(patrol / "config.yaml")
     one, two = observe_all([(patrol / "bag", None)] * 2, settings, jobs=2)

@@ -167,13 +167,12 @@ def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spo
 def _channels(args: argparse.Namespace, values: Mapping[str, Any]) -> int:
     """How many numbers a reading of the user's own sense has, by the first of the first recording."""
     from sensebind.fusion.core.samples import Reading, Sample
-    from sensebind.fusion.io.recordings import Recording
-    from sensebind.replay.driver import Reader
+    from sensebind.replay.session import open_replay
 
     if not args.recordings:
         raise SensebindError(f"files are read for the known senses only: give recordings for '{args.modality}'")
-    with Recording(args.recordings[0]) as recording:
-        for sample in Reader(recording, values, (args.modality,)).samples():
+    with open_replay(args.recordings[0], values, (args.modality,)) as replay:
+        for sample in replay.samples():
             if isinstance(sample, Sample) and isinstance(sample.data, Reading):
                 return int(sample.data.values.size)
             if not isinstance(sample, Sample):

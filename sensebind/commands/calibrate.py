@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.core.space import Space
-    from sensebind.training.probes import Span, Tick
+    from sensebind.training.probes import Stream
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,35 +41,20 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
     import numpy as np
 
-    from sensebind.fusion.config import parameters as config
-    from sensebind.fusion.config.detectors import detectors
     from sensebind.fusion.config.parameters import shipped
     from sensebind.fusion.events.prompts import PromptDetector
     from sensebind.fusion.io.truth import read_truth, truth_file, truth_files
-    from sensebind.fusion.models import registry
+    from sensebind.replay.session import STARTER, Settings
     from sensebind.training.calibration import calibrated, collect, figures, fit_streams, joined
+    from sensebind.training.data.streams import labelled_stream
     from sensebind.training.probes import FOLDS
 
     truths = zip(args.recordings, truth_files(args.recordings, args.truth), strict=True)
     labels = [read_truth(truth_file(recording, given)) for recording, given in truths]
-    file = args.config or shipped("starter.yaml")
-    given = config.read(file, "embedder")
-    modalities = config.modalities_of(given)
-    others = config.names_of_others("embedder")
-    values = config.resolve(config.embedder_parameters(modalities), given, free=config.FREE, others=others)
-    told = config.read(file, "detector")
-    others = config.names_of_others("detector", given)
-    wanted = config.resolve(config.detector_parameters(), told, free=config.FREE, others=others)
-    space = registry.load(
-        str(values["space"]),
-        modalities=modalities,
-        device=args.device or str(values["device"]),
-        weights=str(values["weights"]),
-        dtype=str(values["dtype"]),
-        spokes=values["spokes"],
-    )
-    wanted = {**wanted, "detectors": ["prompt"], "prompt.calibration": "none"}
-    found = detectors(wanted, lambda phrases: space.embed_text(phrases).numpy())
+    file = args.config or shipped(STARTER)
+    settings = Settings.read(file, args.device)
+    space = settings.space()
+    found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
     if not found or not isinstance(found[0], PromptDetector):
         print(f"'{file}' sets no prompts: give those of the truth, prompts.<label>: [phrase, …]", file=sys.stderr)
         return 1
@@ -78,13 +62,10 @@ def run(args: argparse.Namespace) -> int:
     unknown = sorted({label for spans in labels for _, _, label in spans} - set(detector.prompts))
     if unknown:
         print(f"left out, for no prompt is called so: {', '.join(unknown)}", file=sys.stderr)
-    streams: list[tuple[list[Tick], list[Span]]] = []
+    streams: list[Stream] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
-        ticks, start = embedded(recording, space, values, modalities)
-        streams.append(
-            (ticks, [(start + round(on * 1e9), start + round(off * 1e9), label) for on, off, label in spans])
-        )
-        print(f"{recording}: {len(ticks)} ticks, {len(spans)} labelled spans")
+        streams.append(labelled_stream(recording, spans, settings, space))
+        print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
     before = joined([collect(detector, *stream) for stream in streams])
     calibration = fit_streams(detector, streams, space.id)
     after = joined([collect(calibrated(detector, calibration), *stream) for stream in streams])
@@ -112,27 +93,3 @@ def run(args: argparse.Namespace) -> int:
         print(line + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0
-
-
-def embedded(
-    path: Path, space: Space, values: dict[str, object], modalities: tuple[str, ...]
-) -> tuple[list[Tick], int]:
-    """The ticks of a recording as detectors are given them, and its start in ns. Raises `SensebindError`."""
-    from sensebind.fusion.config import build
-    from sensebind.fusion.core.embeddings import FUSED, Embedding
-    from sensebind.fusion.io.recordings import Recording
-    from sensebind.replay.driver import Reader, replay
-
-    ticks: list[Tick] = []
-    waiting: dict[int, dict[str, Embedding]] = {}
-    with Recording(path) as recording:
-        reader = Reader(recording, values, modalities)
-        for output in replay(reader, build.pipeline(values, space)):
-            if not isinstance(output, Embedding):
-                continue
-            if output.modality != FUSED:
-                waiting.setdefault(output.tick, {})[output.modality] = output
-                continue
-            present = waiting.pop(output.tick, {})
-            ticks.append((output.tick, {m: e for m, e in present.items() if m in output.sources}))
-        return ticks, recording.start

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.evaluation.retrieval import Moments
-    from sensebind.fusion.core.space import Space
     from sensebind.training.starter_comparison import Row
 
 
@@ -144,12 +142,12 @@ def _alignment(args: argparse.Namespace) -> int:
     space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
     specs = space.specs if isinstance(space, BoundSpace) else {}
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
-    found = [_moments(space, path) for path in args.recordings]
+    found = [alignment.of_recording(path, space) for path in args.recordings]
     with TemporaryDirectory() as folder:
         for number in range(args.tours):
             path = Path(folder) / f"tour{HELD_OUT + number}"
             record(tour(HELD_OUT + number), path)
-            found.append(_moments(space, path))
+            found.append(alignment.of_recording(path, space))
     if not found:
         raise alignment.AlignmentError("nothing to measure on: give recordings, or --tours 2")
     moments = alignment.with_text(alignment.together(found), space, {k: v.phrases for k, v in KINDS.items()})
@@ -171,42 +169,19 @@ def _alignment(args: argparse.Namespace) -> int:
     return 0
 
 
-def _moments(space: Space, path: Path) -> Moments:
-    """The events of RECORDING.truth.tsv as each sense perceived them, through the whole pipeline."""
-    from sensebind.evaluation import retrieval as alignment
-    from sensebind.fusion.config import build
-    from sensebind.fusion.config import parameters as config
-    from sensebind.fusion.core.embeddings import FUSED, Embedding
-    from sensebind.fusion.core.samples import SENSOR_MODALITIES
-    from sensebind.fusion.io.recordings import Recording
-    from sensebind.fusion.io.truth import read_truth, truth_beside
-    from sensebind.replay.driver import Reader, replay
-
-    values = config.resolve(config.embedder_parameters(), {})
-    found: dict[str, list[Embedding]] = {}
-    with Recording(path) as recording:
-        reader = Reader(recording, values, SENSOR_MODALITIES)
-        for output in replay(reader, build.pipeline(values, space)):
-            if isinstance(output, Embedding) and output.modality != FUSED:
-                found.setdefault(output.modality, []).append(output)
-        start = recording.start
-    truth = read_truth(truth_beside(path) or Path(f"{path}.truth.tsv"))
-    return alignment.of_truth(found, truth, start)
-
-
 def _events(args: argparse.Namespace) -> int:
     import json
 
     from sensebind.evaluation import plots
     from sensebind.evaluation.figures import figures
     from sensebind.evaluation.figures import table as event_table
-    from sensebind.evaluation.observation import Settings, observe_all
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.evaluation.observation import observe_all
     from sensebind.fusion.io.truth import truth_files
+    from sensebind.replay.session import Settings
 
     plots.check()
     truths = truth_files(args.recordings, args.truth)
-    settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
+    settings = Settings.read(args.config, args.device)
     seen = observe_all(list(zip(args.recordings, truths, strict=True)), settings, args.jobs)
     found = figures(seen)
     told = event_table(found)
@@ -221,18 +196,16 @@ def _events(args: argparse.Namespace) -> int:
 
 def _faults(args: argparse.Namespace) -> int:
     import json
-    from dataclasses import replace
 
     from tqdm import tqdm
 
     from sensebind.evaluation import fault_cases
-    from sensebind.evaluation.observation import Settings
     from sensebind.fusion.config.detectors import CONFIGURED
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.replay.session import Settings
 
-    settings = Settings.read(args.config or shipped("starter.yaml"), "cpu")
+    settings = Settings.read(args.config, "cpu")
     # The simulated robot has all five: one that sends nothing from the start is missed.
-    simulated = replace(settings, detector={**settings.detector, "fault.expected": [CONFIGURED]})
+    simulated = settings.with_detector({"fault.expected": [CONFIGURED]})
     seeds = range(args.first, args.first + args.seeds)
     results = list(tqdm(fault_cases.run(seeds, simulated), unit=" cases", disable=None))
     scenes = range(args.first, args.first + round(args.hours * 3600 / fault_cases.WELL))

@@ -37,10 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Replay and write. Exit status 1 where the recording has no topic of any sense. Raises `SensebindError`."""
     from tqdm import tqdm
 
-    from sensebind.evaluation.observation import Settings
     from sensebind.fusion.config import build
     from sensebind.fusion.config.detectors import detectors
-    from sensebind.fusion.config.parameters import shipped
     from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.events import Event, Phase, occurrences
     from sensebind.fusion.core.samples import SECOND, Sample
@@ -48,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.io import messages
     from sensebind.fusion.io.recordings import BagWriter, Recording
     from sensebind.replay.driver import Reader, replay
+    from sensebind.replay.session import Settings
     from sensebind.report import Media, ReportData, similarities, write, write_summary
     from sensebind.report.annotated import AnnotatedPictures
     from sensebind.report.data import truth_for
     from sensebind.report.viewer import RerunFile
 
-    settings = Settings.read(args.config or shipped("starter.yaml"), args.device)
+    settings = Settings.read(args.config, args.device)
     truth = truth_for(args.recording, args.truth)
     with Recording(args.recording) as recording:
         reader = Reader(recording, settings.embedder, settings.modalities)

@@ -16,23 +16,20 @@ import numpy as np
 import torch
 
 from sensebind.evaluation.faults import FaultScore, Naming, score_faults
-from sensebind.evaluation.observation import Settings, namings
+from sensebind.evaluation.observation import namings
 from sensebind.evaluation.spans import Faults, Spans
-from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SENSOR_MODALITIES, TEXT, THERMAL, Frame, Sample
 from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.recordings import BagTypes, Recording
+from sensebind.fusion.io.recordings import BagTypes
 from sensebind.fusion.io.sample_decoder import SampleDecoder, SensorOptions
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Pipeline
-from sensebind.replay.driver import Reader, replay
+from sensebind.replay.session import Settings, open_replay
 from sensebind.simulation import scenario
 from sensebind.simulation.failures import FAULTS, RELATIVE, SAME, SENSORS, Fault
 from sensebind.simulation.messages import EPOCH, merged
@@ -51,9 +48,12 @@ class Blank(Space):
     id = "blank@0"
     dimension = 2
     licence = "none"
-    modalities = (TEXT, *SENSOR_MODALITIES)
+    modalities: tuple[str, ...] = (TEXT, *SENSOR_MODALITIES)
     logit_scales: Mapping[str, float] = dict.fromkeys(modalities, 1.0)
     apertures: Mapping[str, Aperture] = StarterSpace.apertures
+
+    def __init__(self, modalities: Sequence[str] = SENSOR_MODALITIES) -> None:
+        self.modalities = (TEXT, *modalities)
 
     def tensor(self, window: Window) -> torch.Tensor:
         """Nothing, of data that a model could read. Raises `EncodingError` for others."""
@@ -167,8 +167,8 @@ def _samples(measured: Measured, sensor: str) -> Iterator[tuple[int, Sample]]:
 
 def line(settings: Settings) -> Pipeline:
     """The line that `settings` ask for, with the fault detector alone and without a model."""
-    found = detectors({**settings.detector, "detectors": ["fault"]}, Blank().embed_text, settings.modalities)
-    return build.pipeline(settings.embedder, Blank(), events=EventLine(found, Blank.id))
+    space = Blank(settings.modalities)
+    return settings.pipeline(space, settings.with_detector({"detectors": ["fault"]}).events(space))
 
 
 def told_of(samples: Iterable[Sample], pipeline: Pipeline, start: int = EPOCH) -> tuple[Naming, ...]:
@@ -196,11 +196,9 @@ def well(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int, tuple[
 
 def recorded(path: Path, settings: Settings) -> tuple[float, tuple[Naming, ...]]:
     """(seconds, what was told) of a recording."""
-    with Recording(path) as recording:
-        reader = Reader(recording, settings.embedder, settings.modalities)
-        outputs = list(replay(reader, line(settings)))
-        found = namings([o for o in outputs if isinstance(o, Event)], recording.start)
-        return (recording.end - recording.start) / SECOND, found
+    with open_replay(path, settings.embedder) as replay:
+        events = [output for output in replay.outputs(line(settings)) if isinstance(output, Event)]
+        return replay.seconds, namings(events, replay.start)
 
 
 def rows_of(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -15,89 +15,56 @@ from queue import Empty
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sensebind.evaluation.energy import Activity
 from sensebind.evaluation.faults import Naming, naming
 from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.psds import Course
 from sensebind.evaluation.spans import Faults, Spans
-from sensebind.fusion.config import build
-from sensebind.fusion.config import parameters as config
-from sensebind.fusion.config.detectors import detectors, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, ordered
 from sensebind.fusion.core.events import Event, Kind, occurrences
-from sensebind.fusion.core.samples import SECOND, Sample
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import Life, LifeOptions
 from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.truth import read_faults, read_truth, truth_beside, truth_file
-from sensebind.fusion.models import registry
-from sensebind.replay.driver import Reader, replay
+from sensebind.replay.session import Settings, open_replay
 
 LONGEST = 4  # usual steps between ticks, beyond which nothing was scored in between
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A parameter file, read and checked. `embedder` and `detector` are all values of the two nodes' parameters."""
-
-    modalities: tuple[str, ...]
-    embedder: Mapping[str, Any]
-    detector: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, file: str | Path, device: str | None = None) -> Settings:
-        """`device` overrules the file. Raises `ConfigError`."""
-        given = config.read(file, "embedder")
-        modalities = config.modalities_of(given)
-        embedder = config.resolve(
-            config.embedder_parameters(modalities), given, free=config.FREE, others=config.names_of_others("embedder")
-        )
-        detector = config.resolve(
-            config.detector_parameters(),
-            config.read(file, "detector"),
-            free=config.FREE,
-            others=config.names_of_others("detector", given),
-        )
-        return cls(modalities, {**embedder, "device": device} if device else embedder, detector)
-
-    def space(self) -> Space:
-        """The space that the file asks for. Raises `SpaceError`."""
-        values = self.embedder
-        return registry.load(
-            str(values["space"]),
-            modalities=self.modalities,
-            device=str(values["device"]),
-            weights=str(values["weights"]),
-            dtype=str(values["dtype"]),
-            spokes=values["spokes"],
-        )
-
-    @property
-    def prompts(self) -> dict[str, list[str]]:
-        """Label → phrases."""
-        return prompts_of(self.detector)
 
 
 Scores = dict[int, dict[str, float]]  # tick in ns → label → score
 
 
-class Overheard:
-    """A detector that works as the one it is given, and keeps the scores that it gave: of a tick, the last ones."""
+class ScoreLog:
+    """A detector that passes every call on to another one and keeps its scores: of each tick, the last ones."""
 
-    def __init__(self, detector: Any) -> None:
-        self._detector = detector
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
         self.scores: Scores = {}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._detector, name)
+    @property
+    def kind(self) -> Kind:
+        return self.detector.kind
+
+    @property
+    def life(self) -> LifeOptions:
+        return self.detector.life
+
+    def knows(self, label: str) -> bool:
+        return self.detector.knows(label)
+
+    def start(self) -> Any:
+        return self.detector.start()
+
+    def adopt(self, old: Detector, state: Any) -> Any:
+        return self.detector.adopt(old.detector if isinstance(old, ScoreLog) else old, state)
 
     def score(self, state: Any, tick: int, present: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
-        """As the detector's."""
-        state, scores = self._detector.score(state, tick, present)
+        state, scores = self.detector.score(state, tick, present)
         self.scores[tick] = {label: float(s.score) for label, s in scores.items()}
         return state, scores
 
@@ -114,7 +81,7 @@ class Step:
 class Remembering(EventLine):
     """An event line that keeps the steps that it was asked to take; None where time started afresh."""
 
-    def __init__(self, detectors: Sequence[Any], space: str) -> None:
+    def __init__(self, detectors: Sequence[Detector], space: str) -> None:
         super().__init__(detectors, space)
         self.steps: list[Step | None] = []
 
@@ -144,62 +111,49 @@ def observe(
     told the seconds that are done. Raises `TruthError` where there is no truth, and what reading raises.
     """
     spans = Spans.of(read_truth(truth_file(path, truth)))
-    beside = truth_beside(path, "faults")
-    phrases: dict[tuple[str, ...], npt.NDArray] = {}
-
-    def embed_text(texts: Sequence[str]) -> npt.NDArray:
-        key = tuple(texts)
-        if key not in phrases:
-            phrases[key] = space.embed_text(texts).numpy()
-        return phrases[key]
-
-    def prompting() -> Any:
-        found = detectors({**settings.detector, "detectors": ["prompt"]}, embed_text)
-        return Overheard(found[0]) if found else None
-
+    faults = truth_beside(path, "faults")
+    all_detectors = [ScoreLog(d) if d.kind is Kind.PROMPT else d for d in settings.detectors(space)]
+    scores = next((d.scores for d in all_detectors if isinstance(d, ScoreLog)), {})
+    line = Remembering(all_detectors, space.id)
     activity = Activity()
-    with Recording(path) as recording:
-        start, end = recording.start, recording.end
-        reader = Reader(recording, settings.embedder, settings.modalities)
-        all_detectors = [
-            Overheard(d) if d.kind is Kind.PROMPT else d
-            for d in detectors(settings.detector, embed_text, space.modalities)
-        ]
-        line = Remembering(all_detectors, space.id)
-        pipeline = build.pipeline(settings.embedder, space, events=line)
-
-        def see(sample: Sample) -> None:
-            activity.add(sample, reader.calibrations.get(sample.modality))
-
-        outputs = replay(reader, pipeline, on_sample=see, progress=lambda stamp: progress((stamp - start) / SECOND))
+    with open_replay(path, settings.embedder) as replay:
+        start, end, seconds = replay.start, replay.end, replay.seconds
+        outputs = replay.outputs(settings.pipeline(space, line), on_sample=activity.add, progress=progress)
         events = [output for output in outputs if isinstance(output, Event)]
     known = {*settings.prompts, *spans.labels}
-    heard = next((d for d in all_detectors if isinstance(d, Overheard)), None)
-    ways = {ALL: _telling(events, heard.scores if heard else {}, known, start)}
-    alone: dict[str, Scores] = {}
-    for modality in ordered({m for step in line.steps if step for m in step.senses}):
-        detector = prompting()
-        if detector is None:
-            break
-        again = _again(line.steps, EventLine([detector], space.id), modality)
-        alone[modality] = detector.scores
-        ways[modality] = _telling(again, detector.scores, known, start)
-    if alone:
-        best = _greatest(list(alone.values()))
-        ways[LATE] = _telling(_lives(best, line.steps, prompting().life, space.id), best, known, start)
+    ways = {ALL: _telling(events, scores, known, start), **_ways_alone(line.steps, settings, space, known, start)}
     counted = Counter(o.kind.name for o in occurrences(events) if o.kind is not Kind.PROMPT and o.label not in known)
     return Observation(
         name=path.name,
-        seconds=max((end - start) / SECOND, 1e-3),
+        seconds=max(seconds, 1e-3),
         space=space.id,
         prompts=tuple(sorted(settings.prompts)),
         truth=spans,
-        faults=Faults.of(read_faults(beside)) if beside else None,
+        faults=Faults.of(read_faults(faults)) if faults else None,
         ways=ways,
         activity=activity.course(start, end),
         namings=namings(events, start),
         others=counted,
     )
+
+
+def _ways_alone(
+    steps: Sequence[Step | None], settings: Settings, space: Space, known: set[str], start: int
+) -> dict[str, Telling]:
+    """What the prompt detector reports from each modality alone, and `LATE`; empty where no prompt is set."""
+    prompting = settings.with_detector({"detectors": ["prompt"]}).detectors(space)
+    if not prompting:
+        return {}
+    ways, alone = {}, []
+    for modality in ordered({m for step in steps if step for m in step.senses}):
+        detector = ScoreLog(prompting[0])
+        events = _again(steps, EventLine([detector], space.id), modality)
+        ways[modality] = _telling(events, detector.scores, known, start)
+        alone.append(detector.scores)
+    if alone:
+        best = _greatest(alone)
+        ways[LATE] = _telling(_lives(best, steps, prompting[0].life, space.id), best, known, start)
+    return ways
 
 
 def _again(steps: Iterable[Step | None], line: EventLine, modality: str) -> list[Event]:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensebind.fusion.core.embeddings import Embedding, Vector, unit
+from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import TEXT, VISION
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.io.truth import read_truth, truth_beside
+from sensebind.replay.session import Settings, open_replay
 
 INSIDE = 0.8  # share of a window that must lie in an event to stand for it
 HUB = {VISION, TEXT}  # whose own senses were trained together
@@ -53,6 +55,21 @@ def recall(scores: Tensor, groups: Tensor, ranks: Sequence[int] = (1,)) -> list[
     best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
     before = ((scores >= best) & ~same).sum(dim=1)
     return [float((before < k).float().mean()) for k in ranks]
+
+
+def of_recording(path: Path, space: Space) -> Moments:
+    """The events of RECORDING.truth.tsv as each modality perceived them, through the whole pipeline.
+
+    Parameters are the defaults. Raises `RecordingError`, `TruthError` and `AlignmentError`.
+    """
+    settings = Settings.of({})
+    found: dict[str, list[Embedding]] = {}
+    with open_replay(path, settings.embedder) as replay:
+        for output in replay.outputs(settings.pipeline(space)):
+            if isinstance(output, Embedding) and output.modality != FUSED:
+                found.setdefault(output.modality, []).append(output)
+        start = replay.start
+    return of_truth(found, read_truth(truth_beside(path) or f"{path}.truth.tsv"), start)
 
 
 def of_truth(

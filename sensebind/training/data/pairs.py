@@ -155,17 +155,15 @@ def of_recording(
     `values` are the embedder's parameters for both; `block` is in seconds. Raises `AlignError` where the recording
     has no topic of either or no tick of both.
     """
-    from sensebind.fusion.io.recordings import Recording
-    from sensebind.replay.driver import Reader
+    from sensebind.replay.session import open_replay
 
-    with Recording(path) as recording:
-        reader = Reader(recording, values, (anchor, modality))
-        missing = [m for m in (anchor, modality) if m not in reader.topics]
+    with open_replay(path, values, (anchor, modality)) as replay:
+        missing = [m for m in (anchor, modality) if m not in replay.topics]
         if missing:
             raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: name it by {missing[0]}.topic")
-        samples = (s for s in reader.samples() if isinstance(s, Sample))
+        samples = (s for s in replay.samples() if isinstance(s, Sample))
         found = windows(samples, values, apertures)
-        calibrations = reader.calibrations
+        calibrations = replay.reader.calibrations
     chosen: list[tuple[Window, Window, Tensor]] = []
     for tick in sorted(found[anchor].keys() & found[modality].keys()):
         pair = [replace(found[m][tick], calibration=calibrations[m]) for m in (anchor, modality)]

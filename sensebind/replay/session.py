@@ -1,0 +1,153 @@
+"""From a parameter file and a recording to a replay: the settings, the space, the detectors, the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sensebind.fusion.config import build
+from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config.detectors import detectors, prompts_of
+from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.space import Space
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay import driver
+from sensebind.replay.driver import Reader
+
+STARTER = "starter.yaml"  # the parameter file that is read where none is named
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked parameters. `embedder` and `detector` are all values of the two nodes' parameters."""
+
+    modalities: tuple[str, ...]
+    embedder: Mapping[str, Any]
+    detector: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, file: str | Path | None = None, device: str | None = None) -> Settings:
+        """The settings in a parameter file; None: the shipped `STARTER`. `device` takes precedence over the file's.
+
+        Raises `ConfigError`.
+        """
+        file = config.shipped(STARTER) if file is None else file
+        found = cls.of(config.read(file, "embedder"), config.read(file, "detector"))
+        return replace(found, embedder={**found.embedder, "device": device}) if device else found
+
+    @classmethod
+    def of(cls, embedder: Mapping[str, Any], detector: Mapping[str, Any] | None = None) -> Settings:
+        """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
+        modalities = config.modalities_of(embedder)
+        return cls(
+            modalities,
+            config.resolve(
+                config.embedder_parameters(modalities),
+                embedder,
+                free=config.FREE,
+                others=config.names_of_others("embedder"),
+            ),
+            config.resolve(
+                config.detector_parameters(),
+                detector or {},
+                free=config.FREE,
+                others=config.names_of_others("detector", embedder),
+            ),
+        )
+
+    def with_detector(self, values: Mapping[str, Any]) -> Settings:
+        """The same settings with other values of some of the detector's parameters."""
+        return replace(self, detector={**self.detector, **values})
+
+    @property
+    def prompts(self) -> dict[str, list[str]]:
+        """Label → phrases."""
+        return prompts_of(self.detector)
+
+    def space(self) -> Space:
+        """Load the space. Raises `SpaceError`."""
+        return build.space(self.embedder)
+
+    def detectors(self, space: Space) -> list[Detector]:
+        """The detectors, with their phrases embedded in `space`. Raises `ConfigError` and `CalibrationError`."""
+        return detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
+
+    def events(self, space: Space) -> EventLine:
+        """The detectors, ready to run in a pipeline. Raises what `detectors` raises."""
+        return EventLine(self.detectors(space), space.id)
+
+    def pipeline(self, space: Space, events: EventLine | None = None) -> Pipeline:
+        """The pipeline; without `events` it only embeds. Raises `ConfigError`."""
+        return build.pipeline(self.embedder, space, events=events)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """An open recording, and the reader of its sensors' topics."""
+
+    recording: Recording
+    reader: Reader
+
+    @property
+    def start(self) -> int:
+        """Log time of the first message, in ns."""
+        return self.recording.start
+
+    @property
+    def end(self) -> int:
+        """Log time of the last message, in ns."""
+        return self.recording.end
+
+    @property
+    def seconds(self) -> float:
+        """From the first message to the last."""
+        return (self.end - self.start) / SECOND
+
+    @property
+    def topics(self) -> Mapping[str, str]:
+        """Modality → topic, of the modalities that the recording has."""
+        return self.reader.topics
+
+    def samples(self) -> Iterator[Sample | Failure]:
+        """Every message as a sample, in the order recorded."""
+        return self.reader.samples()
+
+    def outputs(
+        self,
+        pipeline: Pipeline,
+        *,
+        on_sample: Callable[[Sample, Calibration | None], None] = lambda sample, calibration: None,
+        progress: Callable[[float], None] = lambda seconds: None,
+    ) -> Iterator[Output]:
+        """Drive `pipeline` with all samples; outputs as they come.
+
+        `on_sample` is called with each sample and its sensor's calibration before the pipeline gets it, `progress`
+        with the log time of each message, in seconds from `start`.
+        """
+        return driver.replay(
+            self.reader,
+            pipeline,
+            on_sample=lambda sample: on_sample(sample, self.reader.calibrations.get(sample.modality)),
+            progress=lambda stamp: progress((stamp - self.start) / SECOND),
+        )
+
+
+@contextmanager
+def open_replay(
+    path: str | Path, values: Mapping[str, Any], modalities: Sequence[str] | None = None
+) -> Iterator[Replay]:
+    """Open a recording and find the topics of `modalities` (None: those that `values` name).
+
+    `values` are the embedder's parameters. Raises `RecordingError`, and `ConfigError` for a topic that `values` name
+    and the recording lacks.
+    """
+    wanted = config.modalities_of(values) if modalities is None else tuple(modalities)
+    with Recording(path) as recording:
+        yield Replay(recording, Reader(recording, values, wanted))

@@ -1,0 +1,96 @@
+"""One place opens a parameter file and a recording for a replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import ToySpace
+
+from sensebind.fusion.config.parameters import ConfigError
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.events import Kind
+from sensebind.fusion.core.samples import IMU, VISION, Sample
+from sensebind.fusion.io.recordings import RecordingError
+from sensebind.fusion.models import registry
+from sensebind.replay.session import Settings, open_replay
+from sensebind.simulation.patrol import simulate
+
+FILE = """
+/**:
+  ros__parameters:
+    space: toy
+    device: cuda:3
+    weights: w.bin
+    dtype: bf16
+    modalities: [vision, imu]
+    spokes: [s.safetensors]
+    detectors: [prompt, fault]
+    prompts: {dog: [a dog], silent: [""]}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "p.yaml").write_text(FILE)
+    return Settings.read(tmp_path / "p.yaml")
+
+
+def test_a_parameter_file_is_read_for_both_nodes_and_the_device_may_be_another(
+    tmp_path: Path, settings: Settings
+) -> None:
+    assert settings.modalities == ("vision", "imu") and settings.prompts == {"dog": ["a dog"]}
+    assert settings.embedder["device"] == "cuda:3" and settings.embedder["imu.hop"] == 0.5
+    assert Settings.read(tmp_path / "p.yaml", "cpu").embedder == {**settings.embedder, "device": "cpu"}
+    assert set(Settings.read().detector["detectors"]) > {"prompt", "fault"}, "what ships"
+    with pytest.raises(ConfigError, match=r"vision\.hopp"):
+        Settings.of({"vision.hopp": 1.0})
+
+
+def test_the_space_is_loaded_with_all_that_the_file_says_of_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def load(name: str, **given: Any) -> ToySpace:
+        asked.update(given, name=name)
+        return ToySpace()
+
+    monkeypatch.setattr(registry, "load", load)
+    assert isinstance(settings.space(), ToySpace)
+    assert asked == {
+        "name": "toy", "modalities": ("vision", "imu"), "device": "cuda:3", "weights": "w.bin", "dtype": "bf16",
+        "spokes": ["s.safetensors"],
+    }  # fmt: skip
+
+
+def test_detectors_are_those_of_the_settings(settings: Settings) -> None:
+    assert [d.kind for d in settings.detectors(ToySpace())] == [Kind.PROMPT, Kind.FAULT]
+    only = settings.with_detector({"detectors": ["fault"]})
+    assert [d.kind for d in only.detectors(ToySpace())] == [Kind.FAULT]
+    assert settings.detector["detectors"] == ["prompt", "fault"] and only.embedder == settings.embedder
+    assert settings.events(ToySpace()).space == ToySpace.id
+
+
+def test_an_open_replay_gives_samples_with_their_calibration_and_outputs(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(RecordingError, match="nowhere"), open_replay(tmp_path / "nowhere", settings.embedder):
+        pass
+    bag = tmp_path / "bag"
+    simulate(bag, duration=4.0, image_size=(32, 24), depth_size=(32, 24), thermal_size=(32, 24))
+    with open_replay(bag, settings.embedder, (IMU,)) as replay:
+        assert set(replay.topics) == {IMU}
+    seen: list[tuple[str, bool]] = []
+    times: list[float] = []
+
+    def see(sample: Sample, calibration: Any) -> None:
+        seen.append((sample.modality, bool(calibration and calibration.focal_length)))
+
+    with open_replay(bag, settings.embedder) as replay:
+        assert replay.topics == {VISION: "/camera/image", IMU: "/imu"}
+        assert replay.seconds == pytest.approx(4, abs=0.2) == (replay.end - replay.start) / 1e9
+        outputs = list(replay.outputs(settings.pipeline(ToySpace()), on_sample=see, progress=times.append))
+        assert sum(isinstance(s, Sample) for s in replay.samples()) == len(seen)
+    assert (VISION, True) in seen and (IMU, False) in seen and (IMU, True) not in seen
+    assert times == sorted(times) and 0 <= times[0] < 0.5 and times[-1] <= replay.seconds
+    assert {o.modality for o in outputs if isinstance(o, Embedding)} == {VISION, IMU, FUSED}
