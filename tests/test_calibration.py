@@ -10,6 +10,7 @@ import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
 
 from sensebind.cli import main
+from sensebind.evaluation.calibration import reliability
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.config.parameters import ConfigError, detector_parameters, resolve
 from sensebind.fusion.events import calibration as calibrations
@@ -21,12 +22,18 @@ from sensebind.training.calibration import (
     Examples,
     calibrated,
     collect,
-    expected_calibration_error,
     figures,
     fit,
     fit_streams,
 )
 from sensebind.training.probes import Span, Tick, regress
+
+
+def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
+    error = reliability(scores, truth).error
+    assert error is not None and figures(scores, truth)["ece"] == round(error, 4)
+    return error
+
 
 FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import pickle
 import subprocess
@@ -15,9 +16,13 @@ import torch
 from safetensors.torch import save_file
 
 from sensebind.commands import weights as command
+from sensebind.fusion.config.parameters import embedder_parameters
+from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.models import digest
 from sensebind.fusion.models.imagebind import weights
 from sensebind.fusion.models.imagebind.network import ImageBind, modality_of, shapes
 from sensebind.fusion.models.imagebind.weights import WeightsError
+from sensebind.fusion.models.precision import AUTO, PRECISIONS, dtype_of, dtypes
 
 TINY = {
     "out_embed_dim": 16,
@@ -109,6 +114,22 @@ def test_the_digest_is_the_published_files_own_and_converted_files_carry_it(pth:
     weights.convert(folder, {again: names}, torch.bfloat16)
     expected = subprocess.run(["sha256sum", pth], capture_output=True, text=True, check=True).stdout.split()[0]
     assert {weights.digest(p) for p in (pth, folder, folder / "imu.safetensors", again)} == {expected}
+
+
+def test_a_file_is_named_by_its_sha_256_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "BLOCK", 7)
+    for content in (b"", b"a" * 7, b"0123456789" * 3):
+        (tmp_path / "f").write_bytes(content)
+        assert digest.sha256_of(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_precision_has_one_name_everywhere() -> None:
+    (parameter,) = (p for p in embedder_parameters() if p.name == "dtype")
+    assert parameter.choices == (AUTO, *PRECISIONS) and parameter.default == AUTO
+    assert [dtype_of(name) for name in PRECISIONS] == [torch.float32, torch.bfloat16, torch.float16]
+    assert dtype_of(AUTO) == torch.float32 and list(dtypes()) == list(PRECISIONS)
+    with pytest.raises(SpaceError, match="dtype 'int8' is not one of auto, float32, bf16, fp16"):
+        dtype_of("int8")
 
 
 def test_files_of_two_checkpoints_do_not_mix(converted: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:

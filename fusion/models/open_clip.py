@@ -7,7 +7,6 @@ with `sensebind align`. Needs the package open_clip_torch (extra `open_clip`); n
 from __future__ import annotations
 
 import copy
-import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +20,14 @@ from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
 from sensebind.fusion.core.space import Aperture, Encoder, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.precision import dtype_of
 from sensebind.fusion.preprocess.image import SIDE, levels_tensor
 
 NAME = "open_clip"
 TEXT_BATCH = 64
-DTYPES = {"auto": torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ClipImages(nn.Module):
@@ -98,8 +98,7 @@ class OpenClipSpace(Hub):
             raise SpaceError(f"name a model of open_clip, as in space:=open_clip:ViT-B-32 (known: {known}, …)")
         if not weights or not Path(weights).is_file():
             raise SpaceError(f"space '{NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
-        if dtype not in DTYPES:
-            raise SpaceError(f"dtype '{dtype}' is not one of {', '.join(DTYPES)}")
+        precision = dtype_of(dtype)
         made = open_clip.create_model(model, pretrained=None, device="cpu")
         try:
             state = files.read(weights, lambda name: True)
@@ -107,8 +106,7 @@ class OpenClipSpace(Hub):
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError) as error:
             raise SpaceError(f"'{weights}' does not fit open_clip's {model}: {str(error).splitlines()[0]}") from error
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        return cls(model, made, tokenizer, digest, device, DTYPES[dtype])
+        return cls(model, made, tokenizer, sha256_of(weights), device, precision)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from sensebind.fusion.core.samples import IMU, TEXT, VISION
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, VOCABULARY, ImageBind, modality_of, shapes
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
+from sensebind.fusion.models.precision import dtypes
 
 # What is to be reached.
 COSINE = 0.999
@@ -84,7 +85,7 @@ def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str,
     """Milliseconds of one window by precision, taken in turns; and cosines with the float32 vector."""
     state = files.read(weights, lambda n: modality_of(n) == modality) if weights else synthetic([modality])
     models = {}
-    for name, dtype in files.DTYPES.items():
+    for name, dtype in dtypes().items():
         with torch.device("meta"):
             models[name] = ImageBind(modalities=[modality])
         models[name].load_checkpoint({k: v.to(dtype) if v.ndim else v.float() for k, v in state.items()})

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.fusion.models.precision import PRECISIONS
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from sensebind.fusion.models.imagebind.weights import Entry
-
-PRECISIONS = ("float32", "bf16", "fp16")
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,6 +72,7 @@ def _row(label: str, entries: list[Entry]) -> str:
 def _convert(args: argparse.Namespace) -> int:
     from sensebind.fusion.models.imagebind import weights
     from sensebind.fusion.models.imagebind.network import MODALITIES, shapes
+    from sensebind.fusion.models.precision import dtype_of
 
     entries = weights.entries(args.file)
     groups = _by_modality(entries)
@@ -86,7 +87,7 @@ def _convert(args: argparse.Namespace) -> int:
         targets = {output / f"{m}{weights.SUFFIX}": list(groups[m]) for m in wanted}
     try:
         next(iter(targets)).parent.mkdir(parents=True, exist_ok=True)
-        weights.convert(args.file, targets, weights.DTYPES[args.dtype])
+        weights.convert(args.file, targets, dtype_of(args.dtype))
     except OSError as error:
         raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
     for target in targets:

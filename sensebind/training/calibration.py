@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sensebind.evaluation.calibration import reliability
 from sensebind.fusion.events.calibration import LEAD, Calibration, CalibrationError, SenseCalibration
 from sensebind.fusion.events.evidence import CERTAINTY, DOUBT, Array, Flags, logistic, logit
 from sensebind.fusion.events.prompts import PromptDetector
@@ -121,28 +122,14 @@ def calibrated(detector: PromptDetector, calibration: Calibration | None) -> Pro
     return detector.with_options(replace(detector.options, calibration=lambda space: calibration))
 
 
-def expected_calibration_error(scores: Array, truth: Flags, bins: int = 15) -> float:
-    """Mean distance of scores from the share that was true, over equal bins of score, each weighted by its count.
-
-    Guo et al., "On calibration of modern neural networks", 2017.
-    """
-    which = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = [
-        abs(float(scores[which == b].mean() - truth[which == b].mean())) * np.count_nonzero(which == b)
-        for b in range(bins)
-        if (which == b).any()
-    ]
-    return float(sum(gaps) / max(len(scores), 1))
-
-
 def figures(scores: Array, truth: Flags) -> dict[str, Any]:
-    """How good probabilities are: expected calibration error, Brier score, and the area under the ROC curve."""
+    """How good N probabilities are: expected calibration error, Brier score, and the area under the ROC curve."""
     _, where, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[where]
     yes, no = int(truth.sum()), int((~truth).sum())
     area = (ranks[truth].sum() - yes * (yes + 1) / 2) / (yes * no) if yes and no else float("nan")
     return {
-        "ece": round(expected_calibration_error(scores, truth), 4),
+        "ece": round(reliability(scores, truth).error or 0.0, 4),
         "brier": round(float(np.mean(np.square(scores - truth))), 4),
         "roc_auc": round(float(area), 4),
     }

@@ -20,6 +20,7 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.imagebind.network import MAX_SCALE, MODALITIES, NAME, ImageBind, modality_of, shapes
 from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.precision import AUTO, dtype_of
 from sensebind.fusion.preprocess import audio, depth, image, imu, text, thermal
 from sensebind.fusion.preprocess.resampling import waveform
 
@@ -273,10 +274,8 @@ def precision(dtype: str, device: str) -> torch.dtype:
     which is several times faster there and half the memory. All others: float32, which is faster where bf16 must be
     emulated. Raises `SpaceError` for other names.
     """
-    if dtype != "auto":
-        if dtype not in files.DTYPES:
-            raise SpaceError(f"dtype '{dtype}' is not one of auto, {', '.join(files.DTYPES)}")
-        return files.DTYPES[dtype]
+    if dtype != AUTO:
+        return dtype_of(dtype)
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -10,7 +10,6 @@ each entry, which is checked when the entry is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.models.digest import sha256_of
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SUFFIX = ".safetensors"
 CHUNK = 64 * 2**20  # bytes of source that are in memory at a time while precision changes
 SOURCE, SUMS = "source_sha256", "crc32"  # metadata of converted files
@@ -125,7 +124,7 @@ def digest(path: str | Path) -> str:
     """
     found = set()
     for file in _files(path):
-        found.add(_metadata(file).get(SOURCE) or _sha256(file))
+        found.add(_metadata(file).get(SOURCE) or sha256_of(file))
     if len(found) > 1:
         raise WeightsError(
             f"the files in '{path}' were not made from one checkpoint: convert them again, into an empty folder"
@@ -317,14 +316,6 @@ def _header(chosen: Mapping[str, Entry], dtype: torch.dtype, carried: str, sums:
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _sha256(file: Path) -> str:
-    total = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            total.update(block)
-    return total.hexdigest()
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -10,7 +10,6 @@ A spoke turns windows of its sense into vectors of the hub's space. Three kinds,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
 from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.openvino import images as compiled
 from sensebind.fusion.models.openvino import sounds as compiled_sound
 from sensebind.fusion.models.spokes import lora
@@ -308,7 +308,7 @@ def fill(spoke: Spoke, path: str | Path) -> None:
 def digest(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises `SpaceError`."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error.strerror}") from error
 

@@ -28,8 +28,10 @@ from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
 from sensebind.fusion.core.space import Aperture, Hub, SpaceError
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.openvino import images as compiled
 from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.precision import AUTO, dtype_of
 from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.preprocess.image import starter_tensor
 
@@ -45,7 +47,6 @@ APPEARANCE = 536
 GRID = 4  # cells across and down in which appearance is told apart
 CONCEPT_SHARE = 0.25  # of an image's squared length; the rest is appearance
 LOGIT_SCALE = 23.0  # where the cross-entropy of the development photographs is least
-DTYPES = {"auto": torch.float32, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Where each file is, the package to install for it, and its SHA-256: this space is made of these files and no others.
 FILES = {
@@ -121,10 +122,9 @@ class StarterSpace(Hub):
         encoder's, in PyTorch. On a CPU, auto is what is fastest there: encoders compiled by OpenVINO, where it is
         installed; else float32. Raises `SpaceError` where weights are missing or others.
         """
-        if dtype not in DTYPES:
-            raise SpaceError(f"dtype '{dtype}' is not one of {', '.join(DTYPES)}")
-        fast = dtype == "auto" and torch.device(device).type == "cpu" and compiled.available()
-        space = cls(weights, device, DTYPES[dtype], fast)
+        precision = dtype_of(dtype)
+        fast = dtype == AUTO and torch.device(device).type == "cpu" and compiled.available()
+        space = cls(weights, device, precision, fast)
         asked = {TEXT, VISION} if modalities is None else set(modalities)
         if VISION in asked:
             space.compile() if fast else space.vision_encoder()
@@ -316,18 +316,9 @@ def find(name: str, folder: str = "", check: bool = True) -> Path:
         path = Path(spec.origin).parents[1] / where / name
     if not path.is_file():
         raise SpaceError(f"weight file '{path}' is missing: pip install {package}")
-    if check and file_digest(path) != digest:
+    if check and sha256_of(path) != digest:
         raise SpaceError(f"'{path}' is not the file that {NAME} is made of: pip install --force-reinstall {package}")
     return path
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            total.update(block)
-    return total.hexdigest()
 
 
 def make_class_vectors() -> None:
