@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models.spokes.spoke import Spoke
-    from sensebind.training.fitting import Epoch
-
-IMU_RATE = 200.0  # Hz at which motion is taken in
+    from sensebind.training.data.pairs import Pairs
+    from sensebind.training.fitting import Epoch, Settings
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,55 +63,34 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind.fusion.config import parameters as config
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes import spoke as spokes
-    from sensebind.training.data.pairs import AlignError, describe, joined, of_folder, of_recording, split
-    from sensebind.training.fitting import Settings, evaluate, fit
+    from sensebind.training.data.pairs import AlignError, describe, split
+    from sensebind.training.fitting import evaluate, fit
+    from sensebind.training.spoke_start import Start, first_spoke, training_parameters
 
     if bool(args.recordings) == bool(args.pairs):
         raise AlignError("give recordings, or --pairs DIR, and not both")
-    settings = Settings(
-        epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
-        temperature=args.temperature, learn_temperature=args.learn_temperature, views=args.views,
-        inverted=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
-    )  # fmt: skip
-    modality = args.modality
+    settings = _settings(args)
     hub = registry.hub_of(args.hub, weights=args.weights)
     if not isinstance(hub, Hub):
         raise AlignError(f"space {hub.id} has no image encoder that a sense could be bound to")
-    given = config.read(args.config, "embedder") if args.config else {}
-    given["modalities"] = list(dict.fromkeys(["vision", modality]))
-    own = {name: value for name, value in given.items() if name.partition(".")[0] in ("vision", modality, "modalities")}
-    values = config.resolve(config.embedder_parameters(config.modalities_of(own)), own)
-    spoke = _begin(args, hub, values)
-    before_window = values[f"{modality}.window"]
-    if spoke.spec.kind != "image" and before_window and before_window != spoke.spec.length:
-        raise AlignError(f"{modality}.window is {before_window:g} s, the spoke's is {spoke.spec.length:g} s: --scratch")
-    apertures = {**hub.apertures, modality: spoke.spec.aperture}
-    keep = spoke.spec.kind == "image" and settings.views > 0
-    if args.pairs:
-        pairs = of_folder(args.pairs, modality, hub, spoke.tensor, spoke.spec.aperture, keep_views=keep)
-    else:
-        parts = []
-        for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None):
-            parts.append(of_recording(path, modality, hub, spoke.tensor, values, apertures, args.block, keep))
-        pairs = joined(parts)
+    values = training_parameters(args.config, args.modality)
+    start = Start(args.start, args.scratch, args.method, args.rank, args.seed)
+    spoke = first_spoke(hub, args.modality, values, start, args.recordings)
+    pairs = _pairs(args, hub, spoke, values, keep_views=spoke.spec.kind == "image" and settings.views > 0)
     training, held = split(pairs, args.held_out, args.seed)
     print(f"hub {hub.id}; {describe(pairs)}: {len(training)} to train on, {len(held)} held out")
     before = evaluate(spoke, held)
-    with (
-        tqdm(total=settings.epochs, unit="epoch", disable=None) as bar,
-        Curves(args.tensorboard) as curve,
-    ):
+    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, Curves(args.tensorboard) as curve:
 
-        def tell(epoch: Epoch) -> None:
+        def show(epoch: Epoch) -> None:
             bar.update(epoch.number - bar.n)
             bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.recall:.3f}", best=f"{epoch.best:.3f}")
             curve(epoch)
 
-        best = fit(spoke, hub, training, held, settings, on_epoch=tell, checkpoint=args.checkpoint)
+        best = fit(spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint)
     sources = [str(path.name) for path in args.recordings or [args.pairs]]
     about = {"data": sources, "pairs": len(training), "held_out": len(held), "recall_at_1": round(best.recall, 4)}
     spoke.spec = replace(spoke.spec, about=about)
@@ -124,60 +102,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _begin(args: argparse.Namespace, hub: Hub, values: Mapping[str, Any]) -> Spoke:
-    """The spoke to train: one that is there, or a new one. Raises `SpaceError`."""
-    import torch
+def _settings(args: argparse.Namespace) -> Settings:
+    """How to train. Raises `AlignError`."""
+    from sensebind.training.fitting import Settings
 
-    from sensebind.fusion.core.space import SpaceError
-    from sensebind.fusion.models.spokes import spoke as spokes
-
-    modality = args.modality
-    shipped = [path for path in hub.shipped_spokes if path.stem == modality]
-    start = args.start or (shipped[0] if shipped and not args.scratch and args.method in (None, "lora") else None)
-    torch.manual_seed(args.seed)
-    if start is not None:
-        spec = spokes.read_spec(start)
-        if spec.modality != modality or spec.hub != hub.id:
-            raise SpaceError(f"spoke '{start}' is for {spec.modality} and {spec.hub}, not {modality} and {hub.id}")
-        spoke = spokes.Spoke(spec, hub)
-        spokes.fill(spoke, start)
-        return spoke
-    aperture = hub.apertures.get(modality)
-    length = values[f"{modality}.window"] or (aperture.length if aperture else 0.0)
-    if modality in ("vision", "depth", "thermal"):
-        method = args.method or "lora"
-        frames = aperture.frames if aperture else 1
-        return spokes.Spoke(
-            spokes.SpokeSpec(
-                modality, "image", hub.id, hub.dimension, method, length or 0.25, frames, rank=max(1, args.rank)
-            ),
-            hub,
-        )
-    kind = "sound" if modality == "audio" else "series"
-    if args.method not in (None, "whole"):
-        raise SpaceError(f"--method {args.method} is for images; a spoke for '{modality}' is trained whole")
-    rate = IMU_RATE if modality == "imu" else float(values.get(f"{modality}.rate", 0.0))
-    if not length:
-        raise SpaceError(f"set {modality}.window in the config: how many seconds a window holds")
-    channels = 6 if modality == "imu" else _channels(args, values) if kind == "series" else 0
-    spec = spokes.SpokeSpec(modality, kind, hub.id, hub.dimension, "whole", length, 0, rate, channels)
-    return spokes.Spoke(spec, hub)
+    return Settings(
+        epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
+        temperature=args.temperature, learn_temperature=args.learn_temperature, views=args.views,
+        inverted=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
+    )  # fmt: skip
 
 
-def _channels(args: argparse.Namespace, values: Mapping[str, Any]) -> int:
-    """How many numbers a reading of the user's own sense has, by the first of the first recording."""
-    from sensebind.fusion.core.samples import Reading, Sample
-    from sensebind.replay.session import open_replay
+def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str, Any], keep_views: bool) -> Pairs:
+    """All pairs, with a bar of the recordings. Raises `AlignError`, and `RecordingError`."""
+    from tqdm import tqdm
 
-    if not args.recordings:
-        raise SensebindError(f"files are read for the known senses only: give recordings for '{args.modality}'")
-    with open_replay(args.recordings[0], values, (args.modality,)) as replay:
-        for sample in replay.samples():
-            if isinstance(sample, Sample) and isinstance(sample.data, Reading):
-                return int(sample.data.values.size)
-            if not isinstance(sample, Sample):
-                raise SensebindError(f"'{args.recordings[0]}', {args.modality}: {sample.message}")
-    raise SensebindError(f"'{args.recordings[0]}' has no message for '{args.modality}': name its topic")
+    from sensebind.training.data.pairs import joined, of_folder, of_recording
+
+    modality, aperture = args.modality, spoke.spec.aperture
+    if args.pairs:
+        return of_folder(args.pairs, modality, hub, spoke.tensor, aperture, keep_views=keep_views)
+    apertures = {**hub.apertures, modality: aperture}
+    return joined([
+        of_recording(path, modality, hub, spoke.tensor, values, apertures, args.block, keep_views)
+        for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None)
+    ])  # fmt: skip
 
 
 class Curves:

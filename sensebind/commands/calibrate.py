@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.events.prompts import PromptDetector
     from sensebind.fusion.io.truth import read_truth, truth_file, truth_files
     from sensebind.replay.session import STARTER, Settings
-    from sensebind.training.calibration import calibrated, collect, figures, fit_streams, joined
+    from sensebind.training.calibration import fit_and_assess
     from sensebind.training.data.streams import labelled_stream
-    from sensebind.training.probes import FOLDS
 
     truths = zip(args.recordings, truth_files(args.recordings, args.truth), strict=True)
     labels = [read_truth(truth_file(recording, given)) for recording, given in truths]
@@ -66,27 +65,11 @@ def run(args: argparse.Namespace) -> int:
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
         print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
-    before = joined([collect(detector, *stream) for stream in streams])
-    calibration = fit_streams(detector, streams, space.id)
-    after = joined([collect(calibrated(detector, calibration), *stream) for stream in streams])
-    notes = {
-        "recordings": len(streams),
-        "examples": len(after.truth),
-        "true": int(after.truth.sum()),
-        "before": figures(before.scores, before.truth),
-        "after": figures(after.scores, after.truth),
-    }
-    if len(streams) > 1:
-        kept = []
-        for part in range(min(len(streams), FOLDS)):
-            rest = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
-            fitted = calibrated(detector, fit_streams(detector, rest, space.id))
-            kept += [collect(fitted, *stream) for stream in streams[part::FOLDS]]
-        notes["each by others"] = figures(joined(kept).scores, joined(kept).truth)
+    calibration, notes = fit_and_assess(detector, streams, space.id)
     calibration.save(args.out, notes)
     for name in ("before", "after", "each by others"):
         if name in notes:
-            print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))  # type: ignore[attr-defined]
+            print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
     for modality, sense in calibration.senses.items():
         line = f"{modality:8} counts {sense.reliability:.2f}"
         taught = calibration.words.senses.get(modality) if calibration.words else None

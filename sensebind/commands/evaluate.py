@@ -9,76 +9,102 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.training.starter_comparison import Row
-
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("evaluate", help="measure a space on data", description=__doc__)
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    zeroshot = kinds.add_parser(
+    for add, measure in (
+        (_add_zeroshot, _zeroshot), (_add_audio, _audio), (_add_motion, _motion), (_add_alignment, _alignment),
+        (_add_events, _events), (_add_faults, _faults),
+    ):  # fmt: skip
+        add(kinds).set_defaults(measure=measure)
+
+
+def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
         "zeroshot",
         help="phrases for photographs, and retrieval between senses, for the starter's map and those that were tried",
     )
-    audio = kinds.add_parser("audio", help="a linear probe on the starter's audio trunk, and its spoke by text")
-    for each in (zeroshot, audio):
-        each.add_argument(
-            "--shared", type=Path, default=Path("../shared"), metavar="DIR",
-            help="folder with evaluation/roadscene, seven_scenes and esc10 in it (default: %(default)s)",
-        )  # fmt: skip
-        each.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
-    zeroshot.add_argument(
+    _add_data(parser)
+    parser.add_argument(
         "--stamps", type=Path, default=Path("/usr/share/tuxpaint/stamps"), metavar="DIR",
         help="stamps of Debian's package tuxpaint-stamps-default (default: %(default)s)",
     )  # fmt: skip
-    motion = kinds.add_parser("motion", help="activities of people by their motion (packages seglearn and aeon)")
-    motion.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
-    aligned = kinds.add_parser(
+    return parser
+
+
+def _add_audio(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser("audio", help="a linear probe on the starter's audio trunk, and its spoke by text")
+    _add_data(parser)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shared", type=Path, default=Path("../shared"), metavar="DIR",
+        help="folder with evaluation/roadscene, seven_scenes and esc10 in it (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
+
+
+def _add_motion(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser("motion", help="activities of people by their motion (packages seglearn and aeon)")
+    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    return parser
+
+
+def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
         "alignment",
         help="retrieval between all senses of recordings with a truth",
         description="Retrieval between all pairs of senses at the events of RECORDING.truth.tsv, zero-shot "
         "classification by text, and sums of two senses. Writes alignment.json and alignment.png to DIR.",
     )
-    aligned.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
-    aligned.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
-    aligned.add_argument("--space", default="starter", help="(default: %(default)s)")
-    aligned.add_argument("--weights", default="", help="weight file or folder of the space")
-    aligned.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
-    aligned.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
-    events = kinds.add_parser(
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
+    parser.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
+    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
+    parser.add_argument("--weights", default="", help="weight file or folder of the space")
+    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
+    return parser
+
+
+def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
         "events",
         help="events against a truth: F1, PSDS, latency, false alarms, calibration, faults",
         description="Runs recordings through the line and scores the events against the truth, beside each sense by "
         "itself, late fusion by maximum, and a detector that knows no model. Writes events.json, events.md and "
         "events.png to DIR. What the figures mean: docs/evaluation.md.",
     )
-    events.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
-    events.add_argument(
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
+    parser.add_argument(
         "--truth", nargs="+", type=Path, default=[], metavar="TSV",
         help="onset, offset (s from the start) and label, one file for each recording (default: RECORDING.truth.tsv)",
     )  # fmt: skip
-    events.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    events.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
-    events.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
-    events.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
-    faults = kinds.add_parser(
+    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    return parser
+
+
+def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
         "faults",
         help="is a sensor that fails named, and none that is well? Simulated, without a model",
         description="Lets every sensor fail in every way, from the start and midway, in scenes by seed, and tells what "
         "was named within 3 s; and what was named where nothing fails: in simulated hours, and in RECORDINGs of "
         "sensors that are well. Writes faults.json and faults.md to DIR.",
     )
-    faults.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags of sensors that are well")
-    faults.add_argument("--seeds", type=int, default=2, metavar="N", help="scenes, about 50 cases each (default: 2)")
-    faults.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default: %(default)s)")
-    faults.add_argument("--hours", type=float, default=0.1, metavar="H", help="without any fault (default: 0.1)")
-    faults.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    faults.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
-    for each, function in (
-        (zeroshot, _zeroshot), (audio, _audio), (motion, _motion), (aligned, _alignment), (events, _events),
-        (faults, _faults),
-    ):  # fmt: skip
-        each.set_defaults(measure=function)
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags of sensors that are well")
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="scenes, about 50 cases each (default: 2)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default: %(default)s)")
+    parser.add_argument("--hours", type=float, default=0.1, metavar="H", help="without any fault (default: 0.1)")
+    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    return parser
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +119,7 @@ def _zeroshot(args: argparse.Namespace) -> int:
 
     space = StarterSpace.load(modalities=["vision", "text"], device=resolve_device(args.device))
     print(f"space {space.id}, {space.dimension} numbers")
-    print(table(evaluation.measure(space, args.shared, args.stamps)))
+    print(evaluation.table(evaluation.measure(space, args.shared, args.stamps)))
     if args.stamps.is_dir():
         print(f"\nbest factor of the cosines on the other stamps: {evaluation.best_scale(space, args.stamps):g}")
     return 0
@@ -130,24 +156,17 @@ def _motion(args: argparse.Namespace) -> int:
 
 def _alignment(args: argparse.Namespace) -> int:
     import json
-    from tempfile import TemporaryDirectory
 
     from sensebind.evaluation import retrieval as alignment
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes.bound import BoundSpace
     from sensebind.simulation.catalogue import KINDS
-    from sensebind.simulation.record import record
-    from sensebind.simulation.survey import HELD_OUT, tour
 
     space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
     specs = space.specs if isinstance(space, BoundSpace) else {}
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
     found = [alignment.of_recording(path, space) for path in args.recordings]
-    with TemporaryDirectory() as folder:
-        for number in range(args.tours):
-            path = Path(folder) / f"tour{HELD_OUT + number}"
-            record(tour(HELD_OUT + number), path)
-            found.append(alignment.of_recording(path, space))
+    found += alignment.of_tours(args.tours, space)
     if not found:
         raise alignment.AlignmentError("nothing to measure on: give recordings, or --tours 2")
     moments = alignment.with_text(alignment.together(found), space, {k: v.phrases for k, v in KINDS.items()})
@@ -217,37 +236,10 @@ def _faults(args: argparse.Namespace) -> int:
         length, told = fault_cases.recorded(path, settings)
         seconds += length
         false += [f"{path.name}: {n.sensor}:{n.cause} at {n.told:.1f} s" for n in told]
-    named, explained = (sum(getattr(r.score, name) for r in results) for name in ("named", "explained"))
-    rows = fault_cases.rows_of(results)
-    text = fault_cases.table(rows) if rows else ""
-    text += f"\n\nnamed within 3 s: {named} of {len(results)}; with the cause: {explained}"
-    text += f"\nbeside the faults there were, {sum(r.score.false for r in results)} were told"
-    text += f"\nwithout any fault: {len(false)} told in {seconds / 3600:.2f} h" + "".join(f"\n  {f}" for f in false)
+    text, summary = fault_cases.report(results, false, seconds)
     print(text)
-    missed = [
-        {"seed": r.case.seed, "sensor": r.case.fault.sensor, "fault": r.case.fault.cause, "onset": r.case.fault.onset,
-         "told": list(r.told)}
-        for r in results if not r.score.named
-    ]  # fmt: skip
-    found = {
-        "cases": len(results), "named": named, "explained": explained, "rows": rows, "missed": missed,
-        "well_hours": round(seconds / 3600, 3), "false": false,
-    }  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "faults.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (args.out / "faults.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     (args.out / "faults.md").write_text(text + "\n", encoding="utf-8")
     print(f"{args.out / 'faults.json'}, {args.out / 'faults.md'}")
     return 0
-
-
-def table(rows: list[Row]) -> str:
-    """Maps down, figures across, in Markdown; below them the number of items and what chance would give."""
-    names = list(dict.fromkeys(name for row in rows for name in row.figures))
-    about = {name: figure for row in rows for name, figure in row.figures.items()}
-    lines = ["| map | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for row in rows:
-        cells = [f"{row.figures[name][0]:.3f}" if name in row.figures else "–" for name in names]
-        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
-    lines.append("| chance | " + " | ".join(f"{about[name][2]:.3f}" for name in names) + " |")
-    lines.append("| items | " + " | ".join(str(about[name][1]) for name in names) + " |")
-    return "\n".join(lines)

@@ -239,3 +239,23 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells += ["–" if row[k] is None else f"{row[k]:.1f}" for k in ("delay_median", "delay_longest")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def report(results: Sequence[Result], false: Sequence[str], seconds: float) -> tuple[str, dict[str, Any]]:
+    """(text for people, the same for programs). `false` describes each fault that was reported in `seconds` of sensors
+    that are well."""
+    rows = rows_of(results)
+    named, explained = (sum(getattr(r.score, name) for r in results) for name in ("named", "explained"))
+    text = table(rows) if rows else ""
+    text += f"\n\nnamed within 3 s: {named} of {len(results)}; with the cause: {explained}"
+    text += f"\nbeside the faults there were, {sum(r.score.false for r in results)} were told"
+    text += f"\nwithout any fault: {len(false)} told in {seconds / 3600:.2f} h" + "".join(f"\n  {f}" for f in false)
+    missed = [
+        {"seed": r.case.seed, "sensor": r.case.fault.sensor, "fault": r.case.fault.cause, "onset": r.case.fault.onset,
+         "told": list(r.told)}
+        for r in results if not r.score.named
+    ]  # fmt: skip
+    return text, {
+        "cases": len(results), "named": named, "explained": explained, "rows": rows, "missed": missed,
+        "well_hours": round(seconds / 3600, 3), "false": list(false),
+    }  # fmt: skip

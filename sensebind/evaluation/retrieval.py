@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from sensebind.fusion.core.samples import TEXT, VISION
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.truth import read_truth, truth_beside
 from sensebind.replay.session import Settings, open_replay
+from sensebind.simulation.record import record
+from sensebind.simulation.survey import HELD_OUT, tour
 
 INSIDE = 0.8  # share of a window that must lie in an event to stand for it
 HUB = {VISION, TEXT}  # whose own senses were trained together
@@ -70,6 +73,17 @@ def of_recording(path: Path, space: Space) -> Moments:
                 found.setdefault(output.modality, []).append(output)
         start = replay.start
     return of_truth(found, read_truth(truth_beside(path) or f"{path}.truth.tsv"), start)
+
+
+def of_tours(count: int, space: Space) -> list[Moments]:
+    """As `of_recording`, of `count` simulated tours in rooms that training never saw."""
+    found = []
+    with TemporaryDirectory() as folder:
+        for number in range(HELD_OUT, HELD_OUT + count):
+            path = Path(folder) / f"tour{number}"
+            record(tour(number), path)
+            found.append(of_recording(path, space))
+    return found
 
 
 def of_truth(

@@ -12,7 +12,7 @@ from sensebind.evaluation.calibration import reliability
 from sensebind.fusion.events.calibration import LEAD, Calibration, CalibrationError, SenseCalibration
 from sensebind.fusion.events.evidence import CERTAINTY, DOUBT, Array, Flags, logistic, logit
 from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.training.probes import FEWEST, Span, Stream, Tick, regress, teach
+from sensebind.training.probes import FEWEST, FOLDS, Span, Stream, Tick, regress, teach
 
 ROUNDS = 2  # the usual is not learnt while something is on, so scores bear on what is fitted
 
@@ -115,6 +115,36 @@ def fit_streams(detector: PromptDetector, streams: Sequence[Stream], space: str)
     phrases = dict(zip(detector.prompts, np.split(detector.phrases, detector.groups[1:]), strict=True))
     words, doubt = teach(phrases, streams)
     return calibration if words is None else replace(calibration, words=words, doubt=doubt)
+
+
+def fit_and_assess(
+    detector: PromptDetector, streams: Sequence[Stream], space: str
+) -> tuple[Calibration, dict[str, Any]]:
+    """As `fit_streams`, with what is to be noted beside it: how many `recordings`, `examples` (ticks × labels) and
+    `true` ones among these, and the `figures` of their scores `before` and `after`.
+
+    Of several streams also those of ``each by others``: each of `FOLDS` parts is scored by a calibration that was
+    fitted on the other parts. Raises `CalibrationError`.
+    """
+    before = joined([collect(detector, *stream) for stream in streams])
+    calibration = fit_streams(detector, streams, space)
+    after = joined([collect(calibrated(detector, calibration), *stream) for stream in streams])
+    notes = {
+        "recordings": len(streams),
+        "examples": len(after.truth),
+        "true": int(after.truth.sum()),
+        "before": figures(before.scores, before.truth),
+        "after": figures(after.scores, after.truth),
+    }
+    if len(streams) > 1:
+        kept = []
+        for part in range(min(len(streams), FOLDS)):
+            rest = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
+            fitted = calibrated(detector, fit_streams(detector, rest, space))
+            kept += [collect(fitted, *stream) for stream in streams[part::FOLDS]]
+        others = joined(kept)
+        notes["each by others"] = figures(others.scores, others.truth)
+    return calibration, notes
 
 
 def calibrated(detector: PromptDetector, calibration: Calibration | None) -> PromptDetector:

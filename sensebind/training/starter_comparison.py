@@ -180,6 +180,19 @@ def measure(space: StarterSpace, shared: Path | None, stamps: Path | None) -> li
     return rows
 
 
+def table(rows: Sequence[Row]) -> str:
+    """Maps down, figures across, in Markdown; below them the number of items and what chance would give."""
+    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+    about = {name: figure for row in rows for name, figure in row.figures.items()}
+    lines = ["| map | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    for row in rows:
+        cells = [f"{row.figures[name][0]:.3f}" if name in row.figures else "–" for name in names]
+        lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+    lines.append("| chance | " + " | ".join(f"{about[name][2]:.3f}" for name in names) + " |")
+    lines.append("| items | " + " | ".join(str(about[name][1]) for name in names) + " |")
+    return "\n".join(lines)
+
+
 def recall(scores: Tensor, k: int) -> float:
     """(N, N) scores, own ones on the diagonal → the share of rows whose own one is among the k highest."""
     own = scores.diagonal()[:, None]

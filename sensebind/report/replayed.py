@@ -1,0 +1,161 @@
+"""A replay, written: its outputs as a bag, and the summary and the report of the run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.events import Event, Phase, occurrences
+from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.space import Space
+from sensebind.fusion.io import messages
+from sensebind.fusion.io.recordings import BagWriter
+from sensebind.fusion.io.truth import LabelSpan
+from sensebind.fusion.stream.pipeline import Output
+from sensebind.fusion.stream.statistics import Statistics
+from sensebind.replay.session import Replay, Settings
+from sensebind.report.annotated import AnnotatedPictures
+from sensebind.report.data import ReportData, similarities
+from sensebind.report.media import Media
+from sensebind.report.page import write
+from sensebind.report.summary import write_summary
+from sensebind.report.viewer import RerunFile
+
+
+class Replayed(NamedTuple):
+    """What the report shows, and those of its notes that ask for a change on the robot."""
+
+    data: ReportData
+    warnings: list[str]
+
+
+class Recorder:
+    """Takes the samples and the outputs of a run as they come: writes them to a bag, and keeps what a report needs.
+
+    `topics` is modality → topic. `warn` is called with each problem when it comes up for the first time.
+    """
+
+    def __init__(
+        self,
+        bag: BagWriter,
+        topics: Mapping[str, str],
+        viewer: RerunFile | None = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.media = Media()
+        self.embeddings: list[Embedding] = []
+        self.events: list[Event] = []
+        self.problems: Counter[str] = Counter()  # text → how often
+        self._bag, self._topics, self._viewer, self._warn = bag, topics, viewer, warn
+        self._pictures = AnnotatedPictures(bag.types)
+
+    def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
+        """Keep what the report shows of a sample, and write a small picture of it where it is one."""
+        self.media.add(sample, calibration)
+        if (written := self._pictures.add(sample, calibration)) is not None:
+            self._bag.write(*written)
+        if self._viewer:
+            self._viewer.add(sample, calibration)
+
+    def add_output(self, output: Output) -> None:
+        """Write an embedding or an event; count a failure."""
+        types = self._bag.types
+        if isinstance(output, Embedding):
+            self.embeddings.append(output)
+            topic = f"/embeddings/{output.modality}"
+            self._bag.write(topic, messages.EMBEDDING, output.tick, messages.embedding_message(types, output))
+        elif isinstance(output, Event):
+            self.events.append(output)
+            if output.phase is Phase.ONSET:
+                self.media.keep(output.onset)
+            self._bag.write("/events", messages.EVENT, output.tick, messages.event_message(types, output))
+        else:
+            text = f"{output.modality}: topic '{self._topics[output.modality]}': {output.message}"
+            if text not in self.problems:
+                self._warn(text)
+            self.problems[text] += 1
+
+    def annotate(self) -> None:
+        """Write the annotations of all pictures, once all events are known."""
+        for annotation in self._pictures.annotations(occurrences(self.events)):
+            self._bag.write(*annotation)
+
+
+def write_replay(
+    replay: Replay,
+    settings: Settings,
+    space: Space,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    truth: Sequence[LabelSpan] | None = None,
+    rerun: Path | None = None,
+    progress: Callable[[float], None] = lambda seconds: None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Replayed:
+    """Run an open recording through the pipeline; write `out`/outputs (MCAP), `out`/summary.json, `out`/report.html
+    and, where named, the file `rerun` for the Rerun viewer.
+
+    `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording that are read, `warn`
+    with each new problem. Raises `RecordingError`, `ViewerError`, and what building the detectors raises.
+    """
+    name = replay.recording.path
+    pipeline = settings.pipeline(space, settings.events(space))
+    vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
+    started = time.perf_counter()
+    with BagWriter(out / "outputs", overwrite=overwrite) as bag:
+        viewer = RerunFile(rerun, name.name) if rerun else None
+        recorder = Recorder(bag, replay.topics, viewer, warn)
+        described = messages.space_message(bag.types, space, pipeline.specs)
+        bag.write("/embedding_space", messages.EMBEDDING_SPACE, replay.start, described)
+        for output in replay.outputs(pipeline, on_sample=recorder.add_sample, progress=progress):
+            recorder.add_output(output)
+        recorder.annotate()
+    took = time.perf_counter() - started
+    statistics = pipeline.statistics()
+    warnings = _unstamped(statistics)
+    data = ReportData(
+        title=name.resolve().name,
+        recording=name.resolve().name,
+        space=space.id,
+        licence=space.licence,
+        start=replay.start,
+        end=replay.end,
+        modalities={m: s.summary() for m, s in statistics.items()},
+        similarities=similarities(recorder.embeddings, vectors),
+        events=recorder.events,
+        media=recorder.media,
+        truth=truth,
+        realtime_factor=round(replay.seconds / took, 2),
+        notes=[*_sources(replay, space), *(f"{text} ({n} times)" for text, n in recorder.problems.items()), *warnings],
+    )
+    if viewer:
+        start = data.start
+        spans = [(start + round(on * SECOND), start + round(off * SECOND), label) for on, off, label in truth or ()]
+        viewer.finish(recorder.embeddings, data.similarities, occurrences(data.events), spans)
+    write(out / "report.html", data)
+    write_summary(out / "summary.json", data)
+    return Replayed(data, warnings)
+
+
+def _sources(replay: Replay, space: Space) -> list[str]:
+    """Which topic each modality was read from and why; and the modalities that `space` has no encoder for."""
+    topics, reasons = replay.topics, replay.reader.reasons
+    return [f"{m}: {topics[m]} ({reasons[m]})" for m in topics] + [
+        f"This space has no encoder for {m} yet: windowed and counted, not embedded."
+        for m in topics
+        if m not in space.modalities
+    ]
+
+
+def _unstamped(statistics: Mapping[str, Statistics]) -> list[str]:
+    return [
+        f"{modality}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
+        "and were left out: let the driver stamp them"
+        for modality, own in statistics.items()
+        if (unstamped := own.counts["unstamped"])
+    ]
