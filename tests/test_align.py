@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import ToySpace
 
+from sensebind.cli import main
 from sensebind.evaluation.retrieval import recall
+from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 from sensebind.fusion.core.space import Hub, SpaceError
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.bound import BoundSpace, bind
@@ -25,6 +28,7 @@ from sensebind.training.data.augmentation import cut, cuts, relight
 from sensebind.training.data.pairs import AlignError, Pairs, joined, split
 from sensebind.training.fitting import Settings, evaluate, fit
 from sensebind.training.losses import cached_backward, info_nce
+from sensebind.training.spoke_start import Start, channels_of, first_spoke, training_parameters
 
 SIDE = 224
 
@@ -293,6 +297,48 @@ def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> Non
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
     with pytest.raises(SpaceError, match="spokes"):
         bind(ToySpace(), [tmp_path / "thermal.safetensors"])
+
+
+# --- where a training starts
+
+
+def test_a_training_starts_from_a_new_spoke_that_fits_the_modality() -> None:
+    values = training_parameters(None, "thermal")
+    assert set(values["modalities"]) == {"vision", "thermal"}
+    image = first_spoke(HUB, "thermal", values, Start(rank=2)).spec
+    assert (image.kind, image.method, image.length, image.rank) == ("image", "lora", 0.25, 2)
+    hub = ToyHub(["vision", "imu"])
+    series = first_spoke(hub, "imu", training_parameters(None, "imu"), Start()).spec
+    assert (series.kind, series.method, series.length, series.channels) == ("series", "whole", 2.0, 6)
+    with pytest.raises(SpaceError, match="--method lora is for images"):
+        first_spoke(hub, "imu", training_parameters(None, "imu"), Start(method="lora"))
+    with pytest.raises(SensebindError, match="give recordings for 'smell'"):
+        channels_of([], "smell", {})
+
+
+def test_a_training_starts_from_a_file_of_the_same_modality_and_window(tmp_path: Path) -> None:
+    first = Spoke(spec("imu", "series", method="whole", length=2.0, rate=50.0, channels=6), HUB)
+    spokes.save(first, tmp_path / "imu.safetensors")
+    start, values = Start(tmp_path / "imu.safetensors"), dict(training_parameters(None, "imu"))
+    found = first_spoke(HUB, "imu", values, start)
+    assert found.spec == first.spec
+    for name, tensor in found.own_state().items():
+        torch.testing.assert_close(tensor, first.own_state()[name], atol=1e-3, rtol=1e-2)
+    with pytest.raises(SpaceError, match="is for imu and"):
+        first_spoke(HUB, "thermal", training_parameters(None, "thermal"), start)
+    with pytest.raises(AlignError, match=r"imu\.window is 3 s, the spoke's is 2 s"):
+        first_spoke(HUB, "imu", {**values, "imu.window": 3.0}, start)
+
+
+def test_align_takes_a_hub_and_refuses_other_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["align", "--pairs", str(tmp_path), "--modality", "thermal", "-o", str(tmp_path / "s.safetensors")]
+    monkeypatch.setattr(registry, "hub_of", lambda name, weights: ToySpace())
+    assert main(asked) == 2 and "has no image encoder" in capsys.readouterr().err
+    monkeypatch.setattr(registry, "hub_of", lambda name, weights: HUB)
+    assert main(asked) == 2 and "must hold folders 'thermal'" in capsys.readouterr().err
+    assert main([*asked, "recording"]) == 2 and "and not both" in capsys.readouterr().err
 
 
 # --- other hubs

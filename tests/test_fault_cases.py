@@ -12,15 +12,18 @@ from sensebind.evaluation.fault_cases import (
     MIDWAY,
     SCENE,
     Case,
+    Result,
     Scene,
     cases,
     line,
+    report,
     rows_of,
     run,
     scene,
     table,
     told_of,
 )
+from sensebind.evaluation.faults import FaultScore
 from sensebind.replay.session import Settings
 from sensebind.simulation.failures import SENSORS, Fault
 
@@ -63,6 +66,18 @@ def test_every_sensor_fails_in_every_way_that_can_be_told() -> None:
     ways = {(c.fault.sensor, c.fault.cause) for c in found}
     assert len(ways) == 29 and {s for s, _ in ways} == set(SENSORS)
     assert Case(0, Fault("depth", "miscalibrated", 0.0, SCENE)) not in found, "a scale that never was another"
+
+
+def test_the_report_counts_what_was_named_missed_and_false() -> None:
+    named = Result(Case(1, Fault("imu", "frozen", 0.0, SCENE)), FaultScore(1, 1, 1, 0, (1.5,)), ("imu:frozen at 1.5",))
+    missed = Result(Case(2, Fault("depth", "dark", MIDWAY, SCENE)), FaultScore(1, 0, 0, 1), ("imu:muted at 3.0",))
+    text, found = report([named, missed], ["scene 3: audio:muted at 5.0 s"], 1800.0)
+    assert "named within 3 s: 1 of 2; with the cause: 1" in text and "| imu | frozen | 1 of 1 |" in text
+    assert "1 were told" in text and "1 told in 0.50 h\n  scene 3: audio:muted at 5.0 s" in text
+    assert (found["cases"], found["named"], found["explained"], found["well_hours"]) == (2, 1, 1, 0.5)
+    assert found["missed"] == [
+        {"seed": 2, "sensor": "depth", "fault": "dark", "onset": MIDWAY, "told": ["imu:muted at 3.0"]}
+    ]
 
 
 def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,10 +143,8 @@ def likeness(labels, seconds: float = 10.0, hop: float = 0.5) -> Similarity:
 
 
 def figures(windows: int = 20) -> dict:
-    statistics = Statistics(Counter(windows=windows, embedded=windows - 2, coverage=1, overload=1, late=3))
-    statistics.coverage_sum = 0.9 * windows
-    statistics.latencies.extend([10.0] * 99 + [40.0])
-    return statistics.summary()
+    counts = Counter(windows=windows, embedded=windows - 2, coverage=1, overload=1, late=3)
+    return Statistics(counts, [10.0] * 99 + [40.0], 0.9 * windows).summary()
 
 
 def report(**changes) -> ReportData:
@@ -578,6 +576,32 @@ def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> 
     at = {round((stamp - START) / SECOND, 1): texts for stamp, texts in told.items()}
     assert at[1.5] == [] and at[2.5] == ["cat (vision 0.90)"] and at[3.5] == ["cat (vision 0.90)", "fire (vision 0.90)"]
     assert at[4.5] == ["fire (vision 0.90)"]
+
+
+def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path) -> None:
+    from sensebind.fusion.inference.engine import Failure
+    from sensebind.fusion.io.recordings import BagWriter, Recording
+    from sensebind.report.replayed import Recorder
+
+    warned: list[str] = []
+    vector = unit(np.ones((1, 4), np.float32))[0]
+    with BagWriter(tmp_path / "bag") as bag:
+        recorder = Recorder(bag, {VISION: "/eye", DEPTH: "/depth"}, warn=warned.append)
+        recorder.add_sample(frame(VISION, 1.0))
+        recorder.add_output(Embedding(VISION, START, START + SECOND, "toy@0", 1.0, vector))
+        for output in (*event("cat", 1, 4), *[Failure(VISION, "encoding", "no such encoding")] * 3):
+            recorder.add_output(output)
+        recorder.add_output(Failure(DEPTH, "encoding", "no such encoding"))
+        recorder.annotate()
+    assert warned == [f"{m}: topic '{t}': no such encoding" for m, t in ((VISION, "/eye"), (DEPTH, "/depth"))]
+    assert dict(recorder.problems) == {warned[0]: 3, warned[1]: 1}
+    assert [e.label for e in occurrences(recorder.events)] == ["cat"] and len(recorder.embeddings) == 1
+    with Recording(tmp_path / "bag") as recording:
+        counts = {topic.name: topic.count for topic in recording.topics}
+    assert counts == {
+        "/embeddings/vision": 1, "/events": len(recorder.events), "/annotated/vision/image": 1,
+        "/annotated/vision/annotations": 1,
+    }  # fmt: skip
 
 
 def test_principal_components_keep_what_varies_most() -> None:

@@ -299,7 +299,7 @@ def test_a_thousand_mutated_files_are_refused_or_read_right(pth: Path, converted
 def test_reading_costs_no_copy(converted: Path) -> None:
     """In a fresh process, views of the file: its own memory does not grow by what is read."""
     script = f"""
-from sensebind.fusion.models import weights
+from sensebind.fusion.models.imagebind import weights
 read = weights.read({str(converted)!r})
 maps = open("/proc/self/maps").read().splitlines()
 spans = [tuple(int(x, 16) for x in line.split()[0].split("-")) for line in maps if {converted.name!r} in line]

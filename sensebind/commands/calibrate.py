@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import add_config, add_device
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -33,8 +35,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "RECORDING.truth.tsv)",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    add_config(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import add_spokes
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -28,7 +30,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
-    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    add_spokes(parser)
     parser.add_argument("--dtype", default="auto", help="precision: auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
     parser.add_argument("--modality", required=True, help="vision, text, audio, depth, thermal or imu")

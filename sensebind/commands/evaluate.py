@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -50,7 +52,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_motion(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser("motion", help="activities of people by their motion (packages seglearn and aeon)")
-    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    add_spokes(parser)
     return parser
 
 
@@ -65,8 +67,8 @@ def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argpars
     parser.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
     parser.add_argument("--space", default="starter", help="(default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
-    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
+    add_spokes(parser)
+    add_out(parser)
     return parser
 
 
@@ -83,10 +85,10 @@ def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
         "--truth", nargs="+", type=Path, default=[], metavar="TSV",
         help="onset, offset (s from the start) and label, one file for each recording (default: RECORDING.truth.tsv)",
     )  # fmt: skip
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    add_config(parser)
+    add_out(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    add_device(parser)
     return parser
 
 
@@ -102,8 +104,8 @@ def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="scenes, about 50 cases each (default: 2)")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default: %(default)s)")
     parser.add_argument("--hours", type=float, default=0.1, metavar="H", help="without any fault (default: 0.1)")
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    add_config(parser)
+    add_out(parser)
     return parser
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import add_config, add_device, add_out
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -20,10 +22,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "DIR/outputs/ (an MCAP bag, with annotated pictures for Foxglove), DIR/summary.json and DIR/report.html.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    add_config(parser)
+    add_out(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier replay left in DIR")
-    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    add_device(parser)
     parser.add_argument(
         "--truth", type=Path, metavar="TSV",
         help="what was there, for the report: onset, offset (s from the start), label "
