@@ -27,7 +27,7 @@ from sensebind.benchmarks.harness import figures
 from sensebind.fusion.core.errors import SensebindError
 
 Report = Callable[[dict[str, Any]], None]  # receives all figures of a part so far
-CHILD = "import sys; from sensebind.benchmarks.harness import parts; parts.child(sys.argv[1])"
+CHILD = f"import sys; from {__package__} import parts; parts.child(sys.argv[1])"
 POLL = 0.1  # s between two checks of a child
 MARGIN = 5.0  # s that are kept back: a child is asked to end this long before its limit
 GRACE = 5.0  # s between SIGTERM and SIGKILL
