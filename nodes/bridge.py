@@ -7,19 +7,16 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.logging import get_logger
 from rclpy.node import Node
 
-from sensebind.fusion.config import parameters as config
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.wire import encode
 from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
 from sensebind.nodes.support.parameters import OPTIONS, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.run import run
 from sensebind.nodes.support.status import array_of, status_of
 from sensebind.nodes.support.types import message_type
 
@@ -32,9 +29,7 @@ class Bridge(Node):
 
     def __init__(self) -> None:
         super().__init__("bridge", **OPTIONS)
-        values: dict[str, Any] = declare(
-            self, config.bridge_parameters(), free=config.FREE, others=config.names_of_others("bridge")
-        )
+        values: dict[str, Any] = declare(self, "bridge")
         self._modalities: set[str] = set()
         self._outlet = Outlet(values["address"], values["secret_key"], values["authorized_keys"], values["queue_size"])
         try:
@@ -110,17 +105,8 @@ class Bridge(Node):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop. Exit status 0, or 1 where its parameters make no sense."""
-    with ros(args) as stop:
-        try:
-            node = Bridge()
-        except (SensebindError, ModuleNotFoundError) as error:
-            get_logger("bridge").fatal(str(error))
-            return 1
-        spin(node, stop)
-        node.finish()
-        node.destroy_node()
-    return 0
+    """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
+    return run("bridge", Bridge, args, finish=Bridge.finish)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
@@ -24,9 +22,9 @@ from sensebind.fusion.events.calibration import NONE, calibration_for
 from sensebind.fusion.events.prompts import BACKGROUND
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
-from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.parameters import OPTIONS, changed, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.run import run
 from sensebind.nodes.support.status import array_of, status_of
 from sensebind.nodes.support.types import RosTypes, message_type
 from sensebind.nodes.tick_assembler import Ticks
@@ -43,9 +41,7 @@ class Detector(Node):
 
     def __init__(self) -> None:
         super().__init__("detector", **OPTIONS)
-        self._values: dict[str, Any] = declare(
-            self, config.detector_parameters(), free=config.FREE, others=config.names_of_others("detector")
-        )
+        self._values: dict[str, Any] = declare(self, "detector")
         self._phrases: dict[str, Vector] = {}  # of this space
         self._asked: Any = None  # the call to embed_text that is under way
         self._stale = False  # parameters, prompts or space have changed since the line was configured
@@ -102,13 +98,8 @@ class Detector(Node):
         calibration_for(values["prompt.calibration"], self._space)
 
     def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
-        given = {name: p.value for name, p in self.get_parameters_by_prefix("").items()}
-        for change in changes:
-            given[change.name] = change.value
-        given = {name: value for name, value in given.items() if value is not None and name != "use_sim_time"}
-        known = set(config.names_of_others("detector")) | {"start_type_description_service"}
         try:
-            values = config.resolve(config.detector_parameters(), given, free=config.FREE, others=known)
+            values = changed(self, "detector", changes)
             self._check(values)
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -204,17 +195,8 @@ class Detector(Node):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop. Exit status 0, or 1 where its parameters make no sense."""
-    with ros(args) as stop:
-        try:
-            node = Detector()
-        except (SensebindError, ModuleNotFoundError) as error:
-            get_logger("detector").fatal(str(error))
-            return 1
-        spin(node, stop)
-        node.finish()
-        node.destroy_node()
-    return 0
+    """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
+    return run("detector", Detector, args, finish=Detector.finish)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from threading import Event
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -24,9 +25,9 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
-from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.parameters import OPTIONS, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
-from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.run import run, spin
 from sensebind.nodes.support.status import array_of
 from sensebind.nodes.support.types import RosTypes, message_type
 
@@ -59,11 +60,8 @@ class Embedder(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        given = {name: p.value for name, p in self.get_parameters_by_prefix("").items()}
-        modalities = config.modalities_of(given)
-        self._values: dict[str, Any] = declare(
-            self, config.embedder_parameters(modalities), free=config.FREE, others=config.names_of_others("embedder")
-        )
+        modalities = config.modalities_of(given_to(self))
+        self._values: dict[str, Any] = declare(self, "embedder", config.embedder_parameters(modalities))
         values = self._values
         started = time.monotonic()
         space = build.space(values)
@@ -211,20 +209,20 @@ class Embedder(LifecycleNode):
         self._diagnostics_publisher.publish(array_of(self, *self._diagnostics.status(self._sensors)))
 
 
+def serve(node: Embedder, stop: Event) -> None:
+    """Configure and activate the node unless `autostart` is false, and serve it until `stop` is set."""
+    autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
+    if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        node.trigger_activate()
+    spin(node, stop)
+
+
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop. Exit status 0."""
+    """Run the node until SIGINT or SIGTERM. Exit status 0."""
     # A thread that waits for the interpreter gets it after so long (Python's default is 5 ms): the encoders give it up
     # and want it back a hundred times a window, and messages keep the other thread busy.
     sys.setswitchinterval(0.001)
-    with ros(args) as stop:
-        node = Embedder()
-        autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
-        if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            node.trigger_activate()
-        spin(node, stop)
-        node.close()
-        node.destroy_node()
-    return 0
+    return run("embedder", Embedder, args, serve=serve, finish=Embedder.close)
 
 
 if __name__ == "__main__":

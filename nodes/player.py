@@ -16,7 +16,6 @@ from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -24,11 +23,10 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from sensebind.fusion.config import parameters as config
-from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.parameters import OPTIONS, declare
-from sensebind.nodes.support.run import ros, spin
+from sensebind.nodes.support.run import run, spin
 from sensebind.nodes.support.transport import settings
 from sensebind.nodes.support.types import message_type
 
@@ -106,9 +104,7 @@ class Player(Node):
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **OPTIONS)
-        self._values: dict[str, Any] = declare(
-            self, config.player_parameters(), free=config.FREE, others=config.names_of_others("player")
-        )
+        self._values: dict[str, Any] = declare(self, "player")
         if not self._values["recording"]:
             raise config.ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
@@ -286,31 +282,24 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     return [Parameter(name, value=value) for name, value in vars(parser.parse_args(arguments)).items()]
 
 
+def serve(node: Player, stop: Event) -> None:
+    """Play in this thread, and serve parameters and log levels in another, so that playing does not wait for them."""
+    done = Event()
+    server = threading.Thread(target=spin, args=(node, done), name="services")
+    server.start()
+    try:
+        node.play(stop)
+    finally:
+        done.set()
+        server.join()
+
+
 def main(args: list[str] | None = None) -> int:
-    """Play, and end at the end. Exit status 0, also where it was told to stop; 1 where there is nothing to play."""
+    """Play, and end at the end. Exit status: 0, also after SIGINT or SIGTERM; 1 if there is nothing to play."""
     arguments = sys.argv[1:] if args is None else args
     overrides = overrides_of(remove_ros_args(arguments))
     os.environ.update(settings(os.environ))  # images arrive where the sender alone has the room for them
-    with ros(arguments) as stop:
-        try:
-            node = Player(overrides)
-        except SensebindError as error:
-            get_logger("player").fatal(str(error))
-            return 1
-        done = Event()
-        # Parameters and log levels are served beside the playing, which must not wait for them.
-        server = threading.Thread(target=spin, args=(node, done), name="services")
-        server.start()
-        try:
-            node.play(stop)
-        except SensebindError as error:
-            node.get_logger().fatal(str(error))
-            return 1
-        finally:
-            done.set()
-            server.join()
-            node.destroy_node()
-    return 0
+    return run("player", lambda: Player(overrides), arguments, serve=serve)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 
-from sensebind.fusion.config.parameters import Parameter, resolve
+from sensebind.fusion.config.parameters import FREE, Parameter, names_of_others, parameters_of, resolve
 from sensebind.nodes.support.distributions import LOGGER_SERVICE
 
+OF_RCLPY = ("use_sim_time", "start_type_description_service")  # that rclpy declares on every node
 # For the constructor of a node: what a launch file sets is then there to be checked, misspelt names included.
 OPTIONS: dict[str, Any] = {
     "allow_undeclared_parameters": True,
@@ -19,19 +21,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def declare(
-    node: Node, parameters: Iterable[Parameter], *, free: Sequence[str] = (), others: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Declare `parameters` on a node that was made with `OPTIONS`; their values by name.
+def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:
+    """Declare the parameters of `executable` on a node that was made with `OPTIONS`; their values by name.
 
-    `free` and `others` are those of `fusion.config.resolve`. Raises `ConfigError` for a name that is not
+    `parameters`: what to declare (None: `parameters_of(executable)`). Raises `ConfigError` for a name that is not
     known, or a value of a wrong type or out of range.
     """
-    parameters = list(parameters)
-    given = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
-    for name in ("use_sim_time", "start_type_description_service"):
-        given.pop(name, None)
-    values = resolve(parameters, given, free=free, others=others)
+    parameters = list(parameters_of(executable) if parameters is None else parameters)
+    values = _resolved(executable, parameters, given_to(node))
     for parameter in parameters:
         descriptor = describe(parameter)
         if node.has_parameter(parameter.name):
@@ -39,6 +36,23 @@ def declare(
         else:
             node.declare_parameter(parameter.name, parameter.default, descriptor)
     return values
+
+
+def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dict[str, Any]:
+    """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
+    given = given_to(node) | {change.name: change.value for change in changes}
+    given = {name: value for name, value in given.items() if value is not None}  # what is unset has its default
+    return _resolved(executable, parameters_of(executable), given)
+
+
+def given_to(node: Node) -> dict[str, Any]:
+    """The values of all parameters that are set on the node, by name."""
+    return {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+
+
+def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in given.items() if name not in OF_RCLPY}
+    return resolve(parameters, given, free=FREE, others=names_of_others(executable))
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:

@@ -1,16 +1,22 @@
-"""How every executable runs: until it is told to stop, with the middleware still up while it finishes."""
+"""How every executable runs: until SIGINT or SIGTERM, with the middleware still up while it finishes."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from typing import TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+
+from sensebind.fusion.core.errors import SensebindError
+
+N = TypeVar("N", bound=Node)
 
 
 @contextmanager
@@ -40,3 +46,34 @@ def spin(node: Node, stop: Event) -> None:
         executor.spin_once(timeout_sec=0.1)
     executor.remove_node(node)
     executor.shutdown()
+
+
+def run(
+    name: str,
+    make: Callable[[], N],
+    args: list[str] | None = None,
+    *,
+    serve: Callable[[N, Event], None] = spin,
+    finish: Callable[[N], None] = lambda node: None,
+) -> int:
+    """Run an executable from start to end; returns its exit status.
+
+    `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
+    `finish(node)` runs while the middleware is still up. `name` is that of the logger until there is a node.
+    The status is 0, or 1 after a `SensebindError` or a `ModuleNotFoundError`, whose message is logged without a
+    traceback. In every case the node is destroyed and rclpy is shut down.
+    """
+    with ros(args) as stop:
+        logger, node = get_logger(name), None
+        try:
+            node = make()
+            logger = node.get_logger()
+            serve(node, stop)
+            finish(node)
+        except (SensebindError, ModuleNotFoundError) as error:
+            logger.fatal(str(error))
+            return 1
+        finally:
+            if node is not None:
+                node.destroy_node()
+    return 0
