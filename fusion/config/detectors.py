@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy.typing as npt
 
 from sensebind.fusion.config.parameters import DETECTORS, ConfigError
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.calibration import calibration_for
-from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
+from sensebind.fusion.events.change import ChangeDetector
 from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
-from sensebind.fusion.events.faults import FaultDetector, FaultOptions
+from sensebind.fusion.events.disagreement import DisagreementDetector
+from sensebind.fusion.events.faults import FaultDetector
 from sensebind.fusion.events.lifecycle import LifeOptions
-from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions
+from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
 
-Options = TypeVar("Options", PromptOptions, NoveltyOptions, DisagreementOptions, ChangeOptions, FaultOptions)
+WITHOUT_PROMPTS: Mapping[str, type[Detector]] = {  # that are made from options alone, in the order of DETECTORS
+    "novelty": NoveltyDetector,
+    "disagreement": DisagreementDetector,
+    "change": ChangeDetector,
+    "fault": FaultDetector,
+}
 LISTS = ("background", "causes", "expected")  # parameters that are lists, whose being empty means the default
 CONFIGURED = "configured"  # in `fault.expected`: all senses that the embedder takes in
 
@@ -54,21 +59,17 @@ def detectors(
     found: list[Detector] = []
     try:
         if "prompt" in wanted and prompts:
-            found.append(PromptDetector(prompts, embed_text, _options(PromptOptions, "prompt", values)))
-        if "novelty" in wanted:
-            found.append(NoveltyDetector(_options(NoveltyOptions, "novelty", values)))
-        if "disagreement" in wanted:
-            found.append(DisagreementDetector(_options(DisagreementOptions, "disagreement", values)))
-        if "change" in wanted:
-            found.append(ChangeDetector(_options(ChangeOptions, "change", values)))
-        if "fault" in wanted:
-            found.append(FaultDetector(_options(FaultOptions, "fault", values)))
+            found.append(PromptDetector(prompts, embed_text, _options(PromptDetector, "prompt", values)))
+        for name, detector in WITHOUT_PROMPTS.items():
+            if name in wanted:
+                found.append(detector(_options(detector, name, values)))
     except ValueError as error:
         raise ConfigError(f"parameters of the detectors: {error}") from error
     return found
 
 
-def _options(kind: type[Options], prefix: str, values: Mapping[str, Any]) -> Options:
+def _options(detector: type[Detector], prefix: str, values: Mapping[str, Any]) -> Any:
+    """The options of a detector from the parameters `<prefix>.<name>`. Raises `ValueError` and `CalibrationError`."""
     given = {name.removeprefix(f"{prefix}."): value for name, value in values.items() if name.startswith(f"{prefix}.")}
     for name in LISTS:
         if name in given and not given[name]:
@@ -79,7 +80,7 @@ def _options(kind: type[Options], prefix: str, values: Mapping[str, Any]) -> Opt
         calibration_for(given["calibration"], "")  # a file that cannot be read is told now
         given["calibration"] = lru_cache(maxsize=8)(partial(calibration_for, given["calibration"]))
     life = LifeOptions(**{field.name: given.pop(field.name) for field in fields(LifeOptions) if field.name in given})
-    if kind is PromptOptions:  # a sense supports what keeps an event open, however low that was set
+    if detector is PromptDetector:  # a sense supports what keeps an event open, however low that was set
         given["support"] = min(PromptOptions().support, life.off)
         given["prior"] = min(PromptOptions().prior, life.off / 2)
-    return kind(**given, life=life)
+    return type(detector.default_options)(**given, life=life)

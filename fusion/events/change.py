@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.evidence import Level
+from sensebind.fusion.events.detector import Detector, healthy_modalities
+from sensebind.fusion.events.evidence import Level, distance_from_mean
 from sensebind.fusion.events.lifecycle import LifeOptions, check
 from sensebind.fusion.events.scores import Score
 
@@ -74,7 +74,7 @@ class Regime:
 State = Mapping[str, Regime]
 
 
-class ChangeDetector:
+class ChangeDetector(Detector[ChangeOptions]):
     """Scores one label, `change`, by a CUSUM of each sense's distance from what it has perceived since the last change.
 
     E. S. Page's test ("Continuous inspection schemes", 1954): S ← max(0, S + z − k), a change where S passes h. The
@@ -85,27 +85,15 @@ class ChangeDetector:
     """
 
     kind = Kind.CHANGE
-
-    def __init__(self, options: ChangeOptions | None = None) -> None:
-        self.options = ChangeOptions() if options is None else options
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.options.life
+    default_options = ChangeOptions()
 
     def knows(self, label: str) -> bool:
         return label == LABEL
 
-    def start(self) -> State:
-        return {}
-
-    def adopt(self, old: Detector, state: State) -> State:
-        return state
-
     def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
         """One tick: the new windows' distances are added up; what passed its threshold of late is a change."""
         regimes = dict(state)
-        arrived = sorted(m for m in set(present) - {FUSED} if not present[m].symptoms)
+        arrived = healthy_modalities(present)
         senses = len(set(regimes) | set(arrived))
         for modality in arrived:
             regimes[modality] = self._look(state.get(modality), tick, present[modality], senses)
@@ -126,8 +114,7 @@ class ChangeDetector:
         options = self.options
         seconds = min((tick - regime.tick) / SECOND, 1.0)
         looks = min(seconds / max((tick - embedding.start) / SECOND, 1e-3), 1.0)
-        length = float(np.linalg.norm(regime.anchor))
-        far = np.array([1.0 - float(regime.anchor @ vector) / length if length > 0 else 1.0])
+        far = np.array([distance_from_mean(regime.anchor, vector)])
         total, past = 0.0, regime.past
         if regime.age >= options.warm_up:
             # A deviation known from n looks is larger than it seems.

@@ -8,12 +8,12 @@ from itertools import combinations
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
+from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.evidence import Level, WitnessOptions, logistic, pool
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.detector import Detector, healthy_modalities
+from sensebind.fusion.events.evidence import Level, WitnessOptions, distance_from_mean, pool
+from sensebind.fusion.events.lifecycle import check
 from sensebind.fusion.events.scores import Score, lead
 
 FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
@@ -60,7 +60,7 @@ class State:
     pairs: Mapping[str, tuple[int, Level]]  # label → (tick when last compared, level of the cosine, (1,))
 
 
-class DisagreementDetector:
+class DisagreementDetector(Detector[DisagreementOptions]):
     """Scores each pair of modalities by how far their cosine has fallen below what it usually is.
 
     In a joint space both senses of one thing point the same way. If the scene changes for both, the cosine
@@ -69,14 +69,11 @@ class DisagreementDetector:
     """
 
     kind = Kind.DISAGREEMENT
+    default_options = DisagreementOptions()
 
     def __init__(self, options: DisagreementOptions | None = None) -> None:
-        self.options = DisagreementOptions() if options is None else options
+        super().__init__(options)
         self.labels = {pair_label(*pair) for pair in self.options.pairs}
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.options.life
 
     def knows(self, label: str) -> bool:
         return not self.labels or label in self.labels
@@ -91,7 +88,7 @@ class DisagreementDetector:
         """One tick: pairs of which a window ended now and the other's is not stale are compared."""
         options = self.options
         courses = dict(state.courses)
-        arrived = sorted(m for m in set(present) - {FUSED} if not present[m].symptoms)
+        arrived = healthy_modalities(present)
         for modality in set(courses) & {m for m, e in present.items() if e.symptoms}:
             courses[modality] = replace(courses[modality], lies=True)
         for modality in arrived:
@@ -107,8 +104,7 @@ class DisagreementDetector:
             agreement = np.array([float(courses[a].vector @ courses[b].vector)])
             own = 0.0
             if level.age[0] >= options.warm_up:
-                drop = (level.mean - agreement) / np.maximum(level.deviation, FLOOR)
-                own = float(logistic(options.slope * (drop - options.threshold))[0])
+                own = float(options.scores(-level.deviations(agreement, FLOOR))[0])
             weight = min(options.reliability.get(m, 1.0) * courses[m].coverage for m in (a, b))
             evidence = tuple(
                 Evidence(m, courses[m].score, courses[m].score >= options.support, courses[m].start, courses[m].tick)
@@ -126,12 +122,10 @@ class DisagreementDetector:
             level = Level.blank(1)
             return Course(embedding.start, tick, embedding.coverage, vector, vector.copy(), level, 0.0)
         seconds = min((tick - course.tick) / SECOND, 1.0)
-        length = float(np.linalg.norm(course.anchor))
-        gap = np.array([1.0 - float(course.anchor @ vector) / length if length > 0 else 1.0])
+        gap = np.array([distance_from_mean(course.anchor, vector)])
         level, score = course.level, 0.0
         if level.age[0] >= options.warm_up:
-            z = (gap - level.mean) / np.maximum(level.deviation, FLOOR)
-            score = float(logistic(options.slope * (z - options.threshold))[0])
+            score = float(options.scores(level.deviations(gap, FLOOR))[0])
         share = max(seconds / (float(level.age[0]) + 2 * seconds), 1.0 - float(np.exp(-seconds / options.memory)))
         anchor = np.asarray(course.anchor + share * (vector - course.anchor), np.float32)
         level = level.follow(gap, seconds, options.memory, FLOOR)

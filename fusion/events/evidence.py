@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.events.lifecycle import LifeOptions, check
 
 Array = npt.NDArray[np.float64]
@@ -40,6 +41,10 @@ class WitnessOptions:
         for modality, weight in self.reliability.items():
             if not 0 <= weight <= 10:
                 raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
+
+    def scores(self, deviations: Array) -> Array:
+        """Deviations from the usual (L,) → scores (L,), one half at `threshold`."""
+        return logistic(self.slope * (deviations - self.threshold))
 
 
 def logistic(x: npt.ArrayLike) -> Array:
@@ -77,6 +82,12 @@ def add_up(gains: Array, weights: npt.ArrayLike, prior: npt.ArrayLike, doubt: np
     return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
 
 
+def distance_from_mean(mean: Vector, vector: Vector) -> float:
+    """Cosine distance, 0..2, of a unit vector (D,) from a mean (D,) of any length; 1 where the mean is 0."""
+    length = float(np.linalg.norm(mean))
+    return 1.0 - float(mean @ vector) / length if length > 0 else 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """What some numbers, (L,), usually are: running mean, running deviation, and the seconds that they stand on."""
@@ -88,6 +99,10 @@ class Level:
     @classmethod
     def blank(cls, size: int) -> Level:
         return cls(np.zeros(size), np.zeros(size), np.zeros(size))
+
+    def deviations(self, values: Array, floor: float) -> Array:
+        """How far `values` (L,) lie above the mean, (L,), in running deviations of `floor` at least."""
+        return np.asarray((values - self.mean) / np.maximum(self.deviation, floor), np.float64)
 
     def follow(self, values: Array, seconds: float, memory: float, floor: float, held: Flags | None = None) -> Level:
         """The level after `values` (L,), which stand for `seconds`. Where `held` is true it stays as it was.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
-from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.detector import Detector, modalities
 from sensebind.fusion.events.lifecycle import LifeOptions, check
 from sensebind.fusion.events.scores import Score
 
@@ -62,36 +62,24 @@ class Watch:
 State = Mapping[str, Watch]
 
 
-class FaultDetector:
+class FaultDetector(Detector[FaultOptions]):
     """Scores a label for each sense that shows a symptom, or no window at all: one cause at a time, the most telling.
 
     `Embedding.symptoms` say what a window shows; silence is told from the ticks of the others.
     """
 
     kind = Kind.FAULT
-
-    def __init__(self, options: FaultOptions | None = None) -> None:
-        self.options = FaultOptions() if options is None else options
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.options.life
+    default_options = FaultOptions()
 
     def knows(self, label: str) -> bool:
         return label.rpartition(":")[2] in self.options.causes
-
-    def start(self) -> State:
-        return {}
-
-    def adopt(self, old: Detector, state: State) -> State:
-        return state
 
     def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
         """One tick: what the new windows show, and which senses have had none for too long."""
         watches = dict(state)
         for modality in self.options.expected:
             watches.setdefault(modality, Watch(tick, tick, self.options.silence / PATIENT, ("",)))
-        for modality in sorted(set(present) - {FUSED}):
+        for modality in modalities(present):
             watches[modality] = self._see(state.get(modality), tick, present[modality])
         scores = {}
         for modality, watch in sorted(watches.items()):

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.evidence import Array, Level, WitnessOptions, logistic, pool
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.detector import Detector, modalities
+from sensebind.fusion.events.evidence import Array, Level, WitnessOptions, pool
+from sensebind.fusion.events.lifecycle import check
 from sensebind.fusion.events.scores import Score, lead
 
 LABEL = "unusual"
@@ -84,23 +84,14 @@ class Past:
 State = Mapping[str, Past]
 
 
-class NoveltyDetector:
+class NoveltyDetector(Detector[NoveltyOptions]):
     """Scores one label, `unusual`, from each sense's distance to its own past."""
 
     kind = Kind.NOVELTY
-
-    def __init__(self, options: NoveltyOptions | None = None) -> None:
-        self.options = NoveltyOptions() if options is None else options
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.options.life
+    default_options = NoveltyOptions()
 
     def knows(self, label: str) -> bool:
         return label == LABEL
-
-    def start(self) -> State:
-        return {}
 
     def adopt(self, old: Detector, state: State) -> State:
         """The past stays. Of a longer list of prototypes the heaviest are kept."""
@@ -114,7 +105,7 @@ class NoveltyDetector:
         """One tick: the new windows' distances are scored, then remembered; all that are not stale are pooled."""
         options = self.options
         pasts = dict(state)
-        for modality in sorted(set(present) - {FUSED}):
+        for modality in modalities(present):
             if not present[modality].symptoms:
                 pasts[modality] = self._perceive(state.get(modality), tick, present[modality])
             elif modality in pasts:  # what a faulty sensor says is neither believed nor remembered
@@ -136,8 +127,7 @@ class NoveltyDetector:
         far = np.array([distance(vector, past.prototypes, past.mass, options.habituation)])
         level, score = past.level, 0.0
         if past.age >= options.warm_up:
-            z = (far - level.mean) / np.maximum(level.deviation, FLOOR)
-            score = float(logistic(options.slope * (z - options.threshold))[0])
+            score = float(options.scores(level.deviations(far, FLOOR))[0])
         spell = past.spell + seconds if score >= options.life.off else 0.0
         # What is new is known after one habituation; what stays far for two is a livelier stream, to be got used to.
         if past.age >= options.habituation and not 0 < spell <= 2 * options.habituation:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector, unit
+from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import Calibration, uncalibrated
-from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.detector import Detector, modalities
 from sensebind.fusion.events.evidence import (
     CERTAINTY,
     DOUBT,
@@ -157,7 +157,7 @@ class State:
         return {m: s for m, s in sorted(self.senses.items()) if not s.lies and tick - s.tick <= staleness * SECOND}
 
 
-class PromptDetector:
+class PromptDetector(Detector[PromptOptions]):
     """Scores each label from all senses' similarity to its phrases.
 
     `prompts` is label → phrases; `embed_text` turns N phrases into (N, D) unit vectors of the stream's space.
@@ -165,6 +165,7 @@ class PromptDetector:
     """
 
     kind = Kind.PROMPT
+    default_options = PromptOptions()
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class PromptDetector:
         embed_text: Callable[[Sequence[str]], npt.ArrayLike],
         options: PromptOptions | None = None,
     ) -> None:
-        self.options = PromptOptions() if options is None else options
+        super().__init__(options)
         self.prompts = {label: tuple(prompts[label]) for label in sorted(prompts)}
         for label, phrases in self.prompts.items():
             if not label or not phrases or not all(p.strip() for p in phrases):
@@ -187,10 +188,6 @@ class PromptDetector:
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.groups = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
         self._meant: tuple[Calibration, Flags] | None = None  # which taught words the labels mean, of a calibration
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.options.life
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
         """The same prompts with other options, but for the background."""
@@ -237,7 +234,7 @@ class PromptDetector:
             return State(), {}
         options, labels = self.options, list(self.prompts)
         senses, standings, seconds, calibration = dict(state.senses), {}, {}, state.calibration
-        for modality in sorted(set(present) - {FUSED}):
+        for modality in modalities(present):
             embedding = present[modality]
             if embedding.vector.shape != self.background.shape[1:]:
                 raise ValueError(
@@ -310,7 +307,7 @@ class PromptDetector:
         if calibration is not None and modality in calibration.senses:
             similar = calibration.senses[modality].scores(x, ahead)
         else:
-            similar = logistic(self.options.slope * (x - self.options.threshold))
+            similar = self.options.scores(x)
         known = ~np.isnan(ratios)
         if not (calibration and calibration.words and known.any()):
             return similar
