@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -30,67 +32,73 @@ def run(args: argparse.Namespace) -> int:
 
 def parts(args: argparse.Namespace) -> list[Part]:
     """On a GPU what only a GPU can tell comes first; on a CPU what takes least time."""
-    gpu = args.device.startswith("cuda")
-    held: dict[bool, Bench] = {}
+    work, gpu = Works(args), args.device.startswith("cuda")
+    vision = Part("model_vision", 20, partial(work.model, [VISION]))
+    others = Part("model_others", 30, partial(work.model, [m for m in robot.RATES if m != VISION]))
+    robots = [Part("one_robot", 15, work.one_robot), Part("most_robots", 30, work.most_robots)]
+    frames = [Part("every_frame", 15, work.every_frame), Part("peak_rate", 30, work.peak)]
+    rest = [Part("start", 40, work.start), Part("overload", 30, work.overload), Part("soak", 30, work.soak)]
+    line, ros = Part("line", 30, work.line), Part("ros", 90, work.ros)
+    if gpu:
+        return [vision, *robots, others, *frames, *rest, line, ros]
+    return [line, *robots, *frames, vision, others, *rest, ros]
 
-    def bench(every_frame: bool = False) -> Bench:
-        if every_frame not in held:
-            space = held[not every_frame].space if held else None
-            asked = argparse.Namespace(**vars(args), hop=0.2, every_frame=every_frame)
-            held[every_frame] = Bench.of(asked, space)
-        return held[every_frame]
 
-    def model(modalities: list[str]) -> Callable[[float, Report], dict[str, Any]]:
-        def work(left: float, report: Report) -> dict[str, Any]:
-            given = ["--seconds", "0.5", "--longest", "4" if gpu else "2", "--modalities", *modalities]
-            return dict(_module("model").measure(bench_parts.options_of("model", args, given), report))
+@dataclass
+class Works:
+    """What each part measures, in the shape of `Part.work`."""
 
-        return work
+    args: argparse.Namespace
+    held: dict[bool, Bench] = field(default_factory=dict)  # by whether every frame is embedded
 
-    def one_robot(left: float, report: Report) -> dict[str, Any]:
-        it = bench()
-        return {**it.facts(), **it.live(1, min(20.0, left / 4))}
+    def bench(self, every_frame: bool = False) -> Bench:
+        """A space with its engine, made when it is first needed. Both kinds share the space."""
+        if every_frame not in self.held:
+            space = self.held[not every_frame].space if self.held else None
+            asked = argparse.Namespace(**vars(self.args), hop=0.2, every_frame=every_frame)
+            self.held[every_frame] = Bench.of(asked, space)
+        return self.held[every_frame]
 
-    def many_robots(left: float, report: Report) -> dict[str, Any]:
+    def model(self, modalities: Sequence[str], left: float, report: Report) -> dict[str, Any]:
+        longest = "4" if self.args.device.startswith("cuda") else "2"
+        return self._measure("model", ["--seconds", "0.5", "--longest", longest, "--modalities", *modalities], report)
+
+    def one_robot(self, left: float, report: Report) -> dict[str, Any]:
+        return self._robots(False, lambda bench: bench.live(1, min(20.0, left / 4)))
+
+    def most_robots(self, left: float, report: Report) -> dict[str, Any]:
         until = time.monotonic() + left
-        return {**bench().facts(), **bench().find(min(6.0, left / 14), until=until, report=report)}
+        return self._robots(False, lambda bench: bench.find(min(6.0, left / 14), until=until, report=report))
 
-    def every_frame(left: float, report: Report) -> dict[str, Any]:
-        it = bench(True)
-        return {**it.facts(), **it.live(1, min(10.0, left / 2))}
+    def every_frame(self, left: float, report: Report) -> dict[str, Any]:
+        return self._robots(True, lambda bench: bench.live(1, min(10.0, left / 2)))
 
-    def peak(left: float, report: Report) -> dict[str, Any]:
-        return {**bench(True).facts(), **bench(True).peak(min(5.0, left / 10))}
+    def peak(self, left: float, report: Report) -> dict[str, Any]:
+        return self._robots(True, lambda bench: bench.peak(min(5.0, left / 10)))
 
-    def overload(left: float, report: Report) -> dict[str, Any]:
-        given = ["--seconds", str(min(30.0, left - 15))]
-        return dict(_module("overload").measure(bench_parts.options_of("overload", args, given), bench()))
+    def overload(self, left: float, report: Report) -> dict[str, Any]:
+        return self._measure("overload", ["--seconds", str(min(30.0, left - 15))], self.bench())
 
-    def start(left: float, report: Report) -> dict[str, Any]:
-        return dict(_module("start").measure(bench_parts.options_of("start", args, [])))
+    def start(self, left: float, report: Report) -> dict[str, Any]:
+        return self._measure("start", [])
 
-    def soak(left: float, report: Report) -> dict[str, Any]:
+    def soak(self, left: float, report: Report) -> dict[str, Any]:
         given = ["--minutes", str(min(2.0, (left - 10) / 60)), "--hop", "0.2"]
-        return dict(_module("soak").measure(bench_parts.options_of("soak", args, given), bench()))
+        return self._measure("soak", given, self.bench())
 
-    def line(left: float, report: Report) -> dict[str, Any]:
+    def line(self, left: float, report: Report) -> dict[str, Any]:
         return dict(_module("line").measure(10.0))
 
-    def ros(left: float, report: Report) -> dict[str, Any]:
-        given = ["--seconds", "6", *(["--no-peak"] if left < 200 else [])]
-        return dict(_module("ros").measure(bench_parts.options_of("ros", args, given)))
+    def ros(self, left: float, report: Report) -> dict[str, Any]:
+        return self._measure("ros", ["--seconds", "6", *(["--no-peak"] if left < 200 else [])])
 
-    others = [m for m in robot.RATES if m != VISION]
-    first = [Part("model_vision", 20, model([VISION])), Part("model_others", 30, model(others))]
-    streams = [
-        Part("one_robot", 15, one_robot),
-        Part("most_robots", 30, many_robots),
-        Part("every_frame", 15, every_frame),
-        Part("peak_rate", 30, peak),
-    ]
-    rest = [Part("start", 40, start), Part("overload", 30, overload), Part("soak", 30, soak), Part("line", 30, line)]
-    whole = [first[0], *streams[:2], first[1], *streams[2:], *rest] if gpu else [rest[3], *streams, *first, *rest[:3]]
-    return [*whole, Part("ros", 90, ros)]
+    def _robots(self, every_frame: bool, measure: Callable[[Bench], dict[str, Any]]) -> dict[str, Any]:
+        bench = self.bench(every_frame)
+        return {**bench.facts(), **measure(bench)}
+
+    def _measure(self, name: str, given: Sequence[str], *more: Any) -> dict[str, Any]:
+        """The figures of another benchmark with the options `given`, on the space and device of this one."""
+        return dict(_module(name).measure(bench_parts.options_of(name, self.args, given), *more))
 
 
 def _module(name: str) -> Any:

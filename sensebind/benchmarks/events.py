@@ -10,8 +10,6 @@ sense, computing, DDS.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
 import time
 from bisect import bisect_left
@@ -23,18 +21,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sensebind.benchmarks.harness import figures
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.benchmarks.harness import shell
+from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
 from sensebind.simulation.patrol import Truth
 
 START_UP = 90.0  # s for all processes to find each other
 EARLY, LATE = 0.5, 3.0  # s before an onset, and after an offset, that an event of its label may be told at
-
-
-class EventsBenchError(SensebindError):
-    """A process that did not start, or that stopped."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,24 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, metavar="S", help="of the scenario, whatever the file says")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+    shell.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where ROS or a process is missing."""
-    try:
-        result = measure(args)
-    except (EventsBenchError, ModuleNotFoundError) as error:
-        print(f"bench events: {error}", file=sys.stderr)
-        return 1
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("events", result))
-    return 0
+    return shell.run("events", measure, args, expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Simulate, play, listen; the figures of all runs together. Raises `EventsBenchError`, and `ModuleNotFoundError`
+    """Simulate, play, listen; the figures of all runs together. Raises `ProcessError`, and `ModuleNotFoundError`
     without rclpy."""
     return together([{"seed": seed, **row} for seed in args.seed for row in onsets_of(args, seed)])
 
@@ -99,11 +85,7 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
     """Play in real time: (arrival, event) of each, and (arrival, ns) of the clock; arrivals are `time.monotonic`."""
     import rclpy
 
-    from sensebind.nodes.support.transport import alone
-
-    environment = alone({**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    os.environ.update({k: v for k, v in environment.items() if k.startswith(("ROS_", "FAST"))})
+    environment = ros_environment()
     from rosgraph_msgs.msg import Clock
 
     from sensebind.nodes.support.listener import Listener
@@ -134,9 +116,9 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
                 for name, process in processes.items():
                     if process.poll() is not None:
                         log = (logs / f"{name}.log").read_text(errors="replace")[-2000:]
-                        raise EventsBenchError(f"{name} stopped ({process.returncode}):\n{log}")
+                        raise ProcessError(f"{name} stopped ({process.returncode}):\n{log}")
                 if time.monotonic() > deadline:
-                    raise EventsBenchError(f"{what} took over {seconds:.0f} s")
+                    raise ProcessError(f"{what} took over {seconds:.0f} s")
 
         spin(listener.is_ready, START_UP, "starting the nodes")
         arguments = ["--ros-args", "-p", f"recording:={recording}", "-p", "delay:=4.0"]
@@ -145,7 +127,7 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
         quiet = time.monotonic() + 2
         spin(lambda: time.monotonic() > quiet, 10, "the end")
     if not clock:
-        raise EventsBenchError("the player told no time")
+        raise ProcessError("the player told no time")
     return heard, clock
 
 

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sensebind.benchmarks.harness.figures import peak_resident
+from sensebind.benchmarks.harness.weights import synthetic
 from sensebind.fusion.core.samples import IMU, TEXT, VISION
 from sensebind.fusion.models.imagebind import weights as files
-from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, VOCABULARY, ImageBind, modality_of, shapes
+from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, VOCABULARY, ImageBind, modality_of
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.models.precision import dtypes
 
@@ -101,28 +102,6 @@ def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str,
     return best, cosines
 
 
-def synthetic(
-    modalities: Iterable[str], device: str | torch.device = "cpu", sizes: Mapping[str, Any] | None = None
-) -> dict[str, Tensor]:
-    """Random weights, float32, the same on every run on a device of one kind. `sizes`: as of `ImageBind`."""
-    generator = torch.Generator(device).manual_seed(0)
-    state = {}
-    for name, shape in shapes(modalities, sizes).items():
-        values = torch.randn(shape, generator=generator, device=device)
-        if name.endswith(".mask"):
-            values = torch.full(shape, -math.inf, device=device).triu(1)
-        elif name.endswith("log_logit_scale"):
-            values = torch.tensor(math.log(ENCODERS[modality_of(name)].scale), device=device)
-        elif len(shape) == 1:
-            values = values * 0.2 + (1.0 if name.endswith("weight") else 0.0)  # LayerNorm's weights, and biases
-        elif any(part in name for part in ("pos_embed", "cls_token", "token_embedding", "bias_k", "bias_v")):
-            values *= 0.5
-        else:
-            values *= 1.5 / math.sqrt(math.prod(shape[1:]))
-        state[name] = values
-    return state
-
-
 def example(modality: str) -> Tensor:
     """One random window."""
     generator = torch.Generator().manual_seed(1)
@@ -137,7 +116,7 @@ def example(modality: str) -> Tensor:
 def peak(weights: Path, modalities: Iterable[str]) -> int:
     """Bytes: the largest resident memory of a process that loads the space and embeds nothing yet."""
     script = (
-        "import sys; from sensebind.benchmarks import imagebind as b; "
+        f"import sys; from {__package__} import imagebind as b; "
         "print(b.load_and_measure(sys.argv[1], sys.argv[2].split(',')))"
     )
     command = [sys.executable, "-c", script, str(weights), ",".join(modalities)]
@@ -146,6 +125,4 @@ def peak(weights: Path, modalities: Iterable[str]) -> int:
 
 def load_and_measure(weights: str, modalities: list[str]) -> int:
     ImageBindSpace.load(modalities=modalities, weights=weights, dtype="bf16")
-    # Not `getrusage`: its peak includes the process that this one was forked from.
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return peak_resident()

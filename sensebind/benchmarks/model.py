@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness import figures, robot, shell, spaces
 from sensebind.benchmarks.harness.correctness import agreement, expected
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.benchmarks.harness.timing import device_seconds, wall_seconds
@@ -41,7 +41,7 @@ TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    parser.add_argument("--modalities", nargs="+", default=list(robot.RATES), help="(default: all five)")
+    shell.add_modalities(parser)
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), help="(default: 1, 2, 4, … 256)")
     parser.add_argument("--seconds", type=float, default=0.5, help="that each is repeated for (default: %(default)s)")
     parser.add_argument("--longest", type=float, default=4.0, help="s that a batch may take (default: %(default)s)")
@@ -49,11 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("model", result, args.device))
-    return 0
+    return shell.run("model", measure, args)
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:

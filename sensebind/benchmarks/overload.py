@@ -7,7 +7,7 @@ import argparse
 import math
 from typing import Any
 
-from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness import robot, shell, spaces
 from sensebind.benchmarks.stream import Bench, live, replay_time, summary
 from sensebind.fusion.inference.engine import TURN
 
@@ -24,11 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where a window vanished or latency went beyond its bound."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("overload", result, args.device))
-    return 0 if result["held_bounds"] else 1
+    return shell.run("overload", measure, args, passed=lambda result: bool(result["held_bounds"]))
 
 
 def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, Any]:

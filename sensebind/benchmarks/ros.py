@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,53 +26,37 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.benchmarks.harness import figures, robot
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.benchmarks.harness import figures, robot, shell
+from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
+from sensebind.nodes.support.processes import running, stop
 
 DROPS = 0.05  # share of messages that may be lost at the peak rate
 FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the sensors' rates, tried in this order
 START_UP = 60.0  # s for all processes to find each other
 
 
-class RosBenchError(SensebindError):
-    """A process that did not start, or that stopped."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase (default: %(default)s)")
-    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
-    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
-    parser.add_argument("--weights", default="", help="of the space")
+    shell.add_hop(parser)
+    shell.add_space(parser)
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    parser.add_argument("--modalities", nargs="+", default=list(robot.RATES), help="sensors (default: all five)")
+    shell.add_modalities(parser, "sensors ")
     parser.add_argument("--no-peak", action="store_true", help="do not look for the peak rate")
-    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+    shell.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where ROS or a process is missing."""
-    try:
-        result = measure(args)
-    except (RosBenchError, ModuleNotFoundError) as error:
-        print(f"bench ros: {error}", file=sys.stderr)
-        return 1
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("ros", result))
-    return 0
+    return shell.run("ros", measure, args, device="cpu", expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All phases. Raises `RosBenchError`, and `ModuleNotFoundError` without rclpy."""
+    """All phases. Raises `ProcessError`, and `ModuleNotFoundError` without rclpy."""
     import rclpy
 
-    from sensebind.nodes.support.transport import alone
-
-    environment = alone({**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    os.environ.update({k: v for k, v in environment.items() if k.startswith(("ROS_", "FAST"))})
+    environment = ros_environment()
     rates = {m: robot.RATES[m] for m in args.modalities}
     result: dict[str, Any] = {"input": robot.digest(), "seconds": args.seconds, "hop_s": args.hop}
     rclpy.init()
@@ -215,8 +197,6 @@ class Bench:
     def _embedder(self) -> Iterator[subprocess.Popen[bytes]]:
         import yaml
 
-        from sensebind.nodes.support.processes import running
-
         values = embedder_values(self.args)
         file = self.folder / "embedder.yaml"
         file.write_text(yaml.safe_dump({"embedder": {"ros__parameters": values}}))
@@ -239,7 +219,7 @@ class Bench:
             spin()
             if process.poll() is not None or time.monotonic() > deadline:
                 log = (self.folder / "embedder.log").read_text(errors="replace")
-                raise RosBenchError(f"the embedder did not start:\n{log}")
+                raise ProcessError(f"the embedder did not start:\n{log}")
 
     def _settled(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
         """The embedder's own counts, once a new report tells the same as the one before."""
@@ -289,7 +269,7 @@ class _Sensors:
             assert process.stdout is not None
             line = process.stdout.readline().strip()
             if line != "ready":
-                raise RosBenchError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
+                raise ProcessError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
         start = robot.start() / SECOND
         for process in self._processes.values():
             assert process.stdin is not None
@@ -312,18 +292,12 @@ class _Sensors:
         try:
             return {m: json.loads(text) | {"seconds": self._seconds} for m, text in found.items()}
         except json.JSONDecodeError as error:
-            raise RosBenchError(f"a sensor stopped before its end: {found}") from error
+            raise ProcessError(f"a sensor stopped before its end: {found}") from error
 
     def close(self) -> None:
         """End those that still run."""
         for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            stop(process, 5)
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()

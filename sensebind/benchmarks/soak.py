@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness import robot, shell, spaces
 from sensebind.benchmarks.stream import Bench, live, summary
 
 
@@ -14,17 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spaces.add_arguments(parser)
     parser.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
     parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--hop", type=float, default=0.5, help="seconds from window to window (default: %(default)s)")
+    shell.add_hop(parser, 0.5)
     parser.set_defaults(lead_in=5.0)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("soak", result, args.device))
-    return 0
+    return shell.run("soak", measure, args)
 
 
 def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, Any]:

@@ -16,32 +16,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sensebind.benchmarks.harness import figures, robot, spaces
-from sensebind.benchmarks.harness.parts import child_environment
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.benchmarks.harness import figures, robot, shell, spaces
+from sensebind.benchmarks.harness.processes import ProcessError, child_environment
+from sensebind.benchmarks.harness.weights import synthetic
 from sensebind.fusion.models.imagebind.network import MODALITIES, NAME
 
-CHILD = "import sys; from sensebind.benchmarks import start; start.child(sys.argv[1])"
+CHILD = f"import sys; from {__package__} import start; start.child(sys.argv[1])"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    parser.add_argument("--modalities", nargs="+", default=list(robot.RATES), help="(default: all five)")
+    shell.add_modalities(parser)
     parser.add_argument("--times", type=int, default=2, help="runs; the fastest counts (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("start", result, args.device))
-    return 0
+    return shell.run("start", measure, args)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Each run in a process of its own. Raises `StartError` where one fails."""
+    """Each run in a process of its own. Raises `ProcessError` where one fails."""
     spaces.settle(args)
     with tempfile.TemporaryDirectory() as folder:
         weights = args.weights
@@ -65,10 +61,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-class StartError(SensebindError):
-    """A process that did not get as far as a vector."""
-
-
 def child(asked: str) -> None:
     """What the process does: prints JSON."""
     given = json.loads(asked)
@@ -83,7 +75,6 @@ def child(asked: str) -> None:
     for modality, windows in robot.windows({m: s for m, s in specs.items() if m in space.modalities}, 1).items():
         engine.embed(windows)
         first[modality] = round(time.time() - given["began"], 3)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     told: dict[str, Any] = {
         "space": space.id,
         "imported_s": round(imported, 3),
@@ -91,7 +82,7 @@ def child(asked: str) -> None:
         "first_vector_s": min(first.values()),
         "all_senses_s": max(first.values()),
         "by_sense_s": first,
-        "peak_memory_mb": round(int(peak.split()[1]) / 1024, 1),
+        "peak_memory_mb": round(figures.peak_resident() / 2**20, 1),
     }
     if args.device.startswith("cuda"):
         import torch
@@ -107,7 +98,7 @@ def _run(asked: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-c", CHILD, json.dumps({**asked, "began": began})]
     ended = subprocess.run(command, capture_output=True, text=True, env=child_environment())
     if ended.returncode:
-        raise StartError(f"the process failed: {ended.stderr.strip()[-800:]}")
+        raise ProcessError(f"the process failed: {ended.stderr.strip()[-800:]}")
     told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return told
 
@@ -115,8 +106,6 @@ def _run(asked: dict[str, Any]) -> dict[str, Any]:
 def _write_synthetic(path: str) -> None:
     import torch
     from safetensors.torch import save_file
-
-    from sensebind.benchmarks.imagebind import synthetic
 
     state: dict[str, torch.Tensor] = {}
     maker = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness import figures, robot, shell, spaces
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
+    shell.add_hop(parser)
     parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
     parser.add_argument("--find", action="store_true", help=f"the most robots at a p99 of {BOUND:g} ms without a drop")
     parser.add_argument("--peak", action="store_true", help="the most images a second of one robot, each embedded")
@@ -61,11 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("stream", result, args.device))
-    return 0
+    return shell.run("stream", measure, args)
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:

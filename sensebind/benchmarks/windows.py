@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sensebind.benchmarks.harness import figures, robot
+from sensebind.benchmarks.harness import robot, shell
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
 from sensebind.fusion.core.space import Space
@@ -27,20 +27,15 @@ LAST = 10  # windows that are measured: the first are not whole, or no stream's 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
-    parser.add_argument("--weights", default="", help="of the space")
-    parser.add_argument("--hop", type=float, default=0.2, help="seconds from window to window (default: %(default)s)")
+    shell.add_space(parser)
+    shell.add_hop(parser)
     parser.add_argument("--rounds", type=int, default=7, help="the median is told (default: %(default)s)")
-    parser.add_argument("-o", "--output", metavar="F", help="write the figures to this JSON file as well")
+    shell.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    result = measure(args)
-    figures.show(result)
-    if args.output:
-        figures.write(args.output, figures.report("windows", result))
-    return 0
+    return shell.run("windows", measure, args)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -283,8 +283,21 @@ def cpu_seconds(pid: int) -> float:
 
 def resident(pid: int | None = None) -> int:
     """Bytes of a process in memory."""
-    for line in _lines(f"/proc/{pid or os.getpid()}/status"):
-        if line.startswith("VmRSS"):
+    return _memory(pid or os.getpid(), "VmRSS")
+
+
+def peak_resident() -> int:
+    """The most bytes that this process had in memory so far.
+
+    Unlike the peak of `getrusage`, it does not include the process that this one was forked from.
+    """
+    return _memory(os.getpid(), "VmHWM")
+
+
+def _memory(pid: int, name: str) -> int:
+    """A size in bytes from /proc/PID/status; 0 where it is missing."""
+    for line in _lines(f"/proc/{pid}/status"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.benchmarks.harness import figures
+from sensebind.benchmarks.harness.processes import child_environment
 from sensebind.fusion.core.errors import SensebindError
 
 Report = Callable[[dict[str, Any]], None]  # receives all figures of a part so far
@@ -172,11 +173,6 @@ def child(asked: str) -> None:
         figures.write(given["path"], result)
 
     report(in_process(part, given["deadline"] - time.monotonic(), report))
-
-
-def child_environment() -> dict[str, str]:
-    """The environment in which a child imports the same modules as this process, also from a bare checkout."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _chosen(bench: str, parts: Sequence[Part], args: argparse.Namespace) -> list[Part]:

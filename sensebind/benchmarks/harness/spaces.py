@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from sensebind.benchmarks.harness import shell
 from sensebind.benchmarks.harness.robot import RATES
-from sensebind.benchmarks.imagebind import synthetic
+from sensebind.benchmarks.harness.weights import synthetic
 from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.core.space import Space
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiny", action="store_true", help=f"use a very small random {NAME}: to try a benchmark, not to measure"
     )
-    parser.add_argument("-o", "--output", metavar="F", help="also write the figures to this JSON file")
+    shell.add_output(parser, "also write the figures to this JSON file")
 
 
 def settle(args: argparse.Namespace) -> None:
