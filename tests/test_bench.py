@@ -233,19 +233,20 @@ def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyP
     assert found["robots"] == 4 and not found["complete"]
 
 
-def test_samples_of_many_robots_are_given_in_the_order_of_their_times() -> None:
+def test_samples_of_many_robots_are_given_in_the_order_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Robots take turns by time, not one after another: none waits until all others had theirs."""
     given_: list[tuple[int, str]] = []
 
-    class Noting(Pipeline):
-        def accept(self, sample: Any) -> bool:
-            given_.append((sample.end, sample.frame_id))
-            return super().accept(sample)
+    accept = Pipeline.accept
 
+    def note(pipeline: Pipeline, sample: Any) -> bool:
+        given_.append((sample.end, sample.frame_id))
+        return accept(pipeline, sample)
+
+    monkeypatch.setattr(Pipeline, "accept", note)
     values = resolve(embedder_parameters(("imu",)), {"imu.hop": 0.2}, free=FREE)
     engine = Engine(ToySpace(["imu"]))
-    specs = window_specs(values, engine.space.apertures)
-    pipelines = [Noting(specs, engine, queue_size=16) for _ in range(120)]
+    pipelines = [build.pipeline(values, ToySpace(["imu"]), engine=engine, queue_size=16) for _ in range(120)]
     stream.live(pipelines, robot.sensors(["imu"]), 0.05)
     ends = [end for end, _ in given_]
     assert ends == sorted(ends) and len({name for _, name in given_}) == 120

@@ -131,7 +131,7 @@ def encoder(
             "ms": round(1e3 * took, 3),
             "windows_per_s": round(1 / per_window, 1),
             "tflops": round(tflops, 3),
-            "share_of_matmul": round(tflops / rate.get(_dtype(fast), math.nan), 3),
+            "share_of_matmul": round(tflops / (rate.get(_dtype(fast)) or math.nan), 3),
             **{f"times_{name}_eager_1": round(seconds / per_window, 2) for name, seconds in plain.items()},
             **agreement(vectors, truth, [i % len(truth) for i in range(batch)]),
             "memory_mb": round(memory / 1e6, 1),
