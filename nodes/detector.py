@@ -36,7 +36,8 @@ WAITING = 240  # ticks that wait for the first prompts to be embedded
 class Detector(Node):
     """Steps the event line once a tick, when the fused embedding and all its sources are there.
 
-    Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space.
+    Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space. All callbacks run in the
+    executor's thread, and so does `finish`.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,17 +27,28 @@ LOSS = 0.05  # share of a topic's messages that may be lost before it is worth a
 
 
 class Diagnostics:
-    """Turns the pipeline's totals into a status per modality, with rates since the status before."""
+    """Turns the pipeline's totals into a status per modality, with rates since the status before.
+
+    `trouble` may be called from any thread, `status` from one.
+    """
 
     def __init__(self, values: Mapping[str, Any], pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._before: dict[str, dict[str, int]] = {}
-        self._troubles: dict[str, str] = {}
+        self._lock = threading.Lock()  # guards the three below
+        self._troubles: dict[str, str] = {}  # modality → the newest message
+        self._unreported: set[str] = set()  # modalities whose newest message is in no status yet
+        self._known: set[tuple[str, str]] = set()  # all troubles so far
 
-    def trouble(self, modality: str, message: str) -> None:
-        """Something is wrong with a topic: an error in the next status."""
-        self._troubles[modality] = message
+    def trouble(self, modality: str, message: str) -> bool:
+        """Something is wrong with a topic: an error in its next status. Whether this is the first time."""
+        with self._lock:
+            self._troubles[modality] = message
+            self._unreported.add(modality)
+            first = (modality, message) not in self._known
+            self._known.add((modality, message))
+        return first
 
     def status(self, sensors: Sensors, period: float = 1.0) -> list[DiagnosticStatus]:
         """One status a modality. `period` is the time in seconds since the last call."""
@@ -75,9 +87,8 @@ class Diagnostics:
         return status_of(modality, level, message, figures)
 
     def _judge(self, modality: str, new: Mapping[str, int], sensors: Sensors) -> tuple[bytes, str]:
-        if modality in self._troubles and (new.get("encoding") or new.get("failure") or not new.get("samples")):
-            return ERROR, self._troubles[modality]
-        self._troubles.pop(modality, None)
+        if (trouble := self._lasting(modality, new)) is not None:
+            return ERROR, trouble
         arrived, lost = new.get("arrived", 0), new.get("lost", 0)
         if lost > LOSS * (arrived + lost):
             return WARN, (
@@ -88,3 +99,13 @@ class Diagnostics:
             return STALE, f"nothing arrives on {sensors.topics.get(modality, 'its topic')}"
         worries = [f"{name} {new[name]}" for name in WORRYING if new.get(name)]
         return (WARN, ", ".join(worries)) if worries else (OK, "as it should be")
+
+    def _lasting(self, modality: str, new: Mapping[str, int]) -> str | None:
+        """The trouble that a status has to show: a new one, or one that goes on. Forgets one that has ended."""
+        with self._lock:
+            goes_on = new.get("encoding") or new.get("failure") or not new.get("samples")
+            if modality in self._unreported or goes_on:
+                self._unreported.discard(modality)
+                return self._troubles.get(modality)
+            self._troubles.pop(modality, None)
+            return None

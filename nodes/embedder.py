@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from threading import Event
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -27,7 +26,7 @@ from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
 from sensebind.nodes.support.parameters import OPTIONS, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
-from sensebind.nodes.support.run import run, spin
+from sensebind.nodes.support.run import Stop, run, spin
 from sensebind.nodes.support.status import array_of
 from sensebind.nodes.support.types import RosTypes, message_type
 
@@ -35,7 +34,12 @@ TYPES = RosTypes()
 
 
 class Embedder(LifecycleNode):
-    """Callbacks only hand samples to the pipeline; the scheduler's thread embeds and publishes."""
+    """Subscriptions hand samples to the pipeline; the scheduler's thread embeds them and publishes.
+
+    All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish` runs in
+    the scheduler's, and through it `_trouble`. What `_publish` uses is set before that thread starts, and is unset or
+    destroyed after it has ended: `close` waits for it.
+    """
 
     def __init__(self) -> None:
         super().__init__("embedder", **OPTIONS)
@@ -43,7 +47,6 @@ class Embedder(LifecycleNode):
         self._sensors: Sensors | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
-        self._told: set[tuple[str, str]] = set()
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=UNWATCHED
@@ -125,7 +128,6 @@ class Embedder(LifecycleNode):
                 self.destroy_publisher(publisher)
             self.destroy_service(self._service)
         self._pipeline = None
-        self._told.clear()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -197,10 +199,8 @@ class Embedder(LifecycleNode):
     # --- what is wrong
 
     def _trouble(self, modality: str, message: str) -> None:
-        """Say each thing once in the log; diagnostics go on saying it."""
-        self._diagnostics.trouble(modality, message)
-        if (modality, message) not in self._told:
-            self._told.add((modality, message))
+        """Log each message once; diagnostics repeat it while the trouble lasts. Called from both threads."""
+        if self._diagnostics.trouble(modality, message):
             self.get_logger().error(message)
 
     def _diagnose(self) -> None:
@@ -209,7 +209,7 @@ class Embedder(LifecycleNode):
         self._diagnostics_publisher.publish(array_of(self, *self._diagnostics.status(self._sensors)))
 
 
-def serve(node: Embedder, stop: Event) -> None:
+def serve(node: Embedder, stop: Stop) -> None:
     """Configure and activate the node unless `autostart` is false, and serve it until `stop` is set."""
     autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
     if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from threading import Event
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -26,7 +25,7 @@ from sensebind.fusion.config import parameters as config
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.parameters import OPTIONS, declare
-from sensebind.nodes.support.run import run, spin
+from sensebind.nodes.support.run import Stop, run, spin
 from sensebind.nodes.support.transport import settings
 from sensebind.nodes.support.types import message_type
 
@@ -45,15 +44,15 @@ LATCHED_DEPTH = 1000  # and those of a latched topic that a late one is still gi
 class ReadAhead:
     """(topic, log time in ns, CDR bytes) of a recording, in order of time.
 
-    They are read in a thread, so that a slow disk delays none. Iterating raises what the reading raised. Close it
-    where it is not read to its end.
+    They are read in a thread of its own, so that a slow disk delays none. At most `AHEAD` bytes and one message are
+    held. Iterate in one thread; that raises what the reading raised. Close it where it is not read to its end.
     """
 
     def __init__(self, path: str, topics: list[str]) -> None:
         self._path, self._topics = path, topics
+        self._change = threading.Condition()  # guards all that follows but the thread; notified when any of it changes
         self._held: deque[tuple[str, int, bytes]] = deque()
-        self._bytes = 0
-        self._change = threading.Condition()
+        self._bytes = 0  # of the messages in `_held`
         self._closed = self._ended = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -91,8 +90,9 @@ class ReadAhead:
                         self._held.append((topic, stamp, bytes(data)))
                         self._bytes += len(data)
                         self._change.notify_all()
-        except Exception as error:  # handed to the thread that plays
-            self._error = error
+        except Exception as error:  # handed to the thread that iterates
+            with self._change:
+                self._error = error
         finally:
             with self._change:
                 self._ended = True
@@ -100,7 +100,11 @@ class ReadAhead:
 
 
 class Player(Node):
-    """Publishes the messages of a recording as they are, without decoding them."""
+    """Publishes the messages of a recording as they are, without decoding them.
+
+    `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are read
+    once, and `_parameters_change` refuses others.
+    """
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **OPTIONS)
@@ -116,7 +120,7 @@ class Player(Node):
             self._advertise(recording)
         self.add_on_set_parameters_callback(self._parameters_change)
 
-    def play(self, stop: Event) -> None:
+    def play(self, stop: Stop) -> None:
         """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
         self._wait_for_subscribers(stop)
         rate = self._values["rate"]
@@ -166,7 +170,7 @@ class Player(Node):
         if not self._topics:
             raise config.ConfigError(f"'{self._values['recording']}' holds no message that can be played")
 
-    def _wait_for_subscribers(self, stop: Event) -> None:
+    def _wait_for_subscribers(self, stop: Stop) -> None:
         stop.wait(self._values["delay"])
         deadline = time.monotonic() + PATIENCE
         # A subscriber that has been matched here may not know of it yet, and others may be on their way: begin once
@@ -200,7 +204,7 @@ class Player(Node):
 
     # --- while playing
 
-    def _play_once(self, rate: float, stop: Event) -> None:
+    def _play_once(self, rate: float, stop: Stop) -> None:
         ahead = ReadAhead(self._values["recording"], list(self._topics))
         first: int | None = None
         began = stamp = 0
@@ -220,7 +224,7 @@ class Player(Node):
             ahead.close()
         self._tell(stamp)
 
-    def _wait(self, stamp: int, due: int, rate: float, stop: Event) -> None:
+    def _wait(self, stamp: int, due: int, rate: float, stop: Stop) -> None:
         """Until `due` (ns of time.monotonic_ns), when the recording's clock shows `stamp`."""
         while (left := (due - time.monotonic_ns()) / SECOND) > 0 and not stop.is_set():
             if time.monotonic() - self._told >= CLOCK_PERIOD:
@@ -237,7 +241,7 @@ class Player(Node):
 
     # --- after
 
-    def _wait_for_acknowledgement(self, stop: Event) -> None:
+    def _wait_for_acknowledgement(self, stop: Stop) -> None:
         """Until reliable subscribers have confirmed all: with Fast DDS 3 s, its period of asking them, is usual."""
         deadline = time.monotonic() + PATIENCE
         lacking = list(self._topics.values())
@@ -282,9 +286,9 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     return [Parameter(name, value=value) for name, value in vars(parser.parse_args(arguments)).items()]
 
 
-def serve(node: Player, stop: Event) -> None:
+def serve(node: Player, stop: Stop) -> None:
     """Play in this thread, and serve parameters and log levels in another, so that playing does not wait for them."""
-    done = Event()
+    done = Stop()
     server = threading.Thread(target=spin, args=(node, done), name="services")
     server.start()
     try:

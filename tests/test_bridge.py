@@ -359,6 +359,13 @@ def test_a_bind_that_others_could_reach_is_refused_without_keys() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_counts_that_are_handed_out_are_a_copy() -> None:
+    with Outlet(ANY_PORT) as outlet:
+        outlet.send(b"event", b"")
+        outlet.counts.clear()
+        assert outlet.counts == {"event": 1}
+
+
 def test_a_second_bridge_says_that_the_address_is_taken() -> None:
     with Outlet(ANY_PORT) as outlet:
         done = _run({"address": outlet.endpoint})

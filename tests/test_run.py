@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ros import ros_environment
 
@@ -67,3 +69,41 @@ def test_a_node_finishes_while_the_middleware_is_up_and_an_error_is_a_message_an
     for message in ("a parameter is wrong", "a message type is not installed", "the recording is damaged"):
         assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+INTERRUPTED = """
+import sys
+from sensebind.nodes.support.run import Stop
+
+stop = Stop()
+
+def interrupt(frame, event, argument):
+    stop.set()  # as a signal handler would, in the same thread, between any two steps
+    return interrupt
+
+for _ in range(3):
+    sys.settrace(interrupt)
+    seen = stop.wait(0.01)
+    sys.settrace(None)
+    assert seen and stop.is_set()
+"""
+
+
+def test_a_signal_that_interrupts_the_wait_for_it_stops_the_wait() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_all_threads_that_wait_see_the_stop() -> None:
+    ros_environment()
+    from sensebind.nodes.support.run import Stop
+
+    stop, began = Stop(), time.monotonic()
+    assert not stop.wait(0.02) and not stop.wait(-1.0) and not stop.is_set()
+    with ThreadPoolExecutor(3) as pool:
+        waits = [pool.submit(stop.wait, 60.0) for _ in range(3)]
+        time.sleep(0.05)
+        stop.set()
+        assert all(wait.result() for wait in waits)
+    assert stop.is_set() and stop.wait(60.0) and time.monotonic() - began < 30

@@ -54,10 +54,10 @@ class Outlet:
     """Binds at once. A client that reads too slowly loses the newest messages past `queue_size`; nobody waits for it.
 
     `secret_key` is a file and `authorized_keys` a folder, both as `sensebind keys` makes them; both empty: no
-    CURVE, and then `address` must be local. `counts` holds messages by topic, and since the start: connections
-    `opened` and `closed`, and of those opened the ones `accepted` and `refused`.
+    CURVE, and then `address` must be local. Raises `OutletError`.
 
-    Raises `OutletError`. For use in one thread.
+    For use in one thread. With keys, a thread of pyzmq's checks the clients; it shares with this object only the
+    authenticator, which is set up before the socket is bound.
     """
 
     def __init__(self, address: str, secret_key: str = "", authorized_keys: str = "", queue_size: int = 1000) -> None:
@@ -67,7 +67,7 @@ class Outlet:
                 f"parameter 'address' is '{address}': other machines could read it without a key. Make keys with "
                 "`sensebind keys` and set 'secret_key' and 'authorized_keys', or bind to tcp://127.0.0.1"
             )
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
         self.encrypted = keys is not None
         self._context = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
@@ -104,20 +104,26 @@ class Outlet:
     def send(self, topic: bytes, payload: bytes) -> None:
         """Send to every client that subscribes to this topic. Never waits."""
         self._socket.send_multipart([topic, payload])
-        self.counts[topic.decode()] += 1
+        self._counts[topic.decode()] += 1
 
     def look(self) -> Counter[str]:
         """What has happened to clients since the last look, by the words of `counts`: call it now and then."""
         news: Counter[str] = Counter()
         while self._monitor.poll(0):
             news[HAPPENINGS.get(int(recv_monitor_message(self._monitor)["event"]), "refused")] += 1
-        self.counts.update(news)
+        self._counts.update(news)
         return news
+
+    @property
+    def counts(self) -> Counter[str]:
+        """A copy: messages by topic, and since the start: connections `opened` and `closed`, and of those opened the
+        ones `accepted` and `refused`, as of the last `look`."""
+        return self._counts.copy()
 
     @property
     def clients(self) -> int:
         """How many are connected, as of the last `look`."""
-        return self.counts["opened"] - self.counts["closed"]
+        return self._counts["opened"] - self._counts["closed"]
 
     def close(self) -> None:
         """Free the address at once; what clients have not read by then is lost to them."""

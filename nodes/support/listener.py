@@ -16,7 +16,10 @@ from sensebind.nodes.support.types import message_type
 
 
 class Listener(Node):
-    """`embeddings` and `events` in order of arrival; `space` once it is told; `status` by name, the newest."""
+    """`embeddings` and `events` in order of arrival; `space` once it is told; `status` by name, the newest.
+
+    They change while the node is spun: read them in the thread that spins it, between spins.
+    """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
         super().__init__("listener")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import rclpy
@@ -19,13 +19,44 @@ from sensebind.fusion.core.errors import SensebindError
 N = TypeVar("N", bound=Node)
 
 
+class Stop:
+    """A flag that a signal handler may set. Threads wait for it.
+
+    A handler interrupts the main thread anywhere, also inside `wait`. `threading.Event` would then wait for its own
+    lock for ever. `SimpleQueue.put` is reentrant and takes no lock that the interrupted thread may hold.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._wakers: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        """Set the flag for good."""
+        self._is_set = True
+        self._wakers.put(None)
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, for at most `seconds`; returns whether it is."""
+        if not self._is_set:
+            try:
+                self._wakers.get(timeout=max(0.0, seconds))
+            except Empty:
+                return self._is_set
+            self._wakers.put(None)  # for other threads that wait
+        return True
+
+
 @contextmanager
-def ros(args: list[str] | None = None) -> Iterator[Event]:
+def ros(args: list[str] | None = None) -> Iterator[Stop]:
     """rclpy from init to shutdown. Yields what SIGINT and SIGTERM set.
 
     rclpy's own handlers would shut the middleware down at once, and a node could not publish its last words.
     """
-    stop = Event()
+    stop = Stop()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -38,7 +69,7 @@ def ros(args: list[str] | None = None) -> Iterator[Event]:
         rclpy.try_shutdown()
 
 
-def spin(node: Node, stop: Event) -> None:
+def spin(node: Node, stop: Stop) -> None:
     """Serve the node's callbacks in this thread until `stop` is set."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -53,7 +84,7 @@ def run(
     make: Callable[[], N],
     args: list[str] | None = None,
     *,
-    serve: Callable[[N, Event], None] = spin,
+    serve: Callable[[N, Stop], None] = spin,
     finish: Callable[[N], None] = lambda node: None,
 ) -> int:
     """Run an executable from start to end; returns its exit status.

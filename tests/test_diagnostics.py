@@ -1,0 +1,65 @@
+"""What `/diagnostics` says of a topic's troubles, whichever thread found them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind doctor`")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from sensebind.fusion.stream.statistics import Statistics
+from sensebind.nodes.diagnostics import Diagnostics
+
+
+class World:
+    """A pipeline and its subscriptions, of which only the counts matter."""
+
+    def __init__(self) -> None:
+        self.statistics = Statistics()
+        self.engine = SimpleNamespace(space=SimpleNamespace(id="toy@1"))
+        self.arrived, self.lost, self.earlier = Counter[str](), Counter[str](), Counter[str]()
+        self.topics = {"vision": "/camera/image"}
+        self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
+
+    def snapshot(self) -> dict[str, Statistics]:
+        return {"vision": self.statistics}
+
+    def queued(self, modality: str) -> int:
+        return 0
+
+    def status(self, **new: int) -> tuple[Any, str]:
+        """Level and message after so many more of each count."""
+        self.statistics.counts.update(new)
+        self.arrived["vision"] += new.get("samples", 0)
+        (status,) = self.diagnostics.status(self)  # type: ignore[arg-type]
+        return status.level, status.message
+
+
+def test_a_trouble_is_in_the_next_status_and_in_all_while_it_lasts() -> None:
+    world = World()
+    assert world.status(samples=3)[0] == DiagnosticStatus.OK
+    assert world.diagnostics.trouble("vision", "odd")
+    assert not world.diagnostics.trouble("vision", "odd"), "it is known"
+    assert world.status(samples=3) == (DiagnosticStatus.ERROR, "odd"), "found after the totals were taken"
+    assert world.status(samples=3, failure=1) == (DiagnosticStatus.ERROR, "odd")
+    assert world.status() == (DiagnosticStatus.ERROR, "odd")
+    assert world.status(samples=3)[0] == DiagnosticStatus.OK
+    assert world.status(samples=3, failure=1)[0] == DiagnosticStatus.OK, "it was forgotten"
+
+
+def test_of_threads_that_find_the_same_trouble_one_is_the_first() -> None:
+    diagnostics, start = World().diagnostics, threading.Barrier(4)
+
+    def find() -> int:
+        start.wait()
+        return sum(diagnostics.trouble("vision", f"trouble {i}") for i in range(500))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(thread.result() for thread in [pool.submit(find) for _ in range(4)]) == 500
