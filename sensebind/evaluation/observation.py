@@ -39,20 +39,14 @@ LONGEST = 4  # usual steps between ticks, beyond which nothing was scored in bet
 Scores = dict[int, dict[str, float]]  # tick in ns → label → score
 
 
-class ScoreLog:
+class ScoreLog(Detector[Any]):
     """A detector that passes every call on to another one and keeps its scores: of each tick, the last ones."""
 
     def __init__(self, detector: Detector) -> None:
+        super().__init__(detector.options)
+        self.kind = detector.kind
         self.detector = detector
         self.scores: Scores = {}
-
-    @property
-    def kind(self) -> Kind:
-        return self.detector.kind
-
-    @property
-    def life(self) -> LifeOptions:
-        return self.detector.life
 
     def knows(self, label: str) -> bool:
         return self.detector.knows(label)
