@@ -20,6 +20,7 @@ import torch
 from sensebind.benchmarks import model
 from sensebind.benchmarks.harness import breakdown, correctness, figures, robot, spaces
 from sensebind.benchmarks.harness import parts as bench_parts
+from sensebind.benchmarks.harness.control import control
 from sensebind.benchmarks.harness.correctness import Expected
 from sensebind.benchmarks.harness.parts import Part, PartError, Report
 from sensebind.benchmarks.harness.timing import device_seconds
@@ -172,7 +173,9 @@ def one_robot(args: argparse.Namespace, seconds: float, report: Report) -> dict[
     """Measure one robot with five sensors in real time: latency, missed windows, processor time."""
     bench = _bench(args)
     report(bench.facts())
-    return {**bench.facts(), **bench.live(1, min(ROBOT_SECONDS, seconds / 4))}
+    with control() as beside:
+        found = bench.live(1, min(ROBOT_SECONDS, seconds / 4))
+    return {**bench.facts(), **found, **beside}
 
 
 def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
@@ -181,8 +184,9 @@ def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dic
     bench = _bench(args)
     facts = bench.facts()
     each = max(SEARCH_SECONDS[0], min(SEARCH_SECONDS[1], seconds / 8))
-    found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
-    return {**bench.facts(), **found}
+    with control() as beside:
+        found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
+    return {**bench.facts(), **found, **beside}
 
 
 def _bench(args: argparse.Namespace) -> Bench:

@@ -1,0 +1,39 @@
+"""The control beside a measurement: it shows when the machine itself was slow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sensebind.benchmarks.harness import control as module
+from sensebind.benchmarks.harness.control import control
+
+
+def test_the_control_gives_the_times_of_its_work_while_the_block_ran() -> None:
+    with control() as beside:
+        assert beside == {}
+        time.sleep(2.0)
+    times = beside["control_ms"]
+    assert times["count"] > 0 and 0 < times["p50"] <= times["p99"] <= times["max"]
+
+
+def test_a_control_that_cannot_run_says_why_and_costs_the_measurement_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHILD", "raise SystemExit('no such module')")
+    with control() as beside:
+        measured = 1
+    assert measured == 1 and beside == {"control_failed": "no such module"}
+
+
+def test_a_control_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHILD", "import time; time.sleep(600)")
+    monkeypatch.setattr(module, "GRACE", 0.2)
+    with control() as beside:
+        pass
+    assert beside == {"control_failed": "it did not end within 0.2 s"}
+
+
+def test_a_measurement_that_fails_ends_the_control_too() -> None:
+    with pytest.raises(ZeroDivisionError), control() as beside:
+        raise ZeroDivisionError
+    assert beside
