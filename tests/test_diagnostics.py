@@ -22,21 +22,21 @@ class World:
     """A pipeline and its subscriptions, of which only the counts matter."""
 
     def __init__(self) -> None:
-        self.statistics = Statistics()
+        self.counts = Counter[str]()
         self.engine = SimpleNamespace(space=SimpleNamespace(id="toy@1"))
         self.arrived, self.lost, self.earlier = Counter[str](), Counter[str](), Counter[str]()
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
-    def snapshot(self) -> dict[str, Statistics]:
-        return {"vision": self.statistics}
+    def statistics(self) -> dict[str, Statistics]:
+        return {"vision": Statistics(self.counts.copy())}
 
-    def queued(self, modality: str) -> int:
+    def waiting(self, modality: str) -> int:
         return 0
 
     def status(self, **new: int) -> tuple[Any, str]:
         """Level and message after so many more of each count."""
-        self.statistics.counts.update(new)
+        self.counts.update(new)
         self.arrived["vision"] += new.get("samples", 0)
         (status,) = self.diagnostics.status(self)  # type: ignore[arg-type]
         return status.level, status.message
