@@ -58,9 +58,7 @@ class Diagnostics:
         ]
 
     def _status(self, modality: str, statistics: Statistics, sensors: Sensors, period: float) -> DiagnosticStatus:
-        counts = dict(statistics.counts) | {
-            name: getattr(sensors, name)[modality] for name in ("arrived", "lost", "earlier")
-        }
+        counts = dict(statistics.counts) | sensors.received(modality)
         before = self._before.get(modality, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._before[modality] = counts

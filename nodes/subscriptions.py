@@ -48,9 +48,8 @@ class Sensors:
     """The subscriptions of one node to its sensors.
 
     `on_sample` is called with every sample, `on_calibration` with what CameraInfo says, `on_trouble(modality,
-    message)` with what is wrong with a topic. `topics` is modality → topic, once its message type is known. `lost`
-    counts messages that were published and did not arrive since the first that did, by modality, where the
-    middleware numbers them; `earlier` those before it; `arrived` those that did.
+    message)` with what is wrong with a topic. All of it happens in the thread of the node's executor; `topics` may be
+    read from any thread.
     """
 
     def __init__(
@@ -66,13 +65,27 @@ class Sensors:
         self._on_sample, self._on_calibration, self._on_trouble = on_sample, on_calibration, on_trouble
         self._options = {modality: sensor_options(values, modality) for modality in modalities}
         self._subscriptions: list[Subscription[Any]] = []
-        self.lost: Counter[str] = Counter()
-        self.earlier: Counter[str] = Counter()
-        self.arrived: Counter[str] = Counter()
-        self.topics: dict[str, str] = {}
+        self._lost: Counter[str] = Counter()
+        self._earlier: Counter[str] = Counter()
+        self._arrived: Counter[str] = Counter()
+        self._topics: Mapping[str, str] = {}  # replaced, never changed, so any thread can read it
         for modality, options in self._options.items():
             self._on_calibration(modality, options.calibration)
         self.look_for_types()
+
+    @property
+    def topics(self) -> Mapping[str, str]:
+        """Modality → resolved topic, once its message type is known."""
+        return dict(self._topics)
+
+    def received(self, modality: str) -> dict[str, int]:
+        """How many messages of a modality `arrived`; where the middleware numbers them, how many were published and did
+        not arrive since the first that did (`lost`), and how many were published before it (`earlier`)."""
+        return {
+            "arrived": self._arrived[modality],
+            "lost": self._lost[modality],
+            "earlier": self._earlier[modality],
+        }
 
     def close(self) -> None:
         """Destroy the subscriptions."""
@@ -83,7 +96,7 @@ class Sensors:
     def look_for_types(self) -> None:
         """Subscribe to topics whose message type was not known yet: call now and then, for publishers come late."""
         for modality, options in self._options.items():
-            if modality in self.topics:
+            if modality in self._topics:
                 continue
             type_name = options.message_type
             if not type_name:
@@ -97,7 +110,8 @@ class Sensors:
         modality, topic = options.modality, options.topic
         if options.transport == COMPRESSED:  # remappings are of the name without the suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
-        name = self.topics[modality] = self._node.resolve_topic_name(topic)
+        name = self._node.resolve_topic_name(topic)
+        self._topics = {**self._topics, modality: name}
         try:
             decoder = SampleDecoder(options, type_name)
             message_type(type_name)
@@ -106,7 +120,7 @@ class Sensors:
             return
 
         def take(message: Any) -> None:
-            self.arrived[modality] += 1
+            self._arrived[modality] += 1
             try:
                 sample = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
@@ -139,12 +153,12 @@ class Sensors:
             if number is not None and 0 < number < UNKNOWN:
                 numbered = True
                 earlier, since = sequence.missing(number)
-                self.earlier[modality] += earlier
-                self.lost[modality] += since
+                self._earlier[modality] += earlier
+                self._lost[modality] += since
             callback(message)
 
         def lost(info: Any) -> None:
-            self.lost[modality] += 0 if numbered else info.total_count_change
+            self._lost[modality] += 0 if numbered else info.total_count_change
 
         qos = sensor(DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES)
         arguments = (message_type(type_name), topic, take if TELLS_NUMBERS else callback, qos)

@@ -24,12 +24,15 @@ class World:
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.engine = SimpleNamespace(space=SimpleNamespace(id="toy@1"))
-        self.arrived, self.lost, self.earlier = Counter[str](), Counter[str](), Counter[str]()
+        self.arrived = 0
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, Statistics]:
         return {"vision": Statistics(self.counts.copy())}
+
+    def received(self, modality: str) -> dict[str, int]:
+        return {"arrived": self.arrived, "lost": 0, "earlier": 0}
 
     def waiting(self, modality: str) -> int:
         return 0
@@ -37,7 +40,7 @@ class World:
     def status(self, **new: int) -> tuple[Any, str]:
         """Level and message after so many more of each count."""
         self.counts.update(new)
-        self.arrived["vision"] += new.get("samples", 0)
+        self.arrived += new.get("samples", 0)
         (status,) = self.diagnostics.status(self)  # type: ignore[arg-type]
         return status.level, status.message
 

@@ -109,9 +109,9 @@ def test_the_first_window_of_a_fast_imu_does_not_import_scipy() -> None:
     program = """
 import sys
 import numpy as np
-from sensebind.fusion.resampling import series
-from sensebind.fusion.samples import Reading, Sample
-from sensebind.fusion.windows import Window
+from sensebind.fusion.preprocess.resampling import series
+from sensebind.fusion.core.samples import Reading, Sample
+from sensebind.fusion.core.windows import Window
 samples = tuple(Sample("imu", i * 1_000_000, Reading(np.zeros(6))) for i in range(1000))
 window = Window("imu", 0, 1_000_000_000, 1.0, samples)
 series(window, 200, 6)

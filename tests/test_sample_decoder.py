@@ -370,7 +370,8 @@ def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str,
     assert sensors.topics == reader.topics
     assert without_topics(found, sensors.topics) == expected
     assert any(kind in ("frame", "sound", "reading") for kind, *_ in expected)
-    assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == sensors.arrived[modality]
+    arrived = sensors.received(modality)["arrived"]
+    assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == arrived
 
 
 def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) -> None:
