@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import BagTypes, BagWriter
+from sensebind.fusion.io.truth import write_faults, write_truth
 from sensebind.simulation import catalogue, failures, imitations, rooms
 from sensebind.simulation.failures import SENSORS, Fault
 from sensebind.simulation.messages import (
@@ -341,18 +341,11 @@ def record(
         for logged, topic, type_name, message in merged([*streams, *([extra] if extra else [])]):
             bag.write(topic, type_name, logged, message, latched=topic == INFO)
     truth = plan.truth()
-    _table(Path(f"{path}.truth.tsv"), "label", [(t.onset, t.offset, t.label) for t in truth])
+    write_truth(f"{path}.truth.tsv", [(t.onset, t.offset, t.label) for t in truth])
     faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.cause) for f in plan.faults]
     if faults:
-        _table(Path(f"{path}.faults.tsv"), "sensor\tfault", faults)
+        write_faults(f"{path}.faults.tsv", faults)
     return truth
-
-
-def _table(path: Path, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"onset\toffset\t{columns}\n")
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerows((f"{row[0]:.3f}", f"{row[1]:.3f}", *row[2:]) for row in rows)
 
 
 @dataclass(frozen=True)
