@@ -44,7 +44,7 @@ def detectors(
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
     modalities: Sequence[str] = (),
 ) -> list[Detector]:
-    """The detectors that the parameters of `config.detector_parameters` ask for.
+    """The detectors that the parameters of `parameters.detector_parameters` ask for.
 
     `embed_text` turns N phrases into (N, D) unit vectors; `modalities` are the senses that are embedded. Raises
     `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration that cannot be read.

@@ -1,0 +1,37 @@
+"""What the documentation names is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("fusion/**/*.md")])
+FILE = re.compile(r"\b((?:fusion|nodes|tests|docs|launch)/[\w/.-]*\w)")
+MODULE = re.compile(r"\bsensebind\.((?:fusion|nodes|[a-z]+)(?:\.[a-z_]+)*)")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name below `sensebind` is a package, a module, or something in a module."""
+    place = ROOT / "sensebind" / name.replace(".", "/")
+    return place.is_dir() or any(p.with_suffix(".py").is_file() for p in (place, place.parent, place.parent.parent))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_modules_and_links_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("this is no git checkout")
+    known = {ROOT / name for name in listed.splitlines()}
+    known |= {parent for path in known for parent in path.parents}
+    named = [name for name in FILE.findall(text) if "." in Path(name).name or (ROOT / name).parent not in known]
+    missing = [name for name in named if ROOT / name not in known and (ROOT / name).with_suffix(".py") not in known]
+    missing += [name for name in LINK.findall(text) if not (page.parent / name).exists()]
+    modules = set(MODULE.findall(text)) - {"models", "launch.py"}  # an entry-point group and the launch file
+    missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
+    assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
