@@ -1,4 +1,4 @@
-"""Vectors that are being computed: what `Space.start` and a GPU runner return, and what the engine waits for."""
+"""Vectors that are being computed: `Space.start` and a GPU runner return them, and the engine waits for them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class EmbeddingFuture(ABC):
-    """The vectors of one batch, under way or computed.
+    """The vectors of one batch, computed or still being computed.
 
-    `first`: a batch of this shape was run for the first time, so its time says nothing about the next one.
-    `took`: seconds, where the vectors were computed before this object was returned; None where they are under way.
+    `first`: a batch of this shape ran for the first time, so its time does not predict the next one.
+    `took`: seconds that computing took, if it ended before this object was returned; None if it is still going on.
     """
 
     first: bool = False
@@ -25,7 +25,7 @@ class EmbeddingFuture(ABC):
 
 
 class Computed(EmbeddingFuture):
-    """Vectors that are there already."""
+    """Vectors that are already computed."""
 
     def __init__(self, vectors: Tensor, took: float) -> None:
         self._vectors, self.took = vectors, took
@@ -36,7 +36,7 @@ class Computed(EmbeddingFuture):
 
 
 class Deferred(EmbeddingFuture):
-    """Vectors that `finish` waits for or computes. Fetch them once."""
+    """Vectors that `finish` waits for or computes. Call `fetch` only once."""
 
     def __init__(self, finish: Callable[[], Tensor]) -> None:
         self._finish = finish

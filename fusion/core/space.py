@@ -1,8 +1,8 @@
 """The contract of a space: everything that the engine, the GPU runner, spokes and nodes may ask of one.
 
-A space is a model with its weights: a set of encoders whose vectors compare with each other and with nothing else.
-Derive from `Space`, or from `Hub` if spokes can be trained on its image encoder. What a space must define is abstract;
-all else has a default that is right for a plain model on a CPU.
+A space is a model with its weights: a set of encoders. Their vectors can be compared with each other, and with vectors
+of no other space. Derive from `Space`, or from `Hub` if spokes can be trained to match its image encoder. What a space
+must define is abstract; everything else has a default that suits a plain model on a CPU.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class SpaceError(SensebindError):
 
 @dataclass(frozen=True, slots=True)
 class Aperture:
-    """How much of a modality the model looks at: the window that it was trained with.
+    """The window of a modality that the model was trained with.
 
-    `length` is in seconds; `frames` is how many images are taken from it (0: the whole time series).
+    `length` is in seconds; `frames` is how many images are taken from the window (0: the whole time series).
     """
 
     length: float
@@ -46,14 +46,15 @@ class Space(ABC):
 
     Attributes:
         id: ``name@digest``; vectors compare only if their ids are equal.
-        dimension: numbers in a vector.
-        modalities: those with a trained encoder here, which `embed` takes. Always includes ``text``.
+        dimension: length D of a vector.
+        modalities: those with a trained encoder here. Always includes ``text``, for `embed_text`;
+            `embed` takes the others.
         logit_scales: per modality, the factor that its cosines are multiplied by before a softmax.
         apertures: windows of the sensor modalities; may name ones without an encoder yet.
         licence: of the weights, as an SPDX identifier or a sentence.
     """
 
-    if TYPE_CHECKING:  # A subclass defines them as attributes or properties, as it likes; `require` checks that it did.
+    if TYPE_CHECKING:  # A subclass defines them as attributes or as properties; `require` checks that it did.
 
         @property
         def id(self) -> str: ...
@@ -91,13 +92,13 @@ class Space(ABC):
     # --- Windows from streams, and several modalities at once
 
     def slide(self, window: Window) -> torch.Tensor:
-        """As `tensor`, for windows that come from a stream: may reuse what overlapping windows share. `embed` and
-        `start` take what it returns, whose shapes may differ."""
+        """As `tensor`, for windows of a stream: it may reuse results that overlapping windows share, and the shape may
+        differ from that of `tensor`. `embed` and `start` take batches of it. Raises as `tensor` does."""
         return self.tensor(window)
 
     def start(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
-        """Start to `embed`, so that several modalities can be under way at once. The default computes before it
-        returns."""
+        """Begin to `embed` a batch (B, …) and return at once, so that several modalities are computed at the same time.
+        The default computes before it returns."""
         from sensebind.fusion.core.futures import Computed
 
         began = time.perf_counter()
@@ -141,11 +142,11 @@ class Space(ABC):
 
 
 class Hub(Space):
-    """A space whose image encoder can be trained further: the one that spokes are trained to match.
+    """A space that spokes are trained to match, on a copy of its image encoder.
 
     Attributes:
         shipped_spokes: spoke files that come with the hub.
-        fast: whether encoders, and with them those of the spokes, are compiled for this processor.
+        fast: whether the encoders of the hub and of its spokes are compiled for this processor.
     """
 
     shipped_spokes: Sequence[Path] = ()
@@ -168,10 +169,10 @@ class SpaceFactory(Protocol):
         weights: str = "",
         dtype: str = "auto",
     ) -> Space:
-        """Load only the encoders that `modalities` need (all where None), onto `device`.
+        """Load only the encoders that `modalities` need (None: all), onto `device`.
 
         `weights` names a file or folder (empty: those that the space comes with); `dtype` is auto, float32,
-        bf16 or fp16.
+        bf16 or fp16. Raises `SpaceError` where the weights are missing or wrong.
         """
 
 
@@ -179,7 +180,7 @@ DECLARED = ("id", "dimension", "modalities", "logit_scales", "apertures", "licen
 
 
 def require(space: object, name: str) -> Space:
-    """`space`, if it keeps the contract. Raises `SpaceError` that says what is missing."""
+    """Return `space` if it fulfils the contract. Raises a `SpaceError` that names what is missing."""
     if not isinstance(space, Space):
         raise SpaceError(
             f"space '{name}' is a {type(space).__name__}: derive it from sensebind.fusion.core.space.Space (or Hub)"
