@@ -1,4 +1,4 @@
-"""Pipelines driven by the calling thread: what waits, a turn of it, or a whole recording."""
+"""Drive a pipeline in the calling thread: all waiting windows, one turn of them, or a whole recording."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ BATCH = 8  # closed windows that are worth a call of the encoders
 
 
 def process(pipeline: Pipeline, quota: Mapping[str, int] | None = None) -> list[Output]:
-    """Embed and complete what waits: of each modality at most `quota` windows; None: all."""
+    """Embed and complete the waiting windows: at most `quota[modality]` of each modality; None: all."""
     batch = pipeline.dequeue(quota)
     return list(pipeline.complete(batch, pipeline.engine.embed(batch.windows)))
 
 
 def process_turn(pipeline: Pipeline) -> list[Output]:
-    """As `process`, where each modality has its turn of the device and no more: call it while windows are `waiting`.
+    """As `process`, for one turn of each modality (`Engine.turn`). Call it again while windows are `waiting`.
 
-    A window that is not in this turn waits, and a newer window may take its place. So a slow modality loses windows of
-    its own, and delays those of others by one turn at most.
+    Windows past the turn wait, and may be dropped for newer ones. So a slow modality loses its own windows, and delays
+    those of other modalities by one turn at most.
     """
     return process(pipeline, {modality: pipeline.engine.turn(modality) for modality in pipeline.specs})
 
 
 def finish(pipeline: Pipeline) -> list[Output]:
-    """The end of a recording: close all whole windows, fuse all ticks, end open events."""
+    """End a recording: close and embed all complete windows, fuse all ticks, end open events."""
     pipeline.flush()
     return process(pipeline) + pipeline.close()
 
 
 def process_samples(pipeline: Pipeline, samples: Iterable[Sample | Failure], batch: int = BATCH) -> Iterator[Output]:
-    """A whole recording through a pipeline, as fast as it goes: the same outputs as `process` after each sample gives,
-    then `finish`. A `Failure` among the samples (a message that could not be read) is passed on.
+    """Drive a pipeline with a whole recording, as fast as possible. The outputs equal those of `process` after each
+    sample, then `finish`. A `Failure` among the samples (a message that could not be read) is passed on.
 
-    Windows are embedded `batch` at a time. Meanwhile the next samples are read and windowed, and the batch before is
-    completed.
+    Windows are embedded `batch` at a time. Meanwhile the previous batch is completed, and the next samples are read and
+    windowed. Raises `KeyError` for a sample of a modality that is not configured.
     """
     under_way: tuple[WindowBatch, Job] | None = None
     for sample in samples:

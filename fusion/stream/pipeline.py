@@ -2,7 +2,7 @@
 
 It is driven one way: `accept` samples, `dequeue` a batch of closed windows, embed it, `complete` the batch with the
 answers. `drivers` does that in the calling thread or for a whole recording; `scheduler.Scheduler` does it live for any
-number of pipelines. So what a robot publishes and what a recording of it gives are the same.
+number of pipelines. So a recording gives the same outputs as the robot published, as long as no window was dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Output = Embedding | Event | Failure
 
 @dataclass(slots=True)
 class _Results:
-    """What became of one modality's dequeued windows."""
+    """The results of one modality's dequeued windows."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))  # ms, window closed → vector
@@ -39,13 +39,13 @@ class _Results:
 class Pipeline:
     """The pipeline of one robot.
 
-    Input side, any thread: `accept`, `flush`, `restart`, `calibrate`. Between input and output wait at most
-    `queue_size` windows of each modality; the oldest is dropped and counted (None: no bound). Windows that wait longer
+    Input side, any thread: `accept`, `flush`, `restart`, `calibrate`. At most `queue_size` windows of each modality
+    wait between input and output; past it the oldest is dropped and counted (None: no bound). Windows that wait longer
     than `deadline` seconds are dropped where the driver gives a quota (None or 0: no bound).
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
-    A modality that the space has no encoder for is windowed and counted, and nothing is published of it.
+    A modality that the space has no encoder for is windowed and counted; no embedding of it is published.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Pipeline:
             size=queue_size,
             deadline=deadline,
         )
-        # Used by the thread that completes batches alone:
+        # Used only by the thread that completes batches:
         self._fuser = TickFuser(fusion_weights)
         self._events = events
         self._health = {modality: Health() for modality in specs}
@@ -81,7 +81,7 @@ class Pipeline:
     # --- in, from any thread
 
     def accept(self, sample: Sample) -> bool:
-        """Take one sample. Takes microseconds. Returns whether anything waits to be dequeued.
+        """Take one sample, in microseconds. Returns whether anything waits to be dequeued.
 
         Raises `KeyError` for a modality that is not configured.
         """
@@ -90,32 +90,33 @@ class Pipeline:
     def flush(self, modality: str | None = None) -> bool:
         """Close the windows of one modality, or of all, that end at or before its newest sample.
 
-        For a sensor that stopped: call it when no sample is under way. Returns whether anything waits.
+        For a sensor that stopped: call it when no more samples are expected. Returns whether anything waits. Raises
+        `KeyError` for a modality that is not configured.
         """
         return self._queue.flush(modality)
 
     def restart(self) -> None:
-        """The clock jumped: close the windows that are whole; start windows, fusion and events afresh."""
+        """Call it when the clock jumped. Closes the complete windows; windows, fusion and events then start again."""
         self._queue.restart()
 
     def calibrate(self, modality: str, calibration: Calibration) -> None:
-        """Calibration of a sensor from now on: it goes with the windows that close later."""
+        """Set a sensor's calibration. Windows that close later carry it."""
         self._queue.calibrate(modality, calibration)
 
     # --- out, by one driver
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:
-        """Windows that are due, to be embedded and completed: see `WindowQueue.dequeue`."""
+        """Remove windows from the queue, to be embedded and completed: see `WindowQueue.dequeue`."""
         return self._queue.dequeue(quota)
 
     def complete(self, batch: WindowBatch, answers: Iterable[Embedding | Failure]) -> Iterator[Output]:
-        """What follows from the answers to `batch.windows`, in their order, each as soon as its answer is there; then
-        the fused embeddings and the events, in order of tick. To be read to the end.
+        """Turn the answers to `batch.windows`, one for each in their order, into outputs.
 
-        Raises `ValueError` where a batch that was dequeued earlier is not complete.
+        Yields each embedding or failure as soon as its answer arrives; then the fused embeddings and the events, in
+        order of tick. Read it to its end. Its first step raises `ValueError` if an earlier batch is not complete.
         """
         if batch.number != self._completed:
-            raise ValueError(f"batch {batch.number} is completed before batch {self._completed}: keep their order")
+            raise ValueError(f"batch {batch.number} is completed before batch {self._completed}: complete in order")
         self._completed += 1
         rest, late = iter(answers), list[Embedding]()
         for item in batch.items:
@@ -129,17 +130,17 @@ class Pipeline:
             yield from self._fuse(batch.horizon)
 
     def close(self) -> list[Output]:
-        """The end of a recording, once all batches are complete: fuse all ticks and end open events."""
+        """End a recording: fuse all ticks and end open events. Call it once all batches are complete."""
         return [*self._fuse(None), *(self._events.finish() if self._events else [])]
 
     # --- state, from any thread
 
     def queue(self) -> QueueState:
-        """What waits, for a scheduler that decides when it is dequeued."""
+        """The windows that wait, for a scheduler that decides when to dequeue them."""
         return self._queue.state()
 
     def waiting(self, modality: str | None = None) -> int:
-        """Windows of a modality that wait to be dequeued; None: of all."""
+        """How many windows of a modality wait to be dequeued; None: of all modalities, plus the restarts that wait."""
         return self._queue.depth(modality)
 
     def statistics(self) -> dict[str, Statistics]:
@@ -168,7 +169,7 @@ class Pipeline:
         answers: Iterator[Embedding | Failure],
         late: list[Embedding],
     ) -> Iterator[Output]:
-        """Check one window's sensor data and take its answer. A vector whose tick is closed is added to `late`."""
+        """Check one window's sensor data and take its answer. An embedding whose tick is closed is added to `late`."""
         window, results = item.window, self._results[item.window.modality]
         symptoms = self._health[window.modality].look(window)  # while the device computes
         if window.modality not in embeddable:
@@ -192,7 +193,7 @@ class Pipeline:
         yield answer
 
     def _amend(self, late: list[Embedding]) -> Iterator[Output]:
-        """Give the events what came after its tick was fused."""
+        """Pass embeddings that came after their tick was fused to the events."""
         for embedding in late:
             yield from self._events.amend(embedding.tick, {embedding.modality: embedding}) if self._events else ()
         late.clear()

@@ -1,10 +1,10 @@
-"""Who gets the device, and when: the windows of any number of pipelines, robots', in common batches.
+"""Shares the device: embeds the windows of any number of pipelines, one for each robot, in common batches.
 
-One thread takes what is due from all pipelines and begins to embed it; another gives each pipeline its answers. So what
-closes while a turn is under way does not wait for its end: it finds the core, or the part of a GPU, that is idle. A
-modality is due when a batch of it is full or its oldest window has waited long enough. In a turn, no modality gets more
-than about `engine.TURN` seconds of the device, and what it gets is shared evenly among the pipelines that wait for it.
-Queues are the pipelines' own: bounded, the oldest dropped first and counted.
+One thread dequeues the due windows of all pipelines and begins to embed them; another completes the batches. So a
+window that closes during a turn can start before the turn ends, on a core or a part of the GPU that is idle. A modality
+is due when a batch of it is full or its oldest window has waited long enough. In a turn, each modality gets at most
+about `engine.TURN` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its own
+queue, which is bounded: the oldest window is dropped first, and counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
 
 LOG = logging.getLogger(__name__)
-AHEAD = 2  # turns that are under way at most: more would only be older when their answers come
-WAIT = 0.003  # s that a window waits for those of other pipelines, where a batch costs little more than one window
+AHEAD = 2  # turns that may be in progress at once: more would only add latency
+WAIT = 0.003  # s that a window waits for windows of other pipelines, on a GPU, where a batch costs little more than one
 
 Publish = Callable[[list[Output]], None]
 
@@ -40,17 +40,17 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Windows that are being embedded together, and whose they are."""
+    """Windows that are being embedded together, and the pipelines that they came from."""
 
     job: Job
     batches: list[tuple[_Member, WindowBatch]]
 
 
 class Scheduler:
-    """Runs until `close`. `wait`: seconds that a batch that is not full waits for more windows. None: `WAIT` on a GPU
-    that several pipelines share, otherwise 0, because the next window of a single pipeline comes a hop later.
+    """Embeds the windows of its pipelines in two threads, until `close`.
 
-    `publish` is called in one thread of the scheduler's with what follows from the answers; what it raises is logged.
+    `wait`: seconds that a batch waits for more windows while it is not full. None: `WAIT` on a GPU that several
+    pipelines share, otherwise 0, because the next window of a single pipeline comes only one hop later.
     """
 
     def __init__(self, engine: Engine, wait: float | None = None) -> None:
@@ -71,7 +71,11 @@ class Scheduler:
             thread.start()
 
     def add(self, pipeline: Pipeline, publish: Publish = lambda outputs: None) -> None:
-        """Serve a pipeline from now on. It must use this scheduler's engine, and nobody else may drain it."""
+        """Serve a pipeline from now on. No other driver may dequeue from it.
+
+        `publish` is called with its outputs, always in the same thread of the scheduler. What it raises is logged.
+        Raises `ValueError` if the pipeline has another engine than this scheduler.
+        """
         if pipeline.engine is not self.engine:
             raise ValueError("a pipeline and its scheduler must share one engine")
         with self._lock:
@@ -79,11 +83,14 @@ class Scheduler:
         self._work.set()
 
     def notify(self) -> None:
-        """A pipeline has work: `accept` or `flush` said so."""
+        """Wake the scheduler: call it when a pipeline's `accept` or `flush` returned True, and after `restart`."""
         self._work.set()
 
     def remove(self, pipeline: Pipeline) -> None:
-        """Embed what a pipeline has heard, publish it, and serve it no more. Returns when that is done."""
+        """Embed and publish the rest of a pipeline (`drivers.finish`), then stop serving it. Returns when that is done.
+
+        Do not call it from `publish`: it would wait for its own thread.
+        """
         with self._lock:
             found = [member for member in self._members if member.pipeline is pipeline]
         for member in found:
@@ -92,7 +99,7 @@ class Scheduler:
             member.gone.wait()
 
     def close(self) -> None:
-        """As `remove`, of all; then the threads end."""
+        """`remove` all pipelines, then end the threads. Do not call it from `publish`."""
         self._closing = True
         self._work.set()
         for thread in self._threads:
@@ -104,7 +111,7 @@ class Scheduler:
         patience: float | None = None  # s until something that waits is due
         while True:
             self._work.wait(patience)
-            self._room.acquire()  # before it is known what is due, so that it is the newest
+            self._room.acquire()  # before windows are chosen, so that the newest are among them
             self._work.clear()
             closing = self._closing
             with self._lock:
@@ -125,7 +132,7 @@ class Scheduler:
                 self._work.set()
 
     def _dequeue(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, WindowBatch]], float | None]:
-        """What is due, and how long until something else is (None: nothing waits)."""
+        """The due windows, and the seconds until more are due (None: nothing waits)."""
         queues = [(member, member.pipeline.queue()) for member in members]
         now = time.perf_counter()
         quotas: list[dict[str, int]] = [{} for _ in queues]
@@ -149,7 +156,7 @@ class Scheduler:
         return turn, patience
 
     def _until_due(self, modality: str, queues: Sequence[QueueState], room: int, now: float) -> float:
-        """Seconds until a modality's windows are to be embedded; 0: now."""
+        """Seconds until a modality's windows are due; 0: now."""
         full = sum(queue.counts.get(modality, 0) for queue in queues) >= room
         if full or any(queue.restarts for queue in queues) or modality not in self.engine.space.modalities:
             return 0.0
@@ -162,7 +169,7 @@ class Scheduler:
         windows = [window for _, batch in turn for window in batch.windows]
         try:
             return self.engine.submit(windows)
-        except Exception as error:  # whatever a space raises, later windows are embedded
+        except Exception as error:  # a space may raise anything: later windows are still embedded
             LOG.exception("%d windows could not be embedded", len(windows))
             failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
             return Job(windows, dict(failed))
@@ -170,7 +177,7 @@ class Scheduler:
     # --- in the thread that answers
 
     def _answer(self) -> None:
-        """Turns in their order; then members that leave once all that was taken of them is answered; then the end."""
+        """Complete turns in order; part with members that leave, after all their windows; None ends the thread."""
         while (item := self._under_way.get()) is not None:
             if isinstance(item, _Turn):
                 self._complete(item)
@@ -179,7 +186,7 @@ class Scheduler:
                 self._part(item)
 
     def _complete(self, turn: _Turn) -> None:
-        """Publish each answer when it is there: none waits for the last of its turn."""
+        """Publish each answer as soon as it arrives, without waiting for the rest of the turn."""
         answers = self._answers(turn.job)
         for member, batch in turn.batches:
             own = islice(answers, len(batch.windows))
@@ -187,10 +194,10 @@ class Scheduler:
                 for output in member.pipeline.complete(batch, own):
                     self._publish(member, [output])
             except Exception:  # whatever it is, the other pipelines go on
-                LOG.exception("what follows from %d windows could not be worked out", len(batch.windows))
-            for _ in own:  # what it did not ask for is not the next one's
+                LOG.exception("a batch of %d windows could not be completed", len(batch.windows))
+            for _ in own:  # skip answers that were not read: they do not belong to the next pipeline
                 pass
-        next(answers, None)  # to the end
+        next(answers, None)  # read to the end, as `Engine.answers` asks
 
     def _answers(self, job: Job) -> Iterator[Embedding | Failure]:
         given = 0
@@ -215,11 +222,14 @@ class Scheduler:
             if outputs:
                 member.publish(outputs)
         except Exception:  # whatever it is, the other pipelines go on
-            LOG.exception("what was embedded could not be published")
+            LOG.exception("outputs could not be published")
 
 
 def shares(waiting: Sequence[int], room: int, first: int = 0) -> list[int]:
-    """`room` places among those who wait, one at a time in turn from number `first` on: as even as can be."""
+    """Places for each pipeline: `room` places, shared as evenly as possible among those with `waiting` windows.
+
+    Places are given one at a time, in turn, from pipeline number `first` on.
+    """
     given = [0] * len(waiting)
     order = [(first + i) % len(waiting) for i in range(len(waiting))]
     while room > 0 and (open_ones := [i for i in order if given[i] < waiting[i]]):

@@ -1,4 +1,4 @@
-"""The embeddings of each tick, put together and fused once the tick is complete."""
+"""Collects the embeddings of each tick and fuses them once the tick is complete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sensebind.fusion.core.embeddings import Embedding, fuse
 
 
 class FusedTick(NamedTuple):
-    """A tick (ns), its embeddings by modality, and the one fused from them."""
+    """A tick (ns), its embeddings by modality, and the embedding fused from them."""
 
     tick: int
     present: Mapping[str, Embedding]
@@ -19,7 +19,7 @@ class FusedTick(NamedTuple):
 class TickFuser:
     """Holds embeddings until their tick is complete. Use it from one thread at a time.
 
-    `weights`: a modality's weight in the fused embedding, 1 where it is not named.
+    `weights`: modality → weight in the fused embedding; 1 for a modality that is not named.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -28,19 +28,22 @@ class TickFuser:
         self._fused_through = 0  # ns, the newest tick that is closed
 
     def add(self, embedding: Embedding) -> bool:
-        """Hold an embedding. Returns False, and holds nothing, where its tick is closed already."""
+        """Hold an embedding until its tick is fused. Returns False, and drops it, if its tick is already closed."""
         if embedding.tick <= self._fused_through:
             return False
         self._pending.setdefault(embedding.tick, {})[embedding.modality] = embedding
         return True
 
     def fuse(self, horizon: int | None) -> Iterator[FusedTick]:
-        """Fuse the ticks that are held, up to `horizon` (ns; None: all), oldest first. To be read to the end."""
+        """Fuse the held ticks up to `horizon` (ns), oldest first, and close all ticks up to it. Read it to its end.
+
+        None: fuse all held ticks, and close no more.
+        """
         for tick in sorted(t for t in self._pending if horizon is None or t <= horizon):
             present = self._pending.pop(tick)
             yield FusedTick(tick, present, fuse(list(present.values()), self._weights))
         self._fused_through = max(self._fused_through, horizon or 0)
 
     def restart(self) -> None:
-        """Time starts afresh: any tick may come again. Call it when all ticks were fused."""
+        """The clock jumped: accept any tick again. Call it after all ticks were fused."""
         self._fused_through = 0

@@ -1,7 +1,7 @@
 """Closed windows of one robot that wait to be embedded, bounded in number and in age.
 
-Samples come in on any thread; batches of windows go out to one driver. The queue also knows through which tick all
-windows that can still come have been dequeued, because it sees every sample.
+Samples come in on any thread; batches of windows go out to one driver. The queue sees every sample, so it also knows up
+to which tick no further window can arrive.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class QueuedWindow(NamedTuple):
     closed: float
 
 
-Item = QueuedWindow | None  # None: time starts afresh here
+Item = QueuedWindow | None  # None marks a restart: the clock jumped here
 
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
     """Windows that left the queue to be embedded, in order. Complete every dequeued batch, in order.
 
-    `items`: None marks where time starts afresh. `horizon`: the tick (ns) through which all can be fused once this
-    batch is complete; None: none. `embeddable`: modalities that the space has an encoder for. `number`: counts from 0.
+    `items`: windows, and None for each restart. `horizon`: the newest tick (ns) that can be fused once this batch is
+    complete; None: no tick. `embeddable`: modalities that the space has an encoder for. `number`: counts from 0.
     """
 
     number: int
@@ -49,8 +49,8 @@ class WindowBatch:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What waits up to where time starts afresh (`restarts`: it does). By modality: how many windows, and since when
-    the oldest (`time.perf_counter`, s)."""
+    """The windows that wait before the next restart. `counts`: modality → how many. `since`: modality → when the oldest
+    of them closed (`time.perf_counter`, s). `restarts`: whether a restart waits behind them."""
 
     counts: Mapping[str, int]
     since: Mapping[str, float]
@@ -68,11 +68,11 @@ class WindowingState:
 
 
 class WindowQueue:
-    """Windows samples and holds the closed windows. All public methods may be called from any thread.
+    """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
-    `size`: windows of each modality that may wait; the oldest is dropped and counted as `overload` (None: no bound).
-    `deadline`: seconds that a window may wait where a quota is given (see `dequeue`; None: no bound). `patience`: ns by
-    which a modality's newest sample may be older than the newest of all and still be waited for.
+    `size`: how many windows of each modality may wait; past it the oldest is dropped and counted as `overload` (None:
+    no bound). `deadline`: seconds that a window may wait where a quota is given (see `dequeue`; None: no bound).
+    `patience`: ns; a modality whose newest sample is older than the newest of all by more than this is not waited for.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class WindowQueue:
         self._windowers = {modality: Windower(spec) for modality, spec in specs.items()}
         self._calibrations = dict(calibrations or {})
         self._items: deque[Item] = deque()
-        self._batches = 0  # dequeued so far
-        self._began: int | None = None  # end of the first sample: until `patience` after it all modalities are awaited
+        self._batches = 0  # number of batches dequeued so far
+        self._began: int | None = None  # end of the first sample: all modalities are awaited until `patience` after it
 
     # --- in
 
@@ -114,7 +114,8 @@ class WindowQueue:
     def flush(self, modality: str | None = None) -> bool:
         """Close the windows of one modality, or of all, that end at or before its newest sample.
 
-        For a sensor that stopped: call it when no sample is under way. Returns whether anything waits.
+        For a sensor that stopped: call it when no more samples are expected. Returns whether anything waits. Raises
+        `KeyError` for a modality that is not configured.
         """
         with self._lock:
             for windower in [self._windowers[modality]] if modality else self._windowers.values():
@@ -122,7 +123,7 @@ class WindowQueue:
             return bool(self._items)
 
     def restart(self) -> None:
-        """The clock jumped: close the windows that are whole, and start afresh."""
+        """Call it when the clock jumped. Closes the complete windows and starts again without any samples."""
         with self._lock:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
@@ -130,17 +131,19 @@ class WindowQueue:
             self._items.append(None)
 
     def calibrate(self, modality: str, calibration: Calibration) -> None:
-        """Calibration of a sensor from now on: it goes with the windows that close later."""
+        """Set a sensor's calibration. Windows that close later carry it."""
         with self._lock:
             self._calibrations[modality] = calibration
 
     # --- out
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:
-        """Windows that are due: of each modality at most `quota`, the oldest first; None: all.
+        """Remove windows, the oldest first, and return them: at most `quota[modality]` of each modality (not named:
+        none); without a quota, all.
 
-        With a quota, windows that waited longer than the deadline are dropped and counted as `expired`, and with them
-        all windows of that modality but the newest that the quota allows.
+        The deadline counts only with a quota. If a window of a modality waited longer than the deadline, only that
+        modality's newest windows that the quota allows are kept, and of those past the deadline only the newest of all.
+        The others are dropped and counted as `expired`.
         """
         with self._lock:
             if quota is None:
@@ -150,7 +153,7 @@ class WindowQueue:
             items = self._take(dict(quota))
             horizon = self._complete_through()
             waiting = [item.window.tick for item in self._items if item and item.window.modality in self._embeddable]
-            if None in self._items:  # the ticks at hand belong to a time that is over: they are fused with that marker
+            if None in self._items:  # a restart still waits: these ticks are fused when it is completed
                 horizon = None
             elif horizon is not None and waiting:
                 newest = max(w.newest for w in self._windowers.values() if w.newest is not None)
@@ -160,7 +163,7 @@ class WindowQueue:
     # --- state
 
     def depth(self, modality: str | None = None) -> int:
-        """Windows of a modality that wait; None: of all, markers of a restart included."""
+        """How many windows of a modality wait; None: of all modalities, plus the restarts that wait."""
         with self._lock:
             if modality is None:
                 return len(self._items)
@@ -205,7 +208,7 @@ class WindowQueue:
             self._windowers[modality].counts["overload"] += 1
 
     def _start_afresh(self, newest: int) -> None:
-        """One modality went back in time: restart the others, unless they are where it is now."""
+        """The stamps of one modality jumped back to `newest` (ns): restart the modalities that are ahead of it."""
         for windower in self._windowers.values():
             if windower.newest is not None and windower.newest > newest + BACKWARD_JUMP:
                 self._enqueue(windower.restart())
@@ -213,8 +216,8 @@ class WindowQueue:
         self._items.append(None)
 
     def _expire(self, quota: Mapping[str, int]) -> None:
-        """Drop late windows. Of a modality with a late window only the newest that the quota allows are kept, so what
-        is embedded next is new. A modality's newest window is always kept."""
+        """Drop windows past the deadline. Of a modality that has one, only the newest windows that the quota allows are
+        kept, so the next windows that are embedded are recent. A modality's newest window is always kept."""
         if self._deadline is None:
             return
         oldest = time.perf_counter() - self._deadline
@@ -235,7 +238,7 @@ class WindowQueue:
         self._items = kept
 
     def _take(self, quota: dict[str, int]) -> deque[Item]:
-        """Remove what is due now: of each modality as many windows as its quota allows, the oldest first."""
+        """Remove and return as many windows of each modality as its quota allows, the oldest first."""
         taken: deque[Item] = deque()
         left: deque[Item] = deque()
         while self._items:
@@ -243,7 +246,7 @@ class WindowQueue:
             if item is None:
                 (left if left else taken).append(None)
                 if left:
-                    break  # nothing passes the point where time starts afresh
+                    break  # no window overtakes a restart
                 continue
             modality = item.window.modality
             allowed = quota.get(modality, 0)
@@ -254,10 +257,10 @@ class WindowQueue:
         return taken
 
     def _complete_through(self) -> int | None:
-        """The newest tick at or before which no window is still to come, by stamps alone. None: there is none.
+        """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.
 
         A modality is awaited as long as its newest sample is no older than the newest of all minus `patience`; at the
-        start all are. So a sensor that stops holds a tick back for at most `patience` of the others' time.
+        start all are. So a sensor that stops delays a tick by at most `patience`, measured by the others' stamps.
         """
         awaited = [w for m, w in self._windowers.items() if m in self._embeddable]
         seen = [w.newest for w in awaited if w.newest is not None]
