@@ -1,4 +1,4 @@
-"""Closed windows to vectors: frontend, batch, device. Any number of pipelines may share one engine."""
+"""Embeds closed windows: preprocessing, batches, device. Any number of pipelines may share one engine."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
 
 LOG = logging.getLogger(__name__)
 HANDS = 4  # threads that prepare windows for a GPU
-TURN = 0.1  # s that one modality may have the device while others wait
+TURN = 0.1  # s that one modality may use the device while others wait
 MEMORY = 256  # streams whose last images are remembered
-FIRST = 4096  # bytes of an image that are compared before the rest is
-RECOVERY = 1000  # batches without trouble after which a modality whose batch was halved tries twice as many again
+FIRST = 4096  # bytes of an image that are compared before the rest
+RECOVERY = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that could not be embedded: `cause` is `encoding` (its data) or `failure` (the device)."""
+    """A message or window that could not be embedded. `cause`: `encoding` (its data) or `failure` (space or device)."""
 
     modality: str
     cause: str
@@ -43,16 +43,16 @@ class Failure:
 
 @dataclass(slots=True)
 class _Pace:
-    """What is known of one modality's work."""
+    """The batch limit of one modality, and how fast it is embedded."""
 
-    limit: int  # windows of a batch
-    seconds: float = 0.0  # for one window, of late
-    good: int = 0  # batches since the limit was changed
+    limit: int  # most windows in a batch
+    seconds: float = 0.0  # for one window, a moving average; 0: not measured yet
+    good: int = 0  # batches embedded since the limit was changed
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Windows that are on the device: their places in the job and their tensors."""
+    """Windows that the device works on. `items`: their indices in the job, and their tensors."""
 
     modality: str
     items: list[tuple[int, torch.Tensor]]
@@ -62,47 +62,47 @@ class _Batch:
 
 @dataclass(slots=True)
 class Job:
-    """Windows that were submitted together."""
+    """Windows that were submitted together. `newest`: stream (modality, frame_id) → index of its last window."""
 
     windows: list[Window]
     results: dict[int, Embedding | Failure] = field(default_factory=dict)
     under_way: deque[_Batch] = field(default_factory=deque)
-    same: list[tuple[int, int]] = field(default_factory=list)  # a window, and the one before of this job that it equals
+    same: list[tuple[int, int]] = field(default_factory=list)  # indices: a window, and an earlier equal one
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Engine:
     """Embeds windows of the modalities that `space` has encoders for. Safe to call from several threads.
 
-    `embed` takes any windows in any order and answers for each in its place. It never raises for what a
-    window holds or a device does: that is a `Failure`. A batch that the device fails to do is tried again in
-    halves, so one bad window spoils no other; where memory ran out, batches of that modality stay smaller, and
-    the log says so. Images that are byte for byte those of the stream's window before are not embedded again.
+    `embed` returns one result for each window, in the order given. Bad data and device errors are returned as a
+    `Failure`, never raised. A batch that fails is tried again in halves, so one bad window does not fail the others. If
+    memory ran out, batches of that modality stay smaller for `RECOVERY` batches; the log says so. A window whose images
+    equal those of its stream's previous window, byte for byte, reuses the vector.
 
-    On a GPU a `Runner` does the work; elsewhere, or with `runner=None`, the space's own `start`.
+    On a GPU a `Runner` computes; elsewhere, or with `runner=None`, the space's own `start`.
     """
 
     def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
         self._prepare = space.slide if self.runner is None else self.runner.raw
-        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # a CPU's cores have the encoders to do
+        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # on a CPU the encoders need the cores
         self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
-        self._device = threading.Lock()  # one batch is started at a time: two would share the device's speed and memory
+        self._device = threading.Lock()  # one batch at a time: two would share the device's speed and memory
         self._state = threading.Lock()  # guards what follows
-        self.reused = 0  # windows whose images had not changed
+        self.reused = 0  # windows that reused a vector
         self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
         self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
-        self._fetched = 0.0  # when the last batch was
+        self._fetched = 0.0  # when the last batch was fetched (`time.perf_counter`, s)
 
     def limit(self, modality: str) -> int:
-        """Windows of this modality that are embedded together at most: fewer than asked for after a lack of memory."""
+        """The largest batch of this modality: `batch_size`, or fewer windows after memory ran out."""
         with self._state:
             return self._paces[modality].limit
 
     def turn(self, modality: str) -> int:
-        """Windows of this modality that may be embedded before others get their turn: about `TURN` s of work."""
+        """How many windows of this modality may be embedded before others get their turn: about `TURN` s of work."""
         with self._state:
             pace = self._paces[modality]
             return pace.limit if not pace.seconds else max(1, min(pace.limit, int(TURN / pace.seconds)))
@@ -113,12 +113,15 @@ class Engine:
 
     @property
     def overlaps(self) -> bool:
-        """Whether the device works on what was submitted while the host does other things."""
+        """Whether the device computes while the host does other work."""
         return self.runner is not None and self.runner.on_gpu
 
     def warm_up(self, windows: Sequence[Window]) -> None:
-        """Embed each window by itself, and on a GPU as batches of 2, 4, 8, … of itself: what is made for a batch size
-        when it first comes (graphs, memory, the choice of kernels) is there then. Nothing is remembered of them."""
+        """Embed each window once, and on a GPU also in batches of 2, 4, 8, … copies, so that CUDA graphs, memory and
+        the choice of kernels are ready before real data come. The results are discarded.
+
+        Raises `EncodingError` for a window that cannot be understood.
+        """
         for window in windows:
             tensor, size = self._prepare(window), 1
             while size <= (self.limit(window.modality) if self.overlaps else 1):
@@ -127,16 +130,16 @@ class Engine:
                 self.collect(job)
                 size *= 2
             with self._state:
-                self._paces[window.modality].seconds = 0.0  # a first time says nothing about the next
+                self._paces[window.modality].seconds = 0.0  # the first run does not predict the next
 
     def submit(self, windows: Sequence[Window]) -> Job:
-        """Prepare windows and begin to embed them; `collect` the job later. A space with the default `start`
-        has done its work on return."""
+        """Prepare windows and begin to embed them; `collect` the job later. With the default `Space.start` the vectors
+        are computed before this returns."""
         job = Job(list(windows))
         by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             by_modality[window.modality].append(index)
-        for indices in by_modality.values():  # what is launched goes on while the next modality is prepared
+        for indices in by_modality.values():  # the device works on it while the next is prepared
             self._submit(job, indices)
         return job
 
@@ -173,17 +176,16 @@ class Engine:
             return self._prepare(window)
         except (EncodingError, ValueError) as error:
             return Failure(window.modality, "encoding", str(error))
-        except Exception as error:  # a space may be anybody's; its other windows are not to suffer
+        except Exception as error:  # a third party's space may raise anything: other windows must not fail
             LOG.exception("a window of %s could not be prepared", window.modality)
             return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
 
     def collect(self, job: Job) -> list[Embedding | Failure]:
-        """One result per window of a job, in order. Jobs are collected in the order in which they were submitted."""
+        """One result per window of a job, in order. Collect jobs in the order in which they were submitted."""
         return list(self.answers(job))
 
     def answers(self, job: Job) -> Iterator[Embedding | Failure]:
-        """As `collect`, each as soon as it and those before it are there: who asks for one waits for its batch only.
-        To be read to the end."""
+        """As `collect`, but yields each result as soon as it and those before it are ready. Read it to its end."""
         windows, results, same = job.windows, job.results, dict(job.same)
         for index, window in enumerate(windows):
             if index in same:
@@ -220,7 +222,7 @@ class Engine:
                 continue
             try:
                 pending = self._begin(modality, [tensor for _, tensor in batch])
-            except (RuntimeError, MemoryError) as error:  # RuntimeError: PyTorch's for the device, no memory included
+            except (RuntimeError, MemoryError) as error:  # PyTorch raises RuntimeError when memory runs out, too
                 todo += reversed(self._halves(job, modality, batch, error))
                 continue
             job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
@@ -242,7 +244,7 @@ class Engine:
         with self._state:
             before, self._fetched = self._fetched, now
         if not batch.pending.first:
-            # The device does batches one after another: this one had it since the one before was fetched.
+            # The device computes one batch after another, so this one began when the previous one was fetched.
             self._note_pace(batch.modality, len(batch.items), now - max(batch.began, before))
         return vectors
 
@@ -262,7 +264,7 @@ class Engine:
     def _halves(
         self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
     ) -> list[list[tuple[int, torch.Tensor]]]:
-        """What to try after a failure: each half of a batch; nothing more after that of a single window."""
+        """The batches to try after a failure: both halves; none for a single window, whose `Failure` is stored."""
         self._note_failure(modality, len(items), error)
         if len(items) == 1:
             job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}")
@@ -311,7 +313,7 @@ def _stream(window: Window) -> tuple[str, str]:
 
 
 def _unchanged(window: Window, before: Window) -> bool:
-    """Whether both hold the same images, so that their vectors are the same. Never of sounds and readings."""
+    """Whether both hold the same images, so that their vectors are equal. Always False for sounds and readings."""
     if window.calibration != before.calibration or len(window.samples) != len(before.samples):
         return False
     for now, then in zip(window.samples, before.samples, strict=True):
@@ -325,7 +327,7 @@ def _unchanged(window: Window, before: Window) -> bool:
 
 
 def _equal(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
-    """Whether two images (N,) are the same bytes. Noise shows in the first of them that they are not."""
+    """Whether two images (N,) are the same bytes. With sensor noise the first `FIRST` bytes differ already."""
     if a is b:
         return True
     return a.shape == b.shape and np.array_equal(a[:FIRST], b[:FIRST]) and np.array_equal(a, b)
