@@ -1,8 +1,8 @@
 """From message to sample: the one decoder of the live node and of replay.
 
 A driver that has messages (rclpy's subscriptions, a bag) makes one `SampleDecoder` for each sensor, listens to the
-sensor's topic and to `side_topics`, and hands every message over in order of arrival. All that turns a message into
-a sample is decided here. Messages are read by the names of their fields, so rclpy's and rosbags' both work.
+sensor's topic and to `side_topics`, and passes on every message in order of arrival. All that turns a message into a
+sample is decided here. Messages are read by the names of their fields, so rclpy's and rosbags' both work.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from sensebind.fusion.io import audio_messages, messages, numeric_messages
 
 RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
 
-# Message types of each known modality. A modality that is not here reads numbers out of any type.
+# Message types of each known modality. For a modality that is not here, numbers are read from messages of any type.
 TYPES = {
     **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE, messages.COMPRESSED_IMAGE)),
     IMU: (messages.IMU,),
     AUDIO: tuple(audio_messages.ADAPTERS),
 }
 
-# What reading a message raises that has not the fields of its type: two packages may share the name of a type.
+# Errors of reading a message that lacks the fields expected of its type: two packages may define types of one name.
 MISFIT = (AttributeError, TypeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True, slots=True)
 class SensorOptions:
-    """What the parameters say of one sensor.
+    """The parameters of one sensor.
 
-    `topic` is the name by parameter, or the modality's default. `named`: it is by parameter, or the modality is the
-    user's own; otherwise a recording's topics are searched by type and name. `transport` and `type` (full name of a
+    `topic`: from the parameter, else the modality's default. `named`: the parameter set it, or the user defined the
+    modality; otherwise a recording's topics are searched by type and name. `transport` and `type` (full name of a
     message type) decide the type to subscribe to. `side_topic`: the CameraInfo or AudioInfo topic; empty: beside the
-    sensor's. `calibration` and `audio_format` hold what is given; side messages complete the rest. `fields` and `fill`
-    are for a modality of the user's own (`numeric_messages`).
+    sensor's. `calibration` and `audio_format`: values set by parameters; side messages complete the rest. `fields` and
+    `fill` are for a modality that the user defined (`numeric_messages`).
     """
 
     modality: str
@@ -52,7 +52,7 @@ class SensorOptions:
 
     @property
     def message_type(self) -> str:
-        """The type that the parameters decide; empty: the one that is published (`preferred_type`)."""
+        """The message type set by the parameters; empty: a type that is published (`preferred_type`)."""
         if self.modality in IMAGE_MODALITIES:
             return messages.COMPRESSED_IMAGE if self.transport == COMPRESSED else messages.IMAGE
         return messages.IMU if self.modality == IMU else self.type
@@ -78,7 +78,7 @@ def data_topic(options: SensorOptions, topic: str) -> str:
 
 
 def preferred_type(modality: str, published: Sequence[str]) -> str:
-    """Of the types that are published on a sensor's topic, the first that can be read; else the first. Empty: none."""
+    """The first type published on a sensor's topic that can be read; else the first one; empty if there is none."""
     known = TYPES.get(modality, published)
     return next((name for name in published if name in known), published[0] if published else "")
 
@@ -87,8 +87,8 @@ class SampleDecoder:
     """Turns the messages of one sensor into samples.
 
     It keeps what depends on earlier messages: the calibration, and the microphone's format and time. A message of
-    `side_topics` counts for all messages that arrive after it. What the parameters give is kept, and so is what the
-    first side message gives.
+    `side_topics` applies to all messages that arrive after it. Values from parameters take precedence over side
+    messages, and values from an earlier side message over later ones.
 
     Raises `EncodingError` where messages of type `type_name` cannot be samples of this modality.
     """
@@ -102,7 +102,7 @@ class SampleDecoder:
 
     @property
     def calibration(self) -> Calibration:
-        """What parameters and the messages so far say of the sensor."""
+        """The sensor's calibration, from parameters and the messages so far."""
         return self._calibration
 
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
@@ -118,8 +118,8 @@ class SampleDecoder:
     def decode(self, message: Any, received_ns: int) -> Sample:
         """One message as a sample, which may share the message's memory.
 
-        `received_ns`, the time of arrival in nanoseconds, counts for messages without a stamp of their own. Raises
-        `EncodingError`, with the modality's parameters to set, for a message that cannot be read.
+        `received_ns`, the time of arrival in nanoseconds, is used for messages that carry no stamp. Raises
+        `EncodingError`, which names the parameter to set, for a message that cannot be read.
         """
         try:
             return self._convert(message, received_ns)
@@ -146,7 +146,7 @@ class SampleDecoder:
         if modality not in TYPES:
             if type_name.count("/") != 2:
                 raise EncodingError(
-                    f"'{type_name}' is no message type: set {modality}.type to a name such as std_msgs/msg/Float32"
+                    f"'{type_name}' is not a message type: set {modality}.type to a name such as std_msgs/msg/Float32"
                 )
             try:
                 return numeric_messages.reader(modality, options.fields, options.fill)
@@ -157,7 +157,7 @@ class SampleDecoder:
             return self._microphone.sample
         if type_name not in TYPES[modality]:
             raise EncodingError(
-                f"type '{type_name}' is no {modality} message: set {modality}.topic to a topic of type "
+                f"type '{type_name}' does not carry {modality}: set {modality}.topic to a topic of type "
                 f"{' or '.join(TYPES[modality])}"
             )
         convert = messages.SAMPLES[type_name]
@@ -165,6 +165,6 @@ class SampleDecoder:
 
     def _misfit(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(
-            f"a message of {self.modality} has not the fields of '{type_name}' that are known here ({error}): "
+            f"a message of {self.modality} lacks the fields expected of '{type_name}' ({error}): "
             f"check which package defines it, or set {self.modality}.topic to another topic"
         )

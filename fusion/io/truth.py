@@ -1,7 +1,7 @@
-"""Truth files: what was there in a recording and when, and which sensors failed, as tab-separated tables.
+"""Truth files: the labelled events and the sensor faults of a recording, as tab-separated tables.
 
-RECORDING.truth.tsv holds onset, offset and label (the form of the DCASE challenges); RECORDING.faults.tsv holds onset,
-offset, sensor and fault. Files are UTF-8. Times are seconds from the start of the recording.
+RECORDING.truth.tsv holds onset, offset and label (the format of the DCASE challenges); RECORDING.faults.tsv holds
+onset, offset, sensor and fault. Files are UTF-8. Times are seconds from the start of the recording.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def read_truth(path: str | Path) -> list[LabelSpan]:
     """The rows of a truth file, in the order of the file.
 
     The heading is optional. With a heading the columns may come in any order, and other columns (DCASE's `filename`)
-    are ignored. Raises `TruthError`.
+    are ignored. Raises `TruthError` where the file cannot be read or a row is not valid.
     """
     return [(onset, offset, label) for onset, offset, (label,) in _read(Path(path), TRUTH_COLUMNS)]
 
 
 def read_faults(path: str | Path) -> list[FaultSpan]:
-    """As `read_truth`, for a file of sensor faults. Raises `TruthError`."""
+    """As `read_truth`, for a file of sensor faults."""
     return [(onset, offset, sensor, fault) for onset, offset, (sensor, fault) in _read(Path(path), FAULT_COLUMNS)]
 
 
@@ -54,7 +54,7 @@ def write_truth(path: str | Path, rows: Iterable[LabelSpan]) -> None:
 
 
 def write_faults(path: str | Path, rows: Iterable[FaultSpan]) -> None:
-    """As `write_truth`, for sensor faults. Raises `TruthError`."""
+    """As `write_truth`, for sensor faults: write what `read_faults` reads."""
     _write(Path(path), FAULT_COLUMNS, rows)
 
 
