@@ -1,4 +1,4 @@
-"""What a detector is: options that score labels, tick by tick, on a state that it is given."""
+"""The base class of detectors: they score labels tick by tick, and get their state from the caller."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Options = TypeVar("Options", bound=DetectorOptions)
 
 
 class Detector(ABC, Generic[Options]):
-    """Scores labels, tick by tick. It holds options only; everything that changes with time is in the state.
+    """Scores labels, tick by tick. It holds options only; all that changes with time is in the state.
 
-    A state is immutable: `score` and `adopt` return another one. So the tracker can go back to an earlier state when
+    A state is immutable: `score` and `adopt` return a new one. So the tracker can go back to an earlier state when
     data arrive late. A subclass sets `kind` and `default_options`, and defines `knows` and `score`. A wrapper of
     another detector forwards all members that are declared here.
     """
@@ -40,7 +40,7 @@ class Detector(ABC, Generic[Options]):
 
     @property
     def life(self) -> LifeOptions:
-        """When an event of any of its labels begins and ends."""
+        """When an event of each of its labels begins and ends."""
         return self.options.life
 
     @abstractmethod
@@ -48,11 +48,11 @@ class Detector(ABC, Generic[Options]):
         """Whether it scores this label. An open event of a label that it does not score is closed."""
 
     def start(self) -> Any:
-        """The state before the first tick. Here an empty mapping, for a state that holds something per modality."""
+        """The state before the first tick. By default an empty mapping, for a state per modality."""
         return {}
 
     def adopt(self, old: Detector, state: Any) -> Any:
-        """The state with which this detector takes over from `old`, another of its kind. Here `state` as it is."""
+        """The state with which this detector takes over from `old`, of the same kind. By default `state` unchanged."""
         return state
 
     @abstractmethod
