@@ -1,4 +1,4 @@
-"""Subscriptions to the sensor topics, whose messages a `SampleDecoder` each turns into samples."""
+"""Subscribes to the sensor topics. One `SampleDecoder` for each sensor turns its messages into samples."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from sensebind.nodes.support.types import message_type
 # Messages that the middleware holds while this process is busy: about a second of a sensor. ROS's usual depth of 5
 # loses images after 0.17 s without the processor, and IMU readings after 25 ms, which a loaded machine often has.
 DEPTH_OF_IMAGES, DEPTH_OF_SERIES = 30, 500
-UNKNOWN = 2**63  # sequence numbers from here on are none: this middleware does not tell them
+UNKNOWN = 2**63  # a sequence number this large means that the middleware gives none
 
 
 class Sequence:
-    """Counts what one publisher sent and never came, from the numbers that it gives its messages.
+    """Counts the messages of one publisher that did not arrive, from gaps in its sequence numbers.
 
-    The middleware's own event tells only what the transport lost, not what gave way to newer messages.
+    The middleware's own event counts only what the transport lost, not what newer messages pushed out of a full queue.
     """
 
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers, self._last = publishers, 0
 
     def missing(self, number: int) -> tuple[int, int]:
-        """How many messages never came before this `number`: those before the first of all, and those since.
+        """How many did not arrive before `number`: (before the first that arrived, since the previous one).
 
-        Where a topic has several publishers their numbers mix, and nothing can be told.
+        (0, 0) for a topic with several publishers: their numbers mix.
         """
         before, self._last = self._last, number
         gap = number - before - 1
@@ -47,9 +47,9 @@ class Sequence:
 class Sensors:
     """The subscriptions of one node to its sensors.
 
-    `on_sample` is called with every sample, `on_calibration` with what CameraInfo says, `on_trouble(modality,
-    message)` with what is wrong with a topic. All of it happens in the thread of the node's executor; `topics` may be
-    read from any thread.
+    `on_sample` is called with every sample; `on_calibration` with each sensor's calibration by parameters, during
+    construction, and whenever CameraInfo changes it; `on_trouble(modality, message)` with what is wrong with a topic.
+    After construction all calls come from the thread of the node's executor; `topics` may be read from any thread.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Sensors:
         self._subscriptions.clear()
 
     def look_for_types(self) -> None:
-        """Subscribe to topics whose message type was not known yet: call now and then, for publishers come late."""
+        """Subscribe to topics whose message type was not known yet. Call it repeatedly: publishers may appear later."""
         for modality, options in self._options.items():
             if modality in self._topics:
                 continue
@@ -108,7 +108,7 @@ class Sensors:
 
     def _listen(self, options: SensorOptions, type_name: str) -> None:
         modality, topic = options.modality, options.topic
-        if options.transport == COMPRESSED:  # remappings are of the name without the suffix
+        if options.transport == COMPRESSED:  # remapping rules name the topic without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, modality: name}
@@ -137,8 +137,8 @@ class Sensors:
 
         self._subscribe(modality, type_name, topic, take)
         for side in decoder.side_topics(options.topic):
-            # Some publish it once and latched, some again and again: either reaches a volatile best-effort
-            # subscription only while it lasts, so ask for both.
+            # Some drivers publish it once (transient local), others repeatedly (volatile). A volatile subscription
+            # misses what was published before it, and a transient-local one does not match a volatile publisher.
             for qos in (LATCHED, SENSORS) if side.latched else (SENSORS,):
                 self._subscribe_side(side.type, side.name, qos, take_side)
 
@@ -171,8 +171,8 @@ class Sensors:
         self._subscriptions.append(subscription)
 
     def _subscribe_side(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
-        # Several QoS are tried, so one that does not match deserves no warning. An event that nobody watches costs
-        # nothing.
+        # Several QoS are tried, so one that does not match needs no warning. Without callbacks for its events, the
+        # executor spends no time on them.
         unwatched = SubscriptionEventCallbacks(use_default_callbacks=False)
         self._subscriptions.append(
             self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=unwatched)

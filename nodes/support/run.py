@@ -1,4 +1,4 @@
-"""How every executable runs: until SIGINT or SIGTERM, with the middleware still up while it finishes."""
+"""Runs every executable until SIGINT or SIGTERM, and keeps the middleware up while the node finishes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stop:
         self._wakers: SimpleQueue[None] = SimpleQueue()
 
     def set(self) -> None:
-        """Set the flag for good."""
+        """Set the flag. It stays set."""
         self._is_set = True
         self._wakers.put(None)
 
@@ -52,9 +52,9 @@ class Stop:
 
 @contextmanager
 def ros(args: list[str] | None = None) -> Iterator[Stop]:
-    """rclpy from init to shutdown. Yields what SIGINT and SIGTERM set.
+    """Initialise rclpy, and shut it down at the end of the block. Yields a `Stop` that SIGINT and SIGTERM set.
 
-    rclpy's own handlers would shut the middleware down at once, and a node could not publish its last words.
+    rclpy's own handlers would shut the middleware down at once, and a node could not publish its last messages.
     """
     stop = Stop()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -63,7 +63,7 @@ def ros(args: list[str] | None = None) -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        # Launch and a terminal may both say it: the second time must not turn a clean end into a death.
+        # Launch and the terminal may both send a signal: the second one must not abort a clean shutdown.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         rclpy.try_shutdown()
