@@ -1,4 +1,4 @@
-"""The offline driver: a recording through the pipeline, as fast as it can be read and embedded."""
+"""The offline driver: reads the samples of a recording and drives a pipeline with them, as fast as possible."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
 class Reader:
-    """The samples of a recording, and what it says of the sensors.
+    """The samples of a recording, and the calibrations of its sensors.
 
-    `values` are the embedder's parameters: topics that they name are taken, others found by type and name.
-    `topics` is modality → topic, `reasons` why. Raises `ConfigError` for a topic that the recording lacks.
+    `values` are the embedder's parameters: topics that they name are used, others are found by type and name. `topics`:
+    modality → topic. `reasons`: modality → why this topic. Raises `ConfigError` for a topic that the recording lacks.
     """
 
     def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
@@ -52,7 +52,7 @@ class Reader:
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
-        """What is known of the sensors by what `samples` has read so far; before, what the parameters give."""
+        """Modality → calibration, from the parameters and from the messages that `samples` has read so far."""
         return {m: (self._decoders.get(m) or options).calibration for m, options in self._options.items()}
 
     def samples(
@@ -60,9 +60,10 @@ class Reader:
         progress: Callable[[int], None] = lambda stamp: None,
         on_calibration: Callable[[str, Calibration], None] = lambda modality, calibration: None,
     ) -> Iterator[Sample | Failure]:
-        """Every message as a sample, in the order recorded.
+        """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
 
-        `progress` is given the log time (ns) of each message, `on_calibration` each change of `calibrations`.
+        `progress` is called with each message's log time (ns), `on_calibration` with each change of `calibrations`.
+        Raises `RecordingError` where the recording is damaged.
         """
         self._decoders = {}
         sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that take its messages
@@ -96,7 +97,7 @@ class Reader:
                     yield Failure(decoder.modality, "encoding", str(error))
 
     def _find(self, topic: str) -> str | None:
-        """The topic's name in the recording, whose names may begin with / where a parameter's do not."""
+        """The topic's name in the recording, compared without slashes at the ends; None where it is not there."""
         return next((name for name in self._types if name.strip("/") == topic.strip("/")), None)
 
 
@@ -107,7 +108,7 @@ def replay(
     on_sample: Callable[[Sample], None] = lambda sample: None,
     progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
-    """Drive `pipeline` with all samples of `reader`; outputs as they come."""
+    """Drive `pipeline` with all samples and calibrations of `reader`; outputs as they come. Raises `RecordingError`."""
     for modality, calibration in reader.calibrations.items():
         pipeline.calibrate(modality, calibration)
 

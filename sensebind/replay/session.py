@@ -1,4 +1,4 @@
-"""From a parameter file and a recording to a replay: the settings, the space, the detectors, the pipeline."""
+"""Opens a replay from a parameter file and a recording: the settings, the space, the detectors, the pipeline."""
 
 from __future__ import annotations
 
@@ -107,16 +107,19 @@ class Replay:
 
     @property
     def seconds(self) -> float:
-        """From the first message to the last."""
+        """Seconds from the first message to the last."""
         return (self.end - self.start) / SECOND
 
     @property
     def topics(self) -> Mapping[str, str]:
-        """Modality → topic, of the modalities that the recording has."""
+        """Modality → topic, for the modalities that the recording has."""
         return self.reader.topics
 
     def samples(self) -> Iterator[Sample | Failure]:
-        """Every message as a sample, in the order recorded."""
+        """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
+
+        A pipeline that gets them lacks what CameraInfo says: use `outputs` to drive one.
+        """
         return self.reader.samples()
 
     def outputs(

@@ -1,4 +1,4 @@
-"""A replay, written: its outputs as a bag, and the summary and the report of the run."""
+"""Writes the results of a replay: the output bag, the summary and the report."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from sensebind.report.viewer import RerunFile
 
 
 class Replayed(NamedTuple):
-    """What the report shows, and those of its notes that ask for a change on the robot."""
+    """The data of the report, and those of its notes that ask for a change on the robot."""
 
     data: ReportData
     warnings: list[str]
 
 
 class Recorder:
-    """Takes the samples and the outputs of a run as they come: writes them to a bag, and keeps what a report needs.
+    """Writes the outputs of a run and small pictures of its images to a bag, and keeps what the report needs.
 
-    `topics` is modality → topic. `warn` is called with each problem when it comes up for the first time.
+    `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Recorder:
         self._pictures = AnnotatedPictures(bag.types)
 
     def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
-        """Keep what the report shows of a sample, and write a small picture of it where it is one."""
+        """Keep what the report shows of a sample; if it is an image, write a small picture of it."""
         self.media.add(sample, calibration)
         if (written := self._pictures.add(sample, calibration)) is not None:
             self._bag.write(*written)
@@ -97,11 +97,11 @@ def write_replay(
     progress: Callable[[float], None] = lambda seconds: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> Replayed:
-    """Run an open recording through the pipeline; write `out`/outputs (MCAP), `out`/summary.json, `out`/report.html
-    and, where named, the file `rerun` for the Rerun viewer.
+    """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/summary.json, `out`/report.html
+    and, if given, the file `rerun` for the Rerun viewer.
 
-    `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording that are read, `warn`
-    with each new problem. Raises `RecordingError`, `ViewerError`, and what building the detectors raises.
+    `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
+    each new problem. Raises `RecordingError`, `ViewerError`, and what building the detectors raises.
     """
     name = replay.recording.path
     pipeline = settings.pipeline(space, settings.events(space))
