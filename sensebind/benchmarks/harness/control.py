@@ -1,7 +1,7 @@
-"""A control beside a measurement: a process that does the same short work again and again, and how long each took.
+"""A control process beside a measurement: it repeats one short piece of work and records how long each piece took.
 
-Where the control's longest times are far above its median, the machine itself was slow at times (a virtual machine that
-others share, for example), and so was whatever was measured then.
+If the control's longest times are far above its median, the machine itself was slow at times (for example a shared
+virtual machine), and so was whatever was measured at those times.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from select import select
 from typing import Any
 
-PERIOD = 0.01  # s from one piece of work to the next
-WORK = range(60_000)  # one piece: the sum of these, about 2 ms
+PERIOD = 0.01  # s of pause between two pieces of work
+WORK = range(60_000)  # one piece of work is the sum of these: 1 to 2 ms
 CHILD = f"from {__name__} import child; child()"
 GRACE = 10.0  # s for the control to print its times
 
@@ -25,7 +25,7 @@ GRACE = 10.0  # s for the control to print its times
 def control() -> Iterator[dict[str, Any]]:
     """Run the control while the block runs. Afterwards the dictionary holds `control_ms`: quantiles of its times in ms.
 
-    It holds `control_failed` instead, with the reason, where the control gave no times.
+    If the control returned no times, it holds `control_failed`, the reason, instead.
     """
     # Imported here, so that the child imports nothing heavy.
     from sensebind.benchmarks.harness.figures import quantiles
@@ -44,7 +44,7 @@ def control() -> Iterator[dict[str, Any]]:
         yield found
     finally:
         try:
-            printed, errors = process.communicate(timeout=GRACE)  # closes its standard input: it ends
+            printed, errors = process.communicate(timeout=GRACE)  # closes its standard input, which ends it
             found["control_ms"] = quantiles([1e3 * took for took in json.loads(printed)])
         except subprocess.TimeoutExpired:
             process.kill()
