@@ -1,7 +1,10 @@
 """One space for all of a robot's modalities: `sensebind.fusion` without ROS, `sensebind.nodes` with it.
 
-The names in `__all__` are the public API. They are imported when they are first used (PEP 562), so `import sensebind`
-is quick and loads no model. Everything else may move from one version to the next.
+The names in `__all__` are the public API: see docs/python.md. They are imported when they are first used (PEP 562), so
+`import sensebind` is quick and loads no model. Everything else may move from one version to the next.
+
+The import sets environment variables for the threads of OpenMP and OpenCV, where the user has not: see
+`fusion.core.threads`.
 """
 
 from __future__ import annotations
@@ -12,50 +15,74 @@ from typing import TYPE_CHECKING, Any
 from sensebind.fusion.core import threads
 
 if TYPE_CHECKING:
-    from sensebind.fusion.config.build import pipeline as build_pipeline
     from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.errors import SensebindError
-    from sensebind.fusion.core.events import Event
-    from sensebind.fusion.core.samples import Sample
+    from sensebind.fusion.core.events import Event, Phase
+    from sensebind.fusion.core.samples import Calibration, Frame, Reading, Sample, Sound
     from sensebind.fusion.core.space import Hub, Space
-    from sensebind.fusion.inference.engine import Engine
+    from sensebind.fusion.core.windows import WindowSpec
+    from sensebind.fusion.inference.engine import Engine, Failure
     from sensebind.fusion.io.recordings import Recording
-    from sensebind.fusion.io.wire import decode
+    from sensebind.fusion.io.wire import decode as decode_message
     from sensebind.fusion.models.registry import load as load_space
-    from sensebind.fusion.stream.drivers import process_samples
+    from sensebind.fusion.stream.drivers import finish, process, process_samples
     from sensebind.fusion.stream.pipeline import Pipeline
+    from sensebind.fusion.stream.scheduler import Scheduler
+    from sensebind.replay.session import Settings, open_replay
 
 __version__ = "0.1.0"
-__all__ = [
-    "Embedding",
-    "Engine",
-    "Event",
-    "Hub",
-    "Pipeline",
-    "Recording",
-    "Sample",
-    "SensebindError",
-    "Space",
-    "build_pipeline",
-    "decode",
-    "load_space",
-    "process_samples",
-]
-_PLACES = {
+_PLACES = {  # public name → module, and the name there where it differs
+    "Calibration": "fusion.core.samples",
     "Embedding": "fusion.core.embeddings",
     "Engine": "fusion.inference.engine",
     "Event": "fusion.core.events",
+    "Failure": "fusion.inference.engine",
+    "Frame": "fusion.core.samples",
     "Hub": "fusion.core.space",
+    "Phase": "fusion.core.events",
     "Pipeline": "fusion.stream.pipeline",
+    "Reading": "fusion.core.samples",
     "Recording": "fusion.io.recordings",
     "Sample": "fusion.core.samples",
+    "Scheduler": "fusion.stream.scheduler",
     "SensebindError": "fusion.core.errors",
+    "Settings": "replay.session",
+    "Sound": "fusion.core.samples",
     "Space": "fusion.core.space",
-    "build_pipeline": "fusion.config.build:pipeline",
-    "decode": "fusion.io.wire",
+    "WindowSpec": "fusion.core.windows",
+    "decode_message": "fusion.io.wire:decode",
+    "finish": "fusion.stream.drivers",
     "load_space": "fusion.models.registry:load",
+    "open_replay": "replay.session",
+    "process": "fusion.stream.drivers",
     "process_samples": "fusion.stream.drivers",
 }
+__all__ = [
+    "Calibration",
+    "Embedding",
+    "Engine",
+    "Event",
+    "Failure",
+    "Frame",
+    "Hub",
+    "Phase",
+    "Pipeline",
+    "Reading",
+    "Recording",
+    "Sample",
+    "Scheduler",
+    "SensebindError",
+    "Settings",
+    "Sound",
+    "Space",
+    "WindowSpec",
+    "decode_message",
+    "finish",
+    "load_space",
+    "open_replay",
+    "process",
+    "process_samples",
+]
 
 threads.settle()
 

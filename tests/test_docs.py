@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,19 @@ def test_files_modules_and_links_that_a_page_names_are_there(page: Path) -> None
     modules = set(MODULE.findall(text)) - {"models", "launch.py"}  # an entry-point group and the launch file
     missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
     assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
+
+
+def test_the_python_page_runs_as_it_is_written(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sensebind.cli", "simulate", "--tour", "2", "--seed", "1", "-o", "tour"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120, env=environment)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    printed = []
+    for block in blocks:
+        command = [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    recording, own, phrases = printed
+    assert re.search(r"ONSET  piano    since  0\.\d s", recording) and "OFFSET" in recording
+    assert own.count("[") > 3 and phrases.strip() == "True"

@@ -26,7 +26,7 @@ from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.replay.driver import Reader, replay
+from sensebind.replay.reader import Reader, replay
 from sensebind.simulation import simulate
 
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"

@@ -22,7 +22,7 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.numeric_messages import reader
 from sensebind.fusion.io.recordings import BagTypes, Recording
 from sensebind.fusion.models import registry
-from sensebind.replay.driver import Reader, replay
+from sensebind.replay.reader import Reader, replay
 from sensebind.simulation import Truth, simulate
 from sensebind.simulation.messages import EPOCH, Logged
 from sensebind.simulation.patrol import LEG, Patrol

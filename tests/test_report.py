@@ -581,25 +581,25 @@ def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> 
 def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path) -> None:
     from sensebind.fusion.inference.engine import Failure
     from sensebind.fusion.io.recordings import BagWriter, Recording
-    from sensebind.report.replayed import Recorder
+    from sensebind.report.replay_output import ReplayWriter
 
     warned: list[str] = []
     vector = unit(np.ones((1, 4), np.float32))[0]
     with BagWriter(tmp_path / "bag") as bag:
-        recorder = Recorder(bag, {VISION: "/eye", DEPTH: "/depth"}, warn=warned.append)
-        recorder.add_sample(frame(VISION, 1.0))
-        recorder.add_output(Embedding(VISION, START, START + SECOND, "toy@0", 1.0, vector))
+        writer = ReplayWriter(bag, {VISION: "/eye", DEPTH: "/depth"}, warn=warned.append)
+        writer.add_sample(frame(VISION, 1.0))
+        writer.add_output(Embedding(VISION, START, START + SECOND, "toy@0", 1.0, vector))
         for output in (*event("cat", 1, 4), *[Failure(VISION, "encoding", "no such encoding")] * 3):
-            recorder.add_output(output)
-        recorder.add_output(Failure(DEPTH, "encoding", "no such encoding"))
-        recorder.annotate()
+            writer.add_output(output)
+        writer.add_output(Failure(DEPTH, "encoding", "no such encoding"))
+        writer.annotate()
     assert warned == [f"{m}: topic '{t}': no such encoding" for m, t in ((VISION, "/eye"), (DEPTH, "/depth"))]
-    assert dict(recorder.problems) == {warned[0]: 3, warned[1]: 1}
-    assert [e.label for e in occurrences(recorder.events)] == ["cat"] and len(recorder.embeddings) == 1
+    assert dict(writer.problems) == {warned[0]: 3, warned[1]: 1}
+    assert [e.label for e in occurrences(writer.events)] == ["cat"] and len(writer.embeddings) == 1
     with Recording(tmp_path / "bag") as recording:
         counts = {topic.name: topic.count for topic in recording.topics}
     assert counts == {
-        "/embeddings/vision": 1, "/events": len(recorder.events), "/annotated/vision/image": 1,
+        "/embeddings/vision": 1, "/events": len(writer.events), "/annotated/vision/image": 1,
         "/annotated/vision/annotations": 1,
     }  # fmt: skip
 

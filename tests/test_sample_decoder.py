@@ -32,7 +32,7 @@ from sensebind.fusion.io.sample_decoder import (
     data_topic,
     preferred_type,
 )
-from sensebind.replay.driver import Reader
+from sensebind.replay.reader import Reader
 from sensebind.simulation.messages import camera_info, image
 
 START = 1_700_000_000 * SECOND

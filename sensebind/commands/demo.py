@@ -242,7 +242,7 @@ def media_of(recording: Path, values: Mapping[str, Any]) -> tuple[Media, int, in
     parameters read it."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES, Sample
     from sensebind.fusion.io.recordings import Recording
-    from sensebind.replay.driver import Reader
+    from sensebind.replay.reader import Reader
     from sensebind.report import Media
 
     media = Media()

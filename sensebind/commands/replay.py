@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.samples import SECOND
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.data import truth_for
-    from sensebind.report.replayed import write_replay
+    from sensebind.report.replay_output import write_replay
 
     settings = Settings.read(args.config, args.device)
     truth = truth_for(args.recording, args.truth)

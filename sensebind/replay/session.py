@@ -18,8 +18,7 @@ from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.replay import driver
-from sensebind.replay.driver import Reader
+from sensebind.replay.reader import Reader, replay
 
 STARTER = "starter.yaml"  # the parameter file that is read where none is named
 
@@ -134,7 +133,7 @@ class Replay:
         `on_sample` is called with each sample and its sensor's calibration before the pipeline gets it, `progress`
         with the log time of each message, in seconds from `start`.
         """
-        return driver.replay(
+        return replay(
             self.reader,
             pipeline,
             on_sample=lambda sample: on_sample(sample, self.reader.calibrations.get(sample.modality)),

@@ -33,7 +33,7 @@ class Replayed(NamedTuple):
     warnings: list[str]
 
 
-class Recorder:
+class ReplayWriter:
     """Writes the outputs of a run and small pictures of its images to a bag, and keeps what the report needs.
 
     `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs.
@@ -109,12 +109,12 @@ def write_replay(
     started = time.perf_counter()
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
         viewer = RerunFile(rerun, name.name) if rerun else None
-        recorder = Recorder(bag, replay.topics, viewer, warn)
+        writer = ReplayWriter(bag, replay.topics, viewer, warn)
         described = messages.space_message(bag.types, space, pipeline.specs)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE, replay.start, described)
-        for output in replay.outputs(pipeline, on_sample=recorder.add_sample, progress=progress):
-            recorder.add_output(output)
-        recorder.annotate()
+        for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
+            writer.add_output(output)
+        writer.annotate()
     took = time.perf_counter() - started
     statistics = pipeline.statistics()
     warnings = _unstamped(statistics)
@@ -126,17 +126,17 @@ def write_replay(
         start=replay.start,
         end=replay.end,
         modalities={m: s.summary() for m, s in statistics.items()},
-        similarities=similarities(recorder.embeddings, vectors),
-        events=recorder.events,
-        media=recorder.media,
+        similarities=similarities(writer.embeddings, vectors),
+        events=writer.events,
+        media=writer.media,
         truth=truth,
         realtime_factor=round(replay.seconds / took, 2),
-        notes=[*_sources(replay, space), *(f"{text} ({n} times)" for text, n in recorder.problems.items()), *warnings],
+        notes=[*_sources(replay, space), *(f"{text} ({n} times)" for text, n in writer.problems.items()), *warnings],
     )
     if viewer:
         start = data.start
         spans = [(start + round(on * SECOND), start + round(off * SECOND), label) for on, off, label in truth or ()]
-        viewer.finish(recorder.embeddings, data.similarities, occurrences(data.events), spans)
+        viewer.finish(writer.embeddings, data.similarities, occurrences(data.events), spans)
     write(out / "report.html", data)
     write_summary(out / "summary.json", data)
     return Replayed(data, warnings)
