@@ -63,7 +63,8 @@ class Diagnostics:
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._before[modality] = counts
         level, message = self._judge(modality, new, sensors)
-        age = (statistics.newest - statistics.tick) / SECOND if statistics.tick else float("nan")
+        known = statistics.newest and statistics.tick  # after a restart no sample is there yet
+        age = (statistics.newest - statistics.tick) / SECOND if known else float("nan")
         latency = statistics.latency_ms()
         figures: dict[str, Any] = {
             "topic": sensors.topics.get(modality, "no publisher yet"),

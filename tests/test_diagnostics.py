@@ -66,3 +66,11 @@ def test_of_threads_that_find_the_same_trouble_one_is_the_first() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(thread.result() for thread in [pool.submit(find) for _ in range(4)]) == 500
+
+
+def test_the_age_of_the_newest_window_is_unknown_until_a_sample_comes_after_a_restart() -> None:
+    world = World()
+    after = Statistics(newest=0, tick=1_700_000_000_000_000_000)
+    world.statistics = lambda: {"vision": after}  # type: ignore[method-assign]
+    (status,) = world.diagnostics.status(world)  # type: ignore[arg-type]
+    assert {v.key: v.value for v in status.values}["newest_window_age_s"] == "nan"

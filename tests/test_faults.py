@@ -394,3 +394,10 @@ def test_a_robot_that_speeds_up_and_brakes_has_an_imu_that_is_well(length: float
         samples = tuple(Sample(IMU, START + round(times[i] * SECOND), Reading(values[i])) for i in inside)
         window = Window(IMU, START + round((end - length) * SECOND), START + round(end * SECOND), 1.0, samples)
         assert own.look(window) == (), end
+
+
+def test_readings_whose_length_varies_are_looked_at_and_break_nothing() -> None:
+    """A laser's `ranges`, say."""
+    values = [np.ones(2 + i % 2) for i in range(20)]
+    samples = tuple(Sample("laser", (i + 1) * SECOND // 20, Reading(v)) for i, v in enumerate(values))
+    assert Health().look(Window("laser", 0, SECOND + 1, 1.0, samples)) == ("frozen",)

@@ -279,3 +279,53 @@ def test_a_healthy_sensor_shows_no_symptom() -> None:
     for statistics in pipeline.statistics().values():
         assert not statistics.summary()["symptoms"], statistics
         assert statistics.counts["windows"] == statistics.counts["embedded"] + sum(statistics.dropped().values())
+
+
+def test_a_batch_that_could_not_be_embedded_does_not_stop_what_comes_after() -> None:
+    """A third party's space may raise anything."""
+
+    class Fails(ToySpace):
+        calls = 0
+
+        def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == 3:
+                raise TypeError("once")
+            return super().embed(modality, batch)
+
+    pipeline, outputs, errors = line(Fails()), list[Output](), list[Exception]()
+    for sample in robot():
+        try:
+            outputs += pushed(pipeline, sample)
+        except TypeError as error:
+            errors.append(error)
+    outputs += finish(pipeline)
+    assert len(errors) == 1
+    assert len(table(REFERENCE)) - len(table(outputs)) <= 3
+
+
+def test_a_recording_that_was_not_processed_to_its_end_does_not_spoil_the_next() -> None:
+    pipeline = line()
+    outputs = process_samples(pipeline, robot(), 2)
+    for _ in range(40):
+        next(outputs)
+    outputs.close()
+    pipeline.restart()
+    later = list(process_samples(pipeline, robot(), 2))
+    assert len(table([o for o in later if isinstance(o, Embedding) and o.modality == AUDIO])) > 8
+
+
+def test_totals_that_are_taken_while_windows_are_embedded_never_hold_more_answers_than_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = line()
+    windowing = pipeline._queue.windowing
+
+    def meanwhile() -> object:
+        found = windowing()
+        run(pipeline, robot())  # what other threads may do between the two halves of the totals
+        return found
+
+    monkeypatch.setattr(pipeline._queue, "windowing", meanwhile)
+    for statistics in pipeline.statistics().values():
+        assert statistics.counts["embedded"] <= statistics.counts["windows"]

@@ -32,6 +32,7 @@ from sensebind.fusion.io.sample_decoder import (
     data_topic,
     preferred_type,
 )
+from sensebind.replay import reader as driver
 from sensebind.replay.reader import Reader
 from sensebind.simulation.messages import camera_info, image
 
@@ -606,3 +607,25 @@ def test_another_type_on_the_topic_is_an_error_and_no_sample() -> None:
     logged = at_times([("/imu", m.IMAGE, colour()), ("/imu", m.IMU, motion())])
     first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
     assert first[0] == "error" and m.IMAGE in first[2] and second[0] == "reading"
+
+
+def test_a_reader_that_was_read_before_is_replayed_as_one_that_was_not() -> None:
+    class Calibrated:
+        """In the place of a pipeline."""
+
+        def __init__(self) -> None:
+            self.first: Calibration | None = None
+
+        def calibrate(self, modality: str, calibration: Calibration) -> None:
+            self.first = self.first or calibration
+
+    events = at_times([CAMERA_EVENTS["data"], CAMERA_EVENTS["stereo"]])
+    reader = Reader(Listed(events, *KINDS), values_of(["depth"], depth__topic="/cam/depth"), ("depth",))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "process_samples", lambda pipeline, samples: samples)
+        for _ in range(2):
+            pipeline = Calibrated()
+            list(driver.replay(reader, pipeline))  # type: ignore[arg-type]
+            seen.append(pipeline.first)
+    assert seen[0] == seen[1] == Calibration()

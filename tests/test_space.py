@@ -83,3 +83,24 @@ def test_vectors_that_are_not_finite_are_a_failure_by_whatever_way_they_come(def
 
     (answer,) = Engine(Broken()).embed([WINDOW])
     assert isinstance(answer, Failure) and answer.cause == "failure" and "not finite" in answer.message
+
+
+def test_a_device_by_its_name_is_refused_with_what_to_do() -> None:
+    space = ToySpace()
+    space.device = "cpu"  # type: ignore[assignment]  # as the factory is given it
+    with pytest.raises(SpaceError, match=r"torch\.device\('cpu'\)"):
+        require(space, "toy")
+
+
+def test_the_default_encoder_gives_embed_a_batch_on_the_cpu() -> None:
+    """`embed` is promised one, and a space may well call `.numpy()` on it."""
+    batch = ToySpace().tensor(WINDOW)[None]
+
+    class OnDevice:
+        """A tensor on a GPU."""
+
+        def cpu(self) -> torch.Tensor:
+            return batch
+
+    space = ToySpace()
+    assert torch.equal(space.encoder(VISION)(OnDevice()), space.embed(VISION, batch))  # type: ignore[arg-type]

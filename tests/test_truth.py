@@ -88,3 +88,16 @@ def test_the_truth_of_a_recording_is_the_given_file_or_the_one_beside_it(tmp_pat
     assert truth_files([bag, bag], []) == [None, None] and truth_files([bag], [given]) == [given]
     with pytest.raises(TruthError, match="names 1 files for 2 recordings"):
         truth_files([bag, bag], [given])
+
+
+def test_a_label_may_have_a_columns_name(tmp_path: Path) -> None:
+    file = tmp_path / "t.tsv"
+    file.write_text("0\t1\tstart\n2\t3\tend\n")
+    assert read_truth(file) == [(0.0, 1.0, "start"), (2.0, 3.0, "end")]
+
+
+def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "t.tsv"
+    file.write_text('0\t1\t"dog\n2\t3\tcat\n')
+    with pytest.raises(TruthError, match=r"t\.tsv' cannot be read"):
+        read_truth(file)

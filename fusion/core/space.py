@@ -132,8 +132,8 @@ class Space(ABC):
 
     def encoder(self, modality: str) -> Encoder:
         """The function that computes unit vectors from stacked `raw` rows, all on the device. The default calls
-        `embed`, so the host waits for the device."""
-        return lambda rows: self.embed(modality, rows).to(self.device)
+        `embed` with the rows on the CPU, as `embed` expects, so the host waits for the device."""
+        return lambda rows: self.embed(modality, rows.cpu()).to(self.device)
 
     def capturable(self, modality: str) -> bool:
         """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
@@ -187,4 +187,8 @@ def require(space: object, name: str) -> Space:
         )
     if missing := [field for field in DECLARED if not hasattr(space, field)]:
         raise SpaceError(f"space '{name}' ({type(space).__name__}) lacks {', '.join(missing)}")
+    import torch
+
+    if not isinstance(space.device, torch.device):
+        raise SpaceError(f"space '{name}' has the device {space.device!r}: set torch.device({str(space.device)!r})")
     return space

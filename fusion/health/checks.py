@@ -370,7 +370,8 @@ def _readings_after(window: Window, stamp: int) -> list[tuple[int, Floats]]:
 
 
 def _of_readings(window: Window) -> set[str]:
-    recent = np.array([values for _, values in _readings_after(window, window.samples[-1].stamp - RECENT)])
+    newest = [values for _, values in _readings_after(window, window.samples[-1].stamp - RECENT)]
+    recent = np.array([values for values in newest if values.size == newest[-1].size])  # arrays may vary in length
     if len(recent) < 5:
         return set()
     if window.modality == IMU and not recent.any():

@@ -102,11 +102,13 @@ def _read(path: Path, wanted: Sequence[str]) -> list[tuple[float, float, list[st
     """(onset, offset, the other wanted columns) of each row. The offset follows the onset, and no cell is empty."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(n, row) for n, row in enumerate(csv.reader(file, delimiter="\t"), 1) if any(map(str.strip, row))]
+            table = csv.reader(file, delimiter="\t", strict=True)  # an open quotation mark would swallow rows
+            lines = [(n, row) for n, row in enumerate(table, 1) if any(map(str.strip, row))]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TruthError(f"truth file '{path}' cannot be read: {error}") from error
     columns = list(range(len(wanted)))
-    if lines and (heading := [cell.strip().lower() for cell in lines[0][1]]) and set(heading) & set(NAMES["onset"]):
+    heading = [cell.strip().lower() for cell in lines[0][1]] if lines else []
+    if set(heading) & set(NAMES["onset"]) and not _is_number(heading[0]):  # a label may be called "start"
         found = [next((heading.index(name) for name in NAMES[w] if name in heading), -1) for w in wanted]
         if -1 in found:
             raise TruthError(f"'{path}' has no column '{wanted[found.index(-1)]}': it needs {', '.join(wanted)}")
@@ -124,3 +126,11 @@ def _read(path: Path, wanted: Sequence[str]) -> list[tuple[float, float, list[st
             raise TruthError(f"'{path}', line {number}: the offset must follow the onset, and nothing may be empty")
         rows.append((onset, offset, row[2:]))
     return rows
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

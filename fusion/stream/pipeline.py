@@ -74,7 +74,7 @@ class Pipeline:
         self._fuser = TickFuser(fusion_weights)
         self._events = events
         self._health = {modality: Health() for modality in specs}
-        self._completed = 0  # batches
+        self._completed = 0  # number of the newest complete batch, plus 1
         self._lock = threading.Lock()  # guards what follows: `complete` writes it, `statistics` reads it
         self._results = {modality: _Results() for modality in specs}
 
@@ -113,11 +113,12 @@ class Pipeline:
         """Turn the answers to `batch.windows`, one for each in their order, into outputs.
 
         Yields each embedding or failure as soon as its answer arrives; then the fused embeddings and the events, in
-        order of tick. Read it to its end. Its first step raises `ValueError` if an earlier batch is not complete.
+        order of tick. Read it to its end. A batch that could not be embedded may be left out: its windows are lost, and
+        later batches can be completed. The first step raises `ValueError` if this batch, or a later one, is complete.
         """
-        if batch.number != self._completed:
-            raise ValueError(f"batch {batch.number} is completed before batch {self._completed}: complete in order")
-        self._completed += 1
+        if batch.number < self._completed:
+            raise ValueError(f"batch {batch.number} is completed after batch {self._completed - 1}: complete in order")
+        self._completed = batch.number + 1
         rest, late = iter(answers), list[Embedding]()
         for item in batch.items:
             if item is not None:
@@ -145,20 +146,21 @@ class Pipeline:
 
     def statistics(self) -> dict[str, Statistics]:
         """The totals of each modality so far, as a copy."""
+        with self._lock:  # first, so that no window is in the results that is not among those that closed
+            results = {m: (r.counts.copy(), tuple(r.latencies), r.tick) for m, r in self._results.items()}
         windowing = self._queue.windowing()
         newest = max((state.newest for state in windowing.values() if state.newest is not None), default=0)
-        with self._lock:
-            return {
-                modality: Statistics(
-                    counts=state.counts + self._results[modality].counts,
-                    latencies=tuple(self._results[modality].latencies),
-                    coverage_sum=state.coverage_sum,
-                    newest=state.newest or 0,
-                    tick=self._results[modality].tick,
-                    lag=0.0 if state.newest is None else (newest - state.newest) / SECOND,
-                )
-                for modality, state in windowing.items()
-            }
+        return {
+            modality: Statistics(
+                counts=state.counts + results[modality][0],
+                latencies=results[modality][1],
+                coverage_sum=state.coverage_sum,
+                newest=state.newest or 0,
+                tick=results[modality][2],
+                lag=0.0 if state.newest is None else (newest - state.newest) / SECOND,
+            )
+            for modality, state in windowing.items()
+        }
 
     # --- in the thread that completes batches
 

@@ -55,6 +55,11 @@ class Reader:
         """Modality → calibration, from the parameters and from the messages that `samples` has read so far."""
         return {m: (self._decoders.get(m) or options).calibration for m, options in self._options.items()}
 
+    @property
+    def given(self) -> dict[str, Calibration]:
+        """Modality → calibration from the parameters alone: what is known before the first message."""
+        return {modality: options.calibration for modality, options in self._options.items()}
+
     def samples(
         self,
         progress: Callable[[int], None] = lambda stamp: None,
@@ -109,7 +114,7 @@ def replay(
     progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
     """Drive `pipeline` with all samples and calibrations of `reader`; outputs as they come. Raises `RecordingError`."""
-    for modality, calibration in reader.calibrations.items():
+    for modality, calibration in reader.given.items():  # the reader may have been read before
         pipeline.calibrate(modality, calibration)
 
     def read() -> Iterator[Sample | Failure]:
