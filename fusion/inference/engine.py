@@ -205,7 +205,7 @@ class Engine:
         batch = job.under_way.popleft()
         try:
             vectors = self._vectors(batch)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # a third party's space may raise anything
             for part in self._halves(job, batch.modality, batch.items, error):
                 self._launch(job, batch.modality, part)
             return
@@ -222,7 +222,7 @@ class Engine:
                 continue
             try:
                 pending = self._begin(modality, [tensor for _, tensor in batch])
-            except (RuntimeError, MemoryError) as error:  # PyTorch raises RuntimeError when memory runs out, too
+            except Exception as error:  # a third party's space may raise anything
                 todo += reversed(self._halves(job, modality, batch, error))
                 continue
             job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
