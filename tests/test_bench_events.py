@@ -10,7 +10,7 @@ import yaml
 from sensebind.benchmarks import events
 from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
-from sensebind.simulation.patrol import Truth
+from sensebind.simulation.record import Truth
 
 
 def test_bench_events_tells_the_wait_from_the_players_clock_and_what_of_it_is_by_design() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patrols import record_patrol
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
 
 from sensebind.cli import main
@@ -17,7 +18,6 @@ from sensebind.fusion.events import calibration as calibrations
 from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
 from sensebind.fusion.events.evidence import logistic
 from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.simulation.patrol import simulate
 from sensebind.training.calibration import (
     Examples,
     calibrated,
@@ -147,7 +147,7 @@ def test_detectors_that_are_not_known_are_refused_by_name() -> None:
 
 def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag, out, config = tmp_path / "bag", tmp_path / "calibration.safetensors", tmp_path / "config.yaml"
-    simulate(bag, duration=16.0, image_size=(160, 120), depth_size=(32, 24), thermal_size=(32, 24))
+    record_patrol(bag, duration=16.0)
     config.write_text(
         "/**:\n  ros__parameters:\n    space: starter\n    modalities: [vision]\n"
         "    prompts: {person: [an astronaut], cat: [a cat], car: [a car]}\n"

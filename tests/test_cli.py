@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from patrols import record_patrol
 
 from sensebind.fusion.io.recordings import Recording
-from sensebind.simulation import simulate
 
 
 def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -23,7 +23,7 @@ def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("patrol") / "bag"
-    simulate(path, duration=8.0, image_size=(320, 240), depth_size=(160, 120), thermal_size=(80, 60))
+    record_patrol(path, duration=8.0)
     return path
 
 

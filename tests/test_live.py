@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patrols import record_patrol
 from ros import Peer, parameters, peer, ros_environment, running
 
 from sensebind.fusion.config import build
@@ -27,7 +28,6 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
 from sensebind.replay.reader import Reader, replay
-from sensebind.simulation import simulate
 
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
@@ -38,7 +38,7 @@ DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten seconds with all five sensors."""
     path = tmp_path_factory.mktemp("patrol") / "bag"
-    simulate(path, duration=10.0, image_size=(320, 240), depth_size=(160, 120), thermal_size=(80, 60))
+    record_patrol(path, duration=10.0)
     return path
 
 
@@ -115,8 +115,8 @@ def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(patro
 
 def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path) -> None:
     """How many arrive depends on the machine, and is for `sensebind bench ros` to tell; that none vanishes does not."""
-    path, size = tmp_path / "bag", (320, 240)
-    simulate(path, duration=4.0, image_rate=30, thermal_rate=30, image_size=size, depth_size=size, thermal_size=size)
+    path = tmp_path / "bag"
+    record_patrol(path, duration=4.0, frame_rate=30.0)
     with Recording(path) as recording:
         sent = {topic.name: topic.count for topic in recording.topics}
     _, _, found = live(path, 1.0)

@@ -49,6 +49,15 @@ def test_a_stroll_holds_all_that_shakes_apart_from_each_other() -> None:
     assert set(labels) == {*motions.FELT, motions.NOTHING}
 
 
+def test_a_patrol_is_a_robots_own_motion_but_for_its_bump() -> None:
+    windows, labels = motions.cuts(motions.patrol(3))
+    assert set(labels) == {motions.NOTHING, "bump"} and labels.count(motions.NOTHING) > 50
+    own = np.stack([w for w, label in zip(windows, labels, strict=True) if label == motions.NOTHING])
+    assert np.abs(own[:, 5].mean(axis=1)).max() > 0.2 and np.abs(own[:, 0]).max() > 2  # it turns and speeds up
+    other = motions.cuts(motions.patrol(4))[0]
+    assert not np.array_equal(windows[0], other[0])
+
+
 def test_a_held_out_stroll_is_told_by_words() -> None:
     space = registry.load("starter", modalities=["imu", "text"])
     windows, labels = motions.cuts(motions.stroll(HELD_OUT + 7))

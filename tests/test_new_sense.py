@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from patrols import patrol_plan
 
 from sensebind.cli import main
 from sensebind.fusion.config import build
@@ -23,9 +24,8 @@ from sensebind.fusion.io.numeric_messages import reader
 from sensebind.fusion.io.recordings import BagTypes, Recording
 from sensebind.fusion.models import registry
 from sensebind.replay.reader import Reader, replay
-from sensebind.simulation import Truth, simulate
 from sensebind.simulation.messages import EPOCH, Logged
-from sensebind.simulation.patrol import LEG, Patrol
+from sensebind.simulation.record import Plan, Truth, record
 
 SCENTS = {"person": (1, 0, 0, 1), "cat": (0, 1, 0, 1), "coffee": (0, 0, 1, 0), "rocket": (1, 1, 0, 0)}
 WORDS = {"person": "an astronaut", "cat": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}
@@ -39,12 +39,12 @@ SMELL = {
 }
 
 
-def scents(duration: float, seed: int) -> Iterator[Logged]:
+def scents(plan: Plan) -> Iterator[Logged]:
     """An electronic nose with four cells at 10 Hz, which take a second to notice and drift."""
-    types, noise = BagTypes(), np.random.default_rng(seed)
+    types, noise = BagTypes(), np.random.default_rng(plan.seed)
     state, drift = np.zeros(4), noise.normal(0, 0.1, 4)
-    truth = Patrol(duration).truth()
-    for number in range(round(duration * 10)):
+    truth = plan.truth()
+    for number in range(round(plan.duration * 10)):
         t = number / 10
         there = next((item.label for item in truth if item.onset <= t < item.offset), None)
         state += 0.15 * ((np.array(SCENTS[there]) if there else 0) - state)
@@ -54,19 +54,21 @@ def scents(duration: float, seed: int) -> Iterator[Logged]:
         yield EPOCH + round(t * SECOND), "/enose", "std_msgs/msg/Float32MultiArray", message
 
 
-def patrol(path: Path, seed: int, walls: int) -> list[Truth]:
-    small = {"image_size": (160, 120), "depth_size": (32, 24), "thermal_size": (32, 24)}
-    return simulate(path, seed=seed, duration=walls * LEG, image_rate=4, extra=scents(walls * LEG, seed), **small)
+def patrol(path: Path, seed: int) -> list[Truth]:
+    plan = patrol_plan(seed)
+    return record(plan, path, frame_rate=4.0, extra=scents(plan))
 
 
 def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_never_paired_with(
     tmp_path: Path,
 ) -> None:
-    patrol(tmp_path / "one", 1, 12)
-    truth = patrol(tmp_path / "two", 2, 4)
+    bags = [tmp_path / f"one{seed}" for seed in (1, 3, 4)]
+    for seed, bag in zip((1, 3, 4), bags, strict=True):
+        patrol(bag, seed)
+    truth = patrol(tmp_path / "two", 2)
     file, spoke = tmp_path / "smell.yaml", tmp_path / "smell.safetensors"
     file.write_text(yaml.safe_dump(SMELL))
-    asked = ["align", str(tmp_path / "one"), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
+    asked = ["align", *map(str, bags), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
     assert main([*asked, "--block", "7.5", "--epochs", "20", "--patience", "20"]) == 0
 
     SMELL["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]

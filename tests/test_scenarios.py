@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from sensebind.cli import main
 from sensebind.fusion.io.recordings import Recording
 from sensebind.simulation import catalogue, scenario
 from sensebind.simulation.failures import FAULTS, SENSORS
-from sensebind.simulation.messages import EPOCH
+from sensebind.simulation.messages import EPOCH, VIEW
 from sensebind.simulation.record import Plan, feel, hear, measure, see
 from sensebind.simulation.scenario import ScenarioError
 from sensebind.simulation.survey import tour
@@ -86,6 +87,40 @@ def test_a_sound_is_heard_and_a_bump_is_felt_when_the_truth_says() -> None:
     assert level[1] > 3 * level[0]
     felt = feel(plan, np.arange(0, 20, 0.005))[:, :3]
     assert felt[2400:2500].std(axis=0).max() > 5 * felt[1000:2300].std(axis=0).max()
+
+
+def test_a_photograph_stands_upright_before_the_robot_with_its_colours_and_its_warmth(tmp_path: Path) -> None:
+    quarters = np.zeros((60, 90, 3), np.uint8)
+    quarters[:30, :45], quarters[:30, 45:], quarters[30:, :45] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    cv2.imwrite(str(tmp_path / "mine.png"), quarters[..., ::-1])
+    entry = {"type": "picture", "at": 5, "ahead": 2.4, "aside": 0, "photograph": "mine.png", "warmth": 40, "label": "x"}
+    plan = scenario.plan({"duration": 20, "events": [entry]}, "s.yaml", 0, folder=tmp_path)
+    (dx,), (dy,), (yaw,) = plan.pose(np.array([7.0]))
+    view = see(plan, 7.0, np.random.default_rng(0))
+    focal = 80 / np.tan(VIEW / 2)
+
+    def shown(left: float, up: float) -> tuple[int, int]:
+        """(row, column) of a place on the board, in m from its middle."""
+        x, y, z = 2.39 - dx, left - dy, 0.85 + up - 1.15
+        ahead, aside = x * np.cos(yaw) + y * np.sin(yaw), y * np.cos(yaw) - x * np.sin(yaw)
+        along, down = ahead * np.cos(0.22) - z * np.sin(0.22), -ahead * np.sin(0.22) - z * np.cos(0.22)
+        return round(59.5 + focal * down / along), round(79.5 - focal * aside / along)
+
+    corners = [(0.6, 0.5), (-0.6, 0.5), (0.6, -0.5), (-0.6, -0.5)]
+    upper_left, upper_right, lower_left, lower_right = (view.colour[shown(*at)].astype(int) for at in corners)
+    assert upper_left.argmax() == 0 and upper_right.argmax() == 1 and lower_left.argmax() == 2
+    assert lower_right.max() < 40 and min(upper_left.max(), upper_right.max(), lower_left.max()) > 60
+    spots = [view.kelvin[shown(left, 0.6)] for left in (1.1, -1.1, 1.35)]  # 2.4 m wide: its aspect ratio is kept
+    assert min(spots[:2]) > spots[2] + 30
+    assert [t.label for t in plan.truth()] == ["x"]
+
+
+def test_warmth_takes_the_place_of_a_kinds_own() -> None:
+    told = {"type": "person", "at": 4, "for": 8, "aside": 0}
+    entries = (told, told | {"warmth": 90})
+    usual, hot = (see(made({"events": [entry]}), 6.0, np.random.default_rng(0)) for entry in entries)
+    assert hot.kelvin.max() - usual.kelvin.max() == pytest.approx(90 - catalogue.KINDS["person"].warmth, abs=10)
+    assert np.array_equal(hot.colour, usual.colour)
 
 
 def test_what_stands_before_the_robot_hides_a_thing_from_its_cameras_and_not_from_its_microphone() -> None:
@@ -190,6 +225,9 @@ def test_a_sensor_that_fails_records_on_as_its_fault_says(tmp_path: Path, sensor
         ({"noise": {"nose": 2}}, "nose"),
         ({"path": [{"at": 5}, {"at": 5, "ahead": 1}]}, "at"),
         ({"path": [{"at": 5, "ahead": 100}]}, "ahead"),
+        ({"events": [{"type": "picture", "at": 1, "photograph": "nobody.png"}]}, "nobody.png"),
+        ({"events": [{"type": "dog", "at": 1, "photograph": "chelsea.png"}]}, "picture alone"),
+        ({"events": [{"type": "dog", "at": 1, "warmth": "hot"}]}, "warmth"),
     ],
 )
 def test_a_wrong_entry_is_told_by_file_and_name(told: dict[str, Any], word: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patrols import record_patrol
 
 from sensebind import evaluation as S
 from sensebind.evaluation.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
@@ -293,11 +294,8 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of the simulated robot, its truth, a fault that it does not have, and a configuration."""
-    from sensebind.simulation import simulate
-
     folder = tmp_path_factory.mktemp("patrol")
-    small = {"image_size": (160, 120), "depth_size": (80, 60), "thermal_size": (80, 60)}
-    simulate(folder / "bag", duration=9.0, **small)
+    record_patrol(folder / "bag", duration=9.0)
     (folder / "bag.faults.tsv").write_text("onset\toffset\tsensor\tfault\n2\t3\timu\tfrozen\n")
     (folder / "config.yaml").write_text(
         "embedder:\n  ros__parameters:\n    space: starter\n    device: cpu\n    modalities: [vision, audio]\n"
@@ -361,7 +359,7 @@ def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, 
     assert "Truth told" in page and "<h1><bdi>bag</bdi></h1>" in page and "fault:imu:frozen" in page
     assert 'alt="person at ' in page
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert {"onset": 0.2, "offset": 6.5, "label": "person"} in summary["truth"]
+    assert {"onset": 0.2, "offset": 7.2, "label": "person"} in summary["truth"]
     with Recording(tmp_path / "outputs") as bag:
         told = [text.text for _, _, _, m in bag.messages(["/annotated/vision/annotations"]) for text in m.texts]
     assert any(text.startswith("person (vision ") for text in told)

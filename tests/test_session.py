@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patrols import record_patrol
 from toy import ToySpace
 
 from sensebind.fusion.config.parameters import ConfigError
@@ -15,7 +16,6 @@ from sensebind.fusion.core.samples import IMU, VISION, Sample
 from sensebind.fusion.io.recordings import RecordingError
 from sensebind.fusion.models import registry
 from sensebind.replay.session import Settings, open_replay
-from sensebind.simulation.patrol import simulate
 
 FILE = """
 /**:
@@ -77,7 +77,7 @@ def test_an_open_replay_gives_samples_with_their_calibration_and_outputs(tmp_pat
     with pytest.raises(RecordingError, match="nowhere"), open_replay(tmp_path / "nowhere", settings.embedder):
         pass
     bag = tmp_path / "bag"
-    simulate(bag, duration=4.0, image_size=(32, 24), depth_size=(32, 24), thermal_size=(32, 24))
+    record_patrol(bag, duration=4.0)
     with open_replay(bag, settings.embedder, (IMU,)) as replay:
         assert set(replay.topics) == {IMU}
     seen: list[tuple[str, bool]] = []

@@ -25,7 +25,7 @@ from sensebind.benchmarks.harness import shell
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SECOND
-from sensebind.simulation.patrol import Truth
+from sensebind.simulation.record import Truth
 
 START_UP = 90.0  # s for all processes to find each other
 EARLY, LATE = 0.5, 3.0  # s before an onset, and after an offset, that an event of its label may be told at

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.events import Event
     from sensebind.nodes.support.listener import Listener
     from sensebind.report import Media
-    from sensebind.simulation import Truth
+    from sensebind.simulation.record import Truth
 
 START_UP = 60.0  # s that the nodes may take to be ready
 DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
@@ -80,11 +80,13 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
 
 def simulated(recording: Path, seed: int) -> list[Truth]:
     """Write the recording; what happens in it."""
-    from sensebind.simulation import simulate
+    from sensebind.fusion.config.parameters import shipped
+    from sensebind.simulation import scenario
+    from sensebind.simulation.record import record
 
     print(f"simulating a patrol: {recording}")
     began = time.monotonic()
-    truth = simulate(recording, seed=seed, overwrite=True)
+    truth = record(scenario.read(shipped("scenarios/patrol.yaml"), seed), recording, overwrite=True)
     print(f"  {time.monotonic() - began:.0f} s")
     return truth
 

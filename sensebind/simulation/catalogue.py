@@ -119,6 +119,8 @@ KINDS: dict[str, Kind] = {kind.label: kind for kind in (
     Kind("hot_spot", ("a hot pipe", "heat behind the wall"), ((BALL, (0.4, 0, 1.2), (0.3, 0, 0)),), 0, 0, 70.0),
     Kind("picture", ("a poster of a person", "a picture"), ((BOX, (0.3, 0, 1.0), (0.01, 0.3, 0.8)),), 105, 3, 0.0),
 )}  # fmt: skip
+TALL = 1.6  # m, height of a board with a photograph on it
+FOOT = 0.05  # m from the floor to its lower edge
 ONE_SENSE = {"hot_spot": frozenset({"thermal"})}  # what a kind's shape is perceived by, where not by all cameras
 STATIONS = tuple(list(KINDS)[:24])  # those that every sense, or nearly, has something of
 
@@ -148,3 +150,27 @@ def stand(kind: Kind, spot: tuple[float, float], yaw: float, number: int, noise:
         place = np.array([spot[0] + cos * x - sin * y, spot[1] + sin * x + cos * y, z], np.float32)
         parts.append(Thing(shape, place, np.array(half, np.float32) * size, yaw, number, TILE, kind.warmth))
     return parts
+
+
+def board(photograph: npt.NDArray[np.uint8], spot: tuple[float, float], number: int, warmth: float) -> Thing:
+    """A flat board at a place in a room (m) that faces the robot, with a photograph (H, W, 3) on it at its own aspect
+    ratio; `number` is that of its `board_pattern`, `warmth` kelvin over the room's."""
+    height, width = photograph.shape[:2]
+    half = np.array([0.01, TALL * width / height / 2, TALL / 2], np.float32)
+    centre = np.array([*spot, FOOT + TALL / 2], np.float32)
+    return Thing(BOX, centre, half, 0.0, number, TILE / float(2 * half.max()), warmth)
+
+
+def board_pattern(photograph: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The pattern of a `board`, uint8 (TILE, TILE, 3): a photograph (H, W, 3) whose longer side becomes `TILE`.
+
+    The renderer counts texels from a box's middle, to the left and upwards. The photograph is flipped and rolled, so that
+    it is seen upright.
+    """
+    height, width = (round(TILE * side / max(photograph.shape[:2])) for side in photograph.shape[:2])
+    tile = np.zeros((TILE, TILE, 3), np.uint8)
+    top, left = (TILE - height) // 2, (TILE - width) // 2
+    tile[top : top + height, left : left + width] = cv2.resize(
+        photograph, (width, height), interpolation=cv2.INTER_AREA
+    )
+    return np.roll(tile[::-1, ::-1], (TILE // 2, TILE // 2), axis=(0, 1))

@@ -30,12 +30,12 @@ from sensebind.simulation.messages import (
     motion_messages,
     sound_messages,
 )
-from sensebind.simulation.patrol import GRAVITY, Truth
 from sensebind.simulation.rooms import Room
 
 Floats = npt.NDArray[np.float64]
 
 FRAME_RATE, IMU_RATE = 10.0, 200.0  # Hz
+GRAVITY = 9.80665  # m/s²
 WIDTH, HEIGHT = 160, 120  # of what is rendered; the colour image is twice as large
 NEAR = 0.8  # m before the robot that something stands which hides what is behind it
 BOARD = np.array([0.03, 0.42, 1.2], np.float32)  # its half sizes in m: it hides three quarters of the view
@@ -46,9 +46,19 @@ MOTOR = -46.0  # dB of full scale, of the robot's own noise
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """Something that was there: from `onset` to `offset`, in seconds from the start."""
+
+    onset: float
+    offset: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Happening:
     """Something of a kind from `onset` to `offset` (s), perceived by `senses`, `ahead` and `aside` metres of where
-    the robot stands. `clip`: sound float32 at 16 kHz in place of the kind's own; `snr` dB over the motor."""
+    the robot stands. `clip`: sound float32 at 16 kHz in place of the kind's own; `snr` dB over the motor.
+    `photograph`: uint8 (H, W, 3) on a board in place of the kind's shape; `warmth` in kelvin in place of the kind's."""
 
     kind: str
     onset: float
@@ -60,6 +70,8 @@ class Happening:
     clip: npt.NDArray[np.float32] | None = None
     snr: float | None = None
     told: bool = True  # in the truth; distractors are not
+    photograph: npt.NDArray[np.uint8] | None = None
+    warmth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +141,11 @@ class Plan:
             floor = catalogue.pattern(catalogue.Kind("", (), hue=hue, stripes=8 if ground == "tiles" else 0), noise)
             if ground == "gravel":
                 floor = np.asarray(np.clip(floor + noise.normal(0, 40, floor.shape), 0, 255), np.uint8)
-            painted = [catalogue.pattern(catalogue.KINDS[h.kind], noise) for h in self.happenings]
+            painted = [
+                catalogue.pattern(catalogue.KINDS[h.kind], noise) if h.photograph is None
+                else catalogue.board_pattern(h.photograph)
+                for h in self.happenings
+            ]  # fmt: skip
             patterns = np.concatenate([room.patterns, np.stack(painted) if painted else room.patterns[:0]])
             patterns[1] = floor
             made.append(replace(room, things=kept, patterns=patterns))
@@ -219,10 +235,13 @@ def see(plan: Plan, t: float, noise: np.random.Generator) -> rooms.View:
         parts = list(room.things)
         for number in sorted(shown):
             h = plan.happenings[number]
-            parts += catalogue.stand(
-                catalogue.KINDS[h.kind], (x + h.ahead, y + h.aside), plan.noise(4, number).uniform(-0.5, 0.5),
-                rooms.PATTERNS + number, plan.noise(5, number),
-            )  # fmt: skip
+            spot, pattern, kind = (x + h.ahead, y + h.aside), rooms.PATTERNS + number, catalogue.KINDS[h.kind]
+            kind = kind if h.warmth is None else replace(kind, warmth=h.warmth)
+            if h.photograph is not None:
+                parts.append(catalogue.board(h.photograph, spot, pattern, kind.warmth))
+                continue
+            turned = plan.noise(4, number).uniform(-0.5, 0.5)
+            parts += catalogue.stand(kind, spot, turned, pattern, plan.noise(5, number))
         if plan.is_occluded(t):
             ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0], np.float32)
             parts.append(rooms.Thing("box", eye + NEAR * ahead, BOARD, float(yaw), 0, 20.0, 0.0))
@@ -328,15 +347,19 @@ def feel(plan: Plan, times: Floats) -> Floats:
 
 
 def record(
-    plan: Plan, path: str | Path, *, overwrite: bool = False, extra: Iterator[Logged] | None = None
-) -> list[Truth]:
+    plan: Plan, path: str | Path, *, overwrite: bool = False, frame_rate: float = FRAME_RATE,
+    extra: Iterator[Logged] | None = None,
+) -> list[Truth]:  # fmt: skip
     """Write what happens as an MCAP bag; PATH.truth.tsv (onset, offset, label) and PATH.faults.tsv (onset, offset,
-    sensor, fault) beside it, in seconds from the start. Topics are those of `patrol.simulate`; `extra` adds messages.
+    sensor, fault) beside it, in seconds from the start. Returns the truth.
 
+    Topics: `/camera/image` rgb8 and `/depth/image` 16UC1 in mm, both with CameraInfo, and `/thermal/image`, mono16 in
+    centikelvin unless the plan's camera is another, at `frame_rate` (Hz); `/audio` S16LE in blocks of 0.1 s with
+    `/info`; `/imu` at 200 Hz; and the messages of `extra`, which come in order of time.
     The same plan gives the same bytes. Raises `RecordingError` where the bag cannot be written.
     """
     types = BagTypes()
-    streams = streams_of(measure(plan), types)
+    streams = streams_of(measure(plan, frame_rate), types)
     with BagWriter(path, overwrite=overwrite) as bag:
         for logged, topic, type_name, message in merged([*streams, *([extra] if extra else [])]):
             bag.write(topic, type_name, logged, message, latched=topic == INFO)

@@ -140,10 +140,15 @@ def _colour(noise: Noise) -> Floats:
 
 @lru_cache(maxsize=16)
 def _photograph(name: str) -> npt.NDArray[np.uint8]:
+    image = cv2.imread(str(of_scikit_image(name)), cv2.IMREAD_COLOR_RGB)
+    return np.full((TILE, TILE, 3), 128, np.uint8) if image is None else np.asarray(image, np.uint8)
+
+
+def of_scikit_image(name: str) -> Path:
+    """Where a photograph that comes with scikit-image lies. Raises `ImportError` without scikit-image."""
     import skimage.data
 
-    image = cv2.imread(str(Path(skimage.data.__file__).parent / name), cv2.IMREAD_COLOR_RGB)
-    return np.full((TILE, TILE, 3), 128, np.uint8) if image is None else np.asarray(image, np.uint8)
+    return Path(skimage.data.__file__).parent / name
 
 
 def _cut(noise: Noise, photograph: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

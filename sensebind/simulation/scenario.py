@@ -9,6 +9,7 @@
       - {type: glass_breaking, at: 30}
       - {type: dog, rate: 2, for: 4}                            # so many a minute, at random times
       - {type: person, at: 50, for: 6, senses: [vision, depth]} # cold and silent: a dummy
+      - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14}   # on a board, kelvin over the room's
     clips: {folder: sounds, every: 12, snr: 10}                 # sound files of FOLDER/<label>/, at random times
     distractors: [{type: radio, at: 70, for: 5}]                # as events, but nothing to be told
     dark: [[80, 95]]
@@ -28,12 +29,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import soundfile
 import soxr
 import yaml
 
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.simulation import rooms
 from sensebind.simulation.catalogue import KINDS
 from sensebind.simulation.failures import FAULTS, SENSORS, Fault
 from sensebind.simulation.messages import RATE
@@ -76,9 +80,9 @@ def plan(told: Mapping[str, Any], name: str, seed: int, duration: float | None =
     noise = np.random.default_rng([seed, 23])
     happenings: list[Happening] = []
     for entry in _list(told, "events", name):
-        happenings += _events(entry, f"{name}: events", length, noise, happenings, True)
+        happenings += _events(entry, f"{name}: events", length, noise, happenings, True, folder)
     for entry in _list(told, "distractors", name):
-        happenings += _events(entry, f"{name}: distractors", length, noise, happenings, False)
+        happenings += _events(entry, f"{name}: distractors", length, noise, happenings, False, folder)
     if "clips" in told:
         happenings += _clips(told["clips"], name, length, noise, folder)
     faults = tuple(_fault(entry, f"{name}: faults", length) for entry in _list(told, "faults", name))
@@ -93,9 +97,10 @@ def plan(told: Mapping[str, Any], name: str, seed: int, duration: float | None =
 
 
 def _events(
-    entry: Any, where: str, length: float, noise: np.random.Generator, others: list[Happening], told: bool
+    entry: Any, where: str, length: float, noise: np.random.Generator, others: list[Happening], told: bool, folder: Path
 ) -> list[Happening]:
-    _known(entry, ("type", "at", "for", "rate", "senses", "label", "ahead", "aside"), where)
+    names = ("type", "at", "for", "rate", "senses", "label", "ahead", "aside", "photograph", "warmth")
+    _known(entry, names, where)
     kind = _choice(entry.get("type"), tuple(KINDS), f"{where}: type")
     where = f"{where}: {kind}"
     lasts = _number(entry, "for", where, 0.05, 36_000.0, SHORT.get(kind, USUAL))
@@ -115,7 +120,30 @@ def _events(
     ahead = _number(entry, "ahead", where, 0.6, 6.0, float(noise.uniform(1.4, 2.2)))
     aside = _number(entry, "aside", where, -2.0, 2.0, float(noise.uniform(-0.4, 0.4)))
     label = str(entry.get("label", kind))
-    return [Happening(kind, at, at + lasts, senses, ahead, aside, label, told=told) for at in sorted(onsets)]
+    photograph = _photograph(entry["photograph"], where, kind, folder) if "photograph" in entry else None
+    warmth = _number(entry, "warmth", where, -50.0, 500.0, 0.0) if "warmth" in entry else None
+    return [
+        Happening(
+            kind, at, at + lasts, senses, ahead, aside, label, told=told, photograph=photograph, warmth=warmth
+        )
+        for at in sorted(onsets)
+    ]  # fmt: skip
+
+
+def _photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDArray[np.uint8]:
+    """RGB (H, W, 3) of a file in the scenario's folder, or of one that comes with scikit-image."""
+    if kind != "picture":
+        raise ScenarioError(f"{where}: 'photograph' is for type picture alone")
+    path = folder / str(value)
+    if not path.is_file():
+        try:
+            path = rooms.of_scikit_image(str(value))
+        except ImportError:
+            raise ScenarioError(f"{where}: photograph '{path}' does not exist, nor is scikit-image installed") from None
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
+    if image is None:
+        raise ScenarioError(f"{where}: photograph '{value}' is no picture in '{folder}', nor one of scikit-image's")
+    return np.asarray(image, np.uint8)
 
 
 def _clips(entry: Any, name: str, length: float, noise: np.random.Generator, folder: Path) -> list[Happening]:

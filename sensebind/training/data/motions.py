@@ -10,11 +10,11 @@ import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from sensebind.fusion.config.parameters import shipped
 from sensebind.fusion.core.space import Hub
 from sensebind.simulation.catalogue import KINDS
-from sensebind.simulation.patrol import Patrol, motion
 from sensebind.simulation.record import GROUNDS, IMU_RATE, Happening, Plan, feel
-from sensebind.simulation.scenario import SHORT
+from sensebind.simulation.scenario import SHORT, read
 from sensebind.simulation.survey import tour
 from sensebind.training.data.pairs import Pairs, named_group
 
@@ -53,6 +53,11 @@ def stroll(seed: int) -> Plan:
     return Plan(at, tuple(places), tuple(happenings), seed)
 
 
+def patrol(seed: int) -> Plan:
+    """A robot that drives up and back in four rooms: what is felt is its own motion, but for one bump."""
+    return read(shipped("scenarios/patrol.yaml"), seed)
+
+
 def label_of(plan: Plan, start: float, end: float) -> str | None:
     """What a window from `start` to `end` (s) stands for: a kind, `NOTHING`, or None where that cannot be said
     because it holds too little of a happening, or enough of two."""
@@ -89,14 +94,6 @@ def station_cuts(plan: Plan) -> tuple[list[Floats], list[str]]:
     return windows, labels
 
 
-def patrol_cuts(seed: int, seconds: float = 60.0) -> list[Floats]:
-    """Windows of a patrol that turns, drives up and back, as `cuts`: nothing happens on it."""
-    noise = np.random.default_rng([seed, 32])
-    times = np.arange(0, seconds, 1 / IMU_RATE) + noise.uniform(0, 7)
-    felt = motion(Patrol(1e4), times, noise).astype(np.float32)
-    return [felt[i - SAMPLES : i].T.copy() for i in range(SAMPLES, len(felt) + 1, SAMPLES // 2)]
-
-
 def phrases(label: str) -> tuple[str, ...]:
     """What may be said of a kind, or of `NOTHING`."""
     return PHRASES if label == NOTHING else KINDS[label].phrases
@@ -127,9 +124,8 @@ def felt_pairs(
     inputs: list[Floats] = []
     labels: list[str] = []
     blocks: list[int] = []
-    made = [(cuts, stroll, strolls), (station_cuts, tour, tours)]
+    made = [(cuts, stroll, strolls), (station_cuts, tour, tours), (cuts, patrol, patrols)]
     parts = [cut(plan(number)) for cut, plan, numbers in made for number in numbers]
-    parts += [(windows, [NOTHING] * len(windows)) for windows in map(patrol_cuts, patrols)]
     for block, (windows, own) in enumerate(tqdm(parts, desc="motion", disable=None)):
         for window, label in zip(windows, own, strict=True):
             if label != NOTHING or noise.random() < KEPT:
