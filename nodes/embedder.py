@@ -26,7 +26,7 @@ from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
 from sensebind.nodes.support.parameters import OPTIONS, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
-from sensebind.nodes.support.run import Stop, run, spin
+from sensebind.nodes.support.run import Stop, deliver, run, spin
 from sensebind.nodes.support.status import array_of
 from sensebind.nodes.support.types import RosTypes, message_type
 
@@ -124,6 +124,7 @@ class Embedder(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.close()
         if self._pipeline is not None:
+            deliver(self)
             for publisher in [*self._vectors.values(), self._space_publisher]:
                 self.destroy_publisher(publisher)
             self.destroy_service(self._service)

@@ -207,13 +207,19 @@ class Peer:
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        """Serve callbacks until `condition` holds; fails the test where it does not in `timeout` s."""
+    def spin_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Serve callbacks until `condition` holds, for at most `timeout` s; returns whether it holds."""
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"waited {timeout:g} s for {what}")
+                return False
             self._executor.spin_once(timeout_sec=0.02)
+        return True
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        """Serve callbacks until `condition` holds; fails the test where it does not in `timeout` s."""
+        if not self.spin_until(condition, timeout):
+            pytest.fail(f"waited {timeout:g} s for {what}")
 
     def wait_for_subscribers(self, publisher: Any, count: int = 1, timeout: float = 15.0) -> None:
         """Until so many subscriptions have found this publisher."""

@@ -12,14 +12,6 @@ from ros import Peer, parameters, peer, ros_environment, running
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
-from sensebind.fusion.config.parameters import (
-    FREE,
-    detector_parameters,
-    embedder_parameters,
-    names_of_others,
-    read,
-    resolve,
-)
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
@@ -28,6 +20,7 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
 from sensebind.replay.reader import Reader, replay
+from sensebind.replay.session import Settings
 
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
@@ -43,8 +36,8 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
-    values = resolve(embedder_parameters(), read(CONFIG, "embedder"), free=FREE, others=names_of_others("embedder"))
-    wanted = resolve(detector_parameters(), read(CONFIG, "detector"), free=FREE, others=names_of_others("detector"))
+    settings = Settings.read(CONFIG)
+    values, wanted = settings.embedder, settings.detector
     space = registry.load("starter")
     line = EventLine(detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
     with Recording(path) as recording:
@@ -59,8 +52,13 @@ def status(heard: list[tuple[float, Any]], name: str) -> dict[str, str]:
     return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
 
 
-def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]:
-    """What embedder and detector publish while `player` plays a recording to them."""
+def live(
+    path: Path, rate: float, vectors: int = 0, events: int = 0
+) -> tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]:
+    """What embedder and detector publish while `player` plays a recording to them.
+
+    Waits for at least so many `vectors` and `events`, for 20 s at most, and then a moment for one too many.
+    """
     from sensebind.fusion.io import messages
     from sensebind.nodes.support.qos import EVENTS, VECTORS
 
@@ -68,7 +66,7 @@ def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[st
     file = ("--ros-args", "--params-file", str(CONFIG))
     with peer(environment) as me:
         heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in (*SENSOR_MODALITIES, FUSED)}
-        events = me.listen(messages.EVENT, "events", EVENTS)
+        occurred = me.listen(messages.EVENT, "events", EVENTS)
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
@@ -76,17 +74,19 @@ def live(path: Path, rate: float) -> tuple[list[Embedding], list[Event], dict[st
                 options = parameters({"rate": rate, "delay": 4.0})
                 with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
+                me.spin_until(lambda: sum(map(len, heard.values())) >= vectors, 20)
                 me.spin(2.5)
-            me.spin(1.0)
+            me.spin_until(lambda: len(occurred) >= events, 20)
+            me.spin(0.5)
         found = {m: status(diagnostics, m) for m in SENSOR_MODALITIES}
     embeddings = [messages.embedding_of(message) for group in heard.values() for _, message in group]
-    return embeddings, [messages.event_of(message) for _, message in events], found
+    return embeddings, [messages.event_of(message) for _, message in occurred], found
 
 
 @pytest.mark.parametrize("rate", [1.0, 2.0])
 def test_live_at_any_rate_is_what_replay_gives(patrol: Path, rate: float) -> None:
     expected, expected_events = offline(patrol)
-    got, events, _ = live(patrol, rate)
+    got, events, _ = live(patrol, rate, len(expected) - 1, len(expected_events))
     vectors = {(e.modality, e.tick): e.vector for e in got}
     wanted = {(e.modality, e.tick): e.vector for e in expected}
     # The last tick is fused once nothing more can come for it, which live is when the node stops.

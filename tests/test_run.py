@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from ros import ros_environment
+from ros import Executable, ros_environment
 
 PROGRAM = """
 import json, os, signal, threading
@@ -69,6 +71,66 @@ def test_a_node_finishes_while_the_middleware_is_up_and_an_error_is_a_message_an
     for message in ("a parameter is wrong", "a message type is not installed", "the recording is damaged"):
         assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SPEAKER = """
+import sys
+from rclpy.node import Node
+from std_msgs.msg import Int32
+from sensebind.nodes.support.qos import EVENTS
+from sensebind.nodes.support.run import run, spin
+
+class Speaker(Node):
+    def __init__(self):
+        super().__init__("speaker")
+        self.publisher = self.create_publisher(Int32, "numbers", EVENTS)
+
+def until_heard(node, stop):
+    while node.publisher.get_subscription_count() < 1:
+        stop.wait(0.01)
+    node.publisher.publish(Int32(data=0))
+    spin(node, stop)
+
+def finish(node):
+    for i in range(1, 6):
+        node.publisher.publish(Int32(data=i))
+
+sys.exit(run("speaker", Speaker, serve=until_heard, finish=finish))
+"""
+
+LISTENER = """
+import sys
+from rclpy.node import Node
+from std_msgs.msg import Int32
+from sensebind.nodes.support.qos import EVENTS
+from sensebind.nodes.support.run import run
+
+class Listener(Node):
+    def __init__(self):
+        super().__init__("listener")
+        self.create_subscription(Int32, "numbers", lambda message: print("heard", message.data, flush=True), EVENTS)
+
+sys.exit(run("listener", Listener))
+"""
+
+
+def test_what_a_node_publishes_last_reaches_a_subscriber_that_is_busy_while_the_process_ends() -> None:
+    environment = ros_environment("std_msgs")
+    listener = Executable([sys.executable, "-c", LISTENER], environment)
+    speaker = Executable([sys.executable, "-c", SPEAKER], environment)
+    try:
+        listener.wait_for_output("heard 0")
+        os.kill(listener.pid, signal.SIGSTOP)
+        os.kill(speaker.pid, signal.SIGINT)
+        time.sleep(0.5)
+        os.kill(listener.pid, signal.SIGCONT)
+        assert speaker.wait() == 0
+        listener.wait_for_output("heard 5")
+        assert listener.stop() == 0
+        assert [line for line in listener.lines if "heard" in line] == [f"heard {i}\n" for i in range(6)]
+    finally:
+        speaker.kill()
+        listener.kill()
 
 
 INTERRUPTED = """

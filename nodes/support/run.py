@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -17,6 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensebind.fusion.core.errors import SensebindError
 
 N = TypeVar("N", bound=Node)
+DELIVERY = 1.0  # s that the last messages of a node may take to reach its subscribers
 
 
 class Stop:
@@ -79,6 +82,20 @@ def spin(node: Node, stop: Stop) -> None:
     executor.shutdown()
 
 
+def deliver(node: Node, timeout: float = DELIVERY) -> None:
+    """Wait until every reliable subscriber has what the node published, for at most `timeout` s in all.
+
+    Destroying a publisher drops what its subscribers have not acknowledged yet: on a busy machine, the last events.
+    """
+    deadline = time.monotonic() + timeout
+    for publisher in node.publishers:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            publisher.wait_for_all_acked(Duration(seconds=left))
+        except RuntimeError:  # a middleware may not support it
+            return
+
+
 def run(
     name: str,
     make: Callable[[], N],
@@ -90,7 +107,7 @@ def run(
     """Run an executable from start to end; returns its exit status.
 
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
-    `finish(node)` runs while the middleware is still up. `name` is that of the logger until there is a node.
+    `finish(node)` runs while the middleware is still up, and what it publishes is delivered. `name` is that of the logger until there is a node.
     The status is 0, or 1 after a `SensebindError` or a `ModuleNotFoundError`, whose message is logged without a
     traceback. In every case the node is destroyed and rclpy is shut down.
     """
@@ -101,6 +118,7 @@ def run(
             logger = node.get_logger()
             serve(node, stop)
             finish(node)
+            deliver(node)
         except (SensebindError, ModuleNotFoundError) as error:
             logger.fatal(str(error))
             return 1
