@@ -107,9 +107,9 @@ def run(
     """Run an executable from start to end; returns its exit status.
 
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
-    `finish(node)` runs while the middleware is still up, and what it publishes is delivered. `name` is that of the logger until there is a node.
-    The status is 0, or 1 after a `SensebindError` or a `ModuleNotFoundError`, whose message is logged without a
-    traceback. In every case the node is destroyed and rclpy is shut down.
+    `finish(node)` runs while the middleware is still up, and what it publishes is delivered. `name` is that of the
+    logger until there is a node. The status is 0, or 1 after a `SensebindError` or a `ModuleNotFoundError`, whose
+    message is logged without a traceback. In every case the node is destroyed and rclpy is shut down.
     """
     with ros(args) as stop:
         logger, node = get_logger(name), None
