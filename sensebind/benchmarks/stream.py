@@ -336,7 +336,8 @@ def frozen_garbage() -> Iterator[None]:
 
 def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
     """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
-    counts = {m: [p.statistics()[m].counts for p in pipelines] for m in run.latencies}
+    totals = [pipeline.statistics() for pipeline in pipelines]
+    counts = {m: [of_robot[m].counts for of_robot in totals] for m in run.latencies}
     embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]
     embedded = {m: sum(c["embedded"] for c in counts[m]) for m in embeds}
     missed = {m: sum(c[cause] for c in counts[m] for cause in CAUSES) for m in embeds}

@@ -201,24 +201,15 @@ def line(event: Event, start: int) -> str:
 
 def report(out: Path, recording: Path, config: Path, published: Published, truth: Sequence[Truth]) -> None:
     """Write `out`/report.html from what was published and from the recording."""
-    from sensebind.fusion.config.detectors import prompts_of
-    from sensebind.fusion.config.parameters import (
-        FREE,
-        detector_parameters,
-        embedder_parameters,
-        names_of_others,
-        read,
-        resolve,
-    )
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.models import registry
+    from sensebind.replay.session import Settings
     from sensebind.report import ReportData, similarities, write
 
-    values = resolve(embedder_parameters(), read(config, "embedder"), free=FREE, others=names_of_others("embedder"))
-    wanted = resolve(detector_parameters(), read(config, "detector"), free=FREE, others=names_of_others("detector"))
-    media, start, end = media_of(recording, values)
-    text = registry.load(str(values["space"]), modalities=["text"])
-    prompts = {label: text.embed_text(phrases).numpy() for label, phrases in prompts_of(wanted).items()}
+    settings = Settings.read(config)
+    media, start, end = media_of(recording, settings.embedder)
+    text = registry.load(str(settings.embedder["space"]), modalities=["text"])
+    prompts = {label: text.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     notes = ["Played over DDS to the nodes, each a process of its own."]
     if silent := [m for m in SENSOR_MODALITIES if m not in published.space.modalities]:
         notes.append(f"This space has no encoder yet for {', '.join(silent)}: windowed and counted, not embedded.")
@@ -242,18 +233,16 @@ def report(out: Path, recording: Path, config: Path, published: Published, truth
 def media_of(recording: Path, values: Mapping[str, Any]) -> tuple[Media, int, int]:
     """(thumbnails and curves of what the sensors measured, start, end in ns) of a recording, as the embedder's
     parameters read it."""
-    from sensebind.fusion.core.samples import SENSOR_MODALITIES, Sample
-    from sensebind.fusion.io.recordings import Recording
-    from sensebind.replay.reader import Reader
+    from sensebind.fusion.core.samples import Sample
+    from sensebind.replay.session import open_replay
     from sensebind.report import Media
 
     media = Media()
-    with Recording(recording) as bag:
-        reader = Reader(bag, values, SENSOR_MODALITIES)
-        for sample in reader.samples():
+    with open_replay(recording, values) as replay:
+        for sample in replay.samples():
             if isinstance(sample, Sample):
-                media.add(sample, reader.calibrations.get(sample.modality))
-        return media, bag.start, bag.end
+                media.add(sample, replay.reader.calibration(sample.modality))
+        return media, replay.start, replay.end
 
 
 def figures(status: Mapping[str, str]) -> dict[str, Any]:

@@ -53,7 +53,11 @@ class Reader:
     @property
     def calibrations(self) -> dict[str, Calibration]:
         """Modality → calibration, from the parameters and from the messages that `samples` has read so far."""
-        return {m: (self._decoders.get(m) or options).calibration for m, options in self._options.items()}
+        return {modality: self.calibration(modality) for modality in self._options}
+
+    def calibration(self, modality: str) -> Calibration:
+        """That of one modality. Raises `KeyError` for one that the recording lacks."""
+        return (self._decoders.get(modality) or self._options[modality]).calibration
 
     @property
     def given(self) -> dict[str, Calibration]:

@@ -125,7 +125,7 @@ class Replay:
         self,
         pipeline: Pipeline,
         *,
-        on_sample: Callable[[Sample, Calibration | None], None] = lambda sample, calibration: None,
+        on_sample: Callable[[Sample, Calibration], None] = lambda sample, calibration: None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Output]:
         """Drive `pipeline` with all samples; outputs as they come.
@@ -136,7 +136,7 @@ class Replay:
         return replay(
             self.reader,
             pipeline,
-            on_sample=lambda sample: on_sample(sample, self.reader.calibrations.get(sample.modality)),
+            on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.modality)),
             progress=lambda stamp: progress((stamp - self.start) / SECOND),
         )
 
