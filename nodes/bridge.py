@@ -29,7 +29,7 @@ class Bridge(Node):
 
     def __init__(self) -> None:
         super().__init__("bridge", **OPTIONS)
-        values: dict[str, Any] = declare(self, "bridge")
+        values: dict[str, Any] = declare(self, "bridge", read_only=True)
         self._modalities: set[str] = set()
         self._outlet = Outlet(values["address"], values["secret_key"], values["authorized_keys"], values["queue_size"])
         try:

@@ -17,9 +17,9 @@ from sensebind.fusion.config.detectors import detectors, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, Phase
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.samples import to_ns
 from sensebind.fusion.events.calibration import NONE, calibration_for
-from sensebind.fusion.events.prompts import BACKGROUND
+from sensebind.fusion.events.prompts import PromptOptions
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.parameters import OPTIONS, changed, declare
@@ -50,7 +50,7 @@ class Detector(Node):
         self._senses: tuple[str, ...] = ()  # that it has encoders for
         self._line: EventLine | None = None
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
-        self._ticks = Ticks(round(self._values["patience"] * SECOND))
+        self._ticks = Ticks(to_ns(self._values["patience"]))
         self._counts: Counter[str] = Counter()
         self._modalities: dict[str, Any] = {}
         self._check(self._values)
@@ -105,6 +105,7 @@ class Detector(Node):
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._values, self._stale = values, True
+        self._ticks.patience = to_ns(values["patience"])
         self._configure()
         return SetParametersResult(successful=True)
 
@@ -113,7 +114,7 @@ class Detector(Node):
         if not self._stale or not self._space or self._asked is not None:
             return
         phrases = {phrase for group in prompts_of(self._values).values() for phrase in group}
-        phrases |= set(self._values["prompt.background"] or BACKGROUND)
+        phrases |= set(PromptOptions(background=tuple(self._values["prompt.background"])).background_phrases)
         missing = sorted(phrases - set(self._phrases))
         if missing:
             if self._client.service_is_ready():

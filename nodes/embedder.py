@@ -13,8 +13,9 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config.parameters import embedder_parameters, modalities_of
 from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.inference.engine import Failure
@@ -57,14 +58,14 @@ class Embedder(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             self._configure()
-        except (config.ConfigError, SpaceError, ModuleNotFoundError) as error:
+        except (ConfigError, SpaceError, ModuleNotFoundError) as error:
             self.get_logger().error(f"not configured: {error}")
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        modalities = config.modalities_of(given_to(self))
-        self._values: dict[str, Any] = declare(self, "embedder", config.embedder_parameters(modalities))
+        modalities = modalities_of(given_to(self))
+        self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities))
         values = self._values
         started = time.monotonic()
         space = build.space(values)
@@ -97,7 +98,7 @@ class Embedder(LifecycleNode):
         self._sensors = Sensors(
             self,
             self._values,
-            config.modalities_of(self._values),
+            modalities_of(self._values),
             self._take,
             self._pipeline.calibrate,
             self._trouble,

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
@@ -21,8 +20,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from sensebind.fusion.config import parameters as config
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.config.parameters import node_parameters
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.parameters import OPTIONS, declare
 from sensebind.nodes.support.run import Stop, run, spin
@@ -102,15 +102,15 @@ class ReadAhead:
 class Player(Node):
     """Publishes the messages of a recording as they are, without decoding them.
 
-    `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are read
-    once, and `_parameters_change` refuses others.
+    `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are
+    read-only.
     """
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **OPTIONS)
-        self._values: dict[str, Any] = declare(self, "player")
+        self._values: dict[str, Any] = declare(self, "player", read_only=True)
         if not self._values["recording"]:
-            raise config.ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
+            raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
         self._clock = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if self._values["clock"] else None
         self._told = 0.0  # time.monotonic() of the last clock
@@ -118,7 +118,6 @@ class Player(Node):
         self._latest = 0.0  # s by which the latest message was late
         with Recording(str(self._values["recording"])) as recording:
             self._advertise(recording)
-        self.add_on_set_parameters_callback(self._parameters_change)
 
     def play(self, stop: Stop) -> None:
         """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
@@ -148,7 +147,7 @@ class Player(Node):
         wanted = {name.strip("/") for name in self._values["topics"]}
         unknown = wanted - {t.name.strip("/") for t in topics}
         if unknown:
-            raise config.ConfigError(
+            raise ConfigError(
                 f"parameter 'topics' names {', '.join(sorted(unknown))}, and '{self._values['recording']}' has no "
                 f"message of that name; it has {', '.join(t.name for t in topics)}"
             )
@@ -168,7 +167,7 @@ class Player(Node):
         for type_name, names in absent.items():
             self.get_logger().warning(f"skipping {', '.join(names)}: message type '{type_name}' is not installed")
         if not self._topics:
-            raise config.ConfigError(f"'{self._values['recording']}' holds no message that can be played")
+            raise ConfigError(f"'{self._values['recording']}' holds no message that can be played")
 
     def _wait_for_subscribers(self, stop: Stop) -> None:
         stop.wait(self._values["delay"])
@@ -199,9 +198,6 @@ class Player(Node):
         counts = [publisher.get_subscription_count() for publisher in self._topics.values()]
         return [name for name, count in zip(names, counts, strict=True) if self.count_subscribers(name) > count]
 
-    def _parameters_change(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        return SetParametersResult(successful=False, reason="parameters of the player are read once, at its start")
-
     # --- while playing
 
     def _play_once(self, rate: float, stop: Stop) -> None:
@@ -228,7 +224,7 @@ class Player(Node):
         """Until `due` (ns of time.monotonic_ns), when the recording's clock shows `stamp`."""
         while (left := (due - time.monotonic_ns()) / SECOND) > 0 and not stop.is_set():
             if time.monotonic() - self._told >= CLOCK_PERIOD:
-                self._tell(stamp - round(left * rate * SECOND))
+                self._tell(stamp - to_ns(left * rate))
             stop.wait(min(left, CLOCK_PERIOD))
         if left < -LATE:
             self._late += 1
@@ -277,7 +273,7 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     parser = argparse.ArgumentParser(
         prog="player", description="Play a recording to topics and /clock.", argument_default=argparse.SUPPRESS
     )
-    descriptions = {parameter.name: parameter.description for parameter in config.player_parameters()}
+    descriptions = {parameter.name: parameter.description for parameter in node_parameters("player")}
     parser.add_argument("recording", nargs="?", metavar="PATH", help=descriptions["recording"])
     parser.add_argument("--rate", type=float, help=descriptions["rate"])
     parser.add_argument("--delay", type=float, help=descriptions["delay"])

@@ -100,14 +100,14 @@ class Sensors:
                 continue
             type_name = options.message_type
             if not type_name:
-                name = self._node.resolve_topic_name(options.topic)
+                name = self._node.resolve_topic_name(options.topic_name)
                 published = [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
                 type_name = preferred_type(modality, published)
             if type_name:
                 self._listen(options, type_name)
 
     def _listen(self, options: SensorOptions, type_name: str) -> None:
-        modality, topic = options.modality, options.topic
+        modality, topic = options.modality, options.topic_name
         if options.transport == COMPRESSED:  # remapping rules name the topic without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
@@ -136,7 +136,7 @@ class Sensors:
                 self._on_trouble(modality, f"topic '{name}': {error}")
 
         self._subscribe(modality, type_name, topic, take)
-        for side in decoder.side_topics(options.topic):
+        for side in decoder.side_topics(options.topic_name):
             # Some drivers publish it once (transient local), others repeatedly (volatile). A volatile subscription
             # misses what was published before it, and a transient-local one does not match a volatile publisher.
             for qos in (LATCHED, SENSORS) if side.latched else (SENSORS,):

@@ -26,7 +26,8 @@ from sensebind.benchmarks import model, overload, soak, start, stream
 from sensebind.benchmarks.harness import figures, robot, spaces
 from sensebind.cli import main
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.config.build import window_specs
+from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.inference.engine import Engine
@@ -57,7 +58,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
 
 def test_a_live_robot_loses_no_window_uncounted() -> None:
     senses = ("vision", "audio", "imu")
-    values = resolve(embedder_parameters(senses), {f"{m}.hop": 0.2 for m in senses}, free=FREE)
+    values = embedder_values({"modalities": senses, **{f"{m}.hop": 0.2 for m in senses}})
     engine = Engine(ToySpace())
     pipelines = [build.pipeline(values, ToySpace(), engine=engine, queue_size=16) for _ in range(2)]
     seen = stream.live(pipelines, robot.sensors(senses), 1.0)
@@ -244,7 +245,7 @@ def test_samples_of_many_robots_are_given_in_the_order_of_their_times(monkeypatc
         return accept(pipeline, sample)
 
     monkeypatch.setattr(Pipeline, "accept", note)
-    values = resolve(embedder_parameters(("imu",)), {"imu.hop": 0.2}, free=FREE)
+    values = embedder_values({"modalities": ["imu"], "imu.hop": 0.2})
     engine = Engine(ToySpace(["imu"]))
     pipelines = [build.pipeline(values, ToySpace(["imu"]), engine=engine, queue_size=16) for _ in range(120)]
     stream.live(pipelines, robot.sensors(["imu"]), 0.05)
@@ -321,7 +322,7 @@ def test_all_measures_with_what_a_bare_machine_has(tmp_path: Path) -> None:
 
 
 def test_windows_of_the_simulated_robot_are_whole() -> None:
-    values = resolve(embedder_parameters(), {}, free=FREE)
+    values = embedder_values({})
     found = robot.windows(window_specs(values, ImageBindSpace.apertures), 2)
     assert set(found) == set(robot.RATES)
     assert all(len(windows) == 2 and min(w.coverage for w in windows) >= 0.9 for windows in found.values())

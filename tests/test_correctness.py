@@ -12,12 +12,13 @@ from torch import Tensor
 
 from sensebind.benchmarks.harness import correctness, robot
 from sensebind.benchmarks.harness.spaces import TINY, SyntheticImageBind
-from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.config.build import window_specs
+from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
 MODALITIES = tuple(robot.RATES)
-SPECS = window_specs(resolve(embedder_parameters(MODALITIES), {}, free=FREE), ImageBindSpace.apertures)
+SPECS = window_specs(embedder_values({"modalities": MODALITIES}), ImageBindSpace.apertures)
 
 
 def windows(modality: str, count: int = 8) -> list[Window]:

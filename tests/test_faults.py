@@ -12,7 +12,7 @@ import pytest
 from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text, play, together, well_formed
 
 from sensebind.fusion.config.detectors import detectors
-from sensebind.fusion.config.parameters import detector_parameters, resolve
+from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import (
@@ -335,7 +335,7 @@ def test_a_sense_that_never_comes_is_missed_where_it_is_expected() -> None:
 
 
 def test_expected_may_be_all_that_is_configured() -> None:
-    values = {**resolve(detector_parameters(), {}), "detectors": ["fault"], "fault.expected": ["configured"]}
+    values = {**detector_values({}), "detectors": ["fault"], "fault.expected": ["configured"]}
     (detector,) = detectors(values, embed_text, ("text", "vision", "imu"))
     assert isinstance(detector, FaultDetector) and detector.options.expected == ("imu", "vision")
 

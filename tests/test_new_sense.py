@@ -16,9 +16,10 @@ from patrols import patrol_plan
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
-from sensebind.fusion.config.parameters import ConfigError
+from sensebind.fusion.config.files import read
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.numeric_messages import reader
 from sensebind.fusion.io.recordings import BagTypes, Recording
@@ -73,9 +74,9 @@ def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_ne
 
     SMELL["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
     file.write_text(yaml.safe_dump(SMELL))
-    given = config.read(file, "embedder")
+    given = read(file, "embedder")
     modalities = config.modalities_of(given)
-    values = config.resolve(config.embedder_parameters(modalities), given)
+    values = config.embedder_values(given)
     space = registry.load("starter", modalities=modalities, spokes=values["spokes"])
     words = space.embed_text(list(WORDS.values())).numpy()
     right = []

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from sensebind import __version__
-from sensebind.fusion.config.parameters import parameters_of, read, resolve
+from sensebind.fusion.config.files import read
+from sensebind.fusion.config.parameters import NODES, names_of_others, node_parameters, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
@@ -76,13 +77,12 @@ def test_torch_is_pinned() -> None:
 def test_shipped_parameter_files_hold_only_parameters_that_exist(file: Path) -> None:
     assert "ros__parameters" in next(iter(yaml.safe_load(file.read_text()).values()))
     for node in ("embedder", "detector"):
-        elsewhere = {p.name for other in ("embedder", "detector", "bridge", "player") for p in parameters_of(other)}
-        resolve(parameters_of(node), read(file, node), free=("prompts.",), others=elsewhere)
+        resolve(node_parameters(node), read(file, node), names_of_others(node))
 
 
 def test_every_parameter_is_described_and_numbers_have_a_range() -> None:
-    for node in ("embedder", "detector", "bridge", "player"):
-        for parameter in parameters_of(node):
+    for node in NODES:
+        for parameter in node_parameters(node):
             assert parameter.description, parameter.name
             if type(parameter.default) in (int, float):
                 assert parameter.minimum is not None and parameter.maximum is not None, parameter.name

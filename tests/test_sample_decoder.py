@@ -492,7 +492,7 @@ def test_side_topics_are_those_that_the_messages_leave_open() -> None:
         return SampleDecoder(options, kind).side_topics(topic)
 
     assert beside(SensorOptions("depth"), m.IMAGE, "a/image") == (SideTopic("a/camera_info", m.CAMERA_INFO),)
-    assert beside(SensorOptions("vision", side_topic="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
+    assert beside(SensorOptions("vision", camera_info="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
     assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
         "/a/info", "/a/mic_info", "/a/mic/info"
     ]  # fmt: skip
@@ -533,9 +533,9 @@ def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(to
 def test_parameters_become_options() -> None:
     values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
     audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
-    assert (audio.topic, audio.named, audio.side_topic) == ("audio", False, "/i")
+    assert (audio.topic_name, audio.is_named, audio.info_topic) == ("audio", False, "/i")
     assert audio.audio_format == Format("", 8000.0, 0)
-    assert (smell.topic, smell.named, list(smell.fields), smell.fill) == ("smell", True, ["data"], 0.0)
+    assert (smell.topic_name, smell.is_named, list(smell.fields), smell.fill) == ("smell", True, ["data"], 0.0)
 
 
 # What is wrong

@@ -9,8 +9,8 @@ import pytest
 from patrols import record_patrol
 from toy import ToySpace
 
-from sensebind.fusion.config.parameters import ConfigError
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Kind
 from sensebind.fusion.core.samples import IMU, VISION, Sample
 from sensebind.fusion.io.recordings import RecordingError

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sensebind.fusion.core.parameters import parameter
+
 VISION = "vision"
 TEXT = "text"
 AUDIO = "audio"
@@ -21,6 +23,11 @@ IMAGE_MODALITIES = (VISION, DEPTH, THERMAL)
 SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
 
 SECOND = 1_000_000_000  # nanoseconds
+
+
+def to_ns(seconds: float) -> int:
+    """A time in seconds, as int nanoseconds."""
+    return round(seconds * SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +70,58 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What is known of a sensor beside its samples: from CameraInfo, and from parameters.
+    """What is known of a sensor beside its samples. Values from parameters take precedence over CameraInfo.
 
-    `focal_length` is in pixels of an image `width` pixels wide (0: not known), `baseline` in metres (0: not
-    known). An integer depth image holds metres / `depth_unit`; an integer thermal image of 16 bits holds
-    (kelvin − `thermal_offset`) / `thermal_unit`: centikelvin unless told otherwise.
+    An integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
+    (kelvin − `thermal_offset`) / `thermal_unit`.
     """
 
-    focal_length: float = 0.0
-    width: int = 0
-    baseline: float = 0.0
-    depth_unit: float = 0.001
-    thermal_unit: float = 0.01
-    thermal_offset: float = 0.0
+    focal_length: float = parameter(
+        0.0,
+        "Focal length; 0: from CameraInfo",
+        within=(0.0, 1e5),
+        unit="px",
+        modalities=(DEPTH,),
+    )
+    width: int = parameter(
+        640,
+        "Width of the image that the focal length is of",
+        within=(1, 65536),
+        unit="px",
+        name="focal_width",
+        modalities=(DEPTH,),
+    )
+    baseline: float = parameter(
+        0.0,
+        "Stereo baseline; 0: from CameraInfo, or the default of the space",
+        within=(0.0, 10.0),
+        unit="m",
+        modalities=(DEPTH,),
+    )
+    depth_unit: float = parameter(
+        0.001,
+        "Length of one count of an integer depth image (REP-118: 0.001)",
+        within=(1e-6, 1.0),
+        unit="m",
+        name="unit",
+        modalities=(DEPTH,),
+    )
+    thermal_unit: float = parameter(
+        0.01,
+        "Temperature step of one count of a 16-bit thermal image",
+        within=(1e-6, 1000.0),
+        unit="K",
+        name="unit",
+        modalities=(THERMAL,),
+    )
+    thermal_offset: float = parameter(
+        0.0,
+        "Temperature at count 0 of a 16-bit thermal image",
+        within=(-1000.0, 1000.0),
+        unit="K",
+        name="offset",
+        modalities=(THERMAL,),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,45 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample, to_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowOptions:
+    """How the user wants one modality to be cut into windows, and what its vector counts. Raises `ConfigError`."""
+
+    hop: float = parameter(0.5, "Time from one window to the next", within=(0.001, 3600.0), unit="s")
+    window: float = parameter(
+        0.0, "Length of a window; 0: the one that the space was trained with", within=(0.0, 3600.0), unit="s"
+    )
+    frames: int = parameter(
+        0,
+        "Number of images that represent a window; 0: the one that the space was trained with",
+        within=(0, 64),
+        modalities=IMAGE_MODALITIES,
+    )
+    lateness: float = parameter(
+        0.05,
+        "Time that a message may be late, by its stamp, and still be in its windows",
+        within=(0.0, 60.0),
+        unit="s",
+    )
+    min_coverage: float = parameter(
+        0.5, "Fraction of a window that must hold valid data; a window with less is not embedded", within=(0.0, 1.0)
+    )
+    max_gap: float = parameter(
+        10.0, "Silence of the sensor after which its windows start again", within=(0.1, 86400.0), unit="s"
+    )
+    fusion_weight: float = parameter(
+        1.0, "Weight of the modality in the fused vector; it is multiplied by the coverage", within=(0.0, 1000.0)
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
+DEFAULTS = WindowOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +63,10 @@ class WindowSpec:
     modality: str
     length: int
     hop: int
-    lateness: int = SECOND // 20
-    min_coverage: float = 0.5
-    frames: int = 0
-    max_gap: int = 10 * SECOND
+    lateness: int = to_ns(DEFAULTS.lateness)
+    min_coverage: float = DEFAULTS.min_coverage
+    frames: int = DEFAULTS.frames
+    max_gap: int = to_ns(DEFAULTS.max_gap)
 
     def __post_init__(self) -> None:
         for name in ("length", "hop", "max_gap"):

@@ -147,10 +147,6 @@ def _words(tensors: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> Words:
     return Words(names, phrases, owners, float(told["near"]), senses, ranks, float(told["prior"]))
 
 
-def uncalibrated(space: str) -> None:
-    """No calibration, whatever the space (its id)."""
-
-
 def calibration_for(choice: str, space: str) -> Calibration | None:
     """What the parameter `prompt.calibration` asks for, in this space (its id).
 

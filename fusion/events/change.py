@@ -9,10 +9,11 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.parameters import check_parameters, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
-from sensebind.fusion.events.evidence import Level, distance_from_mean
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.evidence import MEMORY, Level, distance_from_mean
+from sensebind.fusion.events.lifecycle import LifeOptions
 from sensebind.fusion.events.scores import Score
 
 LABEL = "change"
@@ -27,17 +28,24 @@ FIRST_EXCESS, FIRST_RATE, WEIGHT = 2.0, 1 / 30, 10.0  # of looks that are a litt
 
 @dataclass(frozen=True, slots=True)
 class ChangeOptions:
-    """How changes are told. Raises `ValueError` for values out of range."""
+    """How lasting changes of the scene are detected. Raises `ConfigError`."""
 
-    false_alarms_per_hour: float = 1.0  # 0.001..1000: all senses together, of a stream that does not change
-    warm_up: float = 15.0  # 1..3600 s: no change before so long, and none so soon after another
-    memory: float = 60.0  # 1..86400 s: over how long the usual distance is averaged; what takes longer is a drift
+    false_alarms_per_hour: float = parameter(
+        1.0,
+        "Accepted rate of false alarms, of all modalities together, while nothing changes",
+        within=(0.001, 1000.0),
+        unit="1/h",
+    )
+    warm_up: float = parameter(
+        15.0, "Time at the start, and after each change, in which no change is detected", within=(1.0, 3600.0), unit="s"
+    )
+    memory: float = parameter(
+        60.0, "Time over which the usual distance is averaged; slower changes are a drift", within=MEMORY, unit="s"
+    )
     life: LifeOptions = LifeOptions(min_duration=0.0, release=0.0, update_period=HELD)
 
     def __post_init__(self) -> None:
-        check(self, "false_alarms_per_hour", 0.001, 1000)
-        check(self, "warm_up", 1, 3600)
-        check(self, "memory", 1, 86400)
+        check_parameters(self)
 
 
 @dataclass(frozen=True, slots=True)

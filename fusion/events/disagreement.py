@@ -9,11 +9,12 @@ from itertools import combinations
 import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
-from sensebind.fusion.events.evidence import Level, WitnessOptions, distance_from_mean, pool
-from sensebind.fusion.events.lifecycle import check
+from sensebind.fusion.events.evidence import WARM_UP, Level, WitnessOptions, distance_from_mean, pool
 from sensebind.fusion.events.scores import Score, lead
 
 FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
@@ -21,18 +22,25 @@ FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
 
 @dataclass(frozen=True, slots=True)
 class DisagreementOptions(WitnessOptions):
-    """How parting senses are told: `threshold` is under the usual agreement. Raises `ValueError`."""
+    """How disagreement is detected. `pairs`: modalities to compare, in any order; empty: all that are there.
 
-    pairs: tuple[tuple[str, str], ...] = ()  # modalities to compare, in any order; empty: all that are there
-    warm_up: float = 10.0  # 0.1..3600: no pair disagrees before it has been perceived for so long
-    staleness: float = 1.0  # here: how much older the one's window may be than the other's
+    Raises `ConfigError`.
+    """
+
+    threshold: float = parameter(
+        4.0, "Loss of agreement at which the score is one half, in deviations", within=(0.0, 20.0), unit="σ"
+    )
+    pairs: tuple[tuple[str, str], ...] = ()
+    warm_up: float = parameter(10.0, "Time of a pair's data before which it cannot disagree", within=WARM_UP, unit="s")
+    staleness: float = parameter(
+        1.0, "Age difference up to which the windows of two modalities are compared", within=(0.05, 3600.0), unit="s"
+    )
 
     def __post_init__(self) -> None:
         WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
-        check(self, "warm_up", 0.1, 3600)
         for pair in self.pairs:
             if len(pair) != 2 or pair[0] == pair[1]:
-                raise ValueError(f"pairs must name two different modalities each, not {pair!r}")
+                raise ConfigError(f"pairs must name two different modalities each, not {pair!r}")
 
 
 def pair_label(a: str, b: str) -> str:

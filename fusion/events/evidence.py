@@ -9,38 +9,47 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Vector
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.events.lifecycle import LifeOptions
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
+SLOPE, MEMORY, WARM_UP = (0.1, 10.0), (1.0, 86400.0), (0.1, 3600.0)  # ranges of parameters that several options have
+
+
 @dataclass(frozen=True, slots=True)
 class WitnessOptions:
-    """What the detectors that ask several senses have in common. Times in seconds.
+    """What the detectors that pool several modalities have in common.
 
-    Raises `ValueError` for values out of range.
+    `prior`: the score where no modality gives evidence. `support`: a modality with this score supports the event.
+    `reliability`: modality → weight of its evidence, 0 to 10, 1 where it is not named. Raises `ConfigError`.
     """
 
-    threshold: float = 4.0  # 0..20: deviations from the usual at which one sense's score is one half
-    slope: float = 1.5  # 0.1..10: nats of score per deviation
-    memory: float = 60.0  # 1..86400: over how long the usual is averaged
-    staleness: float = 3.0  # 0.05..3600: how long a sense's last score stands when no new window of it ends
-    prior: float = 0.02  # 0..off/2: the score where no sense says anything
-    support: float = 0.3  # 0..off: a sense with this score supports the event
-    reliability: Mapping[str, float] = field(default_factory=dict)  # 0..10 per modality, 1 where it says nothing
+    threshold: float = parameter(4.0, "Score of one half, in deviations from the usual", within=(0.0, 20.0), unit="σ")
+    slope: float = parameter(1.5, "Log-odds that one deviation adds to the score", within=SLOPE, unit="nats/σ")
+    memory: float = parameter(60.0, "Time over which the usual is averaged", within=MEMORY, unit="s")
+    staleness: float = parameter(
+        3.0, "Time that the last score of a modality counts when it has no new window", within=(0.05, 3600.0), unit="s"
+    )
+    prior: float = 0.02
+    support: float = 0.3
+    reliability: Mapping[str, float] = field(default_factory=dict)
     life: LifeOptions = LifeOptions()
 
     def __post_init__(self) -> None:
-        check(self, "threshold", 0, 20)
-        check(self, "slope", 0.1, 10)
-        check(self, "memory", 1, 86400)
-        check(self, "staleness", 0.05, 3600)
-        check(self, "prior", 1e-6, self.life.off / 2)  # else a silent stream would keep an event open
-        check(self, "support", 1e-6, self.life.off)
+        check_parameters(self)
+        for name, value, most in (
+            ("prior", self.prior, self.life.off / 2),  # else an event would stay open without evidence
+            ("support", self.support, self.life.off),
+        ):
+            if not 1e-6 <= value <= most:
+                raise ConfigError(f"{name} must be 1e-06 to {most:g}, not {value!r}")
         for modality, weight in self.reliability.items():
             if not 0 <= weight <= 10:
-                raise ValueError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
+                raise ConfigError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
 
     def scores(self, deviations: Array) -> Array:
         """Deviations from the usual (L,) → scores (L,), one half at `threshold`."""

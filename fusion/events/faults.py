@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.parameters import check_parameters, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.detector import Detector, modalities
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.lifecycle import LifeOptions
 from sensebind.fusion.events.scores import Score
 
 UNPLUGGED = "unplugged"
@@ -23,18 +24,31 @@ UNKNOWN = 4.0  # times `silence` for a sense that has had one window only: its r
 
 @dataclass(frozen=True, slots=True)
 class FaultOptions:
-    """How faults are told. Raises `ValueError` for values out of range."""
+    """How sensor faults are detected. Raises `ConfigError`."""
 
-    causes: tuple[str, ...] = CAUSES  # those to tell; leave `frozen` out where sensors are simulated without noise
-    silence: float = 1.25  # 0.1..3600 s: without a window for so long, while others have some, it is unplugged
-    expected: tuple[str, ...] = ()  # senses that must be there from the start; others once they were seen
+    causes: tuple[str, ...] = parameter(
+        (), "Faults to detect; empty: all. Leave `frozen` out where sensors are simulated without noise", choices=CAUSES
+    )
+    silence: float = parameter(
+        1.25,
+        "Time without a window after which a sensor counts as unplugged while others have windows; at least 2.5 of its "
+        "usual intervals",
+        within=(0.1, 3600.0),
+        unit="s",
+    )
+    expected: tuple[str, ...] = parameter(
+        (),
+        "Modalities whose sensor must be there from the start, or `configured` for all that the embedder takes in; "
+        "others count as unplugged only once they were there",
+    )
     life: LifeOptions = LifeOptions(min_duration=0.5, release=1.5, update_period=5.0)
 
     def __post_init__(self) -> None:
-        check(self, "silence", 0.1, 3600)
-        unknown = sorted(set(self.causes) - set(CAUSES))
-        if unknown:
-            raise ValueError(f"causes may name {', '.join(CAUSES)}, not {', '.join(unknown)}")
+        check_parameters(self)
+
+    def detects(self, cause: str) -> bool:
+        """Whether this cause is one of those to detect."""
+        return cause in (self.causes or CAUSES)
 
 
 def fault_label(modality: str, cause: str) -> str:
@@ -72,7 +86,7 @@ class FaultDetector(Detector[FaultOptions]):
     default_options = FaultOptions()
 
     def knows(self, label: str) -> bool:
-        return label.rpartition(":")[2] in self.options.causes
+        return self.options.detects(label.rpartition(":")[2])
 
     def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
         """One tick: what the new windows show, and which senses have had none for too long."""
@@ -88,13 +102,13 @@ class FaultDetector(Detector[FaultOptions]):
             limit = max(self.options.silence, PATIENT * watch.interval)
             if silent >= (limit if watch.interval else UNKNOWN * limit):
                 cause = UNPLUGGED
-            if cause in self.options.causes:
+            if self.options.detects(cause):
                 evidence = (Evidence(modality, SURE, True, watch.start, watch.tick),)
                 scores[fault_label(modality, cause)] = Score(SURE, evidence)
         return watches, scores
 
     def _see(self, watch: Watch | None, tick: int, embedding: Embedding) -> Watch:
-        cause = next((name for name in CAUSES if name in embedding.symptoms and name in self.options.causes), "")
+        cause = next((c for c in CAUSES if c in embedding.symptoms and self.options.detects(c)), "")
         if watch is None or watch.tick == tick:
             return Watch(embedding.start, tick, 0.0, (cause,))
         gap = (tick - watch.tick) / SECOND

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.parameters import check_parameters, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.scores import NOTHING, Score
 
-
-def check(options: object, name: str, low: float, high: float) -> None:
-    """Raise `ValueError` unless the field is a number from `low` to `high`."""
-    value = getattr(options, name)
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be {low:g} to {high:g}, not {value!r}")
+DURATION = (0.0, 3600.0)  # s
 
 
 @dataclass(frozen=True, slots=True)
 class LifeOptions:
-    """When an event begins and ends. Scores 0..1, times in seconds.
+    """When an event begins and ends.
 
-    Raises `ValueError` for values with which an event could never begin or end.
+    Raises `ConfigError` for values that are out of range, or with which an event could never begin or end.
     """
 
-    on: float = 0.6  # 0..1: it begins where the score reaches this
-    off: float = 0.35  # 0..on: it is over where the score falls below this
-    min_duration: float = 1.0  # 0..3600: it is reported once it has lasted so long
-    release: float = 1.0  # 0..3600: it is over once the score has stayed below `off` so long
-    refractory: float = 0.0  # 0..3600: no new one of the same label begins so soon after the last one's offset
-    update_period: float = 1.0  # 0..3600: from one update to the next; 0: every tick
-    sure: float = 1.0  # on..1: a score that reaches this is reported at once, before `min_duration`
+    on: float = parameter(0.6, "Score at which an event begins", within=(0.01, 0.99))
+    off: float = parameter(0.35, "Score below which an event ends; at most `on`", within=(0.01, 0.99))
+    min_duration: float = parameter(
+        1.0, "Time that the score must stay at `off` or above before the event is reported", within=DURATION, unit="s"
+    )
+    release: float = parameter(
+        1.0, "Time that the score must stay below `off` before the event ends", within=DURATION, unit="s"
+    )
+    refractory: float = parameter(
+        0.0, "Time after an event's offset in which no event of the same label begins", within=DURATION, unit="s"
+    )
+    update_period: float = parameter(
+        1.0, "Time from one UPDATE of an open event to the next; 0: every tick", within=DURATION, unit="s"
+    )
+    sure: float = parameter(
+        1.0, "Score at which an event is reported at once, without waiting for `min_duration`", within=(0.01, 1.0)
+    )
 
     def __post_init__(self) -> None:
-        if not 0 < self.off <= self.on < 1:
-            raise ValueError(f"off and on must be 0 < off <= on < 1, not {self.off:g} and {self.on:g}")
-        check(self, "sure", self.on, 1)
-        for name in ("min_duration", "release", "refractory", "update_period"):
-            check(self, name, 0, 3600)
+        check_parameters(self)
+        if self.off > self.on:
+            raise ConfigError(f"off must be at most on, and {self.off:g} is more than {self.on:g}")
+        if self.sure < self.on:
+            raise ConfigError(f"sure must be at least on, and {self.sure:g} is less than {self.on:g}")
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, modalities
-from sensebind.fusion.events.evidence import Array, Level, WitnessOptions, pool
-from sensebind.fusion.events.lifecycle import check
+from sensebind.fusion.events.evidence import WARM_UP, Array, Level, WitnessOptions, pool
 from sensebind.fusion.events.scores import Score, lead
 
 LABEL = "unusual"
@@ -21,19 +21,24 @@ FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread 
 
 @dataclass(frozen=True, slots=True)
 class NoveltyOptions(WitnessOptions):
-    """How the unusual is told: `threshold` is over the usual distance. Raises `ValueError`."""
+    """How novelty is detected. Raises `ConfigError`."""
 
-    habituation: float = 4.0  # 0.1..3600: what was perceived for so long is known
-    warm_up: float = 10.0  # 0.1..3600: nothing is unusual before a sense has been perceived for so long
-    half_life: float = 600.0  # 1..1e6: what has not been perceived for so long weighs half
-    prototypes: int = 48  # 2..1024: vectors that stand for the past of one sense
-
-    def __post_init__(self) -> None:
-        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
-        check(self, "habituation", 0.1, 3600)
-        check(self, "warm_up", 0.1, 3600)
-        check(self, "half_life", 1, 1e6)
-        check(self, "prototypes", 2, 1024)
+    threshold: float = parameter(
+        4.0, "Distance from the past at which the score is one half, in deviations", within=(0.0, 20.0), unit="σ"
+    )
+    habituation: float = parameter(
+        4.0,
+        "Time after which what is perceived is no longer novel; keep it above `min_duration`",
+        within=WARM_UP,
+        unit="s",
+    )
+    warm_up: float = parameter(
+        10.0, "Time of a modality's data before which nothing is novel", within=WARM_UP, unit="s"
+    )
+    half_life: float = parameter(
+        600.0, "Time after which a memory that was not seen again weighs half", within=(1.0, 1e6), unit="s"
+    )
+    prototypes: int = parameter(48, "Vectors that represent the past of one modality", within=(2, 1024))
 
 
 def distance(vector: Vector, prototypes: Vector, mass: Array, seconds: float) -> float:

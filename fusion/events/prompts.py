@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.calibration import Calibration, uncalibrated
+from sensebind.fusion.events.calibration import Calibration, calibration_for
 from sensebind.fusion.events.detector import Detector, modalities
 from sensebind.fusion.events.evidence import (
     CERTAINTY,
     DOUBT,
+    WARM_UP,
     Array,
     Flags,
     Level,
@@ -25,7 +29,7 @@ from sensebind.fusion.events.evidence import (
     logistic,
     logit,
 )
-from sensebind.fusion.events.lifecycle import LifeOptions, check
+from sensebind.fusion.events.lifecycle import LifeOptions
 from sensebind.fusion.events.probes import Words, ranked
 from sensebind.fusion.events.scores import Score, lead
 
@@ -40,36 +44,64 @@ BACKGROUND = (
 )  # fmt: skip
 FEWEST = 8  # background phrases below which their spread says nothing
 SPREAD = 0.005  # cosine: a background narrower than this is not believed
+Lookup = Callable[[str], Calibration | None]  # a space's id → its calibration
 RAISE, LOWER = 2.0, 1.0  # deviations by which the usual level may raise and lower the bar
 
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions(WitnessOptions):
-    """How phrases are told from a stream. Times in seconds. Raises `ValueError` for values out of range."""
+    """How phrases are detected in a stream. Raises `ConfigError`.
 
-    background: tuple[str, ...] = BACKGROUND  # at least 8 phrases
-    threshold: float = 3.0  # here: deviations over the background
-    life: LifeOptions = LifeOptions(min_duration=0.5)
-    rivalry: float = 0.5  # 0..2: share of a better label's lead that is taken off
-    trust: float = 0.7  # 0..1: how much of a label's own usual level in this stream is taken off
-    maturity: float = 10.0  # 0.1..3600: age at which that level counts half
-    min_modalities: int | Mapping[str, int] = 1  # 1..: senses that must support; one number, or one per label
-    smoothing: float = 0.0  # 0..60: the score is the median of those in the last so many seconds
-    # Space id → what was fitted on it, in place of `slope`, `threshold` and `prior`, for the senses that it names.
-    calibration: Callable[[str], Calibration | None] = uncalibrated
+    `min_modalities` may also be a mapping from label to number, 1 for the others. `calibration` may also be a function
+    from the space's id to a calibration, or to None.
+    """
+
+    threshold: float = parameter(
+        3.0,
+        "Similarity over the background at which the score is one half, in deviations",
+        within=(0.0, 20.0),
+        unit="σ",
+    )
+    life: LifeOptions = LifeOptions(min_duration=0.5, sure=0.95)
+    background: tuple[str, ...] = parameter(
+        (), f"Phrases that a label is compared against, at least {FEWEST}; empty: {len(BACKGROUND)} ordinary things"
+    )
+    rivalry: float = parameter(
+        0.5,
+        "Fraction of the best competing label's margin that is subtracted from this label's score; 0: no competition",
+        within=(0.0, 2.0),
+    )
+    trust: float = parameter(
+        0.7,
+        "Fraction of a label's usual similarity in this stream that is subtracted; 0: the past does not count",
+        within=(0.0, 1.0),
+    )
+    maturity: float = parameter(
+        10.0, "Age of the stream at which the usual similarity counts half", within=WARM_UP, unit="s"
+    )
+    min_modalities: int | Mapping[str, int] = parameter(
+        1, "Number of modalities that must support an event", within=(1, 16)
+    )
+    smoothing: float = parameter(0.0, "Time over which the median of the scores is taken", within=(0.0, 60.0), unit="s")
+    calibration: str | Lookup = parameter(
+        "",
+        "Calibration file made by `sensebind calibrate`; it replaces slope and threshold. Empty: the one of the space, "
+        "if it has one. none: similarity alone",
+    )
 
     def __post_init__(self) -> None:
         WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
-        check(self, "rivalry", 0, 2)
-        check(self, "trust", 0, 1)
-        check(self, "maturity", 0.1, 3600)
-        check(self, "smoothing", 0, 60)
-        if len(set(self.background)) < FEWEST:
-            raise ValueError(f"background needs at least {FEWEST} different phrases, not {len(set(self.background))}")
-        needed = self.min_modalities
-        for label, count in needed.items() if isinstance(needed, Mapping) else [("", needed)]:
+        phrases = set(self.background_phrases)
+        if len(phrases) < FEWEST:
+            raise ConfigError(f"background needs at least {FEWEST} different phrases, not {len(phrases)}")
+        for label, count in self.min_modalities.items() if isinstance(self.min_modalities, Mapping) else ():
             if count < 1:
-                raise ValueError(f"min_modalities{f' of {label!r}' if label else ''} must be 1 or more, not {count}")
+                raise ConfigError(f"min_modalities of {label!r} must be 1 or more, not {count}")
+
+    @property
+    def background_phrases(self) -> tuple[str, ...]:
+        """The phrases that a label is compared against."""
+        return self.background or BACKGROUND
 
     def base(self, calibration: Calibration | None) -> float:
         """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
@@ -88,6 +120,17 @@ class PromptOptions(WitnessOptions):
         """How many senses must support this label."""
         needed = self.min_modalities
         return needed.get(label, 1) if isinstance(needed, Mapping) else needed
+
+
+def lookup(calibration: str | Lookup) -> Lookup:
+    """The function from a space's id to its calibration that `PromptOptions.calibration` stands for.
+
+    Raises `CalibrationError` for a file that cannot be read. The function raises it for a file of another space.
+    """
+    if callable(calibration):
+        return calibration
+    calibration_for(calibration, "")  # a file that cannot be read is reported now
+    return lru_cache(maxsize=8)(partial(calibration_for, calibration))
 
 
 def standing(vector: Vector, phrases: Vector, groups: npt.NDArray[np.intp], background: Vector) -> Array:
@@ -179,7 +222,7 @@ class PromptDetector(Detector[PromptOptions]):
             if not label or not phrases or not all(p.strip() for p in phrases):
                 raise ValueError(f"prompt '{label}' needs a name and at least one phrase, none of them empty")
         flat = [phrase for phrases in self.prompts.values() for phrase in phrases]
-        background = list(dict.fromkeys(self.options.background))
+        background = list(dict.fromkeys(self.options.background_phrases))
         vectors = unit(embed_text(flat + background))
         wanted = len(flat) + len(background)
         if vectors.ndim != 2 or len(vectors) != wanted:
@@ -187,14 +230,15 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrases, self.background = vectors[: len(flat)], vectors[len(flat) :]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.groups = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
+        self._calibration = lookup(self.options.calibration)
         self._meant: tuple[Calibration, Flags] | None = None  # which taught words the labels mean, of a calibration
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
         """The same prompts with other options, but for the background."""
-        if options.background != self.options.background:
+        if options.background_phrases != self.options.background_phrases:
             raise ValueError("another background must be embedded: make another detector")
         result = copy(self)
-        result.options = options
+        result.options, result._calibration = options, lookup(options.calibration)
         return result
 
     def knows(self, label: str) -> bool:
@@ -205,7 +249,7 @@ class PromptDetector(Detector[PromptOptions]):
 
     def adopt(self, old: Detector, state: State) -> State:
         """Labels whose phrases are the same keep what is usual for them; others begin."""
-        if not isinstance(old, PromptDetector) or old.options.background != self.options.background:
+        if not isinstance(old, PromptDetector) or old.options.background_phrases != self.options.background_phrases:
             return State()
         before = list(old.prompts)
         kept = [before.index(n) if old.prompts.get(n) == p else -1 for n, p in self.prompts.items()]
@@ -250,7 +294,7 @@ class PromptDetector(Detector[PromptOptions]):
             u = standing(embedding.vector, self.phrases, self.groups, self.background)
             standings[modality] = yielding(u, options.rivalry)
             x, ahead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
-            calibration = options.calibration(embedding.space)
+            calibration = self._calibration(embedding.space)
             ratios = self._ratios(calibration, modality, embedding.vector)
             scores = self._scores(calibration, modality, x, ahead, ratios)
             senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, level)

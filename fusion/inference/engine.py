@@ -18,6 +18,7 @@ import torch
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.futures import EmbeddingFuture
+from sensebind.fusion.core.parameters import check_parameters, parameter
 from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
@@ -71,6 +72,19 @@ class Job:
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How windows are batched. Raises `ConfigError`."""
+
+    batch_size: int = parameter(16, "Windows of one modality that are embedded together at most", within=(1, 1024))
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
+DEFAULTS = EngineOptions()
+
+
 class Engine:
     """Embeds windows of the modalities that `space` has encoders for. Safe to call from several threads.
 
@@ -82,7 +96,12 @@ class Engine:
     On a GPU a `Runner` computes; elsewhere, or with `runner=None`, the space's own `start`.
     """
 
-    def __init__(self, space: Space, batch_size: int = 16, runner: Runner | Literal["auto"] | None = "auto") -> None:
+    def __init__(
+        self,
+        space: Space,
+        batch_size: int = DEFAULTS.batch_size,
+        runner: Runner | Literal["auto"] | None = "auto",
+    ) -> None:
         self.space = space
         self.runner = Runner.of(space) if runner == "auto" else runner
         self._prepare = space.slide if self.runner is None else self.runner.raw

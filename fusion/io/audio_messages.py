@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError, pcm
+from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.io.messages import nanoseconds
 
@@ -21,11 +22,23 @@ INFO = "audio_common_msgs/msg/AudioInfo"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How PCM bytes are to be read; 0 and empty where it is not known yet."""
+    """How PCM bytes are to be read; 0 and empty where it is not known yet.
 
-    sample_format: str = ""
-    rate: float = 0.0  # Hz
-    channels: int = 0
+    Values from parameters take precedence over messages.
+    """
+
+    sample_format: str = parameter(
+        "", "Sample format, such as S16LE, S32LE or F32LE; empty: from the messages", modalities=(AUDIO,)
+    )
+    rate: float = parameter(
+        0.0,
+        "Sample rate; 0: from the messages",
+        within=(0.0, 768_000.0),
+        unit="Hz",
+        name="sample_rate",
+        modalities=(AUDIO,),
+    )
+    channels: int = parameter(0, "Number of channels; 0: from the messages", within=(0, 64), modalities=(AUDIO,))
 
     @property
     def known(self) -> bool:

@@ -22,6 +22,7 @@ from sensebind.fusion.core.samples import (
     Reading,
     Sample,
     Sound,
+    to_ns,
 )
 from sensebind.fusion.core.space import Aperture
 from sensebind.fusion.core.windows import Window, reading_coverage, sound_coverage
@@ -52,8 +53,8 @@ def windows(
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
     return [
-        _window(modality, samples, start, round(aperture.length * SECOND), calibration or Calibration())
-        for start in _starts(samples, round(aperture.length * SECOND))
+        _window(modality, samples, start, to_ns(aperture.length), calibration or Calibration())
+        for start in _starts(samples, to_ns(aperture.length))
     ]
 
 

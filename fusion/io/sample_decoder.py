@@ -12,10 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
+from sensebind.fusion.core.parameters import USER_DEFINED, check_parameters, parameter
+from sensebind.fusion.core.samples import (
+    AUDIO,
+    DEPTH,
+    IMAGE_MODALITIES,
+    IMU,
+    SENSOR_MODALITIES,
+    THERMAL,
+    VISION,
+    Calibration,
+    Sample,
+)
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 
 RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+
+DEFAULT_TOPICS = {
+    VISION: "camera/image",
+    DEPTH: "depth/image",
+    THERMAL: "thermal/image",
+    AUDIO: "audio",
+    IMU: "imu",
+}
 
 # Message types of each known modality. For a modality that is not here, numbers are read from messages of any type.
 TYPES = {
@@ -30,25 +49,55 @@ MISFIT = (AttributeError, TypeError, ValueError, IndexError)
 
 @dataclass(frozen=True, slots=True)
 class SensorOptions:
-    """The parameters of one sensor.
+    """One sensor: where its messages come from, and what the parameters say of it.
 
-    `topic`: from the parameter, else the modality's default. `named`: the parameter set it, or the user defined the
-    modality; otherwise a recording's topics are searched by type and name. `transport` and `type` (full name of a
-    message type) decide the type to subscribe to. `side_topic`: the CameraInfo or AudioInfo topic; empty: beside the
-    sensor's. `calibration` and `audio_format`: values set by parameters; side messages complete the rest. `fields` and
-    `fill` are for a modality that the user defined (`numeric_messages`).
+    `calibration` and `audio_format` hold the values that parameters give; side messages complete the rest.
     """
 
     modality: str
-    topic: str = ""
-    named: bool = False
-    transport: str = RAW
-    type: str = ""
-    side_topic: str = ""
+    topic: str = parameter("", "Topic; empty: the default one, or the one found in a recording")
+    transport: str = parameter(
+        RAW, "Message type of the images", choices=(RAW, COMPRESSED), modalities=IMAGE_MODALITIES
+    )
+    type: str = parameter(
+        "",
+        "Message type of the topic, such as audio_common_msgs/msg/AudioData; empty: the one that is published",
+        modalities=(AUDIO, USER_DEFINED),
+    )
+    camera_info: str = parameter(
+        "", "CameraInfo topic; empty: camera_info beside the image topic", modalities=(VISION, DEPTH)
+    )
+    info_topic: str = parameter(
+        "", "AudioInfo topic; empty: info beside the topic, <topic>_info and <topic>/info", modalities=(AUDIO,)
+    )
+    fields: tuple[str, ...] = parameter(
+        (),
+        "Paths of the numbers in a message: data, wrench.force.x, ranges[0:360]; required, they define the modality",
+        modalities=(USER_DEFINED,),
+    )
+    fill: float = parameter(0.0, "Replaces a number that is not finite", within=(-1e9, 1e9), modalities=(USER_DEFINED,))
+    rate: float = parameter(
+        10.0,
+        "Rate to which a new spoke resamples the numbers",
+        within=(0.01, 10_000.0),
+        unit="Hz",
+        modalities=(USER_DEFINED,),
+    )
     calibration: Calibration = Calibration()
     audio_format: audio_messages.Format = audio_messages.Format()
-    fields: Sequence[str] = ()
-    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the topic is given; otherwise a recording's topics are searched by type and name."""
+        return bool(self.topic) or self.modality not in SENSOR_MODALITIES
+
+    @property
+    def topic_name(self) -> str:
+        """The topic to subscribe to: the parameter's, else the modality's default."""
+        return self.topic or DEFAULT_TOPICS.get(self.modality, self.modality)
 
     @property
     def message_type(self) -> str:
@@ -107,7 +156,7 @@ class SampleDecoder:
 
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
         """The topics to listen to for a sensor on `topic`. A relative name gives relative names."""
-        named = self._options.side_topic
+        named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info
         if self.modality in (VISION, DEPTH):
             return (SideTopic(named or messages.beside(topic, "camera_info"), messages.CAMERA_INFO),)
         if self.type_name in audio_messages.NEED_INFO and not self._options.audio_format.known:

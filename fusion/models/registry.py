@@ -7,9 +7,12 @@ name; its object is a factory with the signature of `core.space.SpaceFactory`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from sensebind.fusion.core.parameters import check_parameters, parameter
 from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, require
+from sensebind.fusion.models.precision import AUTO, PRECISIONS
 
 GROUP = "sensebind.models"
 BUILTIN = {
@@ -18,6 +21,26 @@ BUILTIN = {
 }
 
 OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceOptions:
+    """Which space to load, and how. Raises `ConfigError`."""
+
+    space: str = parameter(
+        "starter", "Space to embed into: starter, imagebind_huge, open_clip:<model>, or a registered one"
+    )
+    weights: str = parameter("", "Weight file or folder of the space; empty: where the space looks by itself")
+    spokes: tuple[str, ...] = parameter(
+        (), "Spoke files made by `sensebind align`; they replace the space's own encoders of their modalities"
+    )
+    dtype: str = parameter(AUTO, "Precision of the encoders; auto: the space decides", choices=(AUTO, *PRECISIONS))
+    device: str = parameter(
+        "auto", "Device of the encoders: cpu, cuda, cuda:1, …; auto: cuda if there is one, else cpu"
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
 
 
 def names() -> list[str]:
@@ -31,7 +54,7 @@ def load(
     modalities: Iterable[str] | None = None,
     device: str = "cpu",
     weights: str = "",
-    dtype: str = "auto",
+    dtype: str = AUTO,
     spokes: Sequence[str] = (),
 ) -> Space:
     """The space called `name`, with the spokes that it ships and those in the files `spokes`.
@@ -51,7 +74,7 @@ def hub_of(
     modalities: Iterable[str] | None = None,
     device: str = "cpu",
     weights: str = "",
-    dtype: str = "auto",
+    dtype: str = AUTO,
 ) -> Space:
     """The space called `name` by itself, without spokes. Raises `SpaceError`."""
     space = _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)

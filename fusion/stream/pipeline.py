@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.samples import SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.health.checks import Health
@@ -25,6 +26,35 @@ from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
 
 Output = Embedding | Event | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """How long windows may wait, and for whom. Raises `ConfigError`."""
+
+    patience: float = parameter(
+        1.0,
+        "Time that a modality may lag behind the newest one before fusion and events go on without it",
+        within=(0.0, 60.0),
+        unit="s",
+    )
+    queue_size: int = parameter(
+        16,
+        "Closed windows of one modality that may wait for the device; past it the oldest is dropped and counted",
+        within=(1, 10_000),
+    )
+    deadline: float = parameter(
+        1.0,
+        "Time that a window may wait for the device; older ones but the newest are dropped and counted. 0: no limit",
+        within=(0.0, 3600.0),
+        unit="s",
+    )
+
+    def __post_init__(self) -> None:
+        check_parameters(self)
+
+
+DEFAULTS = StreamOptions()
 
 
 @dataclass(slots=True)
@@ -53,7 +83,7 @@ class Pipeline:
         specs: Mapping[str, WindowSpec],
         engine: Engine,
         *,
-        patience: int = SECOND,
+        patience: int = to_ns(DEFAULTS.patience),
         fusion_weights: Mapping[str, float] | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
         queue_size: int | None = None,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream.windower import BACKWARD_JUMP, Windower
 
@@ -80,7 +80,7 @@ class WindowQueue:
         specs: Mapping[str, WindowSpec],
         embeddable: Iterable[str],
         *,
-        patience: int = SECOND,
+        patience: int,
         calibrations: Mapping[str, Calibration] | None = None,
         size: int | None = None,
         deadline: float | None = None,

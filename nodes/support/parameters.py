@@ -9,7 +9,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from sensebind.fusion.config.parameters import FREE, Parameter, names_of_others, parameters_of, resolve
+from sensebind.fusion.config.parameters import names_of_others, node_parameters, resolve
+from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.distributions import LOGGER_SERVICE
 
 OF_RCLPY = ("use_sim_time", "start_type_description_service")  # that rclpy declares on every node
@@ -21,16 +22,19 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:
+def declare(
+    node: Node, executable: str, parameters: Iterable[Parameter] | None = None, *, read_only: bool = False
+) -> dict[str, Any]:
     """Declare the parameters of `executable` on a node that was made with `OPTIONS`; their values by name.
 
-    `parameters`: what to declare (None: `parameters_of(executable)`). Raises `ConfigError` for a name that is not
-    known, or a value of a wrong type or out of range.
+    `parameters`: what to declare (None: `node_parameters(executable)`). `read_only`: later changes are refused. Raises
+    `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
     """
-    parameters = list(parameters_of(executable) if parameters is None else parameters)
+    parameters = list(node_parameters(executable) if parameters is None else parameters)
     values = _resolved(executable, parameters, given_to(node))
     for parameter in parameters:
         descriptor = describe(parameter)
+        descriptor.read_only = read_only
         if node.has_parameter(parameter.name):
             node.set_descriptor(parameter.name, descriptor)
         else:
@@ -42,7 +46,7 @@ def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dic
     """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
     given = given_to(node) | {change.name: change.value for change in changes}
     given = {name: value for name, value in given.items() if value is not None}  # what is unset has its default
-    return _resolved(executable, parameters_of(executable), given)
+    return _resolved(executable, node_parameters(executable), given)
 
 
 def given_to(node: Node) -> dict[str, Any]:
@@ -52,15 +56,15 @@ def given_to(node: Node) -> dict[str, Any]:
 
 def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if name not in OF_RCLPY}
-    return resolve(parameters, given, free=FREE, others=names_of_others(executable))
+    return resolve(parameters, given, names_of_others(executable))
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:
     """As `ros2 param describe` shows it."""
     descriptor = ParameterDescriptor(
         name=parameter.name,
-        description=parameter.description,
-        additional_constraints=f"one of {', '.join(parameter.choices)}" if parameter.choices else "",
+        description=parameter.description + (f" [{parameter.unit}]" if parameter.unit else ""),
+        additional_constraints=parameter.range if parameter.choices else "",
         dynamic_typing=True,  # a file may say 1 for 1.0; `Parameter.check` has the last word
     )
     low, high = parameter.minimum, parameter.maximum

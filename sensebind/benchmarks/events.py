@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def onsets_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """One run: see `told`."""
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.fusion.config.files import shipped
     from sensebind.simulation import scenario
     from sensebind.simulation.messages import EPOCH
     from sensebind.simulation.record import record

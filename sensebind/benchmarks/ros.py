@@ -326,10 +326,10 @@ def in_process(args: argparse.Namespace) -> dict[str, Any]:
     """The same line without ROS: the sensors' samples at their times, from one thread; embedding in another."""
     from sensebind.benchmarks.stream import live
     from sensebind.fusion.config import build
-    from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+    from sensebind.fusion.config import parameters as config
     from sensebind.fusion.models import registry
 
-    values = resolve(embedder_parameters(tuple(args.modalities)), embedder_values(args), free=FREE)
+    values = config.embedder_values({**embedder_values(args), "modalities": list(args.modalities)})
     space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
     pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
     seen = live([pipeline], robot.sensors(args.modalities), args.seconds)

@@ -25,7 +25,7 @@ import torch
 from sensebind.benchmarks.harness import figures, robot, shell, spaces
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
@@ -104,8 +104,8 @@ class Bench:
         modalities = tuple(robot.RATES)
         hops = robot.EVERY_FRAME if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)
         batch_size = getattr(args, "batch_size", 0) or (32 if args.device.startswith("cuda") else 16)
-        given = {"batch_size": batch_size, **{f"{m}.hop": hop for m, hop in hops.items()}}
-        values = resolve(embedder_parameters(modalities), given, free=FREE)
+        given = {"modalities": modalities, "batch_size": batch_size, **{f"{m}.hop": hop for m, hop in hops.items()}}
+        values = embedder_values(given)
         space = space or spaces.load(args)
         engine = Engine(space, batch_size)
         embedded = [m for m in modalities if m in space.modalities]

@@ -15,7 +15,7 @@ import torch
 
 from sensebind.benchmarks.harness import robot, shell
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve
+from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.checks import Health
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of processor time by sense and piece, and the least cosine of the two ways' vectors."""
     asked = tuple(robot.RATES)
-    values = resolve(embedder_parameters(asked), {f"{m}.hop": args.hop for m in asked}, free=FREE)
+    values = embedder_values({"modalities": asked, **{f"{m}.hop": args.hop for m in asked}})
     fast, plain = (
         registry.load(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
         for dtype in ("auto", "float32")

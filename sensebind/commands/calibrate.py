@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
     import numpy as np
 
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.fusion.config.files import shipped
     from sensebind.fusion.events.prompts import PromptDetector
     from sensebind.fusion.io.truth import read_truth, truth_file, truth_files
     from sensebind.replay.session import STARTER, Settings

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def demonstrate(out: Path, seed: int, rate: float) -> int:
     """The whole demo. Raises `DemoError` where a node fails."""
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.fusion.config.files import shipped
 
     try:
         import rclpy  # noqa: F401 - before the simulation, which takes half a minute
@@ -80,7 +80,7 @@ def demonstrate(out: Path, seed: int, rate: float) -> int:
 
 def simulated(recording: Path, seed: int) -> list[Truth]:
     """Write the recording; what happens in it."""
-    from sensebind.fusion.config.parameters import shipped
+    from sensebind.fusion.config.files import shipped
     from sensebind.simulation import scenario
     from sensebind.simulation.record import record
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import ConfigError
 from sensebind.fusion.config.sensors import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording, find_topics
@@ -34,8 +34,8 @@ class Reader:
         found = find_topics(recording)
         for modality in modalities:
             options = sensor_options(values, modality)
-            if options.named:
-                wanted, reason = options.topic, "named by parameter"
+            if options.is_named:
+                wanted, reason = options.topic_name, "named by parameter"
             elif modality in found:
                 wanted, reason = found[modality].topic, found[modality].reason
             else:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config import parameters as config
 from sensebind.fusion.config.detectors import detectors, prompts_of
+from sensebind.fusion.config.files import read, shipped
+from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.detector import Detector
@@ -37,29 +38,14 @@ class Settings:
 
         Raises `ConfigError`.
         """
-        file = config.shipped(STARTER) if file is None else file
-        found = cls.of(config.read(file, "embedder"), config.read(file, "detector"))
+        file = shipped(STARTER) if file is None else file
+        found = cls.of(read(file, "embedder"), read(file, "detector"))
         return replace(found, embedder={**found.embedder, "device": device}) if device else found
 
     @classmethod
     def of(cls, embedder: Mapping[str, Any], detector: Mapping[str, Any] | None = None) -> Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
-        modalities = config.modalities_of(embedder)
-        return cls(
-            modalities,
-            config.resolve(
-                config.embedder_parameters(modalities),
-                embedder,
-                free=config.FREE,
-                others=config.names_of_others("embedder"),
-            ),
-            config.resolve(
-                config.detector_parameters(),
-                detector or {},
-                free=config.FREE,
-                others=config.names_of_others("detector", embedder),
-            ),
-        )
+        return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
     def with_detector(self, values: Mapping[str, Any]) -> Settings:
         """The same settings with other values of some of the detector's parameters."""
@@ -150,6 +136,6 @@ def open_replay(
     `values` are the embedder's parameters. Raises `RecordingError`, and `ConfigError` for a topic that `values` name
     and the recording lacks.
     """
-    wanted = config.modalities_of(values) if modalities is None else tuple(modalities)
+    wanted = modalities_of(values) if modalities is None else tuple(modalities)
     with Recording(path) as recording:
         yield Replay(recording, Reader(recording, values, wanted))

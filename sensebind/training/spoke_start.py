@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config.files import read
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION, Reading, Sample
 from sensebind.fusion.core.space import Hub, SpaceError
@@ -39,7 +39,7 @@ class Start:
 def training_parameters(file: Path | None, modality: str) -> Mapping[str, Any]:
     """The embedder's parameters of `modality` and vision: from a parameter file, else the defaults. Raises
     `ConfigError`."""
-    given = config.read(file, "embedder") if file else {}
+    given = read(file, "embedder") if file else {}
     given["modalities"] = list(dict.fromkeys([VISION, modality]))
     wanted = (VISION, modality, "modalities")
     return Settings.of({name: value for name, value in given.items() if name.partition(".")[0] in wanted}).embedder

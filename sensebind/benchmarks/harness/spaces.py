@@ -12,7 +12,8 @@ import torch
 from sensebind.benchmarks.harness import shell
 from sensebind.benchmarks.harness.robot import RATES
 from sensebind.benchmarks.harness.weights import synthetic
-from sensebind.fusion.config.parameters import FREE, embedder_parameters, resolve, window_specs
+from sensebind.fusion.config.build import window_specs
+from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
@@ -59,7 +60,7 @@ def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dty
 
 def specs(space: Space, modalities: Sequence[str]) -> Mapping[str, WindowSpec]:
     """The windows of `modalities` with default parameters, as long as the space wants them."""
-    return window_specs(resolve(embedder_parameters(modalities), {}, free=FREE), space.apertures)
+    return window_specs(embedder_values({"modalities": list(modalities)}), space.apertures)
 
 
 def weights_of(space: Space) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from sensebind.fusion.config.parameters import shipped
+from sensebind.fusion.config.files import shipped
 from sensebind.fusion.core.space import Hub
 from sensebind.simulation.catalogue import KINDS
 from sensebind.simulation.record import GROUNDS, IMU_RATE, Happening, Plan, feel

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensebind.fusion.config import parameters as config
+from sensebind.fusion.config import build
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
@@ -124,7 +124,7 @@ def windows(
     samples: Iterator[Sample], values: Mapping[str, Any], apertures: Mapping[str, Any]
 ) -> dict[str, dict[int, Window]]:
     """Samples → modality → tick → window, cut as the pipeline cuts them."""
-    specs = config.window_specs(values, apertures)
+    specs = build.window_specs(values, apertures)
     windowers = {modality: Windower(spec) for modality, spec in specs.items()}
     found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
 

@@ -1,0 +1,55 @@
+"""Parameter files, in the form that ROS reads (`/**: ros__parameters:`), so a robot and the command line share one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sensebind.fusion.core.errors import ConfigError
+
+
+def read(path: str | Path, node: str) -> dict[str, Any]:
+    """The flat parameters (`vision.hop`) that a ROS parameter file gives to the node called `node`.
+
+    Sections for all nodes (`/**`) come first, then those that name the node. Raises `ConfigError`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
+    try:
+        document = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"parameter file '{path}' must hold '/**:' with 'ros__parameters:' inside")
+    values: dict[str, Any] = {}
+    for wanted in (("/**",), (node, f"/{node}", f"/**/{node}")):
+        for section, body in document.items():
+            if section not in wanted:
+                continue
+            if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
+                raise ConfigError(f"'{section}' in '{path}' must hold 'ros__parameters:' with names and values")
+            values.update(_flat(body["ros__parameters"]))
+    if document and not values and not any("ros__parameters" in (b or {}) for b in document.values()):
+        raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
+    return values
+
+
+def shipped(name: str) -> Path:
+    """The path of a parameter file that the package ships, such as ``starter.yaml``."""
+    return Path(str(files("sensebind") / "config" / name))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
