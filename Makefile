@@ -14,7 +14,7 @@ endif
 # Nodes of a test run meet each other and nobody else's.
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 demo: $(READY)
 	$(BIN)/sensebind demo
 
@@ -24,6 +24,10 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Writes the tables of parameters into the documentation.
+docs: $(READY)
+	$(BIN)/python docs/tables.py
 
 $(READY): setup.py constraints.txt $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)

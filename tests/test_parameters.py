@@ -1,0 +1,260 @@
+"""Every parameter is declared once. What ROS describes, what is checked and what the docs list follow from that."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ros import peer, ros_environment, running
+
+from sensebind.fusion.config.build import window_specs
+from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.parameters import (
+    DETECTORS,
+    NODES,
+    BridgeNodeOptions,
+    DetectorNodeOptions,
+    EmbedderNodeOptions,
+    PlayerNodeOptions,
+    detector_values,
+    embedder_values,
+    node_parameters,
+    sensor_parameters,
+)
+from sensebind.fusion.config.sensors import sensor_options
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_from, parameters_of
+from sensebind.fusion.core.samples import SENSOR_MODALITIES, Calibration, to_ns
+from sensebind.fusion.core.space import Aperture
+from sensebind.fusion.core.windows import WindowOptions, WindowSpec
+from sensebind.fusion.events.lifecycle import LifeOptions
+from sensebind.fusion.inference.engine import EngineOptions
+from sensebind.fusion.io.sample_decoder import SensorOptions
+from sensebind.fusion.models.registry import SpaceOptions
+from sensebind.fusion.stream.pipeline import StreamOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = [
+    *(detector.default_options for detector in DETECTORS.values()),
+    LifeOptions(),
+    SensorOptions("depth"),
+    WindowOptions(),
+    SpaceOptions(),
+    StreamOptions(),
+    EngineOptions(),
+    EmbedderNodeOptions(),
+    DetectorNodeOptions(),
+    BridgeNodeOptions(),
+    PlayerNodeOptions(),
+]
+NUMBERS = [
+    (options, field.name, parameter)
+    for options in OPTIONS
+    for field in dataclasses.fields(options)
+    for parameter in [field.metadata.get("parameter")]
+    if parameter is not None and type(parameter.default) in (int, float)
+]
+
+
+def embed_text(phrases: list[str]) -> Any:
+    return np.eye(len(phrases), dtype=np.float32)
+
+
+# One owner
+
+
+def test_a_parameter_is_made_by_its_declaration_alone() -> None:
+    made = []
+    for path in (path for top in ("fusion", "nodes", "sensebind") for path in (ROOT / top).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        ours = any(
+            isinstance(node, ast.ImportFrom) and (node.module or "").endswith("core.parameters")
+            for node in ast.walk(tree)
+        )
+        for node in ast.walk(tree):
+            if ours and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Parameter":
+                made.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(made) == 1 and made[0].startswith("fusion/config/parameters.py"), "but for `prompts.<label>`"
+
+
+def test_values_that_nobody_gave_make_the_default_options_of_every_part() -> None:
+    values = detector_values({"prompts.dog": ["a dog"]})
+    made = detectors(values, embed_text)
+    assert [type(detector) for detector in made] == list(DETECTORS.values())
+    for detector in made:
+        assert detector.options == type(detector).default_options
+    values = embedder_values({})
+    for modality in SENSOR_MODALITIES:
+        assert sensor_options(values, modality) == SensorOptions(modality)
+    assert options_from(SpaceOptions(), values) == SpaceOptions()
+    assert options_from(StreamOptions(), values) == StreamOptions()
+    specs = window_specs(values, dict.fromkeys(SENSOR_MODALITIES, Aperture(2.0, 2)))
+    assert specs["depth"] == WindowSpec("depth", to_ns(2.0), to_ns(WindowOptions().hop), frames=2)
+
+
+def test_a_parameter_reaches_the_field_that_declares_it_and_no_other_modality() -> None:
+    values = embedder_values(
+        {"depth.unit": 0.5, "thermal.unit": 0.25, "depth.focal_width": 320, "audio.sample_rate": 8000}
+    )
+    assert sensor_options(values, "depth").calibration == Calibration(depth_unit=0.5, width=320)
+    assert sensor_options(values, "thermal").calibration == Calibration(thermal_unit=0.25)
+    assert sensor_options(values, "audio").audio_format.rate == 8000.0
+    assert sensor_options(values, "vision") == SensorOptions("vision")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_parameter_has_one_declaration_a_description_and_a_range_or_none(node: str) -> None:
+    parameters = node_parameters(node)
+    names = [parameter.name for parameter in parameters]
+    assert len(set(names)) == len(names)
+    for parameter in parameters:
+        assert parameter.description[0].isupper() and not parameter.description.endswith("."), parameter
+        assert parameter.check(parameter.default) == parameter.default
+
+
+def test_sensors_of_a_modality_have_what_applies_to_it() -> None:
+    names = {m: {p.name.removeprefix(f"{m}.") for p in sensor_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
+    assert {"transport", "frames", "camera_info"} <= names["vision"] and "unit" not in names["vision"]
+    assert {"unit", "baseline", "focal_length"} <= names["depth"] and {"unit", "offset"} <= names["thermal"]
+    assert {"type", "sample_rate"} <= names["audio"] and not {"frames", "transport"} & names["audio"]
+    assert {"fields", "fill", "rate", "type"} <= names["smell"] and USER_DEFINED not in names
+    assert {"topic", "hop", "lateness"} <= set.intersection(*names.values())
+
+
+# Values are checked
+
+
+@given(st.sampled_from(NUMBERS), st.floats(0.0, 1.0), st.sampled_from([-1, 1]))
+def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
+    found: tuple[Any, str, Parameter], inside: float, side: int
+) -> None:
+    options, name, parameter = found
+    low, high = parameter.minimum, parameter.maximum
+    assert low is not None and high is not None and low < high
+    kind = type(parameter.default)
+    value = kind(low + inside * (high - low))
+    assert dataclasses.replace(parameter, name=name).check(value) == value
+    outside = kind(low - 1 - inside) if side < 0 else kind(high + 1 + inside)
+    shown = parameter.name or name
+    with pytest.raises(ConfigError, match=rf"parameter '{shown}' must be .* to .*, not"):
+        dataclasses.replace(options, **{name: outside})
+    with pytest.raises(ConfigError, match=rf"parameter 'front\.{shown}' must be .* to .*, not"):
+        options_from(options, {f"front.{shown}": outside}, "front.")
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"vision.hop": float("nan")}, "'vision.hop' must be 0.001 to 3600 s, not nan"),
+        ({"vision.hop": "0.5"}, "'vision.hop' must be a number, not '0.5'"),
+        ({"vision.hop": True}, "'vision.hop' must be a number, not True"),
+        ({"batch_size": 2.0}, "'batch_size' must be a whole number, not 2.0"),
+        ({"autostart": 1}, "'autostart' must be a boolean, not 1"),
+        ({"modalities": "vision"}, "'modalities' must be a list of strings, not 'vision'"),
+        ({"spokes": [1]}, r"'spokes' must be a list of strings, not \[1\]"),
+        ({"vision.transport": "zip"}, "'vision.transport' must be one of raw, compressed, not 'zip'"),
+        ({"vision.hopp": 0.5}, "no parameter 'vision.hopp'; did you mean 'vision.hop'"),
+        ({"vision.unit": 0.5}, "no parameter 'vision.unit'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_what_it_must_be(given_: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        embedder_values(given_)
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"novelty.off": 0.7}, r"'novelty\.\*': off must be at most on, and 0.7 is more than 0.6"),
+        ({"prompt.sure": 0.5}, r"'prompt\.\*': sure must be at least on"),
+        ({"prompt.background": ["one"]}, r"'prompt\.\*': background needs at least 8"),
+        ({"fault.causes": ["dark", "tired"]}, "'fault.causes' must be some of dark, .*, not 'tired'"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused_with_the_detector_that_they_are_of(
+    given_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        detectors(detector_values({"prompts.dog": ["a dog"], **given_}), embed_text)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "novelty", "disagreement"])
+def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> None:
+    values = detector_values({"prompts.dog": ["a dog"], "detectors": [kind], f"{kind}.off": 0.01})
+    (detector,) = detectors(values, embed_text)
+    assert detector.options.support <= 0.01 and detector.options.prior <= 0.005
+
+
+# What is shown
+
+
+def tables() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_in_the_documentation_are_up_to_date() -> None:
+    writer = tables()
+    for page in writer.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert writer.updated(text) == text, f"{page.name}: run `make docs`"
+
+
+def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    lifecycle = {p.name for p in parameters_of(LifeOptions())}
+    missing = []
+    for node in NODES:
+        for parameter in node_parameters(node):
+            first, _, name = parameter.name.partition(".")
+            if first in SENSOR_MODALITIES:
+                shown = f"`<modality>.{name}`"
+            else:
+                shown = f"`<detector>.{name}`" if name in lifecycle else f"`{parameter.name}`"
+            missing += [] if shown in page else [shown]
+    assert not missing
+
+
+def test_ros_describes_a_parameter_with_its_meaning_unit_and_range_and_refuses_what_would_have_no_effect() -> None:
+    from rcl_interfaces.msg import Parameter as Message
+    from rcl_interfaces.msg import ParameterType, ParameterValue
+    from rcl_interfaces.srv import DescribeParameters, SetParameters
+
+    environment = ros_environment("sensebind_msgs")
+    with (
+        peer(environment) as me,
+        running("detector", environment=environment),
+        running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}),
+    ):
+
+        def call(type_: Any, service: str, request: Any) -> Any:
+            client = me.node.create_client(type_, service)
+            me.wait_until(client.service_is_ready, 60, service)
+            answer = client.call_async(request)
+            me.wait_until(answer.done, 60, service)
+            return answer.result()
+
+        names = ["novelty.habituation", "novelty.prototypes", "detectors"]
+        found = call(DescribeParameters, "/detector/describe_parameters", DescribeParameters.Request(names=names))
+        habituation, prototypes, which = found.descriptors
+        assert habituation.description.endswith("[s]") and "novel" in habituation.description
+        (bounds,) = habituation.floating_point_range
+        assert (bounds.from_value, bounds.to_value) == (0.1, 3600.0)
+        (whole,) = prototypes.integer_range
+        assert (whole.from_value, whole.to_value) == (2, 1024)
+        assert which.additional_constraints == "some of prompt, novelty, disagreement, change, fault"
+        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=10)
+        change = SetParameters.Request(parameters=[Message(name="queue_size", value=value)])
+        (result,) = call(SetParameters, "/bridge/set_parameters", change).results
+        assert not result.successful and "read" in result.reason
