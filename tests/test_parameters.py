@@ -156,6 +156,7 @@ def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
         ({"vision.hop": float("nan")}, "'vision.hop' must be 0.001 to 3600 s, not nan"),
         ({"vision.hop": "0.5"}, "'vision.hop' must be a number, not '0.5'"),
         ({"vision.hop": True}, "'vision.hop' must be a number, not True"),
+        ({"vision.hop": 10**400}, "'vision.hop' must be 0.001 to 3600 s, not 1000"),
         ({"batch_size": 2.0}, "'batch_size' must be a whole number, not 2.0"),
         ({"autostart": 1}, "'autostart' must be a boolean, not 1"),
         ({"modalities": "vision"}, "'modalities' must be a list of strings, not 'vision'"),
@@ -168,6 +169,12 @@ def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
 def test_a_wrong_value_is_refused_with_its_name_and_what_it_must_be(given_: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         embedder_values(given_)
+
+
+def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
+    assert embedder_values({"vision.hop": 1, "batch_size": np.int64(4)})["vision.hop"] == 1.0
+    assert type(embedder_values({"vision.hop": np.float32(0.25)})["vision.hop"]) is float
+    assert LifeOptions(on=np.float64(0.7), min_duration=2).on == 0.7
 
 
 @pytest.mark.parametrize(

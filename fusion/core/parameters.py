@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from sensebind.fusion.core.errors import ConfigError
@@ -58,20 +59,27 @@ class Parameter:
     def check(self, value: object) -> Value:
         """Return `value` in this parameter's type. Raises `ConfigError` for another type, or a value out of range."""
         kind = type(self.default)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if kind is list and isinstance(value, tuple):
+        if kind in (int, float) and not isinstance(value, bool):
+            value = self._in_range(value)
+        elif isinstance(value, tuple):
             value = list(value)
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
             raise ConfigError(f"parameter '{self.name}' must be a {TYPE_NAMES[kind]}, not {value!r}")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            low, high = self.minimum, self.maximum
-            if low is not None and high is not None and not low <= value <= high:  # NaN is in no range
-                raise ConfigError(f"parameter '{self.name}' must be {self.range}, not {value!r}")
         given = value if isinstance(value, list) else [value]
         if self.choices and (wrong := [v for v in given if v not in self.choices]):
             raise ConfigError(f"parameter '{self.name}' must be {self.range}, not {', '.join(map(repr, wrong))}")
         return value  # type: ignore[return-value]  # its type was compared with the default's above
+
+    def _in_range(self, value: Any) -> Any:
+        """A number in this parameter's type, if it is in range; what is no number of that kind is returned as it is."""
+        kind: Any = type(self.default)
+        accepted: Any = Real if kind is float else Integral
+        if not isinstance(value, accepted):
+            return value
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and not low <= value <= high:  # NaN is in no range
+            raise ConfigError(f"parameter '{self.name}' must be {self.range}, not {value!r}")
+        return kind(value)
 
 
 def parameter(
@@ -141,12 +149,11 @@ def options_from(
 def check_parameters(options: object) -> None:
     """Check the range of every parameter of an options dataclass: for its `__post_init__`. Raises `ConfigError`.
 
-    A field that holds something else than its parameter's type (a mapping for a number, a function for a file) is the
-    dataclass's own to check.
+    A dataclass that allows a mapping or a function in place of a parameter's value checks that itself.
     """
     for field in dataclasses.fields(options):  # type: ignore[arg-type]  # a dataclass, of whatever class
         value, declared = getattr(options, field.name), _declared(field)
-        if declared and isinstance(value, bool | int | float | str | tuple | list):
+        if declared and not isinstance(value, Mapping) and not callable(value):
             declared.check(value)
 
 
