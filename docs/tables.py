@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sensebind.fusion.config.parameters import DETECTORS, node_parameters, sensor_parameters
+from sensebind.fusion.config.parameters import DETECTORS, NODES, sensor_parameters
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, parameters_of
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifeOptions
@@ -22,7 +22,7 @@ LIFECYCLE = {parameter.name for parameter in parameters_of(LifeOptions())}
 
 
 def updated(page: str) -> str:
-    """A page with all its tables of parameters as they should be."""
+    """A page with all its tables of parameters written anew."""
     return MARKED.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", page)
 
 
@@ -30,7 +30,7 @@ def table(node: str, group: str) -> str:
     """The Markdown table of a group of a node's parameters."""
     if group == "sensor":
         return sensors()
-    parameters = node_parameters(node)
+    parameters = NODES[node]()
     if group == "lifecycle":
         return lifecycle(parameters)
     prefix = f"{group}." if group else ""
@@ -78,7 +78,7 @@ def columns(parameter: Parameter) -> tuple[str, str, str, str]:
     else:
         shown = f"{default:.12g}{unit}"
     meaning = parameter.description.replace("|", "\\|").replace("<", "&lt;")
-    return f"`{parameter.name}`", shown, parameter.range, meaning
+    return f"`{parameter.name}`", shown, parameter.allowed, meaning
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,8 +9,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from sensebind.fusion.config.parameters import BridgeNodeOptions
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
+from sensebind.fusion.core.parameters import options_from
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.wire import encode
 from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
@@ -29,12 +31,12 @@ class Bridge(Node):
 
     def __init__(self) -> None:
         super().__init__("bridge", **OPTIONS)
-        values: dict[str, Any] = declare(self, "bridge", read_only=True)
+        options = options_from(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
-        self._outlet = Outlet(values["address"], values["secret_key"], values["authorized_keys"], values["queue_size"])
+        self._outlet = Outlet(options.address, options.secret_key, options.authorized_keys, options.queue_size)
         try:
-            if self._outlet.encrypted and is_exposed(values["secret_key"]):
-                self.get_logger().warning(f"others can read '{values['secret_key']}': chmod 600 it")
+            if self._outlet.encrypted and is_exposed(options.secret_key):
+                self.get_logger().warning(f"others can read '{options.secret_key}': chmod 600 it")
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
             self._subscribe(FUSED)
             self.create_subscription(message_type(messages.EVENT), "events", self._take_event, EVENTS)

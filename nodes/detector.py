@@ -47,7 +47,7 @@ class Detector(Node):
         self._asked: Any = None  # the call to embed_text that is under way
         self._stale = False  # parameters, prompts or space have changed since the line was configured
         self._space = ""
-        self._senses: tuple[str, ...] = ()  # that it has encoders for
+        self._configured: tuple[str, ...] = ()  # modalities that the embedder is configured for and has encoders for
         self._line: EventLine | None = None
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
         self._ticks = Ticks(to_ns(self._values["patience"]))
@@ -72,8 +72,8 @@ class Detector(Node):
     # --- the space, prompts and parameters
 
     def _take_space(self, message: Any) -> None:
-        self._senses = tuple(message.modalities)
-        for modality in self._senses:
+        self._configured = tuple(m for m, hop in zip(message.modalities, message.hops, strict=True) if hop > 0)
+        for modality in message.modalities:
             self._subscribe(modality)
         if message.id != self._space:
             if self._space:
@@ -124,7 +124,7 @@ class Detector(Node):
             return
         self._phrases = {phrase: self._phrases[phrase] for phrase in phrases}
         found = detectors(
-            self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]), self._senses
+            self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]), self._configured
         )
         if self._line is None:
             self._line = EventLine(found, self._space)

@@ -70,7 +70,7 @@ class Embedder(LifecycleNode):
         started = time.monotonic()
         space = build.space(values)
         self._space = space
-        self._pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
+        self._pipeline = build.pipeline(values, space, live=True)
         self._diagnostics = Diagnostics(values, self._pipeline)
         self._vectors = {
             name: self.create_publisher(

@@ -20,8 +20,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReli
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
-from sensebind.fusion.config.parameters import node_parameters
+from sensebind.fusion.config.parameters import PlayerNodeOptions
 from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import options_from, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.parameters import OPTIONS, declare
@@ -108,26 +109,26 @@ class Player(Node):
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **OPTIONS)
-        self._values: dict[str, Any] = declare(self, "player", read_only=True)
-        if not self._values["recording"]:
+        self._options = options_from(PlayerNodeOptions(), declare(self, "player", read_only=True))
+        if not self._options.recording:
             raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
-        self._clock = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if self._values["clock"] else None
+        self._clock = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if self._options.clock else None
         self._told = 0.0  # time.monotonic() of the last clock
         self._sent = self._late = 0
         self._latest = 0.0  # s by which the latest message was late
-        with Recording(str(self._values["recording"])) as recording:
+        with Recording(self._options.recording) as recording:
             self._advertise(recording)
 
     def play(self, stop: Stop) -> None:
         """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
         self._wait_for_subscribers(stop)
-        rate = self._values["rate"]
-        self.get_logger().info(f"playing {len(self._topics)} topics of '{self._values['recording']}' at rate {rate:g}")
+        rate = self._options.rate
+        self.get_logger().info(f"playing {len(self._topics)} topics of '{self._options.recording}' at rate {rate:g}")
         began = time.monotonic()
         while not stop.is_set():
             self._play_once(rate, stop)
-            if not self._values["loop"]:
+            if not self._options.loop:
                 break
             self.get_logger().info("at the end: from the beginning again")
         message = f"{self._sent} messages in {time.monotonic() - began:.1f} s"
@@ -144,11 +145,11 @@ class Player(Node):
 
     def _advertise(self, recording: Recording) -> None:
         topics = [t for t in recording.topics if t.count and not (t.name == CLOCK and self._clock is not None)]
-        wanted = {name.strip("/") for name in self._values["topics"]}
+        wanted = {name.strip("/") for name in self._options.topics}
         unknown = wanted - {t.name.strip("/") for t in topics}
         if unknown:
             raise ConfigError(
-                f"parameter 'topics' names {', '.join(sorted(unknown))}, and '{self._values['recording']}' has no "
+                f"parameter 'topics' names {', '.join(sorted(unknown))}, and '{self._options.recording}' has no "
                 f"message of that name; it has {', '.join(t.name for t in topics)}"
             )
         absent: dict[str, list[str]] = {}
@@ -167,10 +168,10 @@ class Player(Node):
         for type_name, names in absent.items():
             self.get_logger().warning(f"skipping {', '.join(names)}: message type '{type_name}' is not installed")
         if not self._topics:
-            raise ConfigError(f"'{self._values['recording']}' holds no message that can be played")
+            raise ConfigError(f"'{self._options.recording}' holds no message that can be played")
 
     def _wait_for_subscribers(self, stop: Stop) -> None:
-        stop.wait(self._values["delay"])
+        stop.wait(self._options.delay)
         deadline = time.monotonic() + PATIENCE
         # A subscriber that has been matched here may not know of it yet, and others may be on their way: begin once
         # nothing has changed for a while.
@@ -201,7 +202,7 @@ class Player(Node):
     # --- while playing
 
     def _play_once(self, rate: float, stop: Stop) -> None:
-        ahead = ReadAhead(self._values["recording"], list(self._topics))
+        ahead = ReadAhead(self._options.recording, list(self._topics))
         first: int | None = None
         began = stamp = 0
         try:
@@ -273,7 +274,7 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     parser = argparse.ArgumentParser(
         prog="player", description="Play a recording to topics and /clock.", argument_default=argparse.SUPPRESS
     )
-    descriptions = {parameter.name: parameter.description for parameter in node_parameters("player")}
+    descriptions = {parameter.name: parameter.description for parameter in parameters_of(PlayerNodeOptions())}
     parser.add_argument("recording", nargs="?", metavar="PATH", help=descriptions["recording"])
     parser.add_argument("--rate", type=float, help=descriptions["rate"])
     parser.add_argument("--delay", type=float, help=descriptions["delay"])

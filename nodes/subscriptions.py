@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
-from sensebind.fusion.config.sensors import sensor_options
+from sensebind.fusion.config.parameters import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.sample_decoder import COMPRESSED, SampleDecoder, SensorOptions, data_topic, preferred_type

@@ -60,7 +60,7 @@ def test_a_live_robot_loses_no_window_uncounted() -> None:
     senses = ("vision", "audio", "imu")
     values = embedder_values({"modalities": senses, **{f"{m}.hop": 0.2 for m in senses}})
     engine = Engine(ToySpace())
-    pipelines = [build.pipeline(values, ToySpace(), engine=engine, queue_size=16) for _ in range(2)]
+    pipelines = [build.pipeline(values, ToySpace(), engine=engine, live=True) for _ in range(2)]
     seen = stream.live(pipelines, robot.sensors(senses), 1.0)
     told = stream.summary(seen, pipelines)
     assert seen.cpu > 0 and told["robots"] == 2
@@ -247,7 +247,7 @@ def test_samples_of_many_robots_are_given_in_the_order_of_their_times(monkeypatc
     monkeypatch.setattr(Pipeline, "accept", note)
     values = embedder_values({"modalities": ["imu"], "imu.hop": 0.2})
     engine = Engine(ToySpace(["imu"]))
-    pipelines = [build.pipeline(values, ToySpace(["imu"]), engine=engine, queue_size=16) for _ in range(120)]
+    pipelines = [build.pipeline(values, ToySpace(["imu"]), engine=engine, live=True) for _ in range(120)]
     stream.live(pipelines, robot.sensors(["imu"]), 0.05)
     ends = [end for end, _ in given_]
     assert ends == sorted(ends) and len({name for _, name in given_}) == 120

@@ -14,7 +14,7 @@ import yaml
 
 from sensebind import __version__
 from sensebind.fusion.config.files import read
-from sensebind.fusion.config.parameters import NODES, names_of_others, node_parameters, resolve
+from sensebind.fusion.config.parameters import NODES, names_of_others, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
@@ -77,15 +77,15 @@ def test_torch_is_pinned() -> None:
 def test_shipped_parameter_files_hold_only_parameters_that_exist(file: Path) -> None:
     assert "ros__parameters" in next(iter(yaml.safe_load(file.read_text()).values()))
     for node in ("embedder", "detector"):
-        resolve(node_parameters(node), read(file, node), names_of_others(node))
+        resolve(NODES[node](), read(file, node), names_of_others(node))
 
 
 def test_every_parameter_is_described_and_numbers_have_a_range() -> None:
     for node in NODES:
-        for parameter in node_parameters(node):
+        for parameter in NODES[node]():
             assert parameter.description, parameter.name
             if type(parameter.default) in (int, float):
-                assert parameter.minimum is not None and parameter.maximum is not None, parameter.name
+                assert parameter.bounds is not None, parameter.name
             parameter.check(parameter.default)
 
 

@@ -17,8 +17,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sensebind.fusion.config.parameters import embedder_parameters, resolve
-from sensebind.fusion.config.sensors import sensor_options
+from sensebind.fusion.config.parameters import embedder_parameters, resolve, sensor_options
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.fusion.io import messages as m

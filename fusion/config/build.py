@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import known_or_user_defined, modalities_of
-from sensebind.fusion.config.sensors import sensor_options
+from sensebind.fusion.config.parameters import modalities_of, sensor_options, window_options
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_from
-from sensebind.fusion.core.samples import SECOND, to_ns
+from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES, to_ns
 from sensebind.fusion.core.space import Aperture, Space
-from sensebind.fusion.core.windows import WindowOptions, WindowSpec
+from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.inference.engine import Engine, EngineOptions
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.pipeline import Pipeline, StreamOptions
 
@@ -38,24 +37,13 @@ def window_specs(values: Mapping[str, Any], apertures: Mapping[str, Aperture]) -
     """
     specs = {}
     for modality in modalities_of(values):
+        options = window_options(values, modality)
         aperture = apertures.get(modality)
-        if aperture is None and values[f"{modality}.window"] and f"{modality}.fields" in values:
-            aperture = Aperture(values[f"{modality}.window"])  # a modality of the user's, not bound yet
+        if aperture is None and options.window and modality not in SENSOR_MODALITIES:
+            aperture = Aperture(options.window)  # a user-defined modality that is not bound yet
         if aperture is None:
             raise ConfigError(f"space '{values['space']}' has no window for '{modality}': leave it out of 'modalities'")
-        options = options_from(WindowOptions(), values, f"{modality}.", known_or_user_defined(modality))
-        try:
-            specs[modality] = WindowSpec(
-                modality,
-                length=to_ns(options.window or aperture.length),
-                hop=to_ns(options.hop),
-                lateness=to_ns(options.lateness),
-                min_coverage=options.min_coverage,
-                frames=options.frames or aperture.frames,
-                max_gap=to_ns(options.max_gap),
-            )
-        except ValueError as error:
-            raise ConfigError(f"parameters of windows: {error}") from error
+        specs[modality] = options.spec(modality, aperture.length, aperture.frames)
     hops = {m: s.hop for m, s in specs.items()}
     shortest = min(hops.values())
     for modality, hop in hops.items():
@@ -72,22 +60,23 @@ def pipeline(
     space: Space,
     *,
     engine: Engine | None = None,
-    queue_size: int | None = None,
+    live: bool = False,
     events: EventLine | None = None,
 ) -> Pipeline:
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
-    `engine`: one that other pipelines use too; None: one of its own.
+    `engine`: one that other pipelines use too; None: one of its own. `live`: at most `queue_size` windows of a modality
+    wait; otherwise any number, and none is dropped.
     """
     specs = window_specs(values, space.apertures)
     options = options_from(StreamOptions(), values)
     return Pipeline(
         specs,
-        engine or Engine(space, values["batch_size"]),
+        engine or Engine(space, options_from(EngineOptions(), values).batch_size),
         patience=to_ns(options.patience),
-        fusion_weights={m: values[f"{m}.fusion_weight"] for m in specs},
+        fusion_weights={m: window_options(values, m).fusion_weight for m in specs},
         calibrations={m: sensor_options(values, m).calibration for m in specs},
-        queue_size=queue_size,
+        queue_size=options.queue_size if live else None,
         deadline=options.deadline,
         events=events,
     )

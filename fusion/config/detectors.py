@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -34,18 +35,18 @@ def detectors(
 ) -> list[Detector]:
     """The detectors that the detector's parameters ask for.
 
-    `embed_text` turns N phrases into (N, D) unit vectors; `modalities` are those that are embedded. Raises
-    `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
+    `embed_text` turns N phrases into (N, D) unit vectors. `modalities`: those that the embedder is configured for and
+    has encoders for. Raises `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration
+    that cannot be read.
     """
     if CONFIGURED in values["fault.expected"]:
-        named = [m for m in values["fault.expected"] if m != CONFIGURED]
-        values = {**values, "fault.expected": sorted({*named, *modalities} - {TEXT})}
+        values = {**values, "fault.expected": sorted({*values["fault.expected"], *modalities} - {CONFIGURED, TEXT})}
     prompts = prompts_of(values)
     found: list[Detector] = []
     for name, detector in DETECTORS.items():
         if name not in values["detectors"] or (detector is PromptDetector and not prompts):
             continue
-        options = _options(detector, f"{name}.", values)
+        options = _options(detector.default_options, f"{name}.", values)
         try:
             found.append(
                 PromptDetector(prompts, embed_text, options) if detector is PromptDetector else detector(options)
@@ -55,12 +56,9 @@ def detectors(
     return found
 
 
-def _options(detector: type[Detector], prefix: str, values: Mapping[str, Any]) -> Any:
-    """The options of a detector from the parameters `<prefix><name>`. Raises `ConfigError`."""
-    default = detector.default_options
-    life = options_from(default.life, values, prefix)
-    if not isinstance(default, WitnessOptions):
-        return options_from(default, values, prefix, life=life)
-    # A modality supports what keeps an event open, however low `off` was set.
-    support, prior = min(default.support, life.off), min(default.prior, life.off / 2)
-    return options_from(default, values, prefix, life=life, support=support, prior=prior)
+def _options(default: Any, prefix: str, values: Mapping[str, Any]) -> Any:
+    """A detector's options from its default ones and the parameters `<prefix><name>`. Raises `ConfigError`."""
+    if isinstance(default, WitnessOptions):  # a modality supports what keeps an event open, however low `off` was set
+        off = values[f"{prefix}off"]
+        default = replace(default, support=min(default.support, off), prior=min(default.prior, off / 2))
+    return options_from(default, values, prefix)

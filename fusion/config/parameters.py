@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import (
     USER_DEFINED,
+    Options,
     Parameter,
-    check_parameters,
     options_from,
     parameter,
     parameters_of,
@@ -35,6 +35,7 @@ from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.pipeline import StreamOptions
 
 PROMPTS = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
+OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
 
 DETECTORS: Mapping[str, type[Detector]] = {
     "prompt": PromptDetector,
@@ -45,76 +46,92 @@ DETECTORS: Mapping[str, type[Detector]] = {
 }
 
 
+RESERVED = (TEXT, FUSED, PROMPTS.rstrip("."), *DETECTORS)  # that no user-defined modality can be called
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedderNodeOptions:
+class EmbedderNodeOptions(Options):
     """Parameters of `embedder` that belong to none of its parts. Raises `ConfigError`."""
 
     modalities: tuple[str, ...] = parameter(
-        SENSOR_MODALITIES, "Modalities to take in; a user-defined one needs <modality>.fields"
+        SENSOR_MODALITIES, "Modalities to subscribe to. A user-defined one needs <modality>.fields"
     )
-    autostart: bool = parameter(True, "Configure and activate at the start, without a lifecycle manager")
+    autostart: bool = parameter(
+        True, "Configure and activate when the process starts. False: a lifecycle manager does it"
+    )
     idle: float = parameter(
-        0.5, "Silence of a topic after which its complete windows close", within=(0.05, 60.0), unit="s"
+        0.5,
+        "Time without a message after which a sensor's complete windows close, without waiting for `lateness`. Live "
+        "only",
+        bounds=(0.05, 60.0),
+        unit="s",
     )
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DetectorNodeOptions:
+class DetectorNodeOptions(Options):
     """Parameters of `detector` that belong to none of its detectors. Raises `ConfigError`."""
 
-    detectors: tuple[str, ...] = parameter(tuple(DETECTORS), "Detectors to run", choices=tuple(DETECTORS))
-    patience: float = parameter(
-        1.0, "Time that the vectors of a tick may arrive after its fused vector", within=(0.0, 60.0), unit="s"
+    detectors: tuple[str, ...] = parameter(
+        tuple(DETECTORS), "Detectors to run. prompt runs only if a label has a phrase", choices=tuple(DETECTORS)
     )
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
+    patience: float = parameter(
+        1.0, "Time, by stamps, that a tick waits for missing vectors. 0: no waiting", bounds=(0.0, 60.0), unit="s"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BridgeNodeOptions:
+class BridgeNodeOptions(Options):
     """Parameters of `bridge`. Raises `ConfigError`."""
 
-    address: str = parameter("tcp://127.0.0.1:7447", "ZeroMQ address that the PUB socket binds to")
-    secret_key: str = parameter("", "File of the server's CURVE secret key, made by `sensebind keys`; empty: no CURVE")
-    authorized_keys: str = parameter("", "Folder of the CURVE public keys of the clients that may connect")
+    address: str = parameter(
+        "tcp://127.0.0.1:7447",
+        "Address of the ZeroMQ PUB socket: tcp://HOST:PORT or ipc://PATH. One that other machines can reach needs keys",
+    )
+    secret_key: str = parameter(
+        "", "File of the bridge's CURVE secret key, from `sensebind keys`. Set it with `authorized_keys`, or neither"
+    )
+    authorized_keys: str = parameter(
+        "", "Folder of the public keys of the clients that may connect. Set it with `secret_key`, or neither"
+    )
     queue_size: int = parameter(
         1000,
-        "Messages that may wait for one slow client; past it the newest are dropped for that client",
-        within=(1, 10**6),
+        "Messages that may wait for one slow client. Further ones to that client are dropped",
+        bounds=(1, 10**6),
     )
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlayerNodeOptions:
+class PlayerNodeOptions(Options):
     """Parameters of `player`. Raises `ConfigError`."""
 
-    recording: str = parameter("", "Bag to play: a folder, or an .mcap, .db3 or .bag file")
-    rate: float = parameter(1.0, "Speed, relative to the recording's", within=(0.01, 100.0))
+    recording: str = parameter("", "Bag to play (required): a folder, or an .mcap, .db3 or .bag file")
+    rate: float = parameter(1.0, "Playback speed. 1: as recorded", bounds=(0.01, 100.0))
     loop: bool = parameter(False, "Start again at the end")
-    clock: bool = parameter(True, "Publish /clock")
+    clock: bool = parameter(True, "Publish /clock. A recorded /clock is then not played")
     delay: float = parameter(
-        2.0, "Least time before the first message, in which subscribers are found", within=(0.0, 60.0), unit="s"
+        2.0, "Shortest wait before the first message, so that subscribers connect", bounds=(0.0, 60.0), unit="s"
     )
-    topics: tuple[str, ...] = parameter((), "Topics to play; empty: all")
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
+    topics: tuple[str, ...] = parameter((), "Topics to play. Empty: all")
 
 
 def sensor_parameters(modality: str) -> list[Parameter]:
     """All parameters of one sensor, `<modality>.<name>`."""
-    kind, prefix = known_or_user_defined(modality), f"{modality}."
-    return [p for part in (SensorOptions(modality), WindowOptions()) for p in parameters_of(part, prefix, kind)]
+    parts = (SensorOptions(modality), WindowOptions())
+    return [p for part in parts for p in parameters_of(part, f"{modality}.", _kind(modality))]
 
 
-def known_or_user_defined(modality: str) -> str:
+def sensor_options(values: Mapping[str, Any], modality: str) -> SensorOptions:
+    """What the embedder's parameters set for the messages of one sensor. Raises `ConfigError`."""
+    return options_from(SensorOptions(modality), values, f"{modality}.", _kind(modality))
+
+
+def window_options(values: Mapping[str, Any], modality: str) -> WindowOptions:
+    """What the embedder's parameters set for the windows of one modality. Raises `ConfigError`."""
+    return options_from(WindowOptions(), values, f"{modality}.", _kind(modality))
+
+
+def _kind(modality: str) -> str:
     """The modality; `USER_DEFINED` for one that is none of `SENSOR_MODALITIES`."""
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
@@ -132,17 +149,17 @@ def detector_parameters() -> list[Parameter]:
     return parameters_of(DetectorNodeOptions()) + own
 
 
-def node_parameters(node: str) -> list[Parameter]:
-    """All parameters of the executable `node`."""
-    return {
-        "embedder": embedder_parameters,
-        "detector": detector_parameters,
-        "bridge": lambda: parameters_of(BridgeNodeOptions()),
-        "player": lambda: parameters_of(PlayerNodeOptions()),
-    }[node]()
+NODES: Mapping[str, Callable[[], list[Parameter]]] = {  # executable → all its parameters
+    "embedder": embedder_parameters,
+    "detector": detector_parameters,
+    "bridge": lambda: parameters_of(BridgeNodeOptions()),
+    "player": lambda: parameters_of(PlayerNodeOptions()),
+}
 
 
-NODES = ("embedder", "detector", "bridge", "player")
+def prompt_parameter(name: str) -> Parameter:
+    """The parameter called `prompts.<label>`."""
+    return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
 
 
 def names_of_others(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
@@ -150,10 +167,10 @@ def names_of_others(node: str, given: Mapping[str, Any] | None = None) -> set[st
 
     `given`: what the file gives, which may name modalities of the user's own.
     """
-    names = {parameter.name for other in NODES if other != node for parameter in node_parameters(other)}
+    names = {p.name for other, parameters in NODES.items() if other != node for p in parameters()}
     own = (given or {}).get("modalities") or []
     if node != "embedder" and isinstance(own, list):
-        names |= {parameter.name for parameter in embedder_parameters([m for m in own if isinstance(m, str)])}
+        names |= {p.name for p in embedder_parameters([m for m in own if isinstance(m, str)])}
     return names
 
 
@@ -174,8 +191,8 @@ def resolve(
         if name in known:
             result[name] = known[name].check(value)
         elif name.startswith(PROMPTS):
-            result[name] = Parameter(name, [], "").check([value] if isinstance(value, str) else value)
-        elif name not in elsewhere and name != "use_sim_time":
+            result[name] = prompt_parameter(name).check([value] if isinstance(value, str) else value)
+        elif name not in elsewhere and name not in OF_ROS:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"there is no parameter '{name}'{hint}")
@@ -195,8 +212,11 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
                 f"parameter 'modalities' names '{modality}', which is none of {', '.join(SENSOR_MODALITIES)}: for a "
                 f"modality of your own, set '{modality}.fields' to the paths of its numbers"
             )
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in (TEXT, FUSED):
-            raise ConfigError(f"'{modality}' cannot be a modality's name: use small letters, digits and _")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in RESERVED:
+            raise ConfigError(
+                f"'{modality}' cannot be a modality's name: use small letters, digits and _, and none of "
+                f"{', '.join(RESERVED)}"
+            )
     return wanted
 
 

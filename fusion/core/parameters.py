@@ -1,4 +1,4 @@
-"""A parameter is declared once: as a field of an options dataclass, with default, unit, range and description.
+"""A parameter is declared once: as a field of an options dataclass, with default, unit, bounds and description.
 
 What ROS describes, how values are checked, and the tables in the docs all follow from these declarations.
 """
@@ -6,10 +6,10 @@ What ROS describes, how values are checked, and the tables in the docs all follo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sensebind.fusion.core.errors import ConfigError
 
@@ -24,61 +24,59 @@ TYPE_NAMES: Mapping[type, str] = {
     list: "list of strings",
 }
 
-Options = TypeVar("Options")
-
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter. `minimum` and `maximum` bound a number, inclusive; `choices` bounds strings and lists of strings.
+    """One parameter.
 
-    `modalities`: those whose sensors have it, `USER_DEFINED` among them; empty: all.
+    `bounds`: least and greatest value of a number. `choices`: the strings that are allowed; empty: all. `modalities`:
+    those whose sensors have it, `USER_DEFINED` among them; empty: all.
     """
 
     name: str
     default: Value
     description: str
+    bounds: tuple[float, float] | None = None
     unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
     choices: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
 
     @property
-    def range(self) -> str:
+    def allowed(self) -> str:
         """The values that are allowed, in words; empty: all of its type."""
         if self.choices:
             return f"{'some' if isinstance(self.default, list) else 'one'} of {', '.join(self.choices)}"
-        if self.minimum is None or self.maximum is None:
+        if self.bounds is None:
             return ""
-        return f"{self.minimum:.12g} to {self.maximum:.12g}" + (f" {self.unit}" if self.unit else "")
+        low, high = self.bounds
+        return f"{low:.12g} to {high:.12g}" + (f" {self.unit}" if self.unit else "")
 
     def applies_to(self, modality: str | None) -> bool:
         """Whether a sensor of this modality has this parameter. None: true."""
         return modality is None or not self.modalities or modality in self.modalities
 
     def check(self, value: object) -> Value:
-        """Return `value` in this parameter's type. Raises `ConfigError` for another type, or a value out of range."""
+        """Return `value` in this parameter's type. Raises `ConfigError` for another type, or a value out of bounds."""
         kind = type(self.default)
         if kind in (int, float) and not isinstance(value, bool):
-            value = self._in_range(value)
+            value = self._number(value)
         elif isinstance(value, tuple):
             value = list(value)
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
             raise ConfigError(f"parameter '{self.name}' must be a {TYPE_NAMES[kind]}, not {value!r}")
         given = value if isinstance(value, list) else [value]
         if self.choices and (wrong := [v for v in given if v not in self.choices]):
-            raise ConfigError(f"parameter '{self.name}' must be {self.range}, not {', '.join(map(repr, wrong))}")
+            raise ConfigError(f"parameter '{self.name}' must be {self.allowed}, not {', '.join(map(repr, wrong))}")
         return value  # type: ignore[return-value]  # its type was compared with the default's above
 
-    def _in_range(self, value: Any) -> Any:
-        """A number in this parameter's type, if it is in range; what is no number of that kind is returned as it is."""
+    def _number(self, value: Any) -> Any:
+        """A number in bounds, in this parameter's type. What is no number of that kind is returned unchanged."""
         kind: Any = type(self.default)
         accepted: Any = Real if kind is float else Integral
         if not isinstance(value, accepted):
             return value
-        low, high = self.minimum, self.maximum
-        if low is not None and high is not None and not low <= value <= high:  # NaN is in no range
-            raise ConfigError(f"parameter '{self.name}' must be {self.range}, not {value!r}")
+        if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:  # NaN is out of all bounds
+            raise ConfigError(f"parameter '{self.name}' must be {self.allowed}, not {value!r}")
         return kind(value)
 
 
@@ -86,21 +84,36 @@ def parameter(
     default: Value | tuple[str, ...],
     description: str,
     *,
-    within: tuple[float, float] | None = None,
+    bounds: tuple[float, float] | None = None,
     unit: str = "",
     choices: tuple[str, ...] = (),
     name: str = "",
     modalities: tuple[str, ...] = (),
 ) -> Any:
-    """A field of an options dataclass that is a parameter.
+    """A field of an options dataclass that is a parameter: see `Parameter`.
 
-    `within`: least and greatest value of a number. `name`: where it differs from the field's. A list of strings is a
-    tuple in the dataclass. The rest: see `Parameter`.
+    `name`: where it differs from the field's. A list of strings is a tuple in the dataclass.
     """
     shown = list(default) if isinstance(default, tuple) else default
-    low, high = within or (None, None)
-    declared = Parameter(name, shown, description, unit, low, high, choices, modalities)
+    declared = Parameter(name, shown, description, bounds, unit, choices, modalities)
     return dataclasses.field(default=default, metadata={"parameter": declared})
+
+
+class Options:
+    """Base class of options dataclasses: the values are checked when one is made. Raises `ConfigError`.
+
+    A subclass that allows a mapping or a function in place of a parameter's value checks that itself.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for field in _fields(self):
+            if field.parameter and not isinstance(field.value, Mapping) and not callable(field.value):
+                field.parameter.check(field.value)
+
+
+Given = TypeVar("Given")
 
 
 def parameters_of(options: object, prefix: str = "", modality: str | None = None) -> list[Parameter]:
@@ -110,54 +123,47 @@ def parameters_of(options: object, prefix: str = "", modality: str | None = None
     this modality have (`USER_DEFINED` for one that the user defines).
     """
     found = []
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # a dataclass, of whatever class
-        value = getattr(options, field.name)
-        if dataclasses.is_dataclass(value):
-            found += parameters_of(value, prefix, modality)
-        elif (declared := _declared(field)) and declared.applies_to(modality):
-            default = list(value) if isinstance(value, tuple) else value
-            found.append(dataclasses.replace(declared, name=prefix + declared.name, default=default))
+    for field in _fields(options, prefix, modality):
+        if dataclasses.is_dataclass(field.value):
+            found += parameters_of(field.value, prefix, modality)
+        elif field.parameter:
+            default = list(field.value) if isinstance(field.value, tuple) else field.value
+            found.append(replace(field.parameter, default=default))
     return found
 
 
-def options_from(
-    options: Options, values: Mapping[str, Any], prefix: str = "", modality: str | None = None, **more: Any
-) -> Options:
-    """These options with the values of the parameters `<prefix><name>`, where `values` has them, and with `more`.
+def options_from(options: Given, values: Mapping[str, Any], prefix: str = "", modality: str | None = None) -> Given:
+    """These options with the values of the parameters `<prefix><name>`, where `values` has them.
 
-    `modality`: as in `parameters_of`.
-
-    Raises `ConfigError` for values that are out of range or do not fit together, with `prefix` in the message.
+    `modality`: as in `parameters_of`. Raises `ConfigError` for values that are out of bounds or do not fit together,
+    with `prefix` in the message.
     """
-    changes = dict(more)
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # a dataclass, of whatever class
-        held, declared = getattr(options, field.name), _declared(field)
-        if field.name in changes:
-            continue
-        if dataclasses.is_dataclass(held):
-            changes[field.name] = options_from(held, values, prefix, modality)
-        elif declared and declared.applies_to(modality) and prefix + declared.name in values:
-            name = prefix + declared.name
-            value = dataclasses.replace(declared, name=name).check(values[name])
+    changes: dict[str, Any] = {}
+    for field in _fields(options, prefix, modality):
+        if dataclasses.is_dataclass(field.value):
+            changes[field.name] = options_from(field.value, values, prefix, modality)
+        elif field.parameter and field.parameter.name in values:
+            value = field.parameter.check(values[field.parameter.name])
             changes[field.name] = tuple(value) if isinstance(value, list) else value
     try:
-        return dataclasses.replace(options, **changes)  # type: ignore[type-var]
+        return replace(options, **changes)  # type: ignore[type-var]  # a dataclass, of whatever class
     except ValueError as error:
         raise ConfigError(f"parameters '{prefix}*': {error}" if prefix else str(error)) from error
 
 
-def check_parameters(options: object) -> None:
-    """Check the range of every parameter of an options dataclass: for its `__post_init__`. Raises `ConfigError`.
+class _Field(NamedTuple):
+    """A field of an options dataclass: its name, its value, and the parameter that it declares, with its full name."""
 
-    A dataclass that allows a mapping or a function in place of a parameter's value checks that itself.
-    """
-    for field in dataclasses.fields(options):  # type: ignore[arg-type]  # a dataclass, of whatever class
-        value, declared = getattr(options, field.name), _declared(field)
-        if declared and not isinstance(value, Mapping) and not callable(value):
-            declared.check(value)
+    name: str
+    value: Any
+    parameter: Parameter | None
 
 
-def _declared(field: dataclasses.Field[Any]) -> Parameter | None:
-    """The parameter that a field declares, with its name."""
-    declared: Parameter | None = field.metadata.get("parameter")
-    return dataclasses.replace(declared, name=declared.name or field.name) if declared else None
+def _fields(options: Any, prefix: str = "", modality: str | None = None) -> Iterator[_Field]:
+    for field in dataclasses.fields(options):
+        declared: Parameter | None = field.metadata.get("parameter")
+        if declared and declared.applies_to(modality):
+            declared = replace(declared, name=prefix + (declared.name or field.name))
+        else:
+            declared = None
+        yield _Field(field.name, getattr(options, field.name), declared)

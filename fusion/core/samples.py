@@ -70,7 +70,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What is known of a sensor beside its samples. Values from parameters take precedence over CameraInfo.
+    """What is known of a sensor beside its samples: from parameters, and from CameraInfo where they say nothing.
 
     An integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
     (kelvin − `thermal_offset`) / `thermal_unit`.
@@ -78,46 +78,46 @@ class Calibration:
 
     focal_length: float = parameter(
         0.0,
-        "Focal length; 0: from CameraInfo",
-        within=(0.0, 1e5),
+        "Focal length. 0: from CameraInfo, else the default of the space",
+        bounds=(0.0, 1e5),
         unit="px",
         modalities=(DEPTH,),
     )
     width: int = parameter(
         640,
-        "Width of the image that the focal length is of",
-        within=(1, 65536),
+        "Image width that `focal_length` belongs to. No effect if that is 0",
+        bounds=(1, 65536),
         unit="px",
         name="focal_width",
         modalities=(DEPTH,),
     )
     baseline: float = parameter(
         0.0,
-        "Stereo baseline; 0: from CameraInfo, or the default of the space",
-        within=(0.0, 10.0),
+        "Stereo baseline. 0: from CameraInfo, else the default of the space",
+        bounds=(0.0, 10.0),
         unit="m",
         modalities=(DEPTH,),
     )
     depth_unit: float = parameter(
         0.001,
-        "Length of one count of an integer depth image (REP-118: 0.001)",
-        within=(1e-6, 1.0),
+        "Length of one count of a 16-bit depth image (REP-118: 0.001). No effect on 32FC1",
+        bounds=(1e-6, 1.0),
         unit="m",
         name="unit",
         modalities=(DEPTH,),
     )
     thermal_unit: float = parameter(
         0.01,
-        "Temperature step of one count of a 16-bit thermal image",
-        within=(1e-6, 1000.0),
+        "Temperature step of one count of a 16-bit thermal image. No effect on other encodings",
+        bounds=(1e-6, 1000.0),
         unit="K",
         name="unit",
         modalities=(THERMAL,),
     )
     thermal_offset: float = parameter(
         0.0,
-        "Temperature at count 0 of a 16-bit thermal image",
-        within=(-1000.0, 1000.0),
+        "Temperature of count 0 of a 16-bit thermal image. 273.15 for counts in °C",
+        bounds=(-1000.0, 1000.0),
         unit="K",
         name="offset",
         modalities=(THERMAL,),

@@ -8,42 +8,75 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample, to_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WindowOptions:
+class WindowOptions(Options):
     """How the user wants one modality to be cut into windows, and what its vector counts. Raises `ConfigError`."""
 
-    hop: float = parameter(0.5, "Time from one window to the next", within=(0.001, 3600.0), unit="s")
+    hop: float = parameter(
+        0.5,
+        "Time from one window to the next. A multiple of the shortest hop of all modalities",
+        bounds=(0.001, 3600.0),
+        unit="s",
+    )
     window: float = parameter(
-        0.0, "Length of a window; 0: the one that the space was trained with", within=(0.0, 3600.0), unit="s"
+        0.0,
+        "Length of a window. 0: the length that the encoder was trained with. Required for a modality without an "
+        "encoder",
+        bounds=(0.0, 3600.0),
+        unit="s",
     )
     frames: int = parameter(
         0,
-        "Number of images that represent a window; 0: the one that the space was trained with",
-        within=(0, 64),
+        "Number of images in a window. 0: as many as the encoder was trained with",
+        bounds=(0, 64),
         modalities=IMAGE_MODALITIES,
     )
     lateness: float = parameter(
         0.05,
-        "Time that a message may be late, by its stamp, and still be in its windows",
-        within=(0.0, 60.0),
+        "Largest delay of a message behind newer ones, by stamps. Windows close this much later. Shorter than "
+        "`max_gap`",
+        bounds=(0.0, 60.0),
         unit="s",
     )
     min_coverage: float = parameter(
-        0.5, "Fraction of a window that must hold valid data; a window with less is not embedded", within=(0.0, 1.0)
+        0.5,
+        "Smallest fraction of a window that must hold data. A window with less is dropped. No effect on one image",
+        bounds=(0.0, 1.0),
     )
     max_gap: float = parameter(
-        10.0, "Silence of the sensor after which its windows start again", within=(0.1, 86400.0), unit="s"
+        10.0,
+        "Largest step from one stamp to the next. After a longer one, windows start again",
+        bounds=(0.1, 86400.0),
+        unit="s",
     )
     fusion_weight: float = parameter(
-        1.0, "Weight of the modality in the fused vector; it is multiplied by the coverage", within=(0.0, 1000.0)
+        1.0,
+        "Weight in the fused vector, multiplied by the coverage. 0: used only if no modality with a weight is present",
+        bounds=(0.0, 1000.0),
     )
 
-    def __post_init__(self) -> None:
-        check_parameters(self)
+    def spec(self, modality: str, length: float, frames: int) -> WindowSpec:
+        """The windows of a modality whose encoder was trained with `length` seconds and `frames` images.
+
+        Raises `ConfigError` for values that do not fit together.
+        """
+        try:
+            return WindowSpec(
+                modality,
+                length=to_ns(self.window or length),
+                hop=to_ns(self.hop),
+                lateness=to_ns(self.lateness),
+                min_coverage=self.min_coverage,
+                frames=self.frames or frames,
+                max_gap=to_ns(self.max_gap),
+            )
+        except ValueError as error:
+            raise ConfigError(f"parameters of windows: {error}") from error
 
 
 DEFAULTS = WindowOptions()

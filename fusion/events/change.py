@@ -9,7 +9,7 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import Evidence, Kind
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
 from sensebind.fusion.events.evidence import MEMORY, Level, distance_from_mean
@@ -27,25 +27,24 @@ FIRST_EXCESS, FIRST_RATE, WEIGHT = 2.0, 1 / 30, 10.0  # of looks that are a litt
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeOptions:
+class ChangeOptions(Options):
     """How lasting changes of the scene are detected. Raises `ConfigError`."""
 
     false_alarms_per_hour: float = parameter(
         1.0,
-        "Accepted rate of false alarms, of all modalities together, while nothing changes",
-        within=(0.001, 1000.0),
-        unit="1/h",
+        "Accepted number of false alarms in an hour without a change, of all modalities together",
+        bounds=(0.001, 1000.0),
     )
     warm_up: float = parameter(
-        15.0, "Time at the start, and after each change, in which no change is detected", within=(1.0, 3600.0), unit="s"
+        15.0, "Time at the start, and after each change, in which no change is detected", bounds=(1.0, 3600.0), unit="s"
     )
     memory: float = parameter(
-        60.0, "Time over which the usual distance is averaged; slower changes are a drift", within=MEMORY, unit="s"
+        60.0,
+        "Time constant of the usual distance. Slower changes count as drift and are not reported",
+        bounds=MEMORY,
+        unit="s",
     )
     life: LifeOptions = LifeOptions(min_duration=0.0, release=0.0, update_period=HELD)
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,16 +28,20 @@ class DisagreementOptions(WitnessOptions):
     """
 
     threshold: float = parameter(
-        4.0, "Loss of agreement at which the score is one half, in deviations", within=(0.0, 20.0), unit="σ"
+        4.0, "Fall of a pair's similarity below its usual value at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
     )
     pairs: tuple[tuple[str, str], ...] = ()
-    warm_up: float = parameter(10.0, "Time of a pair's data before which it cannot disagree", within=WARM_UP, unit="s")
+    warm_up: float = parameter(
+        10.0, "Time at the start of a pair's data without disagreement. At most `memory`", bounds=WARM_UP, unit="s"
+    )
     staleness: float = parameter(
-        1.0, "Age difference up to which the windows of two modalities are compared", within=(0.05, 3600.0), unit="s"
+        1.0, "Age up to which a modality's last window is compared with others", bounds=(0.05, 3600.0), unit="s"
     )
 
     def __post_init__(self) -> None:
         WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
+        if self.warm_up > self.memory:  # a pair's age never passes `memory`
+            raise ConfigError(f"warm_up must be at most memory, and {self.warm_up:g} s is more than {self.memory:g} s")
         for pair in self.pairs:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ConfigError(f"pairs must name two different modalities each, not {pair!r}")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.events.lifecycle import LifeOptions
 
 Array = npt.NDArray[np.float64]
@@ -21,18 +21,25 @@ SLOPE, MEMORY, WARM_UP = (0.1, 10.0), (1.0, 86400.0), (0.1, 3600.0)  # ranges of
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessOptions:
+class WitnessOptions(Options):
     """What the detectors that pool several modalities have in common.
 
     `prior`: the score where no modality gives evidence. `support`: a modality with this score supports the event.
     `reliability`: modality → weight of its evidence, 0 to 10, 1 where it is not named. Raises `ConfigError`.
     """
 
-    threshold: float = parameter(4.0, "Score of one half, in deviations from the usual", within=(0.0, 20.0), unit="σ")
-    slope: float = parameter(1.5, "Log-odds that one deviation adds to the score", within=SLOPE, unit="nats/σ")
-    memory: float = parameter(60.0, "Time over which the usual is averaged", within=MEMORY, unit="s")
+    threshold: float = parameter(
+        4.0, "Deviation from the usual at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
+    )
+    slope: float = parameter(1.5, "Steepness of the score: log-odds for each deviation", bounds=SLOPE, unit="nats/σ")
+    memory: float = parameter(
+        60.0, "Time constant of the running mean and deviation that a score is compared with", bounds=MEMORY, unit="s"
+    )
     staleness: float = parameter(
-        3.0, "Time that the last score of a modality counts when it has no new window", within=(0.05, 3600.0), unit="s"
+        3.0,
+        "Time that a modality's last score stays in use when no new window arrives",
+        bounds=(0.05, 3600.0),
+        unit="s",
     )
     prior: float = 0.02
     support: float = 0.3
@@ -40,7 +47,7 @@ class WitnessOptions:
     life: LifeOptions = LifeOptions()
 
     def __post_init__(self) -> None:
-        check_parameters(self)
+        Options.__post_init__(self)  # super() does not work in a class with slots
         for name, value, most in (
             ("prior", self.prior, self.life.off / 2),  # else an event would stay open without evidence
             ("support", self.support, self.life.off),

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Evidence, Kind
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.detector import Detector, modalities
@@ -23,28 +24,31 @@ UNKNOWN = 4.0  # times `silence` for a sense that has had one window only: its r
 
 
 @dataclass(frozen=True, slots=True)
-class FaultOptions:
+class FaultOptions(Options):
     """How sensor faults are detected. Raises `ConfigError`."""
 
     causes: tuple[str, ...] = parameter(
-        (), "Faults to detect; empty: all. Leave `frozen` out where sensors are simulated without noise", choices=CAUSES
+        (), "Faults to detect. Empty: all. Omit `frozen` for sensors that are simulated without noise", choices=CAUSES
     )
     silence: float = parameter(
         1.25,
-        "Time without a window after which a sensor counts as unplugged while others have windows; at least 2.5 of its "
-        "usual intervals",
-        within=(0.1, 3600.0),
+        "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
+        "usual intervals are longer, and 4 times as long after its first window",
+        bounds=(0.1, 3600.0),
         unit="s",
     )
     expected: tuple[str, ...] = parameter(
         (),
-        "Modalities whose sensor must be there from the start, or `configured` for all that the embedder takes in; "
-        "others count as unplugged only once they were there",
+        "Modalities that must have windows from the start. `configured`: all that the embedder is configured for. "
+        "Others "
+        "are unplugged only after a first window",
     )
     life: LifeOptions = LifeOptions(min_duration=0.5, release=1.5, update_period=5.0)
 
     def __post_init__(self) -> None:
-        check_parameters(self)
+        Options.__post_init__(self)  # super() does not work in a class with slots
+        if self.life.on > SURE:
+            raise ConfigError(f"on must be at most {SURE:g}, the score of every fault, and it is {self.life.on:g}")
 
     def detects(self, cause: str) -> bool:
         """Whether this cause is one of those to detect."""

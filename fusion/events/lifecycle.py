@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, Kind, Phase
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.scores import NOTHING, Score
 
@@ -14,32 +14,38 @@ DURATION = (0.0, 3600.0)  # s
 
 
 @dataclass(frozen=True, slots=True)
-class LifeOptions:
+class LifeOptions(Options):
     """When an event begins and ends.
 
-    Raises `ConfigError` for values that are out of range, or with which an event could never begin or end.
+    Raises `ConfigError` for values that are out of bounds, or with which an event could never begin or end.
     """
 
-    on: float = parameter(0.6, "Score at which an event begins", within=(0.01, 0.99))
-    off: float = parameter(0.35, "Score below which an event ends; at most `on`", within=(0.01, 0.99))
+    on: float = parameter(0.6, "Onset threshold: score at which an event begins", bounds=(0.01, 0.99))
+    off: float = parameter(0.35, "Offset threshold: score below which an event ends. At most `on`", bounds=(0.01, 0.99))
     min_duration: float = parameter(
-        1.0, "Time that the score must stay at `off` or above before the event is reported", within=DURATION, unit="s"
+        1.0, "Time that the score must stay at `off` or above before the event is reported", bounds=DURATION, unit="s"
     )
     release: float = parameter(
-        1.0, "Time that the score must stay below `off` before the event ends", within=DURATION, unit="s"
+        1.0,
+        "Hold time: time that the score must stay below `off` before the end is reported",
+        bounds=DURATION,
+        unit="s",
     )
     refractory: float = parameter(
-        0.0, "Time after an event's offset in which no event of the same label begins", within=DURATION, unit="s"
+        0.0, "Time after an event's offset in which no event of the same label begins", bounds=DURATION, unit="s"
     )
     update_period: float = parameter(
-        1.0, "Time from one UPDATE of an open event to the next; 0: every tick", within=DURATION, unit="s"
+        1.0, "Time from one UPDATE of an open event to the next. 0: every tick", bounds=DURATION, unit="s"
     )
     sure: float = parameter(
-        1.0, "Score at which an event is reported at once, without waiting for `min_duration`", within=(0.01, 1.0)
+        1.0,
+        "Immediate-onset threshold: score at which an event is reported without waiting for `min_duration`. At least "
+        "`on`",
+        bounds=(0.01, 1.0),
     )
 
     def __post_init__(self) -> None:
-        check_parameters(self)
+        Options.__post_init__(self)  # super() does not work in a class with slots
         if self.off > self.on:
             raise ConfigError(f"off must be at most on, and {self.off:g} is more than {self.on:g}")
         if self.sure < self.on:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Evidence, Kind
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
@@ -24,21 +25,30 @@ class NoveltyOptions(WitnessOptions):
     """How novelty is detected. Raises `ConfigError`."""
 
     threshold: float = parameter(
-        4.0, "Distance from the past at which the score is one half, in deviations", within=(0.0, 20.0), unit="σ"
+        4.0, "Distance from the past, above the usual distance, at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
     )
     habituation: float = parameter(
         4.0,
-        "Time after which what is perceived is no longer novel; keep it above `min_duration`",
-        within=WARM_UP,
+        "Time after which a new scene is no longer novel. Above `min_duration`, and at most `warm_up`",
+        bounds=WARM_UP,
         unit="s",
     )
     warm_up: float = parameter(
-        10.0, "Time of a modality's data before which nothing is novel", within=WARM_UP, unit="s"
+        10.0, "Time at the start of a modality's data without novelty. At least `habituation`", bounds=WARM_UP, unit="s"
     )
     half_life: float = parameter(
-        600.0, "Time after which a memory that was not seen again weighs half", within=(1.0, 1e6), unit="s"
+        600.0, "Time after which a remembered scene that was not seen again counts half", bounds=(1.0, 1e6), unit="s"
     )
-    prototypes: int = parameter(48, "Vectors that represent the past of one modality", within=(2, 1024))
+    prototypes: int = parameter(
+        48, "Largest number of vectors that represent the past of one modality", bounds=(2, 1024)
+    )
+
+    def __post_init__(self) -> None:
+        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
+        if self.habituation > self.warm_up:  # what is usual is learnt between the two
+            raise ConfigError(
+                f"habituation must be at most warm_up, and {self.habituation:g} s is more than {self.warm_up:g} s"
+            )
 
 
 def distance(vector: Vector, prototypes: Vector, mass: Array, seconds: float) -> float:

@@ -58,35 +58,43 @@ class PromptOptions(WitnessOptions):
 
     threshold: float = parameter(
         3.0,
-        "Similarity over the background at which the score is one half, in deviations",
-        within=(0.0, 20.0),
+        "Similarity above the background at which a modality's score is 0.5. Not for trained labels",
+        bounds=(0.0, 20.0),
         unit="σ",
     )
     life: LifeOptions = LifeOptions(min_duration=0.5, sure=0.95)
     background: tuple[str, ...] = parameter(
-        (), f"Phrases that a label is compared against, at least {FEWEST}; empty: {len(BACKGROUND)} ordinary things"
+        (),
+        f"Phrases that each label is compared with, at least {FEWEST} different ones. Empty: {len(BACKGROUND)} "
+        f"built-in ones",
     )
     rivalry: float = parameter(
         0.5,
-        "Fraction of the best competing label's margin that is subtracted from this label's score; 0: no competition",
-        within=(0.0, 2.0),
+        "Fraction of the best competing label's margin that is subtracted from this label's similarity. 0: no "
+        "competition",
+        bounds=(0.0, 2.0),
     )
     trust: float = parameter(
         0.7,
-        "Fraction of a label's usual similarity in this stream that is subtracted; 0: the past does not count",
-        within=(0.0, 1.0),
+        "Fraction of a label's running mean similarity that is subtracted. 0: only its running deviation counts",
+        bounds=(0.0, 1.0),
     )
     maturity: float = parameter(
-        10.0, "Age of the stream at which the usual similarity counts half", within=WARM_UP, unit="s"
+        10.0,
+        "Observed time after which a label's running mean counts half. Well below `memory`",
+        bounds=WARM_UP,
+        unit="s",
     )
     min_modalities: int | Mapping[str, int] = parameter(
-        1, "Number of modalities that must support an event", within=(1, 16)
+        1, "Number of modalities that must support an event. With fewer present, none begins", bounds=(1, 16)
     )
-    smoothing: float = parameter(0.0, "Time over which the median of the scores is taken", within=(0.0, 60.0), unit="s")
+    smoothing: float = parameter(
+        0.0, "Length of the median filter over the scores. 0: no filter", bounds=(0.0, 60.0), unit="s"
+    )
     calibration: str | Lookup = parameter(
         "",
-        "Calibration file made by `sensebind calibrate`; it replaces slope and threshold. Empty: the one of the space, "
-        "if it has one. none: similarity alone",
+        "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. "
+        "Empty: the one shipped for the space. none: similarity alone",
     )
 
     def __post_init__(self) -> None:

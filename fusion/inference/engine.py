@@ -18,7 +18,7 @@ import torch
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
@@ -73,13 +73,12 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(Options):
     """How windows are batched. Raises `ConfigError`."""
 
-    batch_size: int = parameter(16, "Windows of one modality that are embedded together at most", within=(1, 1024))
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
+    batch_size: int = parameter(
+        16, "Largest number of windows of one modality that are embedded together", bounds=(1, 1024)
+    )
 
 
 DEFAULTS = EngineOptions()

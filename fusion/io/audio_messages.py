@@ -28,17 +28,21 @@ class Format:
     """
 
     sample_format: str = parameter(
-        "", "Sample format, such as S16LE, S32LE or F32LE; empty: from the messages", modalities=(AUDIO,)
+        "",
+        "Sample format of AudioData and AudioDataStamped, such as S16LE, S32LE or F32LE. Empty: from AudioInfo",
+        modalities=(AUDIO,),
     )
     rate: float = parameter(
         0.0,
-        "Sample rate; 0: from the messages",
-        within=(0.0, 768_000.0),
+        "Sample rate. 0: from the audio message or AudioInfo",
+        bounds=(0.0, 768_000.0),
         unit="Hz",
         name="sample_rate",
         modalities=(AUDIO,),
     )
-    channels: int = parameter(0, "Number of channels; 0: from the messages", within=(0, 64), modalities=(AUDIO,))
+    channels: int = parameter(
+        0, "Number of channels. 0: from the audio message or AudioInfo", bounds=(0, 64), modalities=(AUDIO,)
+    )
 
     @property
     def known(self) -> bool:

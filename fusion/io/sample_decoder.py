@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.parameters import USER_DEFINED, check_parameters, parameter
+from sensebind.fusion.core.parameters import USER_DEFINED, Options, parameter
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -48,46 +48,58 @@ MISFIT = (AttributeError, TypeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True, slots=True)
-class SensorOptions:
+class SensorOptions(Options):
     """One sensor: where its messages come from, and what the parameters say of it.
 
     `calibration` and `audio_format` hold the values that parameters give; side messages complete the rest.
     """
 
     modality: str
-    topic: str = parameter("", "Topic; empty: the default one, or the one found in a recording")
+    topic: str = parameter(
+        "",
+        "Topic of the sensor. Empty: the default topic (camera/image, depth/image, thermal/image, audio, imu, or the "
+        "modality's own name); in a replay, the topic found by type and name",
+    )
     transport: str = parameter(
-        RAW, "Message type of the images", choices=(RAW, COMPRESSED), modalities=IMAGE_MODALITIES
+        RAW,
+        "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed",
+        choices=(RAW, COMPRESSED),
+        modalities=IMAGE_MODALITIES,
     )
     type: str = parameter(
         "",
-        "Message type of the topic, such as audio_common_msgs/msg/AudioData; empty: the one that is published",
+        "Message type of the topic, such as audio_common_msgs/msg/AudioData. Empty: the type that is published",
         modalities=(AUDIO, USER_DEFINED),
     )
     camera_info: str = parameter(
-        "", "CameraInfo topic; empty: camera_info beside the image topic", modalities=(VISION, DEPTH)
+        "", "CameraInfo topic. Empty: camera_info in the namespace of the image topic", modalities=(VISION, DEPTH)
     )
     info_topic: str = parameter(
-        "", "AudioInfo topic; empty: info beside the topic, <topic>_info and <topic>/info", modalities=(AUDIO,)
+        "",
+        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info in the topic's namespace, <topic>_info, "
+        "<topic>/info",
+        modalities=(AUDIO,),
     )
     fields: tuple[str, ...] = parameter(
         (),
-        "Paths of the numbers in a message: data, wrench.force.x, ranges[0:360]; required, they define the modality",
+        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required",
         modalities=(USER_DEFINED,),
     )
-    fill: float = parameter(0.0, "Replaces a number that is not finite", within=(-1e9, 1e9), modalities=(USER_DEFINED,))
+    fill: float = parameter(
+        0.0,
+        "Value that replaces NaN and infinity. A message without a finite number is dropped",
+        bounds=(-1e9, 1e9),
+        modalities=(USER_DEFINED,),
+    )
     rate: float = parameter(
         10.0,
-        "Rate to which a new spoke resamples the numbers",
-        within=(0.01, 10_000.0),
+        "Sampling rate of a new spoke for this modality. Used by `sensebind align` only",
+        bounds=(0.01, 10_000.0),
         unit="Hz",
         modalities=(USER_DEFINED,),
     )
     calibration: Calibration = Calibration()
     audio_format: audio_messages.Format = audio_messages.Format()
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
 
     @property
     def is_named(self) -> bool:

@@ -51,7 +51,7 @@ def is_local(address: str) -> bool:
 
 
 class Outlet:
-    """Binds at once. A client that reads too slowly loses the newest messages past `queue_size`; nobody waits for it.
+    """Binds at once. A client that reads too slowly loses the newest messages past `queue_size` (None: ZeroMQ's own default).
 
     `secret_key` is a file and `authorized_keys` a folder, both as `sensebind keys` makes them; both empty: no
     CURVE, and then `address` must be local. Raises `OutletError`.
@@ -60,7 +60,9 @@ class Outlet:
     authenticator, which is set up before the socket is bound.
     """
 
-    def __init__(self, address: str, secret_key: str = "", authorized_keys: str = "", queue_size: int = 1000) -> None:
+    def __init__(
+        self, address: str, secret_key: str = "", authorized_keys: str = "", queue_size: int | None = None
+    ) -> None:
         keys = _keys(secret_key, authorized_keys)
         if keys is None and not is_local(address):
             raise OutletError(
@@ -73,7 +75,8 @@ class Outlet:
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, queue_size)
+        if queue_size is not None:
+            self._socket.setsockopt(zmq.SNDHWM, queue_size)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_ACCEPTED

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, require
 from sensebind.fusion.models.precision import AUTO, PRECISIONS
 
@@ -24,23 +24,23 @@ OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpaceOptions:
+class SpaceOptions(Options):
     """Which space to load, and how. Raises `ConfigError`."""
 
     space: str = parameter(
-        "starter", "Space to embed into: starter, imagebind_huge, open_clip:<model>, or a registered one"
+        "starter",
+        "Embedding space (the model): starter, imagebind_huge, open_clip:<model>, or one that another package "
+        "registers",
     )
-    weights: str = parameter("", "Weight file or folder of the space; empty: where the space looks by itself")
+    weights: str = parameter(
+        "",
+        "Weight file or folder; imagebind_huge and open_clip need one. Empty: those that are installed with the space",
+    )
     spokes: tuple[str, ...] = parameter(
-        (), "Spoke files made by `sensebind align`; they replace the space's own encoders of their modalities"
+        (), "Files of spokes (encoders trained by `sensebind align`). Each replaces the space's encoder of its modality"
     )
-    dtype: str = parameter(AUTO, "Precision of the encoders; auto: the space decides", choices=(AUTO, *PRECISIONS))
-    device: str = parameter(
-        "auto", "Device of the encoders: cpu, cuda, cuda:1, …; auto: cuda if there is one, else cpu"
-    )
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
+    dtype: str = parameter(AUTO, "Precision of the encoders. auto: the space decides", choices=(AUTO, *PRECISIONS))
+    device: str = parameter("auto", "Device of the encoders: cpu, cuda, cuda:1, … auto: cuda if there is one, else cpu")
 
 
 def names() -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.parameters import check_parameters, parameter
+from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventLine
@@ -29,29 +29,27 @@ Output = Embedding | Event | Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
+class StreamOptions(Options):
     """How long windows may wait, and for whom. Raises `ConfigError`."""
 
     patience: float = parameter(
         1.0,
-        "Time that a modality may lag behind the newest one before fusion and events go on without it",
-        within=(0.0, 60.0),
+        "Lag behind the newest sensor, by stamps, up to which fusion waits for a modality. 0: no waiting",
+        bounds=(0.0, 60.0),
         unit="s",
     )
     queue_size: int = parameter(
         16,
-        "Closed windows of one modality that may wait for the device; past it the oldest is dropped and counted",
-        within=(1, 10_000),
+        "Closed windows of one modality that may wait. One more drops the oldest (counted as `overload`). Live only",
+        bounds=(1, 10_000),
     )
     deadline: float = parameter(
         1.0,
-        "Time that a window may wait for the device; older ones but the newest are dropped and counted. 0: no limit",
-        within=(0.0, 3600.0),
+        "Time that a window may wait. After it, only the newest windows of its modality are embedded; the others are "
+        "dropped (counted as `expired`). 0: no limit. Live only",
+        bounds=(0.0, 3600.0),
         unit="s",
     )
-
-    def __post_init__(self) -> None:
-        check_parameters(self)
 
 
 DEFAULTS = StreamOptions()

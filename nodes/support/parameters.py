@@ -9,11 +9,10 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from sensebind.fusion.config.parameters import names_of_others, node_parameters, resolve
+from sensebind.fusion.config.parameters import NODES, OF_ROS, PROMPTS, names_of_others, prompt_parameter, resolve
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.distributions import LOGGER_SERVICE
 
-OF_RCLPY = ("use_sim_time", "start_type_description_service")  # that rclpy declares on every node
 # For the constructor of a node: what a launch file sets is then there to be checked, misspelt names included.
 OPTIONS: dict[str, Any] = {
     "allow_undeclared_parameters": True,
@@ -27,12 +26,13 @@ def declare(
 ) -> dict[str, Any]:
     """Declare the parameters of `executable` on a node that was made with `OPTIONS`; their values by name.
 
-    `parameters`: what to declare (None: `node_parameters(executable)`). `read_only`: later changes are refused. Raises
+    `parameters`: what to declare (None: all of the executable's). `read_only`: later changes are refused. Raises
     `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
     """
-    parameters = list(node_parameters(executable) if parameters is None else parameters)
+    parameters = list(NODES[executable]() if parameters is None else parameters)
     values = _resolved(executable, parameters, given_to(node))
-    for parameter in parameters:
+    prompts = [prompt_parameter(name) for name in values if executable == "detector" and name.startswith(PROMPTS)]
+    for parameter in [*parameters, *prompts]:
         descriptor = describe(parameter)
         descriptor.read_only = read_only
         if node.has_parameter(parameter.name):
@@ -46,7 +46,7 @@ def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dic
     """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
     given = given_to(node) | {change.name: change.value for change in changes}
     given = {name: value for name, value in given.items() if value is not None}  # what is unset has its default
-    return _resolved(executable, node_parameters(executable), given)
+    return _resolved(executable, NODES[executable](), given)
 
 
 def given_to(node: Node) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def given_to(node: Node) -> dict[str, Any]:
 
 
 def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in given.items() if name not in OF_RCLPY}
+    given = {name: value for name, value in given.items() if name not in OF_ROS}
     return resolve(parameters, given, names_of_others(executable))
 
 
@@ -64,11 +64,11 @@ def describe(parameter: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         name=parameter.name,
         description=parameter.description + (f" [{parameter.unit}]" if parameter.unit else ""),
-        additional_constraints=parameter.range if parameter.choices else "",
+        additional_constraints=parameter.allowed if parameter.choices else "",
         dynamic_typing=True,  # a file may say 1 for 1.0; `Parameter.check` has the last word
     )
-    low, high = parameter.minimum, parameter.maximum
-    if low is not None and high is not None:
+    if parameter.bounds is not None:
+        low, high = parameter.bounds
         if isinstance(parameter.default, float):
             descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
         else:

@@ -331,7 +331,7 @@ def in_process(args: argparse.Namespace) -> dict[str, Any]:
 
     values = config.embedder_values({**embedder_values(args), "modalities": list(args.modalities)})
     space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
-    pipeline = build.pipeline(values, space, queue_size=values["queue_size"])
+    pipeline = build.pipeline(values, space, live=True)
     seen = live([pipeline], robot.sensors(args.modalities), args.seconds)
     latencies = {m: x.values() for m, x in seen.latencies.items()}
     return {

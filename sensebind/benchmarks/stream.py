@@ -132,7 +132,7 @@ class Bench:
 
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
         values = values or self.values
-        return build.pipeline(values, self.space, engine=self.engine, queue_size=values["queue_size"])
+        return build.pipeline(values, self.space, engine=self.engine, live=True)
 
     def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
         """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""

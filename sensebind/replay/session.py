@@ -62,7 +62,8 @@ class Settings:
 
     def detectors(self, space: Space) -> list[Detector]:
         """The detectors, with their phrases embedded in `space`. Raises `ConfigError` and `CalibrationError`."""
-        return detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), space.modalities)
+        embedded = [modality for modality in self.modalities if modality in space.modalities]
+        return detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), embedded)
 
     def events(self, space: Space) -> EventLine:
         """The detectors, ready to run in a pipeline. Raises what `detectors` raises."""
