@@ -51,7 +51,9 @@ def is_local(address: str) -> bool:
 
 
 class Outlet:
-    """Binds at once. A client that reads too slowly loses the newest messages past `queue_size` (None: ZeroMQ's own default).
+    """Binds at once. A client that reads too slowly loses the newest messages past `queue_size`.
+
+    None is ZeroMQ's own default size.
 
     `secret_key` is a file and `authorized_keys` a folder, both as `sensebind keys` makes them; both empty: no
     CURVE, and then `address` must be local. Raises `OutletError`.
