@@ -16,14 +16,14 @@ from sensebind.fusion.core.parameters import options_from
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.wire import encode
 from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
-from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.support.run import run
 from sensebind.nodes.support.status import array_of, status_of
 from sensebind.nodes.support.types import message_type
 
 
-class Bridge(Node):
+class Bridge(KeepsEmptyLists, Node):
     """Passes on what is published under `embeddings/`, whoever publishes it, and `events`.
 
     Modalities are learnt from `embedding_space` and, for those that it does not name, from the graph.

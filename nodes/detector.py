@@ -12,17 +12,17 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 
-from sensebind.fusion.config.detectors import detectors, prompts_of
+from sensebind.fusion.config.detectors import detectors, phrases_of, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, Phase
 from sensebind.fusion.core.samples import to_ns
 from sensebind.fusion.events.calibration import NONE, calibration_for
-from sensebind.fusion.events.prompts import PromptOptions
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
-from sensebind.nodes.support.parameters import OPTIONS, changed, declare
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, changed, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.support.run import run
 from sensebind.nodes.support.status import array_of, status_of
@@ -33,7 +33,7 @@ TYPES = RosTypes()
 WAITING = 240  # ticks that wait for the first prompts to be embedded
 
 
-class Detector(Node):
+class Detector(KeepsEmptyLists, Node):
     """Steps the event line once a tick, when the fused embedding and all its sources are there.
 
     Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space. All callbacks run in the
@@ -52,6 +52,7 @@ class Detector(Node):
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
         self._ticks = Ticks(to_ns(self._values["patience"]))
         self._counts: Counter[str] = Counter()
+        self._published = 0  # messages on `events`
         self._modalities: dict[str, Any] = {}
         self._check(self._values)
         self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
@@ -63,11 +64,13 @@ class Detector(Node):
         self.create_timer(0.2, self._configure, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def finish(self) -> None:
-        """Tell the end of what is still open."""
+    def finish(self) -> list[Publisher]:
+        """Publish the end of what is still open. Returns the publisher, if anything was published."""
+        before = self._published
         self._step(self._ticks.rest())
         if self._line is not None:
             self._publish(self._line.finish())
+        return [self._events] if self._published > before else []
 
     # --- the space, prompts and parameters
 
@@ -94,8 +97,8 @@ class Detector(Node):
             )
 
     def _check(self, values: dict[str, Any]) -> None:
-        """Raise `SensebindError` where these values would make no detectors; vectors do not matter for that."""
-        detectors(values, lambda phrases: np.eye(len(phrases), dtype=np.float32))
+        """Raise `SensebindError` where these values would make no detectors."""
+        phrases_of(values)
         calibration_for(values["prompt.calibration"], self._space)
 
     def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
@@ -113,9 +116,8 @@ class Detector(Node):
         """Give the line its detectors, once all phrases have vectors; ask for those that have none."""
         if not self._stale or not self._space or self._asked is not None:
             return
-        phrases = {phrase for group in prompts_of(self._values).values() for phrase in group}
-        phrases |= set(PromptOptions(background=tuple(self._values["prompt.background"])).background_phrases)
-        missing = sorted(phrases - set(self._phrases))
+        phrases = phrases_of(self._values)
+        missing = sorted(set(phrases) - set(self._phrases))
         if missing:
             if self._client.service_is_ready():
                 request = message_type("sensebind_msgs/srv/EmbedText").Request(texts=missing)
@@ -178,6 +180,7 @@ class Detector(Node):
         for event in events:
             self._counts["events"] += event.phase is Phase.ONSET
             self._events.publish(messages.event_message(TYPES, event))
+            self._published += 1
             if event.phase is not Phase.UPDATE:
                 senses = ", ".join(e.modality for e in event.evidence if e.supports)
                 self.get_logger().info(

@@ -11,6 +11,7 @@ from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_parameters, modalities_of
@@ -25,7 +26,7 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
-from sensebind.nodes.support.parameters import OPTIONS, declare, given_to
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
 from sensebind.nodes.support.run import Stop, deliver, run, spin
 from sensebind.nodes.support.status import array_of
@@ -34,7 +35,7 @@ from sensebind.nodes.support.types import RosTypes, message_type
 TYPES = RosTypes()
 
 
-class Embedder(LifecycleNode):
+class Embedder(KeepsEmptyLists, LifecycleNode):
     """Subscriptions hand samples to the pipeline; the scheduler's thread embeds them and publishes.
 
     All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish` runs in
@@ -48,6 +49,8 @@ class Embedder(LifecycleNode):
         self._sensors: Sensors | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
+        self._published = 0  # embeddings; written in the scheduler's thread, read when that has ended
+        self._unconfirmed: list[Publisher] = []  # that may have published before the last deactivation
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=UNWATCHED
@@ -105,7 +108,7 @@ class Embedder(LifecycleNode):
         )
         self._scheduler = Scheduler(self._pipeline.engine)
         self._scheduler.add(self._pipeline, self._publish)
-        self._timers = [
+        self._active_timers = [
             self.create_timer(1.0, self._diagnose, clock=self._steady),
             self.create_timer(0.1, self._notice_silence, clock=self._steady),
         ]
@@ -123,9 +126,9 @@ class Embedder(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
+        deliver(self.close())
+        self._unconfirmed = []
         if self._pipeline is not None:
-            deliver(self)
             for publisher in [*self._vectors.values(), self._space_publisher]:
                 self.destroy_publisher(publisher)
             self.destroy_service(self._service)
@@ -135,16 +138,22 @@ class Embedder(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self.on_cleanup(state)
 
-    def close(self) -> None:
-        """Stop listening, embed what has been heard, and end the scheduler. Does nothing where nothing runs."""
+    def close(self) -> list[Publisher]:
+        """Unsubscribe, embed the rest, and end the scheduler. Does nothing where nothing runs.
+
+        Returns the publishers whose last messages may be under way.
+        """
         if self._scheduler is None or self._sensors is None:
-            return
-        for timer in self._timers:
+            return self._unconfirmed
+        before = self._published
+        for timer in self._active_timers:
             self.destroy_timer(timer)
         self._jumps.unregister()
         self._sensors.close()
         self._scheduler.close()
         self._scheduler = self._sensors = None
+        self._unconfirmed = list(self._vectors.values()) if self._published > before else []
+        return self._unconfirmed
 
     # --- samples in
 
@@ -180,6 +189,7 @@ class Embedder(LifecycleNode):
         for output in outputs:
             if isinstance(output, Embedding):
                 self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
+                self._published += 1
             elif isinstance(output, Failure):
                 topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
                 self._trouble(output.modality, f"topic '{topic}': {output.message}")

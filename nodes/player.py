@@ -25,7 +25,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_from, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
-from sensebind.nodes.support.parameters import OPTIONS, declare
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare
 from sensebind.nodes.support.run import Stop, run, spin
 from sensebind.nodes.support.transport import settings
 from sensebind.nodes.support.types import message_type
@@ -100,7 +100,7 @@ class ReadAhead:
                 self._change.notify_all()
 
 
-class Player(Node):
+class Player(KeepsEmptyLists, Node):
     """Publishes the messages of a recording as they are, without decoding them.
 
     `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are
@@ -113,7 +113,8 @@ class Player(Node):
         if not self._options.recording:
             raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
-        self._clock = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if self._options.clock else None
+        own_clock = self._options.clock
+        self._clock_topic = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if own_clock else None
         self._told = 0.0  # time.monotonic() of the last clock
         self._sent = self._late = 0
         self._latest = 0.0  # s by which the latest message was late
@@ -144,7 +145,7 @@ class Player(Node):
     # --- before
 
     def _advertise(self, recording: Recording) -> None:
-        topics = [t for t in recording.topics if t.count and not (t.name == CLOCK and self._clock is not None)]
+        topics = [t for t in recording.topics if t.count and not (t.name == CLOCK and self._clock_topic is not None)]
         wanted = {name.strip("/") for name in self._options.topics}
         unknown = wanted - {t.name.strip("/") for t in topics}
         if unknown:
@@ -233,8 +234,8 @@ class Player(Node):
 
     def _tell(self, stamp: int) -> None:
         self._told = time.monotonic()
-        if self._clock is not None:
-            self._clock.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
+        if self._clock_topic is not None:
+            self._clock_topic.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
 
     # --- after
 

@@ -12,7 +12,8 @@ from rclpy.subscription import Subscription
 from sensebind.fusion.config.parameters import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
-from sensebind.fusion.io.sample_decoder import COMPRESSED, SampleDecoder, SensorOptions, data_topic, preferred_type
+from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, preferred_type
+from sensebind.fusion.io.sensor_options import COMPRESSED, SensorOptions
 from sensebind.nodes.support.distributions import TELLS_NUMBERS, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from sensebind.nodes.support.qos import LATCHED, SENSORS, sensor
 from sensebind.nodes.support.types import message_type

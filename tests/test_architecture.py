@@ -160,6 +160,15 @@ def test_importing_the_package_loads_no_model_and_no_workbench(statement: str) -
     assert set(done.stdout.split()) <= allowed
 
 
+@pytest.mark.parametrize("module", ["fusion.config.parameters", "nodes.bridge", "nodes.detector", "nodes.player"])
+def test_what_embeds_and_decodes_nothing_loads_neither_torch_nor_opencv(module: str) -> None:
+    if module.startswith("nodes"):
+        pytest.importorskip("rclpy")
+    program = f"import sys, sensebind.{module}; print(*{{'torch', 'cv2', 'scipy'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not done.stdout.strip()
+
+
 def test_the_public_names_are_there() -> None:
     import sensebind
 

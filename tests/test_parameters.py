@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ros import peer, ros_environment, running
+from patrols import record_patrol
+from ros import Peer, peer, ros_environment, running
 
 from sensebind.fusion.config.build import window_specs
 from sensebind.fusion.config.detectors import detectors
@@ -34,10 +35,11 @@ from sensebind.fusion.core.samples import SENSOR_MODALITIES, Calibration, to_ns
 from sensebind.fusion.core.space import Aperture
 from sensebind.fusion.core.windows import WindowOptions, WindowSpec
 from sensebind.fusion.events.lifecycle import LifeOptions
-from sensebind.fusion.inference.engine import EngineOptions
-from sensebind.fusion.io.sample_decoder import SensorOptions
+from sensebind.fusion.inference.options import EngineOptions
+from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.registry import SpaceOptions
-from sensebind.fusion.stream.pipeline import StreamOptions
+from sensebind.fusion.stream.options import StreamOptions
+from sensebind.replay.session import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = [
@@ -226,35 +228,149 @@ def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> Non
     assert not missing
 
 
-def test_ros_describes_a_parameter_with_its_meaning_unit_and_range_and_refuses_what_would_have_no_effect() -> None:
-    from rcl_interfaces.msg import Parameter as Message
-    from rcl_interfaces.msg import ParameterType, ParameterValue
-    from rcl_interfaces.srv import DescribeParameters, SetParameters
+# As ROS parameters
+
+
+class Services:
+    """Calls the services of nodes from a test."""
+
+    def __init__(self, me: Peer) -> None:
+        self.me = me
+
+    def call(self, type_: Any, service: str, request: Any) -> Any:
+        client = self.me.node.create_client(type_, service)
+        self.me.wait_until(client.service_is_ready, 60, service)
+        answer = client.call_async(request)
+        self.me.wait_until(answer.done, 60, service)
+        return answer.result()
+
+    def set(self, node: str, name: str, value: Any) -> Any:
+        from rcl_interfaces.srv import SetParameters
+        from rclpy.parameter import Parameter as RosParameter
+
+        change = RosParameter(name, value=value).to_parameter_msg()
+        (result,) = self.call(
+            SetParameters, f"/{node}/set_parameters", SetParameters.Request(parameters=[change])
+        ).results
+        return result
+
+    def change_state(self, node: str, *transitions: int) -> list[bool]:
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        requests = [ChangeState.Request(transition=Transition(id=transition)) for transition in transitions]
+        return [self.call(ChangeState, f"/{node}/change_state", request).success for request in requests]
+
+
+FILE = """
+/**:
+  ros__parameters:
+    modalities: [vision, gas]
+    gas: {fields: [data], window: 1.0, topic: /gas}
+    spokes: []
+detector:
+  ros__parameters:
+    detectors: []
+    prompt.background: []
+    fault: {causes: [], expected: []}
+    prompts: {dog: [], cat: a cat}
+"""
+
+
+def test_ros_describes_a_parameter_with_its_meaning_unit_and_bounds() -> None:
+    from rcl_interfaces.srv import DescribeParameters
 
     environment = ros_environment("sensebind_msgs")
+    with peer(environment) as me, running("detector", environment=environment, values={"prompts.dog": ["a dog"]}):
+        names = ["novelty.habituation", "novelty.prototypes", "detectors", "prompts.dog"]
+        request = DescribeParameters.Request(names=names)
+        found = Services(me).call(DescribeParameters, "/detector/describe_parameters", request)
+    habituation, prototypes, which, dog = found.descriptors
+    assert habituation.description.endswith("[s]") and "novel" in habituation.description
+    (bounds,) = habituation.floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (0.1, 3600.0)
+    (whole,) = prototypes.integer_range
+    assert (whole.from_value, whole.to_value) == (2, 1024)
+    assert which.additional_constraints == "some of prompt, novelty, disagreement, change, fault"
+    assert dog.description.startswith("Phrases that mean this label")
+
+
+def test_a_file_with_empty_lists_and_a_modality_of_the_users_own_serves_all_nodes_and_the_command_line(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(FILE)
+    values = Settings.read(file)
+    assert values.detector["detectors"] == [] and values.prompts == {"cat": ["a cat"]}
+    environment = ros_environment("sensebind_msgs")
+    arguments = ("--ros-args", "--params-file", str(file))
     with (
         peer(environment) as me,
-        running("detector", environment=environment),
-        running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}),
+        running("bridge", *arguments, "-p", "address:=tcp://127.0.0.1:*", environment=environment) as bridge,
+        running("detector", *arguments, environment=environment),
     ):
+        services = Services(me)
+        assert services.set("detector", "detectors", ["novelty"]).successful
+        assert services.set("detector", "detectors", []).successful
+        assert services.set("detector", "prompts.cat", []).successful
+        bridge.wait_for_output("publishing on")
 
-        def call(type_: Any, service: str, request: Any) -> Any:
-            client = me.node.create_client(type_, service)
-            me.wait_until(client.service_is_ready, 60, service)
-            answer = client.call_async(request)
-            me.wait_until(answer.done, 60, service)
-            return answer.result()
 
-        names = ["novelty.habituation", "novelty.prototypes", "detectors"]
-        found = call(DescribeParameters, "/detector/describe_parameters", DescribeParameters.Request(names=names))
-        habituation, prototypes, which = found.descriptors
-        assert habituation.description.endswith("[s]") and "novel" in habituation.description
-        (bounds,) = habituation.floating_point_range
-        assert (bounds.from_value, bounds.to_value) == (0.1, 3600.0)
-        (whole,) = prototypes.integer_range
-        assert (whole.from_value, whole.to_value) == (2, 1024)
-        assert which.additional_constraints == "some of prompt, novelty, disagreement, change, fault"
-        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=10)
-        change = SetParameters.Request(parameters=[Message(name="queue_size", value=value)])
-        (result,) = call(SetParameters, "/bridge/set_parameters", change).results
-        assert not result.successful and "read" in result.reason
+def test_a_change_that_would_have_no_effect_is_refused_and_the_node_goes_on(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    record_patrol(bag, duration=1.0)
+    environment = ros_environment("sensebind_msgs", "audio_common_msgs")
+    with (
+        peer(environment) as me,
+        running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}),
+        running("player", str(bag), environment=environment, values={"delay": 60.0}),
+    ):
+        services = Services(me)
+        for node, name, value in (("bridge", "queue_size", 10), ("player", "rate", 2.0)):
+            refused = services.set(node, name, value)
+            assert not refused.successful and "read-only" in refused.reason
+            misspelt = services.set(node, f"{name}s", value)
+            assert not misspelt.successful and misspelt.reason == f"there is no parameter '{name}s'"
+            assert services.set(node, "use_sim_time", True).successful
+            assert services.set(node, "use_sim_time", False).successful
+
+
+def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
+    from sensebind.fusion.io import messages
+    from sensebind.nodes.support.qos import LATCHED
+    from sensebind.nodes.support.types import message_type
+
+    environment = ros_environment("sensebind_msgs")
+    values = {"detectors": ["novelty"], "prompt.background": ["a", "b"], "prompts.dog": ["a dog"]}
+    with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
+        space = me.publisher(messages.EMBEDDING_SPACE, "embedding_space", LATCHED)
+        names, zeros = ["text", "vision"], [0.0, 0.5]
+        space.publish(
+            message_type(messages.EMBEDDING_SPACE)(
+                id="toy@1", dimension=8, modalities=names, logit_scales=[1.0, 1.0], window_lengths=zeros, hops=zeros
+            )
+        )
+        me.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
+        refused = Services(me).set("detector", "detectors", ["prompt"])
+        assert not refused.successful and "background" in refused.reason
+        assert Services(me).set("detector", "novelty.on", 0.7).successful
+
+
+def test_an_embedder_is_configured_again_with_fewer_modalities() -> None:
+    from lifecycle_msgs.msg import Transition
+
+    environment = ros_environment("sensebind_msgs")
+    values = {"modalities": ["vision", "audio", "gas"], "gas.fields": ["data"], "gas.window": 1.0, "device": "cpu"}
+    with peer(environment) as me, running("embedder", environment=environment, values=values) as embedder:
+        embedder.wait_for_output("vision: ", 90)
+        services = Services(me)
+        assert services.set("embedder", "modalities", ["vision"]).successful
+        assert all(
+            services.change_state(
+                "embedder",
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+            )
+        ), embedder.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ros import Executable, ros_environment
 
@@ -94,6 +96,7 @@ def until_heard(node, stop):
 def finish(node):
     for i in range(1, 6):
         node.publisher.publish(Int32(data=i))
+    return [node.publisher]
 
 sys.exit(run("speaker", Speaker, serve=until_heard, finish=finish))
 """
@@ -169,3 +172,24 @@ def test_all_threads_that_wait_see_the_stop() -> None:
         stop.set()
         assert all(wait.result() for wait in waits)
     assert stop.is_set() and stop.wait(60.0) and time.monotonic() - began < 30
+
+
+def test_no_node_hides_what_rclpy_keeps_under_the_same_name() -> None:
+    ros_environment()
+    import rclpy
+    from rclpy.lifecycle import LifecycleNode
+    from rclpy.node import Node
+
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=101)
+    node = LifecycleNode("probe", context=context)
+    kept = set(vars(node)) | set(dir(Node))
+    node.destroy_node()
+    context.try_shutdown()
+    hidden = []
+    for path in sorted((Path(__file__).parents[1] / "nodes").rglob("*.py")):
+        for cls in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(cls, ast.ClassDef) and any(ast.unparse(base).endswith("Node") for base in cls.bases):
+                stored = (n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store))
+                hidden += [f"{path.name}: {name}" for name in sorted({n.attr for n in stored} & kept)]
+    assert not hidden

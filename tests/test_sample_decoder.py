@@ -21,16 +21,10 @@ from sensebind.fusion.config.parameters import embedder_parameters, resolve, sen
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.audio_messages import INFO, Format
+from sensebind.fusion.io.audio_messages import INFO
 from sensebind.fusion.io.recordings import BagTypes, Recording, Topic, store
-from sensebind.fusion.io.sample_decoder import (
-    TYPES,
-    SampleDecoder,
-    SensorOptions,
-    SideTopic,
-    data_topic,
-    preferred_type,
-)
+from sensebind.fusion.io.sample_decoder import TYPES, SampleDecoder, SideTopic, data_topic, preferred_type
+from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
 from sensebind.replay import reader as driver
 from sensebind.replay.reader import Reader
 from sensebind.simulation.messages import camera_info, image
@@ -384,7 +378,7 @@ def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) 
 
 
 def test_sound_without_a_stamp_is_timed_by_counting_until_the_count_is_off() -> None:
-    decoder = SampleDecoder(SensorOptions("audio", audio_format=Format("S16LE", 8000.0, 1)), AUDIO_DATA)
+    decoder = SampleDecoder(SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1)), AUDIO_DATA)
     block = SECOND // 10  # a message holds 800 samples
     late = (0, 20_000_000, -30_000_000, 20_000_000, 10 * SECOND, 10 * SECOND)
     stamps = [decoder.decode(sound(), START + i * block + extra).stamp - START for i, extra in enumerate(late)]
@@ -465,7 +459,7 @@ def test_a_calibration_counts_from_its_message_on_wherever_that_comes(names: lis
 def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(names: list[str]) -> None:
     results = both([AUDIO_EVENTS[name] for name in names], values_of(["audio"], audio__topic="/mic/audio"), "audio")
     expected: list[Any] = []
-    known, refused = Format(), False
+    known, refused = AudioFormat(), False
     for name in names:
         if name == "data":
             expected.append((known.rate, known.channels) if known.known else "wave" if refused else "AudioInfo")
@@ -474,7 +468,7 @@ def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(nam
             refused = True
         else:
             rate, channels = {"8 kHz": (8000, 1), "rate alone": (16000, 0), "stereo": (44100, 2)}[name]
-            known = Format(
+            known = AudioFormat(
                 known.sample_format or ("S16LE" if channels else ""), known.rate or rate, known.channels or channels
             )
             refused = False
@@ -495,7 +489,7 @@ def test_side_topics_are_those_that_the_messages_leave_open() -> None:
     assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
         "/a/info", "/a/mic_info", "/a/mic/info"
     ]  # fmt: skip
-    known = SensorOptions("audio", audio_format=Format("S16LE", 8000.0, 1))
+    known = SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1))
     assert not beside(known, AUDIO_DATA, "/a/mic") and not beside(SensorOptions("audio"), RAW_AUDIO, "/a/mic")
     assert not beside(SensorOptions("thermal"), m.IMAGE, "a") and not beside(SensorOptions("imu"), m.IMU, "a")
 
@@ -533,7 +527,7 @@ def test_parameters_become_options() -> None:
     values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
     audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
     assert (audio.topic_name, audio.is_named, audio.info_topic) == ("audio", False, "/i")
-    assert audio.audio_format == Format("", 8000.0, 0)
+    assert audio.audio_format == AudioFormat("", 8000.0, 0)
     assert (smell.topic_name, smell.is_named, list(smell.fields), smell.fill) == ("smell", True, ["data"], 0.0)
 
 

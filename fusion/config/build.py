@@ -12,9 +12,11 @@ from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES, to_ns
 from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.inference.engine import Engine, EngineOptions
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.pipeline import Pipeline, StreamOptions
+from sensebind.fusion.stream.options import StreamOptions
+from sensebind.fusion.stream.pipeline import Pipeline
 
 
 def space(values: Mapping[str, Any]) -> Space:

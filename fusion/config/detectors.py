@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.config.parameters import DETECTORS, PROMPTS
@@ -54,6 +55,18 @@ def detectors(
         except ValueError as error:
             raise ConfigError(f"parameters '{name}.*': {error}") from error
     return found
+
+
+def phrases_of(values: Mapping[str, Any]) -> list[str]:
+    """The phrases whose vectors `detectors` asks for, once each. Raises what `detectors` raises."""
+    wanted: dict[str, None] = {}
+
+    def note(phrases: Sequence[str]) -> npt.ArrayLike:
+        wanted.update(dict.fromkeys(phrases))
+        return np.eye(len(phrases), dtype=np.float32)
+
+    detectors(values, note)
+    return list(wanted)
 
 
 def _options(default: Any, prefix: str, values: Mapping[str, Any]) -> Any:

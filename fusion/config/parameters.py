@@ -29,10 +29,10 @@ from sensebind.fusion.events.disagreement import DisagreementDetector
 from sensebind.fusion.events.faults import FaultDetector
 from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.inference.engine import EngineOptions
-from sensebind.fusion.io.sample_decoder import SensorOptions
+from sensebind.fusion.inference.options import EngineOptions
+from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.registry import SpaceOptions
-from sensebind.fusion.stream.pipeline import StreamOptions
+from sensebind.fusion.stream.options import StreamOptions
 
 PROMPTS = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
 OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
@@ -136,11 +136,13 @@ def _kind(modality: str) -> str:
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
 
-def embedder_parameters(modalities: Sequence[str] = SENSOR_MODALITIES) -> list[Parameter]:
-    """All parameters of `embedder` (and of `sensebind replay`) for these modalities."""
+def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
+    """All parameters of `embedder` (and of `sensebind replay`): of all `SENSOR_MODALITIES`, used or not, and of
+    user-defined `modalities`."""
     parts = (SpaceOptions(), EmbedderNodeOptions(), StreamOptions(), EngineOptions())
     common = [p for part in parts for p in parameters_of(part)]
-    return common + [p for modality in modalities for p in sensor_parameters(modality)]
+    sensors = dict.fromkeys([*SENSOR_MODALITIES, *modalities])
+    return common + [p for modality in sensors for p in sensor_parameters(modality)]
 
 
 def detector_parameters() -> list[Parameter]:

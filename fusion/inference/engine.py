@@ -18,18 +18,19 @@ import torch
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import cores_at_hand
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
+from sensebind.fusion.inference.options import EngineOptions
 
 LOG = logging.getLogger(__name__)
 HANDS = 4  # threads that prepare windows for a GPU
 TURN = 0.1  # s that one modality may use the device while others wait
 MEMORY = 256  # streams whose last images are remembered
 FIRST = 4096  # bytes of an image that are compared before the rest
+DEFAULTS = EngineOptions()
 RECOVERY = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
 
 
@@ -70,18 +71,6 @@ class Job:
     under_way: deque[_Batch] = field(default_factory=deque)
     same: list[tuple[int, int]] = field(default_factory=list)  # indices: a window, and an earlier equal one
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions(Options):
-    """How windows are batched. Raises `ConfigError`."""
-
-    batch_size: int = parameter(
-        16, "Largest number of windows of one modality that are embedded together", bounds=(1, 1024)
-    )
-
-
-DEFAULTS = EngineOptions()
 
 
 class Engine:

@@ -7,55 +7,26 @@ from an `AudioInfo` message on another topic, or from parameters.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError, pcm
-from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.io.messages import nanoseconds
+from sensebind.fusion.io.sensor_options import AudioFormat
 
 INFO = "audio_common_msgs/msg/AudioInfo"
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How PCM bytes are to be read; 0 and empty where it is not known yet.
-
-    Values from parameters take precedence over messages.
-    """
-
-    sample_format: str = parameter(
-        "",
-        "Sample format of AudioData and AudioDataStamped, such as S16LE, S32LE or F32LE. Empty: from AudioInfo",
-        modalities=(AUDIO,),
-    )
-    rate: float = parameter(
-        0.0,
-        "Sample rate. 0: from the audio message or AudioInfo",
-        bounds=(0.0, 768_000.0),
-        unit="Hz",
-        name="sample_rate",
-        modalities=(AUDIO,),
-    )
-    channels: int = parameter(
-        0, "Number of channels. 0: from the audio message or AudioInfo", bounds=(0, 64), modalities=(AUDIO,)
-    )
-
-    @property
-    def known(self) -> bool:
-        return bool(self.sample_format and self.rate > 0 and self.channels > 0)
-
-
-def with_info(given: Format, info: Any) -> Format:
+def with_info(given: AudioFormat, info: Any) -> AudioFormat:
     """`given` completed by an AudioInfo message; what was given stays. Raises `EncodingError` for MP3 and others."""
     if info.coding_format.lower() not in ("", "wave", "wav", "raw", "pcm"):
         raise EncodingError(
             f"audio coding format '{info.coding_format}' is compressed: set audio_capture's format to 'wave'"
         )
-    return Format(
+    return AudioFormat(
         given.sample_format or info.sample_format,
         given.rate or float(info.sample_rate),
         given.channels or int(info.channels),
@@ -68,7 +39,7 @@ class Microphone:
     Raises `EncodingError` at construction where `type_name` has no adapter.
     """
 
-    def __init__(self, type_name: str, given: Format = Format()) -> None:
+    def __init__(self, type_name: str, given: AudioFormat = AudioFormat()) -> None:
         if type_name not in ADAPTERS:
             raise EncodingError(
                 f"audio message type '{type_name}' is not known: set audio.topic to a topic of type "
@@ -105,7 +76,7 @@ class Microphone:
         return Sample(AUDIO, stamp, sound, frame_id)
 
 
-def _read(data: Any, form: Format) -> Sound:
+def _read(data: Any, form: AudioFormat) -> Sound:
     if not form.known:
         missing = [
             name
@@ -120,11 +91,11 @@ def _read(data: Any, form: Format) -> Sound:
     return Sound(pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.rate)
 
 
-def _audio_data(message: Any, form: Format) -> tuple[int | None, Sound]:
+def _audio_data(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:
     return None, _read(message.data, form)
 
 
-def _audio_data_stamped(message: Any, form: Format) -> tuple[int | None, Sound]:
+def _audio_data_stamped(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:
     return nanoseconds(message.header.stamp), _read(message.audio.data, form)
 
 
@@ -132,7 +103,7 @@ def _audio_data_stamped(message: Any, form: Format) -> tuple[int | None, Sound]:
 _PORTAUDIO = {1: "float32_data", 2: "int32_data", 8: "int16_data", 16: "int8_data", 32: "uint8_data"}
 
 
-def _audio_stamped(message: Any, form: Format) -> tuple[int | None, Sound]:
+def _audio_stamped(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:
     info, data = message.audio.info, message.audio.audio_data
     field = _PORTAUDIO.get(int(info.format))
     if field is None:
@@ -146,7 +117,7 @@ def _audio_stamped(message: Any, form: Format) -> tuple[int | None, Sound]:
     return nanoseconds(message.header.stamp), Sound(samples.reshape(-1, channels), rate)
 
 
-def _raw_audio(message: Any, form: Format) -> tuple[int | None, Sound]:
+def _raw_audio(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:
     if message.format != "pcm-s16":
         raise EncodingError(f"foxglove_msgs/RawAudio format '{message.format}' is not known; known: pcm-s16")
     told = replace(
@@ -159,7 +130,7 @@ def _raw_audio(message: Any, form: Format) -> tuple[int | None, Sound]:
 
 
 NEED_INFO = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData")  # hold bytes alone
-ADAPTERS: dict[str, Callable[[Any, Format], tuple[int | None, Sound]]] = {
+ADAPTERS: dict[str, Callable[[Any, AudioFormat], tuple[int | None, Sound]]] = {
     NEED_INFO[0]: _audio_data_stamped,
     NEED_INFO[1]: _audio_data,
     "audio_common_msgs/msg/AudioStamped": _audio_stamped,

@@ -12,29 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.parameters import USER_DEFINED, Options, parameter
-from sensebind.fusion.core.samples import (
-    AUDIO,
-    DEPTH,
-    IMAGE_MODALITIES,
-    IMU,
-    SENSOR_MODALITIES,
-    THERMAL,
-    VISION,
-    Calibration,
-    Sample,
-)
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
-
-RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
-
-DEFAULT_TOPICS = {
-    VISION: "camera/image",
-    DEPTH: "depth/image",
-    THERMAL: "thermal/image",
-    AUDIO: "audio",
-    IMU: "imu",
-}
+from sensebind.fusion.io.sensor_options import COMPRESSED, SensorOptions
 
 # Message types of each known modality. For a modality that is not here, numbers are read from messages of any type.
 TYPES = {
@@ -45,78 +25,6 @@ TYPES = {
 
 # Errors of reading a message that lacks the fields expected of its type: two packages may define types of one name.
 MISFIT = (AttributeError, TypeError, ValueError, IndexError)
-
-
-@dataclass(frozen=True, slots=True)
-class SensorOptions(Options):
-    """One sensor: where its messages come from, and what the parameters say of it.
-
-    `calibration` and `audio_format` hold the values that parameters give; side messages complete the rest.
-    """
-
-    modality: str
-    topic: str = parameter(
-        "",
-        "Topic of the sensor. Empty: the default topic (camera/image, depth/image, thermal/image, audio, imu, or the "
-        "modality's own name); in a replay, the topic found by type and name",
-    )
-    transport: str = parameter(
-        RAW,
-        "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed",
-        choices=(RAW, COMPRESSED),
-        modalities=IMAGE_MODALITIES,
-    )
-    type: str = parameter(
-        "",
-        "Message type of the topic, such as audio_common_msgs/msg/AudioData. Empty: the type that is published",
-        modalities=(AUDIO, USER_DEFINED),
-    )
-    camera_info: str = parameter(
-        "", "CameraInfo topic. Empty: camera_info in the namespace of the image topic", modalities=(VISION, DEPTH)
-    )
-    info_topic: str = parameter(
-        "",
-        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info in the topic's namespace, <topic>_info, "
-        "<topic>/info",
-        modalities=(AUDIO,),
-    )
-    fields: tuple[str, ...] = parameter(
-        (),
-        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required",
-        modalities=(USER_DEFINED,),
-    )
-    fill: float = parameter(
-        0.0,
-        "Value that replaces NaN and infinity. A message without a finite number is dropped",
-        bounds=(-1e9, 1e9),
-        modalities=(USER_DEFINED,),
-    )
-    rate: float = parameter(
-        10.0,
-        "Sampling rate of a new spoke for this modality. Used by `sensebind align` only",
-        bounds=(0.01, 10_000.0),
-        unit="Hz",
-        modalities=(USER_DEFINED,),
-    )
-    calibration: Calibration = Calibration()
-    audio_format: audio_messages.Format = audio_messages.Format()
-
-    @property
-    def is_named(self) -> bool:
-        """Whether the topic is given; otherwise a recording's topics are searched by type and name."""
-        return bool(self.topic) or self.modality not in SENSOR_MODALITIES
-
-    @property
-    def topic_name(self) -> str:
-        """The topic to subscribe to: the parameter's, else the modality's default."""
-        return self.topic or DEFAULT_TOPICS.get(self.modality, self.modality)
-
-    @property
-    def message_type(self) -> str:
-        """The message type set by the parameters; empty: a type that is published (`preferred_type`)."""
-        if self.modality in IMAGE_MODALITIES:
-            return messages.COMPRESSED_IMAGE if self.transport == COMPRESSED else messages.IMAGE
-        return messages.IMU if self.modality == IMU else self.type
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,41 +15,17 @@ from dataclasses import dataclass, field, replace
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.health.checks import Health
 from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.statistics import LATENCIES, Statistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
 
 Output = Embedding | Event | Failure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions(Options):
-    """How long windows may wait, and for whom. Raises `ConfigError`."""
-
-    patience: float = parameter(
-        1.0,
-        "Lag behind the newest sensor, by stamps, up to which fusion waits for a modality. 0: no waiting",
-        bounds=(0.0, 60.0),
-        unit="s",
-    )
-    queue_size: int = parameter(
-        16,
-        "Closed windows of one modality that may wait. One more drops the oldest (counted as `overload`). Live only",
-        bounds=(1, 10_000),
-    )
-    deadline: float = parameter(
-        1.0,
-        "Time that a window may wait. After it, only the newest windows of its modality are embedded; the others are "
-        "dropped (counted as `expired`). 0: no limit. Live only",
-        bounds=(0.0, 3600.0),
-        unit="s",
-    )
 
 
 DEFAULTS = StreamOptions()

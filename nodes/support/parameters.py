@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
@@ -21,6 +22,18 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+class KeepsEmptyLists:
+    """Mixin for nodes: rclpy refuses `[]` in a parameter file, because a list without elements has no type."""
+
+    def declare_parameters(self, namespace: str, parameters: Sequence[Any], ignore_override: bool = False) -> Any:
+        """As in `rclpy.node.Node`, which calls it with `ignore_override` for what files and the command line set."""
+        if ignore_override:
+            parameters = [
+                (name, value, ParameterDescriptor(dynamic_typing=value is None)) for name, value, *_ in parameters
+            ]
+        return super().declare_parameters(namespace, parameters, ignore_override)  # type: ignore[misc]  # of a Node
+
+
 def declare(
     node: Node, executable: str, parameters: Iterable[Parameter] | None = None, *, read_only: bool = False
 ) -> dict[str, Any]:
@@ -30,33 +43,56 @@ def declare(
     `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
     """
     parameters = list(NODES[executable]() if parameters is None else parameters)
-    values = _resolved(executable, parameters, given_to(node))
+    given = {name: [] if value is None else value for name, value in given_to(node).items()}
+    values = _resolved(executable, parameters, _of_now(node, given, parameters))
     prompts = [prompt_parameter(name) for name in values if executable == "detector" and name.startswith(PROMPTS)]
     for parameter in [*parameters, *prompts]:
+        if not node.has_parameter(parameter.name):
+            node.declare_parameter(parameter.name, parameter.default, describe(parameter))
+        elif node.get_parameter(parameter.name).value is None:
+            node.set_descriptor(parameter.name, describe(parameter))
+            node.set_parameters([RosParameter(parameter.name, RosParameter.Type.STRING_ARRAY, [])])
         descriptor = describe(parameter)
         descriptor.read_only = read_only
-        if node.has_parameter(parameter.name):
-            node.set_descriptor(parameter.name, descriptor)
-        else:
-            node.declare_parameter(parameter.name, parameter.default, descriptor)
+        node.set_descriptor(parameter.name, descriptor)
+    if read_only:
+        node.add_on_set_parameters_callback(lambda changes: _refuse_unknown(node, changes))
     return values
 
 
 def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dict[str, Any]:
     """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
-    given = given_to(node) | {change.name: change.value for change in changes}
+    given = given_to(node) | {change.name: _plain(change.value) for change in changes}
     given = {name: value for name, value in given.items() if value is not None}  # what is unset has its default
     return _resolved(executable, NODES[executable](), given)
 
 
 def given_to(node: Node) -> dict[str, Any]:
     """The values of all parameters that are set on the node, by name."""
-    return {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+    return {name: _plain(parameter.value) for name, parameter in node.get_parameters_by_prefix("").items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, array) else value  # an empty list may come as one of numbers
+
+
+def _of_now(node: Node, given: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """`given` without what an earlier configuration declared and this one does not: a modality that is gone."""
+    names = {parameter.name for parameter in parameters}
+    return {
+        name: value for name, value in given.items() if name in names or not node.describe_parameter(name).description
+    }
+
+
+def _refuse_unknown(node: Node, changes: Iterable[RosParameter]) -> SetParametersResult:
+    unknown = [change.name for change in changes if not node.has_parameter(change.name)]
+    reason = f"there is no parameter '{unknown[0]}'" if unknown else ""
+    return SetParametersResult(successful=not unknown, reason=reason)
 
 
 def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if name not in OF_ROS}
-    return resolve(parameters, given, names_of_others(executable))
+    return resolve(parameters, given, names_of_others(executable, given))
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:

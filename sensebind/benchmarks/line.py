@@ -89,10 +89,11 @@ def _measure(seconds: float) -> dict[str, float]:
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
     """Messages as a subscriber gets them, each with what makes it a sample."""
     from sensebind.fusion.io import messages
-    from sensebind.fusion.io.audio_messages import Format, Microphone
+    from sensebind.fusion.io.audio_messages import Microphone
+    from sensebind.fusion.io.sensor_options import AudioFormat
 
     noise = np.random.default_rng(0)
-    microphone = Microphone("audio_common_msgs/msg/AudioDataStamped", Format("S16LE", 16000, 1))
+    microphone = Microphone("audio_common_msgs/msg/AudioDataStamped", AudioFormat("S16LE", 16000, 1))
     pictures = [_picture(modality, noise) for _ in range(4)]
     for index in range(int(seconds / PERIODS[modality])):
         stamp = 1_700_000_000 * SECOND + round(index * PERIODS[modality] * SECOND)

@@ -25,7 +25,8 @@ from sensebind.fusion.core.space import Aperture, Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import BagTypes
-from sensebind.fusion.io.sample_decoder import SampleDecoder, SensorOptions
+from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Pipeline

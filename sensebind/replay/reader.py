@@ -12,7 +12,8 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording, find_topics
-from sensebind.fusion.io.sample_decoder import SampleDecoder, SensorOptions, data_topic
+from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
+from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 

@@ -1,0 +1,129 @@
+"""The parameters of one sensor's messages. Loads no OpenCV: nodes that decode nothing need them too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sensebind.fusion.core.parameters import USER_DEFINED, Options, parameter
+from sensebind.fusion.core.samples import (
+    AUDIO,
+    DEPTH,
+    IMAGE_MODALITIES,
+    IMU,
+    SENSOR_MODALITIES,
+    THERMAL,
+    VISION,
+    Calibration,
+)
+from sensebind.fusion.io import messages
+
+RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+
+DEFAULT_TOPICS = {
+    VISION: "camera/image",
+    DEPTH: "depth/image",
+    THERMAL: "thermal/image",
+    AUDIO: "audio",
+    IMU: "imu",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How PCM bytes are to be read; 0 and empty where it is not known yet.
+
+    Values from parameters take precedence over messages.
+    """
+
+    sample_format: str = parameter(
+        "",
+        "Sample format of AudioData and AudioDataStamped, such as S16LE, S32LE or F32LE. Empty: from AudioInfo",
+        modalities=(AUDIO,),
+    )
+    rate: float = parameter(
+        0,
+        "Sample rate. 0: from the audio message or AudioInfo",
+        bounds=(0, 768_000),
+        unit="Hz",
+        name="sample_rate",
+        modalities=(AUDIO,),
+    )
+    channels: int = parameter(
+        0, "Number of channels. 0: from the audio message or AudioInfo", bounds=(0, 64), modalities=(AUDIO,)
+    )
+
+    @property
+    def known(self) -> bool:
+        return bool(self.sample_format and self.rate > 0 and self.channels > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SensorOptions(Options):
+    """One sensor: where its messages come from, and what the parameters say of it.
+
+    `calibration` and `audio_format` hold the values that parameters give; side messages complete the rest.
+    """
+
+    modality: str
+    topic: str = parameter(
+        "",
+        "Topic of the sensor. Empty: the default topic (camera/image, depth/image, thermal/image, audio, imu, or the "
+        "modality's own name); in a replay, the topic found by type and name",
+    )
+    transport: str = parameter(
+        RAW,
+        "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed",
+        choices=(RAW, COMPRESSED),
+        modalities=IMAGE_MODALITIES,
+    )
+    type: str = parameter(
+        "",
+        "Message type of the topic, such as audio_common_msgs/msg/AudioData. Empty: the type that is published",
+        modalities=(AUDIO, USER_DEFINED),
+    )
+    camera_info: str = parameter(
+        "", "CameraInfo topic. Empty: camera_info in the namespace of the image topic", modalities=(VISION, DEPTH)
+    )
+    info_topic: str = parameter(
+        "",
+        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info in the topic's namespace, <topic>_info, "
+        "<topic>/info",
+        modalities=(AUDIO,),
+    )
+    fields: tuple[str, ...] = parameter(
+        (),
+        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required",
+        modalities=(USER_DEFINED,),
+    )
+    fill: float = parameter(
+        0.0,
+        "Value that replaces NaN and infinity. A message without a finite number is dropped",
+        bounds=(-1e9, 1e9),
+        modalities=(USER_DEFINED,),
+    )
+    rate: float = parameter(
+        10.0,
+        "Sampling rate of a new spoke for this modality. Used by `sensebind align` only",
+        bounds=(0.01, 10_000.0),
+        unit="Hz",
+        modalities=(USER_DEFINED,),
+    )
+    calibration: Calibration = Calibration()
+    audio_format: AudioFormat = AudioFormat()
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the topic is given; otherwise a recording's topics are searched by type and name."""
+        return bool(self.topic) or self.modality not in SENSOR_MODALITIES
+
+    @property
+    def topic_name(self) -> str:
+        """The topic to subscribe to: the parameter's, else the modality's default."""
+        return self.topic or DEFAULT_TOPICS.get(self.modality, self.modality)
+
+    @property
+    def message_type(self) -> str:
+        """The message type set by the parameters; empty: a type that is published (`preferred_type`)."""
+        if self.modality in IMAGE_MODALITIES:
+            return messages.COMPRESSED_IMAGE if self.transport == COMPRESSED else messages.IMAGE
+        return messages.IMU if self.modality == IMU else self.type

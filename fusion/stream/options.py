@@ -1,0 +1,31 @@
+"""The parameters of a pipeline. Loads no PyTorch: nodes that embed nothing need them too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sensebind.fusion.core.parameters import Options, parameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions(Options):
+    """How long windows may wait, and for whom. Raises `ConfigError`."""
+
+    patience: float = parameter(
+        1.0,
+        "Lag behind the newest sensor, by stamps, up to which fusion waits for a modality. 0: no waiting",
+        bounds=(0.0, 60.0),
+        unit="s",
+    )
+    queue_size: int = parameter(
+        16,
+        "Closed windows of one modality that may wait. One more drops the oldest (counted as `overload`). Live only",
+        bounds=(1, 10_000),
+    )
+    deadline: float = parameter(
+        1.0,
+        "Time that a window may wait. After it, only the newest windows of its modality are embedded; the others are "
+        "dropped (counted as `expired`). 0: no limit. Live only",
+        bounds=(0.0, 3600.0),
+        unit="s",
+    )
