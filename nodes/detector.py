@@ -75,7 +75,7 @@ class Detector(KeepsEmptyLists, Node):
     # --- the space, prompts and parameters
 
     def _take_space(self, message: Any) -> None:
-        self._configured = tuple(m for m, hop in zip(message.modalities, message.hops, strict=True) if hop > 0)
+        self._configured = tuple(m for m, hop in zip(message.modalities, message.hops, strict=False) if hop > 0)
         for modality in message.modalities:
             self._subscribe(modality)
         if message.id != self._space:
