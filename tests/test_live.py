@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from sensebind.replay.session import Settings
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+Live = tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]  # and modality → its diagnostics
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,7 @@ def status(heard: list[tuple[float, Any]], name: str) -> dict[str, str]:
     return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
 
 
-def live(
-    path: Path, rate: float, vectors: int = 0, events: int = 0
-) -> tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]:
+def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
     """What embedder and detector publish while `player` plays a recording to them.
 
     Waits for at least so many `vectors` and `events`, for 20 s at most, and then a moment for one too many.
@@ -83,10 +84,23 @@ def live(
     return embeddings, [messages.event_of(message) for _, message in occurred], found
 
 
+@pytest.fixture(scope="module")
+def replayed(patrol: Path) -> tuple[list[Embedding], list[Event]]:
+    return offline(patrol)
+
+
+@pytest.fixture(scope="module")
+def played(patrol: Path, replayed: tuple[list[Embedding], list[Event]]) -> Callable[[float], Live]:
+    """What the nodes publish at a rate; each rate is played once."""
+    return cache(lambda rate: live(patrol, rate, len(replayed[0]) - 1, len(replayed[1])))
+
+
 @pytest.mark.parametrize("rate", [1.0, 2.0])
-def test_live_at_any_rate_is_what_replay_gives(patrol: Path, rate: float) -> None:
-    expected, expected_events = offline(patrol)
-    got, events, _ = live(patrol, rate, len(expected) - 1, len(expected_events))
+def test_live_at_any_rate_is_what_replay_gives(
+    replayed: tuple[list[Embedding], list[Event]], played: Callable[[float], Live], rate: float
+) -> None:
+    expected, expected_events = replayed
+    got, events, _ = played(rate)
     vectors = {(e.modality, e.tick): e.vector for e in got}
     wanted = {(e.modality, e.tick): e.vector for e in expected}
     # The last tick is fused once nothing more can come for it, which live is when the node stops.
@@ -97,10 +111,12 @@ def test_live_at_any_rate_is_what_replay_gives(patrol: Path, rate: float) -> Non
     assert [(e.id, e.phase) for e in events] == [(e.id, e.phase) for e in expected_events]
 
 
-def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(patrol: Path) -> None:
+def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(
+    patrol: Path, played: Callable[[float], Live]
+) -> None:
     with Recording(patrol) as recording:
         sent = {topic.name: topic.count for topic in recording.topics}
-    _, _, found = live(patrol, 1.0)
+    _, _, found = played(1.0)
     topics = {
         "vision": "/camera/image",
         "depth": "/depth/image",
