@@ -17,25 +17,32 @@ from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifeOptions
 
 PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
-MARKED = re.compile(r"(<!-- parameters (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+START = "<!-- parameters"
+MARKED = re.compile(rf"({START} (\w+)(?: (\w+))? -->\n)(?:(?!{START}).)*?(<!-- end -->)", re.DOTALL)
 LIFECYCLE = {parameter.name for parameter in parameters_of(LifeOptions())}
 
 
 def updated(page: str) -> str:
-    """A page with all its tables of parameters written anew."""
+    """A page with all its tables of parameters written anew. Raises `ValueError` for a mark without a table."""
+    if len(MARKED.findall(page)) != page.count(START):
+        raise ValueError(f"write {START} NODE [GROUP] -->, a table, and <!-- end -->: a mark is not of this form")
     return MARKED.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", page)
 
 
 def table(node: str, group: str) -> str:
-    """The Markdown table of a group of a node's parameters."""
+    """The Markdown table of a group of a node's parameters. Raises `ValueError` where there are none."""
     if group == "sensor":
         return sensors()
+    if node not in NODES:
+        raise ValueError(f"'{node}' is none of {', '.join(NODES)}")
     parameters = NODES[node]()
     if group == "lifecycle":
         return lifecycle(parameters)
     prefix = f"{group}." if group else ""
     own = [p for p in parameters if p.name.startswith(prefix) and "." not in p.name[len(prefix) :]]
     rows = [p for p in own if not group or p.name.removeprefix(prefix) not in LIFECYCLE]
+    if not rows:
+        raise ValueError(f"{node} has no parameters '{prefix}*'")
     return markdown(("parameter", "default", "range", "meaning"), [columns(p) for p in rows])
 
 
@@ -88,10 +95,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main() -> int:
-    """Rewrite the pages whose tables are out of date."""
+    """Rewrite the pages whose tables are out of date. Exit status 1 for a page with a wrong mark."""
     for path in PAGES:
         page = path.read_text(encoding="utf-8")
-        if (new := updated(page)) != page:
+        try:
+            new = updated(page)
+        except ValueError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            return 1
+        if new != page:
             path.write_text(new, encoding="utf-8")
             print(f"updated {path.name}")
     return 0

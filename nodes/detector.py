@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import Counter, deque
 from typing import Any
 
@@ -24,7 +26,7 @@ from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, changed, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.run import run
+from sensebind.nodes.support.run import DELIVERY, run
 from sensebind.nodes.support.status import array_of, status_of
 from sensebind.nodes.support.types import RosTypes, message_type
 from sensebind.nodes.tick_assembler import Ticks
@@ -52,7 +54,7 @@ class Detector(KeepsEmptyLists, Node):
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
         self._ticks = Ticks(to_ns(self._values["patience"]))
         self._counts: Counter[str] = Counter()
-        self._published = 0  # messages on `events`
+        self._published_at = -math.inf  # `time.monotonic()` of the last event
         self._modalities: dict[str, Any] = {}
         self._check(self._values)
         self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
@@ -65,12 +67,11 @@ class Detector(KeepsEmptyLists, Node):
         self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def finish(self) -> list[Publisher]:
-        """Publish the end of what is still open. Returns the publisher, if anything was published."""
-        before = self._published
+        """Publish the end of what is still open. Returns the publisher, if it published lately."""
         self._step(self._ticks.rest())
         if self._line is not None:
             self._publish(self._line.finish())
-        return [self._events] if self._published > before else []
+        return [self._events] if time.monotonic() - self._published_at < DELIVERY else []
 
     # --- the space, prompts and parameters
 
@@ -180,7 +181,7 @@ class Detector(KeepsEmptyLists, Node):
         for event in events:
             self._counts["events"] += event.phase is Phase.ONSET
             self._events.publish(messages.event_message(TYPES, event))
-            self._published += 1
+            self._published_at = time.monotonic()
             if event.phase is not Phase.UPDATE:
                 senses = ", ".join(e.modality for e in event.evidence if e.supports)
                 self.get_logger().info(

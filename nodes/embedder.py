@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -28,7 +29,7 @@ from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
 from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
-from sensebind.nodes.support.run import Stop, deliver, run, spin
+from sensebind.nodes.support.run import DELIVERY, Stop, deliver, run, spin
 from sensebind.nodes.support.status import array_of
 from sensebind.nodes.support.types import RosTypes, message_type
 
@@ -49,8 +50,8 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         self._sensors: Sensors | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
-        self._published = 0  # embeddings; written in the scheduler's thread, read when that has ended
-        self._unconfirmed: list[Publisher] = []  # that may have published before the last deactivation
+        self._published_at = -math.inf  # `time.monotonic()` of the last embedding; of the scheduler's thread
+        self._unconfirmed: list[Publisher] = []  # that published shortly before the last deactivation
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=UNWATCHED
@@ -67,7 +68,7 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        modalities = modalities_of(given_to(self))
+        modalities = modalities_of(given_to(self, unset=[]))
         self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities))
         values = self._values
         started = time.monotonic()
@@ -145,14 +146,14 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         """
         if self._scheduler is None or self._sensors is None:
             return self._unconfirmed
-        before = self._published
         for timer in self._active_timers:
             self.destroy_timer(timer)
         self._jumps.unregister()
         self._sensors.close()
         self._scheduler.close()
         self._scheduler = self._sensors = None
-        self._unconfirmed = list(self._vectors.values()) if self._published > before else []
+        is_recent = time.monotonic() - self._published_at < DELIVERY
+        self._unconfirmed = list(self._vectors.values()) if is_recent else []
         return self._unconfirmed
 
     # --- samples in
@@ -189,7 +190,7 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         for output in outputs:
             if isinstance(output, Embedding):
                 self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
-                self._published += 1
+                self._published_at = time.monotonic()
             elif isinstance(output, Failure):
                 topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
                 self._trouble(output.modality, f"topic '{topic}': {output.message}")

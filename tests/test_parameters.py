@@ -213,6 +213,20 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
         assert writer.updated(text) == text, f"{page.name}: run `make docs`"
 
 
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<!-- parameters bridge -->\ntext\n<!-- parameters bridge -->\n<!-- end -->", "a mark is not of this form"),
+        ("<!-- parameters  bridge -->\n<!-- end -->", "a mark is not of this form"),
+        ("<!-- parameters bridgee -->\n<!-- end -->", "'bridgee' is none of embedder"),
+        ("<!-- parameters detector noveltyy -->\n<!-- end -->", r"detector has no parameters 'noveltyy\.\*'"),
+    ],
+)
+def test_a_wrong_mark_in_a_page_is_an_error_and_costs_no_text(page: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tables().updated(page)
+
+
 def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> None:
     page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
     lifecycle = {p.name for p in parameters_of(LifeOptions())}
@@ -226,6 +240,24 @@ def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> Non
                 shown = f"`<detector>.{name}`" if name in lifecycle else f"`{parameter.name}`"
             missing += [] if shown in page else [shown]
     assert not missing
+
+
+# Files
+
+
+def test_on_and_off_are_names_in_a_file_as_they_are_for_ros(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("other: 3\ndetector:\n  ros__parameters:\n    prompt: {on: 0.7, off: 0.3}\n    fault: {on: 0.8}\n")
+    values = Settings.read(file).detector
+    assert (values["prompt.on"], values["prompt.off"], values["fault.on"]) == (0.7, 0.3, 0.8)
+
+
+def test_settings_with_other_values_are_checked_too() -> None:
+    settings = Settings.of({})
+    assert settings.with_detector({"novelty.on": 0.7}).detector["novelty.on"] == 0.7
+    for wrong in ({"novelty.onn": 0.7}, {"novelty.on": 7}):
+        with pytest.raises(ConfigError, match=r"novelty\.on"):
+            settings.with_detector(wrong)
 
 
 # As ROS parameters

@@ -174,6 +174,20 @@ def test_all_threads_that_wait_see_the_stop() -> None:
     assert stop.is_set() and stop.wait(60.0) and time.monotonic() - began < 30
 
 
+def test_a_middleware_without_acknowledgements_is_not_waited_for() -> None:
+    ros_environment()
+    from sensebind.nodes.support.run import deliver
+
+    class Publisher:
+        def get_subscription_count(self) -> int:
+            return 1
+
+        def wait_for_all_acked(self, timeout: object) -> bool:
+            raise RuntimeError("RMW_RET_UNSUPPORTED")
+
+    deliver([Publisher()])  # type: ignore[list-item]
+
+
 def test_no_node_hides_what_rclpy_keeps_under_the_same_name() -> None:
     ros_environment()
     import rclpy

@@ -12,6 +12,17 @@ import yaml
 from sensebind.fusion.core.errors import ConfigError
 
 
+class _Loader(yaml.SafeLoader):
+    """Keys stay strings, as for ROS: YAML 1.1 would make a boolean of the key `on`."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    key.tag = "tag:yaml.org,2002:str"
+        return super().construct_object(node, deep)
+
+
 def read(path: str | Path, node: str) -> dict[str, Any]:
     """The flat parameters (`vision.hop`) that a ROS parameter file gives to the node called `node`.
 
@@ -22,7 +33,7 @@ def read(path: str | Path, node: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
     try:
-        document = yaml.safe_load(text) or {}
+        document = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
     if not isinstance(document, dict):
@@ -35,7 +46,8 @@ def read(path: str | Path, node: str) -> dict[str, Any]:
             if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
                 raise ConfigError(f"'{section}' in '{path}' must hold 'ros__parameters:' with names and values")
             values.update(_flat(body["ros__parameters"]))
-    if document and not values and not any("ros__parameters" in (b or {}) for b in document.values()):
+    bodies = [body for body in document.values() if isinstance(body, dict)]
+    if document and not values and not any("ros__parameters" in body for body in bodies):
         raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
     return values
 

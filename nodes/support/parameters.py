@@ -43,8 +43,7 @@ def declare(
     `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
     """
     parameters = list(NODES[executable]() if parameters is None else parameters)
-    given = {name: [] if value is None else value for name, value in given_to(node).items()}
-    values = _resolved(executable, parameters, _of_now(node, given, parameters))
+    values = _resolved(executable, parameters, _of_now(node, given_to(node, unset=[]), parameters))
     prompts = [prompt_parameter(name) for name in values if executable == "detector" and name.startswith(PROMPTS)]
     for parameter in [*parameters, *prompts]:
         if not node.has_parameter(parameter.name):
@@ -67,9 +66,13 @@ def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dic
     return _resolved(executable, NODES[executable](), given)
 
 
-def given_to(node: Node) -> dict[str, Any]:
-    """The values of all parameters that are set on the node, by name."""
-    return {name: _plain(parameter.value) for name, parameter in node.get_parameters_by_prefix("").items()}
+def given_to(node: Node, unset: Any = None) -> dict[str, Any]:
+    """The values of all parameters that are set on the node, by name.
+
+    `unset`: for one without a value. That is `[]` in a file before `declare`, and a parameter that was deleted later.
+    """
+    found = {name: _plain(parameter.value) for name, parameter in node.get_parameters_by_prefix("").items()}
+    return {name: unset if value is None else value for name, value in found.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -93,8 +93,11 @@ def deliver(publishers: Iterable[Publisher], timeout: float = DELIVERY) -> None:
     deadline = time.monotonic() + timeout
     for publisher in publishers:
         while publisher.get_subscription_count() and time.monotonic() < deadline:
-            if publisher.wait_for_all_acked(SLICE):
-                break
+            try:
+                if publisher.wait_for_all_acked(SLICE):
+                    break
+            except RuntimeError:  # not every middleware has acknowledgements
+                return
 
 
 def run(
@@ -108,8 +111,8 @@ def run(
     """Run an executable from start to end; returns its exit status.
 
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
-    `finish(node)` runs while the middleware is still up; it returns the publishers whose last messages must arrive, if
-    any. `name` is that of the logger until there is a node. The status is 0, or 1 after a `SensebindError` or a
+    `finish(node)` runs while the middleware is still up; it may return publishers whose last messages must arrive.
+    `name` is that of the logger until there is a node. The status is 0, or 1 after a `SensebindError` or a
     `ModuleNotFoundError`, whose message is logged without a traceback. In every case the node is destroyed and rclpy is
     shut down.
     """

@@ -48,8 +48,8 @@ class Settings:
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
     def with_detector(self, values: Mapping[str, Any]) -> Settings:
-        """The same settings with other values of some of the detector's parameters."""
-        return replace(self, detector={**self.detector, **values})
+        """The same settings with other values of some of the detector's parameters. Raises `ConfigError`."""
+        return replace(self, detector=detector_values({**self.detector, **values}))
 
     @property
     def prompts(self) -> dict[str, list[str]]:
