@@ -56,7 +56,7 @@ class Detector(KeepsEmptyLists, Node):
         self._counts: Counter[str] = Counter()
         self._published_at = -math.inf  # `time.monotonic()` of the last event
         self._modalities: dict[str, Any] = {}
-        self._check(self._values)
+        self._wanted = self._check(self._values)  # phrases that the detectors need vectors of
         self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
@@ -97,18 +97,19 @@ class Detector(KeepsEmptyLists, Node):
                 message_type(messages.EMBEDDING), f"embeddings/{modality}", self._take, VECTORS
             )
 
-    def _check(self, values: dict[str, Any]) -> None:
-        """Raise `SensebindError` where these values would make no detectors."""
-        phrases_of(values)
+    def _check(self, values: dict[str, Any]) -> list[str]:
+        """The phrases that the detectors of these values need. Raises `SensebindError` where they would make none."""
+        wanted = phrases_of(values)
         calibration_for(values["prompt.calibration"], self._space)
+        return wanted
 
     def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             values = changed(self, "detector", changes)
-            self._check(values)
+            wanted = self._check(values)
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._values, self._stale = values, True
+        self._values, self._wanted, self._stale = values, wanted, True
         self._ticks.patience = to_ns(values["patience"])
         self._configure()
         return SetParametersResult(successful=True)
@@ -117,15 +118,14 @@ class Detector(KeepsEmptyLists, Node):
         """Give the line its detectors, once all phrases have vectors; ask for those that have none."""
         if not self._stale or not self._space or self._asked is not None:
             return
-        phrases = phrases_of(self._values)
-        missing = sorted(set(phrases) - set(self._phrases))
+        missing = sorted(set(self._wanted) - set(self._phrases))
         if missing:
             if self._client.service_is_ready():
                 request = message_type("sensebind_msgs/srv/EmbedText").Request(texts=missing)
                 self._asked = self._client.call_async(request)
                 self._asked.add_done_callback(lambda future: self._take_phrases(missing, future))
             return
-        self._phrases = {phrase: self._phrases[phrase] for phrase in phrases}
+        self._phrases = {phrase: self._phrases[phrase] for phrase in self._wanted}
         found = detectors(
             self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]), self._configured
         )

@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-SLOPE, MEMORY, WARM_UP = (0.1, 10.0), (1.0, 86400.0), (0.1, 3600.0)  # ranges of parameters that several options have
+MEMORY, WARM_UP = (1.0, 86400.0), (0.1, 3600.0)  # s, bounds of parameters that several options have
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ class WitnessOptions(Options):
     threshold: float = parameter(
         4.0, "Deviation from the usual at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
     )
-    slope: float = parameter(1.5, "Steepness of the score: log-odds for each deviation", bounds=SLOPE, unit="nats/σ")
+    slope: float = parameter(
+        1.5, "Steepness of the score: log-odds for each deviation", bounds=(0.1, 10.0), unit="nats/σ"
+    )
     memory: float = parameter(
         60.0, "Time constant of the running mean and deviation that a score is compared with", bounds=MEMORY, unit="s"
     )

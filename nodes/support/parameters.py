@@ -10,7 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from sensebind.fusion.config.parameters import NODES, OF_ROS, PROMPTS, names_of_others, prompt_parameter, resolve
+from sensebind.fusion.config.parameters import NODES, PROMPTS, names_of_others, prompt_parameter, resolve
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.distributions import LOGGER_SERVICE
 
@@ -94,7 +94,6 @@ def _refuse_unknown(node: Node, changes: Iterable[RosParameter]) -> SetParameter
 
 
 def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    given = {name: value for name, value in given.items() if name not in OF_ROS}
     return resolve(parameters, given, names_of_others(executable, given))
 
 

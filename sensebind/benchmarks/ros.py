@@ -329,7 +329,7 @@ def in_process(args: argparse.Namespace) -> dict[str, Any]:
     from sensebind.fusion.config import parameters as config
     from sensebind.fusion.models import registry
 
-    values = config.embedder_values({**embedder_values(args), "modalities": list(args.modalities)})
+    values = config.embedder_values(embedder_values(args))
     space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
     pipeline = build.pipeline(values, space, live=True)
     seen = live([pipeline], robot.sensors(args.modalities), args.seconds)
