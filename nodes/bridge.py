@@ -14,7 +14,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.parameters import options_from
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.wire import encode
+from sensebind.fusion.io.wire import encode, topic
 from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
 from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
@@ -74,14 +74,14 @@ class Bridge(KeepsEmptyLists, Node):
         self._send(messages.event_of(message))
 
     def _send(self, item: Embedding | Event) -> None:
-        self._outlet.send(*encode(item))
+        self._outlet.send(*encode(item, self._outlet.counts[topic(item).decode()]))
 
     def _look(self) -> None:
         """For new modalities in the graph, and for clients that came or went."""
         prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
-        for topic, types in self.get_topic_names_and_types():
-            modality = topic.removeprefix(prefix)
-            if topic.startswith(prefix) and messages.EMBEDDING in types and "/" not in modality:
+        for name, types in self.get_topic_names_and_types():
+            modality = name.removeprefix(prefix)
+            if name.startswith(prefix) and messages.EMBEDDING in types and "/" not in modality:
                 self._subscribe(modality)
         news = self._outlet.look()
         if news["refused"]:

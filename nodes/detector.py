@@ -19,7 +19,7 @@ from rclpy.publisher import Publisher
 from sensebind.fusion.config.detectors import detectors, phrases_of, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.events import Event, Phase
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import to_ns
 from sensebind.fusion.events.calibration import NONE, calibration_for
 from sensebind.fusion.events.tracker import EventLine
@@ -54,10 +54,12 @@ class Detector(KeepsEmptyLists, Node):
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
         self._ticks = Ticks(to_ns(self._values["patience"]))
         self._counts: Counter[str] = Counter()
+        self._sequences: Counter[str] = Counter()  # topic → number of its next message
         self._published_at = -math.inf  # `time.monotonic()` of the last event
         self._modalities: dict[str, Any] = {}
         self._wanted = self._check(self._values)  # phrases that the detectors need vectors of
         self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
+        self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", VECTORS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
         self.create_subscription(message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED)
@@ -76,7 +78,7 @@ class Detector(KeepsEmptyLists, Node):
     # --- the space, prompts and parameters
 
     def _take_space(self, message: Any) -> None:
-        self._configured = tuple(m for m, hop in zip(message.modalities, message.hops, strict=False) if hop > 0)
+        self._configured = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
         for modality in message.modalities:
             self._subscribe(modality)
         if message.id != self._space:
@@ -175,18 +177,29 @@ class Detector(KeepsEmptyLists, Node):
             known = {m: e for m, e in present.items() if e.space == self._space}
             if known:
                 self._publish(self._line.step(tick, known))
+                self._publish_scores(tick, self._line)
                 self._counts["ticks"] += 1
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
             self._counts["events"] += event.phase is Phase.ONSET
-            self._events.publish(messages.event_message(TYPES, event))
+            self._events.publish(messages.event_message(TYPES, event, self._sequences["events"]))
+            self._sequences["events"] += 1
             self._published_at = time.monotonic()
             if event.phase is not Phase.UPDATE:
                 senses = ", ".join(e.modality for e in event.evidence if e.supports)
                 self.get_logger().info(
                     f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({senses})"
                 )
+
+    def _publish_scores(self, tick: int, line: EventLine) -> None:
+        """The scores of all prompts at this tick. The message has a row for each, so only if there is a subscriber."""
+        if Kind.PROMPT in line.scores and self._scores.get_subscription_count():
+            message = messages.scores_message(
+                TYPES, tick, self._space, line.scores[Kind.PROMPT], self._sequences["prompt_scores"]
+            )
+            self._scores.publish(message)
+            self._sequences["prompt_scores"] += 1
 
     def _diagnose(self) -> None:
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -82,10 +83,12 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
             )
             for name in [*(m for m in modalities if m in space.modalities), "fused"]
         }
+        self._sequences: Counter[str] = Counter()  # modality → number of its next message; of the scheduler's thread
         self._space_publisher = self.create_publisher(
             message_type(messages.EMBEDDING_SPACE), "embedding_space", LATCHED, event_callbacks=UNWATCHED
         )
-        self._space_publisher.publish(messages.space_message(TYPES, space, self._pipeline.specs))
+        now = self.get_clock().now().nanoseconds
+        self._space_publisher.publish(messages.space_message(TYPES, space, self._pipeline.specs, now))
         self._service = self.create_service(
             message_type("sensebind_msgs/srv/EmbedText"), "embed_text", self._embed_text
         )
@@ -189,7 +192,9 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, Embedding):
-                self._vectors[output.modality].publish(messages.embedding_message(TYPES, output))
+                sequence = self._sequences[output.modality]
+                self._vectors[output.modality].publish(messages.embedding_message(TYPES, output, sequence))
+                self._sequences[output.modality] += 1
                 self._published_at = time.monotonic()
             elif isinstance(output, Failure):
                 topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""

@@ -121,7 +121,7 @@ def test_a_reader_needs_msgpack_and_numpy_alone() -> None:
         (b"event", b""),
         (b"event", msgpack.packb([1, 2])),
         (b"event", msgpack.packb({"version": 1})),
-        (b"event", msgpack.packb({"version": 2})),
+        (b"event", msgpack.packb({"version": 3})),
         (b"embedding/vision", encode(event())[1]),
     ],
 )
@@ -294,14 +294,18 @@ class Publishing:
         for publisher, _ in self._outputs:
             me.wait_for_subscribers(publisher)
 
+    def publish(self) -> None:
+        """Each message once."""
+        for publisher, message in self._outputs:
+            publisher.publish(message)
+        self._me.spin(0.05)
+
     def until(self, socket: zmq.Socket[bytes], count: int, timeout: float) -> dict[bytes, bytes]:
         """Topic → payload, once `count` topics have come or time is up."""
         got: dict[bytes, bytes] = {}
         deadline = time.monotonic() + timeout
         while len(got) < count and time.monotonic() < deadline:
-            for publisher, message in self._outputs:
-                publisher.publish(message)
-            self._me.spin(0.05)
+            self.publish()
             while socket.poll(0):
                 topic, payload = socket.recv_multipart()
                 got[topic] = payload
@@ -324,6 +328,25 @@ def test_embeddings_of_every_modality_and_events_pass_the_bridge() -> None:
             passed = decode(topic, got[topic])
             assert isinstance(passed, Embedding)
             assert same(passed, embedding(modality))
+
+
+def test_the_bridge_numbers_the_messages_of_each_topic_so_that_a_client_notices_a_loss() -> None:
+    environment = ros_environment("sensebind_msgs")
+    with (
+        running("bridge", environment=environment, values={"address": ANY_PORT}) as bridge,
+        peer(environment) as me,
+        subscriber(endpoint_of(bridge)) as socket,
+    ):
+        source = Publishing(me, "vision")
+        numbers: dict[bytes, list[int]] = {b"embedding/vision": [], b"event": []}
+        deadline = time.monotonic() + 10
+        while min(map(len, numbers.values())) < 5 and time.monotonic() < deadline:
+            source.publish()
+            while socket.poll(0):
+                topic, payload = socket.recv_multipart()
+                numbers[topic].append(msgpack.unpackb(payload)["sequence"])
+    for topic, found in numbers.items():
+        assert len(found) >= 5 and found == list(range(found[0], found[0] + len(found))), topic
 
 
 def test_a_client_with_an_authorised_key_gets_data_and_others_get_none(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, Kind, Phase, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
 from sensebind.fusion.events.evidence import Level, pool
 from sensebind.fusion.events.lifecycle import Life, LifeOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, distance, remember
 from sensebind.fusion.events.prompts import PromptDetector, PromptOptions, standing
-from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 
 HOP = SECOND // 2
@@ -94,7 +93,7 @@ def well_formed(events: Sequence[Event]) -> None:
 
 
 def test_constants_are_those_of_the_message() -> None:
-    assert [k.value for k in Kind] == [0, 1, 2, 3, 4] and [p.value for p in Phase] == [0, 1, 2]
+    assert [k.value for k in Kind] == [0, 1, 2, 3, 4, 5] and [p.value for p in Phase] == [0, 1, 2]
     assert Kind.FAULT.value == 3 and Kind.CHANGE.value == 4 and Phase.OFFSET.value == 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,10 +15,11 @@ from ros import Peer, parameters, peer, ros_environment, running
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import detectors
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Event
+from sensebind.fusion.core.events import Event, Kind, Phase
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.messages import nanoseconds
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
 from sensebind.replay.reader import Reader, replay
@@ -27,7 +28,15 @@ from sensebind.replay.session import Settings
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
-Live = tuple[list[Embedding], list[Event], dict[str, dict[str, str]]]  # and modality → its diagnostics
+
+
+class Live(NamedTuple):
+    """What the nodes published; `messages` by topic, `diagnostics` by modality."""
+
+    embeddings: list[Embedding]
+    events: list[Event]
+    diagnostics: dict[str, dict[str, str]]
+    messages: dict[str, list[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +77,7 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
     with peer(environment) as me:
         heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in (*SENSOR_MODALITIES, FUSED)}
         occurred = me.listen(messages.EVENT, "events", EVENTS)
+        scores = me.listen(messages.PROMPT_SCORES, "prompt_scores", VECTORS)
         diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
@@ -80,8 +90,13 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
             me.spin_until(lambda: len(occurred) >= events, 20)
             me.spin(0.5)
         found = {m: status(diagnostics, m) for m in SENSOR_MODALITIES}
-    embeddings = [messages.embedding_of(message) for group in heard.values() for _, message in group]
-    return embeddings, [messages.event_of(message) for _, message in occurred], found
+    topics = {**heard, "events": occurred, "prompt_scores": scores}
+    return Live(
+        [messages.embedding_of(message) for group in heard.values() for _, message in group],
+        [messages.event_of(message) for _, message in occurred],
+        found,
+        {topic: [message for _, message in group] for topic, group in topics.items()},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +115,7 @@ def test_live_at_any_rate_is_what_replay_gives(
     replayed: tuple[list[Embedding], list[Event]], played: Callable[[float], Live], rate: float
 ) -> None:
     expected, expected_events = replayed
-    got, events, _ = played(rate)
+    got, events = played(rate)[:2]
     vectors = {(e.modality, e.tick): e.vector for e in got}
     wanted = {(e.modality, e.tick): e.vector for e in expected}
     # The last tick is fused once nothing more can come for it, which live is when the node stops.
@@ -116,7 +131,7 @@ def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(
 ) -> None:
     with Recording(patrol) as recording:
         sent = {topic.name: topic.count for topic in recording.topics}
-    _, _, found = played(1.0)
+    found = played(1.0).diagnostics
     topics = {
         "vision": "/camera/image",
         "depth": "/depth/image",
@@ -129,13 +144,35 @@ def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(
         assert int(found[modality]["windows"]) >= 10, found[modality]
 
 
+def test_messages_are_numbered_so_that_a_subscriber_notices_a_loss(played: Callable[[float], Live]) -> None:
+    for topic, found in played(1.0).messages.items():
+        assert found, topic
+        numbers = [message.sequence for message in found]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), topic
+        assert topic == "prompt_scores" or numbers[0] == 0, "the subscriber was there before the node"
+
+
+def test_the_scores_of_all_prompts_are_published_for_each_tick(played: Callable[[float], Live]) -> None:
+    result = played(1.0)
+    scores = {nanoseconds(m.header.stamp): {p.label: p for p in m.prompts} for m in result.messages["prompt_scores"]}
+    onsets = [e for e in result.events if e.kind is Kind.PROMPT and e.phase is Phase.ONSET and e.tick in scores]
+    assert onsets
+    for event in onsets:
+        prompt = scores[event.tick][event.label]
+        assert prompt.score == pytest.approx(event.score, abs=1e-6)
+        expected = [(e.modality, e.sensor, pytest.approx(e.weight), pytest.approx(e.score)) for e in event.evidence]
+        assert [(m.modality, m.sensor, m.weight, m.score) for m in prompt.modalities] == expected
+        assert all(-1 <= m.similarity <= 1 for m in prompt.modalities)
+        assert all(e.sensor == e.modality and e.frame_id for e in event.evidence)
+
+
 def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path) -> None:
     """How many arrive depends on the machine, and is for `sensebind bench ros` to tell; that none vanishes does not."""
     path = tmp_path / "bag"
     record_patrol(path, duration=4.0, frame_rate=30.0)
     with Recording(path) as recording:
         sent = {topic.name: topic.count for topic in recording.topics}
-    _, _, found = live(path, 1.0)
+    found = live(path, 1.0).diagnostics
     topics = {"vision": "/camera/image", "depth": "/depth/image", "thermal": "/thermal/image", "imu": "/imu"}
     for modality, topic in topics.items():
         counts = {name: int(found[modality][name]) for name in ("arrived", "lost", "earlier")}

@@ -376,12 +376,8 @@ def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
     values = {"detectors": ["novelty"], "prompt.background": ["a", "b"], "prompts.dog": ["a dog"]}
     with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
         space = me.publisher(messages.EMBEDDING_SPACE, "embedding_space", LATCHED)
-        names, zeros = ["text", "vision"], [0.0, 0.5]
-        space.publish(
-            message_type(messages.EMBEDDING_SPACE)(
-                id="toy@1", dimension=8, modalities=names, logit_scales=[1.0, 1.0], window_lengths=zeros, hops=zeros
-            )
-        )
+        described = {"id": "toy@1", "dimension": 8, "modalities": ["text", "vision"], "logit_scales": [1.0, 1.0]}
+        space.publish(message_type(messages.EMBEDDING_SPACE)(**described))
         me.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
         refused = Services(me).set("detector", "detectors", ["prompt"])
         assert not refused.successful and "background" in refused.reason

@@ -20,7 +20,8 @@ class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
 
     `coverage` is 0..1. `sources` and `weights` are those of a fused vector, and empty for others. `symptoms` are
-    signs that the sensor lies (`health`), most telling first; empty where it seems well.
+    signs of a faulty sensor (`health`), the clearest first; empty if there is none. `sensor` is the name of the sensor;
+    a modality's only sensor has the name of the modality. It is empty for fused vectors and text.
     """
 
     modality: str
@@ -33,6 +34,7 @@ class Embedding:
     sources: tuple[str, ...] = field(default=())
     weights: tuple[float, ...] = field(default=())
     symptoms: tuple[str, ...] = field(default=())
+    sensor: str = ""
 
 
 def unit(vectors: npt.ArrayLike) -> Vector:

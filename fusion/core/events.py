@@ -17,6 +17,7 @@ class Kind(IntEnum):
     DISAGREEMENT = 2
     FAULT = 3
     CHANGE = 4
+    UNKNOWN = 5
 
 
 class Phase(IntEnum):
@@ -29,13 +30,41 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one sense says of an event: `score` is 0..1, the window behind it `[start, tick)` in int nanoseconds."""
+    """The contribution of one modality to an event, from its window `[start, tick)` in int nanoseconds.
+
+    `score` is 0..1, that of this modality alone. `supports`: this modality supports the event. `coincides`: it does so
+    only because something began in it at the same time; it does not recognise the label. `weight` is the weight of the
+    score in the score of the event. `competence` is how well this modality can recognise the label, 0..1; 1 if not
+    known. `sensor` and `frame_id` name the sensor. `region` is where in the image, (x, y, width, height) in pixels.
+    `bearing` is the horizontal angle from the forward axis of the sensor in rad, positive to the left (REP 103).
+    """
 
     modality: str
     score: float
     supports: bool
     start: int
     tick: int
+    weight: float = 1.0
+    competence: float = 1.0
+    coincides: bool = False
+    sensor: str = ""
+    frame_id: str = ""
+    region: tuple[int, int, int, int] | None = None
+    bearing: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The score of one label at one tick, 0..1, with the evidence of each modality.
+
+    The score describes the time `lead` ns before the tick. `similarities` are parallel to `evidence`, and of prompts
+    only: the cosine similarity of the window and the best phrase of the label.
+    """
+
+    score: float
+    evidence: tuple[Evidence, ...] = ()
+    lead: int = 0
+    similarities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +73,9 @@ class Event:
 
     `id` is the same from onset to offset: kind, label and the onset told first, as in
     ``prompt/person/1699999999500000000``. Data that come late may still correct `onset`.
-    `onset` is when it began and `offset` when it was over (0 until then): the first ticks that said so, less the
-    lead of their scores (`Score.lead`). `tick` is the stamp of this report, whose `score` 0..1 and `evidence` it
-    carries.
+    `onset` is when it began and `offset` when it ended (0 until then): the first ticks that showed it, less the
+    lead of their scores (`Score.lead`). `tick` is the stamp of this report; `score`, 0..1, and `evidence` are those of
+    this tick. `predecessor` is the id of the event that this one continues under another label; empty if there is none.
     """
 
     id: str
@@ -59,6 +88,7 @@ class Event:
     score: float
     space: str
     evidence: tuple[Evidence, ...] = ()
+    predecessor: str = ""
 
 
 @dataclass(slots=True)

@@ -89,6 +89,11 @@ class Space(ABC):
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         """N phrases → (N, dimension) float32 unit vectors on the CPU."""
 
+    @property
+    def logit_biases(self) -> Mapping[str, float]:
+        """Per modality, what is added to a scaled cosine before a sigmoid. The default, empty, means 0."""
+        return {}
+
     # --- Windows from streams, and several modalities at once
 
     def slide(self, window: Window) -> torch.Tensor:

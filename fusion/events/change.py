@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
-from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.events import Evidence, Kind, Score
 from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
 from sensebind.fusion.events.evidence import MEMORY, Level, distance_from_mean
 from sensebind.fusion.events.lifecycle import LifeOptions
-from sensebind.fusion.events.scores import Score
 
 LABEL = "change"
 FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread less

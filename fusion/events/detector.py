@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Kind
+from sensebind.fusion.core.events import Kind, Score
 from sensebind.fusion.events.lifecycle import LifeOptions
-from sensebind.fusion.events.scores import Score
 
 
 class DetectorOptions(Protocol):

@@ -10,12 +10,12 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.events import Evidence, Kind, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
 from sensebind.fusion.events.evidence import WARM_UP, Level, WitnessOptions, distance_from_mean, pool
-from sensebind.fusion.events.scores import Score, lead
+from sensebind.fusion.events.scores import lead
 
 FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
 
@@ -119,8 +119,8 @@ class DisagreementDetector(Detector[DisagreementOptions]):
                 own = float(options.scores(-level.deviations(agreement, FLOOR))[0])
             weight = min(options.reliability.get(m, 1.0) * courses[m].coverage for m in (a, b))
             evidence = tuple(
-                Evidence(m, courses[m].score, courses[m].score >= options.support, courses[m].start, courses[m].tick)
-                for m in (a, b)
+                Evidence(m, c.score, c.score >= options.support, c.start, c.tick, weight=weight)
+                for m, c in ((m, courses[m]) for m in (a, b))
             )
             scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence, lead(evidence))
             if a in arrived or b in arrived:

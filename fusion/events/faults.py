@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.events import Evidence, Kind, Score
 from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.detector import Detector, modalities
 from sensebind.fusion.events.lifecycle import LifeOptions
-from sensebind.fusion.events.scores import Score
 
 UNPLUGGED = "unplugged"
 CAUSES = (*SYMPTOMS, UNPLUGGED)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, Kind, Phase, Score
 from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.scores import NOTHING, Score
+from sensebind.fusion.events.scores import NOTHING
 
 DURATION = (0.0, 3600.0)  # s
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.events import Evidence, Kind, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, modalities
 from sensebind.fusion.events.evidence import WARM_UP, Array, Level, WitnessOptions, pool
-from sensebind.fusion.events.scores import Score, lead
+from sensebind.fusion.events.scores import lead
 
 LABEL = "unusual"
 FLOOR = 0.03  # cosine distance: a stream's distances are never taken to spread less
@@ -128,10 +128,14 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         fresh = {
             m: p for m, p in sorted(pasts.items()) if p.coverage > 0 and tick - p.tick <= options.staleness * SECOND
         }
-        weights = [options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()]
+        weights = {m: options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()}
         scores = np.array([p.score for p in fresh.values()]).reshape(len(fresh), 1)
-        evidence = tuple(Evidence(m, p.score, p.score >= options.support, p.start, p.tick) for m, p in fresh.items())
-        return pasts, {LABEL: Score(float(pool(scores, weights, options.prior)[0]), evidence, lead(evidence))}
+        evidence = tuple(
+            Evidence(m, p.score, p.score >= options.support, p.start, p.tick, weight=weights[m])
+            for m, p in fresh.items()
+        )
+        pooled = pool(scores, list(weights.values()), options.prior)
+        return pasts, {LABEL: Score(float(pooled[0]), evidence, lead(evidence))}
 
     def _perceive(self, past: Past | None, tick: int, embedding: Embedding) -> Past:
         options, vector = self.options, embedding.vector

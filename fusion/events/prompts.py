@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Embedding, Vector, unit
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Evidence, Kind
+from sensebind.fusion.core.events import Evidence, Kind, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.calibration import Calibration, calibration_for
@@ -31,7 +31,7 @@ from sensebind.fusion.events.evidence import (
 )
 from sensebind.fusion.events.lifecycle import LifeOptions
 from sensebind.fusion.events.probes import Words, ranked
-from sensebind.fusion.events.scores import Score, lead
+from sensebind.fusion.events.scores import lead
 
 # What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
 # be among them: the middle and the spread of the crowd hardly notice one of their own.
@@ -154,8 +154,12 @@ def standing(vector: Vector, phrases: Vector, groups: npt.NDArray[np.intp], back
     crowd = background @ vector
     middle = np.median(crowd)
     spread = max(1.4826 * float(np.median(np.abs(crowd - middle))), SPREAD)
-    best = np.maximum.reduceat(phrases @ vector, groups)
-    return np.asarray((best - middle) / spread, np.float64)
+    return np.asarray((best_similarities(vector, phrases, groups) - middle) / spread, np.float64)
+
+
+def best_similarities(vector: Vector, phrases: Vector, groups: npt.NDArray[np.intp]) -> Array:
+    """The cosine of `vector` (D,) and the best phrase of each label, (L,). `phrases` and `groups` as in `standing`."""
+    return np.asarray(np.maximum.reduceat(phrases @ vector, groups))
 
 
 def yielding(standings: Array, rivalry: float) -> Array:
@@ -193,6 +197,7 @@ class Sense:
     ahead: Array  # (L,) deviations over the best other label
     ratios: Array  # (L,) log likelihood ratios of words that it was taught, NaN of others
     scores: Array  # (L,)
+    similarities: Array  # (L,) cosine similarities of the best phrases
     level: Level  # of the standings, (L,)
     lies: bool = False  # a window since then showed that the sensor is faulty
 
@@ -273,6 +278,7 @@ class PromptDetector(Detector[PromptOptions]):
                 ahead=move(sense.ahead),
                 ratios=move(sense.ratios, np.nan),
                 scores=move(sense.scores, self.options.prior),
+                similarities=move(sense.similarities),
                 level=Level(move(sense.level.mean), move(sense.level.deviation), move(sense.level.age)),
             )
             for modality, sense in state.senses.items()
@@ -305,7 +311,10 @@ class PromptDetector(Detector[PromptOptions]):
             calibration = self._calibration(embedding.space)
             ratios = self._ratios(calibration, modality, embedding.vector)
             scores = self._scores(calibration, modality, x, ahead, ratios)
-            senses[modality] = Sense(embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, level)
+            similarities = best_similarities(embedding.vector, self.phrases, self.groups)
+            senses[modality] = Sense(
+                embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, similarities, level
+            )
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
         fresh = State(senses).heard(tick, options.staleness)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
@@ -319,15 +328,26 @@ class PromptDetector(Detector[PromptOptions]):
             sense = senses[modality]
             level = sense.level.follow(u, seconds[modality], options.memory, 1.0, held)
             senses[modality] = replace(sense, level=level)
-        evidence = {
-            label: tuple(
-                Evidence(m, float(s.scores[at]), bool(s.scores[at] >= options.support), s.start, s.tick)
-                for m, s in fresh.items()
-            )
-            for at, label in enumerate(labels)
-        }
-        scored = {n: Score(float(pooled[i]), evidence[n], lead(evidence[n])) for i, n in enumerate(labels)}
+        scored = {}
+        for at, label in enumerate(labels):
+            evidence = self._evidence(calibration, fresh, at)
+            cosines = tuple(float(s.similarities[at]) for s in fresh.values())
+            scored[label] = Score(float(pooled[at]), evidence, lead(evidence), cosines)
         return State(senses, recent, calibration), scored
+
+    def _evidence(self, calibration: Calibration | None, fresh: Mapping[str, Sense], at: int) -> tuple[Evidence, ...]:
+        """Of the label number `at`. The weights are those that `_pooled` uses."""
+        options = self.options
+        found = []
+        for modality, sense in fresh.items():
+            score, trained = float(sense.scores[at]), not np.isnan(sense.ratios[at])
+            weight = options.reliability.get(modality, 1.0) if trained else options.weight(modality, calibration)
+            found.append(
+                Evidence(
+                    modality, score, score >= options.support, sense.start, sense.tick, weight=weight * sense.coverage
+                )
+            )
+        return tuple(found)
 
     def _pooled(self, calibration: Calibration | None, fresh: Mapping[str, Sense], table: Array) -> Array:
         """The senses' scores (M, L) together, (L,)."""

@@ -1,22 +1,11 @@
-"""What a detector gives for one label at one tick: a score, its evidence, and how far back in time it lies."""
+"""How far before its tick a score lies in time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from sensebind.fusion.core.events import Evidence
+from sensebind.fusion.core.events import Evidence, Score
 from sensebind.fusion.core.samples import SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How sure a detector is of one label at one tick, 0..1, and why; `lead` ns before the tick is what it tells of."""
-
-    score: float
-    evidence: tuple[Evidence, ...] = ()
-    lead: int = 0
-
 
 NOTHING = Score(0.0)
 LONGEST_LEAD = SECOND  # ns

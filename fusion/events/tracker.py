@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Event, Kind
+from sensebind.fusion.core.events import Event, Kind, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import Life
@@ -43,10 +43,12 @@ class EventLine:
         self.max_gap = max_gap
         self.lateness = lateness
         self.last: int | None = None  # newest tick
+        self.scores: dict[Kind, Mapping[str, Score]] = {}  # of the newest tick, by label
         self._detectors: dict[Kind, Detector] = _by_kind(detectors)
         self._states: dict[Kind, Any] = {kind: d.start() for kind, d in self._detectors.items()}
         self._lives: dict[tuple[Kind, str], Life] = {}
         self._next: dict[Kind, Detector] | None = None
+        self._sensors: dict[str, tuple[str, str]] = {}  # modality → sensor and frame_id of its newest embedding
         self._moments: deque[Moment] = deque()  # of the last `lateness`, under the present detectors
 
     def configure(self, detectors: Sequence[Detector]) -> None:
@@ -132,7 +134,17 @@ class EventLine:
                     f"{modality} is embedded in space '{embedding.space}' and the events are told in "
                     f"'{self.space}': use one space, and start the detectors afresh when it changes"
                 )
+            self._sensors[modality] = embedding.sensor, embedding.frame_id
         return senses
+
+    def _named(self, score: Score) -> Score:
+        """With the sensors in its evidence."""
+        sensors = [self._sensors.get(e.modality, ("", "")) for e in score.evidence]
+        evidence = (
+            replace(e, sensor=sensor, frame_id=frame_id)
+            for e, (sensor, frame_id) in zip(score.evidence, sensors, strict=True)
+        )
+        return replace(score, evidence=tuple(evidence))
 
     def _advance(
         self, tick: int, senses: Mapping[str, Embedding], forgotten: dict[tuple[Kind, str], Life] | None = None
@@ -141,8 +153,11 @@ class EventLine:
         lives = {key: replace(life) for key, life in self._lives.items()}
         self._moments.append(Moment(tick, senses, dict(self._states), lives))
         events: list[Event] = []
+        self.scores = {}
         for kind, detector in self._detectors.items():
-            self._states[kind], scores = detector.score(self._states[kind], tick, senses)
+            self._states[kind], found = detector.score(self._states[kind], tick, senses)
+            scores = {label: self._named(score) for label, score in found.items()}
+            self.scores[kind] = scores
             for label in sorted(scores):
                 key = kind, label
                 if key not in self._lives:

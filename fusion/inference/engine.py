@@ -303,6 +303,7 @@ class Engine:
             coverage=window.coverage,
             vector=vector,
             frame_id=window.samples[-1].frame_id,
+            sensor=window.modality,
         )
 
     def _remember(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:

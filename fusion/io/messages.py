@@ -6,6 +6,7 @@ one function reads either. Writing takes a `Types`, which knows how to make them
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.events import Event, Evidence, Kind, Phase, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
@@ -23,9 +24,15 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 IMU = "sensor_msgs/msg/Imu"
+REGION = "sensor_msgs/msg/RegionOfInterest"
 EMBEDDING = "sensebind_msgs/msg/Embedding"
 EMBEDDING_SPACE = "sensebind_msgs/msg/EmbeddingSpace"
 EVENT = "sensebind_msgs/msg/CrossModalEvent"
+EVIDENCE = "sensebind_msgs/msg/ModalityEvidence"
+SENSOR_INFO = "sensebind_msgs/msg/SensorInfo"
+PROMPT_SCORES = "sensebind_msgs/msg/PromptScores"
+PROMPT_SCORE = "sensebind_msgs/msg/PromptScore"
+MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
 
 Message = Any  # of rclpy's or rosbags' generated classes, which share no base
 
@@ -33,7 +40,7 @@ Message = Any  # of rclpy's or rosbags' generated classes, which share no base
 class Types(Protocol):
     """Makes messages of one library."""
 
-    def new(self, name: str, **fields: Any) -> Message:
+    def new(self, name: str, /, **fields: Any) -> Message:
         """An object of type `name`, such as ``std_msgs/msg/Header``, with all its fields given."""
 
     def floats(self, values: npt.ArrayLike) -> Any:
@@ -126,12 +133,14 @@ def header(types: Types, stamp: int, frame_id: str = "") -> Message:
     return types.new("std_msgs/msg/Header", stamp=time(types, stamp), frame_id=frame_id)
 
 
-def embedding_message(types: Types, embedding: Embedding) -> Message:
-    """sensebind_msgs/Embedding."""
+def embedding_message(types: Types, embedding: Embedding, sequence: int = 0) -> Message:
+    """sensebind_msgs/Embedding, the `sequence`-th message of its publisher, counted from 0."""
     return types.new(
         EMBEDDING,
         header=header(types, embedding.tick, embedding.frame_id),
+        sequence=sequence,
         modality=embedding.modality,
+        sensor=embedding.sensor,
         window_start=time(types, embedding.start),
         space=embedding.space,
         coverage=float(embedding.coverage),
@@ -143,7 +152,7 @@ def embedding_message(types: Types, embedding: Embedding) -> Message:
 
 
 def embedding_of(message: Message) -> Embedding:
-    """The embedding in a sensebind_msgs/Embedding. Its vector is a copy."""
+    """The embedding in a sensebind_msgs/Embedding of this version or of an older recording. Its vector is a copy."""
     return Embedding(
         modality=message.modality,
         start=nanoseconds(message.window_start),
@@ -154,31 +163,42 @@ def embedding_of(message: Message) -> Embedding:
         frame_id=message.header.frame_id,
         sources=tuple(message.sources),
         weights=tuple(float(w) for w in message.weights),
-        symptoms=tuple(getattr(message, "symptoms", ())),  # recordings from before there were any
+        symptoms=tuple(getattr(message, "symptoms", ())),
+        sensor=getattr(message, "sensor", ""),
     )
 
 
-def space_message(types: Types, space: Space, specs: Mapping[str, WindowSpec]) -> Message:
-    """sensebind_msgs/EmbeddingSpace, with the windows as they are cut; 0 s for modalities that are not (text)."""
-    cut = [specs.get(modality) for modality in space.modalities]
+def space_message(types: Types, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0) -> Message:
+    """sensebind_msgs/EmbeddingSpace, with the sensors whose windows `specs` describe (modality → windows)."""
     return types.new(
         EMBEDDING_SPACE,
-        header=header(types, 0),
+        header=header(types, stamp),
         id=space.id,
         dimension=space.dimension,
         modalities=list(space.modalities),
         logit_scales=types.floats([space.logit_scales[modality] for modality in space.modalities]),
-        window_lengths=types.floats([spec.length / SECOND if spec else 0.0 for spec in cut]),
-        hops=types.floats([spec.hop / SECOND if spec else 0.0 for spec in cut]),
+        logit_biases=types.floats([space.logit_biases.get(modality, 0.0) for modality in space.modalities]),
+        sensors=[
+            types.new(
+                SENSOR_INFO,
+                name=modality,
+                modality=modality,
+                topic=f"embeddings/{modality}" if modality in space.modalities else "",
+                window_length=spec.length / SECOND,
+                hop=spec.hop / SECOND,
+            )
+            for modality, spec in specs.items()
+        ],
         licence=space.licence,
     )
 
 
-def event_message(types: Types, event: Event) -> Message:
-    """sensebind_msgs/CrossModalEvent."""
+def event_message(types: Types, event: Event, sequence: int = 0) -> Message:
+    """sensebind_msgs/CrossModalEvent, the `sequence`-th message of its publisher, counted from 0."""
     return types.new(
         EVENT,
         header=header(types, event.tick),
+        sequence=sequence,
         id=event.id,
         kind=int(event.kind),
         label=event.label,
@@ -187,22 +207,62 @@ def event_message(types: Types, event: Event) -> Message:
         offset=time(types, event.offset),
         score=float(event.score),
         space=event.space,
-        evidence=[
+        predecessor=event.predecessor,
+        evidence=[_evidence_message(types, evidence) for evidence in event.evidence],
+    )
+
+
+def scores_message(types: Types, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0) -> Message:
+    """sensebind_msgs/PromptScores from label → score, the `sequence`-th message of its publisher, counted from 0."""
+    return types.new(
+        PROMPT_SCORES,
+        header=header(types, tick),
+        sequence=sequence,
+        space=space,
+        prompts=[
             types.new(
-                "sensebind_msgs/msg/ModalityEvidence",
-                modality=evidence.modality,
-                score=float(evidence.score),
-                supports=bool(evidence.supports),
-                window_start=time(types, evidence.start),
-                window_end=time(types, evidence.tick),
+                PROMPT_SCORE,
+                label=label,
+                score=float(score.score),
+                modalities=[
+                    types.new(
+                        MODALITY_SCORE,
+                        modality=evidence.modality,
+                        sensor=evidence.sensor,
+                        similarity=similarity,
+                        score=float(evidence.score),
+                        competence=float(evidence.competence),
+                        weight=float(evidence.weight),
+                    )
+                    for evidence, similarity in zip(score.evidence, score.similarities, strict=True)
+                ],
             )
-            for evidence in event.evidence
+            for label, score in sorted(scores.items())
         ],
     )
 
 
+def _evidence_message(types: Types, evidence: Evidence) -> Message:
+    x, y, width, height = evidence.region or (0, 0, 0, 0)
+    return types.new(
+        EVIDENCE,
+        modality=evidence.modality,
+        sensor=evidence.sensor,
+        frame_id=evidence.frame_id,
+        score=float(evidence.score),
+        competence=float(evidence.competence),
+        weight=float(evidence.weight),
+        supports=bool(evidence.supports),
+        coincides=bool(evidence.coincides),
+        window_start=time(types, evidence.start),
+        window_end=time(types, evidence.tick),
+        region=types.new(REGION, x_offset=x, y_offset=y, height=height, width=width, do_rectify=False),
+        bearing=math.nan if evidence.bearing is None else float(evidence.bearing),
+    )
+
+
 def event_of(message: Message) -> Event:
-    """The event in a sensebind_msgs/CrossModalEvent."""
+    """The event in a sensebind_msgs/CrossModalEvent of this version or of an older recording."""
     return Event(
         id=message.id,
         kind=Kind(message.kind),
@@ -213,10 +273,24 @@ def event_of(message: Message) -> Event:
         tick=nanoseconds(message.header.stamp),
         score=float(message.score),
         space=message.space,
-        evidence=tuple(
-            Evidence(
-                e.modality, float(e.score), bool(e.supports), nanoseconds(e.window_start), nanoseconds(e.window_end)
-            )
-            for e in message.evidence
-        ),
+        evidence=tuple(_evidence_of(evidence) for evidence in message.evidence),
+        predecessor=getattr(message, "predecessor", ""),
+    )
+
+
+def _evidence_of(message: Message) -> Evidence:
+    start, end = nanoseconds(message.window_start), nanoseconds(message.window_end)
+    basic = Evidence(message.modality, float(message.score), bool(message.supports), start, end)
+    if not hasattr(message, "competence"):  # a recording of Sensebind 0.1.0
+        return basic
+    region = message.region
+    return replace(
+        basic,
+        weight=float(message.weight),
+        competence=float(message.competence),
+        coincides=bool(message.coincides),
+        sensor=message.sensor,
+        frame_id=message.frame_id,
+        region=(region.x_offset, region.y_offset, region.width, region.height) if region.width else None,
+        bearing=None if math.isnan(message.bearing) else float(message.bearing),
     )

@@ -170,9 +170,13 @@ class Recording:
             yield connection.topic, connection.msgtype, stamp, message
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
-        """(topic, type, log time in ns, CDR bytes), in order of log time. ROS 1 messages are converted."""
+        """(topic, type, log time in ns, CDR bytes), in order of log time.
+
+        ROS 1 messages are converted, and messages of Sensebind whose definition has changed since: new fields are 0 or
+        empty.
+        """
         for connection, stamp, data in self._read(topics):
-            if not self._is1:
+            if not self._is1 and not connection.msgtype.startswith("sensebind_msgs/"):
                 yield connection.topic, connection.msgtype, stamp, bytes(data)
                 continue
             types = self._types(connection)
@@ -180,7 +184,9 @@ class Recording:
                 self._skip(connection, types)
                 continue
             try:
-                converted = _to_cdr(types, connection.msgtype, data)
+                converted = (
+                    _to_cdr(types, connection.msgtype, data) if self._is1 else _migrated(types, connection, data)
+                )
             except Exception as error:  # as above
                 self._skip(connection, error)
                 continue
@@ -251,6 +257,14 @@ def _to_cdr(types: Typestore, type_name: str, data: bytes) -> memoryview:
     return migrate_bytes(types, store(), type_name, type_name, {}, data, src_is2=False, dst_is2=True)
 
 
+def _migrated(types: Typestore, connection: Connection, data: bytes) -> bytes | memoryview:
+    """A ROS 2 message, as today's definition of its type has it."""
+    name = connection.msgtype
+    if name not in store().types or types is store() or is_same_wireformat(types, store(), name, name):
+        return data
+    return migrate_bytes(types, store(), name, name, {}, data, src_is2=True, dst_is2=True)
+
+
 @lru_cache(maxsize=256)
 def _without_seq(types: Typestore) -> Typestore:
     own = {**types.fielddefs, HEADER: store().fielddefs[HEADER]}
@@ -311,7 +325,7 @@ def _best(modality: str, topics: Sequence[Topic]) -> Found:
 class BagTypes:
     """`messages.Types` for rosbags."""
 
-    def new(self, name: str, **fields: Any) -> Any:
+    def new(self, name: str, /, **fields: Any) -> Any:
         return store().types[name](**fields)
 
     def floats(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:

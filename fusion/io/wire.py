@@ -16,9 +16,12 @@ from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
 
-VERSION = 1  # of the schema: raised when a field changes its meaning or goes, not when one is added
+VERSION = 2  # of the schema. It is raised when a field is removed or changes its meaning, not when one is added
+READABLE = (1, 2)  # versions that `decode` reads
 EMBEDDING = "embedding/"  # and the modality
 EVENT = "event"
+# Fields of an evidence that version 1 does not have.
+ADDED_TO_EVIDENCE = ("weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing")
 
 
 class WireError(SensebindError):
@@ -30,10 +33,10 @@ def topic(item: Embedding | Event) -> bytes:
     return (EVENT if isinstance(item, Event) else EMBEDDING + item.modality).encode()
 
 
-def encode(item: Embedding | Event) -> tuple[bytes, bytes]:
-    """Embedding or event → (topic, payload)."""
+def encode(item: Embedding | Event, sequence: int = 0) -> tuple[bytes, bytes]:
+    """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0."""
     fields = _event(item) if isinstance(item, Event) else _embedding(item)
-    return topic(item), bytes(msgpack.packb({"version": VERSION, **fields}))
+    return topic(item), bytes(msgpack.packb({"version": VERSION, "sequence": sequence, **fields}))
 
 
 def decode(topic: bytes, payload: bytes) -> Embedding | Event:
@@ -44,11 +47,11 @@ def decode(topic: bytes, payload: bytes) -> Embedding | Event:
     try:
         fields = msgpack.unpackb(payload)
         version = fields["version"]
-        if version == VERSION:
+        if version in READABLE:
             return _to_event(fields) if name == EVENT else _to_embedding(fields)
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
         raise WireError(f"a message under '{name}' is not as docs/bridge.md says: {error!r}") from error
-    raise WireError(f"a message under '{name}' is of version {version}; this reader knows version {VERSION}: update it")
+    raise WireError(f"a message under '{name}' is of version {version}; this reader knows up to {VERSION}: update it")
 
 
 def _embedding(embedding: Embedding) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def _embedding(embedding: Embedding) -> dict[str, Any]:
         "window_start": embedding.start,
         "frame_id": embedding.frame_id,
         "modality": embedding.modality,
+        "sensor": embedding.sensor,
         "space": embedding.space,
         "coverage": float(embedding.coverage),
         "vector": np.ascontiguousarray(embedding.vector, "<f4").tobytes(),
@@ -77,7 +81,8 @@ def _to_embedding(fields: dict[str, Any]) -> Embedding:
         frame_id=fields["frame_id"],
         sources=tuple(fields["sources"]),
         weights=tuple(fields["weights"]),
-        symptoms=tuple(fields.get("symptoms", ())),  # came later than version 1 did
+        symptoms=tuple(fields.get("symptoms", ())),  # not in all messages of version 1
+        sensor=fields.get("sensor", ""),  # from version 2 on
     )
 
 
@@ -92,16 +97,25 @@ def _event(event: Event) -> dict[str, Any]:
         "offset": event.offset,
         "score": float(event.score),
         "space": event.space,
-        "evidence": [
-            {
-                "modality": evidence.modality,
-                "score": float(evidence.score),
-                "supports": bool(evidence.supports),
-                "window_start": evidence.start,
-                "window_end": evidence.tick,
-            }
-            for evidence in event.evidence
-        ],
+        "predecessor": event.predecessor,
+        "evidence": [_evidence(evidence) for evidence in event.evidence],
+    }
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "modality": evidence.modality,
+        "sensor": evidence.sensor,
+        "frame_id": evidence.frame_id,
+        "score": float(evidence.score),
+        "competence": float(evidence.competence),
+        "weight": float(evidence.weight),
+        "supports": bool(evidence.supports),
+        "coincides": bool(evidence.coincides),
+        "window_start": evidence.start,
+        "window_end": evidence.tick,
+        "region": list(evidence.region) if evidence.region else None,
+        "bearing": evidence.bearing,
     }
 
 
@@ -116,8 +130,15 @@ def _to_event(fields: dict[str, Any]) -> Event:
         tick=fields["stamp"],
         score=fields["score"],
         space=fields["space"],
-        evidence=tuple(
-            Evidence(e["modality"], e["score"], e["supports"], e["window_start"], e["window_end"])
-            for e in fields["evidence"]
-        ),
+        evidence=tuple(_to_evidence(evidence) for evidence in fields["evidence"]),
+        predecessor=fields.get("predecessor", ""),
+    )
+
+
+def _to_evidence(fields: dict[str, Any]) -> Evidence:
+    new = {name: fields[name] for name in ADDED_TO_EVIDENCE if name in fields}
+    if new.get("region"):
+        new["region"] = tuple(new["region"])
+    return Evidence(
+        fields["modality"], fields["score"], fields["supports"], fields["window_start"], fields["window_end"], **new
     )

@@ -26,7 +26,7 @@ def message_type(name: str) -> Any:
 class RosTypes:
     """`messages.Types` for rclpy."""
 
-    def new(self, name: str, **fields: Any) -> Any:
+    def new(self, name: str, /, **fields: Any) -> Any:
         return message_type(name)(**fields)
 
     def floats(self, values: npt.ArrayLike) -> array[float]:

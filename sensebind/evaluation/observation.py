@@ -22,12 +22,11 @@ from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
 from sensebind.evaluation.psds import Course
 from sensebind.evaluation.spans import Faults, Spans
 from sensebind.fusion.core.embeddings import FUSED, Embedding, ordered
-from sensebind.fusion.core.events import Event, Kind, occurrences
+from sensebind.fusion.core.events import Event, Kind, Score, occurrences
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import Life, LifeOptions
-from sensebind.fusion.events.scores import Score
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.truth import read_faults, read_truth, truth_beside, truth_file

@@ -25,6 +25,7 @@ COLOURS = {  # red, green, blue
     Kind.DISAGREEMENT: (0.71, 0.42, 0.64),
     Kind.FAULT: (0.91, 0.38, 0.23),
     Kind.CHANGE: (0.47, 0.93, 0.84),
+    Kind.UNKNOWN: (0.75, 0.75, 0.75),
 }
 
 Written = tuple[str, str, int, Any]  # topic, type, stamp in ns, message

@@ -50,6 +50,7 @@ class ReplayWriter:
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
         self.problems: Counter[str] = Counter()  # text → how often
+        self._sequences: Counter[str] = Counter()  # topic → number of its next message
         self._bag, self._topics, self._viewer, self._warn = bag, topics, viewer, warn
         self._pictures = AnnotatedPictures(bag.types)
 
@@ -67,17 +68,23 @@ class ReplayWriter:
         if isinstance(output, Embedding):
             self.embeddings.append(output)
             topic = f"/embeddings/{output.modality}"
-            self._bag.write(topic, messages.EMBEDDING, output.tick, messages.embedding_message(types, output))
+            message = messages.embedding_message(types, output, self._sequence(topic))
+            self._bag.write(topic, messages.EMBEDDING, output.tick, message)
         elif isinstance(output, Event):
             self.events.append(output)
             if output.phase is Phase.ONSET:
                 self.media.keep(output.onset)
-            self._bag.write("/events", messages.EVENT, output.tick, messages.event_message(types, output))
+            message = messages.event_message(types, output, self._sequence("/events"))
+            self._bag.write("/events", messages.EVENT, output.tick, message)
         else:
             text = f"{output.modality}: topic '{self._topics[output.modality]}': {output.message}"
             if text not in self.problems:
                 self._warn(text)
             self.problems[text] += 1
+
+    def _sequence(self, topic: str) -> int:
+        self._sequences[topic] += 1
+        return self._sequences[topic] - 1
 
     def annotate(self) -> None:
         """Write the annotations of all pictures, once all events are known."""
@@ -110,7 +117,7 @@ def write_replay(
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
         viewer = RerunFile(rerun, name.name) if rerun else None
         writer = ReplayWriter(bag, replay.topics, viewer, warn)
-        described = messages.space_message(bag.types, space, pipeline.specs)
+        described = messages.space_message(bag.types, space, pipeline.specs, replay.start)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE, replay.start, described)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)

@@ -26,6 +26,7 @@ KINDS = {
     Kind.DISAGREEMENT: "Disagreement",
     Kind.FAULT: "Faults",
     Kind.CHANGE: "Changes",
+    Kind.UNKNOWN: "Unknown",
 }
 
 
