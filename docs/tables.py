@@ -1,7 +1,8 @@
 """Writes the tables of parameters into the documentation, from the parameters' declarations: `make docs`.
 
 A page marks the place of a table with ``<!-- parameters NODE [GROUP] -->`` and ``<!-- end -->``. GROUP is `sensor`, the
-name of a detector, or `lifecycle`; without it the table has the parameters whose names have no dot.
+name of a detector, or `lifecycle`; without it the table has the parameters whose names have no dot. NODE `renamed` is
+the table of old and new names.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def table(node: str, group: str) -> str:
     """The Markdown table of a group of a node's parameters. Raises `ValueError` where there are none."""
     if group == "sensor":
         return sensors()
+    if node == "renamed":
+        return renamed()
     if node not in NODES:
         raise ValueError(f"'{node}' is none of {', '.join(NODES)}")
     parameters = NODES[node]()
@@ -58,6 +61,20 @@ def sensors() -> str:
         ("parameter", "modalities", "default", "range", "meaning"),
         [(row[0], "all" if len(m) == everything else ", ".join(m), *row[1:]) for row, m in rows.items()],
     )
+
+
+def renamed() -> str:
+    """Old and new names, one row for all modalities or detectors that have them."""
+    rows = []
+    for node, parameters in NODES.items():
+        for parameter in parameters():
+            if parameter.formerly:
+                old, new = parameter.formerly, parameter.name
+                part = new.partition(".")[0]
+                of_all = "<detector>" if new.endswith(tuple(LIFECYCLE)) else part
+                group = "<modality>" if part in SENSOR_MODALITIES else of_all
+                rows.append((f"`{node}`", *(f"`{name.replace(part + '.', group + '.')}`" for name in (old, new))))
+    return markdown(("executable", "old name", "new name"), list(dict.fromkeys(rows)))
 
 
 def lifecycle(parameters: Sequence[Parameter]) -> str:

@@ -33,7 +33,7 @@ class Bridge(KeepsEmptyLists, Node):
         super().__init__("bridge", **OPTIONS)
         options = options_from(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
-        self._outlet = Outlet(options.address, options.secret_key, options.authorized_keys, options.queue_size)
+        self._outlet = Outlet(options.address, options.secret_key, options.authorized_keys, options.client_queue_size)
         try:
             if self._outlet.encrypted and is_exposed(options.secret_key):
                 self.get_logger().warning(f"others can read '{options.secret_key}': chmod 600 it")

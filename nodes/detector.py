@@ -24,7 +24,7 @@ from sensebind.fusion.core.samples import to_ns
 from sensebind.fusion.events.calibration import NONE, calibration_for
 from sensebind.fusion.events.tracker import EventLine
 from sensebind.fusion.io import messages
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, changed, declare
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, accept_old_names, changed, declare
 from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
 from sensebind.nodes.support.run import DELIVERY, run
 from sensebind.nodes.support.status import array_of, status_of
@@ -52,7 +52,7 @@ class Detector(KeepsEmptyLists, Node):
         self._configured: tuple[str, ...] = ()  # modalities that the embedder is configured for and has encoders for
         self._line: EventLine | None = None
         self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
-        self._ticks = Ticks(to_ns(self._values["patience"]))
+        self._ticks = Ticks(to_ns(self._values["tick_timeout"]))
         self._counts: Counter[str] = Counter()
         self._sequences: Counter[str] = Counter()  # topic → number of its next message
         self._published_at = -math.inf  # `time.monotonic()` of the last event
@@ -65,6 +65,7 @@ class Detector(KeepsEmptyLists, Node):
         self.create_subscription(message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED)
         self._subscribe(FUSED)
         self.add_on_set_parameters_callback(self._parameters_change)
+        accept_old_names(self, "detector")
         self.create_timer(0.2, self._configure, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -112,7 +113,7 @@ class Detector(KeepsEmptyLists, Node):
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._values, self._wanted, self._stale = values, wanted, True
-        self._ticks.patience = to_ns(values["patience"])
+        self._ticks.timeout = to_ns(values["tick_timeout"])
         self._configure()
         return SetParametersResult(successful=True)
 

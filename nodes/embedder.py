@@ -28,7 +28,7 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.subscriptions import Sensors
 from sensebind.nodes.support.distributions import UNWATCHED
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare, given_to
+from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, accept_old_names, declare, given_to
 from sensebind.nodes.support.qos import LATCHED, VECTORS
 from sensebind.nodes.support.run import DELIVERY, Stop, deliver, run, spin
 from sensebind.nodes.support.status import array_of
@@ -47,6 +47,7 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("embedder", **OPTIONS)
+        accept_old_names(self, "embedder")
         self._pipeline: Pipeline | None = None
         self._sensors: Sensors | None = None
         self._scheduler: Scheduler | None = None
@@ -175,7 +176,7 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         self._sensors.look_for_types()
         now = time.monotonic()
         for modality, last in list(self._last_arrival.items()):
-            if now - last > self._values["idle"]:
+            if now - last > self._values["idle_timeout"]:
                 del self._last_arrival[modality]
                 if self._pipeline.flush(modality):
                     self._scheduler.notify()

@@ -11,11 +11,11 @@ BACK = 2 * SECOND  # ns; vectors this much older than the newest are of another 
 class Ticks:
     """Holds embeddings until a tick's fused one and all of its sources are there; then gives them out, in order.
 
-    A tick that lacks a source for `patience` ns of the stream's time goes without, and counts as `incomplete`.
+    A tick that lacks a source for `timeout` ns of the stream's time goes without, and counts as `incomplete`.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, timeout: int) -> None:
+        self.timeout = timeout
         self.incomplete = 0
         self.restart()
 
@@ -27,7 +27,7 @@ class Ticks:
 
     def jumped_back(self, tick: int) -> bool:
         """Whether a vector of this tick (ns) belongs to a time before the present one."""
-        return self._newest is not None and tick < self._newest - BACK - self.patience
+        return self._newest is not None and tick < self._newest - BACK - self.timeout
 
     def is_late(self, embedding: Embedding) -> bool:
         """Whether its tick was given out already, so that `add` will not give it."""
@@ -39,7 +39,7 @@ class Ticks:
             return []
         self._held.setdefault(embedding.tick, {})[embedding.modality] = embedding
         self._newest = embedding.tick if self._newest is None else max(self._newest, embedding.tick)
-        return self._give(self._newest - self.patience)
+        return self._give(self._newest - self.timeout)
 
     def rest(self) -> list[tuple[int, dict[str, Embedding]]]:
         """What is held of ticks that have a fused embedding, oldest first: nothing more will come."""

@@ -137,7 +137,7 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
 def test_a_prior_over_the_off_threshold_cannot_keep_events_open() -> None:
     detector = calibrated(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
     _, scores = detector.score(detector.start(), START, {})
-    assert scores["dog"].score <= detector.life.off / 2
+    assert scores["dog"].score <= detector.life.offset_threshold / 2
 
 
 def test_detectors_that_are_not_known_are_refused_by_name() -> None:

@@ -81,7 +81,7 @@ def test_a_detector_without_a_score_cannot_be_made() -> None:
 def test_a_detector_has_its_default_options_unless_others_are_given() -> None:
     for detector in made():
         assert detector.options == detector.default_options and detector.life is detector.options.life
-    longer = replace(FaultDetector.default_options, silence=9.0)
+    longer = replace(FaultDetector.default_options, timeout=9.0)
     assert FaultDetector(longer).options is longer
     assert {detector.kind for detector in made()} == set(Kind) - {Kind.UNKNOWN}
 

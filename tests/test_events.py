@@ -126,11 +126,11 @@ def run_life(scores: Sequence[float], **options: float) -> list[Event]:
 
 
 def test_who_is_sure_does_not_wait() -> None:
-    events = run_life([0, 0.7, 0.96, 0.9, 0.9], min_duration=2.0, sure=0.95)
+    events = run_life([0, 0.7, 0.96, 0.9, 0.9], min_duration=2.0, immediate_onset_threshold=0.95)
     assert events[0].phase is Phase.ONSET and (events[0].onset, events[0].tick) == (START + HOP, START + 2 * HOP)
-    assert run_life([0, 0.7, 0.94, 0.9, 0.1], min_duration=2.0, sure=0.95) == []
-    with pytest.raises(ValueError, match="sure"):
-        LifeOptions(on=0.6, sure=0.5)
+    assert run_life([0, 0.7, 0.94, 0.9, 0.1], min_duration=2.0, immediate_onset_threshold=0.95) == []
+    with pytest.raises(ValueError, match="immediate_onset_threshold"):
+        LifeOptions(onset_threshold=0.6, immediate_onset_threshold=0.5)
 
 
 def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_first_tick_without_it() -> None:
@@ -146,7 +146,7 @@ def test_a_flash_shorter_than_the_minimum_is_no_event() -> None:
 
 
 def test_a_dip_shorter_than_the_release_does_not_end_an_event() -> None:
-    events = run_life([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], release=1.0, update_period=3600)
+    events = run_life([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], hold_time=1.0, update_period=3600)
     assert [e.phase for e in events] == [Phase.ONSET]
 
 
@@ -156,7 +156,15 @@ def test_no_event_begins_in_the_pause_after_one() -> None:
     assert onsets == [START, START + 14 * HOP]
 
 
-@pytest.mark.parametrize("options", [{"on": 0.3, "off": 0.5}, {"off": 0.0}, {"on": 1.0}, {"release": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"onset_threshold": 0.3, "offset_threshold": 0.5},
+        {"offset_threshold": 0.0},
+        {"onset_threshold": 1.0},
+        {"hold_time": -1.0},
+    ],
+)
 def test_a_life_that_could_never_begin_or_end_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         LifeOptions(**options)
@@ -270,7 +278,7 @@ def test_a_label_that_needs_two_senses_waits_for_the_second() -> None:
 
 
 def test_a_sense_that_stops_is_believed_until_it_is_stale_and_then_the_event_ends() -> None:
-    line, world = prompt_line(staleness=3.0), World()
+    line, world = prompt_line(max_age=3.0), World()
     events = play(line, world, [(40, {"vision": ROOM, "audio": ROOM}), (10, {"vision": DOG, "audio": ROOM})])
     assert events[0].phase is Phase.ONSET
     events = play(line, world, [(30, {"audio": ROOM})])

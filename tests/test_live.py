@@ -275,8 +275,8 @@ def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
         assert put("prompts.bicycle", words).successful
         me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector")["message"], 90, "the new prompt")
         too_much = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=7.0)
-        refused = put("prompt.on", too_much)
-        assert not refused.successful and "prompt.on" in refused.reason
+        refused = put("prompt.onset_threshold", too_much)
+        assert not refused.successful and "prompt.onset_threshold" in refused.reason
 
 
 def test_the_lifecycle_can_be_gone_through_again_and_again() -> None:

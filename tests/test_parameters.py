@@ -17,6 +17,7 @@ from ros import Peer, peer, ros_environment, running
 
 from sensebind.fusion.config.build import window_specs
 from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.files import read
 from sensebind.fusion.config.parameters import (
     DETECTORS,
     NODES,
@@ -26,6 +27,8 @@ from sensebind.fusion.config.parameters import (
     PlayerNodeOptions,
     detector_values,
     embedder_values,
+    names_of_others,
+    resolve,
     sensor_options,
     sensor_parameters,
 )
@@ -108,7 +111,7 @@ def test_every_parameter_has_one_declaration_a_description_and_a_range_or_none(n
 
 def test_sensors_of_a_modality_have_what_applies_to_it() -> None:
     names = {m: {p.name.removeprefix(f"{m}.") for p in sensor_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
-    assert {"transport", "frames", "camera_info"} <= names["vision"] and "unit" not in names["vision"]
+    assert {"transport", "frames", "camera_info_topic"} <= names["vision"] and "unit" not in names["vision"]
     assert {"unit", "baseline", "focal_length"} <= names["depth"] and {"unit", "offset"} <= names["thermal"]
     assert {"type", "sample_rate"} <= names["audio"] and not {"frames", "transport"} & names["audio"]
     assert {"fields", "fill", "rate", "type"} <= names["smell"] and USER_DEFINED not in names
@@ -160,7 +163,7 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_it_must_be(given_: dict
 def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
     assert embedder_values({"vision.hop": 1, "batch_size": np.int64(4)})["vision.hop"] == 1.0
     assert type(embedder_values({"vision.hop": np.float32(0.25)})["vision.hop"]) is float
-    assert LifeOptions(on=np.float64(0.7), min_duration=2).on == 0.7
+    assert LifeOptions(onset_threshold=np.float64(0.7), min_duration=2).onset_threshold == 0.7
 
 
 @pytest.mark.parametrize(
@@ -171,12 +174,21 @@ def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
             r"'novelty\.\*': habituation must be at most warm_up, and 20 s is more than 10 s",
         ),
         (
-            {"disagreement.memory": 5.0},
-            r"'disagreement\.\*': warm_up must be at most memory, and 10 s is more than 5 s",
+            {"disagreement.time_constant": 5.0},
+            r"'disagreement\.\*': warm_up must be at most time_constant, and 10 s is more than 5 s",
         ),
-        ({"fault.on": 0.96}, r"'fault\.\*': on must be at most 0.95, the score of every fault, and it is 0.96"),
-        ({"novelty.off": 0.7}, r"'novelty\.\*': off must be at most on, and 0.7 is more than 0.6"),
-        ({"prompt.sure": 0.5}, r"'prompt\.\*': sure must be at least on"),
+        (
+            {"fault.onset_threshold": 0.96},
+            r"'fault\.\*': onset_threshold must be at most 0.95, the score of every fault, and it is 0.96",
+        ),
+        (
+            {"novelty.offset_threshold": 0.7},
+            r"'novelty\.\*': offset_threshold must be at most onset_threshold, and 0.7 is more than 0.6",
+        ),
+        (
+            {"prompt.immediate_onset_threshold": 0.5},
+            r"'prompt\.\*': immediate_onset_threshold must be at least onset_threshold",
+        ),
         ({"prompt.background": ["one"]}, r"'prompt\.\*': background needs at least 8"),
         ({"fault.causes": ["dark", "tired"]}, "'fault.causes' must be some of dark, .*, not 'tired'"),
     ],
@@ -190,7 +202,7 @@ def test_values_that_do_not_fit_together_are_refused_with_the_detector_that_they
 
 @pytest.mark.parametrize("kind", ["prompt", "novelty", "disagreement"])
 def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> None:
-    values = detector_values({"prompts.dog": ["a dog"], "detectors": [kind], f"{kind}.off": 0.01})
+    values = detector_values({"prompts.dog": ["a dog"], "detectors": [kind], f"{kind}.offset_threshold": 0.01})
     (detector,) = detectors(values, embed_text)
     assert detector.options.support <= 0.01 and detector.options.prior <= 0.005
 
@@ -245,18 +257,72 @@ def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> Non
 # Files
 
 
-def test_on_and_off_are_names_in_a_file_as_they_are_for_ros(tmp_path: Path) -> None:
+OLD = """
+/**:
+  ros__parameters:
+    patience: 2.0
+    queue_size: 8
+embedder:
+  ros__parameters:
+    vision: {camera_info: /front/camera_info}
+    idle: 0.25
+detector:
+  ros__parameters:
+    prompt: {on: 0.7, off: 0.3, trust: 0.25}
+    fault: {on: 0.8, silence: 3.0}
+    fault.onset_threshold: 0.9
+"""
+
+
+def test_the_names_of_the_previous_version_still_work_with_a_warning_that_names_the_new_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "robot.yaml"
-    file.write_text("other: 3\ndetector:\n  ros__parameters:\n    prompt: {on: 0.7, off: 0.3}\n    fault: {on: 0.8}\n")
-    values = Settings.read(file).detector
-    assert (values["prompt.on"], values["prompt.off"], values["fault.on"]) == (0.7, 0.3, 0.8)
+    file.write_text(OLD)  # on and off are names here, as they are for ROS: for YAML 1.1 they would be true and false
+    settings = Settings.read(file)
+    found = {
+        "prompt.onset_threshold": 0.7, "prompt.offset_threshold": 0.3, "prompt.baseline_weight": 0.25,
+        "fault.timeout": 3.0, "tick_timeout": 2.0,
+    }  # fmt: skip
+    assert {name: settings.detector[name] for name in found} == found
+    assert settings.detector["fault.onset_threshold"] == 0.9, "the new name counts where both are given"
+    found = {
+        "vision.camera_info_topic": "/front/camera_info", "idle_timeout": 0.25, "fusion_timeout": 2.0, "queue_size": 8,
+    }  # fmt: skip
+    assert {name: settings.embedder[name] for name in found} == found
+    assert "'prompt.on' is now called 'prompt.onset_threshold'" in caplog.text
+    assert "'patience' is now called 'fusion_timeout'" in caplog.text
+    bridge = resolve(NODES["bridge"](), read(file, "bridge"), names_of_others("bridge"))
+    assert bridge["client_queue_size"] == 8
+
+
+def test_no_old_name_is_a_name_of_today() -> None:
+    for node, parameters in NODES.items():
+        today = {p.name for p in parameters()}
+        old = [p.formerly for p in parameters() if p.formerly]
+        assert not today & set(old) and len(old) == len(set(old)), node
+
+
+def test_a_node_takes_the_names_of_the_previous_version_too() -> None:
+    environment = ros_environment("sensebind_msgs")
+    values = {"detectors": ["novelty"], "novelty.on": 0.7, "patience": 2.0}
+    with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
+        services = Services(me)
+        names = ["novelty.onset_threshold", "tick_timeout", "novelty.on"]
+        assert services.get("detector", *names) == [0.7, 2.0, None]
+        assert services.set("detector", "novelty.off", 0.25).successful
+        assert services.get("detector", "novelty.offset_threshold", "novelty.off") == [0.25, None]
+        refused = services.set("detector", "novelty.off", 0.8)
+        assert not refused.successful and "offset_threshold must be at most onset_threshold" in refused.reason
+        for line in ("'novelty.on' is now called 'novelty.onset_threshold'", "'novelty.off' is now called"):
+            detector.wait_for_output(line)
 
 
 def test_settings_with_other_values_are_checked_too() -> None:
     settings = Settings.of({})
-    assert settings.with_detector({"novelty.on": 0.7}).detector["novelty.on"] == 0.7
-    for wrong in ({"novelty.onn": 0.7}, {"novelty.on": 7}):
-        with pytest.raises(ConfigError, match=r"novelty\.on"):
+    assert settings.with_detector({"novelty.onset_threshold": 0.7}).detector["novelty.onset_threshold"] == 0.7
+    for wrong in ({"novelty.onset_thresholds": 0.7}, {"novelty.onset_threshold": 7}):
+        with pytest.raises(ConfigError, match=r"novelty\.onset_threshold"):
             settings.with_detector(wrong)
 
 
@@ -286,6 +352,14 @@ class Services:
         ).results
         return result
 
+    def get(self, node: str, *names: str) -> list[Any]:
+        """None for a parameter that is not declared."""
+        from rcl_interfaces.srv import GetParameters
+        from rclpy.parameter import parameter_value_to_python
+
+        answer = self.call(GetParameters, f"/{node}/get_parameters", GetParameters.Request(names=names))
+        return [parameter_value_to_python(value) for value in answer.values]
+
     def change_state(self, node: str, *transitions: int) -> list[bool]:
         from lifecycle_msgs.msg import Transition
         from lifecycle_msgs.srv import ChangeState
@@ -314,7 +388,7 @@ def test_ros_describes_a_parameter_with_its_meaning_unit_and_bounds() -> None:
 
     environment = ros_environment("sensebind_msgs")
     with peer(environment) as me, running("detector", environment=environment, values={"prompts.dog": ["a dog"]}):
-        names = ["novelty.habituation", "novelty.prototypes", "detectors", "prompts.dog"]
+        names = ["novelty.habituation", "novelty.max_prototypes", "detectors", "prompts.dog"]
         request = DescribeParameters.Request(names=names)
         found = Services(me).call(DescribeParameters, "/detector/describe_parameters", request)
     habituation, prototypes, which, dog = found.descriptors
@@ -358,13 +432,14 @@ def test_a_change_that_would_have_no_effect_is_refused_and_the_node_goes_on(tmp_
         running("player", str(bag), environment=environment, values={"delay": 60.0}),
     ):
         services = Services(me)
-        for node, name, value in (("bridge", "queue_size", 10), ("player", "rate", 2.0)):
+        for node, name, value in (("bridge", "client_queue_size", 10), ("player", "rate", 2.0)):
             refused = services.set(node, name, value)
             assert not refused.successful and "read-only" in refused.reason
             misspelt = services.set(node, f"{name}s", value)
             assert not misspelt.successful and misspelt.reason == f"there is no parameter '{name}s'"
             assert services.set(node, "use_sim_time", True).successful
             assert services.set(node, "use_sim_time", False).successful
+        assert "is now called 'client_queue_size'" in services.set("bridge", "queue_size", 10).reason
 
 
 def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
@@ -381,7 +456,7 @@ def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
         me.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
         refused = Services(me).set("detector", "detectors", ["prompt"])
         assert not refused.successful and "background" in refused.reason
-        assert Services(me).set("detector", "novelty.on", 0.7).successful
+        assert Services(me).set("detector", "novelty.onset_threshold", 0.7).successful
 
 
 def test_an_embedder_is_configured_again_with_fewer_modalities() -> None:

@@ -485,7 +485,7 @@ def test_side_topics_are_those_that_the_messages_leave_open() -> None:
         return SampleDecoder(options, kind).side_topics(topic)
 
     assert beside(SensorOptions("depth"), m.IMAGE, "a/image") == (SideTopic("a/camera_info", m.CAMERA_INFO),)
-    assert beside(SensorOptions("vision", camera_info="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
+    assert beside(SensorOptions("vision", camera_info_topic="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
     assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
         "/a/info", "/a/mic_info", "/a/mic/info"
     ]  # fmt: skip

@@ -103,7 +103,7 @@ def test_what_was_taught_makes_an_event_of_what_similarity_does_not_find(taught:
     prior = plain.options.prior  # the score of no evidence is the same
     told = calibrated(plain, replace(taught, words=replace(words_of(taught), prior=prior)))
     by_lessons = told.score(told.start(), tick, present)[1]["dog"].score
-    assert by_similarity < plain.life.off < told.life.on < by_lessons
+    assert by_similarity < plain.life.offset_threshold < told.life.onset_threshold < by_lessons
 
 
 def test_what_was_taught_is_not_believed_of_vectors_unlike_the_lessons(taught: Calibration) -> None:

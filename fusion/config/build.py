@@ -75,7 +75,7 @@ def pipeline(
     return Pipeline(
         specs,
         engine or Engine(space, options_from(EngineOptions(), values).batch_size),
-        patience=to_ns(options.patience),
+        patience=to_ns(options.fusion_timeout),
         fusion_weights={m: window_options(values, m).fusion_weight for m in specs},
         calibrations={m: sensor_options(values, m).calibration for m in specs},
         queue_size=options.queue_size if live else None,

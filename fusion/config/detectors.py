@@ -71,7 +71,9 @@ def phrases_of(values: Mapping[str, Any]) -> list[str]:
 
 def _options(default: Any, prefix: str, values: Mapping[str, Any]) -> Any:
     """A detector's options from its default ones and the parameters `<prefix><name>`. Raises `ConfigError`."""
-    if isinstance(default, WitnessOptions):  # a modality supports what keeps an event open, however low `off` was set
-        off = values[f"{prefix}off"]
+    if isinstance(
+        default, WitnessOptions
+    ):  # a modality supports what keeps an event open, however low `offset_threshold` was set
+        off = values[f"{prefix}offset_threshold"]
         default = replace(default, support=min(default.support, off), prior=min(default.prior, off / 2))
     return options_from(default, values, prefix)

@@ -6,6 +6,7 @@ Each part declares its parameters in an options dataclass. The options of an exe
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
+LOG = logging.getLogger(__name__)
 PROMPTS = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
 OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
 
@@ -59,12 +61,13 @@ class EmbedderNodeOptions(Options):
     autostart: bool = parameter(
         True, "Configure and activate when the process starts. False: a lifecycle manager does it"
     )
-    idle: float = parameter(
+    idle_timeout: float = parameter(
         0.5,
         "Time without a message after which a sensor's complete windows close, without waiting for `lateness`. Live "
         "only",
         bounds=(0.05, 60.0),
         unit="s",
+        formerly="idle",
     )
 
 
@@ -75,8 +78,12 @@ class DetectorNodeOptions(Options):
     detectors: tuple[str, ...] = parameter(
         tuple(DETECTORS), "Detectors to run. prompt runs only if a label has a phrase", choices=tuple(DETECTORS)
     )
-    patience: float = parameter(
-        1.0, "Time, by stamps, that a tick waits for missing vectors. 0: no waiting", bounds=(0.0, 60.0), unit="s"
+    tick_timeout: float = parameter(
+        1.0,
+        "Time, by stamps, that a tick waits for missing vectors. 0: no waiting",
+        bounds=(0.0, 60.0),
+        unit="s",
+        formerly="patience",
     )
 
 
@@ -94,10 +101,11 @@ class BridgeNodeOptions(Options):
     authorized_keys: str = parameter(
         "", "Folder of the public keys of the clients that may connect. Set it with `secret_key`, or neither"
     )
-    queue_size: int = parameter(
+    client_queue_size: int = parameter(
         1000,
         "Messages that may wait for one slow client. Further ones to that client are dropped",
         bounds=(1, 10**6),
+        formerly="queue_size",
     )
 
 
@@ -169,27 +177,47 @@ def names_of_others(node: str, given: Mapping[str, Any] | None = None) -> set[st
 
     `given`: what the file gives, which may name modalities of the user's own.
     """
-    names = {p.name for other, parameters in NODES.items() if other != node for p in parameters()}
+    found = [p for other, parameters in NODES.items() if other != node for p in parameters()]
+    names = {p.name for p in found} | {p.formerly for p in found if p.formerly}
     own = (given or {}).get("modalities") or []
     if node != "embedder" and isinstance(own, list):
         names |= {p.name for p in embedder_parameters([m for m in own if isinstance(m, str)])}
     return names
 
 
+def old_names(parameters: Iterable[Parameter]) -> dict[str, str]:
+    """Name in the previous version → name now, of the parameters that were renamed."""
+    return {p.formerly: p.name for p in parameters if p.formerly}
+
+
+def renamed(old: str, new: str) -> str:
+    """The sentence that a user of an old name reads."""
+    return f"parameter '{old}' is now called '{new}'; the next version will not accept the old name"
+
+
 def resolve(
     parameters: Iterable[Parameter],
     values: Mapping[str, Any],
     others: Iterable[str] = (),
+    warn: Callable[[str], None] = LOG.warning,
 ) -> dict[str, Any]:
-    """Every parameter's value: from `values` where it is there, else the default.
+    """The value of every parameter: from `values` if it is there, else the default.
 
-    Names that begin with `PROMPTS` take lists of strings. Names in `others` belong to other nodes and are passed
-    over. Raises `ConfigError` for an unknown name, with the nearest known one.
+    Names that begin with `PROMPTS` take lists of strings. Names in `others` belong to other nodes and are ignored.
+    `warn` is called for each name of the previous version; if the name of today is there too, its value counts. Raises
+    `ConfigError` for an unknown name, with the nearest known one.
     """
+    parameters = list(parameters)
     known = {p.name: p for p in parameters}
+    old = old_names(parameters)
     result: dict[str, Any] = {name: p.default for name, p in known.items()}
     elsewhere = set(others)
-    for name, value in values.items():
+    for given, value in values.items():
+        name = old.get(given, given)
+        if name != given:
+            warn(renamed(given, name))
+            if name in values:
+                continue
         if name in known:
             result[name] = known[name].check(value)
         elif name.startswith(PROMPTS):

@@ -30,7 +30,8 @@ class Parameter:
     """One parameter.
 
     `bounds`: least and greatest value of a number. `choices`: the strings that are allowed; empty: all. `modalities`:
-    those whose sensors have it, `USER_DEFINED` among them; empty: all.
+    those whose sensors have it, `USER_DEFINED` among them; empty: all. `formerly`: its name in the previous version,
+    which still works; empty: it has not changed.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Parameter:
     unit: str = ""
     choices: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
+    formerly: str = ""
 
     @property
     def allowed(self) -> str:
@@ -89,13 +91,14 @@ def parameter(
     choices: tuple[str, ...] = (),
     name: str = "",
     modalities: tuple[str, ...] = (),
+    formerly: str = "",
 ) -> Any:
     """A field of an options dataclass that is a parameter: see `Parameter`.
 
-    `name`: where it differs from the field's. A list of strings is a tuple in the dataclass.
+    `name`: if it differs from that of the field. A list of strings is a tuple in the dataclass.
     """
     shown = list(default) if isinstance(default, tuple) else default
-    declared = Parameter(name, shown, description, bounds, unit, choices, modalities)
+    declared = Parameter(name, shown, description, bounds, unit, choices, modalities, formerly)
     return dataclasses.field(default=default, metadata={"parameter": declared})
 
 
@@ -163,7 +166,8 @@ def _fields(options: Any, prefix: str = "", modality: str | None = None) -> Iter
     for field in dataclasses.fields(options):
         declared: Parameter | None = field.metadata.get("parameter")
         if declared and declared.applies_to(modality):
-            declared = replace(declared, name=prefix + (declared.name or field.name))
+            old = prefix + declared.formerly if declared.formerly else ""
+            declared = replace(declared, name=prefix + (declared.name or field.name), formerly=old)
         else:
             declared = None
         yield _Field(field.name, getattr(options, field.name), declared)

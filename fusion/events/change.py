@@ -20,7 +20,7 @@ FLOOR = 0.01  # cosine distance: a stream's distances are never taken to spread 
 SLACK = 1.0  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
 MOST = 5.0  # deviations that one look counts at most
 SMALL = 2.0  # excursions that reach this tell how far others will
-NEAR = 0.25  # of `memory`, over which vectors are averaged: what drifts is never far from a mean so near
+NEAR = 0.25  # of `time_constant`, over which vectors are averaged: what drifts is never far from a mean so near
 HELD = 3.0  # s for which a change stands, so that those of several senses are one
 FIRST_EXCESS, FIRST_RATE, WEIGHT = 2.0, 1 / 30, 10.0  # of looks that are a little alike; worth so many excursions
 
@@ -37,13 +37,14 @@ class ChangeOptions(Options):
     warm_up: float = parameter(
         15.0, "Time at the start, and after each change, in which no change is detected", bounds=(1.0, 3600.0), unit="s"
     )
-    memory: float = parameter(
+    time_constant: float = parameter(
         60.0,
         "Time constant of the usual distance. Slower changes count as drift and are not reported",
         bounds=MEMORY,
         unit="s",
+        formerly="memory",
     )
-    life: LifeOptions = LifeOptions(min_duration=0.0, release=0.0, update_period=HELD)
+    life: LifeOptions = LifeOptions(min_duration=0.0, hold_time=0.0, update_period=HELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +146,12 @@ class ChangeDetector(Detector[ChangeOptions]):
             if peak >= SMALL:
                 past = replace(past, count=past.count + 1, excess=past.excess + peak - SMALL)
             peak = 0.0
-        share = max(seconds / (regime.age + seconds), 1.0 - float(np.exp(-seconds / (NEAR * options.memory))))
+        share = max(seconds / (regime.age + seconds), 1.0 - float(np.exp(-seconds / (NEAR * options.time_constant))))
         return Regime(
             tick,
             np.asarray(regime.anchor + share * (vector - regime.anchor), np.float32),
             min(regime.age + seconds, 1e6),
-            regime.level.follow(far, seconds, options.memory, FLOOR),
+            regime.level.follow(far, seconds, options.time_constant, FLOOR),
             total,
             peak,
             since,

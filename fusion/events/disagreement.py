@@ -32,16 +32,25 @@ class DisagreementOptions(WitnessOptions):
     )
     pairs: tuple[tuple[str, str], ...] = ()
     warm_up: float = parameter(
-        10.0, "Time at the start of a pair's data without disagreement. At most `memory`", bounds=WARM_UP, unit="s"
+        10.0,
+        "Time at the start of a pair's data without disagreement. At most `time_constant`",
+        bounds=WARM_UP,
+        unit="s",
     )
-    staleness: float = parameter(
-        1.0, "Age up to which a modality's last window is compared with others", bounds=(0.05, 3600.0), unit="s"
+    max_age: float = parameter(
+        1.0,
+        "Age up to which a modality's last window is compared with others",
+        bounds=(0.05, 3600.0),
+        unit="s",
+        formerly="staleness",
     )
 
     def __post_init__(self) -> None:
         WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
-        if self.warm_up > self.memory:  # a pair's age never passes `memory`
-            raise ConfigError(f"warm_up must be at most memory, and {self.warm_up:g} s is more than {self.memory:g} s")
+        if self.warm_up > self.time_constant:  # a pair's age never passes `time_constant`
+            raise ConfigError(
+                f"warm_up must be at most time_constant, and {self.warm_up:g} s is more than {self.time_constant:g} s"
+            )
         for pair in self.pairs:
             if len(pair) != 2 or pair[0] == pair[1]:
                 raise ConfigError(f"pairs must name two different modalities each, not {pair!r}")
@@ -105,7 +114,7 @@ class DisagreementDetector(Detector[DisagreementOptions]):
             courses[modality] = replace(courses[modality], lies=True)
         for modality in arrived:
             courses[modality] = self._move(courses.get(modality), tick, present[modality])
-        oldest = tick - options.staleness * SECOND
+        oldest = tick - options.max_age * SECOND
         fresh = [m for m in sorted(courses) if courses[m].tick >= oldest and not courses[m].lies]
         pairs, scores = dict(state.pairs), {}
         for a, b in combinations(fresh, 2):
@@ -125,7 +134,7 @@ class DisagreementDetector(Detector[DisagreementOptions]):
             scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence, lead(evidence))
             if a in arrived or b in arrived:
                 seconds = min((tick - last) / SECOND, 1.0)
-                pairs[label] = tick, level.follow(agreement, seconds, options.memory, FLOOR)
+                pairs[label] = tick, level.follow(agreement, seconds, options.time_constant, FLOOR)
         return State(courses, pairs), scores
 
     def _move(self, course: Course | None, tick: int, embedding: Embedding) -> Course:
@@ -138,7 +147,9 @@ class DisagreementDetector(Detector[DisagreementOptions]):
         level, score = course.level, 0.0
         if level.age[0] >= options.warm_up:
             score = float(options.scores(level.deviations(gap, FLOOR))[0])
-        share = max(seconds / (float(level.age[0]) + 2 * seconds), 1.0 - float(np.exp(-seconds / options.memory)))
+        share = max(
+            seconds / (float(level.age[0]) + 2 * seconds), 1.0 - float(np.exp(-seconds / options.time_constant))
+        )
         anchor = np.asarray(course.anchor + share * (vector - course.anchor), np.float32)
-        level = level.follow(gap, seconds, options.memory, FLOOR)
+        level = level.follow(gap, seconds, options.time_constant, FLOOR)
         return Course(embedding.start, tick, embedding.coverage, vector, anchor, level, score)

@@ -34,14 +34,19 @@ class WitnessOptions(Options):
     slope: float = parameter(
         1.5, "Steepness of the score: log-odds for each deviation", bounds=(0.1, 10.0), unit="nats/σ"
     )
-    memory: float = parameter(
-        60.0, "Time constant of the running mean and deviation that a score is compared with", bounds=MEMORY, unit="s"
+    time_constant: float = parameter(
+        60.0,
+        "Time constant of the running mean and deviation that a score is compared with",
+        bounds=MEMORY,
+        unit="s",
+        formerly="memory",
     )
-    staleness: float = parameter(
+    max_age: float = parameter(
         3.0,
         "Time that a modality's last score stays in use when no new window arrives",
         bounds=(0.05, 3600.0),
         unit="s",
+        formerly="staleness",
     )
     prior: float = 0.02
     support: float = 0.3
@@ -51,8 +56,8 @@ class WitnessOptions(Options):
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
         for name, value, most in (
-            ("prior", self.prior, self.life.off / 2),  # else an event would stay open without evidence
-            ("support", self.support, self.life.off),
+            ("prior", self.prior, self.life.offset_threshold / 2),  # else an event would stay open without evidence
+            ("support", self.support, self.life.offset_threshold),
         ):
             if not 1e-6 <= value <= most:
                 raise ConfigError(f"{name} must be 1e-06 to {most:g}, not {value!r}")

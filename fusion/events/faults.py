@@ -19,7 +19,7 @@ CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTES = 3  # windows: a sensor that fails shows another symptom at first, in a window that is half lost
 SURE = 0.95  # the score of a fault that shows
 PATIENT = 2.5  # usual intervals of a sense without a window after which it is silent
-UNKNOWN = 4.0  # times `silence` for a sense that has had one window only: its rhythm is not known
+UNKNOWN = 4.0  # times `timeout` for a sense that has had one window only: its rhythm is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,13 @@ class FaultOptions(Options):
     causes: tuple[str, ...] = parameter(
         (), "Faults to detect. Empty: all. Omit `frozen` for sensors that are simulated without noise", choices=CAUSES
     )
-    silence: float = parameter(
+    timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
         "usual intervals are longer, and 4 times as long after its first window",
         bounds=(0.1, 3600.0),
         unit="s",
+        formerly="silence",
     )
     expected: tuple[str, ...] = parameter(
         (),
@@ -42,12 +43,15 @@ class FaultOptions(Options):
         "Others "
         "are unplugged only after a first window",
     )
-    life: LifeOptions = LifeOptions(min_duration=0.5, release=1.5, update_period=5.0)
+    life: LifeOptions = LifeOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
-        if self.life.on > SURE:
-            raise ConfigError(f"on must be at most {SURE:g}, the score of every fault, and it is {self.life.on:g}")
+        if self.life.onset_threshold > SURE:
+            raise ConfigError(
+                f"onset_threshold must be at most {SURE:g}, the score of every fault, "
+                f"and it is {self.life.onset_threshold:g}"
+            )
 
     def detects(self, cause: str) -> bool:
         """Whether this cause is one of those to detect."""
@@ -95,14 +99,14 @@ class FaultDetector(Detector[FaultOptions]):
         """One tick: what the new windows show, and which senses have had none for too long."""
         watches = dict(state)
         for modality in self.options.expected:
-            watches.setdefault(modality, Watch(tick, tick, self.options.silence / PATIENT, ("",)))
+            watches.setdefault(modality, Watch(tick, tick, self.options.timeout / PATIENT, ("",)))
         for modality in modalities(present):
             watches[modality] = self._see(state.get(modality), tick, present[modality])
         scores = {}
         for modality, watch in sorted(watches.items()):
             silent = (tick - watch.tick) / SECOND
             cause = watch.cause
-            limit = max(self.options.silence, PATIENT * watch.interval)
+            limit = max(self.options.timeout, PATIENT * watch.interval)
             if silent >= (limit if watch.interval else UNKNOWN * limit):
                 cause = UNPLUGGED
             if self.options.detects(cause):

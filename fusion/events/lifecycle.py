@@ -20,16 +20,30 @@ class LifeOptions(Options):
     Raises `ConfigError` for values that are out of bounds, or with which an event could never begin or end.
     """
 
-    on: float = parameter(0.6, "Onset threshold: score at which an event begins", bounds=(0.01, 0.99))
-    off: float = parameter(0.35, "Offset threshold: score below which an event ends. At most `on`", bounds=(0.01, 0.99))
-    min_duration: float = parameter(
-        1.0, "Time that the score must stay at `off` or above before the event is reported", bounds=DURATION, unit="s"
+    onset_threshold: float = parameter(
+        0.6,
+        "Onset threshold: score at which an event begins",
+        bounds=(0.01, 0.99),
+        formerly="on",
     )
-    release: float = parameter(
+    offset_threshold: float = parameter(
+        0.35,
+        "Offset threshold: score below which an event ends. At most `onset_threshold`",
+        bounds=(0.01, 0.99),
+        formerly="off",
+    )
+    min_duration: float = parameter(
         1.0,
-        "Hold time: time that the score must stay below `off` before the end is reported",
+        "Time that the score must stay at `offset_threshold` or above before the event is reported",
         bounds=DURATION,
         unit="s",
+    )
+    hold_time: float = parameter(
+        1.0,
+        "Hold time: time that the score must stay below `offset_threshold` before the end is reported",
+        bounds=DURATION,
+        unit="s",
+        formerly="release",
     )
     refractory: float = parameter(
         0.0, "Time after an event's offset in which no event of the same label begins", bounds=DURATION, unit="s"
@@ -37,31 +51,38 @@ class LifeOptions(Options):
     update_period: float = parameter(
         1.0, "Time from one UPDATE of an open event to the next. 0: every tick", bounds=DURATION, unit="s"
     )
-    sure: float = parameter(
+    immediate_onset_threshold: float = parameter(
         1.0,
         "Immediate-onset threshold: score at which an event is reported without waiting for `min_duration`. At least "
-        "`on`",
+        "`onset_threshold`",
         bounds=(0.01, 1.0),
+        formerly="sure",
     )
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
-        if self.off > self.on:
-            raise ConfigError(f"off must be at most on, and {self.off:g} is more than {self.on:g}")
-        if self.sure < self.on:
-            raise ConfigError(f"sure must be at least on, and {self.sure:g} is less than {self.on:g}")
+        onset, offset, immediate = self.onset_threshold, self.offset_threshold, self.immediate_onset_threshold
+        if offset > onset:
+            raise ConfigError(
+                f"offset_threshold must be at most onset_threshold, and {offset:g} is more than {onset:g}"
+            )
+        if immediate < onset:
+            raise ConfigError(
+                f"immediate_onset_threshold must be at least onset_threshold, and {immediate:g} is less than {onset:g}"
+            )
 
 
 @dataclass(slots=True)
 class Life:
-    """The life of one label's events: two thresholds, a shortest duration, a release and a pause (`LifeOptions`).
+    """The events of one label, one after the other: two thresholds and four times (`LifeOptions`).
 
-    What a score does depends on what was before:
-    - nothing is there: a score of `on` or more, past the pause, makes it pending, with that tick as its first and
-      with that tick less the score's lead as its onset;
-    - pending: a score below `off` forgets it, `min_duration` since the first tick makes it an event (ONSET);
-    - an event: after `release` below `off` it is over (OFFSET), at the first of those ticks less the lead; a score of
-      `off` or more before that takes the release back. Updates come every `update_period`.
+    What a score does depends on the state:
+    - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
+      that tick minus the lead of its score.
+    - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
+      of `immediate_onset_threshold`, it becomes an event (ONSET).
+    - event: after `hold_time` below `offset_threshold` it ends (OFFSET). The offset is the first of those ticks minus
+      the lead. A higher score before that starts the hold time again. An UPDATE comes every `update_period`.
     """
 
     kind: Kind
@@ -70,9 +91,9 @@ class Life:
     options: LifeOptions
     onset: int | None = None
     first: int = 0  # tick at which it became pending
-    lead: int = 0  # of its last score of `off` or more
+    lead: int = 0  # of its last score of `offset_threshold` or more
     is_open: bool = False
-    under: int | None = None  # first tick below `off` of an open event
+    under: int | None = None  # first tick below `offset_threshold` of an open event
     reported: int = 0
     ended: int | None = None
     named: int | None = None  # the onset in an open event's id: the one that was told first
@@ -84,24 +105,24 @@ class Life:
         self.last = score
         if self.onset is None:
             paused = self.ended is not None and tick - self.ended < options.refractory * SECOND
-            if score.score < options.on or paused:
+            if score.score < options.onset_threshold or paused:
                 return []
             self.first = tick
             self.onset = tick - score.lead if self.ended is None else max(tick - score.lead, self.ended + 1)
-        if score.score >= options.off:
+        if score.score >= options.offset_threshold:
             self.lead = score.lead
         if not self.is_open:
-            if score.score < options.off:
+            if score.score < options.offset_threshold:
                 self.onset = None
                 return []
-            if tick - self.first < options.min_duration * SECOND and score.score < options.sure:
+            if tick - self.first < options.min_duration * SECOND and score.score < options.immediate_onset_threshold:
                 return []
             return self._open(tick)
-        if score.score >= options.off:
+        if score.score >= options.offset_threshold:
             self.under = None
         else:
             self.under = tick if self.under is None else self.under
-            if tick - self.under >= options.release * SECOND:
+            if tick - self.under >= options.hold_time * SECOND:
                 return self.close(tick, self.under)
         if tick - self.reported >= options.update_period * SECOND:
             self.reported = tick
@@ -109,7 +130,7 @@ class Life:
         return []
 
     def close(self, tick: int, offset: int) -> list[Event]:
-        """End it now, with `offset` as its end, or when it fell below `off`. Forgets what is pending."""
+        """End it now, with `offset` as its end, or when it fell below `offset_threshold`. Forgets what is pending."""
         events = []
         if self.is_open:
             assert self.onset is not None

@@ -39,7 +39,7 @@ class NoveltyOptions(WitnessOptions):
     half_life: float = parameter(
         600.0, "Time after which a remembered scene that was not seen again counts half", bounds=(1.0, 1e6), unit="s"
     )
-    prototypes: int = parameter(
+    max_prototypes: int = parameter(
         48, "Largest number of vectors that represent the past of one modality", bounds=(2, 1024)
     )
 
@@ -112,7 +112,7 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         """The past stays. Of a longer list of prototypes the heaviest are kept."""
         result = {}
         for modality, past in state.items():
-            heaviest = np.sort(np.argsort(-past.mass, kind="stable")[: self.options.prototypes])
+            heaviest = np.sort(np.argsort(-past.mass, kind="stable")[: self.options.max_prototypes])
             result[modality] = replace(past, prototypes=past.prototypes[heaviest], mass=past.mass[heaviest])
         return result
 
@@ -125,9 +125,7 @@ class NoveltyDetector(Detector[NoveltyOptions]):
                 pasts[modality] = self._perceive(state.get(modality), tick, present[modality])
             elif modality in pasts:  # what a faulty sensor says is neither believed nor remembered
                 pasts[modality] = replace(pasts[modality], score=options.prior, coverage=0.0)
-        fresh = {
-            m: p for m, p in sorted(pasts.items()) if p.coverage > 0 and tick - p.tick <= options.staleness * SECOND
-        }
+        fresh = {m: p for m, p in sorted(pasts.items()) if p.coverage > 0 and tick - p.tick <= options.max_age * SECOND}
         weights = {m: options.reliability.get(m, 1.0) * p.coverage for m, p in fresh.items()}
         scores = np.array([p.score for p in fresh.values()]).reshape(len(fresh), 1)
         evidence = tuple(
@@ -147,11 +145,11 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         level, score = past.level, 0.0
         if past.age >= options.warm_up:
             score = float(options.scores(level.deviations(far, FLOOR))[0])
-        spell = past.spell + seconds if score >= options.life.off else 0.0
+        spell = past.spell + seconds if score >= options.life.offset_threshold else 0.0
         # What is new is known after one habituation; what stays far for two is a livelier stream, to be got used to.
         if past.age >= options.habituation and not 0 < spell <= 2 * options.habituation:
-            level = level.follow(far, seconds, options.memory, FLOOR)
+            level = level.follow(far, seconds, options.time_constant, FLOOR)
         faded = past.mass * 0.5 ** ((tick - past.tick) / SECOND / options.half_life)
-        prototypes, mass = remember(past.prototypes, faded, vector, seconds, options.prototypes)
+        prototypes, mass = remember(past.prototypes, faded, vector, seconds, options.max_prototypes)
         age = min(past.age + seconds, 1e6)
         return Past(embedding.start, tick, embedding.coverage, score, age, prototypes, mass, level, spell)

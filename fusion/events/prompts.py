@@ -62,28 +62,31 @@ class PromptOptions(WitnessOptions):
         bounds=(0.0, 20.0),
         unit="σ",
     )
-    life: LifeOptions = LifeOptions(min_duration=0.5, sure=0.95)
+    life: LifeOptions = LifeOptions(min_duration=0.5, immediate_onset_threshold=0.95)
     background: tuple[str, ...] = parameter(
         (),
         f"Phrases that each label is compared with, at least {FEWEST} different ones. Empty: {len(BACKGROUND)} "
         f"built-in ones",
     )
-    rivalry: float = parameter(
+    competition: float = parameter(
         0.5,
         "Fraction of the best competing label's margin that is subtracted from this label's similarity. 0: no "
         "competition",
         bounds=(0.0, 2.0),
+        formerly="rivalry",
     )
-    trust: float = parameter(
+    baseline_weight: float = parameter(
         0.7,
         "Fraction of a label's running mean similarity that is subtracted. 0: only its running deviation counts",
         bounds=(0.0, 1.0),
+        formerly="trust",
     )
-    maturity: float = parameter(
+    baseline_warm_up: float = parameter(
         10.0,
-        "Observed time after which a label's running mean counts half. Well below `memory`",
+        "Observed time after which a label's running mean counts half. Well below `time_constant`",
         bounds=WARM_UP,
         unit="s",
+        formerly="maturity",
     )
     min_modalities: int | Mapping[str, int] = parameter(
         1, "Number of modalities that must support an event. With fewer present, none begins", bounds=(1, 16)
@@ -112,12 +115,14 @@ class PromptOptions(WitnessOptions):
         return self.background or BACKGROUND
 
     def base(self, calibration: Calibration | None) -> float:
-        """The score where no sense says anything: the calibration's prior where there is one, half of `off` at most."""
-        return min(calibration.prior, self.life.off / 2) if calibration and calibration.senses else self.prior
+        """The score without evidence: the prior of the calibration if there is one. At most half `offset_threshold`."""
+        return (
+            min(calibration.prior, self.life.offset_threshold / 2) if calibration and calibration.senses else self.prior
+        )
 
     def taught_base(self, words: Words) -> float:
-        """The score of a taught word where no sense says anything, half of `off` at most."""
-        return min(words.prior, self.life.off / 2)
+        """The score of a taught word where no sense says anything, half of `offset_threshold` at most."""
+        return min(words.prior, self.life.offset_threshold / 2)
 
     def weight(self, modality: str, calibration: Calibration | None) -> float:
         """How much this sense's evidence counts."""
@@ -306,8 +311,11 @@ class PromptDetector(Detector[PromptOptions]):
                 continue
             level = known.level if known else Level.blank(len(labels))
             u = standing(embedding.vector, self.phrases, self.groups, self.background)
-            standings[modality] = yielding(u, options.rivalry)
-            x, ahead = departure(standings[modality], level, options.trust, options.maturity), leads(u)
+            standings[modality] = yielding(u, options.competition)
+            x, ahead = (
+                departure(standings[modality], level, options.baseline_weight, options.baseline_warm_up),
+                leads(u),
+            )
             calibration = self._calibration(embedding.space)
             ratios = self._ratios(calibration, modality, embedding.vector)
             scores = self._scores(calibration, modality, x, ahead, ratios)
@@ -315,18 +323,18 @@ class PromptDetector(Detector[PromptOptions]):
             senses[modality] = Sense(
                 embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, similarities, level
             )
-            seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.staleness)
-        fresh = State(senses).heard(tick, options.staleness)
+            seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
+        fresh = State(senses).heard(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
         pooled = self._corroborated(self._pooled(calibration, fresh, table), table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
         # What is on does not become what is usual, however long it lasts.
-        held = pooled >= options.life.off
+        held = pooled >= options.life.offset_threshold
         for modality, u in standings.items():
             sense = senses[modality]
-            level = sense.level.follow(u, seconds[modality], options.memory, 1.0, held)
+            level = sense.level.follow(u, seconds[modality], options.time_constant, 1.0, held)
             senses[modality] = replace(sense, level=level)
         scored = {}
         for at, label in enumerate(labels):

@@ -161,7 +161,7 @@ class EventLine:
             for label in sorted(scores):
                 key = kind, label
                 if key not in self._lives:
-                    if scores[label].score < detector.life.on:
+                    if scores[label].score < detector.life.onset_threshold:
                         continue
                     self._lives[key] = Life(kind, label, self.space, detector.life)
             for key in sorted(k for k in self._lives if k[0] is kind):

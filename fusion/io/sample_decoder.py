@@ -76,7 +76,7 @@ class SampleDecoder:
 
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
         """The topics to listen to for a sensor on `topic`. A relative name gives relative names."""
-        named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info
+        named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info_topic
         if self.modality in (VISION, DEPTH):
             return (SideTopic(named or messages.beside(topic, "camera_info"), messages.CAMERA_INFO),)
         if self.type_name in audio_messages.NEED_INFO and not self._options.audio_format.known:

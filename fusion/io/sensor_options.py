@@ -81,8 +81,11 @@ class SensorOptions(Options):
         "Message type of the topic, such as audio_common_msgs/msg/AudioData. Empty: the type that is published",
         modalities=(AUDIO, USER_DEFINED),
     )
-    camera_info: str = parameter(
-        "", "CameraInfo topic. Empty: camera_info in the namespace of the image topic", modalities=(VISION, DEPTH)
+    camera_info_topic: str = parameter(
+        "",
+        "CameraInfo topic. Empty: camera_info in the namespace of the image topic",
+        modalities=(VISION, DEPTH),
+        formerly="camera_info",
     )
     info_topic: str = parameter(
         "",

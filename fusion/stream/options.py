@@ -11,11 +11,12 @@ from sensebind.fusion.core.parameters import Options, parameter
 class StreamOptions(Options):
     """How long windows may wait, and for whom. Raises `ConfigError`."""
 
-    patience: float = parameter(
+    fusion_timeout: float = parameter(
         1.0,
         "Lag behind the newest sensor, by stamps, up to which fusion waits for a modality. 0: no waiting",
         bounds=(0.0, 60.0),
         unit="s",
+        formerly="patience",
     )
     queue_size: int = parameter(
         16,

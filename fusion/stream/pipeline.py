@@ -57,7 +57,7 @@ class Pipeline:
         specs: Mapping[str, WindowSpec],
         engine: Engine,
         *,
-        patience: int = to_ns(DEFAULTS.patience),
+        patience: int = to_ns(DEFAULTS.fusion_timeout),
         fusion_weights: Mapping[str, float] | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
         queue_size: int | None = None,

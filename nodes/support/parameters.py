@@ -10,7 +10,16 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from sensebind.fusion.config.parameters import NODES, PROMPTS, names_of_others, prompt_parameter, resolve
+from sensebind.fusion.config.parameters import (
+    NODES,
+    PROMPTS,
+    names_of_others,
+    old_names,
+    prompt_parameter,
+    renamed,
+    resolve,
+)
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.distributions import LOGGER_SERVICE
 
@@ -43,11 +52,14 @@ def declare(
     `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
     """
     parameters = list(NODES[executable]() if parameters is None else parameters)
-    values = _resolved(executable, parameters, _of_now(node, given_to(node, unset=[]), parameters))
+    given = _of_now(node, given_to(node, unset=[]), parameters)
+    values = resolve(parameters, given, names_of_others(executable, given), node.get_logger().warning)
     prompts = [prompt_parameter(name) for name in values if executable == "detector" and name.startswith(PROMPTS)]
     for parameter in [*parameters, *prompts]:
+        if parameter.formerly and node.has_parameter(parameter.formerly):
+            node.undeclare_parameter(parameter.formerly)
         if not node.has_parameter(parameter.name):
-            node.declare_parameter(parameter.name, parameter.default, describe(parameter))
+            node.declare_parameter(parameter.name, values.get(parameter.name, parameter.default), describe(parameter))
         elif node.get_parameter(parameter.name).value is None:
             node.set_descriptor(parameter.name, describe(parameter))
             node.set_parameters([RosParameter(parameter.name, RosParameter.Type.STRING_ARRAY, [])])
@@ -55,15 +67,37 @@ def declare(
         descriptor.read_only = read_only
         node.set_descriptor(parameter.name, descriptor)
     if read_only:
-        node.add_on_set_parameters_callback(lambda changes: _refuse_unknown(node, changes))
+        node.add_on_set_parameters_callback(lambda changes: _refuse_unknown(node, changes, old_names(parameters)))
     return values
 
 
 def changed(node: Node, executable: str, changes: Iterable[RosParameter]) -> dict[str, Any]:
     """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
-    given = given_to(node) | {change.name: _plain(change.value) for change in changes}
-    given = {name: value for name, value in given.items() if value is not None}  # what is unset has its default
-    return _resolved(executable, NODES[executable](), given)
+    parameters = NODES[executable]()
+    old = old_names(parameters)
+    changes = {change.name: _plain(change.value) for change in changes}
+    if found := next((name for name in changes if name in old), None):
+        raise ConfigError(renamed(found, old[found]))
+    given = {name: value for name, value in (given_to(node) | changes).items() if value is not None}
+    return resolve(parameters, given, names_of_others(executable, given))
+
+
+def accept_old_names(node: Node, executable: str) -> None:
+    """While the node runs, set a parameter of today when its name of the previous version is set, with a warning.
+
+    ROS 2 Humble cannot do this: there `changed` refuses the old name.
+    """
+    if not hasattr(node, "add_pre_set_parameters_callback"):
+        return
+    old = old_names(NODES[executable]())
+
+    def translated(change: RosParameter) -> RosParameter:
+        if change.name not in old:
+            return change
+        node.get_logger().warning(renamed(change.name, old[change.name]))
+        return RosParameter(old[change.name], change.type_, change.value)
+
+    node.add_pre_set_parameters_callback(lambda changes: [translated(change) for change in changes])
 
 
 def given_to(node: Node, unset: Any = None) -> dict[str, Any]:
@@ -87,14 +121,12 @@ def _of_now(node: Node, given: Mapping[str, Any], parameters: Iterable[Parameter
     }
 
 
-def _refuse_unknown(node: Node, changes: Iterable[RosParameter]) -> SetParametersResult:
-    unknown = [change.name for change in changes if not node.has_parameter(change.name)]
-    reason = f"there is no parameter '{unknown[0]}'" if unknown else ""
-    return SetParametersResult(successful=not unknown, reason=reason)
-
-
-def _resolved(executable: str, parameters: Iterable[Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    return resolve(parameters, given, names_of_others(executable, given))
+def _refuse_unknown(node: Node, changes: Iterable[RosParameter], old: Mapping[str, str]) -> SetParametersResult:
+    for name in (change.name for change in changes):
+        if not node.has_parameter(name):
+            reason = renamed(name, old[name]) if name in old else f"there is no parameter '{name}'"
+            return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
 
 
 def describe(parameter: Parameter) -> ParameterDescriptor:

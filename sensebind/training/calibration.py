@@ -36,7 +36,7 @@ def collect(detector: PromptDetector, ticks: Sequence[Tick], spans: Sequence[Spa
     senses: dict[str, list[Array]] = {m: [] for m in modalities}
     for tick, present in ticks:
         state, found = detector.score(state, tick, present)
-        heard = state.heard(tick, detector.options.staleness)
+        heard = state.heard(tick, detector.options.max_age)
         since = tick - 500_000_000 if before is None else before
         for modality in modalities:
             rows = np.full((len(labels), 3), np.nan)
