@@ -26,7 +26,7 @@ ROS_WHEELS = [  # ROS 2 for machines without a ROS installation, and the tools t
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version="0.2.0",
     description="One embedding space for all sensors of a robot: shared embeddings and cross-modal events for ROS 2",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

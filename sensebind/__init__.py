@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.stream.scheduler import Scheduler
     from sensebind.replay.session import Settings, open_replay
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _PLACES = {  # public name → module, and the name there where it differs
     "Calibration": "fusion.core.samples",
     "Embedding": "fusion.core.embeddings",
