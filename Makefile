@@ -27,7 +27,7 @@ lint: $(READY)
 
 # Writes the tables of parameters into the documentation (docs/*.md and README.md).
 docs: $(READY)
-	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/parameter_tables.py
 
 $(READY): setup.py constraints.txt $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)

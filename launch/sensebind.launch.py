@@ -11,7 +11,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
-from sensebind.nodes.support.transport import settings
+from sensebind.nodes.support.transport import fastdds_environment
 
 TOPICS = {  # launch argument → relative topic name
     "camera": "camera/image",
@@ -44,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
             "bridge", default_value="false", choices=["true", "false"], description="also start the bridge"
         ),
     ]
-    profile = [SetEnvironmentVariable(name, value) for name, value in settings(os.environ).items()]
+    profile = [SetEnvironmentVariable(name, value) for name, value in fastdds_environment(os.environ).items()]
     return LaunchDescription([*arguments, *profile, OpaqueFunction(function=nodes)])
 
 

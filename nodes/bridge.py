@@ -12,103 +12,107 @@ from rclpy.node import Node
 from sensebind.fusion.config.parameters import BridgeNodeOptions
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
-from sensebind.fusion.core.parameters import options_from
+from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.wire import encode, topic
-from sensebind.fusion.io.zmq_publisher import Outlet, is_exposed
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare
-from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.run import run
-from sensebind.nodes.support.status import array_of, status_of
-from sensebind.nodes.support.types import message_type
+from sensebind.fusion.io.wire import encode, topic_for
+from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
+from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
+from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
+from sensebind.nodes.support.run import run_node
 
 
-class Bridge(KeepsEmptyLists, Node):
+class BridgeNode(EmptyListParametersMixin, Node):
     """Passes on what is published under `embeddings/`, whoever publishes it, and `events`.
 
     Modalities are learnt from `embedding_space` and, for those that it does not name, from the graph.
     """
 
     def __init__(self) -> None:
-        super().__init__("bridge", **OPTIONS)
-        options = options_from(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
+        super().__init__("bridge", **NODE_ARGUMENTS)
+        options = options_with_values(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
-        self._outlet = Outlet(options.address, options.secret_key, options.authorized_keys, options.client_queue_size)
+        self._publisher = ZmqPublisher(
+            options.address, options.secret_key, options.authorized_keys, options.client_queue_size
+        )
         try:
-            if self._outlet.encrypted and is_exposed(options.secret_key):
+            if self._publisher.encrypted and is_readable_by_others(options.secret_key):
                 self.get_logger().warning(f"others can read '{options.secret_key}': chmod 600 it")
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
             self._subscribe(FUSED)
-            self.create_subscription(message_type(messages.EVENT), "events", self._take_event, EVENTS)
+            self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event, EVENT_QOS)
             self.create_subscription(
-                message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED
+                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
             )
             # Steady, so that they go on while a simulated clock stands still.
-            self.create_timer(0.5, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
-            self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         except BaseException:
-            self._outlet.close()
+            self._publisher.close()
             raise
-        how = "to clients with a key" if self._outlet.encrypted else "without encryption"
-        self.get_logger().info(f"publishing on {self._outlet.endpoint} {how}")
+        how = "to clients with a key" if self._publisher.encrypted else "without encryption"
+        self.get_logger().info(f"publishing on {self._publisher.endpoint} {how}")
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Free the address."""
-        self._outlet.close()
+        self._publisher.close()
 
     def _subscribe(self, modality: str) -> None:
         if modality not in self._modalities:
             self._modalities.add(modality)
             self.create_subscription(
-                message_type(messages.EMBEDDING), f"embeddings/{modality}", self._take_embedding, VECTORS
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
             )
 
-    def _take_space(self, message: Any) -> None:
+    def _on_space(self, message: Any) -> None:
         for modality in message.modalities:
             self._subscribe(modality)
 
-    def _take_embedding(self, message: Any) -> None:
-        self._send(messages.embedding_of(message))
+    def _on_embedding(self, message: Any) -> None:
+        self._send(messages.embedding_from_message(message))
 
-    def _take_event(self, message: Any) -> None:
-        self._send(messages.event_of(message))
+    def _on_event(self, message: Any) -> None:
+        self._send(messages.event_from_message(message))
 
     def _send(self, item: Embedding | Event) -> None:
-        self._outlet.send(*encode(item, self._outlet.counts[topic(item).decode()]))
+        self._publisher.send(*encode(item, self._publisher.counts[topic_for(item).decode()]))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """For new modalities in the graph, and for clients that came or went."""
         prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
         for name, types in self.get_topic_names_and_types():
             modality = name.removeprefix(prefix)
-            if name.startswith(prefix) and messages.EMBEDDING in types and "/" not in modality:
+            if name.startswith(prefix) and messages.EMBEDDING_TYPE in types and "/" not in modality:
                 self._subscribe(modality)
-        news = self._outlet.look()
+        news = self._publisher.poll_connection_events()
         if news["refused"]:
             why = (
-                "has no key of theirs, or they gave none" if self._outlet.encrypted else "is empty, and they used keys"
+                "has no key of theirs, or they gave none"
+                if self._publisher.encrypted
+                else "is empty, and they used keys"
             )
             self.get_logger().warning(
                 f"{news['refused']} connections were refused: 'authorized_keys' {why}", throttle_duration_sec=10.0
             )
         if news["accepted"] or news["closed"] > news["refused"]:
-            self.get_logger().info(f"{self._outlet.clients} clients")
+            self.get_logger().info(f"{self._publisher.client_count} clients")
 
-    def _diagnose(self) -> None:
-        clients = self._outlet.clients
+    def _publish_diagnostics(self) -> None:
+        clients = self._publisher.client_count
         figures = {
-            "address": self._outlet.endpoint,
-            "encrypted": self._outlet.encrypted,
+            "address": self._publisher.endpoint,
+            "encrypted": self._publisher.encrypted,
             "clients": clients,
-            **dict(sorted(self._outlet.counts.items())),
+            **dict(sorted(self._publisher.counts.items())),
         }
-        status = status_of("bridge", DiagnosticStatus.OK, f"{clients} clients", figures)
-        self._diagnostics.publish(array_of(self, status))
+        status = diagnostic_status("bridge", DiagnosticStatus.OK, f"{clients} clients", figures)
+        self._diagnostics.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
-    return run("bridge", Bridge, args, finish=Bridge.finish)
+    return run_node("bridge", BridgeNode, args, finish=BridgeNode.close)
 
 
 if __name__ == "__main__":

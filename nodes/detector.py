@@ -16,207 +16,221 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
-from sensebind.fusion.config.detectors import detectors, phrases_of, prompts_of
+from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import to_ns
-from sensebind.fusion.events.calibration import NONE, calibration_for
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, accept_old_names, changed, declare
-from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.run import DELIVERY, run
-from sensebind.nodes.support.status import array_of, status_of
-from sensebind.nodes.support.types import RosTypes, message_type
-from sensebind.nodes.tick_assembler import Ticks
+from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.message_types import RosMessageFactory, message_type
+from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
+from sensebind.nodes.support.ros_parameters import (
+    NODE_ARGUMENTS,
+    EmptyListParametersMixin,
+    accept_old_names,
+    declare,
+    values_after,
+)
+from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
+from sensebind.nodes.tick_assembler import TickAssembler
 
-TYPES = RosTypes()
-WAITING = 240  # ticks that wait for the first prompts to be embedded
+MESSAGE_FACTORY = RosMessageFactory()
+MAX_WAITING_TICKS = 240  # ticks that wait for the first prompts to be embedded
 
 
-class Detector(KeepsEmptyLists, Node):
-    """Steps the event line once a tick, when the fused embedding and all its sources are there.
+class DetectorNode(EmptyListParametersMixin, Node):
+    """Steps the event tracker once a tick, when the fused embedding and all its sources are there.
 
     Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space. All callbacks run in the
     executor's thread, and so does `finish`.
     """
 
     def __init__(self) -> None:
-        super().__init__("detector", **OPTIONS)
+        super().__init__("detector", **NODE_ARGUMENTS)
         self._values: dict[str, Any] = declare(self, "detector")
-        self._phrases: dict[str, Vector] = {}  # of this space
-        self._asked: Any = None  # the call to embed_text that is under way
-        self._stale = False  # parameters, prompts or space have changed since the line was configured
-        self._space = ""
-        self._configured: tuple[str, ...] = ()  # modalities that the embedder is configured for and has encoders for
-        self._line: EventLine | None = None
-        self._waiting: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=WAITING)  # for the line
-        self._ticks = Ticks(to_ns(self._values["tick_timeout"]))
+        self._phrase_vectors: dict[str, Vector] = {}  # of this space
+        self._embed_text_call: Any = None  # the call to embed_text that is under way
+        self._needs_configuration = False  # parameters, prompts or space have changed since the tracker was configured
+        self._space_id = ""
+        self._embedded_modalities: tuple[
+            str, ...
+        ] = ()  # modalities that the embedder is configured for and has encoders for
+        self._tracker: EventTracker | None = None
+        self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)  # for it
+        self._assembler = TickAssembler(to_ns(self._values["tick_timeout"]))
         self._counts: Counter[str] = Counter()
         self._sequences: Counter[str] = Counter()  # topic → number of its next message
-        self._published_at = -math.inf  # `time.monotonic()` of the last event
-        self._modalities: dict[str, Any] = {}
-        self._wanted = self._check(self._values)  # phrases that the detectors need vectors of
-        self._events = self.create_publisher(message_type(messages.EVENT), "events", EVENTS)
-        self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", VECTORS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
-        self.create_subscription(message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED)
+        self._last_published = -math.inf  # `time.monotonic()` of the last event
+        self._embedding_subscriptions: dict[str, Any] = {}
+        self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors of
+        self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
+        self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._embed_text_client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
+        self.create_subscription(
+            message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
+        )
         self._subscribe(FUSED)
-        self.add_on_set_parameters_callback(self._parameters_change)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
         accept_old_names(self, "detector")
-        self.create_timer(0.2, self._configure, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def finish(self) -> list[Publisher]:
         """Publish the end of what is still open. Returns the publisher, if it published lately."""
-        self._step(self._ticks.rest())
-        if self._line is not None:
-            self._publish(self._line.finish())
-        return [self._events] if time.monotonic() - self._published_at < DELIVERY else []
+        self._step(self._assembler.flush())
+        if self._tracker is not None:
+            self._publish(self._tracker.finish())
+        return [self._event_publisher] if time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT else []
 
     # --- the space, prompts and parameters
 
-    def _take_space(self, message: Any) -> None:
-        self._configured = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
+    def _on_space(self, message: Any) -> None:
+        self._embedded_modalities = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
         for modality in message.modalities:
             self._subscribe(modality)
-        if message.id != self._space:
-            if self._space:
-                self.get_logger().warning(f"the space changed from {self._space} to {message.id}: events start afresh")
+        if message.id != self._space_id:
+            if self._space_id:
+                self.get_logger().warning(
+                    f"the space changed from {self._space_id} to {message.id}: events start afresh"
+                )
             self.finish()
-            self._space, self._phrases, self._line, self._stale = message.id, {}, None, True
+            self._space_id, self._phrase_vectors, self._tracker, self._needs_configuration = message.id, {}, None, True
             try:
-                calibration_for(self._values["prompt.calibration"], self._space)
+                find_calibration(self._values["prompt.calibration"], self._space_id)
             except SensebindError as error:
                 self.get_logger().error(f"{error}; going on without")
-                self._values = {**self._values, "prompt.calibration": NONE}
-            self._configure()
+                self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
+            self._update_detectors()
 
     def _subscribe(self, modality: str) -> None:
-        if modality not in self._modalities and modality != "text":
-            self._modalities[modality] = self.create_subscription(
-                message_type(messages.EMBEDDING), f"embeddings/{modality}", self._take, VECTORS
+        if modality not in self._embedding_subscriptions and modality != "text":
+            self._embedding_subscriptions[modality] = self.create_subscription(
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
             )
 
-    def _check(self, values: dict[str, Any]) -> list[str]:
+    def _validate(self, values: dict[str, Any]) -> list[str]:
         """The phrases that the detectors of these values need. Raises `SensebindError` where they would make none."""
         wanted = phrases_of(values)
-        calibration_for(values["prompt.calibration"], self._space)
+        find_calibration(values["prompt.calibration"], self._space_id)
         return wanted
 
-    def _parameters_change(self, changes: list[Parameter]) -> SetParametersResult:
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
-            values = changed(self, "detector", changes)
-            wanted = self._check(values)
+            values = values_after(self, "detector", changes)
+            wanted = self._validate(values)
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._values, self._wanted, self._stale = values, wanted, True
-        self._ticks.timeout = to_ns(values["tick_timeout"])
-        self._configure()
+        self._values, self._required_phrases, self._needs_configuration = values, wanted, True
+        self._assembler.timeout = to_ns(values["tick_timeout"])
+        self._update_detectors()
         return SetParametersResult(successful=True)
 
-    def _configure(self) -> None:
-        """Give the line its detectors, once all phrases have vectors; ask for those that have none."""
-        if not self._stale or not self._space or self._asked is not None:
+    def _update_detectors(self) -> None:
+        """Give the tracker its detectors, once all phrases have vectors; ask for those that have none."""
+        if not self._needs_configuration or not self._space_id or self._embed_text_call is not None:
             return
-        missing = sorted(set(self._wanted) - set(self._phrases))
+        missing = sorted(set(self._required_phrases) - set(self._phrase_vectors))
         if missing:
-            if self._client.service_is_ready():
+            if self._embed_text_client.service_is_ready():
                 request = message_type("sensebind_msgs/srv/EmbedText").Request(texts=missing)
-                self._asked = self._client.call_async(request)
-                self._asked.add_done_callback(lambda future: self._take_phrases(missing, future))
+                self._embed_text_call = self._embed_text_client.call_async(request)
+                self._embed_text_call.add_done_callback(lambda future: self._on_phrases_embedded(missing, future))
             return
-        self._phrases = {phrase: self._phrases[phrase] for phrase in self._wanted}
-        found = detectors(
-            self._values, lambda wanted: np.stack([self._phrases[phrase] for phrase in wanted]), self._configured
+        self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
+        found = make_detectors(
+            self._values,
+            lambda wanted: np.stack([self._phrase_vectors[phrase] for phrase in wanted]),
+            self._embedded_modalities,
         )
-        if self._line is None:
-            self._line = EventLine(found, self._space)
-            self.get_logger().info(f"events from {', '.join(d.kind.name.lower() for d in found)} in {self._space}")
+        if self._tracker is None:
+            self._tracker = EventTracker(found, self._space_id)
+            self.get_logger().info(f"events from {', '.join(d.kind.name.lower() for d in found)} in {self._space_id}")
             self._step([])
         else:
-            self._line.configure(found)
-        self._stale = False
+            self._tracker.replace_detectors(found)
+        self._needs_configuration = False
 
-    def _take_phrases(self, phrases: list[str], future: Any) -> None:
-        self._asked = None
+    def _on_phrases_embedded(self, phrases: list[str], future: Any) -> None:
+        self._embed_text_call = None
         answer = future.result()
         if not answer.success:
             self.get_logger().error(f"phrases were not embedded: {answer.message}")
             return
-        if any(embedding.space != self._space for embedding in answer.embeddings):
+        if any(embedding.space != self._space_id for embedding in answer.embeddings):
             return  # the embedder has changed its space under way: it will say so, and be asked again
         for phrase, embedding in zip(phrases, answer.embeddings, strict=True):
-            self._phrases[phrase] = messages.embedding_of(embedding).vector
-        self._configure()
+            self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
+        self._update_detectors()
 
     # --- embeddings in, events out
 
-    def _take(self, message: Any) -> None:
-        embedding = messages.embedding_of(message)
+    def _on_embedding(self, message: Any) -> None:
+        embedding = messages.embedding_from_message(message)
         self._counts[embedding.modality] += 1
-        if self._ticks.jumped_back(embedding.tick):
+        if self._assembler.jumped_back(embedding.tick):
             self.get_logger().info("time jumped back: events start afresh")
-            self._step(self._ticks.rest())
-            self._ticks.restart()
-            if self._line is not None:
-                self._publish(self._line.restart())
-        if self._ticks.is_late(embedding):
+            self._step(self._assembler.flush())
+            self._assembler.restart()
+            if self._tracker is not None:
+                self._publish(self._tracker.restart())
+        if self._assembler.is_late(embedding):
             self._counts["late"] += 1
-            if self._line is not None and embedding.space == self._space:
-                self._publish(self._line.amend(embedding.tick, {embedding.modality: embedding}))
+            if self._tracker is not None and embedding.space == self._space_id:
+                self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.modality: embedding}))
             return
-        self._step(self._ticks.add(embedding))
+        self._step(self._assembler.add(embedding))
 
     def _step(self, ticks: list[tuple[int, dict[str, Embedding]]]) -> None:
-        self._counts["lost_ticks"] += max(0, len(self._waiting) + len(ticks) - WAITING)
-        self._waiting.extend(ticks)
-        while self._line is not None and self._waiting:
-            tick, present = self._waiting.popleft()
-            known = {m: e for m, e in present.items() if e.space == self._space}
+        self._counts["lost_ticks"] += max(0, len(self._waiting_ticks) + len(ticks) - MAX_WAITING_TICKS)
+        self._waiting_ticks.extend(ticks)
+        while self._tracker is not None and self._waiting_ticks:
+            tick, present = self._waiting_ticks.popleft()
+            known = {m: e for m, e in present.items() if e.space == self._space_id}
             if known:
-                self._publish(self._line.step(tick, known))
-                self._publish_scores(tick, self._line)
+                self._publish(self._tracker.step(tick, known))
+                self._publish_scores(tick, self._tracker)
                 self._counts["ticks"] += 1
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
-            self._counts["events"] += event.phase is Phase.ONSET
-            self._events.publish(messages.event_message(TYPES, event, self._sequences["events"]))
+            self._counts["events"] += event.phase is EventPhase.ONSET
+            self._event_publisher.publish(messages.event_message(MESSAGE_FACTORY, event, self._sequences["events"]))
             self._sequences["events"] += 1
-            self._published_at = time.monotonic()
-            if event.phase is not Phase.UPDATE:
-                senses = ", ".join(e.modality for e in event.evidence if e.supports)
+            self._last_published = time.monotonic()
+            if event.phase is not EventPhase.UPDATE:
+                modalities = ", ".join(e.modality for e in event.evidence if e.supports)
                 self.get_logger().info(
-                    f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({senses})"
+                    f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({modalities})"
                 )
 
-    def _publish_scores(self, tick: int, line: EventLine) -> None:
+    def _publish_scores(self, tick: int, line: EventTracker) -> None:
         """The scores of all prompts at this tick. The message has a row for each, so only if there is a subscriber."""
-        if Kind.PROMPT in line.scores and self._scores.get_subscription_count():
+        if EventKind.PROMPT in line.scores and self._scores.get_subscription_count():
             message = messages.scores_message(
-                TYPES, tick, self._space, line.scores[Kind.PROMPT], self._sequences["prompt_scores"]
+                MESSAGE_FACTORY, tick, self._space_id, line.scores[EventKind.PROMPT], self._sequences["prompt_scores"]
             )
             self._scores.publish(message)
             self._sequences["prompt_scores"] += 1
 
-    def _diagnose(self) -> None:
+    def _publish_diagnostics(self) -> None:
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"
-        if not self._space:
+        if not self._space_id:
             level, message = DiagnosticStatus.STALE, "no embedder has told its space yet"
-        elif self._stale:
+        elif self._needs_configuration:
             level, message = DiagnosticStatus.WARN, "waits for the embedder's embed_text"
-        elif self._ticks.incomplete:
-            message += f"; {self._ticks.incomplete} ticks lacked a vector"
-        status = status_of("detector", level, message, dict(sorted(self._counts.items())))
-        self._diagnostics.publish(array_of(self, status))
+        elif self._assembler.incomplete_ticks:
+            message += f"; {self._assembler.incomplete_ticks} ticks lacked a vector"
+        status = diagnostic_status("detector", level, message, dict(sorted(self._counts.items())))
+        self._diagnostics_publisher.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
-    return run("detector", Detector, args, finish=Detector.finish)
+    return run_node("detector", DetectorNode, args, finish=DetectorNode.finish)
 
 
 if __name__ == "__main__":

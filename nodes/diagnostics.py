@@ -12,9 +12,9 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.pipeline import Pipeline
-from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, Statistics
-from sensebind.nodes.subscriptions import Sensors
-from sensebind.nodes.support.status import status_of
+from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, ModalityStatistics
+from sensebind.nodes.subscriptions import SensorSubscriptions
+from sensebind.nodes.support.diagnostic_status import diagnostic_status
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -22,51 +22,53 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
-WORRYING = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
-LOSS = 0.05  # share of a topic's messages that may be lost before it is worth a warning
+WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
+MAX_LOSS_RATIO = 0.05  # share of a topic's messages that may be lost before it is worth a warning
 
 
 class Diagnostics:
     """Turns the pipeline's totals into a status per modality, with rates since the status before.
 
-    `trouble` may be called from any thread, `status` from one.
+    `report_error` may be called from any thread, `statuses` from one.
     """
 
     def __init__(self, values: Mapping[str, Any], pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
-        self._before: dict[str, dict[str, int]] = {}
+        self._previous_counts: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()  # guards the three below
-        self._troubles: dict[str, str] = {}  # modality → the newest message
+        self._errors: dict[str, str] = {}  # modality → the newest message
         self._unreported: set[str] = set()  # modalities whose newest message is in no status yet
-        self._known: set[tuple[str, str]] = set()  # all troubles so far
+        self._logged_errors: set[tuple[str, str]] = set()  # all troubles so far
 
-    def trouble(self, modality: str, message: str) -> bool:
+    def report_error(self, modality: str, message: str) -> bool:
         """Something is wrong with a topic: an error in its next status. Whether this is the first time."""
         with self._lock:
-            self._troubles[modality] = message
+            self._errors[modality] = message
             self._unreported.add(modality)
-            first = (modality, message) not in self._known
-            self._known.add((modality, message))
+            first = (modality, message) not in self._logged_errors
+            self._logged_errors.add((modality, message))
         return first
 
-    def status(self, sensors: Sensors, period: float = 1.0) -> list[DiagnosticStatus]:
+    def statuses(self, sensors: SensorSubscriptions, period: float = 1.0) -> list[DiagnosticStatus]:
         """One status a modality. `period` is the time in seconds since the last call."""
         return [
             self._status(modality, statistics, sensors, period)
             for modality, statistics in self._pipeline.statistics().items()
         ]
 
-    def _status(self, modality: str, statistics: Statistics, sensors: Sensors, period: float) -> DiagnosticStatus:
-        counts = dict(statistics.counts) | sensors.received(modality)
-        before = self._before.get(modality, {})
+    def _status(
+        self, modality: str, statistics: ModalityStatistics, sensors: SensorSubscriptions, period: float
+    ) -> DiagnosticStatus:
+        counts = dict(statistics.counts) | sensors.message_counts(modality)
+        before = self._previous_counts.get(modality, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
-        self._before[modality] = counts
-        level, message = self._judge(modality, new, sensors)
-        known = statistics.newest and statistics.tick  # after a restart no sample is there yet
-        age = (statistics.newest - statistics.tick) / SECOND if known else float("nan")
+        self._previous_counts[modality] = counts
+        level, message = self._level_and_message(modality, new, sensors)
+        known = statistics.newest_stamp and statistics.last_embedded_tick  # after a restart no sample is there yet
+        age = (statistics.newest_stamp - statistics.last_embedded_tick) / SECOND if known else float("nan")
         latency = statistics.latency_ms()
-        figures: dict[str, Any] = {
+        values: dict[str, Any] = {
             "topic": sensors.topics.get(modality, "no publisher yet"),
             "rate_in_hz": round(new.get("arrived", 0) / period, 2),
             "rate_out_hz": round(new.get("embedded", 0) / period, 2),
@@ -80,31 +82,33 @@ class Diagnostics:
             "device": self._device,
         }
         for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "gaps", "restarts"):
-            figures[name] = counts.get(name, 0)
+            values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
-            figures[name] = counts.get(name, 0)
-        return status_of(modality, level, message, figures)
+            values[name] = counts.get(name, 0)
+        return diagnostic_status(modality, level, message, values)
 
-    def _judge(self, modality: str, new: Mapping[str, int], sensors: Sensors) -> tuple[bytes, str]:
-        if (trouble := self._lasting(modality, new)) is not None:
+    def _level_and_message(
+        self, modality: str, new: Mapping[str, int], sensors: SensorSubscriptions
+    ) -> tuple[bytes, str]:
+        if (trouble := self._active_error(modality, new)) is not None:
             return ERROR, trouble
         arrived, lost = new.get("arrived", 0), new.get("lost", 0)
-        if lost > LOSS * (arrived + lost):
+        if lost > MAX_LOSS_RATIO * (arrived + lost):
             return WARN, (
                 f"{lost} of {arrived + lost} messages were lost on the way: images do not fit the middleware's "
                 "default buffers; see `sensebind doctor`"
             )
         if not arrived:
             return STALE, f"nothing arrives on {sensors.topics.get(modality, 'its topic')}"
-        worries = [f"{name} {new[name]}" for name in WORRYING if new.get(name)]
-        return (WARN, ", ".join(worries)) if worries else (OK, "as it should be")
+        warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
+        return (WARN, ", ".join(warnings)) if warnings else (OK, "as it should be")
 
-    def _lasting(self, modality: str, new: Mapping[str, int]) -> str | None:
+    def _active_error(self, modality: str, new: Mapping[str, int]) -> str | None:
         """The trouble that a status has to show: a new one, or one that goes on. Forgets one that has ended."""
         with self._lock:
             goes_on = new.get("encoding") or new.get("failure") or not new.get("samples")
             if modality in self._unreported or goes_on:
                 self._unreported.discard(modality)
-                return self._troubles.get(modality)
-            self._troubles.pop(modality, None)
+                return self._errors.get(modality)
+            self._errors.pop(modality, None)
             return None

@@ -26,37 +26,43 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
-from sensebind.nodes.subscriptions import Sensors
-from sensebind.nodes.support.distributions import UNWATCHED
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, accept_old_names, declare, given_to
-from sensebind.nodes.support.qos import LATCHED, VECTORS
-from sensebind.nodes.support.run import DELIVERY, Stop, deliver, run, spin
-from sensebind.nodes.support.status import array_of
-from sensebind.nodes.support.types import RosTypes, message_type
+from sensebind.nodes.subscriptions import SensorSubscriptions
+from sensebind.nodes.support.diagnostic_status import diagnostic_array
+from sensebind.nodes.support.message_types import RosMessageFactory, message_type
+from sensebind.nodes.support.qos import EMBEDDING_QOS, LATCHED_QOS
+from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
+from sensebind.nodes.support.ros_parameters import (
+    NODE_ARGUMENTS,
+    EmptyListParametersMixin,
+    accept_old_names,
+    declare,
+    parameter_values,
+)
+from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, StopFlag, run_node, spin, wait_for_acknowledgements
 
-TYPES = RosTypes()
+MESSAGE_FACTORY = RosMessageFactory()
 
 
-class Embedder(KeepsEmptyLists, LifecycleNode):
+class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     """Subscriptions hand samples to the pipeline; the scheduler's thread embeds them and publishes.
 
     All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish` runs in
-    the scheduler's, and through it `_trouble`. What `_publish` uses is set before that thread starts, and is unset or
-    destroyed after it has ended: `close` waits for it.
+    the scheduler's, and through it `_report_error`. What `_publish` uses is set before that thread starts, and is unset
+    or destroyed after it has ended: `close` waits for it.
     """
 
     def __init__(self) -> None:
-        super().__init__("embedder", **OPTIONS)
+        super().__init__("embedder", **NODE_ARGUMENTS)
         accept_old_names(self, "embedder")
         self._pipeline: Pipeline | None = None
-        self._sensors: Sensors | None = None
+        self._sensor_subscriptions: SensorSubscriptions | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
-        self._published_at = -math.inf  # `time.monotonic()` of the last embedding; of the scheduler's thread
-        self._unconfirmed: list[Publisher] = []  # that published shortly before the last deactivation
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._last_published = -math.inf  # `time.monotonic()` of the last embedding; of the scheduler's thread
+        self._unacknowledged_publishers: list[Publisher] = []  # that published shortly before the last deactivation
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray, "/diagnostics", 10, event_callbacks=UNWATCHED
+            DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
         )
 
     # --- lifecycle
@@ -70,27 +76,33 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        modalities = modalities_of(given_to(self, unset=[]))
+        modalities = modalities_of(parameter_values(self, unset=[]))
         self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities))
         values = self._values
         started = time.monotonic()
-        space = build.space(values)
+        space = build.load_space_from(values)
         self._space = space
-        self._pipeline = build.pipeline(values, space, live=True)
+        self._pipeline = build.make_pipeline(values, space, live=True)
         self._diagnostics = Diagnostics(values, self._pipeline)
-        self._vectors = {
+        self._embedding_publishers = {
             name: self.create_publisher(
-                message_type(messages.EMBEDDING), f"embeddings/{name}", VECTORS, event_callbacks=UNWATCHED
+                message_type(messages.EMBEDDING_TYPE),
+                f"embeddings/{name}",
+                EMBEDDING_QOS,
+                event_callbacks=NO_EVENT_CALLBACKS,
             )
             for name in [*(m for m in modalities if m in space.modalities), "fused"]
         }
         self._sequences: Counter[str] = Counter()  # modality → number of its next message; of the scheduler's thread
         self._space_publisher = self.create_publisher(
-            message_type(messages.EMBEDDING_SPACE), "embedding_space", LATCHED, event_callbacks=UNWATCHED
+            message_type(messages.EMBEDDING_SPACE_TYPE),
+            "embedding_space",
+            LATCHED_QOS,
+            event_callbacks=NO_EVENT_CALLBACKS,
         )
         now = self.get_clock().now().nanoseconds
-        self._space_publisher.publish(messages.space_message(TYPES, space, self._pipeline.specs, now))
-        self._service = self.create_service(
+        self._space_publisher.publish(messages.space_message(MESSAGE_FACTORY, space, self._pipeline.specs, now))
+        self._embed_text_service = self.create_service(
             message_type("sensebind_msgs/srv/EmbedText"), "embed_text", self._embed_text
         )
         self.get_logger().info(f"space {space.id} ready in {time.monotonic() - started:.1f} s")
@@ -103,26 +115,26 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         assert self._pipeline is not None
         self._pipeline.restart()
-        self._sensors = Sensors(
+        self._sensor_subscriptions = SensorSubscriptions(
             self,
             self._values,
             modalities_of(self._values),
-            self._take,
-            self._pipeline.calibrate,
-            self._trouble,
+            self._on_sample,
+            self._pipeline.set_calibration,
+            self._report_error,
         )
         self._scheduler = Scheduler(self._pipeline.engine)
         self._scheduler.add(self._pipeline, self._publish)
         self._active_timers = [
-            self.create_timer(1.0, self._diagnose, clock=self._steady),
-            self.create_timer(0.1, self._notice_silence, clock=self._steady),
+            self.create_timer(1.0, self._publish_diagnostics, clock=self._steady_clock),
+            self.create_timer(0.1, self._flush_idle_topics, clock=self._steady_clock),
         ]
         # A looped bag takes the clock back: what was open belongs to a time that is over.
-        self._jumps = self.get_clock().create_jump_callback(
+        self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._restart(),
         )
-        for modality, topic in self._sensors.topics.items():
+        for modality, topic in self._sensor_subscriptions.topics.items():
             self.get_logger().info(f"{modality}: {topic}")
         return super().on_activate(state)
 
@@ -131,12 +143,12 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        deliver(self.close())
-        self._unconfirmed = []
+        wait_for_acknowledgements(self.close())
+        self._unacknowledged_publishers = []
         if self._pipeline is not None:
-            for publisher in [*self._vectors.values(), self._space_publisher]:
+            for publisher in [*self._embedding_publishers.values(), self._space_publisher]:
                 self.destroy_publisher(publisher)
-            self.destroy_service(self._service)
+            self.destroy_service(self._embed_text_service)
         self._pipeline = None
         return TransitionCallbackReturn.SUCCESS
 
@@ -148,32 +160,32 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
 
         Returns the publishers whose last messages may be under way.
         """
-        if self._scheduler is None or self._sensors is None:
-            return self._unconfirmed
+        if self._scheduler is None or self._sensor_subscriptions is None:
+            return self._unacknowledged_publishers
         for timer in self._active_timers:
             self.destroy_timer(timer)
-        self._jumps.unregister()
-        self._sensors.close()
+        self._jump_handle.unregister()
+        self._sensor_subscriptions.close()
         self._scheduler.close()
-        self._scheduler = self._sensors = None
-        is_recent = time.monotonic() - self._published_at < DELIVERY
-        self._unconfirmed = list(self._vectors.values()) if is_recent else []
-        return self._unconfirmed
+        self._scheduler = self._sensor_subscriptions = None
+        is_recent = time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT
+        self._unacknowledged_publishers = list(self._embedding_publishers.values()) if is_recent else []
+        return self._unacknowledged_publishers
 
     # --- samples in
 
-    def _take(self, sample: Sample) -> None:
+    def _on_sample(self, sample: Sample) -> None:
         if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message came
         self._last_arrival[sample.modality] = time.monotonic()
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
-    def _notice_silence(self) -> None:
+    def _flush_idle_topics(self) -> None:
         """Whole windows of a topic that fell silent need not wait for its next message."""
-        if self._pipeline is None or self._sensors is None or self._scheduler is None:
+        if self._pipeline is None or self._sensor_subscriptions is None or self._scheduler is None:
             return  # deactivated since this timer fired
-        self._sensors.look_for_types()
+        self._sensor_subscriptions.discover_topics()
         now = time.monotonic()
         for modality, last in list(self._last_arrival.items()):
             if now - last > self._values["idle_timeout"]:
@@ -194,12 +206,14 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         for output in outputs:
             if isinstance(output, Embedding):
                 sequence = self._sequences[output.modality]
-                self._vectors[output.modality].publish(messages.embedding_message(TYPES, output, sequence))
+                self._embedding_publishers[output.modality].publish(
+                    messages.embedding_message(MESSAGE_FACTORY, output, sequence)
+                )
                 self._sequences[output.modality] += 1
-                self._published_at = time.monotonic()
+                self._last_published = time.monotonic()
             elif isinstance(output, Failure):
-                topic = self._sensors.topics.get(output.modality, "") if self._sensors else ""
-                self._trouble(output.modality, f"topic '{topic}': {output.message}")
+                topic = self._sensor_subscriptions.topics.get(output.modality, "") if self._sensor_subscriptions else ""
+                self._report_error(output.modality, f"topic '{topic}': {output.message}")
 
     def _embed_text(self, request: Any, response: Any) -> Any:
         try:
@@ -210,25 +224,27 @@ class Embedder(KeepsEmptyLists, LifecycleNode):
         now = self.get_clock().now().nanoseconds
         response.success = True
         response.embeddings = [
-            messages.embedding_message(TYPES, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
+            messages.embedding_message(MESSAGE_FACTORY, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
             for vector in vectors
         ]
         return response
 
     # --- what is wrong
 
-    def _trouble(self, modality: str, message: str) -> None:
+    def _report_error(self, modality: str, message: str) -> None:
         """Log each message once; diagnostics repeat it while the trouble lasts. Called from both threads."""
-        if self._diagnostics.trouble(modality, message):
+        if self._diagnostics.report_error(modality, message):
             self.get_logger().error(message)
 
-    def _diagnose(self) -> None:
-        if self._sensors is None:
+    def _publish_diagnostics(self) -> None:
+        if self._sensor_subscriptions is None:
             return  # deactivated since this timer fired
-        self._diagnostics_publisher.publish(array_of(self, *self._diagnostics.status(self._sensors)))
+        self._diagnostics_publisher.publish(
+            diagnostic_array(self, *self._diagnostics.statuses(self._sensor_subscriptions))
+        )
 
 
-def serve(node: Embedder, stop: Stop) -> None:
+def serve(node: EmbedderNode, stop: StopFlag) -> None:
     """Configure and activate the node unless `autostart` is false, and serve it until `stop` is set."""
     autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
     if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -241,7 +257,7 @@ def main(args: list[str] | None = None) -> int:
     # A thread that waits for the interpreter gets it after so long (Python's default is 5 ms): the encoders give it up
     # and want it back a hundred times a window, and messages keep the other thread busy.
     sys.setswitchinterval(0.001)
-    return run("embedder", Embedder, args, serve=serve, finish=Embedder.close)
+    return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.close)
 
 
 if __name__ == "__main__":

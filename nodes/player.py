@@ -22,38 +22,41 @@ from rosgraph_msgs.msg import Clock
 
 from sensebind.fusion.config.parameters import PlayerNodeOptions
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import options_from, parameters_of
+from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
-from sensebind.nodes.support.parameters import OPTIONS, KeepsEmptyLists, declare
-from sensebind.nodes.support.run import Stop, run, spin
-from sensebind.nodes.support.transport import settings
-from sensebind.nodes.support.types import message_type
+from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
+from sensebind.nodes.support.run import StopFlag, run_node, spin
+from sensebind.nodes.support.transport import fastdds_environment
 
-CLOCK = "/clock"
+CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = 0.01  # s
-CLOCK_FRESH = 0.001  # s; a message that goes out within so long of a clock needs none of its own
-LATE = 0.05  # s after its time at which a message counts as late
-PATIENCE = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
-SETTLED = 0.4  # s without news of subscribers after which all are taken to be there
+MAX_CLOCK_AGE = 0.001  # s; a message that goes out within so long of a clock needs none of its own
+LATE_THRESHOLD = 0.05  # s after its time at which a message counts as late
+SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
+DISCOVERY_SETTLE_TIME = 0.4  # s without news of subscribers after which all are taken to be there
 LINGER = 0.2  # s at the end for best-effort subscribers to fetch the last messages from shared memory
-AHEAD = 64 * 2**20  # bytes that are read before their time
-DEPTH = 100  # messages that a slow reliable subscriber may lag behind
-LATCHED_DEPTH = 1000  # and those of a latched topic that a late one is still given
+MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes that are read before their time
+QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
+LATCHED_QUEUE_DEPTH = 1000  # and those of a latched topic that a late one is still given
 
 
 class ReadAhead:
     """(topic, log time in ns, CDR bytes) of a recording, in order of time.
 
-    They are read in a thread of its own, so that a slow disk delays none. At most `AHEAD` bytes and one message are
-    held. Iterate in one thread; that raises what the reading raised. Close it where it is not read to its end.
+    They are read in a thread of its own, so that a slow disk delays none. At most `MAX_READ_AHEAD_BYTES` bytes and one
+    message are held. Iterate in one thread; that raises what the reading raised. Close it where it is not read to its
+    end.
     """
 
     def __init__(self, path: str, topics: list[str]) -> None:
         self._path, self._topics = path, topics
-        self._change = threading.Condition()  # guards all that follows but the thread; notified when any of it changes
-        self._held: deque[tuple[str, int, bytes]] = deque()
-        self._bytes = 0  # of the messages in `_held`
+        self._condition = (
+            threading.Condition()
+        )  # guards all that follows but the thread; notified when any of it changes
+        self._buffer: deque[tuple[str, int, bytes]] = deque()
+        self._buffered_bytes = 0  # of the messages in `_buffer`
         self._closed = self._ended = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reading", daemon=True)
@@ -61,46 +64,46 @@ class ReadAhead:
 
     def close(self) -> None:
         """Stop reading."""
-        with self._change:
+        with self._condition:
             self._closed = True
-            self._change.notify_all()
+            self._condition.notify_all()
         self._thread.join()
 
     def __iter__(self) -> Iterator[tuple[str, int, bytes]]:
         while True:
-            with self._change:
-                self._change.wait_for(lambda: self._held or self._ended or self._closed)
-                if not self._held or self._closed:
+            with self._condition:
+                self._condition.wait_for(lambda: self._buffer or self._ended or self._closed)
+                if not self._buffer or self._closed:
                     if self._error is not None:
                         raise self._error
                     return
-                message = self._held.popleft()
-                self._bytes -= len(message[2])
-                self._change.notify_all()
+                message = self._buffer.popleft()
+                self._buffered_bytes -= len(message[2])
+                self._condition.notify_all()
             yield message
 
     def _run(self) -> None:
         try:
             # Opened in this thread: the database of a .db3 bag must not be shared between threads.
             with Recording(self._path) as recording:
-                for topic, _, stamp, data in recording.raw(self._topics):
-                    with self._change:
-                        self._change.wait_for(lambda: self._bytes < AHEAD or self._closed)
+                for topic, _, stamp, data in recording.cdr_messages(self._topics):
+                    with self._condition:
+                        self._condition.wait_for(lambda: self._buffered_bytes < MAX_READ_AHEAD_BYTES or self._closed)
                         if self._closed:
                             return
-                        self._held.append((topic, stamp, bytes(data)))
-                        self._bytes += len(data)
-                        self._change.notify_all()
+                        self._buffer.append((topic, stamp, bytes(data)))
+                        self._buffered_bytes += len(data)
+                        self._condition.notify_all()
         except Exception as error:  # handed to the thread that iterates
-            with self._change:
+            with self._condition:
                 self._error = error
         finally:
-            with self._change:
+            with self._condition:
                 self._ended = True
-                self._change.notify_all()
+                self._condition.notify_all()
 
 
-class Player(KeepsEmptyLists, Node):
+class PlayerNode(EmptyListParametersMixin, Node):
     """Publishes the messages of a recording as they are, without decoding them.
 
     `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are
@@ -108,20 +111,20 @@ class Player(KeepsEmptyLists, Node):
     """
 
     def __init__(self, overrides: list[Parameter]) -> None:
-        super().__init__("player", parameter_overrides=overrides, **OPTIONS)
-        self._options = options_from(PlayerNodeOptions(), declare(self, "player", read_only=True))
+        super().__init__("player", parameter_overrides=overrides, **NODE_ARGUMENTS)
+        self._options = options_with_values(PlayerNodeOptions(), declare(self, "player", read_only=True))
         if not self._options.recording:
             raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
         own_clock = self._options.clock
-        self._clock_topic = self.create_publisher(Clock, CLOCK, _qos(1, latched=False)) if own_clock else None
-        self._told = 0.0  # time.monotonic() of the last clock
-        self._sent = self._late = 0
-        self._latest = 0.0  # s by which the latest message was late
+        self._clock_publisher = self.create_publisher(Clock, CLOCK_TOPIC, _qos(1, latched=False)) if own_clock else None
+        self._clock_published_at = 0.0  # time.monotonic() of the last clock
+        self._sent = self._late_count = 0
+        self._max_lateness = 0.0  # s by which the latest message was late
         with Recording(self._options.recording) as recording:
             self._advertise(recording)
 
-    def play(self, stop: Stop) -> None:
+    def play(self, stop: StopFlag) -> None:
         """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
         self._wait_for_subscribers(stop)
         rate = self._options.rate
@@ -133,9 +136,10 @@ class Player(KeepsEmptyLists, Node):
                 break
             self.get_logger().info("at the end: from the beginning again")
         message = f"{self._sent} messages in {time.monotonic() - began:.1f} s"
-        if self._late:
+        if self._late_count:
             self.get_logger().warning(
-                f"{message}; {self._late} went out more than {1000 * LATE:.0f} ms late, at most {self._latest:.2f} s: "
+                f"{message}; {self._late_count} went out more than {1000 * LATE_THRESHOLD:.0f} ms late, "
+                f"at most {self._max_lateness:.2f} s: "
                 "this machine is too slow for the rate"
             )
         else:
@@ -145,7 +149,11 @@ class Player(KeepsEmptyLists, Node):
     # --- before
 
     def _advertise(self, recording: Recording) -> None:
-        topics = [t for t in recording.topics if t.count and not (t.name == CLOCK and self._clock_topic is not None)]
+        topics = [
+            t
+            for t in recording.topics
+            if t.message_count and not (t.name == CLOCK_TOPIC and self._clock_publisher is not None)
+        ]
         wanted = {name.strip("/") for name in self._options.topics}
         unknown = wanted - {t.name.strip("/") for t in topics}
         if unknown:
@@ -171,30 +179,32 @@ class Player(KeepsEmptyLists, Node):
         if not self._topics:
             raise ConfigError(f"'{self._options.recording}' holds no message that can be played")
 
-    def _wait_for_subscribers(self, stop: Stop) -> None:
+    def _wait_for_subscribers(self, stop: StopFlag) -> None:
         stop.wait(self._options.delay)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
         # A subscriber that has been matched here may not know of it yet, and others may be on their way: begin once
         # nothing has changed for a while.
-        known, since = self._known(), time.monotonic()
-        while not stop.is_set() and ((lacking := self._unmatched()) or time.monotonic() < since + SETTLED):
+        known, since = self._subscriber_counts(), time.monotonic()
+        while not stop.is_set() and (
+            (unmatched := self._unmatched_topics()) or time.monotonic() < since + DISCOVERY_SETTLE_TIME
+        ):
             if time.monotonic() > deadline:
-                if lacking:
+                if unmatched:
                     self.get_logger().warning(
-                        f"some subscribers of {', '.join(lacking)} were not reached: their quality of service asks "
+                        f"some subscribers of {', '.join(unmatched)} were not reached: their quality of service asks "
                         "for more than is offered"
                     )
                 return
             stop.wait(0.05)
-            if (now := self._known()) != known:
+            if (now := self._subscriber_counts()) != known:
                 known, since = now, time.monotonic()
 
-    def _known(self) -> list[int]:
+    def _subscriber_counts(self) -> list[int]:
         """Subscribers that each topic has, matched and only heard of."""
         publishers = self._topics.values()
         return [p.get_subscription_count() + self.count_subscribers(p.topic_name) for p in publishers]
 
-    def _unmatched(self) -> list[str]:
+    def _unmatched_topics(self) -> list[str]:
         """Topics of which the graph knows more subscribers than have been connected to."""
         names = [publisher.topic_name for publisher in self._topics.values()]
         counts = [publisher.get_subscription_count() for publisher in self._topics.values()]
@@ -202,7 +212,7 @@ class Player(KeepsEmptyLists, Node):
 
     # --- while playing
 
-    def _play_once(self, rate: float, stop: Stop) -> None:
+    def _play_once(self, rate: float, stop: StopFlag) -> None:
         ahead = ReadAhead(self._options.recording, list(self._topics))
         first: int | None = None
         began = stamp = 0
@@ -210,43 +220,45 @@ class Player(KeepsEmptyLists, Node):
             for topic, stamp, data in ahead:
                 if first is None:
                     first, began = stamp, time.monotonic_ns()
-                    self._tell(stamp)
+                    self._publish_clock(stamp)
                 self._wait(stamp, began + round((stamp - first) / rate), rate, stop)
                 if stop.is_set():
                     return
-                if time.monotonic() - self._told > CLOCK_FRESH:
-                    self._tell(stamp)
+                if time.monotonic() - self._clock_published_at > MAX_CLOCK_AGE:
+                    self._publish_clock(stamp)
                 self._topics[topic].publish(data)
                 self._sent += 1
         finally:
             ahead.close()
-        self._tell(stamp)
+        self._publish_clock(stamp)
 
-    def _wait(self, stamp: int, due: int, rate: float, stop: Stop) -> None:
+    def _wait(self, stamp: int, due: int, rate: float, stop: StopFlag) -> None:
         """Until `due` (ns of time.monotonic_ns), when the recording's clock shows `stamp`."""
         while (left := (due - time.monotonic_ns()) / SECOND) > 0 and not stop.is_set():
-            if time.monotonic() - self._told >= CLOCK_PERIOD:
-                self._tell(stamp - to_ns(left * rate))
+            if time.monotonic() - self._clock_published_at >= CLOCK_PERIOD:
+                self._publish_clock(stamp - to_ns(left * rate))
             stop.wait(min(left, CLOCK_PERIOD))
-        if left < -LATE:
-            self._late += 1
-            self._latest = max(self._latest, -left)
+        if left < -LATE_THRESHOLD:
+            self._late_count += 1
+            self._max_lateness = max(self._max_lateness, -left)
 
-    def _tell(self, stamp: int) -> None:
-        self._told = time.monotonic()
-        if self._clock_topic is not None:
-            self._clock_topic.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
+    def _publish_clock(self, stamp: int) -> None:
+        self._clock_published_at = time.monotonic()
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
 
     # --- after
 
-    def _wait_for_acknowledgement(self, stop: Stop) -> None:
+    def _wait_for_acknowledgement(self, stop: StopFlag) -> None:
         """Until reliable subscribers have confirmed all: with Fast DDS 3 s, its period of asking them, is usual."""
-        deadline = time.monotonic() + PATIENCE
-        lacking = list(self._topics.values())
-        while not stop.is_set() and lacking and time.monotonic() < deadline:
-            lacking = [publisher for publisher in lacking if not publisher.wait_for_all_acked(Duration(seconds=0.1))]
-        if lacking and not stop.is_set():
-            names = ", ".join(publisher.topic_name for publisher in lacking)
+        deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
+        unmatched = list(self._topics.values())
+        while not stop.is_set() and unmatched and time.monotonic() < deadline:
+            unmatched = [
+                publisher for publisher in unmatched if not publisher.wait_for_all_acked(Duration(seconds=0.1))
+            ]
+        if unmatched and not stop.is_set():
+            names = ", ".join(publisher.topic_name for publisher in unmatched)
             self.get_logger().warning(f"subscribers of {names} have not confirmed all messages")
         stop.wait(LINGER)
 
@@ -256,9 +268,9 @@ def _qos_of(topic: Topic) -> QoSProfile:
 
     Bags that were converted have no record of it; but what was said once is meant for late subscribers too.
     """
-    if topic.latched or topic.count == 1 or topic.name.endswith("/tf_static"):
-        return _qos(min(topic.count, LATCHED_DEPTH), latched=True)
-    return _qos(DEPTH, latched=False)
+    if topic.latched or topic.message_count == 1 or topic.name.endswith("/tf_static"):
+        return _qos(min(topic.message_count, LATCHED_QUEUE_DEPTH), latched=True)
+    return _qos(QUEUE_DEPTH, latched=False)
 
 
 def _qos(depth: int, *, latched: bool) -> QoSProfile:
@@ -284,9 +296,9 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     return [Parameter(name, value=value) for name, value in vars(parser.parse_args(arguments)).items()]
 
 
-def serve(node: Player, stop: Stop) -> None:
+def serve(node: PlayerNode, stop: StopFlag) -> None:
     """Play in this thread, and serve parameters and log levels in another, so that playing does not wait for them."""
-    done = Stop()
+    done = StopFlag()
     server = threading.Thread(target=spin, args=(node, done), name="services")
     server.start()
     try:
@@ -300,8 +312,8 @@ def main(args: list[str] | None = None) -> int:
     """Play, and end at the end. Exit status: 0, also after SIGINT or SIGTERM; 1 if there is nothing to play."""
     arguments = sys.argv[1:] if args is None else args
     overrides = overrides_of(remove_ros_args(arguments))
-    os.environ.update(settings(os.environ))  # images arrive where the sender alone has the room for them
-    return run("player", lambda: Player(overrides), arguments, serve=serve)
+    os.environ.update(fastdds_environment(os.environ))  # images arrive where the sender alone has the room for them
+    return run_node("player", lambda: PlayerNode(overrides), arguments, serve=serve)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,19 @@ from rclpy.subscription import Subscription
 from sensebind.fusion.config.parameters import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
-from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, preferred_type
-from sensebind.fusion.io.sensor_options import COMPRESSED, SensorOptions
-from sensebind.nodes.support.distributions import TELLS_NUMBERS, SubscriptionEventCallbacks, UnsupportedEventTypeError
-from sensebind.nodes.support.qos import LATCHED, SENSORS, sensor
-from sensebind.nodes.support.types import message_type
+from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, select_message_type
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
+from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 # Messages that the middleware holds while this process is busy: about a second of a sensor. ROS's usual depth of 5
 # loses images after 0.17 s without the processor, and IMU readings after 25 ms, which a loaded machine often has.
-DEPTH_OF_IMAGES, DEPTH_OF_SERIES = 30, 500
-UNKNOWN = 2**63  # a sequence number this large means that the middleware gives none
+IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
+MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware gives none
 
 
-class Sequence:
+class LossCounter:
     """Counts the messages of one publisher that did not arrive, from gaps in its sequence numbers.
 
     The middleware's own event counts only what the transport lost, not what newer messages pushed out of a full queue.
@@ -33,7 +33,7 @@ class Sequence:
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers, self._last = publishers, 0
 
-    def missing(self, number: int) -> tuple[int, int]:
+    def count_missing(self, number: int) -> tuple[int, int]:
         """How many did not arrive before `number`: (before the first that arrived, since the previous one).
 
         (0, 0) for a topic with several publishers: their numbers mix.
@@ -45,11 +45,11 @@ class Sequence:
         return (0, gap) if before else (gap, 0)
 
 
-class Sensors:
+class SensorSubscriptions:
     """The subscriptions of one node to its sensors.
 
     `on_sample` is called with every sample; `on_calibration` with each sensor's calibration by parameters, during
-    construction, and whenever CameraInfo changes it; `on_trouble(modality, message)` with what is wrong with a topic.
+    construction, and whenever CameraInfo changes it; `on_error(modality, message)` with what is wrong with a topic.
     After construction all calls come from the thread of the node's executor; `topics` may be read from any thread.
     """
 
@@ -60,32 +60,32 @@ class Sensors:
         modalities: tuple[str, ...],
         on_sample: Callable[[Sample], None],
         on_calibration: Callable[[str, Calibration], None],
-        on_trouble: Callable[[str, str], None],
+        on_error: Callable[[str, str], None],
     ) -> None:
         self._node = node
-        self._on_sample, self._on_calibration, self._on_trouble = on_sample, on_calibration, on_trouble
+        self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
         self._options = {modality: sensor_options(values, modality) for modality in modalities}
         self._subscriptions: list[Subscription[Any]] = []
         self._lost: Counter[str] = Counter()
-        self._earlier: Counter[str] = Counter()
+        self._missed_before_start: Counter[str] = Counter()
         self._arrived: Counter[str] = Counter()
         self._topics: Mapping[str, str] = {}  # replaced, never changed, so any thread can read it
         for modality, options in self._options.items():
             self._on_calibration(modality, options.calibration)
-        self.look_for_types()
+        self.discover_topics()
 
     @property
     def topics(self) -> Mapping[str, str]:
         """Modality → resolved topic, once its message type is known."""
         return dict(self._topics)
 
-    def received(self, modality: str) -> dict[str, int]:
+    def message_counts(self, modality: str) -> dict[str, int]:
         """How many messages of a modality `arrived`; where the middleware numbers them, how many were published and did
         not arrive since the first that did (`lost`), and how many were published before it (`earlier`)."""
         return {
             "arrived": self._arrived[modality],
             "lost": self._lost[modality],
-            "earlier": self._earlier[modality],
+            "earlier": self._missed_before_start[modality],
         }
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Sensors:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def look_for_types(self) -> None:
+    def discover_topics(self) -> None:
         """Subscribe to topics whose message type was not known yet. Call it repeatedly: publishers may appear later."""
         for modality, options in self._options.items():
             if modality in self._topics:
@@ -103,13 +103,13 @@ class Sensors:
             if not type_name:
                 name = self._node.resolve_topic_name(options.topic_name)
                 published = [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
-                type_name = preferred_type(modality, published)
+                type_name = select_message_type(modality, published)
             if type_name:
-                self._listen(options, type_name)
+                self._subscribe_sensor(options, type_name)
 
-    def _listen(self, options: SensorOptions, type_name: str) -> None:
+    def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
         modality, topic = options.modality, options.topic_name
-        if options.transport == COMPRESSED:  # remapping rules name the topic without its suffix
+        if options.transport == COMPRESSED_TRANSPORT:  # remapping rules name the topic without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, modality: name}
@@ -117,52 +117,52 @@ class Sensors:
             decoder = SampleDecoder(options, type_name)
             message_type(type_name)
         except (EncodingError, ModuleNotFoundError) as error:
-            self._on_trouble(modality, f"topic '{name}': {error}")
+            self._on_error(modality, f"topic '{name}': {error}")
             return
 
-        def take(message: Any) -> None:
+        def on_message(message: Any) -> None:
             self._arrived[modality] += 1
             try:
                 sample = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
-                self._on_trouble(modality, f"topic '{name}': {error}")
+                self._on_error(modality, f"topic '{name}': {error}")
             else:
                 self._on_sample(sample)
 
-        def take_side(message: Any) -> None:
+        def on_info(message: Any) -> None:
             try:
-                if decoder.side(message):
+                if decoder.apply_side_message(message):
                     self._on_calibration(modality, decoder.calibration)
             except EncodingError as error:
-                self._on_trouble(modality, f"topic '{name}': {error}")
+                self._on_error(modality, f"topic '{name}': {error}")
 
-        self._subscribe(modality, type_name, topic, take)
+        self._subscribe(modality, type_name, topic, on_message)
         for side in decoder.side_topics(options.topic_name):
             # Some drivers publish it once (transient local), others repeatedly (volatile). A volatile subscription
             # misses what was published before it, and a transient-local one does not match a volatile publisher.
-            for qos in (LATCHED, SENSORS) if side.latched else (SENSORS,):
-                self._subscribe_side(side.type, side.name, qos, take_side)
+            for qos in (LATCHED_QOS, SENSOR_DATA_QOS) if side.latched else (SENSOR_DATA_QOS,):
+                self._subscribe_info(side.type, side.name, qos, on_info)
 
     def _subscribe(self, modality: str, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         name = self._node.resolve_topic_name(topic)
-        sequence = Sequence(lambda: self._node.count_publishers(name))
+        sequence = LossCounter(lambda: self._node.count_publishers(name))
         numbered = False
 
-        def take(message: Any, info: Any) -> None:
+        def on_message(message: Any, info: Any) -> None:
             nonlocal numbered
             number = info.get("publication_sequence_number")
-            if number is not None and 0 < number < UNKNOWN:
+            if number is not None and 0 < number < MAX_SEQUENCE_NUMBER:
                 numbered = True
-                earlier, since = sequence.missing(number)
-                self._earlier[modality] += earlier
+                earlier, since = sequence.count_missing(number)
+                self._missed_before_start[modality] += earlier
                 self._lost[modality] += since
             callback(message)
 
         def lost(info: Any) -> None:
             self._lost[modality] += 0 if numbered else info.total_count_change
 
-        qos = sensor(DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES)
-        arguments = (message_type(type_name), topic, take if TELLS_NUMBERS else callback, qos)
+        qos = sensor_data_qos(IMAGE_QUEUE_DEPTH if modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH)
+        arguments = (message_type(type_name), topic, on_message if HAS_MESSAGE_INFO else callback, qos)
         try:
             subscription = self._node.create_subscription(
                 *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=lost)
@@ -171,7 +171,7 @@ class Sensors:
             subscription = self._node.create_subscription(*arguments)
         self._subscriptions.append(subscription)
 
-    def _subscribe_side(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
+    def _subscribe_info(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
         # Several QoS are tried, so one that does not match needs no warning. Without callbacks for its events, the
         # executor spends no time on them.
         unwatched = SubscriptionEventCallbacks(use_default_callbacks=False)

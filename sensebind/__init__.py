@@ -17,21 +17,21 @@ from sensebind.fusion.core import threads
 if TYPE_CHECKING:
     from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.errors import SensebindError
-    from sensebind.fusion.core.events import Event, Phase
+    from sensebind.fusion.core.events import Event, EventPhase
     from sensebind.fusion.core.samples import Calibration, Frame, Reading, Sample, Sound
     from sensebind.fusion.core.space import Hub, Space
     from sensebind.fusion.core.windows import WindowSpec
     from sensebind.fusion.inference.engine import Engine, Failure
     from sensebind.fusion.io.recordings import Recording
     from sensebind.fusion.io.wire import decode as decode_message
-    from sensebind.fusion.models.registry import load as load_space
+    from sensebind.fusion.models.registry import load_space as load_space
     from sensebind.fusion.stream.drivers import finish, process, process_samples
     from sensebind.fusion.stream.pipeline import Pipeline
     from sensebind.fusion.stream.scheduler import Scheduler
     from sensebind.replay.session import Settings, open_replay
 
 __version__ = "0.2.0"
-_PLACES = {  # public name → module, and the name there where it differs
+_EXPORTS = {  # public name → module, and the name there where it differs
     "Calibration": "fusion.core.samples",
     "Embedding": "fusion.core.embeddings",
     "Engine": "fusion.inference.engine",
@@ -39,7 +39,7 @@ _PLACES = {  # public name → module, and the name there where it differs
     "Failure": "fusion.inference.engine",
     "Frame": "fusion.core.samples",
     "Hub": "fusion.core.space",
-    "Phase": "fusion.core.events",
+    "EventPhase": "fusion.core.events",
     "Pipeline": "fusion.stream.pipeline",
     "Reading": "fusion.core.samples",
     "Recording": "fusion.io.recordings",
@@ -52,7 +52,7 @@ _PLACES = {  # public name → module, and the name there where it differs
     "WindowSpec": "fusion.core.windows",
     "decode_message": "fusion.io.wire:decode",
     "finish": "fusion.stream.drivers",
-    "load_space": "fusion.models.registry:load",
+    "load_space": "fusion.models.registry:load_space",
     "open_replay": "replay.session",
     "process": "fusion.stream.drivers",
     "process_samples": "fusion.stream.drivers",
@@ -62,10 +62,10 @@ __all__ = [
     "Embedding",
     "Engine",
     "Event",
+    "EventPhase",
     "Failure",
     "Frame",
     "Hub",
-    "Phase",
     "Pipeline",
     "Reading",
     "Recording",
@@ -84,13 +84,13 @@ __all__ = [
     "process_samples",
 ]
 
-threads.settle()
+threads.set_thread_environment()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'sensebind' has no attribute '{name}'")
-    module, _, attribute = _PLACES[name].partition(":")
+    module, _, attribute = _EXPORTS[name].partition(":")
     return getattr(import_module(f"sensebind.{module}"), attribute or name)
 
 

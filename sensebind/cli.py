@@ -14,7 +14,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     result = argparse.ArgumentParser(
         prog="sensebind", description="One space for all of a robot's senses: embed, replay, measure."
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand. Exit status: 0, 1 where it found something wrong, 2 where it was asked wrongly."""
-    args = parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     command = import_module(f"sensebind.commands.{args.command}")
     try:
         return int(command.run(args))

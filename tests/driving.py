@@ -7,7 +7,7 @@ from sensebind.fusion.stream.drivers import process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
-def pushed(pipeline: Pipeline, sample: Sample) -> list[Output]:
+def push(pipeline: Pipeline, sample: Sample) -> list[Output]:
     """All that follows from one sample."""
     pipeline.accept(sample)
     return process(pipeline)

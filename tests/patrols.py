@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.simulation import scenario
-from sensebind.simulation.record import Plan, Truth, record
+from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record
 
-PATROL = Path(__file__).parents[1] / "config" / "scenarios" / "patrol.yaml"
-LEG = 7.5  # s in each of its rooms
+PATROL_FILE = Path(__file__).parents[1] / "config" / "scenarios" / "patrol.yaml"
+SECONDS_PER_ROOM = 7.5  # s in each of its rooms
 
 
-def patrol_plan(seed: int = 0, duration: float | None = None) -> Plan:
+def patrol_scenario(seed: int = 0, duration: float | None = None) -> SimulatedScenario:
     """What happens on it, or on its first `duration` seconds."""
-    return scenario.read(PATROL, seed, duration=duration)
+    return scenario.read_scenario(PATROL_FILE, seed, duration=duration)
 
 
-def record_patrol(path: Path, seed: int = 0, duration: float | None = None, **options: Any) -> list[Truth]:
+def record_patrol(path: Path, seed: int = 0, duration: float | None = None, **options: Any) -> list[GroundTruthEvent]:
     """Write its bag and the truth beside it. `options`: of `record`."""
-    return record(patrol_plan(seed, duration), path, **options)
+    return record(patrol_scenario(seed, duration), path, **options)

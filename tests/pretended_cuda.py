@@ -17,9 +17,21 @@ import torch
 
 from sensebind.fusion.inference import cuda as runners
 
-MAKERS = ("empty", "zeros", "ones", "full", "rand", "randn", "arange", "linspace", "tensor", "as_tensor", "eye")
-MAKERS += ("hann_window", "zeros_like", "empty_like")
-NAME = "Pretended GPU"
+FACTORY_FUNCTIONS = (
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "rand",
+    "randn",
+    "arange",
+    "linspace",
+    "tensor",
+    "as_tensor",
+    "eye",
+)
+FACTORY_FUNCTIONS += ("hann_window", "zeros_like", "empty_like")
+GPU_NAME = "Pretended GPU"
 
 
 class Event:
@@ -87,11 +99,12 @@ def on_cpu(call: Callable[..., Any]) -> Callable[..., Any]:
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend until the test ends."""
     import torch._dynamo  # PyTorch imports it late, and its annotations need `torch.Generator` to be a type
-    for name in MAKERS:
+
+    for name in FACTORY_FUNCTIONS:
         monkeypatch.setattr(torch, name, on_cpu(getattr(torch, name)))
     monkeypatch.setattr(torch, "Generator", on_cpu(torch.Generator))
     monkeypatch.setattr(torch.Tensor, "to", on_cpu(torch.Tensor.to))
-    properties = SimpleNamespace(name=NAME, total_memory=8 << 30, multi_processor_count=4, major=9, minor=0)
+    properties = SimpleNamespace(name=GPU_NAME, total_memory=8 << 30, multi_processor_count=4, major=9, minor=0)
     answers = {
         "is_available": True,
         "is_bf16_supported": True,
@@ -112,11 +125,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     for name, value in {"Event": Event, "Stream": Stream, "CUDAGraph": CUDAGraph, "graph": capture}.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    encode_once = runners._Station._encode
+    encode_once = runners._CapturedBatch._encode
 
     def encode(station: Any) -> None:
         if CUDAGraph.captured is not None:
-            CUDAGraph.captured.works.append(lambda: station.output.copy_(station.lane.encode(station.input)))
+            CUDAGraph.captured.works.append(lambda: station.output.copy_(station.streams.encode(station.input)))
         encode_once(station)
 
-    monkeypatch.setattr(runners._Station, "_encode", encode)
+    monkeypatch.setattr(runners._CapturedBatch, "_encode", encode)

@@ -1,7 +1,7 @@
 """Real nodes for tests: each in a process of its own, in a ROS domain that no other test is in.
 
 with running("player", str(bag), environment=ros_environment()) as player, peer(player.environment) as me:
-    heard = me.listen("std_msgs/msg/String", "chatter")
+    heard = me.subscribe("std_msgs/msg/String", "chatter")
     me.wait_until(lambda: len(heard) == 3, 10, "three messages")
 """
 
@@ -37,10 +37,10 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
     for package in ("rclpy", *packages):
         if find_spec(package) is None:
             pytest.skip(f"the ROS package '{package}' is not installed here: see `sensebind doctor`")
-    from sensebind.nodes.support.transport import alone
+    from sensebind.nodes.support.transport import isolated_environment
 
     base = {name: value for name, value in os.environ.items() if name not in ("ROS_DOMAIN_ID", *MIDDLEWARE)}
-    result = alone(base)
+    result = isolated_environment(base)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**result, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
 
@@ -123,7 +123,7 @@ class Executable:
             self.lines.append(line)
 
 
-def parameters(values: Mapping[str, Any]) -> list[str]:
+def parameter_arguments(values: Mapping[str, Any]) -> list[str]:
     """Command-line arguments that set these ROS parameters."""
     if not values:
         return []
@@ -148,7 +148,7 @@ def running(
 
     It is then stopped with SIGINT where it still runs, and must end with `status` (None: any).
     """
-    command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameters(values or {})]
+    command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameter_arguments(values or {})]
     process = Executable(command, environment)
     try:
         yield process
@@ -187,13 +187,13 @@ class Peer:
 
     def publisher(self, type_name: str, topic: str, qos: Any = 10) -> Any:
         """A publisher of ``pkg/msg/Type``."""
-        from sensebind.nodes.support.types import message_type
+        from sensebind.nodes.support.message_types import message_type
 
         return self.node.create_publisher(message_type(type_name), topic, qos)
 
-    def listen(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
+    def subscribe(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
         """What arrives on a topic, as it comes: (`time.monotonic()` of arrival, message)."""
-        from sensebind.nodes.support.types import message_type
+        from sensebind.nodes.support.message_types import message_type
 
         heard: list[tuple[float, Any]] = []
         self.node.create_subscription(

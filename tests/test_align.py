@@ -14,7 +14,7 @@ from torch import nn
 from toy import ToySpace
 
 from sensebind.cli import main
-from sensebind.evaluation.retrieval import recall
+from sensebind.evaluation.retrieval import recall_at_k
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 from sensebind.fusion.core.space import Hub, SpaceError
@@ -22,13 +22,18 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes import spoke as spokes
-from sensebind.fusion.models.spokes.bound import BoundSpace, bind
+from sensebind.fusion.models.spokes.bound_space import BoundSpace, bind_spokes
 from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
-from sensebind.training.data.augmentation import cut, cuts, relight
-from sensebind.training.data.pairs import AlignError, Pairs, joined, split
-from sensebind.training.fitting import Settings, evaluate, fit
-from sensebind.training.losses import cached_backward, info_nce
-from sensebind.training.spoke_start import Start, channels_of, first_spoke, training_parameters
+from sensebind.training.data.augmentation import apply_crops, jitter_brightness, random_crops
+from sensebind.training.data.pairs import AlignError, Pairs, concatenate_pairs, split
+from sensebind.training.losses import gradient_cached_backward, info_nce
+from sensebind.training.spoke_initialization import (
+    SpokeInitialization,
+    initial_spoke,
+    reading_size,
+    training_parameters,
+)
+from sensebind.training.spoke_training import Settings, held_out_recall, train_spoke
 
 SIDE = 224
 
@@ -52,7 +57,7 @@ class ToyHub(ToySpace, Hub):
     """A toy space that spokes can be bound to."""
 
     def image_encoder(self) -> nn.Module:
-        return ToyImages(self._maps["vision"])
+        return ToyImages(self._projections["vision"])
 
 
 HUB = ToyHub(["vision"])
@@ -111,7 +116,7 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(chunk: int) -> 
     for size in (chunk, 100):
         torch.manual_seed(1)
         layer = nn.Linear(5, 3)
-        value = cached_backward(
+        value = gradient_cached_backward(
             lambda x, layer=layer: torch.nn.functional.normalize(layer(x), dim=1), inputs,
             lambda v: info_nce(v, hub, 10.0, groups), size,
         )  # fmt: skip
@@ -122,9 +127,9 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(chunk: int) -> 
 
 def test_recall_counts_ties_against_and_one_of_the_group_for() -> None:
     scores = torch.tensor([[0.5, 0.5, 0.1], [0.1, 0.9, 0.8], [0.7, 0.2, 0.1]])
-    assert recall(scores, torch.arange(3)) == [pytest.approx(1 / 3)]
-    assert recall(scores, torch.tensor([0, 1, 0])) == [pytest.approx(2 / 3)]
-    assert recall(scores, torch.arange(3), (1, 2, 3)) == [pytest.approx(x) for x in (1 / 3, 2 / 3, 1)]
+    assert recall_at_k(scores, torch.arange(3)) == [pytest.approx(1 / 3)]
+    assert recall_at_k(scores, torch.tensor([0, 1, 0])) == [pytest.approx(2 / 3)]
+    assert recall_at_k(scores, torch.arange(3), (1, 2, 3)) == [pytest.approx(x) for x in (1 / 3, 2 / 3, 1)]
 
 
 # --- what is held out
@@ -156,8 +161,8 @@ def test_one_stretch_of_time_alone_is_refused_for_its_neighbours_would_leak() ->
 
 
 def test_recordings_are_kept_apart_when_joined() -> None:
-    pairs = joined([scenes(16), scenes(16, seed=1)])
-    assert len(pairs) == 32 and len(pairs.groups.unique()) == 32 and len(pairs.blocks.unique()) == 4
+    pairs = concatenate_pairs([scenes(16), scenes(16, seed=1)])
+    assert len(pairs) == 32 and len(pairs.class_ids.unique()) == 32 and len(pairs.blocks.unique()) == 4
     training, held = split(pairs, 0.25)
     assert len(training) == 24 and len(held) == 8  # times that are equal in two recordings are other times
 
@@ -167,19 +172,19 @@ def test_recordings_are_kept_apart_when_joined() -> None:
 
 def test_the_same_cut_is_made_in_both_pictures_of_a_pair() -> None:
     generator = torch.Generator().manual_seed(0)
-    maps = cuts(4, generator)
+    maps = random_crops(4, generator)
     y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
     pictures = torch.stack([x, y]).expand(4, 2, 32, 32)
-    together = cut(pictures, maps)
-    apart = torch.cat([cut(pictures[:, :1], maps), cut(pictures[:, 1:], maps)], dim=1)
+    together = apply_crops(pictures, maps)
+    apart = torch.cat([apply_crops(pictures[:, :1], maps), apply_crops(pictures[:, 1:], maps)], dim=1)
     assert torch.equal(together, apart)
     assert not torch.equal(together[0], pictures[0])
-    assert (cut(pictures, torch.eye(2, 3).expand(4, 2, 3)) - pictures).abs().max() < 1e-5
+    assert (apply_crops(pictures, torch.eye(2, 3).expand(4, 2, 3)) - pictures).abs().max() < 1e-5
 
 
 def test_relighting_stays_within_levels_and_can_invert() -> None:
     levels = torch.rand(8, 1, 16, 16)
-    changed = relight(levels, torch.Generator().manual_seed(0), inverted=1.0)
+    changed = jitter_brightness(levels, torch.Generator().manual_seed(0), inverted_fraction=1.0)
     assert changed.min() >= 0 and changed.max() <= 1
     corr = torch.corrcoef(torch.stack([levels[0].flatten(), changed[0].flatten()]))[0, 1]
     assert corr < -0.8
@@ -196,9 +201,9 @@ def settings(**more) -> Settings:
 def test_a_spoke_learns_to_see_negatives_as_the_hub_sees_pictures(method: str) -> None:
     training, held = split(scenes(96), 0.2)
     spoke = Spoke(spec(method=method), HUB)
-    before = evaluate(spoke, held)
-    best = fit(spoke, HUB, training, held, settings(epochs=12))
-    assert best.recall > before + 0.2 and best.recall == pytest.approx(evaluate(spoke, held))
+    before = held_out_recall(spoke, held)
+    best = train_spoke(spoke, HUB, training, held, settings(epochs=12))
+    assert best.recall > before + 0.2 and best.recall == pytest.approx(held_out_recall(spoke, held))
     assert best.chance < 0.1
 
 
@@ -208,26 +213,26 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_weights(tmp_path: Pa
     parts.encoder.load_state_dict(whole.encoder.state_dict())
     again = Spoke(spec(), HUB)
     again.encoder.load_state_dict(whole.encoder.state_dict())
-    fit(whole, HUB, training, held, settings())
-    fit(parts, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt", stop_after=3)
-    fit(again, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt")
-    for name, value in whole.own_state().items():
-        assert torch.allclose(again.own_state()[name], value, atol=1e-6), name
+    train_spoke(whole, HUB, training, held, settings())
+    train_spoke(parts, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt", stop_after=3)
+    train_spoke(again, HUB, training, held, settings(), checkpoint=tmp_path / "c.pt")
+    for name, value in whole.saved_state().items():
+        assert torch.allclose(again.saved_state()[name], value, atol=1e-6), name
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     training, held = split(scenes(48), 0.3)
-    fit(Spoke(spec(), HUB), HUB, training, held, settings(epochs=1), checkpoint=tmp_path / "c.pt")
+    train_spoke(Spoke(spec(), HUB), HUB, training, held, settings(epochs=1), checkpoint=tmp_path / "c.pt")
     with pytest.raises(AlignError, match="other settings"):
-        fit(Spoke(spec(), HUB), HUB, training, held, settings(epochs=2), checkpoint=tmp_path / "c.pt")
+        train_spoke(Spoke(spec(), HUB), HUB, training, held, settings(epochs=2), checkpoint=tmp_path / "c.pt")
 
 
 def test_training_ends_early_and_leaves_the_best_behind() -> None:
     training, held = split(scenes(48, inverted=False), 0.3)  # the hub sees these as they are: nothing to gain
     spoke, epochs = Spoke(spec(), HUB), []
-    best = fit(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
+    best = train_spoke(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
     assert len(epochs) < 40
-    assert evaluate(spoke, held) == pytest.approx(best.recall)
+    assert held_out_recall(spoke, held) == pytest.approx(best.recall)
     assert best.recall == pytest.approx(max([best.recall, *(e.recall for e in epochs)]))
 
 
@@ -237,14 +242,14 @@ def test_training_ends_early_and_leaves_the_best_behind() -> None:
 def test_lora_changes_nothing_at_first_and_costs_nothing_once_merged() -> None:
     module, pictures = HUB.image_encoder(), torch.rand(2, 3, SIDE, SIDE)
     before = module(pictures)
-    lora.adapt(module, 2)
+    lora.add_lora(module, 2)
     assert torch.allclose(module(pictures), before, atol=1e-6)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1)
     changed = module(pictures)
-    lora.merge(module)
+    lora.merge_lora(module)
     assert torch.allclose(module(pictures), changed, atol=1e-5)
     assert {name for name, _ in module.named_parameters()} == {"read.weight", "read.bias"}
 
@@ -279,24 +284,24 @@ def test_a_spoke_of_another_hub_and_files_that_are_none_are_refused(tmp_path: Pa
 
 def test_a_hub_with_a_spoke_is_one_space_of_another_name(tmp_path: Path) -> None:
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
-    space = bind(HUB, [tmp_path / "thermal.safetensors"])
+    space = bind_spokes(HUB, [tmp_path / "thermal.safetensors"])
     assert isinstance(space, BoundSpace)
     assert set(space.modalities) == {"text", "vision", "thermal"} and space.id != HUB.id
-    assert space.apertures["thermal"].frames == 1 and space.logit_scales["thermal"] > 0
+    assert space.trained_windows["thermal"].frames == 1 and space.logit_scales["thermal"] > 0
     grey = np.full((12, 16), 90, np.uint8)
     frame = Frame(grey.ravel(), "mono8", 12, 16, 16)
     window = Window("thermal", SECOND, 2 * SECOND, 1.0, (Sample("thermal", SECOND, frame),))
     vector = space.embed("thermal", space.tensor(window)[None])
     assert vector.shape == (1, 16) and float(vector.norm()) == pytest.approx(1, abs=1e-5)
-    assert bind(HUB, []) is HUB
-    only = bind(HUB, [tmp_path / "thermal.safetensors"], ["vision"])
+    assert bind_spokes(HUB, []) is HUB
+    only = bind_spokes(HUB, [tmp_path / "thermal.safetensors"], ["vision"])
     assert "thermal" not in only.modalities and only.id == space.id
 
 
 def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> None:
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
     with pytest.raises(SpaceError, match="spokes"):
-        bind(ToySpace(), [tmp_path / "thermal.safetensors"])
+        bind_spokes(ToySpace(), [tmp_path / "thermal.safetensors"])
 
 
 # --- where a training starts
@@ -305,38 +310,38 @@ def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> Non
 def test_a_training_starts_from_a_new_spoke_that_fits_the_modality() -> None:
     values = training_parameters(None, "thermal")
     assert set(values["modalities"]) == {"vision", "thermal"}
-    image = first_spoke(HUB, "thermal", values, Start(rank=2)).spec
+    image = initial_spoke(HUB, "thermal", values, SpokeInitialization(rank=2)).spec
     assert (image.kind, image.method, image.length, image.rank) == ("image", "lora", 0.25, 2)
     hub = ToyHub(["vision", "imu"])
-    series = first_spoke(hub, "imu", training_parameters(None, "imu"), Start()).spec
+    series = initial_spoke(hub, "imu", training_parameters(None, "imu"), SpokeInitialization()).spec
     assert (series.kind, series.method, series.length, series.channels) == ("series", "whole", 2.0, 6)
     with pytest.raises(SpaceError, match="--method lora is for images"):
-        first_spoke(hub, "imu", training_parameters(None, "imu"), Start(method="lora"))
+        initial_spoke(hub, "imu", training_parameters(None, "imu"), SpokeInitialization(method="lora"))
     with pytest.raises(SensebindError, match="give recordings for 'smell'"):
-        channels_of([], "smell", {})
+        reading_size([], "smell", {})
 
 
 def test_a_training_starts_from_a_file_of_the_same_modality_and_window(tmp_path: Path) -> None:
     first = Spoke(spec("imu", "series", method="whole", length=2.0, rate=50.0, channels=6), HUB)
     spokes.save(first, tmp_path / "imu.safetensors")
-    start, values = Start(tmp_path / "imu.safetensors"), dict(training_parameters(None, "imu"))
-    found = first_spoke(HUB, "imu", values, start)
+    start, values = SpokeInitialization(tmp_path / "imu.safetensors"), dict(training_parameters(None, "imu"))
+    found = initial_spoke(HUB, "imu", values, start)
     assert found.spec == first.spec
-    for name, tensor in found.own_state().items():
-        torch.testing.assert_close(tensor, first.own_state()[name], atol=1e-3, rtol=1e-2)
+    for name, tensor in found.saved_state().items():
+        torch.testing.assert_close(tensor, first.saved_state()[name], atol=1e-3, rtol=1e-2)
     with pytest.raises(SpaceError, match="is for imu and"):
-        first_spoke(HUB, "thermal", training_parameters(None, "thermal"), start)
+        initial_spoke(HUB, "thermal", training_parameters(None, "thermal"), start)
     with pytest.raises(AlignError, match=r"imu\.window is 3 s, the spoke's is 2 s"):
-        first_spoke(HUB, "imu", {**values, "imu.window": 3.0}, start)
+        initial_spoke(HUB, "imu", {**values, "imu.window": 3.0}, start)
 
 
 def test_align_takes_a_hub_and_refuses_other_spaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["align", "--pairs", str(tmp_path), "--modality", "thermal", "-o", str(tmp_path / "s.safetensors")]
-    monkeypatch.setattr(registry, "hub_of", lambda name, weights: ToySpace())
+    monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: ToySpace())
     assert main(asked) == 2 and "has no image encoder" in capsys.readouterr().err
-    monkeypatch.setattr(registry, "hub_of", lambda name, weights: HUB)
+    monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: HUB)
     assert main(asked) == 2 and "must hold folders 'thermal'" in capsys.readouterr().err
     assert main([*asked, "recording"]) == 2 and "and not both" in capsys.readouterr().err
 
@@ -371,17 +376,17 @@ def test_an_open_clip_model_by_name_and_file_is_a_hub(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32", pretrained=None)
     torch.save(model.state_dict(), tmp_path / "random.pt")
-    hub = registry.hub_of("open_clip:ViT-B-32", weights=str(tmp_path / "random.pt"))
+    hub = registry.load_without_spokes("open_clip:ViT-B-32", weights=str(tmp_path / "random.pt"))
     levels = torch.rand(2, 3, SIDE, SIDE)
     assert torch.allclose(hub.embed("vision", levels), hub.image_encoder()(levels), atol=1e-4)
     assert hub.embed_text(["a dog", "a cat"]).shape == (2, hub.dimension)
     spoke = Spoke(SpokeSpec("thermal", "image", hub.id, hub.dimension, method="lora", rank=2), hub)
     spokes.save(spoke, tmp_path / "thermal.safetensors")
-    assert "thermal" in bind(hub, [tmp_path / "thermal.safetensors"]).modalities
+    assert "thermal" in bind_spokes(hub, [tmp_path / "thermal.safetensors"]).modalities
 
 
 def test_an_open_clip_hub_that_cannot_be_had_says_what_is_missing() -> None:
     from sensebind.fusion.models import registry
 
     with pytest.raises(SpaceError, match="open_clip"):
-        registry.hub_of("open_clip:nothing-like-it", weights="absent.pt")
+        registry.load_without_spokes("open_clip:nothing-like-it", weights="absent.pt")

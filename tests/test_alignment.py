@@ -11,35 +11,35 @@ import torch
 
 from sensebind.cli import main
 from sensebind.evaluation import retrieval as alignment
-from sensebind.evaluation.retrieval import Moments, recall
-from sensebind.fusion.core.embeddings import Embedding, unit
+from sensebind.evaluation.retrieval import EventEmbeddings, recall_at_k
+from sensebind.fusion.core.embeddings import Embedding, l2_normalize
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes.spoke import read_spec
 from sensebind.fusion.models.starter import space as starter
 
 
-def moments(noise: float = 0.0) -> Moments:
+def moments(noise: float = 0.0) -> EventEmbeddings:
     drawn = np.random.default_rng(0)
     labels = tuple("abcdefgh" * 2)
     own = dict(zip("abcdefgh", drawn.standard_normal((8, 32)), strict=True))
     base = np.stack([own[label] for label in labels])
     senses = ("vision", "audio", "text")
-    return Moments(labels, {m: unit(base + noise * drawn.standard_normal(base.shape)) for m in senses})
+    return EventEmbeddings(labels, {m: l2_normalize(base + noise * drawn.standard_normal(base.shape)) for m in senses})
 
 
-def test_senses_that_agree_find_each_other_and_noise_finds_nothing() -> None:
-    found = alignment.matrix(moments(0.1), {"audio": ["vision"]})
+def test_aligned_modalities_have_full_recall() -> None:
+    found = alignment.retrieval_matrix(moments(0.1), {"audio": ["vision"]})
     assert {row.recall_1 for row in found} == {1.0} and {row.median_rank for row in found} == {1.0}
     assert {row.chance for row in found} == {1 / 8}
     apart = {(row.query, row.target) for row in found if not row.together}
     assert apart == {("audio", "text"), ("text", "audio")}
-    lost = alignment.matrix(moments(50.0), {})
+    lost = alignment.retrieval_matrix(moments(50.0), {})
     assert np.mean([row.recall_1 for row in lost]) < 0.4
 
 
-def test_sums_of_two_senses_find_what_holds_both() -> None:
-    right, chance = alignment.arithmetic(moments(0.05), "vision", "audio", "vision")
+def test_embedding_arithmetic_retrieves_both() -> None:
+    right, chance = alignment.embedding_arithmetic(moments(0.05), "vision", "audio", "vision")
     assert right > 0.9 and chance == pytest.approx(1 / 28)
 
 
@@ -49,13 +49,13 @@ def test_only_windows_that_lie_in_an_event_stand_for_it() -> None:
         return Embedding("audio", round(start * SECOND), round(tick * SECOND), "toy@0", 1.0, vector)
 
     heard = [embedding(0, 2, 0.0), embedding(1, 3, 1.0), embedding(1.5, 3.5, 1.0), embedding(4, 6, 0.0)]
-    found = alignment.of_truth({"audio": heard}, [(1.0, 3.6, "here"), (4.0, 6.0, "there")], 0)
+    found = alignment.embeddings_of_events({"audio": heard}, [(1.0, 3.6, "here"), (4.0, 6.0, "there")], 0)
     assert found.labels == ("here", "there")
     assert found.vectors["audio"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def test_every_shipped_spoke_has_a_card_and_all_are_small() -> None:
-    files = list(starter.SPOKES.glob("*.safetensors"))
+    files = list(starter.SPOKE_FOLDER.glob("*.safetensors"))
     assert {file.stem for file in files} == {"audio", "depth", "imu", "thermal"}
     assert sum(file.stat().st_size for file in files) <= 20e6
     for file in files:
@@ -65,9 +65,9 @@ def test_every_shipped_spoke_has_a_card_and_all_are_small() -> None:
 
 
 def test_the_starter_space_embeds_all_six_senses() -> None:
-    space = registry.load("starter")
+    space = registry.load_space("starter")
     assert set(space.modalities) == {"vision", "text", "audio", "depth", "thermal", "imu"}
-    some = registry.load("starter", modalities=["vision"])
+    some = registry.load_space("starter", modalities=["vision"])
     assert "audio" not in some.modalities and some.id == space.id
 
 
@@ -90,10 +90,10 @@ def test_real_scenes_are_found_again_by_another_camera(
         seen = sorted((shared / "evaluation" / "seven_scenes").glob("*.color.jpg"))
         other = [path.with_name(path.name.replace("color.jpg", "depth.png")) for path in seen]
     scores = embedded(tmp_path, "vision", seen) @ embedded(tmp_path, modality, other).T
-    assert recall(scores, torch.arange(len(seen)))[0] >= least
+    assert recall_at_k(scores, torch.arange(len(seen)))[0] >= least
 
 
-def test_held_out_tours_are_measured_from_the_command_line(tmp_path: Path) -> None:
+def test_held_out_surveys_are_measured_from_the_command_line(tmp_path: Path) -> None:
     assert main(["simulate", "--tour", "6", "--held-out", "-o", str(tmp_path / "tour")]) == 0
     assert main(["evaluate", "alignment", str(tmp_path / "tour"), "--out", str(tmp_path)]) == 0
     told = json.loads((tmp_path / "alignment.json").read_text())

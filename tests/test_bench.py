@@ -24,10 +24,10 @@ from toy import ToySpace
 
 from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
-from sensebind.benchmarks.harness import figures, robot, spaces
+from sensebind.benchmarks.harness import figures, sensor_load, spaces
 from sensebind.cli import main
 from sensebind.fusion.config import build
-from sensebind.fusion.config.build import window_specs
+from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
@@ -46,10 +46,10 @@ def options(module: Any, *given: str) -> argparse.Namespace:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
+def tiny_bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
     """ImageBind with synthetic weights and 16 numbers, for the space of all benches."""
 
-    def load(args: Any, modalities: Any = tuple(robot.RATES), dtype: str | None = None) -> Space:
+    def load(args: Any, modalities: Any = tuple(sensor_load.MESSAGE_RATES), dtype: str | None = None) -> Space:
         kind = torch.bfloat16 if dtype == "bf16" else torch.float32
         return spaces.SyntheticImageBind(modalities, "cpu", kind, SIZES)
 
@@ -61,33 +61,38 @@ def test_a_live_robot_loses_no_window_uncounted() -> None:
     senses = ("vision", "audio", "imu")
     values = embedder_values({"modalities": senses, **{f"{m}.hop": 0.2 for m in senses}})
     engine = Engine(ToySpace())
-    pipelines = [build.pipeline(values, ToySpace(), engine=engine, live=True) for _ in range(2)]
-    seen = stream.live(pipelines, robot.sensors(senses), 1.0)
-    told = stream.summary(seen, pipelines)
-    assert seen.cpu > 0 and told["robots"] == 2
+    pipelines = [build.make_pipeline(values, ToySpace(), engine=engine, live=True) for _ in range(2)]
+    seen = stream.run_realtime(pipelines, sensor_load.sensors(senses), 1.0)
+    told = stream.realtime_summary(seen, pipelines)
+    assert seen.cpu_seconds > 0 and told["robots"] == 2
     for pipeline in pipelines:
         for modality, statistics in pipeline.statistics().items():
-            assert statistics.counts["samples"] == robot.RATES[modality]
+            assert statistics.counts["samples"] == sensor_load.MESSAGE_RATES[modality]
         vision = pipeline.statistics()["vision"].counts
         assert vision["embedded"] + vision["overload"] == vision["windows"] >= 3
     assert told["windows"]["vision"] == sum(p.statistics()["vision"].counts["embedded"] for p in pipelines)
     assert told["latency_ms"]["vision"]["count"] >= 2 and told["latency_ms"]["vision"]["p50"] > 0
 
 
-@given(st.sampled_from(sorted(robot.RATES)), st.integers(0, 10 * SECOND), st.floats(0, 0.1), st.integers(1, 40))
+@given(
+    st.sampled_from(sorted(sensor_load.MESSAGE_RATES)),
+    st.integers(0, 10 * SECOND),
+    st.floats(0, 0.1),
+    st.integers(1, 40),
+)
 def test_a_window_closes_with_the_first_message_that_reaches_its_time(
     modality: str, time: int, phase: float, factor: int
 ) -> None:
-    sensor = robot.Sensor(modality, robot.RATES[modality] * factor / 10, phase)
-    start_ = robot.EPOCH
-    got = sensor.closing(start_, start_ + time)
-    ends = [sensor.stamp(start_, i) + sensor.length for i in range(int(12 * sensor.rate) + 3)]
+    sensor = sensor_load.Sensor(modality, sensor_load.MESSAGE_RATES[modality] * factor / 10, phase)
+    start_ = sensor_load.DEFAULT_START
+    got = sensor.closing_time(start_, start_ + time)
+    ends = [sensor.stamp(start_, i) + sensor.duration for i in range(int(12 * sensor.rate) + 3)]
     assert got == next(end for end in ends if end >= start_ + time)
 
 
 def test_a_report_says_where_and_how_it_was_made(tmp_path: Path) -> None:
     target = tmp_path / "new" / "figures.json"
-    figures.write(target, figures.report("line", {"a": 1.0}))
+    figures.write_json(target, figures.with_conditions("line", {"a": 1.0}))
     report = json.loads(target.read_text())
     assert report["figures"] == {"a": 1.0} and report["machine"]["cores"] >= 1
     assert "torch" in report["versions"] and report["command"].startswith("sensebind")
@@ -98,7 +103,7 @@ def test_a_report_says_where_and_how_it_was_made(tmp_path: Path) -> None:
 
 def test_numbers_that_json_cannot_express_are_written_as_null(tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
-    figures.write(target, {"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (np.float64("nan"), 2)}})
+    figures.write_json(target, {"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (np.float64("nan"), 2)}})
     assert json.loads(target.read_text(), parse_constant=pytest.fail) == {
         "a": None,
         "b": [None, 1.0],
@@ -108,11 +113,11 @@ def test_numbers_that_json_cannot_express_are_written_as_null(tmp_path: Path) ->
 
 def test_the_digest_of_the_source_changes_with_any_line_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr(figures, "SOURCE", tmp_path)
-    first = figures.source()
-    assert first == figures.source() and "commit" not in first, "a folder outside of git has no commit"
+    monkeypatch.setattr(figures, "SOURCE_FOLDER", tmp_path)
+    first = figures.source_version()
+    assert first == figures.source_version() and "commit" not in first, "a folder outside of git has no commit"
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert figures.source()["digest"] != first["digest"]
+    assert figures.source_version()["digest"] != first["digest"]
 
 
 def test_quantiles_are_those_of_the_values() -> None:
@@ -122,7 +127,7 @@ def test_quantiles_are_those_of_the_values() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=40), st.integers(1, 12))
 def test_the_latest_are_kept_in_order(values: list[float], size: int) -> None:
-    latest = figures.Latest(size)
+    latest = figures.RingBuffer(size)
     for value in values:
         latest.add(value)
     assert list(latest.values()) == values[-size:] and latest.count == len(values)
@@ -130,23 +135,25 @@ def test_the_latest_are_kept_in_order(values: list[float], size: int) -> None:
 
 def test_growth_is_that_of_the_line_through_the_samples() -> None:
     times = np.arange(20.0)
-    assert figures.slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
-    assert figures.slope(times, np.full(20, 7.0)) == 0 and math.isnan(figures.slope([1.0], [1.0]))
+    assert figures.least_squares_slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
+    assert figures.least_squares_slope(times, np.full(20, 7.0)) == 0 and math.isnan(
+        figures.least_squares_slope([1.0], [1.0])
+    )
 
 
 def test_what_a_process_holds_is_seen_to_grow(tmp_path: Path) -> None:
-    before = figures.holdings()
+    before = figures.process_resources()
     files = [(tmp_path / str(i)).open("w") for i in range(5)]
     block = np.frombuffer(mmap.mmap(-1, 320_000_000), np.uint8)  # pages that no earlier test has left resident
     block[:] = 1
-    after = figures.holdings()
+    after = figures.process_resources()
     assert after["files"] == before["files"] + 5 and after["rss_mb"] > before["rss_mb"] + 150
     for file in files:
         file.close()
     assert block.sum() == 320_000_000
 
 
-def test_the_model_bench_compares_every_batch_with_float32_alone(small: Callable[..., Space]) -> None:
+def test_the_model_bench_compares_every_batch_with_float32_alone(tiny_bench: Callable[..., Space]) -> None:
     args = options(model, "--modalities", "vision", "imu", "--batches", "1", "3", "20", "--seconds", "0.01")
     result = model.measure(args)
     for modality in ("vision", "imu"):
@@ -164,14 +171,14 @@ def test_operations_are_those_of_the_products() -> None:
     tokens, width = 257, 16
     patches = 2 * 256 * (3 * 2 * 14 * 14) * width
     block = 2 * tokens * width * (3 * width + width + 8 * width) + 2 * 2 * tokens * tokens * width
-    assert model.operations(space, "vision", torch.zeros(3, 224, 224)) == patches + block + 2 * width * 16
+    assert model.flops_per_window(space, "vision", torch.zeros(3, 224, 224)) == patches + block + 2 * width * 16
 
 
 def test_the_most_robots_are_found_by_doubling_and_halving(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    class Pretended(stream.Bench):
-        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    class Pretended(stream.RealtimeBenchmark):
+        def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             tried.append(robots)
             return {"latency_ms": {"vision": {"p99": 2.2 * robots}}, "missed": 0, "cpu_percent": {}}
 
@@ -185,8 +192,8 @@ def test_one_hiccup_does_not_end_the_search_for_the_most_robots() -> None:
     """Every number fails at its first try, and those up to 5 hold at the second."""
     tried: list[int] = []
 
-    class Hiccups(stream.Bench):
-        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    class Hiccups(stream.RealtimeBenchmark):
+        def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             tried.append(robots)
             missed = int(tried.count(robots) == 1 or robots > 5)
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": missed, "cpu_percent": {}}
@@ -195,8 +202,8 @@ def test_one_hiccup_does_not_end_the_search_for_the_most_robots() -> None:
 
 
 def test_a_search_that_runs_out_of_time_reports_what_held_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(stream.Bench):
-        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    class Slow(stream.RealtimeBenchmark):
+        def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": 0, "cpu_percent": {}}
 
     reports: list[int] = []
@@ -207,8 +214,8 @@ def test_a_search_that_runs_out_of_time_reports_what_held_so_far(monkeypatch: py
 
 
 def test_a_modality_of_which_no_window_was_seen_does_not_hold() -> None:
-    class Short(stream.Bench):
-        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    class Short(stream.RealtimeBenchmark):
+        def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             latency = {"vision": {"p99": 1.0}, "imu": {"p99": math.nan}}
             return {"latency_ms": latency, "missed": 0, "cpu_percent": {}}
 
@@ -216,7 +223,7 @@ def test_a_modality_of_which_no_window_was_seen_does_not_hold() -> None:
 
 
 def test_a_search_without_time_for_one_run_reports_no_number() -> None:
-    found = stream.Bench(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=0.0)
+    found = stream.RealtimeBenchmark(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=0.0)
     assert found["robots"] is None and found["tried"] == [] and not found["complete"]
 
 
@@ -224,8 +231,8 @@ def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyP
     """Each run takes a second beyond its length for every robot, so eight would end after the deadline."""
     clock = [0.0]
 
-    class Late(stream.Bench):
-        def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    class Late(stream.RealtimeBenchmark):
+        def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             clock[0] += seconds + robots
             assert clock[0] <= 18.0, "a run went past the deadline"
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": 0, "cpu_percent": {}}
@@ -248,8 +255,8 @@ def test_samples_of_many_robots_are_given_in_the_order_of_their_times(monkeypatc
     monkeypatch.setattr(Pipeline, "accept", note)
     values = embedder_values({"modalities": ["imu"], "imu.hop": 0.2})
     engine = Engine(ToySpace(["imu"]))
-    pipelines = [build.pipeline(values, ToySpace(["imu"]), engine=engine, live=True) for _ in range(120)]
-    stream.live(pipelines, robot.sensors(["imu"]), 0.05)
+    pipelines = [build.make_pipeline(values, ToySpace(["imu"]), engine=engine, live=True) for _ in range(120)]
+    stream.run_realtime(pipelines, sensor_load.sensors(["imu"]), 0.05)
     ends = [end for end, _ in given_]
     assert ends == sorted(ends) and len({name for _, name in given_}) == 120
     assert max(ends) - min(ends) < 1.05 * SECOND, "the last robots start more than a second after the first"
@@ -262,13 +269,13 @@ def test_garbage_of_before_a_run_is_left_alone_during_it_and_counted_again_after
     assert gc.get_freeze_count() == 0
 
 
-def test_overload_is_more_than_is_carried_and_nothing_vanishes(small: Callable[..., Space]) -> None:
+def test_overload_is_more_than_is_carried_and_nothing_vanishes(tiny_bench: Callable[..., Space]) -> None:
     result = overload.measure(options(overload, "--seconds", "3", "--times", "3"))
     assert result["offered_windows_per_s"] >= 2.9 * result["carried_windows_per_s"]
     assert result["unaccounted"] == 0 and result["held"]["samples"] > 2 and "rss_mb" in result["held"]
 
 
-def test_a_soak_tells_what_grows(small: Callable[..., Space]) -> None:
+def test_a_soak_tells_what_grows(tiny_bench: Callable[..., Space]) -> None:
     result = soak.measure(options(soak, "--minutes", "0.05", "--hop", "0.2"))
     assert {"rss_mb", "threads", "files"} <= result["held"].keys()
     assert {"first", "last", "growth_per_hour"} <= result["held"]["rss_mb"].keys()
@@ -315,7 +322,7 @@ def test_all_measures_with_what_a_bare_machine_has(tmp_path: Path) -> None:
     """Neither ROS nor the packages for sound files, bags and texts. The encoders are small, for time."""
     target = tmp_path / "all.json"
     given = ["--space", "imagebind_huge", "--tiny", "--budget", "36", "--only", "one_robot", "model_vision"]
-    ended = bare.sensebind(tmp_path, "bench", "all", *given, "-o", str(target), timeout=150)
+    ended = bare.run_sensebind(tmp_path, "bench", "all", *given, "-o", str(target), timeout=150)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     told = json.loads(target.read_text())["parts"]
     assert told["one_robot"]["windows"]["vision"] > 0 and "synthetic" in told["one_robot"]["weights"]
@@ -324,19 +331,19 @@ def test_all_measures_with_what_a_bare_machine_has(tmp_path: Path) -> None:
 
 def test_windows_of_the_simulated_robot_are_whole() -> None:
     values = embedder_values({})
-    found = robot.windows(window_specs(values, ImageBindSpace.apertures), 2)
-    assert set(found) == set(robot.RATES)
+    found = sensor_load.windows(make_window_specs(values, ImageBindSpace.trained_windows), 2)
+    assert set(found) == set(sensor_load.MESSAGE_RATES)
     assert all(len(windows) == 2 and min(w.coverage for w in windows) >= 0.9 for windows in found.values())
 
 
-@pytest.mark.parametrize("factor", stream.FACTORS)
+@pytest.mark.parametrize("factor", stream.RATE_FACTORS)
 def test_rates_can_be_raised_and_windows_still_end_together(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(stream, "live", lambda pipelines, own, *rest, **more: seen.append((pipelines, own)))
-    monkeypatch.setattr(stream, "summary", lambda *anything: {})
+    monkeypatch.setattr(stream, "run_realtime", lambda pipelines, own, *rest, **more: seen.append((pipelines, own)))
+    monkeypatch.setattr(stream, "realtime_summary", lambda *anything: {})
     args = argparse.Namespace(device="cpu", every_frame=True)
-    bench = stream.Bench.of(args, spaces.SyntheticImageBind(["vision"], sizes=SIZES))
-    bench.live(1, 1.0, factor)
+    bench = stream.RealtimeBenchmark.load(args, spaces.SyntheticImageBind(["vision"], sizes=SIZES))
+    bench.measure_robots(1, 1.0, factor)
     (pipelines, own) = seen[0]
     hops = {m: spec.hop for m, spec in pipelines[0].specs.items()}
     assert hops["audio"] == hops["imu"] == 3 * hops["vision"]

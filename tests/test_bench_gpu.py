@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from sensebind.benchmarks import gpu, model, stream
-from sensebind.benchmarks.harness import breakdown, figures, parts
-from sensebind.benchmarks.harness.spaces import TINY, SyntheticImageBind
+from sensebind.benchmarks.harness import batch_profile, figures, parts
+from sensebind.benchmarks.harness.spaces import TINY_SIZES, SyntheticImageBind
 from sensebind.cli import main
 
 SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # of a driver that does not know why clocks are limited
@@ -24,7 +24,7 @@ SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # of a driver that does not know wh
 def test_it_runs_from_a_bare_checkout_with_five_packages_and_ends_within_its_budget(tmp_path: Path) -> None:
     """PyTorch, NumPy, OpenCV, PyYAML and safetensors: the others are hidden from it and its processes."""
     target, given = tmp_path / "gpu.json", ["--tiny", "--budget", "240", "--only", "correctness", "device"]
-    ended = bare.sensebind(tmp_path, "bench", "gpu", "--device", "cpu", *given, "-o", str(target), timeout=300)
+    ended = bare.run_sensebind(tmp_path, "bench", "gpu", "--device", "cpu", *given, "-o", str(target), timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     content = json.loads(target.read_text(), parse_constant=pytest.fail)
     assert list(content["parts"]) == ["correctness", "device"] and content["source"]["digest"]
@@ -47,13 +47,13 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(capsys: pytest.CaptureFix
 def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
     """Options of the benchmark on a pretended GPU, with sizes that a CPU does in no time."""
     pretended_cuda.install(monkeypatch)
-    monkeypatch.setattr(model, "GPU_MATRIX", 64)
-    monkeypatch.setattr(gpu, "LINEAR", ((8, 16, 32),))
-    monkeypatch.setattr(gpu, "COPY", 1000)
-    monkeypatch.setattr(gpu, "GPU_CHECK", (6, 8))
+    monkeypatch.setattr(model, "GPU_MATRIX_SIZE", 64)
+    monkeypatch.setattr(gpu, "LINEAR_LAYER_SHAPES", ((8, 16, 32),))
+    monkeypatch.setattr(gpu, "COPY_BYTES", 1000)
+    monkeypatch.setattr(gpu, "GPU_CHECK_SIZES", (6, 8))
     monkeypatch.setattr(gpu, "ROBOT_SECONDS", 1.5)
     monkeypatch.setattr(gpu, "SEARCH_SECONDS", (4.0, 4.0))
-    monkeypatch.setattr(stream, "MOST", 1)
+    monkeypatch.setattr(stream, "MAX_ROBOTS", 1)
     smi = tmp_path / "nvidia-smi"
     smi.write_text(f"#!/bin/sh\ncase \"$*\" in *clocks_event*) exit 2;; esac\necho '{SMI}'\n")
     smi.chmod(0o755)
@@ -67,16 +67,16 @@ def test_every_part_runs_on_a_pretended_gpu(pretended: argparse.Namespace, tmp_p
     """The branches for a GPU are executed: graphs, streams, events, pinned memory, clocks."""
     found: dict[str, Any] = {}
     for part in gpu.parts(pretended):
-        seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends by itself: `MOST` is 1
-        found[part.name] = parts.in_process(part, seconds, lambda result: None)
+        seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends by itself: `MAX_ROBOTS` is 1
+        found[part.name] = parts.run_in_process(part, seconds, lambda result: None)
         assert "failed" not in found[part.name], (part.name, found[part.name])
-    figures.write(tmp_path / "gpu.json", found)
+    figures.write_json(tmp_path / "gpu.json", found)
     for modality, item in found["correctness"]["modalities"].items():
         assert item["passed"] and item["graphs"] == {"captured": 5, "shapes": 5, "passed": True}, modality
         assert item["reference_on_cpu"]["passed"]
     assert found["correctness"]["all_modalities"]["passed"]
     facts = found["device"]
-    assert facts["gpu"] == f"{pretended_cuda.NAME}, 8 GiB" and facts["gpu_state"]["clocks.sm"] == "1980 MHz"
+    assert facts["gpu"] == f"{pretended_cuda.GPU_NAME}, 8 GiB" and facts["gpu_state"]["clocks.sm"] == "1980 MHz"
     assert facts["gpu_state"]["driver_version"] == "580.1" and "clocks_event_reasons.active" not in facts["gpu_state"]
     assert facts["pinned_copy_gb_per_s"] > 0 and facts["linear"][0]["tflops"] > 0
     vision = found["vision"]
@@ -89,12 +89,12 @@ def test_every_part_runs_on_a_pretended_gpu(pretended: argparse.Namespace, tmp_p
 
 
 def test_the_time_of_a_batch_by_stage_and_kernel() -> None:
-    space = SyntheticImageBind(["imu"], sizes=TINY)
+    space = SyntheticImageBind(["imu"], sizes=TINY_SIZES)
     raw = torch.randn(3, 6, 2000)
-    *_, stages = breakdown.of_batch(space, "imu", raw, 0.01)
+    *_, stages = batch_profile.batch_stage_times(space, "imu", raw, 0.01)
     assert stages["batch"] == 3 and stages["encoder_ms"] > 0 and stages["encoder_eager_ms"] > 0
     assert all(isinstance(ms, float) for ms in stages["encoder_ms_by_attention"].values())
-    listed = breakdown.kernels(space, "imu", raw)
+    listed = batch_profile.slowest_kernels(space, "imu", raw)
     assert isinstance(listed, list) and listed[0]["ms"] >= listed[-1]["ms"] and "aten::" in listed[0]["name"]
 
 
@@ -105,7 +105,7 @@ def test_a_capture_that_fails_is_named_and_the_check_does_not_pass(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
-    monkeypatch.setattr(gpu.robot, "RATES", {"imu": gpu.robot.RATES["imu"]})
+    monkeypatch.setattr(gpu.sensor_load, "MESSAGE_RATES", {"imu": gpu.sensor_load.MESSAGE_RATES["imu"]})
     found = gpu.check_vectors(pretended, 30.0, lambda result: None)
     graphs = found["modalities"]["imu"]["graphs"]
     assert not found["passed"] and graphs["captured"] == 0 and "not permitted" in graphs["error"]
@@ -123,7 +123,9 @@ def test_a_gpu_without_memory_for_one_modality_is_checked_with_the_others(
         return load(args, modalities, dtype)
 
     monkeypatch.setattr(gpu.spaces, "load", cramped)
-    monkeypatch.setattr(gpu.robot, "RATES", {m: gpu.robot.RATES[m] for m in ("depth", "imu")})
+    monkeypatch.setattr(
+        gpu.sensor_load, "MESSAGE_RATES", {m: gpu.sensor_load.MESSAGE_RATES[m] for m in ("depth", "imu")}
+    )
     found = gpu.check_vectors(pretended, 30.0, lambda result: None)
     assert not found["passed"] and "out of memory" in found["modalities"]["depth"]["failed"]
     assert found["modalities"]["imu"]["passed"] and found["all_modalities"]["passed"]

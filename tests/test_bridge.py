@@ -18,14 +18,14 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from ros import Executable, Peer, parameters, peer, ros_environment, running
+from ros import Executable, Peer, parameter_arguments, peer, ros_environment, running
 from zmq.auth import load_certificate
 
 from sensebind.commands import keys
-from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 from sensebind.fusion.io.wire import WireError, decode, encode
-from sensebind.fusion.io.zmq_publisher import Outlet, OutletError, is_local
+from sensebind.fusion.io.zmq_publisher import ZmqPublisher, ZmqPublisherError, is_local
 
 TICK = 1_700_000_000_500_000_000
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -34,7 +34,13 @@ ANY_PORT = "tcp://127.0.0.1:*"
 def embedding(modality: str = "vision") -> Embedding:
     # Numbers that float32 holds exactly, where they are compared.
     return Embedding(
-        modality, TICK - 500_000_000, TICK, "starter@0123", 0.75, unit(np.arange(1.0, 385.0)), "camera_optical_frame"
+        modality,
+        TICK - 500_000_000,
+        TICK,
+        "starter@0123",
+        0.75,
+        l2_normalize(np.arange(1.0, 385.0)),
+        "camera_optical_frame",
     )
 
 
@@ -44,7 +50,16 @@ def event() -> Event:
         Evidence("audio", 0.25, False, TICK - 2_000_000_000, TICK),
     )
     return Event(
-        f"prompt/person/{TICK}", Kind.PROMPT, "person", Phase.ONSET, TICK, 0, TICK, 0.75, "starter@0123", evidence
+        f"prompt/person/{TICK}",
+        EventKind.PROMPT,
+        "person",
+        EventPhase.ONSET,
+        TICK,
+        0,
+        TICK,
+        0.75,
+        "starter@0123",
+        evidence,
     )
 
 
@@ -133,7 +148,7 @@ def test_bytes_of_another_kind_are_refused(topic: bytes, payload: bytes) -> None
 def test_the_reader_in_the_documentation_reads() -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "bridge.md").read_text(encoding="utf-8")
     reader = page.split("```python\n")[1].split("```")[0]
-    with Outlet(ANY_PORT) as outlet:
+    with ZmqPublisher(ANY_PORT) as outlet:
         code = reader.replace("tcp://127.0.0.1:7447", outlet.endpoint)
         process = Executable([sys.executable, "-u", "-c", code], os.environ)
         try:
@@ -172,30 +187,30 @@ def test_the_reader_in_the_documentation_reads() -> None:
 def test_an_address_is_local_only_where_no_other_machine_can_reach_it(address: str, local: bool) -> None:
     assert is_local(address) == local
     if not local:
-        with pytest.raises(OutletError, match="sensebind keys"):
-            Outlet(address)
+        with pytest.raises(ZmqPublisherError, match="sensebind keys"):
+            ZmqPublisher(address)
 
 
 @pytest.mark.parametrize(
     "address", ["", "127.0.0.1:7447", "tcp://127.0.0.1", "tcp://:7447", "udp://127.0.0.1:7447", "ipc://"]
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
-    with pytest.raises(OutletError, match="'address'"):
-        Outlet(address)
+    with pytest.raises(ZmqPublisherError, match="'address'"):
+        ZmqPublisher(address)
 
 
 def test_an_address_in_use_is_named_and_a_closed_one_is_free_at_once() -> None:
-    with Outlet(ANY_PORT) as first:
-        with pytest.raises(OutletError, match=f"{first.endpoint}.*in use"):
-            Outlet(first.endpoint)
+    with ZmqPublisher(ANY_PORT) as first:
+        with pytest.raises(ZmqPublisherError, match=f"{first.endpoint}.*in use"):
+            ZmqPublisher(first.endpoint)
         for _ in range(2000):
             first.send(b"event", bytes(1000))
-    with Outlet(first.endpoint) as second:
+    with ZmqPublisher(first.endpoint) as second:
         assert second.endpoint == first.endpoint
 
 
 def test_a_slow_client_loses_messages_and_delays_nobody() -> None:
-    with Outlet(ANY_PORT, queue_size=10) as outlet, subscriber(outlet.endpoint) as slow:
+    with ZmqPublisher(ANY_PORT, queue_size=10) as outlet, subscriber(outlet.endpoint) as slow:
         slow_began = time.monotonic()
         while not slow.poll(20):
             outlet.send(b"event", b"first")
@@ -204,8 +219,8 @@ def test_a_slow_client_loses_messages_and_delays_nobody() -> None:
         for _ in range(3000):
             outlet.send(b"event", bytes(100_000))
         assert time.monotonic() - began < 5
-        outlet.look()
-        assert outlet.clients == 1
+        outlet.poll_connection_events()
+        assert outlet.client_count == 1
 
 
 def test_keys_come_in_pairs_and_secrets_stay_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,7 +257,7 @@ def test_a_client_name_that_makes_no_file_name_is_refused(tmp_path: Path, name: 
 
 def test_without_its_authenticator_the_socket_lets_nobody_in(tmp_path: Path) -> None:
     folder = make_keys(tmp_path)
-    with Outlet(ANY_PORT, str(folder / "bridge.key_secret"), str(folder / "authorized")) as outlet:
+    with ZmqPublisher(ANY_PORT, str(folder / "bridge.key_secret"), str(folder / "authorized")) as outlet:
         assert outlet._authenticator is not None
         outlet._authenticator.stop()
         with subscriber(outlet.endpoint, b"", folder, "client") as socket:
@@ -265,8 +280,8 @@ def test_without_its_authenticator_the_socket_lets_nobody_in(tmp_path: Path) -> 
 def test_keys_that_would_not_work_are_refused(tmp_path: Path, secret: str, authorized: str, word: str) -> None:
     folder = make_keys(tmp_path)
     (folder / "empty").mkdir()
-    with pytest.raises(OutletError, match=word):
-        Outlet(ANY_PORT, str(folder / secret) if secret else "", str(folder / authorized) if authorized else "")
+    with pytest.raises(ZmqPublisherError, match=word):
+        ZmqPublisher(ANY_PORT, str(folder / secret) if secret else "", str(folder / authorized) if authorized else "")
 
 
 # --- the node
@@ -277,19 +292,22 @@ class Publishing:
 
     def __init__(self, me: Peer, *modalities: str) -> None:
         from sensebind.fusion.io import messages
-        from sensebind.nodes.support.qos import EVENTS, VECTORS
-        from sensebind.nodes.support.types import RosTypes
+        from sensebind.nodes.support.message_types import RosMessageFactory
+        from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS
 
         self._me = me
         self._outputs: list[tuple[Any, Any]] = [
             (
-                me.publisher(messages.EMBEDDING, f"embeddings/{m}", VECTORS),
-                messages.embedding_message(RosTypes(), embedding(m)),
+                me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{m}", EMBEDDING_QOS),
+                messages.embedding_message(RosMessageFactory(), embedding(m)),
             )
             for m in modalities
         ]
         self._outputs.append(
-            (me.publisher(messages.EVENT, "events", EVENTS), messages.event_message(RosTypes(), event()))
+            (
+                me.publisher(messages.EVENT_TYPE, "events", EVENT_QOS),
+                messages.event_message(RosMessageFactory(), event()),
+            )
         )
         for publisher, _ in self._outputs:
             me.wait_for_subscribers(publisher)
@@ -383,14 +401,14 @@ def test_a_bind_that_others_could_reach_is_refused_without_keys() -> None:
 
 
 def test_the_counts_that_are_handed_out_are_a_copy() -> None:
-    with Outlet(ANY_PORT) as outlet:
+    with ZmqPublisher(ANY_PORT) as outlet:
         outlet.send(b"event", b"")
         outlet.counts.clear()
         assert outlet.counts == {"event": 1}
 
 
 def test_a_second_bridge_says_that_the_address_is_taken() -> None:
-    with Outlet(ANY_PORT) as outlet:
+    with ZmqPublisher(ANY_PORT) as outlet:
         done = _run({"address": outlet.endpoint})
     assert done.returncode == 1
     assert f"'{outlet.endpoint}' is in use" in done.stderr
@@ -398,6 +416,6 @@ def test_a_second_bridge_says_that_the_address_is_taken() -> None:
 
 
 def _run(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sensebind.nodes.bridge", *parameters(values)]
+    command = [sys.executable, "-m", "sensebind.nodes.bridge", *parameter_arguments(values)]
     environment = ros_environment("sensebind_msgs")
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)

@@ -8,40 +8,46 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patrols import record_patrol
-from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text
+from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, ScriptedModalities, embed_text
 
 from sensebind.cli import main
-from sensebind.evaluation.calibration import reliability
-from sensebind.fusion.config.detectors import detectors
+from sensebind.evaluation.reliability import reliability
+from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.events import calibration as calibrations
-from sensebind.fusion.events.calibration import Calibration, CalibrationError, SenseCalibration, calibration_for, load
+from sensebind.fusion.events import prompt_calibration as calibrations
 from sensebind.fusion.events.evidence import logistic
-from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.training.calibration import (
-    Examples,
-    calibrated,
-    collect,
-    figures,
-    fit,
-    fit_streams,
+from sensebind.fusion.events.prompt import PromptDetector
+from sensebind.fusion.events.prompt_calibration import (
+    CalibrationError,
+    ModalityCalibration,
+    PromptCalibration,
+    find_calibration,
+    load,
 )
-from sensebind.training.probes import Span, Tick, regress
+from sensebind.training.calibration import (
+    CalibrationExamples,
+    collect_examples,
+    fit_calibration,
+    fit_calibration_on_streams,
+    probability_metrics,
+    with_calibration,
+)
+from sensebind.training.prompt_classifiers import LabelSpanNs, TickEmbeddings, nonnegative_logistic_regression
 
 
 def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
-    error = reliability(scores, truth).error
-    assert error is not None and figures(scores, truth)["ece"] == round(error, 4)
+    error = reliability(scores, truth).expected_calibration_error
+    assert error is not None and probability_metrics(scores, truth)["ece"] == round(error, 4)
     return error
 
 
-FITTED = Calibration(SPACE, 0.05, {"audio": SenseCalibration(0.5, 1.0, -4.0, 1.2)})
+FITTED = PromptCalibration(SPACE, 0.05, {"audio": ModalityCalibration(0.5, 1.0, -4.0, 1.2)})
 
 
-def stream(seed: int) -> tuple[list[Tick], list[Span]]:
+def stream(seed: int) -> tuple[list[TickEmbeddings], list[LabelSpanNs]]:
     """A microphone that knows, a camera that does not: ticks and truth."""
-    world, random = World(seed, noise=1.0), np.random.default_rng(seed)
+    world, random = ScriptedModalities(seed, noise=1.0), np.random.default_rng(seed)
     ticks, spans, there = [], [], False
     for number, tick in enumerate(world.ticks(400)):
         if number % 10 == 0:
@@ -58,40 +64,43 @@ def test_a_regression_finds_the_sigmoid_that_made_the_labels_and_no_weight_below
     random = np.random.default_rng(0)
     inputs = random.normal(size=(20_000, 2))
     truth = random.random(20_000) < logistic(-1.0 + 2.0 * inputs[:, 0] + 0.5 * inputs[:, 1])
-    assert regress(inputs, truth.astype(float)) == pytest.approx((-1.0, 2.0, 0.5), abs=0.12)
-    assert regress(-inputs, truth.astype(float))[1:] == pytest.approx((0.0, 0.0))
+    assert nonnegative_logistic_regression(inputs, truth.astype(float)) == pytest.approx((-1.0, 2.0, 0.5), abs=0.12)
+    assert nonnegative_logistic_regression(-inputs, truth.astype(float))[1:] == pytest.approx((0.0, 0.0))
 
 
 def test_fitted_on_some_streams_scores_of_others_are_probabilities() -> None:
     detector = PromptDetector(PROMPTS, embed_text)
-    fitted = fit_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
+    fitted = fit_calibration_on_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
     kept = stream(4)
-    before, after = collect(detector, *kept), collect(calibrated(detector, fitted), *kept)
+    before, after = collect_examples(detector, *kept), collect_examples(with_calibration(detector, fitted), *kept)
     assert expected_calibration_error(after.scores, after.truth) <= 0.05
-    assert figures(after.scores, after.truth)["brier"] < figures(before.scores, before.truth)["brier"]
+    assert (
+        probability_metrics(after.scores, after.truth)["brier"]
+        < probability_metrics(before.scores, before.truth)["brier"]
+    )
     assert fitted.senses["audio"].reliability > 3 * fitted.senses["vision"].reliability
 
 
 def test_a_fit_needs_examples_of_both() -> None:
-    nothing = Examples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
+    nothing = CalibrationExamples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
     with pytest.raises(CalibrationError, match="label more"):
-        fit(nothing, SPACE)
+        fit_calibration(nothing, SPACE)
 
 
 def test_the_error_of_calibration_is_the_distance_of_scores_from_what_was_true() -> None:
     truth = np.array([True, False, True, False])
     assert expected_calibration_error(np.full(4, 0.5), truth) == 0
     assert expected_calibration_error(np.ones(4), truth) == 0.5
-    assert figures(np.array([0.9, 0.1, 0.8, 0.2]), truth)["roc_auc"] == 1.0
+    assert probability_metrics(np.array([0.9, 0.1, 0.8, 0.2]), truth)["roc_auc"] == 1.0
 
 
 def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Path) -> None:
     path = tmp_path / "calibration.safetensors"
     FITTED.save(path, {"recordings": 2})
-    assert load(path) == FITTED == calibration_for(str(path), SPACE)
+    assert load(path) == FITTED == find_calibration(str(path), SPACE)
     with pytest.raises(CalibrationError, match="toy@2"):
-        calibration_for(str(path), "toy@2")
-    assert calibration_for("none", SPACE) is None and calibration_for("", "nobody@0") is None
+        find_calibration(str(path), "toy@2")
+    assert find_calibration("none", SPACE) is None and find_calibration("", "nobody@0") is None
     data = path.read_bytes()
     for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 1", b"calibration 9")):
         path.write_bytes(bad)
@@ -106,12 +115,12 @@ def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Pa
 
 def test_the_one_that_ships_with_a_space_is_found_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FITTED.save(tmp_path / "some.safetensors")
-    monkeypatch.setattr(calibrations, "SHIPPED", tmp_path)
-    assert calibration_for("", SPACE) == FITTED and calibration_for("", "toy@2") is None
+    monkeypatch.setattr(calibrations, "SHIPPED_FOLDER", tmp_path)
+    assert find_calibration("", SPACE) == FITTED and find_calibration("", "toy@2") is None
 
 
 def test_those_that_ship_can_be_read() -> None:
-    for path in calibrations.SHIPPED.glob("*.safetensors"):
+    for path in calibrations.SHIPPED_FOLDER.glob("*.safetensors"):
         found = load(path)
         assert found.words is not None and set(found.words.names) >= {"person", "fire"}, path
 
@@ -121,23 +130,23 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     FITTED.save(path)
     given = {"prompts.dog": ["a dog"], "prompts.car": ["a car"], "prompt.calibration": str(path)}
     values = detector_values(given)
-    detector = detectors(values, embed_text)[0]
+    detector = make_detectors(values, embed_text)[0]
     assert isinstance(detector, PromptDetector)
-    embedding = World().perceive("audio", DOG)
-    state, scores = detector.score(detector.start(), START, {"audio": embedding})
-    sense = state.senses["audio"]
-    assert sense.scores == pytest.approx(FITTED.senses["audio"].scores(sense.x, sense.ahead))
+    embedding = ScriptedModalities().perceive("audio", DOG)
+    state, scores = detector.score(detector.initial_state(), START, {"audio": embedding})
+    sense = state.modality_states["audio"]
+    assert sense.scores == pytest.approx(FITTED.senses["audio"].probabilities(sense.deviations, sense.margins))
     assert scores["dog"].score > 0.5 > scores["car"].score
     _, silent = detector.score(state, START + 60 * 2 * HOP, {})
     assert silent["dog"].score == pytest.approx(0.05)
     with pytest.raises(CalibrationError, match="cannot be read"):
-        detectors({**values, "prompt.calibration": str(tmp_path / "none.safetensors")}, embed_text)
+        make_detectors({**values, "prompt.calibration": str(tmp_path / "none.safetensors")}, embed_text)
 
 
 def test_a_prior_over_the_off_threshold_cannot_keep_events_open() -> None:
-    detector = calibrated(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
-    _, scores = detector.score(detector.start(), START, {})
-    assert scores["dog"].score <= detector.life.offset_threshold / 2
+    detector = with_calibration(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
+    _, scores = detector.score(detector.initial_state(), START, {})
+    assert scores["dog"].score <= detector.lifecycle_options.offset_threshold / 2
 
 
 def test_detectors_that_are_not_known_are_refused_by_name() -> None:

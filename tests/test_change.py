@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_events import CONCEPTS, HOP, ROOM, SIZE, SPACE, START, World, play, well_formed
+from test_events import CONCEPTS, HOP, ROOM, SIZE, SPACE, START, ScriptedModalities, assert_well_formed, play
 
-from sensebind.fusion.core.embeddings import Embedding, unit
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.embeddings import Embedding, l2_normalize
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.tracker import EventTracker
 
 FOREST = {"forest": 1.0}
 
 
-def change_line(**options: float) -> EventLine:
-    return EventLine([ChangeDetector(ChangeOptions(**options))], SPACE)  # type: ignore[arg-type]
+def change_tracker(**options: float) -> EventTracker:
+    return EventTracker([ChangeDetector(ChangeOptions(**options))], SPACE)  # type: ignore[arg-type]
 
 
 def onsets(events: list[Event]) -> list[Event]:
-    return [e for e in events if e.phase is Phase.ONSET]
+    return [e for e in events if e.phase is EventPhase.ONSET]
 
 
-def test_a_change_is_told_once_soon_and_so_is_the_way_back() -> None:
-    line, world = change_line(), World()
+def test_a_change_and_its_return_are_each_reported_once() -> None:
+    line, world = change_tracker(), ScriptedModalities()
     scenes = [(120, {"vision": ROOM}), (120, {"vision": FOREST}), (120, {"vision": ROOM})]
     events = play(line, world, scenes) + line.finish()
-    well_formed(events)
-    assert [(e.kind, e.label) for e in onsets(events)] == [(Kind.CHANGE, "change")] * 2
+    assert_well_formed(events)
+    assert [(e.kind, e.label) for e in onsets(events)] == [(EventKind.CHANGE, "change")] * 2
     for event, at in zip(onsets(events), (121, 241), strict=True):
         begin = START + at * HOP
         assert begin <= event.tick <= begin + 3 * SECOND
@@ -36,35 +36,38 @@ def test_a_change_is_told_once_soon_and_so_is_the_way_back() -> None:
 
 
 def test_several_senses_that_change_at_once_are_one_change_and_the_evidence_names_them() -> None:
-    line, world = change_line(), World()
+    line, world = change_tracker(), ScriptedModalities()
     events = play(line, world, [(120, dict.fromkeys(("vision", "audio", "depth"), ROOM)),
                                 (60, {"vision": FOREST, "audio": FOREST, "depth": ROOM})]) + line.finish()  # fmt: skip
-    well_formed(events)
+    assert_well_formed(events)
     (event,) = onsets(events)
     supporting = {e.modality for r in events if r.id == event.id for e in r.evidence if e.supports}
     assert supporting == {"vision", "audio"}
 
 
 def test_a_slow_drift_is_no_change() -> None:
-    line, world = change_line(), World()
+    line, world = change_tracker(), ScriptedModalities()
     scenes = [(1, {"vision": {"room": 1 - i / 1200, "forest": i / 1200}}) for i in range(1201)]
     assert play(line, world, scenes) == []
 
 
 def test_a_flash_is_no_change() -> None:
-    line, world = change_line(), World()
-    assert play(line, world, [(120, {"vision": ROOM}), (1, {"vision": {"room": 1.0, "dog": 0.7}}), (60, {"vision": ROOM})]) == []  # noqa: E501
+    line, world = change_tracker(), ScriptedModalities()
+    assert (
+        play(line, world, [(120, {"vision": ROOM}), (1, {"vision": {"room": 1.0, "dog": 0.7}}), (60, {"vision": ROOM})])
+        == []
+    )
 
 
 def alarms(seed: int, rate: float, hours: float, blend: int, memory: float) -> int:
     """Changes told of a stream without any. `blend`: ticks that a window holds; `memory`: correlation of its noise."""
-    random, line, count = np.random.default_rng(seed), change_line(false_alarms_per_hour=rate), 0
+    random, line, count = np.random.default_rng(seed), change_tracker(false_alarms_per_hour=rate), 0
     noise, held = np.zeros(SIZE), [random.standard_normal(SIZE) for _ in range(blend)]
     for number in range(round(hours * 3600 * SECOND / HOP)):
         tick = START + number * HOP
         noise = memory * noise + np.sqrt(1 - memory**2) * random.standard_normal(SIZE)
         held = [*held[1:], noise]
-        vector = unit(CONCEPTS["room"] + 0.5 * np.mean(held, axis=0) / np.sqrt(SIZE))
+        vector = l2_normalize(CONCEPTS["room"] + 0.5 * np.mean(held, axis=0) / np.sqrt(SIZE))
         events = line.step(tick, {"vision": Embedding("vision", tick - blend * HOP, tick, SPACE, 1.0, vector)})
         count += len(onsets(events))
     return count
@@ -78,10 +81,10 @@ def test_false_alarms_are_as_rare_as_asked_for(blend: int, memory: float) -> Non
 
 
 def test_another_rate_takes_effect_on_the_next_tick() -> None:
-    line, world = change_line(false_alarms_per_hour=0.001), World()
+    line, world = change_tracker(false_alarms_per_hour=0.001), ScriptedModalities()
     faint = {"vision": {"room": 1.0, "forest": 0.25}}
     assert play(line, world, [(120, {"vision": ROOM})]) == []
-    line.configure([ChangeDetector(ChangeOptions(false_alarms_per_hour=1000.0))])
+    line.replace_detectors([ChangeDetector(ChangeOptions(false_alarms_per_hour=1000.0))])
     assert play(line, world, [(20, faint)])
     with pytest.raises(ValueError, match="false_alarms_per_hour"):
         ChangeOptions(false_alarms_per_hour=0.0)

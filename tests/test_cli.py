@@ -42,7 +42,7 @@ def test_replay_leaves_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path
     assert summary["modalities"]["vision"]["latency_ms"]["p50"] > 0
     assert next(event["label"] for event in summary["events"]) == "person"
     with Recording(tmp_path / "outputs") as bag:
-        counts = {topic.name: topic.count for topic in bag.topics}
+        counts = {topic.name: topic.message_count for topic in bag.topics}
         vectors = [np.asarray(m.vector) for _, _, _, m in bag.messages(["/embeddings/vision"])]
     assert counts["/embeddings/vision"] == summary["modalities"]["vision"]["embedded"] == len(vectors)
     assert counts["/embedding_space"] == 1 and counts["/events"] >= 2

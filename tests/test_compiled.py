@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import ThermalImage
-from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.openvino import images as compiled
-from sensebind.fusion.models.openvino.sounds import REMEMBERED, CompiledSound
-from sensebind.fusion.models.spokes.bound import BoundSpace
-from sensebind.fusion.models.spokes.sound_features import SIZE
+from sensebind.fusion.models.openvino import image_encoder as compiled
+from sensebind.fusion.models.openvino.audio_encoder import MAX_CACHED_WINDOWS, CompiledAudioEncoder
+from sensebind.fusion.models.spokes.bound_space import BoundSpace
+from sensebind.fusion.models.spokes.sound_features import FEATURE_SIZE
 from sensebind.fusion.preprocess import thermal
-from sensebind.simulation import imitations, rooms
+from sensebind.simulation import rooms, synthetic_sounds
 from sensebind.training import starter_comparison as evaluation
 
 SENSES = (VISION, AUDIO, DEPTH, THERMAL, IMU)
@@ -35,21 +35,21 @@ ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 
 
 @pytest.fixture(scope="module")
-def plain() -> BoundSpace:
-    space = registry.load("starter", modalities=SENSES, device="cpu", dtype="float32")
+def eager_space() -> BoundSpace:
+    space = registry.load_space("starter", modalities=SENSES, device="cpu", dtype="float32")
     assert isinstance(space, BoundSpace) and not space.compiled_modalities
     return space
 
 
 @pytest.fixture(scope="module")
-def fast() -> BoundSpace:
+def compiled_space() -> BoundSpace:
     pytest.importorskip("openvino", reason="OpenVINO, which compiles encoders, is not installed")
-    space = registry.load("starter", modalities=SENSES, device="cpu")
+    space = registry.load_space("starter", modalities=SENSES, device="cpu")
     assert isinstance(space, BoundSpace) and space.compiled_modalities == {VISION, AUDIO, DEPTH, THERMAL}
     return space
 
 
-def picture(modality: str, pixels: np.ndarray, number: int) -> Window:
+def image_window(modality: str, pixels: np.ndarray, number: int) -> Window:
     height, width = pixels.shape[:2]
     data = np.frombuffer(np.ascontiguousarray(pixels).tobytes(), np.uint8)
     frame = Frame(data, ENCODINGS[modality], height, width, data.size // height)
@@ -57,7 +57,7 @@ def picture(modality: str, pixels: np.ndarray, number: int) -> Window:
     return Window(modality, tick - SECOND // 4, tick, 1.0, (Sample(modality, tick - 1, frame, modality),))
 
 
-def heard(wave: np.ndarray, number: int = 0) -> Window:
+def audio_window(wave: np.ndarray, number: int = 0) -> Window:
     """A sound in blocks of 0.1 s, in 16 bits."""
     counts = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)[:, None]
     start = (number + 1) * 10 * SECOND
@@ -68,7 +68,7 @@ def heard(wave: np.ndarray, number: int = 0) -> Window:
     return Window(AUDIO, start, start + len(counts) * SECOND // 16_000, 1.0, tuple(blocks))
 
 
-def moved(number: int) -> Window:
+def imu_window(number: int) -> Window:
     values = np.random.default_rng(number).normal(0, 0.5, (1000, 6)) + [0, 0, 9.81, 0, 0, 0]
     start = (number + 1) * 10 * SECOND
     readings = tuple(Sample(IMU, start + i * SECOND // 200, Reading(row), IMU) for i, row in enumerate(values))
@@ -76,66 +76,68 @@ def moved(number: int) -> Window:
 
 
 @cache
-def imitation() -> np.ndarray:
-    return imitations.imitations(1)[0].sound
+def synthetic_sound() -> np.ndarray:
+    return synthetic_sounds.synthetic_sounds(1)[0].samples
 
 
 @cache
 def windows(modality: str) -> list[Window]:
     """What such sensors send: photographs, simulated rooms, imitations of sounds and silence, a shaken IMU."""
     if modality == IMU:
-        return [moved(number) for number in range(4)]
+        return [imu_window(number) for number in range(4)]
     noise = np.random.default_rng(3)
     if modality == AUDIO:
-        waves = [one.sound[:32_000] for one in imitations.imitations(1)[::4]]
+        waves = [one.samples[:32_000] for one in synthetic_sounds.synthetic_sounds(1)[::4]]
         faint = 1e-4 * noise.standard_normal(32_000)  # beside a bang its bands are under the trunk's dynamic range
         bang = np.where(np.arange(32_000) > 28_000, 0.8 * noise.standard_normal(32_000), faint)
-        return [heard(w, i) for i, w in enumerate([*waves, np.zeros(32_000), faint, bang])]
-    views = [view for _ in range(2) for view in rooms.look(rooms.furnish(noise), noise, 4)]
+        return [audio_window(w, i) for i, w in enumerate([*waves, np.zeros(32_000), faint, bang])]
+    views = [view for _ in range(2) for view in rooms.render_walk(rooms.random_room(noise), noise, 4)]
     if modality == DEPTH:
-        return [picture(DEPTH, (1000 * np.nan_to_num(v.depth)).astype("<u2"), i) for i, v in enumerate(views)]
+        return [image_window(DEPTH, (1000 * np.nan_to_num(v.depth)).astype("<u2"), i) for i, v in enumerate(views)]
     if modality == THERMAL:
         kelvin = [v.kelvin + noise.normal(0, 0.1, v.kelvin.shape) for v in views]
-        return [picture(THERMAL, np.round(100 * k).astype("<u2"), i) for i, k in enumerate(kelvin)]
+        return [image_window(THERMAL, np.round(100 * k).astype("<u2"), i) for i, k in enumerate(kelvin)]
     photos = evaluation.read_photos() or {}
-    return [picture(VISION, pixels, i) for i, pixels in enumerate([*photos.values(), *(v.colour for v in views)])]
+    return [image_window(VISION, pixels, i) for i, pixels in enumerate([*photos.values(), *(v.colour for v in views)])]
 
 
 @pytest.mark.parametrize("modality", SENSES)
-def test_vectors_are_those_of_pytorch_in_float32(plain: BoundSpace, fast: BoundSpace, modality: str) -> None:
-    batch = torch.stack([fast.tensor(window) for window in windows(modality)])
-    quick, slow = fast.embed(modality, batch), plain.embed(modality, batch)
+def test_vectors_are_those_of_pytorch_in_float32(
+    eager_space: BoundSpace, compiled_space: BoundSpace, modality: str
+) -> None:
+    batch = torch.stack([compiled_space.tensor(window) for window in windows(modality)])
+    quick, slow = compiled_space.embed(modality, batch), eager_space.embed(modality, batch)
     assert quick.dtype == torch.float32 and quick.device.type == "cpu"
     torch.testing.assert_close(quick.norm(dim=1), torch.ones(len(batch)))
-    assert (quick * slow).sum(dim=1).min() >= compiled.CLOSE
-    assert (slow @ slow.T).min() < compiled.CLOSE  # windows differ by more than what is asked of each
+    assert (quick * slow).sum(dim=1).min() >= compiled.MIN_COSINE
+    assert (slow @ slow.T).min() < compiled.MIN_COSINE  # windows differ by more than what is asked of each
 
 
-def test_vectors_do_not_depend_on_what_shares_a_turn(fast: BoundSpace) -> None:
+def test_vectors_do_not_depend_on_what_shares_a_turn(compiled_space: BoundSpace) -> None:
     some = [window for modality in SENSES for window in windows(modality)[:3]]
-    alone = {(w.modality, w.tick): Engine(fast).embed([w])[0] for w in some}
+    alone = {(w.modality, w.tick): Engine(compiled_space).embed([w])[0] for w in some}
     mixed = np.random.default_rng(0).permutation(len(some))
     for order in (range(len(some)), mixed):
-        for answer in Engine(fast).embed([some[i] for i in order]):
+        for answer in Engine(compiled_space).embed([some[i] for i in order]):
             other = alone[answer.modality, answer.tick]  # type: ignore[union-attr]  # a Failure has no tick, and fails
             assert isinstance(answer, Embedding) and isinstance(other, Embedding)
             np.testing.assert_allclose(answer.vector, other.vector, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [8_000, 15_999, 16_000, 48_000])
-def test_sounds_of_any_length_are_heard(plain: BoundSpace, fast: BoundSpace, samples: int) -> None:
-    wave = torch.from_numpy(imitation()[:samples].astype(np.float32))
+def test_sounds_of_any_length_are_heard(eager_space: BoundSpace, compiled_space: BoundSpace, samples: int) -> None:
+    wave = torch.from_numpy(synthetic_sound()[:samples].astype(np.float32))
     wave = torch.nn.functional.pad(wave, (0, samples - len(wave)))[None]
-    assert float((fast.embed(AUDIO, wave) * plain.embed(AUDIO, wave)).sum()) >= compiled.CLOSE
+    assert float((compiled_space.embed(AUDIO, wave) * eager_space.embed(AUDIO, wave)).sum()) >= compiled.MIN_COSINE
 
 
-def test_several_threads_get_what_one_gets(fast: BoundSpace) -> None:
-    batches = [(m, fast.tensor(w)[None]) for m in (VISION, AUDIO, DEPTH) for w in windows(m)[:3]]
-    expected = [fast.embed(*batch) for batch in batches]
+def test_several_threads_get_what_one_gets(compiled_space: BoundSpace) -> None:
+    batches = [(m, compiled_space.tensor(w)[None]) for m in (VISION, AUDIO, DEPTH) for w in windows(m)[:3]]
+    expected = [compiled_space.embed(*batch) for batch in batches]
     got: list[torch.Tensor] = [torch.empty(0)] * len(batches)
 
     def work(index: int) -> None:
-        got[index] = fast.embed(*batches[index])
+        got[index] = compiled_space.embed(*batches[index])
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
     for thread in threads:
@@ -147,7 +149,7 @@ def test_several_threads_get_what_one_gets(fast: BoundSpace) -> None:
 
 
 @cache
-def day() -> np.ndarray:
+def long_recording() -> np.ndarray:
     """12 s at 16 kHz with all that the trunk treats apart: noise, nothing, next to nothing beside a bang."""
     noise = np.random.default_rng(8)
     wave = 0.1 * noise.standard_normal(12 * 16_000)
@@ -157,66 +159,71 @@ def day() -> np.ndarray:
     return wave.astype(np.float32)
 
 
-def sliding(space: BoundSpace) -> CompiledSound:
-    sound = space.spoke(AUDIO).sliding
+def sliding_sound(space: BoundSpace) -> CompiledAudioEncoder:
+    sound = space.load_spoke(AUDIO).streaming_encoder
     assert sound is not None
     return sound
 
 
-def true_to_pytorch(space: BoundSpace, plain: BoundSpace, slid: torch.Tensor, wave: np.ndarray) -> None:
+def assert_equals_pytorch(space: BoundSpace, plain: BoundSpace, slid: torch.Tensor, wave: np.ndarray) -> None:
     ours, theirs = space.embed(AUDIO, slid[None]), plain.embed(AUDIO, torch.from_numpy(wave)[None])
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("hop", [3200, 1600, 2560])
-def test_overlapping_windows_share_work_and_keep_their_vectors(fast: BoundSpace, plain: BoundSpace, hop: int) -> None:
-    sound, name = sliding(fast), f"microphone {hop}"
+def test_overlapping_windows_share_work_and_keep_their_vectors(
+    compiled_space: BoundSpace, eager_space: BoundSpace, hop: int
+) -> None:
+    sound, name = sliding_sound(compiled_space), f"microphone {hop}"
     for run in range(2):  # in the first, graphs may still be in the making
-        starts = range(0, len(day()) - 32_000, hop)
-        slid = [sound.slide(name, run * 2**30 + at, day()[at : at + 32_000]) for at in starts]
-        sound.settle()
-        shared = [len(one) == SIZE for one in slid]
+        starts = range(0, len(long_recording()) - 32_000, hop)
+        slid = [sound.stream_tensor(name, run * 2**30 + at, long_recording()[at : at + 32_000]) for at in starts]
+        sound.wait_for_graphs()
+        shared = [len(one) == FEATURE_SIZE for one in slid]
         assert all(shared[8:]) and not shared[0]
         for one, at in list(zip(slid, starts, strict=True))[:: len(slid) // 9]:
-            true_to_pytorch(fast, plain, one, day()[at : at + 32_000])
+            assert_equals_pytorch(compiled_space, eager_space, one, long_recording()[at : at + 32_000])
 
 
-def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(fast: BoundSpace) -> None:
-    starts = range(0, len(day()) - 32_000, 8000)
-    assert all(len(sliding(fast).slide("half", at, day()[at : at + 32_000])) == 32_000 for at in starts)
+def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(compiled_space: BoundSpace) -> None:
+    starts = range(0, len(long_recording()) - 32_000, 8000)
+    assert all(
+        len(sliding_sound(compiled_space).stream_tensor("half", at, long_recording()[at : at + 32_000])) == 32_000
+        for at in starts
+    )
 
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 24), st.booleans()), min_size=2, max_size=12))
 def test_windows_may_come_in_any_order_be_missing_or_hold_another_sound(
-    fast: BoundSpace, plain: BoundSpace, order: list[tuple[int, bool]]
+    compiled_space: BoundSpace, eager_space: BoundSpace, order: list[tuple[int, bool]]
 ) -> None:
     """What was heard is gone on from only where it is, bit for bit, the beginning of what is heard now."""
-    sound = sliding(fast)
-    sound.settle()
+    sound = sliding_sound(compiled_space)
+    sound.wait_for_graphs()
     for step, other in order:
-        wave = np.roll(day(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
-        true_to_pytorch(fast, plain, sound.slide("order", step * 3200, wave.copy()), wave)
+        wave = np.roll(long_recording(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
+        assert_equals_pytorch(compiled_space, eager_space, sound.stream_tensor("order", step * 3200, wave.copy()), wave)
 
 
-def test_what_is_remembered_is_bounded(fast: BoundSpace) -> None:
-    for number in range(3 * REMEMBERED):
-        sliding(fast).slide(f"robot {number}", 0, day()[:32_000])
-    assert sliding(fast).remembered() == REMEMBERED
+def test_the_cache_is_bounded(compiled_space: BoundSpace) -> None:
+    for number in range(3 * MAX_CACHED_WINDOWS):
+        sliding_sound(compiled_space).stream_tensor(f"robot {number}", 0, long_recording()[:32_000])
+    assert sliding_sound(compiled_space).cached_windows() == MAX_CACHED_WINDOWS
 
 
-def test_a_recording_gives_the_same_sounds_one_by_one_and_all_at_once(fast: BoundSpace) -> None:
-    some = [heard_at(start) for start in range(0, 80_000, 3200)]
-    sliding(fast).settle()
-    live = [answer for window in some for answer in Engine(fast).embed([window])]
-    for one, other in zip(live, Engine(fast).embed(some), strict=True):
+def test_a_recording_gives_the_same_sounds_one_by_one_and_all_at_once(compiled_space: BoundSpace) -> None:
+    some = [audio_window_at(start) for start in range(0, 80_000, 3200)]
+    sliding_sound(compiled_space).wait_for_graphs()
+    live = [answer for window in some for answer in Engine(compiled_space).embed([window])]
+    for one, other in zip(live, Engine(compiled_space).embed(some), strict=True):
         assert isinstance(one, Embedding) and isinstance(other, Embedding)
         np.testing.assert_allclose(one.vector, other.vector, atol=2e-4)
 
 
-def heard_at(start: int) -> Window:
+def audio_window_at(start: int) -> Window:
     """2 s of the day in blocks of 0.1 s, as a windower cuts them."""
-    window = heard(day()[start : start + 32_000])
+    window = audio_window(long_recording()[start : start + 32_000])
     begin = 100 * SECOND + start * SECOND // 16_000
     moved = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
     return replace(window, start=begin, tick=begin + 2 * SECOND, samples=moved)
@@ -225,41 +232,48 @@ def heard_at(start: int) -> Window:
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "openvino", None)  # so that importing it fails
-    for cached in (compiled.available, compiled.core):
+    for cached in (compiled.openvino_available, compiled.openvino_core):
         cached.cache_clear()
     yield
-    for cached in (compiled.available, compiled.core):
+    for cached in (compiled.openvino_available, compiled.openvino_core):
         cached.cache_clear()
 
 
 def test_without_openvino_pytorch_does_the_work_and_the_log_says_so(
-    plain: BoundSpace, without_openvino: None, caplog: pytest.LogCaptureFixture
+    eager_space: BoundSpace, without_openvino: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        space = registry.load("starter", modalities=[VISION, AUDIO], device="cpu")
+        space = registry.load_space("starter", modalities=[VISION, AUDIO], device="cpu")
     assert isinstance(space, BoundSpace) and not space.compiled_modalities
     assert "pip install openvino" in caplog.text
     for modality in (VISION, AUDIO):
         tensor = space.tensor(windows(modality)[0])[None]
-        torch.testing.assert_close(space.embed(modality, tensor), plain.embed(modality, tensor), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            space.embed(modality, tensor), eager_space.embed(modality, tensor), atol=1e-6, rtol=0
+        )
 
 
-class Off:
+class DifferentEncoder:
     """An encoder that answers with a fixed vector."""
 
     def __init__(self, vector: torch.Tensor) -> None:
         self.vector = vector
 
-    def start(self, batch: torch.Tensor) -> EmbeddingFuture:
-        return Deferred(lambda: self.vector)
+    def embed_async(self, batch: torch.Tensor) -> EmbeddingFuture:
+        return DeferredFuture(lambda: self.vector)
 
 
 @pytest.mark.parametrize(("angle", "agrees"), [(0.0, True), (0.04, True), (0.05, False), (float("nan"), False)])
-def test_an_encoder_that_says_something_else_is_not_used(
+def test_a_compiled_encoder_that_differs_is_not_used(
     angle: float, agrees: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     turned = torch.tensor([[np.cos(angle), np.sin(angle)]], dtype=torch.float32)
-    assert compiled.agrees(Off(turned), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell") is agrees
+    assert (
+        compiled.matches_pytorch(
+            DifferentEncoder(turned), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell"
+        )
+        is agrees
+    )
     assert ("smell" in caplog.text) is not agrees
 
 
@@ -271,5 +285,5 @@ def test_a_thermal_image_in_counts_has_the_contrast_of_its_kelvin(
     noise = np.random.default_rng(seed)
     counts = noise.integers(0, span, (height, width), endpoint=True).astype(np.uint16)
     kelvin = counts.astype(np.float32) * np.float32(0.01) + np.float32(20)
-    told = thermal.contrast(ThermalImage(kelvin, True, counts, 0.01, 20.0))
-    np.testing.assert_allclose(told, thermal.contrast(ThermalImage(kelvin, True)), atol=2e-4)
+    told = thermal.stretch_contrast(ThermalImage(kelvin, True, counts, 0.01, 20.0))
+    np.testing.assert_allclose(told, thermal.stretch_contrast(ThermalImage(kelvin, True)), atol=2e-4)

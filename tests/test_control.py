@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from sensebind.benchmarks.harness import control as module
-from sensebind.benchmarks.harness.control import control
+from sensebind.benchmarks.harness import interference as module
+from sensebind.benchmarks.harness.interference import control
 
 
 def test_the_control_gives_the_times_of_its_work_while_the_block_ran() -> None:
@@ -19,15 +19,15 @@ def test_the_control_gives_the_times_of_its_work_while_the_block_ran() -> None:
 
 
 def test_a_control_that_cannot_run_says_why_and_costs_the_measurement_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHILD", "raise SystemExit('no such module')")
+    monkeypatch.setattr(module, "CHILD_COMMAND", "raise SystemExit('no such module')")
     with control() as beside:
         measured = 1
     assert measured == 1 and beside == {"control_failed": "no such module"}
 
 
 def test_a_control_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHILD", "import time; time.sleep(600)")
-    monkeypatch.setattr(module, "GRACE", 0.2)
+    monkeypatch.setattr(module, "CHILD_COMMAND", "import time; time.sleep(600)")
+    monkeypatch.setattr(module, "EXIT_TIMEOUT", 0.2)
     with control() as beside:
         pass
     assert beside == {"control_failed": "it did not end within 0.2 s"}

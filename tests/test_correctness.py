@@ -10,28 +10,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensebind.benchmarks.harness import correctness, robot
-from sensebind.benchmarks.harness.spaces import TINY, SyntheticImageBind
-from sensebind.fusion.config.build import window_specs
+from sensebind.benchmarks.harness import correctness, sensor_load
+from sensebind.benchmarks.harness.spaces import TINY_SIZES, SyntheticImageBind
+from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
-MODALITIES = tuple(robot.RATES)
-SPECS = window_specs(embedder_values({"modalities": MODALITIES}), ImageBindSpace.apertures)
+MODALITIES = tuple(sensor_load.MESSAGE_RATES)
+SPECS = make_window_specs(embedder_values({"modalities": MODALITIES}), ImageBindSpace.trained_windows)
 
 
 def windows(modality: str, count: int = 8) -> list[Window]:
-    return robot.distinct_windows({modality: SPECS[modality]}, count)[modality]
+    return sensor_load.distinct_windows({modality: SPECS[modality]}, count)[modality]
 
 
 def space(modality: str, dtype: torch.dtype = torch.float32, kind: type = SyntheticImageBind) -> Any:
-    return kind([modality], "cpu", dtype, TINY)
+    return kind([modality], "cpu", dtype, TINY_SIZES)
 
 
 def last(fast: Any, modality: str) -> dict[str, Any]:
-    wanted = correctness.expected(space(modality), windows(modality))
-    *_, found = correctness.check(fast, wanted, turns=12, seconds=60)
+    wanted = correctness.reference_vectors(space(modality), windows(modality))
+    *_, found = correctness.check_space(fast, wanted, batches_per_thread=12, seconds=60)
     return found
 
 
@@ -39,7 +39,7 @@ def last(fast: Any, modality: str) -> dict[str, Any]:
 def test_a_device_that_is_right_passes_and_windows_are_distinct(modality: str) -> None:
     found = last(space(modality), modality)
     assert found["passed"] and found["device_path"]["batches"] == 2 * 12
-    assert found["windows"] >= 4 and found["cosine_between_windows"]["max"] <= correctness.DISTINCT
+    assert found["windows"] >= 4 and found["cosine_between_windows"]["max"] <= correctness.MAX_DISTINCT_COSINE
 
 
 def test_lower_precision_passes() -> None:
@@ -84,13 +84,13 @@ def test_rows_that_are_swapped_not_finite_or_coarse_do_not_pass(kind: type) -> N
 
 def test_windows_whose_vectors_are_alike_are_left_out() -> None:
     vectors = torch.eye(4)[[0, 1, 1, 2, 0, 3]]
-    assert correctness.distinct(vectors) == [0, 1, 3, 5]
+    assert correctness.distinct_rows(vectors) == [0, 1, 3, 5]
 
 
 def test_windows_that_are_all_alike_cannot_be_checked() -> None:
-    wanted = correctness.expected(space("imu"), [windows("imu", 1)[0]] * 4)
+    wanted = correctness.reference_vectors(space("imu"), [windows("imu", 1)[0]] * 4)
     with pytest.raises(ValueError, match="same vector"):
-        next(correctness.check(space("imu"), wanted, turns=6, seconds=1))
+        next(correctness.check_space(space("imu"), wanted, batches_per_thread=6, seconds=1))
 
 
 class Overwritten(SyntheticImageBind):
@@ -110,37 +110,43 @@ class Overwritten(SyntheticImageBind):
 
 def test_modalities_that_overwrite_each_other_are_found_when_they_share_a_runner() -> None:
     both = ["audio", "imu"]
-    wanted = [correctness.expected(space(m), windows(m)) for m in both]
+    wanted = [correctness.reference_vectors(space(m), windows(m)) for m in both]
     for item in wanted:
-        alone = correctness.device_path(Overwritten(both, sizes=TINY), [item], turns=12, seconds=60)
+        alone = correctness.check_device_path(
+            Overwritten(both, sizes=TINY_SIZES), [item], batches_per_thread=12, seconds=60
+        )
         assert alone["passed"], "one modality alone is right"
-    together = correctness.device_path(Overwritten(both, sizes=TINY), wanted, turns=12, seconds=60)
+    together = correctness.check_device_path(
+        Overwritten(both, sizes=TINY_SIZES), wanted, batches_per_thread=12, seconds=60
+    )
     assert not together["passed"] and together["device_path"]["wrong_window"] > 0
-    right = correctness.device_path(SyntheticImageBind(both, sizes=TINY), wanted, turns=12, seconds=60)
+    right = correctness.check_device_path(
+        SyntheticImageBind(both, sizes=TINY_SIZES), wanted, batches_per_thread=12, seconds=60
+    )
     assert right["passed"] and right["device_path"]["batches"] == 24
 
 
 def test_an_earlier_check_that_failed_is_kept_and_does_not_pass() -> None:
-    wanted = correctness.expected(space("imu"), windows("imu"))
+    wanted = correctness.reference_vectors(space("imu"), windows("imu"))
     known = {"reference_on_cpu": {"min_cosine": 0.9995, "wrong_window": 0, "passed": False}}
-    *_, found = correctness.check(space("imu"), wanted, turns=6, seconds=60, known=known)
+    *_, found = correctness.check_space(space("imu"), wanted, batches_per_thread=6, seconds=60, earlier_checks=known)
     assert found["reference_on_cpu"] == known["reference_on_cpu"] and not found["passed"]
 
 
 def test_a_device_that_is_wrong_in_every_precision_is_found_by_a_cpu() -> None:
     reference, other = space("imu"), space("imu")
-    wanted = correctness.expected(reference, windows("imu"))
+    wanted = correctness.reference_vectors(reference, windows("imu"))
     assert correctness.reference_on_cpu(reference, wanted)["passed"]
     with torch.no_grad():
-        for parameter in other.network("imu").parameters():
+        for parameter in other.load_encoder("imu").parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     assert not correctness.reference_on_cpu(other, wanted)["passed"]
 
 
 def test_the_closest_reference_decides_whose_window_a_vector_is() -> None:
     truth = torch.eye(3)
-    assert correctness.agreement(truth[[2, 0]], truth, [2, 0]) == {"min_cosine": 1.0, "wrong_window": 0}
-    assert correctness.agreement(truth[[1, 0]], truth, [2, 0]) == {"min_cosine": 0.0, "wrong_window": 1}
+    assert correctness.compare_with_reference(truth[[2, 0]], truth, [2, 0]) == {"min_cosine": 1.0, "wrong_window": 0}
+    assert correctness.compare_with_reference(truth[[1, 0]], truth, [2, 0]) == {"min_cosine": 0.0, "wrong_window": 1}
 
 
 @pytest.mark.parametrize("modality", MODALITIES)

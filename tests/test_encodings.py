@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion.core.encodings import ROWS, EncodingError, depth_metres, pcm, rgb, thermal, to_float
+from sensebind.fusion.core.encodings import (
+    PIXEL_FORMATS,
+    EncodingError,
+    decode_depth,
+    decode_pcm,
+    decode_rgb,
+    decode_thermal,
+    pcm_to_float,
+)
 from sensebind.fusion.core.samples import Calibration, Frame
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -40,19 +48,21 @@ def compressed(pixels: np.ndarray, extension: str, name: str) -> Frame:
 @given(padding=st.integers(0, 9))
 def test_colours_come_back_exactly_whatever_the_step(encoding: str, code: int | None, padding: int) -> None:
     sent = PICTURE if code is None else cv2.cvtColor(PICTURE, code)
-    np.testing.assert_array_equal(rgb(frame(sent, encoding, padding)), PICTURE)
+    np.testing.assert_array_equal(decode_rgb(frame(sent, encoding, padding)), PICTURE)
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
 def test_grey_becomes_three_equal_colours(encoding: str) -> None:
-    np.testing.assert_array_equal(rgb(frame(PICTURE[..., 0], encoding, 3)), np.repeat(PICTURE[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(
+        decode_rgb(frame(PICTURE[..., 0], encoding, 3)), np.repeat(PICTURE[..., :1], 3, axis=2)
+    )
 
 
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_of_sixteen_bits_the_upper_eight_are_kept(encoding: str, big_endian: bool) -> None:
     deep = PICTURE[..., 0].astype(np.uint16) * 256 + 99
-    np.testing.assert_array_equal(rgb(frame(deep, encoding, 2, big_endian))[..., 0], PICTURE[..., 0])
+    np.testing.assert_array_equal(decode_rgb(frame(deep, encoding, 2, big_endian))[..., 0], PICTURE[..., 0])
 
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
@@ -61,7 +71,7 @@ def test_a_mosaic_of_one_colour_shows_that_colour(pattern: str) -> None:
     mosaic = np.zeros((16, 16), np.uint8)
     for index, name in enumerate(pattern):
         mosaic[index // 2 :: 2, index % 2 :: 2] = colour[name]
-    found = rgb(frame(mosaic, f"bayer_{pattern}8"))[4:-4, 4:-4].reshape(-1, 3)
+    found = decode_rgb(frame(mosaic, f"bayer_{pattern}8"))[4:-4, 4:-4].reshape(-1, 3)
     assert np.abs(found.astype(int) - [200, 100, 30]).max() <= 1
 
 
@@ -71,20 +81,20 @@ def test_yuv_of_a_plain_colour_shows_that_colour(encoding: str, order: tuple[int
     to_yuv = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
     y, u, v = np.round([16, 128, 128] + to_yuv @ np.array([60, 120, 200]) / 255).astype(np.uint8)
     pair = np.array([y, u, y, v], np.uint8)[list(order)]
-    found = rgb(frame(np.tile(pair, (4, 4)).reshape(4, 8, 2), encoding))
+    found = decode_rgb(frame(np.tile(pair, (4, 4)).reshape(4, 8, 2), encoding))
     assert np.abs(found.reshape(-1, 3).astype(int) - [60, 120, 200]).max() <= 3
 
 
 @pytest.mark.parametrize("name", ["png", "rgb8; png compressed bgr8", "bgr8; png compressed bgr8"])
 def test_png_comes_back_exactly(name: str) -> None:
     sent = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2BGR)
-    np.testing.assert_array_equal(rgb(compressed(sent, ".png", name)), PICTURE)
+    np.testing.assert_array_equal(decode_rgb(compressed(sent, ".png", name)), PICTURE)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "rgb8; jpeg compressed bgr8", "mono8; jpeg compressed "])
 def test_jpeg_comes_back_nearly(name: str) -> None:
     flat = np.full((32, 32, 3), (20, 120, 220), np.uint8)
-    assert np.abs(rgb(compressed(flat, ".jpg", name)).astype(int) - [220, 120, 20]).max() <= 4
+    assert np.abs(decode_rgb(compressed(flat, ".jpg", name)).astype(int) - [220, 120, 20]).max() <= 4
 
 
 def test_a_plane_two_metres_away_is_two_metres_in_every_depth_encoding() -> None:
@@ -111,22 +121,22 @@ def test_a_plane_two_metres_away_is_two_metres_in_every_depth_encoding() -> None
         transport(struct.pack("<iff", 0, 0, 0), png, "16UC1; compressedDepth"),
         transport(struct.pack("<iff", 0, a, b), quantised, "32FC1; compressedDepth png"),
     ):
-        found = depth_metres(sent)
+        found = decode_depth(sent)
         assert found.dtype == np.float32 and np.isnan(found[0, :2]).all(), sent.encoding
         np.testing.assert_allclose(found[1:], 2.0, atol=0.02)
-    np.testing.assert_allclose(depth_metres(frame(millimetres, "16UC1"), Calibration(depth_unit=0.0001))[1:], 0.2)
+    np.testing.assert_allclose(decode_depth(frame(millimetres, "16UC1"), Calibration(depth_unit=0.0001))[1:], 0.2)
 
 
 def test_radiometric_images_are_kelvin_and_others_levels() -> None:
     counts = np.full((4, 4), 30_000, np.uint16)
     for sent in (frame(counts, "mono16"), frame(counts, "16UC1", 2, True), compressed(counts, ".png", "png")):
-        found = thermal(sent)
+        found = decode_thermal(sent)
         assert found.radiometric
         np.testing.assert_allclose(found.values, 300.0, rtol=1e-5)
-    linear = thermal(frame(counts, "16UC1"), Calibration(thermal_unit=0.04, thermal_offset=-900))
+    linear = decode_thermal(frame(counts, "16UC1"), Calibration(thermal_unit=0.04, thermal_offset=-900))
     np.testing.assert_allclose(linear.values, 300.0, rtol=1e-4)
     for sent in (frame(np.full((4, 4), 51, np.uint8), "mono8"), frame(np.full((4, 4, 3), 51, np.uint8), "bgr8")):
-        found = thermal(sent)
+        found = decode_thermal(sent)
         assert not found.radiometric
         np.testing.assert_allclose(found.values, 0.2, atol=0.005)
 
@@ -146,19 +156,19 @@ def test_radiometric_images_are_kelvin_and_others_levels() -> None:
     ids=["short", "step", "empty", "huge", "unknown", "no jpeg", "bomb", "odd yuv"],
 )  # fmt: skip
 def test_what_cannot_be_understood_is_refused_by_name(wrong: Frame) -> None:
-    for read in (rgb, thermal, depth_metres):
+    for read in (decode_rgb, decode_thermal, decode_depth):
         with pytest.raises(EncodingError, match=wrong.encoding):
             read(wrong)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.sampled_from([*ROWS, "jpeg", "png", "16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x"]),
+    st.sampled_from([*PIXEL_FORMATS, "jpeg", "png", "16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x"]),
     st.binary(max_size=200), st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 40), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_any_bytes_are_an_image_or_an_encoding_error(encoding, data, height, width, step, big_endian, packed) -> None:
     sent = Frame(np.frombuffer(data, np.uint8), encoding, height, width, step, big_endian, packed)
-    for read in (rgb, thermal, depth_metres):
+    for read in (decode_rgb, decode_thermal, decode_depth):
         try:
             read(sent)
         except EncodingError as error:
@@ -171,7 +181,7 @@ def test_a_damaged_file_is_an_image_or_an_encoding_error(extension, changes) -> 
     data = cv2.imencode(extension, PICTURE)[1].reshape(-1).copy()
     for at, value in changes:
         data[at % len(data)] = value
-    for read in (rgb, thermal, depth_metres):
+    for read in (decode_rgb, decode_thermal, decode_depth):
         with suppress(EncodingError):
             assert read(Frame(data, "png" if extension == ".png" else "jpeg", compressed=True)) is not None
 
@@ -183,17 +193,17 @@ def test_a_damaged_file_is_an_image_or_an_encoding_error(extension, changes) -> 
 )  # fmt: skip
 def test_sound_in_every_format_is_the_same_sound(name: str, dtype: str, scale: float) -> None:
     wave = np.array([[0.5, -0.5], [0.25, -1.0]])
-    found = to_float(pcm((wave * scale).astype(dtype).tobytes(), name, 2))
+    found = pcm_to_float(decode_pcm((wave * scale).astype(dtype).tobytes(), name, 2))
     np.testing.assert_allclose(found, wave, atol=1e-6)
     assert found.dtype == np.float32
 
 
 def test_twenty_four_bits_and_unsigned_bytes_too() -> None:
-    assert to_float(pcm(b"\x00\x00\x40\x00\x00\xc0", "S24LE", 1)).ravel().tolist() == [0.5, -0.5]
-    assert to_float(pcm(bytes([192, 64]), "U8", 1)).ravel().tolist() == [0.5, -0.5]
+    assert pcm_to_float(decode_pcm(b"\x00\x00\x40\x00\x00\xc0", "S24LE", 1)).ravel().tolist() == [0.5, -0.5]
+    assert pcm_to_float(decode_pcm(bytes([192, 64]), "U8", 1)).ravel().tolist() == [0.5, -0.5]
 
 
 def test_sound_that_is_no_whole_number_of_samples_is_refused() -> None:
     for data, name, channels in ((b"123", "S16LE", 1), (b"1234", "S16LE", 3), (b"12", "MP3", 1), (b"12", "S16LE", 0)):
         with pytest.raises(EncodingError):
-            pcm(data, name, channels)
+            decode_pcm(data, name, channels)

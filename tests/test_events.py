@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.core.events import Event, Kind, Phase, Score
+from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
-from sensebind.fusion.events.evidence import Level, pool
-from sensebind.fusion.events.lifecycle import Life, LifeOptions
-from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, distance, remember
-from sensebind.fusion.events.prompts import PromptDetector, PromptOptions, standing
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.evidence import RunningBaseline, pool_scores
+from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
+from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, add_prototype, nearest_neighbour_distance
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score
+from sensebind.fusion.events.tracker import EventTracker
 
 HOP = SECOND // 2
 START = 1_700_000_000 * SECOND
@@ -43,10 +43,10 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
         noise = np.random.default_rng(list(text.encode())).normal(size=SIZE) / np.sqrt(SIZE)
         near = [c for w, c in (("dog", "dog"), ("puppy", "dog"), ("car", "car")) if text == f"a {w}"]
         rows.append(1.5 * CONCEPTS[near[0]] + noise if near else noise)
-    return unit(rows)
+    return l2_normalize(rows)
 
 
-class World:
+class ScriptedModalities:
     """Scripted senses: each perceives the room and whatever else it is told, plus noise. Windows hold one instant."""
 
     def __init__(self, seed: int = 0, noise: float = 0.3, start: int = START) -> None:
@@ -55,7 +55,7 @@ class World:
 
     def perceive(self, modality: str, what: Mapping[str, float], coverage: float = 1.0) -> Embedding:
         parts = sum(weight * CONCEPTS[name] for name, weight in what.items())
-        vector = unit(parts + self.noise * self.random.normal(size=SIZE) / np.sqrt(SIZE))
+        vector = l2_normalize(parts + self.noise * self.random.normal(size=SIZE) / np.sqrt(SIZE))
         return Embedding(modality, self.tick, self.tick, SPACE, coverage, vector)
 
     def ticks(self, count: int) -> Iterator[int]:
@@ -68,20 +68,20 @@ ROOM = {"room": 1.0}
 DOG = {"room": 0.6, "dog": 1.0}
 
 
-def prompt_line(**options: object) -> EventLine:
-    return EventLine([PromptDetector(PROMPTS, embed_text, PromptOptions(**options))], SPACE)  # type: ignore[arg-type]
+def prompt_tracker(**options: object) -> EventTracker:
+    return EventTracker([PromptDetector(PROMPTS, embed_text, PromptOptions(**options))], SPACE)  # type: ignore[arg-type]
 
 
-def well_formed(events: Sequence[Event]) -> None:
+def assert_well_formed(events: Sequence[Event]) -> None:
     """Every id: one onset first, updates, one offset last; events of a label never overlap; stamps make sense."""
     lives: dict[str, list[Event]] = defaultdict(list)
     for event in events:
         lives[event.id].append(event)
-    ends: dict[tuple[Kind, str], int] = {}
+    ends: dict[tuple[EventKind, str], int] = {}
     for life in lives.values():
         phases = [e.phase for e in life]
-        assert phases[0] is Phase.ONSET and phases[-1] is Phase.OFFSET
-        assert set(phases[1:-1]) <= {Phase.UPDATE}
+        assert phases[0] is EventPhase.ONSET and phases[-1] is EventPhase.OFFSET
+        assert set(phases[1:-1]) <= {EventPhase.UPDATE}
         assert len({(e.kind, e.label, e.onset) for e in life}) == 1
         assert all(e.offset == 0 for e in life[:-1]) and life[-1].offset >= life[-1].onset
         assert all(0 <= e.score <= 1 and e.onset <= e.tick for e in life)
@@ -93,8 +93,8 @@ def well_formed(events: Sequence[Event]) -> None:
 
 
 def test_constants_are_those_of_the_message() -> None:
-    assert [k.value for k in Kind] == [0, 1, 2, 3, 4, 5] and [p.value for p in Phase] == [0, 1, 2]
-    assert Kind.FAULT.value == 3 and Kind.CHANGE.value == 4 and Phase.OFFSET.value == 2
+    assert [k.value for k in EventKind] == [0, 1, 2, 3, 4, 5] and [p.value for p in EventPhase] == [0, 1, 2]
+    assert EventKind.FAULT.value == 3 and EventKind.CHANGE.value == 4 and EventPhase.OFFSET.value == 2
 
 
 # the life of an event
@@ -110,49 +110,49 @@ def test_constants_are_those_of_the_message() -> None:
 def test_whatever_the_scores_every_onset_has_one_offset_and_nothing_overlaps(
     scores: list[float], steps: list[int], thresholds: list[float], times: tuple[float, ...]
 ) -> None:
-    life = Life(Kind.PROMPT, "x", SPACE, LifeOptions(thresholds[1], thresholds[0], *times))
+    life = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(thresholds[1], thresholds[0], *times))
     tick, events = START, []
     for score, step in zip(scores, steps, strict=False):
         tick += step
         events += life.step(tick, Score(score))
     events += life.close(tick, tick)
-    well_formed(events)
+    assert_well_formed(events)
     assert life.close(tick, tick) == []
 
 
-def run_life(scores: Sequence[float], **options: float) -> list[Event]:
-    life = Life(Kind.PROMPT, "x", SPACE, LifeOptions(**options))
+def run_lifecycle(scores: Sequence[float], **options: float) -> list[Event]:
+    life = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(**options))
     return [e for i, s in enumerate(scores) for e in life.step(START + i * HOP, Score(s))]
 
 
-def test_who_is_sure_does_not_wait() -> None:
-    events = run_life([0, 0.7, 0.96, 0.9, 0.9], min_duration=2.0, immediate_onset_threshold=0.95)
-    assert events[0].phase is Phase.ONSET and (events[0].onset, events[0].tick) == (START + HOP, START + 2 * HOP)
-    assert run_life([0, 0.7, 0.94, 0.9, 0.1], min_duration=2.0, immediate_onset_threshold=0.95) == []
+def test_immediate_onset_threshold_skips_the_minimum_duration() -> None:
+    events = run_lifecycle([0, 0.7, 0.96, 0.9, 0.9], min_duration=2.0, immediate_onset_threshold=0.95)
+    assert events[0].phase is EventPhase.ONSET and (events[0].onset, events[0].tick) == (START + HOP, START + 2 * HOP)
+    assert run_lifecycle([0, 0.7, 0.94, 0.9, 0.1], min_duration=2.0, immediate_onset_threshold=0.95) == []
     with pytest.raises(ValueError, match="immediate_onset_threshold"):
-        LifeOptions(onset_threshold=0.6, immediate_onset_threshold=0.5)
+        LifecycleOptions(onset_threshold=0.6, immediate_onset_threshold=0.5)
 
 
 def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_first_tick_without_it() -> None:
-    events = run_life([0, 0, 0.9, 0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0.1, 0], update_period=1.0)
-    assert [e.phase for e in events] == [Phase.ONSET, Phase.UPDATE, Phase.UPDATE, Phase.OFFSET]
+    events = run_lifecycle([0, 0, 0.9, 0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0.1, 0], update_period=1.0)
+    assert [e.phase for e in events] == [EventPhase.ONSET, EventPhase.UPDATE, EventPhase.UPDATE, EventPhase.OFFSET]
     assert {e.id for e in events} == {f"prompt/x/{START + 2 * HOP}"}
     assert events[0].tick == START + 4 * HOP and events[-1].offset == START + 7 * HOP
     assert events[-1].tick == START + 9 * HOP
 
 
 def test_a_flash_shorter_than_the_minimum_is_no_event() -> None:
-    assert run_life([0, 0.9, 0.9, 0, 0.9, 0, 0, 0], min_duration=1.0) == []
+    assert run_lifecycle([0, 0.9, 0.9, 0, 0.9, 0, 0, 0], min_duration=1.0) == []
 
 
 def test_a_dip_shorter_than_the_release_does_not_end_an_event() -> None:
-    events = run_life([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], hold_time=1.0, update_period=3600)
-    assert [e.phase for e in events] == [Phase.ONSET]
+    events = run_lifecycle([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], hold_time=1.0, update_period=3600)
+    assert [e.phase for e in events] == [EventPhase.ONSET]
 
 
 def test_no_event_begins_in_the_pause_after_one() -> None:
     scores = [0.9] * 4 + [0.0] * 3 + [0.9] * 20
-    onsets = [e.onset for e in run_life(scores, refractory=5.0) if e.phase is Phase.ONSET]
+    onsets = [e.onset for e in run_lifecycle(scores, refractory=5.0) if e.phase is EventPhase.ONSET]
     assert onsets == [START, START + 14 * HOP]
 
 
@@ -165,9 +165,9 @@ def test_no_event_begins_in_the_pause_after_one() -> None:
         {"hold_time": -1.0},
     ],
 )
-def test_a_life_that_could_never_begin_or_end_is_refused(options: dict[str, float]) -> None:
+def test_impossible_lifecycle_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        LifeOptions(**options)
+        LifecycleOptions(**options)
 
 
 def test_an_off_threshold_that_silence_does_not_reach_is_refused() -> None:
@@ -179,50 +179,52 @@ def test_an_off_threshold_that_silence_does_not_reach_is_refused() -> None:
 
 
 def test_one_sense_with_full_weight_is_believed_as_it_is_and_none_gives_the_prior() -> None:
-    assert pool([[0.7, 0.05]], [1.0], 0.02) == pytest.approx([0.7, 0.05], abs=1e-6)
-    assert pool(np.zeros((0, 2)), [], 0.02) == pytest.approx([0.02, 0.02])
-    assert pool([[0.9]], [0.0], 0.02) == pytest.approx([0.02])
+    assert pool_scores([[0.7, 0.05]], [1.0], 0.02) == pytest.approx([0.7, 0.05], abs=1e-6)
+    assert pool_scores(np.zeros((0, 2)), [], 0.02) == pytest.approx([0.02, 0.02])
+    assert pool_scores([[0.9]], [0.0], 0.02) == pytest.approx([0.02])
 
 
-def test_senses_corroborate_and_a_sense_that_notices_nothing_takes_little_away() -> None:
-    two, deaf = pool([[0.5], [0.5]], [1, 1], 0.02)[0], pool([[0.9], [0.001]], [1, 1], 0.02)[0]
+def test_evidence_adds_up_and_absence_weighs_little() -> None:
+    two, deaf = pool_scores([[0.5], [0.5]], [1, 1], 0.02)[0], pool_scores([[0.9], [0.001]], [1, 1], 0.02)[0]
     assert two > 0.9
     assert 0.7 < deaf < 0.9
-    assert pool([[0.9]], [0.5], 0.02)[0] < 0.5 < pool([[0.9]], [1.0], 0.02)[0]
+    assert pool_scores([[0.9]], [0.5], 0.02)[0] < 0.5 < pool_scores([[0.9]], [1.0], 0.02)[0]
 
 
-def test_a_level_follows_slowly_forgets_and_is_not_moved_by_one_outlier() -> None:
-    level = Level.blank(1)
+def test_a_running_baseline_is_robust_and_forgets() -> None:
+    level = RunningBaseline.empty(1)
     random = np.random.default_rng(1)
     for value in random.normal(5, 2, 1000):
-        level = level.follow(np.array([value]), 0.5, 60.0, 0.1)
+        level = level.updated(np.array([value]), 0.5, 60.0, 0.1)
     assert level.mean[0] == pytest.approx(5, abs=0.6) and level.deviation[0] == pytest.approx(2, abs=0.5)
-    moved = level.follow(np.array([1e6]), 0.5, 60.0, 0.1)
+    moved = level.updated(np.array([1e6]), 0.5, 60.0, 0.1)
     assert abs(moved.mean[0] - level.mean[0]) < 0.1
-    held = level.follow(np.array([9.0]), 0.5, 60.0, 0.1, np.array([True]))
-    assert held.mean[0] == level.mean[0] and held.age[0] == level.age[0]
+    held = level.updated(np.array([9.0]), 0.5, 60.0, 0.1, np.array([True]))
+    assert held.mean[0] == level.mean[0] and held.observed_time[0] == level.observed_time[0]
 
 
-def test_a_standing_does_not_change_when_a_modality_squeezes_and_shifts_all_its_cosines() -> None:
+def test_background_z_score_is_invariant_to_scale_and_shift() -> None:
     random = np.random.default_rng(3)
-    phrases, background = unit(random.normal(size=(3, SIZE))), unit(random.normal(size=(40, SIZE)))
-    vector = unit(phrases[0] + random.normal(size=SIZE) / 8)
+    phrases, background = l2_normalize(random.normal(size=(3, SIZE))), l2_normalize(random.normal(size=(40, SIZE)))
+    vector = l2_normalize(phrases[0] + random.normal(size=SIZE) / 8)
     groups = np.array([0, 2])
-    plain = standing(vector, phrases, groups, background)
+    plain = background_z_score(vector, phrases, groups, background)
     assert plain[0] > 3 > plain[1]
     lift = np.full((1, 1), 3.0, np.float32)  # one more axis that all share
 
     def lifted(v: np.ndarray) -> np.ndarray:
-        return unit(np.concatenate((v, np.repeat(lift, len(v), axis=0)), axis=1))
+        return l2_normalize(np.concatenate((v, np.repeat(lift, len(v), axis=0)), axis=1))
 
-    narrow = standing(lifted(vector[None])[0], lifted(phrases), groups, lifted(background))
+    narrow = background_z_score(lifted(vector[None])[0], lifted(phrases), groups, lifted(background))
     assert narrow == pytest.approx(plain, rel=0.02, abs=0.02)
 
 
 # prompts
 
 
-def play(line: EventLine, world: World, scenes: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]) -> list[Event]:
+def play(
+    line: EventTracker, world: ScriptedModalities, scenes: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
+) -> list[Event]:
     """`scenes`: (ticks, what each sense perceives)."""
     events = []
     for count, senses in scenes:
@@ -232,93 +234,93 @@ def play(line: EventLine, world: World, scenes: Sequence[tuple[int, Mapping[str,
 
 
 def test_what_is_shown_is_detected_at_its_tick_and_ends_with_it() -> None:
-    line, world = prompt_line(), World()
-    events = play(line, world, [(60, {"vision": ROOM}), (20, {"vision": DOG}), (40, {"vision": ROOM})])
-    events += line.finish()
-    well_formed(events)
+    tracker, world = prompt_tracker(), ScriptedModalities()
+    events = play(tracker, world, [(60, {"vision": ROOM}), (20, {"vision": DOG}), (40, {"vision": ROOM})])
+    events += tracker.finish()
+    assert_well_formed(events)
     assert {e.label for e in events} == {"dog"} and len({e.id for e in events}) == 1
     assert abs(events[0].onset - (START + 61 * HOP)) <= HOP
     assert abs(events[-1].offset - (START + 81 * HOP)) <= HOP
     assert events[0].evidence[0].supports and events[0].evidence[0].modality == "vision"
 
 
-def test_what_is_there_from_the_first_tick_is_detected_and_does_not_wear_off() -> None:
-    line, world = prompt_line(), World()
-    events = play(line, world, [(1000, {"vision": DOG}), (10, {"vision": ROOM})])
-    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+def test_an_event_present_from_the_first_tick_stays_detected() -> None:
+    tracker, world = prompt_tracker(), ScriptedModalities()
+    events = play(tracker, world, [(1000, {"vision": DOG}), (10, {"vision": ROOM})])
+    assert [e.phase for e in events if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET, EventPhase.OFFSET]
     assert events[0].onset == START + HOP and abs(events[-1].offset - (START + 1001 * HOP)) <= HOP
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 10.0])
 def test_nothing_happens_in_a_scene_where_nothing_happens(noise: float) -> None:
-    line = EventLine([PromptDetector(PROMPTS, embed_text), NoveltyDetector(), DisagreementDetector()])
+    tracker = EventTracker([PromptDetector(PROMPTS, embed_text), NoveltyDetector(), DisagreementDetector()])
     senses = {"vision": ROOM, "audio": {"hum": 1.0, "room": 1.0}}
-    assert play(line, World(noise=noise), [(2000, senses)]) + line.finish() == []
+    assert play(tracker, ScriptedModalities(noise=noise), [(2000, senses)]) + tracker.finish() == []
 
 
 def test_faint_evidence_of_two_senses_is_an_event_where_one_alone_is_not() -> None:
     faint = {"room": 1.0, "dog": 0.34}
 
     def onsets(senses: Sequence[str]) -> int:
-        line, world = prompt_line(), World(noise=0.1)
-        events = play(line, world, [(40, dict.fromkeys(senses, ROOM)), (20, dict.fromkeys(senses, faint))])
-        return sum(e.phase is Phase.ONSET for e in events)
+        tracker, world = prompt_tracker(), ScriptedModalities(noise=0.1)
+        events = play(tracker, world, [(40, dict.fromkeys(senses, ROOM)), (20, dict.fromkeys(senses, faint))])
+        return sum(e.phase is EventPhase.ONSET for e in events)
 
     assert onsets(["vision"]) == 0 and onsets(["audio"]) == 0
     assert onsets(["audio", "vision"]) == 1
 
 
 def test_a_label_that_needs_two_senses_waits_for_the_second() -> None:
-    line, world = prompt_line(min_modalities={"dog": 2}), World()
-    assert play(line, world, [(10, {"vision": ROOM, "audio": ROOM}), (20, {"vision": DOG, "audio": ROOM})]) == []
-    events = play(line, world, [(20, {"vision": DOG, "audio": DOG})])
-    assert events[0].phase is Phase.ONSET and abs(events[0].onset - (START + 31 * HOP)) <= HOP
+    tracker, world = prompt_tracker(min_modalities={"dog": 2}), ScriptedModalities()
+    assert play(tracker, world, [(10, {"vision": ROOM, "audio": ROOM}), (20, {"vision": DOG, "audio": ROOM})]) == []
+    events = play(tracker, world, [(20, {"vision": DOG, "audio": DOG})])
+    assert events[0].phase is EventPhase.ONSET and abs(events[0].onset - (START + 31 * HOP)) <= HOP
     assert all(e.supports for e in events[0].evidence) and len(events[0].evidence) == 2
-    assert play(line, world, [(10, {"vision": DOG, "audio": ROOM})])[-1].phase is Phase.OFFSET
+    assert play(tracker, world, [(10, {"vision": DOG, "audio": ROOM})])[-1].phase is EventPhase.OFFSET
 
 
-def test_a_sense_that_stops_is_believed_until_it_is_stale_and_then_the_event_ends() -> None:
-    line, world = prompt_line(max_age=3.0), World()
-    events = play(line, world, [(40, {"vision": ROOM, "audio": ROOM}), (10, {"vision": DOG, "audio": ROOM})])
-    assert events[0].phase is Phase.ONSET
-    events = play(line, world, [(30, {"audio": ROOM})])
-    assert events[-1].phase is Phase.OFFSET and events[-1].offset == START + (50 + 7) * HOP
+def test_evidence_older_than_max_age_ends_the_event() -> None:
+    tracker, world = prompt_tracker(max_age=3.0), ScriptedModalities()
+    events = play(tracker, world, [(40, {"vision": ROOM, "audio": ROOM}), (10, {"vision": DOG, "audio": ROOM})])
+    assert events[0].phase is EventPhase.ONSET
+    events = play(tracker, world, [(30, {"audio": ROOM})])
+    assert events[-1].phase is EventPhase.OFFSET and events[-1].offset == START + (50 + 7) * HOP
     assert [e.modality for e in events[-1].evidence] == ["audio"]
 
 
 def test_senses_with_different_hops_and_empty_ticks_make_one_event() -> None:
-    line, world = prompt_line(min_modalities=2), World()
+    tracker, world = prompt_tracker(min_modalities=2), ScriptedModalities()
     events = []
     for i, tick in enumerate(world.ticks(150)):
         what = DOG if 60 <= i < 100 else ROOM
         present = {"audio": world.perceive("audio", what)} if i % 4 == 3 else {}
         if i % 2:
             present["vision"] = world.perceive("vision", what)
-        events += line.step(tick, present)
-    well_formed(events)
+        events += tracker.step(tick, present)
+    assert_well_formed(events)
     assert len({e.id for e in events}) == 1
     assert abs(events[0].onset - (START + 64 * HOP)) <= HOP
 
 
-def test_like_labels_yield_to_the_likest() -> None:
+def test_competition_keeps_the_best_of_similar_labels() -> None:
     prompts = {"dog": ["a dog"], "car": ["a car"], "puppy": ["a puppy"]}
-    line, world = EventLine([PromptDetector(prompts, embed_text)]), World()
-    labels = {e.label for e in play(line, world, [(40, {"vision": DOG})])}
+    tracker, world = EventTracker([PromptDetector(prompts, embed_text)]), ScriptedModalities()
+    labels = {e.label for e in play(tracker, world, [(40, {"vision": DOG})])}
     assert labels and "car" not in labels
 
 
 def test_prompts_changed_at_run_time_take_effect_on_the_next_tick_and_keep_open_events() -> None:
-    line, world = prompt_line(), World()
+    tracker, world = prompt_tracker(), ScriptedModalities()
     both = {"room": 0.5, "dog": 1.0, "car": 1.0}
-    events = play(line, world, [(20, {"vision": ROOM}), (10, {"vision": both})])
-    opened = {e.label: e.id for e in events if e.phase is Phase.ONSET}
+    events = play(tracker, world, [(20, {"vision": ROOM}), (10, {"vision": both})])
+    opened = {e.label: e.id for e in events if e.phase is EventPhase.ONSET}
     assert set(opened) == {"dog", "car"}
-    line.configure([PromptDetector({"dog": PROMPTS["dog"]}, embed_text)])
-    events = play(line, world, [(10, {"vision": both})])
-    assert (events[0].phase, events[0].id, events[0].offset) == (Phase.OFFSET, opened["car"], START + 31 * HOP)
-    assert {(e.phase, e.id) for e in events[1:]} == {(Phase.UPDATE, opened["dog"])}
-    line.configure([])
-    assert [e.phase for e in play(line, world, [(2, {"vision": both})])] == [Phase.OFFSET]
+    tracker.replace_detectors([PromptDetector({"dog": PROMPTS["dog"]}, embed_text)])
+    events = play(tracker, world, [(10, {"vision": both})])
+    assert (events[0].phase, events[0].id, events[0].offset) == (EventPhase.OFFSET, opened["car"], START + 31 * HOP)
+    assert {(e.phase, e.id) for e in events[1:]} == {(EventPhase.UPDATE, opened["dog"])}
+    tracker.replace_detectors([])
+    assert [e.phase for e in play(tracker, world, [(2, {"vision": both})])] == [EventPhase.OFFSET]
 
 
 def test_prompts_without_phrases_and_backgrounds_without_spread_are_refused() -> None:
@@ -331,63 +333,63 @@ def test_prompts_without_phrases_and_backgrounds_without_spread_are_refused() ->
 # novelty
 
 
-def novelty_line(**options: object) -> EventLine:
-    return EventLine([NoveltyDetector(NoveltyOptions(**options))], SPACE)  # type: ignore[arg-type]
+def novelty_tracker(**options: object) -> EventTracker:
+    return EventTracker([NoveltyDetector(NoveltyOptions(**options))], SPACE)  # type: ignore[arg-type]
 
 
-def test_the_new_is_told_once_wears_off_and_is_not_new_again() -> None:
-    line, world = novelty_line(), World()
+def test_a_novelty_is_reported_once() -> None:
+    tracker, world = novelty_tracker(), ScriptedModalities()
     forest = {"vision": {"forest": 1.0}}
-    events = play(line, world, [(100, {"vision": ROOM}), (60, forest), (60, {"vision": ROOM}), (60, forest)])
-    events += line.finish()
-    well_formed(events)
-    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+    events = play(tracker, world, [(100, {"vision": ROOM}), (60, forest), (60, {"vision": ROOM}), (60, forest)])
+    events += tracker.finish()
+    assert_well_formed(events)
+    assert [e.phase for e in events if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET, EventPhase.OFFSET]
     assert events[0].onset == START + 101 * HOP
     assert 2 * SECOND <= events[-1].offset - events[-1].onset <= 8 * SECOND
     assert events[0].label == "unusual" and events[0].evidence[0].supports
 
 
 def test_a_scene_that_changes_slowly_is_not_new() -> None:
-    line, world = novelty_line(), World()
+    tracker, world = novelty_tracker(), ScriptedModalities()
     scenes = [(1, {"vision": {"room": 1 - i / 600, "forest": i / 600}}) for i in range(601)]
-    assert play(line, world, scenes) == []
+    assert play(tracker, world, scenes) == []
 
 
-def test_one_new_thing_does_not_dull_the_senses_for_the_next() -> None:
-    line, world = novelty_line(), World()
+def test_a_novelty_does_not_hide_the_next_one() -> None:
+    tracker, world = novelty_tracker(), ScriptedModalities()
     news = [(10, {"vision": {"room": 1.0, name: 1.0}}) for name in ("dog", "car", "forest", "hum")]
-    events = play(line, world, [(40, {"vision": ROOM}), *(s for n in news for s in (n, (16, {"vision": ROOM})))])
+    events = play(tracker, world, [(40, {"vision": ROOM}), *(s for n in news for s in (n, (16, {"vision": ROOM})))])
     assert len({e.id for e in events}) == 4
 
 
-def test_a_stream_that_becomes_livelier_is_got_used_to() -> None:
-    line, world = novelty_line(), World()
-    events = play(line, world, [(60, {"vision": ROOM})])
+def test_the_novelty_baseline_adapts_to_more_variation() -> None:
+    tracker, world = novelty_tracker(), ScriptedModalities()
+    events = play(tracker, world, [(60, {"vision": ROOM})])
     world.noise = 3.0
-    events += play(line, world, [(600, {"vision": ROOM})])
-    assert {e.phase for e in events[:1]} == {Phase.ONSET} and events[-1].phase is Phase.OFFSET
+    events += play(tracker, world, [(600, {"vision": ROOM})])
+    assert {e.phase for e in events[:1]} == {EventPhase.ONSET} and events[-1].phase is EventPhase.OFFSET
     assert events[-1].offset - events[0].onset < 120 * SECOND
 
 
 def test_nothing_is_new_at_the_start() -> None:
-    line, world = novelty_line(warm_up=10.0), World()
-    assert play(line, world, [(5, {"vision": ROOM}), (5, {"vision": {"forest": 1.0}}), (5, {"vision": ROOM})]) == []
+    tracker, world = novelty_tracker(warm_up=10.0), ScriptedModalities()
+    assert play(tracker, world, [(5, {"vision": ROOM}), (5, {"vision": {"forest": 1.0}}), (5, {"vision": ROOM})]) == []
 
 
-def test_distance_is_that_of_the_nearest_seconds() -> None:
+def test_novelty_is_the_mean_distance_of_the_nearest_memory() -> None:
     axes = np.eye(3, dtype=np.float32)
-    vector = unit([3.0, 1.0, 0.0])
-    assert distance(vector, axes, np.array([5.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[0])
-    assert distance(vector, axes, np.array([1.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[1])
-    assert distance(vector, axes, np.array([1.0, 1.0, 1.0]), 4.0) == pytest.approx(1.0)
+    vector = l2_normalize([3.0, 1.0, 0.0])
+    assert nearest_neighbour_distance(vector, axes, np.array([5.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[0])
+    assert nearest_neighbour_distance(vector, axes, np.array([1.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[1])
+    assert nearest_neighbour_distance(vector, axes, np.array([1.0, 1.0, 1.0]), 4.0) == pytest.approx(1.0)
 
 
-def test_a_full_memory_merges_what_is_common_and_keeps_what_is_rare() -> None:
+def test_a_full_memory_merges_its_closest_vectors() -> None:
     random = np.random.default_rng(5)
     prototypes, mass = CONCEPTS["forest"][None].copy(), np.array([1.0])
     for _ in range(500):
-        vector = unit(CONCEPTS["room"] + 0.02 * random.normal(size=SIZE))
-        prototypes, mass = remember(prototypes, mass, vector, 1.0, 16)
+        vector = l2_normalize(CONCEPTS["room"] + 0.02 * random.normal(size=SIZE))
+        prototypes, mass = add_prototype(prototypes, mass, vector, 1.0, 16)
     assert prototypes.shape == (16, SIZE) and mass.sum() == pytest.approx(501)
     assert (prototypes @ CONCEPTS["forest"]).max() == pytest.approx(1.0)
 
@@ -395,52 +397,54 @@ def test_a_full_memory_merges_what_is_common_and_keeps_what_is_rare() -> None:
 # disagreement
 
 
-def disagreement_line(**options: object) -> EventLine:
-    return EventLine([DisagreementDetector(DisagreementOptions(**options))], SPACE)  # type: ignore[arg-type]
+def disagreement_tracker(**options: object) -> EventTracker:
+    return EventTracker([DisagreementDetector(DisagreementOptions(**options))], SPACE)  # type: ignore[arg-type]
 
 
-def together(what: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
+def same_scene(what: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
     return {"vision": what, "audio": {**what, "hum": 0.8}}
 
 
 def test_senses_disagree_when_one_changes_alone_and_the_evidence_says_which() -> None:
-    line, world = disagreement_line(), World()
+    tracker, world = disagreement_tracker(), ScriptedModalities()
     alone = {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}}
-    events = play(line, world, [(60, together(ROOM)), (20, alone), (60, together(ROOM))]) + line.finish()
-    well_formed(events)
+    events = play(tracker, world, [(60, same_scene(ROOM)), (20, alone), (60, same_scene(ROOM))]) + tracker.finish()
+    assert_well_formed(events)
     assert {e.label for e in events} == {"audio+vision"} and len({e.id for e in events}) == 1
     assert events[0].onset == START + 61 * HOP and abs(events[-1].offset - (START + 81 * HOP)) <= HOP
     assert {e.modality: e.supports for e in events[0].evidence} == {"audio": True, "vision": False}
 
 
 def test_senses_that_change_together_do_not_disagree() -> None:
-    line, world = disagreement_line(), World()
-    assert play(line, world, [(60, together(ROOM)), (60, together({"forest": 1.0})), (30, together(DOG))]) == []
+    tracker, world = disagreement_tracker(), ScriptedModalities()
+    assert (
+        play(tracker, world, [(60, same_scene(ROOM)), (60, same_scene({"forest": 1.0})), (30, same_scene(DOG))]) == []
+    )
 
 
-def test_a_lasting_disagreement_becomes_what_is_usual() -> None:
-    line, world = disagreement_line(), World()
+def test_a_lasting_disagreement_becomes_the_baseline() -> None:
+    tracker, world = disagreement_tracker(), ScriptedModalities()
     alone = {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}}
-    events = play(line, world, [(60, together(ROOM)), (600, alone)])
-    assert [e.phase for e in events if e.phase is not Phase.UPDATE] == [Phase.ONSET, Phase.OFFSET]
+    events = play(tracker, world, [(60, same_scene(ROOM)), (600, alone)])
+    assert [e.phase for e in events if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET, EventPhase.OFFSET]
 
 
 def test_only_the_pairs_that_are_asked_for_are_compared() -> None:
-    line, world = disagreement_line(pairs=(("vision", "depth"),)), World()
+    tracker, world = disagreement_tracker(pairs=(("vision", "depth"),)), ScriptedModalities()
     alone = {"vision": ROOM, "audio": {"forest": 1.0}}
-    assert play(line, world, [(60, together(ROOM)), (20, alone)]) == []
+    assert play(tracker, world, [(60, same_scene(ROOM)), (20, alone)]) == []
 
 
 # the line
 
 
-def all_detectors() -> EventLine:
-    return EventLine([DisagreementDetector(), PromptDetector(PROMPTS, embed_text), NoveltyDetector()], SPACE)
+def all_detectors() -> EventTracker:
+    return EventTracker([DisagreementDetector(), PromptDetector(PROMPTS, embed_text), NoveltyDetector()], SPACE)
 
 
-def story(seed: int) -> list[tuple[int, dict[str, Embedding]]]:
+def random_ticks(seed: int) -> list[tuple[int, dict[str, Embedding]]]:
     """Ticks of senses that come and go at random."""
-    world, random = World(seed), np.random.default_rng(seed)
+    world, random = ScriptedModalities(seed), np.random.default_rng(seed)
     ticks, what = [], dict.fromkeys(("vision", "audio", "depth"), ROOM)
     for tick in world.ticks(300):
         for modality in what:
@@ -455,52 +459,54 @@ def story(seed: int) -> list[tuple[int, dict[str, Embedding]]]:
 @given(seed=st.integers(0, 10_000))
 def test_the_same_ticks_give_the_same_well_formed_events(seed: int) -> None:
     def run(order: Callable[[Mapping[str, Embedding]], Mapping[str, Embedding]]) -> list[Event]:
-        line = all_detectors()
-        return [e for tick, present in story(seed) for e in line.step(tick, order(present))] + line.finish()
+        tracker = all_detectors()
+        return [
+            e for tick, present in random_ticks(seed) for e in tracker.step(tick, order(present))
+        ] + tracker.finish()
 
     first = run(lambda present: present)
-    well_formed(first)
+    assert_well_formed(first)
     assert first == run(lambda present: dict(reversed(list(present.items()))))
 
 
 def test_memory_stays_bounded() -> None:
-    line, world, sizes = all_detectors(), World(noise=5.0), []
+    tracker, world, sizes = all_detectors(), ScriptedModalities(noise=5.0), []
     for count in (600, 1800):
-        play(line, world, [(count, together(ROOM))])
-        sizes.append(len(pickle.dumps((line._states, line._lives))))
+        play(tracker, world, [(count, same_scene(ROOM))])
+        sizes.append(len(pickle.dumps((tracker._detector_states, tracker._lifecycles))))
     assert sizes[1] <= 1.02 * sizes[0]
 
 
-def test_the_fused_vector_is_no_witness() -> None:
-    line, world = all_detectors(), World()
+def test_the_fused_vector_gives_no_evidence() -> None:
+    tracker, world = all_detectors(), ScriptedModalities()
     for tick in world.ticks(30):
-        line.step(tick, {"vision": world.perceive("vision", ROOM), FUSED: world.perceive(FUSED, DOG)})
-    assert line.finish() == []
+        tracker.step(tick, {"vision": world.perceive("vision", ROOM), FUSED: world.perceive(FUSED, DOG)})
+    assert tracker.finish() == []
 
 
 def test_a_long_silence_ends_what_was_open() -> None:
-    line, world = prompt_line(), World()
-    play(line, world, [(20, {"vision": DOG})])
+    tracker, world = prompt_tracker(), ScriptedModalities()
+    play(tracker, world, [(20, {"vision": DOG})])
     world.tick += 60 * SECOND
-    events = play(line, world, [(10, {"vision": DOG})])
-    assert events[0].phase is Phase.OFFSET and events[0].offset == START + 20 * HOP
-    assert events[1].phase is Phase.ONSET and events[1].onset == START + 21 * HOP + 60 * SECOND
+    events = play(tracker, world, [(10, {"vision": DOG})])
+    assert events[0].phase is EventPhase.OFFSET and events[0].offset == START + 20 * HOP
+    assert events[1].phase is EventPhase.ONSET and events[1].onset == START + 21 * HOP + 60 * SECOND
 
 
-def test_a_clock_that_jumps_back_is_refused_until_the_line_starts_afresh() -> None:
-    line, world = prompt_line(), World()
-    play(line, world, [(20, {"vision": DOG})])
+def test_a_tick_in_the_past_is_refused_until_the_tracker_restarts() -> None:
+    tracker, world = prompt_tracker(), ScriptedModalities()
+    play(tracker, world, [(20, {"vision": DOG})])
     with pytest.raises(ValueError, match="restart"):
-        line.step(START, {})
-    (event,) = line.restart()
-    assert event.phase is Phase.OFFSET and event.offset == START + 20 * HOP
-    again = play(line, World(start=START - 50 * HOP), [(5, {"vision": DOG})])
-    assert again[0].phase is Phase.ONSET and again[0].onset == START - 49 * HOP
-    assert line.finish()[0].phase is Phase.OFFSET and line.finish() == []
+        tracker.step(START, {})
+    (event,) = tracker.restart()
+    assert event.phase is EventPhase.OFFSET and event.offset == START + 20 * HOP
+    again = play(tracker, ScriptedModalities(start=START - 50 * HOP), [(5, {"vision": DOG})])
+    assert again[0].phase is EventPhase.ONSET and again[0].onset == START - 49 * HOP
+    assert tracker.finish()[0].phase is EventPhase.OFFSET and tracker.finish() == []
 
 
 def test_embeddings_of_another_space_are_refused() -> None:
-    line, world = prompt_line(), World()
+    tracker, world = prompt_tracker(), ScriptedModalities()
     other = world.perceive("vision", ROOM)
     with pytest.raises(ValueError, match="space"):
-        line.step(START, {"vision": Embedding("vision", 0, START, "toy@2", 1.0, other.vector)})
+        tracker.step(START, {"vision": Embedding("vision", 0, START, "toy@2", 1.0, other.vector)})

@@ -9,12 +9,24 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_events import DOG, HOP, PROMPTS, ROOM, SPACE, START, World, embed_text, play, together, well_formed
+from test_events import (
+    DOG,
+    HOP,
+    PROMPTS,
+    ROOM,
+    SPACE,
+    START,
+    ScriptedModalities,
+    assert_well_formed,
+    embed_text,
+    play,
+    same_scene,
+)
 
-from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -31,16 +43,16 @@ from sensebind.fusion.core.samples import (
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.disagreement import DisagreementDetector
-from sensebind.fusion.events.faults import CAUSES, FaultDetector, FaultOptions
+from sensebind.fusion.events.fault import FAULT_CAUSES, FaultDetector, FaultOptions
 from sensebind.fusion.events.novelty import NoveltyDetector
-from sensebind.fusion.events.prompts import PromptDetector
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.prompt import PromptDetector
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health import checks as health
-from sensebind.fusion.health.checks import Health, loops
+from sensebind.fusion.health.checks import SensorHealthMonitor, is_looping
 
 RATE = 16_000
-SENSES = dict.fromkeys(("vision", "audio", "thermal"), ROOM)
-Senses = Mapping[str, Mapping[str, float]]  # what each perceives
+SCENES = dict.fromkeys(("vision", "audio", "thermal"), ROOM)
+Scenes = Mapping[str, Mapping[str, float]]  # what each perceives
 
 
 # what raw data show
@@ -82,8 +94,8 @@ def motions(values: np.ndarray, rate: float = 100.0) -> list[Window]:
 
 
 def seen(windows: list[Window]) -> list[tuple[str, ...]]:
-    own = Health()
-    return [own.look(window) for window in windows]
+    own = SensorHealthMonitor()
+    return [own.check(window) for window in windows]
 
 
 def scene(seed: int, noise: float = 2.0, light: float = 1.0, colour: bool = True) -> np.ndarray:
@@ -96,12 +108,12 @@ def scene(seed: int, noise: float = 2.0, light: float = 1.0, colour: bool = True
     return np.clip(light * grey[..., None] * tint + grain, 0, 255).astype(np.uint8)
 
 
-def quiet(seconds: float, level: float = 0.004, seed: int = 0) -> np.ndarray:
+def background_sound(seconds: float, level: float = 0.004, seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).standard_normal(round(seconds * RATE))
     return np.clip(32767 * level * noise, -32768, 32767).astype(np.int16)
 
 
-def driving(seconds: float, seed: int = 0, rate: float = 100.0) -> np.ndarray:
+def driving_imu(seconds: float, seed: int = 0, rate: float = 100.0) -> np.ndarray:
     """A robot that speeds up, brakes and turns on level ground. float64 (N, 6)."""
     t, random = np.arange(round(seconds * rate)) / rate, np.random.default_rng(seed)
     values = np.zeros((len(t), 6))
@@ -137,19 +149,19 @@ def test_sensors_that_are_well_show_nothing_however_still_dark_loud_or_rough_it_
     assert not any(seen(frames(VISION, [scene(i, colour=False) for i in ten], "mono8"))), "some cameras are grey"
     assert not any(seen(frames(DEPTH, [depth(i) for i in ten], "16UC1")))
     assert not any(seen(frames(THERMAL, [kelvin(i) for i in ten], "mono16")))
-    bang = quiet(8)
+    bang = background_sound(8)
     bang[4 * RATE : 4 * RATE + 800] = 32767  # 50 ms at full scale
     assert not any(seen(sounds(bang)))
-    tone = quiet(8) + (20_000 * np.sin(2 * np.pi * 1000 * np.arange(8 * RATE) / RATE)).astype(np.int16)
+    tone = background_sound(8) + (20_000 * np.sin(2 * np.pi * 1000 * np.arange(8 * RATE) / RATE)).astype(np.int16)
     assert not any(seen(sounds(tone)))
-    assert not any(seen(motions(driving(20))))
-    bumps = driving(20)
+    assert not any(seen(motions(driving_imu(20))))
+    bumps = driving_imu(20)
     bumps[900:910, 2] += 30
     assert not any(seen(motions(bumps)))
 
 
 BLACK, FULL = np.zeros((120, 160, 3), np.uint8), np.full((120, 160, 3), 255, np.uint8)
-AIR = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
+UNPHYSICAL_IMU = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
 
 
 @pytest.mark.parametrize(
@@ -169,31 +181,31 @@ AIR = np.array([3.0, -2.0, 4.0, 0.2, 0.2, -0.2])
         (frames(DEPTH, [scene(i)[..., 0].astype(np.uint16) for i in range(4)], "16UC1"), "swapped"),
         (sounds(np.zeros(3 * RATE, np.int16)), "muted"),
         (sounds(np.full(3 * RATE, 0.25, np.float32)), "muted"),
-        (sounds(np.clip(quiet(3).astype(int) * 400, -32768, 32767).astype(np.int16)), "saturated"),
-        (sounds(np.resize(quiet(0.13), 3 * RATE)), "frozen"),
-        (motions(np.tile(driving(0.01), (700, 1))), "frozen"),
+        (sounds(np.clip(background_sound(3).astype(int) * 400, -32768, 32767).astype(np.int16)), "saturated"),
+        (sounds(np.resize(background_sound(0.13), 3 * RATE)), "frozen"),
+        (motions(np.tile(driving_imu(0.01), (700, 1))), "frozen"),
         (motions(np.zeros((700, 6))), "muted"),
         (motions(np.full((700, 6), 156.9)), "saturated"),
-        (motions(driving(7)[:, [3, 4, 5, 0, 1, 2]]), "swapped"),
-        (motions(driving(7) / [9.81, 9.81, 9.81, 1, 1, 1]), "miscalibrated"),
-        (motions(driving(7) * 0.6 + AIR), "miscalibrated"),
+        (motions(driving_imu(7)[:, [3, 4, 5, 0, 1, 2]]), "swapped"),
+        (motions(driving_imu(7) / [9.81, 9.81, 9.81, 1, 1, 1]), "miscalibrated"),
+        (motions(driving_imu(7) * 0.6 + UNPHYSICAL_IMU), "miscalibrated"),
         (frames(VISION, [kelvin(i) for i in range(4)], "mono16"), "swapped"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0].modality,
 )  # fmt: skip
-def test_a_sensor_that_lies_shows_it_and_shows_nothing_else(windows: list[Window], symptom: str) -> None:
+def test_each_fault_gives_its_symptom_and_no_other(windows: list[Window], symptom: str) -> None:
     assert set(seen(windows)[1:]) == {(symptom,)}
 
 
 def test_what_several_checks_look_at_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Counter[str]()
-    for name in ("_small", "_newest"):
+    for name in ("_subsample", "_newest_second"):
         make = getattr(health, name)
         monkeypatch.setattr(health, name, lambda x, name=name, make=make: made.update([name]) or make(x))
     assert not any(seen(frames(VISION, [scene(seed) for seed in range(5)], "rgb8")))
-    heard = sounds(quiet(6))
+    heard = sounds(background_sound(6))
     assert not any(seen(heard))
-    assert made == {"_small": 5, "_newest": len(heard)}
+    assert made == {"_subsample": 5, "_newest_second": len(heard)}
 
 
 @pytest.mark.parametrize("size", [*range(45), 1600, 16001])
@@ -201,15 +213,21 @@ def test_loudness_is_that_of_twenty_parts(size: int) -> None:
     wave = np.random.default_rng(size).standard_normal(size)
     parts = np.array_split(wave, 20)
     level = [10 * np.log10((np.square(p - p.mean()).mean() if p.size else 0.0) + 1e-12) for p in parts]
-    assert health.loudness(wave) == pytest.approx((max(level), max(min(level[:10]), min(level[10:]))))
+    assert health.peak_and_noise_levels(wave) == pytest.approx((max(level), max(min(level[:10]), min(level[10:]))))
 
 
-def test_a_microphone_is_measured_by_its_own_quiet() -> None:
-    unplugged = np.concatenate([quiet(10), quiet(4, level=0.00002)])
+def test_a_microphone_is_compared_with_its_noise_floor() -> None:
+    unplugged = np.concatenate([background_sound(10), background_sound(4, level=0.00002)])
     found = seen(sounds(unplugged))
     assert not any(found[:17]) and found[-1] == ("muted",)
-    assert not any(seen(sounds(quiet(10, level=0.00002)))), "a silent room from the start"
-    faint = np.concatenate([quiet(10, 0.02), (quiet(4, 0.02) // 300) + (quiet(4, 0.3) // 300) * (np.arange(64_000) % 16_000 > 12_000)])  # noqa: E501
+    assert not any(seen(sounds(background_sound(10, level=0.00002)))), "a silent room from the start"
+    faint = np.concatenate(
+        [
+            background_sound(10, 0.02),
+            (background_sound(4, 0.02) // 300)
+            + (background_sound(4, 0.3) // 300) * (np.arange(64_000) % 16_000 > 12_000),
+        ]
+    )
     assert seen(sounds(faint.astype(np.int16)))[-1] == ("miscalibrated",)
 
 
@@ -240,7 +258,7 @@ def test_a_robot_that_drives_or_finds_a_wall_before_it_has_no_other_scale() -> N
     assert not any(seen(frames(DEPTH, wall, "16UC1"))), "a flat wall does not tell a scale from a distance"
 
 
-def test_colours_that_lose_their_balance_are_no_lamp_and_no_night() -> None:
+def test_a_white_balance_fault_is_no_change_of_light() -> None:
     warm, red = np.array([1.4, 1.0, 0.6]), np.array([1.6, 0.8, 0.6])
     pictures = [scene(i, light=0.7) for i in range(14)]
     unbalanced = [np.asarray(np.clip(p * warm, 0, 255), np.uint8) if 5 <= i < 10 else p for i, p in enumerate(pictures)]
@@ -261,42 +279,42 @@ def test_depth_is_judged_in_its_own_unit() -> None:
 
 def test_what_repeats_is_found_at_any_period_and_tones_are_none() -> None:
     noise = np.random.default_rng(0).standard_normal(4000)
-    assert loops(np.resize(noise[:1111], 4000), 320)
-    assert not loops(noise, 320) and not loops(np.resize(noise[:40], 4000), 320)
+    assert is_looping(np.resize(noise[:1111], 4000), 320)
+    assert not is_looping(noise, 320) and not is_looping(np.resize(noise[:40], 4000), 320)
 
 
 # what is told of it
 
 
 def run(
-    line: EventLine, ticks: int, change: Callable[[str, int, Embedding], Embedding | None], seed: int = 0
+    line: EventTracker, ticks: int, change: Callable[[str, int, Embedding], Embedding | None], seed: int = 0
 ) -> list[Event]:
     """`change` makes what comes of each embedding, given its tick's number; None: nothing comes."""
-    world, events = World(seed), []
+    world, events = ScriptedModalities(seed), []
     for number, tick in enumerate(world.ticks(ticks)):
-        present = {m: change(m, number, world.perceive(m, what)) for m, what in SENSES.items()}
+        present = {m: change(m, number, world.perceive(m, what)) for m, what in SCENES.items()}
         events += line.step(tick, {m: e for m, e in present.items() if e is not None})
     return events + line.finish()
 
 
-def faults_line(**options: object) -> EventLine:
-    return EventLine([FaultDetector(FaultOptions(**options))], SPACE)  # type: ignore[arg-type]
+def fault_tracker(**options: object) -> EventTracker:
+    return EventTracker([FaultDetector(FaultOptions(**options))], SPACE)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cause", CAUSES)
-@pytest.mark.parametrize("sense", SENSES)
+@pytest.mark.parametrize("cause", FAULT_CAUSES)
+@pytest.mark.parametrize("sense", SCENES)
 def test_every_fault_is_named_within_3_seconds_and_ends_with_it(cause: str, sense: str) -> None:
     def failing(modality: str, number: int, embedding: Embedding) -> Embedding | None:
         if modality != sense or not 40 <= number < 80:
             return embedding
         return None if cause == "unplugged" else replace(embedding, symptoms=(cause,))
 
-    events = run(faults_line(), 120, failing)
-    well_formed(events)
-    assert {(e.kind, e.label) for e in events} == {(Kind.FAULT, f"fault:{sense}:{cause}")}
+    events = run(fault_tracker(), 120, failing)
+    assert_well_formed(events)
+    assert {(e.kind, e.label) for e in events} == {(EventKind.FAULT, f"fault:{sense}:{cause}")}
     begin, end = START + 41 * HOP, START + 81 * HOP
-    assert events[0].phase is Phase.ONSET and begin <= events[0].tick <= begin + 3 * SECOND
-    assert events[-1].phase is Phase.OFFSET and end <= events[-1].offset <= end + SECOND
+    assert events[0].phase is EventPhase.ONSET and begin <= events[0].tick <= begin + 3 * SECOND
+    assert events[-1].phase is EventPhase.OFFSET and end <= events[-1].offset <= end + SECOND
     assert [e.modality for e in events[0].evidence] == [sense]
 
 
@@ -304,13 +322,13 @@ def test_a_symptom_that_passes_is_no_fault_and_one_that_flickers_is_one() -> Non
     def once(modality: str, number: int, embedding: Embedding) -> Embedding:
         return replace(embedding, symptoms=("saturated",) if number % 20 == 7 else ())
 
-    assert run(faults_line(), 200, once) == []
+    assert run(fault_tracker(), 200, once) == []
 
     def flickering(modality: str, number: int, embedding: Embedding) -> Embedding:
         shown = ("frozen",) if number % 5 else ("muted",)
         return replace(embedding, symptoms=shown if modality == "audio" and number >= 20 else ())
 
-    events = run(faults_line(), 100, flickering)
+    events = run(fault_tracker(), 100, flickering)
     assert {e.label for e in events} == {"fault:audio:frozen"} and len({e.id for e in events}) == 1
 
 
@@ -322,21 +340,21 @@ def test_an_hour_with_lost_windows_and_a_slow_sense_is_no_fault() -> None:
             return embedding if number % 6 == 0 else None  # every 3 s
         return None if random.random() < 0.02 else embedding
 
-    assert run(faults_line(), 7200, lossy) == []
+    assert run(fault_tracker(), 7200, lossy) == []
 
 
-def test_a_sense_that_never_comes_is_missed_where_it_is_expected() -> None:
+def test_an_expected_sensor_that_never_publishes_is_a_fault() -> None:
     def absent(modality: str, number: int, embedding: Embedding) -> Embedding | None:
         return None if modality == "audio" else embedding
 
-    assert run(faults_line(), 20, absent) == []
-    events = run(faults_line(expected=("audio",)), 20, absent)
+    assert run(fault_tracker(), 20, absent) == []
+    events = run(fault_tracker(expected=("audio",)), 20, absent)
     assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
 
 
 def test_expected_may_be_all_that_is_configured() -> None:
     values = {**detector_values({}), "detectors": ["fault"], "fault.expected": ["configured"]}
-    (detector,) = detectors(values, embed_text, ("text", "vision", "imu"))
+    (detector,) = make_detectors(values, embed_text, ("text", "vision", "imu"))
     assert isinstance(detector, FaultDetector) and detector.options.expected == ("imu", "vision")
 
 
@@ -344,16 +362,18 @@ def test_causes_that_are_not_asked_for_are_not_told_and_unknown_ones_refused() -
     def frozen(modality: str, number: int, embedding: Embedding) -> Embedding:
         return replace(embedding, symptoms=("frozen",))
 
-    assert run(faults_line(causes=("dark", "unplugged")), 40, frozen) == []
+    assert run(fault_tracker(causes=("dark", "unplugged")), 40, frozen) == []
     with pytest.raises(ValueError, match="causes"):
         FaultOptions(causes=("tired",))
-    assert set(SYMPTOMS) < set(CAUSES)
+    assert set(SYMPTOMS) < set(FAULT_CAUSES)
 
 
 # what the others make of it
 
 
-def lies(line: EventLine, world: World, ticks: int, senses: Senses, liar: str) -> list[Event]:
+def run_with_faulty_sensor(
+    line: EventTracker, world: ScriptedModalities, ticks: int, senses: Scenes, liar: str
+) -> list[Event]:
     events = []
     for tick in world.ticks(ticks):
         present = {m: world.perceive(m, what) for m, what in senses.items()}
@@ -362,28 +382,30 @@ def lies(line: EventLine, world: World, ticks: int, senses: Senses, liar: str) -
     return events
 
 
-def test_a_faulty_sensor_is_no_witness_and_the_others_are_heard() -> None:
-    line, world = EventLine([PromptDetector(PROMPTS, embed_text)]), World()
+def test_a_faulty_sensor_gives_no_evidence() -> None:
+    line, world = EventTracker([PromptDetector(PROMPTS, embed_text)]), ScriptedModalities()
     play(line, world, [(40, {"vision": ROOM, "audio": ROOM})])
-    assert lies(line, world, 20, {"vision": DOG, "audio": ROOM}, "vision") == []
-    events = lies(line, world, 20, {"vision": ROOM, "audio": DOG}, "vision")
+    assert run_with_faulty_sensor(line, world, 20, {"vision": DOG, "audio": ROOM}, "vision") == []
+    events = run_with_faulty_sensor(line, world, 20, {"vision": ROOM, "audio": DOG}, "vision")
     assert events[0].label == "dog" and [e.modality for e in events[0].evidence] == ["audio"]
 
 
-def test_a_fault_is_no_conflict_and_nothing_new() -> None:
+def test_a_fault_causes_no_disagreement_and_no_novelty() -> None:
     """What a frozen or swapped camera shows differs from what the others perceive: that is the fault's event."""
-    line = EventLine([DisagreementDetector(), NoveltyDetector(), FaultDetector()])
-    world = World()
-    play(line, world, [(60, together(ROOM))])
-    events = lies(line, world, 20, {"vision": {"forest": 1.0}, "audio": together(ROOM)["audio"]}, "vision")
+    line = EventTracker([DisagreementDetector(), NoveltyDetector(), FaultDetector()])
+    world = ScriptedModalities()
+    play(line, world, [(60, same_scene(ROOM))])
+    events = run_with_faulty_sensor(
+        line, world, 20, {"vision": {"forest": 1.0}, "audio": same_scene(ROOM)["audio"]}, "vision"
+    )
     assert {e.label for e in events} == {"fault:vision:frozen"}
-    events = play(line, world, [(20, together(ROOM))])
-    assert {e.label for e in events} == {"fault:vision:frozen"} and events[-1].phase is Phase.OFFSET
+    events = play(line, world, [(20, same_scene(ROOM))])
+    assert {e.label for e in events} == {"fault:vision:frozen"} and events[-1].phase is EventPhase.OFFSET
     events = play(line, world, [(10, {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}})])
     assert "audio+vision" in {e.label for e in events}, "heat without a visible cause is still told"
 
 
-def driving_to_and_fro(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def imu_of_driving_robot(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(N, 6): what an IMU measures on a robot that drives 1.4 m ahead in 1.3 s and back again, every 7.5 s, turning by
     90° in between, and meets a bump at 18 s. Acceleration with gravity in m/s², angular velocity in rad/s, with bias
     and noise."""
@@ -404,18 +426,18 @@ def driving_to_and_fro(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 @pytest.mark.parametrize("length", [2.0, 5.0])
 def test_a_robot_that_speeds_up_and_brakes_has_an_imu_that_is_well(length: float) -> None:
     times = np.arange(0, 30, 1 / 200)
-    values = driving_to_and_fro(times)
+    values = imu_of_driving_robot(times)
     assert np.abs(values[:, 0]).max() > 4.0, "it hardly speeds up"
-    own = Health()
+    own = SensorHealthMonitor()
     for end in np.arange(length, 30, 0.5):
         inside = np.flatnonzero((times >= end - length) & (times < end))
         samples = tuple(Sample(IMU, START + round(times[i] * SECOND), Reading(values[i])) for i in inside)
         window = Window(IMU, START + round((end - length) * SECOND), START + round(end * SECOND), 1.0, samples)
-        assert own.look(window) == (), end
+        assert own.check(window) == (), end
 
 
 def test_readings_whose_length_varies_are_looked_at_and_break_nothing() -> None:
     """A laser's `ranges`, say."""
     values = [np.ones(2 + i % 2) for i in range(20)]
     samples = tuple(Sample("laser", (i + 1) * SECOND // 20, Reading(v)) for i, v in enumerate(values))
-    assert Health().look(Window("laser", 0, SECOND + 1, 1.0, samples)) == ("frozen",)
+    assert SensorHealthMonitor().check(Window("laser", 0, SECOND + 1, 1.0, samples)) == ("frozen",)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, shapes
-from sensebind.fusion.models.phrases import PICTURES, PhraseCache, ensemble
+from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, state_dict_shapes
+from sensebind.fusion.models.phrases import CLIP_TEMPLATES, TextEmbeddingCache, embed_prompt_ensemble
 
 SIZES = {
     f"{modality}_{name}": value
@@ -77,7 +77,7 @@ def test_every_stage_gives_the_published_models_numbers(
     tiny.load_state_dict({k: torch.tensor(v) for k, v in state.items()}, strict=True)
     batch = torch.from_numpy(fill.case_input(seed, modality, fill.CASES_A[modality]))
     with torch.no_grad():
-        stages = tiny.stages(modality, batch)
+        stages = tiny.intermediate_outputs(modality, batch)
         assert torch.equal(tiny({modality: batch})[modality], stages["out"])
     with np.load(reference / f"{golden}.npz") as expected:
         for stage, value in stages.items():
@@ -91,7 +91,7 @@ def test_names_and_shapes_are_those_of_the_published_checkpoint(fill: ModuleType
         huge = ImageBind(**fill.HUGE)
     assert {k: list(v.shape) for k, v in huge.state_dict().items()} == names["imagebind_huge"]
     assert sum(p.numel() for p in huge.parameters()) == 1_200_781_057
-    assert {k: tuple(v) for k, v in names["imagebind_huge"].items()} == shapes(MODALITIES)
+    assert {k: tuple(v) for k, v in names["imagebind_huge"].items()} == state_dict_shapes(MODALITIES)
     assert [name for name, _ in huge.named_buffers()] == names["buffers"]
 
 
@@ -232,12 +232,14 @@ def test_other_mistakes_are_named(model: ImageBind) -> None:
 
 
 def test_an_ensemble_is_the_mean_of_a_phrases_wordings() -> None:
-    vectors = {t.replace("{}", p): torch.nn.functional.normalize(torch.randn(4), dim=0) for t in PICTURES for p in "ab"}
-    got = ensemble(lambda texts: torch.stack([vectors[t] for t in texts]), ["a", "b"])
-    mean = sum(vectors[t.replace("{}", "b")] for t in PICTURES)
+    vectors = {
+        t.replace("{}", p): torch.nn.functional.normalize(torch.randn(4), dim=0) for t in CLIP_TEMPLATES for p in "ab"
+    }
+    got = embed_prompt_ensemble(lambda texts: torch.stack([vectors[t] for t in texts]), ["a", "b"])
+    mean = sum(vectors[t.replace("{}", "b")] for t in CLIP_TEMPLATES)
     torch.testing.assert_close(got[1], mean / mean.norm())
     with pytest.raises(ValueError, match="template"):
-        ensemble(lambda texts: torch.zeros(1, 4), ["a"], ["no place"])
+        embed_prompt_ensemble(lambda texts: torch.zeros(1, 4), ["a"], ["no place"])
 
 
 def test_phrases_are_embedded_once_per_space_and_the_oldest_are_forgotten() -> None:
@@ -247,7 +249,7 @@ def test_phrases_are_embedded_once_per_space_and_the_oldest_are_forgotten() -> N
         asked.extend(texts)
         return torch.tensor([[float(len(t))] for t in texts])
 
-    cache = PhraseCache(capacity=2)
+    cache = TextEmbeddingCache(capacity=2)
     assert cache.embed("s", ["a", "bb", "a"], embed).tolist() == [[1.0], [2.0], [1.0]]
     assert cache.embed("s", ["bb", "a"], embed).tolist() == [[2.0], [1.0]]
     assert asked == ["a", "bb"]

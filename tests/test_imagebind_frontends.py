@@ -42,7 +42,7 @@ def as_a_gpu_does(rgb: np.ndarray) -> torch.Tensor:
     height, width = rgb.shape[:2]
     short = min(height, width)
     size = int(224 * height / short), int(224 * width / short)
-    resized = image._resize_rounded(torch.from_numpy(rgb).permute(2, 0, 1)[None], *size, "bicubic")
+    resized = image._resize_uint8(torch.from_numpy(rgb).permute(2, 0, 1)[None], *size, "bicubic")
     return image.imagebind_batch(image.resize_and_crop(resized))[0]
 
 
@@ -128,8 +128,8 @@ def test_the_count_of_frames_is_exact(sounds: Any, name: str) -> None:
 
 
 def test_the_bands_are_the_published_ones(sounds: Any) -> None:
-    assert np.abs(audio.mel_bands().numpy() - sounds["mel_banks"]).max() < 2e-5
-    assert not audio.mel_bands()[3].any()
+    assert np.abs(audio.mel_filterbank().numpy() - sounds["mel_banks"]).max() < 2e-5
+    assert not audio.mel_filterbank()[3].any()
 
 
 def test_silence_is_the_floor_and_padding_is_told_from_it() -> None:
@@ -174,7 +174,7 @@ def test_sliding_windows_come_when_they_are_whole_and_hold_little() -> None:
     assert len(sliding.push(np.zeros(1, np.float32))) == 1
     for _ in range(50):
         assert len(sliding.push(np.zeros(1600, np.float32))) == 1
-    assert len(sliding._samples) < 400 + 160 and len(sliding._frames) <= 200
+    assert len(sliding._sample_buffer) < 400 + 160 and len(sliding._frame_buffer) <= 200
     with pytest.raises(ValueError, match="multiple of 160"):
         audio.SlidingLogMel(hop=100)
     with pytest.raises(ValueError, match="length"):
@@ -263,11 +263,11 @@ def test_a_thousand_mutated_arrays_are_refused_or_become_finite_tensors() -> Non
     fuzz_arrays(1000)
 
 
-def test_looking_counts_up_gives_the_pixels_that_working_them_out_gives() -> None:
+def test_lookup_tables_give_the_computed_pixels() -> None:
     counts = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     for unit, offset in ((0.01, 0.0), (0.04, 0.0), (1.0, 200.0)):
         frame = Frame(counts.reshape(-1).view(np.uint8), "16UC1", 256, 256, 512)
-        sent = encodings.thermal(frame, Calibration(thermal_unit=unit, thermal_offset=offset))
+        sent = encodings.decode_thermal(frame, Calibration(thermal_unit=unit, thermal_offset=offset))
         assert sent.counts is not None
-        worked_out = thermal.pixels(encodings.ThermalImage(sent.values, True))
-        assert np.array_equal(thermal.pixels(sent), worked_out) and len(np.unique(worked_out)) > 50
+        worked_out = thermal.to_uint8(encodings.ThermalImage(sent.values, True))
+        assert np.array_equal(thermal.to_uint8(sent), worked_out) and len(np.unique(worked_out)) > 50

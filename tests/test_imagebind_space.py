@@ -15,8 +15,8 @@ from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.imagebind import weights
-from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, modality_of
-from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
+from sensebind.fusion.models.imagebind.network import MODALITIES, ImageBind, modality_of_entry
+from sensebind.fusion.models.imagebind.space import ImageBindSpace, resolve_dtype
 from sensebind.fusion.preprocess import audio, image
 
 SIZES: dict[str, Any] = {
@@ -114,7 +114,7 @@ def test_a_plane_of_known_depth_has_its_disparity_whatever_the_resolution(
     """Baseline · focal length / depth, in pixels of an image whose shorter side is 224, of the 75 that are the most."""
     plane = np.full((width * 3 // 4, width), metres * 1000, np.uint16)
     frame = Frame(plane.reshape(-1).view(np.uint8), "16UC1", *plane.shape, plane.strides[0])
-    calibration = Calibration(focal_length=525.0 * width / 640, width=width, baseline=0.1)
+    calibration = Calibration(focal_length=525.0 * width / 640, focal_width=width, baseline=0.1)
     tensor = space.tensor(window("depth", frame, calibration=calibration))
     expected = 0.1 * 525 * (224 / 480) / metres / 75
     torch.testing.assert_close(tensor, torch.full((1, 224, 224), expected), rtol=1e-3, atol=0)
@@ -135,8 +135,8 @@ def test_a_phrase_has_one_vector_whatever_it_is_asked_with(space: ImageBindSpace
 
 
 def test_files_of_every_format_make_one_space(checkpoint: Path, space: ImageBindSpace, tmp_path: Path) -> None:
-    names = list(weights.entries(checkpoint))
-    targets = {tmp_path / f"{m}.safetensors": [n for n in names if modality_of(n) == m] for m in MODALITIES}
+    names = list(weights.read_entries(checkpoint))
+    targets = {tmp_path / f"{m}.safetensors": [n for n in names if modality_of_entry(n) == m] for m in MODALITIES}
     weights.convert(checkpoint, targets, torch.bfloat16)
     converted = ImageBindSpace.load(weights=str(tmp_path), dtype="bf16", **SIZES)
     one = ImageBindSpace.load(weights=str(tmp_path / "imu.safetensors"), dtype="bf16", **SIZES)
@@ -155,23 +155,23 @@ def test_it_tells_its_scales_windows_and_licence(space: ImageBindSpace) -> None:
     assert space.logit_scales == pytest.approx(
         {"vision": 1.0, "text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}, rel=1e-5
     )
-    assert {m: a.length for m, a in space.apertures.items()}["imu"] == 5.0
+    assert {m: a.length for m, a in space.trained_windows.items()}["imu"] == 5.0
     assert space.dimension == 16 and "not for commercial use" in space.licence
 
 
 def test_the_registry_finds_it_and_says_how_to_get_weights(checkpoint: Path) -> None:
     with pytest.raises(SpaceError, match="imagebind_huge.pth and set weights:="):
-        registry.load("imagebind_huge")
+        registry.load_space("imagebind_huge")
     with pytest.raises(SpaceError, match="of another shape"):  # the small checkpoint is not the published one
-        registry.load("imagebind_huge", weights=str(checkpoint))
+        registry.load_space("imagebind_huge", weights=str(checkpoint))
     with pytest.raises(SpaceError, match="there is no weight file"):
-        registry.load("imagebind_huge", weights="absent.pth")
+        registry.load_space("imagebind_huge", weights="absent.pth")
 
 
 def test_precision_is_chosen_by_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert precision("fp16", "cpu") == torch.float16
+    assert resolve_dtype("fp16", "cpu") == torch.float16
     with pytest.raises(SpaceError, match="dtype 'int8' is not one of"):
-        precision("int8", "cpu")
+        resolve_dtype("int8", "cpu")
     for abilities, expected in (
         ({}, torch.float32),
         ({"avx512_f": True}, torch.float32),
@@ -179,7 +179,7 @@ def test_precision_is_chosen_by_what_the_processor_can_do(monkeypatch: pytest.Mo
         ({"amx_bf16": True}, torch.bfloat16),
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda abilities=abilities: abilities, raising=False)
-        assert precision("auto", "cpu") == expected
+        assert resolve_dtype("auto", "cpu") == expected
 
 
 def test_vectors_that_are_not_finite_are_an_error(space: ImageBindSpace) -> None:

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from patrols import record_patrol
-from ros import Peer, parameters, peer, ros_environment, running
+from ros import Peer, parameter_arguments, peer, ros_environment, running
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import detectors
+from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.messages import nanoseconds
+from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.replay.reader import Reader, replay
+from sensebind.replay.reader import SampleReader, process_recording
 from sensebind.replay.session import Settings
 
 CONFIG = Path(__file__).parents[1] / "config" / "demo.yaml"
@@ -50,10 +50,14 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
     settings = Settings.read(CONFIG)
     values, wanted = settings.embedder, settings.detector
-    space = registry.load("starter")
-    line = EventLine(detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
+    space = registry.load_space("starter")
+    line = EventTracker(make_detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
     with Recording(path) as recording:
-        outputs = list(replay(Reader(recording, values, SENSOR_MODALITIES), build.pipeline(values, space, events=line)))
+        outputs = list(
+            process_recording(
+                SampleReader(recording, values, SENSOR_MODALITIES), build.make_pipeline(values, space, tracker=line)
+            )
+        )
     assert not [o for o in outputs if isinstance(o, Failure)]
     return [o for o in outputs if isinstance(o, Embedding)], [o for o in outputs if isinstance(o, Event)]
 
@@ -70,19 +74,22 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
     Waits for at least so many `vectors` and `events`, for 20 s at most, and then a moment for one too many.
     """
     from sensebind.fusion.io import messages
-    from sensebind.nodes.support.qos import EVENTS, VECTORS
+    from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS
 
     environment = ros_environment(*MESSAGES)
     file = ("--ros-args", "--params-file", str(CONFIG))
     with peer(environment) as me:
-        heard = {m: me.listen(messages.EMBEDDING, f"embeddings/{m}", VECTORS) for m in (*SENSOR_MODALITIES, FUSED)}
-        occurred = me.listen(messages.EVENT, "events", EVENTS)
-        scores = me.listen(messages.PROMPT_SCORES, "prompt_scores", VECTORS)
-        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
+        heard = {
+            m: me.subscribe(messages.EMBEDDING_TYPE, f"embeddings/{m}", EMBEDDING_QOS)
+            for m in (*SENSOR_MODALITIES, FUSED)
+        }
+        occurred = me.subscribe(messages.EVENT_TYPE, "events", EVENT_QOS)
+        scores = me.subscribe(messages.PROMPT_SCORES, "prompt_scores", EMBEDDING_QOS)
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
                 me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 90, "readiness")
-                options = parameters({"rate": rate, "delay": 4.0})
+                options = parameter_arguments({"rate": rate, "delay": 4.0})
                 with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
                 me.spin_until(lambda: sum(map(len, heard.values())) >= vectors, 20)
@@ -92,8 +99,8 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
         found = {m: status(diagnostics, m) for m in SENSOR_MODALITIES}
     topics = {**heard, "events": occurred, "prompt_scores": scores}
     return Live(
-        [messages.embedding_of(message) for group in heard.values() for _, message in group],
-        [messages.event_of(message) for _, message in occurred],
+        [messages.embedding_from_message(message) for group in heard.values() for _, message in group],
+        [messages.event_from_message(message) for _, message in occurred],
         found,
         {topic: [message for _, message in group] for topic, group in topics.items()},
     )
@@ -130,7 +137,7 @@ def test_every_message_of_five_sensors_arrives_and_every_sense_is_windowed(
     patrol: Path, played: Callable[[float], Live]
 ) -> None:
     with Recording(patrol) as recording:
-        sent = {topic.name: topic.count for topic in recording.topics}
+        sent = {topic.name: topic.message_count for topic in recording.topics}
     found = played(1.0).diagnostics
     topics = {
         "vision": "/camera/image",
@@ -154,8 +161,10 @@ def test_messages_are_numbered_so_that_a_subscriber_notices_a_loss(played: Calla
 
 def test_the_scores_of_all_prompts_are_published_for_each_tick(played: Callable[[float], Live]) -> None:
     result = played(1.0)
-    scores = {nanoseconds(m.header.stamp): {p.label: p for p in m.prompts} for m in result.messages["prompt_scores"]}
-    onsets = [e for e in result.events if e.kind is Kind.PROMPT and e.phase is Phase.ONSET and e.tick in scores]
+    scores = {stamp_to_ns(m.header.stamp): {p.label: p for p in m.prompts} for m in result.messages["prompt_scores"]}
+    onsets = [
+        e for e in result.events if e.kind is EventKind.PROMPT and e.phase is EventPhase.ONSET and e.tick in scores
+    ]
     assert onsets
     for event in onsets:
         prompt = scores[event.tick][event.label]
@@ -171,7 +180,7 @@ def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path
     path = tmp_path / "bag"
     record_patrol(path, duration=4.0, frame_rate=30.0)
     with Recording(path) as recording:
-        sent = {topic.name: topic.count for topic in recording.topics}
+        sent = {topic.name: topic.message_count for topic in recording.topics}
     found = live(path, 1.0).diagnostics
     topics = {"vision": "/camera/image", "depth": "/depth/image", "thermal": "/thermal/image", "imu": "/imu"}
     for modality, topic in topics.items():
@@ -183,7 +192,7 @@ def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path
 def image(me: Peer, encoding: str, seconds: float) -> Any:
     from array import array
 
-    from sensebind.nodes.support.types import message_type
+    from sensebind.nodes.support.message_types import message_type
 
     pixels = np.random.default_rng(0).integers(0, 256, 120 * 160 * 3, dtype=np.uint8)
     result = message_type("sensor_msgs/msg/Image")(
@@ -201,9 +210,9 @@ def test_an_encoding_that_is_not_known_is_told_once_with_its_topic_and_the_node_
 
     environment = ros_environment(*MESSAGES)
     with peer(environment) as me:
-        heard = me.listen(messages.EMBEDDING, "embeddings/vision")
-        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
-        camera = me.publisher(messages.IMAGE, "camera/image", qos_profile_sensor_data)
+        heard = me.subscribe(messages.EMBEDDING_TYPE, "embeddings/vision")
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
+        camera = me.publisher(messages.IMAGE_TYPE, "camera/image", qos_profile_sensor_data)
         with running(
             "embedder", environment=environment, values={"modalities": ["vision"], "device": "cpu"}
         ) as embedder:
@@ -261,7 +270,7 @@ def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
         running("embedder", *file, environment=environment),
         running("detector", *file, environment=environment),
     ):
-        diagnostics = me.listen(DIAGNOSTICS, "/diagnostics")
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
         me.wait_until(lambda: "7 prompts" in status(diagnostics, "detector").get("message", ""), 90, "readiness")
         setter = me.node.create_client(SetParameters, "/detector/set_parameters")
         me.wait_until(setter.service_is_ready, 90, "the service")
@@ -288,8 +297,8 @@ def test_the_lifecycle_can_be_gone_through_again_and_again() -> None:
 
     environment = ros_environment(*MESSAGES)
     with peer(environment) as me:
-        heard = me.listen(messages.EMBEDDING, "embeddings/vision")
-        camera = me.publisher(messages.IMAGE, "camera/image", qos_profile_sensor_data)
+        heard = me.subscribe(messages.EMBEDDING_TYPE, "embeddings/vision")
+        camera = me.publisher(messages.IMAGE_TYPE, "camera/image", qos_profile_sensor_data)
         values = {"modalities": ["vision"], "device": "cpu"}
         with running("embedder", environment=environment, values=values) as embedder:
             change = me.node.create_client(ChangeState, "/embedder/change_state")

@@ -14,12 +14,12 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from toy import ToySpace
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, unit
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase, Score
+from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.recordings import BagTypes, Recording, store
+from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory, typestore
 from sensebind.fusion.io.wire import decode, encode
 
 TICK = 1_700_000_000 * SECOND
@@ -55,12 +55,12 @@ string space
 ModalityEvidence[] evidence
 """,
 }
-EMBEDDING = Embedding("vision", START, TICK, "toy@1", 0.75, unit([1.0, 2.0, 2.0]), "camera", symptoms=("dark",))
+EMBEDDING = Embedding("vision", START, TICK, "toy@1", 0.75, l2_normalize([1.0, 2.0, 2.0]), "camera", symptoms=("dark",))
 EVENT = Event(
     "prompt/dog/1",
-    Kind.PROMPT,
+    EventKind.PROMPT,
     "dog",
-    Phase.ONSET,
+    EventPhase.ONSET,
     START,
     0,
     TICK,
@@ -71,13 +71,13 @@ EVENT = Event(
 
 
 def libraries() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
-    yield "rosbags", BagTypes
+    yield "rosbags", RosbagsMessageFactory
 
     def ros() -> messages.Types:
         pytest.importorskip("rclpy")
-        from sensebind.nodes.support.types import RosTypes
+        from sensebind.nodes.support.message_types import RosMessageFactory
 
-        return RosTypes()
+        return RosMessageFactory()
 
     yield "rclpy", ros
 
@@ -101,30 +101,30 @@ def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(ty
     for sent in (replace(EMBEDDING, sensor="front"), fused):
         message = messages.embedding_message(types, sent, 7)
         assert message.sequence == 7
-        assert_same(messages.embedding_of(message), sent)
+        assert_same(messages.embedding_from_message(message), sent)
 
 
 def test_an_event_message_carries_all_of_the_evidence(types: messages.Types) -> None:
     evidence = Evidence(
         "vision", 0.5, True, START, TICK, 0.25, 0.75, True, "front", "front_optical", (10, 20, 30, 40), -0.5
     )
-    sent = replace(EVENT, kind=Kind.UNKNOWN, predecessor="prompt/cat/1", evidence=(*EVENT.evidence, evidence))
+    sent = replace(EVENT, kind=EventKind.UNKNOWN, predecessor="prompt/cat/1", evidence=(*EVENT.evidence, evidence))
     message = messages.event_message(types, sent, 7)
     assert message.sequence == 7
-    assert messages.event_of(message) == sent
+    assert messages.event_from_message(message) == sent
     assert decode(*encode(sent)) == sent
 
 
 def test_the_constants_of_the_message_are_those_of_the_code() -> None:
-    constants = store().types[messages.EVENT]
-    for kind in (*Kind, *Phase):
+    constants = typestore().types[messages.EVENT_TYPE]
+    for kind in (*EventKind, *EventPhase):
         assert getattr(constants, kind.name) == kind
 
 
 def test_the_space_message_names_the_sensors_and_their_windows(types: messages.Types) -> None:
     specs = {m: WindowSpec(m, SECOND, SECOND // 4) for m in ("vision", "gas")}
     message = messages.space_message(types, ToySpace(), specs, TICK)
-    assert messages.nanoseconds(message.header.stamp) == TICK
+    assert messages.stamp_to_ns(message.header.stamp) == TICK
     assert [(s.name, s.modality, s.window_length, s.hop) for s in message.sensors] == [
         ("vision", "vision", 1.0, 0.25),
         ("gas", "gas", 1.0, 0.25),
@@ -160,19 +160,19 @@ def old_bag(tmp_path: Path) -> Path:
 
     e = EMBEDDING
     nothing = np.array([], np.float32)
-    embedding = old[messages.EMBEDDING](
+    embedding = old[messages.EMBEDDING_TYPE](
         header(e.frame_id), e.modality, time(e.start), e.space, e.coverage, e.vector, [], nothing, list(e.symptoms)
     )
     evidence = [
         old[messages.EVIDENCE](v.modality, v.score, v.supports, time(v.start), time(v.tick)) for v in EVENT.evidence
     ]
-    event = old[messages.EVENT](
+    event = old[messages.EVENT_TYPE](
         header(), EVENT.id, 0, EVENT.label, 0, time(START), time(0), EVENT.score, EVENT.space, evidence
     )
     with Writer(tmp_path / "old", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
         for topic, name, message in (
-            ("/embeddings/vision", messages.EMBEDDING, embedding),
-            ("/events", messages.EVENT, event),
+            ("/embeddings/vision", messages.EMBEDDING_TYPE, embedding),
+            ("/events", messages.EVENT_TYPE, event),
         ):
             connection = bag.add_connection(topic, name, typestore=types)
             bag.write(connection, TICK, types.serialize_cdr(message, name))
@@ -182,17 +182,17 @@ def old_bag(tmp_path: Path) -> Path:
 def test_an_output_bag_of_the_first_version_is_read(old_bag: Path) -> None:
     with Recording(old_bag) as recording:
         found = {name: message for _, name, _, message in recording.messages()}
-        assert not recording.skipped
-    assert_same(messages.embedding_of(found[messages.EMBEDDING]), EMBEDDING)
-    assert messages.event_of(found[messages.EVENT]) == EVENT
+        assert not recording.unreadable_counts
+    assert_same(messages.embedding_from_message(found[messages.EMBEDDING_TYPE]), EMBEDDING)
+    assert messages.event_from_message(found[messages.EVENT_TYPE]) == EVENT
 
 
 def test_messages_of_the_first_version_are_played_as_messages_of_this_one(old_bag: Path) -> None:
     with Recording(old_bag) as recording:
-        found = {name: store().deserialize_cdr(data, name) for _, name, _, data in recording.raw()}
-        assert not recording.skipped
-    assert_same(messages.embedding_of(found[messages.EMBEDDING]), EMBEDDING)
-    event = messages.event_of(found[messages.EVENT])
+        found = {name: typestore().deserialize_cdr(data, name) for _, name, _, data in recording.cdr_messages()}
+        assert not recording.unreadable_counts
+    assert_same(messages.embedding_from_message(found[messages.EMBEDDING_TYPE]), EMBEDDING)
+    event = messages.event_from_message(found[messages.EVENT_TYPE])
     assert (event.id, event.kind, event.onset, event.score) == (EVENT.id, EVENT.kind, EVENT.onset, EVENT.score)
     assert [(e.modality, e.score, e.supports) for e in event.evidence] == [
         ("audio", 0.25, False),

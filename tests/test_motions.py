@@ -9,61 +9,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensebind.fusion.models import registry
-from sensebind.simulation.catalogue import KINDS
-from sensebind.simulation.record import IMU_RATE, Happening, Plan, feel
-from sensebind.simulation.scenario import HELD_OUT
-from sensebind.training.data import motions
+from sensebind.simulation.catalogue import CATALOGUE
+from sensebind.simulation.recorder import IMU_RATE, SimulatedEvent, SimulatedScenario, simulate_imu
+from sensebind.simulation.scenario import HELD_OUT_SEED_OFFSET
+from sensebind.training.data import simulated_imu
 
 
-def plan(*happenings: Happening, ground: str = "carpet", seed: int = 0, duration: float = 20.0) -> Plan:
-    return Plan(duration, ((0.0, ground),), happenings, seed)
+def scenario(
+    *happenings: SimulatedEvent, ground: str = "carpet", seed: int = 0, duration: float = 20.0
+) -> SimulatedScenario:
+    return SimulatedScenario(duration, ((0.0, ground),), happenings, seed)
 
 
 @given(st.floats(2.0, 18.0), st.sampled_from(["bump", "pump"]))
-def test_a_window_stands_for_a_happening_once_it_holds_enough_of_it(end: float, kind: str) -> None:
+def test_a_window_has_an_events_label_at_minimum_overlap(end: float, kind: str) -> None:
     lasts = 0.6 if kind == "bump" else 4.0
-    label = motions.label_of(plan(Happening(kind, 8.0, 8.0 + lasts)), end - motions.LENGTH, end)
-    shared = min(end, 8.0 + lasts) - max(end - motions.LENGTH, 8.0)
+    label = simulated_imu.window_label(
+        scenario(SimulatedEvent(kind, 8.0, 8.0 + lasts)), end - simulated_imu.WINDOW_LENGTH, end
+    )
+    shared = min(end, 8.0 + lasts) - max(end - simulated_imu.WINDOW_LENGTH, 8.0)
     enough = 0.3 if kind == "bump" else 0.5
-    assert label == (motions.NOTHING if shared <= 0 else kind if shared >= enough else None)
+    assert label == (simulated_imu.BACKGROUND_LABEL if shared <= 0 else kind if shared >= enough else None)
 
 
-def test_a_window_that_holds_two_happenings_stands_for_neither() -> None:
-    both = plan(Happening("pump", 4.0, 7.0), Happening("drill", 7.5, 9.0))
-    assert motions.label_of(both, 6.2, 8.2) is None
-    assert motions.label_of(both, 5.0, 7.0) == "pump"
+def test_a_window_with_two_events_has_no_label() -> None:
+    both = scenario(SimulatedEvent("pump", 4.0, 7.0), SimulatedEvent("drill", 7.5, 9.0))
+    assert simulated_imu.window_label(both, 6.2, 8.2) is None
+    assert simulated_imu.window_label(both, 5.0, 7.0) == "pump"
 
 
-def test_what_does_not_shake_is_nothing_to_feel() -> None:
-    silent = plan(Happening("fire", 2.0, 10.0))
-    assert set(motions.cuts(silent)[1]) == {motions.NOTHING}
+def test_events_without_vibration_are_background() -> None:
+    silent = scenario(SimulatedEvent("fire", 2.0, 10.0))
+    assert set(simulated_imu.labelled_windows(silent)[1]) == {simulated_imu.BACKGROUND_LABEL}
 
 
-def test_a_stroll_holds_all_that_shakes_apart_from_each_other() -> None:
-    made = motions.stroll(3)
-    assert {h.kind for h in made.happenings} == {label for label, kind in KINDS.items() if kind.shakes[1] > 0}
-    gaps = [b.onset - a.offset for a, b in zip(made.happenings, made.happenings[1:], strict=False)]
-    assert min(gaps) >= motions.LENGTH  # so that some windows between hold nothing
-    windows, labels = motions.cuts(made)
+def test_a_vibration_scenario_has_every_kind_once_with_pauses() -> None:
+    made = simulated_imu.vibration_scenario(3)
+    assert {h.kind for h in made.events} == {label for label, kind in CATALOGUE.items() if kind.floor_vibration[1] > 0}
+    gaps = [b.onset - a.offset for a, b in zip(made.events, made.events[1:], strict=False)]
+    assert min(gaps) >= simulated_imu.WINDOW_LENGTH  # so that some windows between hold nothing
+    windows, labels = simulated_imu.labelled_windows(made)
     assert len(windows) == len(labels) and windows[0].shape == (6, 400)
-    assert set(labels) == {*motions.FELT, motions.NOTHING}
+    assert set(labels) == {*simulated_imu.VIBRATING_KINDS, simulated_imu.BACKGROUND_LABEL}
 
 
-def test_a_patrol_is_a_robots_own_motion_but_for_its_bump() -> None:
-    windows, labels = motions.cuts(motions.patrol(3))
-    assert set(labels) == {motions.NOTHING, "bump"} and labels.count(motions.NOTHING) > 50
-    own = np.stack([w for w, label in zip(windows, labels, strict=True) if label == motions.NOTHING])
+def test_a_patrol_is_background_except_its_bump() -> None:
+    windows, labels = simulated_imu.labelled_windows(simulated_imu.patrol_scenario(3))
+    assert set(labels) == {simulated_imu.BACKGROUND_LABEL, "bump"} and labels.count(simulated_imu.BACKGROUND_LABEL) > 50
+    own = np.stack([w for w, label in zip(windows, labels, strict=True) if label == simulated_imu.BACKGROUND_LABEL])
     assert np.abs(own[:, 5].mean(axis=1)).max() > 0.2 and np.abs(own[:, 0]).max() > 2  # it turns and speeds up
-    other = motions.cuts(motions.patrol(4))[0]
+    other = simulated_imu.labelled_windows(simulated_imu.patrol_scenario(4))[0]
     assert not np.array_equal(windows[0], other[0])
 
 
-def test_a_held_out_stroll_is_told_by_words() -> None:
-    space = registry.load("starter", modalities=["imu", "text"])
-    windows, labels = motions.cuts(motions.stroll(HELD_OUT + 7))
+def test_a_held_out_scenario_is_classified_by_text() -> None:
+    space = registry.load_space("starter", modalities=["imu", "text"])
+    windows, labels = simulated_imu.labelled_windows(simulated_imu.vibration_scenario(HELD_OUT_SEED_OFFSET + 7))
     vectors = torch.cat([space.embed("imu", batch) for batch in torch.from_numpy(np.stack(windows)).split(64)])
-    kinds = [*motions.FELT, motions.NOTHING]
-    words = torch.stack([space.embed_text(motions.phrases(kind)).mean(0) for kind in kinds])
+    kinds = [*simulated_imu.VIBRATING_KINDS, simulated_imu.BACKGROUND_LABEL]
+    words = torch.stack([space.embed_text(simulated_imu.phrases(kind)).mean(0) for kind in kinds])
     scores = vectors @ torch.nn.functional.normalize(words, dim=1).T
     own = torch.tensor([kinds.index(label) for label in labels])
     assert float((scores.argmax(1) == own).float().mean()) >= 0.4  # chance 0.04
@@ -74,15 +78,15 @@ def test_a_held_out_stroll_is_told_by_words() -> None:
 
 
 @pytest.mark.parametrize("ground", ["carpet", "wood"])
-def test_a_bump_is_felt_and_over_within_its_window(ground: str) -> None:
-    space = registry.load("starter", modalities=["imu", "text"])
-    made = plan(Happening("bump", 10.0, 10.6), ground=ground, seed=HELD_OUT + 1)
-    felt = feel(made, np.arange(0, 20, 1 / IMU_RATE)).astype(np.float32)
-    length = round(space.apertures["imu"].length * IMU_RATE)
+def test_a_bump_decays_within_its_window(ground: str) -> None:
+    space = registry.load_space("starter", modalities=["imu", "text"])
+    made = scenario(SimulatedEvent("bump", 10.0, 10.6), ground=ground, seed=HELD_OUT_SEED_OFFSET + 1)
+    felt = simulate_imu(made, np.arange(0, 20, 1 / IMU_RATE)).astype(np.float32)
+    length = round(space.trained_windows["imu"].length * IMU_RATE)
     assert length == 400
     ends = np.arange(length, len(felt) + 1, 50)
     vectors = space.embed("imu", torch.from_numpy(np.stack([felt[i - length : i].T for i in ends])))
-    words = space.embed_text([*motions.phrases("bump"), *motions.PHRASES])
+    words = space.embed_text([*simulated_imu.phrases("bump"), *simulated_imu.BACKGROUND_PHRASES])
     scores = vectors @ words.T
     told = scores[:, :2].amax(1) > scores[:, 2:].amax(1)
     times = ends[told.numpy()] / IMU_RATE

@@ -11,26 +11,26 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from patrols import patrol_plan
+from patrols import patrol_scenario
 
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
-from sensebind.fusion.config.files import read
+from sensebind.fusion.config.files import read_parameter_file
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.numeric_messages import reader
-from sensebind.fusion.io.recordings import BagTypes, Recording
+from sensebind.fusion.io.numeric_messages import numeric_sample_converter
+from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory
 from sensebind.fusion.models import registry
-from sensebind.replay.reader import Reader, replay
-from sensebind.simulation.messages import EPOCH, Logged
-from sensebind.simulation.record import Plan, Truth, record
+from sensebind.replay.reader import SampleReader, process_recording
+from sensebind.simulation.messages import SIMULATION_START, LoggedMessage
+from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record
 
-SCENTS = {"person": (1, 0, 0, 1), "cat": (0, 1, 0, 1), "coffee": (0, 0, 1, 0), "rocket": (1, 1, 0, 0)}
-WORDS = {"person": "an astronaut", "cat": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}
-SMELL = {
+ENOSE_RESPONSES = {"person": (1, 0, 0, 1), "cat": (0, 1, 0, 1), "coffee": (0, 0, 1, 0), "rocket": (1, 1, 0, 0)}
+PROMPTS = {"person": "an astronaut", "cat": "a cat", "coffee": "a cup of coffee", "rocket": "a rocket launch"}
+ENOSE_PARAMETERS = {
     "embedder": {
         "ros__parameters": {
             "modalities": ["vision", "smell"],
@@ -40,27 +40,27 @@ SMELL = {
 }
 
 
-def scents(plan: Plan) -> Iterator[Logged]:
+def enose_messages(plan: SimulatedScenario) -> Iterator[LoggedMessage]:
     """An electronic nose with four cells at 10 Hz, which take a second to notice and drift."""
-    types, noise = BagTypes(), np.random.default_rng(plan.seed)
+    types, noise = RosbagsMessageFactory(), np.random.default_rng(plan.seed)
     state, drift = np.zeros(4), noise.normal(0, 0.1, 4)
     truth = plan.truth()
     for number in range(round(plan.duration * 10)):
         t = number / 10
         there = next((item.label for item in truth if item.onset <= t < item.offset), None)
-        state += 0.15 * ((np.array(SCENTS[there]) if there else 0) - state)
+        state += 0.15 * ((np.array(ENOSE_RESPONSES[there]) if there else 0) - state)
         values = (state + drift + 0.03 * noise.standard_normal(4)).astype(np.float32)
-        layout = types.new("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
-        message = types.new("std_msgs/msg/Float32MultiArray", layout=layout, data=values)
-        yield EPOCH + round(t * SECOND), "/enose", "std_msgs/msg/Float32MultiArray", message
+        layout = types.make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+        message = types.make("std_msgs/msg/Float32MultiArray", layout=layout, data=values)
+        yield SIMULATION_START + round(t * SECOND), "/enose", "std_msgs/msg/Float32MultiArray", message
 
 
-def patrol(path: Path, seed: int) -> list[Truth]:
-    plan = patrol_plan(seed)
-    return record(plan, path, frame_rate=4.0, extra=scents(plan))
+def patrol(path: Path, seed: int) -> list[GroundTruthEvent]:
+    plan = patrol_scenario(seed)
+    return record(plan, path, frame_rate=4.0, extra=enose_messages(plan))
 
 
-def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_never_paired_with(
+def test_a_custom_modality_bound_to_vision_matches_unseen_prompts(
     tmp_path: Path,
 ) -> None:
     bags = [tmp_path / f"one{seed}" for seed in (1, 3, 4)]
@@ -68,25 +68,27 @@ def test_a_simulated_nose_is_bound_to_vision_and_then_answers_to_words_it_was_ne
         patrol(bag, seed)
     truth = patrol(tmp_path / "two", 2)
     file, spoke = tmp_path / "smell.yaml", tmp_path / "smell.safetensors"
-    file.write_text(yaml.safe_dump(SMELL))
+    file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
     asked = ["align", *map(str, bags), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
     assert main([*asked, "--block", "7.5", "--epochs", "20", "--patience", "20"]) == 0
 
-    SMELL["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
-    file.write_text(yaml.safe_dump(SMELL))
-    given = read(file, "embedder")
+    ENOSE_PARAMETERS["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
+    file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
+    given = read_parameter_file(file, "embedder")
     modalities = config.modalities_of(given)
     values = config.embedder_values(given)
-    space = registry.load("starter", modalities=modalities, spokes=values["spokes"])
-    words = space.embed_text(list(WORDS.values())).numpy()
+    space = registry.load_space("starter", modalities=modalities, spokes=values["spokes"])
+    words = space.embed_text(list(PROMPTS.values())).numpy()
     right = []
     with Recording(tmp_path / "two") as recording:
-        for output in replay(Reader(recording, values, modalities), build.pipeline(values, space)):
+        for output in process_recording(
+            SampleReader(recording, values, modalities), build.make_pipeline(values, space)
+        ):
             if isinstance(output, Embedding) and output.modality == "smell":
-                t = (output.tick - EPOCH) / SECOND
+                t = (output.tick - SIMULATION_START) / SECOND
                 there = [item.label for item in truth if item.onset + 2 <= t <= item.offset]
                 if there:
-                    right.append(list(WORDS)[int((words @ output.vector).argmax())] == there[0])
+                    right.append(list(PROMPTS)[int((words @ output.vector).argmax())] == there[0])
     assert len(right) >= 20
     assert np.mean(right) >= 0.6  # chance 0.25
 
@@ -106,7 +108,7 @@ def test_fields_are_paths_whose_numbers_follow_each_other() -> None:
     force = message(x=1.0, y=2.0, z=3.0)
     cells = [message(voltage=4.0), message(voltage=5.0)]
     told = message(wrench=message(force=force), ranges=np.array([6.0, np.inf, 8.0, 9.0]), cells=cells)
-    read = reader("touch", ["wrench.force.x", "ranges[1:3]", "cells[1].voltage"], fill=-1.0)
+    read = numeric_sample_converter("touch", ["wrench.force.x", "ranges[1:3]", "cells[1].voltage"], fill=-1.0)
     sample = read(told, 5 * SECOND)
     assert sample.data.values.tolist() == [1.0, -1.0, 8.0, 5.0]
     assert sample.stamp == 5 * SECOND  # a message without a header tells no time of its own
@@ -114,17 +116,17 @@ def test_fields_are_paths_whose_numbers_follow_each_other() -> None:
 
 def test_the_headers_stamp_counts_where_there_is_one() -> None:
     header = message(stamp=message(sec=7, nanosec=5), frame_id="nose")
-    sample = reader("smell", ["data"])(message(header=header, data=[1, 2]), 99)
+    sample = numeric_sample_converter("smell", ["data"])(message(header=header, data=[1, 2]), 99)
     assert (sample.stamp, sample.frame_id) == (7 * SECOND + 5, "nose")
 
 
 @pytest.mark.parametrize("field", ["data.", "[0]", "data[]", "da ta", ""])
 def test_a_path_that_is_none_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match="field"):
-        reader("smell", [field])
+        numeric_sample_converter("smell", [field])
 
 
 @given(field=st.sampled_from(["nothing", "data[9]", "text", "data.x"]))
 def test_a_message_without_such_numbers_is_told_by_the_field(field: str) -> None:
     with pytest.raises(EncodingError, match="field"):
-        reader("smell", [field])(message(data=[1.0], text="words"), 1)
+        numeric_sample_converter("smell", [field])(message(data=[1.0], text="words"), 1)

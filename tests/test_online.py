@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from driving import pushed
+from driving import push
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_pipeline import MS, SPECS, START, motion, sound
 from toy import ToySpace
 
-from sensebind.fusion.core.events import Event, Kind
+from sensebind.fusion.core.events import Event, EventKind
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
 from sensebind.fusion.events.change import ChangeDetector, ChangeOptions
 from sensebind.fusion.events.disagreement import DisagreementDetector, DisagreementOptions
-from sensebind.fusion.events.faults import FaultDetector, FaultOptions
+from sensebind.fusion.events.fault import FaultDetector, FaultOptions
 from sensebind.fusion.events.novelty import NoveltyDetector
-from sensebind.fusion.events.prompts import PromptDetector, PromptOptions
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.stream.drivers import finish, process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -53,7 +53,7 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
     if "the other scene" in texts:
         window = Pipeline(SPECS, Engine(SPACE))
         vectors[list(texts).index("the other scene")] = next(
-            output for i in range(9) for output in pushed(window, seen(START + 25 * SECOND + i * 125 * MS, i))
+            output for i in range(9) for output in push(window, seen(START + 25 * SECOND + i * 125 * MS, i))
         ).vector
     return vectors
 
@@ -61,33 +61,33 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
 PROMPTS = PromptDetector({"other": ["the other scene"]}, embed_text, PromptOptions(threshold=2.0, baseline_weight=0.0))
 
 
-def line() -> Pipeline:
+def make_pipeline() -> Pipeline:
     quick = FaultOptions(expected=(VISION, AUDIO, IMU, "thermal"))
     # One window at a time: a batch of another size would round otherwise.
     detectors = [
         PROMPTS, NoveltyDetector(), DisagreementDetector(DisagreementOptions(threshold=3.0)),
         ChangeDetector(ChangeOptions(false_alarms_per_hour=60.0)), FaultDetector(quick),
     ]  # fmt: skip
-    return Pipeline(SPECS, Engine(SPACE, batch_size=1), events=EventLine(detectors, SPACE.id))
+    return Pipeline(SPECS, Engine(SPACE, batch_size=1), tracker=EventTracker(detectors, SPACE.id))
 
 
-def told(outputs: Sequence[Output]) -> list[Event]:
+def events_of(outputs: Sequence[Output]) -> list[Event]:
     return [output for output in outputs if isinstance(output, Event)]
 
 
 @pytest.fixture(scope="module")
 def offline() -> list[Output]:
     """All samples first, then all outputs: as fast a replay as there can be."""
-    pipeline = line()
+    pipeline = make_pipeline()
     for sample in stream():
         pipeline.accept(sample)
     return process(pipeline) + finish(pipeline)
 
 
-def test_the_stream_tells_of_every_kind_there_is(offline: list[Output]) -> None:
+def test_the_stream_has_events_of_every_kind(offline: list[Output]) -> None:
     events = [e for e in offline if isinstance(e, Event)]
-    assert {e.kind for e in events} == set(Kind) - {Kind.UNKNOWN}
-    assert {e.label for e in events if e.kind is Kind.FAULT} == {"fault:imu:frozen", "fault:thermal:unplugged"}
+    assert {e.kind for e in events} == set(EventKind) - {EventKind.UNKNOWN}
+    assert {e.label for e in events if e.kind is EventKind.FAULT} == {"fault:imu:frozen", "fault:thermal:unplugged"}
 
 
 @settings(max_examples=4, deadline=None)
@@ -97,7 +97,7 @@ def test_the_stream_tells_of_every_kind_there_is(offline: list[Output]) -> None:
     chunks=st.lists(st.integers(1, 400), min_size=1, max_size=4),
 )
 def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: int, chunks: list[int]) -> None:
-    pipeline, outputs = line(), list[Output]()
+    pipeline, outputs = make_pipeline(), list[Output]()
     waiting = sorted(stream(), key=lambda s: s.end + random.randint(0, lag * MS))
     while waiting:
         for size in chunks:
@@ -105,14 +105,14 @@ def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: in
                 pipeline.accept(sample)
             del waiting[:size]
             outputs += process(pipeline)
-    assert told(outputs + finish(pipeline)) == told(offline)
+    assert events_of(outputs + finish(pipeline)) == events_of(offline)
 
 
 def test_one_by_one_is_as_all_at_once_and_no_event_is_told_before_its_time(offline: list[Output]) -> None:
-    pipeline, outputs, newest = line(), list[Output](), 0
+    pipeline, outputs, newest = make_pipeline(), list[Output](), 0
     for sample in stream():
         newest = max(newest, sample.end)
-        found = pushed(pipeline, sample)
+        found = push(pipeline, sample)
         assert all(o.tick <= newest for o in found if isinstance(o, Event))
         outputs += found
-    assert told(outputs + finish(pipeline)) == told(offline)
+    assert events_of(outputs + finish(pipeline)) == events_of(offline)

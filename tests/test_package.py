@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from sensebind import __version__
-from sensebind.fusion.config.files import read
-from sensebind.fusion.config.parameters import NODES, names_of_others, resolve
+from sensebind.fusion.config.files import read_parameter_file
+from sensebind.fusion.config.parameters import NODE_PARAMETERS, parameters_of_other_nodes, resolve_values
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
@@ -53,7 +53,7 @@ def test_nodes_run_with_what_the_oldest_distribution_calls_by_another_name(monke
     handlers = pytest.importorskip("rclpy.event_handler")
     from rclpy.node import Node
 
-    from sensebind.nodes.support import distributions
+    from sensebind.nodes.support import rclpy_compat
 
     def constructor(self: Node, node_name: str, *, allow_undeclared_parameters: bool = False) -> None: ...
 
@@ -61,12 +61,12 @@ def test_nodes_run_with_what_the_oldest_distribution_calls_by_another_name(monke
     monkeypatch.setitem(sys.modules, "rclpy.event_handler", None)
     monkeypatch.setattr(Node, "__init__", constructor)
     try:
-        humble = reload(distributions)
-        assert humble.LOGGER_SERVICE == {}
+        humble = reload(rclpy_compat)
+        assert humble.LOGGER_SERVICE_ARGUMENTS == {}
         assert humble.UnsupportedEventTypeError is handlers.UnsupportedEventTypeError
     finally:
         monkeypatch.undo()
-        reload(distributions)
+        reload(rclpy_compat)
 
 
 def test_torch_is_pinned() -> None:
@@ -77,12 +77,12 @@ def test_torch_is_pinned() -> None:
 def test_shipped_parameter_files_hold_only_parameters_that_exist(file: Path) -> None:
     assert "ros__parameters" in next(iter(yaml.safe_load(file.read_text()).values()))
     for node in ("embedder", "detector"):
-        resolve(NODES[node](), read(file, node), names_of_others(node))
+        resolve_values(NODE_PARAMETERS[node](), read_parameter_file(file, node), parameters_of_other_nodes(node))
 
 
 def test_every_parameter_is_described_and_numbers_have_a_range() -> None:
-    for node in NODES:
-        for parameter in NODES[node]():
+    for node in NODE_PARAMETERS:
+        for parameter in NODE_PARAMETERS[node]():
             assert parameter.description, parameter.name
             if type(parameter.default) in (int, float):
                 assert parameter.bounds is not None, parameter.name

@@ -15,29 +15,29 @@ from hypothesis import strategies as st
 from patrols import record_patrol
 from ros import Peer, peer, ros_environment, running
 
-from sensebind.fusion.config.build import window_specs
-from sensebind.fusion.config.detectors import detectors
-from sensebind.fusion.config.files import read
+from sensebind.fusion.config.build import make_window_specs
+from sensebind.fusion.config.detectors import make_detectors
+from sensebind.fusion.config.files import read_parameter_file
 from sensebind.fusion.config.parameters import (
-    DETECTORS,
-    NODES,
+    DETECTOR_TYPES,
+    NODE_PARAMETERS,
     BridgeNodeOptions,
     DetectorNodeOptions,
     EmbedderNodeOptions,
     PlayerNodeOptions,
     detector_values,
     embedder_values,
-    names_of_others,
-    resolve,
+    parameters_of_other_nodes,
+    resolve_values,
     sensor_options,
     sensor_parameters,
 )
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_from, parameters_of
+from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_with_values, parameters_of
 from sensebind.fusion.core.samples import SENSOR_MODALITIES, Calibration, to_ns
-from sensebind.fusion.core.space import Aperture
+from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import WindowOptions, WindowSpec
-from sensebind.fusion.events.lifecycle import LifeOptions
+from sensebind.fusion.events.lifecycle import LifecycleOptions
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.registry import SpaceOptions
@@ -46,8 +46,8 @@ from sensebind.replay.session import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = [
-    *(detector.default_options for detector in DETECTORS.values()),
-    LifeOptions(),
+    *(detector.default_options for detector in DETECTOR_TYPES.values()),
+    LifecycleOptions(),
     SensorOptions("depth"),
     WindowOptions(),
     SpaceOptions(),
@@ -76,16 +76,16 @@ def embed_text(phrases: list[str]) -> Any:
 
 def test_values_that_nobody_gave_make_the_default_options_of_every_part() -> None:
     values = detector_values({"prompts.dog": ["a dog"]})
-    made = detectors(values, embed_text)
-    assert [type(detector) for detector in made] == list(DETECTORS.values())
+    made = make_detectors(values, embed_text)
+    assert [type(detector) for detector in made] == list(DETECTOR_TYPES.values())
     for detector in made:
         assert detector.options == type(detector).default_options
     values = embedder_values({})
     for modality in SENSOR_MODALITIES:
         assert sensor_options(values, modality) == SensorOptions(modality)
-    assert options_from(SpaceOptions(), values) == SpaceOptions()
-    assert options_from(StreamOptions(), values) == StreamOptions()
-    specs = window_specs(values, dict.fromkeys(SENSOR_MODALITIES, Aperture(2.0, 2)))
+    assert options_with_values(SpaceOptions(), values) == SpaceOptions()
+    assert options_with_values(StreamOptions(), values) == StreamOptions()
+    specs = make_window_specs(values, dict.fromkeys(SENSOR_MODALITIES, TrainedWindow(2.0, 2)))
     assert specs["depth"] == WindowSpec("depth", to_ns(2.0), to_ns(WindowOptions().hop), frames=2)
 
 
@@ -93,15 +93,15 @@ def test_a_parameter_reaches_the_field_that_declares_it_and_no_other_modality() 
     values = embedder_values(
         {"depth.unit": 0.5, "thermal.unit": 0.25, "depth.focal_width": 320, "audio.sample_rate": 8000}
     )
-    assert sensor_options(values, "depth").calibration == Calibration(depth_unit=0.5, width=320)
+    assert sensor_options(values, "depth").calibration == Calibration(depth_unit=0.5, focal_width=320)
     assert sensor_options(values, "thermal").calibration == Calibration(thermal_unit=0.25)
-    assert sensor_options(values, "audio").audio_format.rate == 8000.0
+    assert sensor_options(values, "audio").audio_format.sample_rate == 8000.0
     assert sensor_options(values, "vision") == SensorOptions("vision")
 
 
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", NODE_PARAMETERS)
 def test_every_parameter_has_one_declaration_a_description_and_a_range_or_none(node: str) -> None:
-    parameters = NODES[node]()
+    parameters = NODE_PARAMETERS[node]()
     names = [parameter.name for parameter in parameters]
     assert len(set(names)) == len(names)
     for parameter in parameters:
@@ -136,7 +136,7 @@ def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
     with pytest.raises(ConfigError, match=rf"parameter '{shown}' must be .* to .*, not"):
         dataclasses.replace(options, **{name: outside})
     with pytest.raises(ConfigError, match=rf"parameter 'front\.{shown}' must be .* to .*, not"):
-        options_from(options, {f"front.{shown}": outside}, "front.")
+        options_with_values(options, {f"front.{shown}": outside}, "front.")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_wrong_value_is_refused_with_its_name_and_what_it_must_be(given_: dict
 def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
     assert embedder_values({"vision.hop": 1, "batch_size": np.int64(4)})["vision.hop"] == 1.0
     assert type(embedder_values({"vision.hop": np.float32(0.25)})["vision.hop"]) is float
-    assert LifeOptions(onset_threshold=np.float64(0.7), min_duration=2).onset_threshold == 0.7
+    assert LifecycleOptions(onset_threshold=np.float64(0.7), min_duration=2).onset_threshold == 0.7
 
 
 @pytest.mark.parametrize(
@@ -197,13 +197,13 @@ def test_values_that_do_not_fit_together_are_refused_with_the_detector_that_they
     given_: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        detectors(detector_values({"prompts.dog": ["a dog"], **given_}), embed_text)
+        make_detectors(detector_values({"prompts.dog": ["a dog"], **given_}), embed_text)
 
 
 @pytest.mark.parametrize("kind", ["prompt", "novelty", "disagreement"])
 def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> None:
     values = detector_values({"prompts.dog": ["a dog"], "detectors": [kind], f"{kind}.offset_threshold": 0.01})
-    (detector,) = detectors(values, embed_text)
+    (detector,) = make_detectors(values, embed_text)
     assert detector.options.support <= 0.01 and detector.options.prior <= 0.005
 
 
@@ -211,7 +211,7 @@ def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> Non
 
 
 def tables() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "parameter_tables.py")
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -222,7 +222,7 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
     writer = tables()
     for page in writer.PAGES:
         text = page.read_text(encoding="utf-8")
-        assert writer.updated(text) == text, f"{page.name}: run `make docs`"
+        assert writer.update_tables(text) == text, f"{page.name}: run `make docs`"
 
 
 @pytest.mark.parametrize(
@@ -236,15 +236,15 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
 )
 def test_a_wrong_mark_in_a_page_is_an_error_and_costs_no_text(page: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tables().updated(page)
+        tables().update_tables(page)
 
 
 def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> None:
     page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
-    lifecycle = {p.name for p in parameters_of(LifeOptions())}
+    lifecycle = {p.name for p in parameters_of(LifecycleOptions())}
     missing = []
-    for node in NODES:
-        for parameter in NODES[node]():
+    for node in NODE_PARAMETERS:
+        for parameter in NODE_PARAMETERS[node]():
             first, _, name = parameter.name.partition(".")
             if first in SENSOR_MODALITIES:
                 shown = f"`<modality>.{name}`"
@@ -292,12 +292,14 @@ def test_the_names_of_the_previous_version_still_work_with_a_warning_that_names_
     assert {name: settings.embedder[name] for name in found} == found
     assert "'prompt.on' is now called 'prompt.onset_threshold'" in caplog.text
     assert "'patience' is now called 'fusion_timeout'" in caplog.text
-    bridge = resolve(NODES["bridge"](), read(file, "bridge"), names_of_others("bridge"))
+    bridge = resolve_values(
+        NODE_PARAMETERS["bridge"](), read_parameter_file(file, "bridge"), parameters_of_other_nodes("bridge")
+    )
     assert bridge["client_queue_size"] == 8
 
 
 def test_no_old_name_is_a_name_of_today() -> None:
-    for node, parameters in NODES.items():
+    for node, parameters in NODE_PARAMETERS.items():
         today = {p.name for p in parameters()}
         old = [p.formerly for p in parameters() if p.formerly]
         assert not today & set(old) and len(old) == len(set(old)), node
@@ -444,15 +446,15 @@ def test_a_change_that_would_have_no_effect_is_refused_and_the_node_goes_on(tmp_
 
 def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
     from sensebind.fusion.io import messages
-    from sensebind.nodes.support.qos import LATCHED
-    from sensebind.nodes.support.types import message_type
+    from sensebind.nodes.support.message_types import message_type
+    from sensebind.nodes.support.qos import LATCHED_QOS
 
     environment = ros_environment("sensebind_msgs")
     values = {"detectors": ["novelty"], "prompt.background": ["a", "b"], "prompts.dog": ["a dog"]}
     with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
-        space = me.publisher(messages.EMBEDDING_SPACE, "embedding_space", LATCHED)
+        space = me.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
         described = {"id": "toy@1", "dimension": 8, "modalities": ["text", "vision"], "logit_scales": [1.0, 1.0]}
-        space.publish(message_type(messages.EMBEDDING_SPACE)(**described))
+        space.publish(message_type(messages.EMBEDDING_SPACE_TYPE)(**described))
         me.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
         refused = Services(me).set("detector", "detectors", ["prompt"])
         assert not refused.successful and "background" in refused.reason

@@ -18,7 +18,7 @@ import pytest
 from sensebind.benchmarks.harness import parts
 from sensebind.benchmarks.harness.parts import Part
 
-MODULE = '''
+MODULE = """
 import os, signal, subprocess, sys, time
 from sensebind.benchmarks.harness.parts import Part
 
@@ -42,15 +42,15 @@ def hangs(seconds, report):
     time.sleep(600)
 
 def parts(args):
-    return [Part(name, 0, globals()[name], limit=12.0 if name == "hangs" else 60.0) for name in args.names]
-'''
+    return [Part(name, 0, globals()[name], time_limit=12.0 if name == "hangs" else 60.0) for name in args.names]
+"""
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "some_parts.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(parts, "GRACE", 0.5)
+    monkeypatch.setattr(parts, "TERMINATE_TIMEOUT", 0.5)
     import some_parts
 
     return some_parts
@@ -58,7 +58,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def perform(module: Any, *names: str, output: Path, budget: float = 120.0) -> dict[str, Any]:
     args = argparse.Namespace(names=names, only=None, budget=budget, output=str(output), device="cpu")
-    parts.run("some", module.parts(args), args, parts.in_child("some_parts", args))
+    parts.run_parts("some", module.parts(args), args, parts.run_in_subprocess("some_parts", args))
     content: dict[str, Any] = json.loads(output.read_text())["parts"]
     return content
 
@@ -77,7 +77,7 @@ def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_pa
 def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> None:
     args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out.json"), device="cpu")
     some = [Part("long", 60, lambda seconds, report: {}), Part("short", 1, lambda seconds, report: {"left": seconds})]
-    content = parts.run("some", some, args)
+    content = parts.run_parts("some", some, args)
     assert "needs 60" in content["parts"]["long"]["skipped"] and 0 < content["parts"]["short"]["left"] <= 10
     assert not parts.exit_status(content)
 
@@ -85,9 +85,11 @@ def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> 
 def test_a_run_in_which_every_part_is_skipped_is_no_success(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts.figures, "conditions", lambda bench, device: {"machine": {}})  # takes time of the budget
+    monkeypatch.setattr(
+        parts.figures, "run_conditions", lambda bench, device: {"machine": {}}
+    )  # takes time of the budget
     args = argparse.Namespace(only=None, budget=10.0, output=None, device="cpu")
-    content = parts.run("some", [Part("long", 60, lambda seconds, report: {})], args)
+    content = parts.run_parts("some", [Part("long", 60, lambda seconds, report: {})], args)
     assert parts.exit_status(content) == 1 and "long is skipped" in capsys.readouterr().out
 
 
@@ -109,14 +111,14 @@ def test_what_cannot_be_run_or_written_is_an_error_before_anything_is_measured(
 
     args = argparse.Namespace(**{"only": None, "budget": 10.0, "output": None, "device": "cpu", **given})
     with pytest.raises(parts.PartError, match=re.escape(message)):
-        parts.run("some", [Part("good", 1, never), Part("bad", 1, never)], args)
+        parts.run_parts("some", [Part("good", 1, never), Part("bad", 1, never)], args)
 
 
 def test_a_folder_in_place_of_the_file_is_refused_and_nothing_is_left_behind(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out"), device="cpu")
     with pytest.raises(parts.PartError, match="cannot write"):
-        parts.run("some", [], args)
+        parts.run_parts("some", [], args)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -124,13 +126,13 @@ def test_a_benchmark_that_is_ended_ends_its_part_and_keeps_what_was_measured(mod
     script = """
 import argparse, sys, some_parts
 from sensebind.benchmarks.harness import parts
-parts.GRACE = 0.5
+parts.TERMINATE_TIMEOUT = 0.5
 args = argparse.Namespace(names=["good", "hangs"], only=None, budget=120.0, output=sys.argv[1], device="cpu")
-some = [parts.Part(part.name, part.min_seconds, part.work, limit=100.0) for part in some_parts.parts(args)]
-sys.exit(parts.exit_status(parts.run("some", some, args, parts.in_child("some_parts", args))))
+some = [parts.Part(part.name, part.min_seconds, part.measure, time_limit=100.0) for part in some_parts.parts(args)]
+sys.exit(parts.exit_status(parts.run_parts("some", some, args, parts.run_in_subprocess("some_parts", args))))
 """
     target = tmp_path / "out.json"
-    process = subprocess.Popen([sys.executable, "-c", script, str(target)], env=parts.child_environment())
+    process = subprocess.Popen([sys.executable, "-c", script, str(target)], env=parts.subprocess_environment())
     until = time.monotonic() + 60
     while not (target.exists() and "half" in target.read_text()):
         assert time.monotonic() < until, "the part did not begin"

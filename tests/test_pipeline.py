@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from driving import pushed
+from driving import push
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import ToySpace
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, fuse, unit
+from sensebind.fusion.core.embeddings import FUSED, Embedding, fuse, l2_normalize
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.inference.engine import Engine, Failure
@@ -42,7 +42,7 @@ def motion(stamp: int, seed: int) -> Sample:
     return Sample(IMU, stamp, Reading(values), "imu")
 
 
-def robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
+def samples_of_robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
     """Three sensors at their own rates and phases, in order of when they would arrive."""
     samples = [image(START + 13 * MS + i * 66 * MS, seed + i) for i in range(int(seconds * 15))]
     samples += [sound(START + i * 100 * MS, seed + i) for i in range(int(seconds * 10))]
@@ -50,12 +50,12 @@ def robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
     return sorted(samples, key=lambda s: s.end)
 
 
-def line(space: ToySpace | None = None, **options) -> Pipeline:
+def make_pipeline(space: ToySpace | None = None, **options) -> Pipeline:
     return Pipeline(SPECS, Engine(space or ToySpace()), **options)
 
 
 def run(pipeline: Pipeline, samples: list[Sample]) -> list[Output]:
-    return [output for sample in samples for output in pushed(pipeline, sample)] + finish(pipeline)
+    return [output for sample in samples for output in push(pipeline, sample)] + finish(pipeline)
 
 
 def table(outputs: list[Output]) -> dict[tuple[str, int], Embedding]:
@@ -74,20 +74,20 @@ def assert_same(got: list[Output], expected: list[Output]) -> None:
         assert embedding.coverage == pytest.approx(b[key].coverage)
 
 
-REFERENCE = run(line(), robot())
+REFERENCE = run(make_pipeline(), samples_of_robot())
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_messages_out_of_order_give_the_same_embeddings(random) -> None:
-    samples = sorted(robot(), key=lambda s: s.end + random.randint(0, 100 * MS))
-    assert_same(run(line(), samples), REFERENCE)
+    samples = sorted(samples_of_robot(), key=lambda s: s.end + random.randint(0, 100 * MS))
+    assert_same(run(make_pipeline(), samples), REFERENCE)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=10))
 def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
-    pipeline, samples, outputs = line(), robot(), []
+    pipeline, samples, outputs = make_pipeline(), samples_of_robot(), []
     while samples:
         for size in chunks:
             for sample in samples[:size]:
@@ -100,11 +100,11 @@ def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.sets(st.integers(0, 200), max_size=5))
 def test_a_recording_gives_what_processing_each_sample_gives_and_reports_what_could_not_be_read(batch, unread) -> None:
-    samples: list[Sample | Failure] = [*robot()]
+    samples: list[Sample | Failure] = [*samples_of_robot()]
     failures = [Failure(AUDIO, "encoding", str(number)) for number in sorted(unread)]
     for number, failure in zip(sorted(unread, reverse=True), reversed(failures), strict=True):
         samples.insert(number, failure)
-    outputs = list(process_samples(line(), samples, batch))
+    outputs = list(process_samples(make_pipeline(), samples, batch))
     assert [o for o in outputs if isinstance(o, Failure)] == failures
     assert_same(outputs, REFERENCE)
     fused = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
@@ -136,11 +136,11 @@ def test_a_tick_is_fused_once_from_all_its_modalities_after_their_own_embeddings
 
 
 def test_fused_is_the_unit_sum_of_its_sources_by_weight_and_coverage() -> None:
-    one, other = unit(np.eye(4)[:2])
+    one, other = l2_normalize(np.eye(4)[:2])
     parts = [Embedding("a", 0, 1, "s", 1.0, one), Embedding("b", 0, 1, "s", 0.5, other)]
     fused = fuse(parts, {"a": 1, "b": 4})
     assert fused.weights == pytest.approx((1 / 3, 2 / 3))
-    np.testing.assert_allclose(fused.vector, unit([1, 2, 0, 0]), atol=1e-6)
+    np.testing.assert_allclose(fused.vector, l2_normalize([1, 2, 0, 0]), atol=1e-6)
     assert fuse(parts[::-1], {"a": 1, "b": 4}).vector.tobytes() == fused.vector.tobytes()
     for wrong in (
         [],
@@ -151,27 +151,27 @@ def test_fused_is_the_unit_sum_of_its_sources_by_weight_and_coverage() -> None:
             fuse(wrong)
 
 
-def test_a_sensor_that_stops_holds_the_others_back_no_longer_than_the_patience() -> None:
-    samples = [s for s in robot(8) if s.modality != VISION or s.stamp < START + 3 * SECOND]
-    pipeline = line(patience=SECOND)
+def test_a_stopped_sensor_delays_fusion_by_the_timeout_at_most() -> None:
+    samples = [s for s in samples_of_robot(8) if s.modality != VISION or s.stamp < START + 3 * SECOND]
+    pipeline = make_pipeline(patience=SECOND)
     for sample in samples:
-        for output in pushed(pipeline, sample):
+        for output in push(pipeline, sample):
             if isinstance(output, Embedding) and output.modality == FUSED:
                 assert sample.end - output.tick <= SECOND + HOP + 200 * MS
-    fused = [k for k in table(run(line(), samples)) if k[0] == FUSED]
-    assert len(fused) == len([k for k in table(run(line(), robot(8))) if k[0] == FUSED])
+    fused = [k for k in table(run(make_pipeline(), samples)) if k[0] == FUSED]
+    assert len(fused) == len([k for k in table(run(make_pipeline(), samples_of_robot(8))) if k[0] == FUSED])
 
 
 def test_a_sensor_that_never_speaks_does_not_hold_the_others_back() -> None:
-    pipeline = line()
-    outputs = [o for s in robot() if s.modality == IMU for o in pushed(pipeline, s)]
+    pipeline = make_pipeline()
+    outputs = [o for s in samples_of_robot() if s.modality == IMU for o in push(pipeline, s)]
     assert [o for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
 
 
 def test_a_looped_recording_gives_the_same_again() -> None:
-    samples = robot(6)
-    pipeline = line()
-    outputs = [o for _ in range(3) for s in samples for o in pushed(pipeline, s)] + finish(pipeline)
+    samples = samples_of_robot(6)
+    pipeline = make_pipeline()
+    outputs = [o for _ in range(3) for s in samples for o in push(pipeline, s)] + finish(pipeline)
     ticks = [o.tick for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
     once = [o.tick for o in REFERENCE if isinstance(o, Embedding) and o.modality == FUSED]
     assert ticks == once * 3
@@ -179,20 +179,21 @@ def test_a_looped_recording_gives_the_same_again() -> None:
 
 
 def test_a_clock_jump_starts_everything_afresh() -> None:
-    pipeline = line()
-    first = [o for s in robot(3) for o in pushed(pipeline, s)]
+    pipeline = make_pipeline()
+    first = [o for s in samples_of_robot(3) for o in push(pipeline, s)]
     pipeline.restart()
     first += process(pipeline)
-    again = run(pipeline, robot(6))
+    again = run(pipeline, samples_of_robot(6))
     assert_same(again, REFERENCE)
     assert first
 
 
 def test_an_encoding_that_is_not_known_is_told_and_the_rest_goes_on() -> None:
     samples = [
-        image(s.stamp, 0, "klingon8") if s.modality == VISION and s.stamp > START + 2 * SECOND else s for s in robot()
+        image(s.stamp, 0, "klingon8") if s.modality == VISION and s.stamp > START + 2 * SECOND else s
+        for s in samples_of_robot()
     ]
-    pipeline = line()
+    pipeline = make_pipeline()
     outputs = run(pipeline, samples)
     failures = [o for o in outputs if isinstance(o, Failure)]
     assert failures and all("klingon8" in f.message and f.cause == "encoding" for f in failures)
@@ -207,22 +208,22 @@ def test_a_device_that_fails_is_told_and_the_rest_goes_on() -> None:
                 raise torch.OutOfMemoryError("out of memory")
             return super().embed(modality, batch)
 
-    pipeline = line(Weak())
-    outputs = run(pipeline, robot())
+    pipeline = make_pipeline(Weak())
+    outputs = run(pipeline, samples_of_robot())
     assert {o.cause for o in outputs if isinstance(o, Failure)} == {"failure"}
     assert table(outputs)[FUSED, START + 5 * SECOND].sources == (AUDIO, IMU)
 
 
 def test_what_the_space_cannot_embed_is_windowed_and_counted_and_not_published() -> None:
-    pipeline = line(ToySpace(modalities=(VISION,)))
-    outputs = run(pipeline, robot())
+    pipeline = make_pipeline(ToySpace(modalities=(VISION,)))
+    outputs = run(pipeline, samples_of_robot())
     assert {m for m, _ in table(outputs)} == {VISION, FUSED}
     assert pipeline.statistics()[IMU].counts["windows"] > 5 and pipeline.statistics()[IMU].counts["embedded"] == 0
 
 
 def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted() -> None:
-    pipeline = line(queue_size=2)
-    for sample in robot():
+    pipeline = make_pipeline(queue_size=2)
+    for sample in samples_of_robot():
         pipeline.accept(sample)
     assert pipeline.waiting(VISION) == pipeline.waiting(AUDIO) == 2
     kept = [o.tick for o in process(pipeline) if isinstance(o, Embedding) and o.modality == VISION]
@@ -267,15 +268,15 @@ def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted()
         ([motion(START + i * 10 * MS, 3) for i in range(400)], IMU, "frozen"),
     ],
 )
-def test_a_sensor_that_lies_is_counted_by_what_it_shows(samples, modality, symptom) -> None:
-    pipeline = line()
+def test_symptoms_of_a_sensor_are_counted(samples, modality, symptom) -> None:
+    pipeline = make_pipeline()
     run(pipeline, samples)
     assert pipeline.statistics()[modality].counts[symptom] >= 3
 
 
 def test_a_healthy_sensor_shows_no_symptom() -> None:
-    pipeline = line()
-    run(pipeline, robot())
+    pipeline = make_pipeline()
+    run(pipeline, samples_of_robot())
     for statistics in pipeline.statistics().values():
         assert not statistics.summary()["symptoms"], statistics
         assert statistics.counts["windows"] == statistics.counts["embedded"] + sum(statistics.dropped().values())
@@ -291,8 +292,8 @@ def test_whatever_a_space_raises_is_a_counted_failure_and_stops_nothing() -> Non
                 raise TypeError("once")
             return super().embed(modality, batch)
 
-    pipeline = line(Fails())
-    outputs = run(pipeline, robot())
+    pipeline = make_pipeline(Fails())
+    outputs = run(pipeline, samples_of_robot())
     (failure,) = [output for output in outputs if isinstance(output, Failure)]
     assert failure.cause == "failure" and "once" in failure.message
     counts = pipeline.statistics()[failure.modality].counts
@@ -300,7 +301,7 @@ def test_whatever_a_space_raises_is_a_counted_failure_and_stops_nothing() -> Non
 
 
 def test_a_batch_that_is_left_out_does_not_stop_what_comes_after() -> None:
-    pipeline, samples = line(), iter(robot())
+    pipeline, samples = make_pipeline(), iter(samples_of_robot())
     while pipeline.waiting() < 4:
         pipeline.accept(next(samples))
     lost = pipeline.dequeue()
@@ -311,27 +312,27 @@ def test_a_batch_that_is_left_out_does_not_stop_what_comes_after() -> None:
 
 
 def test_a_recording_that_was_not_processed_to_its_end_does_not_spoil_the_next() -> None:
-    pipeline = line()
-    outputs = process_samples(pipeline, robot(), 2)
+    pipeline = make_pipeline()
+    outputs = process_samples(pipeline, samples_of_robot(), 2)
     for _ in range(40):
         next(outputs)
     outputs.close()
     pipeline.restart()
-    later = list(process_samples(pipeline, robot(), 2))
+    later = list(process_samples(pipeline, samples_of_robot(), 2))
     assert len(table([o for o in later if isinstance(o, Embedding) and o.modality == AUDIO])) > 8
 
 
 def test_totals_that_are_taken_while_windows_are_embedded_never_hold_more_answers_than_windows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline = line()
-    windowing = pipeline._queue.windowing
+    pipeline = make_pipeline()
+    windowing = pipeline._queue.windowing_states
 
     def meanwhile() -> object:
         found = windowing()
-        run(pipeline, robot())  # what other threads may do between the two halves of the totals
+        run(pipeline, samples_of_robot())  # what other threads may do between the two halves of the totals
         return found
 
-    monkeypatch.setattr(pipeline._queue, "windowing", meanwhile)
+    monkeypatch.setattr(pipeline._queue, "windowing_states", meanwhile)
     for statistics in pipeline.statistics().values():
         assert statistics.counts["embedded"] <= statistics.counts["windows"]

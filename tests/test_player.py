@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros import parameters, peer, ros_environment, running
+from ros import parameter_arguments, peer, ros_environment, running
 from rosbags.interfaces import (
     Qos,
     QosDurability,
@@ -86,7 +86,7 @@ def stamps(heard: list[tuple[float, Any]]) -> list[int]:
     return [message.clock.sec * SECOND + message.clock.nanosec for _, message in heard]
 
 
-def spoken(heard: list[tuple[float, Any]], count: int) -> Callable[[], bool]:
+def has_received(heard: list[tuple[float, Any]], count: int) -> Callable[[], bool]:
     return lambda: len(heard) >= count
 
 
@@ -97,9 +97,9 @@ def test_messages_keep_their_relative_timing_at_any_rate_and_the_clock_runs_forw
     bag = record(tmp_path / "bag", {"/chatter": chatter()})
     environment = ros_environment()
     with peer(environment) as me:
-        heard, clock = me.listen(STRING, "/chatter"), me.listen(CLOCK, "/clock", 1000)
+        heard, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
         with running("player", environment=environment, values={"recording": str(bag), "rate": rate}) as player:
-            me.wait_until(spoken(heard, len(TIMES)), 60, "all messages")
+            me.wait_until(has_received(heard, len(TIMES)), 60, "all messages")
             me.wait_until(lambda: not player.is_running, 10, "the end")
         me.spin(0.1)
     assert text(heard) == [str(index) for index in range(len(TIMES))]
@@ -140,8 +140,8 @@ def test_reliable_and_best_effort_subscribers_get_every_image_unchanged(tmp_path
     from rclpy.qos import qos_profile_sensor_data
 
     with peer(environment) as me:
-        dropping = me.listen(IMAGE, "/picture", qos_profile_sensor_data)
-        reliable = me.listen(IMAGE, "/picture", 10)
+        dropping = me.subscribe(IMAGE, "/picture", qos_profile_sensor_data)
+        reliable = me.subscribe(IMAGE, "/picture", 10)
         remap = ["--ros-args", "-r", "/camera:=/picture"]
         with running("player", str(bag), *remap, environment=environment) as player:
             me.wait_until(lambda: len(dropping) == len(reliable) == count, 60, "all images, twice")
@@ -157,9 +157,9 @@ def test_a_type_that_is_not_installed_costs_one_warning_and_nothing_else(tmp_pat
     bag = record(tmp_path / "bag", {"/a": things, "/b": things, "/chatter": chatter((0.0, 0.1, 0.2))})
     environment = ros_environment()
     with peer(environment) as me:
-        heard = me.listen(STRING, "/chatter")
+        heard = me.subscribe(STRING, "/chatter")
         with running("player", str(bag), environment=environment) as player:
-            me.wait_until(spoken(heard, 3), 60, "three messages")
+            me.wait_until(has_received(heard, 3), 60, "three messages")
             me.wait_until(lambda: not player.is_running, 10, "the end")
     warnings = [line for line in player.lines if "[WARN]" in line]
     assert len(warnings) == 1
@@ -175,14 +175,14 @@ def test_a_latched_topic_reaches_those_who_come_late(tmp_path: Path) -> None:
     }
     bag = record(tmp_path / "bag", topics)
     environment = ros_environment()
-    from sensebind.nodes.support.qos import LATCHED
+    from sensebind.nodes.support.qos import LATCHED_QOS
 
     with peer(environment) as me:
-        heard = me.listen(STRING, "/chatter")
+        heard = me.subscribe(STRING, "/chatter")
         with running("player", str(bag), "--delay", "0.5", environment=environment):
-            me.wait_until(spoken(heard, 3), 60, "the first messages")
-            late = me.listen(STRING, "/map", LATCHED)
-            me.wait_until(spoken(late, 1), 5, "the map")
+            me.wait_until(has_received(heard, 3), 60, "the first messages")
+            late = me.subscribe(STRING, "/map", LATCHED_QOS)
+            me.wait_until(has_received(late, 1), 5, "the map")
     assert text(late) == ["here be dragons"]
 
 
@@ -190,9 +190,9 @@ def test_a_loop_begins_again_with_the_clock_and_ends_well_when_interrupted(tmp_p
     bag = record(tmp_path / "bag", {"/chatter": chatter((0.0, 0.2, 0.4))})
     environment = ros_environment()
     with peer(environment) as me:
-        heard, clock = me.listen(STRING, "/chatter"), me.listen(CLOCK, "/clock", 1000)
+        heard, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
         with running("player", str(bag), "--loop", environment=environment) as player:
-            me.wait_until(spoken(heard, 8), 60, "two and a half rounds")
+            me.wait_until(has_received(heard, 8), 60, "two and a half rounds")
             assert player.is_running
     assert text(heard)[:8] == ["0", "1", "2", "0", "1", "2", "0", "1"]
     steps = np.diff(stamps(clock))
@@ -212,7 +212,11 @@ def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: P
     environment = ros_environment()
     values = {"recording": str(bag), "topics": ["/chatter"], "clock": False}
     with peer(environment) as me:
-        heard, other, clock = me.listen(STRING, "/chatter"), me.listen(STRING, "/other"), me.listen(CLOCK, "/clock")
+        heard, other, clock = (
+            me.subscribe(STRING, "/chatter"),
+            me.subscribe(STRING, "/other"),
+            me.subscribe(CLOCK, "/clock"),
+        )
         with running("player", environment=environment, values=values) as player:
             me.wait_until(lambda: not player.is_running, 60, "the end")
         me.spin(0.1)
@@ -232,7 +236,7 @@ def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: P
 def test_what_cannot_be_played_is_named(tmp_path: Path, values: dict[str, Any], words: list[str]) -> None:
     bag = record(tmp_path / "bag", {"/chatter": chatter()})
     values = {name: str(bag) if value == "BAG" else value for name, value in values.items()}
-    command = [sys.executable, "-m", "sensebind.nodes.player", *parameters(values)]
+    command = [sys.executable, "-m", "sensebind.nodes.player", *parameter_arguments(values)]
     done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     for word in words:

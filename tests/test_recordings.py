@@ -14,26 +14,33 @@ from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from sensebind.fusion.io.messages import header
-from sensebind.fusion.io.recordings import BagTypes, BagWriter, Recording, RecordingError, find_topics, store
+from sensebind.fusion.io.messages import header_message
+from sensebind.fusion.io.recordings import (
+    BagWriter,
+    Recording,
+    RecordingError,
+    RosbagsMessageFactory,
+    select_sensor_topics,
+    typestore,
+)
 
 STRING, IMU, IMAGE = "std_msgs/msg/String", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"
 HEADER = "std_msgs/msg/Header"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-TYPES = BagTypes()
+TYPES = RosbagsMessageFactory()
 
 
 def imu(z: float) -> Any:
     """A sensor_msgs/Imu that accelerates upwards with `z` m/s²."""
-    zero, none = TYPES.new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0), np.zeros(9)
-    return TYPES.new(
+    zero, none = TYPES.make("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0), np.zeros(9)
+    return TYPES.make(
         IMU,
-        header=header(TYPES, 5, "imu"),
-        orientation=TYPES.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+        header=header_message(TYPES, 5, "imu"),
+        orientation=TYPES.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
         orientation_covariance=none,
         angular_velocity=zero,
         angular_velocity_covariance=none,
-        linear_acceleration=TYPES.new("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=z),
+        linear_acceleration=TYPES.make("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=z),
         linear_acceleration_covariance=none,
     )
 
@@ -42,9 +49,16 @@ def picture(type_name: str) -> Any:
     """An empty image of either type."""
     data = np.zeros(3, np.uint8)
     if type_name == COMPRESSED:
-        return TYPES.new(type_name, header=header(TYPES, 5), format="jpeg", data=data)
-    return TYPES.new(
-        type_name, header=header(TYPES, 5), height=1, width=1, encoding="rgb8", is_bigendian=0, step=3, data=data
+        return TYPES.make(type_name, header=header_message(TYPES, 5), format="jpeg", data=data)
+    return TYPES.make(
+        type_name,
+        header=header_message(TYPES, 5),
+        height=1,
+        width=1,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3,
+        data=data,
     )
 
 
@@ -52,27 +66,27 @@ def two_topics(folder: Path) -> Path:
     """A bag of three strings and an Imu, written out of order of topics."""
     with BagWriter(folder) as bag:
         for stamp, text in ((10, "a"), (30, "c"), (40, "d")):
-            bag.write("/text", STRING, stamp, TYPES.new(STRING, data=text))
+            bag.write("/text", STRING, stamp, TYPES.make(STRING, data=text))
             if stamp == 10:
                 bag.write("/imu", IMU, 20, imu(9.81))
     return folder
 
 
 def images(folder: Path, *topics: tuple[str, str, int]) -> dict[str, str]:
-    """What `find_topics` makes of a bag with these (topic, type, count)."""
+    """What `select_sensor_topics` makes of a bag with these (topic, type, count)."""
     with BagWriter(folder) as bag:
         for topic, type_name, count in topics:
             for stamp in range(count):
                 bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else picture(type_name))
     with Recording(folder) as recording:
-        return {modality: found.topic for modality, found in find_topics(recording).items()}
+        return {modality: found.topic for modality, found in select_sensor_topics(recording).items()}
 
 
 def sqlite_bag(folder: Path) -> Path:
     """A bag of one string, as rosbag2 wrote them by default before Iron."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        connection = writer.add_connection("/text", STRING, typestore=store())
-        writer.write(connection, 10, store().serialize_cdr(TYPES.new(STRING, data="a"), STRING))
+        connection = writer.add_connection("/text", STRING, typestore=typestore())
+        writer.write(connection, 10, typestore().serialize_cdr(TYPES.make(STRING, data="a"), STRING))
     return folder
 
 
@@ -86,7 +100,7 @@ def test_what_was_written_is_read_in_order_of_time(tmp_path: Path) -> None:
             ("/text", 10), ("/imu", 20), ("/text", 30), ("/text", 40)
         ]  # fmt: skip
         assert read[0][3].data == "a" and read[1][3].linear_acceleration.z == 9.81
-        assert [(t.name, t.type, t.count) for t in recording.topics] == [("/imu", IMU, 1), ("/text", STRING, 3)]
+        assert [(t.name, t.type, t.message_count) for t in recording.topics] == [("/imu", IMU, 1), ("/text", STRING, 3)]
         assert recording.start == 10 and recording.end in (40, 41)
 
 
@@ -99,8 +113,8 @@ def test_only_the_topics_that_are_asked_for_are_read(tmp_path: Path) -> None:
 
 def test_raw_bytes_are_the_message(tmp_path: Path) -> None:
     with Recording(two_topics(tmp_path / "bag")) as recording:
-        [(_, type_name, _, data)] = recording.raw(["/imu"])
-        assert store().deserialize_cdr(data, type_name).linear_acceleration.z == 9.81
+        [(_, type_name, _, data)] = recording.cdr_messages(["/imu"])
+        assert typestore().deserialize_cdr(data, type_name).linear_acceleration.z == 9.81
 
 
 def test_an_mcap_file_opens_without_its_folder(tmp_path: Path) -> None:
@@ -146,8 +160,8 @@ def test_a_ros_1_bag_opens_and_its_raw_messages_are_those_of_ros_2(tmp_path: Pat
     new.register(get_types_from_msg("std_msgs/Header header\nuint8 level", "odd_msgs/msg/Odd"))
     with Recording(tmp_path / "old.bag") as recording:
         read = {name: message for _, name, _, message in recording.messages()}
-        raw = {name: new.deserialize_cdr(data, name) for _, name, _, data in recording.raw()}
-        assert not recording.skipped
+        raw = {name: new.deserialize_cdr(data, name) for _, name, _, data in recording.cdr_messages()}
+        assert not recording.unreadable_counts
     for result in (read, raw):
         assert result[HEADER].stamp.sec == 3 and result[HEADER].frame_id == "base"
         assert result[IMU].linear_acceleration.z == 9.81 and result[IMU].header.frame_id == "base"
@@ -162,10 +176,10 @@ def strange(folder: Path, definition: str) -> Path:
     """A bag with two messages of a type with this definition, beside one string."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         odd = writer.add_connection("/odd", "odd_msgs/msg/Odd", msgdef=definition, rihs01="RIHS01_0")
-        text = writer.add_connection("/text", STRING, typestore=store())
+        text = writer.add_connection("/text", STRING, typestore=typestore())
         for stamp in (1, 2):
             writer.write(odd, stamp, b"\x00\x01\x00\x00\x01\x00\x00\x00")
-        writer.write(text, 3, store().serialize_cdr(TYPES.new(STRING, data="a"), STRING))
+        writer.write(text, 3, typestore().serialize_cdr(TYPES.make(STRING, data="a"), STRING))
     return folder
 
 
@@ -180,12 +194,12 @@ def test_messages_that_cannot_be_read_cost_one_warning_and_no_other_topic(
 ) -> None:
     with Recording(strange(tmp_path / "bag", definition)) as recording, caplog.at_level(logging.WARNING, "sensebind"):
         assert [topic for topic, *_ in recording.messages(["/text"])] == ["/text"]
-        assert not caplog.records and not recording.skipped
+        assert not caplog.records and not recording.unreadable_counts
         assert [topic for topic, *_ in recording.messages()] == ["/text"]
-        assert recording.skipped == {"/odd": 2}
+        assert recording.unreadable_counts == {"/odd": 2}
         [record] = caplog.records
         assert "/odd" in record.getMessage() and "odd_msgs/msg/Odd" in record.getMessage()
-        assert len(list(recording.raw())) == 3
+        assert len(list(recording.cdr_messages())) == 3
 
 
 def test_a_bag_without_definitions_is_read_with_ours(tmp_path: Path) -> None:
@@ -287,7 +301,7 @@ def test_of_several_imus_the_one_with_most_messages_is_taken(tmp_path: Path) -> 
 def test_the_reason_is_told(tmp_path: Path) -> None:
     images(tmp_path / "bag", ("/rgb/image", IMAGE, 1), ("/x/compressed", COMPRESSED, 1), ("/imu", IMU, 1))
     with Recording(tmp_path / "bag") as recording:
-        found = find_topics(recording)
+        found = select_sensor_topics(recording)
     assert found["imu"].reason == "the only sensor_msgs/msg/Imu for imu"
     assert "of 2" in found["vision"].reason and "'rgb'" in found["vision"].reason
 
@@ -300,7 +314,7 @@ def test_a_bag_is_not_overwritten_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="there already"):
         BagWriter(folder)
     with BagWriter(folder, overwrite=True) as bag:
-        bag.write("/text", STRING, 1, TYPES.new(STRING, data="new"))
+        bag.write("/text", STRING, 1, TYPES.make(STRING, data="new"))
     with Recording(folder) as recording:
         assert [message.data for *_, message in recording.messages()] == ["new"]
 
@@ -315,8 +329,8 @@ def test_a_folder_that_is_no_bag_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_latched_topics_are_marked(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
-        bag.write("/once", STRING, 1, TYPES.new(STRING, data="a"), latched=True)
-        bag.write("/often", STRING, 1, TYPES.new(STRING, data="b"))
+        bag.write("/once", STRING, 1, TYPES.make(STRING, data="a"), latched=True)
+        bag.write("/often", STRING, 1, TYPES.make(STRING, data="b"))
     with Recording(tmp_path / "bag") as recording:
         assert {topic.name: topic.latched for topic in recording.topics} == {"/once": True, "/often": False}
 
@@ -350,7 +364,7 @@ def test_recordings_from_the_field_are_read(shared: Path, path: str, topics: dic
     if not file.exists():
         pytest.skip(f"'{path}' is not in the folder 'shared'")
     with Recording(file) as recording:
-        assert {modality: found.topic for modality, found in find_topics(recording).items()} == topics
-        expected = sum(topic.count for topic in recording.topics if topic.name in topics.values())
+        assert {modality: found.topic for modality, found in select_sensor_topics(recording).items()} == topics
+        expected = sum(topic.message_count for topic in recording.topics if topic.name in topics.values())
         stamps = [stamp for _, _, stamp, _ in recording.messages(list(topics.values()))]
-        assert len(stamps) == expected and stamps == sorted(stamps) and not recording.skipped
+        assert len(stamps) == expected and stamps == sorted(stamps) and not recording.unreadable_counts

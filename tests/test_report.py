@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sensebind.fusion.core.embeddings import Embedding, unit
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase, occurrences
+from sensebind.fusion.core.embeddings import Embedding, l2_normalize
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, intervals_from_events
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -29,10 +29,26 @@ from sensebind.fusion.core.samples import (
     Sample,
     Sound,
 )
-from sensebind.fusion.stream.statistics import Statistics
-from sensebind.report import Media, ReportData, Similarity, render, similarities, summary, write, write_summary
-from sensebind.report.media import BANDS, PICTURES, SIDE, SOUND_COLUMNS, TRACE_COLUMNS, frequencies
-from sensebind.report.panels.charts import Axis, clock, columns, film, spectrogram
+from sensebind.fusion.stream.statistics import ModalityStatistics
+from sensebind.report import (
+    ReportData,
+    SensorPreviews,
+    Similarity,
+    render_report,
+    similarities,
+    summary,
+    write_report,
+    write_summary,
+)
+from sensebind.report.panels.charts import Axis, downsample, format_time, image_strip, spectrogram
+from sensebind.report.sensor_previews import (
+    MAX_IMAGES,
+    MAX_SOUND_BINS,
+    MAX_TRACE_BINS,
+    MEL_BANDS,
+    PREVIEW_SIDE,
+    band_edges,
+)
 
 START = 1_790_000_000 * SECOND
 LIMIT = 5_000_000  # bytes of a page
@@ -103,8 +119,8 @@ def motion(second: float, value: float = 0.0) -> Sample:
     return Sample(IMU, START + round(second * SECOND), Reading(np.array([value, 0, 9.81, 0, 0, value])))
 
 
-def recorded(seconds: float = 10.0, modalities=(VISION, DEPTH, THERMAL, AUDIO, IMU)) -> Media:
-    media = Media()
+def recorded(seconds: float = 10.0, modalities=(VISION, DEPTH, THERMAL, AUDIO, IMU)) -> SensorPreviews:
+    media = SensorPreviews()
     for i in range(round(seconds * 10)):
         for modality in modalities:
             if modality == AUDIO:
@@ -116,13 +132,15 @@ def recorded(seconds: float = 10.0, modalities=(VISION, DEPTH, THERMAL, AUDIO, I
     return media
 
 
-def event(label: str, onset: float, offset: float | None, kind: Kind = Kind.PROMPT, score: float = 0.9) -> list[Event]:
+def event(
+    label: str, onset: float, offset: float | None, kind: EventKind = EventKind.PROMPT, score: float = 0.9
+) -> list[Event]:
     """ONSET, updates each second, and OFFSET where there is one."""
     begin = START + round(onset * SECOND)
     identity = f"{kind.name.lower()}/{label}/{begin}"
     reports = []
     tick = begin + SECOND
-    phase = Phase.ONSET
+    phase = EventPhase.ONSET
     until = START + round((offset if offset is not None else onset + 3) * SECOND)
     while tick < until:
         evidence = (
@@ -130,13 +148,13 @@ def event(label: str, onset: float, offset: float | None, kind: Kind = Kind.PROM
             Evidence(AUDIO, 0.1, False, tick - SECOND, tick),
         )
         reports.append(Event(identity, kind, label, phase, begin, 0, tick, score, "toy@0", evidence))
-        tick, phase = tick + SECOND, Phase.UPDATE
+        tick, phase = tick + SECOND, EventPhase.UPDATE
     if offset is not None:
-        reports.append(Event(identity, kind, label, Phase.OFFSET, begin, until, until + SECOND, 0.1, "toy@0"))
+        reports.append(Event(identity, kind, label, EventPhase.OFFSET, begin, until, until + SECOND, 0.1, "toy@0"))
     return reports
 
 
-def likeness(labels, seconds: float = 10.0, hop: float = 0.5) -> Similarity:
+def make_similarity(labels, seconds: float = 10.0, hop: float = 0.5) -> Similarity:
     ticks = START + (np.arange(1, int(seconds / hop)) * hop * SECOND).astype(np.int64)
     scores = 0.2 + 0.1 * np.sin(np.arange(len(ticks))[:, None] / 4 + np.arange(len(labels)))
     return Similarity(ticks, tuple(labels), scores.astype(np.float32))
@@ -144,7 +162,7 @@ def likeness(labels, seconds: float = 10.0, hop: float = 0.5) -> Similarity:
 
 def figures(windows: int = 20) -> dict:
     counts = Counter(windows=windows, embedded=windows - 2, coverage=1, overload=1, late=3)
-    return Statistics(counts, [10.0] * 99 + [40.0], 0.9 * windows).summary()
+    return ModalityStatistics(counts, [10.0] * 99 + [40.0], 0.9 * windows).summary()
 
 
 def report(**changes) -> ReportData:
@@ -157,11 +175,11 @@ def report(**changes) -> ReportData:
         "start": START,
         "end": START + 10 * SECOND,
         "modalities": {VISION: figures(), AUDIO: figures()},
-        "similarities": {m: likeness(labels) for m in ("fused", VISION, AUDIO)},
+        "similarities": {m: make_similarity(labels) for m in ("fused", VISION, AUDIO)},
         "events": [
             *event("cat", 2, 5),
-            *event("unusual", 4, 7, Kind.NOVELTY),
-            *event("audio+vision", 7, None, Kind.DISAGREEMENT),
+            *event("unusual", 4, 7, EventKind.NOVELTY),
+            *event("audio+vision", 7, None, EventKind.DISAGREEMENT),
         ],
         "media": recorded(),
         "truth": [(2.0, 5.5, "cat"), (8.0, 9.0, "fire")],
@@ -172,7 +190,7 @@ def report(**changes) -> ReportData:
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
-    text = render(report())
+    text = render_report(report())
     page = Page(text)
     assert "http:" not in text and "https:" not in text and "//" not in re.sub(r"base64,[^\"')]*|//[^\n]*\n", "", text)
     for tag, attributes in page.tags:
@@ -184,7 +202,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
 
 
 def test_no_script_but_its_own_may_run() -> None:
-    text = render(report())
+    text = render_report(report())
     policy = next(a["content"] for t, a in Page(text).tags if a.get("http-equiv") == "Content-Security-Policy")
     script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(script) == 1
@@ -193,7 +211,7 @@ def test_no_script_but_its_own_may_run() -> None:
 
 
 def test_it_tells_what_happened() -> None:
-    page = Page(render(report()))
+    page = Page(render_report(report()))
     for words in ("Patrol", "toy@0", "Apache-2.0", "cat", "Novelty", "Disagreement", "Truth told", "1 of 2", "12.5",
                   "not told", "Played once.", "coverage: 1 window", "late: 3 samples", "still going on"):  # fmt: skip
         assert words in page.text, words
@@ -205,7 +223,7 @@ def test_it_tells_what_happened() -> None:
 
 
 def test_every_number_under_the_cursor_is_there() -> None:
-    text = render(report())
+    text = render_report(report())
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert data["duration"] == 10_000
     outputs = [a for tag, a in Page(text).tags if tag == "output"]
@@ -229,14 +247,14 @@ def test_strings_from_outside_stay_strings(bad: str) -> None:
             bad: {**figures(), "dropped": {bad: 3}},
             "x": {"windows": bad, "latency_ms": bad},
         },
-        similarities={VISION: likeness((bad, "cat")), bad: likeness((bad,))},
-        events=[*event(bad, 1, 3), *event(bad, 4, None, Kind.NOVELTY)],
+        similarities={VISION: make_similarity((bad, "cat")), bad: make_similarity((bad,))},
+        events=[*event(bad, 1, 3), *event(bad, 4, None, EventKind.NOVELTY)],
         truth=[(1.0, 2.0, bad)],
         notes=[bad],
     )
     data.media.add(Sample(bad or "other", START + SECOND, Reading(np.arange(3.0))))
     data.media.add(Sample(bad or "more", START + SECOND, frame(VISION, 1).data))
-    text = render(data)
+    text = render_report(data)
     page = Page(text)
     assert text.encode("utf-8")
     assert sum(tag == "script" for tag, _ in page.tags) == 2 and sum(tag == "style" for tag, _ in page.tags) == 1
@@ -252,15 +270,22 @@ def test_strings_from_outside_stay_strings(bad: str) -> None:
     [
         {"events": ()},
         {"similarities": {}},
-        {"media": Media(), "truth": None},
-        {"media": Media(), "truth": [], "events": (), "similarities": {}, "modalities": {}, "realtime_factor": None},
+        {"media": SensorPreviews(), "truth": None},
+        {
+            "media": SensorPreviews(),
+            "truth": [],
+            "events": (),
+            "similarities": {},
+            "modalities": {},
+            "realtime_factor": None,
+        },
         {"modalities": {IMU: figures()}, "similarities": {}, "media": recorded(3, (IMU,)), "events": ()},
         {
             "modalities": {AUDIO: figures(0)},
-            "similarities": {AUDIO: likeness(("dog",), 1.1)},
+            "similarities": {AUDIO: make_similarity(("dog",), 1.1)},
             "media": recorded(1, (AUDIO,)),
         },
-        {"start": 0, "end": 0, "media": Media(), "events": (), "similarities": {}},
+        {"start": 0, "end": 0, "media": SensorPreviews(), "events": (), "similarities": {}},
         {"end": START},
         {"end": START + 3 * 3600 * SECOND},
         {"end": START + 10**18},
@@ -271,7 +296,7 @@ def test_strings_from_outside_stay_strings(bad: str) -> None:
 )
 def test_whatever_is_missing_the_page_stands(changes: dict, tmp_path: Path) -> None:
     data = report(**changes)
-    write(tmp_path / "report.html", data)
+    write_report(tmp_path / "report.html", data)
     write_summary(tmp_path / "summary.json", data)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     Page(text)
@@ -281,20 +306,24 @@ def test_whatever_is_missing_the_page_stands(changes: dict, tmp_path: Path) -> N
 
 def test_the_same_data_give_the_same_page_in_any_order_of_arrival() -> None:
     readings = [motion(i / 200, np.sin(i / 70)) for i in range(4000)]
-    ordered, shuffled = Media(), Media()
+    ordered, shuffled = SensorPreviews(), SensorPreviews()
     for sample in readings:
         ordered.add(sample)
     for i in np.random.default_rng(0).permutation(len(readings)):
         shuffled.add(readings[i])
-    assert render(report(media=ordered)) == render(report(media=shuffled)) == render(report(media=ordered))
+    assert (
+        render_report(report(media=ordered))
+        == render_report(report(media=shuffled))
+        == render_report(report(media=ordered))
+    )
     events = report().events
-    assert render(report(events=events)) == render(report(events=[*events, *events[:1]]))
+    assert render_report(report(events=events)) == render_report(report(events=[*events, *events[:1]]))
 
 
 def test_an_hour_with_everything_in_it_stays_small() -> None:
     seconds = 3600
     labels = [f"label {i}" for i in range(60)]
-    media = Media()
+    media = SensorPreviews()
     for i in range(500):
         for modality in (VISION, DEPTH, THERMAL, "rear camera"):
             sample = frame(VISION if modality == "rear camera" else modality, i * 7.2, i, noise=True)
@@ -304,7 +333,7 @@ def test_an_hour_with_everything_in_it_stays_small() -> None:
     generator = np.random.default_rng(0)
     ticks = START + np.arange(1, 2 * seconds) * (SECOND // 2)
     noise = generator.normal(0.2, 0.1, (len(ticks), len(labels))).astype(np.float32)
-    text = render(
+    text = render_report(
         report(
             end=START + seconds * SECOND,
             media=media,
@@ -320,7 +349,7 @@ def test_an_hour_with_everything_in_it_stays_small() -> None:
 
 
 def test_media_are_bounded_and_cover_the_whole_recording() -> None:
-    media = Media()
+    media = SensorPreviews()
     count = 100_000
     for i in range(count):
         media.add(motion(i / 200))
@@ -328,15 +357,15 @@ def test_media_are_bounded_and_cover_the_whole_recording() -> None:
             media.add(frame(VISION, i / 200, 0))
             media.add(sound(i / 200, length=0.05, rate=2000.0))
     axis = Axis(START, START + count * SECOND // 200)
-    stamps = [start for start, _ in film(VISION, media.pictures[VISION], axis).times]
-    assert PICTURES / 2 <= len(stamps) <= PICTURES
+    stamps = [start for start, _ in image_strip(VISION, media.images[VISION], axis).times]
+    assert MAX_IMAGES / 2 <= len(stamps) <= MAX_IMAGES
     steps = np.diff(stamps) / SECOND
     assert (
         steps.max() <= 2.1 * steps.min() and stamps[0] == START and stamps[-1] > axis.end - 2.1 * steps.max() * SECOND
     )
-    assert TRACE_COLUMNS / 2 <= len(media.traces[IMU].values) <= TRACE_COLUMNS
-    assert SOUND_COLUMNS / 2 <= len(media.sounds[AUDIO].bins.values) <= SOUND_COLUMNS
-    assert len(media.sounds[AUDIO].rest) < 2000
+    assert MAX_TRACE_BINS / 2 <= len(media.traces[IMU].values) <= MAX_TRACE_BINS
+    assert MAX_SOUND_BINS / 2 <= len(media.spectra[AUDIO].bins.values) <= MAX_SOUND_BINS
+    assert len(media.spectra[AUDIO].remainder) < 2000
 
 
 def test_a_stray_stamp_costs_one_column() -> None:
@@ -350,48 +379,48 @@ def test_a_stray_stamp_costs_one_column() -> None:
 
 
 def test_what_cannot_be_decoded_leaves_room_for_what_can() -> None:
-    media = Media()
+    media = SensorPreviews()
     for encoding in ("no such encoding", "rgb8"):
         media.add(Sample(VISION, START, Frame(np.zeros(10, np.uint8), encoding, 4, 4)))
     media.add(Sample(AUDIO, START, Sound(np.zeros((0, 1), np.float32), 16_000.0)))
     media.add(Sample(AUDIO, START, Sound(np.ones((10, 1), np.float32), 0.0)))
-    assert not media.pictures[VISION].values and not media.sounds
+    assert not media.images[VISION].values and not media.spectra
     media.add(frame(VISION, 0.0))
-    assert len(media.pictures[VISION].values) == 1
+    assert len(media.images[VISION].values) == 1
 
 
 def test_compressed_pictures_are_shown() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     image[..., 2] = 200
     data = cv2.imencode(".jpg", image)[1].ravel()
-    media = Media()
+    media = SensorPreviews()
     media.add(Sample(VISION, START, Frame(data, "jpeg", compressed=True)))
-    kept = next(iter(media.pictures[VISION].values.values())).values
-    assert max(kept.shape) == SIDE and kept.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 0, 0], abs=3)
+    kept = next(iter(media.images[VISION].values.values())).values
+    assert max(kept.shape) == PREVIEW_SIDE and kept.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 0, 0], abs=3)
 
 
 def test_pictures_are_not_views_of_a_message() -> None:
-    media = Media()
+    media = SensorPreviews()
     sample = frame(VISION, 0.0, 1)
     assert isinstance(sample.data, Frame)
     media.add(sample)
-    kept = next(iter(media.pictures[VISION].values.values())).values.copy()
+    kept = next(iter(media.images[VISION].values.values())).values.copy()
     sample.data.data[:] = 255
-    np.testing.assert_array_equal(next(iter(media.pictures[VISION].values.values())).values, kept)
+    np.testing.assert_array_equal(next(iter(media.images[VISION].values.values())).values, kept)
 
 
 @pytest.mark.parametrize("length", [0.005, 0.1, 7.0])
 @pytest.mark.parametrize("rate", [8000.0, 44_100.0])
 def test_a_tone_stands_where_it_is_however_it_is_cut(length: float, rate: float) -> None:
-    media = Media()
+    media = SensorPreviews()
     for i in range(round(7 / length)):
         media.add(sound(i * length, 1000.0, length, rate))
-    spectra = media.sounds[AUDIO]
+    spectra = media.spectra[AUDIO]
     _, values = spectra.bins.between(START, START + 7 * SECOND)
     total = np.sum(values, axis=0)
     band = int(np.argmax(total[2:]))
-    edges = frequencies(spectra.top)
-    assert edges[max(band - 1, 0)] <= 1000 <= edges[min(band + 2, BANDS)]
+    edges = band_edges(spectra.max_frequency)
+    assert edges[max(band - 1, 0)] <= 1000 <= edges[min(band + 2, MEL_BANDS)]
     assert total[1] / total[0] == pytest.approx(0.5, rel=0.02)
     assert total[2:].sum() / total[0] == pytest.approx(0.5, rel=0.05)
     starts, _ = spectra.bins.between(START, START + 7 * SECOND)
@@ -401,14 +430,14 @@ def test_a_tone_stands_where_it_is_however_it_is_cut(length: float, rate: float)
 
 
 def test_depth_and_heat_are_coloured_on_one_scale_in_their_units() -> None:
-    media = Media()
+    media = SensorPreviews()
     for i, (metres, kelvin) in enumerate([(1.0, 290.0), (5.0, 310.0)]):
         for modality, count in ((DEPTH, metres * 1000), (THERMAL, kelvin * 100)):
             rows = np.full((4, 4), count).astype("<u2")
             data = Frame(np.frombuffer(rows.tobytes(), np.uint8), "16UC1", 4, 4)
             media.add(Sample(modality, START + i * SECOND, data))
     axis = Axis(START, START + 10 * SECOND)
-    depth, heat = (film(m, media.pictures[m], axis) for m in (DEPTH, THERMAL))
+    depth, heat = (image_strip(m, media.images[m], axis) for m in (DEPTH, THERMAL))
     assert depth.scale[:2] == pytest.approx((1.0, 5.0), abs=0.01) and depth.scale[2] == "m"
     assert heat.scale[:2] == pytest.approx((16.85, 36.85), abs=0.02) and heat.scale[2] == "°C"
     near, far = (image.mean() for image in depth.images)
@@ -422,7 +451,7 @@ def test_similarity_is_that_of_the_closest_phrase() -> None:
         "dog": np.eye(4, dtype=np.float32)[2:3],
         "none": np.zeros((0, 4)),
     }
-    vectors = unit([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 1]])
+    vectors = l2_normalize([[1, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 1]])
     stream = [Embedding(VISION, 0, (i + 1) * SECOND, "toy@0", 1.0, v) for i, v in enumerate(vectors)]
     found = similarities(stream[::-1], prompts)[VISION]
     assert found.labels == ("cat", "dog") and found.ticks.tolist() == [SECOND, 2 * SECOND, 3 * SECOND]
@@ -434,28 +463,28 @@ def test_similarity_is_that_of_the_closest_phrase() -> None:
 
 
 def test_columns_are_few_and_keep_the_peaks() -> None:
-    similarity = likeness(("cat",), 3600)
+    similarity = make_similarity(("cat",), 3600)
     similarity.scores[777] = 0.9
     axis = Axis(START, START + 3600 * SECOND)
-    few = columns(similarity, axis, 100)
+    few = downsample(similarity, axis, 100)
     assert len(few.starts) <= 100 and few.scores.max() == np.float32(0.9)
     peak = int(few.scores.argmax())
     assert few.starts[peak] < similarity.ticks[777] <= few.ends[peak]
-    all_of_them = columns(similarity, axis, 10_000)
+    all_of_them = downsample(similarity, axis, 10_000)
     assert len(all_of_them.starts) == len(similarity.ticks)
     assert (all_of_them.ends - all_of_them.starts == SECOND // 2).all()
 
 
 def test_reports_become_events() -> None:
     cat, fire = event("cat", 2, 5), event("fire", 1, None)
-    found = occurrences([*cat, *fire, *cat])
+    found = intervals_from_events([*cat, *fire, *cat])
     assert [(o.label, o.offset is None) for o in found] == [("fire", True), ("cat", False)]
-    assert found[1].senses == {VISION: 0.9} and found[1].peak == 0.9
+    assert found[1].senses == {VISION: 0.9} and found[1].peak_score == 0.9
     again = [
         Event(e.id, e.kind, e.label, e.phase, e.onset, e.offset, e.tick + 1, e.score, e.space, e.evidence) for e in cat
     ]
-    assert len(occurrences([*cat, *again])) == 2  # the recording went round
-    assert len(occurrences(cat[-1:])) == 1  # all but its end was missed
+    assert len(intervals_from_events([*cat, *again])) == 2  # the recording went round
+    assert len(intervals_from_events(cat[-1:])) == 1  # all but its end was missed
 
 
 def test_the_summary_says_what_happened_in_figures(tmp_path: Path) -> None:
@@ -475,9 +504,9 @@ def test_the_summary_says_what_happened_in_figures(tmp_path: Path) -> None:
 
 def test_sensors_with_a_clock_of_their_own_are_shown() -> None:
     data = report(start=10 * SECOND, end=20 * SECOND)
-    start, end = data.span()
+    start, end = data.time_range()
     assert START <= start < end <= START + 10 * SECOND
-    assert "outside the recording" in Page(render(data)).text
+    assert "outside the recording" in Page(render_report(data)).text
 
 
 @pytest.mark.parametrize(
@@ -485,7 +514,7 @@ def test_sensors_with_a_clock_of_their_own_are_shown() -> None:
     [(0, 10, "0 s"), (0.5, 10, "0.5 s"), (65, 300, "1:05"), (3725, 9000, "1:02:05")],
 )
 def test_times_are_written_as_people_write_them(seconds: float, duration: float, words: str) -> None:
-    assert clock(seconds, duration) == words
+    assert format_time(seconds, duration) == words
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.7, 10, 62, 299, 4000, 90_000, 10**9])
@@ -498,11 +527,14 @@ def test_the_axis_has_a_handful_of_round_ticks(seconds: float) -> None:
 def test_truth_stands_above_what_was_told_with_what_is_missing_and_what_is_false() -> None:
     data = report(
         events=[
-            *event("cat", 2, 5), *event("cat", 8.5, 10), *event("dog", 1, 2), *event("unusual", 3, 4, Kind.NOVELTY),
+            *event("cat", 2, 5),
+            *event("cat", 8.5, 10),
+            *event("dog", 1, 2),
+            *event("unusual", 3, 4, EventKind.NOVELTY),
         ],
         truth=[(2.0, 5.0, "cat"), (6.0, 7.0, "cat"), (3.0, 4.0, "unseen")],
     )
-    page = Page(render(data))
+    page = Page(render_report(data))
     marks = {a["aria-label"]: a.get("class", "") for tag, a in page.tags if "aria-label" in a and tag == "div"}
     assert marks["truth, 2 s to 5 s"] == "" and marks["truth, 6 s to 7 s, not told"] == "missed"
     assert marks["truth, 3 s to 4 s, not told"] == "missed" and "unseen" in page.text
@@ -510,60 +542,60 @@ def test_truth_stands_above_what_was_told_with_what_is_missing_and_what_is_false
     assert sorted(words.split(":")[0] for words in false) == ["cat", "dog"]  # nobody lists what is unusual
     assert all("the truth has none of it" in words for words in false)
     assert "Event F1 0.33" in page.text  # one right, two false, two missed
-    assert "missed" not in {a.get("class") for _, a in Page(render(report(truth=None))).tags}
+    assert "missed" not in {a.get("class") for _, a in Page(render_report(report(truth=None))).tags}
 
 
 def test_faults_of_the_truth_stand_with_the_faults_that_were_told() -> None:
-    kind = Kind["FAULT"]
+    kind = EventKind["FAULT"]
     label = "fault:thermal:frozen"
     truth = [(1.0, 5.0, label), (7.0, 8.0, "fault:imu:dark")]
-    page = Page(render(report(events=[*event(label, 2, 5, kind), *event("cat", 2, 3)], truth=truth)))
+    page = Page(render_report(report(events=[*event(label, 2, 5, kind), *event("cat", 2, 3)], truth=truth)))
     assert page.text.count(label) == 2  # one lane, one row of the list
     assert "Faults" in page.text and "fault:imu:dark" in page.text
 
 
-def test_onsets_are_shown_as_the_sense_that_told_them_saw_them() -> None:
-    media = Media()
+def test_onsets_show_data_of_the_reporting_modality() -> None:
+    media = SensorPreviews()
     for i in range(40):
         media.add(frame(VISION, i / 4, i))
         media.add(frame(THERMAL, i / 4, i))
         if i == 14:
-            media.keep(START + 3 * SECOND)  # half a second late, as events are
-    kept = media.moments[START + 3 * SECOND]
+            media.keep_images(START + 3 * SECOND)  # half a second late, as events are
+    kept = media.event_images[START + 3 * SECOND]
     assert set(kept) == {VISION, THERMAL}
     assert all(abs(picture.stamp - START - 3 * SECOND) <= SECOND // 4 for picture in kept.values())
-    page = Page(render(report(media=media, events=[*event("cat", 3, 5), *event("dog", 8.25, 9)])))
+    page = Page(render_report(report(media=media, events=[*event("cat", 3, 5), *event("dog", 8.25, 9)])))
     seen = [a for tag, a in page.tags if tag == "img" and a.get("alt")]
     assert [a["alt"] for a in seen] == ["cat at 3 s, vision", "dog at 8.25 s, vision"]
     assert all(a["src"].startswith("data:image/jpeg") and a["class"] == "s-vision" for a in seen)
-    assert not media.near(START + 30 * SECOND)
+    assert not media.images_near(START + 30 * SECOND)
 
 
 def test_what_does_not_move_is_not_drawn_as_if_it_did() -> None:
-    still, noisy = Media(), Media()
+    still, noisy = SensorPreviews(), SensorPreviews()
     for i in range(200):
         still.add(motion(i / 20))
         noisy.add(Sample(IMU, START + i * SECOND // 20, Reading(np.array([0, 0, 9.81, 0, 0, 1e-3 * (i % 2)]))))
-    assert "acceleration, m/s²; does not change" in Page(render(report(media=still))).text
-    text = Page(render(report(media=noisy))).text
+    assert "acceleration, m/s²; does not change" in Page(render_report(report(media=still))).text
+    text = Page(render_report(report(media=noisy))).text
     assert "angular velocity, rad/s; each row is 0.1 rad/s high" in text and "is 0 " not in text
 
 
 def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> None:
     from sensebind.fusion.io.recordings import BagWriter, Recording
-    from sensebind.report.annotated import AnnotatedPictures
+    from sensebind.report.annotated_images import AnnotatedImages
 
     with BagWriter(tmp_path / "bag") as bag:
-        pictures = AnnotatedPictures(bag.types)
+        pictures = AnnotatedImages(bag.message_factory)
         for i in range(20):
             for modality in (VISION, DEPTH, THERMAL):
                 if (written := pictures.add(frame(modality, i / 4, i))) is not None:
                     bag.write(*written)
         assert pictures.add(sound(1.0)) is None and pictures.add(motion(1.0)) is None
-        for written in pictures.annotations(occurrences([*event("cat", 2, 4), *event("fire", 3, None)])):
+        for written in pictures.annotations(intervals_from_events([*event("cat", 2, 4), *event("fire", 3, None)])):
             bag.write(*written)
     with Recording(tmp_path / "bag") as bag:
-        types = {topic.name: (topic.type, topic.count) for topic in bag.topics}
+        types = {topic.name: (topic.type, topic.message_count) for topic in bag.topics}
         assert types["/annotated/thermal/image"] == ("sensor_msgs/msg/CompressedImage", 10)
         assert types["/annotated/vision/annotations"] == ("foxglove_msgs/msg/ImageAnnotations", 10)
         told = {stamp: [t.text for t in m.texts] for _, _, stamp, m in bag.messages(["/annotated/vision/annotations"])}
@@ -584,7 +616,7 @@ def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path
     from sensebind.report.replay_output import ReplayWriter
 
     warned: list[str] = []
-    vector = unit(np.ones((1, 4), np.float32))[0]
+    vector = l2_normalize(np.ones((1, 4), np.float32))[0]
     with BagWriter(tmp_path / "bag") as bag:
         writer = ReplayWriter(bag, {VISION: "/eye", DEPTH: "/depth"}, warn=warned.append)
         writer.add_sample(frame(VISION, 1.0))
@@ -595,9 +627,9 @@ def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path
         writer.annotate()
     assert warned == [f"{m}: topic '{t}': no such encoding" for m, t in ((VISION, "/eye"), (DEPTH, "/depth"))]
     assert dict(writer.problems) == {warned[0]: 3, warned[1]: 1}
-    assert [e.label for e in occurrences(writer.events)] == ["cat"] and len(writer.embeddings) == 1
+    assert [e.label for e in intervals_from_events(writer.events)] == ["cat"] and len(writer.embeddings) == 1
     with Recording(tmp_path / "bag") as recording:
-        counts = {topic.name: topic.count for topic in recording.topics}
+        counts = {topic.name: topic.message_count for topic in recording.topics}
     assert counts == {
         "/embeddings/vision": 1, "/events": len(writer.events), "/annotated/vision/image": 1,
         "/annotated/vision/annotations": 1,
@@ -605,32 +637,34 @@ def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path
 
 
 def test_principal_components_keep_what_varies_most() -> None:
-    from sensebind.report.viewer import project
+    from sensebind.report.rerun_file import principal_components
 
     generator = np.random.default_rng(0)
     flat = generator.normal(0, 1, (200, 2)) * [3.0, 1.0]
-    places = project(flat @ np.linalg.qr(generator.normal(0, 1, (8, 8)))[0][:2] + 5.0)
+    places = principal_components(flat @ np.linalg.qr(generator.normal(0, 1, (8, 8)))[0][:2] + 5.0)
     assert places.shape == (200, 2) and np.abs(places).max() == 1.0
     assert abs(np.corrcoef(places[:, 0], flat[:, 0])[0, 1]) > 0.99
     assert abs(np.corrcoef(places[:, 1], flat[:, 1])[0, 1]) > 0.99
-    assert project(np.ones((3, 4))).tolist() == [[0, 0]] * 3 and project(np.ones((1, 1))).shape == (1, 2)
+    assert principal_components(np.ones((3, 4))).tolist() == [[0, 0]] * 3 and principal_components(
+        np.ones((1, 1))
+    ).shape == (1, 2)
 
 
 def test_a_replay_is_written_for_rerun_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sensebind.report import viewer
+    from sensebind.report import rerun_file
 
     with monkeypatch.context() as patched:
         patched.setitem(__import__("sys").modules, "rerun", None)
-        with pytest.raises(viewer.ViewerError, match=r"sensebind\[rerun\]"):
-            viewer.RerunFile(tmp_path / "x.rrd", "x")
+        with pytest.raises(rerun_file.RerunError, match=r"sensebind\[rerun\]"):
+            rerun_file.RerunFile(tmp_path / "x.rrd", "x")
     pytest.importorskip("rerun")
-    file = viewer.RerunFile(tmp_path / "x.rrd", "x")
+    file = rerun_file.RerunFile(tmp_path / "x.rrd", "x")
     for i in range(20):
         for sample in (frame(VISION, i / 4), frame(THERMAL, i / 4), sound(i / 10), motion(i / 20)):
             file.add(sample)
-    vectors = unit(np.random.default_rng(0).normal(0, 1, (10, 4)))
+    vectors = l2_normalize(np.random.default_rng(0).normal(0, 1, (10, 4)))
     stream = [Embedding(VISION, START, START + (i + 1) * SECOND, "toy@0", 1.0, v) for i, v in enumerate(vectors)]
-    found = occurrences([*event("cat", 2, 5), *event("a/b", 3, None)])
+    found = intervals_from_events([*event("cat", 2, 5), *event("a/b", 3, None)])
     told = [(START + SECOND, START + 2 * SECOND, "cat")]
     file.finish(stream, similarities(stream, {"cat": np.eye(4, dtype=np.float32)[:1]}), found, told)
     data = (tmp_path / "x.rrd").read_bytes()

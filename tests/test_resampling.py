@@ -14,7 +14,7 @@ from scipy.signal import firwin
 
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.preprocess.resampling import _low_pass, series, waveform
+from sensebind.fusion.preprocess.resampling import _low_pass_taps, resample_audio, resample_readings
 
 START = 1_700_000_000 * SECOND
 
@@ -43,9 +43,9 @@ def tone(frequency: float, rate: float, seconds: float = 2.0) -> np.ndarray:
 @given(st.lists(st.integers(1, 95_999), max_size=10), st.sampled_from([16_000, 44_100, 48_000]))
 def test_however_a_sound_is_cut_into_blocks_it_is_the_same_sound(cuts, rate) -> None:
     wave = np.random.default_rng(1).standard_normal(2 * rate).astype(np.float32) * 0.1
-    whole = waveform(window(sounds(wave, rate, [])), 16_000)
+    whole = resample_audio(window(sounds(wave, rate, [])), 16_000)
     np.testing.assert_allclose(
-        waveform(window(sounds(wave, rate, [c for c in cuts if c < len(wave)])), 16_000), whole, atol=1e-6
+        resample_audio(window(sounds(wave, rate, [c for c in cuts if c < len(wave)])), 16_000), whole, atol=1e-6
     )
     assert whole.shape == (32_000,) and whole.dtype == np.float32
 
@@ -53,7 +53,7 @@ def test_however_a_sound_is_cut_into_blocks_it_is_the_same_sound(cuts, rate) -> 
 def test_jitter_of_stamps_makes_no_clicks() -> None:
     wave = tone(440, 16_000)
     cuts = list(range(1600, 32_000, 1600))
-    found = waveform(window(sounds(wave, 16_000, cuts, jitter=3_000_000)), 16_000)
+    found = resample_audio(window(sounds(wave, 16_000, cuts, jitter=3_000_000)), 16_000)
     shift = [np.abs(found[100 + d : -100 + d] - wave[100:-100]).max() for d in range(-50, 51)]
     assert min(shift) < 1e-3
 
@@ -61,26 +61,26 @@ def test_jitter_of_stamps_makes_no_clicks() -> None:
 def test_a_gap_is_silence_and_what_follows_keeps_its_place() -> None:
     wave = np.ones(32_000, np.float32)
     blocks = sounds(wave, 16_000, list(range(1600, 32_000, 1600)))
-    found = waveform(window(blocks[:5] + blocks[10:]), 16_000)
+    found = resample_audio(window(blocks[:5] + blocks[10:]), 16_000)
     assert not found[8000:16_000].any() and found[:8000].all() and found[16_000:].all()
 
 
 def test_a_sound_that_begins_before_the_window_is_cut_at_its_start() -> None:
     ramp = np.linspace(0, 1, 48_000, dtype=np.float32)
-    found = waveform(window(sounds(ramp, 16_000, []), start=START + SECOND // 2), 16_000)
+    found = resample_audio(window(sounds(ramp, 16_000, []), start=START + SECOND // 2), 16_000)
     np.testing.assert_allclose(found, ramp[8000:40_000], atol=1e-6)
 
 
 def test_nothing_above_the_new_rate_folds_down_and_the_rest_stays() -> None:
-    high = waveform(window(sounds(tone(11_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
-    low = waveform(window(sounds(tone(1_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
+    high = resample_audio(window(sounds(tone(11_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
+    low = resample_audio(window(sounds(tone(1_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
     assert np.abs(high).max() < 0.01 and np.abs(low).max() == pytest.approx(1, abs=0.01)
 
 
 def test_channels_are_averaged() -> None:
     stereo = np.stack([np.full(32_000, 0.6), np.full(32_000, -0.2)], axis=1).astype(np.float32)
     sample = Sample(AUDIO, START, Sound(stereo, 16_000))
-    np.testing.assert_allclose(waveform(window((sample,)), 16_000), 0.2, atol=1e-6)
+    np.testing.assert_allclose(resample_audio(window((sample,)), 16_000), 0.2, atol=1e-6)
 
 
 def readings(rate: float, frequency: float, jitter: float = 0.0, seconds: float = 5.0) -> Window:
@@ -92,8 +92,8 @@ def readings(rate: float, frequency: float, jitter: float = 0.0, seconds: float 
 
 
 def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
-    assert np.abs(series(readings(1000, 150), 200, 6)[:, 50:-50]).max() < 0.01
-    kept = series(readings(1000, 20), 200, 6)
+    assert np.abs(resample_readings(readings(1000, 150), 200, 6)[:, 50:-50]).max() < 0.01
+    kept = resample_readings(readings(1000, 20), 200, 6)
     np.testing.assert_allclose(kept[0, 50:-50], np.sin(2 * np.pi * 20 * np.arange(1000) / 200)[50:-50], atol=0.02)
 
 
@@ -101,7 +101,7 @@ def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
 @given(st.integers(8, 200), st.floats(0.02, 0.95))
 def test_the_low_pass_is_that_of_the_field(half: int, share: float) -> None:
     expected = firwin(2 * half + 1, 0.5 * share, fs=1.0)
-    np.testing.assert_allclose(_low_pass(half, share), expected, atol=1e-12)
+    np.testing.assert_allclose(_low_pass_taps(half, share), expected, atol=1e-12)
 
 
 def test_the_first_window_of_a_fast_imu_does_not_import_scipy() -> None:
@@ -109,12 +109,12 @@ def test_the_first_window_of_a_fast_imu_does_not_import_scipy() -> None:
     program = """
 import sys
 import numpy as np
-from sensebind.fusion.preprocess.resampling import series
+from sensebind.fusion.preprocess.resampling import resample_readings
 from sensebind.fusion.core.samples import Reading, Sample
 from sensebind.fusion.core.windows import Window
 samples = tuple(Sample("imu", i * 1_000_000, Reading(np.zeros(6))) for i in range(1000))
 window = Window("imu", 0, 1_000_000_000, 1.0, samples)
-series(window, 200, 6)
+resample_readings(window, 200, 6)
 print(sorted(name for name in sys.modules if name.startswith("scipy")))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
@@ -123,11 +123,11 @@ print(sorted(name for name in sys.modules if name.startswith("scipy")))
 
 @pytest.mark.parametrize("rate", [184.0, 200.0])
 def test_motion_at_any_rate_with_jitter_keeps_its_shape(rate: float) -> None:
-    found = series(readings(rate, 3, jitter=0.3), 400, 6)
+    found = resample_readings(readings(rate, 3, jitter=0.3), 400, 6)
     assert found.shape == (6, 2000) and found.dtype == np.float32
     np.testing.assert_allclose(found[0, 20:-20], np.sin(2 * np.pi * 3 * np.arange(2000) / 400)[20:-20], atol=0.02)
 
 
 def test_readings_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="6 numbers"):
-        series(window((Sample(IMU, START, Reading(np.zeros(3))),)), 400, 6)
+        resample_readings(window((Sample(IMU, START, Reading(np.zeros(3))),)), 400, 6)

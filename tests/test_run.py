@@ -19,7 +19,7 @@ import json, os, signal, threading
 import rclpy
 from rclpy.node import Node
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.nodes.support.run import run, spin
+from sensebind.nodes.support.run import run_node, spin
 
 did = []
 
@@ -49,7 +49,7 @@ def until_signal(node, stop):
 
 def note(name, *given, **more):
     did.clear()
-    status = run(name, *given, finish=finish, **more)
+    status = run_node(name, *given, finish=finish, **more)
     print(json.dumps([name, status, did]), flush=True)
 
 note("refused", refuse)
@@ -79,13 +79,13 @@ SPEAKER = """
 import sys
 from rclpy.node import Node
 from std_msgs.msg import Int32
-from sensebind.nodes.support.qos import EVENTS
-from sensebind.nodes.support.run import run, spin
+from sensebind.nodes.support.qos import EVENT_QOS
+from sensebind.nodes.support.run import run_node, spin
 
 class Speaker(Node):
     def __init__(self):
         super().__init__("speaker")
-        self.publisher = self.create_publisher(Int32, "numbers", EVENTS)
+        self.publisher = self.create_publisher(Int32, "numbers", EVENT_QOS)
 
 def until_heard(node, stop):
     while node.publisher.get_subscription_count() < 1:
@@ -98,22 +98,22 @@ def finish(node):
         node.publisher.publish(Int32(data=i))
     return [node.publisher]
 
-sys.exit(run("speaker", Speaker, serve=until_heard, finish=finish))
+sys.exit(run_node("speaker", Speaker, serve=until_heard, finish=finish))
 """
 
 LISTENER = """
 import sys
 from rclpy.node import Node
 from std_msgs.msg import Int32
-from sensebind.nodes.support.qos import EVENTS
-from sensebind.nodes.support.run import run
+from sensebind.nodes.support.qos import EVENT_QOS
+from sensebind.nodes.support.run import run_node
 
 class Listener(Node):
     def __init__(self):
         super().__init__("listener")
-        self.create_subscription(Int32, "numbers", lambda message: print("heard", message.data, flush=True), EVENTS)
+        self.create_subscription(Int32, "numbers", lambda message: print("heard", message.data, flush=True), EVENT_QOS)
 
-sys.exit(run("listener", Listener))
+sys.exit(run_node("listener", Listener))
 """
 
 
@@ -138,9 +138,9 @@ def test_what_a_node_publishes_last_reaches_a_subscriber_that_is_busy_while_the_
 
 INTERRUPTED = """
 import sys
-from sensebind.nodes.support.run import Stop
+from sensebind.nodes.support.run import StopFlag
 
-stop = Stop()
+stop = StopFlag()
 
 def interrupt(frame, event, argument):
     stop.set()  # as a signal handler would, in the same thread, between any two steps
@@ -162,9 +162,9 @@ def test_a_signal_that_interrupts_the_wait_for_it_stops_the_wait() -> None:
 
 def test_all_threads_that_wait_see_the_stop() -> None:
     ros_environment()
-    from sensebind.nodes.support.run import Stop
+    from sensebind.nodes.support.run import StopFlag
 
-    stop, began = Stop(), time.monotonic()
+    stop, began = StopFlag(), time.monotonic()
     assert not stop.wait(0.02) and not stop.wait(-1.0) and not stop.is_set()
     with ThreadPoolExecutor(3) as pool:
         waits = [pool.submit(stop.wait, 60.0) for _ in range(3)]
@@ -176,7 +176,7 @@ def test_all_threads_that_wait_see_the_stop() -> None:
 
 def test_a_middleware_without_acknowledgements_is_not_waited_for() -> None:
     ros_environment()
-    from sensebind.nodes.support.run import deliver
+    from sensebind.nodes.support.run import wait_for_acknowledgements
 
     class Publisher:
         def get_subscription_count(self) -> int:
@@ -185,7 +185,7 @@ def test_a_middleware_without_acknowledgements_is_not_waited_for() -> None:
         def wait_for_all_acked(self, timeout: object) -> bool:
             raise RuntimeError("RMW_RET_UNSUPPORTED")
 
-    deliver([Publisher()])  # type: ignore[list-item]
+    wait_for_acknowledgements([Publisher()])  # type: ignore[list-item]
 
 
 def test_no_node_hides_what_rclpy_keeps_under_the_same_name() -> None:

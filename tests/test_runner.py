@@ -21,12 +21,12 @@ from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import Calibration, Sound
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference import cuda as runners
-from sensebind.fusion.inference.cuda import SLOTS, STATIONS, Runner, bucket_of
+from sensebind.fusion.inference.cuda import BATCHES_IN_FLIGHT, MAX_CAPTURED_BATCHES, GpuRunner, bucket_size
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.imagebind.network import VideoStem
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
-from sensebind.fusion.models.spokes.bound import BoundSpace
+from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.preprocess import audio
 
 __all__ = ["checkpoint"]  # a fixture
@@ -42,7 +42,7 @@ def spoken(seconds: float = 2.0, seed: int = 0, rate: int = 16_000) -> Sound:
     return Sound(levels.astype(np.int16), rate)
 
 
-def senses(seed: int) -> list[Window]:
+def windows_of_all_modalities(seed: int) -> list[Window]:
     """A window of each kind that is sent in another form than the plain way prepares."""
     calibration = Calibration(500.0, 80)
     return [
@@ -59,8 +59,8 @@ def senses(seed: int) -> list[Window]:
 
 
 def test_vectors_of_the_runner_are_those_of_the_plain_way(space: ImageBindSpace) -> None:
-    some = [w for seed in range(3) for w in senses(seed)]
-    plain, fast = (Engine(space, runner=r).embed(some) for r in (None, Runner(space)))
+    some = [w for seed in range(3) for w in windows_of_all_modalities(seed)]
+    plain, fast = (Engine(space, runner=r).embed(some) for r in (None, GpuRunner(space)))
     for a, b in zip(plain, fast, strict=True):
         assert isinstance(a, Embedding) and isinstance(b, Embedding)
         assert (a.modality, a.tick, a.coverage) == (b.modality, b.tick, b.coverage)
@@ -68,7 +68,9 @@ def test_vectors_of_the_runner_are_those_of_the_plain_way(space: ImageBindSpace)
 
 
 def test_images_and_sounds_are_sent_as_they_came(space: ImageBindSpace) -> None:
-    sent = {(w.modality, t.dtype, tuple(t.shape)) for w in senses(0) for t in [space.raw(w)]}
+    sent = {
+        (w.modality, t.dtype, tuple(t.shape)) for w in windows_of_all_modalities(0) for t in [space.device_input(w)]
+    }
     assert ("vision", torch.uint8, (60, 80, 3)) in sent and ("vision", torch.uint8, (2, 60, 80, 3)) in sent
     assert ("thermal", torch.uint8, (60, 80)) in sent and ("audio", torch.int16, (32000,)) in sent
 
@@ -76,8 +78,8 @@ def test_images_and_sounds_are_sent_as_they_came(space: ImageBindSpace) -> None:
 def test_the_sound_that_is_sent_in_16_bits_is_the_one_that_came(space: ImageBindSpace) -> None:
     one = window("audio", spoken())
     data = one.samples[0].data
-    assert isinstance(data, Sound) and np.array_equal(space.raw(one).numpy(), data.data[:, 0])
-    sent = space.raw(one)[None]
+    assert isinstance(data, Sound) and np.array_equal(space.device_input(one).numpy(), data.data[:, 0])
+    sent = space.device_input(one)[None]
     assert torch.equal(audio.imagebind_batch(sent), audio.imagebind_batch(sent / 32768))
 
 
@@ -89,7 +91,7 @@ class Echo:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def raw(self, window: Window) -> Tensor:
+    def device_input(self, window: Window) -> Tensor:
         raise NotImplementedError
 
     def encoder(self, modality: str) -> runners.Encoder:
@@ -99,7 +101,7 @@ class Echo:
 
         return encode
 
-    def capturable(self, modality: str) -> bool:
+    def graph_capturable(self, modality: str) -> bool:
         return modality != "waits"
 
 
@@ -107,7 +109,7 @@ class Echo:
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.booleans()), min_size=1, max_size=30))
 def test_every_batch_gets_its_own_rows_whatever_else_is_under_way(calls) -> None:
     """Batches are launched in any order and number, and fetched at once or at the end; padding never comes back."""
-    runner, number, waiting = Runner(Echo()), 0.0, []
+    runner, number, waiting = GpuRunner(Echo()), 0.0, []
     for modality, count, at_once in calls:
         rows = [torch.full((3,), number + i) for i in range(count)]
         number += count
@@ -119,32 +121,32 @@ def test_every_batch_gets_its_own_rows_whatever_else_is_under_way(calls) -> None
 
 
 def test_batches_are_padded_to_powers_of_two() -> None:
-    assert [bucket_of(n) for n in (1, 2, 3, 5, 8, 9, 33)] == [1, 2, 4, 8, 8, 16, 64]
+    assert [bucket_size(n) for n in (1, 2, 3, 5, 8, 9, 33)] == [1, 2, 4, 8, 8, 16, 64]
     space = Echo()
-    runner = Runner(space)
+    runner = GpuRunner(space)
     for count in (1, 2, 3, 4, 5):
         runner.launch("a", [torch.ones(2)] * count)
-    assert set(space.sizes) == {1, 2, 4, 8} and runner.shapes() == 4
+    assert set(space.sizes) == {1, 2, 4, 8} and runner.shape_count() == 4
 
 
 def test_rows_past_the_batch_are_not_seen(space: ImageBindSpace) -> None:
     """The same windows alone, and after a full batch of others in the same buffers: the same vectors."""
     windows = [window("vision", picture(seed=seed)) for seed in range(12)]
-    rows = [space.raw(w) for w in windows]
-    alone = Runner(space).launch("vision", rows[:5]).fetch()
-    used = Runner(space)
-    for _ in range(SLOTS):
+    rows = [space.device_input(w) for w in windows]
+    alone = GpuRunner(space).launch("vision", rows[:5]).fetch()
+    used = GpuRunner(space)
+    for _ in range(BATCHES_IN_FLIGHT):
         used.launch("vision", rows[4:12])
     torch.testing.assert_close(used.launch("vision", rows[:5]).fetch(), alone)
 
 
 def test_only_so_many_shapes_are_kept() -> None:
-    runner = Runner(Echo())
-    pendings = [runner.launch("a", [torch.ones(width)]) for width in range(1, STATIONS + 20)]
-    assert runner.shapes() == STATIONS
+    runner = GpuRunner(Echo())
+    pendings = [runner.launch("a", [torch.ones(width)]) for width in range(1, MAX_CAPTURED_BATCHES + 20)]
+    assert runner.shape_count() == MAX_CAPTURED_BATCHES
     assert all(p.fetch().shape == (1, width) for width, p in enumerate(pendings, 1))
-    runner.release()
-    assert runner.shapes() == 0
+    runner.free_memory()
+    assert runner.shape_count() == 0
     assert torch.equal(runner.launch("a", [torch.ones(2)]).fetch(), torch.ones(1, 2))
 
 
@@ -164,7 +166,7 @@ class Cramped(ImageBindSpace):
 
 def test_a_batch_that_does_not_fit_is_halved_and_said(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
     space = Cramped.load(weights=str(checkpoint), dtype="float32", **SIZES)
-    engine = Engine(space, runner=Runner(space))
+    engine = Engine(space, runner=GpuRunner(space))
     windows = [window("thermal", picture("mono16", (60, 80), np.uint16, seed)) for seed in range(8)]
     plain = Engine(space, runner=None).embed(windows)
     for a, b in zip(plain, engine.embed(windows), strict=True):
@@ -174,11 +176,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(checkpoint: Path, caplog: 
 
 def test_vectors_that_are_not_finite_are_a_failure(space: ImageBindSpace) -> None:
     class Broken(Echo):
-        def raw(self, window: Window) -> Tensor:
+        def device_input(self, window: Window) -> Tensor:
             return torch.full((4,), float("nan") if window.coverage < 1 else 1.0)
 
     broken = Broken()
-    engine = Engine(space, runner=Runner(broken))
+    engine = Engine(space, runner=GpuRunner(broken))
     good = window("imu", *motion(), length=5.0)
     bad = Window("imu", good.start, good.tick, 0.5, good.samples)
     answers = engine.embed([good, bad, good])
@@ -186,7 +188,7 @@ def test_vectors_that_are_not_finite_are_a_failure(space: ImageBindSpace) -> Non
 
 
 def test_a_runner_is_for_gpus(space: ImageBindSpace) -> None:
-    assert space.device.type == "cpu" and Runner.of(space) is None
+    assert space.device.type == "cpu" and GpuRunner.for_space(space) is None
 
 
 def test_the_stem_of_images_is_a_matrix_product() -> None:
@@ -194,14 +196,19 @@ def test_the_stem_of_images_is_a_matrix_product() -> None:
     stem = VideoStem(32).eval()
     for shape in ((2, 3, 56, 56), (2, 3, 1, 56, 56), (2, 3, 2, 56, 56), (1, 3, 2, 28, 28)):
         x = torch.randn(shape)
-        torch.testing.assert_close(stem.as_product(x), stem(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(stem.as_matrix_product(x), stem(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "depth", "thermal", "imu"])
 def test_the_starter_space_can_be_driven_too(modality: str) -> None:
-    bound = registry.load("starter", modalities=[modality], device="cpu")
-    some = [w for seed in range(3) for w in senses(seed) if w.modality == modality and len(w.samples) != 2][-2:]
-    plain, fast = (Engine(bound, runner=r).embed(some) for r in (None, Runner(bound)))
+    bound = registry.load_space("starter", modalities=[modality], device="cpu")
+    some = [
+        w
+        for seed in range(3)
+        for w in windows_of_all_modalities(seed)
+        if w.modality == modality and len(w.samples) != 2
+    ][-2:]
+    plain, fast = (Engine(bound, runner=r).embed(some) for r in (None, GpuRunner(bound)))
     for a, b in zip(plain, fast, strict=True):
         assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999
 
@@ -221,11 +228,11 @@ class Gpu:
         gpu = self
 
         class Stream:
-            count = 0
+            message_count = 0
 
             def __init__(self, device: Any) -> None:
-                Stream.count += 1
-                self.name = f"stream{Stream.count}"
+                Stream.message_count += 1
+                self.name = f"stream{Stream.message_count}"
 
         class Event:
             count = 0
@@ -306,15 +313,15 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Gpu:
         def __getattr__(self, name: str) -> Any:
             return one.stream_context if name == "stream" else self if name == "cuda" else getattr(one, name)
 
-    encode_once = runners._Station._encode
+    encode_once = runners._CapturedBatch._encode
 
     def encode(station: Any) -> None:
         if one.captured is not None:
-            one.captured.append(lambda: station.output.copy_(station.lane.encode(station.input)))
+            one.captured.append(lambda: station.output.copy_(station.streams.encode(station.input)))
         encode_once(station)
 
     monkeypatch.setattr(runners, "torch", Module())
-    monkeypatch.setattr(runners._Station, "_encode", encode)
+    monkeypatch.setattr(runners._CapturedBatch, "_encode", encode)
     return one
 
 
@@ -322,7 +329,7 @@ def test_on_a_gpu_a_batch_is_computed_once_it_has_arrived_and_the_host_waits_onc
     gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By the order of calls alone, on a stand-in: that it is fast, or that CUDA agrees, only a GPU can tell."""
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     waiting = []
     for number in range(5):
         rows = [torch.full((3,), 10.0 * number + i) for i in range(3)]
@@ -341,14 +348,14 @@ def test_on_a_gpu_a_batch_is_computed_once_it_has_arrived_and_the_host_waits_onc
     ]
     copying, computing = steps[0].split()[0], steps[1].split()[0]
     assert copying != computing and steps[-2].startswith(computing) and steps[1].split()[-1] == steps[0].split()[-1]
-    assert runner.captured() == (0 if gpu.forbids_capture else runner.shapes()) and runner.shapes() == 1
+    assert runner.graph_count() == (0 if gpu.forbids_capture else runner.shape_count()) and runner.shape_count() == 1
     assert ("no CUDA graph could be captured" in caplog.text) == gpu.forbids_capture
-    runner.release()
-    assert runner.shapes() == 0 and gpu.log[-1] == "cache emptied"
+    runner.free_memory()
+    assert runner.shape_count() == 0 and gpu.log[-1] == "cache emptied"
 
 
 def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     for modality in "ab":
         for _ in range(3):
             runner.launch(modality, [torch.ones(3)]).fetch()
@@ -358,41 +365,41 @@ def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
 
 def test_one_failed_capture_ends_the_captures_of_all_modalities(gpu: Gpu) -> None:
     """PyTorch before 2.12 refuses every capture after a failed one; vectors are right all the same."""
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     for modality in "abc":
         rows = [torch.full((3,), float(ord(modality)))]
         assert torch.equal(runner.launch(modality, rows).fetch(), torch.stack(rows))
     assert gpu.captures == (1 if gpu.forbids_capture else 3)
-    assert runner.captured() == (0 if gpu.forbids_capture else 3) and runner.shapes() == 3
+    assert runner.graph_count() == (0 if gpu.forbids_capture else 3) and runner.shape_count() == 3
 
 
 def test_an_encoder_that_waits_for_the_device_is_never_captured(gpu: Gpu) -> None:
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     assert torch.equal(runner.launch("waits", [torch.ones(3)]).fetch(), torch.ones(1, 3))
-    assert gpu.captures == 0 and runner.captured() == 0
+    assert gpu.captures == 0 and runner.graph_count() == 0
     runner.launch("a", [torch.ones(3)]).fetch()
     assert gpu.captures == 1, "another modality lost its graphs"
 
 
 def test_a_hub_that_copies_its_vectors_to_the_host_is_not_captured_and_its_spokes_are() -> None:
-    bound = registry.load("starter", modalities=["vision", "imu"], device="cpu")
-    assert isinstance(bound, BoundSpace) and bound.capturable("imu") and bound.capturable("vision")
-    assert not BoundSpace(ToySpace(), []).capturable("vision")  # type: ignore[arg-type]  # no device path of its own
+    bound = registry.load_space("starter", modalities=["vision", "imu"], device="cpu")
+    assert isinstance(bound, BoundSpace) and bound.graph_capturable("imu") and bound.graph_capturable("vision")
+    assert not BoundSpace(ToySpace(), []).graph_capturable("vision")  # type: ignore[arg-type]  # no device path of its own
 
 
 def test_memory_is_given_back_while_no_other_thread_can_capture(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     runner.launch("a", [torch.ones(3)]).fetch()
     locked: list[bool] = []
     monkeypatch.setattr(gpu, "empty_cache", lambda: locked.append(runner._lock.locked()))
-    runner.release()
+    runner.free_memory()
     assert locked == [True]
 
 
 def test_a_release_that_pytorch_refuses_is_logged_and_work_goes_on(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
     gpu.refuses_to_empty = True
-    runner = Runner(OnGpu())
+    runner = GpuRunner(OnGpu())
     runner.launch("a", [torch.ones(3)]).fetch()
-    runner.release()
+    runner.free_memory()
     assert "could not be released" in caplog.text
     assert torch.equal(runner.launch("a", [torch.ones(3)]).fetch(), torch.ones(1, 3))

@@ -17,22 +17,22 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from sensebind.fusion.config.parameters import embedder_parameters, resolve, sensor_options
+from sensebind.fusion.config.parameters import embedder_parameters, resolve_values, sensor_options
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.audio_messages import INFO
-from sensebind.fusion.io.recordings import BagTypes, Recording, Topic, store
-from sensebind.fusion.io.sample_decoder import TYPES, SampleDecoder, SideTopic, data_topic, preferred_type
+from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
+from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory, Topic, typestore
+from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, SampleDecoder, SideTopic, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
 from sensebind.replay import reader as driver
-from sensebind.replay.reader import Reader
-from sensebind.simulation.messages import camera_info, image
+from sensebind.replay.reader import SampleReader
+from sensebind.simulation.messages import camera_info_message, image_message
 
 START = 1_700_000_000 * SECOND
 AUDIO_DATA, AUDIO_STAMPED = "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped"
 RAW_AUDIO, NUMBERS = "foxglove_msgs/msg/RawAudio", "std_msgs/msg/Float32MultiArray"
-BAG = BagTypes()
+BAG = RosbagsMessageFactory()
 NOISE = np.random.default_rng(0)
 Logged = tuple[str, str, int, Any]  # topic, type, log time in ns, message
 Result = tuple[Any, ...]
@@ -43,7 +43,7 @@ Result = tuple[Any, ...]
 
 def info_of_camera(width: int = 8, focal: float | None = None, tx: float = 0.0) -> Any:
     """CameraInfo; `focal` 0: one that was never calibrated; `tx` is P's, −focal · baseline."""
-    result = camera_info(BAG, START, "camera", (width, 6))
+    result = camera_info_message(BAG, START, "camera", (width, 6))
     if focal is not None:
         result.k[0] = result.p[0] = focal
     result.p[3] = tx
@@ -51,13 +51,18 @@ def info_of_camera(width: int = 8, focal: float | None = None, tx: float = 0.0) 
 
 
 def info_of_sound(rate: int = 8000, channels: int = 1, sample_format: str = "S16LE", coding: str = "wave") -> Any:
-    return BAG.new(
-        INFO, channels=channels, sample_rate=rate, sample_format=sample_format, bitrate=0, coding_format=coding
+    return BAG.make(
+        AUDIO_INFO_TYPE,
+        channels=channels,
+        sample_rate=rate,
+        sample_format=sample_format,
+        bitrate=0,
+        coding_format=coding,
     )
 
 
 def picture(encoding: str, pixels: Any, stamp: int = START) -> Any:
-    return image(BAG, stamp, "camera", encoding, pixels)
+    return image_message(BAG, stamp, "camera", encoding, pixels)
 
 
 def colour(number: int = 0) -> Any:
@@ -68,20 +73,20 @@ def depth(number: int = 0) -> Any:
     return picture("16UC1", NOISE.integers(0, 5000, (6, 8), dtype=np.uint16), START + number)
 
 
-def packed(name: str) -> Any:
+def compressed_image(name: str) -> Any:
     data = NOISE.integers(0, 256, 50, dtype=np.uint8)  # decoded when a window closes, not here
-    return BAG.new(m.COMPRESSED_IMAGE, header=m.header(BAG, START, "camera"), format=name, data=data)
+    return BAG.make(m.COMPRESSED_IMAGE_TYPE, header=m.header_message(BAG, START, "camera"), format=name, data=data)
 
 
 def motion(unknown: bool = False) -> Any:
     def vector() -> Any:
-        return BAG.new("geometry_msgs/msg/Vector3", **dict(zip("xyz", NOISE.standard_normal(3).tolist(), strict=True)))
+        return BAG.make("geometry_msgs/msg/Vector3", **dict(zip("xyz", NOISE.standard_normal(3).tolist(), strict=True)))
 
     covariance = np.array([-1.0 if unknown else 0.0] + [0.0] * 8)
-    return BAG.new(
-        m.IMU,
-        header=m.header(BAG, START, "imu"),
-        orientation=BAG.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+    return BAG.make(
+        m.IMU_TYPE,
+        header=m.header_message(BAG, START, "imu"),
+        orientation=BAG.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
         orientation_covariance=np.zeros(9),
         angular_velocity=vector(),
         angular_velocity_covariance=covariance,
@@ -95,21 +100,21 @@ def wave(channels: int = 1) -> Any:
 
 
 def sound() -> Any:
-    return BAG.new(AUDIO_DATA, data=wave())
+    return BAG.make(AUDIO_DATA, data=wave())
 
 
 def sound_with_stamp() -> Any:
-    return BAG.new(f"{AUDIO_DATA}Stamped", header=m.header(BAG, START, "mic"), audio=sound())
+    return BAG.make(f"{AUDIO_DATA}Stamped", header=m.header_message(BAG, START, "mic"), audio=sound())
 
 
 def raw_audio() -> Any:
-    stamp = m.time(BAG, START)
-    return BAG.new(RAW_AUDIO, timestamp=stamp, data=wave(2), format="pcm-s16", sample_rate=8000, number_of_channels=2)
+    stamp = m.stamp_message(BAG, START)
+    return BAG.make(RAW_AUDIO, timestamp=stamp, data=wave(2), format="pcm-s16", sample_rate=8000, number_of_channels=2)
 
 
 def numbers() -> Any:
-    layout = BAG.new("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
-    return BAG.new(NUMBERS, layout=layout, data=NOISE.standard_normal(3).astype(np.float32))
+    layout = BAG.make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+    return BAG.make(NUMBERS, layout=layout, data=NOISE.standard_normal(3).astype(np.float32))
 
 
 def other_audio_package() -> Typestore:
@@ -126,23 +131,25 @@ def other_audio_package() -> Typestore:
     return result
 
 
-OTHER = other_audio_package()
+MGONZS13_TYPES = other_audio_package()
 
 
 def other_data(**fields: Any) -> Any:
     empty = {"float32_data": np.float32, "int32_data": np.int32, "int16_data": np.int16, "int8_data": np.int8}
     arrays = {name: np.zeros(0, kind) for name, kind in {**empty, "uint8_data": np.uint8}.items()}
-    return OTHER.types[AUDIO_DATA](**{**arrays, **fields})
+    return MGONZS13_TYPES.types[AUDIO_DATA](**{**arrays, **fields})
 
 
 def audio_stamped() -> Any:
     package = "audio_common_msgs/msg/"
-    told = OTHER.types[f"{package}AudioInfo"](format=8, channels=2, rate=8000, chunk=400)
+    told = MGONZS13_TYPES.types[f"{package}AudioInfo"](format=8, channels=2, rate=8000, chunk=400)
     data = other_data(int16_data=NOISE.integers(-9000, 9000, 1600).astype(np.int16))
-    head = OTHER.types["std_msgs/msg/Header"](
-        OTHER.types["builtin_interfaces/msg/Time"](sec=START // SECOND, nanosec=5), "mic"
+    head = MGONZS13_TYPES.types["std_msgs/msg/Header"](
+        MGONZS13_TYPES.types["builtin_interfaces/msg/Time"](sec=START // SECOND, nanosec=5), "mic"
     )
-    return OTHER.types[AUDIO_STAMPED](header=head, audio=OTHER.types[f"{package}Audio"](audio_data=data, info=told))
+    return MGONZS13_TYPES.types[AUDIO_STAMPED](
+        header=head, audio=MGONZS13_TYPES.types[f"{package}Audio"](audio_data=data, info=told)
+    )
 
 
 def at_times(items: Iterable[tuple[str, str, Any]], step: int = SECOND // 10) -> list[Logged]:
@@ -158,7 +165,7 @@ def at_times(items: Iterable[tuple[str, str, Any]], step: int = SECOND // 10) ->
 
 def values_of(modalities: Sequence[str], **given: Any) -> dict[str, Any]:
     flat = {name.replace("__", "."): value for name, value in given.items()}
-    return resolve(embedder_parameters(modalities), {"modalities": list(modalities), **flat})
+    return resolve_values(embedder_parameters(modalities), {"modalities": list(modalities), **flat})
 
 
 def result_of(sample: Sample) -> Result:
@@ -168,15 +175,15 @@ def result_of(sample: Sample) -> Result:
         held: Result = (data.encoding, data.height, data.width, data.step, data.big_endian, data.compressed)
         return ("frame", sample.modality, sample.stamp, sample.frame_id, *held, data.data.tobytes())
     if isinstance(data, Sound):
-        shape = (data.rate, data.data.shape, str(data.data.dtype))
+        shape = (data.sample_rate, data.data.shape, str(data.data.dtype))
         return ("sound", sample.modality, sample.stamp, sample.frame_id, *shape, data.data.tobytes())
     assert isinstance(data, Reading)
     return ("reading", sample.modality, sample.stamp, sample.frame_id, data.values.tobytes())
 
 
-def replayed(recording: Any, values: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[Result], Reader]:
+def replayed(recording: Any, values: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[Result], SampleReader]:
     """Samples, changes of calibration and errors of a recording, in order."""
-    reader, results = Reader(recording, values, tuple(modalities)), []
+    reader, results = SampleReader(recording, values, tuple(modalities)), []
 
     def calibrated(modality: str, calibration: Calibration) -> None:
         assert reader.calibrations[modality] == calibration
@@ -232,7 +239,7 @@ def live(
     graph = Graph(published)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subscriptions, "message_type", lambda name: name)
-        sensors = subscriptions.Sensors(
+        sensors = subscriptions.SensorSubscriptions(
             graph,
             values,
             tuple(modalities),
@@ -284,10 +291,10 @@ class Listed:
 def by_rclpy(recording: Recording) -> list[Logged]:
     """The messages of a recording as objects of rclpy's classes. Skips the test where a type is not installed."""
     serialization = pytest.importorskip("rclpy.serialization")
-    from sensebind.nodes.support.types import message_type
+    from sensebind.nodes.support.message_types import message_type
 
     result = []
-    for topic, kind, stamp, data in recording.raw():
+    for topic, kind, stamp, data in recording.cdr_messages():
         try:
             result.append((topic, kind, stamp, serialization.deserialize_message(data, message_type(kind))))
         except ModuleNotFoundError as error:
@@ -297,58 +304,94 @@ def by_rclpy(recording: Recording) -> list[Logged]:
 
 # Every message type, from a bag and from subscriptions
 
-CAMERA = ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(focal=7.0, tx=-0.7))
-BLANK = ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(focal=0.0))
-SPOKEN = ("/mic/info", INFO, info_of_sound())
+CAMERA = ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(focal=7.0, tx=-0.7))
+CAMERA_INFO_WITHOUT_FOCAL = ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(focal=0.0))
+AUDIO_INFO = ("/mic/info", AUDIO_INFO_TYPE, info_of_sound())
 CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = {
     # name: (modality, topic, other parameters, messages)
     "vision raw": (
-        "vision", "/cam/image", {},
-        [("/cam/image", m.IMAGE, colour(0)), BLANK, CAMERA, ("/cam/image", m.IMAGE, colour(1)), CAMERA],
+        "vision",
+        "/cam/image",
+        {},
+        [
+            ("/cam/image", m.IMAGE_TYPE, colour(0)),
+            CAMERA_INFO_WITHOUT_FOCAL,
+            CAMERA,
+            ("/cam/image", m.IMAGE_TYPE, colour(1)),
+            CAMERA,
+        ],
     ),
     "vision compressed": (
-        "vision", "/cam/image", {"vision__transport": "compressed"},
-        [CAMERA, ("/cam/image/compressed", m.COMPRESSED_IMAGE, packed("jpeg"))],
+        "vision",
+        "/cam/image",
+        {"vision__transport": "compressed"},
+        [CAMERA, ("/cam/image/compressed", m.COMPRESSED_IMAGE_TYPE, compressed_image("jpeg"))],
     ),
     "depth raw": (
-        "depth", "/cam/depth", {"depth__unit": 0.0005},
-        [("/cam/depth", m.IMAGE, depth(0)), CAMERA, ("/cam/depth", m.IMAGE, depth(1))],
+        "depth",
+        "/cam/depth",
+        {"depth__unit": 0.0005},
+        [("/cam/depth", m.IMAGE_TYPE, depth(0)), CAMERA, ("/cam/depth", m.IMAGE_TYPE, depth(1))],
     ),
     "depth compressed": (
-        "depth", "/cam/depth", {"depth__transport": "compressed", "depth__focal_length": 5.0},
-        [CAMERA, ("/cam/depth/compressedDepth", m.COMPRESSED_IMAGE, packed("16UC1; compressedDepth"))],
+        "depth",
+        "/cam/depth",
+        {"depth__transport": "compressed", "depth__focal_length": 5.0},
+        [CAMERA, ("/cam/depth/compressedDepth", m.COMPRESSED_IMAGE_TYPE, compressed_image("16UC1; compressedDepth"))],
     ),
     "thermal raw": (
-        "thermal", "/heat", {"thermal__unit": 0.04},
-        [("/heat", m.IMAGE, picture("mono16", np.full((6, 8), 30000, np.uint16)))],
+        "thermal",
+        "/heat",
+        {"thermal__unit": 0.04},
+        [("/heat", m.IMAGE_TYPE, picture("mono16", np.full((6, 8), 30000, np.uint16)))],
     ),
     "thermal compressed": (
-        "thermal", "/heat", {"thermal__transport": "compressed"},
-        [("/heat/compressed", m.COMPRESSED_IMAGE, packed("png"))],
+        "thermal",
+        "/heat",
+        {"thermal__transport": "compressed"},
+        [("/heat/compressed", m.COMPRESSED_IMAGE_TYPE, compressed_image("png"))],
     ),
-    "imu": ("imu", "/imu", {}, [("/imu", m.IMU, motion()), ("/imu", m.IMU, motion(unknown=True))]),
+    "imu": ("imu", "/imu", {}, [("/imu", m.IMU_TYPE, motion()), ("/imu", m.IMU_TYPE, motion(unknown=True))]),
     "AudioData": (
-        "audio", "/mic/audio", {},
-        [("/mic/audio", AUDIO_DATA, sound()), SPOKEN, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(5)]],
+        "audio",
+        "/mic/audio",
+        {},
+        [("/mic/audio", AUDIO_DATA, sound()), AUDIO_INFO, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(5)]],
     ),
     "AudioData by parameters": (
-        "audio", "/mic/audio", {"audio__sample_format": "S16LE", "audio__sample_rate": 16000, "audio__channels": 2},
-        [SPOKEN, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(3)]],
+        "audio",
+        "/mic/audio",
+        {"audio__sample_format": "S16LE", "audio__sample_rate": 16000, "audio__channels": 2},
+        [AUDIO_INFO, *[("/mic/audio", AUDIO_DATA, sound()) for _ in range(3)]],
     ),
     "AudioDataStamped": (
-        "audio", "/mic/audio", {},
-        [("/mic/audio_info", INFO, info_of_sound()), ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp())],
+        "audio",
+        "/mic/audio",
+        {},
+        [
+            ("/mic/audio_info", AUDIO_INFO_TYPE, info_of_sound()),
+            ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp()),
+        ],
     ),
     "AudioDataStamped, info named": (
-        "audio", "/mic/audio", {"audio__info_topic": "/format"},
-        [SPOKEN, ("/format", INFO, info_of_sound(16000)), ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp())],
+        "audio",
+        "/mic/audio",
+        {"audio__info_topic": "/format"},
+        [
+            AUDIO_INFO,
+            ("/format", AUDIO_INFO_TYPE, info_of_sound(16000)),
+            ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp()),
+        ],
     ),
     "RawAudio": ("audio", "/mic/audio", {}, [("/mic/audio", RAW_AUDIO, raw_audio())]),
     "numbers": ("smell", "/nose", {"smell__fields": ["data[1:3]"]}, [("/nose", NUMBERS, numbers())] * 2),
     "numbers with a header": (
-        "push", "/imu", {"push__fields": ["linear_acceleration.x"], "push__type": m.IMU}, [("/imu", m.IMU, motion())],
+        "push",
+        "/imu",
+        {"push__fields": ["linear_acceleration.x"], "push__type": m.IMU_TYPE},
+        [("/imu", m.IMU_TYPE, motion())],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("library", ["rosbags", "rclpy"])
@@ -356,7 +399,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = 
 def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str, library: str) -> None:
     modality, topic, given, items = CASES[case]
     values = values_of([modality], **{f"{modality}__topic": topic}, **given)
-    with Recording(write(tmp_path / "bag", at_times(items), store())) as recording:
+    with Recording(write(tmp_path / "bag", at_times(items), typestore())) as recording:
         expected, reader = replayed(recording, values, [modality])
         messages = list(recording.messages()) if library == "rosbags" else by_rclpy(recording)
         published = {t.name: t.type for t in recording.topics}
@@ -364,13 +407,15 @@ def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str,
     assert sensors.topics == reader.topics
     assert without_topics(found, sensors.topics) == expected
     assert any(kind in ("frame", "sound", "reading") for kind, *_ in expected)
-    arrived = sensors.received(modality)["arrived"]
+    arrived = sensors.message_counts(modality)["arrived"]
     assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == arrived
 
 
 def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) -> None:
     values = values_of(["audio"], audio__topic="/mic")
-    with Recording(write(tmp_path / "bag", at_times([("/mic", AUDIO_STAMPED, audio_stamped())] * 2), OTHER)) as bag:
+    with Recording(
+        write(tmp_path / "bag", at_times([("/mic", AUDIO_STAMPED, audio_stamped())] * 2), MGONZS13_TYPES)
+    ) as bag:
         expected, reader = replayed(bag, values, ["audio"])
         found, sensors = live(list(bag.messages()), values, ["audio"], {"/mic": AUDIO_STAMPED})
     assert found == expected and len(found) == 2 and found[0][:3] == ("sound", "audio", START // SECOND * SECOND + 5)
@@ -387,15 +432,15 @@ def test_sound_without_a_stamp_is_timed_by_counting_until_the_count_is_off() -> 
 
 def test_a_stamp_that_is_not_set_is_kept_for_the_windows_to_count() -> None:
     message = motion()
-    message.header = m.header(BAG, 0, "imu")
-    assert SampleDecoder(SensorOptions("imu"), m.IMU).decode(message, START).stamp == 0
+    message.header = m.header_message(BAG, 0, "imu")
+    assert SampleDecoder(SensorOptions("imu"), m.IMU_TYPE).decode(message, START).stamp == 0
 
 
 def test_two_modalities_may_read_one_topic() -> None:
     given = {"pull__topic": "/imu", "pull__fields": ["linear_acceleration.x"], "imu__topic": "imu"}
-    values, logged = values_of(["imu", "pull"], **given), at_times([("/imu", m.IMU, motion())] * 3)
+    values, logged = values_of(["imu", "pull"], **given), at_times([("/imu", m.IMU_TYPE, motion())] * 3)
     expected, _ = replayed(Listed(logged), values, ["imu", "pull"])
-    found, _ = live(logged, values, ["imu", "pull"], {"/imu": m.IMU})
+    found, _ = live(logged, values, ["imu", "pull"], {"/imu": m.IMU_TYPE})
     assert found == expected and [r[1] for r in found] == ["imu", "pull"] * 3
 
 
@@ -407,24 +452,24 @@ def test_a_type_that_is_published_later_is_found_later() -> None:
     published["/audio"] = RAW_AUDIO
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sensebind.nodes.subscriptions.message_type", lambda name: name)
-        sensors.look_for_types()
+        sensors.discover_topics()
     assert sensors.topics == {"audio": "/audio"}
 
 
 # Side messages, in any order
 
 CAMERA_EVENTS = {
-    "data": ("/cam/depth", m.IMAGE, depth()),
-    "never calibrated": BLANK,
-    "mono": ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(8, 5.0)),
-    "stereo": ("/cam/camera_info", m.CAMERA_INFO, info_of_camera(16, 10.0, -0.5)),
+    "data": ("/cam/depth", m.IMAGE_TYPE, depth()),
+    "never calibrated": CAMERA_INFO_WITHOUT_FOCAL,
+    "mono": ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(8, 5.0)),
+    "stereo": ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(16, 10.0, -0.5)),
 }
 AUDIO_EVENTS = {
     "data": ("/mic/audio", AUDIO_DATA, sound()),
-    "8 kHz": ("/mic/info", INFO, info_of_sound(8000)),
-    "rate alone": ("/mic/audio_info", INFO, info_of_sound(16000, 0, "")),
-    "stereo": ("/mic/audio/info", INFO, info_of_sound(44100, 2)),
-    "mp3": ("/mic/info", INFO, info_of_sound(coding="mp3")),
+    "8 kHz": ("/mic/info", AUDIO_INFO_TYPE, info_of_sound(8000)),
+    "rate alone": ("/mic/audio_info", AUDIO_INFO_TYPE, info_of_sound(16000, 0, "")),
+    "stereo": ("/mic/audio/info", AUDIO_INFO_TYPE, info_of_sound(44100, 2)),
+    "mp3": ("/mic/info", AUDIO_INFO_TYPE, info_of_sound(coding="mp3")),
 }
 KINDS = [(topic, kind) for topic, kind, _ in (*CAMERA_EVENTS.values(), *AUDIO_EVENTS.values())]
 
@@ -444,11 +489,13 @@ def test_a_calibration_counts_from_its_message_on_wherever_that_comes(names: lis
     values = values_of(["depth"], depth__topic="/cam/depth", depth__focal_length=focal)
     results = both([CAMERA_EVENTS[name] for name in names], values, "depth")
     expected: list[Any] = []
-    known = Calibration(focal_length=focal, width=640 if focal else 0)
+    known = Calibration(focal_length=focal, focal_width=640 if focal else 0)
     for name in names:
         before = known
         if name in ("mono", "stereo") and not known.focal_length:
-            known = replace(known, focal_length=5.0 if name == "mono" else 10.0, width=8 if name == "mono" else 16)
+            known = replace(
+                known, focal_length=5.0 if name == "mono" else 10.0, focal_width=8 if name == "mono" else 16
+            )
         if name == "stereo" and not known.baseline:
             known = replace(known, baseline=0.05)
         expected += ["data"] if name == "data" else [known] if known != before else []
@@ -462,14 +509,18 @@ def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(nam
     known, refused = AudioFormat(), False
     for name in names:
         if name == "data":
-            expected.append((known.rate, known.channels) if known.known else "wave" if refused else "AudioInfo")
+            expected.append(
+                (known.sample_rate, known.channels) if known.is_complete else "wave" if refused else "AudioInfo"
+            )
         elif name == "mp3":
             expected.append("wave")
             refused = True
         else:
             rate, channels = {"8 kHz": (8000, 1), "rate alone": (16000, 0), "stereo": (44100, 2)}[name]
             known = AudioFormat(
-                known.sample_format or ("S16LE" if channels else ""), known.rate or rate, known.channels or channels
+                known.sample_format or ("S16LE" if channels else ""),
+                known.sample_rate or rate,
+                known.channels or channels,
             )
             refused = False
     assert len(results) == len(expected)
@@ -484,25 +535,30 @@ def test_side_topics_are_those_that_the_messages_leave_open() -> None:
     def beside(options: SensorOptions, kind: str, topic: str) -> tuple[SideTopic, ...]:
         return SampleDecoder(options, kind).side_topics(topic)
 
-    assert beside(SensorOptions("depth"), m.IMAGE, "a/image") == (SideTopic("a/camera_info", m.CAMERA_INFO),)
-    assert beside(SensorOptions("vision", camera_info_topic="/i"), m.IMAGE, "a") == (SideTopic("/i", m.CAMERA_INFO),)
+    assert beside(SensorOptions("depth"), m.IMAGE_TYPE, "a/image") == (SideTopic("a/camera_info", m.CAMERA_INFO_TYPE),)
+    assert beside(SensorOptions("vision", camera_info_topic="/i"), m.IMAGE_TYPE, "a") == (
+        SideTopic("/i", m.CAMERA_INFO_TYPE),
+    )
     assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
         "/a/info", "/a/mic_info", "/a/mic/info"
     ]  # fmt: skip
     known = SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1))
     assert not beside(known, AUDIO_DATA, "/a/mic") and not beside(SensorOptions("audio"), RAW_AUDIO, "/a/mic")
-    assert not beside(SensorOptions("thermal"), m.IMAGE, "a") and not beside(SensorOptions("imu"), m.IMU, "a")
+    assert not beside(SensorOptions("thermal"), m.IMAGE_TYPE, "a") and not beside(SensorOptions("imu"), m.IMU_TYPE, "a")
 
 
 # Which topic, which type
 
 
 def test_the_types_that_parameters_leave_open_are_looked_up() -> None:
-    assert SensorOptions("vision", transport="compressed").message_type == m.COMPRESSED_IMAGE
-    assert SensorOptions("vision").message_type == m.IMAGE and SensorOptions("imu").message_type == m.IMU
+    assert SensorOptions("vision", transport="compressed").message_type == m.COMPRESSED_IMAGE_TYPE
+    assert SensorOptions("vision").message_type == m.IMAGE_TYPE and SensorOptions("imu").message_type == m.IMU_TYPE
     assert SensorOptions("audio").message_type == "" and SensorOptions("audio", type="a/b/C").message_type == "a/b/C"
-    assert preferred_type("audio", ["a/b/C", RAW_AUDIO]) == RAW_AUDIO and preferred_type("audio", ["a/b/C"]) == "a/b/C"
-    assert preferred_type("smell", ["a/b/C", RAW_AUDIO]) == "a/b/C" and preferred_type("smell", []) == ""
+    assert (
+        select_message_type("audio", ["a/b/C", RAW_AUDIO]) == RAW_AUDIO
+        and select_message_type("audio", ["a/b/C"]) == "a/b/C"
+    )
+    assert select_message_type("smell", ["a/b/C", RAW_AUDIO]) == "a/b/C" and select_message_type("smell", []) == ""
 
 
 def test_compressed_images_have_image_transports_suffix() -> None:
@@ -514,21 +570,26 @@ def test_compressed_images_have_image_transports_suffix() -> None:
 
 @pytest.mark.parametrize("topic", ["", "camera/image"], ids=["found", "named"])
 def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(topic: str) -> None:
-    recording = Listed([], ("/camera/image", m.IMAGE), ("/camera/image/compressed", m.COMPRESSED_IMAGE))
+    recording = Listed([], ("/camera/image", m.IMAGE_TYPE), ("/camera/image/compressed", m.COMPRESSED_IMAGE_TYPE))
     for transport, expected in (("raw", "/camera/image"), ("compressed", "/camera/image/compressed")):
         values = values_of(["vision"], vision__topic=topic, vision__transport=transport)
         _, sensors = live([], values, ["vision"], {})
-        reader = Reader(recording, values, ("vision",))
+        reader = SampleReader(recording, values, ("vision",))
         assert reader.topics == sensors.topics == {"vision": expected}
-        assert ("vision.transport" in reader.reasons["vision"]) == (transport == "compressed")
+        assert ("vision.transport" in reader.topic_reasons["vision"]) == (transport == "compressed")
 
 
 def test_parameters_become_options() -> None:
     values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
     audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
-    assert (audio.topic_name, audio.is_named, audio.info_topic) == ("audio", False, "/i")
+    assert (audio.topic_name, audio.has_explicit_topic, audio.info_topic) == ("audio", False, "/i")
     assert audio.audio_format == AudioFormat("", 8000.0, 0)
-    assert (smell.topic_name, smell.is_named, list(smell.fields), smell.fill) == ("smell", True, ["data"], 0.0)
+    assert (smell.topic_name, smell.has_explicit_topic, list(smell.fields), smell.fill) == (
+        "smell",
+        True,
+        ["data"],
+        0.0,
+    )
 
 
 # What is wrong
@@ -538,8 +599,8 @@ def test_parameters_become_options() -> None:
     ("options", "kind", "cure"),
     [
         *[(SensorOptions(modality), "std_msgs/msg/String", rf"std_msgs/msg/String.*{modality}\.topic")
-          for modality in TYPES],
-        (SensorOptions("vision"), m.IMU, r"vision\.topic"),
+          for modality in MESSAGE_TYPES],
+        (SensorOptions("vision"), m.IMU_TYPE, r"vision\.topic"),
         (SensorOptions("smell"), NUMBERS, r"smell\.fields"),
         (SensorOptions("smell", fields=("[0]",)), NUMBERS, r"smell\.fields.*\[0\]"),
         (SensorOptions("smell", fields=("data",)), "Float32", r"Float32.*smell\.type"),
@@ -552,7 +613,7 @@ def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
         SampleDecoder(options, kind)
     modality = options.modality
     values = values_of([modality], **{f"{modality}__topic": "/t"})
-    if modality not in TYPES:
+    if modality not in MESSAGE_TYPES:
         values |= {"smell.fields": list(options.fields)}
     logged = at_times([("/t", kind, SimpleNamespace())])
     [expected] = replayed(Listed(logged), values, [modality])[0]
@@ -569,8 +630,8 @@ def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
         (SensorOptions("audio"), AUDIO_DATA, other_data(), r"audio.*AudioData.*package.*audio\.topic"),
         (SensorOptions("smell", fields=("data[9:].x",)), NUMBERS, numbers(), r"data\[9:\]\.x.*smell\.fields"),
         (SensorOptions("smell", fields=("layout",)), NUMBERS, numbers(), r"layout.*smell\.fields"),
-        (SensorOptions("vision"), m.IMAGE, SimpleNamespace(), r"vision.*sensor_msgs/msg/Image.*vision\.topic"),
-        (SensorOptions("imu"), m.IMU, SimpleNamespace(), r"imu.*sensor_msgs/msg/Imu.*imu\.topic"),
+        (SensorOptions("vision"), m.IMAGE_TYPE, SimpleNamespace(), r"vision.*sensor_msgs/msg/Image.*vision\.topic"),
+        (SensorOptions("imu"), m.IMU_TYPE, SimpleNamespace(), r"imu.*sensor_msgs/msg/Imu.*imu\.topic"),
     ],
 )  # fmt: skip
 def test_messages_that_cannot_be_read_are_refused_with_a_cure(
@@ -582,24 +643,24 @@ def test_messages_that_cannot_be_read_are_refused_with_a_cure(
 
 def test_side_messages_that_cannot_be_read_are_refused_and_change_nothing() -> None:
     camera, microphone = (
-        SampleDecoder(SensorOptions("depth"), m.IMAGE),
+        SampleDecoder(SensorOptions("depth"), m.IMAGE_TYPE),
         SampleDecoder(SensorOptions("audio"), AUDIO_DATA),
     )
     with pytest.raises(EncodingError, match=r"depth.*CameraInfo"):
-        camera.side(SimpleNamespace())
+        camera.apply_side_message(SimpleNamespace())
     assert camera.calibration == Calibration()
     with pytest.raises(EncodingError, match=r"audio.*AudioInfo"):
-        microphone.side(SimpleNamespace())
+        microphone.apply_side_message(SimpleNamespace())
     with pytest.raises(EncodingError, match="mp3.*'wave'"):
-        microphone.side(info_of_sound(coding="mp3"))
+        microphone.apply_side_message(info_of_sound(coding="mp3"))
     with pytest.raises(EncodingError, match="mp3.*'wave'"):
         microphone.decode(sound(), START)
 
 
 def test_another_type_on_the_topic_is_an_error_and_no_sample() -> None:
-    logged = at_times([("/imu", m.IMAGE, colour()), ("/imu", m.IMU, motion())])
+    logged = at_times([("/imu", m.IMAGE_TYPE, colour()), ("/imu", m.IMU_TYPE, motion())])
     first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
-    assert first[0] == "error" and m.IMAGE in first[2] and second[0] == "reading"
+    assert first[0] == "error" and m.IMAGE_TYPE in first[2] and second[0] == "reading"
 
 
 def test_a_reader_that_was_read_before_is_replayed_as_one_that_was_not() -> None:
@@ -609,16 +670,16 @@ def test_a_reader_that_was_read_before_is_replayed_as_one_that_was_not() -> None
         def __init__(self) -> None:
             self.first: Calibration | None = None
 
-        def calibrate(self, modality: str, calibration: Calibration) -> None:
+        def set_calibration(self, modality: str, calibration: Calibration) -> None:
             self.first = self.first or calibration
 
     events = at_times([CAMERA_EVENTS["data"], CAMERA_EVENTS["stereo"]])
-    reader = Reader(Listed(events, *KINDS), values_of(["depth"], depth__topic="/cam/depth"), ("depth",))
+    reader = SampleReader(Listed(events, *KINDS), values_of(["depth"], depth__topic="/cam/depth"), ("depth",))
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "process_samples", lambda pipeline, samples: samples)
         for _ in range(2):
             pipeline = Calibrated()
-            list(driver.replay(reader, pipeline))  # type: ignore[arg-type]
+            list(driver.process_recording(reader, pipeline))  # type: ignore[arg-type]
             seen.append(pipeline.first)
     assert seen[0] == seen[1] == Calibration()

@@ -12,21 +12,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import Counting
-from test_pipeline import SPECS, START, image, robot, run, table
+from test_engine import CountingSpace
+from test_pipeline import SPECS, START, image, run, samples_of_robot, table
 from toy import ToySpace
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream import scheduler as schedulers
 from sensebind.fusion.stream.drivers import finish, process_turn
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.scheduler import AHEAD, Scheduler, shares
+from sensebind.fusion.stream.scheduler import MAX_TURNS_IN_PROGRESS, Scheduler, fair_shares
 
 
-class Gated(Counting):
+class Gated(CountingSpace):
     """A device that works only while its gate is open."""
 
     def __init__(self) -> None:
@@ -49,20 +49,20 @@ class Slow(ToySpace):
         self.gate = threading.Event()
         self.begun: list[str] = []
 
-    def start(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
+    def embed_async(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
         self.begun.append(modality)
 
         def finish() -> torch.Tensor:
             assert self.gate.wait(30)
             return self.embed(modality, batch)
 
-        return Deferred(finish)
+        return DeferredFuture(finish)
 
 
-class Unhurried(Engine):
+class SlowEngine(Engine):
     """All that waits has its turn, however long the device took before."""
 
-    def turn(self, modality: str) -> int:
+    def windows_per_time_slice(self, modality: str) -> int:
         return 1000
 
 
@@ -73,9 +73,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def hear(scheduler: Scheduler, *pipelines: Pipeline) -> None:
+def collect_outputs(scheduler: Scheduler, *pipelines: Pipeline) -> None:
     """A robot's samples, to each pipeline at the same time; then the end."""
-    for sample in robot():
+    for sample in samples_of_robot():
         for pipeline in pipelines:
             pipeline.accept(sample)
         scheduler.notify()
@@ -85,7 +85,7 @@ def hear(scheduler: Scheduler, *pipelines: Pipeline) -> None:
 
 def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     space = Gated()
-    engine = Unhurried(space, batch_size=64)
+    engine = SlowEngine(space, batch_size=64)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine) for _ in range(3)]
     outputs: list[list[Output]] = [[] for _ in pipelines]
@@ -96,7 +96,7 @@ def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
         busy.accept(image(START + k * SECOND, seed=90 + k))
     scheduler.notify()
     assert space.begun.wait(30)
-    samples = [robot(seed) for seed in (1, 2, 3)]
+    samples = [samples_of_robot(seed) for seed in (1, 2, 3)]
     for pipeline, own, mine in zip(pipelines, outputs, samples, strict=True):
         for sample in mine:
             pipeline.accept(sample)
@@ -116,7 +116,7 @@ def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in
     space = Slow()
     engine = Engine(space)
     scheduler = Scheduler(engine)
-    pipelines = [Pipeline(SPECS, engine) for _ in range(AHEAD + 1)]
+    pipelines = [Pipeline(SPECS, engine) for _ in range(MAX_TURNS_IN_PROGRESS + 1)]
     told: list[int] = []
     for number, pipeline in enumerate(pipelines):
         scheduler.add(pipeline, lambda outputs, number=number: told.append(number))
@@ -124,18 +124,18 @@ def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in
         pipeline.accept(image(START, seed=number))
         pipeline.accept(image(START + SECOND, seed=number))
         scheduler.notify()
-        if number < AHEAD:
+        if number < MAX_TURNS_IN_PROGRESS:
             until(lambda number=number: len(space.begun) > number)
     time.sleep(0.05)
-    assert len(space.begun) == AHEAD and not told, "turns under way have no bound"
+    assert len(space.begun) == MAX_TURNS_IN_PROGRESS and not told, "turns under way have no bound"
     space.gate.set()
     scheduler.close()
-    assert list(dict.fromkeys(told)) == list(range(AHEAD + 1))
+    assert list(dict.fromkeys(told)) == list(range(MAX_TURNS_IN_PROGRESS + 1))
 
 
 def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     class Fallible(Pipeline):
-        def complete(self, batch, answers):
+        def complete(self, batch, results):
             raise ZeroDivisionError("a bug")
 
     engine = Engine(ToySpace())
@@ -143,15 +143,15 @@ def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.L
     good, bad = Pipeline(SPECS, engine), Fallible(SPECS, engine)
     scheduler.add(bad)
     scheduler.add(good)
-    hear(scheduler, good, bad)
+    collect_outputs(scheduler, good, bad)
     assert good.statistics()[VISION].counts["embedded"] == good.statistics()[VISION].counts["windows"] > 2
     assert "a bug" in caplog.text
 
 
 def test_a_window_waits_for_others_and_not_for_ever() -> None:
-    space = Counting()
+    space = CountingSpace()
     engine = Engine(space, batch_size=4)
-    scheduler = Scheduler(engine, wait=0.2)
+    scheduler = Scheduler(engine, batch_wait=0.2)
     pipelines = [Pipeline(SPECS, engine) for _ in range(2)]
     for i, pipeline in enumerate(pipelines):
         scheduler.add(pipeline)
@@ -164,9 +164,9 @@ def test_a_window_waits_for_others_and_not_for_ever() -> None:
 
 
 def test_a_full_batch_does_not_wait() -> None:
-    space = Counting()
+    space = CountingSpace()
     engine = Engine(space, batch_size=1)
-    scheduler = Scheduler(engine, wait=3600.0)
+    scheduler = Scheduler(engine, batch_wait=3600.0)
     pipeline = Pipeline(SPECS, engine)
     scheduler.add(pipeline)
     for k in range(3):
@@ -181,16 +181,16 @@ class Overlapping(Engine):
     """An engine whose device works while the host does other things, as a GPU does; two windows fill a batch."""
 
     @property
-    def overlaps(self) -> bool:
+    def is_asynchronous(self) -> bool:
         return True
 
-    def turn(self, modality: str) -> int:
+    def windows_per_time_slice(self, modality: str) -> int:
         return 2
 
 
 def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedulers, "WAIT", 3600.0)
-    space = Counting()
+    monkeypatch.setattr(schedulers, "GPU_BATCH_WAIT", 3600.0)
+    space = CountingSpace()
     engine = Overlapping(space)
     scheduler = Scheduler(engine)
     first, second = (Pipeline(SPECS, engine) for _ in range(2))
@@ -260,7 +260,7 @@ def test_windows_past_their_deadline_are_dropped_but_for_the_newest() -> None:
     assert pipeline.statistics()[VISION].dropped()["expired"] == waiting - 1
 
 
-def test_who_is_too_slow_goes_on_with_the_newest() -> None:
+def test_a_slow_scheduler_continues_with_the_newest_windows() -> None:
     """Some windows have waited too long: of those and the newer ones the two newest are embedded, the rest counted."""
     engine = Engine(ToySpace(), batch_size=2)
     pipeline = Pipeline(SPECS, engine, deadline=0.3)
@@ -283,15 +283,15 @@ def test_who_is_too_slow_goes_on_with_the_newest() -> None:
 
 def test_a_replay_drops_nothing_for_having_waited() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=1e-9)
-    for sample in robot():
+    for sample in samples_of_robot():
         pipeline.accept(sample)
     outputs = finish(pipeline)
-    assert table(outputs).keys() == table(run(Pipeline(SPECS, Engine(ToySpace())), robot())).keys()
+    assert table(outputs).keys() == table(run(Pipeline(SPECS, Engine(ToySpace())), samples_of_robot())).keys()
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 40), st.integers(0, 9))
-def test_places_are_shared_as_evenly_as_can_be(waiting: list[int], room: int, first: int) -> None:
-    given_ = shares(waiting, room, first)
+def test_batch_slots_are_shared_evenly(waiting: list[int], room: int, first: int) -> None:
+    given_ = fair_shares(waiting, room, first)
     assert sum(given_) == min(room, sum(waiting))
     assert all(g <= w for g, w in zip(given_, waiting, strict=True))
     short = [g for g, w in zip(given_, waiting, strict=True) if g < w]
@@ -307,7 +307,7 @@ def test_whatever_happens_every_window_is_answered_or_counted(actions) -> None:
     outputs: list[list[Output]] = [[] for _ in pipelines]
     for pipeline, own in zip(pipelines, outputs, strict=True):
         scheduler.add(pipeline, own.extend)
-    streams = [iter(robot(seed)) for seed in range(3)]
+    streams = [iter(samples_of_robot(seed)) for seed in range(3)]
     for number, action in actions:
         if action == "pause":
             time.sleep(0.001)
@@ -335,7 +335,7 @@ def test_a_pipeline_may_come_and_go_and_the_others_do_not_notice() -> None:
     got: dict[str, list[Output]] = {"first": [], "second": []}
     scheduler.add(first, got["first"].extend)
     scheduler.add(second, got["second"].extend)
-    samples = robot()
+    samples = samples_of_robot()
     half = len(samples) // 2
     for sample in samples[:half]:
         first.accept(sample)
@@ -352,7 +352,7 @@ def test_a_pipeline_may_come_and_go_and_the_others_do_not_notice() -> None:
     assert table(got["first"]).keys() == table(run(Pipeline(SPECS, Engine(ToySpace())), samples)).keys()
 
 
-class Odd(ToySpace):
+class FailingSpace(ToySpace):
     """Raises what no space should."""
 
     def tensor(self, window):
@@ -362,7 +362,7 @@ class Odd(ToySpace):
 
 
 def test_neither_a_bug_of_a_space_nor_one_of_a_subscriber_stops_the_rest(caplog: pytest.LogCaptureFixture) -> None:
-    engine = Engine(Odd())
+    engine = Engine(FailingSpace())
     scheduler = Scheduler(engine)
     good, bad = Pipeline(SPECS, engine), Pipeline(SPECS, engine)
     got: list[Output] = []
@@ -372,11 +372,11 @@ def test_neither_a_bug_of_a_space_nor_one_of_a_subscriber_stops_the_rest(caplog:
 
     scheduler.add(good, got.extend)
     scheduler.add(bad, refuse)
-    hear(scheduler, good, bad)
+    collect_outputs(scheduler, good, bad)
     assert any(isinstance(o, Embedding) and o.modality == AUDIO for o in got)
     assert any(isinstance(o, Failure) and o.modality == IMU for o in got)
     assert any(isinstance(o, Embedding) and o.modality == FUSED for o in got)
-    assert "nobody there" in caplog.text and np.isfinite(scheduler.turns)
+    assert "nobody there" in caplog.text and np.isfinite(scheduler.turn_count)
 
 
 def test_a_pipeline_of_another_engine_is_refused() -> None:

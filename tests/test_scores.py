@@ -11,18 +11,32 @@ import pytest
 from patrols import record_patrol
 
 from sensebind import evaluation as S
-from sensebind.evaluation.energy import ANYTHING, Activity, best_labels, best_setting, loudest, spells
-from sensebind.evaluation.figures import MODEL_FREE, ONE_LABEL, calibration, figures, measure, table
-from sensebind.evaluation.matching import occupied, total
-from sensebind.evaluation.observed import ALL, LATE, Observation, Telling
+from sensebind.evaluation.activity_baseline import (
+    ANYTHING,
+    SignalActivity,
+    best_label_per_modality,
+    best_threshold,
+    max_over_modalities,
+    spells,
+)
+from sensebind.evaluation.detection_runs import ALL, LATE, DetectionRun, RecordingRuns
+from sensebind.evaluation.matching import active_segments, sum_counts
+from sensebind.evaluation.metrics import (
+    MODEL_FREE,
+    ONE_LABEL,
+    calibration_error,
+    compute_metrics,
+    metrics_table,
+    score_run,
+)
 from sensebind.evaluation.plots import plot
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.io.truth import read_faults
+from sensebind.fusion.io.ground_truth import read_faults
 
-NOTHING = S.Spans.of(())
+NO_SPANS = S.Spans.of(())
 
 
-def made(seed: int) -> tuple[list[S.Spans], list[S.Course]]:
+def synthetic_recordings(seed: int) -> tuple[list[S.Spans], list[S.ScoreTimeline]]:
     """Three recordings of a minute with events of three labels, and scores that half know them."""
     rng = np.random.default_rng(seed)
     labels, steps, hop = ("a", "b", "c"), 120, 0.5
@@ -43,11 +57,11 @@ def made(seed: int) -> tuple[list[S.Spans], list[S.Course]]:
                     raw[(edges[:-1] >= onset - 0.4) & (edges[:-1] < offset), k] += 2.5
         smooth = (raw + np.roll(raw, 1, axis=0) + np.roll(raw, -1, axis=0)) / 3
         truths.append(S.Spans.of(rows))
-        courses.append(S.Course(edges, labels, 1 / (1 + np.exp(-2 * (smooth - 1.2)))))
+        courses.append(S.ScoreTimeline(edges, labels, 1 / (1 + np.exp(-2 * (smooth - 1.2)))))
     return truths, courses
 
 
-def told_at(course: S.Course, threshold: float) -> S.Spans:
+def told_at(course: S.ScoreTimeline, threshold: float) -> S.Spans:
     """Where scores are over a threshold: a detector without a life."""
     rows = []
     for k, label in enumerate(course.labels):
@@ -57,23 +71,23 @@ def told_at(course: S.Course, threshold: float) -> S.Spans:
     return S.Spans.of(rows)
 
 
-# PSDS 1 and 2, event-based F1 (macro, micro) and segment-based F1 at threshold 0.5 of `made(seed)`, computed with
-# sed_scores_eval 0.0.4 (collar 1 s, offset 1 s or 50 %, segments of 1 s; DCASE's two scenarios).
-ORACLE = {
+# PSDS 1 and 2, event-based F1 (macro, micro) and segment-based F1 at threshold 0.5 of `synthetic_recordings(seed)`,
+# computed with sed_scores_eval 0.0.4 (collar 1 s, offset 1 s or 50 %, segments of 1 s; DCASE's two scenarios).
+REFERENCE_FIGURES = {
     0: ((0.642383, 0.839052), (0.721331, 0.7), 0.769231),
     1: ((0.629994, 0.973175), (0.630159, 0.622222), 0.836879),
     2: ((0.702452, 1.0), (0.68254, 0.68), 0.793651),
 }
 
 
-@pytest.mark.parametrize("seed", ORACLE)
+@pytest.mark.parametrize("seed", REFERENCE_FIGURES)
 def test_the_figures_are_those_of_the_library_of_the_field(seed: int) -> None:
-    truths, courses = made(seed)
+    truths, courses = synthetic_recordings(seed)
     seconds = [float(course.edges[-1]) for course in courses]
-    areas, (macro, micro), by_segment = ORACLE[seed]
-    for scenario, area in zip(S.SCENARIOS.values(), areas, strict=True):
+    areas, (macro, micro), by_segment = REFERENCE_FIGURES[seed]
+    for scenario, area in zip(S.PSDS_SCENARIOS.values(), areas, strict=True):
         assert S.psds(truths, courses, sum(seconds), scenario) == pytest.approx(area, abs=1e-6)
-    overall = measure(truths, [told_at(course, 0.5) for course in courses], seconds, None, courses)["overall"]
+    overall = score_run(truths, [told_at(course, 0.5) for course in courses], seconds, None, courses)["overall"]
     assert overall["event"]["f1"] == pytest.approx(micro, abs=1e-4)
     assert overall["event"]["f1_macro"] == pytest.approx(macro, abs=1e-4)
     assert overall["segment"]["f1"] == pytest.approx(by_segment, abs=1e-4)
@@ -83,7 +97,7 @@ def test_the_figures_are_those_of_the_library_of_the_field(seed: int) -> None:
 def test_spans_are_sorted_and_chosen_by_label() -> None:
     spans = S.Spans.of([(7.7, 14.0, "cat"), (0.2, 6.5, "a person"), (0.2, 6.25, "b")])
     assert spans.rows() == sorted(spans.rows())
-    assert spans.onsets.dtype == np.float64 and spans.only("cat").labels == ("cat",) and len(NOTHING) == 0
+    assert spans.onsets.dtype == np.float64 and spans.with_labels("cat").labels == ("cat",) and len(NO_SPANS) == 0
 
 
 @pytest.mark.parametrize(
@@ -112,74 +126,76 @@ def test_one_detection_is_one_event_and_the_nearest_assignment_is_taken() -> Non
     told = S.Spans.of([(1.1, 3.0, "dog"), (1.2, 3.5, "dog"), (1.9, 4.0, "dog"), (8.0, 9.0, "dog")])
     found = S.match(truth, told)
     assert found.pairs == [(0, 0), (1, 2)] and found.missed == [2] and found.false == [1, 3]
-    assert S.by_events(truth, told) == {"cat": S.Counts(0, 0, 1), "dog": S.Counts(2, 2, 0)}
+    assert S.event_based_counts(truth, told) == {"cat": S.Counts(0, 0, 1), "dog": S.Counts(2, 2, 0)}
     # As many as can be, though each by itself would rather have the other.
     assert len(S.match(S.Spans.of([(1.0, 3.0, "a"), (1.9, 3.9, "a")]),
                        S.Spans.of([(1.6, 3.6, "a"), (2.8, 3.9, "a")])).pairs) == 2  # fmt: skip
     assert S.match(truth, told, labels=False).counts == S.Counts(3, 1, 0)
-    assert S.match(NOTHING, told).counts == S.Counts(0, 4, 0) and S.match(truth, NOTHING).counts == S.Counts(0, 0, 3)
+    assert S.match(NO_SPANS, told).counts == S.Counts(0, 4, 0) and S.match(truth, NO_SPANS).counts == S.Counts(0, 0, 3)
 
 
-def test_f1_is_none_where_there_is_nothing_to_be_right_about() -> None:
+def test_f1_is_none_without_truth_and_detections() -> None:
     assert S.Counts().f1 is None and S.Counts().precision is None and S.Counts(0, 1, 0).f1 == 0.0
-    assert total([S.Counts(1, 0, 1), S.Counts(1, 2, 0)]) == S.Counts(2, 2, 1)
+    assert sum_counts([S.Counts(1, 0, 1), S.Counts(1, 2, 0)]) == S.Counts(2, 2, 1)
 
 
-def test_segments_count_the_seconds_that_are_touched() -> None:
+def test_segments_with_any_overlap_count() -> None:
     truth, told = S.Spans.of([(0.5, 2.5, "a")]), S.Spans.of([(1.5, 4.0, "a"), (0.0, 1.0, "b")])
-    assert occupied(truth, 4.2).tolist() == [True, True, True, False, False]
-    assert S.by_segments(truth, told, 4.2) == {"a": S.Counts(2, 1, 1), "b": S.Counts(0, 1, 0)}
+    assert active_segments(truth, 4.2).tolist() == [True, True, True, False, False]
+    assert S.segment_based_counts(truth, told, 4.2) == {"a": S.Counts(2, 1, 1), "b": S.Counts(0, 1, 0)}
 
 
 def test_a_late_detection_is_wrong_but_no_false_alarm() -> None:
     truth = S.Spans.of([(10.0, 20.0, "dog")])
     told = S.Spans.of([(14.0, 19.0, "dog"), (20.5, 22.0, "dog"), (30.0, 31.0, "dog"), (12.0, 13.0, "cat")])
-    alarms = S.false_alarms(truth, told)
+    alarms = S.false_alarm_indices(truth, told)
     assert [told.rows()[i][2::-2] for i in alarms] == [("cat", 12.0), ("dog", 30.0)]
-    assert S.false_alarms(truth, NOTHING) == [] and S.false_alarms(NOTHING, told) == [0, 1, 2, 3]
+    assert S.false_alarm_indices(truth, NO_SPANS) == [] and S.false_alarm_indices(NO_SPANS, told) == [0, 1, 2, 3]
 
 
 def test_psds_needs_truth_and_leaves_out_what_never_was_there() -> None:
-    truths, courses = made(0)
-    for scenario in S.SCENARIOS.values():
-        assert S.psds([NOTHING], courses[:1], 60.0, scenario) is None
-        perfect = [S.Course(c.edges, (), np.zeros((len(c.scores), 0))) for c in courses]
+    truths, courses = synthetic_recordings(0)
+    for scenario in S.PSDS_SCENARIOS.values():
+        assert S.psds([NO_SPANS], courses[:1], 60.0, scenario) is None
+        perfect = [S.ScoreTimeline(c.edges, (), np.zeros((len(c.scores), 0))) for c in courses]
         assert S.psds(truths, perfect, 180.0, scenario) == 0.0
     onset = S.Spans.of([(2.0, 4.0, "a"), (6.0, 8.0, "a")])
     edges = np.arange(21) * 0.5
     known = ((edges[:-1] >= 2) & (edges[:-1] < 4)) | ((edges[:-1] >= 6) & (edges[:-1] < 8))
-    sure = S.Course(edges, ("a", "z"), np.stack([np.where(known, 0.9, 0.1), np.ones(20)], axis=1))
-    assert S.psds([onset], [sure], 10.0, S.SCENARIOS["psds1"]) == 1.0
+    sure = S.ScoreTimeline(edges, ("a", "z"), np.stack([np.where(known, 0.9, 0.1), np.ones(20)], axis=1))
+    assert S.psds([onset], [sure], 10.0, S.PSDS_SCENARIOS["psds1"]) == 1.0
 
 
 def test_calibration_is_the_mean_gap_between_score_and_truth() -> None:
     found = S.reliability([0.0, 0.1, 0.9, 0.9, 0.9, 1.0], [0, 0, 1, 1, 0, 1])
     assert found.counts.sum() == 6 and found.counts[-1] == 1 and len(found.counts) == 15
-    assert found.error == pytest.approx((0.0 + 0.1 + 3 * abs(2 / 3 - 0.9) + 0.0) / 6)
-    assert S.reliability([], []).error is None
+    assert found.expected_calibration_error == pytest.approx((0.0 + 0.1 + 3 * abs(2 / 3 - 0.9) + 0.0) / 6)
+    assert S.reliability([], []).expected_calibration_error is None
     generator = np.random.default_rng(0)
     honest = generator.random(40_000)
-    assert S.reliability(honest, generator.random(40_000) < honest).error == pytest.approx(0, abs=0.01)
+    assert S.reliability(honest, generator.random(40_000) < honest).expected_calibration_error == pytest.approx(
+        0, abs=0.01
+    )
     with pytest.raises(ValueError, match="0..1"):
         S.reliability([1.5], [1])
 
 
 def test_calibration_asks_of_every_second_that_was_scored() -> None:
     edges = np.arange(9) * 0.5 + 1.0  # from 1 s to 5 s
-    course = S.Course(edges, ("a",), np.array([[0.9], [0.9], [0.9], [0.5], [0.1], [0.1], [0.0], [0.0]]))
+    course = S.ScoreTimeline(edges, ("a",), np.array([[0.9], [0.9], [0.9], [0.5], [0.1], [0.1], [0.0], [0.0]]))
     truth = S.Spans.of([(1.0, 3.0, "a")])
-    found = calibration([Telling(truth, np.zeros(1), course)], [truth], [6.0])
+    found = calibration_error([DetectionRun(truth, np.zeros(1), course)], [truth], [6.0])
     assert found["segments"] == 4  # whole seconds from 1 to 5
     assert found["ece"] == pytest.approx((0.1 + 0.3 + 0.1 + 0.0) / 4, abs=1e-4)
     assert found["segments_told"] == 3 and sum(b["segments"] for b in found["bins"]) == 4
 
 
-def faults(*rows: tuple[float, float, str, str]) -> S.Faults:
-    return S.Faults(S.Spans.of(row[:3] for row in rows), tuple(row[3] for row in rows))
+def faults(*rows: tuple[float, float, str, str]) -> S.FaultSpans:
+    return S.FaultSpans(S.Spans.of(row[:3] for row in rows), tuple(row[3] for row in rows))
 
 
-def naming(sensor: str, onset: float, offset: float = 100.0, cause: str = "frozen") -> S.Naming:
-    return S.Naming(onset, offset, onset, sensor, cause)
+def naming(sensor: str, onset: float, offset: float = 100.0, cause: str = "frozen") -> S.FaultReport:
+    return S.FaultReport(onset, offset, onset, sensor, cause)
 
 
 def test_a_fault_is_named_by_its_sensor_within_three_seconds() -> None:
@@ -195,11 +211,11 @@ def test_a_fault_is_named_by_its_sensor_within_three_seconds() -> None:
 
 def test_faults_are_read_and_labels_that_name_none_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "f.tsv").write_text("onset\toffset\tsensor\tfault\n30\t40\taudio\tmuted\n1\t2\timu\tfrozen\n")
-    found = S.Faults.of(read_faults(tmp_path / "f.tsv"))
+    found = S.FaultSpans.of(read_faults(tmp_path / "f.tsv"))
     assert found.spans.rows() == [(1, 2, "imu"), (30, 40, "audio")] and found.causes == ("frozen", "muted")
-    from sensebind.evaluation.faults import naming as read
+    from sensebind.evaluation.fault_metrics import parse_fault_label as read
 
-    assert read("fault:thermal:frozen", 1, 2, 1.5) == S.Naming(1, 2, 1.5, "thermal", "frozen")
+    assert read("fault:thermal:frozen", 1, 2, 1.5) == S.FaultReport(1, 2, 1.5, "thermal", "frozen")
     assert read("audio+vision", 1, 2, 1.5) is None and read("fault", 1, 2, 1.5) is None
 
 
@@ -212,7 +228,7 @@ def image(modality: str, second: float, pixels: np.ndarray) -> Sample:
 @pytest.mark.parametrize("modality", [VISION, DEPTH, THERMAL, AUDIO, IMU])
 def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) -> None:
     noise = np.random.default_rng(0)
-    activity = Activity()
+    activity = SignalActivity()
     for i in range(300):  # 30 s at 10 Hz; something happens from 12 s to 15 s
         t, busy = i / 10, 120 <= i < 150
         if modality == VISION:
@@ -228,14 +244,14 @@ def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) 
         else:
             values = np.array([0, 0, 9.8, 0, 0, 0]) + noise.normal(0, 3.0 if busy else 0.05, 6)
             activity.add(Sample(IMU, round(t * SECOND) + SECOND, Reading(values)))
-    edges, moves = activity.course(SECOND, 31 * SECOND)
+    edges, moves = activity.z_scores(SECOND, 31 * SECOND)
     assert list(moves) == [modality] and len(edges) == len(moves[modality]) + 1 == 61
     truth = S.Spans.of([(12.0, 15.0, "something")])
-    _, threshold, (told,) = best_setting([truth], [(edges, moves)])
+    _, threshold, (told,) = best_threshold([truth], [(edges, moves)])
     assert S.match(truth, told, labels=False).counts == S.Counts(1, 0, 0) and threshold > 1
-    assert S.labelled(truth, told, ANYTHING).labels == ("something",)
-    assert S.labelled(NOTHING, told, ANYTHING).labels == (ANYTHING,)
-    assert np.array_equal(loudest(moves), moves[modality]) and not len(loudest({}))
+    assert S.label_from_truth(truth, told, ANYTHING).labels == ("something",)
+    assert S.label_from_truth(NO_SPANS, told, ANYTHING).labels == (ANYTHING,)
+    assert np.array_equal(max_over_modalities(moves), moves[modality]) and not len(max_over_modalities({}))
 
 
 def test_without_a_model_one_sense_can_stand_for_one_label() -> None:
@@ -243,12 +259,12 @@ def test_without_a_model_one_sense_can_stand_for_one_label() -> None:
     sound, sight = np.zeros(60), np.zeros(60)
     sound[10:14], sound[30:34], sight[20:26] = 9.0, 9.0, 9.0
     truth = S.Spans.of([(5.0, 7.0, "dog"), (15.0, 17.0, "dog"), (10.0, 13.0, "light")])
-    chosen, (told,) = best_labels([truth], [(edges, {AUDIO: sound, VISION: sight, IMU: np.zeros(60)})])
+    chosen, (told,) = best_label_per_modality([truth], [(edges, {AUDIO: sound, VISION: sight, IMU: np.zeros(60)})])
     assert {sense: label for sense, (label, _) in chosen.items()} == {AUDIO: "dog", VISION: "light"}
     assert S.match(truth, told).counts == S.Counts(3, 0, 0)
 
 
-def test_spells_last_until_it_has_been_quiet() -> None:
+def test_an_activity_ends_after_the_quiet_time() -> None:
     edges = np.arange(11) * 0.5
     assert spells(edges, np.array([0, 5, 1, 3, 0, 0, 0, 9, 9, 9]), 4.0).rows() == [
         (0.5, 2.0, ANYTHING),
@@ -257,21 +273,21 @@ def test_spells_last_until_it_has_been_quiet() -> None:
     assert len(spells(edges, np.zeros(10), 4.0)) == 0
 
 
-def observation(name: str, told: S.Spans, truth: S.Spans, prompts: tuple[str, ...], **more: object) -> Observation:
-    course = S.Course(np.arange(61) * 0.5, prompts, np.full((60, len(prompts)), 0.05))
-    way = Telling(told, told.onsets + 1.0, course)
-    ways = {ALL: way, VISION: way, AUDIO: Telling(NOTHING, np.zeros(0), course), LATE: way}
+def observation(name: str, told: S.Spans, truth: S.Spans, prompts: tuple[str, ...], **more: object) -> RecordingRuns:
+    course = S.ScoreTimeline(np.arange(61) * 0.5, prompts, np.full((60, len(prompts)), 0.05))
+    way = DetectionRun(told, told.onsets + 1.0, course)
+    ways = {ALL: way, VISION: way, AUDIO: DetectionRun(NO_SPANS, np.zeros(0), course), LATE: way}
     activity = np.arange(61) * 0.5, {AUDIO: np.zeros(60)}
-    values: dict = {"faults": None, "namings": (), "others": {}, **more}
-    return Observation(name, 30.0, "toy@0", prompts, truth, ways=ways, activity=activity, **values)
+    values: dict = {"faults": None, "fault_reports": (), "unscored_events": {}, **more}
+    return RecordingRuns(name, 30.0, "toy@0", prompts, truth, runs=ways, activity=activity, **values)
 
 
 def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
     truth = S.Spans.of([(2.0, 6.0, "cat"), (10.0, 14.0, "ghost")])
     told = S.Spans.of([(2.5, 6.0, "cat"), (20.0, 22.0, "dog")])
     first = observation("one", told, truth, ("cat", "dog"), faults=faults((5, 9, "audio", "muted")),
-                        namings=(naming("audio", 6, 9),), others={"NOVELTY": 2})  # fmt: skip
-    found = figures([first, observation("two", NOTHING, NOTHING, ("cat", "dog"))])
+                        fault_reports=(naming("audio", 6, 9),), unscored_events={"NOVELTY": 2})  # fmt: skip
+    found = compute_metrics([first, observation("two", NO_SPANS, NO_SPANS, ("cat", "dog"))])
     json.dumps(found, allow_nan=False)
     overall = found["ways"][ALL]["overall"]
     assert overall["event"] == {
@@ -283,7 +299,7 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
     assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL] and found["best_single"] == VISION
     assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
     assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
-    told_text = table(found)
+    told_text = metrics_table(found)
     for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 named"):
         assert words in told_text, words
     assert not math.isnan(found["calibration"]["ece"])
@@ -305,26 +321,26 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -> None:
-    from sensebind.evaluation.observation import observe_all
+    from sensebind.evaluation.run_recordings import run_recordings
     from sensebind.replay.session import Settings
 
     settings = Settings.read(patrol / "config.yaml")
-    one, two = observe_all([(patrol / "bag", None)] * 2, settings, jobs=2)
-    (alone,) = observe_all([(patrol / "bag", patrol / "bag.truth.tsv")], settings)
+    one, two = run_recordings([(patrol / "bag", None)] * 2, settings, jobs=2)
+    (alone,) = run_recordings([(patrol / "bag", patrol / "bag.truth.tsv")], settings)
     for other in (two, alone):
-        assert list(one.ways) == [ALL, VISION, AUDIO, LATE]
-        for name, way in one.ways.items():
-            assert way.spans.rows() == other.ways[name].spans.rows()
-            np.testing.assert_array_equal(way.course.edges, other.ways[name].course.edges)
-            np.testing.assert_allclose(way.course.scores, other.ways[name].course.scores, atol=1e-4)
+        assert list(one.runs) == [ALL, VISION, AUDIO, LATE]
+        for name, way in one.runs.items():
+            assert way.spans.rows() == other.runs[name].spans.rows()
+            np.testing.assert_array_equal(way.timeline.edges, other.runs[name].timeline.edges)
+            np.testing.assert_allclose(way.timeline.scores, other.runs[name].timeline.scores, atol=1e-4)
         np.testing.assert_allclose(one.activity[1][AUDIO], other.activity[1][AUDIO])
     assert one.truth.labels[0] == "person" and one.prompts == ("dog", "person")
     assert one.faults is not None and one.faults.causes == ("frozen",)
     assert set(one.activity[1]) == {VISION, AUDIO}
-    best = np.maximum(one.ways[VISION].course.scores, one.ways[AUDIO].course.scores)
-    np.testing.assert_allclose(one.ways[LATE].course.scores, best)
-    assert one.ways[VISION].spans.labels == one.ways[LATE].spans.labels == ("person",)
-    assert (one.ways[VISION].told >= one.ways[VISION].spans.onsets).all()
+    best = np.maximum(one.runs[VISION].timeline.scores, one.runs[AUDIO].timeline.scores)
+    np.testing.assert_allclose(one.runs[LATE].timeline.scores, best)
+    assert one.runs[VISION].spans.labels == one.runs[LATE].spans.labels == ("person",)
+    assert (one.runs[VISION].reported_at >= one.runs[VISION].spans.onsets).all()
 
 
 def test_evaluate_events_writes_figures_a_table_and_plots(

@@ -11,7 +11,7 @@ from toy import ToySpace
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Kind
+from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import IMU, VISION, Sample
 from sensebind.fusion.io.recordings import RecordingError
 from sensebind.fusion.models import registry
@@ -57,7 +57,7 @@ def test_the_space_is_loaded_with_all_that_the_file_says_of_it(
         asked.update(given, name=name)
         return ToySpace()
 
-    monkeypatch.setattr(registry, "load", load)
+    monkeypatch.setattr(registry, "load_space", load)
     assert isinstance(settings.space(), ToySpace)
     assert asked == {
         "name": "toy", "modalities": ("vision", "imu"), "device": "cuda:3", "weights": "w.bin", "dtype": "bf16",
@@ -66,9 +66,9 @@ def test_the_space_is_loaded_with_all_that_the_file_says_of_it(
 
 
 def test_detectors_are_those_of_the_settings(settings: Settings) -> None:
-    assert [d.kind for d in settings.detectors(ToySpace())] == [Kind.PROMPT, Kind.FAULT]
+    assert [d.kind for d in settings.detectors(ToySpace())] == [EventKind.PROMPT, EventKind.FAULT]
     only = settings.with_detector({"detectors": ["fault"]})
-    assert [d.kind for d in only.detectors(ToySpace())] == [Kind.FAULT]
+    assert [d.kind for d in only.detectors(ToySpace())] == [EventKind.FAULT]
     assert settings.detector["detectors"] == ["prompt", "fault"] and only.embedder == settings.embedder
     assert settings.events(ToySpace()).space == ToySpace.id
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from sensebind.benchmarks import all as everything
-from sensebind.benchmarks.harness import processes, shell
-from sensebind.nodes.support.processes import stop
+from sensebind.benchmarks.harness import command_line, processes
+from sensebind.nodes.support.processes import stop_process
 
 
 def options(tmp_path: Path) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    shell.add_hop(parser, 0.3)
-    shell.add_output(parser)
+    command_line.add_hop(parser, 0.3)
+    command_line.add_output(parser)
     return parser.parse_args(["-o", str(tmp_path / "figures.json")])
 
 
@@ -39,13 +39,15 @@ def test_a_run_shows_the_figures_and_writes_them_with_the_device_that_was_settle
         args.device = "settled"
         return {"hop": args.hop}
 
-    monkeypatch.setattr(shell.figures, "report", report)
+    monkeypatch.setattr(command_line.figures, "with_conditions", report)
     args = options(tmp_path)
-    assert shell.run("some", measure, args) == 0
+    assert command_line.run_and_report("some", measure, args) == 0
     assert json.loads((tmp_path / "figures.json").read_text()) == {"bench": "some", "figures": {"hop": 0.3}}
     assert "hop" in capsys.readouterr().out
-    assert shell.run("some", measure, args, device="cpu", passed=lambda result: result["hop"] > 1) == 1
-    assert shell.run("some", lambda args: {}, options(tmp_path)) == 0
+    assert (
+        command_line.run_and_report("some", measure, args, device="cpu", passed=lambda result: result["hop"] > 1) == 1
+    )
+    assert command_line.run_and_report("some", lambda args: {}, options(tmp_path)) == 0
     assert seen == ["settled", "cpu", "cpu"]
 
 
@@ -55,10 +57,10 @@ def test_an_expected_error_is_a_message_and_a_status_and_others_are_raised(
     def fail(args: argparse.Namespace) -> dict[str, Any]:
         raise processes.ProcessError("the embedder did not start")
 
-    assert shell.run("ros", fail, options(tmp_path), expected=(processes.ProcessError,)) == 1
+    assert command_line.run_and_report("ros", fail, options(tmp_path), expected=(processes.ProcessError,)) == 1
     assert capsys.readouterr().err == "bench ros: the embedder did not start\n"
     with pytest.raises(processes.ProcessError):
-        shell.run("ros", fail, options(tmp_path))
+        command_line.run_and_report("ros", fail, options(tmp_path))
     assert not (tmp_path / "figures.json").exists()
 
 
@@ -83,7 +85,7 @@ def test_a_process_that_ignores_the_signal_is_killed() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         began = time.monotonic()
-        stop(process, 0.5 if ignore else 30)
+        stop_process(process, 0.5 if ignore else 30)
         assert process.returncode == status and time.monotonic() - began < 20
         process.stdout.close()
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from toy import ToySpace
 
-from sensebind.fusion.core.futures import Computed, Deferred
+from sensebind.fusion.core.futures import CompletedFuture, DeferredFuture
 from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
-from sensebind.fusion.core.space import DECLARED, Hub, Space, SpaceError, require
+from sensebind.fusion.core.space import REQUIRED_ATTRIBUTES, Hub, Space, SpaceError, validate_space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import Runner
+from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.models import registry
 
@@ -24,7 +24,7 @@ WINDOW = Window(VISION, SECOND, 2 * SECOND, 1.0, (Sample(VISION, SECOND, FRAME, 
 class Structural:
     """Has all the methods and derives from nothing."""
 
-    id, dimension, licence, modalities, logit_scales, apertures = "other@0", 2, "none", ("text",), {}, {}
+    id, dimension, licence, modalities, logit_scales, trained_windows = "other@0", 2, "none", ("text",), {}, {}
 
     def tensor(self, window: Window) -> torch.Tensor:
         return torch.zeros(1)
@@ -47,27 +47,27 @@ def test_a_space_that_does_not_derive_from_the_base_class_is_refused_with_what_t
 ) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint(Structural())])
     with pytest.raises(SpaceError, match=r"'other' is a Structural: derive it from sensebind\.fusion\.core\.space"):
-        registry.hub_of("other")
+        registry.load_without_spokes("other")
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", REQUIRED_ATTRIBUTES)
 def test_a_space_that_lacks_a_declared_attribute_is_refused_by_its_name(name: str) -> None:
     given = {n: v for n, v in vars(Structural).items() if not n.startswith("__") and n != name}
     methods = {n: vars(ToySpace)[n] for n in ("tensor", "embed", "embed_text")}
     space = type("Lacking", (Space,), {**given, **methods})()
     with pytest.raises(SpaceError, match=name):
-        require(space, "lacking")
+        validate_space(space, "lacking")
 
 
 def test_a_registered_space_is_found_and_runs_on_a_cpu_without_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint(ToySpace())])
-    space = registry.load("other")
-    assert Runner.of(space) is None and not space.capturable(VISION) and not space.compiled_modalities
+    space = registry.load_space("other")
+    assert GpuRunner.for_space(space) is None and not space.graph_capturable(VISION) and not space.compiled_modalities
     assert not isinstance(space, Hub) and space.dtype == torch.float32
     row = space.tensor(WINDOW)
-    assert torch.equal(space.slide(WINDOW), row) and torch.equal(space.raw(WINDOW), row)
-    future = space.start(VISION, row[None])
-    assert isinstance(future, Computed) and future.took is not None and future.took >= 0
+    assert torch.equal(space.stream_tensor(WINDOW), row) and torch.equal(space.device_input(WINDOW), row)
+    future = space.embed_async(VISION, row[None])
+    assert isinstance(future, CompletedFuture) and future.compute_seconds is not None and future.compute_seconds >= 0
     assert torch.equal(future.fetch(), space.embed(VISION, row[None]))
     assert torch.equal(space.encoder(VISION)(row[None]), space.embed(VISION, row[None]))
 
@@ -78,8 +78,12 @@ def test_vectors_that_are_not_finite_are_a_failure_by_whatever_way_they_come(def
         def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
             return super().embed(modality, batch) * torch.nan
 
-        def start(self, modality: str, batch: torch.Tensor) -> Any:
-            return Deferred(lambda: self.embed(modality, batch)) if deferred else super().start(modality, batch)
+        def embed_async(self, modality: str, batch: torch.Tensor) -> Any:
+            return (
+                DeferredFuture(lambda: self.embed(modality, batch))
+                if deferred
+                else super().embed_async(modality, batch)
+            )
 
     (answer,) = Engine(Broken()).embed([WINDOW])
     assert isinstance(answer, Failure) and answer.cause == "failure" and "not finite" in answer.message
@@ -89,7 +93,7 @@ def test_a_device_by_its_name_is_refused_with_what_to_do() -> None:
     space = ToySpace()
     space.device = "cpu"  # type: ignore[assignment]  # as the factory is given it
     with pytest.raises(SpaceError, match=r"torch\.device\('cpu'\)"):
-        require(space, "toy")
+        validate_space(space, "toy")
 
 
 def test_the_default_encoder_gives_embed_a_batch_on_the_cpu() -> None:

@@ -37,12 +37,12 @@ def photos() -> dict[str, evaluation.Image]:
 def test_each_photograph_picks_its_own_prompt(
     space: StarterSpace, photos: dict[str, evaluation.Image], template: str
 ) -> None:
-    prompts = [*dict.fromkeys(evaluation.PHOTOS[name] for name in photos), *evaluation.OTHER_PROMPTS]
+    prompts = [*dict.fromkeys(evaluation.PHOTO_PROMPTS[name] for name in photos), *evaluation.OTHER_PROMPTS]
     images = space.embed(VISION, torch.stack([starter_tensor(image) for image in photos.values()]))
     scores = images @ space.embed_text([template.format(prompt) for prompt in prompts]).T
     assert len(prompts) >= 9
     picked = {name: prompts[int(i)] for name, i in zip(photos, scores.argmax(dim=1), strict=True)}
-    assert picked == {name: evaluation.PHOTOS[name] for name in photos}
+    assert picked == {name: evaluation.PHOTO_PROMPTS[name] for name in photos}
 
 
 def test_vectors_are_float32_of_unit_length_on_the_cpu(space: StarterSpace) -> None:
@@ -74,9 +74,9 @@ def test_a_phrase_among_longer_ones_is_the_same_as_alone() -> None:
 
 def test_the_ranking_of_phrases_does_not_depend_on_appearance(space: StarterSpace) -> None:
     phrases = space.embed_text(["a cat", "a boat"])
-    assert not phrases[:, starter.CONCEPTS :].any()
+    assert not phrases[:, starter.CONCEPT_DIMENSION :].any()
     image = space.embed(VISION, torch.randn(1, 3, 224, 224))[0]
-    share = image[: starter.CONCEPTS].square().sum()
+    share = image[: starter.CONCEPT_DIMENSION].square().sum()
     torch.testing.assert_close(share, torch.tensor(starter.CONCEPT_SHARE))
 
 
@@ -93,7 +93,7 @@ def test_only_what_is_asked_for_is_loaded() -> None:
 
 
 def test_it_is_found_by_its_name() -> None:
-    found = registry.load("starter", modalities=["text"])
+    found = registry.load_space("starter", modalities=["text"])
     assert found.embed_text(["a cat"]).shape == (1, found.dimension)
 
 
@@ -156,22 +156,22 @@ def test_unknown_precisions_and_devices_are_refused() -> None:
     with pytest.raises(SpaceError, match="float64"):
         StarterSpace.load(dtype="float64")
     with pytest.raises(SpaceError, match="device 'tpu3'"):
-        registry.load("starter", device="tpu3")
+        registry.load_space("starter", device="tpu3")
 
 
 def test_the_shipped_class_vectors_are_the_encoders() -> None:
     phrases, shipped = starter.class_phrases(), starter.class_vectors().numpy()
-    assert len(phrases) == len(set(starter.class_names())) == len(shipped) == starter.CONCEPTS
+    assert len(phrases) == len(set(starter.class_names())) == len(shipped) == starter.CONCEPT_DIMENSION
     rows = [0, 281, 560, 999]
     with torch.inference_mode():
-        made = minilm.load(starter.find("model.safetensors").parent)([phrases[row] for row in rows])
+        made = minilm.load(starter.find_weight_file("model.safetensors").parent)([phrases[row] for row in rows])
     np.testing.assert_allclose(made.numpy(), shipped[rows], atol=1e-3)
 
 
 def test_the_sentence_encoder_is_the_published_one(space: StarterSpace) -> None:
     reference = pytest.importorskip("sentence_transformers", reason="the reference encoder is not installed")
     texts = ["a cat", "A cup of coffee on a wooden table", "", "ünïcödé — 猫", "word " * 700]
-    theirs = reference.SentenceTransformer(str(starter.find("model.safetensors").parent), device="cpu")
+    theirs = reference.SentenceTransformer(str(starter.find_weight_file("model.safetensors").parent), device="cpu")
     expected = theirs.encode(texts, convert_to_tensor=True, normalize_embeddings=True)
     with torch.inference_mode():
         cosines = (space.text_encoder()(texts) * expected).sum(dim=1)
@@ -181,7 +181,9 @@ def test_the_sentence_encoder_is_the_published_one(space: StarterSpace) -> None:
 def test_the_image_encoder_sees_what_its_training_saw(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
     """Padding, scale of the pixels and folding are right only if classes are right."""
     names = starter.class_names()
-    scores = evaluation.see(space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]).scores
+    scores = evaluation.run_image_network(
+        space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]
+    ).logits
     best = [names[int(i)] for i in scores.argmax(dim=1)]
     assert best[0] in ("Egyptian cat", "tabby cat", "tiger-striped cat")
     assert best[1:] == ["espresso coffee", "tripod"]
@@ -190,7 +192,7 @@ def test_the_image_encoder_sees_what_its_training_saw(space: StarterSpace, photo
 def test_the_audio_trunk_gives_the_packages_own_features(space: StarterSpace) -> None:
     wakeword = pytest.importorskip("pyopen_wakeword")
     generator = np.random.default_rng(0)
-    time = np.arange(3 * wakeword_trunk.RATE) / wakeword_trunk.RATE
+    time = np.arange(3 * wakeword_trunk.SAMPLE_RATE) / wakeword_trunk.SAMPLE_RATE
     sound = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) + 0.02 * generator.standard_normal(time.size)
     pcm = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
     theirs = wakeword.OpenWakeWordFeatures.from_builtin()
@@ -206,7 +208,7 @@ def test_the_audio_trunk_gives_the_packages_own_features(space: StarterSpace) ->
 def test_a_sound_too_short_for_one_feature_is_refused(space: StarterSpace) -> None:
     shortest = next(n for n in range(0, 40000, 80) if wakeword_trunk.feature_count(n))
     trunk = space.audio_trunk()
-    assert trunk(torch.zeros(2, shortest)).shape == (2, 1, wakeword_trunk.FEATURES)
+    assert trunk(torch.zeros(2, shortest)).shape == (2, 1, wakeword_trunk.FEATURE_SIZE)
     with pytest.raises(ValueError, match=f"{shortest} samples or longer"):
         trunk(torch.zeros(1, shortest - 80))
 
@@ -217,10 +219,10 @@ def test_appearance_finds_the_thermal_image_of_a_scene(space: StarterSpace, shar
         pytest.skip("no road scenes in the shared data")
     visible, thermal = (space.embed(VISION, torch.stack([starter_tensor(image) for image in images[:40]]))
                         for images in pairs["visible → thermal"])  # fmt: skip
-    assert evaluation.recall(visible @ thermal.T, 1) >= 0.8
+    assert evaluation.recall_at_k(visible @ thermal.T, 1) >= 0.8
 
 
 def test_recall_counts_own_items_among_the_first() -> None:
     scores = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.5, 0.1], [0.9, 0.8, 0.1]])
-    assert evaluation.recall(scores, 1) == pytest.approx(1 / 3)
-    assert evaluation.recall(scores, 2) == pytest.approx(2 / 3)
+    assert evaluation.recall_at_k(scores, 1) == pytest.approx(1 / 3)
+    assert evaluation.recall_at_k(scores, 2) == pytest.approx(2 / 3)

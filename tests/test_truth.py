@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from sensebind.fusion.io.truth import (
+from sensebind.fusion.io.ground_truth import (
     TruthError,
+    find_truth_file,
+    match_truth_files,
     read_faults,
     read_truth,
-    truth_beside,
-    truth_file,
-    truth_files,
+    require_truth_file,
     write_faults,
     write_truth,
 )
-from sensebind.report.data import truth_for
+from sensebind.report.report_data import report_truth
 
 
 def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -77,17 +77,17 @@ def test_what_is_wrong_with_a_truth_file_is_named_with_its_line(tmp_path: Path, 
 
 def test_the_truth_of_a_recording_is_the_given_file_or_the_one_beside_it(tmp_path: Path) -> None:
     bag, given = tmp_path / "bag.mcap", tmp_path / "other.tsv"
-    assert truth_beside(bag) is None and truth_for(bag) is None
+    assert find_truth_file(bag) is None and report_truth(bag) is None
     with pytest.raises(TruthError, match=r"bag\.mcap\.truth\.tsv.*--truth"):
-        truth_file(bag)
+        require_truth_file(bag)
     write_truth(tmp_path / "bag.truth.tsv", [(2.0, 3.0, "dog"), (1.0, 2.0, "cat")])
     write_faults(tmp_path / "bag.mcap.faults.tsv", [(0.5, 4.0, "imu", "frozen")])
-    assert truth_beside(bag) == truth_file(bag) == tmp_path / "bag.truth.tsv"
-    assert truth_file(bag, given) == given
-    assert truth_for(bag) == [(1.0, 2.0, "cat"), (2.0, 3.0, "dog"), (0.5, 4.0, "fault:imu:frozen")]
-    assert truth_files([bag, bag], []) == [None, None] and truth_files([bag], [given]) == [given]
+    assert find_truth_file(bag) == require_truth_file(bag) == tmp_path / "bag.truth.tsv"
+    assert require_truth_file(bag, given) == given
+    assert report_truth(bag) == [(1.0, 2.0, "cat"), (2.0, 3.0, "dog"), (0.5, 4.0, "fault:imu:frozen")]
+    assert match_truth_files([bag, bag], []) == [None, None] and match_truth_files([bag], [given]) == [given]
     with pytest.raises(TruthError, match="names 1 files for 2 recordings"):
-        truth_files([bag, bag], [given])
+        match_truth_files([bag, bag], [given])
 
 
 def test_a_label_may_have_a_columns_name(tmp_path: Path) -> None:

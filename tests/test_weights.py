@@ -20,22 +20,22 @@ from sensebind.fusion.config.parameters import embedder_parameters
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models import digest
 from sensebind.fusion.models.imagebind import weights
-from sensebind.fusion.models.imagebind.network import ImageBind, modality_of, shapes
+from sensebind.fusion.models.imagebind.network import ImageBind, modality_of_entry, state_dict_shapes
 from sensebind.fusion.models.imagebind.weights import WeightsError
-from sensebind.fusion.models.precision import AUTO, PRECISIONS, dtype_of, dtypes
+from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES, torch_dtype, torch_dtypes
 
 TINY = {
     "out_embed_dim": 16,
     "imu_embed_dim": 16, "imu_num_blocks": 1, "imu_num_heads": 2,
     "depth_embed_dim": 16, "depth_num_blocks": 1, "depth_num_heads": 2,
 }  # fmt: skip
-SENSES = ("depth", "imu")
+MODALITIES = ("depth", "imu")
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return {k: v.detach() for k, v in ImageBind(modalities=SENSES, **TINY).state_dict().items()}
+    return {k: v.detach() for k, v in ImageBind(modalities=MODALITIES, **TINY).state_dict().items()}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def pth(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
 @pytest.fixture
 def converted(pth: Path, tmp_path: Path) -> Path:
     target = tmp_path / "weights.safetensors"
-    weights.convert(pth, {target: list(weights.entries(pth))}, torch.bfloat16)
+    weights.convert(pth, {target: list(weights.read_entries(pth))}, torch.bfloat16)
     return target
 
 
@@ -61,14 +61,14 @@ def parse(*words: object) -> argparse.Namespace:
 
 
 def test_a_file_gives_back_what_was_saved(pth: Path, state: dict[str, torch.Tensor]) -> None:
-    read = weights.read(pth)
+    read = weights.read_tensors(pth)
     assert list(read) == list(state)
     assert all(torch.equal(read[name], state[name]) for name in state)
 
 
 def test_plain_safetensors_files_are_read_too(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file(state, tmp_path / "plain.safetensors")
-    read = weights.read(tmp_path / "plain.safetensors")
+    read = weights.read_tensors(tmp_path / "plain.safetensors")
     assert all(torch.equal(read[name], state[name]) for name in state)
 
 
@@ -78,26 +78,26 @@ def test_precision_changes_when_reading_as_when_converting(
 ) -> None:
     target = tmp_path / "changed.safetensors"
     weights.convert(pth, {target: list(state)}, dtype)
-    direct, converted = weights.read(pth, dtype=dtype), weights.read(target)
+    direct, converted = weights.read_tensors(pth, dtype=dtype), weights.read_tensors(target)
     for name, tensor in state.items():
         wanted = tensor.to(dtype) if tensor.ndim else tensor
         assert torch.equal(direct[name], wanted) and torch.equal(converted[name], wanted)
 
 
 def test_logit_scales_stay_float32(converted: Path) -> None:
-    scales = [e for name, e in weights.entries(converted).items() if name.endswith("log_logit_scale")]
+    scales = [e for name, e in weights.read_entries(converted).items() if name.endswith("log_logit_scale")]
     assert scales and all(entry.dtype == torch.float32 for entry in scales)
 
 
 def test_only_what_is_wanted_is_read(converted: Path) -> None:
-    read = weights.read(converted, lambda name: modality_of(name) == "imu")
-    assert read and {modality_of(name) for name in read} == {"imu"}
+    read = weights.read_tensors(converted, lambda name: modality_of_entry(name) == "imu")
+    assert read and {modality_of_entry(name) for name in read} == {"imu"}
 
 
 def test_changing_precision_in_small_steps_changes_nothing(pth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = weights.read(pth, dtype=torch.bfloat16)
-    monkeypatch.setattr(weights, "CHUNK", 1000)
-    steps = weights.read(pth, dtype=torch.bfloat16)
+    whole = weights.read_tensors(pth, dtype=torch.bfloat16)
+    monkeypatch.setattr(weights, "CHUNK_BYTES", 1000)
+    steps = weights.read_tensors(pth, dtype=torch.bfloat16)
     assert list(steps) == list(whole) and all(torch.equal(steps[k], whole[k]) for k in whole)
 
 
@@ -107,17 +107,17 @@ def test_changing_precision_in_small_steps_changes_nothing(pth: Path, monkeypatc
 def test_the_digest_is_the_published_files_own_and_converted_files_carry_it(pth: Path, tmp_path: Path) -> None:
     folder = tmp_path / "split"
     folder.mkdir()
-    names = list(weights.entries(pth))
-    targets = {folder / f"{m}.safetensors": [n for n in names if modality_of(n) == m] for m in SENSES}
+    names = list(weights.read_entries(pth))
+    targets = {folder / f"{m}.safetensors": [n for n in names if modality_of_entry(n) == m] for m in MODALITIES}
     weights.convert(pth, targets, torch.float16)
     again = tmp_path / "again.safetensors"
     weights.convert(folder, {again: names}, torch.bfloat16)
     expected = subprocess.run(["sha256sum", pth], capture_output=True, text=True, check=True).stdout.split()[0]
-    assert {weights.digest(p) for p in (pth, folder, folder / "imu.safetensors", again)} == {expected}
+    assert {weights.published_digest(p) for p in (pth, folder, folder / "imu.safetensors", again)} == {expected}
 
 
 def test_a_file_is_named_by_its_sha_256_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "BLOCK", 7)
+    monkeypatch.setattr(digest, "BLOCK_BYTES", 7)
     for content in (b"", b"a" * 7, b"0123456789" * 3):
         (tmp_path / "f").write_bytes(content)
         assert digest.sha256_of(tmp_path / "f") == hashlib.sha256(content).hexdigest()
@@ -125,11 +125,11 @@ def test_a_file_is_named_by_its_sha_256_whatever_its_size(tmp_path: Path, monkey
 
 def test_a_precision_has_one_name_everywhere() -> None:
     (parameter,) = (p for p in embedder_parameters() if p.name == "dtype")
-    assert parameter.choices == (AUTO, *PRECISIONS) and parameter.default == AUTO
-    assert [dtype_of(name) for name in PRECISIONS] == [torch.float32, torch.bfloat16, torch.float16]
-    assert dtype_of(AUTO) == torch.float32 and list(dtypes()) == list(PRECISIONS)
+    assert parameter.choices == (AUTO_DTYPE, *DTYPE_NAMES) and parameter.default == AUTO_DTYPE
+    assert [torch_dtype(name) for name in DTYPE_NAMES] == [torch.float32, torch.bfloat16, torch.float16]
+    assert torch_dtype(AUTO_DTYPE) == torch.float32 and list(torch_dtypes()) == list(DTYPE_NAMES)
     with pytest.raises(SpaceError, match="dtype 'int8' is not one of auto, float32, bf16, fp16"):
-        dtype_of("int8")
+        torch_dtype("int8")
 
 
 def test_files_of_two_checkpoints_do_not_mix(converted: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_files_of_two_checkpoints_do_not_mix(converted: Path, state: dict[str, t
     converted.rename(folder / "one.safetensors")
     save_file({"other": torch.ones(1)}, folder / "two.safetensors")
     with pytest.raises(WeightsError, match="one checkpoint"):
-        weights.digest(folder)
+        weights.published_digest(folder)
     save_file(state, folder / "two.safetensors")
     with pytest.raises(WeightsError, match="is in both"):
-        weights.entries(folder)
+        weights.read_entries(folder)
 
 
 # -------------------------------------------------------------------------------------------------------- errors
@@ -168,28 +168,28 @@ def test_values_that_are_not_finite_are_refused(state: dict[str, torch.Tensor], 
     bad = {**state, "modality_heads.imu.0.bias": torch.full((16,), torch.nan)}
     torch.save(bad, tmp_path / "nan.pth")
     with pytest.raises(WeightsError, match=r"modality_heads\.imu\.0\.bias.*not finite"):
-        weights.read(tmp_path / "nan.pth")
+        weights.read_tensors(tmp_path / "nan.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is text", b"\x10\0\0\0\0\0\0\0{}", bytes(1000)])
 def test_files_that_hold_no_weights_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(WeightsError, match="file"):
-        weights.read(tmp_path / "file")
+        weights.read_tensors(tmp_path / "file")
 
 
 def test_absent_files_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="there is no weight file"):
-        weights.read(tmp_path / "absent.pth")
+        weights.read_tensors(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match="holds no .safetensors"):
-        weights.read(tmp_path)
+        weights.read_tensors(tmp_path)
 
 
 @pytest.mark.parametrize("content", [{"model": {"a": torch.ones(1)}}, [torch.ones(1)], {}, {"a": 1}])
 def test_files_with_something_else_are_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="no plain state dict"):
-        weights.read(tmp_path / "other.pth")
+        weights.read_tensors(tmp_path / "other.pth")
 
 
 class Payload:
@@ -208,7 +208,7 @@ def test_nothing_in_a_weight_file_is_run(zipped: bool, tmp_path: Path) -> None:
     else:
         (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Payload(proof)}))
     with pytest.raises(WeightsError):
-        weights.read(tmp_path / "evil.pth")
+        weights.read_tensors(tmp_path / "evil.pth")
     assert not proof.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_failed_conversion_leaves_nothing_behind(pth: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(weights, "_crc32", fail)
     with pytest.raises(OSError, match="disk full"):
-        weights.convert(pth, {tmp_path / "out.safetensors": list(weights.entries(pth))}, torch.bfloat16)
+        weights.convert(pth, {tmp_path / "out.safetensors": list(weights.read_entries(pth))}, torch.bfloat16)
     assert [p.name for p in tmp_path.iterdir()] == [pth.name]
 
 
@@ -226,12 +226,12 @@ def test_a_failed_conversion_leaves_nothing_behind(pth: Path, tmp_path: Path, mo
 
 
 def test_the_command_converts_the_full_size_imu_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save({k: torch.zeros(s) for k, s in shapes(["imu"]).items()}, tmp_path / "imu.pth")
+    torch.save({k: torch.zeros(s) for k, s in state_dict_shapes(["imu"]).items()}, tmp_path / "imu.pth")
     assert command.run(parse("convert", tmp_path / "imu.pth", "--dtype", "bf16", "-o", tmp_path / "split")) == 0
     assert (tmp_path / "split" / "imu.safetensors").stat().st_size < 0.51 * (tmp_path / "imu.pth").stat().st_size
     assert command.run(parse("inspect", tmp_path / "split")) == 0
     printed = capsys.readouterr().out
-    count = sum(torch.Size(shape).numel() for shape in shapes(["imu"]).values())
+    count = sum(torch.Size(shape).numel() for shape in state_dict_shapes(["imu"]).values())
     assert f"{count:,}" in printed and "bfloat16" in printed and "imagebind_huge@" in printed
     with pytest.raises(WeightsError, match="holds no radar"):
         command.run(parse("convert", tmp_path / "imu.pth", "-o", tmp_path / "x", "--modalities", "radar"))
@@ -268,8 +268,8 @@ def mutate(data: bytes, generator: np.random.Generator) -> bytes:
 def survives(file: Path, original: dict[str, torch.Tensor], digest: str) -> None:
     """An error, the true values, or values that are told to be of another space."""
     try:
-        read, found = weights.read(file), weights.digest(file)
-        weights.check(read, {k: v.shape for k, v in original.items()})
+        read, found = weights.read_tensors(file), weights.published_digest(file)
+        weights.check_entries(read, {k: v.shape for k, v in original.items()})
     except WeightsError as error:
         assert str(error)
         return
@@ -279,7 +279,7 @@ def survives(file: Path, original: dict[str, torch.Tensor], digest: str) -> None
 def fuzz(pth: Path, converted: Path, count: int) -> None:
     generator = np.random.default_rng(1)
     for source in (pth, converted):
-        data, original, digest = source.read_bytes(), weights.read(source), weights.digest(source)
+        data, original, digest = source.read_bytes(), weights.read_tensors(source), weights.published_digest(source)
         for _ in range(count // 2):
             file = source.with_name("mutated")
             file.write_bytes(mutate(data, generator))
@@ -300,7 +300,7 @@ def test_reading_costs_no_copy(converted: Path) -> None:
     """In a fresh process, views of the file: its own memory does not grow by what is read."""
     script = f"""
 from sensebind.fusion.models.imagebind import weights
-read = weights.read({str(converted)!r})
+read = weights.read_tensors({str(converted)!r})
 maps = open("/proc/self/maps").read().splitlines()
 spans = [tuple(int(x, 16) for x in line.split()[0].split("-")) for line in maps if {converted.name!r} in line]
 assert spans and all(any(a <= t.data_ptr() < b for a, b in spans) for t in read.values())

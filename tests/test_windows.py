@@ -36,7 +36,7 @@ def sound(stamp: int, length: int = 1600, rate: float = 16000) -> Sample:
 
 def run(spec: WindowSpec, samples: Iterable[Sample], flush: bool = True) -> tuple[list[Window], Windower]:
     windower = Windower(spec)
-    windows = [window for sample in samples for window in windower.push(sample)]
+    windows = [window for sample in samples for window in windower.accept(sample)]
     return windows + (windower.flush() if flush else []), windower
 
 
@@ -97,9 +97,9 @@ def test_every_window_ends_on_the_grid_holds_only_its_own_and_ticks_only_once(ga
 
 def test_a_window_closes_when_the_watermark_reaches_its_tick_and_not_before() -> None:
     windower = Windower(FRAMES)
-    assert windower.push(frame(START + 100 * MS)) == []
-    assert windower.push(frame(START + 549 * MS)) == []
-    (window,) = windower.push(frame(START + 550 * MS))
+    assert windower.accept(frame(START + 100 * MS)) == []
+    assert windower.accept(frame(START + 549 * MS)) == []
+    (window,) = windower.accept(frame(START + 550 * MS))
     assert window.tick == START + 500 * MS and window.samples[0].stamp == START + 100 * MS
 
 
@@ -228,16 +228,16 @@ def test_the_rate_may_change(rates) -> None:
 def test_memory_is_bounded_for_a_stream_that_never_closes_a_window(modality) -> None:
     windower = Windower(FRAMES if modality == VISION else READINGS)
     for i in range(150_000 if modality == IMU else 2000):
-        assert not windower.push(frame(START + i) if modality == VISION else reading(START + i))
+        assert not windower.accept(frame(START + i) if modality == VISION else reading(START + i))
     assert len(windower._samples) <= (1 if modality == VISION else 100_000)
     assert modality == VISION or windower.counts["overflow"] == 50_000
 
 
 def test_bytes_are_bounded_too(monkeypatch) -> None:
-    monkeypatch.setattr(module, "MEMORY", 100_000)
+    monkeypatch.setattr(module, "MAX_BUFFER_BYTES", 100_000)
     windower = Windower(WindowSpec(VISION, length=60 * SECOND, hop=60 * SECOND, frames=2, max_gap=90 * SECOND))
     for i in range(1000):
-        windower.push(Sample(VISION, START + i, Frame(np.zeros(10_000, np.uint8), "jpeg", compressed=True)))
+        windower.accept(Sample(VISION, START + i, Frame(np.zeros(10_000, np.uint8), "jpeg", compressed=True)))
     assert windower._bytes <= 100_000 and windower.counts["overflow"] > 900
 
 
@@ -245,7 +245,7 @@ def test_bytes_are_bounded_too(monkeypatch) -> None:
 def test_no_stream_breaks_it(stream) -> None:
     windower, windows = Windower(READINGS), []
     for offset, flush in stream:
-        windows += windower.push(reading(START + offset))
+        windows += windower.accept(reading(START + offset))
         windows += windower.flush() if flush else []
     counts = windower.counts
     assert counts["samples"] == len(stream)

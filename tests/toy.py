@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import torch
 
-from sensebind.fusion.core.encodings import rgb
+from sensebind.fusion.core.encodings import decode_rgb
 from sensebind.fusion.core.samples import AUDIO, IMU, TEXT, VISION, Frame
-from sensebind.fusion.core.space import Aperture, Space
+from sensebind.fusion.core.space import Space, TrainedWindow
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.preprocess.resampling import series, waveform
+from sensebind.fusion.preprocess.resampling import resample_audio, resample_readings
 
 SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
 
@@ -24,13 +24,13 @@ class ToySpace(Space):
     id = "toy@0"
     dimension = 16
     licence = "Apache-2.0"
-    apertures = {VISION: Aperture(0.5, 1), AUDIO: Aperture(1.0), IMU: Aperture(2.0)}
+    trained_windows = {VISION: TrainedWindow(0.5, 1), AUDIO: TrainedWindow(1.0), IMU: TrainedWindow(2.0)}
 
     def __init__(self, modalities: Iterable[str] = (VISION, AUDIO, IMU)) -> None:
         self.modalities = (TEXT, *modalities)
         self.logit_scales = dict.fromkeys(self.modalities, 10.0)
         generator = torch.Generator().manual_seed(0)
-        self._maps = {m: torch.randn(size, self.dimension, generator=generator) for m, size in SIZES.items()}
+        self._projections = {m: torch.randn(size, self.dimension, generator=generator) for m, size in SIZES.items()}
 
     @classmethod
     def load(cls, *, modalities=None, device="cpu", weights="", dtype="auto") -> ToySpace:
@@ -40,14 +40,14 @@ class ToySpace(Space):
         if window.modality == VISION:
             frame = window.samples[-1].data
             assert isinstance(frame, Frame)
-            small = cv2.resize(rgb(frame), (8, 8), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(decode_rgb(frame), (8, 8), interpolation=cv2.INTER_AREA)
             return torch.from_numpy(small.astype(np.float32).ravel() / 255 - 0.5)
         if window.modality == AUDIO:
-            return torch.from_numpy(np.abs(waveform(window, 4000).reshape(400, -1)).mean(axis=1))
-        return torch.from_numpy(series(window, 25, 6).ravel())
+            return torch.from_numpy(np.abs(resample_audio(window, 4000).reshape(400, -1)).mean(axis=1))
+        return torch.from_numpy(resample_readings(window, 25, 6).ravel())
 
     def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(batch.float() @ self._maps[modality], dim=-1)
+        return torch.nn.functional.normalize(batch.float() @ self._projections[modality], dim=-1)
 
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         rows = [np.random.default_rng(zlib.crc32(text.encode())).standard_normal(SIZES[TEXT]) for text in texts]

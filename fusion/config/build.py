@@ -7,11 +7,11 @@ from typing import Any
 
 from sensebind.fusion.config.parameters import modalities_of, sensor_options, window_options
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import options_from
+from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES, to_ns
-from sensebind.fusion.core.space import Aperture, Space
+from sensebind.fusion.core.space import Space, TrainedWindow
 from sensebind.fusion.core.windows import WindowSpec
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
@@ -19,10 +19,10 @@ from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
 
 
-def space(values: Mapping[str, Any]) -> Space:
+def load_space_from(values: Mapping[str, Any]) -> Space:
     """The space that the embedder's parameters describe, with its encoders on the device. Raises `SpaceError`."""
-    options = options_from(registry.SpaceOptions(), values)
-    return registry.load(
+    options = options_with_values(registry.SpaceOptions(), values)
+    return registry.load_space(
         options.space,
         modalities=modalities_of(values),
         device=options.device,
@@ -32,7 +32,7 @@ def space(values: Mapping[str, Any]) -> Space:
     )
 
 
-def window_specs(values: Mapping[str, Any], apertures: Mapping[str, Aperture]) -> dict[str, WindowSpec]:
+def make_window_specs(values: Mapping[str, Any], trained_windows: Mapping[str, TrainedWindow]) -> dict[str, WindowSpec]:
     """How each modality is cut into windows: by the parameters, and by the space where they leave it to the space.
 
     Raises `ConfigError` for windows that do not fit together.
@@ -40,12 +40,12 @@ def window_specs(values: Mapping[str, Any], apertures: Mapping[str, Aperture]) -
     specs = {}
     for modality in modalities_of(values):
         options = window_options(values, modality)
-        aperture = apertures.get(modality)
-        if aperture is None and options.window and modality not in SENSOR_MODALITIES:
-            aperture = Aperture(options.window)  # a user-defined modality that is not bound yet
-        if aperture is None:
+        trained_window = trained_windows.get(modality)
+        if trained_window is None and options.window and modality not in SENSOR_MODALITIES:
+            trained_window = TrainedWindow(options.window)  # a user-defined modality that is not bound yet
+        if trained_window is None:
             raise ConfigError(f"space '{values['space']}' has no window for '{modality}': leave it out of 'modalities'")
-        specs[modality] = options.spec(modality, aperture.length, aperture.frames)
+        specs[modality] = options.spec(modality, trained_window.length, trained_window.frames)
     hops = {m: s.hop for m, s in specs.items()}
     shortest = min(hops.values())
     for modality, hop in hops.items():
@@ -57,28 +57,28 @@ def window_specs(values: Mapping[str, Any], apertures: Mapping[str, Aperture]) -
     return specs
 
 
-def pipeline(
+def make_pipeline(
     values: Mapping[str, Any],
     space: Space,
     *,
     engine: Engine | None = None,
     live: bool = False,
-    events: EventLine | None = None,
+    tracker: EventTracker | None = None,
 ) -> Pipeline:
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
     `engine`: one that other pipelines use too; None: one of its own. `live`: at most `queue_size` windows of a modality
     wait; otherwise any number, and none is dropped.
     """
-    specs = window_specs(values, space.apertures)
-    options = options_from(StreamOptions(), values)
+    specs = make_window_specs(values, space.trained_windows)
+    options = options_with_values(StreamOptions(), values)
     return Pipeline(
         specs,
-        engine or Engine(space, options_from(EngineOptions(), values).batch_size),
+        engine or Engine(space, options_with_values(EngineOptions(), values).batch_size),
         patience=to_ns(options.fusion_timeout),
         fusion_weights={m: window_options(values, m).fusion_weight for m in specs},
         calibrations={m: sensor_options(values, m).calibration for m in specs},
         queue_size=options.queue_size if live else None,
         deadline=options.deadline,
-        events=events,
+        tracker=tracker,
     )

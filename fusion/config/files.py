@@ -12,7 +12,7 @@ import yaml
 from sensebind.fusion.core.errors import ConfigError
 
 
-class _Loader(yaml.SafeLoader):
+class _RosYamlLoader(yaml.SafeLoader):
     """Keys stay strings, as for ROS: YAML 1.1 would make a boolean of the key `on`."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_object(node, deep)
 
 
-def read(path: str | Path, node: str) -> dict[str, Any]:
+def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
     """The flat parameters (`vision.hop`) that a ROS parameter file gives to the node called `node`.
 
     Sections for all nodes (`/**`) come first, then those that name the node. Raises `ConfigError`.
@@ -33,7 +33,7 @@ def read(path: str | Path, node: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
     try:
-        document = yaml.load(text, _Loader) or {}
+        document = yaml.load(text, _RosYamlLoader) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
     if not isinstance(document, dict):
@@ -45,23 +45,23 @@ def read(path: str | Path, node: str) -> dict[str, Any]:
                 continue
             if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
                 raise ConfigError(f"'{section}' in '{path}' must hold 'ros__parameters:' with names and values")
-            values.update(_flat(body["ros__parameters"]))
+            values.update(_flatten(body["ros__parameters"]))
     bodies = [body for body in document.values() if isinstance(body, dict)]
     if document and not values and not any("ros__parameters" in body for body in bodies):
         raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
     return values
 
 
-def shipped(name: str) -> Path:
+def shipped_parameter_file(name: str) -> Path:
     """The path of a parameter file that the package ships, such as ``starter.yaml``."""
     return Path(str(files("sensebind") / "config" / name))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
+            flat.update(_flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

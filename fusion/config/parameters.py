@@ -18,7 +18,7 @@ from sensebind.fusion.core.parameters import (
     USER_DEFINED,
     Options,
     Parameter,
-    options_from,
+    options_with_values,
     parameter,
     parameters_of,
 )
@@ -27,19 +27,19 @@ from sensebind.fusion.core.windows import WindowOptions
 from sensebind.fusion.events.change import ChangeDetector
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.disagreement import DisagreementDetector
-from sensebind.fusion.events.faults import FaultDetector
+from sensebind.fusion.events.fault import FaultDetector
 from sensebind.fusion.events.novelty import NoveltyDetector
-from sensebind.fusion.events.prompts import PromptDetector
+from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
 LOG = logging.getLogger(__name__)
-PROMPTS = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
-OF_ROS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
+PROMPT_PREFIX = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
+ROS_NODE_PARAMETERS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
 
-DETECTORS: Mapping[str, type[Detector]] = {
+DETECTOR_TYPES: Mapping[str, type[Detector]] = {
     "prompt": PromptDetector,
     "novelty": NoveltyDetector,
     "disagreement": DisagreementDetector,
@@ -48,7 +48,12 @@ DETECTORS: Mapping[str, type[Detector]] = {
 }
 
 
-RESERVED = (TEXT, FUSED, PROMPTS.rstrip("."), *DETECTORS)  # that no user-defined modality can be called
+RESERVED_MODALITY_NAMES = (
+    TEXT,
+    FUSED,
+    PROMPT_PREFIX.rstrip("."),
+    *DETECTOR_TYPES,
+)  # that no user-defined modality can be called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,9 @@ class DetectorNodeOptions(Options):
     """Parameters of `detector` that belong to none of its detectors. Raises `ConfigError`."""
 
     detectors: tuple[str, ...] = parameter(
-        tuple(DETECTORS), "Detectors to run. prompt runs only if a label has a phrase", choices=tuple(DETECTORS)
+        tuple(DETECTOR_TYPES),
+        "Detectors to run. prompt runs only if a label has a phrase",
+        choices=tuple(DETECTOR_TYPES),
     )
     tick_timeout: float = parameter(
         1.0,
@@ -126,20 +133,20 @@ class PlayerNodeOptions(Options):
 def sensor_parameters(modality: str) -> list[Parameter]:
     """All parameters of one sensor, `<modality>.<name>`."""
     parts = (SensorOptions(modality), WindowOptions())
-    return [p for part in parts for p in parameters_of(part, f"{modality}.", _kind(modality))]
+    return [p for part in parts for p in parameters_of(part, f"{modality}.", _modality_key(modality))]
 
 
 def sensor_options(values: Mapping[str, Any], modality: str) -> SensorOptions:
     """What the embedder's parameters set for the messages of one sensor. Raises `ConfigError`."""
-    return options_from(SensorOptions(modality), values, f"{modality}.", _kind(modality))
+    return options_with_values(SensorOptions(modality), values, f"{modality}.", _modality_key(modality))
 
 
 def window_options(values: Mapping[str, Any], modality: str) -> WindowOptions:
     """What the embedder's parameters set for the windows of one modality. Raises `ConfigError`."""
-    return options_from(WindowOptions(), values, f"{modality}.", _kind(modality))
+    return options_with_values(WindowOptions(), values, f"{modality}.", _modality_key(modality))
 
 
-def _kind(modality: str) -> str:
+def _modality_key(modality: str) -> str:
     """The modality; `USER_DEFINED` for one that is none of `SENSOR_MODALITIES`."""
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
@@ -155,11 +162,11 @@ def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
 
 def detector_parameters() -> list[Parameter]:
     """All parameters of `detector`, but for `prompts.<label>`: one list of phrases for each label."""
-    own = [p for name, detector in DETECTORS.items() for p in parameters_of(detector.default_options, f"{name}.")]
+    own = [p for name, detector in DETECTOR_TYPES.items() for p in parameters_of(detector.default_options, f"{name}.")]
     return parameters_of(DetectorNodeOptions()) + own
 
 
-NODES: Mapping[str, Callable[[], list[Parameter]]] = {  # executable → all its parameters
+NODE_PARAMETERS: Mapping[str, Callable[[], list[Parameter]]] = {  # executable → all its parameters
     "embedder": embedder_parameters,
     "detector": detector_parameters,
     "bridge": lambda: parameters_of(BridgeNodeOptions()),
@@ -172,12 +179,12 @@ def prompt_parameter(name: str) -> Parameter:
     return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
 
 
-def names_of_others(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
+def parameters_of_other_nodes(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
     """Names of parameters that a file may give to all nodes and that are not for this one.
 
     `given`: what the file gives, which may name modalities of the user's own.
     """
-    found = [p for other, parameters in NODES.items() if other != node for p in parameters()]
+    found = [p for other, parameters in NODE_PARAMETERS.items() if other != node for p in parameters()]
     names = {p.name for p in found} | {p.formerly for p in found if p.formerly}
     own = (given or {}).get("modalities") or []
     if node != "embedder" and isinstance(own, list):
@@ -195,23 +202,23 @@ def renamed(old: str, new: str) -> str:
     return f"parameter '{old}' is now called '{new}'; the next version will not accept the old name"
 
 
-def resolve(
+def resolve_values(
     parameters: Iterable[Parameter],
     values: Mapping[str, Any],
-    others: Iterable[str] = (),
+    other_names: Iterable[str] = (),
     warn: Callable[[str], None] = LOG.warning,
 ) -> dict[str, Any]:
     """The value of every parameter: from `values` if it is there, else the default.
 
-    Names that begin with `PROMPTS` take lists of strings. Names in `others` belong to other nodes and are ignored.
-    `warn` is called for each name of the previous version; if the name of today is there too, its value counts. Raises
-    `ConfigError` for an unknown name, with the nearest known one.
+    Names that begin with `PROMPT_PREFIX` take lists of strings. Names in `other_names` belong to other nodes and are
+    ignored. `warn` is called for each name of the previous version; if the name of today is there too, its value
+    counts. Raises `ConfigError` for an unknown name, with the nearest known one.
     """
     parameters = list(parameters)
     known = {p.name: p for p in parameters}
     old = old_names(parameters)
     result: dict[str, Any] = {name: p.default for name, p in known.items()}
-    elsewhere = set(others)
+    elsewhere = set(other_names)
     for given, value in values.items():
         name = old.get(given, given)
         if name != given:
@@ -220,9 +227,9 @@ def resolve(
                 continue
         if name in known:
             result[name] = known[name].check(value)
-        elif name.startswith(PROMPTS):
+        elif name.startswith(PROMPT_PREFIX):
             result[name] = prompt_parameter(name).check([value] if isinstance(value, str) else value)
-        elif name not in elsewhere and name not in OF_ROS:
+        elif name not in elsewhere and name not in ROS_NODE_PARAMETERS:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"there is no parameter '{name}'{hint}")
@@ -231,7 +238,7 @@ def resolve(
 
 def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     """The modalities that these parameters ask for, in the order given. Raises `ConfigError`."""
-    wanted = options_from(EmbedderNodeOptions(), values).modalities
+    wanted = options_with_values(EmbedderNodeOptions(), values).modalities
     if not wanted or len(set(wanted)) != len(wanted):
         raise ConfigError(
             f"parameter 'modalities' must name some of {', '.join(SENSOR_MODALITIES)} once each, not {list(wanted)!r}"
@@ -242,17 +249,17 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
                 f"parameter 'modalities' names '{modality}', which is none of {', '.join(SENSOR_MODALITIES)}: for a "
                 f"modality of your own, set '{modality}.fields' to the paths of its numbers"
             )
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in RESERVED:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in RESERVED_MODALITY_NAMES:
             raise ConfigError(
                 f"'{modality}' cannot be a modality's name: use small letters, digits and _, and none of "
-                f"{', '.join(RESERVED)}"
+                f"{', '.join(RESERVED_MODALITY_NAMES)}"
             )
     return wanted
 
 
 def embedder_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """All values of the embedder's parameters, from those that are given. Raises `ConfigError`."""
-    return resolve(embedder_parameters(modalities_of(given)), given, names_of_others("embedder"))
+    return resolve_values(embedder_parameters(modalities_of(given)), given, parameters_of_other_nodes("embedder"))
 
 
 def detector_values(given: Mapping[str, Any], embedder: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -260,4 +267,4 @@ def detector_values(given: Mapping[str, Any], embedder: Mapping[str, Any] | None
 
     `embedder`: what the same file gives to the embedder, whose names are passed over.
     """
-    return resolve(detector_parameters(), given, names_of_others("detector", embedder))
+    return resolve_values(detector_parameters(), given, parameters_of_other_nodes("detector", embedder))

@@ -37,7 +37,7 @@ class Embedding:
     sensor: str = ""
 
 
-def unit(vectors: npt.ArrayLike) -> Vector:
+def l2_normalize(vectors: npt.ArrayLike) -> Vector:
     """(…, D) → float32 (…, D) of unit length. Zero vectors stay zero."""
     array = np.asarray(vectors, np.float32)
     norm = np.linalg.norm(array, axis=-1, keepdims=True)
@@ -67,13 +67,13 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
         tick=parts[0].tick,
         space=parts[0].space,
         coverage=float(np.dot(shares, [e.coverage for e in parts])),
-        vector=unit(total),
+        vector=l2_normalize(total),
         sources=tuple(e.modality for e in parts),
         weights=tuple(float(share) for share in shares),
     )
 
 
-def ordered(modalities: Iterable[str]) -> list[str]:
+def sort_modalities(modalities: Iterable[str]) -> list[str]:
     """Fused first, then the senses that everybody has in their usual order, then others by name."""
     usual = (FUSED, *SENSOR_MODALITIES)
     return sorted(modalities, key=lambda m: (usual.index(m) if m in usual else len(usual), m))

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import Calibration, Frame
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
+Float32Array = npt.NDArray[np.float32]
 
 MAX_PIXELS = 100_000_000  # of an image: a header that claims more is not believed
-PIXELS_A_BYTE = 10_000  # of a compressed image: neither PNG's deflate nor JPEG's blocks pack more
+MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image: neither PNG's deflate nor JPEG's blocks pack more
 
 
 class EncodingError(SensebindError):
@@ -26,7 +26,7 @@ class EncodingError(SensebindError):
 
 
 # Encoding (sensor_msgs/image_encodings.hpp) → dtype and values a pixel of its rows.
-ROWS: dict[str, tuple[type[np.generic], int]] = {
+PIXEL_FORMATS: dict[str, tuple[type[np.generic], int]] = {
     "rgb8": (np.uint8, 3),
     "bgr8": (np.uint8, 3),
     "rgba8": (np.uint8, 4),
@@ -47,7 +47,7 @@ ROWS: dict[str, tuple[type[np.generic], int]] = {
     "yuyv": (np.uint8, 2),
 }
 # OpenCV names a Bayer pattern by its second row's second and third pixels.
-COLOUR: dict[str, int] = {
+RGB_CONVERSIONS: dict[str, int] = {
     "bgr8": cv2.COLOR_BGR2RGB,
     "8UC3": cv2.COLOR_BGR2RGB,  # OpenCV's order, which is what unnamed channels come in
     "rgba8": cv2.COLOR_RGBA2RGB,
@@ -63,50 +63,51 @@ COLOUR: dict[str, int] = {
     "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUYV,
     "yuyv": cv2.COLOR_YUV2RGB_YUYV,
 }
-COMPRESSED = ("jpeg", "jpg", "png")
+COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 
 
 @dataclass(frozen=True, slots=True)
 class ThermalImage:
     """`values` float32 (H, W): kelvin where `radiometric`, else levels 0..1 of an unknown scale.
 
-    `counts` uint16 (H, W): what the sensor sent, where it sent 16 bits; kelvin are counts · `unit` + `offset`.
+    `counts` uint16 (H, W): what the sensor sent, where it sent 16 bits; kelvin are
+    counts · `kelvin_per_count` + `kelvin_offset`.
     """
 
-    values: Floats
+    values: Float32Array
     radiometric: bool
     counts: npt.NDArray[np.uint16] | None = None
-    unit: float = 1.0
-    offset: float = 0.0
+    kelvin_per_count: float = 1.0
+    kelvin_offset: float = 0.0
 
 
-def rgb(frame: Frame) -> Bytes:
+def decode_rgb(frame: Frame) -> UInt8Array:
     """A camera's frame → uint8 (H, W, 3), red first.
 
-    Raw encodings: those of `COLOUR`, `rgb8`, `mono16` and `16UC1`; compressed: JPEG and PNG. Of 16 bits the upper
-    8 are kept, as `cv_bridge` does: a stretch to the image's own range would make the same scene change its
+    Raw encodings: those of `RGB_CONVERSIONS`, `rgb8`, `mono16` and `16UC1`; compressed: JPEG and PNG. Of 16 bits the
+    upper 8 are kept, as `cv_bridge` does: a stretch to the image's own range would make the same scene change its
     brightness from frame to frame. Raises `EncodingError`.
     """
     if frame.compressed:
-        return _decoded(frame, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    pixels = rows(frame)
+        return _decode_compressed(frame, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = raw_pixels(frame)
     if frame.encoding == "rgb8":
         return pixels
     if frame.encoding in ("mono16", "16UC1"):
         return np.asarray(cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB))
-    if frame.encoding not in COLOUR:
-        raise EncodingError(f"encoding '{frame.encoding}' is not one of a camera; known: {_known()}")
+    if frame.encoding not in RGB_CONVERSIONS:
+        raise EncodingError(f"encoding '{frame.encoding}' is not one of a camera; known: {_known_encodings()}")
     if ("yuv" in frame.encoding or "uy" in frame.encoding) and frame.width % 2:
         raise EncodingError(f"'{frame.encoding}' shares colour between two pixels: the width {frame.width} is odd")
     if frame.encoding.startswith("bayer") and min(pixels.shape[:2]) < 3:
         raise EncodingError(f"a '{frame.encoding}' image of {frame.width} × {frame.height} pixels has no colour")
     try:
-        return np.asarray(cv2.cvtColor(pixels, COLOUR[frame.encoding]))
+        return np.asarray(cv2.cvtColor(pixels, RGB_CONVERSIONS[frame.encoding]))
     except cv2.error as error:
         raise EncodingError(f"'{frame.encoding}' of {frame.width} × {frame.height} pixels: {error}") from error
 
 
-def depth_metres(frame: Frame, calibration: Calibration = Calibration()) -> Floats:
+def decode_depth(frame: Frame, calibration: Calibration = Calibration()) -> Float32Array:
     """A depth image → float32 (H, W) in metres, NaN where there is no reading (REP-118).
 
     `16UC1`, `mono16`: counts × `depth_unit`, 0 is no reading, and 65535 as well, which Kinects send. `32FC1`:
@@ -116,18 +117,18 @@ def depth_metres(frame: Frame, calibration: Calibration = Calibration()) -> Floa
     if not frame.compressed:
         if frame.encoding not in ("16UC1", "mono16", "32FC1"):
             raise EncodingError(f"encoding '{frame.encoding}' is not one of depth; use 16UC1 (mm) or 32FC1 (m)")
-        return _metres(rows(frame), calibration)
+        return _counts_to_metres(raw_pixels(frame), calibration)
     if "compresseddepth" in frame.encoding.lower():
-        return _compressed_depth(frame, calibration)
-    image = _decoded(frame, cv2.IMREAD_UNCHANGED)
+        return _decode_compressed_depth(frame, calibration)
+    image = _decode_compressed(frame, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise EncodingError(
             f"a '{frame.encoding}' image of {image.dtype} {image.shape} is no depth: send a PNG of 16 bits"
         )
-    return _metres(image, calibration)
+    return _counts_to_metres(image, calibration)
 
 
-def thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalImage:
+def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalImage:
     """A thermal camera's frame → kelvin or levels.
 
     16 bits (`mono16`, `16UC1`, a PNG of 16 bits): kelvin = counts × `thermal_unit` + `thermal_offset`. `32FC1`:
@@ -136,16 +137,16 @@ def thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalIm
     Raises `EncodingError`.
     """
     if frame.compressed:
-        pixels = _decoded(frame, cv2.IMREAD_UNCHANGED)
+        pixels = _decode_compressed(frame, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3:
             code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
             pixels = np.asarray(cv2.cvtColor(pixels, code))
             if pixels.dtype == np.uint16:  # colours of 16 bits are no counts of kelvin
                 pixels = (pixels >> 8).astype(np.uint8)
     elif frame.encoding in ("mono16", "16UC1", "mono8", "8UC1", "32FC1"):
-        pixels = rows(frame)
+        pixels = raw_pixels(frame)
     else:
-        pixels = np.asarray(cv2.cvtColor(rgb(frame), cv2.COLOR_RGB2GRAY))
+        pixels = np.asarray(cv2.cvtColor(decode_rgb(frame), cv2.COLOR_RGB2GRAY))
     if pixels.dtype == np.uint8:
         return ThermalImage(pixels.astype(np.float32) / np.float32(255), False)
     if pixels.dtype == np.uint16:
@@ -156,14 +157,14 @@ def thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalIm
     return ThermalImage(np.array(pixels, np.float32), True)
 
 
-def rows(frame: Frame) -> npt.NDArray[Any]:
+def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
     """The pixels of a raw frame, (H, W) or (H, W, C), without copying where its layout allows.
 
     Raises `EncodingError` where the encoding is not known or the sizes do not fit the data.
     """
-    if frame.encoding not in ROWS:
-        raise EncodingError(f"encoding '{frame.encoding}' is not known; known: {_known()}, jpeg, png")
-    kind, channels = ROWS[frame.encoding]
+    if frame.encoding not in PIXEL_FORMATS:
+        raise EncodingError(f"encoding '{frame.encoding}' is not known; known: {_known_encodings()}, jpeg, png")
+    kind, channels = PIXEL_FORMATS[frame.encoding]
     dtype = np.dtype(kind)
     height, width = frame.height, frame.width
     bytes_used = width * channels * dtype.itemsize
@@ -187,15 +188,15 @@ def rows(frame: Frame) -> npt.NDArray[Any]:
     return table.reshape(height, width, channels) if channels > 1 else table
 
 
-def _known() -> str:
-    return ", ".join(ROWS)
+def _known_encodings() -> str:
+    return ", ".join(PIXEL_FORMATS)
 
 
-def _decoded(frame: Frame, flags: int) -> npt.NDArray[Any]:
+def _decode_compressed(frame: Frame, flags: int) -> npt.NDArray[Any]:
     # Formats read "jpeg", "png", "rgb8; jpeg compressed bgr8": the codec is somewhere in it.
-    if frame.encoding and not any(name in frame.encoding.lower() for name in COMPRESSED):
+    if frame.encoding and not any(name in frame.encoding.lower() for name in COMPRESSED_FORMATS):
         raise EncodingError(f"compressed format '{frame.encoding}' is not known; use jpeg or png")
-    _check_size(frame)
+    _check_declared_size(frame)
     try:
         image = cv2.imdecode(np.ascontiguousarray(frame.data), flags)
     except cv2.error as error:
@@ -207,7 +208,7 @@ def _decoded(frame: Frame, flags: int) -> npt.NDArray[Any]:
     return np.asarray(image)
 
 
-def _check_size(frame: Frame) -> None:
+def _check_declared_size(frame: Frame) -> None:
     """Refuse a PNG or JPEG that claims more than it can hold, before a decoder allocates it."""
     data = frame.data[:65536].tobytes()
     width = height = 0
@@ -228,11 +229,11 @@ def _check_size(frame: Frame) -> None:
             at += 2 + size
     else:
         raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is neither JPEG nor PNG")
-    if width * height > min(MAX_PIXELS, PIXELS_A_BYTE * frame.data.size):
+    if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
         raise EncodingError(f"a '{frame.encoding}' image claims {width} × {height} pixels: it is damaged")
 
 
-def _metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Floats:
+def _counts_to_metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Float32Array:
     if image.dtype == np.uint16:
         metres = image.astype(np.float32) * np.float32(calibration.depth_unit)
         metres[(image == 0) | (image == 65535)] = np.nan
@@ -243,7 +244,7 @@ def _metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Floats:
     return metres
 
 
-def _compressed_depth(frame: Frame, calibration: Calibration) -> Floats:
+def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32Array:
     """`compressed_depth_image_transport`: 12 bytes (int32 format, float32 A, float32 B), then a PNG of 16 bits.
 
     For 32FC1 the PNG holds A / metres + B, 0 for no reading.
@@ -255,61 +256,68 @@ def _compressed_depth(frame: Frame, calibration: Calibration) -> Floats:
     if frame.data.size <= 12:
         raise EncodingError(f"'{frame.encoding}' of {frame.data.size} bytes holds no image")
     _, a, b = struct.unpack("<iff", frame.data[:12].tobytes())
-    image = _decoded(Frame(frame.data[12:], "png", compressed=True), cv2.IMREAD_UNCHANGED)
+    image = _decode_compressed(Frame(frame.data[12:], "png", compressed=True), cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise EncodingError(f"'{frame.encoding}' holds {image.dtype} {image.shape}, not a PNG of 16 bits")
     if "32FC1" not in frame.encoding:
-        return _metres(image, calibration)
+        return _counts_to_metres(image, calibration)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         metres = np.float32(a) / (image.astype(np.float32) - np.float32(b))
     metres[image == 0] = np.nan
-    return _metres(metres, calibration)
+    return _counts_to_metres(metres, calibration)
 
 
-def _pcm_int24(data: Bytes) -> npt.NDArray[np.generic]:
+def _pcm_int24(data: UInt8Array) -> npt.NDArray[np.generic]:
     """Little-endian 24 bits → int32 at full scale."""
     wide = np.zeros((data.size // 3, 4), np.uint8)
     wide[:, 1:] = data.reshape(-1, 3)
     return np.asarray(wide.view("<i4").reshape(-1), np.int32)
 
 
-def _pcm(dtype: str, kind: type[np.generic]) -> Callable[[Bytes], npt.NDArray[np.generic]]:
+def _pcm_reader(dtype: str, kind: type[np.generic]) -> Callable[[UInt8Array], npt.NDArray[np.generic]]:
     return lambda data: data.view(dtype).astype(kind, copy=False)
 
 
 # Sample format → bytes a sample, and its reader.
-PCM: dict[str, tuple[int, Callable[[Bytes], npt.NDArray[np.generic]]]] = {
-    "S8": (1, _pcm("i1", np.int8)),
+PCM_FORMATS: dict[str, tuple[int, Callable[[UInt8Array], npt.NDArray[np.generic]]]] = {
+    "S8": (1, _pcm_reader("i1", np.int8)),
     "U8": (1, lambda data: (data.astype(np.int16) - 128).astype(np.int8)),
-    "S16LE": (2, _pcm("<i2", np.int16)),
-    "S16BE": (2, _pcm(">i2", np.int16)),
+    "S16LE": (2, _pcm_reader("<i2", np.int16)),
+    "S16BE": (2, _pcm_reader(">i2", np.int16)),
     "S24LE": (3, _pcm_int24),
-    "S32LE": (4, _pcm("<i4", np.int32)),
-    "S32BE": (4, _pcm(">i4", np.int32)),
-    "F32LE": (4, _pcm("<f4", np.float32)),
-    "F32BE": (4, _pcm(">f4", np.float32)),
+    "S32LE": (4, _pcm_reader("<i4", np.int32)),
+    "S32BE": (4, _pcm_reader(">i4", np.int32)),
+    "F32LE": (4, _pcm_reader("<f4", np.float32)),
+    "F32BE": (4, _pcm_reader(">f4", np.float32)),
 }
-SPELLINGS = {"S16": "S16LE", "S24": "S24LE", "S32": "S32LE", "F32": "F32LE", "FLOAT32": "F32LE", "INT16": "S16LE"}
+PCM_FORMAT_ALIASES = {
+    "S16": "S16LE",
+    "S24": "S24LE",
+    "S32": "S32LE",
+    "F32": "F32LE",
+    "FLOAT32": "F32LE",
+    "INT16": "S16LE",
+}
 
 
-def pcm(data: bytes | memoryview, sample_format: str, channels: int) -> npt.NDArray[np.generic]:
+def decode_pcm(data: bytes | memoryview, sample_format: str, channels: int) -> npt.NDArray[np.generic]:
     """Interleaved PCM → (samples, channels), signed integers at full scale or float32.
 
     `sample_format` as GStreamer and audio_common spell it: `S16LE`, `S32LE`, `F32LE`, …, case and `_` aside.
     Raises `EncodingError` for another, and where the bytes are no whole number of samples.
     """
     name = sample_format.upper().replace("_", "")
-    name = SPELLINGS.get(name, name)
-    if name not in PCM:
-        raise EncodingError(f"sample format '{sample_format}' is not known; known: {', '.join(PCM)}")
-    size, read = PCM[name]
+    name = PCM_FORMAT_ALIASES.get(name, name)
+    if name not in PCM_FORMATS:
+        raise EncodingError(f"sample format '{sample_format}' is not known; known: {', '.join(PCM_FORMATS)}")
+    size, read = PCM_FORMATS[name]
     raw = np.frombuffer(data, np.uint8)
     if channels < 1 or raw.size % (size * channels):
         raise EncodingError(f"{raw.size} bytes are no whole number of {name} samples of {channels} channels")
     return read(raw).reshape(-1, channels)
 
 
-def to_float(data: npt.NDArray[np.generic]) -> Floats:
+def pcm_to_float(data: npt.NDArray[np.generic]) -> Float32Array:
     """PCM of any dtype → float32 of the same shape; integers are divided by their full scale into −1..1."""
     if data.dtype.kind == "f":
         return data.astype(np.float32, copy=False)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from sensebind.fusion.core.embeddings import ordered
+from sensebind.fusion.core.embeddings import sort_modalities
 
 
-class Kind(IntEnum):
+class EventKind(IntEnum):
     """The constants of `sensebind_msgs/CrossModalEvent.kind`."""
 
     PROMPT = 0
@@ -20,7 +20,7 @@ class Kind(IntEnum):
     UNKNOWN = 5
 
 
-class Phase(IntEnum):
+class EventPhase(IntEnum):
     """The constants of `sensebind_msgs/CrossModalEvent.phase`."""
 
     ONSET = 0
@@ -79,9 +79,9 @@ class Event:
     """
 
     id: str
-    kind: Kind
+    kind: EventKind
     label: str
-    phase: Phase
+    phase: EventPhase
     onset: int
     offset: int
     tick: int
@@ -92,57 +92,58 @@ class Event:
 
 
 @dataclass(slots=True)
-class Occurrence:
+class EventInterval:
     """One event from onset to offset, put together from its reports. Times in int nanoseconds.
 
-    `offset` is None while nobody has told its end. `course` holds (tick, evidence) of the reports while it lasted.
+    `offset` is None while nobody has told its end. `evidence_by_tick` holds (tick, evidence) of the reports while it
+    lasted.
     """
 
     id: str
-    kind: Kind
+    kind: EventKind
     label: str
     onset: int
     offset: int | None = None
-    peak: float = 0.0
-    course: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
+    peak_score: float = 0.0
+    evidence_by_tick: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
 
     @property
     def senses(self) -> dict[str, float]:
         """Each modality that supported it → its highest score while it did."""
         best: dict[str, float] = {}
-        for _, evidence in self.course:
+        for _, evidence in self.evidence_by_tick:
             for item in evidence:
                 if item.supports:
                     best[item.modality] = max(best.get(item.modality, 0.0), item.score)
-        return {modality: best[modality] for modality in ordered(best)}
+        return {modality: best[modality] for modality in sort_modalities(best)}
 
-    def senses_by_score(self) -> list[str]:
+    def modalities_by_score(self) -> list[str]:
         """Those modalities, the surest first."""
         senses = self.senses
         return sorted(senses, key=lambda m: -senses[m])
 
 
-def occurrences(events: Iterable[Event]) -> list[Occurrence]:
+def intervals_from_events(events: Iterable[Event]) -> list[EventInterval]:
     """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
 
     An id whose offset was told and that begins again, as in a recording that is played twice, is another one.
     """
-    found: list[Occurrence] = []
-    current: dict[str, Occurrence] = {}
-    told: set[tuple[str, Phase, int]] = set()
+    found: list[EventInterval] = []
+    current: dict[str, EventInterval] = {}
+    seen_reports: set[tuple[str, EventPhase, int]] = set()
     for event in events:
-        if (event.id, event.phase, event.tick) in told:
+        if (event.id, event.phase, event.tick) in seen_reports:
             continue
-        told.add((event.id, event.phase, event.tick))
+        seen_reports.add((event.id, event.phase, event.tick))
         item = current.get(event.id)
-        if item is None or (item.offset is not None and event.phase is Phase.ONSET):
-            item = current[event.id] = Occurrence(event.id, event.kind, event.label, event.onset)
+        if item is None or (item.offset is not None and event.phase is EventPhase.ONSET):
+            item = current[event.id] = EventInterval(event.id, event.kind, event.label, event.onset)
             found.append(item)
-        item.peak = max(item.peak, event.score)
-        if event.phase is Phase.OFFSET:
+        item.peak_score = max(item.peak_score, event.score)
+        if event.phase is EventPhase.OFFSET:
             item.offset = event.offset
         else:
-            item.course.append((event.tick, event.evidence))
+            item.evidence_by_tick.append((event.tick, event.evidence))
     for item in found:
-        item.course.sort(key=lambda report: report[0])
+        item.evidence_by_tick.sort(key=lambda report: report[0])
     return sorted(found, key=lambda item: (item.onset, item.kind, item.label))

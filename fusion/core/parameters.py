@@ -44,7 +44,7 @@ class Parameter:
     formerly: str = ""
 
     @property
-    def allowed(self) -> str:
+    def allowed_values_text(self) -> str:
         """The values that are allowed, in words; empty: all of its type."""
         if self.choices:
             return f"{'some' if isinstance(self.default, list) else 'one'} of {', '.join(self.choices)}"
@@ -68,7 +68,9 @@ class Parameter:
             raise ConfigError(f"parameter '{self.name}' must be a {TYPE_NAMES[kind]}, not {value!r}")
         given = value if isinstance(value, list) else [value]
         if self.choices and (wrong := [v for v in given if v not in self.choices]):
-            raise ConfigError(f"parameter '{self.name}' must be {self.allowed}, not {', '.join(map(repr, wrong))}")
+            raise ConfigError(
+                f"parameter '{self.name}' must be {self.allowed_values_text}, not {', '.join(map(repr, wrong))}"
+            )
         return value  # type: ignore[return-value]  # its type was compared with the default's above
 
     def _number(self, value: Any) -> Any:
@@ -78,7 +80,7 @@ class Parameter:
         if not isinstance(value, accepted):
             return value
         if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:  # NaN is out of all bounds
-            raise ConfigError(f"parameter '{self.name}' must be {self.allowed}, not {value!r}")
+            raise ConfigError(f"parameter '{self.name}' must be {self.allowed_values_text}, not {value!r}")
         return kind(value)
 
 
@@ -116,7 +118,7 @@ class Options:
                 field.parameter.check(field.value)
 
 
-Given = TypeVar("Given")
+OptionsT = TypeVar("OptionsT")
 
 
 def parameters_of(options: object, prefix: str = "", modality: str | None = None) -> list[Parameter]:
@@ -135,7 +137,9 @@ def parameters_of(options: object, prefix: str = "", modality: str | None = None
     return found
 
 
-def options_from(options: Given, values: Mapping[str, Any], prefix: str = "", modality: str | None = None) -> Given:
+def options_with_values(
+    options: OptionsT, values: Mapping[str, Any], prefix: str = "", modality: str | None = None
+) -> OptionsT:
     """These options with the values of the parameters `<prefix><name>`, where `values` has them.
 
     `modality`: as in `parameters_of`. Raises `ConfigError` for values that are out of bounds or do not fit together,
@@ -144,7 +148,7 @@ def options_from(options: Given, values: Mapping[str, Any], prefix: str = "", mo
     changes: dict[str, Any] = {}
     for field in _fields(options, prefix, modality):
         if dataclasses.is_dataclass(field.value):
-            changes[field.name] = options_from(field.value, values, prefix, modality)
+            changes[field.name] = options_with_values(field.value, values, prefix, modality)
         elif field.parameter and field.parameter.name in values:
             value = field.parameter.check(values[field.parameter.name])
             changes[field.name] = tuple(value) if isinstance(value, list) else value

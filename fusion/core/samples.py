@@ -52,12 +52,12 @@ class Sound:
     """A block of PCM. `data` is (samples, channels), float32 in −1..1 or a signed integer type at full scale."""
 
     data: npt.NDArray[np.generic]
-    rate: float  # Hz
+    sample_rate: float  # Hz
 
     @property
     def duration(self) -> int:
         """Nanoseconds."""
-        return round(len(self.data) * SECOND / self.rate)
+        return round(len(self.data) * SECOND / self.sample_rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Calibration:
         unit="px",
         modalities=(DEPTH,),
     )
-    width: int = parameter(
+    focal_width: int = parameter(
         640,
         "Image width that `focal_length` belongs to. No effect if that is 0",
         bounds=(1, 65536),

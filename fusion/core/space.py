@@ -31,7 +31,7 @@ class SpaceError(SensebindError):
 
 
 @dataclass(frozen=True, slots=True)
-class Aperture:
+class TrainedWindow:
     """The window of a modality that the model was trained with.
 
     `length` is in seconds; `frames` is how many images are taken from the window (0: the whole time series).
@@ -50,11 +50,11 @@ class Space(ABC):
         modalities: those with a trained encoder here. Always includes ``text``, for `embed_text`;
             `embed` takes the others.
         logit_scales: per modality, the factor that its cosines are multiplied by before a softmax.
-        apertures: windows of the sensor modalities; may name ones without an encoder yet.
+        trained_windows: windows of the sensor modalities; may name ones without an encoder yet.
         licence: of the weights, as an SPDX identifier or a sentence.
     """
 
-    if TYPE_CHECKING:  # A subclass defines them as attributes or as properties; `require` checks that it did.
+    if TYPE_CHECKING:  # A subclass defines them as attributes or as properties; `validate_space` checks that it did.
 
         @property
         def id(self) -> str: ...
@@ -69,7 +69,7 @@ class Space(ABC):
         def logit_scales(self) -> Mapping[str, float]: ...
 
         @property
-        def apertures(self) -> Mapping[str, Aperture]: ...
+        def trained_windows(self) -> Mapping[str, TrainedWindow]: ...
 
         @property
         def licence(self) -> str: ...
@@ -96,26 +96,26 @@ class Space(ABC):
 
     # --- Windows from streams, and several modalities at once
 
-    def slide(self, window: Window) -> torch.Tensor:
+    def stream_tensor(self, window: Window) -> torch.Tensor:
         """As `tensor`, for windows of a stream: it may reuse results that overlapping windows share, and the shape may
-        differ from that of `tensor`. `embed` and `start` take batches of it. Raises as `tensor` does."""
+        differ from that of `tensor`. `embed` and `embed_async` take batches of it. Raises as `tensor` does."""
         return self.tensor(window)
 
-    def start(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
+    def embed_async(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
         """Begin to `embed` a batch (B, …) and return at once, so that several modalities are computed at the same time.
         The default computes before it returns."""
-        from sensebind.fusion.core.futures import Computed
+        from sensebind.fusion.core.futures import CompletedFuture
 
         began = time.perf_counter()
         vectors = self.embed(modality, batch)
-        return Computed(vectors, time.perf_counter() - began)
+        return CompletedFuture(vectors, time.perf_counter() - began)
 
     @property
     def compiled_modalities(self) -> frozenset[str]:
         """Modalities whose encoders are compiled for this processor."""
         return frozenset()
 
-    # --- A GPU. A space on CUDA is driven by `inference.cuda.Runner`, which calls these.
+    # --- A GPU. A space on CUDA is driven by `inference.cuda.GpuRunner`, which calls these.
 
     @cached_property  # so that a subclass may assign it
     def device(self) -> torch.device:
@@ -131,16 +131,16 @@ class Space(ABC):
 
         return torch.float32
 
-    def raw(self, window: Window) -> torch.Tensor:
+    def device_input(self, window: Window) -> torch.Tensor:
         """One window → the row that is sent to the device, in as few bytes as possible. Raises as `tensor` does."""
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Encoder:
-        """The function that computes unit vectors from stacked `raw` rows, all on the device. The default calls
-        `embed` with the rows on the CPU, as `embed` expects, so the host waits for the device."""
+        """The function that computes unit vectors from stacked `device_input` rows, all on the device. The default
+        calls `embed` with the rows on the CPU, as `embed` expects, so the host waits for the device."""
         return lambda rows: self.embed(modality, rows.cpu()).to(self.device)
 
-    def capturable(self, modality: str) -> bool:
+    def graph_capturable(self, modality: str) -> bool:
         """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
         device, for example to copy a result to the host."""
         return False
@@ -151,11 +151,11 @@ class Hub(Space):
 
     Attributes:
         shipped_spokes: spoke files that come with the hub.
-        fast: whether the encoders of the hub and of its spokes are compiled for this processor.
+        compiled: whether the encoders of the hub and of its spokes are compiled for this processor.
     """
 
     shipped_spokes: Sequence[Path] = ()
-    fast: bool = False
+    compiled: bool = False
 
     @abstractmethod
     def image_encoder(self) -> torch.nn.Module:
@@ -181,16 +181,16 @@ class SpaceFactory(Protocol):
         """
 
 
-DECLARED = ("id", "dimension", "modalities", "logit_scales", "apertures", "licence")
+REQUIRED_ATTRIBUTES = ("id", "dimension", "modalities", "logit_scales", "trained_windows", "licence")
 
 
-def require(space: object, name: str) -> Space:
+def validate_space(space: object, name: str) -> Space:
     """Return `space` if it fulfils the contract. Raises a `SpaceError` that names what is missing."""
     if not isinstance(space, Space):
         raise SpaceError(
             f"space '{name}' is a {type(space).__name__}: derive it from sensebind.fusion.core.space.Space (or Hub)"
         )
-    if missing := [field for field in DECLARED if not hasattr(space, field)]:
+    if missing := [field for field in REQUIRED_ATTRIBUTES if not hasattr(space, field)]:
         raise SpaceError(f"space '{name}' ({type(space).__name__}) lacks {', '.join(missing)}")
     import torch
 

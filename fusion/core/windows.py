@@ -127,7 +127,7 @@ class Window:
     calibration: Calibration = Calibration()
 
 
-def sound_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
+def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
     """Share of `[start, tick)` that lies in a sound, 0..1; overlaps count once."""
     covered, reached = 0, start
     for sound in sounds:

@@ -7,63 +7,63 @@ from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Kind, Score
-from sensebind.fusion.events.lifecycle import LifeOptions
+from sensebind.fusion.core.events import EventKind, Score
+from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 
 class DetectorOptions(Protocol):
     """Frozen options of a detector."""
 
     @property
-    def life(self) -> LifeOptions:
+    def life(self) -> LifecycleOptions:
         """When an event of this detector begins and ends."""
 
 
-Options = TypeVar("Options", bound=DetectorOptions)
+OptionsT = TypeVar("OptionsT", bound=DetectorOptions)
 
 
-class Detector(ABC, Generic[Options]):
+class Detector(ABC, Generic[OptionsT]):
     """Scores labels, tick by tick. It holds options only; all that changes with time is in the state.
 
-    A state is immutable: `score` and `adopt` return a new one. So the tracker can go back to an earlier state when
-    data arrive late. A subclass sets `kind` and `default_options`, and defines `knows` and `score`. A wrapper of
-    another detector forwards all members that are declared here.
+    A state is immutable: `score` and `migrate_state` return a new one. So the tracker can go back to an earlier state
+    when data arrive late. A subclass sets `kind` and `default_options`, and defines `has_label` and `score`. A wrapper
+    of another detector forwards all members that are declared here.
     """
 
-    kind: Kind
-    default_options: Options
+    kind: EventKind
+    default_options: OptionsT
 
-    def __init__(self, options: Options | None = None) -> None:
+    def __init__(self, options: OptionsT | None = None) -> None:
         """`options`: None means `default_options`."""
-        self.options: Options = self.default_options if options is None else options
+        self.options: OptionsT = self.default_options if options is None else options
 
     @property
-    def life(self) -> LifeOptions:
+    def lifecycle_options(self) -> LifecycleOptions:
         """When an event of each of its labels begins and ends."""
         return self.options.life
 
     @abstractmethod
-    def knows(self, label: str) -> bool:
+    def has_label(self, label: str) -> bool:
         """Whether it scores this label. An open event of a label that it does not score is closed."""
 
-    def start(self) -> Any:
+    def initial_state(self) -> Any:
         """The state before the first tick. By default an empty mapping, for a state per modality."""
         return {}
 
-    def adopt(self, old: Detector, state: Any) -> Any:
+    def migrate_state(self, old: Detector, state: Any) -> Any:
         """The state with which this detector takes over from `old`, of the same kind. By default `state` unchanged."""
         return state
 
     @abstractmethod
-    def score(self, state: Any, tick: int, present: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
+    def score(self, state: Any, tick: int, embeddings: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
         """(state, tick in ns, the tick's embeddings) → (new state, label → score). Labels left out score 0."""
 
 
-def modalities(present: Mapping[str, Embedding]) -> list[str]:
+def unfused_modalities(present: Mapping[str, Embedding]) -> list[str]:
     """The modalities of a tick's embeddings, without `fused`, sorted by name."""
     return sorted(set(present) - {FUSED})
 
 
 def healthy_modalities(present: Mapping[str, Embedding]) -> list[str]:
-    """`modalities` whose window shows no symptom of a faulty sensor."""
-    return [modality for modality in modalities(present) if not present[modality].symptoms]
+    """Those of `unfused_modalities` whose window shows no symptom of a faulty sensor."""
+    return [modality for modality in unfused_modalities(present) if not present[modality].symptoms]

@@ -10,18 +10,24 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Evidence, Kind, Score
+from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_modalities
-from sensebind.fusion.events.evidence import WARM_UP, Level, WitnessOptions, distance_from_mean, pool
-from sensebind.fusion.events.scores import lead
+from sensebind.fusion.events.evidence import (
+    WARM_UP_BOUNDS,
+    EvidenceOptions,
+    RunningBaseline,
+    distance_from_mean,
+    pool_scores,
+)
+from sensebind.fusion.events.scores import timestamp_correction
 
-FLOOR = 0.03  # cosine: agreement and change are never taken to spread less
+MIN_DEVIATION = 0.03  # cosine: agreement and change are never taken to spread less
 
 
 @dataclass(frozen=True, slots=True)
-class DisagreementOptions(WitnessOptions):
+class DisagreementOptions(EvidenceOptions):
     """How disagreement is detected. `pairs`: modalities to compare, in any order; empty: all that are there.
 
     Raises `ConfigError`.
@@ -34,7 +40,7 @@ class DisagreementOptions(WitnessOptions):
     warm_up: float = parameter(
         10.0,
         "Time at the start of a pair's data without disagreement. At most `time_constant`",
-        bounds=WARM_UP,
+        bounds=WARM_UP_BOUNDS,
         unit="s",
     )
     max_age: float = parameter(
@@ -46,7 +52,7 @@ class DisagreementOptions(WitnessOptions):
     )
 
     def __post_init__(self) -> None:
-        WitnessOptions.__post_init__(self)  # super() does not work in a class with slots
+        EvidenceOptions.__post_init__(self)  # super() does not work in a class with slots
         if self.warm_up > self.time_constant:  # a pair's age never passes `time_constant`
             raise ConfigError(
                 f"warm_up must be at most time_constant, and {self.warm_up:g} s is more than {self.time_constant:g} s"
@@ -62,23 +68,23 @@ def pair_label(a: str, b: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class DisagreementModalityState:
     """What is remembered of one modality: its last window, its mean vector, and how far from that it usually is."""
 
     start: int
     tick: int
     coverage: float
     vector: Vector  # (D,)
-    anchor: Vector  # (D,) not of unit length
-    level: Level  # of the cosine distance from the anchor, (1,)
+    mean_vector: Vector  # (D,) not of unit length
+    distance_baseline: RunningBaseline  # of the cosine distance from `mean_vector`, (1,)
     score: float  # 0..1, how unusual that distance is now
-    lies: bool = False  # a window since then showed that the sensor is faulty
+    faulty: bool = False  # a window since then showed that the sensor is faulty
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    courses: Mapping[str, Course]
-    pairs: Mapping[str, tuple[int, Level]]  # label → (tick when last compared, level of the cosine, (1,))
+class DisagreementState:
+    modality_states: Mapping[str, DisagreementModalityState]
+    pairs: Mapping[str, tuple[int, RunningBaseline]]  # label → (tick when last compared, baseline of the cosine, (1,))
 
 
 class DisagreementDetector(Detector[DisagreementOptions]):
@@ -89,67 +95,80 @@ class DisagreementDetector(Detector[DisagreementOptions]):
     it, is taken from the pair's own recent past. The evidence names the sense that left its own past.
     """
 
-    kind = Kind.DISAGREEMENT
+    kind = EventKind.DISAGREEMENT
     default_options = DisagreementOptions()
 
     def __init__(self, options: DisagreementOptions | None = None) -> None:
         super().__init__(options)
         self.labels = {pair_label(*pair) for pair in self.options.pairs}
 
-    def knows(self, label: str) -> bool:
+    def has_label(self, label: str) -> bool:
         return not self.labels or label in self.labels
 
-    def start(self) -> State:
-        return State({}, {})
+    def initial_state(self) -> DisagreementState:
+        return DisagreementState({}, {})
 
-    def adopt(self, old: Detector, state: State) -> State:
-        return State(state.courses, {label: pair for label, pair in state.pairs.items() if self.knows(label)})
+    def migrate_state(self, old: Detector, state: DisagreementState) -> DisagreementState:
+        return DisagreementState(
+            state.modality_states, {label: pair for label, pair in state.pairs.items() if self.has_label(label)}
+        )
 
-    def score(self, state: State, tick: int, present: Mapping[str, Embedding]) -> tuple[State, dict[str, Score]]:
+    def score(
+        self, state: DisagreementState, tick: int, embeddings: Mapping[str, Embedding]
+    ) -> tuple[DisagreementState, dict[str, Score]]:
         """One tick: pairs of which a window ended now and the other's is not stale are compared."""
         options = self.options
-        courses = dict(state.courses)
-        arrived = healthy_modalities(present)
-        for modality in set(courses) & {m for m, e in present.items() if e.symptoms}:
-            courses[modality] = replace(courses[modality], lies=True)
+        modality_states = dict(state.modality_states)
+        arrived = healthy_modalities(embeddings)
+        for modality in set(modality_states) & {m for m, e in embeddings.items() if e.symptoms}:
+            modality_states[modality] = replace(modality_states[modality], faulty=True)
         for modality in arrived:
-            courses[modality] = self._move(courses.get(modality), tick, present[modality])
+            modality_states[modality] = self._update_modality(modality_states.get(modality), tick, embeddings[modality])
         oldest = tick - options.max_age * SECOND
-        fresh = [m for m in sorted(courses) if courses[m].tick >= oldest and not courses[m].lies]
+        fresh = [
+            m for m in sorted(modality_states) if modality_states[m].tick >= oldest and not modality_states[m].faulty
+        ]
         pairs, scores = dict(state.pairs), {}
         for a, b in combinations(fresh, 2):
             label = pair_label(a, b)
-            if not self.knows(label) or courses[a].vector.shape != courses[b].vector.shape:
+            if not self.has_label(label) or modality_states[a].vector.shape != modality_states[b].vector.shape:
                 continue
-            last, level = pairs.get(label, (tick - SECOND // 2, Level.blank(1)))
-            agreement = np.array([float(courses[a].vector @ courses[b].vector)])
-            own = 0.0
-            if level.age[0] >= options.warm_up:
-                own = float(options.scores(-level.deviations(agreement, FLOOR))[0])
-            weight = min(options.reliability.get(m, 1.0) * courses[m].coverage for m in (a, b))
+            last, level = pairs.get(label, (tick - SECOND // 2, RunningBaseline.empty(1)))
+            agreement = np.array([float(modality_states[a].vector @ modality_states[b].vector)])
+            pair_score = 0.0
+            if level.observed_time[0] >= options.warm_up:
+                pair_score = float(options.scores_from_deviations(-level.z_scores(agreement, MIN_DEVIATION))[0])
+            weight = min(options.reliability.get(m, 1.0) * modality_states[m].coverage for m in (a, b))
             evidence = tuple(
                 Evidence(m, c.score, c.score >= options.support, c.start, c.tick, weight=weight)
-                for m, c in ((m, courses[m]) for m in (a, b))
+                for m, c in ((m, modality_states[m]) for m in (a, b))
             )
-            scores[label] = Score(float(pool([[own]], [weight], options.prior)[0]), evidence, lead(evidence))
+            scores[label] = Score(
+                float(pool_scores([[pair_score]], [weight], options.prior)[0]), evidence, timestamp_correction(evidence)
+            )
             if a in arrived or b in arrived:
                 seconds = min((tick - last) / SECOND, 1.0)
-                pairs[label] = tick, level.follow(agreement, seconds, options.time_constant, FLOOR)
-        return State(courses, pairs), scores
+                pairs[label] = tick, level.updated(agreement, seconds, options.time_constant, MIN_DEVIATION)
+        return DisagreementState(modality_states, pairs), scores
 
-    def _move(self, course: Course | None, tick: int, embedding: Embedding) -> Course:
+    def _update_modality(
+        self, course: DisagreementModalityState | None, tick: int, embedding: Embedding
+    ) -> DisagreementModalityState:
         options, vector = self.options, embedding.vector
         if course is None or course.vector.shape != vector.shape:
-            level = Level.blank(1)
-            return Course(embedding.start, tick, embedding.coverage, vector, vector.copy(), level, 0.0)
+            level = RunningBaseline.empty(1)
+            return DisagreementModalityState(
+                embedding.start, tick, embedding.coverage, vector, vector.copy(), level, 0.0
+            )
         seconds = min((tick - course.tick) / SECOND, 1.0)
-        gap = np.array([distance_from_mean(course.anchor, vector)])
-        level, score = course.level, 0.0
-        if level.age[0] >= options.warm_up:
-            score = float(options.scores(level.deviations(gap, FLOOR))[0])
+        gap = np.array([distance_from_mean(course.mean_vector, vector)])
+        level, score = course.distance_baseline, 0.0
+        if level.observed_time[0] >= options.warm_up:
+            score = float(options.scores_from_deviations(level.z_scores(gap, MIN_DEVIATION))[0])
         share = max(
-            seconds / (float(level.age[0]) + 2 * seconds), 1.0 - float(np.exp(-seconds / options.time_constant))
+            seconds / (float(level.observed_time[0]) + 2 * seconds),
+            1.0 - float(np.exp(-seconds / options.time_constant)),
         )
-        anchor = np.asarray(course.anchor + share * (vector - course.anchor), np.float32)
-        level = level.follow(gap, seconds, options.time_constant, FLOOR)
-        return Course(embedding.start, tick, embedding.coverage, vector, anchor, level, score)
+        anchor = np.asarray(course.mean_vector + share * (vector - course.mean_vector), np.float32)
+        level = level.updated(gap, seconds, options.time_constant, MIN_DEVIATION)
+        return DisagreementModalityState(embedding.start, tick, embedding.coverage, vector, anchor, level, score)

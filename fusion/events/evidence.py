@@ -11,17 +11,20 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.events.lifecycle import LifeOptions
+from sensebind.fusion.events.lifecycle import LifecycleOptions
 
-Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 
-MEMORY, WARM_UP = (1.0, 86400.0), (0.1, 3600.0)  # s, bounds of parameters that several options have
+TIME_CONSTANT_BOUNDS, WARM_UP_BOUNDS = (
+    (1.0, 86400.0),
+    (0.1, 3600.0),
+)  # s, bounds of parameters that several options have
 
 
 @dataclass(frozen=True, slots=True)
-class WitnessOptions(Options):
+class EvidenceOptions(Options):
     """What the detectors that pool several modalities have in common.
 
     `prior`: the score where no modality gives evidence. `support`: a modality with this score supports the event.
@@ -37,7 +40,7 @@ class WitnessOptions(Options):
     time_constant: float = parameter(
         60.0,
         "Time constant of the running mean and deviation that a score is compared with",
-        bounds=MEMORY,
+        bounds=TIME_CONSTANT_BOUNDS,
         unit="s",
         formerly="memory",
     )
@@ -51,7 +54,7 @@ class WitnessOptions(Options):
     prior: float = 0.02
     support: float = 0.3
     reliability: Mapping[str, float] = field(default_factory=dict)
-    life: LifeOptions = LifeOptions()
+    life: LifecycleOptions = LifecycleOptions()
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
@@ -65,43 +68,49 @@ class WitnessOptions(Options):
             if not 0 <= weight <= 10:
                 raise ConfigError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
 
-    def scores(self, deviations: Array) -> Array:
+    def scores_from_deviations(self, deviations: FloatArray) -> FloatArray:
         """Deviations from the usual (L,) → scores (L,), one half at `threshold`."""
         return logistic(self.slope * (deviations - self.threshold))
 
 
-def logistic(x: npt.ArrayLike) -> Array:
+def logistic(x: npt.ArrayLike) -> FloatArray:
     """1 / (1 + e^−x), without overflow."""
     clipped = np.clip(np.asarray(x, np.float64), -60.0, 60.0)
     return np.asarray(1.0 / (1.0 + np.exp(-clipped)))
 
 
-def logit(p: npt.ArrayLike) -> Array:
+def logit(p: npt.ArrayLike) -> FloatArray:
     """The inverse of `logistic`; 0 and 1 count as 1e-9 from there."""
     inside = np.clip(np.asarray(p, np.float64), 1e-9, 1 - 1e-9)
     return np.asarray(np.log(inside / (1.0 - inside)))
 
 
-DOUBT = 1.0  # nats that one sense, noticing nothing, may take from the others
-CERTAINTY = 8.0  # nats that one sense may give
+MAX_NEGATIVE_EVIDENCE = 1.0  # nats that one sense, noticing nothing, may take from the others
+MAX_POSITIVE_EVIDENCE = 8.0  # nats that one sense may give
 
 
-def pool(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> Array:
-    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1: `add_up` of what each
-    score says beyond the prior. With weight 1 and one sense, p is its score; weight 0 leaves it out."""
+def pool_scores(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> FloatArray:
+    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1:
+    `pool_log_likelihood_ratios` of what each score says beyond the prior. With weight 1 and one sense, p is its score;
+    weight 0 leaves it out."""
     gains = logit(scores) - float(logit(prior))
-    return add_up(gains, np.asarray(weights, np.float64)[:, None], prior, DOUBT)
+    return pool_log_likelihood_ratios(gains, np.asarray(weights, np.float64)[:, None], prior, MAX_NEGATIVE_EVIDENCE)
 
 
-def add_up(gains: Array, weights: npt.ArrayLike, prior: npt.ArrayLike, doubt: npt.ArrayLike) -> Array:
+def pool_log_likelihood_ratios(
+    log_likelihood_ratios: FloatArray,
+    weights: npt.ArrayLike,
+    prior: npt.ArrayLike,
+    max_negative_evidence: npt.ArrayLike,
+) -> FloatArray:
     """Log likelihood ratios (M, L) of M senses for L labels → probabilities (L,). `prior` is one or (L,).
 
     Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
-    1986, with the prior counted once): logit p = logit prior + Σ w·gain. A sense that notices nothing lowers the sum by
-    `doubt` at most: a microphone that hears no dog hardly speaks against the dog that the camera sees. M = 0 gives the
-    prior.
+    1986, with the prior counted once): logit p = logit prior + Σ w·ratio. A sense that notices nothing lowers the sum
+    by `max_negative_evidence` at most: a microphone that hears no dog hardly speaks against the dog that the camera
+    sees. M = 0 gives the prior.
     """
-    held = np.clip(gains, -np.asarray(doubt, np.float64), CERTAINTY)
+    held = np.clip(log_likelihood_ratios, -np.asarray(max_negative_evidence, np.float64), MAX_POSITIVE_EVIDENCE)
     return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
 
 
@@ -112,41 +121,48 @@ def distance_from_mean(mean: Vector, vector: Vector) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class RunningBaseline:
     """What some numbers, (L,), usually are: running mean, running deviation, and the seconds that they stand on."""
 
-    mean: Array
-    deviation: Array
-    age: Array
+    mean: FloatArray
+    deviation: FloatArray
+    observed_time: FloatArray
 
     @classmethod
-    def blank(cls, size: int) -> Level:
+    def empty(cls, size: int) -> RunningBaseline:
         return cls(np.zeros(size), np.zeros(size), np.zeros(size))
 
-    def deviations(self, values: Array, floor: float) -> Array:
-        """How far `values` (L,) lie above the mean, (L,), in running deviations of `floor` at least."""
-        return np.asarray((values - self.mean) / np.maximum(self.deviation, floor), np.float64)
+    def z_scores(self, values: FloatArray, min_deviation: float) -> FloatArray:
+        """How far `values` (L,) lie above the mean, (L,), in running deviations of `min_deviation` at least."""
+        return np.asarray((values - self.mean) / np.maximum(self.deviation, min_deviation), np.float64)
 
-    def follow(self, values: Array, seconds: float, memory: float, floor: float, held: Flags | None = None) -> Level:
-        """The level after `values` (L,), which stand for `seconds`. Where `held` is true it stays as it was.
+    def updated(
+        self,
+        values: FloatArray,
+        seconds: float,
+        time_constant: float,
+        min_deviation: float,
+        hold_mask: BoolArray | None = None,
+    ) -> RunningBaseline:
+        """The baseline after `values` (L,), which stand for `seconds`. Where `hold_mask` is true it stays as it was.
 
-        A plain average until it is `memory` seconds old, from then on an exponentially forgetting one. A value
-        further than three deviations (of `floor` at least) counts as one at three: Huber's influence function,
+        A plain average until it is `time_constant` seconds old, from then on an exponentially forgetting one. A value
+        further than three deviations (of `min_deviation` at least) counts as one at three: Huber's influence function,
         so one outlier does not move it. The deviation is 1.2533 times the mean absolute one, that of a Gaussian.
         """
-        share = np.maximum(seconds / (self.age + seconds), 1.0 - np.exp(-seconds / memory))
-        new = self.age == 0
-        reach = 3.0 * np.maximum(self.deviation, floor)
-        step = np.where(new, values - self.mean, np.clip(values - self.mean, -reach, reach))
+        share = np.maximum(seconds / (self.observed_time + seconds), 1.0 - np.exp(-seconds / time_constant))
+        new = self.observed_time == 0
+        clip = 3.0 * np.maximum(self.deviation, min_deviation)
+        step = np.where(new, values - self.mean, np.clip(values - self.mean, -clip, clip))
         mean = self.mean + share * step
-        # A level on its first value knows no spread yet.
+        # A baseline on its first value knows no spread yet.
         spread = np.where(new, 0.0, 1.2533 * np.abs(step))
         deviation = self.deviation + share * (spread - self.deviation)
-        age = np.minimum(self.age + seconds, memory)
-        if held is None:
-            return Level(mean, deviation, age)
-        return Level(
-            np.where(held, self.mean, mean),
-            np.where(held, self.deviation, deviation),
-            np.where(held, self.age, age),
+        age = np.minimum(self.observed_time + seconds, time_constant)
+        if hold_mask is None:
+            return RunningBaseline(mean, deviation, age)
+        return RunningBaseline(
+            np.where(hold_mask, self.mean, mean),
+            np.where(hold_mask, self.deviation, deviation),
+            np.where(hold_mask, self.observed_time, age),
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.events import Event, Kind, Phase, Score
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
 from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.scores import NOTHING
+from sensebind.fusion.events.scores import ZERO_SCORE
 
-DURATION = (0.0, 3600.0)  # s
+DURATION_BOUNDS = (0.0, 3600.0)  # s
 
 
 @dataclass(frozen=True, slots=True)
-class LifeOptions(Options):
+class LifecycleOptions(Options):
     """When an event begins and ends.
 
     Raises `ConfigError` for values that are out of bounds, or with which an event could never begin or end.
@@ -35,21 +35,21 @@ class LifeOptions(Options):
     min_duration: float = parameter(
         1.0,
         "Time that the score must stay at `offset_threshold` or above before the event is reported",
-        bounds=DURATION,
+        bounds=DURATION_BOUNDS,
         unit="s",
     )
     hold_time: float = parameter(
         1.0,
         "Hold time: time that the score must stay below `offset_threshold` before the end is reported",
-        bounds=DURATION,
+        bounds=DURATION_BOUNDS,
         unit="s",
         formerly="release",
     )
     refractory: float = parameter(
-        0.0, "Time after an event's offset in which no event of the same label begins", bounds=DURATION, unit="s"
+        0.0, "Time after an event's offset in which no event of the same label begins", bounds=DURATION_BOUNDS, unit="s"
     )
     update_period: float = parameter(
-        1.0, "Time from one UPDATE of an open event to the next. 0: every tick", bounds=DURATION, unit="s"
+        1.0, "Time from one UPDATE of an open event to the next. 0: every tick", bounds=DURATION_BOUNDS, unit="s"
     )
     immediate_onset_threshold: float = parameter(
         1.0,
@@ -73,8 +73,8 @@ class LifeOptions(Options):
 
 
 @dataclass(slots=True)
-class Life:
-    """The events of one label, one after the other: two thresholds and four times (`LifeOptions`).
+class EventLifecycle:
+    """The events of one label, one after the other: two thresholds and four times (`LifecycleOptions`).
 
     What a score does depends on the state:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
@@ -85,48 +85,51 @@ class Life:
       the lead. A higher score before that starts the hold time again. An UPDATE comes every `update_period`.
     """
 
-    kind: Kind
+    kind: EventKind
     label: str
     space: str
-    options: LifeOptions
+    options: LifecycleOptions
     onset: int | None = None
-    first: int = 0  # tick at which it became pending
-    lead: int = 0  # of its last score of `offset_threshold` or more
+    pending_since: int = 0  # tick at which it became pending
+    timestamp_correction: int = 0  # of its last score of `offset_threshold` or more
     is_open: bool = False
-    under: int | None = None  # first tick below `offset_threshold` of an open event
-    reported: int = 0
-    ended: int | None = None
-    named: int | None = None  # the onset in an open event's id: the one that was told first
-    last: Score = field(default=NOTHING)
+    below_offset_since: int | None = None  # first tick below `offset_threshold` of an open event
+    last_report: int = 0
+    last_offset: int | None = None
+    id_onset: int | None = None  # the onset in an open event's id: the one that was told first
+    last_score: Score = field(default=ZERO_SCORE)
 
     def step(self, tick: int, score: Score) -> list[Event]:
         """One tick's score → no event or one."""
         options = self.options
-        self.last = score
+        self.last_score = score
         if self.onset is None:
-            paused = self.ended is not None and tick - self.ended < options.refractory * SECOND
+            paused = self.last_offset is not None and tick - self.last_offset < options.refractory * SECOND
             if score.score < options.onset_threshold or paused:
                 return []
-            self.first = tick
-            self.onset = tick - score.lead if self.ended is None else max(tick - score.lead, self.ended + 1)
+            self.pending_since = tick
+            self.onset = tick - score.lead if self.last_offset is None else max(tick - score.lead, self.last_offset + 1)
         if score.score >= options.offset_threshold:
-            self.lead = score.lead
+            self.timestamp_correction = score.lead
         if not self.is_open:
             if score.score < options.offset_threshold:
                 self.onset = None
                 return []
-            if tick - self.first < options.min_duration * SECOND and score.score < options.immediate_onset_threshold:
+            if (
+                tick - self.pending_since < options.min_duration * SECOND
+                and score.score < options.immediate_onset_threshold
+            ):
                 return []
             return self._open(tick)
         if score.score >= options.offset_threshold:
-            self.under = None
+            self.below_offset_since = None
         else:
-            self.under = tick if self.under is None else self.under
-            if tick - self.under >= options.hold_time * SECOND:
-                return self.close(tick, self.under)
-        if tick - self.reported >= options.update_period * SECOND:
-            self.reported = tick
-            return [self._event(Phase.UPDATE, tick)]
+            self.below_offset_since = tick if self.below_offset_since is None else self.below_offset_since
+            if tick - self.below_offset_since >= options.hold_time * SECOND:
+                return self.close(tick, self.below_offset_since)
+        if tick - self.last_report >= options.update_period * SECOND:
+            self.last_report = tick
+            return [self._event(EventPhase.UPDATE, tick)]
         return []
 
     def close(self, tick: int, offset: int) -> list[Event]:
@@ -134,52 +137,76 @@ class Life:
         events = []
         if self.is_open:
             assert self.onset is not None
-            self.ended = offset if self.under is None else max(self.under - self.lead, self.onset)
-            events.append(self._event(Phase.OFFSET, tick, self.ended))
-        self.onset, self.is_open, self.under, self.named = None, False, None, None
+            self.last_offset = (
+                offset
+                if self.below_offset_since is None
+                else max(self.below_offset_since - self.timestamp_correction, self.onset)
+            )
+            events.append(self._event(EventPhase.OFFSET, tick, self.last_offset))
+        self.onset, self.is_open, self.below_offset_since, self.id_onset = None, False, None, None
         return events
 
-    def amend(self, tick: int, now: Life) -> list[Event]:
-        """What `now`, the same label's life as it would be with data that came late, means for the event told so far.
+    def revise(self, tick: int, revised: EventLifecycle) -> list[Event]:
+        """What `revised`, the same label's life as it would be with data that came late, means for the event told so
+        far.
 
         An open event goes on under its id with what is known now, or ends if it turns out to be over, or (offset =
         onset) never to have been. What is closed stays as it was told: nothing that overlaps it opens.
         """
         if self.is_open:
-            if now.is_open:
-                assert now.onset is not None
-                onset = self.onset if self.ended is not None and now.onset <= self.ended else now.onset
-                changed = onset != self.onset or now.last != self.last
-                self.onset, self.under, self.last, self.lead = onset, now.under, now.last, now.lead
+            if revised.is_open:
+                assert revised.onset is not None
+                onset = (
+                    self.onset if self.last_offset is not None and revised.onset <= self.last_offset else revised.onset
+                )
+                changed = onset != self.onset or revised.last_score != self.last_score
+                self.onset, self.below_offset_since, self.last_score, self.timestamp_correction = (
+                    onset,
+                    revised.below_offset_since,
+                    revised.last_score,
+                    revised.timestamp_correction,
+                )
                 if not changed:
                     return []
-                self.reported = tick
-                return [self._event(Phase.UPDATE, tick)]
+                self.last_report = tick
+                return [self._event(EventPhase.UPDATE, tick)]
             assert self.onset is not None
-            over = now.ended if now.ended is not None and now.ended >= self.onset else self.onset
-            self.under, self.last = None, now.last
+            over = (
+                revised.last_offset
+                if revised.last_offset is not None and revised.last_offset >= self.onset
+                else self.onset
+            )
+            self.below_offset_since, self.last_score = None, revised.last_score
             events = self.close(tick, over)
-            if now.onset is not None and now.onset > over:
-                self.onset, self.first, self.lead = now.onset, now.first, now.lead
+            if revised.onset is not None and revised.onset > over:
+                self.onset, self.pending_since, self.timestamp_correction = (
+                    revised.onset,
+                    revised.pending_since,
+                    revised.timestamp_correction,
+                )
             return events
-        if now.onset is not None and self.ended is not None and now.onset <= self.ended:
+        if revised.onset is not None and self.last_offset is not None and revised.onset <= self.last_offset:
             self.onset = None
             return []
-        self.onset, self.under, self.last = now.onset, now.under, now.last
-        self.first, self.lead = now.first, now.lead
-        return self._open(tick) if now.is_open else []
+        self.onset, self.below_offset_since, self.last_score = (
+            revised.onset,
+            revised.below_offset_since,
+            revised.last_score,
+        )
+        self.pending_since, self.timestamp_correction = revised.pending_since, revised.timestamp_correction
+        return self._open(tick) if revised.is_open else []
 
-    def spent(self, tick: int) -> bool:
+    def is_inactive(self, tick: int) -> bool:
         """Whether nothing is open, pending or pausing, so that it can be forgotten."""
-        pausing = self.ended is not None and tick - self.ended < self.options.refractory * SECOND
+        pausing = self.last_offset is not None and tick - self.last_offset < self.options.refractory * SECOND
         return self.onset is None and not pausing
 
     def _open(self, tick: int) -> list[Event]:
-        self.is_open, self.reported, self.named = True, tick, self.onset
-        return [self._event(Phase.ONSET, tick)]
+        self.is_open, self.last_report, self.id_onset = True, tick, self.onset
+        return [self._event(EventPhase.ONSET, tick)]
 
-    def _event(self, phase: Phase, tick: int, offset: int = 0) -> Event:
+    def _event(self, phase: EventPhase, tick: int, offset: int = 0) -> Event:
         assert self.onset is not None
-        identity = f"{self.kind.name.lower()}/{self.label}/{self.named}"
-        score, evidence = self.last.score, self.last.evidence
+        identity = f"{self.kind.name.lower()}/{self.label}/{self.id_onset}"
+        score, evidence = self.last_score.score, self.last_score.evidence
         return Event(identity, self.kind, self.label, phase, self.onset, offset, tick, score, self.space, evidence)

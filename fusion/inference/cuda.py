@@ -1,10 +1,11 @@
 """Encoders on a GPU, without the host waiting for them: fixed buffers, graphs, and streams that overlap.
 
-A batch is padded to a bucket, a power of two, so that a few shapes recur. What recurs is kept in a `_Station`: pinned
-memory that rows are gathered in, its image on the device, and the encoder's work as a CUDA graph, captured when the
-shape first comes. Rows go as they were sent (bytes of images, 16-bit sound); the encoder's preparation is part of the
-graph. Each modality has a stream to copy and one to compute, so that the copy of one batch, the preparation and trunk
-of another and those of other modalities go on at the same time. The host waits once for each batch: for its vectors.
+A batch is padded to a bucket, a power of two, so that a few shapes recur. What recurs is kept in a `_CapturedBatch`:
+pinned memory that rows are gathered in, its image on the device, and the encoder's work as a CUDA graph, captured when
+the shape first comes. Rows go as they were sent (bytes of images, 16-bit sound); the encoder's preparation is part of
+the graph. Each modality has a stream to copy and one to compute, so that the copy of one batch, the preparation and
+trunk of another and those of other modalities go on at the same time. The host waits once for each batch: for its
+vectors.
 
 On a CPU the same code runs without graphs, pinned memory and streams, which is how it is tested where no GPU is.
 """
@@ -25,15 +26,17 @@ from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.space import Encoder, Space
 
 LOG = logging.getLogger(__name__)
-SLOTS = 2  # batches of one shape that may be under way: one is copied while another is computed
-STATIONS = 40  # shapes that are kept: past that, those used longest ago are given up with their memory
-WARM_UPS = 2  # runs before a capture, in which libraries choose kernels and constants are made
+BATCHES_IN_FLIGHT = 2  # batches of one shape that may be under way: one is copied while another is computed
+MAX_CAPTURED_BATCHES = 40  # shapes that are kept: past that, those used longest ago are given up with their memory
+WARMUP_RUNS = 2  # runs before a capture, in which libraries choose kernels and constants are made
 
-class Pending(EmbeddingFuture):
-    """A batch under way. `first`: its shape came for the first time, so that much was made that later ones find."""
+
+class DeviceEmbeddingFuture(EmbeddingFuture):
+    """A batch under way. `is_first_of_shape`: its shape came for the first time, so that much was made that later ones
+    find."""
 
     def __init__(self, count: int, result: Tensor, done: torch.cuda.Event | None) -> None:
-        self.first = False
+        self.is_first_of_shape = False
         self._count, self._done = count, done
         self._result: Tensor | None = result
         self._vectors: Tensor | None = None
@@ -50,89 +53,89 @@ class Pending(EmbeddingFuture):
             return self._vectors
 
 
-class Runner:
+class GpuRunner:
     """Drives the encoders of one space. `launch` may be called from several threads.
 
-    `graphs`: capture CUDA graphs of the encoders that are `capturable` (None: yes on CUDA). After one failed capture no
-    more are tried, because PyTorch before 2.12 rejects every later one; existing graphs stay in use.
+    `graphs`: capture CUDA graphs of the encoders that are `graph_capturable` (None: yes on CUDA). After one failed
+    capture no more are tried, because PyTorch before 2.12 rejects every later one; existing graphs stay in use.
     """
 
     def __init__(self, space: Space, *, graphs: bool | None = None) -> None:
         self.device = space.device
         self.on_gpu = self.device.type == "cuda"
         self._space = space
-        self.raw = space.raw
+        self.device_input = space.device_input
         self._lock = threading.Lock()  # guards what follows: one batch is launched, one graph captured at a time
-        self._graphs = _Graphs(self.on_gpu and graphs is not False)
-        self._lanes: dict[str, _Lane] = {}
-        self._stations: OrderedDict[tuple[str, torch.Size, torch.dtype, int], _Station] = OrderedDict()
+        self._graphs = _GraphCaptureState(self.on_gpu and graphs is not False)
+        self._streams: dict[str, _ModalityStreams] = {}
+        self._captured_batches: OrderedDict[tuple[str, torch.Size, torch.dtype, int], _CapturedBatch] = OrderedDict()
 
     @classmethod
-    def of(cls, space: Space) -> Runner | None:
+    def for_space(cls, space: Space) -> GpuRunner | None:
         """One for a space on a GPU; None for other devices, which have nothing to overlap."""
         return cls(space) if space.device.type == "cuda" else None
 
     @torch.no_grad()
-    def launch(self, modality: str, rows: Sequence[Tensor]) -> Pending:
+    def launch(self, modality: str, rows: Sequence[Tensor]) -> DeviceEmbeddingFuture:
         """Begin to embed `rows` of one shape and dtype, on the CPU each. Raises `RuntimeError` as the device does."""
         first = rows[0]
-        bucket = bucket_of(len(rows))
+        bucket = bucket_size(len(rows))
         with self._lock:
             key = (modality, first.shape, first.dtype, bucket)
-            station = self._stations.get(key)
-            first_time = station is None
-            if station is None:
-                self._make_room()
-                station = self._stations[key] = _Station(self._lane(modality), first, bucket)
-            self._stations.move_to_end(key)
+            captured_batch = self._captured_batches.get(key)
+            first_time = captured_batch is None
+            if captured_batch is None:
+                self._evict_shapes()
+                captured_batch = self._captured_batches[key] = _CapturedBatch(self._streams_of(modality), first, bucket)
+            self._captured_batches.move_to_end(key)
             try:
-                pending = station.launch(rows)
+                pending = captured_batch.launch(rows)
             except BaseException:
-                self._stations.pop(key, None)  # it is in a state that nobody knows
+                self._captured_batches.pop(key, None)  # it is in a state that nobody knows
                 raise
-            pending.first = first_time
+            pending.is_first_of_shape = first_time
             return pending
 
-    def release(self) -> None:
+    def free_memory(self) -> None:
         """Give back the memory of all shapes: what comes next makes its own again."""
         with self._lock:
-            self._wait()
-            self._stations.clear()
+            self._synchronize()
+            self._captured_batches.clear()
             if self.on_gpu:  # under the lock, so that no other thread captures a graph now
                 empty_cache()
 
-    def shapes(self) -> int:
+    def shape_count(self) -> int:
         """How many shapes are kept."""
         with self._lock:
-            return len(self._stations)
+            return len(self._captured_batches)
 
-    def captured(self) -> int:
+    def graph_count(self) -> int:
         """How many of them are graphs."""
         with self._lock:
-            return sum(station.graph is not None for station in self._stations.values())
+            return sum(captured_batch.graph is not None for captured_batch in self._captured_batches.values())
 
     def capture_error(self) -> str:
         """Why no more graphs are captured; empty as long as none has failed."""
         return self._graphs.error
 
-    def _lane(self, modality: str) -> _Lane:
-        if modality not in self._lanes:
-            graphs = self._graphs if self._space.capturable(modality) else _Graphs(False)
-            self._lanes[modality] = _Lane(modality, self._space.encoder(modality), self.device, graphs)
-        return self._lanes[modality]
+    def _streams_of(self, modality: str) -> _ModalityStreams:
+        if modality not in self._streams:
+            graphs = self._graphs if self._space.graph_capturable(modality) else _GraphCaptureState(False)
+            self._streams[modality] = _ModalityStreams(modality, self._space.encoder(modality), self.device, graphs)
+        return self._streams[modality]
 
-    def _make_room(self) -> None:
-        if len(self._stations) >= STATIONS:
-            self._wait()
-        while len(self._stations) >= STATIONS:
-            self._stations.popitem(last=False)
+    def _evict_shapes(self) -> None:
+        if len(self._captured_batches) >= MAX_CAPTURED_BATCHES:
+            self._synchronize()
+        while len(self._captured_batches) >= MAX_CAPTURED_BATCHES:
+            self._captured_batches.popitem(last=False)
 
-    def _wait(self) -> None:
-        for station in self._stations.values():
-            station.settle()
+    def _synchronize(self) -> None:
+        for captured_batch in self._captured_batches.values():
+            captured_batch.synchronize()
 
 
-class _Graphs:
+class _GraphCaptureState:
     """Whether CUDA graphs may be captured. All modalities share one flag; a failed capture clears it."""
 
     def __init__(self, allowed: bool) -> None:
@@ -140,115 +143,121 @@ class _Graphs:
         self.error = ""  # of the capture that failed
 
 
-class _Lane:
+class _ModalityStreams:
     """One modality's streams and the memory that its graphs share. They run one after another, so they can."""
 
-    def __init__(self, modality: str, encode: Encoder, device: torch.device, graphs: _Graphs) -> None:
+    def __init__(self, modality: str, encode: Encoder, device: torch.device, graphs: _GraphCaptureState) -> None:
         self.modality, self.encode, self.device, self.graphs = modality, encode, device, graphs
-        self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.computing = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.pool = torch.cuda.graph_pool_handle() if graphs.allowed else None
+        self.copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.compute_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.graph_pool = torch.cuda.graph_pool_handle() if graphs.allowed else None
 
-    def on(self, stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+    def use(self, stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
         return nullcontext() if stream is None else torch.cuda.stream(stream)
 
 
-class _Slot:
+class _BatchBuffers:
     """Where one batch is gathered, where it arrives, and where its vectors land."""
 
-    def __init__(self, row: Tensor, bucket: int, dimension: int, lane: _Lane) -> None:
-        gpu = lane.computing is not None
-        self.rows = torch.zeros(bucket, *row.shape, dtype=row.dtype, pin_memory=gpu)
-        self.arriving = torch.zeros_like(self.rows, device=lane.device) if gpu else self.rows
-        self.vectors = torch.zeros(bucket, dimension, pin_memory=gpu)
-        self.arrived = torch.cuda.Event() if gpu else None
-        self.done = torch.cuda.Event(blocking=True) if gpu else None  # `fetch` sleeps instead of spinning
-        self.pending: Pending | None = None
+    def __init__(self, row: Tensor, bucket: int, dimension: int, lane: _ModalityStreams) -> None:
+        gpu = lane.compute_stream is not None
+        self.host_rows = torch.zeros(bucket, *row.shape, dtype=row.dtype, pin_memory=gpu)
+        self.device_rows = torch.zeros_like(self.host_rows, device=lane.device) if gpu else self.host_rows
+        self.host_vectors = torch.zeros(bucket, dimension, pin_memory=gpu)
+        self.copied_event = torch.cuda.Event() if gpu else None
+        self.computed_event = torch.cuda.Event(blocking=True) if gpu else None  # `fetch` sleeps instead of spinning
+        self.future: DeviceEmbeddingFuture | None = None
 
 
-class _Station:
+class _CapturedBatch:
     """One modality's work on batches of one shape, up to `bucket` rows."""
 
-    def __init__(self, lane: _Lane, row: Tensor, bucket: int) -> None:
-        self.lane, self.bucket = lane, bucket
+    def __init__(self, lane: _ModalityStreams, row: Tensor, bucket: int) -> None:
+        self.streams, self.bucket = lane, bucket
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.turn = 0
+        self.next_slot = 0
         self.input = torch.zeros(bucket, *row.shape, dtype=row.dtype, device=lane.device)
-        with lane.on(lane.computing):
-            self._settled_memory()
+        with lane.use(lane.compute_stream):
+            self._synchronize_device()
             vectors = lane.encode(self.input)
             self.output = torch.zeros(bucket, vectors.shape[1], device=lane.device)
             if lane.graphs.allowed:
                 self._capture()
-        self.slots = [_Slot(row, bucket, self.output.shape[1], lane) for _ in range(SLOTS)]
-        self._settled_memory()
+        self.slots = [_BatchBuffers(row, bucket, self.output.shape[1], lane) for _ in range(BATCHES_IN_FLIGHT)]
+        self._synchronize_device()
 
-    def launch(self, rows: Sequence[Tensor]) -> Pending:
-        count, lane = len(rows), self.lane
-        slot = self.slots[self.turn]
-        self.turn = (self.turn + 1) % SLOTS
-        if slot.pending is not None:
-            slot.pending.fetch()  # its memory is needed now; who asked for the vectors still gets them
-        torch.stack(list(rows), out=slot.rows[:count])  # rows past `count` are of earlier batches: nobody reads them
-        with lane.on(lane.copying):
-            if slot.arriving is not slot.rows:
-                slot.arriving[:count].copy_(slot.rows[:count], non_blocking=True)
-            if slot.arrived is not None:
-                slot.arrived.record()
-        with lane.on(lane.computing):
-            if slot.arrived is not None:
-                slot.arrived.wait()
-            self.input[:count].copy_(slot.arriving[:count])
+    def launch(self, rows: Sequence[Tensor]) -> DeviceEmbeddingFuture:
+        count, streams = len(rows), self.streams
+        slot = self.slots[self.next_slot]
+        self.next_slot = (self.next_slot + 1) % BATCHES_IN_FLIGHT
+        if slot.future is not None:
+            slot.future.fetch()  # its memory is needed now; who asked for the vectors still gets them
+        torch.stack(
+            list(rows), out=slot.host_rows[:count]
+        )  # rows past `count` are of earlier batches: nobody reads them
+        with streams.use(streams.copy_stream):
+            if slot.device_rows is not slot.host_rows:
+                slot.device_rows[:count].copy_(slot.host_rows[:count], non_blocking=True)
+            if slot.copied_event is not None:
+                slot.copied_event.record()
+        with streams.use(streams.compute_stream):
+            if slot.copied_event is not None:
+                slot.copied_event.wait()
+            self.input[:count].copy_(slot.device_rows[:count])
             self._encode()
-            slot.vectors[:count].copy_(self.output[:count], non_blocking=True)
-            if slot.done is not None:
-                slot.done.record()
-        slot.pending = Pending(count, slot.vectors, slot.done)
-        return slot.pending
+            slot.host_vectors[:count].copy_(self.output[:count], non_blocking=True)
+            if slot.computed_event is not None:
+                slot.computed_event.record()
+        slot.future = DeviceEmbeddingFuture(count, slot.host_vectors, slot.computed_event)
+        return slot.future
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait for what is under way; whose batch failed hears of it when it fetches."""
         for slot in self.slots:
-            if slot.pending is not None:
+            if slot.future is not None:
                 with suppress(RuntimeError):
-                    slot.pending.fetch()
+                    slot.future.fetch()
         with suppress(RuntimeError):
-            self._settled_memory()
+            self._synchronize_device()
 
-    def _settled_memory(self) -> None:
+    def _synchronize_device(self) -> None:
         """Wait until what other streams still do with memory that is used or given back here is done."""
-        if self.lane.computing is not None:
-            torch.cuda.synchronize(self.lane.device)
+        if self.streams.compute_stream is not None:
+            torch.cuda.synchronize(self.streams.device)
 
     def _encode(self) -> None:
         if self.graph is not None:
             self.graph.replay()
         else:
-            self.output.copy_(self.lane.encode(self.input))
+            self.output.copy_(self.streams.encode(self.input))
 
     def _capture(self) -> None:
-        """Input and output lie outside of the graphs' common memory: no other graph of the lane writes over them."""
-        for _ in range(WARM_UPS):
+        """Input and output lie outside of the graphs' common memory: no other graph of the modality writes over
+        them."""
+        for _ in range(WARMUP_RUNS):
             self._encode()
-        torch.cuda.synchronize(self.lane.device)
+        torch.cuda.synchronize(self.streams.device)
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads may use the device meanwhile, so only what this one does is held to a capture's rules.
             with torch.cuda.graph(
-                graph, pool=self.lane.pool, stream=self.lane.computing, capture_error_mode="thread_local"
+                graph,
+                pool=self.streams.graph_pool,
+                stream=self.streams.compute_stream,
+                capture_error_mode="thread_local",
             ):
                 self._encode()
         except RuntimeError as error:
-            self.lane.graphs.allowed, self.lane.graphs.error = False, f"{self.lane.modality}: {error}"
-            LOG.warning("%s: no CUDA graph could be captured, and no more are tried: %s", self.lane.modality, error)
-            if lacks_memory(error):
+            self.streams.graphs.allowed, self.streams.graphs.error = False, f"{self.streams.modality}: {error}"
+            LOG.warning("%s: no CUDA graph could be captured, and no more are tried: %s", self.streams.modality, error)
+            if is_out_of_memory(error):
                 raise
-            torch.cuda.synchronize(self.lane.device)
+            torch.cuda.synchronize(self.streams.device)
             return
         self.graph = graph
 
 
-def bucket_of(count: int) -> int:
+def bucket_size(count: int) -> int:
     """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()
 
@@ -262,13 +271,13 @@ def empty_cache() -> None:
         LOG.warning("unused GPU memory could not be released: %s", error)
 
 
-def lacks_memory(error: BaseException | None) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether this, or what it came from, is a lack of memory."""
     while error is not None:
-        told = str(error).lower()
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in told:
+        message = str(error).lower()
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in message:
             return True
-        if "can't allocate" in told:
+        if "can't allocate" in message:
             return True
         error = error.__cause__ or error.__context__
     return False

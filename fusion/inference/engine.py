@@ -20,18 +20,18 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.core.threads import cores_at_hand
+from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
+from sensebind.fusion.inference.cuda import GpuRunner, empty_cache, is_out_of_memory
 from sensebind.fusion.inference.options import EngineOptions
 
 LOG = logging.getLogger(__name__)
-HANDS = 4  # threads that prepare windows for a GPU
-TURN = 0.1  # s that one modality may use the device while others wait
-MEMORY = 256  # streams whose last images are remembered
-FIRST = 4096  # bytes of an image that are compared before the rest
+MAX_PREPROCESSING_THREADS = 4  # threads that prepare windows for a GPU
+TIME_SLICE_S = 0.1  # s that one modality may use the device while others wait
+MAX_CACHED_STREAMS = 256  # streams whose last images are remembered
+COMPARED_PREFIX_BYTES = 4096  # bytes of an image that are compared before the rest
 DEFAULTS = EngineOptions()
-RECOVERY = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
+LIMIT_RECOVERY_BATCHES = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +44,34 @@ class Failure:
 
 
 @dataclass(slots=True)
-class _Pace:
+class _BatchStatistics:
     """The batch limit of one modality, and how fast it is embedded."""
 
-    limit: int  # most windows in a batch
-    seconds: float = 0.0  # for one window, a moving average; 0: not measured yet
-    good: int = 0  # batches embedded since the limit was changed
+    batch_limit: int  # most windows in a batch
+    seconds_per_window: float = 0.0  # for one window, a moving average; 0: not measured yet
+    batches_since_change: int = 0  # batches embedded since the limit was changed
 
 
 @dataclass(slots=True)
-class _Batch:
+class _BatchInFlight:
     """Windows that the device works on. `items`: their indices in the job, and their tensors."""
 
     modality: str
     items: list[tuple[int, torch.Tensor]]
-    pending: EmbeddingFuture
-    began: float
+    future: EmbeddingFuture
+    started_at: float
 
 
 @dataclass(slots=True)
-class Job:
-    """Windows that were submitted together. `newest`: stream (modality, frame_id) → index of its last window."""
+class EmbeddingJob:
+    """Windows that were submitted together. `last_index_by_stream`: stream (modality, frame_id) → index of its last
+    window."""
 
     windows: list[Window]
     results: dict[int, Embedding | Failure] = field(default_factory=dict)
-    under_way: deque[_Batch] = field(default_factory=deque)
-    same: list[tuple[int, int]] = field(default_factory=list)  # indices: a window, and an earlier equal one
-    newest: dict[tuple[str, str], int] = field(default_factory=dict)
+    in_flight: deque[_BatchInFlight] = field(default_factory=deque)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)  # indices: a window, and an earlier equal one
+    last_index_by_stream: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Engine:
@@ -78,48 +79,55 @@ class Engine:
 
     `embed` returns one result for each window, in the order given. Bad data and device errors are returned as a
     `Failure`, never raised. A batch that fails is tried again in halves, so one bad window does not fail the others. If
-    memory ran out, batches of that modality stay smaller for `RECOVERY` batches; the log says so. A window whose images
-    equal those of its stream's previous window, byte for byte, reuses the vector.
+    memory ran out, batches of that modality stay smaller for `LIMIT_RECOVERY_BATCHES` batches; the log says so. A
+    window whose images equal those of its stream's previous window, byte for byte, reuses the vector.
 
-    On a GPU a `Runner` computes; elsewhere, or with `runner=None`, the space's own `start`.
+    On a GPU a `GpuRunner` computes; elsewhere, or with `runner=None`, the space's own `embed_async`.
     """
 
     def __init__(
         self,
         space: Space,
         batch_size: int = DEFAULTS.batch_size,
-        runner: Runner | Literal["auto"] | None = "auto",
+        runner: GpuRunner | Literal["auto"] | None = "auto",
     ) -> None:
         self.space = space
-        self.runner = Runner.of(space) if runner == "auto" else runner
-        self._prepare = space.slide if self.runner is None else self.runner.raw
-        hands = min(HANDS, cores_at_hand() - 1) if self.overlaps else 0  # on a CPU the encoders need the cores
-        self._hands = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
+        self.runner = GpuRunner.for_space(space) if runner == "auto" else runner
+        self._preprocess = space.stream_tensor if self.runner is None else self.runner.device_input
+        hands = (
+            min(MAX_PREPROCESSING_THREADS, available_cores() - 1) if self.is_asynchronous else 0
+        )  # on a CPU the encoders need the cores
+        self._preprocessing_pool = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
         self.batch_size = batch_size
-        self._device = threading.Lock()  # one batch at a time: two would share the device's speed and memory
-        self._state = threading.Lock()  # guards what follows
-        self.reused = 0  # windows that reused a vector
-        self._paces: defaultdict[str, _Pace] = defaultdict(lambda: _Pace(batch_size))
-        self._last: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
-        self._fetched = 0.0  # when the last batch was fetched (`time.perf_counter`, s)
+        self._device_lock = threading.Lock()  # one batch at a time: two would share the device's speed and memory
+        self._state_lock = threading.Lock()  # guards what follows
+        self.reused_count = 0  # windows that reused a vector
+        self._batch_statistics: defaultdict[str, _BatchStatistics] = defaultdict(lambda: _BatchStatistics(batch_size))
+        self._vector_cache: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
+        self._last_fetch_time = 0.0  # when the last batch was fetched (`time.perf_counter`, s)
 
     def limit(self, modality: str) -> int:
         """The largest batch of this modality: `batch_size`, or fewer windows after memory ran out."""
-        with self._state:
-            return self._paces[modality].limit
+        with self._state_lock:
+            return self._batch_statistics[modality].batch_limit
 
-    def turn(self, modality: str) -> int:
-        """How many windows of this modality may be embedded before others get their turn: about `TURN` s of work."""
-        with self._state:
-            pace = self._paces[modality]
-            return pace.limit if not pace.seconds else max(1, min(pace.limit, int(TURN / pace.seconds)))
+    def windows_per_time_slice(self, modality: str) -> int:
+        """How many windows of this modality may be embedded before others get their turn: about `TIME_SLICE_S` s of
+        work."""
+        with self._state_lock:
+            pace = self._batch_statistics[modality]
+            return (
+                pace.batch_limit
+                if not pace.seconds_per_window
+                else max(1, min(pace.batch_limit, int(TIME_SLICE_S / pace.seconds_per_window)))
+            )
 
     def embed(self, windows: Sequence[Window]) -> list[Embedding | Failure]:
         """One result per window, in order."""
         return self.collect(self.submit(windows))
 
     @property
-    def overlaps(self) -> bool:
+    def is_asynchronous(self) -> bool:
         """Whether the device computes while the host does other work."""
         return self.runner is not None and self.runner.on_gpu
 
@@ -130,47 +138,49 @@ class Engine:
         Raises `EncodingError` for a window that cannot be understood.
         """
         for window in windows:
-            tensor, size = self._prepare(window), 1
-            while size <= (self.limit(window.modality) if self.overlaps else 1):
-                job = Job([window] * size)
+            tensor, size = self._preprocess(window), 1
+            while size <= (self.limit(window.modality) if self.is_asynchronous else 1):
+                job = EmbeddingJob([window] * size)
                 self._launch(job, window.modality, [(i, tensor) for i in range(size)])
                 self.collect(job)
                 size *= 2
-            with self._state:
-                self._paces[window.modality].seconds = 0.0  # the first run does not predict the next
+            with self._state_lock:
+                self._batch_statistics[
+                    window.modality
+                ].seconds_per_window = 0.0  # the first run does not predict the next
 
-    def submit(self, windows: Sequence[Window]) -> Job:
-        """Prepare windows and begin to embed them; `collect` the job later. With the default `Space.start` the vectors
-        are computed before this returns."""
-        job = Job(list(windows))
+    def submit(self, windows: Sequence[Window]) -> EmbeddingJob:
+        """Prepare windows and begin to embed them; `collect` the job later. With the default `Space.embed_async` the
+        vectors are computed before this returns."""
+        job = EmbeddingJob(list(windows))
         by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             by_modality[window.modality].append(index)
         for indices in by_modality.values():  # the device works on it while the next is prepared
-            self._submit(job, indices)
+            self._submit_modality(job, indices)
         return job
 
-    def _submit(self, job: Job, indices: Sequence[int]) -> None:
+    def _submit_modality(self, job: EmbeddingJob, indices: Sequence[int]) -> None:
         """Prepare and launch the windows of one modality."""
         windows, fresh = job.windows, list[int]()
         ready: dict[tuple[torch.Size, torch.dtype], list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for index in indices:
             window = windows[index]
-            stream = _stream(window)
-            before = job.newest.get(stream)
-            job.newest[stream] = index
-            if before is not None and _unchanged(window, windows[before]):
-                job.same.append((index, before))
+            stream = _stream_key(window)
+            before = job.last_index_by_stream.get(stream)
+            job.last_index_by_stream[stream] = index
+            if before is not None and _same_images(window, windows[before]):
+                job.duplicates.append((index, before))
                 continue
-            with self._state:
-                known = self._last.get(stream)
-            if before is None and known is not None and _unchanged(window, known[0]):
-                job.results[index] = self._embedding(window, known[1])
-                self._note_reuse()
+            with self._state_lock:
+                known = self._vector_cache.get(stream)
+            if before is None and known is not None and _same_images(window, known[0]):
+                job.results[index] = self._make_embedding(window, known[1])
+                self._count_reuse()
                 continue
             fresh.append(index)
-        several = self._hands.map if self._hands and len(fresh) > 1 else map
-        for index, tensor in zip(fresh, several(self._prepared, [windows[i] for i in fresh]), strict=True):
+        several = self._preprocessing_pool.map if self._preprocessing_pool and len(fresh) > 1 else map
+        for index, tensor in zip(fresh, several(self._preprocess_safely, [windows[i] for i in fresh]), strict=True):
             if isinstance(tensor, Failure):
                 job.results[index] = tensor
             else:
@@ -178,48 +188,48 @@ class Engine:
         for items in ready.values():
             self._launch(job, windows[indices[0]].modality, items)
 
-    def _prepared(self, window: Window) -> torch.Tensor | Failure:
+    def _preprocess_safely(self, window: Window) -> torch.Tensor | Failure:
         try:
-            return self._prepare(window)
+            return self._preprocess(window)
         except (EncodingError, ValueError) as error:
             return Failure(window.modality, "encoding", str(error))
         except Exception as error:  # a third party's space may raise anything: other windows must not fail
             LOG.exception("a window of %s could not be prepared", window.modality)
             return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
 
-    def collect(self, job: Job) -> list[Embedding | Failure]:
+    def collect(self, job: EmbeddingJob) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Collect jobs in the order in which they were submitted."""
-        return list(self.answers(job))
+        return list(self.iter_results(job))
 
-    def answers(self, job: Job) -> Iterator[Embedding | Failure]:
+    def iter_results(self, job: EmbeddingJob) -> Iterator[Embedding | Failure]:
         """As `collect`, but yields each result as soon as it and those before it are ready. Read it to its end."""
-        windows, results, same = job.windows, job.results, dict(job.same)
+        windows, results, same = job.windows, job.results, dict(job.duplicates)
         for index, window in enumerate(windows):
             if index in same:
                 answer = results[same[index]]
                 if isinstance(answer, Embedding):
-                    answer = self._embedding(window, answer.vector)
-                    self._note_reuse()
+                    answer = self._make_embedding(window, answer.vector)
+                    self._count_reuse()
                 results[index] = answer
             while index not in results:
-                self._fetch(job)
+                self._complete_oldest_batch(job)
             yield results[index]
-        for stream, index in job.newest.items():
-            self._remember(stream, windows[index], results[index])
+        for stream, index in job.last_index_by_stream.items():
+            self._cache_vector(stream, windows[index], results[index])
 
-    def _fetch(self, job: Job) -> None:
+    def _complete_oldest_batch(self, job: EmbeddingJob) -> None:
         """Wait for the batch that was launched first."""
-        batch = job.under_way.popleft()
+        batch = job.in_flight.popleft()
         try:
-            vectors = self._vectors(batch)
+            vectors = self._fetch_vectors(batch)
         except Exception as error:  # a third party's space may raise anything
-            for part in self._halves(job, batch.modality, batch.items, error):
+            for part in self._split_failed_batch(job, batch.modality, batch.items, error):
                 self._launch(job, batch.modality, part)
             return
         for (index, _), vector in zip(batch.items, vectors, strict=True):
-            job.results[index] = self._embedding(job.windows[index], vector)
+            job.results[index] = self._make_embedding(job.windows[index], vector)
 
-    def _launch(self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
+    def _launch(self, job: EmbeddingJob, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
         todo = [items]
         while todo:
             batch = todo.pop()
@@ -228,73 +238,75 @@ class Engine:
                 todo += [batch[limit:], batch[:limit]]
                 continue
             try:
-                pending = self._begin(modality, [tensor for _, tensor in batch])
+                pending = self._start_batch(modality, [tensor for _, tensor in batch])
             except Exception as error:  # a third party's space may raise anything
-                todo += reversed(self._halves(job, modality, batch, error))
+                todo += reversed(self._split_failed_batch(job, modality, batch, error))
                 continue
-            job.under_way.append(_Batch(modality, batch, pending, time.perf_counter()))
+            job.in_flight.append(_BatchInFlight(modality, batch, pending, time.perf_counter()))
 
-    def _begin(self, modality: str, tensors: list[torch.Tensor]) -> EmbeddingFuture:
+    def _start_batch(self, modality: str, tensors: list[torch.Tensor]) -> EmbeddingFuture:
         if self.runner is not None:
             return self.runner.launch(modality, tensors)
-        with self._device:
-            return self.space.start(modality, torch.stack(tensors))
+        with self._device_lock:
+            return self.space.embed_async(modality, torch.stack(tensors))
 
-    def _vectors(self, batch: _Batch) -> npt.NDArray[np.float32]:
-        vectors = batch.pending.fetch().numpy()
+    def _fetch_vectors(self, batch: _BatchInFlight) -> npt.NDArray[np.float32]:
+        vectors = batch.future.fetch().numpy()
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
-        if batch.pending.took is not None:
-            self._note_pace(batch.modality, len(batch.items), batch.pending.took)
+        if batch.future.compute_seconds is not None:
+            self._update_batch_statistics(batch.modality, len(batch.items), batch.future.compute_seconds)
             return vectors
         now = time.perf_counter()
-        with self._state:
-            before, self._fetched = self._fetched, now
-        if not batch.pending.first:
+        with self._state_lock:
+            before, self._last_fetch_time = self._last_fetch_time, now
+        if not batch.future.is_first_of_shape:
             # The device computes one batch after another, so this one began when the previous one was fetched.
-            self._note_pace(batch.modality, len(batch.items), now - max(batch.began, before))
+            self._update_batch_statistics(batch.modality, len(batch.items), now - max(batch.started_at, before))
         return vectors
 
-    def _note_reuse(self) -> None:
-        with self._state:
-            self.reused += 1
+    def _count_reuse(self) -> None:
+        with self._state_lock:
+            self.reused_count += 1
 
-    def _note_pace(self, modality: str, count: int, took: float) -> None:
+    def _update_batch_statistics(self, modality: str, count: int, took: float) -> None:
         each = took / count
-        with self._state:
-            pace = self._paces[modality]
-            pace.seconds = each if not pace.seconds else 0.8 * pace.seconds + 0.2 * each
-            pace.good += 1
-            if pace.good >= RECOVERY and pace.limit < self.batch_size:
-                pace.limit, pace.good = min(self.batch_size, 2 * pace.limit), 0
+        with self._state_lock:
+            pace = self._batch_statistics[modality]
+            pace.seconds_per_window = (
+                each if not pace.seconds_per_window else 0.8 * pace.seconds_per_window + 0.2 * each
+            )
+            pace.batches_since_change += 1
+            if pace.batches_since_change >= LIMIT_RECOVERY_BATCHES and pace.batch_limit < self.batch_size:
+                pace.batch_limit, pace.batches_since_change = min(self.batch_size, 2 * pace.batch_limit), 0
 
-    def _halves(
-        self, job: Job, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
+    def _split_failed_batch(
+        self, job: EmbeddingJob, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
     ) -> list[list[tuple[int, torch.Tensor]]]:
         """The batches to try after a failure: both halves; none for a single window, whose `Failure` is stored."""
-        self._note_failure(modality, len(items), error)
+        self._handle_out_of_memory(modality, len(items), error)
         if len(items) == 1:
             job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}")
             return []
         half = len(items) // 2
         return [items[:half], items[half:]]
 
-    def _note_failure(self, modality: str, count: int, error: Exception) -> None:
-        if not lacks_memory(error):
+    def _handle_out_of_memory(self, modality: str, count: int, error: Exception) -> None:
+        if not is_out_of_memory(error):
             return
         if self.runner is not None:
-            self.runner.release()
+            self.runner.free_memory()
         elif torch.cuda.is_initialized():
             empty_cache()
         half = count // 2
-        with self._state:
-            pace = self._paces[modality]
-            if half == 0 or half >= pace.limit:
+        with self._state_lock:
+            pace = self._batch_statistics[modality]
+            if half == 0 or half >= pace.batch_limit:
                 return
-            pace.limit, pace.good = half, 0
+            pace.batch_limit, pace.batches_since_change = half, 0
         LOG.warning("out of memory with %d windows of %s: batches of at most %d from now on", count, modality, half)
 
-    def _embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
+    def _make_embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
         return Embedding(
             modality=window.modality,
             start=window.start,
@@ -306,21 +318,21 @@ class Engine:
             sensor=window.modality,
         )
 
-    def _remember(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
+    def _cache_vector(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
         if isinstance(result, Failure) or not isinstance(window.samples[-1].data, Frame):
             return
-        with self._state:
-            self._last[stream] = window, result.vector
-            self._last.move_to_end(stream)
-            while len(self._last) > MEMORY:
-                self._last.popitem(last=False)
+        with self._state_lock:
+            self._vector_cache[stream] = window, result.vector
+            self._vector_cache.move_to_end(stream)
+            while len(self._vector_cache) > MAX_CACHED_STREAMS:
+                self._vector_cache.popitem(last=False)
 
 
-def _stream(window: Window) -> tuple[str, str]:
+def _stream_key(window: Window) -> tuple[str, str]:
     return window.modality, window.samples[-1].frame_id
 
 
-def _unchanged(window: Window, before: Window) -> bool:
+def _same_images(window: Window, before: Window) -> bool:
     """Whether both hold the same images, so that their vectors are equal. Always False for sounds and readings."""
     if window.calibration != before.calibration or len(window.samples) != len(before.samples):
         return False
@@ -329,13 +341,18 @@ def _unchanged(window: Window, before: Window) -> bool:
         if not (isinstance(a, Frame) and isinstance(b, Frame)):
             return False
         layouts = ((f.encoding, f.height, f.width, f.step, f.big_endian, f.compressed) for f in (a, b))
-        if len(set(layouts)) > 1 or not _equal(a.data, b.data):
+        if len(set(layouts)) > 1 or not _same_bytes(a.data, b.data):
             return False
     return True
 
 
-def _equal(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
-    """Whether two images (N,) are the same bytes. With sensor noise the first `FIRST` bytes differ already."""
+def _same_bytes(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Whether two images (N,) are the same bytes. With sensor noise the first `COMPARED_PREFIX_BYTES` bytes differ
+    already."""
     if a is b:
         return True
-    return a.shape == b.shape and np.array_equal(a[:FIRST], b[:FIRST]) and np.array_equal(a, b)
+    return (
+        a.shape == b.shape
+        and np.array_equal(a[:COMPARED_PREFIX_BYTES], b[:COMPARED_PREFIX_BYTES])
+        and np.array_equal(a, b)
+    )

@@ -15,19 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase, Score
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-IMU = "sensor_msgs/msg/Imu"
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
+IMU_TYPE = "sensor_msgs/msg/Imu"
 REGION = "sensor_msgs/msg/RegionOfInterest"
-EMBEDDING = "sensebind_msgs/msg/Embedding"
-EMBEDDING_SPACE = "sensebind_msgs/msg/EmbeddingSpace"
-EVENT = "sensebind_msgs/msg/CrossModalEvent"
+EMBEDDING_TYPE = "sensebind_msgs/msg/Embedding"
+EMBEDDING_SPACE_TYPE = "sensebind_msgs/msg/EmbeddingSpace"
+EVENT_TYPE = "sensebind_msgs/msg/CrossModalEvent"
 EVIDENCE = "sensebind_msgs/msg/ModalityEvidence"
 SENSOR_INFO = "sensebind_msgs/msg/SensorInfo"
 PROMPT_SCORES = "sensebind_msgs/msg/PromptScores"
@@ -40,28 +40,28 @@ Message = Any  # of rclpy's or rosbags' generated classes, which share no base
 class Types(Protocol):
     """Makes messages of one library."""
 
-    def new(self, name: str, /, **fields: Any) -> Message:
+    def make(self, name: str, /, **fields: Any) -> Message:
         """An object of type `name`, such as ``std_msgs/msg/Header``, with all its fields given."""
 
-    def floats(self, values: npt.ArrayLike) -> Any:
+    def float_array(self, values: npt.ArrayLike) -> Any:
         """What the library takes for a float32[] field."""
 
 
-def nanoseconds(time: Message) -> int:
+def stamp_to_ns(time: Message) -> int:
     """builtin_interfaces/Time → int nanoseconds."""
     return int(time.sec) * SECOND + int(time.nanosec)
 
 
-def time(types: Types, stamp: int) -> Message:
+def stamp_message(message_factory: Types, stamp: int) -> Message:
     """Int nanoseconds → builtin_interfaces/Time."""
-    return types.new("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
+    return message_factory.make("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
 
 
 def image_sample(modality: str, message: Message) -> Sample:
     """sensor_msgs/Image → a sample that shares the message's memory."""
     return Sample(
         modality,
-        nanoseconds(message.header.stamp),
+        stamp_to_ns(message.header.stamp),
         Frame(
             np.frombuffer(message.data, np.uint8),
             message.encoding,
@@ -74,11 +74,11 @@ def image_sample(modality: str, message: Message) -> Sample:
     )
 
 
-def compressed_sample(modality: str, message: Message) -> Sample:
+def compressed_image_sample(modality: str, message: Message) -> Sample:
     """sensor_msgs/CompressedImage → a sample that shares the message's memory."""
     return Sample(
         modality,
-        nanoseconds(message.header.stamp),
+        stamp_to_ns(message.header.stamp),
         Frame(np.frombuffer(message.data, np.uint8), message.format, compressed=True),
         message.header.frame_id,
     )
@@ -96,7 +96,7 @@ def imu_sample(modality: str, message: Message) -> Sample:
         values[:3] = np.nan
     if message.angular_velocity_covariance[0] == -1:
         values[3:] = np.nan
-    return Sample(modality, nanoseconds(message.header.stamp), Reading(values), message.header.frame_id)
+    return Sample(modality, stamp_to_ns(message.header.stamp), Reading(values), message.header.frame_id)
 
 
 def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
@@ -108,16 +108,16 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
     k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
     focal, tx = float(k[0]), float(p[3])
     if not calibration.focal_length and focal > 0 and message.width > 0:
-        calibration = replace(calibration, focal_length=focal, width=int(message.width))
+        calibration = replace(calibration, focal_length=focal, focal_width=int(message.width))
     if not calibration.baseline and tx < 0 and p[0] > 0:
         calibration = replace(calibration, baseline=-tx / float(p[0]))
     return calibration
 
 
-SAMPLES = {IMAGE: image_sample, COMPRESSED_IMAGE: compressed_sample, IMU: imu_sample}
+SAMPLE_CONVERTERS = {IMAGE_TYPE: image_sample, COMPRESSED_IMAGE_TYPE: compressed_image_sample, IMU_TYPE: imu_sample}
 
 
-def beside(topic: str, name: str) -> str:
+def sibling_topic(topic: str, name: str) -> str:
     """The topic called `name` in the namespace of `topic`, image_transport's suffixes aside.
 
     ``camera/image/compressed`` and ``camera/image`` are both beside ``camera/camera_info``.
@@ -128,35 +128,35 @@ def beside(topic: str, name: str) -> str:
     return "/".join([*parts[:-1], name])
 
 
-def header(types: Types, stamp: int, frame_id: str = "") -> Message:
+def header_message(message_factory: Types, stamp: int, frame_id: str = "") -> Message:
     """std_msgs/Header."""
-    return types.new("std_msgs/msg/Header", stamp=time(types, stamp), frame_id=frame_id)
+    return message_factory.make("std_msgs/msg/Header", stamp=stamp_message(message_factory, stamp), frame_id=frame_id)
 
 
-def embedding_message(types: Types, embedding: Embedding, sequence: int = 0) -> Message:
+def embedding_message(message_factory: Types, embedding: Embedding, sequence: int = 0) -> Message:
     """sensebind_msgs/Embedding, the `sequence`-th message of its publisher, counted from 0."""
-    return types.new(
-        EMBEDDING,
-        header=header(types, embedding.tick, embedding.frame_id),
+    return message_factory.make(
+        EMBEDDING_TYPE,
+        header=header_message(message_factory, embedding.tick, embedding.frame_id),
         sequence=sequence,
         modality=embedding.modality,
         sensor=embedding.sensor,
-        window_start=time(types, embedding.start),
+        window_start=stamp_message(message_factory, embedding.start),
         space=embedding.space,
         coverage=float(embedding.coverage),
-        vector=types.floats(embedding.vector),
+        vector=message_factory.float_array(embedding.vector),
         sources=list(embedding.sources),
-        weights=types.floats(embedding.weights),
+        weights=message_factory.float_array(embedding.weights),
         symptoms=list(embedding.symptoms),
     )
 
 
-def embedding_of(message: Message) -> Embedding:
+def embedding_from_message(message: Message) -> Embedding:
     """The embedding in a sensebind_msgs/Embedding of this version or of an older recording. Its vector is a copy."""
     return Embedding(
         modality=message.modality,
-        start=nanoseconds(message.window_start),
-        tick=nanoseconds(message.header.stamp),
+        start=stamp_to_ns(message.window_start),
+        tick=stamp_to_ns(message.header.stamp),
         space=message.space,
         coverage=float(message.coverage),
         vector=np.array(message.vector, np.float32),
@@ -168,18 +168,20 @@ def embedding_of(message: Message) -> Embedding:
     )
 
 
-def space_message(types: Types, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0) -> Message:
+def space_message(message_factory: Types, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0) -> Message:
     """sensebind_msgs/EmbeddingSpace, with the sensors whose windows `specs` describe (modality → windows)."""
-    return types.new(
-        EMBEDDING_SPACE,
-        header=header(types, stamp),
+    return message_factory.make(
+        EMBEDDING_SPACE_TYPE,
+        header=header_message(message_factory, stamp),
         id=space.id,
         dimension=space.dimension,
         modalities=list(space.modalities),
-        logit_scales=types.floats([space.logit_scales[modality] for modality in space.modalities]),
-        logit_biases=types.floats([space.logit_biases.get(modality, 0.0) for modality in space.modalities]),
+        logit_scales=message_factory.float_array([space.logit_scales[modality] for modality in space.modalities]),
+        logit_biases=message_factory.float_array(
+            [space.logit_biases.get(modality, 0.0) for modality in space.modalities]
+        ),
         sensors=[
-            types.new(
+            message_factory.make(
                 SENSOR_INFO,
                 name=modality,
                 modality=modality,
@@ -193,39 +195,41 @@ def space_message(types: Types, space: Space, specs: Mapping[str, WindowSpec], s
     )
 
 
-def event_message(types: Types, event: Event, sequence: int = 0) -> Message:
+def event_message(message_factory: Types, event: Event, sequence: int = 0) -> Message:
     """sensebind_msgs/CrossModalEvent, the `sequence`-th message of its publisher, counted from 0."""
-    return types.new(
-        EVENT,
-        header=header(types, event.tick),
+    return message_factory.make(
+        EVENT_TYPE,
+        header=header_message(message_factory, event.tick),
         sequence=sequence,
         id=event.id,
         kind=int(event.kind),
         label=event.label,
         phase=int(event.phase),
-        onset=time(types, event.onset),
-        offset=time(types, event.offset),
+        onset=stamp_message(message_factory, event.onset),
+        offset=stamp_message(message_factory, event.offset),
         score=float(event.score),
         space=event.space,
         predecessor=event.predecessor,
-        evidence=[_evidence_message(types, evidence) for evidence in event.evidence],
+        evidence=[_evidence_message(message_factory, evidence) for evidence in event.evidence],
     )
 
 
-def scores_message(types: Types, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0) -> Message:
+def scores_message(
+    message_factory: Types, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0
+) -> Message:
     """sensebind_msgs/PromptScores from label → score, the `sequence`-th message of its publisher, counted from 0."""
-    return types.new(
+    return message_factory.make(
         PROMPT_SCORES,
-        header=header(types, tick),
+        header=header_message(message_factory, tick),
         sequence=sequence,
         space=space,
         prompts=[
-            types.new(
+            message_factory.make(
                 PROMPT_SCORE,
                 label=label,
                 score=float(score.score),
                 modalities=[
-                    types.new(
+                    message_factory.make(
                         MODALITY_SCORE,
                         modality=evidence.modality,
                         sensor=evidence.sensor,
@@ -242,9 +246,9 @@ def scores_message(types: Types, tick: int, space: str, scores: Mapping[str, Sco
     )
 
 
-def _evidence_message(types: Types, evidence: Evidence) -> Message:
+def _evidence_message(message_factory: Types, evidence: Evidence) -> Message:
     x, y, width, height = evidence.region or (0, 0, 0, 0)
-    return types.new(
+    return message_factory.make(
         EVIDENCE,
         modality=evidence.modality,
         sensor=evidence.sensor,
@@ -254,23 +258,23 @@ def _evidence_message(types: Types, evidence: Evidence) -> Message:
         weight=float(evidence.weight),
         supports=bool(evidence.supports),
         coincides=bool(evidence.coincides),
-        window_start=time(types, evidence.start),
-        window_end=time(types, evidence.tick),
-        region=types.new(REGION, x_offset=x, y_offset=y, height=height, width=width, do_rectify=False),
+        window_start=stamp_message(message_factory, evidence.start),
+        window_end=stamp_message(message_factory, evidence.tick),
+        region=message_factory.make(REGION, x_offset=x, y_offset=y, height=height, width=width, do_rectify=False),
         bearing=math.nan if evidence.bearing is None else float(evidence.bearing),
     )
 
 
-def event_of(message: Message) -> Event:
+def event_from_message(message: Message) -> Event:
     """The event in a sensebind_msgs/CrossModalEvent of this version or of an older recording."""
     return Event(
         id=message.id,
-        kind=Kind(message.kind),
+        kind=EventKind(message.kind),
         label=message.label,
-        phase=Phase(message.phase),
-        onset=nanoseconds(message.onset),
-        offset=nanoseconds(message.offset),
-        tick=nanoseconds(message.header.stamp),
+        phase=EventPhase(message.phase),
+        onset=stamp_to_ns(message.onset),
+        offset=stamp_to_ns(message.offset),
+        tick=stamp_to_ns(message.header.stamp),
         score=float(message.score),
         space=message.space,
         evidence=tuple(_evidence_of(evidence) for evidence in message.evidence),
@@ -279,7 +283,7 @@ def event_of(message: Message) -> Event:
 
 
 def _evidence_of(message: Message) -> Evidence:
-    start, end = nanoseconds(message.window_start), nanoseconds(message.window_end)
+    start, end = stamp_to_ns(message.window_start), stamp_to_ns(message.window_end)
     basic = Evidence(message.modality, float(message.score), bool(message.supports), start, end)
     if not hasattr(message, "competence"):  # a recording of Sensebind 0.1.0
         return basic

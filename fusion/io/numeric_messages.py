@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import Reading, Sample
-from sensebind.fusion.io.messages import nanoseconds
+from sensebind.fusion.io.messages import stamp_to_ns
 
-STEP = re.compile(r"([A-Za-z_]\w*)((?:\[[\d:]*\])*)")
-INDEX = re.compile(r"\[(\d*)(:?)(\d*)\]")
+PATH_PART = re.compile(r"([A-Za-z_]\w*)((?:\[[\d:]*\])*)")
+ARRAY_INDEX = re.compile(r"\[(\d*)(:?)(\d*)\]")
 
 
-def reader(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[[Any, int], Sample]:
+def numeric_sample_converter(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[[Any, int], Sample]:
     """A function (message, time of arrival in ns) → sample whose reading holds the fields' numbers in order.
 
     A field is a path such as `range`, `wrench.force.x`, `data`, `ranges[0:360]` or `cells[2].voltage`; arrays count
@@ -26,30 +26,30 @@ def reader(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[
     Raises `ValueError` for a path that cannot be read as one; the function raises `EncodingError` for a message that
     has no such field or no numbers there.
     """
-    paths = [(field, _parse(field)) for field in fields]
+    paths = [(field, _parse_field_path(field)) for field in fields]
     if not paths:
         raise ValueError(f"{modality}.fields names no field")
 
-    def read(message: Any, arrival: int) -> Sample:
-        values = np.concatenate([_numbers(modality, message, field, steps) for field, steps in paths])
+    def read(message: Any, received_ns: int) -> Sample:
+        values = np.concatenate([_read_field(modality, message, field, steps) for field, steps in paths])
         finite = np.isfinite(values)
         if finite.any():
             values[~finite] = fill
         header = getattr(message, "header", None)
-        stamp = arrival if header is None else nanoseconds(header.stamp)
+        stamp = received_ns if header is None else stamp_to_ns(header.stamp)
         return Sample(modality, stamp, Reading(values), "" if header is None else header.frame_id)
 
     return read
 
 
-def _parse(field: str) -> list[str | int | slice]:
+def _parse_field_path(field: str) -> list[str | int | slice]:
     steps: list[str | int | slice] = []
     for part in field.split("."):
-        match = STEP.fullmatch(part)
+        match = PATH_PART.fullmatch(part)
         if match is None:
             raise ValueError(f"field '{field}' is no path such as data, wrench.force.x or ranges[0:360]")
         steps.append(match[1])
-        for first, colon, last in INDEX.findall(match[2]):
+        for first, colon, last in ARRAY_INDEX.findall(match[2]):
             if colon:
                 steps.append(slice(int(first) if first else None, int(last) if last else None))
             elif first:
@@ -59,7 +59,7 @@ def _parse(field: str) -> list[str | int | slice]:
     return steps
 
 
-def _numbers(modality: str, message: Any, field: str, steps: Sequence[str | int | slice]) -> npt.NDArray[np.float64]:
+def _read_field(modality: str, message: Any, field: str, steps: Sequence[str | int | slice]) -> npt.NDArray[np.float64]:
     value = message
     for step in steps:
         try:

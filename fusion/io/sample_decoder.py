@@ -14,17 +14,17 @@ from typing import Any
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
-from sensebind.fusion.io.sensor_options import COMPRESSED, SensorOptions
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
 
 # Message types of each known modality. For a modality that is not here, numbers are read from messages of any type.
-TYPES = {
-    **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE, messages.COMPRESSED_IMAGE)),
-    IMU: (messages.IMU,),
-    AUDIO: tuple(audio_messages.ADAPTERS),
+MESSAGE_TYPES = {
+    **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE)),
+    IMU: (messages.IMU_TYPE,),
+    AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
 
 # Errors of reading a message that lacks the fields expected of its type: two packages may define types of one name.
-MISFIT = (AttributeError, TypeError, ValueError, IndexError)
+MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ def data_topic(options: SensorOptions, topic: str) -> str:
 
     A topic that has its suffix already is returned as it is.
     """
-    if options.transport != COMPRESSED or topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
+    if options.transport != COMPRESSED_TRANSPORT or topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
         return topic
     return f"{topic}/{'compressedDepth' if options.modality == DEPTH else 'compressed'}"
 
 
-def preferred_type(modality: str, published: Sequence[str]) -> str:
+def select_message_type(modality: str, published: Sequence[str]) -> str:
     """The first type published on a sensor's topic that can be read; else the first one; empty if there is none."""
-    known = TYPES.get(modality, published)
+    known = MESSAGE_TYPES.get(modality, published)
     return next((name for name in published if name in known), published[0] if published else "")
 
 
@@ -66,8 +66,8 @@ class SampleDecoder:
         self.modality, self.type_name = options.modality, type_name
         self._options = options
         self._calibration = options.calibration
-        self._microphone: audio_messages.Microphone | None = None
-        self._convert = self._converter()
+        self._audio_decoder: audio_messages.AudioMessageDecoder | None = None
+        self._convert = self._make_converter()
 
     @property
     def calibration(self) -> Calibration:
@@ -78,10 +78,10 @@ class SampleDecoder:
         """The topics to listen to for a sensor on `topic`. A relative name gives relative names."""
         named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info_topic
         if self.modality in (VISION, DEPTH):
-            return (SideTopic(named or messages.beside(topic, "camera_info"), messages.CAMERA_INFO),)
-        if self.type_name in audio_messages.NEED_INFO and not self._options.audio_format.known:
-            names = [named] if named else [messages.beside(topic, "info"), f"{topic}_info", f"{topic}/info"]
-            return tuple(SideTopic(name, audio_messages.INFO, latched=True) for name in names)
+            return (SideTopic(named or messages.sibling_topic(topic, "camera_info"), messages.CAMERA_INFO_TYPE),)
+        if self.type_name in audio_messages.TYPES_NEEDING_AUDIO_INFO and not self._options.audio_format.is_complete:
+            names = [named] if named else [messages.sibling_topic(topic, "info"), f"{topic}_info", f"{topic}/info"]
+            return tuple(SideTopic(name, audio_messages.AUDIO_INFO_TYPE, latched=True) for name in names)
         return ()
 
     def decode(self, message: Any, received_ns: int) -> Sample:
@@ -92,47 +92,47 @@ class SampleDecoder:
         """
         try:
             return self._convert(message, received_ns)
-        except MISFIT as error:
-            raise self._misfit(self.type_name, error) from error
+        except MESSAGE_FIELD_ERRORS as error:
+            raise self._field_error(self.type_name, error) from error
 
-    def side(self, message: Any) -> bool:
+    def apply_side_message(self, message: Any) -> bool:
         """Take a message of one of `side_topics`. Returns whether it changed `calibration`.
 
         Raises `EncodingError` for a message that cannot be read, and for compressed audio.
         """
         before = self._calibration
         try:
-            if self._microphone is not None:
-                self._microphone.inform(message)
+            if self._audio_decoder is not None:
+                self._audio_decoder.apply_audio_info(message)
             else:
                 self._calibration = messages.with_camera_info(before, message)
-        except MISFIT as error:
-            raise self._misfit("AudioInfo" if self._microphone else "CameraInfo", error) from error
+        except MESSAGE_FIELD_ERRORS as error:
+            raise self._field_error("AudioInfo" if self._audio_decoder else "CameraInfo", error) from error
         return self._calibration != before
 
-    def _converter(self) -> Callable[[Any, int], Sample]:
+    def _make_converter(self) -> Callable[[Any, int], Sample]:
         modality, type_name, options = self.modality, self.type_name, self._options
-        if modality not in TYPES:
+        if modality not in MESSAGE_TYPES:
             if type_name.count("/") != 2:
                 raise EncodingError(
                     f"'{type_name}' is not a message type: set {modality}.type to a name such as std_msgs/msg/Float32"
                 )
             try:
-                return numeric_messages.reader(modality, options.fields, options.fill)
+                return numeric_messages.numeric_sample_converter(modality, options.fields, options.fill)
             except ValueError as error:
                 raise EncodingError(f"parameter '{modality}.fields': {error}") from error
         if modality == AUDIO:
-            self._microphone = audio_messages.Microphone(type_name, options.audio_format)
-            return self._microphone.sample
-        if type_name not in TYPES[modality]:
+            self._audio_decoder = audio_messages.AudioMessageDecoder(type_name, options.audio_format)
+            return self._audio_decoder.decode
+        if type_name not in MESSAGE_TYPES[modality]:
             raise EncodingError(
                 f"type '{type_name}' does not carry {modality}: set {modality}.topic to a topic of type "
-                f"{' or '.join(TYPES[modality])}"
+                f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
-        convert = messages.SAMPLES[type_name]
+        convert = messages.SAMPLE_CONVERTERS[type_name]
         return lambda message, received_ns: convert(modality, message)  # stamped by its header
 
-    def _misfit(self, type_name: str, error: Exception) -> EncodingError:
+    def _field_error(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(
             f"a message of {self.modality} lacks the fields expected of '{type_name}' ({error}): "
             f"check which package defines it, or set {self.modality}.topic to another topic"

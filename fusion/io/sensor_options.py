@@ -17,7 +17,7 @@ from sensebind.fusion.core.samples import (
 )
 from sensebind.fusion.io import messages
 
-RAW, COMPRESSED = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
 
 DEFAULT_TOPICS = {
     VISION: "camera/image",
@@ -40,7 +40,7 @@ class AudioFormat:
         "Sample format of AudioData and AudioDataStamped, such as S16LE, S32LE or F32LE. Empty: from AudioInfo",
         modalities=(AUDIO,),
     )
-    rate: float = parameter(
+    sample_rate: float = parameter(
         0,
         "Sample rate. 0: from the audio message or AudioInfo",
         bounds=(0, 768_000),
@@ -53,8 +53,8 @@ class AudioFormat:
     )
 
     @property
-    def known(self) -> bool:
-        return bool(self.sample_format and self.rate > 0 and self.channels > 0)
+    def is_complete(self) -> bool:
+        return bool(self.sample_format and self.sample_rate > 0 and self.channels > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class SensorOptions(Options):
         "modality's own name); in a replay, the topic found by type and name",
     )
     transport: str = parameter(
-        RAW,
+        RAW_TRANSPORT,
         "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed",
-        choices=(RAW, COMPRESSED),
+        choices=(RAW_TRANSPORT, COMPRESSED_TRANSPORT),
         modalities=IMAGE_MODALITIES,
     )
     type: str = parameter(
@@ -115,7 +115,7 @@ class SensorOptions(Options):
     audio_format: AudioFormat = AudioFormat()
 
     @property
-    def is_named(self) -> bool:
+    def has_explicit_topic(self) -> bool:
         """Whether the topic is given; otherwise a recording's topics are searched by type and name."""
         return bool(self.topic) or self.modality not in SENSOR_MODALITIES
 
@@ -126,7 +126,7 @@ class SensorOptions(Options):
 
     @property
     def message_type(self) -> str:
-        """The message type set by the parameters; empty: a type that is published (`preferred_type`)."""
+        """The message type set by the parameters; empty: a type that is published (`select_message_type`)."""
         if self.modality in IMAGE_MODALITIES:
-            return messages.COMPRESSED_IMAGE if self.transport == COMPRESSED else messages.IMAGE
-        return messages.IMU if self.modality == IMU else self.type
+            return messages.COMPRESSED_IMAGE_TYPE if self.transport == COMPRESSED_TRANSPORT else messages.IMAGE_TYPE
+        return messages.IMU_TYPE if self.modality == IMU else self.type

@@ -14,12 +14,12 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.events import Event, Evidence, Kind, Phase
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 
-VERSION = 2  # of the schema. It is raised when a field is removed or changes its meaning, not when one is added
+SCHEMA_VERSION = 2  # of the schema. It is raised when a field is removed or changes its meaning, not when one is added
 READABLE = (1, 2)  # versions that `decode` reads
-EMBEDDING = "embedding/"  # and the modality
-EVENT = "event"
+EMBEDDING_TOPIC_PREFIX = "embedding/"  # and the modality
+EVENT_TOPIC = "event"
 # Fields of an evidence that version 1 does not have.
 ADDED_TO_EVIDENCE = ("weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing")
 
@@ -28,33 +28,38 @@ class WireError(SensebindError):
     """Bytes that are not a message of this schema."""
 
 
-def topic(item: Embedding | Event) -> bytes:
+def topic_for(item: Embedding | Event) -> bytes:
     """The first frame; what a SUB socket filters by."""
-    return (EVENT if isinstance(item, Event) else EMBEDDING + item.modality).encode()
+    return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.modality).encode()
 
 
 def encode(item: Embedding | Event, sequence: int = 0) -> tuple[bytes, bytes]:
     """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0."""
-    fields = _event(item) if isinstance(item, Event) else _embedding(item)
-    return topic(item), bytes(msgpack.packb({"version": VERSION, "sequence": sequence, **fields}))
+    fields = _event_to_fields(item) if isinstance(item, Event) else _embedding_to_fields(item)
+    return topic_for(item), bytes(msgpack.packb({"version": SCHEMA_VERSION, "sequence": sequence, **fields}))
 
 
 def decode(topic: bytes, payload: bytes) -> Embedding | Event:
     """(topic, payload) → what was encoded. The vector is read-only. Raises `WireError`."""
     name = topic.decode("utf-8", "replace")
-    if name != EVENT and not name.startswith(EMBEDDING):
-        raise WireError(f"topic '{name}' is neither '{EVENT}' nor '{EMBEDDING}<modality>': is this Sensebind's bridge?")
+    if name != EVENT_TOPIC and not name.startswith(EMBEDDING_TOPIC_PREFIX):
+        raise WireError(
+            f"topic '{name}' is neither '{EVENT_TOPIC}' nor '{EMBEDDING_TOPIC_PREFIX}<modality>': is this Sensebind's "
+            "bridge?"
+        )
     try:
         fields = msgpack.unpackb(payload)
         version = fields["version"]
         if version in READABLE:
-            return _to_event(fields) if name == EVENT else _to_embedding(fields)
+            return _event_from_fields(fields) if name == EVENT_TOPIC else _embedding_from_fields(fields)
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
         raise WireError(f"a message under '{name}' is not as docs/bridge.md says: {error!r}") from error
-    raise WireError(f"a message under '{name}' is of version {version}; this reader knows up to {VERSION}: update it")
+    raise WireError(
+        f"a message under '{name}' is of version {version}; this reader knows up to {SCHEMA_VERSION}: update it"
+    )
 
 
-def _embedding(embedding: Embedding) -> dict[str, Any]:
+def _embedding_to_fields(embedding: Embedding) -> dict[str, Any]:
     return {
         "stamp": embedding.tick,
         "window_start": embedding.start,
@@ -70,7 +75,7 @@ def _embedding(embedding: Embedding) -> dict[str, Any]:
     }
 
 
-def _to_embedding(fields: dict[str, Any]) -> Embedding:
+def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
     return Embedding(
         modality=fields["modality"],
         start=fields["window_start"],
@@ -86,7 +91,7 @@ def _to_embedding(fields: dict[str, Any]) -> Embedding:
     )
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _event_to_fields(event: Event) -> dict[str, Any]:
     return {
         "stamp": event.tick,
         "id": event.id,
@@ -119,12 +124,12 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _to_event(fields: dict[str, Any]) -> Event:
+def _event_from_fields(fields: dict[str, Any]) -> Event:
     return Event(
         id=fields["id"],
-        kind=Kind[fields["kind"]],
+        kind=EventKind[fields["kind"]],
         label=fields["label"],
-        phase=Phase[fields["phase"]],
+        phase=EventPhase[fields["phase"]],
         onset=fields["onset"],
         offset=fields["offset"],
         tick=fields["stamp"],

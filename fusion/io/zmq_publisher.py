@@ -17,28 +17,28 @@ from zmq.utils.monitor import recv_monitor_message
 
 from sensebind.fusion.core.errors import SensebindError
 
-DOMAIN = "sensebind"  # of authentication (ZAP, rfc.zeromq.org/spec/27)
-HAPPENINGS: dict[int, str] = {  # all others that the monitor tells of are refusals
+ZAP_DOMAIN = "sensebind"  # of authentication (ZAP, rfc.zeromq.org/spec/27)
+CONNECTION_EVENT_NAMES: dict[int, str] = {  # all others that the monitor tells of are refusals
     zmq.EVENT_ACCEPTED: "opened",
     zmq.EVENT_DISCONNECTED: "closed",
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "accepted",
 }
 
 
-class OutletError(SensebindError):
+class ZmqPublisherError(SensebindError):
     """An address or a key that cannot be used; the message names the parameter and says what to do."""
 
 
 def is_local(address: str) -> bool:
     """Whether only programs on this machine can connect to what binds here: loopback, or a file.
 
-    Raises `OutletError` for an address that is neither ``tcp://HOST:PORT`` nor ``ipc://PATH``.
+    Raises `ZmqPublisherError` for an address that is neither ``tcp://HOST:PORT`` nor ``ipc://PATH``.
     """
     if address.startswith("ipc://") and len(address) > len("ipc://"):
         return True
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     if not address.startswith("tcp://") or not host or not (port == "*" or port.isdecimal()):
-        raise OutletError(
+        raise ZmqPublisherError(
             f"parameter 'address' must be like tcp://127.0.0.1:7447 or ipc:///tmp/sensebind, not '{address}'"
         )
     host = host.removeprefix("[").removesuffix("]")
@@ -50,13 +50,13 @@ def is_local(address: str) -> bool:
         return False  # *, the name of an interface, or of a host
 
 
-class Outlet:
+class ZmqPublisher:
     """Binds at once. A client that reads too slowly loses the newest messages past `queue_size`.
 
     None is ZeroMQ's own default size.
 
     `secret_key` is a file and `authorized_keys` a folder, both as `sensebind keys` makes them; both empty: no
-    CURVE, and then `address` must be local. Raises `OutletError`.
+    CURVE, and then `address` must be local. Raises `ZmqPublisherError`.
 
     For use in one thread. With keys, a thread of pyzmq's checks the clients; it shares with this object only the
     authenticator, which is set up before the socket is bound.
@@ -65,9 +65,9 @@ class Outlet:
     def __init__(
         self, address: str, secret_key: str = "", authorized_keys: str = "", queue_size: int | None = None
     ) -> None:
-        keys = _keys(secret_key, authorized_keys)
+        keys = _load_keys(secret_key, authorized_keys)
         if keys is None and not is_local(address):
-            raise OutletError(
+            raise ZmqPublisherError(
                 f"parameter 'address' is '{address}': other machines could read it without a key. Make keys with "
                 "`sensebind keys` and set 'secret_key' and 'authorized_keys', or bind to tcp://127.0.0.1"
             )
@@ -90,7 +90,7 @@ class Outlet:
         )
         try:
             if keys is not None:
-                self._protect(*keys, authorized_keys)
+                self._enable_curve(*keys, authorized_keys)
             self._bind(address)
         except BaseException:
             self.close()
@@ -98,7 +98,7 @@ class Outlet:
         endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         self.endpoint = endpoint.decode() if isinstance(endpoint, bytes) else str(endpoint)
 
-    def __enter__(self) -> Outlet:
+    def __enter__(self) -> ZmqPublisher:
         return self
 
     def __exit__(
@@ -111,23 +111,23 @@ class Outlet:
         self._socket.send_multipart([topic, payload])
         self._counts[topic.decode()] += 1
 
-    def look(self) -> Counter[str]:
+    def poll_connection_events(self) -> Counter[str]:
         """What has happened to clients since the last look, by the words of `counts`: call it now and then."""
-        news: Counter[str] = Counter()
+        new_events: Counter[str] = Counter()
         while self._monitor.poll(0):
-            news[HAPPENINGS.get(int(recv_monitor_message(self._monitor)["event"]), "refused")] += 1
-        self._counts.update(news)
-        return news
+            new_events[CONNECTION_EVENT_NAMES.get(int(recv_monitor_message(self._monitor)["event"]), "refused")] += 1
+        self._counts.update(new_events)
+        return new_events
 
     @property
     def counts(self) -> Counter[str]:
         """A copy: messages by topic, and since the start: connections `opened` and `closed`, and of those opened the
-        ones `accepted` and `refused`, as of the last `look`."""
+        ones `accepted` and `refused`, as of the last `poll_connection_events`."""
         return self._counts.copy()
 
     @property
-    def clients(self) -> int:
-        """How many are connected, as of the last `look`."""
+    def client_count(self) -> int:
+        """How many are connected, as of the last `poll_connection_events`."""
         return self._counts["opened"] - self._counts["closed"]
 
     def close(self) -> None:
@@ -140,11 +140,11 @@ class Outlet:
             self._authenticator = None
         self._context.term()
 
-    def _protect(self, public: bytes, secret: bytes, authorized_keys: str) -> None:
+    def _enable_curve(self, public: bytes, secret: bytes, authorized_keys: str) -> None:
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
-        self._authenticator.configure_curve(domain=DOMAIN, location=authorized_keys)
-        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, DOMAIN)
+        self._authenticator.configure_curve(domain=ZAP_DOMAIN, location=authorized_keys)
+        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         # Should the authenticator's thread ever end, connections are refused; ZeroMQ would accept all of them.
         self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
@@ -160,39 +160,41 @@ class Outlet:
                 message = f"address '{address}' is in use already, perhaps by another bridge: stop it, or set 'address'"
             else:
                 message = f"parameter 'address': '{address}' cannot be bound to: {error.strerror}"
-            raise OutletError(message) from error
+            raise ZmqPublisherError(message) from error
 
 
-def is_exposed(secret_key: str | Path) -> bool:
+def is_readable_by_others(secret_key: str | Path) -> bool:
     """Whether other users of this machine may read the file."""
     return bool(os.stat(secret_key).st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
-def _keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | None:
+def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | None:
     """(public, secret) of the server, or None where no keys are wanted."""
     if not secret_key and not authorized_keys:
         return None
     if not secret_key or not authorized_keys:
         missing, use = ("authorized_keys", "folder") if secret_key else ("secret_key", "file")
-        raise OutletError(
+        raise ZmqPublisherError(
             f"parameter '{missing}' is empty: with CURVE it must name the {use} that `sensebind keys` made"
         )
     if not zmq.has("curve"):
-        raise OutletError("this build of ZeroMQ lacks CURVE: install the pyzmq wheel, or a libzmq with libsodium")
+        raise ZmqPublisherError("this build of ZeroMQ lacks CURVE: install the pyzmq wheel, or a libzmq with libsodium")
     try:
         public, secret = load_certificate(secret_key)
     except (OSError, ValueError) as error:
-        raise OutletError(f"parameter 'secret_key': {error}; make one with `sensebind keys`") from error
+        raise ZmqPublisherError(f"parameter 'secret_key': {error}; make one with `sensebind keys`") from error
     if secret is None:
-        raise OutletError(f"parameter 'secret_key': '{secret_key}' holds no secret key; use the file bridge.key_secret")
+        raise ZmqPublisherError(
+            f"parameter 'secret_key': '{secret_key}' holds no secret key; use the file bridge.key_secret"
+        )
     try:
         clients = load_certificates(authorized_keys)
     except (OSError, ValueError) as error:
-        raise OutletError(
+        raise ZmqPublisherError(
             f"parameter 'authorized_keys': {error}; name the folder that `sensebind keys` made"
         ) from error
     if not clients:
-        raise OutletError(
+        raise ZmqPublisherError(
             f"parameter 'authorized_keys': '{authorized_keys}' holds no *.key file, so nobody could connect; "
             "make one with `sensebind keys --client NAME`"
         )

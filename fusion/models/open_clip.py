@@ -18,34 +18,34 @@ from torch.nn.functional import interpolate, normalize
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
-from sensebind.fusion.core.space import Aperture, Encoder, Hub, SpaceError
+from sensebind.fusion.core.space import Encoder, Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.imagebind import weights as files
-from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.precision import dtype_of
-from sensebind.fusion.preprocess.image import SIDE, levels_tensor
+from sensebind.fusion.models.phrases import TextEmbeddingCache
+from sensebind.fusion.models.precision import torch_dtype
+from sensebind.fusion.preprocess.image import IMAGE_SIZE, squash_to_tensor
 
-NAME = "open_clip"
-TEXT_BATCH = 64
+FAMILY_NAME = "open_clip"
+TEXT_BATCH_SIZE = 64
 
 
-class ClipImages(nn.Module):
+class ClipImageEncoder(nn.Module):
     """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resized as the model wants, and normalised."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, visual: nn.Module, side: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(self, visual: nn.Module, image_size: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
-        self.visual, self.side = visual, side
+        self.visual, self.image_size = visual, image_size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(deviation).view(3, 1, 1), persistent=False)
 
     def forward(self, levels: Tensor) -> Tensor:
-        if self.side != SIDE:
-            levels = interpolate(levels, (self.side, self.side), mode="bicubic", antialias=True).clamp(0, 1)
-        pixels = (levels - self.mean) / self.deviation
+        if self.image_size != IMAGE_SIZE:
+            levels = interpolate(levels, (self.image_size, self.image_size), mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = (levels - self.mean) / self.std
         return normalize(self.visual(pixels.to(next(self.visual.parameters()).dtype)).float(), dim=1)
 
 
@@ -55,12 +55,12 @@ class OpenClipSpace(Hub):
     id: str
     dimension: int
     licence = "that of the weights: see where they came from"
-    apertures: Mapping[str, Aperture] = {
-        VISION: Aperture(0.5, frames=1),
-        AUDIO: Aperture(2.0),
-        DEPTH: Aperture(0.25, frames=1),
-        THERMAL: Aperture(0.25, frames=1),
-        IMU: Aperture(5.0),
+    trained_windows: Mapping[str, TrainedWindow] = {
+        VISION: TrainedWindow(0.5, frames=1),
+        AUDIO: TrainedWindow(2.0),
+        DEPTH: TrainedWindow(0.25, frames=1),
+        THERMAL: TrainedWindow(0.25, frames=1),
+        IMU: TrainedWindow(5.0),
     }
 
     def __init__(self, name: str, model: Any, tokenizer: Any, digest: str, device: str, dtype: torch.dtype) -> None:
@@ -68,15 +68,15 @@ class OpenClipSpace(Hub):
         side = visual.image_size[0] if isinstance(visual.image_size, Sequence) else visual.image_size
         mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # OpenAI's
         deviation = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
-        self.id = f"{NAME}-{name}@{digest[:12]}"
+        self.id = f"{FAMILY_NAME}-{name}@{digest[:12]}"
         self.device = torch.device(device)
         self._model, self._tokenizer = model.eval().requires_grad_(False).to(self.device, dtype), tokenizer
-        self._images = ClipImages(self._model.visual, int(side), mean, deviation).to(self.device)
+        self._image_encoder = ClipImageEncoder(self._model.visual, int(side), mean, deviation).to(self.device)
         scale = getattr(model, "logit_scale", None)
-        self._scale = float(scale.detach().float().exp()) if isinstance(scale, Tensor) else 100.0
-        self._phrases = PhraseCache()
-        self._asking = threading.Lock()  # guards the text encoder: it is asked by one thread at a time
-        self.dimension = int(self._encode(["a photo"]).shape[1])
+        self._logit_scale = float(scale.detach().float().exp()) if isinstance(scale, Tensor) else 100.0
+        self._text_cache = TextEmbeddingCache()
+        self._text_lock = threading.Lock()  # guards the text encoder: it is asked by one thread at a time
+        self.dimension = int(self._encode_text(["a photo"]).shape[1])
 
     @classmethod
     def load(
@@ -92,16 +92,18 @@ class OpenClipSpace(Hub):
         try:
             import open_clip
         except (ImportError, RuntimeError) as error:  # a torchvision that does not fit PyTorch raises RuntimeError
-            raise SpaceError(f"{NAME} cannot be imported ({error}): pip install 'sensebind[open_clip]'") from error
+            raise SpaceError(
+                f"{FAMILY_NAME} cannot be imported ({error}): pip install 'sensebind[open_clip]'"
+            ) from error
         if not model or open_clip.get_model_config(model) is None:
             known = ", ".join(open_clip.list_models()[:8])
             raise SpaceError(f"name a model of open_clip, as in space:=open_clip:ViT-B-32 (known: {known}, …)")
         if not weights or not Path(weights).is_file():
-            raise SpaceError(f"space '{NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
-        precision = dtype_of(dtype)
+            raise SpaceError(f"space '{FAMILY_NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
+        precision = torch_dtype(dtype)
         made = open_clip.create_model(model, pretrained=None, device="cpu")
         try:
-            state = files.read(weights, lambda name: True)
+            state = files.read_tensors(weights, lambda name: True)
             made.load_state_dict(state, strict=True)
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError) as error:
@@ -114,41 +116,45 @@ class OpenClipSpace(Hub):
 
     @property
     def logit_scales(self) -> Mapping[str, float]:
-        return {TEXT: self._scale, VISION: self._scale}
+        return {TEXT: self._logit_scale, VISION: self._logit_scale}
 
     def tensor(self, window: Window) -> Tensor:
         """A vision window's newest frame → levels float32 (3, 224, 224) in 0..1. Raises `EncodingError`."""
         frame = window.samples[-1].data
         if window.modality != VISION or not isinstance(frame, Frame):
             raise ValueError(f"{self.id} cannot take windows of modality '{window.modality}'")
-        return levels_tensor(encodings.rgb(frame).astype("float32") / 255)
+        return squash_to_tensor(encodings.decode_rgb(frame).astype("float32") / 255)
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """Levels (B, 3, 224, 224) → float32 (B, D) unit vectors on the CPU."""
         if modality != VISION:
             raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
-        return torch.as_tensor(self._images(batch.to(self.device))).cpu()
+        return torch.as_tensor(self._image_encoder(batch.to(self.device))).cpu()
 
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`. Other modalities than vision: `ValueError`."""
         if modality != VISION:
             raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
-        return lambda rows: torch.as_tensor(self._images(rows))
+        return lambda rows: torch.as_tensor(self._image_encoder(rows))
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → float32 (N, D) unit vectors on the CPU."""
-        return self._phrases.embed(self.id, texts, self._encode) if len(texts) else torch.empty(0, self.dimension)
+        return (
+            self._text_cache.embed(self.id, texts, self._encode_text) if len(texts) else torch.empty(0, self.dimension)
+        )
 
     def image_encoder(self) -> nn.Module:
         """See `core.space.Hub`."""
-        return copy.deepcopy(self._images).to("cpu", torch.float32)
+        return copy.deepcopy(self._image_encoder).to("cpu", torch.float32)
 
     @torch.inference_mode()
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        with self._asking:
+    def _encode_text(self, texts: Sequence[str]) -> Tensor:
+        with self._text_lock:
             parts = [
-                self._model.encode_text(self._tokenizer(list(texts[i : i + TEXT_BATCH])).to(self.device)).float().cpu()
-                for i in range(0, len(texts), TEXT_BATCH)
+                self._model.encode_text(self._tokenizer(list(texts[i : i + TEXT_BATCH_SIZE])).to(self.device))
+                .float()
+                .cpu()
+                for i in range(0, len(texts), TEXT_BATCH_SIZE)
             ]
         return normalize(torch.cat(parts), dim=1)

@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 EmbedText = Callable[[Sequence[str]], Tensor]  # N phrases → (N, D) of unit length
 
-PLAIN = ("{}",)  # what ImageBind's authors use for sounds: the class's name alone
-PICTURES = (  # the seven of CLIP's eighty templates that its authors found to do nearly as well as all
+PLAIN_TEMPLATES = ("{}",)  # what ImageBind's authors use for sounds: the class's name alone
+CLIP_TEMPLATES = (  # the seven of CLIP's eighty templates that its authors found to do nearly as well as all
     "itap of a {}.",
     "a bad photo of the {}.",
     "a origami {}.",
@@ -24,19 +24,21 @@ PICTURES = (  # the seven of CLIP's eighty templates that its authors found to d
 )
 
 
-def ensemble(embed_text: EmbedText, phrases: Sequence[str], templates: Sequence[str] = PICTURES) -> Tensor:
+def embed_prompt_ensemble(
+    embed_text: EmbedText, phrases: Sequence[str], templates: Sequence[str] = CLIP_TEMPLATES
+) -> Tensor:
     """N phrases → float32 (N, D) of unit length: the mean of a phrase's vectors in all `templates`, made unit length.
 
     Each template holds one ``{}``. Raises `ValueError` for others, and for none.
     """
     if not templates or any(template.count("{}") != 1 for template in templates):
         raise ValueError(f"every template must hold one {{}}: {list(templates)}")
-    wordings = [template.replace("{}", phrase) for phrase in phrases for template in templates]
-    vectors = embed_text(wordings)
+    prompts = [template.replace("{}", phrase) for phrase in phrases for template in templates]
+    vectors = embed_text(prompts)
     return normalize(vectors.unflatten(0, (len(phrases), len(templates))).mean(1), dim=-1)
 
 
-class PhraseCache:
+class TextEmbeddingCache:
     """The vectors of the phrases that were asked for last, by space and phrase. Safe to use from several threads."""
 
     def __init__(self, capacity: int = 10_000) -> None:

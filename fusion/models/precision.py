@@ -9,21 +9,21 @@ from sensebind.fusion.core.space import SpaceError
 if TYPE_CHECKING:
     import torch
 
-AUTO = "auto"  # each space decides
-PRECISIONS = ("float32", "bf16", "fp16")
+AUTO_DTYPE = "auto"  # each space decides
+DTYPE_NAMES = ("float32", "bf16", "fp16")
 
 
-def dtypes() -> dict[str, torch.dtype]:
-    """Name → PyTorch's type, of all `PRECISIONS`."""
+def torch_dtypes() -> dict[str, torch.dtype]:
+    """Name → PyTorch's type, of all `DTYPE_NAMES`."""
     import torch
 
-    return dict(zip(PRECISIONS, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+    return dict(zip(DTYPE_NAMES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """The type that `name` stands for; `AUTO` is float32 here. Raises `SpaceError` for other names."""
-    known = dtypes()
-    known[AUTO] = known["float32"]
+def torch_dtype(name: str) -> torch.dtype:
+    """The type that `name` stands for; `AUTO_DTYPE` is float32 here. Raises `SpaceError` for other names."""
+    known = torch_dtypes()
+    known[AUTO_DTYPE] = known["float32"]
     if name not in known:
-        raise SpaceError(f"dtype '{name}' is not one of {AUTO}, {', '.join(PRECISIONS)}")
+        raise SpaceError(f"dtype '{name}' is not one of {AUTO_DTYPE}, {', '.join(DTYPE_NAMES)}")
     return known[name]

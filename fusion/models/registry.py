@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, require
-from sensebind.fusion.models.precision import AUTO, PRECISIONS
+from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, validate_space
+from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES
 
-GROUP = "sensebind.models"
-BUILTIN = {
+ENTRY_POINT_GROUP = "sensebind.models"
+BUILTIN_SPACES = {
     "starter": "sensebind.fusion.models.starter.space:StarterSpace.load",
     "imagebind_huge": "sensebind.fusion.models.imagebind.space:ImageBindSpace.load",
 }
@@ -39,46 +39,48 @@ class SpaceOptions(Options):
     spokes: tuple[str, ...] = parameter(
         (), "Files of spokes (encoders trained by `sensebind align`). Each replaces the space's encoder of its modality"
     )
-    dtype: str = parameter(AUTO, "Precision of the encoders. auto: the space decides", choices=(AUTO, *PRECISIONS))
+    dtype: str = parameter(
+        AUTO_DTYPE, "Precision of the encoders. auto: the space decides", choices=(AUTO_DTYPE, *DTYPE_NAMES)
+    )
     device: str = parameter("auto", "Device of the encoders: cpu, cuda, cuda:1, … auto: cuda if there is one, else cpu")
 
 
-def names() -> list[str]:
+def space_names() -> list[str]:
     """Names of all spaces that this installation knows, whether or not their weights are there."""
-    return sorted({*BUILTIN, *(entry.name for entry in entry_points(group=GROUP))})
+    return sorted({*BUILTIN_SPACES, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def load(
+def load_space(
     name: str,
     *,
     modalities: Iterable[str] | None = None,
     device: str = "cpu",
     weights: str = "",
-    dtype: str = AUTO,
+    dtype: str = AUTO_DTYPE,
     spokes: Sequence[str] = (),
 ) -> Space:
     """The space called `name`, with the spokes that it ships and those in the files `spokes`.
 
     Raises `SpaceError` where the name is unknown or the weights are missing or wrong.
     """
-    from sensebind.fusion.models.spokes.bound import bind
+    from sensebind.fusion.models.spokes.bound_space import bind_spokes
 
     device, asked = resolve_device(device), None if modalities is None else list(modalities)
-    hub = hub_of(name, modalities=asked, device=device, weights=weights, dtype=dtype)
-    return bind(hub, spokes, asked, device)
+    hub = load_without_spokes(name, modalities=asked, device=device, weights=weights, dtype=dtype)
+    return bind_spokes(hub, spokes, asked, device)
 
 
-def hub_of(
+def load_without_spokes(
     name: str,
     *,
     modalities: Iterable[str] | None = None,
     device: str = "cpu",
     weights: str = "",
-    dtype: str = AUTO,
+    dtype: str = AUTO_DTYPE,
 ) -> Space:
     """The space called `name` by itself, without spokes. Raises `SpaceError`."""
     space = _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
-    return require(space, name)
+    return validate_space(space, name)
 
 
 def resolve_device(device: str) -> str:
@@ -102,13 +104,13 @@ def _factory(name: str) -> SpaceFactory:
 
     family, _, variant = name.partition(":")
     if family == OPEN_CLIP:
-        clip = EntryPoint(family, "sensebind.fusion.models.open_clip:OpenClipSpace.load", GROUP).load()
+        clip = EntryPoint(family, "sensebind.fusion.models.open_clip:OpenClipSpace.load", ENTRY_POINT_GROUP).load()
         return partial(clip, model=variant)
-    if name in BUILTIN:
-        loaded: SpaceFactory = EntryPoint(name, BUILTIN[name], GROUP).load()
+    if name in BUILTIN_SPACES:
+        loaded: SpaceFactory = EntryPoint(name, BUILTIN_SPACES[name], ENTRY_POINT_GROUP).load()
         return loaded
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
             found: SpaceFactory = entry.load()
             return found
-    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(names())}, {OPEN_CLIP}:<model>")
+    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(space_names())}, {OPEN_CLIP}:<model>")

@@ -8,23 +8,26 @@ import numpy.typing as npt
 import torch
 
 from sensebind.fusion.core.samples import Calibration
-from sensebind.fusion.preprocess.image import SIDE, resize_and_crop
+from sensebind.fusion.preprocess.image import IMAGE_SIZE, resize_and_crop
 
-Floats = npt.NDArray[np.float32]
+Float32Array = npt.NDArray[np.float32]
 
-NEAREST, FARTHEST = 0.01, 50.0  # m, to which depth is clipped (facebookresearch/omnivore, issue 12)
-BASELINE = 0.075  # m, a Kinect's, the sensor of the SUN RGB-D and NYU images (same source)
-FOCAL_LENGTH, FOCAL_WIDTH = 525.0, 640  # px, a Kinect's nominal, where neither CameraInfo nor parameters tell
+MIN_DEPTH, MAX_DEPTH = 0.01, 50.0  # m, to which depth is clipped (facebookresearch/omnivore, issue 12)
+DEFAULT_BASELINE = 0.075  # m, a Kinect's, the sensor of the SUN RGB-D and NYU images (same source)
+DEFAULT_FOCAL_LENGTH, DEFAULT_FOCAL_WIDTH = (
+    525.0,
+    640,
+)  # px, a Kinect's nominal, where neither CameraInfo nor parameters tell
 MAX_DISPARITY = 75.0
 
 
-def disparity(depth: Floats, focal_length: float, baseline: float) -> Floats:
+def disparity(depth: Float32Array, focal_length: float, baseline: float) -> Float32Array:
     """float32 (H, W) metres → float32 (H, W) disparity in pixels, baseline · focal_length / depth.
 
     Depth is clipped to 0.01..50 m. No reading (NaN) is 0: as far as can be, which is what most lost readings are.
     """
     with np.errstate(invalid="ignore"):
-        clipped = np.clip(depth, NEAREST, FARTHEST)
+        clipped = np.clip(depth, MIN_DEPTH, MAX_DEPTH)
     found = np.asarray(np.float32(baseline * focal_length) / clipped, np.float32)
     found[np.isnan(found)] = 0.0
     return found
@@ -32,18 +35,18 @@ def disparity(depth: Floats, focal_length: float, baseline: float) -> Floats:
 
 def focal_length_at(width: int, calibration: Calibration) -> float:
     """Focal length in pixels of an image `width` pixels wide."""
-    if calibration.focal_length > 0 and calibration.width > 0:
-        return calibration.focal_length * width / calibration.width
-    return FOCAL_LENGTH * width / FOCAL_WIDTH
+    if calibration.focal_length > 0 and calibration.focal_width > 0:
+        return calibration.focal_length * width / calibration.focal_width
+    return DEFAULT_FOCAL_LENGTH * width / DEFAULT_FOCAL_WIDTH
 
 
 def imagebind_tensor(
-    depth: Floats,
+    depth: Float32Array,
     calibration: Calibration = Calibration(),
     *,
     max_disparity: float = MAX_DISPARITY,
     mean: float = 0.0,
-    deviation: float = 1.0,
+    std: float = 1.0,
 ) -> torch.Tensor:
     """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max) / max − mean) / deviation.
 
@@ -55,21 +58,21 @@ def imagebind_tensor(
         raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
     height, width = depth.shape
     short = min(height, width)
-    focal = focal_length_at(width, calibration) * SIDE / short
+    focal = focal_length_at(width, calibration) * IMAGE_SIZE / short
     # The pixels that are kept first: what is done to each is the same, and it is a fifth of the work.
-    size = SIDE * width // short, SIDE * height // short
+    size = IMAGE_SIZE * width // short, IMAGE_SIZE * height // short
     kept = cv2.resize(np.asarray(depth, np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)
-    small = disparity(kept, focal, calibration.baseline or BASELINE)
+    small = disparity(kept, focal, calibration.baseline or DEFAULT_BASELINE)
     square = resize_and_crop(torch.from_numpy(small)[None, None])[0]
-    return (square.clamp(0, max_disparity) / max_disparity - mean) / deviation
+    return (square.clamp(0, max_disparity) / max_disparity - mean) / std
 
 
-def grey(depth: Floats, nearest: float = 0.5) -> npt.NDArray[np.uint8]:
+def inverse_depth_image(depth: Float32Array, nearest: float = 0.5) -> npt.NDArray[np.uint8]:
     """float32 (H, W) metres → uint8 (H, W): 255 at `nearest` metres and nearer, falling as 1 / depth, 0 unknown."""
     return np.round(255 * np.clip(disparity(depth, nearest, 1.0), 0, 1)).astype(np.uint8)
 
 
-def relief(depth: Floats) -> Floats:
+def log_depth_image(depth: Float32Array) -> Float32Array:
     """float32 (H, W) metres → levels (H, W) in 0..1 for an image encoder: near is bright.
 
     The logarithm of depth, so that a step looks the same near and far, between its 1st and 99th percentile in this
@@ -82,7 +85,7 @@ def relief(depth: Floats) -> Floats:
     missing = ~np.isfinite(small)
     if missing.all():
         return np.zeros(small.shape, np.float32)
-    logs = np.log(np.clip(np.where(missing, 1.0, small), NEAREST, FARTHEST))
+    logs = np.log(np.clip(np.where(missing, 1.0, small), MIN_DEPTH, MAX_DEPTH))
     low, high = np.percentile(logs[~missing], (1, 99))
     levels = np.clip((high - logs) / max(high - low, 0.1), 0, 1)
     if not missing.any():

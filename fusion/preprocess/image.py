@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
-SIDE = 224
+IMAGE_SIZE = 224
 IMAGEBIND_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, which ImageBind's image encoder was made with
-IMAGEBIND_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+IMAGEBIND_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def resize_and_crop(images: torch.Tensor, side: int = SIDE, mode: str = "bicubic") -> torch.Tensor:
+def resize_and_crop(images: torch.Tensor, side: int = IMAGE_SIZE, mode: str = "bicubic") -> torch.Tensor:
     """(B, C, H, W) → (B, C, side, side) in the same dtype: shorter side to `side`, then the centre.
 
     Antialiased, `mode` bicubic or bilinear. uint8 is resized as Pillow does, along the rows, then along the columns,
@@ -33,13 +33,13 @@ def resize_and_crop(images: torch.Tensor, side: int = SIDE, mode: str = "bicubic
     height, width = int(side * height / short), int(side * width / short)
     top, left = round((height - side) / 2), round((width - side) / 2)
     if images.dtype == torch.uint8 and images.device.type != "cpu":
-        resized = _resize_rounded(images, height, width, mode)
+        resized = _resize_uint8(images, height, width, mode)
     else:  # on the CPU, PyTorch has Pillow's algorithm for uint8
         resized = interpolate(images, (height, width), mode=mode, antialias=True)
     return resized[..., top : top + side, left : left + side]
 
 
-def _resize_rounded(images: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
+def _resize_uint8(images: torch.Tensor, height: int, width: int, mode: str) -> torch.Tensor:
     """Pillow's two passes in float32 for devices without a kernel for uint8; equal to it within one level."""
     resized = images.float()
     for size in ((resized.shape[-2], width), (height, width)):
@@ -68,18 +68,18 @@ def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-    mean, deviation = _imagebind_scale(images.device)
+    mean, deviation = _imagebind_mean_std(images.device)
     return (resize_and_crop(images).float() / 255 - mean) / deviation
 
 
 @lru_cache(maxsize=8)
-def _imagebind_scale(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _imagebind_mean_std(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and deviation (3, 1, 1). Kept: to make them anew would make the host wait for a GPU."""
-    both = (torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGEBIND_MEAN, IMAGEBIND_DEVIATION))
+    both = (torch.tensor(values).view(3, 1, 1).to(device) for values in (IMAGEBIND_MEAN, IMAGEBIND_STD))
     return next(both), next(both)
 
 
-def levels_tensor(levels: npt.NDArray[np.floating]) -> torch.Tensor:
+def squash_to_tensor(levels: npt.NDArray[np.floating]) -> torch.Tensor:
     """Levels float32 (H, W) or (H, W, 3) in 0..1 → float32 (1 or 3, 224, 224): the whole view squeezed into
     the square.
 
@@ -87,9 +87,9 @@ def levels_tensor(levels: npt.NDArray[np.floating]) -> torch.Tensor:
     """
     if levels.ndim not in (2, 3) or 0 in levels.shape or (levels.ndim == 3 and levels.shape[2] != 3):
         raise ValueError(f"expected levels (H, W) or (H, W, 3), got {levels.shape}")
-    shrinks = min(levels.shape[:2]) >= SIDE
+    shrinks = min(levels.shape[:2]) >= IMAGE_SIZE
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    small = cv2.resize(np.asarray(levels, np.float32), (SIDE, SIDE), interpolation=interpolation)
+    small = cv2.resize(np.asarray(levels, np.float32), (IMAGE_SIZE, IMAGE_SIZE), interpolation=interpolation)
     planes = small[None] if small.ndim == 2 else small.transpose(2, 0, 1)
     return torch.from_numpy(np.ascontiguousarray(planes))
 
@@ -103,6 +103,6 @@ def starter_tensor(rgb: npt.NDArray[np.uint8]) -> torch.Tensor:
     array = np.asarray(rgb)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise ValueError(f"expected an RGB image, uint8 (H, W, 3), got {array.dtype} {array.shape}")
-    shrinks = min(array.shape[:2]) >= SIDE
-    small = cv2.resize(array, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    shrinks = min(array.shape[:2]) >= IMAGE_SIZE
+    small = cv2.resize(array, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return torch.from_numpy(small.transpose(2, 0, 1).astype(np.float32, order="C")).sub_(127).div_(128)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.preprocess.resampling import series
+from sensebind.fusion.preprocess.resampling import resample_readings
 
-RATE = 400  # Hz
-LENGTH = 2000  # samples: 5 s
+SAMPLE_RATE = 400  # Hz
+NUM_SAMPLES = 2000  # samples: 5 s
 
 
 def imagebind_tensor(window: Window) -> torch.Tensor:
@@ -16,7 +16,9 @@ def imagebind_tensor(window: Window) -> torch.Tensor:
 
     Gravity included (REP-145); no normalisation was published. Raises `ValueError` for another length.
     """
-    values = series(window, RATE, 6)
-    if values.shape[1] != LENGTH:
-        raise ValueError(f"ImageBind's IMU window is 5 s, not {values.shape[1] / RATE:g} s: set imu.window to 5.0")
+    values = resample_readings(window, SAMPLE_RATE, 6)
+    if values.shape[1] != NUM_SAMPLES:
+        raise ValueError(
+            f"ImageBind's IMU window is 5 s, not {values.shape[1] / SAMPLE_RATE:g} s: set imu.window to 5.0"
+        )
     return torch.from_numpy(values)

@@ -14,10 +14,10 @@ import torch
 if TYPE_CHECKING:
     from instant_clip_tokenizer import Tokenizer
 
-CONTEXT = 77
-START, END = 49406, 49407
-LONGEST = 16_384  # characters looked at: 75 tokens hold far fewer
-SPECIAL = re.compile(r"<\|(startoftext|endoftext)\|>")
+CONTEXT_LENGTH = 77
+START_TOKEN, END_TOKEN = 49406, 49407
+MAX_CHARACTERS = 16_384  # characters looked at: 75 tokens hold far fewer
+SPECIAL_TOKENS = re.compile(r"<\|(startoftext|endoftext)\|>")
 
 
 def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
@@ -27,18 +27,18 @@ def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError("expected a list of strings")
-    ids = np.zeros((len(texts), CONTEXT), np.int64)
+    ids = np.zeros((len(texts), CONTEXT_LENGTH), np.int64)
     for row, text in zip(ids, texts, strict=True):
-        tokens = [START, *_encode(clean(text))][: CONTEXT - 1] + [END]
+        tokens = [START_TOKEN, *_encode(clean_text(text))][: CONTEXT_LENGTH - 1] + [END_TOKEN]
         row[: len(tokens)] = tokens
     return torch.from_numpy(ids)
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """As CLIP was trained: broken Unicode repaired, HTML entities resolved twice, white space collapsed, lower case."""
     import ftfy  # here, so that who embeds no text need not have it
 
-    whole = ftfy.fix_text(text[:LONGEST].encode("utf-8", "replace").decode())
+    whole = ftfy.fix_text(text[:MAX_CHARACTERS].encode("utf-8", "replace").decode())
     return re.sub(r"\s+", " ", html.unescape(html.unescape(whole))).strip().lower()
 
 
@@ -46,11 +46,14 @@ def _encode(text: str) -> list[int]:
     """Byte-pair ids; the two special tokens, written out, are themselves, except within a run of punctuation."""
     ids: list[int] = []
     done = 0
-    for match in SPECIAL.finditer(text):
+    for match in SPECIAL_TOKENS.finditer(text):
         before = text[match.start() - 1 : match.start()]
         if match.start() > done and not (before.isalnum() or before.isspace()):
             continue
-        ids += [*_tokenizer().encode(text[done : match.start()]), START if match[1] == "startoftext" else END]
+        ids += [
+            *_tokenizer().encode(text[done : match.start()]),
+            START_TOKEN if match[1] == "startoftext" else END_TOKEN,
+        ]
         done = match.end()
     return ids + list(_tokenizer().encode(text[done:]))
 

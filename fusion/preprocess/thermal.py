@@ -12,61 +12,67 @@ import torch
 from sensebind.fusion.core.encodings import ThermalImage
 from sensebind.fusion.preprocess.image import resize_and_crop
 
-COLDEST, HOTTEST = 273.15, 333.15  # K: 0 to 60 °C, where people, animals, engines and rooms are
+MIN_KELVIN, MAX_KELVIN = 273.15, 333.15  # K: 0 to 60 °C, where people, animals, engines and rooms are
 
 
-def levels(image: ThermalImage, coldest: float = COLDEST, hottest: float = HOTTEST) -> npt.NDArray[np.float32]:
-    """float32 (H, W), 0..1: kelvin between `coldest` and `hottest`; levels stay as they are.
+def normalize_temperature(
+    image: ThermalImage, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
+) -> npt.NDArray[np.float32]:
+    """float32 (H, W), 0..1: kelvin between `min_kelvin` and `max_kelvin`; levels stay as they are.
 
     A fixed range, so that the same thing has the same level in every frame. NaN counts as coldest.
     """
     if not image.radiometric:
         return image.values
-    scaled = (np.nan_to_num(image.values, nan=coldest) - coldest) / (hottest - coldest)
+    scaled = (np.nan_to_num(image.values, nan=min_kelvin) - min_kelvin) / (max_kelvin - min_kelvin)
     return np.clip(scaled, 0, 1).astype(np.float32)
 
 
-def imagebind_tensor(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HOTTEST) -> torch.Tensor:
+def imagebind_tensor(
+    image: ThermalImage, *, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
+) -> torch.Tensor:
     """One thermal image → float32 (1, 224, 224) in 0..1: resized and cropped as images are, 8 bits deep.
 
     No further normalisation: users of the published weights measured 62.4 on LLVIP without, 55.2 with it.
     Raises `ValueError` for other shapes.
     """
-    return imagebind_batch(torch.from_numpy(pixels(image, coldest=coldest, hottest=hottest))[None])[0]
+    return imagebind_batch(torch.from_numpy(to_uint8(image, min_kelvin=min_kelvin, max_kelvin=max_kelvin))[None])[0]
 
 
-def pixels(image: ThermalImage, *, coldest: float = COLDEST, hottest: float = HOTTEST) -> npt.NDArray[np.uint8]:
-    """One thermal image → uint8 (H, W), 255 at `hottest`. Raises `ValueError` for other shapes."""
+def to_uint8(
+    image: ThermalImage, *, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
+) -> npt.NDArray[np.uint8]:
+    """One thermal image → uint8 (H, W), 255 at `max_kelvin`. Raises `ValueError` for other shapes."""
     if image.values.ndim != 2 or 0 in image.values.shape:
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
     if image.counts is None:
-        return _to_bytes(levels(image, coldest, hottest))
+        return _quantize(normalize_temperature(image, min_kelvin, max_kelvin))
     # There are 65,536 counts at most, and five times as many pixels: each count is looked up.
-    return _byte_of_counts(image.unit, image.offset, coldest, hottest).take(image.counts)
+    return _uint8_lookup_table(image.kelvin_per_count, image.kelvin_offset, min_kelvin, max_kelvin).take(image.counts)
 
 
-def _to_bytes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _quantize(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.round(255 * np.clip(np.nan_to_num(values), 0, 1)).astype(np.uint8)
 
 
 @lru_cache(maxsize=16)
-def _byte_of_counts(unit: float, offset: float, coldest: float, hottest: float) -> npt.NDArray[np.uint8]:
-    """uint8 (65536,): what `pixels` makes of each count."""
+def _uint8_lookup_table(unit: float, offset: float, min_kelvin: float, max_kelvin: float) -> npt.NDArray[np.uint8]:
+    """uint8 (65536,): what `to_uint8` makes of each count."""
     kelvin = np.arange(1 << 16, dtype=np.uint16).astype(np.float32) * np.float32(unit) + np.float32(offset)
-    return _to_bytes(levels(ThermalImage(kelvin[None], True), coldest, hottest)[0])
+    return _quantize(normalize_temperature(ThermalImage(kelvin[None], True), min_kelvin, max_kelvin)[0])
 
 
 def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
-    """What `pixels` gave, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
+    """What `to_uint8` gave, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
     return resize_and_crop(images[:, None]).float() / 255
 
 
-def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
+def stretch_contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
     """Levels float32 (H, W) in 0..1 for an image encoder. Kelvin: between the 1st and 99th percentile of this frame,
     which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
     if not image.radiometric:
         return np.clip(np.nan_to_num(image.values), 0, 1)
-    known = _known(image)
+    known = _percentile_range(image)
     if known is None:
         return np.zeros(image.values.shape, np.float32)
     low, high = known
@@ -76,10 +82,12 @@ def contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
     return np.clip(levels, 0, 1)
 
 
-def _known(image: ThermalImage) -> tuple[float, float] | None:
+def _percentile_range(image: ThermalImage) -> tuple[float, float] | None:
     """The 1st and 99th percentile, kelvin; None where nothing is known."""
     if image.counts is not None:
-        low, high = (count * image.unit + image.offset for count in _percentiles(image.counts, (1, 99)))
+        low, high = (
+            count * image.kelvin_per_count + image.kelvin_offset for count in _percentiles(image.counts, (1, 99))
+        )
         return min(low, high), max(low, high)
     known = image.values[np.isfinite(image.values)]
     if not known.size:

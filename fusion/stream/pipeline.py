@@ -17,11 +17,11 @@ from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.core.windows import WindowSpec
-from sensebind.fusion.events.tracker import EventLine
-from sensebind.fusion.health.checks import Health
+from sensebind.fusion.events.tracker import EventTracker
+from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.options import StreamOptions
-from sensebind.fusion.stream.statistics import LATENCIES, Statistics
+from sensebind.fusion.stream.statistics import LATENCY_HISTORY, ModalityStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
 
@@ -32,20 +32,20 @@ DEFAULTS = StreamOptions()
 
 
 @dataclass(slots=True)
-class _Results:
+class _ModalityTotals:
     """The results of one modality's dequeued windows."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES))  # ms, window closed → vector
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_HISTORY))  # ms, window closed → vector
     tick: int = 0  # ns, the newest embedded window's end
 
 
 class Pipeline:
     """The pipeline of one robot.
 
-    Input side, any thread: `accept`, `flush`, `restart`, `calibrate`. At most `queue_size` windows of each modality
-    wait between input and output; past it the oldest is dropped and counted (None: no bound). Windows that wait longer
-    than `deadline` seconds are dropped where the driver gives a quota (None or 0: no bound).
+    Input side, any thread: `accept`, `flush`, `restart`, `set_calibration`. At most `queue_size` windows of each
+    modality wait between input and output; past it the oldest is dropped and counted (None: no bound). Windows that
+    wait longer than `deadline` seconds are dropped where the driver gives a quota (None or 0: no bound).
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
@@ -62,7 +62,7 @@ class Pipeline:
         calibrations: Mapping[str, Calibration] | None = None,
         queue_size: int | None = None,
         deadline: float | None = None,
-        events: EventLine | None = None,
+        tracker: EventTracker | None = None,
     ) -> None:
         self.engine = engine
         self.specs = dict(specs)
@@ -71,16 +71,16 @@ class Pipeline:
             engine.space.modalities,
             patience=patience,
             calibrations=calibrations,
-            size=queue_size,
+            max_windows=queue_size,
             deadline=deadline,
         )
         # Used only by the thread that completes batches:
         self._fuser = TickFuser(fusion_weights)
-        self._events = events
-        self._health = {modality: Health() for modality in specs}
+        self._tracker = tracker
+        self._health = {modality: SensorHealthMonitor() for modality in specs}
         self._completed = 0  # number of the newest complete batch, plus 1
         self._lock = threading.Lock()  # guards what follows: `complete` writes it, `statistics` reads it
-        self._results = {modality: _Results() for modality in specs}
+        self._results = {modality: _ModalityTotals() for modality in specs}
 
     # --- in, from any thread
 
@@ -103,9 +103,9 @@ class Pipeline:
         """Call it when the clock jumped. Closes the complete windows; windows, fusion and events then start again."""
         self._queue.restart()
 
-    def calibrate(self, modality: str, calibration: Calibration) -> None:
+    def set_calibration(self, modality: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
-        self._queue.calibrate(modality, calibration)
+        self._queue.set_calibration(modality, calibration)
 
     # --- out, by one driver
 
@@ -113,7 +113,7 @@ class Pipeline:
         """Remove windows from the queue, to be embedded and completed: see `WindowQueue.dequeue`."""
         return self._queue.dequeue(quota)
 
-    def complete(self, batch: WindowBatch, answers: Iterable[Embedding | Failure]) -> Iterator[Output]:
+    def complete(self, batch: WindowBatch, results: Iterable[Embedding | Failure]) -> Iterator[Output]:
         """Turn the answers to `batch.windows`, one for each in their order, into outputs.
 
         Yields each embedding or failure as soon as its answer arrives; then the fused embeddings and the events, in
@@ -123,24 +123,24 @@ class Pipeline:
         if batch.number < self._completed:
             raise ValueError(f"batch {batch.number} is completed after batch {self._completed - 1}: complete in order")
         self._completed = batch.number + 1
-        rest, late = iter(answers), list[Embedding]()
+        rest, late = iter(results), list[Embedding]()
         for item in batch.items:
             if item is not None:
-                yield from self._answered(item, batch.embeddable, rest, late)
+                yield from self._complete_window(item, batch.embeddable_modalities, rest, late)
                 continue
-            yield from self._amend(late)
-            yield from self._start_afresh()
-        yield from self._amend(late)
-        if batch.horizon is not None:
-            yield from self._fuse(batch.horizon)
+            yield from self._process_late(late)
+            yield from self._restart()
+        yield from self._process_late(late)
+        if batch.fusion_watermark is not None:
+            yield from self._fuse_ticks(batch.fusion_watermark)
 
     def close(self) -> list[Output]:
         """End a recording: fuse all ticks and end open events. Call it once all batches are complete."""
-        return [*self._fuse(None), *(self._events.finish() if self._events else [])]
+        return [*self._fuse_ticks(None), *(self._tracker.finish() if self._tracker else [])]
 
     # --- state, from any thread
 
-    def queue(self) -> QueueState:
+    def queue_state(self) -> QueueState:
         """The windows that wait, for a scheduler that decides when to dequeue them."""
         return self._queue.state()
 
@@ -148,27 +148,27 @@ class Pipeline:
         """How many windows of a modality wait to be dequeued; None: of all modalities, plus the restarts that wait."""
         return self._queue.depth(modality)
 
-    def statistics(self) -> dict[str, Statistics]:
+    def statistics(self) -> dict[str, ModalityStatistics]:
         """The totals of each modality so far, as a copy."""
         with self._lock:  # first, so that no window is in the results that is not among those that closed
             results = {m: (r.counts.copy(), tuple(r.latencies), r.tick) for m, r in self._results.items()}
-        windowing = self._queue.windowing()
-        newest = max((state.newest for state in windowing.values() if state.newest is not None), default=0)
+        windowing = self._queue.windowing_states()
+        newest = max((state.newest_stamp for state in windowing.values() if state.newest_stamp is not None), default=0)
         return {
-            modality: Statistics(
+            modality: ModalityStatistics(
                 counts=state.counts + results[modality][0],
                 latencies=results[modality][1],
                 coverage_sum=state.coverage_sum,
-                newest=state.newest or 0,
-                tick=results[modality][2],
-                lag=0.0 if state.newest is None else (newest - state.newest) / SECOND,
+                newest_stamp=state.newest_stamp or 0,
+                last_embedded_tick=results[modality][2],
+                lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
             )
             for modality, state in windowing.items()
         }
 
     # --- in the thread that completes batches
 
-    def _answered(
+    def _complete_window(
         self,
         item: QueuedWindow,
         embeddable: frozenset[str],
@@ -177,41 +177,45 @@ class Pipeline:
     ) -> Iterator[Output]:
         """Check one window's sensor data and take its answer. An embedding whose tick is closed is added to `late`."""
         window, results = item.window, self._results[item.window.modality]
-        symptoms = self._health[window.modality].look(window)  # while the device computes
+        symptoms = self._health[window.modality].check(window)  # while the device computes
         if window.modality not in embeddable:
             with self._lock:
                 results.counts.update(symptoms)
             return
-        answer = next(answers)
-        if isinstance(answer, Failure):
+        result = next(answers)
+        if isinstance(result, Failure):
             with self._lock:
-                results.counts.update((*symptoms, answer.cause))
-            yield answer
+                results.counts.update((*symptoms, result.cause))
+            yield result
             return
-        answer = replace(answer, symptoms=symptoms)
-        on_time = self._fuser.add(answer)
+        result = replace(result, symptoms=symptoms)
+        on_time = self._fuser.add(result)
         with self._lock:
             results.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
-            results.latencies.append((time.perf_counter() - item.closed) * 1e3)
+            results.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
             results.tick = window.tick
         if not on_time:  # the modality is behind the others by more than the patience
-            late.append(answer)
-        yield answer
+            late.append(result)
+        yield result
 
-    def _amend(self, late: list[Embedding]) -> Iterator[Output]:
+    def _process_late(self, late: list[Embedding]) -> Iterator[Output]:
         """Pass embeddings that came after their tick was fused to the events."""
         for embedding in late:
-            yield from self._events.amend(embedding.tick, {embedding.modality: embedding}) if self._events else ()
+            yield from (
+                self._tracker.add_late_embeddings(embedding.tick, {embedding.modality: embedding})
+                if self._tracker
+                else ()
+            )
         late.clear()
 
-    def _start_afresh(self) -> Iterator[Output]:
-        yield from self._fuse(None)
-        yield from self._events.restart() if self._events else ()
+    def _restart(self) -> Iterator[Output]:
+        yield from self._fuse_ticks(None)
+        yield from self._tracker.restart() if self._tracker else ()
         self._fuser.restart()
-        self._health = {modality: Health() for modality in self._health}
+        self._health = {modality: SensorHealthMonitor() for modality in self._health}
 
-    def _fuse(self, horizon: int | None) -> Iterator[Output]:
-        """Fuse the ticks up to `horizon` (None: all) and publish their events."""
-        for tick, present, fused in self._fuser.fuse(horizon):
+    def _fuse_ticks(self, watermark: int | None) -> Iterator[Output]:
+        """Fuse the ticks up to `watermark` (None: all) and publish their events."""
+        for tick, present, fused in self._fuser.fuse(watermark):
             yield fused
-            yield from self._events.step(tick, present) if self._events else ()
+            yield from self._tracker.step(tick, present) if self._tracker else ()

@@ -3,8 +3,8 @@
 One thread dequeues the due windows of all pipelines and begins to embed them; another completes the batches. So a
 window that closes during a turn can start before the turn ends, on a core or a part of the GPU that is idle. A modality
 is due when a batch of it is full or its oldest window has waited long enough. In a turn, each modality gets at most
-about `engine.TURN` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its own
-queue, which is bounded: the oldest window is dropped first, and counted.
+about `engine.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has
+its own queue, which is bounded: the oldest window is dropped first, and counted.
 """
 
 from __future__ import annotations
@@ -18,59 +18,61 @@ from itertools import islice
 from queue import SimpleQueue
 
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.inference.engine import Engine, Failure, Job
+from sensebind.fusion.inference.engine import EmbeddingJob, Engine, Failure
 from sensebind.fusion.stream.drivers import finish
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
 
 LOG = logging.getLogger(__name__)
-AHEAD = 2  # turns that may be in progress at once: more would only add latency
-WAIT = 0.003  # s that a window waits for windows of other pipelines, on a GPU, where a batch costs little more than one
+MAX_TURNS_IN_PROGRESS = 2  # turns that may be in progress at once: more would only add latency
+GPU_BATCH_WAIT = (
+    0.003  # s that a window waits for windows of other pipelines, on a GPU, where a batch costs little more than one
+)
 
-Publish = Callable[[list[Output]], None]
+PublishCallback = Callable[[list[Output]], None]
 
 
 @dataclass(slots=True, eq=False)
-class _Member:
+class _ScheduledPipeline:
     pipeline: Pipeline
-    publish: Publish
-    gone: threading.Event = field(default_factory=threading.Event)
-    leaving: bool = False
+    publish: PublishCallback
+    removed: threading.Event = field(default_factory=threading.Event)
+    removal_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
     """Windows that are being embedded together, and the pipelines that they came from."""
 
-    job: Job
-    batches: list[tuple[_Member, WindowBatch]]
+    job: EmbeddingJob
+    batches: list[tuple[_ScheduledPipeline, WindowBatch]]
 
 
 class Scheduler:
     """Embeds the windows of its pipelines in two threads, until `close`.
 
-    `wait`: seconds that a batch waits for more windows while it is not full. None: `WAIT` on a GPU that several
-    pipelines share, otherwise 0, because the next window of a single pipeline comes only one hop later.
+    `batch_wait`: seconds that a batch waits for more windows while it is not full. None: `GPU_BATCH_WAIT` on a GPU that
+    several pipelines share, otherwise 0, because the next window of a single pipeline comes only one hop later.
     """
 
-    def __init__(self, engine: Engine, wait: float | None = None) -> None:
+    def __init__(self, engine: Engine, batch_wait: float | None = None) -> None:
         self.engine = engine
-        self.turns = 0  # so far
-        self._wait = wait
-        self._members: list[_Member] = []
+        self.turn_count = 0  # so far
+        self._wait = batch_wait
+        self._pipelines: list[_ScheduledPipeline] = []
         self._lock = threading.Lock()  # guards the list
-        self._work = threading.Event()
+        self._wake_event = threading.Event()
         self._closing = False
-        self._room = threading.Semaphore(AHEAD)
-        self._under_way: SimpleQueue[_Turn | list[_Member] | None] = SimpleQueue()  # see `_answer`
+        self._turn_slots = threading.Semaphore(MAX_TURNS_IN_PROGRESS)
+        self._in_progress: SimpleQueue[_Turn | list[_ScheduledPipeline] | None] = SimpleQueue()  # see `_complete_loop`
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True)
-            for run, name in ((self._begin, "embedding"), (self._answer, "answering"))
+            for run, name in ((self._dequeue_loop, "embedding"), (self._complete_loop, "answering"))
         ]
         for thread in self._threads:
             thread.start()
 
-    def add(self, pipeline: Pipeline, publish: Publish = lambda outputs: None) -> None:
+    def add(self, pipeline: Pipeline, publish: PublishCallback = lambda outputs: None) -> None:
         """Serve a pipeline from now on. No other driver may dequeue from it.
 
         `publish` is called with its outputs, always in the same thread of the scheduler. What it raises is logged.
@@ -79,12 +81,12 @@ class Scheduler:
         if pipeline.engine is not self.engine:
             raise ValueError("a pipeline and its scheduler must share one engine")
         with self._lock:
-            self._members.append(_Member(pipeline, publish))
-        self._work.set()
+            self._pipelines.append(_ScheduledPipeline(pipeline, publish))
+        self._wake_event.set()
 
     def notify(self) -> None:
         """Wake the scheduler: call it when a pipeline's `accept` or `flush` returned True, and after `restart`."""
-        self._work.set()
+        self._wake_event.set()
 
     def remove(self, pipeline: Pipeline) -> None:
         """Embed and publish the rest of a pipeline (`drivers.finish`), then stop serving it. Returns when that is done.
@@ -92,102 +94,104 @@ class Scheduler:
         Do not call it from `publish`: it would wait for its own thread.
         """
         with self._lock:
-            found = [member for member in self._members if member.pipeline is pipeline]
+            found = [member for member in self._pipelines if member.pipeline is pipeline]
         for member in found:
-            member.leaving = True
-            self._work.set()
-            member.gone.wait()
+            member.removal_requested = True
+            self._wake_event.set()
+            member.removed.wait()
 
     def close(self) -> None:
         """`remove` all pipelines, then end the threads. Do not call it from `publish`."""
         self._closing = True
-        self._work.set()
+        self._wake_event.set()
         for thread in self._threads:
             thread.join()
 
     # --- in the thread that begins
 
-    def _begin(self) -> None:
-        patience: float | None = None  # s until something that waits is due
+    def _dequeue_loop(self) -> None:
+        next_due: float | None = None  # s until something that waits is due
         while True:
-            self._work.wait(patience)
-            self._room.acquire()  # before windows are chosen, so that the newest are among them
-            self._work.clear()
+            self._wake_event.wait(next_due)
+            self._turn_slots.acquire()  # before windows are chosen, so that the newest are among them
+            self._wake_event.clear()
             closing = self._closing
             with self._lock:
-                members = list(self._members)
-            turn, patience = self._dequeue(members)
+                members = list(self._pipelines)
+            turn, next_due = self._dequeue(members)
             if turn:
-                self._under_way.put(_Turn(self._submit(turn), turn))
+                self._in_progress.put(_Turn(self._submit(turn), turn))
             else:
-                self._room.release()
-            if leaving := [member for member in members if member.leaving or closing]:
+                self._turn_slots.release()
+            if leaving := [member for member in members if member.removal_requested or closing]:
                 with self._lock:
-                    self._members = [member for member in self._members if member not in leaving]
-                self._under_way.put(leaving)
+                    self._pipelines = [member for member in self._pipelines if member not in leaving]
+                self._in_progress.put(leaving)
             if closing:
-                self._under_way.put(None)
+                self._in_progress.put(None)
                 return
-            if patience == 0.0:
-                self._work.set()
+            if next_due == 0.0:
+                self._wake_event.set()
 
-    def _dequeue(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, WindowBatch]], float | None]:
+    def _dequeue(
+        self, members: Sequence[_ScheduledPipeline]
+    ) -> tuple[list[tuple[_ScheduledPipeline, WindowBatch]], float | None]:
         """The due windows, and the seconds until more are due (None: nothing waits)."""
-        queues = [(member, member.pipeline.queue()) for member in members]
+        queues = [(member, member.pipeline.queue_state()) for member in members]
         now = time.perf_counter()
         quotas: list[dict[str, int]] = [{} for _ in queues]
-        patience: float | None = None
-        for modality in sorted({name for _, queue in queues for name in queue.counts}):
-            waiting = [queue.counts.get(modality, 0) for _, queue in queues]
-            room = self.engine.turn(modality)
-            left = self._until_due(modality, [queue for _, queue in queues], room, now)
+        next_due: float | None = None
+        for modality in sorted({name for _, queue in queues for name in queue.window_counts}):
+            waiting = [queue.window_counts.get(modality, 0) for _, queue in queues]
+            capacity = self.engine.windows_per_time_slice(modality)
+            left = self._until_due(modality, [queue for _, queue in queues], capacity, now)
             if left > 0:
-                patience = left if patience is None else min(patience, left)
+                next_due = left if next_due is None else min(next_due, left)
                 continue
-            for quota, count in zip(quotas, shares(waiting, room, self.turns), strict=True):
+            for quota, count in zip(quotas, fair_shares(waiting, capacity, self.turn_count), strict=True):
                 quota[modality] = count
-            if sum(waiting) > room:
-                patience = 0.0
+            if sum(waiting) > capacity:
+                next_due = 0.0
         turn = []
         for (member, queue), quota in zip(queues, quotas, strict=True):
-            if any(quota.values()) or (queue.restarts and not queue.counts):
+            if any(quota.values()) or (queue.restart_waiting and not queue.window_counts):
                 turn.append((member, member.pipeline.dequeue(quota)))
-                patience = 0.0 if queue.restarts else patience
-        return turn, patience
+                next_due = 0.0 if queue.restart_waiting else next_due
+        return turn, next_due
 
     def _until_due(self, modality: str, queues: Sequence[QueueState], room: int, now: float) -> float:
         """Seconds until a modality's windows are due; 0: now."""
-        full = sum(queue.counts.get(modality, 0) for queue in queues) >= room
-        if full or any(queue.restarts for queue in queues) or modality not in self.engine.space.modalities:
+        full = sum(queue.window_counts.get(modality, 0) for queue in queues) >= room
+        if full or any(queue.restart_waiting for queue in queues) or modality not in self.engine.space.modalities:
             return 0.0
-        oldest = min(queue.since[modality] for queue in queues if modality in queue.since)
-        default = WAIT if self.engine.overlaps and len(queues) > 1 else 0.0
+        oldest = min(queue.oldest_closed_at[modality] for queue in queues if modality in queue.oldest_closed_at)
+        default = GPU_BATCH_WAIT if self.engine.is_asynchronous and len(queues) > 1 else 0.0
         return max(0.0, oldest + (default if self._wait is None else self._wait) - now)
 
-    def _submit(self, turn: Sequence[tuple[_Member, WindowBatch]]) -> Job:
-        self.turns += 1
+    def _submit(self, turn: Sequence[tuple[_ScheduledPipeline, WindowBatch]]) -> EmbeddingJob:
+        self.turn_count += 1
         windows = [window for _, batch in turn for window in batch.windows]
         try:
             return self.engine.submit(windows)
         except Exception as error:  # a space may raise anything: later windows are still embedded
             LOG.exception("%d windows could not be embedded", len(windows))
             failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
-            return Job(windows, dict(failed))
+            return EmbeddingJob(windows, dict(failed))
 
     # --- in the thread that answers
 
-    def _answer(self) -> None:
+    def _complete_loop(self) -> None:
         """Complete turns in order; part with members that leave, after all their windows; None ends the thread."""
-        while (item := self._under_way.get()) is not None:
+        while (item := self._in_progress.get()) is not None:
             if isinstance(item, _Turn):
                 self._complete(item)
-                self._room.release()
+                self._turn_slots.release()
             else:
-                self._part(item)
+                self._remove(item)
 
     def _complete(self, turn: _Turn) -> None:
         """Publish each answer as soon as it arrives, without waiting for the rest of the turn."""
-        answers = self._answers(turn.job)
+        answers = self._results(turn.job)
         for member, batch in turn.batches:
             own = islice(answers, len(batch.windows))
             try:
@@ -197,27 +201,27 @@ class Scheduler:
                 LOG.exception("a batch of %d windows could not be completed", len(batch.windows))
             for _ in own:  # skip answers that were not read: they do not belong to the next pipeline
                 pass
-        next(answers, None)  # read to the end, as `Engine.answers` asks
+        next(answers, None)  # read to the end, as `Engine.iter_results` asks
 
-    def _answers(self, job: Job) -> Iterator[Embedding | Failure]:
+    def _results(self, job: EmbeddingJob) -> Iterator[Embedding | Failure]:
         given = 0
         try:
-            for answer in self.engine.answers(job):
+            for answer in self.engine.iter_results(job):
                 given += 1
                 yield answer
         except Exception as error:
             LOG.exception("%d windows could not be embedded", len(job.windows) - given)
             yield from [Failure(w.modality, "failure", str(error)) for w in job.windows[given:]]
 
-    def _part(self, members: Sequence[_Member]) -> None:
+    def _remove(self, members: Sequence[_ScheduledPipeline]) -> None:
         for member in members:
             try:
                 self._publish(member, finish(member.pipeline))
             except Exception:
                 LOG.exception("the last windows could not be embedded")
-            member.gone.set()
+            member.removed.set()
 
-    def _publish(self, member: _Member, outputs: list[Output]) -> None:
+    def _publish(self, member: _ScheduledPipeline, outputs: list[Output]) -> None:
         try:
             if outputs:
                 member.publish(outputs)
@@ -225,15 +229,15 @@ class Scheduler:
             LOG.exception("outputs could not be published")
 
 
-def shares(waiting: Sequence[int], room: int, first: int = 0) -> list[int]:
-    """Places for each pipeline: `room` places, shared as evenly as possible among those with `waiting` windows.
+def fair_shares(waiting: Sequence[int], capacity: int, start_index: int = 0) -> list[int]:
+    """Places for each pipeline: `capacity` places, shared as evenly as possible among those with `waiting` windows.
 
-    Places are given one at a time, in turn, from pipeline number `first` on.
+    Places are given one at a time, in turn, from pipeline number `start_index` on.
     """
     given = [0] * len(waiting)
-    order = [(first + i) % len(waiting) for i in range(len(waiting))]
-    while room > 0 and (open_ones := [i for i in order if given[i] < waiting[i]]):
-        for i in open_ones[:room]:
+    order = [(start_index + i) % len(waiting) for i in range(len(waiting))]
+    while capacity > 0 and (open_ones := [i for i in order if given[i] < waiting[i]]):
+        for i in open_ones[:capacity]:
             given[i] += 1
-        room -= len(open_ones[:room])
+        capacity -= len(open_ones[:capacity])
     return given

@@ -17,18 +17,18 @@ SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflo
 WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 
 
-LATENCIES = 2048  # windows that quantiles of the latency are taken over
+LATENCY_HISTORY = 2048  # windows that quantiles of the latency are taken over
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class ModalityStatistics:
     """Totals of one modality up to now. `counts`: the names above, and samples, windows, embedded, restarts, gaps."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    latencies: Sequence[float] = ()  # ms, window closed → vector, of the last `LATENCIES` windows
+    latencies: Sequence[float] = ()  # ms, window closed → vector, of the last `LATENCY_HISTORY` windows
     coverage_sum: float = 0.0
-    newest: int = 0  # ns, end of the newest sample
-    tick: int = 0  # ns, the newest embedded window's end
+    newest_stamp: int = 0  # ns, end of the newest sample
+    last_embedded_tick: int = 0  # ns, the newest embedded window's end
     lag: float = 0.0  # s that this modality is behind the newest of any
 
     def dropped(self, names: Iterable[str] = WINDOW_DROPS) -> dict[str, int]:
@@ -40,7 +40,7 @@ class Statistics:
         return self.coverage_sum / self.counts["windows"] if self.counts["windows"] else 0.0
 
     def latency_ms(self) -> dict[str, float]:
-        """p50 and p99 over the last `LATENCIES` windows, in milliseconds; 0 where none was embedded."""
+        """p50 and p99 over the last `LATENCY_HISTORY` windows, in milliseconds; 0 where none was embedded."""
         if not self.latencies:
             return {"p50": 0.0, "p99": 0.0}
         p50, p99 = np.percentile(np.fromiter(self.latencies, float), [50, 99])

@@ -12,7 +12,7 @@ class FusedTick(NamedTuple):
     """A tick (ns), its embeddings by modality, and the embedding fused from them."""
 
     tick: int
-    present: Mapping[str, Embedding]
+    embeddings: Mapping[str, Embedding]
     fused: Embedding
 
 
@@ -25,25 +25,25 @@ class TickFuser:
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         self._weights = dict(weights or {})
         self._pending: dict[int, dict[str, Embedding]] = {}
-        self._fused_through = 0  # ns, the newest tick that is closed
+        self._watermark = 0  # ns, the newest tick that is closed
 
     def add(self, embedding: Embedding) -> bool:
         """Hold an embedding until its tick is fused. Returns False, and drops it, if its tick is already closed."""
-        if embedding.tick <= self._fused_through:
+        if embedding.tick <= self._watermark:
             return False
         self._pending.setdefault(embedding.tick, {})[embedding.modality] = embedding
         return True
 
-    def fuse(self, horizon: int | None) -> Iterator[FusedTick]:
-        """Fuse the held ticks up to `horizon` (ns), oldest first, and close all ticks up to it. Read it to its end.
+    def fuse(self, watermark: int | None) -> Iterator[FusedTick]:
+        """Fuse the held ticks up to `watermark` (ns), oldest first, and close all ticks up to it. Read it to its end.
 
         None: fuse all held ticks, and close no more.
         """
-        for tick in sorted(t for t in self._pending if horizon is None or t <= horizon):
+        for tick in sorted(t for t in self._pending if watermark is None or t <= watermark):
             present = self._pending.pop(tick)
             yield FusedTick(tick, present, fuse(list(present.values()), self._weights))
-        self._fused_through = max(self._fused_through, horizon or 0)
+        self._watermark = max(self._watermark, watermark or 0)
 
     def restart(self) -> None:
         """The clock jumped: accept any tick again. Call it after all ticks were fused."""
-        self._fused_through = 0
+        self._watermark = 0

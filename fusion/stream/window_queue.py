@@ -15,46 +15,48 @@ from typing import NamedTuple
 
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
-from sensebind.fusion.stream.windower import BACKWARD_JUMP, Windower
+from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
 
 class QueuedWindow(NamedTuple):
     """A window and when it closed (`time.perf_counter`, s)."""
 
     window: Window
-    closed: float
+    closed_at: float
 
 
-Item = QueuedWindow | None  # None marks a restart: the clock jumped here
+QueueItem = QueuedWindow | None  # None marks a restart: the clock jumped here
 
 
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
     """Windows that left the queue to be embedded, in order. Complete every dequeued batch, in order.
 
-    `items`: windows, and None for each restart. `horizon`: the newest tick (ns) that can be fused once this batch is
-    complete; None: no tick. `embeddable`: modalities that the space has an encoder for. `number`: counts from 0.
+    `items`: windows, and None for each restart. `fusion_watermark`: the newest tick (ns) that can be fused once
+    this batch is complete; None: no tick. `embeddable_modalities`: those that the space has an encoder for. `number`:
+    counts from 0.
     """
 
     number: int
-    items: Sequence[Item]
-    horizon: int | None
-    embeddable: frozenset[str]
+    items: Sequence[QueueItem]
+    fusion_watermark: int | None
+    embeddable_modalities: frozenset[str]
 
     @property
     def windows(self) -> list[Window]:
         """Those to embed, in order: `Pipeline.complete` expects one answer for each."""
-        return [item.window for item in self.items if item and item.window.modality in self.embeddable]
+        return [item.window for item in self.items if item and item.window.modality in self.embeddable_modalities]
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """The windows that wait before the next restart. `counts`: modality → how many. `since`: modality → when the oldest
-    of them closed (`time.perf_counter`, s). `restarts`: whether a restart waits behind them."""
+    """The windows that wait before the next restart. `window_counts`: modality → how many. `oldest_closed_at`:
+    modality → when the oldest of them closed (`time.perf_counter`, s). `restart_waiting`: whether a restart waits
+    behind them."""
 
-    counts: Mapping[str, int]
-    since: Mapping[str, float]
-    restarts: bool
+    window_counts: Mapping[str, int]
+    oldest_closed_at: Mapping[str, float]
+    restart_waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,13 @@ class WindowingState:
 
     counts: Counter[str]
     coverage_sum: float
-    newest: int | None
+    newest_stamp: int | None
 
 
 class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
-    `size`: how many windows of each modality may wait; past it the oldest is dropped and counted as `overload` (None:
+    `max_windows`: how many of each modality may wait; past it the oldest is dropped and counted as `overload` (None:
     no bound). `deadline`: seconds that a window may wait where a quota is given (see `dequeue`; None: no bound).
     `patience`: ns; a modality whose newest sample is older than the newest of all by more than this is not waited for.
     """
@@ -82,17 +84,19 @@ class WindowQueue:
         *,
         patience: int,
         calibrations: Mapping[str, Calibration] | None = None,
-        size: int | None = None,
+        max_windows: int | None = None,
         deadline: float | None = None,
     ) -> None:
         self._embeddable = frozenset(specs) & frozenset(embeddable)
-        self._patience, self._size, self._deadline = patience, size, deadline or None
+        self._patience, self._max_windows, self._deadline = patience, max_windows, deadline or None
         self._lock = threading.Lock()  # guards everything below
         self._windowers = {modality: Windower(spec) for modality, spec in specs.items()}
         self._calibrations = dict(calibrations or {})
-        self._items: deque[Item] = deque()
-        self._batches = 0  # number of batches dequeued so far
-        self._began: int | None = None  # end of the first sample: all modalities are awaited until `patience` after it
+        self._items: deque[QueueItem] = deque()
+        self._batch_count = 0  # number of batches dequeued so far
+        self._first_stamp: int | None = (
+            None  # end of the first sample: all modalities are awaited until `patience` after it
+        )
 
     # --- in
 
@@ -103,12 +107,17 @@ class WindowQueue:
         """
         with self._lock:
             windower = self._windowers[sample.modality]
-            before, restarts = windower.newest, windower.counts["restarts"]
-            self._enqueue(windower.push(sample))
-            if windower.counts["restarts"] > restarts and before and windower.newest and windower.newest < before:
-                self._start_afresh(windower.newest)
-            if self._began is None:
-                self._began = windower.newest
+            before, restarts = windower.newest_stamp, windower.counts["restarts"]
+            self._enqueue(windower.accept(sample))
+            if (
+                windower.counts["restarts"] > restarts
+                and before
+                and windower.newest_stamp
+                and windower.newest_stamp < before
+            ):
+                self._restart_from(windower.newest_stamp)
+            if self._first_stamp is None:
+                self._first_stamp = windower.newest_stamp
             return bool(self._items)
 
     def flush(self, modality: str | None = None) -> bool:
@@ -127,10 +136,10 @@ class WindowQueue:
         with self._lock:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
-            self._began = None
+            self._first_stamp = None
             self._items.append(None)
 
-    def calibrate(self, modality: str, calibration: Calibration) -> None:
+    def set_calibration(self, modality: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
         with self._lock:
             self._calibrations[modality] = calibration
@@ -148,17 +157,17 @@ class WindowQueue:
         with self._lock:
             if quota is None:
                 items, self._items = self._items, deque()
-                return self._batch(items, self._complete_through())
+                return self._make_batch(items, self._fusion_watermark())
             self._expire(quota)
-            items = self._take(dict(quota))
-            horizon = self._complete_through()
+            items = self._dequeue_quota(dict(quota))
+            horizon = self._fusion_watermark()
             waiting = [item.window.tick for item in self._items if item and item.window.modality in self._embeddable]
             if None in self._items:  # a restart still waits: these ticks are fused when it is completed
                 horizon = None
             elif horizon is not None and waiting:
-                newest = max(w.newest for w in self._windowers.values() if w.newest is not None)
+                newest = max(w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None)
                 horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
-            return self._batch(items, horizon)
+            return self._make_batch(items, horizon)
 
     # --- state
 
@@ -178,41 +187,43 @@ class WindowQueue:
                 if item is None:
                     return QueueState(counts, since, True)
                 counts[item.window.modality] += 1
-                since.setdefault(item.window.modality, item.closed)
+                since.setdefault(item.window.modality, item.closed_at)
             return QueueState(counts, since, False)
 
-    def windowing(self) -> dict[str, WindowingState]:
+    def windowing_states(self) -> dict[str, WindowingState]:
         """Each modality's windowing so far, as a copy."""
         with self._lock:
-            return {m: WindowingState(w.counts.copy(), w.coverage_sum, w.newest) for m, w in self._windowers.items()}
+            return {
+                m: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp) for m, w in self._windowers.items()
+            }
 
     # --- with the lock held
 
-    def _batch(self, items: Sequence[Item], horizon: int | None) -> WindowBatch:
-        self._batches += 1
-        return WindowBatch(self._batches - 1, items, horizon, self._embeddable)
+    def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
+        self._batch_count += 1
+        return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable)
 
     def _enqueue(self, windows: Iterable[Window]) -> None:
         now = time.perf_counter()  # for deadlines and the latency that is reported
         for window in windows:
             calibration = self._calibrations.get(window.modality)
             self._items.append(QueuedWindow(replace(window, calibration=calibration) if calibration else window, now))
-            self._bound(window.modality)
+            self._drop_over_limit(window.modality)
 
-    def _bound(self, modality: str) -> None:
-        if self._size is None:
+    def _drop_over_limit(self, modality: str) -> None:
+        if self._max_windows is None:
             return
         waiting = [i for i, item in enumerate(self._items) if item and item.window.modality == modality]
-        if len(waiting) > self._size:
+        if len(waiting) > self._max_windows:
             del self._items[waiting[0]]
             self._windowers[modality].counts["overload"] += 1
 
-    def _start_afresh(self, newest: int) -> None:
+    def _restart_from(self, newest: int) -> None:
         """The stamps of one modality jumped back to `newest` (ns): restart the modalities that are ahead of it."""
         for windower in self._windowers.values():
-            if windower.newest is not None and windower.newest > newest + BACKWARD_JUMP:
+            if windower.newest_stamp is not None and windower.newest_stamp > newest + MIN_BACKWARD_JUMP:
                 self._enqueue(windower.restart())
-        self._began = newest
+        self._first_stamp = newest
         self._items.append(None)
 
     def _expire(self, quota: Mapping[str, int]) -> None:
@@ -221,15 +232,15 @@ class WindowQueue:
         if self._deadline is None:
             return
         oldest = time.perf_counter() - self._deadline
-        late = {item.window.modality for item in self._items if item and item.closed < oldest}
+        late = {item.window.modality for item in self._items if item and item.closed_at < oldest}
         if not late:
             return
-        kept: deque[Item] = deque()
+        kept: deque[QueueItem] = deque()
         count: Counter[str] = Counter()
         while self._items:
             item = self._items.pop()
             if item and (modality := item.window.modality) in late:
-                room = 1 if item.closed < oldest else max(1, quota.get(modality, 0))
+                room = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0))
                 if count[modality] >= room:
                     self._windowers[modality].counts["expired"] += 1
                     continue
@@ -237,10 +248,10 @@ class WindowQueue:
             kept.appendleft(item)
         self._items = kept
 
-    def _take(self, quota: dict[str, int]) -> deque[Item]:
+    def _dequeue_quota(self, quota: dict[str, int]) -> deque[QueueItem]:
         """Remove and return as many windows of each modality as its quota allows, the oldest first."""
-        taken: deque[Item] = deque()
-        left: deque[Item] = deque()
+        taken: deque[QueueItem] = deque()
+        left: deque[QueueItem] = deque()
         while self._items:
             item = self._items.popleft()
             if item is None:
@@ -256,16 +267,20 @@ class WindowQueue:
         self._items = left
         return taken
 
-    def _complete_through(self) -> int | None:
+    def _fusion_watermark(self) -> int | None:
         """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.
 
         A modality is awaited as long as its newest sample is no older than the newest of all minus `patience`; at the
         start all are. So a sensor that stops delays a tick by at most `patience`, measured by the others' stamps.
         """
         awaited = [w for m, w in self._windowers.items() if m in self._embeddable]
-        seen = [w.newest for w in awaited if w.newest is not None]
-        if not seen or self._began is None:
+        seen = [w.newest_stamp for w in awaited if w.newest_stamp is not None]
+        if not seen or self._first_stamp is None:
             return None
         horizon = max(seen) - self._patience
-        closed = [w.closed for w in awaited if (self._began if w.newest is None else w.newest) >= horizon]
+        closed = [
+            w.closed_through
+            for w in awaited
+            if (self._first_stamp if w.newest_stamp is None else w.newest_stamp) >= horizon
+        ]
         return None if any(c is None for c in closed) else min(c for c in closed if c is not None)

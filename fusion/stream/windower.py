@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from sensebind.fusion.core.samples import SECOND, Reading, Sample, Sound
-from sensebind.fusion.core.windows import Window, WindowSpec, reading_coverage, sound_coverage
+from sensebind.fusion.core.windows import Window, WindowSpec, audio_coverage, reading_coverage
 
-BACKWARD_JUMP = 1 * SECOND  # older than this (and than the lateness) is another time, not a late sample
-CONFIRMATIONS = 3  # samples in a row that must agree before a jump in time is believed
-MEMORY = 256 * 2**20  # bytes that one modality may hold
+MIN_BACKWARD_JUMP = 1 * SECOND  # older than this (and than the lateness) is another time, not a late sample
+JUMP_CONFIRMATIONS = 3  # samples in a row that must agree before a jump in time is believed
+MAX_BUFFER_BYTES = 256 * 2**20  # bytes that one modality may hold
 
 
 class Windower:
@@ -30,10 +30,10 @@ class Windower:
     - **unstamped** (stamp ≤ 0) or **invalid** (NaN, infinite, empty): left out, counted; the window's
       coverage falls by what is missing.
     - **gap**: windows that hold no sample do not exist; ticks passed over are counted as `gaps`.
-    - **a jump**, forward by more than `max_gap` or backward by more than `BACKWARD_JUMP`: held back until
-      `CONFIRMATIONS` samples in a row agree; then open windows that are whole are closed, and windows start
+    - **a jump**, forward by more than `max_gap` or backward by more than `MIN_BACKWARD_JUMP`: held back until
+      `JUMP_CONFIRMATIONS` samples in a row agree; then open windows that are whole are closed, and windows start
       afresh from those samples (`restarts`). Samples that nothing confirms are counted as `outlier`.
-    - **overflow**: past `MEMORY` bytes, or 100,000 samples, the oldest go, counted.
+    - **overflow**: past `MAX_BUFFER_BYTES` bytes, or 100,000 samples, the oldest go, counted.
 
     Windows below `min_coverage` are counted under `coverage` and not returned.
     """
@@ -42,19 +42,19 @@ class Windower:
         self.spec = spec
         self.counts: Counter[str] = Counter() if counts is None else counts
         self.coverage_sum = 0.0  # over all windows with data, also those under the minimum
-        self._back = max(spec.lateness, BACKWARD_JUMP)
-        self._suspects: list[Sample] = []
+        self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
+        self._unconfirmed: list[Sample] = []
         self._reset()
 
     def _reset(self) -> None:
         self._samples: list[Sample] = []
         self._stamps: list[int] = []
         self._bytes = 0
-        self.newest: int | None = None  # end of the newest sample
-        self.closed: int | None = None  # newest tick that will never be opened again
-        self._began = False  # a window has held data: from here on, ticks without any are gaps
+        self.newest_stamp: int | None = None  # end of the newest sample
+        self.closed_through: int | None = None  # newest tick that will never be opened again
+        self._has_data = False  # a window has held data: from here on, ticks without any are gaps
 
-    def push(self, sample: Sample) -> list[Window]:
+    def accept(self, sample: Sample) -> list[Window]:
         """Take one sample; return the windows that it closed, oldest first."""
         self.counts["samples"] += 1
         if sample.stamp <= 0:
@@ -63,15 +63,15 @@ class Windower:
         if not is_valid(sample):
             self.counts["invalid"] += 1
             return []
-        if self._jumps(sample):
-            return self._suspect(sample)
-        self.counts["outlier"] += len(self._suspects)
-        self._suspects.clear()
-        return self._take(sample)
+        if self._is_time_jump(sample):
+            return self._hold_for_confirmation(sample)
+        self.counts["outlier"] += len(self._unconfirmed)
+        self._unconfirmed.clear()
+        return self._accept(sample)
 
     def flush(self) -> list[Window]:
         """Close the windows that end at or before the newest stamp: no earlier sample will come."""
-        return [] if self.newest is None else self._close(self.newest)
+        return [] if self.newest_stamp is None else self._close(self.newest_stamp)
 
     def restart(self) -> list[Window]:
         """Time starts afresh: flush, forget everything but the samples of a jump that was being confirmed.
@@ -79,40 +79,42 @@ class Windower:
         Those close no window before the next sample does, so all windows returned are of the old time.
         """
         windows = self.flush()
-        suspects, self._suspects = self._suspects, []
-        self.counts["restarts"] += self.newest is not None
+        suspects, self._unconfirmed = self._unconfirmed, []
+        self.counts["restarts"] += self.newest_stamp is not None
         self._reset()
         for sample in suspects:
             self._insert(sample)
-            self.newest = sample.end if self.newest is None else max(self.newest, sample.end)
+            self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
         return windows
 
-    def _jumps(self, sample: Sample) -> bool:
-        if self.newest is None:
+    def _is_time_jump(self, sample: Sample) -> bool:
+        if self.newest_stamp is None:
             return False
-        return sample.stamp > self.newest + self.spec.max_gap or sample.end < self.newest - self._back
+        return (
+            sample.stamp > self.newest_stamp + self.spec.max_gap or sample.end < self.newest_stamp - self._max_backward
+        )
 
-    def _suspect(self, sample: Sample) -> list[Window]:
-        if any(s.stamp == sample.stamp for s in self._suspects):
+    def _hold_for_confirmation(self, sample: Sample) -> list[Window]:
+        if any(s.stamp == sample.stamp for s in self._unconfirmed):
             self.counts["duplicate"] += 1
             return []
-        if self._suspects and not self._agree(sample, self._suspects[-1]):
-            self.counts["outlier"] += len(self._suspects)
-            self._suspects.clear()
-        self._suspects.append(sample)
-        return self.restart() if len(self._suspects) >= CONFIRMATIONS else []
+        if self._unconfirmed and not self._same_time_base(sample, self._unconfirmed[-1]):
+            self.counts["outlier"] += len(self._unconfirmed)
+            self._unconfirmed.clear()
+        self._unconfirmed.append(sample)
+        return self.restart() if len(self._unconfirmed) >= JUMP_CONFIRMATIONS else []
 
-    def _agree(self, sample: Sample, other: Sample) -> bool:
-        return other.stamp - self._back <= sample.stamp <= other.end + self.spec.max_gap
+    def _same_time_base(self, sample: Sample, other: Sample) -> bool:
+        return other.stamp - self._max_backward <= sample.stamp <= other.end + self.spec.max_gap
 
-    def _take(self, sample: Sample) -> list[Window]:
-        if self.closed is not None and sample.stamp < self.closed:
+    def _accept(self, sample: Sample) -> list[Window]:
+        if self.closed_through is not None and sample.stamp < self.closed_through:
             self.counts["late"] += 1
-            if sample.end <= self.closed + self.spec.hop - self.spec.length:
+            if sample.end <= self.closed_through + self.spec.hop - self.spec.length:
                 return []  # no open window reaches back so far
         self._insert(sample)
-        self.newest = sample.end if self.newest is None else max(self.newest, sample.end)
-        return self._close(self.newest - self.spec.lateness)
+        self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
+        return self._close(self.newest_stamp - self.spec.lateness)
 
     def _insert(self, sample: Sample) -> None:
         at = bisect_left(self._stamps, sample.stamp)
@@ -129,38 +131,38 @@ class Windower:
                 self._remove(at, at + 1)
         self._stamps.insert(at, sample.stamp)
         self._samples.insert(at, sample)
-        self._bytes += size(sample)
-        while self._bytes > MEMORY or len(self._samples) > 100_000:
+        self._bytes += sample_bytes(sample)
+        while self._bytes > MAX_BUFFER_BYTES or len(self._samples) > 100_000:
             self.counts["overflow"] += 1
             self._remove(0, 1)
 
     def _remove(self, first: int, last: int) -> None:
-        self._bytes -= sum(size(s) for s in self._samples[first:last])
+        self._bytes -= sum(sample_bytes(s) for s in self._samples[first:last])
         del self._samples[first:last], self._stamps[first:last]
 
     def _close(self, watermark: int) -> list[Window]:
         """Close the ticks up to `watermark`, passing over those whose windows hold nothing."""
         hop, length = self.spec.hop, self.spec.length
         last = watermark // hop * hop
-        if self.closed is None:
+        if self.closed_through is None:
             # Nothing older than the watermark may still come, so the first tick lies after it.
-            self.closed = min(last, self._stamps[0] // hop * hop)
+            self.closed_through = min(last, self._stamps[0] // hop * hop)
         windows = []
-        while self.closed < last:
+        while self.closed_through < last:
             # The next tick whose window can hold the oldest sample that is left.
-            tick = max(self.closed, self._stamps[0] // hop * hop) + hop if self._samples else last + hop
-            if self._began:
-                self.counts["gaps"] += (min(tick, last + hop) - self.closed) // hop - 1
+            tick = max(self.closed_through, self._stamps[0] // hop * hop) + hop if self._samples else last + hop
+            if self._has_data:
+                self.counts["gaps"] += (min(tick, last + hop) - self.closed_through) // hop - 1
             if tick > last:
-                self.closed = last
+                self.closed_through = last
                 break
-            self.closed = tick
-            window = self._window(tick)
-            self._forget(tick + hop - length)
+            self.closed_through = tick
+            window = self._make_window(tick)
+            self._drop_before(tick + hop - length)
             if window is None:
-                self.counts["gaps"] += self._began
+                self.counts["gaps"] += self._has_data
                 continue
-            self._began = True
+            self._has_data = True
             self.counts["windows"] += 1
             self.coverage_sum += window.coverage
             if window.coverage < self.spec.min_coverage:
@@ -169,7 +171,7 @@ class Windower:
                 windows.append(window)
         return windows
 
-    def _forget(self, start: int) -> None:
+    def _drop_before(self, start: int) -> None:
         """Drop the samples that end at or before `start`."""
         count = 0
         while count < len(self._samples) and self._ends_before(self._samples[count], start):
@@ -181,7 +183,7 @@ class Windower:
     def _ends_before(sample: Sample, start: int) -> bool:
         return sample.end <= start if isinstance(sample.data, Sound) else sample.stamp < start
 
-    def _window(self, tick: int) -> Window | None:
+    def _make_window(self, tick: int) -> Window | None:
         start = tick - self.spec.length
         last = bisect_left(self._stamps, tick)
         if self._samples and isinstance(self._samples[0].data, Sound):  # one may begin before the window
@@ -193,7 +195,7 @@ class Windower:
         if self.spec.frames:
             chosen, share = choose_frames(chosen, start, tick, self.spec.frames)
         elif isinstance(chosen[0].data, Sound):
-            share = sound_coverage(chosen, start, tick)
+            share = audio_coverage(chosen, start, tick)
         else:
             share = reading_coverage(chosen, start, tick)
         return Window(self.spec.modality, start, tick, share, tuple(chosen))
@@ -205,13 +207,13 @@ def is_valid(sample: Sample) -> bool:
     if isinstance(data, Reading):
         return data.values.size > 0 and bool(np.isfinite(data.values).all())
     if isinstance(data, Sound):
-        if data.data.size == 0 or not data.rate > 0:
+        if data.data.size == 0 or not data.sample_rate > 0:
             return False
         return data.data.dtype.kind != "f" or bool(np.isfinite(data.data).all())
     return data.data.size > 0
 
 
-def size(sample: Sample) -> int:
+def sample_bytes(sample: Sample) -> int:
     """Bytes that a sample holds, roughly."""
     data = sample.data
     return 100 + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)

@@ -11,12 +11,12 @@ from rclpy.node import Node
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.io import messages
-from sensebind.nodes.support.qos import EVENTS, LATCHED, VECTORS
-from sensebind.nodes.support.types import message_type
+from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 
 
 class Listener(Node):
-    """`embeddings` and `events` in order of arrival; `space` once it is told; `status` by name, the newest.
+    """`embeddings` and `events` in order of arrival; `space` once it is told; `statuses` by name, the newest.
 
     They change while the node is spun: read them in the thread that spins it, between spins.
     """
@@ -26,42 +26,46 @@ class Listener(Node):
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
         self.space: Any = None
-        self.status: dict[str, DiagnosticStatus] = {}
+        self.statuses: dict[str, DiagnosticStatus] = {}
         self._on_event = on_event
-        self._listening: set[str] = set()
-        self._listen(FUSED)
-        self.create_subscription(message_type(messages.EMBEDDING_SPACE), "embedding_space", self._take_space, LATCHED)
-        self.create_subscription(message_type(messages.EVENT), "events", self._take_event, EVENTS)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._take_status, 10)
+        self._subscribed: set[str] = set()
+        self._subscribe(FUSED)
+        self.create_subscription(
+            message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
+        )
+        self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event_message, EVENT_QOS)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
-    def figure(self, name: str, key: str) -> str:
+    def diagnostic_value(self, name: str, key: str) -> str:
         """A value of the newest status called ``sensebind: <name>``; empty where there is none."""
-        status = self.status.get(f"sensebind: {name}")
+        status = self.statuses.get(f"sensebind: {name}")
         return next((pair.value for pair in status.values if pair.key == key), "") if status else ""
 
     def is_ready(self) -> bool:
         """Whether the embedder listens and the detector has its prompts."""
-        detector = self.status.get("sensebind: detector")
+        detector = self.statuses.get("sensebind: detector")
         return self.space is not None and detector is not None and detector.level == DiagnosticStatus.OK
 
-    def _listen(self, modality: str) -> None:
-        if modality not in self._listening:
-            self._listening.add(modality)
-            self.create_subscription(message_type(messages.EMBEDDING), f"embeddings/{modality}", self._take, VECTORS)
+    def _subscribe(self, modality: str) -> None:
+        if modality not in self._subscribed:
+            self._subscribed.add(modality)
+            self.create_subscription(
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
+            )
 
-    def _take(self, message: Any) -> None:
-        self.embeddings.append(messages.embedding_of(message))
+    def _on_embedding(self, message: Any) -> None:
+        self.embeddings.append(messages.embedding_from_message(message))
 
-    def _take_space(self, message: Any) -> None:
+    def _on_space(self, message: Any) -> None:
         self.space = message
         for modality in message.modalities:
             if modality != "text":
-                self._listen(modality)
+                self._subscribe(modality)
 
-    def _take_event(self, message: Any) -> None:
-        event = messages.event_of(message)
+    def _on_event_message(self, message: Any) -> None:
+        event = messages.event_from_message(message)
         self.events.append(event)
         self._on_event(event)
 
-    def _take_status(self, message: DiagnosticArray) -> None:
-        self.status.update({status.name: status for status in message.status})
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.statuses.update({status.name: status for status in message.status})

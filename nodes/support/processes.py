@@ -12,7 +12,7 @@ from typing import Any
 
 
 @contextmanager
-def running(
+def node_process(
     name: str, arguments: Sequence[str] = (), *, environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The executable `name` (embedder, detector, …) with ROS arguments, until the block ends: then SIGINT, and wait.
@@ -29,10 +29,10 @@ def running(
         try:
             yield process
         finally:
-            stop(process, 10)
+            stop_process(process, 10)
 
 
-def stop(process: subprocess.Popen[Any], seconds: float) -> None:
+def stop_process(process: subprocess.Popen[Any], seconds: float) -> None:
     """Send SIGINT to a process that still runs, and wait for its end; kill it if it takes longer than `seconds`."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)

@@ -20,11 +20,11 @@ from rclpy.signals import SignalHandlerOptions
 from sensebind.fusion.core.errors import SensebindError
 
 N = TypeVar("N", bound=Node)
-DELIVERY = 1.0  # s that the last messages of a node may take to reach its subscribers
-SLICE = Duration(seconds=0.05)  # rclpy holds the interpreter while it waits
+ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s that the last messages of a node may take to reach its subscribers
+ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter while it waits
 
 
-class Stop:
+class StopFlag:
     """A flag that a signal handler may set. Threads wait for it.
 
     A handler interrupts the main thread anywhere, also inside `wait`. `threading.Event` would then wait for its own
@@ -56,12 +56,12 @@ class Stop:
 
 
 @contextmanager
-def ros(args: list[str] | None = None) -> Iterator[Stop]:
-    """Initialise rclpy, and shut it down at the end of the block. Yields a `Stop` that SIGINT and SIGTERM set.
+def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
+    """Initialise rclpy, and shut it down at the end of the block. Yields a `StopFlag` that SIGINT and SIGTERM set.
 
     rclpy's own handlers would shut the middleware down at once, and a node could not publish its last messages.
     """
-    stop = Stop()
+    stop = StopFlag()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -74,7 +74,7 @@ def ros(args: list[str] | None = None) -> Iterator[Stop]:
         rclpy.try_shutdown()
 
 
-def spin(node: Node, stop: Stop) -> None:
+def spin(node: Node, stop: StopFlag) -> None:
     """Serve the node's callbacks in this thread until `stop` is set."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -84,7 +84,7 @@ def spin(node: Node, stop: Stop) -> None:
     executor.shutdown()
 
 
-def deliver(publishers: Iterable[Publisher], timeout: float = DELIVERY) -> None:
+def wait_for_acknowledgements(publishers: Iterable[Publisher], timeout: float = ACKNOWLEDGEMENT_TIMEOUT) -> None:
     """Wait until the subscribers of these reliable publishers have acknowledged all messages, for at most `timeout` s.
 
     Destroying a publisher drops what was not acknowledged. Fast DDS asks for acknowledgements every 3 s, so mostly the
@@ -94,18 +94,18 @@ def deliver(publishers: Iterable[Publisher], timeout: float = DELIVERY) -> None:
     for publisher in publishers:
         while publisher.get_subscription_count() and time.monotonic() < deadline:
             try:
-                if publisher.wait_for_all_acked(SLICE):
+                if publisher.wait_for_all_acked(ACKNOWLEDGEMENT_POLL):
                     break
             except RuntimeError:  # not every middleware has acknowledgements
                 return
 
 
-def run(
+def run_node(
     name: str,
     make: Callable[[], N],
     args: list[str] | None = None,
     *,
-    serve: Callable[[N, Stop], None] = spin,
+    serve: Callable[[N, StopFlag], None] = spin,
     finish: Callable[[N], Iterable[Publisher] | None] = lambda node: None,
 ) -> int:
     """Run an executable from start to end; returns its exit status.
@@ -116,13 +116,13 @@ def run(
     `ModuleNotFoundError`, whose message is logged without a traceback. In every case the node is destroyed and rclpy is
     shut down.
     """
-    with ros(args) as stop:
+    with rclpy_context(args) as stop:
         logger, node = get_logger(name), None
         try:
             node = make()
             logger = node.get_logger()
             serve(node, stop)
-            deliver(finish(node) or ())
+            wait_for_acknowledgements(finish(node) or ())
         except (SensebindError, ModuleNotFoundError) as error:
             logger.fatal(str(error))
             return 1

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from sensebind.benchmarks.harness import parts as bench_parts
-from sensebind.benchmarks.harness import robot, spaces
+from sensebind.benchmarks.harness import sensor_load, spaces
 from sensebind.benchmarks.harness.parts import Part, Report
-from sensebind.benchmarks.stream import Bench
+from sensebind.benchmarks.stream import RealtimeBenchmark
 from sensebind.fusion.core.samples import VISION
 
 
@@ -25,76 +25,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Exit status 1 if a part failed or nothing was measured."""
-    spaces.settle(args)
-    content = bench_parts.run("all", parts(args), args)
+    spaces.resolve_defaults(args)
+    content = bench_parts.run_parts("all", parts(args), args)
     return bench_parts.exit_status(content)
 
 
 def parts(args: argparse.Namespace) -> list[Part]:
     """On a GPU what only a GPU can tell comes first; on a CPU what takes least time."""
-    work, gpu = Works(args), args.device.startswith("cuda")
-    vision = Part("model_vision", 20, partial(work.model, [VISION]))
-    others = Part("model_others", 30, partial(work.model, [m for m in robot.RATES if m != VISION]))
-    robots = [Part("one_robot", 15, work.one_robot), Part("most_robots", 30, work.most_robots)]
-    frames = [Part("every_frame", 15, work.every_frame), Part("peak_rate", 30, work.peak)]
-    rest = [Part("start", 40, work.start), Part("overload", 30, work.overload), Part("soak", 30, work.soak)]
-    line, ros = Part("line", 30, work.line), Part("ros", 90, work.ros)
+    measurements, gpu = PartMeasurements(args), args.device.startswith("cuda")
+    vision = Part("model_vision", 20, partial(measurements.model, [VISION]))
+    others = Part(
+        "model_others", 30, partial(measurements.model, [m for m in sensor_load.MESSAGE_RATES if m != VISION])
+    )
+    robots = [Part("one_robot", 15, measurements.one_robot), Part("most_robots", 30, measurements.most_robots)]
+    frames = [Part("every_frame", 15, measurements.every_frame), Part("peak_rate", 30, measurements.peak_rate)]
+    rest = [
+        Part("start", 40, measurements.start),
+        Part("overload", 30, measurements.overload),
+        Part("soak", 30, measurements.soak),
+    ]
+    line, ros = Part("line", 30, measurements.line), Part("ros", 90, measurements.ros)
     if gpu:
         return [vision, *robots, others, *frames, *rest, line, ros]
     return [line, *robots, *frames, vision, others, *rest, ros]
 
 
 @dataclass
-class Works:
-    """What each part measures, in the shape of `Part.work`."""
+class PartMeasurements:
+    """What each part measures, in the shape of `Part.measure`."""
 
     args: argparse.Namespace
-    held: dict[bool, Bench] = field(default_factory=dict)  # by whether every frame is embedded
+    benchmarks: dict[bool, RealtimeBenchmark] = field(default_factory=dict)  # by whether every frame is embedded
 
-    def bench(self, every_frame: bool = False) -> Bench:
+    def bench(self, every_frame: bool = False) -> RealtimeBenchmark:
         """A space with its engine, made when it is first needed. Both kinds share the space."""
-        if every_frame not in self.held:
-            space = self.held[not every_frame].space if self.held else None
+        if every_frame not in self.benchmarks:
+            space = self.benchmarks[not every_frame].space if self.benchmarks else None
             asked = argparse.Namespace(**vars(self.args), hop=0.2, every_frame=every_frame)
-            self.held[every_frame] = Bench.of(asked, space)
-        return self.held[every_frame]
+            self.benchmarks[every_frame] = RealtimeBenchmark.load(asked, space)
+        return self.benchmarks[every_frame]
 
-    def model(self, modalities: Sequence[str], left: float, report: Report) -> dict[str, Any]:
+    def model(self, modalities: Sequence[str], seconds_left: float, report: Report) -> dict[str, Any]:
         longest = "4" if self.args.device.startswith("cuda") else "2"
         return self._measure("model", ["--seconds", "0.5", "--longest", longest, "--modalities", *modalities], report)
 
-    def one_robot(self, left: float, report: Report) -> dict[str, Any]:
-        return self._robots(False, lambda bench: bench.live(1, min(20.0, left / 4)))
+    def one_robot(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return self._measure_robots(False, lambda bench: bench.measure_robots(1, min(20.0, seconds_left / 4)))
 
-    def most_robots(self, left: float, report: Report) -> dict[str, Any]:
-        until = time.monotonic() + left
-        return self._robots(False, lambda bench: bench.find(min(6.0, left / 14), until=until, report=report))
+    def most_robots(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        until = time.monotonic() + seconds_left
+        return self._measure_robots(
+            False, lambda bench: bench.find(min(6.0, seconds_left / 14), until=until, report=report)
+        )
 
-    def every_frame(self, left: float, report: Report) -> dict[str, Any]:
-        return self._robots(True, lambda bench: bench.live(1, min(10.0, left / 2)))
+    def every_frame(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return self._measure_robots(True, lambda bench: bench.measure_robots(1, min(10.0, seconds_left / 2)))
 
-    def peak(self, left: float, report: Report) -> dict[str, Any]:
-        return self._robots(True, lambda bench: bench.peak(min(5.0, left / 10)))
+    def peak_rate(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return self._measure_robots(True, lambda bench: bench.peak(min(5.0, seconds_left / 10)))
 
-    def overload(self, left: float, report: Report) -> dict[str, Any]:
-        return self._measure("overload", ["--seconds", str(min(30.0, left - 15))], self.bench())
+    def overload(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return self._measure("overload", ["--seconds", str(min(30.0, seconds_left - 15))], self.bench())
 
-    def start(self, left: float, report: Report) -> dict[str, Any]:
+    def start(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return self._measure("start", [])
 
-    def soak(self, left: float, report: Report) -> dict[str, Any]:
-        given = ["--minutes", str(min(2.0, (left - 10) / 60)), "--hop", "0.2"]
+    def soak(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        given = ["--minutes", str(min(2.0, (seconds_left - 10) / 60)), "--hop", "0.2"]
         return self._measure("soak", given, self.bench())
 
-    def line(self, left: float, report: Report) -> dict[str, Any]:
+    def line(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return dict(_module("line").measure(10.0))
 
-    def ros(self, left: float, report: Report) -> dict[str, Any]:
-        return self._measure("ros", ["--seconds", "6", *(["--no-peak"] if left < 200 else [])])
+    def ros(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return self._measure("ros", ["--seconds", "6", *(["--no-peak"] if seconds_left < 200 else [])])
 
-    def _robots(self, every_frame: bool, measure: Callable[[Bench], dict[str, Any]]) -> dict[str, Any]:
+    def _measure_robots(
+        self, every_frame: bool, measure: Callable[[RealtimeBenchmark], dict[str, Any]]
+    ) -> dict[str, Any]:
         bench = self.bench(every_frame)
-        return {**bench.facts(), **measure(bench)}
+        return {**bench.conditions(), **measure(bench)}
 
     def _measure(self, name: str, given: Sequence[str], *more: Any) -> dict[str, Any]:
         """The figures of another benchmark with the options `given`, on the space and device of this one."""

@@ -21,14 +21,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from sensebind.benchmarks.harness import shell
+from sensebind.benchmarks.harness import command_line
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
-from sensebind.fusion.core.events import Event, Kind, Phase
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SECOND
-from sensebind.simulation.record import Truth
+from sensebind.simulation.recorder import GroundTruthEvent
 
-START_UP = 90.0  # s for all processes to find each other
-EARLY, LATE = 0.5, 3.0  # s before an onset, and after an offset, that an event of its label may be told at
+STARTUP_TIMEOUT = 90.0  # s for all processes to find each other
+MATCH_BEFORE_ONSET, MATCH_AFTER_OFFSET = (
+    0.5,
+    3.0,
+)  # s before an onset, and after an offset, that an event of its label may be told at
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,48 +43,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seconds", type=float, metavar="S", help="of the scenario, whatever the file says")
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
-    shell.add_output(parser)
+    command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where ROS or a process is missing."""
-    return shell.run("events", measure, args, expected=(ProcessError, ModuleNotFoundError))
+    return command_line.run_and_report("events", measure, args, expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Simulate, play, listen; the figures of all runs together. Raises `ProcessError`, and `ModuleNotFoundError`
     without rclpy."""
-    return together([{"seed": seed, **row} for seed in args.seed for row in onsets_of(args, seed)])
+    return combine_runs([{"seed": seed, **row} for seed in args.seed for row in measure_run(args, seed)])
 
 
-def onsets_of(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """One run: see `told`."""
-    from sensebind.fusion.config.files import shipped
+def measure_run(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+    """One run: see `onset_delays`."""
+    from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.simulation import scenario
-    from sensebind.simulation.messages import EPOCH
-    from sensebind.simulation.record import record
+    from sensebind.simulation.messages import SIMULATION_START
+    from sensebind.simulation.recorder import record
 
-    plan = scenario.read(args.scenario or shipped("scenarios/house.yaml"), seed, True, args.seconds)
+    plan = scenario.read_scenario(
+        args.scenario or shipped_parameter_file("scenarios/house.yaml"), seed, True, args.seconds
+    )
     with tempfile.TemporaryDirectory() as folder:
         truth = record(plan, Path(folder) / "recording")
         parameters = Path(folder) / "parameters.yaml"
-        parameters.write_text(asking_for(args.config or shipped("starter.yaml"), {t.label for t in truth}))
-        events, clock = play(Path(folder) / "recording", parameters, Path(folder))
-    return told(events, clock, truth, EPOCH)
+        parameters.write_text(
+            parameters_with_prompts(args.config or shipped_parameter_file("starter.yaml"), {t.label for t in truth})
+        )
+        events, clock = play_and_record_events(Path(folder) / "recording", parameters, Path(folder))
+    return onset_delays(events, clock, truth, SIMULATION_START)
 
 
-def asking_for(config: Path, labels: set[str]) -> str:
+def parameters_with_prompts(config: Path, labels: set[str]) -> str:
     """The parameter file, with the prompts of these labels as well where it does not ask for them."""
-    from sensebind.simulation.catalogue import KINDS
+    from sensebind.simulation.catalogue import CATALOGUE
 
     document = yaml.safe_load(config.read_text(encoding="utf-8"))
     prompts = document.setdefault("detector", {}).setdefault("ros__parameters", {}).setdefault("prompts", {})
-    for label in sorted(labels & set(KINDS)):
-        prompts.setdefault(label, list(KINDS[label].phrases))
+    for label in sorted(labels & set(CATALOGUE)):
+        prompts.setdefault(label, list(CATALOGUE[label].phrases))
     return str(yaml.safe_dump(document))
 
 
-def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[float, Event]], list[tuple[float, int]]]:
+def play_and_record_events(
+    recording: Path, parameters: Path, logs: Path
+) -> tuple[list[tuple[float, Event]], list[tuple[float, int]]]:
     """Play in real time: (arrival, event) of each, and (arrival, ns) of the clock; arrivals are `time.monotonic`."""
     import rclpy
 
@@ -89,7 +98,7 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
     from rosgraph_msgs.msg import Clock
 
     from sensebind.nodes.support.listener import Listener
-    from sensebind.nodes.support.processes import running
+    from sensebind.nodes.support.processes import node_process
 
     heard: list[tuple[float, Event]] = []
     clock: list[tuple[float, int]] = []
@@ -105,7 +114,7 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
 
         listener.create_subscription(Clock, "/clock", tick, 1000)
         processes = {
-            name: stack.enter_context(running(name, ros, environment=environment, log=logs / f"{name}.log"))
+            name: stack.enter_context(node_process(name, ros, environment=environment, log=logs / f"{name}.log"))
             for name in ("embedder", "detector")
         }
 
@@ -120,9 +129,11 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
                 if time.monotonic() > deadline:
                     raise ProcessError(f"{what} took over {seconds:.0f} s")
 
-        spin(listener.is_ready, START_UP, "starting the nodes")
+        spin(listener.is_ready, STARTUP_TIMEOUT, "starting the nodes")
         arguments = ["--ros-args", "-p", f"recording:={recording}", "-p", "delay:=4.0"]
-        player = stack.enter_context(running("player", arguments, environment=environment, log=logs / "player.log"))
+        player = stack.enter_context(
+            node_process("player", arguments, environment=environment, log=logs / "player.log")
+        )
         spin(lambda: player.poll() is not None, 3600, "playing")
         quiet = time.monotonic() + 2
         spin(lambda: time.monotonic() > quiet, 10, "the end")
@@ -131,17 +142,21 @@ def play(recording: Path, parameters: Path, logs: Path) -> tuple[list[tuple[floa
     return heard, clock
 
 
-def told(
-    events: Sequence[tuple[float, Event]], clock: Sequence[tuple[float, int]], truth: Sequence[Truth], epoch: int
+def onset_delays(
+    events: Sequence[tuple[float, Event]],
+    clock: Sequence[tuple[float, int]],
+    truth: Sequence[GroundTruthEvent],
+    epoch: int,
 ) -> list[dict[str, Any]]:
-    """For each onset of what was there, in seconds from `epoch` (ns), how soon it was heard of (see `play`)."""
+    """For each onset of what was there, in seconds from `epoch` (ns), how soon it was heard of (see
+    `play_and_record_events`)."""
     shown = [stamp for _, stamp in clock]
     rows = []
     for item in truth:
         onsets = [
             (arrived, event) for arrived, event in events
-            if event.kind is Kind.PROMPT and event.phase is Phase.ONSET and event.label == item.label
-            and item.onset - EARLY <= (event.tick - epoch) / SECOND <= item.offset + LATE
+            if event.kind is EventKind.PROMPT and event.phase is EventPhase.ONSET and event.label == item.label
+            and item.onset - MATCH_BEFORE_ONSET <= (event.tick - epoch) / SECOND <= item.offset + MATCH_AFTER_OFFSET
         ]  # fmt: skip
         row: dict[str, Any] = {"label": item.label, "onset": round(item.onset, 3)}
         if onsets:
@@ -156,12 +171,12 @@ def told(
     return rows
 
 
-def together(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def combine_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of many onsets, and the onsets."""
-    return {"events": len(rows), "told": sum("sense" in row for row in rows), **summary(rows), "onsets": rows}
+    return {"events": len(rows), "told": sum("sense" in row for row in rows), **delay_summary(rows), "onsets": rows}
 
 
-def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def delay_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Median and 90th percentile of all that was told, and by the sense that was surest."""
     found = [row for row in rows if "sense" in row]
     groups = {"all": found, **{s: [r for r in found if r["sense"] == s] for s in sorted({r["sense"] for r in found})}}

@@ -18,40 +18,40 @@ from typing import Any
 import torch
 
 from sensebind.benchmarks import model
-from sensebind.benchmarks.harness import breakdown, correctness, figures, robot, spaces
+from sensebind.benchmarks.harness import batch_profile, correctness, figures, sensor_load, spaces
 from sensebind.benchmarks.harness import parts as bench_parts
-from sensebind.benchmarks.harness.control import control
-from sensebind.benchmarks.harness.correctness import Expected
+from sensebind.benchmarks.harness.correctness import ReferenceVectors
+from sensebind.benchmarks.harness.interference import control
 from sensebind.benchmarks.harness.parts import Part, PartError, Report
 from sensebind.benchmarks.harness.timing import device_seconds
-from sensebind.benchmarks.stream import Bench
+from sensebind.benchmarks.stream import RealtimeBenchmark
 from sensebind.fusion.core.samples import VISION
 from sensebind.fusion.inference.cuda import empty_cache
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
-BUDGET = 420.0  # s
+BUDGET_SECONDS = 420.0  # s
 # The parts, the most useful first: seconds that each needs at least, and its limit.
-TIMES = {
+PART_TIME_LIMITS = {
     "correctness": (20.0, 130.0),
     "device": (10.0, 45.0),
     "vision": (20.0, 90.0),
     "one_robot": (20.0, 75.0),
     "most_robots": (30.0, math.inf),
 }
-GPU_CHECK, CPU_CHECK = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
-HOP = 0.2  # s between the windows of each simulated sensor
+GPU_CHECK_SIZES, CPU_CHECK_SIZES = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
+SENSOR_HOP = 0.2  # s between the windows of each simulated sensor
 ROBOT_SECONDS = 15.0  # maximum length of the run with one robot
 SEARCH_SECONDS = (4.0, 6.0)  # length of each run in the search for the most robots; an IMU's first window takes 3 s
 # (rows, inputs, outputs) of the image encoder's four linear layers, for 32 images of 257 tokens.
-LINEAR = tuple((32 * 257, k, n) for k, n in ((1280, 3840), (1280, 1280), (1280, 5120), (5120, 1280)))
-COPY = 32 * 2 * 480 * 640 * 3  # bytes of 32 windows of two colour images
+LINEAR_LAYER_SHAPES = tuple((32 * 257, k, n) for k, n in ((1280, 3840), (1280, 1280), (1280, 5120), (5120, 1280)))
+COPY_BYTES = 32 * 2 * 480 * 640 * 3  # bytes of 32 windows of two colour images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.set_defaults(device="auto")
-    bench_parts.add_arguments(parser, BUDGET, list(TIMES))
+    bench_parts.add_arguments(parser, BUDGET_SECONDS, list(PART_TIME_LIMITS))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
             f"PyTorch {torch.__version__} finds no GPU: install a CUDA build of PyTorch and the driver, or try the "
             "benchmark itself with --device cpu --tiny"
         )
-    spaces.settle(args)
+    spaces.resolve_defaults(args)
     print(f"device {args.device}, space {args.space}, at most {args.budget:.0f} s, file {args.output or 'none (-o)'}")
-    content = bench_parts.run("gpu", parts(args), args, bench_parts.in_child(__name__, args))
+    content = bench_parts.run_parts("gpu", parts(args), args, bench_parts.run_in_subprocess(__name__, args))
     _print_verdict(content["parts"], args.output)
     wrong = content["parts"].get("correctness", {}).get("passed") is False
     return int(wrong or bench_parts.exit_status(content))
@@ -74,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
 def parts(args: argparse.Namespace) -> list[Part]:
     """All parts, the most useful first."""
-    works = (check_vectors, device_facts, vision, one_robot, most_robots)
+    works = (check_vectors, device_facts, measure_image_encoder, one_robot, most_robots)
     return [
         Part(name, least, partial(work, args), limit)
-        for (name, (least, limit)), work in zip(TIMES.items(), works, strict=True)
+        for (name, (least, limit)), work in zip(PART_TIME_LIMITS.items(), works, strict=True)
     ]
 
 
@@ -86,9 +86,9 @@ def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> d
     See `correctness`."""
     result: dict[str, Any] = {"passed": False, "device": figures.device_name(args.device), "modalities": {}}
     deadline, turns = time.monotonic() + seconds, _check_sizes(args)[1]
-    wanted: list[Expected] = []
-    for number, modality in enumerate(robot.RATES):
-        share = (deadline - time.monotonic()) / (len(robot.RATES) + 1 - number)
+    wanted: list[ReferenceVectors] = []
+    for number, modality in enumerate(sensor_load.MESSAGE_RATES):
+        share = (deadline - time.monotonic()) / (len(sensor_load.MESSAGE_RATES) + 1 - number)
         try:
             wanted += _check_modality(args, modality, share, result, report)
         except Exception as error:  # the others are worth knowing
@@ -97,9 +97,11 @@ def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> d
         if args.device.startswith("cuda"):
             empty_cache()  # the next modality needs the memory
     tested = spaces.load(args, [item.modality for item in wanted]) if wanted else None
-    if tested and all(tested.capturable(item.modality) for item in wanted):
+    if tested and all(tested.graph_capturable(item.modality) for item in wanted):
         left = deadline - time.monotonic()
-        result["all_modalities"] = correctness.device_path(tested, wanted, turns=2 * turns, seconds=left / 2)
+        result["all_modalities"] = correctness.check_device_path(
+            tested, wanted, batches_per_thread=2 * turns, seconds=left / 2
+        )
     checked = [item for item in result["modalities"].values() if "skipped" not in item]
     together = result.get("all_modalities", {"passed": True})
     return result | {"passed": bool(checked) and all(item.get("passed") for item in [*checked, together])}
@@ -107,93 +109,99 @@ def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> d
 
 def _check_modality(
     args: argparse.Namespace, modality: str, seconds: float, result: dict[str, Any], report: Report
-) -> list[Expected]:
+) -> list[ReferenceVectors]:
     """Add a modality to the figures `result` of `check_vectors`; its references, if the space has an encoder for it."""
     reference = spaces.load(args, [modality], "float32")
-    result |= {"space": reference.id, "weights": spaces.weights_of(reference)}
+    result |= {"space": reference.id, "weights": spaces.weights_description(reference)}
     if modality not in reference.modalities:
         result["modalities"][modality] = {"skipped": f"{reference.id} has no encoder for it"}
         return []
     count, turns = _check_sizes(args)
-    windows = robot.distinct_windows(spaces.specs(reference, [modality]), count)[modality]
-    wanted = correctness.expected(reference, windows)
+    windows = sensor_load.distinct_windows(spaces.specs(reference, [modality]), count)[modality]
+    wanted = correctness.reference_vectors(reference, windows)
     known: dict[str, Any] = {}
     if args.device.startswith("cuda") and isinstance(reference, ImageBindSpace):
         known["reference_on_cpu"] = correctness.reference_on_cpu(reference, wanted)
     del reference  # the other space needs the memory
     tested = spaces.load(args, [modality])
-    for found in correctness.check(tested, wanted, turns=turns, seconds=seconds / 3, known=known):
+    for found in correctness.check_space(
+        tested, wanted, batches_per_thread=turns, seconds=seconds / 3, earlier_checks=known
+    ):
         result["modalities"][modality] = found
         report(result)
     return [wanted]
 
 
 def _check_sizes(args: argparse.Namespace) -> tuple[int, int]:
-    return GPU_CHECK if args.device.startswith("cuda") else CPU_CHECK
+    return GPU_CHECK_SIZES if args.device.startswith("cuda") else CPU_CHECK_SIZES
 
 
 def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
     """Describe the device, and measure what limits all else: matrix products, the image encoder's linear layers, and
     copies from pinned memory."""
     each = min(1.0, seconds / 20)
-    result: dict[str, Any] = figures.machine(args.device)
+    result: dict[str, Any] = figures.machine_info(args.device)
     report(result)
-    result["matmul_tflops"] = model.matrix_rate(args.device, each)
+    result["matmul_tflops"] = model.matmul_tflops(args.device, each)
     report(result)
     if args.device.startswith("cuda"):
-        result["linear"] = [_linear(args.device, *sizes, each) for sizes in LINEAR]
+        result["linear"] = [_time_linear_layer(args.device, *sizes, each) for sizes in LINEAR_LAYER_SHAPES]
         report(result)
-        host = torch.empty(COPY, dtype=torch.uint8, pin_memory=True)
-        device = torch.empty(COPY, dtype=torch.uint8, device=args.device)
+        host = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
+        device = torch.empty(COPY_BYTES, dtype=torch.uint8, device=args.device)
         took = device_seconds(lambda: device.copy_(host, non_blocking=True), args.device, each)
-        result["pinned_copy_gb_per_s"] = round(COPY / took / 1e9, 2)
+        result["pinned_copy_gb_per_s"] = round(COPY_BYTES / took / 1e9, 2)
         result["gpu_state_at_end"] = figures.gpu_state(args.device)
     return result
 
 
-def vision(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
+def measure_image_encoder(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
     """Measure the image encoder at batch 1, 8 and 32 beside the plain way, then the time of a batch by stage."""
     given = ["--modalities", VISION, "--batches", "1", "8", "32", "--seconds", str(min(1.0, seconds / 40))]
     result = model.measure(bench_parts.options_of("model", args, given), report)
     space = spaces.load(args, [VISION])
     if not isinstance(space, ImageBindSpace):
         return result
-    windows = robot.distinct_windows(spaces.specs(space, [VISION]), model.DIFFERENT)[VISION]
-    batches = {size: torch.stack([space.raw(windows[i % len(windows)]) for i in range(size)]) for size in (32, 1)}
+    windows = sensor_load.distinct_windows(spaces.specs(space, [VISION]), model.DISTINCT_WINDOWS)[VISION]
+    batches = {
+        size: torch.stack([space.device_input(windows[i % len(windows)]) for i in range(size)]) for size in (32, 1)
+    }
     stages = result["stages"] = {}
     for size, raw in batches.items():
-        for found in breakdown.of_batch(space, VISION, raw, min(0.5, seconds / 100)):
+        for found in batch_profile.batch_stage_times(space, VISION, raw, min(0.5, seconds / 100)):
             stages[str(size)] = found
             report(result)
-    result["kernels"] = breakdown.kernels(space, VISION, batches[32])  # last: a profiler has ended processes before
+    result["kernels"] = batch_profile.slowest_kernels(
+        space, VISION, batches[32]
+    )  # last: a profiler has ended processes before
     return result
 
 
 def one_robot(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
     """Measure one robot with five sensors in real time: latency, missed windows, processor time."""
-    bench = _bench(args)
-    report(bench.facts())
+    bench = _realtime_benchmark(args)
+    report(bench.conditions())
     with control() as beside:
-        found = bench.live(1, min(ROBOT_SECONDS, seconds / 4))
-    return {**bench.facts(), **found, **beside}
+        found = bench.measure_robots(1, min(ROBOT_SECONDS, seconds / 4))
+    return {**bench.conditions(), **found, **beside}
 
 
 def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Find the largest number of robots that the device serves: see `Bench.find`."""
+    """Find the largest number of robots that the device serves: see `RealtimeBenchmark.find`."""
     deadline = time.monotonic() + seconds
-    bench = _bench(args)
-    facts = bench.facts()
+    bench = _realtime_benchmark(args)
+    facts = bench.conditions()
     each = max(SEARCH_SECONDS[0], min(SEARCH_SECONDS[1], seconds / 8))
     with control() as beside:
         found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
-    return {**bench.facts(), **found, **beside}
+    return {**bench.conditions(), **found, **beside}
 
 
-def _bench(args: argparse.Namespace) -> Bench:
-    return Bench.of(argparse.Namespace(**vars(args), hop=HOP))
+def _realtime_benchmark(args: argparse.Namespace) -> RealtimeBenchmark:
+    return RealtimeBenchmark.load(argparse.Namespace(**vars(args), hop=SENSOR_HOP))
 
 
-def _linear(device: str, rows: int, inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
+def _time_linear_layer(device: str, rows: int, inputs: int, outputs: int, seconds: float) -> dict[str, Any]:
     x, w = (torch.randn(n, inputs, device=device).bfloat16() for n in (rows, outputs))
     bias = torch.randn(outputs, device=device).bfloat16()
     took = device_seconds(lambda: torch.nn.functional.linear(x, w, bias), device, seconds)

@@ -19,19 +19,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sensebind.benchmarks.harness.figures import peak_resident
-from sensebind.benchmarks.harness.weights import synthetic
+from sensebind.benchmarks.harness.figures import peak_resident_bytes
+from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
 from sensebind.fusion.core.samples import IMU, TEXT, VISION
 from sensebind.fusion.models.imagebind import weights as files
-from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, VOCABULARY, ImageBind, modality_of
+from sensebind.fusion.models.imagebind.network import (
+    ENCODER_CONFIGS,
+    MODALITIES,
+    VOCABULARY_SIZE,
+    ImageBind,
+    modality_of_entry,
+)
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
-from sensebind.fusion.models.precision import dtypes
+from sensebind.fusion.models.precision import torch_dtypes
 
 # What is to be reached.
-COSINE = 0.999
-SHARE = 1.15  # peak resident memory over the bytes of the weights, in bf16
-IMU_BYTES = 0.6e9
-SPEED = 4.0  # vision, bf16 over float32, on a CPU with AMX
+MIN_COSINE = 0.999
+MAX_MEMORY_RATIO = 1.15  # peak resident memory over the bytes of the weights, in bf16
+MAX_IMU_BYTES = 0.6e9
+MIN_BF16_SPEEDUP = 4.0  # vision, bf16 over float32, on a CPU with AMX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report_encoder(modality: str, weights: Path | None, repeat: int) -> bool:
-    times, cosines = compare(modality, weights, repeat)
+    times, cosines = compare_precisions(modality, weights, repeat)
     faster = {name: times["float32"] / value for name, value in times.items()}
-    reached = min(cosines.values()) >= COSINE
+    reached = min(cosines.values()) >= MIN_COSINE
     if modality == VISION and torch.cpu.get_capabilities().get("amx_bf16"):
-        reached &= faster["bf16"] >= SPEED
+        reached &= faster["bf16"] >= MIN_BF16_SPEEDUP
     print(f"{modality:<10}{times['float32']:>8.1f}{times['bf16']:>8.1f}{times['fp16']:>8.1f}", end="")
     print(f"{faster['bf16']:>8.2f}{faster['fp16']:>7.2f}", end="")
     print(f"{cosines['bf16']:>10.6f}{cosines['fp16']:>10.6f}  {_verdict(reached)}", flush=True)
@@ -67,30 +73,36 @@ def _report_memory(weights: Path | None) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bf16.safetensors"
         if weights:
-            files.convert(weights, {path: list(files.entries(weights))}, torch.bfloat16)
+            files.convert(weights, {path: list(files.read_entries(weights))}, torch.bfloat16)
         else:
-            save_file({k: v.bfloat16() if v.ndim else v for k, v in synthetic(MODALITIES).items()}, path)
-        size, whole, imu = path.stat().st_size, peak(path, MODALITIES), peak(path, [IMU])
+            save_file({k: v.bfloat16() if v.ndim else v for k, v in synthetic_weights(MODALITIES).items()}, path)
+        size, whole, imu = path.stat().st_size, peak_load_memory(path, MODALITIES), peak_load_memory(path, [IMU])
     print(f"\npeak memory of a process that loads all in bf16   {whole / 1e9:.2f} GB, ", end="")
-    print(f"{whole / size:.3f} × the weights (at most {SHARE})  {_verdict(whole <= SHARE * size)}")
+    print(
+        f"{whole / size:.3f} × the weights (at most {MAX_MEMORY_RATIO})  {_verdict(whole <= MAX_MEMORY_RATIO * size)}"
+    )
     print(f"peak memory of a process that loads imu alone     {imu / 1e9:.2f} GB ", end="")
-    print(f"(at most {IMU_BYTES / 1e9})  {_verdict(imu <= IMU_BYTES)}")
-    return whole <= SHARE * size and imu <= IMU_BYTES
+    print(f"(at most {MAX_IMU_BYTES / 1e9})  {_verdict(imu <= MAX_IMU_BYTES)}")
+    return whole <= MAX_MEMORY_RATIO * size and imu <= MAX_IMU_BYTES
 
 
 def _verdict(reached: bool) -> str:
     return "reached" if reached else "MISSED"
 
 
-def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str, float], dict[str, float]]:
+def compare_precisions(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str, float], dict[str, float]]:
     """Milliseconds of one window by precision, taken in turns; and cosines with the float32 vector."""
-    state = files.read(weights, lambda n: modality_of(n) == modality) if weights else synthetic([modality])
+    state = (
+        files.read_tensors(weights, lambda n: modality_of_entry(n) == modality)
+        if weights
+        else synthetic_weights([modality])
+    )
     models = {}
-    for name, dtype in dtypes().items():
+    for name, dtype in torch_dtypes().items():
         with torch.device("meta"):
             models[name] = ImageBind(modalities=[modality])
         models[name].load_checkpoint({k: v.to(dtype) if v.ndim else v.float() for k, v in state.items()})
-    batch = example(modality)
+    batch = random_input(modality)
     vectors = {name: model.embed(modality, batch) for name, model in models.items()}  # warm from here on
     best = dict.fromkeys(models, math.inf)
     for _ in range(repeat):
@@ -102,18 +114,18 @@ def compare(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str,
     return best, cosines
 
 
-def example(modality: str) -> Tensor:
+def random_input(modality: str) -> Tensor:
     """One random window."""
     generator = torch.Generator().manual_seed(1)
     if modality == TEXT:
-        ids = torch.randint(1, VOCABULARY - 2, (1, 77), generator=generator)
-        ids[:, 0], ids[:, 10], ids[:, 11:] = VOCABULARY - 2, VOCABULARY - 1, 0
+        ids = torch.randint(1, VOCABULARY_SIZE - 2, (1, 77), generator=generator)
+        ids[:, 0], ids[:, 10], ids[:, 11:] = VOCABULARY_SIZE - 2, VOCABULARY_SIZE - 1, 0
         return ids
-    shape = [224 if isinstance(n, str) else n for n in ENCODERS[modality].input]
+    shape = [224 if isinstance(n, str) else n for n in ENCODER_CONFIGS[modality].input_shape]
     return torch.randn(1, *shape, generator=generator)
 
 
-def peak(weights: Path, modalities: Iterable[str]) -> int:
+def peak_load_memory(weights: Path, modalities: Iterable[str]) -> int:
     """Bytes: the largest resident memory of a process that loads the space and embeds nothing yet."""
     script = (
         f"import sys; from {__package__} import imagebind as b; "
@@ -125,4 +137,4 @@ def peak(weights: Path, modalities: Iterable[str]) -> int:
 
 def load_and_measure(weights: str, modalities: list[str]) -> int:
     ImageBindSpace.load(modalities=modalities, weights=weights, dtype="bf16")
-    return peak_resident()
+    return peak_resident_bytes()

@@ -13,24 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensebind.fusion.core.encodings import depth_metres, rgb, thermal
+from sensebind.fusion.core.encodings import decode_depth, decode_rgb, decode_thermal
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
-from sensebind.fusion.health.checks import Health
+from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.preprocess import audio, depth, image, imu
 from sensebind.fusion.preprocess import thermal as heat
-from sensebind.fusion.preprocess.resampling import waveform
+from sensebind.fusion.preprocess.resampling import resample_audio
 from sensebind.fusion.stream.windower import Windower
 
 HEIGHT, WIDTH = 480, 640
-SPECS = {
+WINDOW_SPECS = {
     VISION: WindowSpec(VISION, SECOND // 2, SECOND // 2, frames=1),
     DEPTH: WindowSpec(DEPTH, SECOND // 5, SECOND // 2, frames=1),
     THERMAL: WindowSpec(THERMAL, SECOND // 5, SECOND // 2, frames=1),
     AUDIO: WindowSpec(AUDIO, 2 * SECOND, SECOND // 2),
     IMU: WindowSpec(IMU, 5 * SECOND, SECOND // 2),
 }
-PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
+MESSAGE_PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,17 +64,17 @@ def measure(seconds: float = 20.0) -> dict[str, float]:
 def _measure(seconds: float) -> dict[str, float]:
     figures: dict[str, float] = {}
     total = 0.0
-    for modality, spec in SPECS.items():
+    for modality, spec in WINDOW_SPECS.items():
         messages = list(_messages(modality, seconds))
-        windower, windows, health = Windower(spec), 0, Health()
+        windower, windows, health = Windower(spec), 0, SensorHealthMonitor()
         tensor_time = 0.0
-        _tensor(_first_window(modality, messages))  # what is loaded and allocated once is not counted
+        _imagebind_tensor(_first_window(modality, messages))  # what is loaded and allocated once is not counted
         began = time.process_time()
         for make in messages:
-            for window in windower.push(make()):
+            for window in windower.accept(make()):
                 start = time.process_time()
-                health.look(window)
-                _tensor(window)
+                health.check(window)
+                _imagebind_tensor(window)
                 tensor_time += time.process_time() - start
                 windows += 1
         spent = time.process_time() - began
@@ -89,19 +89,19 @@ def _measure(seconds: float) -> dict[str, float]:
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
     """Messages as a subscriber gets them, each with what makes it a sample."""
     from sensebind.fusion.io import messages
-    from sensebind.fusion.io.audio_messages import Microphone
+    from sensebind.fusion.io.audio_messages import AudioMessageDecoder
     from sensebind.fusion.io.sensor_options import AudioFormat
 
     noise = np.random.default_rng(0)
-    microphone = Microphone("audio_common_msgs/msg/AudioDataStamped", AudioFormat("S16LE", 16000, 1))
-    pictures = [_picture(modality, noise) for _ in range(4)]
-    for index in range(int(seconds / PERIODS[modality])):
-        stamp = 1_700_000_000 * SECOND + round(index * PERIODS[modality] * SECOND)
+    microphone = AudioMessageDecoder("audio_common_msgs/msg/AudioDataStamped", AudioFormat("S16LE", 16000, 1))
+    pictures = [_image_fields(modality, noise) for _ in range(4)]
+    for index in range(int(seconds / MESSAGE_PERIODS[modality])):
+        stamp = 1_700_000_000 * SECOND + round(index * MESSAGE_PERIODS[modality] * SECOND)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=stamp // SECOND, nanosec=stamp % SECOND), frame_id=modality)
         if modality == AUDIO:
             data = noise.integers(-9000, 9000, 1600).astype("<i2").tobytes()
             message = SimpleNamespace(header=header, audio=SimpleNamespace(data=data))
-            yield partial(microphone.sample, message, 0)
+            yield partial(microphone.decode, message, 0)
         elif modality == IMU:
             a, w = noise.standard_normal((2, 3))
             message = SimpleNamespace(
@@ -118,7 +118,7 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
             yield partial(messages.image_sample, modality, message)
 
 
-def _picture(modality: str, noise: np.random.Generator) -> dict[str, Any]:
+def _image_fields(modality: str, noise: np.random.Generator) -> dict[str, Any]:
     if modality == VISION:
         pixels, encoding = noise.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8), "rgb8"
     else:
@@ -134,19 +134,19 @@ def _picture(modality: str, noise: np.random.Generator) -> dict[str, Any]:
 
 
 def _first_window(modality: str, messages: list[Callable[[], Sample]]) -> Window:
-    windower = Windower(SPECS[modality])
-    return next(window for make in messages for window in windower.push(make()))
+    windower = Windower(WINDOW_SPECS[modality])
+    return next(window for make in messages for window in windower.accept(make()))
 
 
-def _tensor(window: Window) -> torch.Tensor:
+def _imagebind_tensor(window: Window) -> torch.Tensor:
     if window.modality == AUDIO:
-        return audio.imagebind_tensor(torch.from_numpy(waveform(window, audio.RATE)))
+        return audio.imagebind_tensor(torch.from_numpy(resample_audio(window, audio.SAMPLE_RATE)))
     if window.modality == IMU:
         return imu.imagebind_tensor(window)
     frame = window.samples[-1].data
     assert isinstance(frame, Frame)
     if window.modality == VISION:
-        return image.imagebind_tensor(rgb(frame))
+        return image.imagebind_tensor(decode_rgb(frame))
     if window.modality == DEPTH:
-        return depth.imagebind_tensor(depth_metres(frame, window.calibration), window.calibration)
-    return heat.imagebind_tensor(thermal(frame, window.calibration))
+        return depth.imagebind_tensor(decode_depth(frame, window.calibration), window.calibration)
+    return heat.imagebind_tensor(decode_thermal(frame, window.calibration))

@@ -1,8 +1,8 @@
 """`sensebind bench model`: each encoder by itself, by batch size, beside the plain way and the device's own speed.
 
 The plain way is what one would write first: one prepared window at a time through the eager model, in float32 and in
-bf16. The fast way is the engine's: on a GPU raw windows through the `Runner`, its copies and preparation counted; on a
-CPU prepared windows in one call. The windows are clearly different: `wrong_window` counts the vectors that are closer
+bf16. The fast way is the engine's: on a GPU raw windows through the `GpuRunner`, its copies and preparation counted; on
+a CPU prepared windows in one call. The windows are clearly different: `wrong_window` counts the vectors that are closer
 to another window's float32 vector than to their own. Times are medians of back-to-back runs; a GPU's clocks are
 recorded before and after. Floating-point work is counted by `torch.utils.flop_counter` on one window, and compared
 with a square matrix product that was timed in the same run.
@@ -22,18 +22,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sensebind.benchmarks.harness import figures, robot, shell, spaces
-from sensebind.benchmarks.harness.correctness import agreement, expected
+from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
+from sensebind.benchmarks.harness.correctness import compare_with_reference, reference_vectors
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.benchmarks.harness.timing import device_seconds, wall_seconds
 from sensebind.fusion.core.samples import VISION
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.inference.cuda import Runner, empty_cache, lacks_memory
-from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
+from sensebind.fusion.inference.cuda import GpuRunner, empty_cache, is_out_of_memory
+from sensebind.fusion.models.imagebind.space import ImageBindSpace, resolve_dtype
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-GPU_MATRIX, CPU_MATRIX = 8192, 1536  # rows and columns of the matrices whose product is timed
-DIFFERENT = 16  # windows that differ; larger batches repeat them
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GPU_MATRIX_SIZE, CPU_MATRIX_SIZE = 8192, 1536  # rows and columns of the matrices whose product is timed
+DISTINCT_WINDOWS = 16  # windows that differ; larger batches repeat them
 # Of imagebind_huge on an H100, to be reached: vision, batch 32.
 TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_matmul": 0.55, "min_cosine": 0.999}
 
@@ -41,23 +41,23 @@ TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    shell.add_modalities(parser)
-    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), help="(default: 1, 2, 4, … 256)")
+    command_line.add_modalities(parser)
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCH_SIZES), help="(default: 1, 2, 4, … 256)")
     parser.add_argument("--seconds", type=float, default=0.5, help="that each is repeated for (default: %(default)s)")
     parser.add_argument("--longest", type=float, default=4.0, help="s that a batch may take (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    return shell.run("model", measure, args)
+    return command_line.run_and_report("model", measure, args)
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
     """Measure all encoders; `report` receives the figures so far after each batch size."""
-    spaces.settle(args)
-    rate = matrix_rate(args.device, args.seconds)
+    spaces.resolve_defaults(args)
+    rate = matmul_tflops(args.device, args.seconds)
     plain_dtypes = ["float32"] + ["bf16"] * ("bf16" in rate)
-    result: dict[str, Any] = {"matmul_tflops": rate, "input": robot.digest(), "encoders": {}}
+    result: dict[str, Any] = {"matmul_tflops": rate, "input": sensor_load.input_digest(), "encoders": {}}
     on_gpu = args.device.startswith("cuda")
     result["device"] = figures.device_name(args.device)
     if on_gpu:
@@ -68,12 +68,12 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
         if modality not in fast.modalities:
             result["encoders"][modality] = {"skipped": f"{fast.id} has no encoder for it"}
             continue
-        result |= {"space": fast.id, "weights": spaces.weights_of(fast), "dtype": _dtype(fast)}
+        result |= {"space": fast.id, "weights": spaces.weights_description(fast), "dtype": _dtype_name(fast)}
         plain = {dtype: spaces.load(args, [modality], dtype) for dtype in plain_dtypes}
-        for found in encoder(modality, fast, plain, args, rate):
+        for found in measure_encoder(modality, fast, plain, args, rate):
             result["encoders"][modality] = found
             if on_gpu and modality == VISION and "32" in found["by_batch"]:
-                result["targets"] = targets(found["by_batch"]["32"])
+                result["targets"] = compare_with_targets(found["by_batch"]["32"])
             report(result)
         del fast, plain
         if on_gpu:
@@ -83,31 +83,33 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
     return result
 
 
-def targets(row: Mapping[str, Any]) -> dict[str, Any]:
+def compare_with_targets(row: Mapping[str, Any]) -> dict[str, Any]:
     """What vision's figures at batch 32 reach of `TARGETS`."""
     got = {name: row.get(name, math.nan) for name in TARGETS}
     return {name: {"wanted": t, "got": got[name], "reached": bool(got[name] >= t)} for name, t in TARGETS.items()}
 
 
-def encoder(
+def measure_encoder(
     modality: str, fast: Space, eager: Mapping[str, Space], args: argparse.Namespace, rate: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
     """One modality: {flop, plain ms, by_batch: {size: {ms, windows_per_s, tflops, ratios, cosine, memory}}}; the
     figures so far after each batch size."""
     single = eager["float32"]
-    wanted = expected(single, robot.distinct_windows(spaces.specs(fast, [modality]), DIFFERENT)[modality])
+    wanted = reference_vectors(
+        single, sensor_load.distinct_windows(spaces.specs(fast, [modality]), DISTINCT_WINDOWS)[modality]
+    )
     windows, truth = wanted.windows, wanted.vectors
     rows = [single.tensor(window) for window in windows]
-    flop = operations(single, modality, rows[0])
+    flop = flops_per_window(single, modality, rows[0])
     plain = {
         name: wall_seconds(lambda s=space: s.embed(modality, rows[0][None]), args.seconds)  # type: ignore[misc]
         for name, space in eager.items()
     }
-    runner = Runner.of(fast)
-    sent = rows if runner is None else [runner.raw(window) for window in windows]
+    runner = GpuRunner.for_space(fast)
+    sent = rows if runner is None else [runner.device_input(window) for window in windows]
     result: dict[str, Any] = {
         "gflop_per_window": round(flop / 1e9, 3),
-        "weights_mb": round(_bytes(fast, modality) / 1e6, 1),
+        "weights_mb": round(_weight_bytes(fast, modality) / 1e6, 1),
         "row_kb": round(sent[0].numel() * sent[0].element_size() / 1e3, 1),
         "plain_ms": {name: round(1e3 * seconds, 3) for name, seconds in plain.items()},
         "by_batch": {},
@@ -119,9 +121,9 @@ def encoder(
             break
         chosen = [sent[i % len(sent)] for i in range(batch)]
         try:
-            took, vectors, memory = _fast(fast, runner, modality, chosen, args)
+            took, vectors, memory = _time_batch(fast, runner, modality, chosen, args)
         except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(error):
+            if not is_out_of_memory(error):
                 raise
             result["by_batch"][str(batch)] = {"failed": "out of memory"}
             break
@@ -131,25 +133,25 @@ def encoder(
             "ms": round(1e3 * took, 3),
             "windows_per_s": round(1 / per_window, 1),
             "tflops": round(tflops, 3),
-            "share_of_matmul": round(tflops / (rate.get(_dtype(fast)) or math.nan), 3),
+            "share_of_matmul": round(tflops / (rate.get(_dtype_name(fast)) or math.nan), 3),
             **{f"times_{name}_eager_1": round(seconds / per_window, 2) for name, seconds in plain.items()},
-            **agreement(vectors, truth, [i % len(truth) for i in range(batch)]),
+            **compare_with_reference(vectors, truth, [i % len(truth) for i in range(batch)]),
             "memory_mb": round(memory / 1e6, 1),
         }
     if runner is not None:
-        result["graphs"] = {"captured": runner.captured(), "shapes": runner.shapes()}
-        runner.release()
+        result["graphs"] = {"captured": runner.graph_count(), "shapes": runner.shape_count()}
+        runner.free_memory()
     yield result
 
 
-def _fast(
-    space: Space, runner: Runner | None, modality: str, rows: Sequence[Tensor], args: argparse.Namespace
+def _time_batch(
+    space: Space, runner: GpuRunner | None, modality: str, rows: Sequence[Tensor], args: argparse.Namespace
 ) -> tuple[float, Tensor, int]:
     """Seconds of a batch, its vectors, and the bytes of memory at the peak."""
     if runner is None:
         batch = torch.stack(list(rows))
         vectors = space.embed(modality, batch)
-        return wall_seconds(lambda: space.embed(modality, batch), args.seconds), vectors, figures.resident()
+        return wall_seconds(lambda: space.embed(modality, batch), args.seconds), vectors, figures.resident_bytes()
     torch.cuda.reset_peak_memory_stats(runner.device)
     vectors = runner.launch(modality, rows).fetch()
     runner.launch(modality, rows).fetch()
@@ -165,14 +167,14 @@ def _fast(
     return took, vectors, torch.cuda.max_memory_allocated(runner.device)
 
 
-def matrix_rate(device: str, seconds: float = 0.5) -> dict[str, float]:
+def matmul_tflops(device: str, seconds: float = 0.5) -> dict[str, float]:
     """TFLOP/s of a square matrix product of random numbers, by dtype: the median of back-to-back products over
     `seconds`, at the clocks that the encoders get too."""
     gpu = device.startswith("cuda")
-    size = GPU_MATRIX if gpu else CPU_MATRIX
+    size = GPU_MATRIX_SIZE if gpu else CPU_MATRIX_SIZE
     result = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("float32", torch.float32)):
-        if not gpu and dtype not in (torch.float32, precision("auto", device)):
+        if not gpu and dtype not in (torch.float32, resolve_dtype("auto", device)):
             continue  # emulated: it would take minutes and tell nothing
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         took = device_seconds(lambda a=a, b=b: a @ b, device, seconds)  # type: ignore[misc]
@@ -180,19 +182,19 @@ def matrix_rate(device: str, seconds: float = 0.5) -> dict[str, float]:
     return result
 
 
-def operations(space: Space, modality: str, row: Tensor) -> int:
+def flops_per_window(space: Space, modality: str, row: Tensor) -> int:
     """Floating-point operations of one window, a multiplication and an addition counted as two."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted
         space.embed(modality, row[None])
     return int(counter.get_total_flops())
 
 
-def _bytes(space: Space, modality: str) -> float:
+def _weight_bytes(space: Space, modality: str) -> float:
     if isinstance(space, ImageBindSpace):
-        return float(sum(p.numel() * p.element_size() for p in space.network(modality).parameters()))
+        return float(sum(p.numel() * p.element_size() for p in space.load_encoder(modality).parameters()))
     return math.nan
 
 
-def _dtype(space: Space) -> str:
+def _dtype_name(space: Space) -> str:
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "float32"}
     return names.get(space.dtype, "float32")

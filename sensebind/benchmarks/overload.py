@@ -7,11 +7,11 @@ import argparse
 import math
 from typing import Any
 
-from sensebind.benchmarks.harness import robot, shell, spaces
-from sensebind.benchmarks.stream import Bench, live, replay_time, summary
-from sensebind.fusion.inference.engine import TURN
+from sensebind.benchmarks.harness import command_line, sensor_load, spaces
+from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, replay_seconds, run_realtime
+from sensebind.fusion.inference.engine import TIME_SLICE_S
 
-LEAST_HOP = 0.02  # s: for more load than this gives, more robots
+MIN_HOP = 0.02  # s: for more load than this gives, more robots
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,22 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where a window vanished or latency went beyond its bound."""
-    return shell.run("overload", measure, args, passed=lambda result: bool(result["held_bounds"]))
+    return command_line.run_and_report("overload", measure, args, passed=lambda result: bool(result["held_bounds"]))
 
 
-def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, Any]:
+def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) -> dict[str, Any]:
     """What the device carries is measured first: windows a second of a replay of five sensors."""
-    spaces.settle(args)
-    bench = bench or Bench.of(args)
-    carried = capacity(bench)
+    spaces.resolve_defaults(args)
+    bench = bench or RealtimeBenchmark.load(args)
+    carried = windows_per_second(bench)
     wanted = args.times * carried
-    senses = len(robot.RATES)
-    robots = max(1, math.ceil(wanted * LEAST_HOP / senses))
-    hop = max(LEAST_HOP, round(senses * robots / wanted, 4))
-    values = {**bench.values, **{f"{m}.hop": hop for m in robot.RATES}}
+    senses = len(sensor_load.MESSAGE_RATES)
+    robots = max(1, math.ceil(wanted * MIN_HOP / senses))
+    hop = max(MIN_HOP, round(senses * robots / wanted, 4))
+    values = {**bench.values, **{f"{m}.hop": hop for m in sensor_load.MESSAGE_RATES}}
     pipelines = [bench.pipeline(values) for _ in range(robots)]
-    seen = live(pipelines, robot.sensors(), args.seconds, device=args.device, period=max(0.2, args.seconds / 600))
-    result = summary(seen, pipelines)
+    seen = run_realtime(
+        pipelines, sensor_load.sensors(), args.seconds, device=args.device, period=max(0.2, args.seconds / 600)
+    )
+    result = realtime_summary(seen, pipelines)
     p99 = {m: q["p99"] for m, q in result["latency_ms"].items()}
     deadline = values["deadline"]
     unaccounted = sum(
@@ -49,10 +51,10 @@ def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, A
         if m in bench.embedded
     )
     # A window waits no longer than its deadline, and then for its turn and those of the other senses.
-    bound = 1e3 * (deadline + 2 * TURN * senses)
+    bound = 1e3 * (deadline + 2 * TIME_SLICE_S * senses)
     return {
         "space": bench.space.id,
-        "weights": spaces.weights_of(bench.space),
+        "weights": spaces.weights_description(bench.space),
         "carried_windows_per_s": round(carried, 1),
         "offered_windows_per_s": round(senses * robots / hop, 1),
         "hop_s": hop,
@@ -65,8 +67,8 @@ def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, A
     }
 
 
-def capacity(bench: Bench) -> float:
+def windows_per_second(bench: RealtimeBenchmark) -> float:
     """Windows a second that the device embeds when they wait for it."""
     pipeline = bench.pipeline()
-    seconds = replay_time(pipeline, 4.0, 40)
+    seconds = replay_seconds(pipeline, 4.0, 40)
     return sum(s.counts["embedded"] for s in pipeline.statistics().values()) / seconds

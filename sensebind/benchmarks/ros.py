@@ -26,30 +26,30 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.benchmarks.harness import figures, robot, shell
+from sensebind.benchmarks.harness import command_line, figures, sensor_load
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
-from sensebind.nodes.support.processes import running, stop
+from sensebind.nodes.support.processes import node_process, stop_process
 
-DROPS = 0.05  # share of messages that may be lost at the peak rate
-FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the sensors' rates, tried in this order
-START_UP = 60.0  # s for all processes to find each other
+MAX_LOST_SHARE = 0.05  # share of messages that may be lost at the peak rate
+RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the sensors' rates, tried in this order
+STARTUP_TIMEOUT = 60.0  # s for all processes to find each other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase (default: %(default)s)")
-    shell.add_hop(parser)
-    shell.add_space(parser)
+    command_line.add_hop(parser)
+    command_line.add_space_options(parser)
     parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    shell.add_modalities(parser, "sensors ")
+    command_line.add_modalities(parser, "sensors ")
     parser.add_argument("--no-peak", action="store_true", help="do not look for the peak rate")
-    shell.add_output(parser)
+    command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 where ROS or a process is missing."""
-    return shell.run("ros", measure, args, device="cpu", expected=(ProcessError, ModuleNotFoundError))
+    return command_line.run_and_report("ros", measure, args, device="cpu", expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -57,12 +57,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import rclpy
 
     environment = ros_environment()
-    rates = {m: robot.RATES[m] for m in args.modalities}
-    result: dict[str, Any] = {"input": robot.digest(), "seconds": args.seconds, "hop_s": args.hop}
+    rates = {m: sensor_load.MESSAGE_RATES[m] for m in args.modalities}
+    result: dict[str, Any] = {"input": sensor_load.input_digest(), "seconds": args.seconds, "hop_s": args.hop}
     rclpy.init()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(args, environment, Path(folder))
+            bench = RosBenchmark(args, environment, Path(folder))
             result["ear"] = bench.ear(rates)
             result["line"] = bench.line(rates, args.seconds)
             result["in_process"] = in_process(args)
@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @dataclass
-class Bench:
+class RosBenchmark:
     """The phases that need DDS."""
 
     args: argparse.Namespace
@@ -93,10 +93,10 @@ class Bench:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
-        from sensebind.benchmarks.harness.ros_sensor import TOPICS, TYPES
-        from sensebind.nodes.subscriptions import DEPTH_OF_IMAGES, DEPTH_OF_SERIES
-        from sensebind.nodes.support.qos import sensor
-        from sensebind.nodes.support.types import message_type
+        from sensebind.benchmarks.harness.sensor_process import TOPICS, TYPES
+        from sensebind.nodes.subscriptions import IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH
+        from sensebind.nodes.support.message_types import message_type
+        from sensebind.nodes.support.qos import sensor_data_qos
 
         node = rclpy.create_node("ear")
         heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -106,8 +106,8 @@ class Bench:
                 stamp = message.header.stamp
                 heard[modality].append((time.time_ns(), stamp.sec * SECOND + stamp.nanosec))
 
-            depth = DEPTH_OF_IMAGES if modality in IMAGE_MODALITIES else DEPTH_OF_SERIES
-            node.create_subscription(message_type(TYPES[modality]), TOPICS[modality], take, sensor(depth))
+            depth = IMAGE_QUEUE_DEPTH if modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH
+            node.create_subscription(message_type(TYPES[modality]), TOPICS[modality], take, sensor_data_qos(depth))
 
         for modality in rates:
             hear(modality)
@@ -115,17 +115,17 @@ class Bench:
         executor.add_node(node)
         with self._sensors(rates, self.args.seconds, 1) as sensors:
             cpu, began = time.process_time(), time.monotonic()
-            sensors.go()
-            sent = sensors.wait(lambda: executor.spin_once(timeout_sec=0.05))
+            sensors.start_all()
+            sent = sensors.wait_for_all(lambda: executor.spin_once(timeout_sec=0.05))
             cpu = (time.process_time() - cpu) / (time.monotonic() - began)
         executor.remove_node(node)
         executor.shutdown()
         node.destroy_node()
         late = {m: round(SECOND / rates[m]) if m == "audio" else 0 for m in rates}  # a sound is stamped with its start
         return {
-            "messages": {m: _share(len(heard[m]), len(sent[m]["stamps"])) for m in rates},
+            "messages": {m: _arrival_counts(len(heard[m]), len(sent[m]["stamps"])) for m in rates},
             "latency_ms": {m: figures.quantiles([(t - s - late[m]) / 1e6 for t, s in heard[m]]) for m in rates},
-            "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu(sent),
+            "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu_percent(sent),
         }
 
     def line(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:
@@ -134,30 +134,32 @@ class Bench:
 
         from sensebind.fusion.io import messages
         from sensebind.nodes.support.listener import Listener
-        from sensebind.nodes.support.qos import VECTORS
-        from sensebind.nodes.support.types import message_type
+        from sensebind.nodes.support.message_types import message_type
+        from sensebind.nodes.support.qos import EMBEDDING_QOS
 
         listener = Listener()
         vectors: dict[str, dict[int, int]] = defaultdict(dict)  # modality → tick → time of arrival
 
         def take(message: Any) -> None:
-            vectors[message.modality][messages.nanoseconds(message.header.stamp)] = time.time_ns()
+            vectors[message.modality][messages.stamp_to_ns(message.header.stamp)] = time.time_ns()
 
         for modality in rates:
-            listener.create_subscription(message_type(messages.EMBEDDING), f"embeddings/{modality}", take, VECTORS)
+            listener.create_subscription(
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", take, EMBEDDING_QOS
+            )
 
         def spin() -> None:
             rclpy.spin_once(listener, timeout_sec=0.05)
 
         with self._embedder() as embedder, self._sensors(rates, seconds, 1) as sensors:
-            self._until(lambda: listener.space is not None, spin, embedder)
+            self._spin_until(lambda: listener.space is not None, spin, embedder)
             spent, began = figures.cpu_seconds(embedder.pid), time.monotonic()
             own = time.process_time()
-            sensors.go()
-            sent = sensors.wait(spin)
+            sensors.start_all()
+            sent = sensors.wait_for_all(spin)
             cpu = (figures.cpu_seconds(embedder.pid) - spent) / (time.monotonic() - began)
             own = (time.process_time() - own) / (time.monotonic() - began)
-            told = self._settled(listener, spin, list(rates))
+            counts = self._final_counts(listener, spin, list(rates))
         closing = {m: sent[m]["stamps"] for m in rates}
         lateness = round(0.05 * SECOND)
         latencies: dict[str, list[float]] = {}
@@ -171,25 +173,27 @@ class Bench:
         listener.destroy_node()
         return {
             "messages": {
-                m: _share(told[m]["arrived"], len(sent[m]["stamps"])) | {"lost": told[m]["lost"]} for m in rates
+                m: _arrival_counts(counts[m]["arrived"], len(sent[m]["stamps"])) | {"lost": counts[m]["lost"]}
+                for m in rates
             },
-            "windows": {m: {k: told[m][k] for k in ("windows", "embedded", "overload")} for m in rates},
+            "windows": {m: {k: counts[m][k] for k in ("windows", "embedded", "overload")} for m in rates},
             "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
             "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if values},
-            "cpu_percent_of_a_core": {"embedder": round(100 * cpu, 1), "listener": round(100 * own, 1)} | _cpu(sent),
+            "cpu_percent_of_a_core": {"embedder": round(100 * cpu, 1), "listener": round(100 * own, 1)}
+            | _cpu_percent(sent),
         }
 
     def peak(self, rates: Mapping[str, float]) -> dict[str, Any]:
-        """The largest factor of the rates at which at most `DROPS` of any sensor's messages are lost."""
+        """The largest factor of the rates at which at most `MAX_LOST_SHARE` of any sensor's messages are lost."""
         tried = []
-        for factor in FACTORS:
+        for factor in RATE_FACTORS:
             result = self.line({m: rate * factor for m, rate in rates.items()}, min(6.0, self.args.seconds))
             worst = min(item["share"] for item in result["messages"].values())
             p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
             tried.append({"factor": factor, "share_arrived": worst, "p99_ms": p99})
-            if worst < 1 - DROPS:
+            if worst < 1 - MAX_LOST_SHARE:
                 break
-        held = [item["factor"] for item in tried if item["share_arrived"] >= 1 - DROPS]
+        held = [item["factor"] for item in tried if item["share_arrived"] >= 1 - MAX_LOST_SHARE]
         best = max(held, default=0.0)
         return {"image_rate_hz": best * max(rates.values() if not held else [rates.get("vision", 0.0)]), "tried": tried}
 
@@ -197,31 +201,31 @@ class Bench:
     def _embedder(self) -> Iterator[subprocess.Popen[bytes]]:
         import yaml
 
-        values = embedder_values(self.args)
+        values = ros_embedder_values(self.args)
         file = self.folder / "embedder.yaml"
         file.write_text(yaml.safe_dump({"embedder": {"ros__parameters": values}}))
         log = self.folder / "embedder.log"
         arguments = ["--ros-args", "--params-file", str(file)]
-        with running("embedder", arguments, environment=self.environment, log=log) as process:
+        with node_process("embedder", arguments, environment=self.environment, log=log) as process:
             yield process
 
     @contextmanager
-    def _sensors(self, rates: Mapping[str, float], seconds: float, subscribers: int) -> Iterator[_Sensors]:
-        sensors = _Sensors(rates, seconds, subscribers, self.environment)
+    def _sensors(self, rates: Mapping[str, float], seconds: float, subscribers: int) -> Iterator[_SensorProcesses]:
+        sensors = _SensorProcesses(rates, seconds, subscribers, self.environment)
         try:
             yield sensors
         finally:
             sensors.close()
 
-    def _until(self, condition: Any, spin: Any, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_UP
+    def _spin_until(self, condition: Any, spin: Any, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTUP_TIMEOUT
         while not condition():
             spin()
             if process.poll() is not None or time.monotonic() > deadline:
                 log = (self.folder / "embedder.log").read_text(errors="replace")
                 raise ProcessError(f"the embedder did not start:\n{log}")
 
-    def _settled(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
+    def _final_counts(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
         """The embedder's own counts, once a new report tells the same as the one before."""
         names = ("arrived", "lost", "windows", "embedded", "overload")
         before: Any = None
@@ -237,8 +241,8 @@ class Bench:
         return found
 
 
-class _Sensors:
-    """The processes of `ros_sensor`."""
+class _SensorProcesses:
+    """The processes of `sensor_process`."""
 
     def __init__(
         self, rates: Mapping[str, float], seconds: float, subscribers: int, environment: Mapping[str, str]
@@ -249,7 +253,7 @@ class _Sensors:
                 [
                     sys.executable,
                     "-m",
-                    "sensebind.benchmarks.harness.ros_sensor",
+                    "sensebind.benchmarks.harness.sensor_process",
                     modality,
                     str(rate),
                     str(seconds),
@@ -263,20 +267,21 @@ class _Sensors:
             for modality, rate in rates.items()
         }
 
-    def go(self) -> None:
-        """Once all have their subscribers, all begin at the same time: that of `robot.start`."""
+    def start_all(self) -> None:
+        """Once all have their subscribers, all begin at the same time: that of
+        `sensor_load.next_start_time`."""
         for modality, process in self._processes.items():
             assert process.stdout is not None
             line = process.stdout.readline().strip()
             if line != "ready":
                 raise ProcessError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
-        start = robot.start() / SECOND
+        start = sensor_load.next_start_time() / SECOND
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.write(f"{start}\n")
             process.stdin.flush()
 
-    def wait(self, spin: Any) -> dict[str, dict[str, Any]]:
+    def wait_for_all(self, spin: Any) -> dict[str, dict[str, Any]]:
         """What each sent, once all have ended; `spin` meanwhile."""
         found: dict[str, str] = {}
 
@@ -297,13 +302,13 @@ class _Sensors:
     def close(self) -> None:
         """End those that still run."""
         for process in self._processes.values():
-            stop(process, 5)
+            stop_process(process, 5)
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
 
 
-def embedder_values(args: argparse.Namespace) -> dict[str, Any]:
+def ros_embedder_values(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the embedder for these sensors."""
     values: dict[str, Any] = {
         "space": args.space,
@@ -315,7 +320,7 @@ def embedder_values(args: argparse.Namespace) -> dict[str, Any]:
     if "audio" in args.modalities:
         values |= {
             "audio.type": "audio_common_msgs/msg/AudioDataStamped",
-            "audio.sample_rate": robot.RATE,
+            "audio.sample_rate": sensor_load.AUDIO_SAMPLE_RATE,
             "audio.channels": 1,
             "audio.sample_format": "S16LE",
         }
@@ -324,25 +329,25 @@ def embedder_values(args: argparse.Namespace) -> dict[str, Any]:
 
 def in_process(args: argparse.Namespace) -> dict[str, Any]:
     """The same line without ROS: the sensors' samples at their times, from one thread; embedding in another."""
-    from sensebind.benchmarks.stream import live
+    from sensebind.benchmarks.stream import run_realtime
     from sensebind.fusion.config import build
     from sensebind.fusion.config import parameters as config
     from sensebind.fusion.models import registry
 
-    values = config.embedder_values(embedder_values(args))
-    space = registry.load(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
-    pipeline = build.pipeline(values, space, live=True)
-    seen = live([pipeline], robot.sensors(args.modalities), args.seconds)
+    values = config.embedder_values(ros_embedder_values(args))
+    space = registry.load_space(args.space, modalities=args.modalities, device=args.device, weights=args.weights)
+    pipeline = build.make_pipeline(values, space, live=True)
+    seen = run_realtime([pipeline], sensor_load.sensors(args.modalities), args.seconds)
     latencies = {m: x.values() for m, x in seen.latencies.items()}
     return {
         "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items() if len(values)},
-        "cpu_percent_of_a_core": {"in process": round(100 * seen.cpu / args.seconds, 1)},
+        "cpu_percent_of_a_core": {"in process": round(100 * seen.cpu_seconds / args.seconds, 1)},
     }
 
 
-def _share(arrived: int, sent: int) -> dict[str, Any]:
+def _arrival_counts(arrived: int, sent: int) -> dict[str, Any]:
     return {"sent": sent, "arrived": arrived, "share": round(arrived / sent, 4) if sent else math.nan}
 
 
-def _cpu(sent: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {m: round(100 * told["cpu_s"] / told["seconds"], 1) for m, told in sent.items()}
+def _cpu_percent(sent: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {m: round(100 * counts["cpu_s"] / counts["seconds"], 1) for m, counts in sent.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sensebind.benchmarks.harness import robot, shell, spaces
-from sensebind.benchmarks.stream import Bench, live, summary
+from sensebind.benchmarks.harness import command_line, sensor_load, spaces
+from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, run_realtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,27 +14,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spaces.add_arguments(parser)
     parser.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
     parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
-    shell.add_hop(parser, 0.5)
+    command_line.add_hop(parser, 0.5)
     parser.set_defaults(lead_in=5.0)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    return shell.run("soak", measure, args)
+    return command_line.run_and_report("soak", measure, args)
 
 
-def measure(args: argparse.Namespace, bench: Bench | None = None) -> dict[str, Any]:
+def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) -> dict[str, Any]:
     """`held` tells first, last, largest and growth an hour of each, after the first fifth of the time."""
-    spaces.settle(args)
-    bench = bench or Bench.of(args)
+    spaces.resolve_defaults(args)
+    bench = bench or RealtimeBenchmark.load(args)
     pipelines = [bench.pipeline() for _ in range(args.robots)]
     seconds = 60 * args.minutes
-    seen = live(
-        pipelines, robot.sensors(), seconds, lead_in=5.0, device=args.device, period=min(5.0, max(0.2, seconds / 360))
+    seen = run_realtime(
+        pipelines,
+        sensor_load.sensors(),
+        seconds,
+        lead_in=5.0,
+        device=args.device,
+        period=min(5.0, max(0.2, seconds / 360)),
     )
     return {
         "space": bench.space.id,
-        "weights": spaces.weights_of(bench.space),
+        "weights": spaces.weights_description(bench.space),
         "p99_ms_first_half": seen.first_half,
-        **summary(seen, pipelines),
+        **realtime_summary(seen, pipelines),
     }

@@ -16,43 +16,43 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sensebind.benchmarks.harness import figures, robot, shell, spaces
-from sensebind.benchmarks.harness.processes import ProcessError, child_environment
-from sensebind.benchmarks.harness.weights import synthetic
-from sensebind.fusion.models.imagebind.network import MODALITIES, NAME
+from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
+from sensebind.benchmarks.harness.processes import ProcessError, subprocess_environment
+from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
+from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME
 
-CHILD = f"import sys; from {__package__} import start; start.child(sys.argv[1])"
+CHILD_COMMAND = f"import sys; from {__package__} import start; start.child_main(sys.argv[1])"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    shell.add_modalities(parser)
+    command_line.add_modalities(parser)
     parser.add_argument("--times", type=int, default=2, help="runs; the fastest counts (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    return shell.run("start", measure, args)
+    return command_line.run_and_report("start", measure, args)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Each run in a process of its own. Raises `ProcessError` where one fails."""
-    spaces.settle(args)
+    spaces.resolve_defaults(args)
     with tempfile.TemporaryDirectory() as folder:
         weights = args.weights
-        if args.space == NAME and not weights:
+        if args.space == SPACE_NAME and not weights:
             weights = str(Path(folder) / "synthetic.safetensors")
             _write_synthetic(weights)
         asked = {
             "space": args.space, "weights": weights, "device": args.device, "dtype": args.dtype,
             "modalities": args.modalities, "tiny": args.tiny,
         }  # fmt: skip
-        runs = [_run(asked) for _ in range(args.times)]
-        result = min(runs, key=lambda told: told["first_vector_s"])
+        runs = [_run_child(asked) for _ in range(args.times)]
+        result = min(runs, key=lambda report: report["first_vector_s"])
         if weights and Path(weights).is_file():
-            _drop(Path(weights))
-            read = _read(Path(weights))
+            _evict_page_cache(Path(weights))
+            read = _file_read_seconds(Path(weights))
             result |= {
                 "file_gb": round(Path(weights).stat().st_size / 1e9, 3),
                 "read_file_s": round(read, 2),
@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def child(asked: str) -> None:
+def child_main(asked: str) -> None:
     """What the process does: prints JSON."""
     given = json.loads(asked)
     imported = time.time() - given["began"]
@@ -72,35 +72,35 @@ def child(asked: str) -> None:
     loaded = time.time() - given["began"]
     engine, first = Engine(space), {}
     specs = spaces.specs(space, args.modalities)
-    for modality, windows in robot.windows({m: s for m, s in specs.items() if m in space.modalities}, 1).items():
+    for modality, windows in sensor_load.windows({m: s for m, s in specs.items() if m in space.modalities}, 1).items():
         engine.embed(windows)
         first[modality] = round(time.time() - given["began"], 3)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "space": space.id,
         "imported_s": round(imported, 3),
         "loaded_s": round(loaded, 3),
         "first_vector_s": min(first.values()),
         "all_senses_s": max(first.values()),
         "by_sense_s": first,
-        "peak_memory_mb": round(figures.peak_resident() / 2**20, 1),
+        "peak_memory_mb": round(figures.peak_resident_bytes() / 2**20, 1),
     }
     if args.device.startswith("cuda"):
         import torch
 
-        told["gpu_peak_mb"] = round(torch.cuda.max_memory_reserved() / 2**20, 1)
-    print(json.dumps(told))
+        report["gpu_peak_mb"] = round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    print(json.dumps(report))
 
 
-def _run(asked: dict[str, Any]) -> dict[str, Any]:
+def _run_child(asked: dict[str, Any]) -> dict[str, Any]:
     if asked["weights"] and Path(asked["weights"]).is_file():
-        _drop(Path(asked["weights"]))
+        _evict_page_cache(Path(asked["weights"]))
     began = time.time()
-    command = [sys.executable, "-c", CHILD, json.dumps({**asked, "began": began})]
-    ended = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    command = [sys.executable, "-c", CHILD_COMMAND, json.dumps({**asked, "began": began})]
+    ended = subprocess.run(command, capture_output=True, text=True, env=subprocess_environment())
     if ended.returncode:
         raise ProcessError(f"the process failed: {ended.stderr.strip()[-800:]}")
-    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return told
+    report: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return report
 
 
 def _write_synthetic(path: str) -> None:
@@ -110,12 +110,12 @@ def _write_synthetic(path: str) -> None:
     state: dict[str, torch.Tensor] = {}
     maker = "cuda" if torch.cuda.is_available() else "cpu"
     for modality in MODALITIES:
-        made = synthetic([modality], maker)
+        made = synthetic_weights([modality], maker)
         state |= {k: (v.bfloat16() if v.ndim else v).cpu().contiguous() for k, v in made.items()}
     save_file(state, path)
 
 
-def _drop(path: Path) -> None:
+def _evict_page_cache(path: Path) -> None:
     """Ask the system to forget the file's pages, so that it is read from the disk again."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
@@ -123,7 +123,7 @@ def _drop(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _read(path: Path) -> float:
+def _file_read_seconds(path: Path) -> float:
     """Seconds to read a file once, in blocks of 16 MB."""
     began = time.perf_counter()
     with path.open("rb", buffering=0) as file:

@@ -22,36 +22,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensebind.benchmarks.harness import figures, robot, shell, spaces
+from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.core.threads import cores_at_hand
+from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.engine import Engine, Job
+from sensebind.fusion.inference.engine import EmbeddingJob, Engine
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
 
-BOUND = 50.0  # ms, of the p99 that the largest number of robots must keep
-MISSED = 0.05  # share of windows that may be missed at the peak rate
-FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
-MOST = 512  # robots that are tried
-CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
-OVERHEAD = 3.0  # s that a run with few robots may take beyond its own length
+P99_BOUND_MS = 50.0  # ms, of the p99 that the largest number of robots must keep
+MAX_MISSED_SHARE = 0.05  # share of windows that may be missed at the peak rate
+RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
+MAX_ROBOTS = 512  # robots that are tried
+MISS_CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
+MIN_RUN_OVERHEAD = 3.0  # s that a run with few robots may take beyond its own length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
-    shell.add_hop(parser)
+    command_line.add_hop(parser)
     parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
-    parser.add_argument("--find", action="store_true", help=f"the most robots at a p99 of {BOUND:g} ms without a drop")
+    parser.add_argument(
+        "--find", action="store_true", help=f"the most robots at a p99 of {P99_BOUND_MS:g} ms without a drop"
+    )
     parser.add_argument("--peak", action="store_true", help="the most images a second of one robot, each embedded")
     parser.add_argument("--no-plain", action="store_true", help="leave out the replays beside the plain way")
     parser.add_argument("--batch-size", type=int, default=0, help="of the engine (default: 16, on a GPU 32)")
@@ -61,18 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    return shell.run("stream", measure, args)
+    return command_line.run_and_report("stream", measure, args)
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
     """Run the measurements that were asked for; `report` receives the figures so far after each."""
-    spaces.settle(args)
-    bench = Bench.of(args)
+    spaces.resolve_defaults(args)
+    bench = RealtimeBenchmark.load(args)
     result: dict[str, Any] = {
-        **bench.facts(),
+        **bench.conditions(),
         "embedded": ", ".join(bench.embedded),
         "threads": torch.get_num_threads(),
-        "fixed_rate": bench.live(args.robots, args.seconds),
+        "fixed_rate": bench.measure_robots(args.robots, args.seconds),
     }
     report(result)
     if args.find:
@@ -87,7 +89,7 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
 
 
 @dataclass
-class Bench:
+class RealtimeBenchmark:
     """A space with its engine, and robots' parameters."""
 
     space: Space
@@ -95,14 +97,16 @@ class Bench:
     values: Mapping[str, Any]
     device: str
     lead_in: float = 1.0
-    warmed: float = 0.0  # s that it took
+    warm_up_seconds: float = 0.0  # s that it took
     embedded: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, args: argparse.Namespace, space: Space | None = None) -> Bench:
+    def load(cls, args: argparse.Namespace, space: Space | None = None) -> RealtimeBenchmark:
         """The space is loaded and its encoders have run at every batch size."""
-        modalities = tuple(robot.RATES)
-        hops = robot.EVERY_FRAME if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)
+        modalities = tuple(sensor_load.MESSAGE_RATES)
+        hops = (
+            sensor_load.EVERY_FRAME_HOPS if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)
+        )
         batch_size = getattr(args, "batch_size", 0) or (32 if args.device.startswith("cuda") else 16)
         given = {"modalities": modalities, "batch_size": batch_size, **{f"{m}.hop": hop for m, hop in hops.items()}}
         values = embedder_values(given)
@@ -112,42 +116,46 @@ class Bench:
         bench = cls(space, engine, values, args.device, getattr(args, "lead_in", 1.0), embedded=embedded)
         began = time.perf_counter()
         pipeline = bench.pipeline()
-        some = robot.windows({m: pipeline.specs[m] for m in embedded}, 1)
+        some = sensor_load.windows({m: pipeline.specs[m] for m in embedded}, 1)
         engine.warm_up([w for windows in some.values() for w in windows])
-        bench.warmed = time.perf_counter() - began
+        bench.warm_up_seconds = time.perf_counter() - began
         return bench
 
-    def facts(self) -> dict[str, Any]:
+    def conditions(self) -> dict[str, Any]:
         """What the figures of a run depend on: input, device, space, weights, batch size, warm-up, graphs."""
         runner = self.engine.runner
         return {
-            "input": robot.digest(),
+            "input": sensor_load.input_digest(),
             "device": figures.device_name(self.device),
             "space": self.space.id,
-            "weights": spaces.weights_of(self.space),
+            "weights": spaces.weights_description(self.space),
             "batch_size": self.engine.batch_size,
-            "warm_up_s": round(self.warmed, 2),
-            "graphs": {"captured": runner.captured(), "shapes": runner.shapes()} if runner else None,
+            "warm_up_s": round(self.warm_up_seconds, 2),
+            "graphs": {"captured": runner.graph_count(), "shapes": runner.shape_count()} if runner else None,
         }
 
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:
         values = values or self.values
-        return build.pipeline(values, self.space, engine=self.engine, live=True)
+        return build.make_pipeline(values, self.space, engine=self.engine, live=True)
 
-    def live(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+    def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
         """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""
-        shortest = min(self.values[f"{m}.hop"] for m in robot.RATES)
+        shortest = min(self.values[f"{m}.hop"] for m in sensor_load.MESSAGE_RATES)
         ticks = round(shortest / factor * SECOND)
-        hops = {f"{m}.hop": round(self.values[f"{m}.hop"] / shortest) * ticks / SECOND for m in robot.RATES}
+        hops = {
+            f"{m}.hop": round(self.values[f"{m}.hop"] / shortest) * ticks / SECOND for m in sensor_load.MESSAGE_RATES
+        }
         values = {**self.values, **hops}
         pipelines = [self.pipeline(values) for _ in range(robots)]
-        own = robot.sensors(rates={m: rate * factor for m, rate in robot.RATES.items()})
-        return summary(live(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines)
+        own = sensor_load.sensors(rates={m: rate * factor for m, rate in sensor_load.MESSAGE_RATES.items()})
+        return realtime_summary(
+            run_realtime(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines
+        )
 
     def find(
         self,
         seconds: float,
-        bound: float = BOUND,
+        bound: float = P99_BOUND_MS,
         until: float = math.inf,
         report: Report = lambda result: None,
     ) -> dict[str, Any]:
@@ -161,11 +169,11 @@ class Bench:
         result: dict[str, Any] = {"robots": None, "p99_bound_ms": bound, "complete": False, "tried": []}
 
         def holds(robots: int) -> bool:
-            return any(self._holds(robots, seconds, until, result, report) for _ in range(2))
+            return any(self._try_robot_count(robots, seconds, until, result, report) for _ in range(2))
 
         held, failed = 0, 1
         try:
-            while failed <= MOST and holds(failed):
+            while failed <= MAX_ROBOTS and holds(failed):
                 held, failed = failed, 2 * failed
             while failed - held > 1:
                 middle = (held + failed) // 2
@@ -174,14 +182,19 @@ class Bench:
             return result
         return result | {"complete": True}
 
-    def _holds(self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report) -> bool:
+    def _try_robot_count(
+        self, robots: int, seconds: float, until: float, result: dict[str, Any], report: Report
+    ) -> bool:
         """Run once with `robots` robots and add the outcome to `result`. Raises `_OutOfTimeError` if too little time is
         left before `until`."""
-        overheads = [OVERHEAD, *(1.5 * item["overhead_s"] * robots / item["robots"] for item in result["tried"][-1:])]
+        overheads = [
+            MIN_RUN_OVERHEAD,
+            *(1.5 * item["overhead_s"] * robots / item["robots"] for item in result["tried"][-1:]),
+        ]
         if time.monotonic() + seconds + max(overheads) > until:
             raise _OutOfTimeError
         began = time.monotonic()
-        run = self.live(robots, seconds)
+        run = self.measure_robots(robots, seconds)
         overhead = round(time.monotonic() - began - seconds, 2)
         # NaN where no window of a modality was seen: that is no p99 within the bound.
         p99 = float(np.max([q["p99"] for q in run["latency_ms"].values()] or [math.nan]))
@@ -194,19 +207,20 @@ class Bench:
         return held
 
     def peak(self, seconds: float) -> dict[str, Any]:
-        """The largest factor of one robot's rates at which at most `MISSED` of the windows of any sense are missed."""
+        """The largest factor of one robot's rates at which at most `MAX_MISSED_SHARE` of the windows of any sense are
+        missed."""
         tried = []
-        for factor in FACTORS:
-            if min(self.values[f"{m}.hop"] for m in robot.RATES) / factor < 0.002:
+        for factor in RATE_FACTORS:
+            if min(self.values[f"{m}.hop"] for m in sensor_load.MESSAGE_RATES) / factor < 0.002:
                 break
-            result = self.live(1, seconds, factor)
+            result = self.measure_robots(1, seconds, factor)
             share = max(result["missed_share"].values(), default=0.0)
             p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
             tried.append({"factor": factor, "missed": round(share, 4), "p99_ms": p99, "rate": result["windows_per_s"]})
-            if share > MISSED:
+            if share > MAX_MISSED_SHARE:
                 break
-        held = [item["factor"] for item in tried if item["missed"] <= MISSED]
-        return {"image_rate_hz": max(held, default=0.0) * robot.RATES["vision"], "tried": tried}
+        held = [item["factor"] for item in tried if item["missed"] <= MAX_MISSED_SHARE]
+        return {"image_rate_hz": max(held, default=0.0) * sensor_load.MESSAGE_RATES["vision"], "tried": tried}
 
     def replays(self, args: argparse.Namespace) -> dict[str, Any]:
         """As fast as it goes beside the plain way, each window by itself when it comes, in eager float32; in turns.
@@ -216,8 +230,10 @@ class Bench:
         plain = spaces.load(args, dtype="float32")
         fast, slow = [], []
         for _ in range(3):
-            fast.append(replay_time(self.pipeline(), args.seconds, 8 * self.engine.batch_size // 16))
-            slow.append(replay_time(build.pipeline(self.values, plain, engine=_Plain(plain)), args.seconds, 1))
+            fast.append(replay_seconds(self.pipeline(), args.seconds, 8 * self.engine.batch_size // 16))
+            slow.append(
+                replay_seconds(build.make_pipeline(self.values, plain, engine=_EagerEngine(plain)), args.seconds, 1)
+            )
         return {
             "replay_speed": round(args.seconds / min(fast), 2),
             "replay_times_plain": round(min(slow) / min(fast), 2),
@@ -228,71 +244,74 @@ class _OutOfTimeError(Exception):
     """The deadline of a search leaves no time for another run."""
 
 
-class _Plain(Engine):
+class _EagerEngine(Engine):
     """What one would write first: each window by itself."""
 
     def __init__(self, space: Space) -> None:
         super().__init__(space, runner=None)
 
-    def submit(self, windows: Sequence[Window]) -> Job:
+    def submit(self, windows: Sequence[Window]) -> EmbeddingJob:
         vectors = [self.space.embed(w.modality, self.space.tensor(w)[None])[0].numpy() for w in windows]
-        return Job(
-            list(windows), {i: self._embedding(w, v) for i, (w, v) in enumerate(zip(windows, vectors, strict=True))}
+        return EmbeddingJob(
+            list(windows),
+            {i: self._make_embedding(w, v) for i, (w, v) in enumerate(zip(windows, vectors, strict=True))},
         )
 
 
-def replay_time(pipeline: Pipeline, seconds: float, batch: int) -> float:
+def replay_seconds(pipeline: Pipeline, seconds: float, batch: int) -> float:
     """Seconds that it takes to put a recording of `seconds` through, `batch` windows at a time."""
     began = time.perf_counter()
-    for _ in process_samples(pipeline, robot.recording(robot.sensors(), seconds), batch):
+    for _ in process_samples(pipeline, sensor_load.sample_stream(sensor_load.sensors(), seconds), batch):
         pass
     return time.perf_counter() - began
 
 
 @dataclass
-class Run:
+class RealtimeRun:
     """What was seen of robots that ran in real time. Times in ms."""
 
     seconds: float
-    latencies: dict[str, figures.Latest]
-    cpu: float = 0.0  # processor seconds of the process
-    giving: float = 0.0  # of them, those of the thread that gives samples and cuts windows
-    late: figures.Latest = field(default_factory=figures.Latest)  # samples that were given, after they were due
+    latencies: dict[str, figures.RingBuffer]
+    cpu_seconds: float = 0.0  # processor seconds of the process
+    feeder_cpu_seconds: float = 0.0  # of them, those of the thread that gives samples and cuts windows
+    sample_delays_ms: figures.RingBuffer = field(
+        default_factory=figures.RingBuffer
+    )  # samples that were given, after they were due
     first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality when half of the time was over
     held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files
-    turns: int = 0
-    ended: bool = False
+    engine_turns: int = 0
+    is_finished: bool = False
 
 
-def live(
+def run_realtime(
     pipelines: Sequence[Pipeline],
-    own: Sequence[robot.Sensor],
+    sensors: Sequence[sensor_load.Sensor],
     seconds: float,
     *,
     lead_in: float = 0.0,
     device: str = "cpu",
     period: float = 1.0,
-) -> Run:
+) -> RealtimeRun:
     """Give every pipeline its robot's samples at their times; a scheduler embeds. The pipelines share an engine.
 
     Stamps are those of the clock, as a robot's are. Samples that this machine delivers late count as late: they are
     then given as fast as possible. Robots start within 1 s of each other, at 97 different phases; their samples are
     given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
     """
-    by_name = {sensor.modality: sensor for sensor in own}
-    result = Run(seconds, {m: figures.Latest() for m in by_name})
-    began = robot.start()
+    by_name = {sensor.modality: sensor for sensor in sensors}
+    result = RealtimeRun(seconds, {m: figures.RingBuffer() for m in by_name})
+    began = sensor_load.next_start_time()
     starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
 
     def heard(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
         def take(outputs: list[Output]) -> None:
             now = time.time_ns()
-            if result.ended or now < began + lead_in * SECOND:
+            if result.is_finished or now < began + lead_in * SECOND:
                 return
             for output in outputs:
                 if isinstance(output, Embedding) and output.modality in by_name:
                     told_of = output.tick + specs[output.modality].lateness
-                    closing = by_name[output.modality].closing(starts[number], told_of)
+                    closing = by_name[output.modality].closing_time(starts[number], told_of)
                     result.latencies[output.modality].add((now - closing) / 1e6)
 
         return take
@@ -300,26 +319,26 @@ def live(
     scheduler = Scheduler(pipelines[0].engine)
     for number, pipeline in enumerate(pipelines):
         scheduler.add(pipeline, heard(number, pipeline.specs))
-    streams = [robot.recording(own, seconds, start, i) for i, start in enumerate(starts)]
+    streams = [sensor_load.sample_stream(sensors, seconds, start, i) for i, start in enumerate(starts)]
     owned = [zip(stream, repeat(pipeline)) for stream, pipeline in zip(streams, pipelines, strict=True)]
     plan = heapq.merge(*owned, key=lambda item: item[0].end)
     cpu, giving = time.process_time(), time.thread_time()
     try:
-        with frozen_garbage(), figures.Sampler(period, device) as sampler:
+        with frozen_garbage(), figures.ResourceSampler(period, device) as sampler:
             for sample, pipeline in plan:
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
                 else:
-                    result.late.add(-1e3 * left)
+                    result.sample_delays_ms.add(-1e3 * left)
                 if pipeline.accept(sample):
                     scheduler.notify()
                 if not result.first_half and time.time_ns() > began + seconds * SECOND / 2:
                     result.first_half = {m: figures.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
-            result.cpu, result.giving = time.process_time() - cpu, time.thread_time() - giving
+            result.cpu_seconds, result.feeder_cpu_seconds = time.process_time() - cpu, time.thread_time() - giving
     finally:
-        result.ended = True  # what waits now is embedded in one go: its latency is not that of a robot
+        result.is_finished = True  # what waits now is embedded in one go: its latency is not that of a robot
         scheduler.close()
-    result.held, result.turns = sampler.summary(), scheduler.turns
+    result.held, result.engine_turns = sampler.summary(), scheduler.turn_count
     return result
 
 
@@ -334,13 +353,13 @@ def frozen_garbage() -> Iterator[None]:
         gc.unfreeze()
 
 
-def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
+def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
     """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
     totals = [pipeline.statistics() for pipeline in pipelines]
     counts = {m: [of_robot[m].counts for of_robot in totals] for m in run.latencies}
     embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]
     embedded = {m: sum(c["embedded"] for c in counts[m]) for m in embeds}
-    missed = {m: sum(c[cause] for c in counts[m] for cause in CAUSES) for m in embeds}
+    missed = {m: sum(c[cause] for c in counts[m] for cause in MISS_CAUSES) for m in embeds}
     latencies = {m: run.latencies[m].values() for m in embeds}
     return {
         "robots": len(pipelines),
@@ -357,12 +376,12 @@ def summary(run: Run, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
             for cause in WINDOW_DROPS
             if (total := sum(c[cause] for group in counts.values() for c in group))
         },
-        "windows_per_turn": round(sum(embedded.values()) / max(1, run.turns), 2),
+        "windows_per_turn": round(sum(embedded.values()) / max(1, run.engine_turns), 2),
         "cpu_percent": {
-            "of_a_core": round(100 * run.cpu / run.seconds, 1),
-            "of_which_samples_and_windows": round(100 * run.giving / run.seconds, 1),
-            "of_the_machine": round(100 * run.cpu / run.seconds / cores_at_hand(), 1),
+            "of_a_core": round(100 * run.cpu_seconds / run.seconds, 1),
+            "of_which_samples_and_windows": round(100 * run.feeder_cpu_seconds / run.seconds, 1),
+            "of_the_machine": round(100 * run.cpu_seconds / run.seconds / available_cores(), 1),
         },
-        "samples_given_late_ms": figures.quantiles(run.late.values()),
+        "samples_given_late_ms": figures.quantiles(run.sample_delays_ms.values()),
         "held": run.held,
     }

@@ -13,65 +13,65 @@ from typing import Any
 
 import torch
 
-from sensebind.benchmarks.harness import robot, shell
+from sensebind.benchmarks.harness import command_line, sensor_load
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.health.checks import Health
+from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.models import registry
 
-SECONDS = 12.0  # of sensors that windows are cut from
-LAST = 10  # windows that are measured: the first are not whole, or no stream's memory reaches back of them
+SENSOR_SECONDS = 12.0  # of sensors that windows are cut from
+MEASURED_WINDOWS = 10  # windows that are measured: the first are not whole, or no stream's memory reaches back of them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    shell.add_space(parser)
-    shell.add_hop(parser)
+    command_line.add_space_options(parser)
+    command_line.add_hop(parser)
     parser.add_argument("--rounds", type=int, default=7, help="the median is told (default: %(default)s)")
-    shell.add_output(parser)
+    command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    return shell.run("windows", measure, args)
+    return command_line.run_and_report("windows", measure, args)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of processor time by sense and piece, and the least cosine of the two ways' vectors."""
-    asked = tuple(robot.RATES)
+    asked = tuple(sensor_load.MESSAGE_RATES)
     values = embedder_values({"modalities": asked, **{f"{m}.hop": args.hop for m in asked}})
-    fast, plain = (
-        registry.load(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
+    optimized_space, plain = (
+        registry.load_space(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
         for dtype in ("auto", "float32")
     )
-    pipeline = build.pipeline(values, plain)
-    samples = list(robot.recording(robot.sensors(), SECONDS))
+    pipeline = build.make_pipeline(values, plain)
+    samples = list(sensor_load.sample_stream(sensor_load.sensors(), SENSOR_SECONDS))
     began = time.process_time()
     for sample in samples:
         pipeline.accept(sample)
-    windowing = (time.process_time() - began) / SECONDS
+    windowing = (time.process_time() - began) / SENSOR_SECONDS
     cut = pipeline.dequeue().windows
-    senses = {m: [w for w in cut if w.modality == m] for m in asked if m in fast.modalities}
+    senses = {m: [w for w in cut if w.modality == m] for m in asked if m in optimized_space.modalities}
     return {
-        "input": robot.digest(),
-        "space": fast.id,
-        "compiled": ", ".join(sorted(fast.compiled_modalities)) or "nothing",
+        "input": sensor_load.input_digest(),
+        "space": optimized_space.id,
+        "compiled": ", ".join(sorted(optimized_space.compiled_modalities)) or "nothing",
         "threads": torch.get_num_threads(),
         "windowing_ms_per_s": round(1e3 * windowing, 2),
-        "window_ms": {m: _sense(fast, plain, windows, args.rounds) for m, windows in senses.items()},
+        "window_ms": {m: _modality_cost(optimized_space, plain, windows, args.rounds) for m, windows in senses.items()},
     }
 
 
-def _sense(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
-    modality, health, windows = stream[0].modality, Health(), stream[-LAST:]
+def _modality_cost(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
+    modality, health, windows = stream[0].modality, SensorHealthMonitor(), stream[-MEASURED_WINDOWS:]
     for _ in range(2):  # what is made when it first comes is there the second time
-        ready = [fast.slide(window) for window in stream][-LAST:]
+        ready = [fast.stream_tensor(window) for window in stream][-MEASURED_WINDOWS:]
     rows = [plain.tensor(window) for window in windows]
     pieces: dict[str, Callable[[], Any]] = {
-        "health": lambda: [health.look(window) for window in windows],
-        "prepare": lambda: [fast.slide(window) for window in windows],
+        "health": lambda: [health.check(window) for window in windows],
+        "prepare": lambda: [fast.stream_tensor(window) for window in windows],
         "embed": lambda: [fast.embed(modality, row[None]) for row in ready],
         "plain_prepare": lambda: [plain.tensor(window) for window in windows],
         "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models.spokes.spoke import Spoke
     from sensebind.training.data.pairs import Pairs
-    from sensebind.training.fitting import Epoch, Settings
+    from sensebind.training.spoke_training import EpochResult, Settings
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,31 +66,31 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes import spoke as spokes
-    from sensebind.training.data.pairs import AlignError, describe, split
-    from sensebind.training.fitting import evaluate, fit
-    from sensebind.training.spoke_start import Start, first_spoke, training_parameters
+    from sensebind.training.data.pairs import AlignError, split, summary
+    from sensebind.training.spoke_initialization import SpokeInitialization, initial_spoke, training_parameters
+    from sensebind.training.spoke_training import held_out_recall, train_spoke
 
     if bool(args.recordings) == bool(args.pairs):
         raise AlignError("give recordings, or --pairs DIR, and not both")
     settings = _settings(args)
-    hub = registry.hub_of(args.hub, weights=args.weights)
+    hub = registry.load_without_spokes(args.hub, weights=args.weights)
     if not isinstance(hub, Hub):
         raise AlignError(f"space {hub.id} has no image encoder that a sense could be bound to")
     values = training_parameters(args.config, args.modality)
-    start = Start(args.start, args.scratch, args.method, args.rank, args.seed)
-    spoke = first_spoke(hub, args.modality, values, start, args.recordings)
+    start = SpokeInitialization(args.start, args.scratch, args.method, args.rank, args.seed)
+    spoke = initial_spoke(hub, args.modality, values, start, args.recordings)
     pairs = _pairs(args, hub, spoke, values, keep_views=spoke.spec.kind == "image" and settings.views > 0)
     training, held = split(pairs, args.held_out, args.seed)
-    print(f"hub {hub.id}; {describe(pairs)}: {len(training)} to train on, {len(held)} held out")
-    before = evaluate(spoke, held)
-    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, Curves(args.tensorboard) as curve:
+    print(f"hub {hub.id}; {summary(pairs)}: {len(training)} to train on, {len(held)} held out")
+    before = held_out_recall(spoke, held)
+    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, TensorBoardCurves(args.tensorboard) as curve:
 
-        def show(epoch: Epoch) -> None:
+        def show(epoch: EpochResult) -> None:
             bar.update(epoch.number - bar.n)
             bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.recall:.3f}", best=f"{epoch.best:.3f}")
             curve(epoch)
 
-        best = fit(spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint)
+        best = train_spoke(spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint)
     sources = [str(path.name) for path in args.recordings or [args.pairs]]
     about = {"data": sources, "pairs": len(training), "held_out": len(held), "recall_at_1": round(best.recall, 4)}
     spoke.spec = replace(spoke.spec, about=about)
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> Settings:
     """How to train. Raises `AlignError`."""
-    from sensebind.training.fitting import Settings
+    from sensebind.training.spoke_training import Settings
 
     return Settings(
         epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
@@ -117,19 +117,19 @@ def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str
     """All pairs, with a bar of the recordings. Raises `AlignError`, and `RecordingError`."""
     from tqdm import tqdm
 
-    from sensebind.training.data.pairs import joined, of_folder, of_recording
+    from sensebind.training.data.pairs import concatenate_pairs, pairs_from_folder, pairs_from_recording
 
-    modality, aperture = args.modality, spoke.spec.aperture
+    modality, trained_window = args.modality, spoke.spec.trained_window
     if args.pairs:
-        return of_folder(args.pairs, modality, hub, spoke.tensor, aperture, keep_views=keep_views)
-    apertures = {**hub.apertures, modality: aperture}
-    return joined([
-        of_recording(path, modality, hub, spoke.tensor, values, apertures, args.block, keep_views)
+        return pairs_from_folder(args.pairs, modality, hub, spoke.tensor, trained_window, keep_views=keep_views)
+    trained_windows = {**hub.trained_windows, modality: trained_window}
+    return concatenate_pairs([
+        pairs_from_recording(path, modality, hub, spoke.tensor, values, trained_windows, args.block, keep_views)
         for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None)
     ])  # fmt: skip
 
 
-class Curves:
+class TensorBoardCurves:
     """A context whose value takes epochs: to TensorBoard where a folder is given, else nowhere."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -141,8 +141,8 @@ class Curves:
                 raise SensebindError("--tensorboard needs its package: pip install 'sensebind[tensorboard]'") from error
             self._writer = SummaryWriter(folder)
 
-    def __enter__(self) -> Callable[[Epoch], None]:
-        def write(epoch: Epoch) -> None:
+    def __enter__(self) -> Callable[[EpochResult], None]:
+        def write(epoch: EpochResult) -> None:
             if self._writer is not None:
                 for name in ("loss", "recall", "best"):
                     self._writer.add_scalar(name, getattr(epoch, name), epoch.number)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-BENCHES = {
+BENCHMARKS = {
     "line": "the line without a model: per message, and for five sensors",
     "model": "each encoder by batch size, beside the plain way and the device's own speed",
     "stream": "robots with five sensors in real time: latency, jitter, the most that the device carries",
@@ -28,13 +28,15 @@ BENCHES = {
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser("bench", help="what things cost on this machine", description=__doc__)
-    parser.add_argument("bench", choices=BENCHES, help="; ".join(f"{name}: {text}" for name, text in BENCHES.items()))
+    parser.add_argument(
+        "bench", choices=BENCHMARKS, help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items())
+    )
     parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; --help lists them")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run one benchmark."""
     module = import_module(f"sensebind.benchmarks.{args.bench}")
-    parser = argparse.ArgumentParser(prog=f"sensebind bench {args.bench}", description=BENCHES[args.bench])
+    parser = argparse.ArgumentParser(prog=f"sensebind bench {args.bench}", description=BENCHMARKS[args.bench])
     module.add_arguments(parser)
     return int(module.run(parser.parse_args(args.options)))

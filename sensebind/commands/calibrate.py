@@ -12,7 +12,7 @@ from sensebind.commands.arguments import add_config, add_device
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.training.probes import Stream
+    from sensebind.training.prompt_classifiers import LabelledStream
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
     """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
     import numpy as np
 
-    from sensebind.fusion.config.files import shipped
-    from sensebind.fusion.events.prompts import PromptDetector
-    from sensebind.fusion.io.truth import read_truth, truth_file, truth_files
-    from sensebind.replay.session import STARTER, Settings
+    from sensebind.fusion.config.files import shipped_parameter_file
+    from sensebind.fusion.events.prompt import PromptDetector
+    from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
+    from sensebind.replay.session import DEFAULT_PARAMETER_FILE, Settings
     from sensebind.training.calibration import fit_and_assess
-    from sensebind.training.data.streams import labelled_stream
+    from sensebind.training.data.labelled_streams import labelled_stream
 
-    truths = zip(args.recordings, truth_files(args.recordings, args.truth), strict=True)
-    labels = [read_truth(truth_file(recording, given)) for recording, given in truths]
-    file = args.config or shipped(STARTER)
+    truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
+    labels = [read_truth(require_truth_file(recording, given)) for recording, given in truths]
+    file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
     space = settings.space()
     found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = sorted({label for spans in labels for _, _, label in spans} - set(detector.prompts))
     if unknown:
         print(f"left out, for no prompt is called so: {', '.join(unknown)}", file=sys.stderr)
-    streams: list[Stream] = []
+    streams: list[LabelledStream] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
         print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     for name in ("before", "after", "each by others"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
-    for modality, sense in calibration.senses.items():
-        line = f"{modality:8} counts {sense.reliability:.2f}"
-        taught = calibration.words.senses.get(modality) if calibration.words else None
-        print(line + (f", and was taught {np.any(taught.weights, axis=1).sum()} words" if taught else ""))
+    for modality, modality_calibration in calibration.senses.items():
+        line = f"{modality:8} counts {modality_calibration.reliability:.2f}"
+        classifiers = calibration.words.modalities.get(modality) if calibration.words else None
+        print(line + (f", and was taught {np.any(classifiers.weights, axis=1).sum()} words" if classifiers else ""))
     print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
     return 0

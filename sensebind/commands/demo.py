@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.events import Event
     from sensebind.nodes.support.listener import Listener
-    from sensebind.report import Media
-    from sensebind.simulation.record import Truth
+    from sensebind.report import SensorPreviews
+    from sensebind.simulation.recorder import GroundTruthEvent
 
-START_UP = 60.0  # s that the nodes may take to be ready
-DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
+STARTUP_TIMEOUT = 60.0  # s that the nodes may take to be ready
+PLAYBACK_DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
 
 
 class DemoError(Exception):
@@ -50,49 +50,51 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.errors import SensebindError
 
     try:
-        return demonstrate(args.out, args.seed, args.rate)
+        return run_demo(args.out, args.seed, args.rate)
     except (DemoError, SensebindError) as error:
         print(f"sensebind demo: {error}", file=sys.stderr)
         return 1
 
 
-def demonstrate(out: Path, seed: int, rate: float) -> int:
+def run_demo(out: Path, seed: int, rate: float) -> int:
     """The whole demo. Raises `DemoError` where a node fails."""
-    from sensebind.fusion.config.files import shipped
+    from sensebind.fusion.config.files import shipped_parameter_file
 
     try:
         import rclpy  # noqa: F401 - before the simulation, which takes half a minute
     except ImportError as error:
         raise DemoError("rclpy is not installed: source a ROS 2 installation, or run `make demo`") from error
     out.mkdir(parents=True, exist_ok=True)
-    recording, config = out / "patrol", shipped("demo.yaml")
-    truth = simulated(recording, seed)
-    start = start_of(recording)
-    published = play(recording, config, out, rate, start)
+    recording, config = out / "patrol", shipped_parameter_file("demo.yaml")
+    truth = simulate_patrol(recording, seed)
+    start = recording_start(recording)
+    published = play_to_nodes(recording, config, out, rate, start)
     if not published.embeddings:
         raise DemoError(f"nothing was embedded: see {out / 'embedder.log'}")
     print("arrived: " + ", ".join(f"{m} {count} (lost {published.lost[m]})" for m, count in published.arrived.items()))
-    report(out, recording, config, published, truth)
+    write_report(out, recording, config, published, truth)
     print_result(published.events, truth, start)
     print(f"report: {(out / 'report.html').resolve()}")
     return 0
 
 
-def simulated(recording: Path, seed: int) -> list[Truth]:
+def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
     """Write the recording; what happens in it."""
-    from sensebind.fusion.config.files import shipped
+    from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.simulation import scenario
-    from sensebind.simulation.record import record
+    from sensebind.simulation.recorder import record
 
     print(f"simulating a patrol: {recording}")
     began = time.monotonic()
-    truth = record(scenario.read(shipped("scenarios/patrol.yaml"), seed), recording, overwrite=True)
+    truth = record(
+        scenario.read_scenario(shipped_parameter_file("scenarios/patrol.yaml"), seed), recording, overwrite=True
+    )
     print(f"  {time.monotonic() - began:.0f} s")
     return truth
 
 
 @dataclass(frozen=True)
-class Published:
+class NodeOutputs:
     """What the nodes published. `status`: name → key → value of the newest diagnostics; `arrived` and `lost`: messages
     of each modality, as the embedder counts them."""
 
@@ -104,7 +106,7 @@ class Published:
     lost: dict[str, int]
 
 
-def play(recording: Path, config: Path, out: Path, rate: float, start: int) -> Published:
+def play_to_nodes(recording: Path, config: Path, out: Path, rate: float, start: int) -> NodeOutputs:
     """Play a recording to the nodes, each a process of its own, and print events as they arrive.
 
     `start` (ns) is when the recording begins. Logs go to `out`. Raises `DemoError` where a node fails.
@@ -114,38 +116,38 @@ def play(recording: Path, config: Path, out: Path, rate: float, start: int) -> P
     import rclpy
 
     from sensebind.nodes.support.listener import Listener
-    from sensebind.nodes.support.processes import running
-    from sensebind.nodes.support.transport import alone
+    from sensebind.nodes.support.processes import node_process
+    from sensebind.nodes.support.transport import isolated_environment
 
-    environment = alone()
+    environment = isolated_environment()
     os.environ.update(environment)  # for our own listener too
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
-        listener = Listener(lambda event: print(line(event, start), flush=True))
+        listener = Listener(lambda event: print(format_event(event, start), flush=True))
         stack.callback(listener.destroy_node)
 
         def started(name: str, *arguments: str) -> Popen[bytes]:
             log = out / f"{name}.log"
-            return stack.enter_context(running(name, ["--ros-args", *arguments], environment=environment, log=log))
+            return stack.enter_context(node_process(name, ["--ros-args", *arguments], environment=environment, log=log))
 
         print("starting embedder and detector")
         nodes = {name: started(name, "--params-file", str(config)) for name in ("embedder", "detector")}
-        spin(listener, nodes, out, listener.is_ready, START_UP, "starting the nodes")
+        spin_until(listener, nodes, out, listener.is_ready, STARTUP_TIMEOUT, "starting the nodes")
         print(f"playing at rate {rate:g}; events as they happen:")
-        given = {"recording": recording, "rate": rate, "delay": DELAY}
+        given = {"recording": recording, "rate": rate, "delay": PLAYBACK_DELAY}
         player = started("player", *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")))
-        spin(listener, nodes, out, lambda: player.poll() is not None, 600 / rate, "playing")
+        spin_until(listener, nodes, out, lambda: player.poll() is not None, 600 / rate, "playing")
         if player.returncode:
             raise DemoError(f"player failed ({player.returncode}): see {out / 'player.log'}")
-        wait(listener, nodes, out, 2.5)  # the last windows close once their topics have been silent for a while
+        spin_for(listener, nodes, out, 2.5)  # the last windows close once their topics have been silent for a while
         # The detector publishes the end of each event that is still open when it stops.
         nodes.pop("detector").send_signal(signal.SIGINT)
-        wait(listener, nodes, out, 1.5)
-        return collected(listener)
+        spin_for(listener, nodes, out, 1.5)
+        return collect_outputs(listener)
 
 
-def spin(
+def spin_until(
     listener: Listener,
     nodes: Mapping[str, Popen[bytes]],
     out: Path,
@@ -166,23 +168,25 @@ def spin(
             raise DemoError(f"{what} took over {seconds:.0f} s: see the logs in {out}")
 
 
-def wait(listener: Listener, nodes: Mapping[str, Popen[bytes]], out: Path, seconds: float) -> None:
+def spin_for(listener: Listener, nodes: Mapping[str, Popen[bytes]], out: Path, seconds: float) -> None:
     """Listen for so many seconds. Raises `DemoError` where a node stops."""
     end = time.monotonic() + seconds
-    spin(listener, nodes, out, lambda: time.monotonic() > end, 10, "the end")
+    spin_until(listener, nodes, out, lambda: time.monotonic() > end, 10, "the end")
 
 
-def collected(listener: Listener) -> Published:
+def collect_outputs(listener: Listener) -> NodeOutputs:
     """What a listener has received."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
 
-    arrived = {m: listener.figure(m, "arrived") for m in SENSOR_MODALITIES}
-    lost = {m: sum(int(listener.figure(m, key) or 0) for key in ("lost", "earlier")) for m in SENSOR_MODALITIES}
-    status = {name: {pair.key: pair.value for pair in found.values} for name, found in listener.status.items()}
-    return Published(listener.embeddings, listener.events, listener.space, status, arrived, lost)
+    arrived = {m: listener.diagnostic_value(m, "arrived") for m in SENSOR_MODALITIES}
+    lost = {
+        m: sum(int(listener.diagnostic_value(m, key) or 0) for key in ("lost", "earlier")) for m in SENSOR_MODALITIES
+    }
+    status = {name: {pair.key: pair.value for pair in found.values} for name, found in listener.statuses.items()}
+    return NodeOutputs(listener.embeddings, listener.events, listener.space, status, arrived, lost)
 
 
-def start_of(recording: Path) -> int:
+def recording_start(recording: Path) -> int:
     """The time (ns) that the recording begins at."""
     from sensebind.fusion.io.recordings import Recording
 
@@ -190,7 +194,7 @@ def start_of(recording: Path) -> int:
         return bag.start
 
 
-def line(event: Event, start: int) -> str:
+def format_event(event: Event, start: int) -> str:
     """An event as one line of text."""
     senses = ", ".join(evidence.modality for evidence in event.evidence if evidence.supports)
     return (
@@ -199,16 +203,18 @@ def line(event: Event, start: int) -> str:
     )
 
 
-def report(out: Path, recording: Path, config: Path, published: Published, truth: Sequence[Truth]) -> None:
+def write_report(
+    out: Path, recording: Path, config: Path, published: NodeOutputs, truth: Sequence[GroundTruthEvent]
+) -> None:
     """Write `out`/report.html from what was published and from the recording."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.models import registry
     from sensebind.replay.session import Settings
-    from sensebind.report import ReportData, similarities, write
+    from sensebind.report import ReportData, similarities, write_report
 
     settings = Settings.read(config)
-    media, start, end = media_of(recording, settings.embedder)
-    text = registry.load(str(settings.embedder["space"]), modalities=["text"])
+    media, start, end = previews_of(recording, settings.embedder)
+    text = registry.load_space(str(settings.embedder["space"]), modalities=["text"])
     prompts = {label: text.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     notes = ["Played over DDS to the nodes, each a process of its own."]
     if silent := [m for m in SENSOR_MODALITIES if m not in published.space.modalities]:
@@ -220,24 +226,24 @@ def report(out: Path, recording: Path, config: Path, published: Published, truth
         licence=published.space.licence,
         start=start,
         end=end,
-        modalities={m: figures(published.status.get(f"sensebind: {m}", {})) for m in SENSOR_MODALITIES},
+        modalities={m: modality_statistics(published.status.get(f"sensebind: {m}", {})) for m in SENSOR_MODALITIES},
         similarities=similarities(published.embeddings, prompts),
         events=published.events,
         media=media,
         truth=[(t.onset, t.offset, t.label) for t in truth],
         notes=notes,
     )
-    write(out / "report.html", data)
+    write_report(out / "report.html", data)
 
 
-def media_of(recording: Path, values: Mapping[str, Any]) -> tuple[Media, int, int]:
+def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPreviews, int, int]:
     """(thumbnails and curves of what the sensors measured, start, end in ns) of a recording, as the embedder's
     parameters read it."""
     from sensebind.fusion.core.samples import Sample
     from sensebind.replay.session import open_replay
-    from sensebind.report import Media
+    from sensebind.report import SensorPreviews
 
-    media = Media()
+    media = SensorPreviews()
     with open_replay(recording, values) as replay:
         for sample in replay.samples():
             if isinstance(sample, Sample):
@@ -245,7 +251,7 @@ def media_of(recording: Path, values: Mapping[str, Any]) -> tuple[Media, int, in
         return media, replay.start, replay.end
 
 
-def figures(status: Mapping[str, str]) -> dict[str, Any]:
+def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:
     """A modality's diagnostics as the report shows them; zeros where there are none."""
     reasons = ("coverage", "encoding", "overload", "failure")
     return {
@@ -259,10 +265,10 @@ def figures(status: Mapping[str, str]) -> dict[str, Any]:
 
 def print_result(events: Any, truth: Any, start: int) -> None:
     """What was there, and what was told of it."""
-    from sensebind.fusion.core.events import Kind, Phase
+    from sensebind.fusion.core.events import EventKind, EventPhase
 
     print("what was there, and what was told:")
-    onsets = [e for e in events if e.phase is Phase.ONSET and e.kind is Kind.PROMPT]
+    onsets = [e for e in events if e.phase is EventPhase.ONSET and e.kind is EventKind.PROMPT]
     labels = {t.label for t in truth}
     for item in truth:
         hits = [

@@ -32,16 +32,16 @@ PACKAGES = [
     "pyopen-wakeword",
     "scikit-image",
 ]
-FRAME = 640 * 480 * 3  # bytes of the image that the transport is judged by
+IMAGE_BYTES = 640 * 480 * 3  # bytes of the image that the transport is judged by
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `cure` is what mends it; empty where nothing needs to be."""
+    """One thing that was looked at. `fix` is what mends it; empty where nothing needs to be."""
 
-    what: str
-    found: str
-    cure: str = ""
+    name: str
+    result: str
+    fix: str = ""
     optional: bool = False
 
 
@@ -55,15 +55,15 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all findings; 1 where one that is not optional needs a cure."""
-    ill = False
+    """Print all findings; 1 where one that is not optional needs a fix."""
+    failed = False
     for finding in (*system(), *packages(), *ros(), *transport(), *spaces()):
-        sign = "ok  " if not finding.cure else ("note" if finding.optional else "MISS")
-        print(f"{sign} {finding.what}: {finding.found}")
-        if finding.cure:
-            print(f"       {finding.cure}")
-        ill |= bool(finding.cure) and not finding.optional
-    return int(ill)
+        sign = "ok  " if not finding.fix else ("note" if finding.optional else "MISS")
+        print(f"{sign} {finding.name}: {finding.result}")
+        if finding.fix:
+            print(f"       {finding.fix}")
+        failed |= bool(finding.fix) and not finding.optional
+    return int(failed)
 
 
 def system() -> Iterator[Finding]:
@@ -112,7 +112,7 @@ def ros() -> Iterator[Finding]:
         )
         return
     yield Finding("rclpy", os.environ.get("ROS_DISTRO", "from wheels"))
-    from sensebind.nodes.support.types import message_type
+    from sensebind.nodes.support.message_types import message_type
 
     for name, cure, optional in (
         (
@@ -144,17 +144,22 @@ def transport() -> Iterator[Finding]:
         }.get(middleware, "see its documentation on large messages")
         yield Finding("middleware", middleware, f"if images are lost: {cure}", optional=True)
         return
-    from sensebind.nodes.support.transport import NAMES, settings
+    from sensebind.nodes.support.transport import PROFILE_VARIABLES, fastdds_environment
 
-    named = next((os.environ[name] for name in NAMES if name in os.environ), None)
+    named = next((os.environ[name] for name in PROFILE_VARIABLES if name in os.environ), None)
     if named is None:
+        variables = " ".join(f"{name}={value}" for name, value in fastdds_environment(os.environ).items())
         cure = (
-            f"Fast DDS's own buffers (0.5 MB) lose nearly all {FRAME / 1e6:.1f} MB images. Launch file and demo "
-            f"see to it; for other processes: export {' '.join(f'{k}={v}' for k, v in settings(os.environ).items())}"
+            f"Fast DDS's own buffers (0.5 MB) lose nearly all {IMAGE_BYTES / 1e6:.1f} MB images. Launch file and demo "
+            f"see to it; for other processes: export {variables}"
         )
         yield Finding("middleware", "rmw_fastrtps_cpp with its default buffers", cure, optional=True)
     elif not Path(named).is_file():
-        yield Finding("middleware", f"rmw_fastrtps_cpp with {named}", f"there is no file '{named}': correct {NAMES[0]}")
+        yield Finding(
+            "middleware",
+            f"rmw_fastrtps_cpp with {named}",
+            f"there is no file '{named}': correct {PROFILE_VARIABLES[0]}",
+        )
     else:
         yield Finding("middleware", f"rmw_fastrtps_cpp with {named}")
 
@@ -164,9 +169,9 @@ def spaces() -> Iterator[Finding]:
     from sensebind.fusion.core.errors import SensebindError
     from sensebind.fusion.models import registry
 
-    for name in registry.names():
+    for name in registry.space_names():
         try:
-            space = registry.load(name, modalities=["vision"])
+            space = registry.load_space(name, modalities=["vision"])
         except SensebindError as error:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
         else:

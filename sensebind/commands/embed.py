@@ -45,8 +45,12 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.space import SpaceError
     from sensebind.fusion.models import registry
 
-    space = registry.load(
-        args.space, modalities=[args.modality], device=args.device, weights=args.weights, dtype=args.dtype,
+    space = registry.load_space(
+        args.space,
+        modalities=[args.modality],
+        device=args.device,
+        weights=args.weights,
+        dtype=args.dtype,
         spokes=args.spoke,
     )
     if args.modality not in space.modalities:
@@ -67,9 +71,9 @@ def embed(space: Space, modality: str, inputs: list[str], batch_size: int = 16) 
     import torch
     from tqdm import tqdm
 
-    from sensebind.fusion.core.embeddings import unit
+    from sensebind.fusion.core.embeddings import l2_normalize
     from sensebind.fusion.core.encodings import EncodingError
-    from sensebind.fusion.io.files import FileError, windows
+    from sensebind.fusion.io.sensor_files import FileError, read_windows
 
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
     result = []
@@ -80,12 +84,14 @@ def embed(space: Space, modality: str, inputs: list[str], batch_size: int = 16) 
         tensors, owners = [], []
         for owner, name in enumerate(batch):
             try:
-                parts = [space.tensor(window) for window in windows(modality, name, space.apertures[modality])]
+                parts = [
+                    space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])
+                ]
             except EncodingError as error:
                 raise FileError(f"'{name}': {error}") from error
             tensors += parts
             owners += [owner] * len(parts)
         vectors = space.embed(modality, torch.stack(tensors)).numpy()
         belongs = np.array(owners)
-        result.append(np.stack([unit(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
+        result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
     return np.concatenate(result).astype(np.float32)

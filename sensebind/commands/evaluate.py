@@ -121,7 +121,7 @@ def _zeroshot(args: argparse.Namespace) -> int:
 
     space = StarterSpace.load(modalities=["vision", "text"], device=resolve_device(args.device))
     print(f"space {space.id}, {space.dimension} numbers")
-    print(evaluation.table(evaluation.measure(space, args.shared, args.stamps)))
+    print(evaluation.table(evaluation.compare_mappings(space, args.shared, args.stamps)))
     if args.stamps.is_dir():
         print(f"\nbest factor of the cosines on the other stamps: {evaluation.best_scale(space, args.stamps):g}")
     return 0
@@ -134,9 +134,9 @@ def _audio(args: argparse.Namespace) -> int:
 
     space = StarterSpace.load(modalities=["text"], device=resolve_device(args.device))
     folder = args.shared / "evaluation" / "esc10"
-    accuracy, clips = evaluation.probe_audio(space, folder)
+    accuracy, clips = evaluation.audio_linear_probe(space, folder)
     print(f"ESC-10, linear probe, each fold told by the others: {accuracy:.3f} of {clips} clips (chance 0.100)")
-    accuracy, clips = evaluation.audio_by_text(space, folder)
+    accuracy, clips = evaluation.audio_text_accuracy(space, folder)
     print(
         f"ESC-10 by text, a spoke of this recipe for each fold from the others: {accuracy:.3f} of {clips} "
         "clips (chance 0.100)"
@@ -150,8 +150,8 @@ def _motion(args: argparse.Namespace) -> int:
     from sensebind.fusion.models import registry
     from sensebind.training import starter_comparison as evaluation
 
-    space = registry.load("starter", modalities=["imu", "text"], spokes=args.spoke)
-    for line in evaluation.motion(space):
+    space = registry.load_space("starter", modalities=["imu", "text"], spokes=args.spoke)
+    for line in evaluation.imu_report_lines(space):
         print(line)
     return 0
 
@@ -161,31 +161,31 @@ def _alignment(args: argparse.Namespace) -> int:
 
     from sensebind.evaluation import retrieval as alignment
     from sensebind.fusion.models import registry
-    from sensebind.fusion.models.spokes.bound import BoundSpace
-    from sensebind.simulation.catalogue import KINDS
+    from sensebind.fusion.models.spokes.bound_space import BoundSpace
+    from sensebind.simulation.catalogue import CATALOGUE
 
-    space = registry.load(args.space, weights=args.weights, spokes=args.spoke)
+    space = registry.load_space(args.space, weights=args.weights, spokes=args.spoke)
     specs = space.specs if isinstance(space, BoundSpace) else {}
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
-    found = [alignment.of_recording(path, space) for path in args.recordings]
-    found += alignment.of_tours(args.tours, space)
+    found = [alignment.embeddings_of_recording(path, space) for path in args.recordings]
+    found += alignment.embeddings_of_surveys(args.tours, space)
     if not found:
-        raise alignment.AlignmentError("nothing to measure on: give recordings, or --tours 2")
-    moments = alignment.with_text(alignment.together(found), space, {k: v.phrases for k, v in KINDS.items()})
-    rows = alignment.matrix(moments, trained)
-    zero = alignment.zero_shot(moments)
-    print(f"space {space.id}\n{alignment.table(rows)}")
+        raise alignment.RetrievalError("nothing to measure on: give recordings, or --tours 2")
+    moments = alignment.add_text(alignment.concatenate(found), space, {k: v.phrases for k, v in CATALOGUE.items()})
+    rows = alignment.retrieval_matrix(moments, trained)
+    zero = alignment.zero_shot_accuracy(moments)
+    print(f"space {space.id}\n{alignment.retrieval_table(rows)}")
     print("by text: " + ", ".join(f"{m} {share:.2f}" for m, share in zero.items()))
     sums = {}
-    for sense in ("audio", "thermal"):
-        if {"vision", sense} <= set(moments.vectors):
-            sums[f"vision + {sense}"] = alignment.arithmetic(moments, "vision", sense, "vision")
-            right, chance = sums[f"vision + {sense}"]
-            print(f"vision + {sense} → the two images that hold them: {right:.2f} (chance {chance:.4f})")
+    for modality in ("audio", "thermal"):
+        if {"vision", modality} <= set(moments.vectors):
+            sums[f"vision + {modality}"] = alignment.embedding_arithmetic(moments, "vision", modality, "vision")
+            right, chance = sums[f"vision + {modality}"]
+            print(f"vision + {modality} → the two images that hold them: {right:.2f} (chance {chance:.4f})")
     args.out.mkdir(parents=True, exist_ok=True)
     result = {"space": space.id, "retrieval": alignment.as_json(rows), "zero_shot": zero, "sums": sums}
     (args.out / "alignment.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    alignment.plot(rows, args.out / "alignment.png")
+    alignment.plot_retrieval(rows, args.out / "alignment.png")
     print(f"{args.out / 'alignment.json'}, {args.out / 'alignment.png'}")
     return 0
 
@@ -194,22 +194,22 @@ def _events(args: argparse.Namespace) -> int:
     import json
 
     from sensebind.evaluation import plots
-    from sensebind.evaluation.figures import figures
-    from sensebind.evaluation.figures import table as event_table
-    from sensebind.evaluation.observation import observe_all
-    from sensebind.fusion.io.truth import truth_files
+    from sensebind.evaluation.metrics import compute_metrics
+    from sensebind.evaluation.metrics import metrics_table as event_table
+    from sensebind.evaluation.run_recordings import run_recordings
+    from sensebind.fusion.io.ground_truth import match_truth_files
     from sensebind.replay.session import Settings
 
-    plots.check()
-    truths = truth_files(args.recordings, args.truth)
+    plots.require_matplotlib()
+    truths = match_truth_files(args.recordings, args.truth)
     settings = Settings.read(args.config, args.device)
-    seen = observe_all(list(zip(args.recordings, truths, strict=True)), settings, args.jobs)
-    found = figures(seen)
-    told = event_table(found)
-    print(told)
+    recordings = run_recordings(list(zip(args.recordings, truths, strict=True)), settings, args.jobs)
+    found = compute_metrics(recordings)
+    reports = event_table(found)
+    print(reports)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "events.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (args.out / "events.md").write_text(told + "\n", encoding="utf-8")
+    (args.out / "events.md").write_text(reports + "\n", encoding="utf-8")
     plots.plot(found, args.out / "events.png")
     print(f"{args.out / 'events.json'}, {args.out / 'events.md'}, {args.out / 'events.png'}")
     return 0
@@ -220,25 +220,27 @@ def _faults(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind.evaluation import fault_cases
-    from sensebind.fusion.config.detectors import CONFIGURED
+    from sensebind.evaluation import simulated_faults
+    from sensebind.fusion.config.detectors import CONFIGURED_MODALITIES
     from sensebind.replay.session import Settings
 
     settings = Settings.read(args.config, "cpu")
     # The simulated robot has all five: one that sends nothing from the start is missed.
-    simulated = settings.with_detector({"fault.expected": [CONFIGURED]})
+    simulated = settings.with_detector({"fault.expected": [CONFIGURED_MODALITIES]})
     seeds = range(args.first, args.first + args.seeds)
-    results = list(tqdm(fault_cases.run(seeds, simulated), unit=" cases", disable=None))
-    scenes = range(args.first, args.first + round(args.hours * 3600 / fault_cases.WELL))
+    results = list(tqdm(simulated_faults.run_cases(seeds, simulated), unit=" cases", disable=None))
+    scenes = range(args.first, args.first + round(args.hours * 3600 / simulated_faults.HEALTHY_DURATION))
     false = []
-    for seed, told in tqdm(fault_cases.well(scenes, simulated), total=len(scenes), unit=" scenes", disable=None):
-        false += [f"scene {seed}: {n.sensor}:{n.cause} at {n.told:.1f} s" for n in told]
-    seconds = len(scenes) * fault_cases.WELL
+    for seed, reports in tqdm(
+        simulated_faults.run_healthy(scenes, simulated), total=len(scenes), unit=" scenes", disable=None
+    ):
+        false += [f"scene {seed}: {n.sensor}:{n.cause} at {n.reported_at:.1f} s" for n in reports]
+    seconds = len(scenes) * simulated_faults.HEALTHY_DURATION
     for path in args.recordings:
-        length, told = fault_cases.recorded(path, settings)
+        length, reports = simulated_faults.detect_in_recording(path, settings)
         seconds += length
-        false += [f"{path.name}: {n.sensor}:{n.cause} at {n.told:.1f} s" for n in told]
-    text, summary = fault_cases.report(results, false, seconds)
+        false += [f"{path.name}: {n.sensor}:{n.cause} at {n.reported_at:.1f} s" for n in reports]
+    text, summary = simulated_faults.summarize(results, false, seconds)
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "faults.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

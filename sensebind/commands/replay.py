@@ -40,18 +40,20 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from sensebind.fusion.core.events import Phase
+    from sensebind.fusion.core.events import EventPhase
     from sensebind.fusion.core.samples import SECOND
     from sensebind.replay.session import Settings, open_replay
-    from sensebind.report.data import truth_for
     from sensebind.report.replay_output import write_replay
+    from sensebind.report.report_data import report_truth
 
     settings = Settings.read(args.config, args.device)
-    truth = truth_for(args.recording, args.truth)
+    truth = report_truth(args.recording, args.truth)
     with open_replay(args.recording, settings.embedder) as replay:
         for modality in settings.modalities:
             topic = replay.topics.get(modality)
-            print(f"{modality:8} {topic} ({replay.reader.reasons[modality]})" if topic else f"{modality:8} no topic")
+            print(
+                f"{modality:8} {topic} ({replay.reader.topic_reasons[modality]})" if topic else f"{modality:8} no topic"
+            )
         if not replay.topics:
             print(f"'{args.recording}' has no topic of any sense", file=sys.stderr)
             return 1
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(warning)
     for name, figures in data.modalities.items():
         print(f"{name:8} {figures['windows']} windows, {figures['embedded']} embedded")
-    onsets = [event for event in data.events if event.phase is Phase.ONSET]
+    onsets = [event for event in data.events if event.phase is EventPhase.ONSET]
     print(
         f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
     )

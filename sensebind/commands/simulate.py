@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from sensebind.simulation import scenario
-    from sensebind.simulation.record import ThermalCamera, record
-    from sensebind.simulation.survey import HELD_OUT, tour
+    from sensebind.simulation.recorder import ThermalCamera, record
+    from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, tour
 
     if args.tour is not None:
         if args.tour < 1:
@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
         camera = ThermalCamera()
         if args.thermal_camera:  # another make altogether
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))
-        plan = tour(args.seed + (HELD_OUT if args.held_out else 0), args.tour, camera)
+        plan = tour(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.tour, camera)
     else:
-        plan = scenario.read(args.scenario, args.seed, args.held_out, args.duration)
-    faults = [scenario.fault(told, plan.duration) for told in args.fault]
+        plan = scenario.read_scenario(args.scenario, args.seed, args.held_out, args.duration)
+    faults = [scenario.parse_fault(text, plan.duration) for text in args.fault]
     plan = replace(plan, faults=(*plan.faults, *faults))
     truth = record(plan, args.out, overwrite=args.overwrite)
     print(f"{args.out}: {plan.duration:g} s, {len(truth)} events, {len(plan.faults)} faults; {args.out}.truth.tsv")

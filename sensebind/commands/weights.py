@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.fusion.models.precision import PRECISIONS
+from sensebind.fusion.models.precision import DTYPE_NAMES
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from sensebind.fusion.models.imagebind.weights import Entry
+    from sensebind.fusion.models.imagebind.weights import TensorEntry
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +30,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         description="The result makes the same space as its source, and only what a robot's senses need is read of it.",
     )
     convert.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
-    convert.add_argument("--dtype", choices=PRECISIONS, default="bf16", help="precision (default: %(default)s)")
+    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="bf16", help="precision (default: %(default)s)")
     convert.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
@@ -45,49 +45,53 @@ def run(args: argparse.Namespace) -> int:
 
 def _inspect(path: Path) -> int:
     from sensebind.fusion.models.imagebind import weights
-    from sensebind.fusion.models.imagebind.network import MODALITIES, NAME, shapes
+    from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME, state_dict_shapes
 
-    entries = weights.entries(path)
+    entries = weights.read_entries(path)
     groups = _by_modality(entries)
     print(f"{'modality':<10}{'entries':>8}{'parameters':>14}{'MB':>9}  precision")
     for modality, group in groups.items():
         print(_row(modality or "(other)", list(group.values())))
     print(_row("all", list(entries.values())))
-    print(f"digest    {weights.digest(path)}")
+    print(f"digest    {weights.published_digest(path)}")
     try:
-        weights.check(entries, shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{path}'")
+        weights.check_entries(
+            entries, state_dict_shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{path}'"
+        )
     except weights.WeightsError as error:
-        print(f"cannot be used as {NAME}: {error}")
+        print(f"cannot be used as {SPACE_NAME}: {error}")
         return 1
-    print(f"space     {NAME}@{weights.digest(path)[:12]}")
+    print(f"space     {SPACE_NAME}@{weights.published_digest(path)[:12]}")
     return 0
 
 
-def _row(label: str, entries: list[Entry]) -> str:
+def _row(label: str, entries: list[TensorEntry]) -> str:
     precisions = sorted({str(e.dtype).removeprefix("torch.") for e in entries if e.shape})
-    size = sum(e.bytes for e in entries) / 1e6
-    return f"{label:<10}{len(entries):>8}{sum(e.size for e in entries):>14,}{size:>9.1f}  {', '.join(precisions)}"
+    size = sum(e.nbytes for e in entries) / 1e6
+    return f"{label:<10}{len(entries):>8}{sum(e.numel for e in entries):>14,}{size:>9.1f}  {', '.join(precisions)}"
 
 
 def _convert(args: argparse.Namespace) -> int:
     from sensebind.fusion.models.imagebind import weights
-    from sensebind.fusion.models.imagebind.network import MODALITIES, shapes
-    from sensebind.fusion.models.precision import dtype_of
+    from sensebind.fusion.models.imagebind.network import MODALITIES, state_dict_shapes
+    from sensebind.fusion.models.precision import torch_dtype
 
-    entries = weights.entries(args.file)
+    entries = weights.read_entries(args.file)
     groups = _by_modality(entries)
-    weights.check(entries, shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{args.file}'")
+    weights.check_entries(
+        entries, state_dict_shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{args.file}'"
+    )
     wanted = args.modalities.split(",") if args.modalities else list(groups)
     if absent := [m for m in wanted if m not in groups]:
         raise weights.WeightsError(f"'{args.file}' holds no {', '.join(absent)}; it has {', '.join(groups)}")
     output: Path = args.output
-    if output.suffix == weights.SUFFIX:
+    if output.suffix == weights.SAFETENSORS_SUFFIX:
         targets = {output: [name for m in wanted for name in groups[m]]}
     else:
-        targets = {output / f"{m}{weights.SUFFIX}": list(groups[m]) for m in wanted}
+        targets = {output / f"{m}{weights.SAFETENSORS_SUFFIX}": list(groups[m]) for m in wanted}
     try:
         next(iter(targets)).parent.mkdir(parents=True, exist_ok=True)
-        weights.convert(args.file, targets, dtype_of(args.dtype))
+        weights.convert(args.file, targets, torch_dtype(args.dtype))
     except OSError as error:
         raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
     for target in targets:
@@ -96,11 +100,11 @@ def _convert(args: argparse.Namespace) -> int:
     return 0
 
 
-def _by_modality(entries: dict[str, Entry]) -> dict[str, dict[str, Entry]]:
+def _by_modality(entries: dict[str, TensorEntry]) -> dict[str, dict[str, TensorEntry]]:
     """Entries of each modality, in the model's order; those of none under an empty name, last."""
-    from sensebind.fusion.models.imagebind.network import MODALITIES, modality_of
+    from sensebind.fusion.models.imagebind.network import MODALITIES, modality_of_entry
 
-    groups: dict[str, dict[str, Entry]] = {m: {} for m in (*MODALITIES, "")}
+    groups: dict[str, dict[str, TensorEntry]] = {m: {} for m in (*MODALITIES, "")}
     for name, entry in entries.items():
-        groups[modality_of(name) if modality_of(name) in MODALITIES else ""][name] = entry
+        groups[modality_of_entry(name) if modality_of_entry(name) in MODALITIES else ""][name] = entry
     return {modality: group for modality, group in groups.items() if group}

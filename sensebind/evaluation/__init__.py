@@ -1,28 +1,36 @@
 """How good the events are: detections against a truth, in the measures that the field knows, without any model."""
 
-from sensebind.evaluation.calibration import Reliability, reliability
-from sensebind.evaluation.faults import FaultScore, Naming, score_faults
-from sensebind.evaluation.matching import Counts, Match, by_events, by_segments, false_alarms, labelled, match
-from sensebind.evaluation.psds import SCENARIOS, Course, Scenario, psds
-from sensebind.evaluation.spans import Faults, Spans
+from sensebind.evaluation.fault_metrics import FaultReport, FaultScore, score_faults
+from sensebind.evaluation.matching import (
+    Counts,
+    Match,
+    event_based_counts,
+    false_alarm_indices,
+    label_from_truth,
+    match,
+    segment_based_counts,
+)
+from sensebind.evaluation.psds import PSDS_SCENARIOS, PsdsScenario, ScoreTimeline, psds
+from sensebind.evaluation.reliability import Reliability, reliability
+from sensebind.evaluation.spans import FaultSpans, Spans
 
 __all__ = [
-    "SCENARIOS",
+    "PSDS_SCENARIOS",
     "Counts",
-    "Course",
+    "FaultReport",
     "FaultScore",
-    "Faults",
+    "FaultSpans",
     "Match",
-    "Naming",
+    "PsdsScenario",
     "Reliability",
-    "Scenario",
+    "ScoreTimeline",
     "Spans",
-    "by_events",
-    "by_segments",
-    "false_alarms",
-    "labelled",
+    "event_based_counts",
+    "false_alarm_indices",
+    "label_from_truth",
     "match",
     "psds",
     "reliability",
     "score_faults",
+    "segment_based_counts",
 ]

@@ -11,9 +11,9 @@ from scipy.optimize import linear_sum_assignment
 
 from sensebind.evaluation.spans import Array, Spans
 
-COLLAR = 1.0  # s that an onset may be off
-SHARE = 0.5  # of an event's length that its offset may be off; `COLLAR` at least
-SEGMENT = 1.0  # s
+ONSET_COLLAR = 1.0  # s that an onset may be off
+OFFSET_LENGTH_RATIO = 0.5  # of an event's length that its offset may be off; `ONSET_COLLAR` at least
+SEGMENT_LENGTH = 1.0  # s
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Counts:
     @property
     def recall(self) -> float | None:
         """Share of what was there that was told; None where nothing was there."""
-        there = self.hits + self.missed
-        return self.hits / there if there else None
+        truth_active = self.hits + self.missed
+        return self.hits / truth_active if truth_active else None
 
     @property
     def f1(self) -> float | None:
@@ -60,29 +60,29 @@ class Match(NamedTuple):
 
 def match(
     truth: Spans,
-    told: Spans,
+    detections: Spans,
     *,
-    collar: float = COLLAR,
-    share: float = SHARE,
+    collar: float = ONSET_COLLAR,
+    offset_ratio: float = OFFSET_LENGTH_RATIO,
     labels: bool = True,
 ) -> Match:
     """Event-based matching (Mesaros, Heittola and Virtanen, "Metrics for polyphonic sound event detection", 2016).
 
     A detection fits an event of its label if its onset is at most `collar` s off, and its offset at most
-    max(`collar`, `share` × the event's length). Each fits one: as many pairs as can be, and of those assignments
+    max(`collar`, `offset_ratio` × the event's length). Each fits one: as many pairs as can be, and of those assignments
     the one whose onsets are nearest. `labels=False` lets any label fit any.
     """
-    onset = np.abs(truth.onsets[:, None] - told.onsets[None])
-    offset = np.abs(truth.offsets[:, None] - told.offsets[None])
-    reach = np.maximum(collar, share * (truth.offsets - truth.onsets))[:, None]
-    fits = (onset <= collar + 1e-9) & (offset <= reach + 1e-9)  # times in files are rounded to ms
+    onset = np.abs(truth.onsets[:, None] - detections.onsets[None])
+    offset = np.abs(truth.offsets[:, None] - detections.offsets[None])
+    offset_tolerance = np.maximum(collar, offset_ratio * (truth.offsets - truth.onsets))[:, None]
+    fits = (onset <= collar + 1e-9) & (offset <= offset_tolerance + 1e-9)  # times in files are rounded to ms
     if labels:
-        fits &= np.array(truth.labels, object)[:, None] == np.array(told.labels, object)[None]
+        fits &= np.array(truth.labels, object)[:, None] == np.array(detections.labels, object)[None]
     pairs = _assign(fits, onset)
     return Match(
         pairs,
         sorted(set(range(len(truth))) - {i for i, _ in pairs}),
-        sorted(set(range(len(told))) - {j for _, j in pairs}),
+        sorted(set(range(len(detections))) - {j for _, j in pairs}),
     )
 
 
@@ -97,31 +97,39 @@ def _assign(fits: np.ndarray, cost: Array) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if fits[i, j]]
 
 
-def by_events(truth: Spans, told: Spans, *, collar: float = COLLAR, share: float = SHARE) -> dict[str, Counts]:
+def event_based_counts(
+    truth: Spans, detections: Spans, *, collar: float = ONSET_COLLAR, offset_ratio: float = OFFSET_LENGTH_RATIO
+) -> dict[str, Counts]:
     """Label → counts of `match`, for every label of either."""
-    found = match(truth, told, collar=collar, share=share)
-    labels = sorted({*truth.labels, *told.labels})
+    found = match(truth, detections, collar=collar, offset_ratio=offset_ratio)
+    labels = sorted({*truth.labels, *detections.labels})
     return {
         label: Counts(
             sum(truth.labels[i] == label for i, _ in found.pairs),
-            sum(told.labels[j] == label for j in found.false),
+            sum(detections.labels[j] == label for j in found.false),
             sum(truth.labels[i] == label for i in found.missed),
         )
         for label in labels
     }
 
 
-def by_segments(truth: Spans, told: Spans, duration: float, *, segment: float = SEGMENT) -> dict[str, Counts]:
+def segment_based_counts(
+    truth: Spans, detections: Spans, duration: float, *, segment: float = SEGMENT_LENGTH
+) -> dict[str, Counts]:
     """Label → counts of segments of `segment` s in which it is there, or told, at any time (same source as `match`)."""
     counts = {}
-    for label in sorted({*truth.labels, *told.labels}):
-        there = occupied(truth.only(label), duration, segment)
-        said = occupied(told.only(label), duration, segment)
-        counts[label] = Counts(int((there & said).sum()), int((~there & said).sum()), int((there & ~said).sum()))
+    for label in sorted({*truth.labels, *detections.labels}):
+        truth_active = active_segments(truth.with_labels(label), duration, segment)
+        detected_active = active_segments(detections.with_labels(label), duration, segment)
+        counts[label] = Counts(
+            int((truth_active & detected_active).sum()),
+            int((~truth_active & detected_active).sum()),
+            int((truth_active & ~detected_active).sum()),
+        )
     return counts
 
 
-def occupied(spans: Spans, duration: float, segment: float = SEGMENT) -> np.ndarray:
+def active_segments(spans: Spans, duration: float, segment: float = SEGMENT_LENGTH) -> np.ndarray:
     """bool (S,): whether anything overlaps each segment of a recording of `duration` s, the last one cut or whole."""
     count = max(int(np.ceil(duration / segment - 1e-9)), 1)
     starts = np.arange(count) * segment
@@ -129,33 +137,33 @@ def occupied(spans: Spans, duration: float, segment: float = SEGMENT) -> np.ndar
     return np.asarray(inside.any(axis=0))
 
 
-def false_alarms(truth: Spans, told: Spans, collar: float = COLLAR) -> list[int]:
+def false_alarm_indices(truth: Spans, detections: Spans, collar: float = ONSET_COLLAR) -> list[int]:
     """Indices of detections that nothing of their label comes within `collar` s of: what was told of nothing."""
-    same = np.array(truth.labels, object)[:, None] == np.array(told.labels, object)[None]
-    near = (truth.onsets[:, None] <= told.offsets[None] + collar) & (
-        truth.offsets[:, None] >= told.onsets[None] - collar
+    same = np.array(truth.labels, object)[:, None] == np.array(detections.labels, object)[None]
+    near = (truth.onsets[:, None] <= detections.offsets[None] + collar) & (
+        truth.offsets[:, None] >= detections.onsets[None] - collar
     )
-    return np.flatnonzero(~(same & near).any(axis=0)).tolist() if len(told) else []
+    return np.flatnonzero(~(same & near).any(axis=0)).tolist() if len(detections) else []
 
 
-def labelled(truth: Spans, told: Spans, otherwise: str) -> Spans:
+def label_from_truth(truth: Spans, detections: Spans, otherwise: str) -> Spans:
     """The detections of a detector that knows no labels, each with the label that suits it best.
 
     First `match` without labels: as many as can be get the label of the event they fit. The others get the label of
     the event that they overlap most, or `otherwise` where they overlap none. It is the truth that labels them, so the
     scores of such a detector are an upper bound of what it could be worth.
     """
-    names = [otherwise] * len(told)
-    for j in range(len(told)):
-        shared = np.minimum(truth.offsets, told.offsets[j]) - np.maximum(truth.onsets, told.onsets[j])
+    names = [otherwise] * len(detections)
+    for j in range(len(detections)):
+        shared = np.minimum(truth.offsets, detections.offsets[j]) - np.maximum(truth.onsets, detections.onsets[j])
         if len(shared) and shared.max() > 0:
             names[j] = truth.labels[int(shared.argmax())]
-    for i, j in match(truth, told, labels=False).pairs:
+    for i, j in match(truth, detections, labels=False).pairs:
         names[j] = truth.labels[i]
-    return Spans.of(zip(told.onsets.tolist(), told.offsets.tolist(), names, strict=True))
+    return Spans.of(zip(detections.onsets.tolist(), detections.offsets.tolist(), names, strict=True))
 
 
-def total(counts: Sequence[Counts]) -> Counts:
+def sum_counts(counts: Sequence[Counts]) -> Counts:
     """The sum of several."""
     result = Counts()
     for one in counts:

@@ -12,14 +12,14 @@ import numpy as np
 from sensebind.fusion.core.errors import SensebindError
 
 BLUE, GREY, RED = "#1c5bce", "#9aa2ad", "#bd3112"
-WHICH = {"stamp": "the onset’s stamp", "report": "when it was reported"}
+LATENCY_LEGEND = {"stamp": "the onset’s stamp", "report": "when it was reported"}
 
 
 class PlotError(SensebindError):
     """Nothing can be drawn; the message says what to install."""
 
 
-def check() -> None:
+def require_matplotlib() -> None:
     """Raise `PlotError` where matplotlib is not installed: before the work, not after it."""
     try:
         import matplotlib.figure  # noqa: F401
@@ -27,28 +27,28 @@ def check() -> None:
         raise PlotError("plots need matplotlib: pip install 'sensebind[report]'") from error
 
 
-def plot(found: Mapping[str, Any], path: str | Path) -> None:
-    """Write what `figures` gave as one PNG: F1 of each way, F1 of each type and way, latency, reliability.
+def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
+    """Write what `compute_metrics` gave as one PNG: F1 of each way, F1 of each type and way, latency, reliability.
 
     Raises `PlotError`.
     """
-    check()
+    require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ways = found["ways"]
-    names = list(ways)
-    labels = sorted({label for way in ways.values() for label in way["types"]})
+    runs = metrics["ways"]
+    names = list(runs)
+    labels = sorted({label for way in runs.values() for label in way["types"]})
     figure = Figure(figsize=(13, 5.2 + 0.26 * max(len(labels), 8)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(4.2, 1.5 + 0.26 * max(len(labels), 8)))
-    _bars(figure.add_subplot(grid[0, 0]), ways, names, found["best_single"])
-    _reliability(figure.add_subplot(grid[0, 1]), found["calibration"])
-    _types(figure, figure.add_subplot(grid[1, 0]), ways, names, labels)
-    _latency(figure.add_subplot(grid[1, 1]), ways[names[0]]["types"], names[0])
-    count = len(found["recordings"])
-    about = f"{count} recording{'s' if count != 1 else ''}, {found['seconds'] / 60:.1f} min"
-    figure.suptitle(f"Events against the truth: {about}, space {found['space']}", fontsize=11)
+    _bars(figure.add_subplot(grid[0, 0]), runs, names, metrics["best_single"])
+    _reliability(figure.add_subplot(grid[0, 1]), metrics["calibration"])
+    _types(figure, figure.add_subplot(grid[1, 0]), runs, names, labels)
+    _latency(figure.add_subplot(grid[1, 1]), runs[names[0]]["types"], names[0])
+    count = len(metrics["recordings"])
+    about = f"{count} recording{'s' if count != 1 else ''}, {metrics['seconds'] / 60:.1f} min"
+    figure.suptitle(f"Events against the truth: {about}, space {metrics['space']}", fontsize=11)
     figure.savefig(path, dpi=110)
 
 
@@ -85,7 +85,7 @@ def _reliability(axes: Any, calibration: Mapping[str, Any]) -> None:
 
 def _types(figure: Any, axes: Any, ways: Mapping[str, Any], names: list[str], labels: list[str]) -> None:
     table = np.array(
-        [[_number(ways[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
+        [[_nan_if_none(ways[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
     ).reshape(len(labels), len(names))
     image = axes.imshow(np.ma.masked_invalid(table), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for i in range(len(labels)):
@@ -106,7 +106,9 @@ def _latency(axes: Any, types: Mapping[str, Any], name: str) -> None:
             spread = t["onset_latency_s"][which]
             height = at + (row - 0.5) * 0.28
             axes.plot([spread["median"], spread["p90"]], [height, height], color=colour, linewidth=2)
-            axes.scatter([spread["median"]], [height], color=colour, s=22, label=WHICH[which] if at == 0 else None)
+            axes.scatter(
+                [spread["median"]], [height], color=colour, s=22, label=LATENCY_LEGEND[which] if at == 0 else None
+            )
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(shown)), list(shown), fontsize=8)
     axes.invert_yaxis()
@@ -117,5 +119,5 @@ def _latency(axes: Any, types: Mapping[str, Any], name: str) -> None:
     axes.set_title(f"Onset latency, {name}", fontsize=10)
 
 
-def _number(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return float("nan") if value is None else value

@@ -19,13 +19,13 @@ TOLERANCE = 1e-6  # s: an overlap that is exactly what a criterion asks for is e
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class PsdsScenario:
     """What counts, and what it costs.
 
     A detection is false unless `dtc` of its length lies in events of its label; an event is found if `gtc` of its
     length lies in detections that are not false. A false detection of which `cttc` lies in events of another label
     is a cross trigger, `alpha_ct` the weight of their rate. `alpha_st` weighs how unequal the labels fare, and
-    `most` is the rate of false ones an hour up to which the curve is taken.
+    `max_efpr` is the rate of false ones an hour up to which the curve is taken.
     """
 
     dtc: float
@@ -33,28 +33,30 @@ class Scenario:
     cttc: float = 0.3
     alpha_ct: float = 0.0
     alpha_st: float = 1.0
-    most: float = 100.0
+    max_efpr: float = 100.0
 
 
 # Those of the DCASE challenges since 2021, task 4: quick to react, and not confused by other labels.
-SCENARIOS = {"psds1": Scenario(0.7, 0.7), "psds2": Scenario(0.1, 0.1, alpha_ct=0.5)}
+PSDS_SCENARIOS = {"psds1": PsdsScenario(0.7, 0.7), "psds2": PsdsScenario(0.1, 0.1, alpha_ct=0.5)}
 
 
 @dataclass(frozen=True)
-class Course:
+class ScoreTimeline:
     """How sure a detector was of each label: `scores` (T, L) between the growing `edges` (T+1,) in seconds."""
 
     edges: Array
     labels: tuple[str, ...]
     scores: Array
 
-    def of(self, label: str) -> Array:
+    def scores_of(self, label: str) -> Array:
         """(T,); zeros for a label that was not scored."""
         return self.scores[:, self.labels.index(label)] if label in self.labels else np.zeros(len(self.scores))
 
 
-def psds(truths: Sequence[Spans], courses: Sequence[Course], seconds: float, scenario: Scenario) -> float | None:
-    """The score, 0..1, of `courses` against `truths`, one of each for every recording, `seconds` long together.
+def psds(
+    truths: Sequence[Spans], timelines: Sequence[ScoreTimeline], seconds: float, scenario: PsdsScenario
+) -> float | None:
+    """The score, 0..1, of `timelines` against `truths`, one of each for every recording, `seconds` long together.
 
     The labels are those of the truth: of a label that never was there, nothing can be found. None where there is
     no truth at all.
@@ -62,27 +64,29 @@ def psds(truths: Sequence[Spans], courses: Sequence[Course], seconds: float, sce
     labels = sorted({label for truth in truths for label in truth.labels})
     if not labels or seconds <= 0:
         return None
-    curves = [_curve(label, labels, truths, courses, seconds, scenario) for label in labels]
+    curves = [_curve(label, labels, truths, timelines, seconds, scenario) for label in labels]
     rates = np.unique(np.concatenate([rate for rate, _ in curves]))
     table = np.stack([found[np.searchsorted(rate, rates, side="right") - 1] for rate, found in curves])
     effective = np.maximum(table.mean(axis=0) - scenario.alpha_st * table.std(axis=0), 0.0)
-    return float(effective @ np.diff(np.append(rates, scenario.most)) / scenario.most)
+    return float(effective @ np.diff(np.append(rates, scenario.max_efpr)) / scenario.max_efpr)
 
 
 def _curve(
     label: str,
     labels: Sequence[str],
     truths: Sequence[Spans],
-    courses: Sequence[Course],
+    timelines: Sequence[ScoreTimeline],
     seconds: float,
-    scenario: Scenario,
+    scenario: PsdsScenario,
 ) -> tuple[Array, Array]:
     """(rates of false ones an hour that grow from 0, the greatest share of events found up to each), of one label."""
     others = [name for name in labels if name != label]
     events = sum(truth.labels.count(label) for truth in truths)
-    lengths = np.array([sum(float((t.offsets - t.onsets).sum()) for t in [u.only(o) for u in truths]) for o in others])
+    lengths = np.array(
+        [sum(float((t.offsets - t.onsets).sum()) for t in [u.with_labels(o) for u in truths]) for o in others]
+    )
     # Each recording's counts change at its own scores alone: taken there, and added up over all.
-    steps = [_counts(label, others, t, c, scenario) for t, c in zip(truths, courses, strict=True)]
+    steps = [_counts(label, others, t, c, scenario) for t, c in zip(truths, timelines, strict=True)]
     thresholds = np.unique(np.concatenate([values for values, _ in steps]))[::-1]
     total = np.zeros((len(thresholds), 2 + len(others)))
     for values, counts in steps:  # `values` fall
@@ -94,31 +98,33 @@ def _curve(
     rates, found = np.append(0.0, false * HOUR), np.append(0.0, found)
     order = np.argsort(rates, kind="stable")
     rates, found = rates[order], np.maximum.accumulate(found[order])
-    last = np.append(rates[1:] > rates[:-1], True) & (rates <= scenario.most)  # the best of each rate
+    last = np.append(rates[1:] > rates[:-1], True) & (rates <= scenario.max_efpr)  # the best of each rate
     return rates[last], found[last]
 
 
 def _counts(
-    label: str, others: Sequence[str], truth: Spans, course: Course, scenario: Scenario
+    label: str, others: Sequence[str], truth: Spans, course: ScoreTimeline, scenario: PsdsScenario
 ) -> tuple[Array, Array]:
     """Falling scores (U,) of one recording, and what is told from each on: events found, false ones, and cross
     triggers with each other label, (U, 2 + K)."""
-    scores, edges = course.of(label), course.edges
+    scores, edges = course.scores_of(label), course.edges
     values = np.unique(scores[scores > 0])[::-1]
-    own = truth.only(label)
+    own = truth.with_labels(label)
     lengths = own.offsets - own.onsets
     within = _overlap(edges, own)
-    elsewhere = np.stack([_overlap(edges, truth.only(o)).sum(axis=1) for o in others], axis=1) if others else None
+    elsewhere = (
+        np.stack([_overlap(edges, truth.with_labels(o)).sum(axis=1) for o in others], axis=1) if others else None
+    )
     counts = np.zeros((len(values), 2 + len(others)))
     for row, value in enumerate(values):
         change = np.diff(np.concatenate([[0], (scores >= value).astype(np.int8), [0]]))
         starts, ends = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
-        shared, spent = within[ends] - within[starts], edges[ends] - edges[starts]
-        valid = shared.sum(axis=1) >= scenario.dtc * spent - TOLERANCE
+        shared, durations = within[ends] - within[starts], edges[ends] - edges[starts]
+        valid = shared.sum(axis=1) >= scenario.dtc * durations - TOLERANCE
         counts[row, 0] = (shared[valid].sum(axis=0) >= scenario.gtc * lengths - TOLERANCE).sum() if valid.any() else 0
         counts[row, 1] = (~valid).sum()
         if elsewhere is not None:
-            crossed = elsewhere[ends] - elsewhere[starts] >= (scenario.cttc * spent - TOLERANCE)[:, None]
+            crossed = elsewhere[ends] - elsewhere[starts] >= (scenario.cttc * durations - TOLERANCE)[:, None]
             counts[row, 2:] = (crossed & ~valid[:, None]).sum(axis=0)
     return values, counts
 

@@ -1,4 +1,4 @@
-"""What was there, or was reported, and when. `fusion.io.truth` reads and writes the files that hold it."""
+"""What was there, or was reported, and when. `fusion.io.ground_truth` reads and writes the files that hold it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.io.truth import FaultSpan
+from sensebind.fusion.io.ground_truth import FaultSpan
 
 Array = npt.NDArray[np.float64]
 
@@ -48,24 +48,24 @@ class Spans:
         """As (onset, offset, label)."""
         return list(zip(self.onsets.tolist(), self.offsets.tolist(), self.labels, strict=True))
 
-    def at(self, indices: Sequence[int]) -> Spans:
+    def select(self, indices: Sequence[int]) -> Spans:
         """Those at these places."""
         return Spans.of([self.rows()[i] for i in indices])
 
-    def only(self, *labels: str) -> Spans:
+    def with_labels(self, *labels: str) -> Spans:
         """Those of these labels."""
-        return self.at([i for i, label in enumerate(self.labels) if label in labels])
+        return self.select([i for i, label in enumerate(self.labels) if label in labels])
 
 
 @dataclass(frozen=True)
-class Faults:
+class FaultSpans:
     """N failures of a sensor: `spans.labels` name the sensors, `causes` how they failed, N strings."""
 
     spans: Spans
     causes: tuple[str, ...]
 
     @classmethod
-    def of(cls, rows: Iterable[FaultSpan]) -> Faults:
+    def of(cls, rows: Iterable[FaultSpan]) -> FaultSpans:
         """From (onset, offset, sensor, cause), in any order."""
         ordered = sorted(rows, key=lambda row: row[:2])
         onsets, offsets = (np.array([row[i] for row in ordered], np.float64) for i in (0, 1))

@@ -11,45 +11,46 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.recordings import Recording, find_topics
+from sensebind.fusion.io.recordings import Recording, select_sensor_topics
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
-class Reader:
+class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
     `values` are the embedder's parameters: topics that they name are used, others are found by type and name. `topics`:
-    modality → topic. `reasons`: modality → why this topic. Raises `ConfigError` for a topic that the recording lacks.
+    modality → topic. `topic_reasons`: modality → why this topic. Raises `ConfigError` for a topic that the recording
+    lacks.
     """
 
     def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
         self._recording = recording
-        self._types = {topic.name: topic.type for topic in recording.topics}
+        self._topic_types = {topic.name: topic.type for topic in recording.topics}
         self._options: dict[str, SensorOptions] = {}
         self._decoders: dict[str, SampleDecoder] = {}
         self.topics: dict[str, str] = {}
-        self.reasons: dict[str, str] = {}
-        found = find_topics(recording)
+        self.topic_reasons: dict[str, str] = {}
+        found = select_sensor_topics(recording)
         for modality in modalities:
             options = sensor_options(values, modality)
-            if options.is_named:
+            if options.has_explicit_topic:
                 wanted, reason = options.topic_name, "named by parameter"
             elif modality in found:
                 wanted, reason = found[modality].topic, found[modality].reason
             else:
                 continue
-            name = self._find(data_topic(options, wanted)) or self._find(wanted)
+            name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:
                 raise ConfigError(
                     f"parameter '{modality}.topic' names '{wanted}', and the recording has only: "
-                    f"{', '.join(self._types)}"
+                    f"{', '.join(self._topic_types)}"
                 )
             if name.strip("/") != wanted.strip("/"):
                 reason = f"beside {wanted}, compressed as {modality}.transport says"
-            self._options[modality], self.topics[modality], self.reasons[modality] = options, name, reason
+            self._options[modality], self.topics[modality], self.topic_reasons[modality] = options, name, reason
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
@@ -61,40 +62,40 @@ class Reader:
         return (self._decoders.get(modality) or self._options[modality]).calibration
 
     @property
-    def given(self) -> dict[str, Calibration]:
+    def parameter_calibrations(self) -> dict[str, Calibration]:
         """Modality → calibration from the parameters alone: what is known before the first message."""
         return {modality: options.calibration for modality, options in self._options.items()}
 
     def samples(
         self,
-        progress: Callable[[int], None] = lambda stamp: None,
+        on_progress: Callable[[int], None] = lambda stamp: None,
         on_calibration: Callable[[str, Calibration], None] = lambda modality, calibration: None,
     ) -> Iterator[Sample | Failure]:
         """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
 
-        `progress` is called with each message's log time (ns), `on_calibration` with each change of `calibrations`.
+        `on_progress` is called with each message's log time (ns), `on_calibration` with each change of `calibrations`.
         Raises `RecordingError` where the recording is damaged.
         """
         self._decoders = {}
         sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that take its messages
-        sides: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that it describes
+        info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that it describes
         for modality, topic in self.topics.items():
             try:
-                decoder = SampleDecoder(self._options[modality], self._types[topic])
+                decoder = SampleDecoder(self._options[modality], self._topic_types[topic])
             except EncodingError as error:
                 yield Failure(modality, "encoding", str(error))
                 continue
             self._decoders[modality] = decoder
             sensors[topic].append(decoder)
             for side in decoder.side_topics(topic):
-                name = self._find(side.name)
-                if name is not None and self._types[name] == side.type:
-                    sides[name].append(decoder)
-        for topic, type_name, received, message in self._recording.messages([*sensors, *sides]):
-            progress(received)
-            for decoder in sides.get(topic, ()):
+                name = self._topic_named(side.name)
+                if name is not None and self._topic_types[name] == side.type:
+                    info_decoders[name].append(decoder)
+        for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
+            on_progress(received)
+            for decoder in info_decoders.get(topic, ()):
                 try:
-                    if decoder.side(message):
+                    if decoder.apply_side_message(message):
                         on_calibration(decoder.modality, decoder.calibration)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error))
@@ -106,24 +107,24 @@ class Reader:
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error))
 
-    def _find(self, topic: str) -> str | None:
+    def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None where it is not there."""
-        return next((name for name in self._types if name.strip("/") == topic.strip("/")), None)
+        return next((name for name in self._topic_types if name.strip("/") == topic.strip("/")), None)
 
 
-def replay(
-    reader: Reader,
+def process_recording(
+    reader: SampleReader,
     pipeline: Pipeline,
     *,
     on_sample: Callable[[Sample], None] = lambda sample: None,
-    progress: Callable[[int], None] = lambda stamp: None,
+    on_progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
     """Drive `pipeline` with all samples and calibrations of `reader`; outputs as they come. Raises `RecordingError`."""
-    for modality, calibration in reader.given.items():  # the reader may have been read before
-        pipeline.calibrate(modality, calibration)
+    for modality, calibration in reader.parameter_calibrations.items():  # the reader may have been read before
+        pipeline.set_calibration(modality, calibration)
 
     def read() -> Iterator[Sample | Failure]:
-        for sample in reader.samples(progress, pipeline.calibrate):
+        for sample in reader.samples(on_progress, pipeline.set_calibration):
             if isinstance(sample, Sample):
                 on_sample(sample)
             yield sample

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import detectors, prompts_of
-from sensebind.fusion.config.files import read, shipped
+from sensebind.fusion.config.detectors import make_detectors, prompts_of
+from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
 from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.tracker import EventLine
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.replay.reader import Reader, replay
+from sensebind.replay.reader import SampleReader, process_recording
 
-STARTER = "starter.yaml"  # the parameter file that is read where none is named
+DEFAULT_PARAMETER_FILE = "starter.yaml"  # the parameter file that is read where none is named
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,13 @@ class Settings:
 
     @classmethod
     def read(cls, file: str | Path | None = None, device: str | None = None) -> Settings:
-        """The settings in a parameter file; None: the shipped `STARTER`. `device` takes precedence over the file's.
+        """The settings in a parameter file; None: the shipped `DEFAULT_PARAMETER_FILE`. `device` takes precedence over
+        the file's.
 
         Raises `ConfigError`.
         """
-        file = shipped(STARTER) if file is None else file
-        found = cls.of(read(file, "embedder"), read(file, "detector"))
+        file = shipped_parameter_file(DEFAULT_PARAMETER_FILE) if file is None else file
+        found = cls.of(read_parameter_file(file, "embedder"), read_parameter_file(file, "detector"))
         return replace(found, embedder={**found.embedder, "device": device}) if device else found
 
     @classmethod
@@ -58,20 +59,20 @@ class Settings:
 
     def space(self) -> Space:
         """Load the space. Raises `SpaceError`."""
-        return build.space(self.embedder)
+        return build.load_space_from(self.embedder)
 
     def detectors(self, space: Space) -> list[Detector]:
         """The detectors, with their phrases embedded in `space`. Raises `ConfigError` and `CalibrationError`."""
         embedded = [modality for modality in self.modalities if modality in space.modalities]
-        return detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), embedded)
+        return make_detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), embedded)
 
-    def events(self, space: Space) -> EventLine:
+    def events(self, space: Space) -> EventTracker:
         """The detectors, ready to run in a pipeline. Raises what `detectors` raises."""
-        return EventLine(self.detectors(space), space.id)
+        return EventTracker(self.detectors(space), space.id)
 
-    def pipeline(self, space: Space, events: EventLine | None = None) -> Pipeline:
+    def pipeline(self, space: Space, events: EventTracker | None = None) -> Pipeline:
         """The pipeline; without `events` it only embeds. Raises `ConfigError`."""
-        return build.pipeline(self.embedder, space, events=events)
+        return build.make_pipeline(self.embedder, space, tracker=events)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Replay:
     """An open recording, and the reader of its sensors' topics."""
 
     recording: Recording
-    reader: Reader
+    reader: SampleReader
 
     @property
     def start(self) -> int:
@@ -120,11 +121,11 @@ class Replay:
         `on_sample` is called with each sample and its sensor's calibration before the pipeline gets it, `progress`
         with the log time of each message, in seconds from `start`.
         """
-        return replay(
+        return process_recording(
             self.reader,
             pipeline,
             on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.modality)),
-            progress=lambda stamp: progress((stamp - self.start) / SECOND),
+            on_progress=lambda stamp: progress((stamp - self.start) / SECOND),
         )
 
 
@@ -139,4 +140,4 @@ def open_replay(
     """
     wanted = modalities_of(values) if modalities is None else tuple(modalities)
     with Recording(path) as recording:
-        yield Replay(recording, Reader(recording, values, wanted))
+        yield Replay(recording, SampleReader(recording, values, wanted))

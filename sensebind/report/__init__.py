@@ -1,20 +1,20 @@
 """What a run leaves for people and programs: one page to look at, and one summary to read."""
 
-from sensebind.fusion.core.events import Occurrence, occurrences
-from sensebind.report.data import ReportData, Similarity, similarities
-from sensebind.report.media import Media
-from sensebind.report.page import render, write
+from sensebind.fusion.core.events import EventInterval, intervals_from_events
+from sensebind.report.page import render_report, write_report
+from sensebind.report.report_data import ReportData, Similarity, similarities
+from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import summary, write_summary
 
 __all__ = [
-    "Media",
-    "Occurrence",
+    "EventInterval",
     "ReportData",
+    "SensorPreviews",
     "Similarity",
-    "occurrences",
-    "render",
+    "intervals_from_events",
+    "render_report",
     "similarities",
     "summary",
-    "write",
+    "write_report",
     "write_summary",
 ]

@@ -2,20 +2,20 @@
 
 # Colours of the senses: told apart by people with any of the three dichromacies (Machado et al. 2009, simulated;
 # OKLab distance 0.10 at least between any two of the five), 3:1 or more against the page in both schemes.
-LIGHT = {"vision": "#1c5bce", "depth": "#2c997f", "thermal": "#bd3112", "audio": "#c27e18", "imu": "#7c3b65"}
-DARK = {"vision": "#38a1f8", "depth": "#77edd7", "thermal": "#e9613b", "audio": "#f5c762", "imu": "#b56aa2"}
-FUSED = ("#3d4656", "#c9d0da")
-OTHERS = (("#5b6b12", "#b5cf55"), ("#56508f", "#a9a2e6"), ("#8a5a44", "#d3a68f"))
+LIGHT_COLOURS = {"vision": "#1c5bce", "depth": "#2c997f", "thermal": "#bd3112", "audio": "#c27e18", "imu": "#7c3b65"}
+DARK_COLOURS = {"vision": "#38a1f8", "depth": "#77edd7", "thermal": "#e9613b", "audio": "#f5c762", "imu": "#b56aa2"}
+FUSED_COLOURS = ("#3d4656", "#c9d0da")
+EXTRA_COLOURS = (("#5b6b12", "#b5cf55"), ("#56508f", "#a9a2e6"), ("#8a5a44", "#d3a68f"))
 
 
 def _variables(scheme: int) -> str:
-    senses = (LIGHT, DARK)[scheme]
-    pairs = [(name, colour) for name, colour in senses.items()] + [("fused", FUSED[scheme])]
-    pairs += [(f"other{i}", pair[scheme]) for i, pair in enumerate(OTHERS)]
+    senses = (LIGHT_COLOURS, DARK_COLOURS)[scheme]
+    pairs = [(name, colour) for name, colour in senses.items()] + [("fused", FUSED_COLOURS[scheme])]
+    pairs += [(f"other{i}", pair[scheme]) for i, pair in enumerate(EXTRA_COLOURS)]
     return "".join(f".s-{name}{{--c:{colour}}}" for name, colour in pairs)
 
 
-def style() -> str:
+def stylesheet() -> str:
     """The style sheet."""
     return BASE + _variables(0) + "@media (prefers-color-scheme:dark){" + _variables(1) + "}"
 

@@ -7,18 +7,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sensebind.fusion.core.events import Occurrence, occurrences
+from sensebind.fusion.core.events import EventInterval, intervals_from_events
 from sensebind.fusion.core.samples import SECOND
-from sensebind.report.data import ReportData
+from sensebind.report.report_data import ReportData
 
 
 def summary(data: ReportData) -> dict[str, Any]:
     """As it stands in `summary.json`: only strings, finite numbers, None, lists and dicts.
 
-    Seconds count from the start of what `ReportData.span` shows; names that end in `_ns` hold stamps. `modalities`
-    is name → `Statistics.summary()`: windows, embedded, dropped by cause, coverage_mean, latency_ms, and more.
+    Seconds count from the start of what `ReportData.time_range` shows; names that end in `_ns` hold stamps.
+    `modalities` is name → `ModalityStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
+    latency_ms, and more.
     """
-    start, end = data.span()
+    start, end = data.time_range()
     result = {
         "recording": data.recording,
         "space": data.space,
@@ -28,7 +29,7 @@ def summary(data: ReportData) -> dict[str, Any]:
         "duration_s": (end - start) / SECOND,
         "realtime_factor": data.realtime_factor,
         "modalities": {name: dict(figures) for name, figures in data.modalities.items()},
-        "events": [_event(item, start) for item in occurrences(data.events)],
+        "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None
         else [{"onset": onset, "offset": offset, "label": label} for onset, offset, label in data.truth],
@@ -44,7 +45,7 @@ def write_summary(path: str | Path, data: ReportData) -> None:
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _event(item: Occurrence, start: int) -> dict[str, Any]:
+def _event(item: EventInterval, start: int) -> dict[str, Any]:
     return {
         "id": item.id,
         "kind": item.kind.name,
@@ -53,7 +54,7 @@ def _event(item: Occurrence, start: int) -> dict[str, Any]:
         "offset": None if item.offset is None else (item.offset - start) / SECOND,
         "onset_ns": item.onset,
         "offset_ns": item.offset,
-        "score": round(item.peak, 4),
+        "score": round(item.peak_score, 4),
         "senses": {modality: round(score, 4) for modality, score in item.senses.items()},
     }
 

@@ -9,21 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.messages import header
-from sensebind.fusion.io.recordings import BagTypes
+from sensebind.fusion.io.messages import header_message
+from sensebind.fusion.io.recordings import RosbagsMessageFactory
 
 Floats = npt.NDArray[np.float64]
 
-EPOCH = 1_700_000_000 * SECOND  # ns: when every simulation begins
-VIEW = np.radians(66.0)  # horizontal field of view of all cameras
-RATE = 16_000  # Hz of the microphone
-INFO = "/info"  # what the microphone tells of its format, once
-DELAY = SECOND // 500  # ns from a measurement to its message
+SIMULATION_START = 1_700_000_000 * SECOND  # ns: when every simulation begins
+FIELD_OF_VIEW = np.radians(66.0)  # horizontal field of view of all cameras
+AUDIO_SAMPLE_RATE = 16_000  # Hz of the microphone
+AUDIO_INFO_TOPIC = "/info"  # what the microphone tells of its format, once
+MESSAGE_DELAY = SECOND // 500  # ns from a measurement to its message
 
-Logged = tuple[int, str, str, Any]  # log time in ns, topic, type, message
+LoggedMessage = tuple[int, str, str, Any]  # log time in ns, topic, type, message
 
 
-def merged(streams: list[Iterator[Logged]]) -> Iterator[Logged]:
+def merge_by_log_time(streams: list[Iterator[LoggedMessage]]) -> Iterator[LoggedMessage]:
     """All streams in order of log time, holding one message of each."""
     heads = [next(stream, None) for stream in streams]
     while any(head is not None for head in heads):
@@ -34,11 +34,13 @@ def merged(streams: list[Iterator[Logged]]) -> Iterator[Logged]:
         heads[first] = next(streams[first], None)
 
 
-def image(types: BagTypes, stamp: int, frame_id: str, encoding: str, pixels: npt.NDArray[Any]) -> Any:
+def image_message(
+    types: RosbagsMessageFactory, stamp: int, frame_id: str, encoding: str, pixels: npt.NDArray[Any]
+) -> Any:
     """Pixels (H, W) or (H, W, C) as a sensor_msgs/Image."""
-    return types.new(
+    return types.make(
         "sensor_msgs/msg/Image",
-        header=header(types, stamp, frame_id),
+        header=header_message(types, stamp, frame_id),
         height=pixels.shape[0],
         width=pixels.shape[1],
         encoding=encoding,
@@ -48,15 +50,15 @@ def image(types: BagTypes, stamp: int, frame_id: str, encoding: str, pixels: npt
     )
 
 
-def camera_info(types: BagTypes, stamp: int, frame_id: str, size: tuple[int, int]) -> Any:
-    """What a camera with the field of view `VIEW` tells of itself. `size` is (width, height)."""
+def camera_info_message(types: RosbagsMessageFactory, stamp: int, frame_id: str, size: tuple[int, int]) -> Any:
+    """What a camera with the field of view `FIELD_OF_VIEW` tells of itself. `size` is (width, height)."""
     width, height = size
-    focal = width / 2 / np.tan(VIEW / 2)
+    focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
     k = np.array([focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1])
-    region = types.new("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    return types.new(
+    region = types.make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return types.make(
         "sensor_msgs/msg/CameraInfo",
-        header=header(types, stamp, frame_id),
+        header=header_message(types, stamp, frame_id),
         height=height,
         width=width,
         distortion_model="plumb_bob",
@@ -70,39 +72,39 @@ def camera_info(types: BagTypes, stamp: int, frame_id: str, size: tuple[int, int
     )
 
 
-def sound_messages(types: BagTypes, wave: npt.NDArray[np.int16]) -> Iterator[Logged]:
-    """Samples int16 (N,) at 16 kHz in blocks of 0.1 s on `/audio`, after their format on `INFO`."""
-    kind, block = "audio_common_msgs/msg/AudioData", RATE // 10
-    told = types.new(
+def microphone_messages(types: RosbagsMessageFactory, wave: npt.NDArray[np.int16]) -> Iterator[LoggedMessage]:
+    """Samples int16 (N,) at 16 kHz in blocks of 0.1 s on `/audio`, after their format on `AUDIO_INFO_TOPIC`."""
+    kind, block = "audio_common_msgs/msg/AudioData", AUDIO_SAMPLE_RATE // 10
+    told = types.make(
         "audio_common_msgs/msg/AudioInfo",
         channels=1,
-        sample_rate=RATE,
+        sample_rate=AUDIO_SAMPLE_RATE,
         sample_format="S16LE",
-        bitrate=16 * RATE,
+        bitrate=16 * AUDIO_SAMPLE_RATE,
         coding_format="wave",
     )
-    yield EPOCH, INFO, "audio_common_msgs/msg/AudioInfo", told
+    yield SIMULATION_START, AUDIO_INFO_TOPIC, "audio_common_msgs/msg/AudioInfo", told
     for first in range(0, len(wave) - block + 1, block):
-        stamp = EPOCH + first * SECOND // RATE
-        data = types.new(kind, data=wave[first : first + block].astype("<i2").view(np.uint8))
-        message = types.new(f"{kind}Stamped", header=header(types, stamp, "microphone"), audio=data)
+        stamp = SIMULATION_START + first * SECOND // AUDIO_SAMPLE_RATE
+        data = types.make(kind, data=wave[first : first + block].astype("<i2").view(np.uint8))
+        message = types.make(f"{kind}Stamped", header=header_message(types, stamp, "microphone"), audio=data)
         # A block is sent when its last sample was heard.
-        yield stamp + SECOND // 10 + DELAY, "/audio", f"{kind}Stamped", message
+        yield stamp + SECOND // 10 + MESSAGE_DELAY, "/audio", f"{kind}Stamped", message
 
 
-def motion_messages(types: BagTypes, times: Floats, values: Floats) -> Iterator[Logged]:
+def imu_messages(types: RosbagsMessageFactory, times: Floats, values: Floats) -> Iterator[LoggedMessage]:
     """Readings (N, 6), acceleration in m/s² and angular velocity in rad/s, at `times` (s) on `/imu`."""
     unknown = np.array([-1.0] + [0.0] * 8)
     for t, row in zip(times, values, strict=True):
-        stamp = EPOCH + round(t * SECOND)
-        message = types.new(
+        stamp = SIMULATION_START + round(t * SECOND)
+        message = types.make(
             "sensor_msgs/msg/Imu",
-            header=header(types, stamp, "imu"),
-            orientation=types.new("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+            header=header_message(types, stamp, "imu"),
+            orientation=types.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
             orientation_covariance=unknown,
-            angular_velocity=types.new("geometry_msgs/msg/Vector3", x=row[3], y=row[4], z=row[5]),
+            angular_velocity=types.make("geometry_msgs/msg/Vector3", x=row[3], y=row[4], z=row[5]),
             angular_velocity_covariance=np.zeros(9),
-            linear_acceleration=types.new("geometry_msgs/msg/Vector3", x=row[0], y=row[1], z=row[2]),
+            linear_acceleration=types.make("geometry_msgs/msg/Vector3", x=row[0], y=row[1], z=row[2]),
             linear_acceleration_covariance=np.zeros(9),
         )
-        yield stamp + DELAY, "/imu", "sensor_msgs/msg/Imu", message
+        yield stamp + MESSAGE_DELAY, "/imu", "sensor_msgs/msg/Imu", message

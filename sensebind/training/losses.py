@@ -9,33 +9,33 @@ from torch import Tensor
 
 
 def info_nce(
-    spoke: Tensor, hub: Tensor, scale: Tensor | float, groups: Tensor, bank: Tensor | None = None,
+    spoke: Tensor, hub: Tensor, scale: Tensor | float, groups: Tensor, negatives: Tensor | None = None,
     bank_groups: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748; both ways as in ImageBind, section 3.1).
 
     `spoke` and `hub` are unit vectors (B, D); `scale` is one over the temperature; pairs of one group (B,) mean the
-    same and are never each other's negatives: the score of a group is the sum over its members. `bank` (N, D), with
-    its groups (N,), holds more of the hub's vectors, which are frozen and so never stale, as negatives of the first
-    direction. Returns the mean over both directions.
+    same and are never each other's negatives: the score of a group is the sum over its members. `negatives` (N, D),
+    with `bank_groups` (N,), holds more of the hub's vectors, which are frozen and so never stale, as negatives of the
+    first direction. Returns the mean over both directions.
     """
     same = groups[:, None] == groups[None, :]
     logits = scale * spoke @ hub.T
     forward, positive = logits, same
-    if bank is not None and bank_groups is not None and len(bank):
+    if negatives is not None and bank_groups is not None and len(negatives):
         other = groups[:, None] != bank_groups[None, :]
-        more = (scale * spoke @ bank.T).masked_fill(~other, float("-inf"))
+        more = (scale * spoke @ negatives.T).masked_fill(~other, float("-inf"))
         forward = torch.cat([logits, more], dim=1)
         positive = torch.cat([same, torch.zeros_like(other)], dim=1)
-    return (_one_way(forward, positive) + _one_way(logits.T, same)) / 2
+    return (_cross_entropy(forward, positive) + _cross_entropy(logits.T, same)) / 2
 
 
-def _one_way(logits: Tensor, positive: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, positive: Tensor) -> Tensor:
     right = logits.masked_fill(~positive, float("-inf")).logsumexp(dim=1)
     return (logits.logsumexp(dim=1) - right).mean()
 
 
-def cached_backward(
+def gradient_cached_backward(
     encode: Callable[[Tensor], Tensor], inputs: Tensor, loss: Callable[[Tensor], Tensor], chunk: int
 ) -> float:
     """Gradients of `loss(encode(inputs))` as if at once, with `chunk` inputs in memory (Gao et al., arXiv 2101.06983).

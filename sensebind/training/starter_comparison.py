@@ -1,7 +1,7 @@
 """How good a starter map is: the measurements behind docs/starter.md, for the map that ships and for those it beat.
 
-Nothing is trained. How phrases meet images was chosen on `STAMPS_CHOSEN_ON` and scikit-image's photographs, and is
-reported on `STAMPS_REPORTED`; how appearance is taken was chosen on the pairs of images themselves.
+Nothing is trained. How phrases meet images was chosen on `STAMPS_DEVELOPMENT` and scikit-image's photographs, and is
+reported on `STAMPS_TEST`; how appearance is taken was chosen on the pairs of images themselves.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ from torch.nn.functional import cross_entropy, normalize, pad
 
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, sound_features
+from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, load_audio_features
 from sensebind.fusion.models.starter import space as starter
-from sensebind.fusion.models.starter.efficientnet import FEATURES, Output
+from sensebind.fusion.models.starter.efficientnet import FEATURE_COUNT, EfficientNetOutput
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.image import starter_tensor
-from sensebind.simulation.captioned_sounds import ESC10, RATE, Captioned
-from sensebind.simulation.imitations import imitations
-from sensebind.training.data.activities import read_activities
-from sensebind.training.data.activities import windows as activity_windows
-from sensebind.training.data.pairs import Pairs, joined, named_group
-from sensebind.training.data.sounds import read_esc10, sound_pairs
-from sensebind.training.fitting import Settings, fit
+from sensebind.simulation.captioned_sounds import ESC10_CAPTIONS, SAMPLE_RATE, CaptionedSound
+from sensebind.simulation.synthetic_sounds import synthetic_sounds
+from sensebind.training.data.activities import activity_windows, read_activities
+from sensebind.training.data.pairs import Pairs, class_id, concatenate_pairs
+from sensebind.training.data.sounds import audio_pairs, read_esc10
+from sensebind.training.spoke_training import Settings, train_spoke
 
 Image = npt.NDArray[np.uint8]
-Encode = Callable[[Output], Tensor]
-Transform = Callable[[Tensor], Tensor]
+ImageEncoding = Callable[[EfficientNetOutput], Tensor]
+TextTransform = Callable[[Tensor], Tensor]
 
-BATCH = 16
+BATCH_SIZE = 16
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # of Debian's tuxpaint-stamps-default; GPL-2: for measuring only
-STAMPS_REPORTED = ("animals",)
-STAMPS_CHOSEN_ON = (
+STAMPS_TEST = ("animals",)
+STAMPS_DEVELOPMENT = (
     "clothes", "food", "hobbies", "household", "medical", "military", "naturalforces", "people", "plants", "space",
     "sports", "town", "vehicles",
 )  # fmt: skip
-DRAWN = ("cartoon", "roadsigns", "flags", "toons")  # in a stamp's path: no photograph
+DRAWING_NAMES = ("cartoon", "roadsigns", "flags", "toons")  # in a stamp's path: no photograph
 
-PHOTOS = {  # of scikit-image, those that its wheel holds and that show a thing: each one's own prompt
+PHOTO_PROMPTS = {  # of scikit-image, those that its wheel holds and that show a thing: each one's own prompt
     "chelsea.png": "a cat",
     "coffee.png": "a cup of coffee",
     "rocket.jpg": "a rocket launch",
@@ -57,17 +56,17 @@ OTHER_PROMPTS = ("a dog", "a beach", "a bicycle", "a laptop", "a building", "a p
                  "a street at night")  # fmt: skip
 
 
-class EvaluationError(SensebindError):
+class ComparisonDataError(SensebindError):
     """Data to measure on that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Map:
+class SpaceMapping:
     """A way into one space: of what the image network says, and of sentence vectors (None: it takes no phrases)."""
 
     name: str
-    image: Encode
-    text: Transform | None
+    image: ImageEncoding
+    text: TextTransform | None
 
 
 @dataclass
@@ -78,7 +77,7 @@ class Row:
     figures: dict[str, tuple[float, int, float]] = field(default_factory=dict)
 
 
-def maps(space: StarterSpace) -> list[Map]:
+def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
     """The map that ships, last, and what was tried before it."""
     raw = starter.class_vectors()
     mean = raw.mean(dim=0)
@@ -87,13 +86,13 @@ def maps(space: StarterSpace) -> list[Map]:
     weights = network.classifier.weight.float().cpu()
     centred = weights - weights.mean(dim=0)
 
-    def conse(out: Output) -> Tensor:
-        return normalize(out.scores.softmax(dim=1) @ (raw - mean), dim=1)
+    def conse(out: EfficientNetOutput) -> Tensor:
+        return normalize(out.logits.softmax(dim=1) @ (raw - mean), dim=1)
 
     def conse_text(text: Tensor) -> Tensor:
         return normalize(text - mean, dim=1)
 
-    def ridge(strength: float) -> Encode:
+    def ridge(strength: float) -> ImageEncoding:
         gram = centred @ centred.T + strength * torch.eye(len(centred))
         matrix = centred.T @ torch.linalg.solve(gram, raw - mean)
         return lambda out: normalize(out.features @ matrix, dim=1)
@@ -101,67 +100,73 @@ def maps(space: StarterSpace) -> list[Map]:
     def distribution(text: Tensor) -> Tensor:
         return (8 * normalize(text - mean, dim=1) @ classes.T).softmax(dim=1).sqrt()
 
-    def appearance(out: Output) -> Tensor:
-        return starter.appearance(out.middle, network)
+    def appearance(out: EfficientNetOutput) -> Tensor:
+        return starter.appearance_vectors(out.stage5, network)
 
-    def features(out: Output) -> Tensor:
+    def features(out: EfficientNetOutput) -> Tensor:
         return normalize(out.features, dim=1)
 
-    def concepts(out: Output) -> Tensor:
-        return starter.concepts_of_scores(out.scores)
+    def concepts(out: EfficientNetOutput) -> Tensor:
+        return starter.concepts_from_logits(out.logits)
 
-    def side_by_side(first: Encode, second: Encode, share: float) -> Encode:
+    def side_by_side(first: ImageEncoding, second: ImageEncoding, share: float) -> ImageEncoding:
         return lambda out: torch.cat([first(out) * share**0.5, second(out) * (1 - share) ** 0.5], dim=1)
 
-    def padded(text: Transform, width: int) -> Transform:
+    def padded(text: TextTransform, width: int) -> TextTransform:
         return lambda vectors: pad(text(vectors), (0, width))
 
     share = starter.CONCEPT_SHARE
-    conse_padded = padded(conse_text, starter.APPEARANCE)
-    phrases = padded(starter.concepts_of_text, starter.APPEARANCE)
+    conse_padded = padded(conse_text, starter.APPEARANCE_DIMENSION)
+    phrases = padded(starter.concepts_from_text, starter.APPEARANCE_DIMENSION)
     return [
-        Map("features alone", features, None),
-        Map("ConSE", lambda out: normalize(out.scores.softmax(dim=1) @ raw, dim=1), lambda text: text),
-        Map("ConSE, centred", conse, conse_text),
-        *(Map(f"ridge {s:g}", ridge(s), conse_text) for s in (1.0, 10.0, 100.0)),
-        Map("ConSE and features, ½", side_by_side(conse, features, 0.5), padded(conse_text, FEATURES)),
-        Map("class distributions", lambda out: out.scores.softmax(dim=1).sqrt(), distribution),
-        Map("concepts alone", concepts, starter.concepts_of_text),
-        Map("appearance alone", appearance, None),
-        Map(f"ConSE and appearance, {share:g}", side_by_side(conse, appearance, share), conse_padded),
-        Map("concepts and appearance, ½", side_by_side(concepts, appearance, 0.5), phrases),
-        Map("starter (ships)", side_by_side(concepts, appearance, share), phrases),
+        SpaceMapping("features alone", features, None),
+        SpaceMapping("ConSE", lambda out: normalize(out.logits.softmax(dim=1) @ raw, dim=1), lambda text: text),
+        SpaceMapping("ConSE, centred", conse, conse_text),
+        *(SpaceMapping(f"ridge {s:g}", ridge(s), conse_text) for s in (1.0, 10.0, 100.0)),
+        SpaceMapping("ConSE and features, ½", side_by_side(conse, features, 0.5), padded(conse_text, FEATURE_COUNT)),
+        SpaceMapping("class distributions", lambda out: out.logits.softmax(dim=1).sqrt(), distribution),
+        SpaceMapping("concepts alone", concepts, starter.concepts_from_text),
+        SpaceMapping("appearance alone", appearance, None),
+        SpaceMapping(f"ConSE and appearance, {share:g}", side_by_side(conse, appearance, share), conse_padded),
+        SpaceMapping("concepts and appearance, ½", side_by_side(concepts, appearance, 0.5), phrases),
+        SpaceMapping("starter (ships)", side_by_side(concepts, appearance, share), phrases),
     ]
 
 
-def measure(space: StarterSpace, shared: Path | None, stamps: Path | None) -> list[Row]:
-    """A row per map, with the figures for which the data are there. Raises `EvaluationError` where none are."""
+def compare_mappings(space: StarterSpace, shared: Path | None, stamps: Path | None) -> list[Row]:
+    """A row per map, with the figures for which the data are there. Raises `ComparisonDataError` where none are."""
     captioned = {}
     if stamps is not None and stamps.is_dir():
         captioned = {
-            "other stamps R@1": read_stamps(stamps, STAMPS_CHOSEN_ON),
-            "animals R@1": read_stamps(stamps, STAMPS_REPORTED),
+            "other stamps R@1": read_stamps(stamps, STAMPS_DEVELOPMENT),
+            "animals R@1": read_stamps(stamps, STAMPS_TEST),
         }
     pairs = {} if shared is None else read_pairs(shared / "evaluation")
     photos = read_photos()
     if not captioned and not pairs and not photos:
-        raise EvaluationError("nothing to measure on: name folders with --shared and --stamps, or install scikit-image")
-    seen = {name: (see(space, [image for image, _ in items]), [caption for _, caption in items])
+        raise ComparisonDataError(
+            "nothing to measure on: name folders with --shared and --stamps, or install scikit-image"
+        )
+    seen = {name: (run_image_network(space, [image for image, _ in items]), [caption for _, caption in items])
             for name, items in captioned.items()}  # fmt: skip
-    both = {name: (see(space, left), see(space, right)) for name, (left, right) in pairs.items()}
-    prompts = [*dict.fromkeys(PHOTOS[name] for name in photos), *OTHER_PROMPTS]
-    shown = see(space, list(photos.values())) if photos else None
+    both = {
+        name: (run_image_network(space, left), run_image_network(space, right)) for name, (left, right) in pairs.items()
+    }
+    prompts = [*dict.fromkeys(PHOTO_PROMPTS[name] for name in photos), *OTHER_PROMPTS]
+    shown = run_image_network(space, list(photos.values())) if photos else None
     encoder = space.text_encoder()
     rows = []
     with torch.inference_mode():
         texts = {name: encoder(captions).cpu() for name, (_, captions) in seen.items()}
         templated = {n: encoder([f"a photo of {c}" for c in captions]).cpu() for n, (_, captions) in seen.items()}
         asked = encoder(prompts).cpu()
-        for way in maps(space):
+        for way in candidate_mappings(space):
             row = Row(way.name)
             if shown is not None and way.text is not None:
                 scores = way.image(shown) @ normalize(way.text(asked), dim=1).T
-                right = [prompts[int(i)] == PHOTOS[name] for i, name in zip(scores.argmax(1), photos, strict=True)]
+                right = [
+                    prompts[int(i)] == PHOTO_PROMPTS[name] for i, name in zip(scores.argmax(1), photos, strict=True)
+                ]
                 row.figures["photos"] = float(np.mean(right)), len(right), 1 / len(prompts)
             for name, (output, captions) in seen.items():
                 if way.text is None:
@@ -174,7 +179,7 @@ def measure(space: StarterSpace, shared: Path | None, stamps: Path | None) -> li
                 a, b = way.image(left), way.image(right_)
                 for suffix, x, y in (("", a, b), (", means removed", a - a.mean(dim=0), b - b.mean(dim=0))):
                     for k in (1, 5):
-                        figure = recall(normalize(x, dim=1) @ normalize(y, dim=1).T, k)
+                        figure = recall_at_k(normalize(x, dim=1) @ normalize(y, dim=1).T, k)
                         row.figures[f"{name} R@{k}{suffix}"] = figure, len(x), k / len(x)
             rows.append(row)
     return rows
@@ -193,31 +198,33 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def recall(scores: Tensor, k: int) -> float:
+def recall_at_k(scores: Tensor, k: int) -> float:
     """(N, N) scores, own ones on the diagonal → the share of rows whose own one is among the k highest."""
     own = scores.diagonal()[:, None]
     return float(((scores >= own).sum(dim=1) <= k).float().mean())
 
 
 @torch.inference_mode()
-def see(space: StarterSpace, images: Sequence[Image]) -> Output:
+def run_image_network(space: StarterSpace, images: Sequence[Image]) -> EfficientNetOutput:
     """What the image network says of RGB images uint8 (H, W, 3)."""
     network = space.vision_encoder()
     outputs = []
-    for first in range(0, len(images), BATCH):
-        batch = torch.stack([starter_tensor(image) for image in images[first : first + BATCH]])
+    for first in range(0, len(images), BATCH_SIZE):
+        batch = torch.stack([starter_tensor(image) for image in images[first : first + BATCH_SIZE]])
         outputs.append(network(batch.to(space.device, space.dtype)))
-    return Output(*(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True)))
+    return EfficientNetOutput(
+        *(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True))
+    )
 
 
 def read_photos() -> dict[str, Image]:
-    """scikit-image's photographs that are in `PHOTOS`; none where it is not installed."""
+    """scikit-image's photographs that are in `PHOTO_PROMPTS`; none where it is not installed."""
     try:
         import skimage
     except ImportError:
         return {}
     folder = Path(skimage.__file__).parent / "data"
-    return {name: read_image(folder / name) for name in PHOTOS if (folder / name).is_file()}
+    return {name: read_image(folder / name) for name in PHOTO_PROMPTS if (folder / name).is_file()}
 
 
 def read_stamps(folder: Path, kinds: Iterable[str]) -> list[tuple[Image, str]]:
@@ -225,10 +232,10 @@ def read_stamps(folder: Path, kinds: Iterable[str]) -> list[tuple[Image, str]]:
     result = []
     for path in sorted(path for kind in kinds for path in (folder / kind).rglob("*.png")):
         caption = path.with_suffix(".txt")
-        if caption.is_file() and not any(word in str(path.relative_to(folder)) for word in DRAWN):
+        if caption.is_file() and not any(word in str(path.relative_to(folder)) for word in DRAWING_NAMES):
             result.append((read_image(path), caption.read_text(encoding="utf-8").splitlines()[0].strip()))
     if not result:
-        raise EvaluationError(f"'{folder}' holds no stamps: --stamps is the folder that 'animals' is in")
+        raise ComparisonDataError(f"'{folder}' holds no stamps: --stamps is the folder that 'animals' is in")
     return result
 
 
@@ -247,10 +254,10 @@ def read_pairs(folder: Path) -> dict[str, tuple[list[Image], list[Image]]]:
 
 
 def read_image(path: Path) -> Image:
-    """RGB uint8 (H, W, 3); what is transparent becomes white. Raises `EvaluationError`."""
+    """RGB uint8 (H, W, 3); what is transparent becomes white. Raises `ComparisonDataError`."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise EvaluationError(f"'{path}' is no image that can be read")
+        raise ComparisonDataError(f"'{path}' is no image that can be read")
     if image.dtype == np.uint16:
         image = (image // 256).astype(np.uint8)
     if image.ndim == 2:
@@ -265,7 +272,7 @@ def disparity(path: Path) -> Image:
     """Depth uint16 (H, W) in mm, 0 and 65535 no reading → its inverse as grey, from the 1st to the 99th percentile."""
     depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if depth is None:
-        raise EvaluationError(f"'{path}' is no image that can be read")
+        raise ComparisonDataError(f"'{path}' is no image that can be read")
     valid = (depth > 0) & (depth < 65535)
     inverse = np.divide(1000, depth, out=np.zeros(depth.shape, np.float32), where=valid)
     low, high = np.percentile(inverse[valid], (1, 99))
@@ -275,7 +282,7 @@ def disparity(path: Path) -> Image:
 
 def best_scale(space: StarterSpace, stamps: Path) -> float:
     """The factor of the cosines that makes the cross-entropy of the development photographs least."""
-    items = read_stamps(stamps, STAMPS_CHOSEN_ON)
+    items = read_stamps(stamps, STAMPS_DEVELOPMENT)
     captions = list(dict.fromkeys(caption for _, caption in items))
     images = torch.cat([space.embed("vision", starter_tensor(image)[None]) for image, _ in items])
     cosines = images @ space.embed_text(captions).T
@@ -284,17 +291,18 @@ def best_scale(space: StarterSpace, stamps: Path) -> float:
     return float(min(scales, key=lambda scale: float(cross_entropy(cosines * scale, own))))
 
 
-def probe_audio(space: StarterSpace, folder: Path) -> tuple[float, int]:
+def audio_linear_probe(space: StarterSpace, folder: Path) -> tuple[float, int]:
     """Accuracy of a linear probe on the audio trunk's features of ESC-10, mean and maximum over time, and clips.
 
-    A fold (the digit that file names begin with) is told by what was learnt from the others. Raises `EvaluationError`.
+    A fold (the digit that file names begin with) is told by what was learnt from the others. Raises
+    `ComparisonDataError`.
     """
     import soundfile
     import soxr
 
     files = sorted(folder.glob("*/*.ogg"))
     if not files:
-        raise EvaluationError(f"'{folder}' holds no clips: it should have a folder per class with .ogg files")
+        raise ComparisonDataError(f"'{folder}' holds no clips: it should have a folder per class with .ogg files")
     trunk = space.audio_trunk()
     features = []
     for file in files:
@@ -334,16 +342,16 @@ def _linear_probe(inputs: Tensor, targets: Tensor, others: Tensor, wanted: Tenso
         return int((layer(others).argmax(dim=1) == wanted).sum())
 
 
-def audio_by_text(space: StarterSpace, folder: Path) -> tuple[float, int]:
+def audio_text_accuracy(space: StarterSpace, folder: Path) -> tuple[float, int]:
     """Accuracy of ESC-10's folder names as prompts, and clips: each fold is told by a spoke that was trained on the
     others (and on imitations) as the one that ships is, but for its tours."""
     clips = read_esc10(folder)
-    pairs, tests = _described(space, clips)
+    pairs, tests = _audio_features(space, clips)
     right = 0
     for fold in sorted({clip.block for clip in clips}):
-        spoke = _sound_spoke(space, pairs.take((pairs.blocks != fold).nonzero()[:, 0]))
+        spoke = _train_audio_spoke(space, pairs.select((pairs.blocks != fold).nonzero()[:, 0]))
         right += sum(
-            found == own for (found, own), clip in zip(_told(space, spoke, clips, tests), clips, strict=True)
+            found == own for (found, own), clip in zip(_classify(space, spoke, clips, tests), clips, strict=True)
             if clip.block == fold
         )  # fmt: skip
     return right / len(clips), len(clips)
@@ -353,57 +361,61 @@ def audio_zero_shot(space: StarterSpace, folder: Path) -> dict[str, float]:
     """Per class of ESC-10, the share of its clips that its name finds among all ten, by a spoke that was trained
     without it and one other class: neither recordings nor imitations of them."""
     clips = read_esc10(folder)
-    pairs, tests = _described(space, clips)
-    names = list(ESC10)
+    pairs, tests = _audio_features(space, clips)
+    names = list(ESC10_CAPTIONS)
     result = {}
     for first in range(0, len(names), 2):
         left = names[first : first + 2]
-        out = torch.isin(pairs.groups, torch.tensor([named_group(name) for name in left]))
-        spoke = _sound_spoke(space, pairs.take((~out).nonzero()[:, 0]))
-        told = _told(space, spoke, clips, tests)
+        out = torch.isin(pairs.class_ids, torch.tensor([class_id(name) for name in left]))
+        spoke = _train_audio_spoke(space, pairs.select((~out).nonzero()[:, 0]))
+        told = _classify(space, spoke, clips, tests)
         for name in left:
             own = [found == name for found, truth in told if truth == name]
             result[name] = sum(own) / len(own)
     return result
 
 
-def _described(space: StarterSpace, clips: Sequence[Captioned]) -> tuple[Pairs, Tensor]:
+def _audio_features(space: StarterSpace, clips: Sequence[CaptionedSound]) -> tuple[Pairs, Tensor]:
     """Features: of cuts to train on, imitations among them, and of three windows of each clip, (clips, 3, features)."""
-    describe = torch.inference_mode()(sound_features())
+    describe = torch.inference_mode()(load_audio_features())
 
     def features(pieces: Tensor) -> Tensor:
         return torch.as_tensor(describe(pieces)).clone()
 
-    parts = [sound_pairs(clips, space, cuts=12, describe=features)]
-    parts.append(sound_pairs(imitations(10), space, cuts=4, describe=features))
-    long = [np.pad(clip.sound, (0, max(0, 5 * RATE - len(clip.sound)))) for clip in clips]
-    tests = [np.stack([wave[first : first + 2 * RATE] for first in (0, 24_000, 48_000)]) for wave in long]
-    return joined(parts, share_groups=True), torch.stack([features(torch.from_numpy(test)) for test in tests])
+    parts = [audio_pairs(clips, space, crops_per_sound=12, extract_features=features)]
+    parts.append(audio_pairs(synthetic_sounds(10), space, crops_per_sound=4, extract_features=features))
+    long = [np.pad(clip.samples, (0, max(0, 5 * SAMPLE_RATE - len(clip.samples)))) for clip in clips]
+    tests = [np.stack([wave[first : first + 2 * SAMPLE_RATE] for first in (0, 24_000, 48_000)]) for wave in long]
+    return concatenate_pairs(parts, share_groups=True), torch.stack(
+        [features(torch.from_numpy(test)) for test in tests]
+    )
 
 
-def _sound_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
+def _train_audio_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
     torch.manual_seed(0)
     spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
     settings = Settings(
         epochs=8, batch=256, chunk=256, weight_decay=1e-2, temperature=0.1, bank=0, patience=8, keep_last=True
     )
-    fit(spoke, space, pairs, pairs.take(torch.arange(0, len(pairs), 37)), settings)
+    train_spoke(spoke, space, pairs, pairs.select(torch.arange(0, len(pairs), 37)), settings)
     return spoke
 
 
-def _told(space: StarterSpace, spoke: Spoke, clips: Sequence[Captioned], tests: Tensor) -> list[tuple[str, str]]:
+def _classify(
+    space: StarterSpace, spoke: Spoke, clips: Sequence[CaptionedSound], tests: Tensor
+) -> list[tuple[str, str]]:
     """(class found, class) of each clip, by the mean vector of its windows."""
-    names = list(ESC10)
+    names = list(ESC10_CAPTIONS)
     vectors = normalize(spoke.embed(tests.flatten(0, 1)).view(len(tests), tests.shape[1], -1).mean(dim=1), dim=1)
     found = (vectors @ space.embed_text(names).T).argmax(dim=1)
-    return [(names[int(i)], clip.phrases[0]) for i, clip in zip(found, clips, strict=True)]
+    return [(names[int(i)], clip.captions[0]) for i, clip in zip(found, clips, strict=True)]
 
 
-def motion(space: Space) -> list[str]:
-    """Lines: held-out people's activities by text, and by a linear probe on the vectors. Raises `EvaluationError`
+def imu_report_lines(space: Space) -> list[str]:
+    """Lines: held-out people's activities by text, and by a linear probe on the vectors. Raises `ComparisonDataError`
     where the space has no encoder of motion."""
     if "imu" not in space.modalities:
-        raise EvaluationError(f"space {space.id} has no encoder for 'imu'")
+        raise ComparisonDataError(f"space {space.id} has no encoder for 'imu'")
     lines = []
     recordings = read_activities()
     for name, own in (("seglearn", True), ("BasicMotions", False)):

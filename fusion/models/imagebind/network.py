@@ -24,32 +24,32 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISI
 from sensebind.fusion.models.imagebind import weights as files
 
 MODALITIES = (VISION, TEXT, AUDIO, DEPTH, THERMAL, IMU)
-NAME = "imagebind_huge"
+SPACE_NAME = "imagebind_huge"
 DIMENSION = 1024
-VOCABULARY, CONTEXT = 49408, 77
-IMU_PATCH = 8  # samples of all six channels that make one token
-MAX_SCALE = 100.0
+VOCABULARY_SIZE, CONTEXT_LENGTH = 49408, 77
+IMU_PATCH_SAMPLES = 8  # samples of all six channels that make one token
+MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
+class EncoderConfig:
     """What tells one modality's encoder from another's. The paper's section 4 and appendix B."""
 
     embed_dim: int
     num_blocks: int
     num_heads: int
-    input: tuple[int | str, ...]  # shape of one input; names are free
-    scale: float = 1.0  # logit scale that training begins with, or that is fixed
+    input_shape: tuple[int | str, ...]  # shape of one input; names are free
+    initial_logit_scale: float = 1.0  # logit scale that training begins with, or that is fixed
     drop_path: float = 0.0  # rate of stochastic depth at the last block; for training only
 
 
-ENCODERS: Mapping[str, Encoder] = {
-    VISION: Encoder(1280, 32, 16, (3, "side", "side")),
-    TEXT: Encoder(1024, 24, 16, (CONTEXT,), scale=1 / 0.07),
-    AUDIO: Encoder(768, 12, 12, (1, 128, 204), scale=20.0, drop_path=0.1),
-    DEPTH: Encoder(384, 12, 8, (1, 224, 224), scale=5.0),
-    THERMAL: Encoder(768, 12, 12, (1, 224, 224), scale=10.0),
-    IMU: Encoder(512, 6, 8, (6, 2000), scale=5.0, drop_path=0.7),
+ENCODER_CONFIGS: Mapping[str, EncoderConfig] = {
+    VISION: EncoderConfig(1280, 32, 16, (3, "side", "side")),
+    TEXT: EncoderConfig(1024, 24, 16, (CONTEXT_LENGTH,), initial_logit_scale=1 / 0.07),
+    AUDIO: EncoderConfig(768, 12, 12, (1, 128, 204), initial_logit_scale=20.0, drop_path=0.1),
+    DEPTH: EncoderConfig(384, 12, 8, (1, 224, 224), initial_logit_scale=5.0),
+    THERMAL: EncoderConfig(768, 12, 12, (1, 224, 224), initial_logit_scale=10.0),
+    IMU: EncoderConfig(512, 6, 8, (6, 2000), initial_logit_scale=5.0, drop_path=0.7),
 }
 
 
@@ -61,13 +61,13 @@ class ImageBind(nn.Module):
     """
 
     def __init__(
-        self, *, out_embed_dim: int = DIMENSION, modalities: Iterable[str] | None = None, **sizes: Any
+        self, *, out_embed_dim: int = DIMENSION, modalities: Iterable[str] | None = None, **config_overrides: Any
     ) -> None:
         super().__init__()
         wanted = set(MODALITIES if modalities is None else modalities)
         if wanted - set(MODALITIES):
             raise ValueError(f"ImageBind has no modality {sorted(wanted - set(MODALITIES))}; it has {MODALITIES}")
-        encoders = configure(sizes)
+        encoders = make_encoder_configs(config_overrides)
         self.modalities = tuple(m for m in MODALITIES if m in wanted)
         self.out_embed_dim = out_embed_dim
         self.modality_preprocessors = nn.ModuleDict({m: _stem(m, encoders[m]) for m in self.modalities})
@@ -79,11 +79,13 @@ class ImageBind(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{modality: (B, *input)} → {modality: float32 (B, out_embed_dim)}, scaled by `logit_scale`.
 
-        Inputs are float, and int64 for text; `Encoder.input` is the shape of one. They may carry an axis of clips
-        or crops, (B, S, *input), over which scaled vectors are averaged; video is (B, S, 3, T, side, side) with 1
+        Inputs are float, and int64 for text; `EncoderConfig.input_shape` is the shape of one. They may carry an axis of
+        clips or crops, (B, S, *input), over which scaled vectors are averaged; video is (B, S, 3, T, side, side) with 1
         or 2 frames. Raises `ValueError` for other shapes.
         """
-        return {m: self._average(self._scaled(m, flat), clips) for m, (flat, clips) in self._checked(inputs).items()}
+        return {
+            m: self._average_clips(self._encode(m, flat), clips) for m, (flat, clips) in self._checked(inputs).items()
+        }
 
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """As `forward` for one modality, but float32 (B, out_embed_dim) of unit length."""
@@ -91,10 +93,10 @@ class ImageBind(nn.Module):
 
     def embed_unchecked(self, modality: str, batch: Tensor) -> Tensor:
         """As `embed`, but the ids of a text are not looked at, so that the host need not wait for a GPU."""
-        flat, clips = self._flatten(modality, batch)
-        return normalize(self._average(self._scaled(modality, flat), clips), dim=-1)
+        flat, clips = self._flatten_clips(modality, batch)
+        return normalize(self._average_clips(self._encode(modality, flat), clips), dim=-1)
 
-    def stages(self, modality: str, batch: Tensor) -> dict[str, Tensor]:
+    def intermediate_outputs(self, modality: str, batch: Tensor) -> dict[str, Tensor]:
         """The way of a batch through its encoder, for comparing implementations. N is B times clips.
 
         `tokens` (N, L, D): stem with positions. `block0`, `trunk` (N, L, D): after the first block, after the last.
@@ -106,56 +108,57 @@ class ImageBind(nn.Module):
         tokens = stem(flat)
         block0 = trunk.blocks[0](trunk.pre_transformer_layer(tokens), stem.mask)
         last = trunk(tokens, stem.mask)
-        head = self.modality_heads[modality](spokesman(modality, last, flat))
+        head = self.modality_heads[modality](select_output_token(modality, last, flat))
         post = self.modality_postprocessors[modality](head)
-        out = self._average(post, clips)
+        out = self._average_clips(post, clips)
         return {"tokens": tokens, "block0": block0, "trunk": last, "head": head, "post": post, "out": out}
 
     def logit_scale(self, modality: str) -> float:
         """What the modality's unit vectors are multiplied by: 1 for vision, else learned or fixed, at most 100."""
         post: Any = self.modality_postprocessors[modality]
-        return float(post[1].factor()) if len(post) > 1 else 1.0
+        return float(post[1].scale()) if len(post) > 1 else 1.0
 
     def load_checkpoint(self, checkpoint: str | Path | Mapping[str, Tensor]) -> None:
-        """Take the weights of a file (`weights.read`) or a state dict; entries of encoders not built are ignored.
+        """Take the weights of a file (`weights.read_tensors`) or a state dict; entries of encoders not built are
+        ignored.
 
         The tensors themselves become the parameters, not copies, in their dtype; a file's stay on disk until they
         are used. Raises `weights.WeightsError` that names what is missing, unknown or of another shape.
         """
         others = set(MODALITIES) - set(self.modalities)
         if isinstance(checkpoint, Mapping):
-            state = {name: tensor for name, tensor in checkpoint.items() if modality_of(name) not in others}
+            state = {name: tensor for name, tensor in checkpoint.items() if modality_of_entry(name) not in others}
         else:
-            state = files.read(checkpoint, lambda name: modality_of(name) not in others)
-        files.check(state, {name: tensor.shape for name, tensor in self.state_dict().items()})
+            state = files.read_tensors(checkpoint, lambda name: modality_of_entry(name) not in others)
+        files.check_entries(state, {name: tensor.shape for name, tensor in self.state_dict().items()})
         self.load_state_dict(state, assign=True)
         self.requires_grad_(False)
 
-    def _scaled(self, modality: str, flat: Tensor) -> Tensor:
+    def _encode(self, modality: str, flat: Tensor) -> Tensor:
         stem = self.modality_preprocessors[modality]
         last = self.modality_trunks[modality](stem(flat), stem.mask)
-        head = self.modality_heads[modality](spokesman(modality, last, flat))
+        head = self.modality_heads[modality](select_output_token(modality, last, flat))
         return self.modality_postprocessors[modality](head)
 
     @staticmethod
-    def _average(vectors: Tensor, clips: int) -> Tensor:
+    def _average_clips(vectors: Tensor, clips: int) -> Tensor:
         return vectors.unflatten(0, (-1, clips)).mean(1) if clips > 1 else vectors
 
     def _checked(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
         """Per modality the inputs with their clips put into the batch, and how many clips each has."""
         for modality, batch in inputs.items():
             _check_ids(modality, batch)
-        return {modality: self._flatten(modality, batch) for modality, batch in inputs.items()}
+        return {modality: self._flatten_clips(modality, batch) for modality, batch in inputs.items()}
 
-    def _flatten(self, modality: str, batch: Tensor) -> tuple[Tensor, int]:
+    def _flatten_clips(self, modality: str, batch: Tensor) -> tuple[Tensor, int]:
         if modality not in self.modalities:
             raise ValueError(f"no encoder for '{modality}' was built; there are {', '.join(self.modalities)}")
-        wanted = ENCODERS[modality].input
+        wanted = ENCODER_CONFIGS[modality].input_shape
         if modality == VISION and batch.ndim == 6:
             wanted = (3, "1 or 2", "side", "side")
         clips = batch.shape[1] if batch.ndim == 2 + len(wanted) else 1
         one = tuple(batch.shape[-len(wanted) :])
-        if batch.ndim - len(wanted) not in (1, 2) or clips == 0 or not _fits(one, wanted):
+        if batch.ndim - len(wanted) not in (1, 2) or clips == 0 or not _shape_matches(one, wanted):
             shape = ", ".join(map(str, wanted))
             raise ValueError(f"{modality} takes (B, {shape}) or (B, clips, {shape}), not {tuple(batch.shape)}")
         if batch.is_floating_point() == (modality == TEXT):
@@ -166,11 +169,11 @@ class ImageBind(nn.Module):
 def _check_ids(modality: str, batch: Tensor) -> None:
     if modality != TEXT or batch.is_floating_point() or not batch.numel():
         return
-    if not 0 <= int(batch.min()) <= int(batch.max()) < VOCABULARY:
-        raise ValueError(f"text takes token ids from 0 to {VOCABULARY - 1}")
+    if not 0 <= int(batch.min()) <= int(batch.max()) < VOCABULARY_SIZE:
+        raise ValueError(f"text takes token ids from 0 to {VOCABULARY_SIZE - 1}")
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+def _shape_matches(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     """Whether one input has the wanted shape; an image must be square and made of whole patches."""
     if any(isinstance(w, int) and n != w for n, w in zip(shape, wanted, strict=True)):
         return False
@@ -178,9 +181,9 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return square and (len(shape) != 4 or shape[1] in (1, 2))
 
 
-def configure(sizes: Mapping[str, Any]) -> dict[str, Encoder]:
+def make_encoder_configs(sizes: Mapping[str, Any]) -> dict[str, EncoderConfig]:
     """The encoders with `sizes`, such as `imu_num_blocks=2`, in place of the published ones."""
-    encoders = dict(ENCODERS)
+    encoders = dict(ENCODER_CONFIGS)
     for name, value in sizes.items():
         modality, _, field = name.partition("_")
         if modality not in encoders or field not in ("embed_dim", "num_blocks", "num_heads", "drop_path"):
@@ -189,14 +192,14 @@ def configure(sizes: Mapping[str, Any]) -> dict[str, Encoder]:
     return encoders
 
 
-def shapes(modalities: Iterable[str], sizes: Mapping[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
+def state_dict_shapes(modalities: Iterable[str], sizes: Mapping[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the entries that a checkpoint with these modalities has. Nothing is allocated."""
     with torch.device("meta"):
         model = ImageBind(modalities=modalities, **dict(sizes or {}))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def modality_of(key: str) -> str:
+def modality_of_entry(key: str) -> str:
     """The modality that an entry of the checkpoint belongs to; empty where it is none of the model's."""
     parts = key.split(".")
     return parts[1] if len(parts) > 2 and parts[0].startswith("modality_") else ""
@@ -205,24 +208,24 @@ def modality_of(key: str) -> str:
 # ------------------------------------------------------------------------------------------------- transformer
 
 
-def _learned(*shape: int, std: float = 0.02) -> nn.Parameter:
+def _new_parameter(*shape: int, std: float = 0.02) -> nn.Parameter:
     values = torch.empty(shape)
     # A meta tensor has no values to draw; to try would import 70 MB of PyTorch.
     return nn.Parameter(values if values.is_meta else nn.init.normal_(values, std=std))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. `extra`: one learned key and value more, for all tokens to look at."""
+    """Multi-head self-attention. `add_bias_kv`: one learned key and value more, for all tokens to look at."""
 
-    def __init__(self, width: int, heads: int, extra: bool) -> None:
+    def __init__(self, width: int, heads: int, add_bias_kv: bool) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"embed_dim {width} cannot be shared among {heads} heads")
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.bias_k = _learned(1, 1, width) if extra else None
-        self.bias_v = _learned(1, 1, width) if extra else None
+        self.bias_k = _new_parameter(1, 1, width) if add_bias_kv else None
+        self.bias_v = _new_parameter(1, 1, width) if add_bias_kv else None
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -249,9 +252,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attend, then think, each beside a path that leaves things as they are."""
 
-    def __init__(self, width: int, heads: int, extra: bool, drop: float) -> None:
+    def __init__(self, width: int, heads: int, add_bias_kv: bool, drop: float) -> None:
         super().__init__()
-        self.attn = Attention(width, heads, extra)
+        self.attn = Attention(width, heads, add_bias_kv)
         self.drop_path = DropPath(drop)
         self.norm_1 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width)
@@ -277,12 +280,12 @@ class DropPath(nn.Module):
 
 
 class Trunk(nn.Module):
-    def __init__(self, encoder: Encoder, norm_first: bool, extra: bool) -> None:
+    def __init__(self, encoder: EncoderConfig, norm_first: bool, add_bias_kv: bool) -> None:
         super().__init__()
         width, count = encoder.embed_dim, encoder.num_blocks
         self.pre_transformer_layer = nn.Sequential(*([nn.LayerNorm(width, eps=1e-6)] if norm_first else []))
         rates = [encoder.drop_path * i / max(count - 1, 1) for i in range(count)]
-        self.blocks = nn.ModuleList(Block(width, encoder.num_heads, extra, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(width, encoder.num_heads, add_bias_kv, rate) for rate in rates)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = self.pre_transformer_layer(x)
@@ -291,20 +294,20 @@ class Trunk(nn.Module):
         return x
 
 
-def _trunk(modality: str, encoder: Encoder) -> Trunk:
+def _trunk(modality: str, encoder: EncoderConfig) -> Trunk:
     """CLIP's encoders have no extra key; its vision encoder alone normalises the tokens before the blocks."""
-    return Trunk(encoder, norm_first=modality == VISION, extra=modality not in (VISION, TEXT))
+    return Trunk(encoder, norm_first=modality == VISION, add_bias_kv=modality not in (VISION, TEXT))
 
 
 # ------------------------------------------------------------------------------------------ from inputs to tokens
 
 
-class Positions(nn.Module):
+class PositionEmbedding(nn.Module):
     """A learned vector per place; the first is the class token's."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
-        self.pos_embed = _learned(1, tokens, width)
+        self.pos_embed = _new_parameter(1, tokens, width)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == self.pos_embed.shape[1]:
@@ -329,7 +332,7 @@ class PatchStem(nn.Module):
         return self.norm_layer(x.flatten(2).transpose(1, 2) if x.ndim == 4 else x)
 
 
-class TwoFrames(nn.Module):
+class RepeatFrame(nn.Module):
     """(N, 3, side, side) or (N, 3, T, side, side) → T = 2: a still image is a video in which nothing moves."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -342,13 +345,13 @@ class VideoStem(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj = nn.Sequential(TwoFrames(), nn.Conv3d(3, width, (2, 14, 14), (2, 14, 14), bias=False))
+        self.proj = nn.Sequential(RepeatFrame(), nn.Conv3d(3, width, (2, 14, 14), (2, 14, 14), bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         # On a GPU a matrix product, whose speed does not depend on which of its kernels cuDNN picks.
-        return self.as_product(x) if x.is_cuda else self.proj(x).flatten(2).transpose(1, 2)
+        return self.as_matrix_product(x) if x.is_cuda else self.proj(x).flatten(2).transpose(1, 2)
 
-    def as_product(self, x: Tensor) -> Tensor:
+    def as_matrix_product(self, x: Tensor) -> Tensor:
         """The same tokens: as no two patches overlap, the convolution is one matrix product. Of a still image, whose
         two frames are the same, the kernel's two halves are summed, so that each pixel is multiplied once."""
         weight: Any = self.proj[1].weight
@@ -360,43 +363,43 @@ class VideoStem(nn.Module):
         return linear(flat, kernel.flatten(1))
 
 
-class SensorStem(nn.Module):
+class ClassTokenStem(nn.Module):
     """Class token and patches, each with its place."""
 
     mask: Tensor | None = None
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.cls_token = _learned(1, 1, width)
+        self.cls_token = _new_parameter(1, 1, width)
 
     def with_class_token(self, x: Tensor) -> Tensor:
         return torch.cat([self.cls_token.expand(len(x), 1, -1), x], dim=1)
 
 
-class ImageStem(SensorStem):
+class ImageStem(ClassTokenStem):
     """For everything that looks like an image, spectrograms too."""
 
     def __init__(self, name: str, stem: nn.Module, tokens: int, width: int) -> None:
         super().__init__(width)
         self.name = name
         self.add_module(name, stem)
-        self.pos_embedding_helper = Positions(1 + tokens, width)
+        self.pos_embedding_helper = PositionEmbedding(1 + tokens, width)
 
     def forward(self, x: Tensor) -> Tensor:
         stem = self.get_submodule(self.name)
         return self.pos_embedding_helper(self.with_class_token(stem(x.to(self.cls_token.dtype))))
 
 
-class ImuStem(SensorStem):
+class ImuStem(ClassTokenStem):
     """(N, 6, T) → T / 8 tokens of six channels × eight samples each, channel after channel."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__(width)
-        self.pos_embed = _learned(1, 1 + tokens, width)
-        self.imu_stem = PatchStem(nn.Linear(6 * IMU_PATCH, width, bias=False), width)
+        self.pos_embed = _new_parameter(1, 1 + tokens, width)
+        self.imu_stem = PatchStem(nn.Linear(6 * IMU_PATCH_SAMPLES, width, bias=False), width)
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = x.to(self.cls_token.dtype).unflatten(2, (-1, IMU_PATCH)).transpose(1, 2).flatten(2)
+        patches = x.to(self.cls_token.dtype).unflatten(2, (-1, IMU_PATCH_SAMPLES)).transpose(1, 2).flatten(2)
         return self.with_class_token(self.imu_stem(patches)) + self.pos_embed
 
 
@@ -407,23 +410,23 @@ class TextStem(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.pos_embed = _learned(1, CONTEXT, width, std=0.01)
-        mask = [[-math.inf if key > query else 0.0 for key in range(CONTEXT)] for query in range(CONTEXT)]
+        self.pos_embed = _new_parameter(1, CONTEXT_LENGTH, width, std=0.01)
+        mask = [[-math.inf if key > query else 0.0 for key in range(CONTEXT_LENGTH)] for query in range(CONTEXT_LENGTH)]
         self.register_buffer("mask", torch.tensor(mask))
-        self.token_embedding = nn.Embedding.from_pretrained(_learned(VOCABULARY, width), freeze=False)
+        self.token_embedding = nn.Embedding.from_pretrained(_new_parameter(VOCABULARY_SIZE, width), freeze=False)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.token_embedding(ids) + self.pos_embed
 
 
-def _stem(modality: str, encoder: Encoder) -> nn.Module:
+def _stem(modality: str, encoder: EncoderConfig) -> nn.Module:
     width = encoder.embed_dim
     if modality == VISION:
         return ImageStem("rgbt_stem", VideoStem(width), 16 * 16, width)
     if modality == TEXT:
         return TextStem(width)
     if modality == IMU:
-        return ImuStem(2000 // IMU_PATCH, width)
+        return ImuStem(2000 // IMU_PATCH_SAMPLES, width)
     name = "depth_stem" if modality == DEPTH else "rgbt_stem"
     stride, tokens = (10, 12 * 19) if modality == AUDIO else (16, 14 * 14)
     return ImageStem(name, PatchStem(nn.Conv2d(1, width, 16, stride, bias=False), width), tokens, width)
@@ -432,7 +435,7 @@ def _stem(modality: str, encoder: Encoder) -> nn.Module:
 # ------------------------------------------------------------------------------------- from tokens to the space
 
 
-def spokesman(modality: str, tokens: Tensor, inputs: Tensor) -> Tensor:
+def select_output_token(modality: str, tokens: Tensor, inputs: Tensor) -> Tensor:
     """(N, L, D) → (N, D): the token that stands for all. The class token; of text the end, which has the largest id."""
     if modality != TEXT:
         return tokens[:, 0]
@@ -456,7 +459,7 @@ class UnitLength(nn.Module):
 
 
 class LogitScale(nn.Module):
-    """Times exp of a learned or fixed number, at most `MAX_SCALE`."""
+    """Times exp of a learned or fixed number, at most `MAX_LOGIT_SCALE`."""
 
     def __init__(self, initial: float, learnable: bool) -> None:
         super().__init__()
@@ -466,14 +469,14 @@ class LogitScale(nn.Module):
         else:
             self.register_buffer("log_logit_scale", value)
 
-    def factor(self) -> Tensor:
-        return self.log_logit_scale.float().exp().clamp(max=MAX_SCALE)
+    def scale(self) -> Tensor:
+        return self.log_logit_scale.float().exp().clamp(max=MAX_LOGIT_SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor()
+        return x * self.scale()
 
 
-def _head(modality: str, encoder: Encoder, out: int) -> nn.Module:
+def _head(modality: str, encoder: EncoderConfig, out: int) -> nn.Module:
     norm, project = nn.LayerNorm(encoder.embed_dim, eps=1e-6), nn.Linear(encoder.embed_dim, out, bias=False)
     if modality == TEXT:
         return TextHead(nn.Sequential(norm, project))
@@ -481,7 +484,7 @@ def _head(modality: str, encoder: Encoder, out: int) -> nn.Module:
     return nn.Sequential(norm, nn.Identity(), *dropout, project)
 
 
-def _scale(modality: str, encoder: Encoder) -> nn.Module:
+def _scale(modality: str, encoder: EncoderConfig) -> nn.Module:
     if modality == VISION:
         return nn.Sequential(UnitLength())
-    return nn.Sequential(UnitLength(), LogitScale(encoder.scale, learnable=modality == TEXT))
+    return nn.Sequential(UnitLength(), LogitScale(encoder.initial_logit_scale, learnable=modality == TEXT))

@@ -25,13 +25,19 @@ from torch import Tensor
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 
-SUFFIX = ".safetensors"
-CHUNK = 64 * 2**20  # bytes of source that are in memory at a time while precision changes
-SOURCE, SUMS = "source_sha256", "crc32"  # metadata of converted files
-SHOWN = 5  # entries that an error names of each kind
+SAFETENSORS_SUFFIX = ".safetensors"
+CHUNK_BYTES = 64 * 2**20  # bytes of source that are in memory at a time while precision changes
+SOURCE_DIGEST_KEY, CHECKSUMS_KEY = "source_sha256", "crc32"  # metadata of converted files
+MAX_LISTED_ENTRIES = 5  # entries that an error names of each kind
 
-_READ = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64, "I64": torch.int64}
-_NAMES = {_READ[name]: name for name in ("F32", "BF16", "F16")}  # what is a weight
+_TORCH_DTYPES = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F64": torch.float64,
+    "I64": torch.int64,
+}
+_SAFETENSORS_DTYPES = {_TORCH_DTYPES[name]: name for name in ("F32", "BF16", "F16")}  # what is a weight
 
 
 class WeightsError(SpaceError):
@@ -39,7 +45,7 @@ class WeightsError(SpaceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of a weight file, before it is read."""
 
     shape: tuple[int, ...]
@@ -48,30 +54,30 @@ class Entry:
     crc32: int | None = None
 
     @property
-    def size(self) -> int:
+    def numel(self) -> int:
         """Values."""
         return torch.Size(self.shape).numel()
 
     @property
-    def bytes(self) -> int:
-        return self.size * self.dtype.itemsize
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
 
 
-def entries(path: str | Path) -> dict[str, Entry]:
+def read_entries(path: str | Path) -> dict[str, TensorEntry]:
     """What a weight file holds, or all safetensors files of a folder together. Raises `WeightsError`."""
-    found: dict[str, Entry] = {}
+    found: dict[str, TensorEntry] = {}
     for file in _files(path):
-        sums = _sums(file)
-        for name, (shape, dtype) in _describe(file).items():
+        checksums = _checksums(file)
+        for name, (shape, dtype) in _read_shapes(file).items():
             if name in found:
                 raise WeightsError(f"'{name}' is in both '{found[name].file}' and '{file}': keep one of them")
-            if sums is not None and type(sums.get(name)) is not int:
+            if checksums is not None and type(checksums.get(name)) is not int:
                 raise WeightsError(f"'{file}' is damaged: '{name}' lost the sum that it was written with")
-            found[name] = Entry(shape, dtype, file, sums[name] if sums is not None else None)
+            found[name] = TensorEntry(shape, dtype, file, checksums[name] if checksums is not None else None)
     return found
 
 
-def read(
+def read_tensors(
     path: str | Path, wanted: Callable[[str], bool] = lambda _: True, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
     """The entries of a weight file or folder that are `wanted`; in `dtype`, or as they are.
@@ -80,31 +86,32 @@ def read(
     being let go in between, so memory never holds much more than the result. Scalars (logit scales) stay float32.
     Raises `WeightsError` for files that cannot be read, and for values that are damaged or not finite.
     """
-    chosen = {name: entry for name, entry in entries(path).items() if wanted(name)}
+    chosen = {name: entry for name, entry in read_entries(path).items() if wanted(name)}
     result: dict[str, Tensor] = {}
     for names in _batches(chosen, dtype):
-        source = _open(chosen[names[0]].file, names)
+        source = _map_tensors(chosen[names[0]].file, names)
         for name in names:
             _verify(name, source[name], chosen[name])
-            result[name] = source[name].to(_target(chosen[name], dtype))
+            result[name] = source[name].to(_target_dtype(chosen[name], dtype))
     return {name: result[name] for name in chosen}
 
 
-def check(
-    state: Mapping[str, Tensor | Entry], shapes: Mapping[str, Sequence[int]], what: str = "these weights"
+def check_entries(
+    state: Mapping[str, Tensor | TensorEntry], shapes: Mapping[str, Sequence[int]], source_name: str = "these weights"
 ) -> None:
     """Raises `WeightsError` that names what `state` lacks, has too much, or has in another shape or type."""
     missing = [f"'{name}'" for name in shapes if name not in state]
     unknown = [f"'{name}'" for name in state if name not in shapes]
     shared = [name for name in shapes if name in state]
     misshaped = [
-        f"'{name}' is {_shape(state[name].shape)} and should be {_shape(shapes[name])}"
+        f"'{name}' is {_format_shape(state[name].shape)} and should be {_format_shape(shapes[name])}"
         for name in shared
         if tuple(state[name].shape) != tuple(shapes[name])
     ]
-    mistyped = [f"'{n}' is {state[n].dtype}" for n in shared if state[n].dtype not in _NAMES]
+    mistyped = [f"'{n}' is {state[n].dtype}" for n in shared if state[n].dtype not in _SAFETENSORS_DTYPES]
     faults = [
-        f"{len(found)} {fault}: {', '.join(found[:SHOWN])}{', …' if len(found) > SHOWN else ''}"
+        f"{len(found)} {fault}: {', '.join(found[:MAX_LISTED_ENTRIES])}"
+        + (", …" if len(found) > MAX_LISTED_ENTRIES else "")
         for fault, found in (
             ("missing", missing),
             ("unknown", unknown),
@@ -114,17 +121,17 @@ def check(
         if found
     ]
     if faults:
-        raise WeightsError(f"{what}: not the weights of this model; entries " + "; ".join(faults))
+        raise WeightsError(f"{source_name}: not the weights of this model; entries " + "; ".join(faults))
 
 
-def digest(path: str | Path) -> str:
+def published_digest(path: str | Path) -> str:
     """Names the weights, whatever their precision and format: the SHA-256 of the file that was published.
 
     Converted files carry it; of others it is computed, which reads them once. Raises `WeightsError`.
     """
     found = set()
     for file in _files(path):
-        found.add(_metadata(file).get(SOURCE) or sha256_of(file))
+        found.add(_metadata(file).get(SOURCE_DIGEST_KEY) or sha256_of(file))
     if len(found) > 1:
         raise WeightsError(
             f"the files in '{path}' were not made from one checkpoint: convert them again, into an empty folder"
@@ -138,33 +145,33 @@ def convert(source: str | Path, targets: Mapping[Path, Collection[str]], dtype: 
     Holds a few entries at a time. A file appears when it is whole. Raises `WeightsError`, and `OSError` where a file
     cannot be written.
     """
-    held, carried = entries(source), digest(source)
+    held, source_digest = read_entries(source), published_digest(source)
     for target, names in targets.items():
         # Wide values first, so that each lies where its width divides its place.
-        chosen = dict(sorted(((n, held[n]) for n in names), key=lambda item: -_target(item[1], dtype).itemsize))
+        chosen = dict(sorted(((n, held[n]) for n in names), key=lambda item: -_target_dtype(item[1], dtype).itemsize))
         if target.resolve() in {entry.file.resolve() for entry in chosen.values()}:
             raise WeightsError(f"'{target}' is the file to be converted: choose another name for the result")
         part = Path(f"{target}.part")
         try:
-            _write(part, chosen, dtype, carried)
+            _write(part, chosen, dtype, source_digest)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
 
 
-def _write(path: Path, chosen: Mapping[str, Entry], dtype: torch.dtype, carried: str) -> None:
-    sums = dict.fromkeys(chosen, 0)
+def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, carried: str) -> None:
+    checksums = dict.fromkeys(chosen, 0)
     with path.open("wb") as file:
-        file.write(_header(chosen, dtype, carried, sums))
-        for names in _batches(chosen, dtype, whole=False):
-            tensors = _open(chosen[names[0]].file, names)
+        file.write(_header(chosen, dtype, carried, checksums))
+        for names in _batches(chosen, dtype, keep_unchanged_together=False):
+            tensors = _map_tensors(chosen[names[0]].file, names)
             for name in names:
                 _verify(name, tensors[name], chosen[name])
-                tensor = tensors[name].to(_target(chosen[name], dtype))
-                sums[name] = _crc32(name, tensor)
+                tensor = tensors[name].to(_target_dtype(chosen[name], dtype))
+                checksums[name] = _crc32(name, tensor)
                 file.write(_bytes(tensor))
         file.seek(0)
-        file.write(_header(chosen, dtype, carried, sums))
+        file.write(_header(chosen, dtype, carried, checksums))
 
 
 def _files(path: str | Path) -> list[Path]:
@@ -173,9 +180,9 @@ def _files(path: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise WeightsError(f"there is no weight file or folder '{path}'")
-    found = sorted(path.glob("*" + SUFFIX))
+    found = sorted(path.glob("*" + SAFETENSORS_SUFFIX))
     if not found:
-        raise WeightsError(f"the folder '{path}' holds no {SUFFIX} file")
+        raise WeightsError(f"the folder '{path}' holds no {SAFETENSORS_SUFFIX} file")
     return found
 
 
@@ -188,18 +195,18 @@ def _is_safetensors(file: Path) -> bool:
     return start[8:9] == b"{"
 
 
-def _describe(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     if not _is_safetensors(file):
-        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _open(file).items()}
+        return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _map_tensors(file).items()}
     try:
         with safe_open(file, framework="pt") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
-            return {n: (tuple(s.get_shape()), _READ.get(s.get_dtype(), torch.uint8)) for n, s in slices.items()}
+            return {n: (tuple(s.get_shape()), _TORCH_DTYPES.get(s.get_dtype(), torch.uint8)) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
 
 
-def _open(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """The tensors of one file, mapped; those called `names`, or all."""
     try:
         if _is_safetensors(file):
@@ -237,34 +244,37 @@ def _metadata(file: Path) -> dict[str, str]:
         raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
 
 
-def _sums(file: Path) -> dict[str, Any] | None:
+def _checksums(file: Path) -> dict[str, Any] | None:
     """The sum of each entry of a converted file; None for others."""
     metadata = _metadata(file)
-    if SOURCE not in metadata:
+    if SOURCE_DIGEST_KEY not in metadata:
         return None
     try:
-        sums = json.loads(metadata.get(SUMS, ""))
+        checksums = json.loads(metadata.get(CHECKSUMS_KEY, ""))
     except ValueError:
-        sums = None
-    if not isinstance(sums, dict):
+        checksums = None
+    if not isinstance(checksums, dict):
         raise WeightsError(f"'{file}' is damaged: it lost the sums that it was written with")
-    return sums
+    return checksums
 
 
-def _batches(chosen: Mapping[str, Entry], dtype: torch.dtype | None, whole: bool = True) -> Iterator[list[str]]:
-    """Names, file by file, in groups that are opened together: what is to be changed, `CHUNK` bytes at most.
+def _batches(
+    chosen: Mapping[str, TensorEntry], dtype: torch.dtype | None, keep_unchanged_together: bool = True
+) -> Iterator[list[str]]:
+    """Names, file by file, in groups that are opened together: what is to be changed, `CHUNK_BYTES` bytes at most.
 
-    `whole`: unchanged entries of a file make one group, and the largest come first, while memory is still empty.
+    `keep_unchanged_together`: unchanged entries of a file make one group, and the largest come first, while memory is
+    still empty.
     """
     for _, group in groupby(chosen, key=lambda name: chosen[name].file):
         names = list(group)
-        if whole:
-            same = [name for name in names if chosen[name].dtype == _target(chosen[name], dtype)]
+        if keep_unchanged_together:
+            same = [name for name in names if chosen[name].dtype == _target_dtype(chosen[name], dtype)]
             yield from [same] if same else []
-            names = sorted(set(names).difference(same), key=lambda name: (-chosen[name].bytes, name))
+            names = sorted(set(names).difference(same), key=lambda name: (-chosen[name].nbytes, name))
         batch: list[str] = []
         for name in names:
-            if batch and sum(chosen[n].bytes for n in batch) + chosen[name].bytes > CHUNK:
+            if batch and sum(chosen[n].nbytes for n in batch) + chosen[name].nbytes > CHUNK_BYTES:
                 yield batch
                 batch = []
             batch.append(name)
@@ -272,14 +282,14 @@ def _batches(chosen: Mapping[str, Entry], dtype: torch.dtype | None, whole: bool
             yield batch
 
 
-def _target(entry: Entry, dtype: torch.dtype | None) -> torch.dtype:
+def _target_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
     """Only floating tensors change, and scalars never lose precision."""
     if dtype is None or not entry.dtype.is_floating_point:
         return entry.dtype
     return dtype if entry.shape else torch.float32
 
 
-def _verify(name: str, tensor: Tensor, entry: Entry) -> None:
+def _verify(name: str, tensor: Tensor, entry: TensorEntry) -> None:
     """Raises `WeightsError` for a wrong sum or values that are not finite. Reads it, so that its first use is fast."""
     if entry.crc32 is not None and _crc32(name, tensor) != entry.crc32:
         raise WeightsError(f"'{entry.file}' is damaged: the values of '{name}' are not those that were written")
@@ -294,29 +304,29 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _crc32(name: str, tensor: Tensor) -> int:
     """Of the values, and of all that gives them meaning."""
-    return zlib.crc32(_bytes(tensor), zlib.crc32(f"{name} {tensor.dtype} {_shape(tensor.shape)}".encode()))
+    return zlib.crc32(_bytes(tensor), zlib.crc32(f"{name} {tensor.dtype} {_format_shape(tensor.shape)}".encode()))
 
 
 def _bytes(tensor: Tensor) -> memoryview:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _header(chosen: Mapping[str, Entry], dtype: torch.dtype, carried: str, sums: Mapping[str, int]) -> bytes:
+def _header(chosen: Mapping[str, TensorEntry], dtype: torch.dtype, carried: str, sums: Mapping[str, int]) -> bytes:
     """The head of a safetensors file, as long for any `sums`: 8 bytes of length, then JSON, padded to 8 bytes."""
     crc32 = "{" + ",".join(f"{json.dumps(name)}:{sums[name]:>10}" for name in chosen) + "}"
-    head: dict[str, object] = {"__metadata__": {"format": "pt", SOURCE: carried, SUMS: crc32}}
+    head: dict[str, object] = {"__metadata__": {"format": "pt", SOURCE_DIGEST_KEY: carried, CHECKSUMS_KEY: crc32}}
     offset = 0
     for name, entry in chosen.items():
-        target = _target(entry, dtype)
-        end = offset + entry.size * target.itemsize
-        if target not in _NAMES:
+        target = _target_dtype(entry, dtype)
+        end = offset + entry.numel * target.itemsize
+        if target not in _SAFETENSORS_DTYPES:
             raise WeightsError(f"'{entry.file}': '{name}' is {target}, which is not a weight")
-        head[name] = {"dtype": _NAMES[target], "shape": list(entry.shape), "data_offsets": [offset, end]}
+        head[name] = {"dtype": _SAFETENSORS_DTYPES[target], "shape": list(entry.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"

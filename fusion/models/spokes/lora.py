@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 
-class LowRank(nn.Module):
+class LowRankUpdate(nn.Module):
     """Weight W (out, …) → W + B A, with A (rank, in) drawn and B (out, rank) zero: at first nothing changes."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
@@ -20,7 +20,7 @@ class LowRank(nn.Module):
         return weight + (self.b @ self.a).view_as(weight)
 
 
-def adapt(module: nn.Module, rank: int) -> None:
+def add_lora(module: nn.Module, rank: int) -> None:
     """Freeze `module`; give a sum of this rank to every linear layer and every dense convolution in it, and train the
     biases of all its layers too, which cost nothing and move a network from one kind of image to another."""
     module.requires_grad_(False)
@@ -32,13 +32,13 @@ def adapt(module: nn.Module, rank: int) -> None:
             continue
         dense = getattr(layer, "groups", 1) == 1
         if dense and min(weight.shape[0], weight[0].numel()) > rank:
-            parametrize.register_parametrization(layer, "weight", LowRank(weight, rank))
+            parametrize.register_parametrization(layer, "weight", LowRankUpdate(weight, rank))
         bias = getattr(layer, "bias", None)
         if isinstance(bias, nn.Parameter):
             bias.requires_grad_(True)
 
 
-def merge(module: nn.Module) -> None:
+def merge_lora(module: nn.Module) -> None:
     """Add the sums into the weights, so that inference costs what it did without them."""
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-WIDTH = 64
+CONV_CHANNELS = 64
 SPECTRAL_BANDS = 24
-FLOOR = 1e-3  # of a band's amplitude in deviations, under which it is silent
+MIN_AMPLITUDE = 1e-3  # of a band's amplitude in deviations, under which it is silent
 
 
 class SeriesEncoder(nn.Module):
@@ -16,32 +16,32 @@ class SeriesEncoder(nn.Module):
     What lasts (each channel's mean and spread, the spread of the length of three axes together where there are six),
     what repeats (its spectrum in bands evenly spaced in the logarithm of frequency) and what happens (three strided
     convolutions, their mean and maximum over time), read by one hidden layer. `mean` and `deviation` (C) are those
-    of the training data, see `fit_scale`.
+    of the training data, see `fit_normalization`.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, channels: int, length: int, outputs: int, hidden: int = 256) -> None:
+    def __init__(self, channels: int, length: int, dimension: int, hidden: int = 256) -> None:
         super().__init__()
         self.length = length
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
         self.convolutions = nn.Sequential(
-            nn.Conv1d(channels, WIDTH, 9, 2, 4), nn.GELU(),
-            nn.Conv1d(WIDTH, WIDTH, 9, 3, 4), nn.GELU(),
-            nn.Conv1d(WIDTH, 2 * WIDTH, 5, 2, 2), nn.GELU(),
+            nn.Conv1d(channels, CONV_CHANNELS, 9, 2, 4), nn.GELU(),
+            nn.Conv1d(CONV_CHANNELS, CONV_CHANNELS, 9, 3, 4), nn.GELU(),
+            nn.Conv1d(CONV_CHANNELS, 2 * CONV_CHANNELS, 5, 2, 2), nn.GELU(),
         )  # fmt: skip
-        bands = len(_edges(length)) - 1
+        bands = len(_band_edges(length)) - 1
         self.read = nn.Sequential(
-            nn.LayerNorm(channels * (3 + bands) + 4 * WIDTH),
-            nn.Linear(channels * (3 + bands) + 4 * WIDTH, hidden),
+            nn.LayerNorm(channels * (3 + bands) + 4 * CONV_CHANNELS),
+            nn.Linear(channels * (3 + bands) + 4 * CONV_CHANNELS, hidden),
             nn.GELU(),
             nn.Dropout(0.2),
-            nn.Linear(hidden, outputs),
+            nn.Linear(hidden, dimension),
         )
 
-    def fit_scale(self, series: Tensor) -> None:
+    def fit_normalization(self, series: Tensor) -> None:
         """Take mean and deviation of each channel from training data (N, C, T). The deviation is that of the middle
         window: a few violent ones do not make all others look still."""
         self.mean.copy_(series.mean(dim=(0, 2)))
@@ -50,18 +50,20 @@ class SeriesEncoder(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         x = (series - self.mean[:, None]) / self.deviation[:, None]
-        lasting = torch.cat([x.mean(2), torch.log(x.std(2) + FLOOR), torch.log(x.diff(dim=2).std(2) + FLOOR)], dim=1)
+        channel_statistics = torch.cat(
+            [x.mean(2), torch.log(x.std(2) + MIN_AMPLITUDE), torch.log(x.diff(dim=2).std(2) + MIN_AMPLITUDE)], dim=1
+        )
         window = torch.hann_window(x.shape[2], device=x.device, dtype=x.dtype)
         amplitude = torch.fft.rfft((x - x.mean(2, keepdim=True)) * window, dim=2).abs() * 2 / x.shape[2]
-        edges = _edges(self.length)
+        edges = _band_edges(self.length)
         bands = [amplitude[..., a:b].square().sum(-1).sqrt() for a, b in zip(edges, edges[1:], strict=False)]
-        repeating = torch.log(torch.stack(bands, dim=2) + FLOOR).flatten(1)
-        happening = self.convolutions(x)
-        course = torch.cat([happening.mean(2), happening.amax(2)], dim=1)
-        return torch.as_tensor(self.read(torch.cat([lasting, repeating, course], dim=1)))
+        band_amplitudes = torch.log(torch.stack(bands, dim=2) + MIN_AMPLITUDE).flatten(1)
+        convolved = self.convolutions(x)
+        course = torch.cat([convolved.mean(2), convolved.amax(2)], dim=1)
+        return torch.as_tensor(self.read(torch.cat([channel_statistics, band_amplitudes, course], dim=1)))
 
 
-def _edges(length: int) -> list[int]:
+def _band_edges(length: int) -> list[int]:
     """Bounds of the spectrum's bands in bins: evenly spaced in the logarithm, at least a bin each, without bin 0."""
     top = length // 2 + 1
     raw = torch.logspace(0, torch.log10(torch.tensor(float(max(top, 2)))).item(), SPECTRAL_BANDS + 1).round().long()

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sensebind.fusion.models.starter.wakeword_trunk import SHORTEST, STAGE_CHANNELS, WakewordTrunk
+from sensebind.fusion.models.starter.wakeword_trunk import MIN_SAMPLES, STAGE_CHANNELS, WakewordTrunk
 from sensebind.fusion.preprocess.audio import log_mel_frames
 
-BANDS = 64  # of the spectrum: `log_mel_frames`' 128 in pairs
-GROUPS = 8  # of bands, in which rhythm is measured
-RHYTHMS = 16  # bands of rhythm, evenly spaced from 0.5 to 40 Hz
-SPAN = 200  # frames that a rhythm is measured in: 2 s
-SMOOTH = 9  # frames of 10 ms: what changes faster is rough
-QUIET, LOUD = 0.05, 0.95  # quantiles over time
-SIZE = 3 * sum(STAGE_CHANNELS) + 6 * BANDS + GROUPS * RHYTHMS + 1
+SPECTRUM_BANDS = 64  # of the spectrum: `log_mel_frames`' 128 in pairs
+MODULATION_GROUPS = 8  # of bands, in which rhythm is measured
+MODULATION_BANDS = 16  # bands of rhythm, evenly spaced from 0.5 to 40 Hz
+MODULATION_FFT_FRAMES = 200  # frames that a rhythm is measured in: 2 s
+SMOOTHING_FRAMES = 9  # frames of 10 ms: what changes faster is rough
+LOW_QUANTILE, HIGH_QUANTILE = 0.05, 0.95  # quantiles over time
+FEATURE_SIZE = 3 * sum(STAGE_CHANNELS) + 6 * SPECTRUM_BANDS + MODULATION_GROUPS * MODULATION_BANDS + 1
 
 
-class SoundFeatures(nn.Module):
+class AudioFeatureExtractor(nn.Module):
     """Sound float32 (B, samples) in −1..1 at 16 kHz → float32 (B, 1809). Nothing in it is trained here."""
 
     def __init__(self, trunk: WakewordTrunk) -> None:
@@ -31,30 +31,34 @@ class SoundFeatures(nn.Module):
         self.trunk = trunk.requires_grad_(False)
 
     def forward(self, sound: Tensor) -> Tensor:
-        sound = long_enough(sound)
+        sound = pad_to_min_length(sound)
         return torch.cat([self.stage_statistics(sound), spectrum_statistics(log_mel_frames(sound))], dim=1)
 
     def stage_statistics(self, sound: Tensor) -> Tensor:
         """(B, samples) → (B, 1296): mean, deviation and maximum over time and mel of each stage's channels, in turn."""
-        parts = [x.flatten(2) for x in self.trunk.stages(sound)]
+        parts = [x.flatten(2) for x in self.trunk.stage_outputs(sound)]
         return torch.cat([statistic for x in parts for statistic in (x.mean(2), x.std(2), x.amax(2))], dim=1)
 
 
-def long_enough(sound: Tensor) -> Tensor:
+def pad_to_min_length(sound: Tensor) -> Tensor:
     """(B, samples) with silence after it, where it is shorter than the trunk takes."""
-    return functional.pad(sound, (0, max(0, SHORTEST - sound.shape[-1])))
+    return functional.pad(sound, (0, max(0, MIN_SAMPLES - sound.shape[-1])))
 
 
 def spectrum_statistics(frames: Tensor) -> Tensor:
     """Log-mel (B, T, 128) → (B, 513): level, spread, changes, roughness and quantiles of each of 64 bands, rhythm
     (the spectrum of the level's own course over time, in 8 groups of bands), and the level of all."""
-    bands = frames.unflatten(-1, (BANDS, -1)).mean(-1)
-    smooth = functional.avg_pool1d(bands.transpose(1, 2), SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
+    bands = frames.unflatten(-1, (SPECTRUM_BANDS, -1)).mean(-1)
+    smooth = functional.avg_pool1d(
+        bands.transpose(1, 2), SMOOTHING_FRAMES, 1, SMOOTHING_FRAMES // 2, count_include_pad=False
+    )
     in_order = _sorted(bands)
-    quantiles = [_quantile(in_order, share) for share in (QUIET, LOUD)]
-    groups = bands.unflatten(-1, (GROUPS, -1)).mean(-1)
-    course = torch.fft.rfft(groups - groups.mean(1, keepdim=True), n=SPAN, dim=1).abs()[:, 1 : 1 + 5 * RHYTHMS]
-    rhythm = course.unflatten(1, (RHYTHMS, -1)).mean(2).log1p()
+    quantiles = [_quantile(in_order, share) for share in (LOW_QUANTILE, HIGH_QUANTILE)]
+    groups = bands.unflatten(-1, (MODULATION_GROUPS, -1)).mean(-1)
+    modulation = torch.fft.rfft(groups - groups.mean(1, keepdim=True), n=MODULATION_FFT_FRAMES, dim=1).abs()[
+        :, 1 : 1 + 5 * MODULATION_BANDS
+    ]
+    rhythm = modulation.unflatten(1, (MODULATION_BANDS, -1)).mean(2).log1p()
     return torch.cat(
         [
             bands.mean(1),

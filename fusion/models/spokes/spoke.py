@@ -24,26 +24,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sensebind.fusion.core import encodings
-from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
-from sensebind.fusion.core.space import Aperture, Hub, SpaceError
+from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
-from sensebind.fusion.models.openvino import images as compiled
-from sensebind.fusion.models.openvino import sounds as compiled_sound
+from sensebind.fusion.models.openvino import audio_encoder as compiled_sound
+from sensebind.fusion.models.openvino import image_encoder as compiled
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes.series_encoder import SeriesEncoder
-from sensebind.fusion.models.spokes.sound_features import SIZE, SoundFeatures
+from sensebind.fusion.models.spokes.sound_features import FEATURE_SIZE, AudioFeatureExtractor
 from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
-from sensebind.fusion.preprocess.image import levels_tensor
-from sensebind.fusion.preprocess.resampling import series, waveform
+from sensebind.fusion.preprocess.image import squash_to_tensor
+from sensebind.fusion.preprocess.resampling import resample_audio, resample_readings
 
-FORMAT = "sensebind spoke 1"
-KINDS = ("image", "sound", "series")
-METHODS = ("whole", "head", "lora")
-SOUND_RATE = 16_000  # Hz, the trunk's
-RESIDUAL = 128  # rank of the sum after an image encoder
+SPOKE_FORMAT = "sensebind spoke 1"
+SPOKE_KINDS = ("image", "sound", "series")
+TRAINING_METHODS = ("whole", "head", "lora")
+AUDIO_SAMPLE_RATE = 16_000  # Hz, the trunk's
+RESIDUAL_RANK = 128  # rank of the sum after an image encoder
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ class SpokeSpec:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise SpaceError(f"a spoke of kind '{self.kind}' is not known; known: {', '.join(KINDS)}")
-        if self.method not in METHODS or (self.method == "lora" and self.kind != "image"):
+        if self.kind not in SPOKE_KINDS:
+            raise SpaceError(f"a spoke of kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
+        if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != "image"):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
 
     @property
-    def aperture(self) -> Aperture:
-        return Aperture(self.length, self.frames)
+    def trained_window(self) -> TrainedWindow:
+        return TrainedWindow(self.length, self.frames)
 
 
-class Residual(nn.Module):
+class ResidualAdapter(nn.Module):
     """Unit vectors (B, D) → unit vectors (B, D): v plus a low-rank function of v, which is zero at first."""
 
-    def __init__(self, dimension: int, rank: int = RESIDUAL) -> None:
+    def __init__(self, dimension: int, rank: int = RESIDUAL_RANK) -> None:
         super().__init__()
         self.down = nn.Linear(dimension, rank)
         self.up = nn.Linear(rank, dimension)
@@ -90,21 +90,21 @@ class Residual(nn.Module):
         return functional.normalize(vectors + self.up(functional.gelu(self.down(vectors))), dim=1)
 
 
-class ImageEncoder(nn.Module):
+class SpokeImageEncoder(nn.Module):
     """Levels float32 (B, 1 or 3, 224, 224) in 0..1 → unit vectors (B, D); one plane is seen as grey."""
 
     def __init__(self, hub: Hub, spec: SpokeSpec) -> None:
         super().__init__()
         self.trunk = hub.image_encoder().requires_grad_(spec.method == "whole")
         if spec.method == "lora":
-            lora.adapt(self.trunk, spec.rank)
-        self.residual = Residual(spec.dimension)
+            lora.add_lora(self.trunk, spec.rank)
+        self.residual = ResidualAdapter(spec.dimension)
 
     def forward(self, levels: Tensor) -> Tensor:
         return torch.as_tensor(self.residual(self.trunk(levels.expand(-1, 3, -1, -1))))
 
 
-class SoundEncoder(nn.Module):
+class SpokeAudioEncoder(nn.Module):
     """Sound float32 (B, samples) at 16 kHz, or its features (B, 1809) → unit vectors (B, D).
 
     `mean` and `deviation` of the features are those of the training data.
@@ -113,36 +113,36 @@ class SoundEncoder(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, features: SoundFeatures, dimension: int, hidden: int = 384) -> None:
+    def __init__(self, features: AudioFeatureExtractor, dimension: int, hidden: int = 384) -> None:
         super().__init__()
         self.features = features
-        self.register_buffer("mean", torch.zeros(SIZE))
-        self.register_buffer("deviation", torch.ones(SIZE))
+        self.register_buffer("mean", torch.zeros(FEATURE_SIZE))
+        self.register_buffer("deviation", torch.ones(FEATURE_SIZE))
         self.read = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(SIZE, hidden), nn.GELU(), nn.Dropout(0.3), nn.Linear(hidden, dimension)
+            nn.Dropout(0.3), nn.Linear(FEATURE_SIZE, hidden), nn.GELU(), nn.Dropout(0.3), nn.Linear(hidden, dimension)
         )
 
-    def fit_scale(self, features: Tensor) -> None:
+    def fit_normalization(self, features: Tensor) -> None:
         """Take mean and deviation from training features (N, 1809)."""
         self.mean.copy_(features.mean(dim=0))
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-4))
 
     def forward(self, sound: Tensor) -> Tensor:
-        features = sound if sound.shape[1] == SIZE else self.features(sound)
+        features = sound if sound.shape[1] == FEATURE_SIZE else self.features(sound)
         scaled = ((features - self.mean) / self.deviation).clamp(-5, 5)
         return functional.normalize(self.read(scaled), dim=1)
 
 
-class SeriesSpokeEncoder(nn.Module):
+class SpokeSeriesEncoder(nn.Module):
     """Series float32 (B, C, T) → unit vectors (B, D)."""
 
     def __init__(self, spec: SpokeSpec) -> None:
         super().__init__()
         self.network = SeriesEncoder(spec.channels, round(spec.length * spec.rate), spec.dimension)
 
-    def fit_scale(self, series: Tensor) -> None:
+    def fit_normalization(self, series: Tensor) -> None:
         """Take mean and deviation of each channel from training data (N, C, T)."""
-        self.network.fit_scale(series)
+        self.network.fit_normalization(series)
 
     def forward(self, series: Tensor) -> Tensor:
         return functional.normalize(self.network(series), dim=1)
@@ -155,49 +155,51 @@ class Spoke:
         if spec.dimension != hub.dimension:
             raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
         self.spec = spec
-        self._compiled: compiled.Compiled | None = None  # the encoder
-        self.sliding: compiled_sound.CompiledSound | None = None  # the same, of a sound
+        self._compiled: compiled.CompiledEncoder | None = None  # the encoder
+        self.streaming_encoder: compiled_sound.CompiledAudioEncoder | None = None  # the same, of a sound
         self.encoder: nn.Module
         if spec.kind == "image":
-            self.encoder = ImageEncoder(hub, spec)
+            self.encoder = SpokeImageEncoder(hub, spec)
         elif spec.kind == "sound":
-            self.encoder = SoundEncoder(sound_features(), spec.dimension)
+            self.encoder = SpokeAudioEncoder(load_audio_features(), spec.dimension)
         else:
-            self.encoder = SeriesSpokeEncoder(spec)
+            self.encoder = SpokeSeriesEncoder(spec)
         self.encoder.eval()
 
     def tensor(self, window: Window) -> Tensor:
         """One window → the encoder's input without the batch axis. Raises `EncodingError`, `ValueError`."""
         if self.spec.kind == "sound":
-            return torch.from_numpy(waveform(window, SOUND_RATE))
+            return torch.from_numpy(resample_audio(window, AUDIO_SAMPLE_RATE))
         if self.spec.kind == "series":
-            return torch.from_numpy(series(window, self.spec.rate, self.spec.channels))
-        return picture(window)
+            return torch.from_numpy(resample_readings(window, self.spec.rate, self.spec.channels))
+        return image_tensor(window)
 
-    def slide(self, window: Window) -> Tensor:
+    def stream_tensor(self, window: Window) -> Tensor:
         """As `tensor`, and as much further as what windows of a stream share need be worked out only once."""
-        if self.sliding is None:
+        if self.streaming_encoder is None:
             return self.tensor(window)
-        start = round(window.start * SOUND_RATE / SECOND)
-        return self.sliding.slide(window.samples[-1].frame_id, start, waveform(window, SOUND_RATE))
+        start = round(window.start * AUDIO_SAMPLE_RATE / SECOND)
+        return self.streaming_encoder.stream_tensor(
+            window.samples[-1].frame_id, start, resample_audio(window, AUDIO_SAMPLE_RATE)
+        )
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 unit vectors (B, D) on the CPU."""
         if self._compiled is not None:
-            return self._compiled.start(batch).fetch()
+            return self._compiled.embed_async(batch).fetch()
         device = next(self.encoder.parameters()).device
-        return self.vectors(batch.to(device)).cpu()
+        return self.embed_on_device(batch.to(device)).cpu()
 
-    def vectors(self, batch: Tensor) -> Tensor:
+    def embed_on_device(self, batch: Tensor) -> Tensor:
         """As `embed`, of a batch that is on the encoder's device, and left there."""
         return torch.as_tensor(self.encoder(batch)).float()
 
-    def start(self, batch: Tensor) -> EmbeddingFuture:
+    def embed_async(self, batch: Tensor) -> EmbeddingFuture:
         """Begin to `embed`: what is compiled goes on while others are begun."""
         if self._compiled is not None:
-            return self._compiled.start(batch)
-        return Deferred(lambda: self.embed(batch))
+            return self._compiled.embed_async(batch)
+        return DeferredFuture(lambda: self.embed(batch))
 
     @property
     def is_compiled(self) -> bool:
@@ -210,18 +212,18 @@ class Spoke:
         A series stays with PyTorch, for it is little work; so do images where the hub has nothing compiled.
         """
         encoder, spec = self.encoder, self.spec
-        if isinstance(encoder, SoundEncoder):
-            length = round(spec.length * SOUND_RATE)
-            sound = compiled_sound.CompiledSound(encoder, encoder.features.trunk, length)
-            if compiled.agrees(sound, encoder, compiled_sound.example(length), spec.modality):
-                self._compiled = self.sliding = sound
-        elif isinstance(encoder, ImageEncoder) and isinstance(encoder.trunk, compiled.Compilable):
+        if isinstance(encoder, SpokeAudioEncoder):
+            length = round(spec.length * AUDIO_SAMPLE_RATE)
+            sound = compiled_sound.CompiledAudioEncoder(encoder, encoder.features.trunk, length)
+            if compiled.matches_pytorch(sound, encoder, compiled_sound.example_audio(length), spec.modality):
+                self._compiled = self.streaming_encoder = sound
+        elif isinstance(encoder, SpokeImageEncoder) and isinstance(encoder.trunk, compiled.CompilableEncoder):
             planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
-            images = encoder.trunk.compile_for(planes, encoder.residual)
-            if compiled.agrees(images, encoder, compiled.picture(planes), spec.modality):
+            images = encoder.trunk.compile_for_cpu(planes, encoder.residual)
+            if compiled.matches_pytorch(images, encoder, compiled.example_image(planes), spec.modality):
                 self._compiled = images
 
-    def own_state(self) -> dict[str, Tensor]:
+    def saved_state(self) -> dict[str, Tensor]:
         """What the file holds: all that training changes, and the scale of the data. Not what others ship."""
         trained = {name for name, p in self.encoder.named_parameters() if p.requires_grad}
         scale = {name for name in self.encoder.state_dict() if name.endswith((".mean", ".deviation"))}
@@ -230,31 +232,31 @@ class Spoke:
         return {name: tensor for name, tensor in self.encoder.state_dict().items() if name in keep}
 
 
-def picture(window: Window) -> Tensor:
+def image_tensor(window: Window) -> Tensor:
     """The newest frame of an image-like window → levels float32 (1 or 3, 224, 224) in 0..1: the whole view."""
     frame = window.samples[-1].data
     if not isinstance(frame, Frame):
         raise ValueError(f"a window of {window.modality} holds frames, not {type(frame).__name__}")
     if window.modality == DEPTH:
-        return levels_tensor(depth_frontend.relief(encodings.depth_metres(frame, window.calibration)))
+        return squash_to_tensor(depth_frontend.log_depth_image(encodings.decode_depth(frame, window.calibration)))
     if window.modality == THERMAL:
-        return levels_tensor(thermal_frontend.contrast(encodings.thermal(frame, window.calibration)))
-    return levels_tensor(encodings.rgb(frame).astype(np.float32) / 255)
+        return squash_to_tensor(thermal_frontend.stretch_contrast(encodings.decode_thermal(frame, window.calibration)))
+    return squash_to_tensor(encodings.decode_rgb(frame).astype(np.float32) / 255)
 
 
-def sound_features() -> SoundFeatures:
+def load_audio_features() -> AudioFeatureExtractor:
     """The frozen trunk of sounds, from its package. Raises `SpaceError`."""
     from sensebind.fusion.models.starter import space as starter
     from sensebind.fusion.models.starter import wakeword_trunk
 
-    files = [starter.find(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
-    return SoundFeatures(wakeword_trunk.load(files[0].parent))
+    files = [starter.find_weight_file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
+    return AudioFeatureExtractor(wakeword_trunk.load(files[0].parent))
 
 
 def save(spoke: Spoke, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a spoke as safetensors. Raises `SpaceError` where the file cannot be written."""
-    state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in spoke.own_state().items()}
-    metadata = {"format": FORMAT, "spoke": json.dumps(asdict(spoke.spec), sort_keys=True)}
+    state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in spoke.saved_state().items()}
+    metadata = {"format": SPOKE_FORMAT, "spoke": json.dumps(asdict(spoke.spec), sort_keys=True)}
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(safetensors.torch.save(state, metadata))  # `save_file` would make it the owner's alone
@@ -269,7 +271,7 @@ def read_spec(path: str | Path) -> SpokeSpec:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") != SPOKE_FORMAT:
         raise SpaceError(f"'{path}' is no spoke: make one with sensebind align")
     try:
         return SpokeSpec(**json.loads(metadata["spoke"]))
@@ -277,35 +279,35 @@ def read_spec(path: str | Path) -> SpokeSpec:
         raise SpaceError(f"spoke file '{path}' is damaged: {error}") from error
 
 
-def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", fast: bool = False) -> Spoke:
-    """The spoke in a file, for inference; compiled if `fast`. Raises `SpaceError`, also where it was bound to another
-    hub."""
+def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compiled: bool = False) -> Spoke:
+    """The spoke in a file, for inference; compiled if `compiled`. Raises `SpaceError`, also where it was bound to
+    another hub."""
     spec = read_spec(path)
     if spec.hub != hub.id:
         raise SpaceError(f"spoke '{path}' was bound to {spec.hub}, and the hub here is {hub.id}: align it again")
     spoke = Spoke(spec, hub)
-    fill(spoke, path)
-    lora.merge(spoke.encoder)
+    load_weights(spoke, path)
+    lora.merge_lora(spoke.encoder)
     spoke.encoder.requires_grad_(False).to(device)
-    if fast:
+    if compiled:
         spoke.compile()
     return spoke
 
 
-def fill(spoke: Spoke, path: str | Path) -> None:
+def load_weights(spoke: Spoke, path: str | Path) -> None:
     """Put a file's weights into a spoke of the same spec. Raises `SpaceError` for missing, extra or other shapes."""
     try:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
-    wanted = spoke.own_state()
+    wanted = spoke.saved_state()
     wrong = sorted(state.keys() ^ wanted.keys()) or [n for n in wanted if state[n].shape != wanted[n].shape]
     if wrong:
         raise SpaceError(f"spoke file '{path}' does not fit: {', '.join(wrong[:5])} missing, extra or of another shape")
     spoke.encoder.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
 
 
-def digest(path: str | Path) -> str:
+def sha256_of_spoke(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal. Raises `SpaceError`."""
     try:
         return sha256_of(path)
@@ -313,7 +315,7 @@ def digest(path: str | Path) -> str:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error.strerror}") from error
 
 
-def kind_of(modality: str, example: Window) -> str:
+def spoke_kind(modality: str, example: Window) -> str:
     """The kind of spoke that fits what a modality's windows hold."""
     data = example.samples[0].data
     return {Frame: "image", Sound: "sound", Reading: "series"}[type(data)]

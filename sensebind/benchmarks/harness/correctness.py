@@ -1,6 +1,6 @@
 """Check every way to compute a vector against the reference: eager float32, one window at a time, host preprocessing.
 
-A way passes if every vector has a cosine of at least `COSINE` with the reference of its own window, and no other
+A way passes if every vector has a cosine of at least `MIN_COSINE` with the reference of its own window, and no other
 window's reference is closer. The second condition finds rows that were swapped, overwritten or taken from padding,
 which a cosine alone can miss. So only windows are used whose references are clearly different. The reference itself is
 compared with the same network on a CPU, for what is wrong in every precision of a device.
@@ -21,23 +21,23 @@ from torch import Tensor
 
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.cuda import Runner
+from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
-COSINE = 0.999  # minimum cosine with the reference of the own window
-CPU_COSINE = 0.9999  # minimum cosine of a device's float32 vector with a CPU's
-ON_CPU = 2  # windows that are compared with a CPU
+MIN_COSINE = 0.999  # minimum cosine with the reference of the own window
+MIN_CPU_COSINE = 0.9999  # minimum cosine of a device's float32 vector with a CPU's
+CPU_CHECK_WINDOWS = 2  # windows that are compared with a CPU
 # Maximum cosine between the references of two windows. With imagebind_huge's published sizes and random weights in bf16
 # the lowest cosine with the own reference is 0.99989, and at least 0.0015 above that with another window's.
-DISTINCT = 0.9985
-SIZES = (1, 2, 3, 5, 7, 8)  # of batches: most are padded to a power of two
-FULL = 32  # the largest batch
+MAX_DISTINCT_COSINE = 0.9985
+BATCH_SIZES = (1, 2, 3, 5, 7, 8)  # of batches: most are padded to a power of two
+LARGEST_BATCH = 32  # the largest batch
 THREADS = 2  # that share one runner
-UNFETCHED = 3  # maximum batches that a thread has under way
+MAX_UNFETCHED_BATCHES = 3  # maximum batches that a thread has under way
 
 
 @dataclass(frozen=True)
-class Expected:
+class ReferenceVectors:
     """Windows of one modality with clearly different references: `vectors` float32 (N, D) of unit length."""
 
     modality: str
@@ -45,15 +45,15 @@ class Expected:
     vectors: Tensor
 
 
-def expected(reference: Space, windows: Sequence[Window]) -> Expected:
+def reference_vectors(reference: Space, windows: Sequence[Window]) -> ReferenceVectors:
     """What `reference`, a float32 space, gives for `windows`, all of one modality, each preprocessed on the host and
     embedded by itself; those that are alike are left out."""
     vectors = torch.cat([reference.embed(w.modality, reference.tensor(w)[None]) for w in windows])
-    kept = distinct(vectors)
-    return Expected(windows[0].modality, [windows[i] for i in kept], vectors[kept])
+    kept = distinct_rows(vectors)
+    return ReferenceVectors(windows[0].modality, [windows[i] for i in kept], vectors[kept])
 
 
-def agreement(vectors: Tensor, reference: Tensor, windows: Sequence[int]) -> dict[str, Any]:
+def compare_with_reference(vectors: Tensor, reference: Tensor, windows: Sequence[int]) -> dict[str, Any]:
     """Compare `vectors` float32 (B, D) with rows `windows` of `reference` float32 (N, D), all of unit length.
 
     `min_cosine`: the lowest cosine with the own row. `wrong_window`: the number of vectors that are closer to another
@@ -66,7 +66,7 @@ def agreement(vectors: Tensor, reference: Tensor, windows: Sequence[int]) -> dic
     return {"min_cosine": round(float(with_own.min()), 6), "wrong_window": int(wrong.sum())}
 
 
-def distinct(vectors: Tensor, cosine: float = DISTINCT) -> list[int]:
+def distinct_rows(vectors: Tensor, cosine: float = MAX_DISTINCT_COSINE) -> list[int]:
     """Indices of rows of unit vectors (N, D), chosen greedily from the first, no two with a cosine above `cosine`."""
     cosines, kept = vectors @ vectors.T, list[int]()
     for row in range(len(vectors)):
@@ -75,117 +75,131 @@ def distinct(vectors: Tensor, cosine: float = DISTINCT) -> list[int]:
     return kept
 
 
-def reference_on_cpu(reference: ImageBindSpace, wanted: Expected) -> dict[str, Any]:
+def reference_on_cpu(reference: ImageBindSpace, wanted: ReferenceVectors) -> dict[str, Any]:
     """Compare the first references with those of a copy of the network on the CPU."""
-    network = copy.deepcopy(reference.network(wanted.modality)).to("cpu")
-    rows = torch.stack([reference.tensor(window) for window in wanted.windows[:ON_CPU]])
+    network = copy.deepcopy(reference.load_encoder(wanted.modality)).to("cpu")
+    rows = torch.stack([reference.tensor(window) for window in wanted.windows[:CPU_CHECK_WINDOWS]])
     vectors = network.embed(wanted.modality, rows)
-    found = agreement(wanted.vectors[: len(rows)], vectors, range(len(rows)))
-    return found | {"passed": found["min_cosine"] >= CPU_COSINE}
+    found = compare_with_reference(wanted.vectors[: len(rows)], vectors, range(len(rows)))
+    return found | {"passed": found["min_cosine"] >= MIN_CPU_COSINE}
 
 
-def check(
-    tested: Space, wanted: Expected, *, turns: int, seconds: float, known: Mapping[str, Any] | None = None
+def check_space(
+    tested: Space,
+    wanted: ReferenceVectors,
+    *,
+    batches_per_thread: int,
+    seconds: float,
+    earlier_checks: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Compare every way in which `tested` embeds the windows of `wanted` with their references.
 
-    Yields all figures so far; the last have `passed`. `turns`: batches that each thread launches. `seconds`: a thread
-    launches no more after this time, but at least one batch of each of `SIZES`. `known`: figures of earlier checks of
-    these windows, which must have passed too. Raises `ValueError` where fewer than two windows are distinct.
+    Yields all figures so far; the last have `passed`. `batches_per_thread`: batches that each thread launches.
+    `seconds`: a thread launches no more after this time, but at least one batch of each of `BATCH_SIZES`.
+    `earlier_checks`: figures of earlier checks of these windows, which must have passed too. Raises `ValueError` where
+    fewer than two windows are distinct.
     """
     modality, windows, vectors = wanted.modality, wanted.windows, wanted.vectors
     if len(windows) < 2:
         raise ValueError(f"all windows of {modality} have the same vector: a swapped row would not be seen")
     others = (vectors @ vectors.T)[~torch.eye(len(vectors), dtype=torch.bool)]
     result: dict[str, Any] = {
-        **(known or {}),
+        **(earlier_checks or {}),
         "windows": len(windows),
         "cosine_between_windows": {"mean": round(float(others.mean()), 6), "max": round(float(others.max()), 6)},
     }
     rows, every = torch.stack([tested.tensor(w) for w in windows]), range(len(windows))
     singly = torch.cat([tested.embed(modality, row[None]) for row in rows])
-    result["batches_of_one"] = agreement(singly, vectors, every)
+    result["batches_of_one"] = compare_with_reference(singly, vectors, every)
     yield result
-    result["one_batch"] = agreement(tested.embed(modality, rows), vectors, every)
-    if tested.capturable(modality):
-        raw = [tested.raw(w) for w in windows]
+    result["one_batch"] = compare_with_reference(tested.embed(modality, rows), vectors, every)
+    if tested.graph_capturable(modality):
+        raw = [tested.device_input(w) for w in windows]
         if isinstance(tested, ImageBindSpace):
-            result["preprocessing"] = _preprocessing(tested, modality, raw, rows)
+            result["preprocessing"] = _preprocessing_error(tested, modality, raw, rows)
         yield result
-        result |= device_path(tested, [wanted], turns=turns, seconds=seconds)
+        result |= check_device_path(tested, [wanted], batches_per_thread=batches_per_thread, seconds=seconds)
     else:
         result["device_path"] = {"skipped": f"{tested.id} computes with the host"}
     yield result | {"passed": _passed(result)}
 
 
-def device_path(space: Space, wanted: Sequence[Expected], *, turns: int, seconds: float) -> dict[str, Any]:
-    """Compare what a `Runner` computes with the references: batches of odd sizes and random modalities from several
+def check_device_path(
+    space: Space, wanted: Sequence[ReferenceVectors], *, batches_per_thread: int, seconds: float
+) -> dict[str, Any]:
+    """Compare what a `GpuRunner` computes with the references: batches of odd sizes and random modalities from several
     threads at once; one full batch; one batch after all memory was released.
 
     `graphs`: how many shapes are CUDA graphs; on a GPU all must be, and `error` has the reason where one is not.
-    `turns`, `seconds`: as of `check`.
+    `batches_per_thread`, `seconds`: as of `check_space`.
     """
-    runner, deadline = Runner(space), time.monotonic() + seconds
-    rows = {item.modality: [space.raw(window) for window in item.windows] for item in wanted}
+    runner, deadline = GpuRunner(space), time.monotonic() + seconds
+    rows = {item.modality: [space.device_input(window) for window in item.windows] for item in wanted}
     vectors = {item.modality: item.vectors for item in wanted}
     with ThreadPoolExecutor(THREADS) as pool:
-        threads = [pool.submit(_thread, runner, rows, vectors, turns, deadline, n) for n in range(THREADS)]
+        threads = [
+            pool.submit(_run_batches, runner, rows, vectors, batches_per_thread, deadline, n) for n in range(THREADS)
+        ]
         found = [item for thread in threads for item in thread.result()]
     first = wanted[0].modality
-    full = [i % len(rows[first]) for i in range(FULL)]
+    full = [i % len(rows[first]) for i in range(LARGEST_BATCH)]
     whole = runner.launch(first, [rows[first][i] for i in full]).fetch()
-    captured, shapes = runner.captured(), runner.shapes()
-    complete = captured == shapes or not runner.on_gpu or not all(map(space.capturable, rows))
+    captured, shapes = runner.graph_count(), runner.shape_count()
+    complete = captured == shapes or not runner.on_gpu or not all(map(space.graph_capturable, rows))
     result: dict[str, Any] = {
         "device_path": {
             "batches": len(found),
             "min_cosine": min(item["min_cosine"] for item in found),
             "wrong_window": sum(item["wrong_window"] for item in found),
         },
-        f"device_path_batch_{FULL}": agreement(whole, vectors[first], full),
+        f"device_path_batch_{LARGEST_BATCH}": compare_with_reference(whole, vectors[first], full),
         "graphs": {"captured": captured, "shapes": shapes, "passed": complete},
     }
     if runner.capture_error():
         result["graphs"]["error"] = runner.capture_error()[:500]
-    runner.release()
+    runner.free_memory()
     again = runner.launch(first, rows[first][:1]).fetch()
-    result["device_path_after_release"] = agreement(again, vectors[first], [0])
-    runner.release()
+    result["device_path_after_release"] = compare_with_reference(again, vectors[first], [0])
+    runner.free_memory()
     return result | {"passed": _passed(result)}
 
 
-def _preprocessing(space: ImageBindSpace, modality: str, raw: Sequence[Tensor], prepared: Tensor) -> dict[str, Any]:
+def _preprocessing_error(
+    space: ImageBindSpace, modality: str, raw: Sequence[Tensor], prepared: Tensor
+) -> dict[str, Any]:
     """Difference between preprocessing on the device and on the host, in the units of the encoder's input."""
     on_device = space.preprocess(modality, torch.stack(list(raw)).to(space.device)).float().cpu()
     difference = (on_device - prepared).abs()
     return {"max_difference": float(difference.max()), "mean_difference": float(difference.mean())}
 
 
-def _thread(
-    runner: Runner,
+def _run_batches(
+    runner: GpuRunner,
     rows: Mapping[str, Sequence[Tensor]],
     vectors: Mapping[str, Tensor],
-    turns: int,
+    batches_per_thread: int,
     deadline: float,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Launch batches of random modalities, sizes and windows; fetch each at once or while others are under way."""
     rng, waiting, found = random.Random(seed), [], []
     modalities = sorted(rows)
-    for turn in range(turns):
-        if turn >= len(SIZES) and time.monotonic() > deadline:
+    for turn in range(batches_per_thread):
+        if turn >= len(BATCH_SIZES) and time.monotonic() > deadline:
             break
         modality = rng.choice(modalities)
-        size = SIZES[turn] if turn < len(SIZES) else rng.choice(SIZES)
+        size = BATCH_SIZES[turn] if turn < len(BATCH_SIZES) else rng.choice(BATCH_SIZES)
         ids = [rng.randrange(len(rows[modality])) for _ in range(size)]
         waiting.append((modality, ids, runner.launch(modality, [rows[modality][i] for i in ids])))
-        while len(waiting) > rng.randint(0, UNFETCHED):
+        while len(waiting) > rng.randint(0, MAX_UNFETCHED_BATCHES):
             modality, ids, pending = waiting.pop(0)
-            found.append(agreement(pending.fetch(), vectors[modality], ids))
-    return found + [agreement(pending.fetch(), vectors[modality], ids) for modality, ids, pending in waiting]
+            found.append(compare_with_reference(pending.fetch(), vectors[modality], ids))
+    return found + [
+        compare_with_reference(pending.fetch(), vectors[modality], ids) for modality, ids, pending in waiting
+    ]
 
 
 def _passed(result: Mapping[str, Any]) -> bool:
     parts = [part for part in result.values() if isinstance(part, dict)]
-    right = all(part["min_cosine"] >= COSINE and not part["wrong_window"] for part in parts if "min_cosine" in part)
+    right = all(part["min_cosine"] >= MIN_COSINE and not part["wrong_window"] for part in parts if "min_cosine" in part)
     return right and all(part["passed"] for part in parts if "passed" in part)

@@ -24,21 +24,21 @@ from torch.nn.attention import SDPBackend
 
 import sensebind.fusion
 
-SOURCE = Path(sensebind.fusion.__file__).resolve().parent  # `fusion/`: the code that benchmarks measure
-PACKAGES = [  # that affect speed
+SOURCE_FOLDER = Path(sensebind.fusion.__file__).resolve().parent  # `fusion/`: the code that benchmarks measure
+REPORTED_PACKAGES = [  # that affect speed
     *("sensebind", "torch", "numpy", "opencv-python-headless", "opencv-python", "safetensors"),
     *("ros-rclpy", "ros-rmw-fastrtps-cpp"),
 ]
 # Fields of `nvidia-smi --query-gpu`. Each group is one query, so a driver without the second still answers the first.
-GPU_STATE = (
+GPU_STATE_FIELDS = (
     ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu"),
     ("clocks_event_reasons.active",),
 )
 
 
-def machine(device: str | None = "cpu") -> dict[str, Any]:
+def machine_info(device: str | None = "cpu") -> dict[str, Any]:
     """Where a run was made. `device`: what it computed on (None: left out, and no GPU is touched)."""
-    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    names = [line for line in _read_lines("/proc/cpuinfo") if line.startswith("model name")]
     found: dict[str, Any] = {
         "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -74,8 +74,8 @@ def gpu_state(device: str) -> dict[str, str]:
     uuid = getattr(torch.cuda.get_device_properties(torch.device(device)), "uuid", None)
     chosen = [] if uuid is None else ["-i", f"GPU-{uuid}"]
     result: dict[str, str] = {}
-    for fields in GPU_STATE:
-        values = _output(["nvidia-smi", *chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+    for fields in GPU_STATE_FIELDS:
+        values = _command_output(["nvidia-smi", *chosen, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
         first = values.splitlines()[:1]
         result |= dict(zip(fields, (v.strip() for v in first[0].split(",")), strict=False)) if first else {}
     return result
@@ -92,21 +92,21 @@ def attention_backend(device: str) -> str:
     return SDPBackend(choose(query, query, query)).name
 
 
-def source() -> dict[str, str]:
+def source_version() -> dict[str, str]:
     """Identify the code that was measured: a digest of all Python files of `fusion/`, and in a checkout git's commit
     (with `changed` if `fusion/` has changes that are not committed)."""
     total = hashlib.sha256()
-    for path in sorted(SOURCE.rglob("*.py")):
-        total.update(path.relative_to(SOURCE).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(SOURCE_FOLDER.rglob("*.py")):
+        total.update(path.relative_to(SOURCE_FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
     result = {"digest": total.hexdigest()[:12]}
-    git = ["git", "-C", str(SOURCE)]
-    if commit := _output([*git, "rev-parse", "--short=12", "HEAD"]):
-        changed = _output([*git, "status", "--porcelain", "--untracked-files=no", "--", "."])
+    git = ["git", "-C", str(SOURCE_FOLDER)]
+    if commit := _command_output([*git, "rev-parse", "--short=12", "HEAD"]):
+        changed = _command_output([*git, "status", "--porcelain", "--untracked-files=no", "--", "."])
         result["commit"] = f"{commit} changed" if changed else commit
     return result
 
 
-def _output(command: Sequence[str]) -> str:
+def _command_output(command: Sequence[str]) -> str:
     """What a command prints; empty where it is missing, fails, or does not end within 10 s."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -114,12 +114,12 @@ def _output(command: Sequence[str]) -> str:
         return ""
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of the packages that affect speed."""
     result = {"python": platform.python_version()}
     if torch.version.cuda:
         result |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-    for name in PACKAGES:
+    for name in REPORTED_PACKAGES:
         try:
             result[name] = version(name)
         except PackageNotFoundError:
@@ -127,40 +127,40 @@ def versions() -> dict[str, str]:
     return result
 
 
-def report(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
+def with_conditions(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
     """`figures` with all that must be known to judge them."""
-    return {**conditions(bench, device), "figures": dict(figures)}
+    return {**run_conditions(bench, device), "figures": dict(figures)}
 
 
-def conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
-    """When, where and with what a benchmark is run. `device`: as of `machine`."""
+def run_conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
+    """When, where and with what a benchmark is run. `device`: as of `machine_info`."""
     return {
         "bench": bench,
         "date": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()),
         "command": shlex.join(["sensebind", *sys.argv[1:]]),
-        "machine": machine(device),
-        "versions": versions(),
-        "source": source(),
+        "machine": machine_info(device),
+        "versions": package_versions(),
+        "source": source_version(),
     }
 
 
-def write(path: str | Path, content: Mapping[str, Any]) -> None:
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically, and create its folder. Numbers that are not finite become null. Raises `OSError`."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
     try:
-        whole.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        whole.write_text(json.dumps(_nan_to_null(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         whole.replace(target)
     finally:
         whole.unlink(missing_ok=True)
 
 
-def _finite(content: Any) -> Any:
+def _nan_to_null(content: Any) -> Any:
     if isinstance(content, Mapping):
-        return {name: _finite(value) for name, value in content.items()}
+        return {name: _nan_to_null(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [_nan_to_null(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
@@ -178,7 +178,7 @@ def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, fl
     }
 
 
-class Latest:
+class RingBuffer:
     """The newest `size` numbers. Its memory is all taken at once, so that it does not look like a leak."""
 
     def __init__(self, size: int = 1 << 16) -> None:
@@ -196,7 +196,7 @@ class Latest:
         return both[~np.isnan(both)]
 
 
-class Sampler:
+class ResourceSampler:
     """Notes every `period` seconds, in a thread of its own, what this process holds and how busy a GPU is.
 
     A context: `rows` hold seconds since it began, and by name: rss (MB), threads, files; gpu_mb and gpu_percent where
@@ -209,7 +209,7 @@ class Sampler:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> ResourceSampler:
         self._thread.start()
         return self
 
@@ -220,17 +220,20 @@ class Sampler:
     def _run(self) -> None:
         began = time.monotonic()
         while not self._ended.wait(self._period):
-            self.rows.append({"s": round(time.monotonic() - began, 1), **holdings(), **gpu_use(self._device)})
+            self.rows.append(
+                {"s": round(time.monotonic() - began, 1), **process_resources(), **gpu_usage(self._device)}
+            )
 
-    def summary(self, settled: float = 0.2) -> dict[str, Any]:
-        """First, last, largest and growth an hour of each, by least squares, once `settled` of the time is over."""
-        rows = self.rows[int(settled * len(self.rows)) :]
+    def summary(self, warm_up_fraction: float = 0.2) -> dict[str, Any]:
+        """First, last, largest and growth an hour of each, by least squares, once `warm_up_fraction` of the time is
+        over."""
+        rows = self.rows[int(warm_up_fraction * len(self.rows)) :]
         result: dict[str, Any] = {"samples": len(rows)}
         for name in rows[0] if rows else ():
             if name == "s":
                 continue
             values = [row.get(name, math.nan) for row in rows]
-            growth = slope([row["s"] for row in rows], values) * 3600
+            growth = least_squares_slope([row["s"] for row in rows], values) * 3600
             result[name] = {
                 "first": values[0],
                 "last": values[-1],
@@ -241,7 +244,7 @@ class Sampler:
         return result
 
 
-def slope(times: Sequence[float], values: Sequence[float]) -> float:
+def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> float:
     """Growth of `values` for a unit of `times`, by least squares; NaN where there are fewer than two."""
     if len(times) < 2:
         return math.nan
@@ -249,9 +252,9 @@ def slope(times: Sequence[float], values: Sequence[float]) -> float:
     return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
 
 
-def holdings() -> dict[str, float]:
+def process_resources() -> dict[str, float]:
     """What this process holds: resident memory in MB, threads, open files."""
-    told = {line.split(":")[0]: line.split() for line in _lines("/proc/self/status")}
+    told = {line.split(":")[0]: line.split() for line in _read_lines("/proc/self/status")}
     files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     return {
         "rss_mb": round(int(told["VmRSS"][1]) / 1024, 2) if "VmRSS" in told else math.nan,
@@ -260,7 +263,7 @@ def holdings() -> dict[str, float]:
     }
 
 
-def gpu_use(device: str) -> dict[str, float]:
+def gpu_usage(device: str) -> dict[str, float]:
     """Memory that PyTorch took (MB), and the share of time in which kernels ran; empty without a GPU."""
     if not device.startswith("cuda"):
         return {}
@@ -281,50 +284,50 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def resident(pid: int | None = None) -> int:
+def resident_bytes(pid: int | None = None) -> int:
     """Bytes of a process in memory."""
-    return _memory(pid or os.getpid(), "VmRSS")
+    return _proc_status_bytes(pid or os.getpid(), "VmRSS")
 
 
-def peak_resident() -> int:
+def peak_resident_bytes() -> int:
     """The most bytes that this process had in memory so far.
 
     Unlike the peak of `getrusage`, it does not include the process that this one was forked from.
     """
-    return _memory(os.getpid(), "VmHWM")
+    return _proc_status_bytes(os.getpid(), "VmHWM")
 
 
-def _memory(pid: int, name: str) -> int:
+def _proc_status_bytes(pid: int, name: str) -> int:
     """A size in bytes from /proc/PID/status; 0 where it is missing."""
-    for line in _lines(f"/proc/{pid}/status"):
+    for line in _read_lines(f"/proc/{pid}/status"):
         if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def show(figures: Mapping[str, Any], indent: str = "") -> None:
+def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
     """A table on the terminal: a line a figure, groups indented."""
     for name, value in figures.items():
         if isinstance(value, Mapping) and all(not isinstance(v, Mapping | list) for v in value.values()):
-            print(f"{indent}{name:<34}" + "  ".join(f"{k} {_short(v)}" for k, v in value.items()))
+            print(f"{indent}{name:<34}" + "  ".join(f"{k} {_format_value(v)}" for k, v in value.items()))
         elif isinstance(value, Mapping):
             print(f"{indent}{name}")
-            show(value, indent + "  ")
+            print_figures(value, indent + "  ")
         elif isinstance(value, list):
             for item in value:
                 print(
                     f"{indent}{name:<34}"
-                    + "  ".join(f"{k} {_short(v)}" for k, v in item.items() if not isinstance(v, Mapping))
+                    + "  ".join(f"{k} {_format_value(v)}" for k, v in item.items() if not isinstance(v, Mapping))
                 )
         else:
-            print(f"{indent}{name:<34}{_short(value)}")
+            print(f"{indent}{name:<34}{_format_value(value)}")
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _lines(path: str) -> list[str]:
+def _read_lines(path: str) -> list[str]:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

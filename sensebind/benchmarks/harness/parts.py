@@ -1,8 +1,8 @@
 """Benchmarks that consist of parts: the most useful part first, all within a budget of time, into one file.
 
 The file is rewritten after every part and is always valid JSON. If the machine is lost, the figures so far remain. A
-failed part is reported, and the next one runs. With `in_child` each part has a process of its own, so that a hang or a
-lost GPU does not affect the others.
+failed part is reported, and the next one runs. With `run_in_subprocess` each part has a process of its own, so that a
+hang or a lost GPU does not affect the others.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.benchmarks.harness import figures
-from sensebind.benchmarks.harness.processes import child_environment
+from sensebind.benchmarks.harness.processes import subprocess_environment
 from sensebind.fusion.core.errors import SensebindError
 
 Report = Callable[[dict[str, Any]], None]  # receives all figures of a part so far
-CHILD = f"import sys; from {__package__} import parts; parts.child(sys.argv[1])"
-POLL = 0.1  # s between two checks of a child
-MARGIN = 5.0  # s that are kept back: a child is asked to end this long before its limit
-GRACE = 5.0  # s between SIGTERM and SIGKILL
+CHILD_COMMAND = f"import sys; from {__package__} import parts; parts.child_main(sys.argv[1])"
+POLL_INTERVAL = 0.1  # s between two checks of a child
+STOP_MARGIN = 5.0  # s that are kept back: a child is asked to end this long before its limit
+TERMINATE_TIMEOUT = 5.0  # s between SIGTERM and SIGKILL
 
 
 class PartError(SensebindError):
@@ -42,14 +42,14 @@ class PartError(SensebindError):
 class Part:
     """One part of a benchmark.
 
-    `min_seconds`: a part with less time left is skipped. `work(seconds, report)` measures for at most about `seconds`
-    and returns its figures. `limit`: seconds after which `in_child` stops it.
+    `min_seconds`: a part with less time left is skipped. `measure(seconds, report)` measures for at most about
+    `seconds` and returns its figures. `time_limit`: seconds after which `run_in_subprocess` stops it.
     """
 
     name: str
     min_seconds: float
-    work: Callable[[float, Report], dict[str, Any]]
-    limit: float = math.inf
+    measure: Callable[[float, Report], dict[str, Any]]
+    time_limit: float = math.inf
 
 
 PartRunner = Callable[[Part, float, Report], dict[str, Any]]  # takes the part and the seconds that are left
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser, budget: float, names: Sequenc
     parser.add_argument("--only", nargs="+", metavar="PART", help=f"run only these parts, separated by spaces{known}")
 
 
-def run(
+def run_parts(
     bench: str, parts: Sequence[Part], args: argparse.Namespace, run_part: PartRunner | None = None
 ) -> dict[str, Any]:
     """Run the parts, print their figures, write them to `args.output`; returns the content of the file.
@@ -73,13 +73,13 @@ def run(
     and SIGINT stop the run; the figures so far are kept. Raises `PartError` for an unknown part, a budget that is not
     positive, and a file that cannot be written.
     """
-    chosen = _chosen(bench, parts, args)
+    chosen = _select_parts(bench, parts, args)
     deadline = time.monotonic() + args.budget
-    content = figures.conditions(bench, None if run_part else args.device)
+    content = figures.run_conditions(bench, None if run_part else args.device)
     content |= {"device": args.device, "budget_s": args.budget, "parts": {}}
     if args.output:
         try:
-            figures.write(args.output, content)
+            figures.write_json(args.output, content)
         except OSError as error:
             reason = f"cannot write the figures to '{args.output}': {error.strerror}: choose another -o"
             raise PartError(reason) from error
@@ -88,20 +88,21 @@ def run(
     try:
         for part in chosen:
             current = part.name
-            _run_part(part, deadline, content, args.output, run_part or in_process)
+            _run_part(part, deadline, content, args.output, run_part or run_in_process)
     except KeyboardInterrupt:
         content["parts"].setdefault(current, {})["failed"] = "stopped by SIGTERM or Ctrl-C"
         content["stopped"] = f"during {current}"
     finally:
         content["machine"] |= {"load_average_at_end": round(os.getloadavg()[0], 2)}
-        _write(args.output, content)
+        _write_figures(args.output, content)
         for number, handler in before.items():
             signal.signal(number, handler)
     return content
 
 
 def exit_status(content: dict[str, Any]) -> int:
-    """For what `run` returned: 1 if a part failed, the run was stopped, or every part was skipped; otherwise 0."""
+    """For what `run_parts` returned: 1 if a part failed, the run was stopped, or every part was skipped; otherwise
+    0."""
     results = content["parts"].values()
     nothing = all("skipped" in result for result in results)
     return int(nothing or "stopped" in content or any("failed" in result for result in results))
@@ -117,7 +118,7 @@ def options_of(bench: str, args: argparse.Namespace, given: Sequence[str]) -> ar
     return parser.parse_args([*shared, *given])
 
 
-def in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]:
+def run_in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]:
     """Run a part in this process. An exception becomes the figure `failed`, beside the figures that were reported."""
     so_far: dict[str, Any] = {}
 
@@ -127,55 +128,55 @@ def in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]:
         report(result)
 
     try:
-        return part.work(seconds, keep)
+        return part.measure(seconds, keep)
     except Exception as error:  # the other parts must still run
         if not isinstance(error, SensebindError):
             traceback.print_exc(limit=4, file=sys.stderr)
         return so_far | {"failed": f"{type(error).__name__}: {str(error)[-500:]}"}
 
 
-def in_child(module: str, args: argparse.Namespace) -> PartRunner:
+def run_in_subprocess(module: str, args: argparse.Namespace) -> PartRunner:
     """A runner that gives each part a process of its own, and stops it at its limit of time.
 
     The process finds the part by its name in `parts(args)` of the named module. `args` must be serializable as JSON.
     """
 
     def run_part(part: Part, seconds: float, report: Report) -> dict[str, Any]:
-        limit = min(part.limit, seconds)
+        limit = min(part.time_limit, seconds)
         with tempfile.TemporaryDirectory() as folder:
             path, deadline = Path(folder) / "part.json", time.monotonic() + limit
             # All processes of a machine share this clock, so the time that a child needs to start counts too.
-            asked = {"module": module, "part": part.name, "deadline": deadline - MARGIN, "path": str(path)}
-            command = [sys.executable, "-c", CHILD, json.dumps({**asked, "args": vars(args)})]
-            process = subprocess.Popen(command, env=child_environment())
+            asked = {"module": module, "part": part.name, "deadline": deadline - STOP_MARGIN, "path": str(path)}
+            command = [sys.executable, "-c", CHILD_COMMAND, json.dumps({**asked, "args": vars(args)})]
+            process = subprocess.Popen(command, env=subprocess_environment())
             try:
-                status = _watch(process, path, deadline, report)
+                status = _forward_figures(process, path, deadline, report)
             finally:
                 _stop(process)
-            result = _read(path)
+            result = _read_figures(path)
         if status is None:
             return result | {"failed": f"its limit of {limit:.0f} s was exceeded; its process was stopped"}
         if status:
-            return result | {"failed": f"its process {_ending(status)}"}
+            return result | {"failed": f"its process {_exit_description(status)}"}
         return result
 
     return run_part
 
 
-def child(asked: str) -> None:
-    """Entry point of a process that `in_child` starts."""
+def child_main(asked: str) -> None:
+    """Entry point of a process that `run_in_subprocess` starts."""
     given = json.loads(asked)
     args = argparse.Namespace(**given["args"])
     everything = import_module(given["module"]).parts(args)
     part = next(part for part in everything if part.name == given["part"])
 
     def report(result: dict[str, Any]) -> None:
-        figures.write(given["path"], result)
+        figures.write_json(given["path"], result)
 
-    report(in_process(part, given["deadline"] - time.monotonic(), report))
+    report(run_in_process(part, given["deadline"] - time.monotonic(), report))
 
 
-def _chosen(bench: str, parts: Sequence[Part], args: argparse.Namespace) -> list[Part]:
+def _select_parts(bench: str, parts: Sequence[Part], args: argparse.Namespace) -> list[Part]:
     """The parts that the options ask for. Raises `PartError`."""
     if not args.budget > 0:
         raise PartError(f"{bench}: --budget {args.budget:g} leaves no time: give a positive number of seconds")
@@ -185,38 +186,36 @@ def _chosen(bench: str, parts: Sequence[Part], args: argparse.Namespace) -> list
     return [part for part in parts if not args.only or part.name in args.only]
 
 
-def _run_part(
-    part: Part, deadline: float, content: dict[str, Any], output: str | None, run_part: PartRunner
-) -> None:
+def _run_part(part: Part, deadline: float, content: dict[str, Any], output: str | None, run_part: PartRunner) -> None:
     """Run a part unless too little time is left, and add its figures to `content`."""
     left = deadline - time.monotonic()
     if left < part.min_seconds:
         reason = f"{max(0.0, left):.1f} s are left, and it needs {part.min_seconds:.0f} s"
         content["parts"][part.name] = {"skipped": reason}
         print(f"--- {part.name} is skipped: {reason}", flush=True)
-        _write(output, content)
+        _write_figures(output, content)
         return
     print(f"--- {part.name} ({left:.0f} s left)", flush=True)
     began = time.monotonic()
 
     def report(result: dict[str, Any]) -> None:
         content["parts"][part.name] = {"took_s": round(time.monotonic() - began, 1), **result}
-        _write(output, content)
+        _write_figures(output, content)
 
     result = run_part(part, left, report)
     report(result)
-    figures.show(result)
+    figures.print_figures(result)
 
 
-def _watch(process: subprocess.Popen[bytes], path: Path, deadline: float, report: Report) -> int | None:
+def _forward_figures(process: subprocess.Popen[bytes], path: Path, deadline: float, report: Report) -> int | None:
     """Pass the child's figures on until it exits or its time is over. Its exit status, None if it still runs."""
     seen = 0
     while (status := process.poll()) is None and time.monotonic() < deadline:
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
         changed = path.stat().st_mtime_ns if path.exists() else 0
         if changed != seen:
             seen = changed
-            report(_read(path))
+            report(_read_figures(path))
     return status
 
 
@@ -226,16 +225,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         return
     process.terminate()
     try:
-        process.wait(GRACE)
+        process.wait(TERMINATE_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         try:
-            process.wait(GRACE)
+            process.wait(TERMINATE_TIMEOUT)
         except subprocess.TimeoutExpired:
             print(f"process {process.pid} does not end: it waits in the driver", file=sys.stderr)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_figures(path: Path) -> dict[str, Any]:
     """The figures that a child wrote; empty if it wrote none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -244,7 +243,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _ending(status: int) -> str:
+def _exit_description(status: int) -> str:
     """How a process ended: `exited with status 3`, `was killed by SIGSEGV`."""
     if status >= 0:
         return f"exited with status {status}"
@@ -254,12 +253,12 @@ def _ending(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def _write(output: str | None, content: dict[str, Any]) -> None:
+def _write_figures(output: str | None, content: dict[str, Any]) -> None:
     """Write the file. A disk that is full must not end the run: the figures are printed as well."""
     if not output:
         return
     try:
-        figures.write(output, content)
+        figures.write_json(output, content)
     except OSError as error:
         print(f"cannot write the figures to '{output}': {error}", file=sys.stderr)
 

@@ -9,21 +9,21 @@ from typing import Any
 
 import torch
 
-from sensebind.benchmarks.harness import shell
-from sensebind.benchmarks.harness.robot import RATES
-from sensebind.benchmarks.harness.weights import synthetic
-from sensebind.fusion.config.build import window_specs
+from sensebind.benchmarks.harness import command_line
+from sensebind.benchmarks.harness.sensor_load import MESSAGE_RATES
+from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
+from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.imagebind.network import ENCODERS, MODALITIES, NAME, ImageBind
-from sensebind.fusion.models.imagebind.space import ImageBindSpace, precision
-from sensebind.fusion.models.phrases import PhraseCache
+from sensebind.fusion.models.imagebind.network import ENCODER_CONFIGS, MODALITIES, SPACE_NAME, ImageBind
+from sensebind.fusion.models.imagebind.space import ImageBindSpace, resolve_dtype
+from sensebind.fusion.models.phrases import TextEmbeddingCache
 
 STARTER = "starter"
-TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
+TINY_SIZES: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for each encoder
     f"{modality}_{name}": value
     for modality in MODALITIES
     for name, value in (("embed_dim", 16), ("num_blocks", 1), ("num_heads", 2))
@@ -32,38 +32,44 @@ TINY: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16 for e
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that all benches of a space share."""
-    parser.add_argument("--space", default="", help=f"space to measure (default: {STARTER} on a CPU, {NAME} on a GPU)")
     parser.add_argument(
-        "--weights", default="", help=f"weight file or folder (default: the space's own; {NAME}: random ones)"
+        "--space", default="", help=f"space to measure (default: {STARTER} on a CPU, {SPACE_NAME} on a GPU)"
+    )
+    parser.add_argument(
+        "--weights", default="", help=f"weight file or folder (default: the space's own; {SPACE_NAME}: random ones)"
     )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
     parser.add_argument(
-        "--tiny", action="store_true", help=f"use a very small random {NAME}: to try a benchmark, not to measure"
+        "--tiny", action="store_true", help=f"use a very small random {SPACE_NAME}: to try a benchmark, not to measure"
     )
-    shell.add_output(parser, "also write the figures to this JSON file")
+    command_line.add_output(parser, "also write the figures to this JSON file")
 
 
-def settle(args: argparse.Namespace) -> None:
+def resolve_defaults(args: argparse.Namespace) -> None:
     """Put what is meant in place of what was left out. Raises `SpaceError` for a device that is not there."""
     args.device = registry.resolve_device(args.device)
-    args.space = args.space or (NAME if args.device.startswith("cuda") or args.tiny else STARTER)
+    args.space = args.space or (SPACE_NAME if args.device.startswith("cuda") or args.tiny else STARTER)
 
 
-def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(RATES), dtype: str | None = None) -> Space:
+def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(MESSAGE_RATES), dtype: str | None = None) -> Space:
     """The space that was asked for. Raises `SpaceError`."""
     wanted = args.dtype if dtype is None else dtype
-    if args.space == NAME and not args.weights:
-        return SyntheticImageBind(modalities, args.device, precision(wanted, args.device), TINY if args.tiny else None)
-    return registry.load(args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted)
+    if args.space == SPACE_NAME and not args.weights:
+        return SyntheticImageBind(
+            modalities, args.device, resolve_dtype(wanted, args.device), TINY_SIZES if args.tiny else None
+        )
+    return registry.load_space(
+        args.space, modalities=modalities, device=args.device, weights=args.weights, dtype=wanted
+    )
 
 
 def specs(space: Space, modalities: Sequence[str]) -> Mapping[str, WindowSpec]:
     """The windows of `modalities` with default parameters, as long as the space wants them."""
-    return window_specs(embedder_values({"modalities": list(modalities)}), space.apertures)
+    return make_window_specs(embedder_values({"modalities": list(modalities)}), space.trained_windows)
 
 
-def weights_of(space: Space) -> str:
+def weights_description(space: Space) -> str:
     """How a report describes the weights."""
     if not isinstance(space, SyntheticImageBind):
         return "real"
@@ -83,20 +89,22 @@ class SyntheticImageBind(ImageBindSpace):
         sizes: Mapping[str, Any] | None = None,
     ) -> None:
         self.device, self.dtype = torch.device(device), dtype
-        self.id = f"{NAME}@synthetic"
-        self._sizes = dict(sizes or {})
-        self.is_tiny = self._sizes == TINY
-        self._held = set(modalities) | {TEXT}
-        self.logit_scales = {m: ENCODERS[m].scale for m in MODALITIES if m in self._held}
+        self.id = f"{SPACE_NAME}@synthetic"
+        self._config_overrides = dict(sizes or {})
+        self.is_tiny = self._config_overrides == TINY_SIZES
+        self._available_modalities = set(modalities) | {TEXT}
+        self.logit_scales = {
+            m: ENCODER_CONFIGS[m].initial_logit_scale for m in MODALITIES if m in self._available_modalities
+        }
         self._models: dict[str, ImageBind] = {}
-        self._loading = threading.Lock()
-        self._phrases = PhraseCache()
+        self._load_lock = threading.Lock()
+        self._text_cache = TextEmbeddingCache()
         for modality in modalities:
-            self.network(modality)
+            self.load_encoder(modality)
 
     def _load(self, modality: str) -> ImageBind:
         with torch.device("meta"):
-            model = ImageBind(modalities=[modality], **self._sizes)
-        state = synthetic([modality], self.device, self._sizes)
+            model = ImageBind(modalities=[modality], **self._config_overrides)
+        state = synthetic_weights([modality], self.device, self._config_overrides)
         model.load_checkpoint({k: v.to(self.dtype) if v.ndim else v for k, v in state.items()})
         return model.eval()

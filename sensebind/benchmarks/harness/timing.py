@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 MIN_RUNS = 3  # that are timed, however long they take
-QUEUED = 10  # runs that are queued on a GPU between two waits
+RUNS_PER_SYNC = 10  # runs that are queued on a GPU between two waits
 
 
 def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> float:
@@ -28,7 +28,7 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
         times: list[float] = []
         began = time.perf_counter()
         while len(times) < MIN_RUNS or time.perf_counter() - began < seconds:
-            marks = [torch.cuda.Event(enable_timing=True) for _ in range(QUEUED + 1)]
+            marks = [torch.cuda.Event(enable_timing=True) for _ in range(RUNS_PER_SYNC + 1)]
             marks[0].record()
             for mark in marks[1:]:
                 work()

@@ -11,21 +11,52 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL
-from sensebind.report.data import Similarity
-from sensebind.report.media import BANDS, LOWEST, SILENCE, SOUND_COLUMNS, Bins, Picture, Spectra
+from sensebind.report.report_data import Similarity
+from sensebind.report.sensor_previews import (
+    MAX_SOUND_BINS,
+    MEL_BANDS,
+    MIN_FREQUENCY,
+    MIN_POWER,
+    ImagePreview,
+    SpectrumBins,
+    TimeBins,
+)
 
 Array = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-WIDTH = 1000  # units of the time axis in every SVG
-LEVELS = 9  # shades of a heat map, the lightest being nothing
-STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400)
-PICTURE_BYTES = 1_400_000  # of all JPEG images of a page; quality gives way
-THUMBNAIL = 112  # px, the longer side of a picture at an onset
-UNKNOWN = (112, 116, 124)  # red, green, blue of a pixel without a reading
-DYNAMICS = 70.0  # dB down from the loudest that a spectrogram shows at most
-QUIETEST = -80.0  # dBFS at the foot of the level's chart
+AXIS_WIDTH = 1000  # units of the time axis in every SVG
+SHADE_COUNT = 9  # shades of a heat map, the lightest being nothing
+TICK_STEPS = (
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    21600,
+    43200,
+    86400,
+)
+MAX_IMAGE_BYTES = 1_400_000  # of all JPEG images of a page; quality gives way
+THUMBNAIL_SIDE = 112  # px, the longer side of a picture at an onset
+NO_READING_COLOUR = (112, 116, 124)  # red, green, blue of a pixel without a reading
+DYNAMIC_RANGE = 70.0  # dB down from the loudest that a spectrogram shows at most
+MIN_LEVEL = -80.0  # dBFS at the foot of the level's chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +72,11 @@ class Axis:
 
     def x(self, stamp: int) -> float:
         """Units, clipped to the axis, in steps of 0.01."""
-        return round(min(max((stamp - self.start) / (self.end - self.start), 0.0), 1.0) * WIDTH, 2)
+        return round(min(max((stamp - self.start) / (self.end - self.start), 0.0), 1.0) * AXIS_WIDTH, 2)
 
     def percent(self, stamp: int) -> str:
         """As CSS takes it."""
-        return f"{number(self.x(stamp) / WIDTH * 100, 3)}%"
+        return f"{format_number(self.x(stamp) / AXIS_WIDTH * 100, 3)}%"
 
     def milliseconds(self, stamp: int) -> int:
         """From the start."""
@@ -54,11 +85,13 @@ class Axis:
     def ticks(self, count: int = 12) -> list[float]:
         """Round seconds from the start, about `count` of them."""
         least = self.seconds / count
-        step = next((s for s in STEPS if s >= least), 86400 * 10 ** float(np.ceil(np.log10(max(least / 86400, 1)))))
+        step = next(
+            (s for s in TICK_STEPS if s >= least), 86400 * 10 ** float(np.ceil(np.log10(max(least / 86400, 1))))
+        )
         return [round(i * step, 6) for i in range(int(self.seconds / step + 1e-9) + 1)]
 
 
-def number(value: float, digits: int = 2) -> str:
+def format_number(value: float, digits: int = 2) -> str:
     """Short and the same everywhere: no exponent, no trailing zeros, no minus before zero."""
     text = f"{value:.{digits}f}"
     if "." in text:
@@ -66,17 +99,17 @@ def number(value: float, digits: int = 2) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def clock(seconds: float, duration: float) -> str:
+def format_time(seconds: float, duration: float) -> str:
     """A time as the axis of a recording of `duration` seconds writes it: 12 s, 1:05, 2:01:05."""
     if duration < 120:
-        return f"{number(seconds, 2)} s"
+        return f"{format_number(seconds, 2)} s"
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if duration >= 3600 else f"{minutes}:{rest:02}"
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class SimilarityColumns:
     """A similarity, made few: columns `[starts, ends)` in ns, (N,), and the highest cosine in each, float32 (N, L)."""
 
     starts: Stamps
@@ -84,7 +117,7 @@ class Columns:
     scores: npt.NDArray[np.float32]
 
 
-def columns(similarity: Similarity, axis: Axis, limit: int) -> Columns:
+def downsample(similarity: Similarity, axis: Axis, limit: int) -> SimilarityColumns:
     """A vector stands for the time since the one before (of the usual distance); `limit` columns at most."""
     inside = (similarity.ticks >= axis.start) & (similarity.ticks <= axis.end)
     ticks, scores = similarity.ticks[inside], similarity.scores[inside]
@@ -93,14 +126,14 @@ def columns(similarity: Similarity, axis: Axis, limit: int) -> Columns:
     span = axis.end - axis.start
     width = max(hop, -(-span // limit))
     if width == hop or not len(ticks):
-        return Columns(np.maximum(ticks - hop, axis.start), ticks, scores)
+        return SimilarityColumns(np.maximum(ticks - hop, axis.start), ticks, scores)
     index = np.maximum(ticks - 1 - axis.start, 0) // width
     cells, first = np.unique(index, return_index=True)
     starts = axis.start + cells * width
-    return Columns(starts, np.minimum(starts + width, axis.end), np.maximum.reduceat(scores, first, axis=0))
+    return SimilarityColumns(starts, np.minimum(starts + width, axis.end), np.maximum.reduceat(scores, first, axis=0))
 
 
-def contrast(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
+def contrast_limits(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
     """The cosines that a heat map shows as nothing and as full: the 35th and the 99.5th percentile."""
     finite = scores[np.isfinite(scores)]
     if not finite.size:
@@ -109,20 +142,22 @@ def contrast(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
     return low, max(high, low + 0.01)
 
 
-def heat(cells: Columns, axis: Axis, low: float, high: float, pitch: int) -> dict[int, str]:
-    """Shade 1.. → path of all cells of that shade. A row is `pitch` units high, one of them left free."""
+def heat_map_paths(cells: SimilarityColumns, axis: Axis, low: float, high: float, row_height: int) -> dict[int, str]:
+    """Shade 1.. → path of all cells of that shade. A row is `row_height` units high, one of them left free."""
     share = np.clip((np.nan_to_num(cells.scores, nan=low) - low) / (high - low), 0, 1)
-    shades = np.minimum((share * LEVELS).astype(np.int64), LEVELS - 1)
+    shades = np.minimum((share * SHADE_COUNT).astype(np.int64), SHADE_COUNT - 1)
     paths: dict[int, list[str]] = {}
     for row in range(shades.shape[1]):
-        for start, end, shade in runs(cells.starts, cells.ends, shades[:, row]):
+        for start, end, shade in merge_runs(cells.starts, cells.ends, shades[:, row]):
             if shade:
                 x, w = axis.x(start), axis.x(end) - axis.x(start)
-                paths.setdefault(shade, []).append(f"M{number(x)} {row * pitch}h{number(w)}v{pitch - 1}h{number(-w)}z")
+                paths.setdefault(shade, []).append(
+                    f"M{format_number(x)} {row * row_height}h{format_number(w)}v{row_height - 1}h{format_number(-w)}z"
+                )
     return {shade: "".join(paths[shade]) for shade in sorted(paths)}
 
 
-def runs(starts: Iterable[int], ends: Iterable[int], values: Iterable[int]) -> list[tuple[int, int, int]]:
+def merge_runs(starts: Iterable[int], ends: Iterable[int], values: Iterable[int]) -> list[tuple[int, int, int]]:
     """Neighbours that touch and have one value become one: (start, end, value)."""
     found: list[tuple[int, int, int]] = []
     for start, end, value in zip(starts, ends, values, strict=True):
@@ -158,8 +193,8 @@ def envelope(
             at = np.repeat(at, 2)
         # A line that stands still has no area either: give it a little.
         tops, feet = y(high[at]) - 0.5, y(low[at]) + 0.5
-        there = "L".join(f"{number(x)} {number(t, 1)}" for x, t in zip(xs, tops, strict=True))
-        back = "L".join(f"{number(x)} {number(f, 1)}" for x, f in zip(xs[::-1], feet[::-1], strict=True))
+        there = "L".join(f"{format_number(x)} {format_number(t, 1)}" for x, t in zip(xs, tops, strict=True))
+        back = "L".join(f"{format_number(x)} {format_number(f, 1)}" for x, f in zip(xs[::-1], feet[::-1], strict=True))
         parts.append(f"M{there}L{back}z")
     return "".join(parts)
 
@@ -174,7 +209,7 @@ class Spectrogram:
     level: Array
 
 
-def spectrogram(spectra: Spectra, axis: Axis) -> Spectrogram | None:
+def spectrogram(spectra: SpectrumBins, axis: Axis) -> Spectrogram | None:
     """None where no sound lies on the axis. What no sound was heard of stays empty."""
     starts, values = spectra.bins.between(axis.start, axis.end)
     if not len(starts):
@@ -182,25 +217,25 @@ def spectrogram(spectra: Spectra, axis: Axis) -> Spectrogram | None:
     table = np.stack(values)
     width = spectra.bins.width
     span = axis.end - axis.start
-    count = max(1, min(span // width, SOUND_COLUMNS))
+    count = max(1, min(span // width, MAX_SOUND_BINS))
     at = np.clip((starts + width // 2 - axis.start) * count // span, 0, count - 1)
     sums = np.zeros((count, table.shape[1]))
     np.add.at(sums, at, table)
-    heard = sums[:, 0] > 0
+    has_sound = sums[:, 0] > 0
     power = sums[:, 2:] / np.maximum(sums[:, :1], 1)
-    decibels = 10 * np.log10(np.maximum(power, SILENCE))
-    loudest = float(np.percentile(decibels[heard], 99.8))
+    decibels = 10 * np.log10(np.maximum(power, MIN_POWER))
+    loudest = float(np.percentile(decibels[has_sound], 99.8))
     # What is there most of the time is the place's own noise: it is where the scale begins, at the least.
-    quiet = min(max(loudest - DYNAMICS, float(np.median(decibels[heard]))), loudest - 20)
+    quiet = min(max(loudest - DYNAMIC_RANGE, float(np.median(decibels[has_sound]))), loudest - 20)
     share = np.clip((decibels - quiet) / (loudest - quiet), 0, 1)
-    share[~heard] = 0
-    pixels = np.zeros((BANDS, count, 4), np.uint8)
+    share[~has_sound] = 0
+    pixels = np.zeros((MEL_BANDS, count, 4), np.uint8)
     pixels[..., 3] = np.round(share.T[::-1] * 255)
-    level = 10 * np.log10(np.maximum(table[:, 1] / table[:, 0], SILENCE))
+    level = 10 * np.log10(np.maximum(table[:, 1] / table[:, 0], MIN_POWER))
     return Spectrogram(data_uri(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9]), starts, width, level)
 
 
-def pitch_marks(top: float) -> list[tuple[str, float]]:
+def frequency_labels(top: float) -> list[tuple[str, float]]:
     """Words and heights (0 top, 1 foot) of round frequencies on a spectrogram up to `top` Hz."""
 
     def mel(hertz: float) -> float:
@@ -209,14 +244,14 @@ def pitch_marks(top: float) -> list[tuple[str, float]]:
     marks = [(100.0, "100 Hz"), (500.0, "500"), (1000.0, "1 k"), (2000.0, "2 k"), (4000.0, "4 k"), (8000.0, "8 k")]
     found: list[tuple[str, float]] = []
     for hertz, name in marks:
-        height = 1 - (mel(hertz) - mel(LOWEST)) / (mel(top) - mel(LOWEST))
+        height = 1 - (mel(hertz) - mel(MIN_FREQUENCY)) / (mel(top) - mel(MIN_FREQUENCY))
         if 0.06 < height < 0.94 and (not found or found[-1][1] - height > 0.17):
             found.append((name, height))
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Film:
+class ImageStrip:
     """Pictures of one modality for a page: (start, end) in ns of the time that each stands for, and RGB uint8.
 
     `scale` is the least and the greatest value of the colours and their unit; None where colours are the camera's.
@@ -225,10 +260,10 @@ class Film:
     times: list[tuple[int, int]]
     images: list[Bytes]
     scale: tuple[float, float, str] | None = None
-    colours: str = ""
+    gradient_css: str = ""
 
 
-def film(modality: str, bins: Bins[Picture], axis: Axis) -> Film | None:
+def image_strip(modality: str, bins: TimeBins[ImagePreview], axis: Axis) -> ImageStrip | None:
     """None where no picture lies on the axis. Depth and thermal are coloured on one scale for all of a modality's."""
     pictures = sorted(bins.between(axis.start, axis.end)[1], key=lambda p: p.stamp)
     pictures = [p for p in pictures if axis.start <= p.stamp <= axis.end]
@@ -242,57 +277,57 @@ def film(modality: str, bins: Bins[Picture], axis: Axis) -> Film | None:
     ]
     times = [(stamp, min(end, axis.end)) for stamp, end in zip(stamps, ends, strict=True)]
     if modality == DEPTH:
-        images, low, high = coloured([p.values for p in pictures], cv2.COLORMAP_VIRIDIS, near_is_bright=True)
-        return Film(times, images, (low, high, "m"), gradient(cv2.COLORMAP_VIRIDIS, reverse=True))
+        images, low, high = apply_colour_map([p.values for p in pictures], cv2.COLORMAP_VIRIDIS, near_is_bright=True)
+        return ImageStrip(times, images, (low, high, "m"), gradient(cv2.COLORMAP_VIRIDIS, reverse=True))
     if modality == THERMAL:
-        kelvin = [p.kelvin for p in pictures]
+        kelvin = [p.radiometric for p in pictures]
         radiometric = sum(kelvin) * 2 >= len(kelvin)
         # Kelvin and levels do not mix: those of the rarer kind are shown without a reading.
         values = [
-            p.values if p.kelvin == radiometric else np.full(p.values.shape, np.nan, np.float32) for p in pictures
+            p.values if p.radiometric == radiometric else np.full(p.values.shape, np.nan, np.float32) for p in pictures
         ]
-        images, low, high = coloured(values, cv2.COLORMAP_INFERNO)
+        images, low, high = apply_colour_map(values, cv2.COLORMAP_INFERNO)
         scale = (low - 273.15, high - 273.15, "°C") if radiometric else (low, high, "")
-        return Film(times, images, scale, gradient(cv2.COLORMAP_INFERNO))
-    return Film(times, [np.asarray(p.values, np.uint8) for p in pictures])
+        return ImageStrip(times, images, scale, gradient(cv2.COLORMAP_INFERNO))
+    return ImageStrip(times, [np.asarray(p.values, np.uint8) for p in pictures])
 
 
-def coloured(
+def apply_colour_map(
     images: Sequence[npt.NDArray], colours: int, near_is_bright: bool = False
 ) -> tuple[list[Bytes], float, float]:
     """(H, W) floats → uint8 (H, W, 3), and the range shown: from the 1st to the 99th percentile of all together."""
     finite = np.concatenate([i[np.isfinite(i)] for i in images])
     low, high = (float(v) for v in np.percentile(finite, [1, 99])) if finite.size else (0.0, 1.0)
     high = max(high, low + 1e-3)
-    table = palette(colours)
+    table = colour_map(colours)
     result = []
     for image in images:
         share = np.clip((np.nan_to_num(image, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1)
         pixels = table[np.round((1 - share if near_is_bright else share) * 255).astype(np.uint8)]
-        pixels[~np.isfinite(image)] = UNKNOWN
+        pixels[~np.isfinite(image)] = NO_READING_COLOUR
         result.append(pixels)
     return result, low, high
 
 
-def thumbnail(modality: str, picture: Picture) -> str:
+def thumbnail(modality: str, picture: ImagePreview) -> str:
     """A small JPEG as a data URI; depth and thermal coloured on the scale of the picture itself."""
-    small = painted(modality, [picture.values])[0]
-    scale = min(1.0, THUMBNAIL / max(small.shape[:2]))
+    small = false_colour(modality, [picture.values])[0]
+    scale = min(1.0, THUMBNAIL_SIDE / max(small.shape[:2]))
     size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
     small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
     return data_uri(".jpg", np.ascontiguousarray(small[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 72])
 
 
-def painted(modality: str, images: Sequence[npt.NDArray]) -> list[Bytes]:
+def false_colour(modality: str, images: Sequence[npt.NDArray]) -> list[Bytes]:
     """Pictures of one modality → uint8 (H, W, 3), red first, in that modality's colours, on one scale."""
     if modality == DEPTH:
-        return coloured(images, cv2.COLORMAP_VIRIDIS, near_is_bright=True)[0]
+        return apply_colour_map(images, cv2.COLORMAP_VIRIDIS, near_is_bright=True)[0]
     if modality == THERMAL:
-        return coloured(images, cv2.COLORMAP_INFERNO)[0]
+        return apply_colour_map(images, cv2.COLORMAP_INFERNO)[0]
     return [np.asarray(image, np.uint8) for image in images]
 
 
-def palette(colours: int) -> Bytes:
+def colour_map(colours: int) -> Bytes:
     """An OpenCV colour map as uint8 (256, 3), red first."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     return np.ascontiguousarray(cv2.applyColorMap(ramp, colours)[:, 0, ::-1])
@@ -300,18 +335,18 @@ def palette(colours: int) -> Bytes:
 
 def gradient(colours: int, reverse: bool = False) -> str:
     """A colour map as CSS stops."""
-    stops = palette(colours)[np.linspace(0, 255, 7).astype(int)]
+    stops = colour_map(colours)[np.linspace(0, 255, 7).astype(int)]
     return ",".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (stops[::-1] if reverse else stops).tolist())
 
 
-def jpegs(images: Sequence[Bytes]) -> list[str]:
-    """RGB images as data URIs, at the first quality with which all together take `PICTURE_BYTES` at most."""
+def jpeg_uris(images: Sequence[Bytes]) -> list[str]:
+    """RGB images as data URIs, at the first quality with which all together take `MAX_IMAGE_BYTES` at most."""
     found: list[str] = []
     for quality in (82, 60, 40, 20):
         found = [
             data_uri(".jpg", np.ascontiguousarray(i[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]) for i in images
         ]
-        if sum(map(len, found)) <= PICTURE_BYTES * 4 / 3:
+        if sum(map(len, found)) <= MAX_IMAGE_BYTES * 4 / 3:
             break
     return found
 

@@ -9,43 +9,45 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import ordered
+from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.samples import IMU, SECOND
-from sensebind.report.media import CHANNELS, Bins
+from sensebind.report.formatting import count_noun, escape_text
 from sensebind.report.panels import charts
-from sensebind.report.panels.canvas import Canvas, Row
-from sensebind.report.panels.charts import clock, number
-from sensebind.report.words import plural, text
+from sensebind.report.panels.charts import format_number, format_time
+from sensebind.report.panels.context import PageContext, Row
+from sensebind.report.sensor_previews import MAX_CHANNELS, TimeBins
 
-PARTS = {IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))}  # first channel; least height
-FIT = (17, 9, 5)  # pictures that a wide, a middling and a narrow page hold
+CHANNEL_GROUPS = {
+    IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))
+}  # first channel; least height
+IMAGES_PER_WIDTH = (17, 9, 5)  # pictures that a wide, a middling and a narrow page hold
 
 
-def senses(canvas: Canvas) -> Row:
+def sensor_panels(canvas: PageContext) -> Row:
     """The panels, as rows of the timeline; none where nothing was kept."""
     media = canvas.data.media
     strips: Row = []
-    films = {m: charts.film(m, media.pictures[m], canvas.axis) for m in ordered(media.pictures)[:12]}
-    every = charts.jpegs([image for film in films.values() if film for image in film.images])
+    films = {m: charts.image_strip(m, media.images[m], canvas.axis) for m in sort_modalities(media.images)[:12]}
+    every = charts.jpeg_uris([image for film in films.values() if film for image in film.images])
     for modality, film in films.items():
         if film:
-            strips += _film(canvas, modality, film, every[: len(film.images)])
+            strips += _image_strip(canvas, modality, film, every[: len(film.images)])
             every = every[len(film.images) :]
-    for modality in ordered(media.sounds)[:4]:
-        strips += _sound(canvas, modality)
-    for modality in ordered(media.traces)[:4]:
-        strips += _motion(canvas, modality, media.traces[modality])
+    for modality in sort_modalities(media.spectra)[:4]:
+        strips += _sound_panel(canvas, modality)
+    for modality in sort_modalities(media.traces)[:4]:
+        strips += _trace_panel(canvas, modality, media.traces[modality])
     if not strips:
         return []
     lead = "What the sensors sent. A picture stands where it was taken; point at it to see all of that moment."
     return [f'<h2>Senses</h2><p class="lead">{lead}</p>', *strips]
 
 
-def _film(canvas: Canvas, modality: str, film: charts.Film, uris: Sequence[str]) -> Row:
+def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
     steps = np.diff([start for start, _ in film.times])
     usual = float(np.median(steps)) if len(steps) else canvas.axis.end - canvas.axis.start
     whole = (canvas.axis.end - canvas.axis.start) / max(usual, 1.0)
-    every = [max(1, math.ceil(whole / fit)) for fit in FIT]
+    every = [max(1, math.ceil(whole / fit)) for fit in IMAGES_PER_WIDTH]
     cells = []
     first = 0  # of the pictures that follow each other without a gap
     for i, ((start, end), uri) in enumerate(zip(film.times, uris, strict=True)):
@@ -62,68 +64,71 @@ def _film(canvas: Canvas, modality: str, film: charts.Film, uris: Sequence[str])
             f'<img{kind} alt="" src="{uri}" style="--x:{canvas.axis.percent(start)};{";".join(widths)}" '
             f'data-t="{canvas.axis.milliseconds(start)}" data-e="{canvas.axis.milliseconds(end)}">'
         )
-    name = text(modality, 24)
+    name = escape_text(modality, 24)
     legend = ""
     if film.scale:
         low, high, unit = film.scale
         digits = 0 if abs(high - low) >= 20 else 1
-        ramp = f'<i style="background:linear-gradient(90deg,{film.colours})"></i>'
-        shown = f"{number(low, digits)}{ramp}{number(high, digits)} {unit}"
+        ramp = f'<i style="background:linear-gradient(90deg,{film.gradient_css})"></i>'
+        shown = f"{format_number(low, digits)}{ramp}{format_number(high, digits)} {unit}"
         legend = f'<div class="wide"><span class="scale">{shown}</span></div>'
     since, until = (
-        clock((t - canvas.axis.start) / SECOND, canvas.axis.seconds) for t in (film.times[0][0], film.times[-1][0])
+        format_time((t - canvas.axis.start) / SECOND, canvas.axis.seconds)
+        for t in (film.times[0][0], film.times[-1][0])
     )
     return [
-        f'<div class="row strip {canvas.hue(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
+        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
         '<div class="plot">'
-        f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {plural(len(cells), "picture")}, '
+        f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {count_noun(len(cells), "picture")}, '
         f'{since} to {until}">{"".join(cells)}</div></div></div>',
     ]
 
 
-def _width(canvas: Canvas, start: int, end: int) -> str:
-    return f"{number((canvas.axis.x(end) - canvas.axis.x(start)) / 10, 3)}%"
+def _width(canvas: PageContext, start: int, end: int) -> str:
+    return f"{format_number((canvas.axis.x(end) - canvas.axis.x(start)) / 10, 3)}%"
 
 
-def _sound(canvas: Canvas, modality: str) -> Row:
-    spectra = canvas.data.media.sounds[modality]
+def _sound_panel(canvas: PageContext, modality: str) -> Row:
+    spectra = canvas.data.media.spectra[modality]
     shown = charts.spectrogram(spectra, canvas.axis)
     if shown is None:
         return []
-    name = text(modality, 24)
+    name = escape_text(modality, 24)
     marks = "".join(
-        f'<div class="pitch" style="top:{number(y * 96, 1)}px">{hertz}</div>'
-        for hertz, y in charts.pitch_marks(spectra.top)
+        f'<div class="pitch" style="top:{format_number(y * 96, 1)}px">{hertz}</div>'
+        for hertz, y in charts.frequency_labels(spectra.max_frequency)
     )
-    level = np.clip(shown.level, charts.QUIETEST, 0.0)
-    floor = np.full_like(level, charts.QUIETEST)
+    level = np.clip(shown.level, charts.MIN_LEVEL, 0.0)
+    floor = np.full_like(level, charts.MIN_LEVEL)
     path = charts.envelope(
-        shown.starts, shown.width, floor, level, canvas.axis, 34, charts.QUIETEST / 2, -charts.QUIETEST
+        shown.starts, shown.width, floor, level, canvas.axis, 34, charts.MIN_LEVEL / 2, -charts.MIN_LEVEL
     )
-    at = canvas.follow(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
+    at = canvas.add_cursor_series(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
     return [
-        f'<div class="row strip {canvas.hue(modality)}"><div class="keys" style="min-height:96px">',
+        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys" style="min-height:96px">',
         f"<h3>{name}</h3>{marks}</div>",
         f'<div class="plot frame"><div class="spectrum" role="img" aria-label="{name}: spectrogram, '
-        f'up to {number(spectra.top / 1000, 1)} kHz" style="--i:url({shown.image})"></div></div></div>',
-        f'<div class="row strip {canvas.hue(modality)}"><div class="keys"><div><span>level, dBFS</span>'
-        f'<output data-s="{at}" data-r="0"></output></div><div class="wide">0 to {number(charts.QUIETEST)}</div></div>',
+        f'up to {format_number(spectra.max_frequency / 1000, 1)} kHz" '
+        f'style="--i:url({shown.image})"></div></div></div>',
+        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys"><div><span>level, dBFS</span>'
+        f'<output data-s="{at}" data-r="0"></output></div>'
+        f'<div class="wide">0 to {format_number(charts.MIN_LEVEL)}</div></div>',
         '<div class="plot frame"><svg class="wave" viewBox="0 0 1000 34" height="34" preserveAspectRatio="none" '
         f'role="img" aria-label="{name}: level"><path d="{path}" fill-opacity=".75"/></svg></div></div>',
     ]
 
 
-def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
+def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row:
     starts, values = bins.between(canvas.axis.start, canvas.axis.end)
     if not len(starts):
         return []
     table = np.stack(values)  # (N, 2, C)
     count = table.shape[2]
-    parts = PARTS.get(modality, ()) if count == CHANNELS else ()
+    parts = CHANNEL_GROUPS.get(modality, ()) if count == MAX_CHANNELS else ()
     groups = [(name, unit, range(at, at + 3), least) for name, unit, at, least in parts]
     groups = groups or [("readings", "", range(count), 1e-3 * float(np.abs(table).max()) or 1e-9)]
-    at = canvas.follow(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
-    name = text(modality, 24)
+    at = canvas.add_cursor_series(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
+    name = escape_text(modality, 24)
     rows: Row = []
     for i, (what, unit, channels, least) in enumerate(groups):
         low, high = table[:, 0], table[:, 1]
@@ -133,7 +138,7 @@ def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
         about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
         heading = f"<h3>{name}</h3>" if i == 0 else ""
         rows.append(
-            f'<div class="panelhead {canvas.hue(modality)}">{heading}<span class="about">{what}'
+            f'<div class="panelhead {canvas.colour_class(modality)}">{heading}<span class="about">{what}'
             f"{f', {unit}' if unit else ''}; {about}</span></div>"
         )
         for c in channels:
@@ -141,7 +146,7 @@ def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
             path = charts.envelope(starts, bins.width, low[:, c], high[:, c], canvas.axis, 26, middle, scale)
             axis_name = "xyz"[c % 3] if parts else str(c + 1)
             rows.append(
-                f'<div class="row {canvas.hue(modality)}"><div class="keys" style="--row:28px"><div>'
+                f'<div class="row {canvas.colour_class(modality)}"><div class="keys" style="--row:28px"><div>'
                 f'<span>{axis_name}</span><output data-s="{at}" data-r="{c}"></output></div></div>'
                 '<div class="plot trace">'
                 f'<svg class="wave" viewBox="0 0 1000 27" height="27" preserveAspectRatio="none" role="img" '
@@ -153,4 +158,4 @@ def _motion(canvas: Canvas, modality: str, bins: Bins[Any]) -> Row:
 def _short(value: float) -> str:
     """Two digits that count, without an exponent: 12, 0.5, 0.0021."""
     digits = 1 - math.floor(math.log10(value))
-    return charts.number(value, min(max(digits, 0), 12))
+    return charts.format_number(value, min(max(digits, 0), 12))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import ordered
+from sensebind.fusion.core.embeddings import sort_modalities
+from sensebind.report.formatting import count_noun, escape_text, format_score
 from sensebind.report.panels import charts
-from sensebind.report.panels.canvas import Canvas, Row
-from sensebind.report.words import plural, score, text
+from sensebind.report.panels.context import PageContext, Row
 
-LABELS = 40  # rows of a heat map: more than anybody reads
-CELLS = 24_000  # of one heat map
-ROW = 16  # px
+MAX_LABELS = 40  # rows of a heat map: more than anybody reads
+MAX_CELLS = 24_000  # of one heat map
+ROW_HEIGHT = 16  # px
 
 
-def similarity(canvas: Canvas) -> Row:
+def similarity_panels(canvas: PageContext) -> Row:
     """The panels, as rows of the timeline."""
     shown = {m: s for m, s in canvas.data.similarities.items() if len(s.ticks) and s.labels}
     if not shown:
@@ -25,40 +25,41 @@ def similarity(canvas: Canvas) -> Row:
         "from what it was taught, not from these."
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
-    for modality in ordered(shown)[:12]:
-        rows += _heat(canvas, modality)
+    for modality in sort_modalities(shown)[:12]:
+        rows += _heat_map(canvas, modality)
     return rows
 
 
-def _heat(canvas: Canvas, modality: str) -> Row:
+def _heat_map(canvas: PageContext, modality: str) -> Row:
     similarity = canvas.data.similarities[modality]
     labels, note = similarity.labels, ""
-    if len(labels) > LABELS:
+    if len(labels) > MAX_LABELS:
         # Those that stand out most against their own usual level, in the order they were given.
         scores = np.nan_to_num(similarity.scores)
-        best = np.argsort(-(scores.max(axis=0) - np.median(scores, axis=0)), kind="stable")[:LABELS]
+        best = np.argsort(-(scores.max(axis=0) - np.median(scores, axis=0)), kind="stable")[:MAX_LABELS]
         keep = sorted(best.tolist())
         similarity = similarity._replace(labels=tuple(labels[i] for i in keep), scores=similarity.scores[:, keep])
-        note = f"the {LABELS} prompts of {len(labels)} that move most"
+        note = f"the {MAX_LABELS} prompts of {len(labels)} that move most"
         labels = similarity.labels
-    cells = charts.columns(similarity, canvas.axis, max(40, min(600, CELLS // len(labels))))
-    low, high = charts.contrast(cells.scores)
-    paths = charts.heat(cells, canvas.axis, low, high, ROW)
-    at = canvas.follow(cells.starts, cells.ends, list(cells.scores.T), 0.001, 3)
+    cells = charts.downsample(similarity, canvas.axis, max(40, min(600, MAX_CELLS // len(labels))))
+    low, high = charts.contrast_limits(cells.scores)
+    paths = charts.heat_map_paths(cells, canvas.axis, low, high, ROW_HEIGHT)
+    at = canvas.add_cursor_series(cells.starts, cells.ends, list(cells.scores.T), 0.001, 3)
     drawn = "".join(f'<path class="shade{shade}" d="{d}"/>' for shade, d in paths.items())
     keys = "".join(
-        f'<div><bdi title="{text(label)}">{text(label)}</bdi><output data-s="{at}" data-r="{i}"></output></div>'
+        f'<div><bdi title="{escape_text(label)}">{escape_text(label)}</bdi>'
+        f'<output data-s="{at}" data-r="{i}"></output></div>'
         for i, label in enumerate(labels)
     )
-    name = text(modality, 24)
-    height = ROW * len(labels)
+    name = escape_text(modality, 24)
+    height = ROW_HEIGHT * len(labels)
     return [
-        f'<div class="panelhead {canvas.hue(modality)}"><h3>{name}</h3>',
-        f'<span class="scale">{score(low)}<i></i>{score(high)}</span>',
+        f'<div class="panelhead {canvas.colour_class(modality)}"><h3>{name}</h3>',
+        f'<span class="scale">{format_score(low)}<i></i>{format_score(high)}</span>',
         f'<span class="about">{note}</span></div>',
-        f'<div class="row {canvas.hue(modality)}"><div class="keys">{keys}</div><div class="plot">',
+        f'<div class="row {canvas.colour_class(modality)}"><div class="keys">{keys}</div><div class="plot">',
         f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" shape-rendering="crispEdges" '
-        f'class="heat" role="img" aria-label="{name}: cosine with {plural(len(labels), "prompt")} over time">',
+        f'class="heat" role="img" aria-label="{name}: cosine with {count_noun(len(labels), "prompt")} over time">',
         drawn,
         "</svg></div></div>",
     ]

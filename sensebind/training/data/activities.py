@@ -18,27 +18,27 @@ import torch
 from sensebind.fusion.core.samples import IMU, SECOND, Reading, Sample
 from sensebind.fusion.core.space import Hub
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.preprocess.resampling import series
-from sensebind.training.data.pairs import AlignError, Pairs, named_group
+from sensebind.fusion.preprocess.resampling import resample_readings
+from sensebind.training.data.pairs import AlignError, Pairs, class_id
 
 STANDARD_GRAVITY = 9.80665  # m/s²
-LENGTH, RATE = 2.0, 200.0  # of a window in s, and of the spoke's input in Hz
-WATCH_RATE, BASIC_RATE = 50.0, 10.0  # Hz of the two sets
+WINDOW_LENGTH, INPUT_RATE = 2.0, 200.0  # of a window in s, and of the spoke's input in Hz
+SEGLEARN_RATE, BASIC_MOTIONS_RATE = 50.0, 10.0  # Hz of the two sets
 HELD_OUT_SUBJECTS = (8, 9, 10)  # of seglearn's, which number 10
 # What seglearn's abbreviations stand for (Burns et al., 2018), and aeon's classes, in words.
-WATCH = {
+SEGLEARN_PHRASES = {
     "PEN": "a hanging arm swinging like a pendulum", "ABD": "lifting an arm sideways",
     "FEL": "lifting an arm forwards", "IR": "turning a forearm inwards", "ER": "turning a forearm outwards",
     "TRAP": "pulling shoulders together", "ROW": "rowing with an elastic band",
 }  # fmt: skip
-BASIC = {
+BASIC_MOTIONS_PHRASES = {
     "Standing": "a person standing still", "Walking": "a person walking", "Running": "a person running",
     "Badminton": "a person playing badminton",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
+class ActivityRecording:
     """A recording float64 (N, 6) at `rate` Hz: acceleration (m/s²), angular velocity (rad/s); what was done; by whom
     (a negative number: not told); and whether it is held out."""
 
@@ -49,74 +49,74 @@ class Activity:
     held_out: bool
 
 
-def read_activities() -> list[Activity]:
+def read_activities() -> list[ActivityRecording]:
     """All recordings of both packages. Held out are three of seglearn's ten people, and aeon's own test half, which
     does not tell people apart. Raises `AlignError` where a package is missing."""
-    return [*_watch(), *_basic()]
+    return [*_read_seglearn(), *_read_basic_motions()]
 
 
-def _folder(package: str) -> Path:
+def _package_folder(package: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise AlignError(f"recordings of activities come with a package that is not installed: pip install {package}")
     return Path(found.origin).parent
 
 
-def _watch() -> list[Activity]:
-    path = _folder("seglearn") / "data" / "watch_dataset.npy"
+def _read_seglearn() -> list[ActivityRecording]:
+    path = _package_folder("seglearn") / "data" / "watch_dataset.npy"
     content: dict[str, Any] = np.load(path, allow_pickle=True).item()  # the package's own file, as it loads it
     result = []
     for values, label, subject in zip(content["X"], content["y"], content["subject"], strict=True):
         scaled = np.asarray(values, np.float64).copy()
         scaled[:, :3] *= STANDARD_GRAVITY  # told in g
-        phrase = WATCH[content["y_labels"][int(label)]]
-        result.append(Activity(scaled, WATCH_RATE, phrase, int(subject), int(subject) in HELD_OUT_SUBJECTS))
+        phrase = SEGLEARN_PHRASES[content["y_labels"][int(label)]]
+        result.append(ActivityRecording(scaled, SEGLEARN_RATE, phrase, int(subject), int(subject) in HELD_OUT_SUBJECTS))
     return result
 
 
-def _basic() -> list[Activity]:
+def _read_basic_motions() -> list[ActivityRecording]:
     result = []
     for half in ("TRAIN", "TEST"):
-        path = _folder("aeon") / "datasets" / "data" / "BasicMotions" / f"BasicMotions_{half}.ts"
+        path = _package_folder("aeon") / "datasets" / "data" / "BasicMotions" / f"BasicMotions_{half}.ts"
         for line in path.read_text(encoding="utf-8").splitlines():
             if line and line[0] not in "#@":
                 *channels, label = line.split(":")
                 values = np.array([[float(x) for x in channel.split(",")] for channel in channels]).T
-                result.append(Activity(values, BASIC_RATE, BASIC[label], -1, half == "TEST"))
+                result.append(
+                    ActivityRecording(values, BASIC_MOTIONS_RATE, BASIC_MOTIONS_PHRASES[label], -1, half == "TEST")
+                )
     return result
 
 
-def window(activity: Activity, start: float) -> Window:
-    """`LENGTH` seconds of a recording from `start` (s) on."""
+def activity_window(activity: ActivityRecording, start: float) -> Window:
+    """`WINDOW_LENGTH` seconds of a recording from `start` (s) on."""
     first = round(start * activity.rate)
-    rows = activity.values[first : first + round(LENGTH * activity.rate)]
+    rows = activity.values[first : first + round(WINDOW_LENGTH * activity.rate)]
     begin = SECOND
-    samples = tuple(
-        Sample(IMU, begin + round(i / activity.rate * SECOND), Reading(row)) for i, row in enumerate(rows)
-    )
-    return Window(IMU, begin, begin + round(LENGTH * SECOND), 1.0, samples)
+    samples = tuple(Sample(IMU, begin + round(i / activity.rate * SECOND), Reading(row)) for i, row in enumerate(rows))
+    return Window(IMU, begin, begin + round(WINDOW_LENGTH * SECOND), 1.0, samples)
 
 
-def windows(activities: Sequence[Activity], step: float = 1.0) -> tuple[torch.Tensor, list[int]]:
+def activity_windows(activities: Sequence[ActivityRecording], step: float = 1.0) -> tuple[torch.Tensor, list[int]]:
     """Tensors float32 (N, 6, 400) of windows every `step` s, and whose each is."""
     tensors, owners = [], []
     for number, activity in enumerate(activities):
-        last = len(activity.values) / activity.rate - LENGTH
+        last = len(activity.values) / activity.rate - WINDOW_LENGTH
         for start in np.arange(0, max(last, 0) + 1e-6, step):
-            tensors.append(torch.from_numpy(series(window(activity, float(start)), RATE, 6)))
+            tensors.append(torch.from_numpy(resample_readings(activity_window(activity, float(start)), INPUT_RATE, 6)))
             owners.append(number)
     return torch.stack(tensors), owners
 
 
-def activity_pairs(activities: Sequence[Activity], hub: Hub, training: bool) -> Pairs:
+def activity_pairs(activities: Sequence[ActivityRecording], hub: Hub, training: bool) -> Pairs:
     """Windows of those that are held out, or of the others, beside the hub's vectors of the phrases; a block is a
     person, or ten recordings of unnamed ones."""
     chosen = [activity for activity in activities if activity.held_out != training]
-    inputs, owners = windows(chosen)
+    inputs, owners = activity_windows(chosen)
     phrases = list(dict.fromkeys(activity.phrase for activity in chosen))
     vectors = hub.embed_text(phrases)
     which = torch.tensor([phrases.index(chosen[owner].phrase) for owner in owners])
-    groups = torch.tensor([named_group(chosen[owner].phrase) for owner in owners])
+    groups = torch.tensor([class_id(chosen[owner].phrase) for owner in owners])
     blocks = torch.tensor([chosen[o].subject if chosen[o].subject >= 0 else 100 + o % 4 for o in owners])
     return Pairs(
         inputs, vectors[which], groups, blocks, torch.stack([blocks, blocks + 1], dim=1), torch.zeros_like(blocks),

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-SMALLEST = 0.6  # of the side that a cut keeps
+MIN_CROP_SIDE = 0.6  # of the side that a cut keeps
 
 
-def cuts(count: int, generator: torch.Generator) -> Tensor:
+def random_crops(count: int, generator: torch.Generator) -> Tensor:
     """float32 (count, 2, 3): affine maps of a cut's square into the picture's, as `affine_grid` takes them; half of
     them mirrored."""
-    side = SMALLEST + (1 - SMALLEST) * torch.rand(count, 2, generator=generator)
+    side = MIN_CROP_SIDE + (1 - MIN_CROP_SIDE) * torch.rand(count, 2, generator=generator)
     shift = (1 - side) * (2 * torch.rand(count, 2, generator=generator) - 1)
     mirror = 1 - 2 * (torch.rand(count, generator=generator) < 0.5).float()
     maps = torch.zeros(count, 2, 3)
@@ -21,18 +21,18 @@ def cuts(count: int, generator: torch.Generator) -> Tensor:
     return maps
 
 
-def cut(pictures: Tensor, maps: Tensor) -> Tensor:
-    """Pictures (B, C, H, W), maps (B, 2, 3) of `cuts` → (B, C, H, W)."""
+def apply_crops(pictures: Tensor, maps: Tensor) -> Tensor:
+    """Pictures (B, C, H, W), maps (B, 2, 3) of `random_crops` → (B, C, H, W)."""
     grid = affine_grid(maps, list(pictures.shape), align_corners=False)
     return grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def relight(levels: Tensor, generator: torch.Generator, inverted: float = 0.0) -> Tensor:
-    """Levels (B, C, H, W) in 0..1 with another gain, gamma and noise each; a share of them `inverted`."""
+def jitter_brightness(levels: Tensor, generator: torch.Generator, inverted_fraction: float = 0.0) -> Tensor:
+    """Levels (B, C, H, W) in 0..1 with another gain, gamma and noise each; a share of them `inverted_fraction`."""
     shape = (len(levels), 1, 1, 1)
     gamma = torch.exp(0.25 * torch.randn(shape, generator=generator))
     gain = 0.7 + 0.6 * torch.rand(shape, generator=generator)
     noise = 0.04 * torch.rand(shape, generator=generator) * torch.randn(levels.shape, generator=generator)
     changed = (levels.clamp(min=1e-3) ** gamma * gain + noise).clamp(0, 1)
-    flipped = torch.rand(shape, generator=generator) < inverted
+    flipped = torch.rand(shape, generator=generator) < inverted_fraction
     return torch.where(flipped, 1 - changed, changed)

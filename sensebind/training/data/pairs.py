@@ -21,10 +21,10 @@ from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
 from sensebind.fusion.core.space import Hub
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.io import files
+from sensebind.fusion.io import sensor_files
 from sensebind.fusion.stream.windower import Windower
 
-BATCH = 16  # windows that the hub embeds together
+HUB_BATCH_SIZE = 16  # windows that the hub embeds together
 SUFFIXES_OF_TEXT = (".txt",)
 
 
@@ -35,48 +35,50 @@ class AlignError(SensebindError):
 @dataclass(frozen=True)
 class Pairs:
     """N pairs. `inputs` (N, …) are a spoke's tensors, `targets` float32 (N, D) the hub's unit vectors of the same
-    moments. Equal `groups` (N,) mean the same thing (the same caption). `blocks` (N,) number stretches of time or of
+    moments. Equal `class_ids` (N,) mean the same thing (the same caption). `blocks` (N,) number stretches of time or of
     files, whole ones of which are held out; `spans` int64 (N, 2) is the time in ns that each pair was looked at, on
-    the clock of its `source` (N,). `views` (N, 3, H, W) are the hub's pictures as levels in 0..1, kept for
-    augmentation; empty where there are none."""
+    the clock of its source (`sources`, (N,)). `hub_images` (N, 3, H, W) are the hub's pictures as levels in 0..1, kept
+    for augmentation; empty where there are none."""
 
     inputs: Tensor
     targets: Tensor
-    groups: Tensor
+    class_ids: Tensor
     blocks: Tensor
     spans: Tensor
-    source: Tensor
-    views: Tensor
+    sources: Tensor
+    hub_images: Tensor
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def take(self, rows: Tensor) -> Pairs:
+    def select(self, rows: Tensor) -> Pairs:
         """Those pairs."""
-        views = self.views[rows] if len(self.views) else self.views
+        views = self.hub_images[rows] if len(self.hub_images) else self.hub_images
         return Pairs(
-            self.inputs[rows], self.targets[rows], self.groups[rows], self.blocks[rows], self.spans[rows],
-            self.source[rows], views,
+            self.inputs[rows], self.targets[rows], self.class_ids[rows], self.blocks[rows], self.spans[rows],
+            self.sources[rows], views,
         )  # fmt: skip
 
 
-def named_group(name: str) -> int:
-    """The group of all that `name` stands for, the same in every set of pairs."""
+def class_id(name: str) -> int:
+    """The class id of all that `name` stands for, the same in every set of pairs."""
     return zlib.crc32(name.encode())
 
 
-def joined(parts: Sequence[Pairs], share_groups: bool = False) -> Pairs:
+def concatenate_pairs(parts: Sequence[Pairs], share_groups: bool = False) -> Pairs:
     """All pairs together, their blocks and sources kept apart, and their groups unless they are to be shared."""
     if not parts:
         raise AlignError("there are no pairs")
     result, groups, blocks = [], 0, 0
     for number, part in enumerate(parts):
         result.append(
-            replace(part, groups=part.groups + groups, blocks=part.blocks + blocks, source=part.source * 0 + number)
+            replace(
+                part, class_ids=part.class_ids + groups, blocks=part.blocks + blocks, sources=part.sources * 0 + number
+            )
         )
         blocks = int(result[-1].blocks.max()) + 1
-        groups = 0 if share_groups else int(result[-1].groups.max()) + 1
-    names = ("inputs", "targets", "groups", "blocks", "spans", "source", "views")
+        groups = 0 if share_groups else int(result[-1].class_ids.max()) + 1
+    names = ("inputs", "targets", "class_ids", "blocks", "spans", "sources", "hub_images")
     return Pairs(**{name: torch.cat([getattr(part, name) for part in result]) for name in names})
 
 
@@ -97,8 +99,8 @@ def split(pairs: Pairs, share: float = 0.2, seed: int = 0) -> tuple[Pairs, Pairs
     held = names[order[: min(len(names) - 1, max(1, round(share * len(names))))]]
     out = torch.isin(pairs.blocks, held)
     clean = ~out
-    for source in pairs.source[out].unique():
-        there = pairs.source == source
+    for source in pairs.sources[out].unique():
+        there = pairs.sources == source
         spans = pairs.spans[out & there]
         merged = _merged(spans)
         starts, ends = pairs.spans[:, 0], pairs.spans[:, 1]
@@ -106,7 +108,7 @@ def split(pairs: Pairs, share: float = 0.2, seed: int = 0) -> tuple[Pairs, Pairs
             clean &= ~(there & (starts < last) & (ends > first))
     if not clean.any():
         raise AlignError("nothing is left to train on beside what is held out: make blocks longer (--block)")
-    return pairs.take(clean.nonzero()[:, 0]), pairs.take(out.nonzero()[:, 0])
+    return pairs.select(clean.nonzero()[:, 0]), pairs.select(out.nonzero()[:, 0])
 
 
 def _merged(spans: Tensor) -> list[tuple[int, int]]:
@@ -120,11 +122,11 @@ def _merged(spans: Tensor) -> list[tuple[int, int]]:
     return result
 
 
-def windows(
+def windows_by_tick(
     samples: Iterator[Sample], values: Mapping[str, Any], apertures: Mapping[str, Any]
 ) -> dict[str, dict[int, Window]]:
     """Samples → modality → tick → window, cut as the pipeline cuts them."""
-    specs = build.window_specs(values, apertures)
+    specs = build.make_window_specs(values, apertures)
     windowers = {modality: Windower(spec) for modality, spec in specs.items()}
     found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
 
@@ -133,13 +135,13 @@ def windows(
             found[window.modality][window.tick] = window
 
     for sample in samples:
-        take(windowers[sample.modality].push(sample))
+        take(windowers[sample.modality].accept(sample))
     for windower in windowers.values():
         take(windower.flush())
     return found
 
 
-def of_recording(
+def pairs_from_recording(
     path: Path,
     modality: str,
     hub: Hub,
@@ -162,7 +164,7 @@ def of_recording(
         if missing:
             raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: name it by {missing[0]}.topic")
         samples = (s for s in replay.samples() if isinstance(s, Sample))
-        found = windows(samples, values, apertures)
+        found = windows_by_tick(samples, values, apertures)
         calibrations = replay.reader.calibrations
     chosen: list[tuple[Window, Window, Tensor]] = []
     for tick in sorted(found[anchor].keys() & found[modality].keys()):
@@ -177,29 +179,29 @@ def of_recording(
     spans = torch.tensor([[min(a.start, b.start), a.tick] for a, b, _ in chosen])
     return Pairs(
         torch.stack([t for _, _, t in chosen]),
-        hub_vectors(hub, anchor, [a for a, _, _ in chosen]),
+        embed_windows(hub, anchor, [a for a, _, _ in chosen]),
         torch.arange(len(chosen)),
         torch.tensor([int((a.tick - first) / SECOND // block) for a, _, _ in chosen]),
         spans,
         torch.zeros(len(chosen), dtype=torch.long),
-        _views([a for a, _, _ in chosen]) if keep_views else torch.empty(0),
+        _hub_images([a for a, _, _ in chosen]) if keep_views else torch.empty(0),
     )
 
 
-def hub_vectors(hub: Hub, modality: str, chosen: Sequence[Window]) -> Tensor:
+def embed_windows(hub: Hub, modality: str, chosen: Sequence[Window]) -> Tensor:
     """Windows of a modality that the hub knows → float32 (N, D)."""
     tensors = [hub.tensor(window) for window in chosen]
-    batches = [torch.stack(tensors[i : i + BATCH]) for i in range(0, len(tensors), BATCH)]
+    batches = [torch.stack(tensors[i : i + HUB_BATCH_SIZE]) for i in range(0, len(tensors), HUB_BATCH_SIZE)]
     return torch.cat([hub.embed(modality, batch) for batch in batches])
 
 
-def _views(chosen: Sequence[Window]) -> Tensor:
-    from sensebind.fusion.models.spokes.spoke import picture
+def _hub_images(chosen: Sequence[Window]) -> Tensor:
+    from sensebind.fusion.models.spokes.spoke import image_tensor
 
-    return torch.stack([picture(window) for window in chosen])
+    return torch.stack([image_tensor(window) for window in chosen])
 
 
-def of_folder(
+def pairs_from_folder(
     folder: Path, modality: str, hub: Hub, tensor: Callable[[Window], Tensor], aperture: Any,
     block: int = 8, keep_views: bool = False,
 ) -> Pairs:  # fmt: skip
@@ -219,7 +221,7 @@ def of_folder(
     owners: list[int] = []
     for number, name in enumerate(names):
         try:
-            parts = [tensor(window) for window in files.windows(modality, own[name], aperture)]
+            parts = [tensor(window) for window in sensor_files.read_windows(modality, own[name], aperture)]
         except EncodingError as error:
             raise AlignError(f"'{own[name]}': {error}") from error
         inputs += parts
@@ -231,9 +233,9 @@ def of_folder(
         groups = torch.tensor([captions.index(caption) for caption in captions])
         targets = hub.embed_text(captions)
     else:
-        seen = [files.windows(VISION, others[name], hub.apertures[VISION])[0] for name in names]
-        groups, targets = torch.arange(len(names)), hub_vectors(hub, VISION, seen)
-        views = _views(seen)[rows] if keep_views else views
+        seen = [sensor_files.read_windows(VISION, others[name], hub.trained_windows[VISION])[0] for name in names]
+        groups, targets = torch.arange(len(names)), embed_windows(hub, VISION, seen)
+        views = _hub_images(seen)[rows] if keep_views else views
     span = torch.stack([rows, rows + 1], dim=1)
     return Pairs(
         torch.stack(inputs), targets[rows], groups[rows], rows // block, span, torch.zeros(len(rows), dtype=torch.long),
@@ -245,7 +247,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")}
 
 
-def describe(pairs: Pairs) -> str:
+def summary(pairs: Pairs) -> str:
     """How many pairs, of how many things and stretches."""
     count = len(np.unique(pairs.blocks.numpy()))
-    return f"{len(pairs)} pairs of {len(pairs.groups.unique())} things in {count} blocks"
+    return f"{len(pairs)} pairs of {len(pairs.class_ids.unique())} things in {count} blocks"

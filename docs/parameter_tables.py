@@ -1,0 +1,130 @@
+"""Writes the tables of parameters into the documentation, from the parameters' declarations: `make docs`.
+
+A page marks the place of a table with ``<!-- parameters NODE [GROUP] -->`` and ``<!-- end -->``. GROUP is `sensor`, the
+name of a detector, or `lifecycle`; without it the table has the parameters whose names have no dot. NODE `renamed` is
+the table of old and new names.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sensebind.fusion.config.parameters import DETECTOR_TYPES, NODE_PARAMETERS, sensor_parameters
+from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, parameters_of
+from sensebind.fusion.core.samples import SENSOR_MODALITIES
+from sensebind.fusion.events.lifecycle import LifecycleOptions
+
+PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
+MARK_START = "<!-- parameters"
+MARKED_TABLE = re.compile(rf"({MARK_START} (\w+)(?: (\w+))? -->\n)(?:(?!{MARK_START}).)*?(<!-- end -->)", re.DOTALL)
+LIFECYCLE_PARAMETERS = {parameter.name for parameter in parameters_of(LifecycleOptions())}
+
+
+def update_tables(page: str) -> str:
+    """A page with all its tables of parameters written anew. Raises `ValueError` for a mark without a table."""
+    if len(MARKED_TABLE.findall(page)) != page.count(MARK_START):
+        raise ValueError(f"write {MARK_START} NODE [GROUP] -->, a table, and <!-- end -->: a mark is not of this form")
+    return MARKED_TABLE.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", page)
+
+
+def table(node: str, group: str) -> str:
+    """The Markdown table of a group of a node's parameters. Raises `ValueError` where there are none."""
+    if group == "sensor":
+        return sensor_table()
+    if node == "renamed":
+        return renamed()
+    if node not in NODE_PARAMETERS:
+        raise ValueError(f"'{node}' is none of {', '.join(NODE_PARAMETERS)}")
+    parameters = NODE_PARAMETERS[node]()
+    if group == "lifecycle":
+        return lifecycle_table(parameters)
+    prefix = f"{group}." if group else ""
+    own = [p for p in parameters if p.name.startswith(prefix) and "." not in p.name[len(prefix) :]]
+    rows = [p for p in own if not group or p.name.removeprefix(prefix) not in LIFECYCLE_PARAMETERS]
+    if not rows:
+        raise ValueError(f"{node} has no parameters '{prefix}*'")
+    return markdown_table(("parameter", "default", "range", "meaning"), [parameter_columns(p) for p in rows])
+
+
+def sensor_table() -> str:
+    """One row for all modalities whose sensors have the same parameter."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for modality in (*SENSOR_MODALITIES, USER_DEFINED):
+        for parameter in sensor_parameters(modality):
+            name, *rest = parameter_columns(parameter)
+            rows.setdefault((name.replace(f"{modality}.", "<modality>."), *rest), []).append(modality)
+    everything = len(SENSOR_MODALITIES) + 1
+    return markdown_table(
+        ("parameter", "modalities", "default", "range", "meaning"),
+        [(row[0], "all" if len(m) == everything else ", ".join(m), *row[1:]) for row, m in rows.items()],
+    )
+
+
+def renamed() -> str:
+    """Old and new names, one row for all modalities or detectors that have them."""
+    rows = []
+    for node, parameters in NODE_PARAMETERS.items():
+        for parameter in parameters():
+            if parameter.formerly:
+                old, new = parameter.formerly, parameter.name
+                part = new.partition(".")[0]
+                of_all = "<detector>" if new.endswith(tuple(LIFECYCLE_PARAMETERS)) else part
+                group = "<modality>" if part in SENSOR_MODALITIES else of_all
+                rows.append((f"`{node}`", *(f"`{name.replace(part + '.', group + '.')}`" for name in (old, new))))
+    return markdown_table(("executable", "old name", "new name"), list(dict.fromkeys(rows)))
+
+
+def lifecycle_table(parameters: Sequence[Parameter]) -> str:
+    """One row for all detectors, with the defaults of those that differ from most."""
+    rows = []
+    for name in (p.name for p in parameters_of(LifecycleOptions())):
+        ours = {p.name.partition(".")[0]: parameter_columns(p) for p in parameters if p.name.endswith(f".{name}")}
+        defaults = {detector: ours[detector][1] for detector in DETECTOR_TYPES}
+        usual = max(defaults.values(), key=list(defaults.values()).count)
+        others = ", ".join(f"{detector} {value}" for detector, value in defaults.items() if value != usual)
+        _, _, allowed, meaning = ours["prompt"]
+        rows.append((f"`<detector>.{name}`", f"{usual} ({others})" if others else usual, allowed, meaning))
+    return markdown_table(("parameter", "default", "range", "meaning"), rows)
+
+
+def parameter_columns(parameter: Parameter) -> tuple[str, str, str, str]:
+    """Name, default, range and meaning, as Markdown."""
+    unit = f" {parameter.unit}" if parameter.unit else ""
+    default = parameter.default
+    if isinstance(default, str | list):
+        text = default if isinstance(default, str) else ", ".join(default)
+        shown = f"`{text}`" if text else ""
+    elif isinstance(default, bool):
+        shown = str(default).lower()
+    else:
+        shown = f"{default:.12g}{unit}"
+    meaning = parameter.description.replace("|", "\\|").replace("<", "&lt;")
+    return f"`{parameter.name}`", shown, parameter.allowed_values_text, meaning
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in [head, *rows]]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def main() -> int:
+    """Rewrite the pages whose tables are out of date. Exit status 1 for a page with a wrong mark."""
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        try:
+            new = update_tables(page)
+        except ValueError as error:
+            print(f"{path.name}: {error}", file=sys.stderr)
+            return 1
+        if new != page:
+            path.write_text(new, encoding="utf-8")
+            print(f"updated {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Files that hold one measurement each, as windows: a picture, a depth image, a sound, a stretch of motion."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import (
+    AUDIO,
+    DEPTH,
+    IMU,
+    SECOND,
+    THERMAL,
+    VISION,
+    Calibration,
+    Frame,
+    Reading,
+    Sample,
+    Sound,
+    to_ns,
+)
+from sensebind.fusion.core.space import TrainedWindow
+from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
+
+CLIPS_PER_FILE = 3  # windows that stand for a file longer than one, spread evenly: ImageBind's practice for sounds
+
+
+class FileError(SensebindError):
+    """A file that cannot be read as what it should be."""
+
+
+def read_windows(
+    modality: str, path: str | Path, aperture: TrainedWindow, calibration: Calibration | None = None
+) -> list[Window]:
+    """The windows that stand for a file; the mean of their vectors, made unit length again, is the file's vector.
+
+    `vision`: JPEG, PNG. `depth`: PNG of 16 bits in millimetres. `thermal`: PNG of 16 bits (centikelvin, or as
+    `calibration` says), or any picture. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV, a row per reading: time in
+    seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a heading is passed over.
+
+    Raises `FileError`, and later `EncodingError` for a picture that cannot be decoded.
+    """
+    if modality not in FILE_READERS:
+        raise FileError(f"files of modality '{modality}' cannot be read; known: {', '.join(FILE_READERS)}")
+    path = Path(path)
+    try:
+        samples = FILE_READERS[modality](path)
+    except OSError as error:
+        raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    return [
+        _make_window(modality, samples, start, to_ns(aperture.length), calibration or Calibration())
+        for start in _clip_starts(samples, to_ns(aperture.length))
+    ]
+
+
+def _image_reader(modality: str) -> Callable[[Path], list[Sample]]:
+    def read(path: Path) -> list[Sample]:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        name = "png" if data[:4].tobytes() == b"\x89PNG" else "jpeg"
+        return [Sample(modality, SECOND, Frame(data, name, compressed=True), str(path))]
+
+    return read
+
+
+def _read_audio(path: Path) -> list[Sample]:
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise FileError(f"'{path}' is not a sound that can be read: {error}") from error
+    if not len(data):
+        raise FileError(f"'{path}' holds no sound")
+    return [Sample(AUDIO, SECOND, Sound(data, float(rate)), str(path))]
+
+
+def _read_imu(path: Path) -> list[Sample]:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.reader(file) if row and not row[0].lstrip().startswith("#")]
+    if rows and not _is_number(rows[0][0]):
+        rows = rows[1:]
+    try:
+        table = np.array([[float(cell) for cell in row] for row in rows], np.float64)
+    except ValueError as error:
+        raise FileError(f"'{path}' must hold numbers in rows of equal length: {error}") from error
+    if table.ndim != 2 or table.shape[1] != 7 or len(table) < 2:
+        raise FileError(f"'{path}' must hold at least 2 rows of time, ax, ay, az, gx, gy, gz")
+    if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
+        raise FileError(f"'{path}': every number must be finite, and the time in seconds must grow")
+    stamps = SECOND + np.round((table[:, 0] - table[0, 0]) * SECOND).astype(np.int64)
+    return [Sample(IMU, int(t), Reading(row), str(path)) for t, row in zip(stamps, table[:, 1:], strict=True)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+FILE_READERS: dict[str, Callable[[Path], list[Sample]]] = {
+    VISION: _image_reader(VISION),
+    DEPTH: _image_reader(DEPTH),
+    THERMAL: _image_reader(THERMAL),
+    AUDIO: _read_audio,
+    IMU: _read_imu,
+}
+
+
+def _clip_starts(samples: list[Sample], length: int) -> list[int]:
+    begin, end = samples[0].stamp, samples[-1].end
+    if end - begin <= length:
+        return [begin]
+    return [begin + i * (end - begin - length) // (CLIPS_PER_FILE - 1) for i in range(CLIPS_PER_FILE)]
+
+
+def _make_window(modality: str, samples: list[Sample], start: int, length: int, calibration: Calibration) -> Window:
+    tick = start + length
+    if modality == AUDIO:
+        share = audio_coverage(samples, start, tick)
+    elif modality == IMU:
+        samples = [s for s in samples if start <= s.stamp < tick]
+        share = reading_coverage(samples, start, tick)
+    else:
+        share = 1.0
+    return Window(modality, start, tick, share, tuple(samples), calibration)

@@ -1,0 +1,134 @@
+"""A hub with its spokes, as one space."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sensebind.fusion.core.futures import EmbeddingFuture
+from sensebind.fusion.core.space import Encoder, Hub, Space, SpaceError, TrainedWindow
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.spokes import spoke as spokes
+from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
+
+
+class BoundSpace(Space):
+    """A hub with its spokes: what the hub has an encoder for goes to the hub, unless a spoke was bound for it.
+
+    Its id names the hub and the files of all its spokes, also those that are not loaded. `files`: one for each
+    modality; the last named counts. `modalities`: spokes to load (None: all).
+    """
+
+    id: str
+
+    def __init__(
+        self, hub: Hub, files: Sequence[Path], modalities: Iterable[str] | None = None, device: str = "cpu"
+    ) -> None:
+        self.hub = hub
+        self._spoke_files: dict[str, Path] = {}
+        self.specs: dict[str, SpokeSpec] = {}
+        for path in files:
+            spec = spokes.read_spec(path)
+            self._spoke_files[spec.modality], self.specs[spec.modality] = path, spec
+        total = hashlib.sha256(hub.id.encode())
+        for modality in sorted(self._spoke_files):
+            total.update(spokes.sha256_of_spoke(self._spoke_files[modality]).encode())
+        self.id = f"{hub.id.partition('@')[0]}@{total.hexdigest()[:12]}"
+        self.device, self.dtype = torch.device(device), hub.dtype
+        self._load_lock = threading.Lock()  # one spoke is loaded at a time
+        self._spokes: Mapping[str, Spoke] = {}  # replaced, never changed, so it can be read without the lock
+        for modality in self._spoke_files if modalities is None else set(modalities) & set(self._spoke_files):
+            self.load_spoke(modality)
+
+    @property
+    def dimension(self) -> int:
+        return self.hub.dimension
+
+    @property
+    def licence(self) -> str:
+        return self.hub.licence
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (*(m for m in self.hub.modalities if m not in self._spokes), *sorted(self._spokes))
+
+    @property
+    def logit_scales(self) -> Mapping[str, float]:
+        return {**self.hub.logit_scales, **{m: s.logit_scale for m, s in self.specs.items()}}
+
+    @property
+    def trained_windows(self) -> Mapping[str, TrainedWindow]:
+        return {**self.hub.trained_windows, **{m: s.trained_window for m, s in self.specs.items()}}
+
+    def tensor(self, window: Window) -> Tensor:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(window.modality)
+        return spoke.tensor(window) if spoke else self.hub.tensor(window)
+
+    def embed(self, modality: str, batch: Tensor) -> Tensor:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(modality)
+        return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
+
+    def stream_tensor(self, window: Window) -> Tensor:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(window.modality)
+        return spoke.stream_tensor(window) if spoke else self.hub.stream_tensor(window)
+
+    def embed_async(self, modality: str, batch: Tensor) -> EmbeddingFuture:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(modality)
+        return spoke.embed_async(batch) if spoke else self.hub.embed_async(modality, batch)
+
+    @property
+    def compiled_modalities(self) -> frozenset[str]:
+        """See `core.space.Space`."""
+        of_spokes = {m for m, spoke in self._spokes.items() if spoke.is_compiled}
+        return (self.hub.compiled_modalities - self._spokes.keys()) | of_spokes
+
+    def device_input(self, window: Window) -> Tensor:
+        """See `core.space.Space`. A spoke's windows are prepared on the host: its preprocessing is OpenCV's."""
+        spoke = self._spokes.get(window.modality)
+        return spoke.tensor(window) if spoke else self.hub.device_input(window)
+
+    def encoder(self, modality: str) -> Encoder:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(modality)
+        return spoke.embed_on_device if spoke else self.hub.encoder(modality)
+
+    def graph_capturable(self, modality: str) -> bool:
+        """See `core.space.Space`."""
+        return modality in self._spokes or self.hub.graph_capturable(modality)
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """See `core.space.Space`."""
+        return self.hub.embed_text(texts)
+
+    def load_spoke(self, modality: str) -> Spoke:
+        """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
+        with self._load_lock:
+            if modality not in self._spokes:
+                spoke = spokes.load(self._spoke_files[modality], self.hub, self.device, self.hub.compiled)
+                self._spokes = {**self._spokes, modality: spoke}
+            return self._spokes[modality]
+
+
+def bind_spokes(
+    hub: Space, files: Sequence[str | Path], modalities: Iterable[str] | None = None, device: str = "cpu"
+) -> Space:
+    """`hub` with the spokes that it ships, then those in `files`; the hub itself where there are none.
+
+    Raises `SpaceError` for files that are missing, damaged or bound to another hub, and for a hub that takes none.
+    """
+    shipped = hub.shipped_spokes if isinstance(hub, Hub) else ()
+    paths = [*shipped, *(Path(file) for file in files)]
+    if not paths:
+        return hub
+    if not isinstance(hub, Hub):
+        raise SpaceError(f"space {hub.id} has no image encoder that spokes can be bound to: leave out 'spokes'")
+    return BoundSpace(hub, paths, modalities, device)

@@ -1,0 +1,313 @@
+"""Everything that was observed, as figures: for programs, and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sensebind.evaluation.activity_baseline import ANYTHING, best_label_per_modality, best_threshold
+from sensebind.evaluation.detection_runs import ALL, LATE, DetectionRun, RecordingRuns
+from sensebind.evaluation.fault_metrics import MAX_DELAY, FaultScore, score_faults
+from sensebind.evaluation.matching import (
+    SEGMENT_LENGTH,
+    Counts,
+    event_based_counts,
+    false_alarm_indices,
+    label_from_truth,
+    match,
+    segment_based_counts,
+    sum_counts,
+)
+from sensebind.evaluation.psds import HOUR, PSDS_SCENARIOS, ScoreTimeline, psds
+from sensebind.evaluation.reliability import Reliability, reliability
+from sensebind.evaluation.spans import Array, Spans
+from sensebind.fusion.core.embeddings import sort_modalities
+
+MODEL_FREE = "model-free"  # each event labelled by the truth: an upper bound
+ONE_LABEL = "model-free, one label a sense"
+MIN_CALIBRATION_SCORE = 0.1  # scores from here on are what anybody would look at
+
+
+def compute_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any]:
+    """All figures of these recordings together: strings, finite numbers, None, lists and dicts.
+
+    `ways` is name → `overall` and `types` (label → the same): event-based and segment-based counts and F1, onset
+    latency, false alarms an hour, and for `overall` PSDS. `faults`, `calibration` and `notes` speak for themselves.
+    """
+    truths = [o.truth for o in recordings]
+    seconds = [o.seconds for o in recordings]
+    names = list(dict.fromkeys(name for o in recordings for name in o.runs))
+    names = [ALL, *sort_modalities(n for n in names if n not in (ALL, LATE)), *([LATE] if LATE in names else [])]
+    ways = {}
+    for name in names:
+        own = [o.runs.get(name) for o in recordings]
+        ways[name] = score_run(
+            truths,
+            [w.spans if w else Spans.of(()) for w in own],
+            seconds,
+            [w.reported_at if w else np.zeros(0) for w in own],
+            [w.timeline if w else ScoreTimeline(np.zeros(1), (), np.zeros((0, 0))) for w in own],
+        )
+    setting, free = _model_free(recordings)
+    ways |= free
+    singles = [name for name in names if name not in (ALL, LATE)]
+    best = max(singles, key=lambda name: ways[name]["overall"]["event"]["f1"] or 0.0, default=None)
+    everything = calibration_error([o.runs[ALL] for o in recordings], truths, seconds)
+    return {
+        "space": recordings[0].space,
+        "recordings": [_recording(o) for o in recordings],
+        "seconds": round(sum(seconds), 3),
+        "prompts": sorted({p for o in recordings for p in o.prompts}),
+        "labels": sorted({label for t in truths for label in t.labels}),
+        "notes": notes(recordings),
+        "ways": ways,
+        "best_single": best,
+        "model_free_setting": setting,
+        "calibration": everything,
+        "faults": _fault_metrics(recordings),
+    }
+
+
+def score_run(
+    truths: Sequence[Spans],
+    detections: Sequence[Spans],
+    seconds: Sequence[float],
+    reported_at: Sequence[Array] | None = None,
+    timelines: Sequence[ScoreTimeline] | None = None,
+) -> dict[str, Any]:
+    """`overall` and `types` of one way of telling: a truth, detections and a length for each recording.
+
+    `reported_at` are the times at which the detections were reported, `timelines` the scores behind them.
+    """
+    labels = sorted({label for spans in (*truths, *detections) for label in spans.labels})
+    events = [event_based_counts(t, d) for t, d in zip(truths, detections, strict=True)]
+    segments = [segment_based_counts(t, d, s) for t, d, s in zip(truths, detections, seconds, strict=True)]
+    latencies: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
+    alarms = dict.fromkeys(labels, 0)
+    for number, (t, d) in enumerate(zip(truths, detections, strict=True)):
+        for i, j in match(t, d).pairs:
+            reported = float(reported_at[number][j]) if reported_at is not None else float(d.onsets[j])
+            latencies[t.labels[i]].append((float(d.onsets[j] - t.onsets[i]), reported - float(t.onsets[i])))
+        for j in false_alarm_indices(t, d):
+            alarms[d.labels[j]] += 1
+    hours = sum(seconds) / HOUR
+
+    def block(which: Sequence[str]) -> dict[str, Any]:
+        return {
+            "event": _precision_recall([e[label] for e in events for label in which if label in e]),
+            "segment": _precision_recall([s[label] for s in segments for label in which if label in s]),
+            "onset_latency_s": _latency([x for label in which for x in latencies[label]]),
+            "false_alarms_per_hour": round(sum(alarms[label] for label in which) / hours, 3),
+        }
+
+    types = {label: block([label]) for label in labels}
+    overall = block(labels)
+    true = [types[label]["event"]["f1"] for label in labels if any(label in t.labels for t in truths)]
+    overall["event"]["f1_macro"] = _round(float(np.mean([f or 0.0 for f in true]))) if true else None
+    for name, scenario in PSDS_SCENARIOS.items():
+        value = psds(truths, timelines, sum(seconds), scenario) if timelines is not None else None
+        overall[name] = _round(value)
+    return {"overall": overall, "types": types}
+
+
+def _model_free(recordings: Sequence[RecordingRuns]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """How the detector without a model was set, and its two ways of coming by labels."""
+    truths, seconds = [o.truth for o in recordings], [o.seconds for o in recordings]
+    sense, threshold, told = best_threshold(truths, [o.activity for o in recordings])
+    named = [label_from_truth(truth, spans, ANYTHING) for truth, spans in zip(truths, told, strict=True)]
+    senses, fixed = best_label_per_modality(truths, [o.activity for o in recordings])
+    setting = {
+        "sense": sense,
+        "threshold": threshold,
+        "labels": {m: {"label": label, "threshold": t} for m, (label, t) in senses.items()},
+    }
+    return setting, {MODEL_FREE: score_run(truths, named, seconds), ONE_LABEL: score_run(truths, fixed, seconds)}
+
+
+def calibration_error(
+    ways: Sequence[DetectionRun], truths: Sequence[Spans], seconds: Sequence[float], segment: float = SEGMENT_LENGTH
+) -> dict[str, Any]:
+    """The mean score of each label in each segment, against whether it was there for at least half of it.
+
+    `ece` is over all of these; `ece_told` over those with a score of `MIN_CALIBRATION_SCORE` or more, because most
+    labels are not there most of the time, and every detector knows that.
+    """
+    scores, right = [], []
+    for way, truth, length in zip(ways, truths, seconds, strict=True):
+        for label in sorted({*way.timeline.labels, *truth.labels}):
+            s, r = _segment_scores(way.timeline, truth.with_labels(label), label, length, segment)
+            scores.append(s)
+            right.append(r)
+    s = np.clip(np.concatenate(scores) if scores else np.zeros(0), 0.0, 1.0)
+    r = np.concatenate(right) if right else np.zeros(0)
+    all_of_them, doubtful = reliability(s, r), reliability(s[s >= MIN_CALIBRATION_SCORE], r[s >= MIN_CALIBRATION_SCORE])
+    return {
+        "ece": _round(all_of_them.expected_calibration_error),
+        "ece_told": _round(doubtful.expected_calibration_error),
+        "segments": int(all_of_them.counts.sum()),
+        "segments_told": int(doubtful.counts.sum()),
+        "bins": _bins(all_of_them),
+    }
+
+
+def _segment_scores(
+    course: ScoreTimeline, own: Spans, label: str, length: float, segment: float
+) -> tuple[Array, Array]:
+    """(S,) mean scores and (S,) 0 or 1 of the segments that were scored at all."""
+    starts = np.arange(int(length / segment + 1e-9)) * segment
+    covered = np.zeros(len(starts))
+    for onset, offset, _ in own.rows():
+        covered += np.clip(np.minimum(starts + segment, offset) - np.maximum(starts, onset), 0.0, segment)
+    if not len(course.scores):
+        return np.zeros(len(starts)), (covered >= segment / 2).astype(float)
+    edges = course.edges
+    summed = np.concatenate([[0.0], np.cumsum(course.scores_of(label) * np.diff(edges))])
+    mean = (np.interp(starts + segment, edges, summed) - np.interp(starts, edges, summed)) / segment
+    inside = (starts >= edges[0] - 1e-9) & (starts + segment <= edges[-1] + 1e-9)
+    return mean[inside], (covered >= segment / 2)[inside].astype(float)
+
+
+def _bins(found: Reliability) -> list[dict[str, float]]:
+    columns = zip(found.counts.tolist(), found.mean_scores.tolist(), found.accuracies.tolist(), strict=True)
+    return [{"segments": n, "score": round(s, 4), "right": round(r, 4)} for n, s, r in columns]
+
+
+def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None:
+    """Over the recordings with a list of faults; None where none has one."""
+    known = [(o, o.faults) for o in recordings if o.faults is not None]
+    if not known:
+        return None
+    found = FaultScore()
+    for o, faults in known:
+        found += score_faults(faults, o.fault_reports)
+    hours = sum(o.seconds for o, _ in known) / HOUR
+    return {
+        "recordings": len(known),
+        "faults": found.faults,
+        "named_in_time": found.named,
+        "share_named": _round(found.named / found.faults) if found.faults else None,
+        "share_explained": _round(found.explained / found.faults) if found.faults else None,
+        "in_time_s": MAX_DELAY,
+        "delay_s": _median_and_p90(found.delays),
+        "false": found.false,
+        "false_per_hour": round(found.false / hours, 3),
+    }
+
+
+def notes(recordings: Sequence[RecordingRuns]) -> list[str]:
+    """What a reader of the figures must know of how truth and prompts fit together."""
+    prompts = {p for o in recordings for p in o.prompts}
+    labels = {label for o in recordings for label in o.truth.labels}
+    told = {label for o in recordings for w in o.runs.values() for label in w.spans.labels}
+    found = []
+    if missing := sorted(labels - prompts - told):
+        found.append(f"in the truth but no prompt of the configuration, so counted as missed: {', '.join(missing)}")
+    if extra := sorted(prompts - labels):
+        found.append(f"prompts that the truth never names, all of whose events count as false: {', '.join(extra)}")
+    others: dict[str, int] = {}
+    for o in recordings:
+        for kind, count in o.unscored_events.items():
+            others[kind] = others.get(kind, 0) + count
+    if others:
+        listed = ", ".join(f"{count} {kind.lower()}" for kind, count in sorted(others.items()))
+        found.append(f"events of other kinds, which the truth does not name and no score counts: {listed}")
+    for o in recordings:
+        past = sum(offset > o.seconds + 1.0 for offset in o.truth.offsets.tolist())
+        if past:
+            found.append(f"{o.name}: {past} of {len(o.truth)} events of the truth end after the recording")
+        if not len(o.truth):
+            found.append(f"{o.name}: the truth is empty: whatever was told is false")
+    return found
+
+
+def _recording(o: RecordingRuns) -> dict[str, Any]:
+    counts = sum_counts(list(event_based_counts(o.truth, o.runs[ALL].spans).values()))
+    return {
+        "name": o.name,
+        "seconds": round(o.seconds, 3),
+        "events": len(o.truth),
+        "event": _precision_recall([counts]),
+    }
+
+
+def _precision_recall(parts: Sequence[Counts]) -> dict[str, Any]:
+    c = sum_counts(parts)
+    return {
+        "f1": _round(c.f1),
+        "precision": _round(c.precision),
+        "recall": _round(c.recall),
+        "hits": c.hits,
+        "false": c.false,
+        "missed": c.missed,
+    }
+
+
+def _latency(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Of matched events: their onset's stamp, and that of the report of it, less the truth's onset."""
+    return {"stamp": _median_and_p90([p[0] for p in pairs]), "report": _median_and_p90([p[1] for p in pairs])}
+
+
+def _median_and_p90(values: Sequence[float]) -> dict[str, Any]:
+    if not len(values):
+        return {"n": 0, "median": None, "p90": None}
+    median, high = np.percentile(np.asarray(values, np.float64), [50, 90])
+    return {"n": len(values), "median": _round(float(median)), "p90": _round(float(high))}
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def metrics_table(found: Mapping[str, Any]) -> str:
+    """Ways down, measures across, in Markdown; then types down and ways across; then faults and calibration."""
+    ways = found["ways"]
+    lines = [
+        "| told by | event F1 | macro | precision | recall | segment F1 | PSDS 1 | PSDS 2 | onset, s | told, s "
+        "| false alarms/h |",
+        "| --- |" + " ---: |" * 10,
+    ]
+    for name, way in ways.items():
+        o = way["overall"]
+        latency = o["onset_latency_s"]
+        cells = [o["event"]["f1"], o["event"]["f1_macro"], o["event"]["precision"], o["event"]["recall"]]
+        cells += [o["segment"]["f1"], o["psds1"], o["psds2"], latency["stamp"]["median"], latency["report"]["median"]]
+        best = " (best single)" if name == found["best_single"] else ""
+        shown = [_cell(c) for c in cells] + [_cell(o["false_alarms_per_hour"], 1)]
+        lines.append(f"| {name}{best} | " + " | ".join(shown) + " |")
+    names = list(ways)
+    lines += ["", "| event F1 | events | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (1 + len(names))]
+    first = ways[names[0]]["types"]
+    for label in sorted({label for way in ways.values() for label in way["types"]}):
+        own = next(way["types"][label]["event"] for way in ways.values() if label in way["types"])
+        row = [_cell(ways[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names]
+        lines.append(f"| {label} | {own['hits'] + own['missed']} | " + " | ".join(row) + " |")
+    lines += [
+        "",
+        f"| told by {names[0]} | hits | false | missed | segment F1 | onset, s | told, s | false alarms/h |",
+        "| --- |" + " ---: |" * 7,
+    ]
+    for label, t in first.items():
+        e, latency = t["event"], t["onset_latency_s"]
+        cells = [str(e["hits"]), str(e["false"]), str(e["missed"]), _cell(t["segment"]["f1"])]
+        cells += [_cell(latency["stamp"]["median"]), _cell(latency["report"]["median"])]
+        lines.append(f"| {label} | " + " | ".join([*cells, _cell(t["false_alarms_per_hour"], 1)]) + " |")
+    c = found["calibration"]
+    lines += [
+        "",
+        f"expected calibration error: {_cell(c['ece'], 3)} over {c['segments']} segments "
+        f"of {SEGMENT_LENGTH:g} s and a label; "
+        f"{_cell(c['ece_told'], 3)} over the {c['segments_told']} with a score of {MIN_CALIBRATION_SCORE:g} or more",
+    ]
+    if f := found["faults"]:
+        lines.append(
+            f"faults: {f['named_in_time']} of {f['faults']} named within {f['in_time_s']:g} s "
+            f"({_cell(f['share_named'])}; with their cause {_cell(f['share_explained'])}), median delay "
+            f"{_cell(f['delay_s']['median'])} s; {f['false']} false ({_cell(f['false_per_hour'], 1)} an hour)"
+        )
+    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
+
+
+def _cell(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

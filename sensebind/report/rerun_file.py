@@ -1,0 +1,306 @@
+"""A replay as a file of the Rerun viewer: what was sensed, embedded, compared and told, on one timeline."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.embeddings import FUSED, Embedding, sort_modalities
+from sensebind.fusion.core.encodings import EncodingError, pcm_to_float
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.events import EventInterval
+from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.report.panels import charts
+from sensebind.report.report_data import Similarity
+from sensebind.report.sensor_previews import MAX_FREQUENCY, MEL_BANDS, frame_size, image_preview, mel_spectra
+from sensebind.report.style import EXTRA_COLOURS, LIGHT_COLOURS
+from sensebind.report.style import FUSED_COLOURS as FUSED_COLOUR
+
+log = logging.getLogger("sensebind")
+
+TIME = "time"  # the timeline: sensors' stamps
+MAX_IMAGE_SIDE = 640  # px, the longer side of a picture
+SPECTROGRAM_DURATION = 3.0  # s that a spectrogram shows
+SPECTROGRAM_INTERVAL = 0.25  # s from one spectrogram to the next
+READINGS_PER_BATCH = 256  # readings that are logged together
+IMU_CHANNEL_NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
+
+
+class RerunError(SensebindError):
+    """The file cannot be written; the message says what to install or what is in the way."""
+
+
+class RerunFile:
+    """Writes PATH (.rrd) from samples as they pass and, at the end, from all that was made of them.
+
+    Entities: `senses/<camera>/image`, `senses/<microphone>/level` and `/spectrogram`, `senses/<imu>/…`,
+    `similarity/<modality>`, `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
+    Raises `RerunError` where rerun-sdk is not installed or PATH cannot be written.
+    """
+
+    def __init__(self, path: str | Path, name: str) -> None:
+        try:
+            import rerun
+        except ImportError as error:
+            raise RerunError("--rerun needs the Rerun SDK: pip install 'sensebind[rerun]'") from error
+        self._rr: Any = rerun
+        self._stream: Any = rerun.RecordingStream("sensebind", recording_id=name, send_properties=True)
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._stream.save(path)
+        except (OSError, RuntimeError) as error:
+            raise RerunError(f"'{path}' cannot be written: {error}") from error
+        self._stream.send_recording_name(name)
+        self._data_kinds: dict[str, str] = {}  # modality → image, sound or reading
+        self._scalar_cameras: set[str] = set()  # cameras whose pixels are numbers
+        self._recent_sound: dict[
+            str, tuple[int, float, npt.NDArray[np.float32]]
+        ] = {}  # end in ns, rate, the last seconds
+        self._last_spectrogram: dict[str, int] = {}  # when the last spectrogram was
+        self._readings: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = {}
+
+    def add(self, sample: Sample, calibration: Calibration | None = None) -> None:
+        """Write one sample, where it can be decoded and is stamped."""
+        if sample.stamp <= 0:
+            return
+        if isinstance(sample.data, Frame):
+            self._frame(sample, sample.data, calibration or Calibration())
+        elif isinstance(sample.data, Sound):
+            self._sound(sample, sample.data)
+        else:
+            self._reading(sample, sample.data)
+
+    def finish(
+        self,
+        embeddings: Sequence[Embedding],
+        similarities: Mapping[str, Similarity],
+        found: Sequence[EventInterval],
+        truth: Sequence[tuple[int, int, str]] = (),
+    ) -> None:
+        """Write all the rest, the layout of the viewer, and close. `truth`: (onset, offset) in int ns, and a label."""
+        for modality in list(self._readings):
+            self._flush(modality)
+        self._embeddings(embeddings)
+        for modality, similarity in similarities.items():
+            self._series(f"similarity/{modality}", similarity.ticks, similarity.scores, similarity.labels)
+        self._events(found)
+        for label in sorted({label for _, _, label in truth}):
+            own = [(onset, offset) for onset, offset, name in truth if name == label]
+            self._log_step_line(
+                f"truth/{label}", [(t, v) for onset, offset in own for t, v in ((onset, 1.0), (offset, 0.0))]
+            )
+        self._stream.send_blueprint(self._layout(sort_modalities(similarities), bool(truth)))
+        self._stream.flush()
+        self._stream.disconnect()
+
+    def _set_time(self, stamp: int) -> None:
+        self._stream.set_time(TIME, timestamp=np.datetime64(stamp, "ns"))
+
+    def _frame(self, sample: Sample, frame: Frame, calibration: Calibration) -> None:
+        try:
+            small = image_preview(sample, frame, calibration, MAX_IMAGE_SIDE)
+        except EncodingError:
+            return  # counted and told by the line
+        self._data_kinds[sample.modality] = "image"
+        self._set_time(sample.stamp)
+        if small.values.ndim == 2:
+            known = small.values[np.isfinite(small.values)]
+            if known.size:  # its numbers too: a picture shows only differences
+                unit = "celsius" if small.radiometric else "metres" if sample.modality == "depth" else "level"
+                values = np.percentile(known, [5, 50, 95]) - (273.15 if small.radiometric else 0.0)
+                self._scalar_cameras.add(sample.modality)
+                self._stream.log(f"senses/{sample.modality}/{unit}", self._rr.Scalars(values))
+        pixels = charts.false_colour(sample.modality, [small.values])[0]
+        self._log_jpeg(f"senses/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
+
+    def _log_jpeg(self, path: str, pixels: npt.NDArray) -> None:
+        """uint8 (H, W, 3), blue first, as JPEG."""
+        done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
+        if done:
+            self._stream.log(path, self._rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
+
+    def _sound(self, sample: Sample, sound: Sound) -> None:
+        if not sound.data.size or not np.isfinite(sound.sample_rate) or sound.sample_rate < 200:
+            return
+        self._data_kinds[sample.modality] = "sound"
+        block = pcm_to_float(sound.data)
+        block = np.nan_to_num(block.mean(axis=1) if block.ndim == 2 else block).astype(np.float32)
+        level = 10 * np.log10(max(float(np.mean(np.square(block))), 1e-10))
+        self._set_time(sample.end)
+        self._stream.log(f"senses/{sample.modality}/level", self._rr.Scalars(level))
+        end, rate, rest = self._recent_sound.get(sample.modality, (0, 0.0, np.zeros(0, np.float32)))
+        if rate != sound.sample_rate or abs(sample.stamp - end) > SECOND // 10:
+            rest = np.zeros(0, np.float32)
+        rest = np.concatenate([rest, block])[-int(SPECTROGRAM_DURATION * sound.sample_rate) :]
+        self._recent_sound[sample.modality] = sample.end, sound.sample_rate, rest
+        if sample.end - self._last_spectrogram.get(sample.modality, 0) >= SPECTROGRAM_INTERVAL * SECOND:
+            self._last_spectrogram[sample.modality] = sample.end
+            self._spectrogram(sample.modality, rest, sound.sample_rate)
+
+    def _spectrogram(self, modality: str, samples: npt.NDArray[np.float32], rate: float) -> None:
+        """The last `SPECTROGRAM_DURATION` seconds: time to the right, low tones at the foot, 80 dB from dark to
+        bright."""
+        size = frame_size(rate)
+        if len(samples) < size:
+            return
+        frames = np.lib.stride_tricks.sliding_window_view(samples, size)[:: size // 2]
+        power, _ = mel_spectra(frames, rate, min(rate / 2, MAX_FREQUENCY))
+        decibels = 10 * np.log10(np.maximum(power, 1e-12))
+        width = int(SPECTROGRAM_DURATION * rate) // (size // 2)
+        image = np.zeros((MEL_BANDS, width), np.uint8)
+        share = np.clip((decibels.T[::-1, -width:] + 100) / 80, 0, 1)
+        image[:, width - share.shape[1] :] = np.round(share * 255)
+        large = cv2.resize(cv2.applyColorMap(image, cv2.COLORMAP_MAGMA), (width * 2, MEL_BANDS * 4))
+        self._log_jpeg(f"senses/{modality}/spectrogram", large)
+
+    def _reading(self, sample: Sample, reading: Reading) -> None:
+        self._data_kinds[sample.modality] = "reading"
+        held = self._readings.setdefault(sample.modality, [])
+        held.append((sample.stamp, np.asarray(reading.values, np.float64).ravel()))
+        if len(held) >= READINGS_PER_BATCH:
+            self._flush(sample.modality)
+
+    def _flush(self, modality: str) -> None:
+        held, self._readings[modality] = self._readings[modality], []
+        size = len(held[0][1]) if held else 0
+        held = [(t, v) for t, v in held if len(v) == size and np.isfinite(v).all()]
+        if not held:
+            return
+        stamps, values = np.array([t for t, _ in held], np.int64), np.stack([v for _, v in held])
+        parts = {"": (range(size), [str(i + 1) for i in range(size)])}
+        if modality == IMU and size == len(IMU_CHANNEL_NAMES):
+            parts = {
+                "acceleration": (range(3), list(IMU_CHANNEL_NAMES[:3])),
+                "angular_velocity": (range(3, 6), list(IMU_CHANNEL_NAMES[3:])),
+            }
+        for part, (channels, names) in parts.items():
+            path = f"senses/{modality}/{part}".rstrip("/")
+            self._series(path, stamps, values[:, list(channels)], names)
+
+    def _series(self, path: str, stamps: npt.NDArray, values: npt.NDArray, names: Sequence[str]) -> None:
+        """(N,) int ns and (N, K) numbers as K lines of these names."""
+        if not len(stamps) or not values.shape[1]:
+            return
+        self._stream.log(path, self._rr.SeriesLines(names=list(names)), static=True)
+        column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
+        scalars = self._rr.Scalars.columns(scalars=np.asarray(values, np.float64).ravel())
+        self._stream.send_columns(path, [column], scalars.partition([values.shape[1]] * len(values)))
+
+    def _log_step_line(self, path: str, changes: Sequence[tuple[int, float]]) -> None:
+        """A line that is 0 or a score, and jumps."""
+        stamps = np.array([t for t, _ in changes], np.int64)
+        values = np.array([v for _, v in changes], np.float64)
+        self._stream.log(
+            path, self._rr.SeriesLines(names=[path.split("/", 1)[1]], interpolation_mode="StepAfter"), static=True
+        )
+        column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
+        self._stream.send_columns(path, [column], self._rr.Scalars.columns(scalars=values))
+
+    def _embeddings(self, embeddings: Sequence[Embedding]) -> None:
+        if not embeddings:
+            return
+        modalities = sort_modalities({e.modality for e in embeddings})
+        places = principal_components(np.stack([e.vector for e in embeddings]))
+        for modality in modalities:
+            at = [i for i, e in enumerate(embeddings) if e.modality == modality]
+            colour = _colour(modality, modalities)
+            pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # so that it shows on dark and on light
+            faint = self._rr.Points2D(places[at], colors=[pale] * len(at), radii=[0.006] * len(at))
+            self._stream.log(f"embeddings/all/{modality}", faint, static=True)
+            for i in at:
+                self._set_time(embeddings[i].tick)
+                point = self._rr.Points2D([places[i]], colors=[colour], radii=[0.025], labels=[modality])
+                self._stream.log(f"embeddings/{modality}", point)
+
+    def _events(self, found: Sequence[EventInterval]) -> None:
+        changes: dict[str, list[tuple[int, float]]] = {}
+        for item in found:
+            senses = ", ".join(f"{m} {score:.2f}" for m, score in item.senses.items())
+            self._set_time(item.onset)
+            text = (
+                f"{item.kind.name.lower()}: {item.label}, peak {item.peak_score:.2f}{f' ({senses})' if senses else ''}"
+            )
+            level = "WARN" if item.kind.name == "FAULT" else "INFO"
+            self._stream.log("events/log", self._rr.TextLog(text, level=level))
+            own = changes.setdefault(f"events/{_entity(item.label)}", [])
+            own += (
+                [(item.onset, item.peak_score)]
+                if item.offset is None
+                else [(item.onset, item.peak_score), (item.offset, 0.0)]
+            )
+        for path, steps in changes.items():
+            self._log_step_line(path, sorted(steps))
+
+    def _layout(self, compared: Sequence[str], truth: bool) -> Any:
+        import rerun.blueprint as rrb
+
+        pictures = [
+            rrb.Spatial2DView(origin=f"senses/{m}/image", name=m)
+            for m in sort_modalities(m for m, kind in self._data_kinds.items() if kind == "image")
+        ]
+        pictures += [
+            rrb.Spatial2DView(origin=f"senses/{m}/spectrogram", name=m)
+            for m, kind in self._data_kinds.items()
+            if kind == "sound"
+        ]
+        lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="events told")]
+        lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
+        numbers = [
+            rrb.TimeSeriesView(
+                origin=f"senses/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
+            )
+            for m, kind in self._data_kinds.items()
+            if kind != "image" or m in self._scalar_cameras
+        ]
+        similar = [rrb.TimeSeriesView(origin=f"similarity/{m}", name=f"similarity, {m}") for m in compared]
+        lines += [rrb.Tabs(*views) for views in (similar, numbers) if views]
+        return rrb.Blueprint(
+            rrb.Horizontal(
+                rrb.Vertical(
+                    rrb.Grid(*pictures),
+                    rrb.Horizontal(
+                        rrb.Spatial2DView(origin="embeddings", name="embeddings, two principal components"),
+                        rrb.TextLogView(origin="events/log", name="events"),
+                    ),
+                    row_shares=[3, 2],
+                ),
+                rrb.Vertical(*lines),
+            ),
+            rrb.TimePanel(timeline=TIME, state="collapsed"),
+            collapse_panels=True,
+        )
+
+
+def principal_components(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
+    """(N, D) → (N, 2), the two directions in which they vary most, y up, scaled into −1..1.
+
+    Each axis is signed so that its greatest entry is positive: the same vectors give the same picture.
+    """
+    centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
+    # Through the covariance: of hours of vectors, an N × N matrix would not fit.
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    best = axes[:, ::-1][:, :2]
+    best = best * np.sign(best[np.abs(best).argmax(axis=0), range(best.shape[1])])
+    flat = centred @ best
+    if flat.shape[1] < 2:
+        flat = np.concatenate([flat, np.zeros((len(flat), 2 - flat.shape[1]))], axis=1)
+    return np.asarray(flat / max(float(np.abs(flat).max()), 1e-9))
+
+
+def _colour(modality: str, modalities: Sequence[str]) -> tuple[int, int, int]:
+    """The page's colour of a sense."""
+    others = [m for m in modalities if m not in LIGHT_COLOURS and m != FUSED]
+    code = FUSED_COLOUR[1] if modality == FUSED else LIGHT_COLOURS.get(modality)
+    code = code or EXTRA_COLOURS[others.index(modality) % len(EXTRA_COLOURS)][0]
+    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+
+
+def _entity(label: str) -> str:
+    """A label as one part of a path."""
+    return label.replace("/", "_") or "_"

@@ -1,0 +1,34 @@
+"""Labelled recordings as streams of ticks: what calibrations and trained prompt classifiers are fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.space import Space
+from sensebind.fusion.io.ground_truth import LabelSpan
+from sensebind.replay.session import Settings, open_replay
+from sensebind.training.prompt_classifiers import LabelledStream, TickEmbeddings
+
+
+def labelled_stream(path: Path, truth: Iterable[LabelSpan], settings: Settings, space: Space) -> LabelledStream:
+    """The ticks of a recording as detectors get them, and its truth in ns on the clock of the recording.
+
+    Each tick holds the embeddings that its fused vector was made from. Raises `SensebindError`.
+    """
+    ticks: list[TickEmbeddings] = []
+    waiting: dict[int, dict[str, Embedding]] = {}
+    with open_replay(path, settings.embedder) as replay:
+        start = replay.start
+        for output in replay.outputs(settings.pipeline(space)):
+            if not isinstance(output, Embedding):
+                continue
+            if output.modality != FUSED:
+                waiting.setdefault(output.tick, {})[output.modality] = output
+                continue
+            present = waiting.pop(output.tick, {})
+            ticks.append((output.tick, {m: e for m, e in present.items() if m in output.sources}))
+    spans = [(start + round(onset * SECOND), start + round(offset * SECOND), label) for onset, offset, label in truth]
+    return ticks, spans
