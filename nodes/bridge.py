@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -33,6 +36,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
         super().__init__("bridge", **NODE_ARGUMENTS)
         options = options_with_values(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
+        self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
         self._publisher = ZmqPublisher(
             options.address, options.secret_key, options.authorized_keys, options.client_queue_size
         )
@@ -76,7 +80,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self._send(messages.event_from_message(message))
 
     def _send(self, item: Embedding | Event) -> None:
-        self._publisher.send(*encode(item, self._publisher.counts[topic_for(item).decode()]))
+        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)])))
 
     def _poll(self) -> None:
         """For new modalities in the graph, and for clients that came or went."""

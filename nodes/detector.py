@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)  # for it
         self._assembler = TickAssembler(to_ns(self._values["tick_timeout"]))
         self._counts: Counter[str] = Counter()
-        self._sequences: Counter[str] = Counter()  # topic → number of its next message
+        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
         self._last_published = -math.inf  # `time.monotonic()` of the last event
         self._embedding_subscriptions: dict[str, Any] = {}
         self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors of
@@ -198,8 +200,9 @@ class DetectorNode(EmptyListParametersMixin, Node):
     def _publish(self, events: list[Event]) -> None:
         for event in events:
             self._counts["events"] += event.phase is EventPhase.ONSET
-            self._event_publisher.publish(messages.event_message(MESSAGE_FACTORY, event, self._sequences["events"]))
-            self._sequences["events"] += 1
+            self._event_publisher.publish(
+                messages.event_message(MESSAGE_FACTORY, event, next(self._sequences["events"]))
+            )
             self._last_published = time.monotonic()
             if event.phase is not EventPhase.UPDATE:
                 modalities = ", ".join(e.modality for e in event.evidence if e.supports)
@@ -211,10 +214,13 @@ class DetectorNode(EmptyListParametersMixin, Node):
         """The scores of all prompts at this tick. The message has a row for each, so only if there is a subscriber."""
         if EventKind.PROMPT in line.scores and self._scores.get_subscription_count():
             message = messages.scores_message(
-                MESSAGE_FACTORY, tick, self._space_id, line.scores[EventKind.PROMPT], self._sequences["prompt_scores"]
+                MESSAGE_FACTORY,
+                tick,
+                self._space_id,
+                line.scores[EventKind.PROMPT],
+                next(self._sequences["prompt_scores"]),
             )
             self._scores.publish(message)
-            self._sequences["prompt_scores"] += 1
 
     def _publish_diagnostics(self) -> None:
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -93,7 +95,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             )
             for name in [*(m for m in modalities if m in space.modalities), "fused"]
         }
-        self._sequences: Counter[str] = Counter()  # modality → number of its next message; of the scheduler's thread
+        # Modality → numbers of its messages; of the scheduler's thread.
+        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._space_publisher = self.create_publisher(
             message_type(messages.EMBEDDING_SPACE_TYPE),
             "embedding_space",
@@ -205,11 +208,10 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, Embedding):
-                sequence = self._sequences[output.modality]
+                sequence = next(self._sequences[output.modality])
                 self._embedding_publishers[output.modality].publish(
                     messages.embedding_message(MESSAGE_FACTORY, output, sequence)
                 )
-                self._sequences[output.modality] += 1
                 self._last_published = time.monotonic()
             elif isinstance(output, Failure):
                 topic = self._sensor_subscriptions.topics.get(output.modality, "") if self._sensor_subscriptions else ""

@@ -510,3 +510,16 @@ def test_embeddings_of_another_space_are_refused() -> None:
     other = world.perceive("vision", ROOM)
     with pytest.raises(ValueError, match="space"):
         tracker.step(START, {"vision": Embedding("vision", 0, START, "toy@2", 1.0, other.vector)})
+
+
+def test_the_score_of_a_prompt_follows_from_the_evidence_and_its_weights() -> None:
+    options = PromptOptions(reliability={"audio": 0.5, "vision": 0.25}, calibration="none")
+    detector, world = PromptDetector(PROMPTS, embed_text, options), ScriptedModalities()
+    embeddings = {
+        m: world.perceive(m, DOG, coverage) for m, coverage in (("vision", 0.75), ("audio", 0.5), ("imu", 1.0))
+    }
+    _, scores = detector.score(detector.initial_state(), world.tick, embeddings)
+    for score in scores.values():
+        assert {e.modality: e.weight for e in score.evidence} == {"audio": 0.25, "imu": 1.0, "vision": 0.1875}
+        pooled = pool_scores([[e.score] for e in score.evidence], [e.weight for e in score.evidence], options.prior)
+        assert score.score == pytest.approx(pooled[0])

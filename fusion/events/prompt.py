@@ -349,7 +349,8 @@ class PromptDetector(Detector[PromptOptions]):
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
         fresh = PromptState(senses).current_modalities(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
-        pooled = self._apply_min_modalities(self._pool_modalities(calibration, fresh, table), table)
+        weights = self._weights(calibration, fresh)
+        pooled = self._apply_min_modalities(self._pool_modalities(calibration, fresh, table, weights), table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
@@ -361,59 +362,65 @@ class PromptDetector(Detector[PromptOptions]):
             senses[modality] = replace(modality_state, baseline=level)
         scored = {}
         for at, label in enumerate(labels):
-            evidence = self._evidence(calibration, fresh, at)
+            evidence = self._evidence(fresh, weights, at)
             cosines = tuple(float(s.similarities[at]) for s in fresh.values())
             scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), cosines)
         return PromptState(senses, recent, calibration), scored
 
-    def _evidence(
-        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], at: int
-    ) -> tuple[Evidence, ...]:
-        """Of the label number `at`. The weights are those that `_pool_modalities` uses."""
-        options = self.options
-        found = []
-        for modality, modality_state in fresh.items():
-            score, trained = float(modality_state.scores[at]), not np.isnan(modality_state.log_likelihood_ratios[at])
-            weight = (
-                options.reliability.get(modality, 1.0) if trained else options.modality_weight(modality, calibration)
+    def _weights(self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
+        """Weights of the modalities' scores, (M, L): reliability times coverage.
+
+        If a label has a trained classifier, only the options' reliabilities count, not those of the calibration.
+        """
+        trained = ~np.isnan(self._log_likelihood_ratios(fresh))
+        coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
+        plain = np.array([self.options.modality_weight(m, calibration) for m in fresh]).reshape(-1, 1)
+        own = np.array([self.options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
+        return np.asarray(np.where(trained.any(axis=0), own, plain) * coverage)
+
+    def _log_likelihood_ratios(self, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
+        """(M, L), NaN where there is no trained classifier."""
+        ratios = [modality_state.log_likelihood_ratios for modality_state in fresh.values()]
+        return np.array(ratios).reshape(len(fresh), len(self.prompts))
+
+    def _evidence(self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, at: int) -> tuple[Evidence, ...]:
+        """The evidence for label number `at`. `weights` (M, L) as from `_weights`."""
+        return tuple(
+            Evidence(
+                modality,
+                float(modality_state.scores[at]),
+                bool(modality_state.scores[at] >= self.options.support),
+                modality_state.start,
+                modality_state.tick,
+                weight=float(weight),
             )
-            found.append(
-                Evidence(
-                    modality,
-                    score,
-                    score >= options.support,
-                    modality_state.start,
-                    modality_state.tick,
-                    weight=weight * modality_state.coverage,
-                )
-            )
-        return tuple(found)
+            for (modality, modality_state), weight in zip(fresh.items(), weights[:, at], strict=True)
+        )
 
     def _pool_modalities(
-        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], table: FloatArray
+        self,
+        calibration: PromptCalibration | None,
+        fresh: Mapping[str, PromptModalityState],
+        table: FloatArray,
+        weights: FloatArray,
     ) -> FloatArray:
-        """The senses' scores (M, L) together, (L,)."""
+        """The modalities' scores (M, L) with their weights (M, L) together, (L,)."""
         options = self.options
         base = options.prior_score(calibration)
-        coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
-        plain = np.array([options.modality_weight(m, calibration) for m in fresh]).reshape(-1, 1)
         gains = logit(table) - float(logit(base))
-        pooled = pool_log_likelihood_ratios(gains, plain * coverage, base, MAX_NEGATIVE_EVIDENCE)
+        pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
         if not (calibration and calibration.words):
             return pooled
-        ratios = np.array([modality_state.log_likelihood_ratios for modality_state in fresh.values()]).reshape(
-            table.shape
-        )
+        ratios = self._log_likelihood_ratios(fresh)
         trained = ~np.isnan(ratios)
-        trust = np.array([options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
         held = np.where(
             trained,
             np.clip(ratios, -calibration.doubt, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
         prior = float(logit(options.classifier_prior_score(calibration.words)))
-        told = logistic(prior + rank_weighted_sum(held * coverage * trust, calibration.words.ranks))
-        return np.where(trained.any(axis=0), told, pooled)
+        classified = logistic(prior + rank_weighted_sum(held * weights, calibration.words.ranks))
+        return np.where(trained.any(axis=0), classified, pooled)
 
     def _classify(self, calibration: PromptCalibration | None, modality: str, vector: Vector) -> FloatArray:
         if calibration is None or calibration.words is None:

@@ -13,6 +13,7 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VI
 from sensebind.fusion.core.symptoms import BLINDED, DARK, FROZEN, MISCALIBRATED, MUTED, SATURATED, SWAPPED, SYMPTOMS
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.camera_changes import (
+    MIN_HISTORY_WINDOWS,
     ImageFormatMonitor,
     ScaleChangeMonitor,
     colour_balance_change,
@@ -63,8 +64,6 @@ class SensorHealthMonitor:
         # Of an IMU, the readings of the last `IMU_HISTORY_NS`: stamps (N,) in ns and values (N, 6).
         self._imu_stamps, self._imu_values = np.empty(0, np.int64), np.empty((0, 6))
 
-    MIN_HISTORY_WINDOWS = 10  # windows after which the usual is believed
-
     def check(self, window: Window) -> tuple[str, ...]:
         """Names of what is wrong, out of `SYMPTOMS` and in their order; empty where nothing is."""
         judged = _data_to_check(window)
@@ -96,7 +95,7 @@ class SensorHealthMonitor:
         loud, quiet = peak_and_noise_levels(waveform)
         if self._usual_noise_floor is None:
             self._usual_noise_floor = quiet
-        if self._noise_floor_windows >= self.MIN_HISTORY_WINDOWS and quiet < min(
+        if self._noise_floor_windows >= MIN_HISTORY_WINDOWS and quiet < min(
             SILENCE_DBFS, self._usual_noise_floor - MIN_LEVEL_DROP_DB
         ):
             return {MUTED if loud < SILENCE_DBFS else MISCALIBRATED}  # and is not learnt
@@ -127,9 +126,9 @@ class SensorHealthMonitor:
         highest = np.maximum(np.maximum(red, green), blue)
         spread = float((highest - np.minimum(np.minimum(red, green), blue)).mean())
         if spread == 0.0 and image.max() > BLACK_LEVEL and image.min() < WHITE_LEVEL:
-            return self._colour_windows >= self.MIN_HISTORY_WINDOWS
+            return self._colour_windows >= MIN_HISTORY_WINDOWS
         if spread >= MIN_COLOUR_SPREAD:
-            self._colour_windows = min(self._colour_windows + 1, self.MIN_HISTORY_WINDOWS)
+            self._colour_windows = min(self._colour_windows + 1, MIN_HISTORY_WINDOWS)
         return False
 
 

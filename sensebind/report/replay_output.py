@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class ReplayWriter:
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
         self.problems: Counter[str] = Counter()  # text → how often
-        self._sequences: Counter[str] = Counter()  # topic → number of its next message
+        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
         self._bag, self._topics, self._viewer, self._warn = bag, topics, viewer, warn
         self._annotated_images = AnnotatedImages(bag.message_factory)
 
@@ -68,23 +69,19 @@ class ReplayWriter:
         if isinstance(output, Embedding):
             self.embeddings.append(output)
             topic = f"/embeddings/{output.modality}"
-            message = messages.embedding_message(types, output, self._sequence(topic))
+            message = messages.embedding_message(types, output, next(self._sequences[topic]))
             self._bag.write(topic, messages.EMBEDDING_TYPE, output.tick, message)
         elif isinstance(output, Event):
             self.events.append(output)
             if output.phase is EventPhase.ONSET:
                 self.media.keep_images(output.onset)
-            message = messages.event_message(types, output, self._sequence("/events"))
+            message = messages.event_message(types, output, next(self._sequences["/events"]))
             self._bag.write("/events", messages.EVENT_TYPE, output.tick, message)
         else:
             text = f"{output.modality}: topic '{self._topics[output.modality]}': {output.message}"
             if text not in self.problems:
                 self._warn(text)
             self.problems[text] += 1
-
-    def _sequence(self, topic: str) -> int:
-        self._sequences[topic] += 1
-        return self._sequences[topic] - 1
 
     def annotate(self) -> None:
         """Write the annotations of all pictures, once all events are known."""
