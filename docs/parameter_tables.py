@@ -1,4 +1,4 @@
-"""Writes the tables of parameters into the documentation, from the parameters' declarations: `make docs`.
+"""Writes the tables of parameters in the documentation from the declarations of the parameters: `make docs`.
 
 A page marks the place of a table with ``<!-- parameters NODE [GROUP] -->`` and ``<!-- end -->``. GROUP is `sensor`, the
 name of a detector, or `lifecycle`; without it the table has the parameters whose names have no dot. NODE `renamed` is
@@ -24,20 +24,20 @@ LIFECYCLE_PARAMETERS = {parameter.name for parameter in parameters_of(LifecycleO
 
 
 def update_tables(page: str) -> str:
-    """A page with all its tables of parameters written anew. Raises `ValueError` for a mark without a table."""
+    """A page with updated tables of parameters. Raises `ValueError` for a mark without a table."""
     if len(MARKED_TABLE.findall(page)) != page.count(MARK_START):
-        raise ValueError(f"write {MARK_START} NODE [GROUP] -->, a table, and <!-- end -->: a mark is not of this form")
+        raise ValueError(f"a mark has the wrong form: write {MARK_START} NODE [GROUP] -->, a table, and <!-- end -->")
     return MARKED_TABLE.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", page)
 
 
 def table(node: str, group: str) -> str:
-    """The Markdown table of a group of a node's parameters. Raises `ValueError` where there are none."""
+    """The Markdown table of a group of a node's parameters. Raises `ValueError` if there are none."""
     if group == "sensor":
         return sensor_table()
     if node == "renamed":
         return renamed()
     if node not in NODE_PARAMETERS:
-        raise ValueError(f"'{node}' is none of {', '.join(NODE_PARAMETERS)}")
+        raise ValueError(f"'{node}' is not one of {', '.join(NODE_PARAMETERS)}")
     parameters = NODE_PARAMETERS[node]()
     if group == "lifecycle":
         return lifecycle_table(parameters)
@@ -50,21 +50,21 @@ def table(node: str, group: str) -> str:
 
 
 def sensor_table() -> str:
-    """One row for all modalities whose sensors have the same parameter."""
+    """The parameters of sensors; modalities with the same parameter share a row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for modality in (*SENSOR_MODALITIES, USER_DEFINED):
         for parameter in sensor_parameters(modality):
             name, *rest = parameter_columns(parameter)
             rows.setdefault((name.replace(f"{modality}.", "<modality>."), *rest), []).append(modality)
-    everything = len(SENSOR_MODALITIES) + 1
+    count = len(SENSOR_MODALITIES) + 1
     return markdown_table(
         ("parameter", "modalities", "default", "range", "meaning"),
-        [(row[0], "all" if len(m) == everything else ", ".join(m), *row[1:]) for row, m in rows.items()],
+        [(row[0], "all" if len(m) == count else ", ".join(m), *row[1:]) for row, m in rows.items()],
     )
 
 
 def renamed() -> str:
-    """Old and new names, one row for all modalities or detectors that have them."""
+    """Old and new names of parameters; modalities or detectors with the same names share a row."""
     rows = []
     for node, parameters in NODE_PARAMETERS.items():
         for parameter in parameters():
@@ -78,14 +78,14 @@ def renamed() -> str:
 
 
 def lifecycle_table(parameters: Sequence[Parameter]) -> str:
-    """One row for all detectors, with the defaults of those that differ from most."""
+    """The parameters of the event lifecycle: one row each, with the most common default and those that differ."""
     rows = []
     for name in (p.name for p in parameters_of(LifecycleOptions())):
-        ours = {p.name.partition(".")[0]: parameter_columns(p) for p in parameters if p.name.endswith(f".{name}")}
-        defaults = {detector: ours[detector][1] for detector in DETECTOR_TYPES}
+        columns = {p.name.partition(".")[0]: parameter_columns(p) for p in parameters if p.name.endswith(f".{name}")}
+        defaults = {detector: columns[detector][1] for detector in DETECTOR_TYPES}
         usual = max(defaults.values(), key=list(defaults.values()).count)
         others = ", ".join(f"{detector} {value}" for detector, value in defaults.items() if value != usual)
-        _, _, allowed, meaning = ours["prompt"]
+        _, _, allowed, meaning = columns["prompt"]
         rows.append((f"`<detector>.{name}`", f"{usual} ({others})" if others else usual, allowed, meaning))
     return markdown_table(("parameter", "default", "range", "meaning"), rows)
 
@@ -106,7 +106,7 @@ def parameter_columns(parameter: Parameter) -> tuple[str, str, str, str]:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 

@@ -1,4 +1,4 @@
-"""Binding a sense to a frozen hub: the loss, the split, training that can be broken off, and spokes in a space."""
+"""Binding a modality to a frozen hub: the loss, the held-out split, training with checkpoints, spokes in a space."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SIDE = 224
 
 
 class ToyImages(nn.Module):
-    """Pictures to 8 × 8, then the toy space's own projection."""
+    """Images scaled to 8 × 8, then the projection of the toy space."""
 
     def __init__(self, projection: torch.Tensor) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def spec(modality: str = "thermal", kind: str = "image", **more) -> SpokeSpec:
 
 
 def scenes(count: int, seed: int = 0, inverted: bool = True) -> Pairs:
-    """Pictures of blobs, seen in colour by the hub and as a negative by the spoke; blocks of 8."""
+    """Pairs of a colour image (the hub's) and its grey image, inverted if `inverted` (the spoke's), in blocks of 8."""
     noise = np.random.default_rng(seed)
     coarse = torch.from_numpy(noise.random((count, 1, 6, 6), np.float32))
     grey = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
@@ -93,13 +93,13 @@ def test_info_nce_is_the_mean_cross_entropy_of_both_directions() -> None:
     assert torch.allclose(info_nce(a, b, 10.0, own), expected)
 
 
-def test_pairs_of_one_group_are_not_each_others_negatives() -> None:
+def test_pairs_of_the_same_group_are_not_negatives_of_each_other() -> None:
     vectors = torch.eye(4)[[0, 0, 1]]
     apart, together = (info_nce(vectors, vectors, 20.0, torch.tensor(g)) for g in ([0, 1, 2], [0, 0, 2]))
     assert together < 1e-6 < 0.3 < apart
 
 
-def test_the_bank_adds_negatives_and_leaves_out_those_of_the_same_group() -> None:
+def test_the_bank_adds_negatives_of_other_groups_only() -> None:
     vectors, groups = torch.eye(4)[:2], torch.tensor([0, 1])
     alone = info_nce(vectors, vectors, 5.0, groups)
     same = info_nce(vectors, vectors, 5.0, groups, vectors[:1], groups[:1])
@@ -125,20 +125,18 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(chunk: int) -> 
     assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
 
 
-def test_recall_counts_ties_against_and_one_of_the_group_for() -> None:
+def test_recall_counts_ties_as_misses_and_any_member_of_the_group_as_a_hit() -> None:
     scores = torch.tensor([[0.5, 0.5, 0.1], [0.1, 0.9, 0.8], [0.7, 0.2, 0.1]])
     assert recall_at_k(scores, torch.arange(3)) == [pytest.approx(1 / 3)]
     assert recall_at_k(scores, torch.tensor([0, 1, 0])) == [pytest.approx(2 / 3)]
     assert recall_at_k(scores, torch.arange(3), (1, 2, 3)) == [pytest.approx(x) for x in (1 / 3, 2 / 3, 1)]
 
 
-# --- what is held out
+# --- the held-out split
 
 
 @given(count=st.integers(3, 60), length=st.integers(1, 40), share=st.floats(0.05, 0.9), seed=st.integers(0, 5))
-def test_no_training_pair_looks_at_any_moment_of_a_held_out_one(
-    count: int, length: int, share: float, seed: int
-) -> None:
+def test_no_training_pair_overlaps_a_held_out_pair_in_time(count: int, length: int, share: float, seed: int) -> None:
     ticks = torch.arange(count) * 5
     pairs = Pairs(
         torch.zeros(count, 1), torch.zeros(count, 2), torch.arange(count), torch.arange(count) // 3,
@@ -147,42 +145,42 @@ def test_no_training_pair_looks_at_any_moment_of_a_held_out_one(
     try:
         training, held = split(pairs, share, seed)
     except AlignError:
-        return  # nothing left beside what is held out, or one block: told, and tested below
+        return  # no training pair is left, or there is one block only: tested below
     assert len(training) and len(held)
     for first, last in training.spans.tolist():
         assert all(last <= a or first >= b for a, b in held.spans.tolist())
     assert not set(training.blocks.tolist()) & set(held.blocks.tolist())
 
 
-def test_one_stretch_of_time_alone_is_refused_for_its_neighbours_would_leak() -> None:
+def test_pairs_of_a_single_block_are_an_error() -> None:
     pairs = scenes(8)
     with pytest.raises(AlignError, match="--block"):
         split(pairs)
 
 
-def test_recordings_are_kept_apart_when_joined() -> None:
+def test_concatenated_recordings_have_blocks_and_times_of_their_own() -> None:
     pairs = concatenate_pairs([scenes(16), scenes(16, seed=1)])
     assert len(pairs) == 32 and len(pairs.class_ids.unique()) == 32 and len(pairs.blocks.unique()) == 4
     training, held = split(pairs, 0.25)
-    assert len(training) == 24 and len(held) == 8  # times that are equal in two recordings are other times
+    assert len(training) == 24 and len(held) == 8  # equal times of two recordings do not overlap
 
 
 # --- augmentation
 
 
-def test_the_same_cut_is_made_in_both_pictures_of_a_pair() -> None:
+def test_both_images_of_a_pair_are_cropped_in_the_same_way() -> None:
     generator = torch.Generator().manual_seed(0)
     maps = random_crops(4, generator)
     y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(0, 1, 32), indexing="ij")
-    pictures = torch.stack([x, y]).expand(4, 2, 32, 32)
-    together = apply_crops(pictures, maps)
-    apart = torch.cat([apply_crops(pictures[:, :1], maps), apply_crops(pictures[:, 1:], maps)], dim=1)
+    images = torch.stack([x, y]).expand(4, 2, 32, 32)
+    together = apply_crops(images, maps)
+    apart = torch.cat([apply_crops(images[:, :1], maps), apply_crops(images[:, 1:], maps)], dim=1)
     assert torch.equal(together, apart)
-    assert not torch.equal(together[0], pictures[0])
-    assert (apply_crops(pictures, torch.eye(2, 3).expand(4, 2, 3)) - pictures).abs().max() < 1e-5
+    assert not torch.equal(together[0], images[0])
+    assert (apply_crops(images, torch.eye(2, 3).expand(4, 2, 3)) - images).abs().max() < 1e-5
 
 
-def test_relighting_stays_within_levels_and_can_invert() -> None:
+def test_brightness_jitter_stays_in_range_and_can_invert() -> None:
     levels = torch.rand(8, 1, 16, 16)
     changed = jitter_brightness(levels, torch.Generator().manual_seed(0), inverted_fraction=1.0)
     assert changed.min() >= 0 and changed.max() <= 1
@@ -198,7 +196,7 @@ def settings(**more) -> Settings:
 
 
 @pytest.mark.parametrize("method", ["head", "lora", "whole"])
-def test_a_spoke_learns_to_see_negatives_as_the_hub_sees_pictures(method: str) -> None:
+def test_a_spoke_learns_to_match_inverted_images_to_the_hubs_vectors(method: str) -> None:
     training, held = split(scenes(96), 0.2)
     spoke = Spoke(spec(method=method), HUB)
     before = held_out_recall(spoke, held)
@@ -207,7 +205,7 @@ def test_a_spoke_learns_to_see_negatives_as_the_hub_sees_pictures(method: str) -
     assert best.chance < 0.1
 
 
-def test_a_training_that_was_broken_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     training, held = split(scenes(48), 0.3)
     whole, parts = (Spoke(spec(), HUB) for _ in range(2))
     parts.encoder.load_state_dict(whole.encoder.state_dict())
@@ -220,15 +218,15 @@ def test_a_training_that_was_broken_off_goes_on_to_the_same_weights(tmp_path: Pa
         assert torch.allclose(again.saved_state()[name], value, atol=1e-6), name
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_other_settings_is_an_error(tmp_path: Path) -> None:
     training, held = split(scenes(48), 0.3)
     train_spoke(Spoke(spec(), HUB), HUB, training, held, settings(epochs=1), checkpoint=tmp_path / "c.pt")
     with pytest.raises(AlignError, match="other settings"):
         train_spoke(Spoke(spec(), HUB), HUB, training, held, settings(epochs=2), checkpoint=tmp_path / "c.pt")
 
 
-def test_training_ends_early_and_leaves_the_best_behind() -> None:
-    training, held = split(scenes(48, inverted=False), 0.3)  # the hub sees these as they are: nothing to gain
+def test_training_ends_early_and_keeps_the_best_epoch() -> None:
+    training, held = split(scenes(48, inverted=False), 0.3)  # the spoke already matches the hub: nothing to learn
     spoke, epochs = Spoke(spec(), HUB), []
     best = train_spoke(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
     assert len(epochs) < 40
@@ -239,18 +237,18 @@ def test_training_ends_early_and_leaves_the_best_behind() -> None:
 # --- spokes in files and spaces
 
 
-def test_lora_changes_nothing_at_first_and_costs_nothing_once_merged() -> None:
-    module, pictures = HUB.image_encoder(), torch.rand(2, 3, SIDE, SIDE)
-    before = module(pictures)
+def test_lora_changes_nothing_before_training_and_adds_no_parameters_after_merging() -> None:
+    module, images = HUB.image_encoder(), torch.rand(2, 3, SIDE, SIDE)
+    before = module(images)
     lora.add_lora(module, 2)
-    assert torch.allclose(module(pictures), before, atol=1e-6)
+    assert torch.allclose(module(images), before, atol=1e-6)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1)
-    changed = module(pictures)
+    changed = module(images)
     lora.merge_lora(module)
-    assert torch.allclose(module(pictures), changed, atol=1e-5)
+    assert torch.allclose(module(images), changed, atol=1e-5)
     assert {name for name, _ in module.named_parameters()} == {"read.weight", "read.bias"}
 
 
@@ -259,7 +257,7 @@ def test_lora_changes_nothing_at_first_and_costs_nothing_once_merged() -> None:
     [spec(), spec(method="whole"), spec("smell", "series", method="whole", rate=5.0, channels=3, length=4.0, frames=0)],
     ids=["lora", "whole", "series"],
 )
-def test_a_spoke_comes_back_from_its_file(tmp_path: Path, made: SpokeSpec) -> None:
+def test_a_spoke_read_from_its_file_returns_the_same_vectors(tmp_path: Path, made: SpokeSpec) -> None:
     spoke = Spoke(made, HUB)
     with torch.no_grad():
         for parameter in spoke.encoder.parameters():
@@ -272,7 +270,7 @@ def test_a_spoke_comes_back_from_its_file(tmp_path: Path, made: SpokeSpec) -> No
     assert (again.embed(inputs) * spoke.embed(inputs)).sum(1).min() > 0.999  # half precision in the file
 
 
-def test_a_spoke_of_another_hub_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_a_spoke_of_another_hub_and_an_invalid_file_are_errors(tmp_path: Path) -> None:
     spokes.save(Spoke(replace(spec(), hub="other@1"), HUB), tmp_path / "s.safetensors")
     with pytest.raises(SpaceError, match="bound to other@1"):
         spokes.load(tmp_path / "s.safetensors", HUB)
@@ -282,7 +280,7 @@ def test_a_spoke_of_another_hub_and_files_that_are_none_are_refused(tmp_path: Pa
             spokes.load(tmp_path / name, HUB)
 
 
-def test_a_hub_with_a_spoke_is_one_space_of_another_name(tmp_path: Path) -> None:
+def test_a_hub_with_a_spoke_is_a_space_with_another_id(tmp_path: Path) -> None:
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
     space = bind_spokes(HUB, [tmp_path / "thermal.safetensors"])
     assert isinstance(space, BoundSpace)
@@ -298,16 +296,16 @@ def test_a_hub_with_a_spoke_is_one_space_of_another_name(tmp_path: Path) -> None
     assert "thermal" not in only.modalities and only.id == space.id
 
 
-def test_a_space_without_an_image_encoder_takes_no_spokes(tmp_path: Path) -> None:
+def test_a_spoke_for_a_space_without_image_encoder_is_an_error(tmp_path: Path) -> None:
     spokes.save(Spoke(spec(), HUB), tmp_path / "thermal.safetensors")
     with pytest.raises(SpaceError, match="spokes"):
         bind_spokes(ToySpace(), [tmp_path / "thermal.safetensors"])
 
 
-# --- where a training starts
+# --- the initial spoke
 
 
-def test_a_training_starts_from_a_new_spoke_that_fits_the_modality() -> None:
+def test_a_new_initial_spoke_fits_the_modality() -> None:
     values = training_parameters(None, "thermal")
     assert set(values["modalities"]) == {"vision", "thermal"}
     image = initial_spoke(HUB, "thermal", values, SpokeInitialization(rank=2)).spec
@@ -321,13 +319,13 @@ def test_a_training_starts_from_a_new_spoke_that_fits_the_modality() -> None:
         reading_size([], "smell", {})
 
 
-def test_a_training_starts_from_a_file_of_the_same_modality_and_window(tmp_path: Path) -> None:
+def test_an_initial_spoke_from_a_file_must_have_the_same_modality_and_window(tmp_path: Path) -> None:
     first = Spoke(spec("imu", "series", method="whole", length=2.0, rate=50.0, channels=6), HUB)
     spokes.save(first, tmp_path / "imu.safetensors")
     start, values = SpokeInitialization(tmp_path / "imu.safetensors"), dict(training_parameters(None, "imu"))
-    found = initial_spoke(HUB, "imu", values, start)
-    assert found.spec == first.spec
-    for name, tensor in found.saved_state().items():
+    again = initial_spoke(HUB, "imu", values, start)
+    assert again.spec == first.spec
+    for name, tensor in again.saved_state().items():
         torch.testing.assert_close(tensor, first.saved_state()[name], atol=1e-3, rtol=1e-2)
     with pytest.raises(SpaceError, match="is for imu and"):
         initial_spoke(HUB, "thermal", training_parameters(None, "thermal"), start)
@@ -335,21 +333,21 @@ def test_a_training_starts_from_a_file_of_the_same_modality_and_window(tmp_path:
         initial_spoke(HUB, "imu", {**values, "imu.window": 3.0}, start)
 
 
-def test_align_takes_a_hub_and_refuses_other_spaces(
+def test_align_needs_a_hub_and_pairs_or_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["align", "--pairs", str(tmp_path), "--modality", "thermal", "-o", str(tmp_path / "s.safetensors")]
+    arguments = ["align", "--pairs", str(tmp_path), "--modality", "thermal", "-o", str(tmp_path / "s.safetensors")]
     monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: ToySpace())
-    assert main(asked) == 2 and "has no image encoder" in capsys.readouterr().err
+    assert main(arguments) == 2 and "has no image encoder" in capsys.readouterr().err
     monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: HUB)
-    assert main(asked) == 2 and "must hold folders 'thermal'" in capsys.readouterr().err
-    assert main([*asked, "recording"]) == 2 and "and not both" in capsys.readouterr().err
+    assert main(arguments) == 2 and "must hold folders 'thermal'" in capsys.readouterr().err
+    assert main([*arguments, "recording"]) == 2 and "and not both" in capsys.readouterr().err
 
 
 # --- other hubs
 
 
-def test_imagebind_is_a_hub_too(tmp_path: Path) -> None:
+def test_imagebind_is_a_hub(tmp_path: Path) -> None:
     from test_imagebind_space import SIZES
 
     from sensebind.fusion.models.imagebind.network import ImageBind
@@ -359,14 +357,14 @@ def test_imagebind_is_a_hub_too(tmp_path: Path) -> None:
     hub = ImageBindSpace.load(
         modalities=["vision", "text"], weights=str(tmp_path / "small.pth"), dtype="float32", **SIZES
     )
-    pictures = torch.rand(2, 3, SIDE, SIDE)
-    trained = hub.image_encoder()(pictures)
+    images = torch.rand(2, 3, SIDE, SIDE)
+    trained = hub.image_encoder()(images)
     assert trained.shape == (2, hub.dimension) and torch.allclose(trained.norm(dim=1), torch.ones(2), atol=1e-5)
     spoke = Spoke(SpokeSpec("thermal", "image", hub.id, hub.dimension, method="lora", rank=2), hub)
-    assert torch.allclose(spoke.embed(pictures), trained, atol=1e-4)  # before training it sees as the hub does
+    assert torch.allclose(spoke.embed(images), trained, atol=1e-4)  # an untrained spoke returns the hub's vectors
 
 
-def test_an_open_clip_model_by_name_and_file_is_a_hub(tmp_path: Path) -> None:
+def test_an_open_clip_model_with_a_weight_file_is_a_hub(tmp_path: Path) -> None:
     try:
         import open_clip
     except (ImportError, RuntimeError) as error:
@@ -385,7 +383,7 @@ def test_an_open_clip_model_by_name_and_file_is_a_hub(tmp_path: Path) -> None:
     assert "thermal" in bind_spokes(hub, [tmp_path / "thermal.safetensors"]).modalities
 
 
-def test_an_open_clip_hub_that_cannot_be_had_says_what_is_missing() -> None:
+def test_the_error_for_an_unknown_open_clip_model_names_open_clip() -> None:
     from sensebind.fusion.models import registry
 
     with pytest.raises(SpaceError, match="open_clip"):

@@ -228,9 +228,9 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        ("<!-- parameters bridge -->\ntext\n<!-- parameters bridge -->\n<!-- end -->", "a mark is not of this form"),
-        ("<!-- parameters  bridge -->\n<!-- end -->", "a mark is not of this form"),
-        ("<!-- parameters bridgee -->\n<!-- end -->", "'bridgee' is none of embedder"),
+        ("<!-- parameters bridge -->\ntext\n<!-- parameters bridge -->\n<!-- end -->", "a mark has the wrong form"),
+        ("<!-- parameters  bridge -->\n<!-- end -->", "a mark has the wrong form"),
+        ("<!-- parameters bridgee -->\n<!-- end -->", "'bridgee' is not one of embedder"),
         ("<!-- parameters detector noveltyy -->\n<!-- end -->", r"detector has no parameters 'noveltyy\.\*'"),
     ],
 )

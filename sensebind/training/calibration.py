@@ -1,4 +1,4 @@
-"""A calibration fitted on streams of which it is known what was there when."""
+"""Fits the calibration of prompts on labelled streams."""
 
 from __future__ import annotations
 
@@ -34,58 +34,66 @@ from sensebind.training.prompt_classifiers import (
     train_prompt_classifiers,
 )
 
-FIT_ITERATIONS = 2  # the usual is not learnt while something is on, so scores bear on what is fitted
+FIT_ITERATIONS = 2  # the detector's scores decide when its baselines are updated, so the examples depend on the fit
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationExamples:
-    """One row for every tick and label. `inputs`: modality → (R, 3) of x, lead and coverage, NaN where it is silent."""
+    """R examples: one for every tick and label.
+
+    `inputs`: modality → (R, 3), the columns are deviation from baseline, margin and coverage. They are NaN if the
+    modality has no current window.
+    """
 
     truth: BoolArray  # (R,)
-    scores: FloatArray  # (R,) what the detector gave
+    scores: FloatArray  # (R,) of the detector, 0 to 1
     inputs: Mapping[str, FloatArray]
 
 
 def collect_examples(
     detector: PromptDetector, ticks: Sequence[TickEmbeddings], spans: Sequence[LabelSpanNs]
 ) -> CalibrationExamples:
-    """Run a detector over a stream. A label is there at a tick where at least half of the time since the tick before is
-    within one of its spans."""
+    """Run a detector over a stream.
+
+    A label is true at a tick if its spans cover at least half of the time since the previous tick. Before the first
+    tick, this time is 0.5 s.
+    """
     labels = list(detector.prompts)
     modalities = sorted({m for _, present in ticks for m in present})
-    state, before = detector.initial_state(), None
+    state, previous = detector.initial_state(), None
     truth, scores = [], []
-    senses: dict[str, list[FloatArray]] = {m: [] for m in modalities}
+    inputs: dict[str, list[FloatArray]] = {m: [] for m in modalities}
     for tick, present in ticks:
         state, found = detector.score(state, tick, present)
-        heard = state.current_modalities(tick, detector.options.max_age)
-        since = tick - 500_000_000 if before is None else before
+        current = state.current_modalities(tick, detector.options.max_age)
+        since = tick - 500_000_000 if previous is None else previous
         for modality in modalities:
             rows = np.full((len(labels), 3), np.nan)
-            if modality in heard:
-                sense = heard[modality]
+            if modality in current:
+                modality_state = current[modality]
                 rows[:, 0], rows[:, 1], rows[:, 2] = (
-                    sense.deviations,
-                    np.clip(sense.margins, -MAX_MARGIN, MAX_MARGIN),
-                    sense.coverage,
+                    modality_state.deviations,
+                    np.clip(modality_state.margins, -MAX_MARGIN, MAX_MARGIN),
+                    modality_state.coverage,
                 )
-            senses[modality].append(rows)
+            inputs[modality].append(rows)
         truth += [2 * _overlap_duration(since, tick, label, spans) >= tick - since for label in labels]
         scores += [found[label].score for label in labels]
-        before = tick
+        previous = tick
     return CalibrationExamples(
         np.array(truth, bool),
         np.array(scores, np.float64),
-        {m: np.concatenate(rows) if rows else np.zeros((0, 3)) for m, rows in senses.items()},
+        {m: np.concatenate(rows) if rows else np.zeros((0, 3)) for m, rows in inputs.items()},
     )
 
 
 def _overlap_duration(start: int, end: int, label: str, spans: Sequence[LabelSpanNs]) -> int:
+    """Time in ns of `[start, end)` that the spans of a label cover."""
     return sum(max(0, min(end, off) - max(start, on)) for on, off, name in spans if name == label)
 
 
 def concatenate_examples(parts: Sequence[CalibrationExamples]) -> CalibrationExamples:
-    """The rows of all."""
+    """All examples, in order. Inputs are NaN in parts that do not have the modality."""
     modalities = sorted({m for part in parts for m in part.inputs})
     return CalibrationExamples(
         np.concatenate([part.truth for part in parts]),
@@ -98,44 +106,49 @@ def concatenate_examples(parts: Sequence[CalibrationExamples]) -> CalibrationExa
 
 
 def fit_calibration(examples: CalibrationExamples, space: str) -> PromptCalibration:
-    """A sigmoid for each sense, then the weights with which their evidence adds up. Raises `CalibrationError`.
+    """Fit a sigmoid for each modality, then the weights of their evidence.
 
-    Both are logistic regressions by maximum likelihood, with weights that cannot be negative: more similar is never
-    less probable. The second one's inputs are the log-odds that `evidence.pool_scores` adds up.
+    Both are logistic regressions with weights of 0 or more, so a higher similarity never makes a label less probable.
+    The inputs of the second one are the log-odds that `evidence.pool_scores` adds up. A modality with fewer than
+    `MIN_EXAMPLES` true or false examples is left out. `space` is the id of the space. Raises `CalibrationError` if
+    all examples together are too few.
     """
     truth = examples.truth.astype(np.float64)
     if min(int(truth.sum()), int((1 - truth).sum())) < MIN_EXAMPLES:
         raise CalibrationError(
-            f"the truth has {int(truth.sum())} ticks with a prompt's label and {int((1 - truth).sum())} without, and a "
-            f"fit needs {MIN_EXAMPLES} of each: label more, or name the prompts as the truth does"
+            f"there are {int(truth.sum())} ticks with a prompt's label and {int((1 - truth).sum())} without; "
+            f"a fit needs {MIN_EXAMPLES} of each: label more, or give the prompts the names of the labels"
         )
     base = float(logit(truth.mean()))
     fitted: dict[str, ModalityCalibration] = {}
     gains = []
     for modality, rows in examples.inputs.items():
-        there = ~np.isnan(rows[:, 0])
-        if min(truth[there].sum(), (1 - truth[there]).sum()) < MIN_EXAMPLES:
+        present = ~np.isnan(rows[:, 0])
+        if min(truth[present].sum(), (1 - truth[present]).sum()) < MIN_EXAMPLES:
             continue
-        (bias, deviation, lead) = nonnegative_logistic_regression(rows[there, :2], truth[there])
-        fitted[modality] = ModalityCalibration(deviation, lead, bias)
-        told = bias + rows[there, :2] @ np.array([deviation, lead])
+        (bias, deviation_weight, margin_weight) = nonnegative_logistic_regression(rows[present, :2], truth[present])
+        fitted[modality] = ModalityCalibration(deviation_weight, margin_weight, bias)
+        log_odds = bias + rows[present, :2] @ np.array([deviation_weight, margin_weight])
         gain = np.zeros(len(truth))
-        gain[there] = np.clip(told - base, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE) * rows[there, 2]
+        gain[present] = np.clip(log_odds - base, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE) * rows[present, 2]
         gains.append(gain)
     prior, *weights = nonnegative_logistic_regression(np.stack(gains, axis=1), truth)
-    # The sigmoids are moved with the prior, so that what they add to it stays as fitted.
-    senses = {
-        m: replace(sense, bias=sense.bias + prior - base, reliability=min(weight, 10.0))
-        for (m, sense), weight in zip(fitted.items(), weights, strict=True)
+    # The second fit changes the prior. The biases change by the same amount, so that the evidence stays as fitted.
+    by_modality = {
+        m: replace(calibration, bias=calibration.bias + prior - base, reliability=min(weight, 10.0))
+        for (m, calibration), weight in zip(fitted.items(), weights, strict=True)
     }
-    return PromptCalibration(space, float(np.clip(logistic(prior), 1e-4, 0.5)), senses)
+    return PromptCalibration(space, float(np.clip(logistic(prior), 1e-4, 0.5)), by_modality)
 
 
 def fit_calibration_on_streams(
     detector: PromptDetector, streams: Sequence[LabelledStream], space: str
 ) -> PromptCalibration:
-    """As `fit_calibration`, on streams, with the words that `train_prompt_classifiers` finds; the detector runs over
-    them again with what was fitted first. Raises `CalibrationError`."""
+    """`fit_calibration` on streams, with the classifiers of `train_prompt_classifiers`.
+
+    The fit is made `FIT_ITERATIONS` times. Each time, the detector scores the streams with the last calibration.
+    Raises `CalibrationError`.
+    """
     calibration: PromptCalibration | None = None
     for _ in range(FIT_ITERATIONS):
         calibration = fit_calibration(
@@ -146,18 +159,21 @@ def fit_calibration_on_streams(
         )
     assert calibration is not None
     phrases = dict(zip(detector.prompts, np.split(detector.phrase_vectors, detector.label_starts[1:]), strict=True))
-    words, doubt = train_prompt_classifiers(phrases, streams)
-    return calibration if words is None else replace(calibration, words=words, doubt=doubt)
+    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
+    if classifiers is None:
+        return calibration
+    return replace(calibration, words=classifiers, doubt=max_negative_evidence)
 
 
 def fit_and_assess(
     detector: PromptDetector, streams: Sequence[LabelledStream], space: str
 ) -> tuple[PromptCalibration, dict[str, Any]]:
-    """As `fit_calibration_on_streams`, with what is to be noted beside it: how many `recordings`, `examples` (ticks ×
-    labels) and `true` ones among these, and the `figures` of their scores `before` and `after`.
+    """`fit_calibration_on_streams`, and notes on the fit.
 
-    Of several streams also those of ``each by others``: each of `FOLDS` parts is scored by a calibration that was
-    fitted on the other parts. Raises `CalibrationError`.
+    The notes are the numbers of ``recordings``, of ``examples`` (ticks × labels) and of ``true`` examples, and the
+    `probability_metrics` of the scores ``before`` and ``after``. With several streams there is also ``each by
+    others``: each of `FOLDS` parts is scored by a calibration that was fitted on the other parts. Raises
+    `CalibrationError`.
     """
     before = concatenate_examples([collect_examples(detector, *stream) for stream in streams])
     calibration = fit_calibration_on_streams(detector, streams, space)
@@ -172,27 +188,28 @@ def fit_and_assess(
         "after": probability_metrics(after.scores, after.truth),
     }
     if len(streams) > 1:
-        kept = []
+        scored = []
         for part in range(min(len(streams), FOLDS)):
             rest = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
             fitted = with_calibration(detector, fit_calibration_on_streams(detector, rest, space))
-            kept += [collect_examples(fitted, *stream) for stream in streams[part::FOLDS]]
-        others = concatenate_examples(kept)
-        notes["each by others"] = probability_metrics(others.scores, others.truth)
+            scored += [collect_examples(fitted, *stream) for stream in streams[part::FOLDS]]
+        held_out = concatenate_examples(scored)
+        notes["each by others"] = probability_metrics(held_out.scores, held_out.truth)
     return calibration, notes
 
 
 def with_calibration(detector: PromptDetector, calibration: PromptCalibration | None) -> PromptDetector:
-    """The same detector with this calibration, or with none."""
+    """A copy of the detector with this calibration, or with none."""
     return detector.with_options(replace(detector.options, calibration=lambda space: calibration))
 
 
 def probability_metrics(scores: FloatArray, truth: BoolArray) -> dict[str, Any]:
-    """How good N probabilities are: expected calibration error, Brier score, and the area under the ROC curve."""
-    _, where, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[where]
-    yes, no = int(truth.sum()), int((~truth).sum())
-    area = (ranks[truth].sum() - yes * (yes + 1) / 2) / (yes * no) if yes and no else float("nan")
+    """Expected calibration error, Brier score and area under the ROC curve of N probabilities and their truth (N,)."""
+    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    pairs = positive * negative
+    area = (ranks[truth].sum() - positive * (positive + 1) / 2) / pairs if pairs else float("nan")
     return {
         "ece": round(reliability(scores, truth).expected_calibration_error or 0.0, 4),
         "brier": round(float(np.mean(np.square(scores - truth))), 4),

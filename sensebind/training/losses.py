@@ -1,4 +1,4 @@
-"""The contrastive loss, and how it is taken over more pairs than memory holds at once."""
+"""The contrastive loss, and its gradients for batches that do not fit into memory at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def info_nce(
     spoke: Tensor, hub: Tensor, scale: Tensor | float, groups: Tensor, negatives: Tensor | None = None,
     bank_groups: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748; both ways as in ImageBind, section 3.1).
+    """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748; both directions as in ImageBind, section 3.1).
 
-    `spoke` and `hub` are unit vectors (B, D); `scale` is one over the temperature; pairs of one group (B,) mean the
-    same and are never each other's negatives: the score of a group is the sum over its members. `negatives` (N, D),
-    with `bank_groups` (N,), holds more of the hub's vectors, which are frozen and so never stale, as negatives of the
-    first direction. Returns the mean over both directions.
+    `spoke` and `hub` are unit vectors (B, D). `scale` is one over the temperature. `groups` (B,): pairs of the same
+    group are never negatives of each other; the probability of a group is the sum over its members. `negatives` (N, D)
+    with their `bank_groups` (N,) are further vectors of the hub, used as negatives from spoke to hub. The hub is
+    frozen, so they are never out of date. Returns the mean loss of both directions.
     """
     same = groups[:, None] == groups[None, :]
     logits = scale * spoke @ hub.T
@@ -31,18 +31,19 @@ def info_nce(
 
 
 def _cross_entropy(logits: Tensor, positive: Tensor) -> Tensor:
-    right = logits.masked_fill(~positive, float("-inf")).logsumexp(dim=1)
-    return (logits.logsumexp(dim=1) - right).mean()
+    """Mean over the rows of minus the log of the summed probability of the positives, both (B, N)."""
+    positives = logits.masked_fill(~positive, float("-inf")).logsumexp(dim=1)
+    return (logits.logsumexp(dim=1) - positives).mean()
 
 
 def gradient_cached_backward(
     encode: Callable[[Tensor], Tensor], inputs: Tensor, loss: Callable[[Tensor], Tensor], chunk: int
 ) -> float:
-    """Gradients of `loss(encode(inputs))` as if at once, with `chunk` inputs in memory (Gao et al., arXiv 2101.06983).
+    """Gradients of `loss(encode(inputs))` with only `chunk` inputs in memory (Gao et al., arXiv 2101.06983).
 
-    First all vectors without a graph, then the loss and its gradient for each vector, then each chunk again with a
-    graph, pulled by those. `encode` must give the same for the same input both times (dropout's state is restored).
-    Returns the loss.
+    It computes all vectors without a graph, then the loss and its gradient for each vector. Then it encodes each chunk
+    again with a graph and propagates these gradients. `encode` must return the same vectors both times; the state of
+    the random numbers is restored for dropout. Returns the loss.
     """
     if len(inputs) <= chunk:
         value = loss(encode(inputs))

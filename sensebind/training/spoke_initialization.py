@@ -1,4 +1,4 @@
-"""The spoke that a training starts from: one in a file, or a new one."""
+"""The spoke that a training starts with: read from a file, or new."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
 from sensebind.replay.session import Settings, open_replay
 from sensebind.training.data.pairs import AlignError
 
-IMU_RATE = 200.0  # Hz of the input of a new spoke for motion
+IMU_RATE = 200.0  # Hz of the input of a new IMU spoke
 IMU_CHANNELS = 6
-IMAGE_WINDOW = 0.25  # s of a new spoke for images, where neither the config nor the hub says
+IMAGE_WINDOW = 0.25  # s, of a new image spoke if neither the config nor the hub sets it
 
 
 @dataclass(frozen=True)
 class SpokeInitialization:
-    """What is asked of the first spoke. `file`: a spoke file to start from; None: the hub's own for this modality, if
-    any, unless `scratch`. `method` is whole, head or lora (None: lora for images, else whole), `rank` that of LoRA,
-    `seed` that of a new spoke's weights."""
+    """How the first spoke is made.
+
+    `file`: the spoke file to start with. None: the spoke that the hub ships for the modality, or a new one if there is
+    none, if `scratch` is set, or if `method` is whole or head. `method`: whole, head or lora (None: lora for images,
+    else whole). `rank` is that of LoRA, `seed` that of a new spoke's weights.
+    """
 
     file: Path | None = None
     scratch: bool = False
@@ -37,7 +40,7 @@ class SpokeInitialization:
 
 
 def training_parameters(file: Path | None, modality: str) -> Mapping[str, Any]:
-    """The embedder's parameters of `modality` and vision: from a parameter file, else the defaults. Raises
+    """The embedder's parameters of `modality` and vision, from a parameter file or the defaults. Raises
     `ConfigError`."""
     given = read_parameter_file(file, "embedder") if file else {}
     given["modalities"] = list(dict.fromkeys([VISION, modality]))
@@ -52,11 +55,11 @@ def initial_spoke(
     initialization: SpokeInitialization,
     recordings: Sequence[Path] = (),
 ) -> Spoke:
-    """The spoke to train for `modality`, as `initialization` asks for it.
+    """The spoke to train for `modality`.
 
-    `values` are the embedder's parameters. The first of `recordings` says how many numbers a modality of the user's
-    own has. Raises `SpaceError` for a spoke of another modality or hub and for a method that does not fit the
-    modality, `AlignError` for a window of another length, and `SensebindError` where the numbers are not known.
+    `values` are the embedder's parameters. The number of channels of a user-defined modality is read from the first of
+    `recordings`. Raises `SpaceError` if the spoke is for another modality or hub or the method does not fit the
+    modality, `AlignError` if its window has another length, and `SensebindError` if the number of channels is unknown.
     """
     shipped = next((path for path in hub.shipped_spokes if path.stem == modality), None)
     file = initialization.file or (
@@ -75,12 +78,14 @@ def initial_spoke(
         spoke = Spoke(_series_spec(hub, modality, values, initialization, recordings), hub)
     window = values[f"{modality}.window"]
     if spoke.spec.kind != "image" and window and window != spoke.spec.length:
-        raise AlignError(f"{modality}.window is {window:g} s, the spoke's is {spoke.spec.length:g} s: --scratch")
+        raise AlignError(
+            f"{modality}.window is {window:g} s, the spoke's is {spoke.spec.length:g} s: change it, or give --scratch"
+        )
     return spoke
 
 
 def _window(hub: Hub, modality: str, values: Mapping[str, Any]) -> float:
-    """Seconds: the config's, else the hub's, else 0."""
+    """Length of a window in s: from the config, else from the hub, else 0."""
     aperture = hub.trained_windows.get(modality)
     return float(values[f"{modality}.window"] or (aperture.length if aperture else 0.0))
 
@@ -96,12 +101,12 @@ def _image_spec(hub: Hub, modality: str, values: Mapping[str, Any], initializati
 def _series_spec(
     hub: Hub, modality: str, values: Mapping[str, Any], initialization: SpokeInitialization, recordings: Sequence[Path]
 ) -> SpokeSpec:
-    """Of sound, of motion, or of numbers of the user's own."""
+    """The spec of a spoke for audio, for IMU data or for a user-defined modality."""
     if initialization.method not in (None, "whole"):
         raise SpaceError(f"--method {initialization.method} is for images; a spoke for '{modality}' is trained whole")
     length = _window(hub, modality, values)
     if not length:
-        raise SpaceError(f"set {modality}.window in the config: how many seconds a window holds")
+        raise SpaceError(f"set {modality}.window in the config: the length of a window in seconds")
     rate = IMU_RATE if modality == IMU else float(values.get(f"{modality}.rate", 0.0))
     if modality == AUDIO:
         kind, channels = "sound", 0
@@ -111,16 +116,16 @@ def _series_spec(
 
 
 def reading_size(recordings: Sequence[Path], modality: str, values: Mapping[str, Any]) -> int:
-    """How many numbers a reading of the user's own modality has: those of the first reading of the first recording.
+    """How many numbers a reading of a user-defined modality has: as many as the first one in the first recording.
 
-    Raises `SensebindError` where there is none.
+    Raises `SensebindError` if there is none.
     """
     if not recordings:
-        raise SensebindError(f"files are read for the known senses only: give recordings for '{modality}'")
+        raise SensebindError(f"files can be read for the built-in modalities only: give recordings for '{modality}'")
     with open_replay(recordings[0], values, (modality,)) as replay:
         for sample in replay.samples():
             if isinstance(sample, Sample) and isinstance(sample.data, Reading):
                 return int(sample.data.values.size)
             if not isinstance(sample, Sample):
                 raise SensebindError(f"'{recordings[0]}', {modality}: {sample.message}")
-    raise SensebindError(f"'{recordings[0]}' has no message for '{modality}': name its topic")
+    raise SensebindError(f"'{recordings[0]}' has no message of '{modality}': set {modality}.topic in the config")

@@ -1,4 +1,4 @@
-"""Training a spoke: InfoNCE against the frozen hub, with checkpoints that go on to the same result."""
+"""Trains a spoke by InfoNCE against the frozen hub. A training resumed from a checkpoint has the same result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,21 @@ IMAGE_SPOKE = "image"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a spoke is trained. `temperature` is ImageBind's τ, learnt from there on where `learn_temperature`; `batch`
-    pairs are compared at once and `chunk` of them are in memory; `bank` more of the hub's vectors are negatives;
-    `views` cuts are made of each picture (0: none); `inverted` is the share of them shown as negatives, for cameras
-    whose palettes differ; with `by_block` a batch holds whole blocks, whose pairs resemble each other most; `patience`
-    epochs without a better held-out retrieval end the training; `keep_last` leaves the encoder as the last epoch made
-    it, for a training on all pairs whose length another one told."""
+    """How a spoke is trained.
+
+    Attributes:
+        epochs: maximum number of epochs.
+        batch: pairs that are compared at once.
+        chunk: pairs that are in memory at once.
+        temperature: of InfoNCE (ImageBind's τ); the initial value if `learn_temperature`.
+        bank: number of further vectors of the hub that are negatives.
+        views: random crops of each image, if the hub's images are kept; 0: no crops, no change of brightness.
+        inverted: fraction of images that are inverted, for cameras with other palettes.
+        patience: epochs without a better held-out recall after which the training ends.
+        precision: of the encoder, float32 or bf16.
+        by_block: fill batches block by block, because the pairs of a block are the most similar.
+        keep_last: keep the weights of the last epoch, not of the best; for a training on all pairs.
+    """
 
     epochs: int = 40
     batch: int = 64
@@ -61,7 +70,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What an epoch came to: mean loss, and held-out R@1 (mean of both directions), of which `chance` is luck's."""
+    """The result of an epoch: its mean loss, its held-out R@1 (mean of both directions), the best R@1 so far, and the
+    R@1 of random vectors."""
 
     number: int
     loss: float
@@ -81,14 +91,14 @@ def train_spoke(
     checkpoint: Path | None = None,
     stop_after: int | None = None,
 ) -> EpochResult:
-    """Train `spoke`'s encoder in place, and leave it as it was in its best epoch on the held-out pairs.
+    """Train the encoder of `spoke` in place. It keeps the weights of the best epoch on the held-out pairs.
 
-    `checkpoint`: a file to write after each epoch, and to go on from where it is there; the result is then the same
-    as without the break. `stop_after`: epochs after which to break off. Returns the best epoch. Raises `AlignError`
-    for pairs that are too few, and for a checkpoint of other settings.
+    `checkpoint`: a file that is written after each epoch. If it exists, the training resumes from it, with the same
+    result as without interruption. `stop_after`: the training is interrupted after that many epochs. Returns the best
+    epoch. Raises `AlignError` if there are too few pairs, or if the checkpoint has other settings.
     """
     if len(training.class_ids.unique()) < 2:
-        raise AlignError("InfoNCE needs pairs of two different things at least")
+        raise AlignError("InfoNCE needs pairs with at least two different targets")
     torch.manual_seed(settings.seed)
     inputs, targets, groups = _prepare_inputs(spoke, hub, training, settings)
     _fit_normalization(spoke, inputs)
@@ -104,12 +114,12 @@ def train_spoke(
     state.resume(checkpoint)
     chance = _chance_recall(held_out.class_ids)
     best = EpochResult(0, float("nan"), state.best, state.best, chance)
-    if state.epoch == 0:  # an image spoke knows something before it is trained, and must not become worse
+    if state.epoch == 0:  # an untrained image spoke returns the hub's vectors: training must not make it worse
         state.update_best(held_out_recall(spoke, held_out))
     for number in range(state.epoch, settings.epochs):
         if number - state.best_epoch >= settings.patience or (stop_after is not None and number >= stop_after):
             break
-        torch.manual_seed(settings.seed + 1000 + number)  # so that a training that goes on draws what it would have
+        torch.manual_seed(settings.seed + 1000 + number)  # a resumed training draws the same numbers
         loss = _train_epoch(spoke, inputs, targets, groups, training.blocks, optimiser, log_scale, settings, number)
         state.epoch = number + 1
         state.update_best(held_out_recall(spoke, held_out))
@@ -124,13 +134,14 @@ def train_spoke(
 
 
 def held_out_recall(spoke: Spoke, pairs: Pairs, chunk: int = 64) -> float:
-    """R@1 between a spoke's vectors and the hub's, the mean of both directions."""
+    """R@1 between the spoke's vectors and the hub's, mean of both directions."""
     vectors = torch.cat([spoke.embed(batch) for batch in pairs.inputs.split(chunk)])
     scores = vectors @ pairs.targets.T
     return (recall_at_k(scores, pairs.class_ids)[0] + recall_at_k(scores.T, pairs.class_ids)[0]) / 2
 
 
 def _chance_recall(groups: Tensor) -> float:
+    """Expected R@1 of random vectors."""
     same = groups[:, None] == groups[None, :]
     return float(same.float().mean())
 
@@ -139,6 +150,7 @@ def _train_epoch(
     spoke: Spoke, inputs: Tensor, targets: Tensor, groups: Tensor, blocks: Tensor, optimiser: torch.optim.Optimizer,
     log_scale: nn.Parameter, settings: Settings, number: int,
 ) -> float:  # fmt: skip
+    """Train one epoch. Returns the mean loss of its batches."""
     generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
     order = torch.randperm(len(groups), generator=generator)
     if settings.by_block:
@@ -177,20 +189,24 @@ def _train_epoch(
 
 
 def _learning_rate_factor(number: int, epochs: int) -> float:
-    """The share of the learning rate in an epoch: half in the first, then from all to nothing along a cosine."""
+    """Factor of the learning rate in an epoch: 0.5 in the first, then a cosine from 1 to 0."""
     return 0.5 if number == 0 else 0.5 + 0.5 * math.cos(math.pi * number / epochs)
 
 
 def _prepare_inputs(spoke: Spoke, hub: Hub, pairs: Pairs, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs (N, V, …), targets (N, V, D) and groups: frozen parts once, and V − 1 cuts of each picture."""
+    """Inputs (N, V, …), targets (N, V, D) and groups (N,).
+
+    The V views are the input itself and, of images, `views` random crops. The frozen encoders run here once, not in
+    each epoch.
+    """
     if spoke.spec.kind == "sound":
-        described = pairs.inputs
-        if described.shape[1] != FEATURE_SIZE:
-            features = spoke.encoder.features
-            assert isinstance(features, nn.Module)
+        features = pairs.inputs
+        if features.shape[1] != FEATURE_SIZE:
+            extractor = spoke.encoder.features
+            assert isinstance(extractor, nn.Module)
             with torch.no_grad():
-                described = torch.cat([features(batch) for batch in pairs.inputs.split(32)])
-        return described[:, None], pairs.targets[:, None], pairs.class_ids
+                features = torch.cat([extractor(batch) for batch in pairs.inputs.split(32)])
+        return features[:, None], pairs.targets[:, None], pairs.class_ids
     inputs, targets = [pairs.inputs], [pairs.targets]
     if spoke.spec.kind == IMAGE_SPOKE and len(pairs.hub_images):
         trunk = hub.image_encoder()
@@ -215,7 +231,7 @@ def _fit_normalization(spoke: Spoke, inputs: Tensor) -> None:
 
 
 class _TrainingState:
-    """What a training must remember to go on: weights, optimiser, epoch, and the best so far."""
+    """The state that a checkpoint stores: weights, optimiser, epoch, and the best weights so far."""
 
     def __init__(
         self, encoder: nn.Module, optimiser: torch.optim.Optimizer, log_scale: nn.Parameter, settings: Settings
@@ -244,7 +260,7 @@ class _TrainingState:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
         torch.save(content, partial)
-        partial.replace(path)  # a break while writing leaves the checkpoint before
+        partial.replace(path)  # an interrupted write keeps the previous checkpoint
 
     def resume(self, path: Path | None) -> None:
         if path is None or not path.is_file():
@@ -252,7 +268,7 @@ class _TrainingState:
         try:
             content = torch.load(path, weights_only=True)
             if content["settings"] != asdict(self._settings):
-                raise AlignError(f"checkpoint '{path}' is of other settings: remove it, or train with those")
+                raise AlignError(f"checkpoint '{path}' has other settings: remove it, or train with those settings")
             self._encoder.load_state_dict(content["trained"], strict=False)
             self._optimiser.load_state_dict(content["optimiser"])
             with torch.no_grad():
@@ -260,4 +276,4 @@ class _TrainingState:
             self.best_state, self.best = content["best_state"], content["best"]
             self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise AlignError(f"checkpoint '{path}' cannot be used, remove it: {error}") from error
+            raise AlignError(f"checkpoint '{path}' cannot be read: remove it ({error})") from error

@@ -1,9 +1,9 @@
-"""What the words of the starter space were taught on: `python -m sensebind.training.starter_classifiers`.
+"""Trains the prompt classifiers of the starter space: `python -m sensebind.training.starter_classifiers`.
 
-A lesson is a simulated walk past everything that the simulator knows, thing after thing, by chance: a new room every
-few seconds, some things behind the robot (heard and felt alone), some that keep still (seen alone), some in the dark.
-It is not recorded: windows are made where they end, as a recording's would be. Scenarios with `--held-out` share no
-room, shade or voice with it.
+A training scenario is a simulated walk past objects of all kinds, one after the other in a random order. The room
+changes every few seconds. Some objects are behind the robot (audio and IMU only), some are silent (cameras only), some
+are in the dark. Nothing is recorded: only the windows that end at a tick are computed. `sensebind simulate --held-out`
+uses other seeds, so its rooms, colours and sounds are never in a training scenario.
 """
 
 from __future__ import annotations
@@ -40,50 +40,50 @@ from sensebind.training.prompt_classifiers import LabelledStream, LabelSpanNs, T
 
 TICK_INTERVAL = 0.5  # s
 ROOM_DURATION = 13.0  # s in one room
-UNSEEN_FRACTION, SILENT_FRACTION = (
-    0.25,
-    0.25,
-)  # shares of things that are heard and felt alone, and of those that keep still
-IMAGE_TICK_FRACTION = 0.4  # share of ticks with pictures: rooms teach more than the same room again
+UNSEEN_FRACTION = 0.25  # of the objects: audio and IMU only
+SILENT_FRACTION = 0.25  # of the objects: cameras only
+IMAGE_TICK_FRACTION = 0.4  # of the ticks that have images: more rooms help more than more images of a room
 BATCH_SIZE = 32
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
-FIRST_SEED = 7000  # of the first lesson
+FIRST_SEED = 7000  # of the first training scenario
 
 
 def lesson(seed: int, seconds: float = 150.0) -> SimulatedScenario:
-    """A plan of a walk past things of all kinds, most of which come alone, some with another sound on top."""
+    """The training scenario of a seed: a walk of `seconds` past objects of all kinds, one at a time."""
     noise = np.random.default_rng([seed, 41])
-    happenings: list[SimulatedEvent] = []
+    events: list[SimulatedEvent] = []
     at, kinds = 2.0, [str(kind) for kind in noise.permutation(list(CATALOGUE))]
     while at < seconds - 3:
         if not kinds:
             kinds = [str(kind) for kind in noise.permutation(list(CATALOGUE))]
         kind = kinds.pop()
-        lasts = DURATION_BY_KIND.get(kind, float(noise.uniform(1.5, 4.5)))
-        lot, senses = noise.random(), frozenset({VISION, DEPTH, THERMAL, AUDIO, IMU})
-        if lot < UNSEEN_FRACTION and (CATALOGUE[kind].sound_name or CATALOGUE[kind].floor_vibration[1]):
-            senses = frozenset({AUDIO, IMU})
-        elif lot > 1 - SILENT_FRACTION and CATALOGUE[kind].shape:
-            senses = frozenset({VISION, DEPTH, THERMAL})
-        place = float(noise.uniform(1.4, 2.2)), float(noise.uniform(-0.4, 0.4))
-        happenings.append(SimulatedEvent(kind, at, at + lasts, senses, *place))
-        at += lasts + float(noise.uniform(0.3, 1.5))
+        duration = DURATION_BY_KIND.get(kind, float(noise.uniform(1.5, 4.5)))
+        draw, modalities = noise.random(), frozenset({VISION, DEPTH, THERMAL, AUDIO, IMU})
+        if draw < UNSEEN_FRACTION and (CATALOGUE[kind].sound_name or CATALOGUE[kind].floor_vibration[1]):
+            modalities = frozenset({AUDIO, IMU})
+        elif draw > 1 - SILENT_FRACTION and CATALOGUE[kind].shape:
+            modalities = frozenset({VISION, DEPTH, THERMAL})
+        position = float(noise.uniform(1.4, 2.2)), float(noise.uniform(-0.4, 0.4))
+        events.append(SimulatedEvent(kind, at, at + duration, modalities, *position))
+        at += duration + float(noise.uniform(0.3, 1.5))
     places = tuple(
         (start, str(noise.choice(list(GROUNDS)))) for start in np.arange(0.0, seconds, ROOM_DURATION).tolist()
     )
     dark = float(noise.uniform(0, seconds - 12))
     motor = float(noise.uniform(-50, -44))
-    return SimulatedScenario(seconds, places, tuple(happenings), seed, dark=((dark, dark + 12.0),), motor=motor)
+    return SimulatedScenario(seconds, places, tuple(events), seed, dark=((dark, dark + 12.0),), motor=motor)
 
 
 def embed_scenario(
-    plan: SimulatedScenario, space: Space, image_fraction: float = IMAGE_TICK_FRACTION
+    scenario: SimulatedScenario, space: Space, image_fraction: float = IMAGE_TICK_FRACTION
 ) -> LabelledStream:
-    """The vectors of a plan's windows at its ticks, as its recording's would be, and what was there when (ns).
-    `image_fraction`: the share of ticks with pictures."""
-    ticks = [(number + 1) * round(TICK_INTERVAL * SECOND) for number in range(int(plan.duration / TICK_INTERVAL))]
+    """The vectors of a scenario's windows by tick, as from a recording of it, and its ground truth in ns.
+
+    `image_fraction`: fraction of ticks that have images.
+    """
+    ticks = [(number + 1) * round(TICK_INTERVAL * SECOND) for number in range(int(scenario.duration / TICK_INTERVAL))]
     present: list[dict[str, Embedding]] = [{} for _ in ticks]
-    for modality, windows in _simulated_windows(plan, space, ticks, image_fraction).items():
+    for modality, windows in _simulated_windows(scenario, space, ticks, image_fraction).items():
         tensors = [space.tensor(window) for window in windows]
         for first in range(0, len(windows), BATCH_SIZE):
             vectors = space.embed(modality, torch.stack(tensors[first : first + BATCH_SIZE])).numpy()
@@ -91,26 +91,27 @@ def embed_scenario(
                 present[ticks.index(window.tick)][modality] = Embedding(
                     modality, window.start, window.tick, space.id, window.coverage, vector
                 )
-    spans: list[LabelSpanNs] = [(round(t.onset * SECOND), round(t.offset * SECOND), t.label) for t in plan.truth()]
-    told: list[TickEmbeddings] = list(zip(ticks, present, strict=True))
-    return told, spans
+    spans: list[LabelSpanNs] = [(round(t.onset * SECOND), round(t.offset * SECOND), t.label) for t in scenario.truth()]
+    stream: list[TickEmbeddings] = list(zip(ticks, present, strict=True))
+    return stream, spans
 
 
 def _simulated_windows(
-    plan: SimulatedScenario, space: Space, ticks: list[int], image_fraction: float
+    scenario: SimulatedScenario, space: Space, ticks: list[int], image_fraction: float
 ) -> dict[str, list[Window]]:
-    chance = np.random.default_rng([plan.seed, 42])
+    """Modality → the windows that end at the ticks (ns)."""
+    rng = np.random.default_rng([scenario.seed, 42])
     found: dict[str, list[Window]] = {modality: [] for modality in (VISION, DEPTH, THERMAL, AUDIO, IMU)}
-    looked = [tick for tick in ticks if chance.random() < image_fraction]
-    times = [tick / SECOND - float(chance.uniform(0.005, 0.1)) for tick in looked]
-    for tick, (t, seen) in zip(looked, camera_images(plan, times), strict=True):
-        for modality, pixels in seen.items():
+    image_ticks = [tick for tick in ticks if rng.random() < image_fraction]
+    times = [tick / SECOND - float(rng.uniform(0.005, 0.1)) for tick in image_ticks]
+    for tick, (t, images) in zip(image_ticks, camera_images(scenario, times), strict=True):
+        for modality, pixels in images.items():
             sample = Sample(modality, round(t * SECOND), _frame(pixels, ENCODINGS[modality]))
             found[modality].append(_window(space, modality, tick, (sample,)))
-    wave = synthesize_audio(plan)
-    instants = np.arange(0.0, plan.duration, 1 / IMU_RATE)
-    readings = zip(instants.tolist(), simulate_imu(plan, instants), strict=True)
-    felt = [Sample(IMU, round(t * SECOND), Reading(values)) for t, values in readings]
+    wave = synthesize_audio(scenario)
+    instants = np.arange(0.0, scenario.duration, 1 / IMU_RATE)
+    readings = zip(instants.tolist(), simulate_imu(scenario, instants), strict=True)
+    imu_samples = [Sample(IMU, round(t * SECOND), Reading(values)) for t, values in readings]
     for tick in ticks:
         start = max(tick - round(space.trained_windows[AUDIO].length * SECOND), 0)
         piece = wave[round(start / SECOND * AUDIO_SAMPLE_RATE) : round(tick / SECOND * AUDIO_SAMPLE_RATE)]
@@ -122,11 +123,12 @@ def _simulated_windows(
             round(t / SECOND * IMU_RATE) for t in (tick - round(space.trained_windows[IMU].length * SECOND), tick)
         )
         if first >= 0:
-            found[IMU].append(_window(space, IMU, tick, tuple(felt[first:last])))
+            found[IMU].append(_window(space, IMU, tick, tuple(imu_samples[first:last])))
     return found
 
 
 def _window(space: Space, modality: str, tick: int, samples: tuple[Sample, ...]) -> Window:
+    """A window of full coverage with the length that the space was trained with."""
     return Window(modality, tick - round(space.trained_windows[modality].length * SECOND), tick, 1.0, samples)
 
 
@@ -135,29 +137,36 @@ def _frame(pixels: npt.NDArray, encoding: str) -> Frame:
 
 
 def labelled_streams(space: Space, seeds: range) -> Iterator[LabelledStream]:
-    """Lessons, perceived."""
-    for seed in tqdm(seeds, desc="lessons", unit="lesson", disable=None):
+    """The streams of the training scenarios with these seeds."""
+    for seed in tqdm(seeds, desc="training scenarios", unit="scenario", disable=None):
         yield embed_scenario(lesson(seed), space)
 
 
 def main() -> None:
-    """Teach the words of the simulator's kinds and write them to where the starter space looks for them."""
+    """Train classifiers of the simulator's kinds and write the calibration file that ships with the starter space."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lessons", type=int, default=48, help="of 150 s each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first (default: %(default)s)")
     parser.add_argument(
-        "-o", "--out", type=Path, default=SHIPPED_FOLDER / "starter.safetensors", help="(default: what ships)"
+        "--lessons", type=int, default=48, help="training scenarios of 150 s each (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first (default: %(default)s)")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=SHIPPED_FOLDER / "starter.safetensors",
+        help="file to write (default: the shipped one)",
     )
     args = parser.parse_args()
     space = registry.load_space("starter")
     phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in CATALOGUE.items()}
-    lessons = list(labelled_streams(space, range(args.seed, args.seed + args.lessons)))
-    words, doubt = train_prompt_classifiers(phrases, lessons)
-    found = PromptCalibration(space.id, PromptOptions().prior, {}, words, doubt)
-    found.save(args.out, {"lessons": args.lessons, "seed": args.seed})
-    print(f"{args.out}: {len(phrases)} words; doubt {doubt:g} nats")
-    if words:
-        print(f"prior {words.prior:.4f}; by rank, senses count " + ", ".join(f"{weight:.2f}" for weight in words.ranks))
+    streams = list(labelled_streams(space, range(args.seed, args.seed + args.lessons)))
+    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
+    calibration = PromptCalibration(space.id, PromptOptions().prior, {}, classifiers, max_negative_evidence)
+    calibration.save(args.out, {"lessons": args.lessons, "seed": args.seed})
+    print(f"{args.out}: {len(phrases)} labels; maximum negative evidence {max_negative_evidence:g} nats")
+    if classifiers:
+        weights = ", ".join(f"{weight:.2f}" for weight in classifiers.ranks)
+        print(f"prior {classifiers.prior:.4f}; weights of the modalities by rank: {weights}")
 
 
 if __name__ == "__main__":

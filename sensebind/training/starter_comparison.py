@@ -1,7 +1,8 @@
-"""How good a starter map is: the measurements behind docs/starter.md, for the map that ships and for those it beat.
+"""Measures mappings of images and phrases to one space: the figures of docs/starter.md, for the shipped mapping and
+for the other candidates. Also measures the audio and IMU spokes.
 
-Nothing is trained. How phrases meet images was chosen on `STAMPS_DEVELOPMENT` and scikit-image's photographs, and is
-reported on `STAMPS_TEST`; how appearance is taken was chosen on the pairs of images themselves.
+The mappings are not trained. The mapping of phrases was chosen on `STAMPS_DEVELOPMENT` and scikit-image's photographs;
+its result is reported on `STAMPS_TEST`. The appearance part was chosen on the image pairs that it is reported on.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ ImageEncoding = Callable[[EfficientNetOutput], Tensor]
 TextTransform = Callable[[Tensor], Tensor]
 
 BATCH_SIZE = 16
-STAMPS = Path("/usr/share/tuxpaint/stamps")  # of Debian's tuxpaint-stamps-default; GPL-2: for measuring only
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # of Debian's tuxpaint-stamps-default; GPL-2: used for measuring only
 STAMPS_TEST = ("animals",)
 STAMPS_DEVELOPMENT = (
     "clothes", "food", "hobbies", "household", "medical", "military", "naturalforces", "people", "plants", "space",
     "sports", "town", "vehicles",
 )  # fmt: skip
-DRAWING_NAMES = ("cartoon", "roadsigns", "flags", "toons")  # in a stamp's path: no photograph
+DRAWING_NAMES = ("cartoon", "roadsigns", "flags", "toons")  # in the path of a stamp that is not a photograph
 
-PHOTO_PROMPTS = {  # of scikit-image, those that its wheel holds and that show a thing: each one's own prompt
+PHOTO_PROMPTS = {  # photographs of one object in scikit-image's wheel → their prompts
     "chelsea.png": "a cat",
     "coffee.png": "a cup of coffee",
     "rocket.jpg": "a rocket launch",
@@ -57,12 +58,12 @@ OTHER_PROMPTS = ("a dog", "a beach", "a bicycle", "a laptop", "a building", "a p
 
 
 class ComparisonDataError(SensebindError):
-    """Data to measure on that is not there."""
+    """Missing data to measure on."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceMapping:
-    """A way into one space: of what the image network says, and of sentence vectors (None: it takes no phrases)."""
+    """A mapping to one space, of the image network's output and of sentence vectors (None: no phrases)."""
 
     name: str
     image: ImageEncoding
@@ -71,14 +72,14 @@ class SpaceMapping:
 
 @dataclass
 class Row:
-    """The figures of one map; a name → (figure, items, chance)."""
+    """The figures of one mapping: name → (figure, number of items, chance)."""
 
     name: str
     figures: dict[str, tuple[float, int, float]] = field(default_factory=dict)
 
 
 def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
-    """The map that ships, last, and what was tried before it."""
+    """The mappings that were compared; the last one is shipped."""
     raw = starter.class_vectors()
     mean = raw.mean(dim=0)
     classes = normalize(raw - mean, dim=1)
@@ -129,12 +130,13 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
         SpaceMapping("appearance alone", appearance, None),
         SpaceMapping(f"ConSE and appearance, {share:g}", side_by_side(conse, appearance, share), conse_padded),
         SpaceMapping("concepts and appearance, ½", side_by_side(concepts, appearance, 0.5), phrases),
-        SpaceMapping("starter (ships)", side_by_side(concepts, appearance, share), phrases),
+        SpaceMapping("starter (shipped)", side_by_side(concepts, appearance, share), phrases),
     ]
 
 
 def compare_mappings(space: StarterSpace, shared: Path | None, stamps: Path | None) -> list[Row]:
-    """A row per map, with the figures for which the data are there. Raises `ComparisonDataError` where none are."""
+    """One row for each mapping, with the figures for which there are data. `shared` and `stamps` are folders of data.
+    Raises `ComparisonDataError` if there are none."""
     captioned = {}
     if stamps is not None and stamps.is_dir():
         captioned = {
@@ -145,38 +147,38 @@ def compare_mappings(space: StarterSpace, shared: Path | None, stamps: Path | No
     photos = read_photos()
     if not captioned and not pairs and not photos:
         raise ComparisonDataError(
-            "nothing to measure on: name folders with --shared and --stamps, or install scikit-image"
+            "there are no data to measure on: give folders with --shared and --stamps, or install scikit-image"
         )
-    seen = {name: (run_image_network(space, [image for image, _ in items]), [caption for _, caption in items])
+    outputs = {name: (run_image_network(space, [image for image, _ in items]), [caption for _, caption in items])
             for name, items in captioned.items()}  # fmt: skip
-    both = {
+    pair_outputs = {
         name: (run_image_network(space, left), run_image_network(space, right)) for name, (left, right) in pairs.items()
     }
     prompts = [*dict.fromkeys(PHOTO_PROMPTS[name] for name in photos), *OTHER_PROMPTS]
-    shown = run_image_network(space, list(photos.values())) if photos else None
+    photo_output = run_image_network(space, list(photos.values())) if photos else None
     encoder = space.text_encoder()
     rows = []
     with torch.inference_mode():
-        texts = {name: encoder(captions).cpu() for name, (_, captions) in seen.items()}
-        templated = {n: encoder([f"a photo of {c}" for c in captions]).cpu() for n, (_, captions) in seen.items()}
-        asked = encoder(prompts).cpu()
-        for way in candidate_mappings(space):
-            row = Row(way.name)
-            if shown is not None and way.text is not None:
-                scores = way.image(shown) @ normalize(way.text(asked), dim=1).T
-                right = [
+        texts = {name: encoder(captions).cpu() for name, (_, captions) in outputs.items()}
+        templated = {n: encoder([f"a photo of {c}" for c in captions]).cpu() for n, (_, captions) in outputs.items()}
+        prompt_vectors = encoder(prompts).cpu()
+        for mapping in candidate_mappings(space):
+            row = Row(mapping.name)
+            if photo_output is not None and mapping.text is not None:
+                scores = mapping.image(photo_output) @ normalize(mapping.text(prompt_vectors), dim=1).T
+                correct = [
                     prompts[int(i)] == PHOTO_PROMPTS[name] for i, name in zip(scores.argmax(1), photos, strict=True)
                 ]
-                row.figures["photos"] = float(np.mean(right)), len(right), 1 / len(prompts)
-            for name, (output, captions) in seen.items():
-                if way.text is None:
+                row.figures["photos"] = float(np.mean(correct)), len(correct), 1 / len(prompts)
+            for name, (output, captions) in outputs.items():
+                if mapping.text is None:
                     continue
                 for suffix, source in (("", texts), (', "a photo of"', templated)):
-                    scores = normalize(way.image(output), dim=1) @ normalize(way.text(source[name]), dim=1).T
-                    found = [captions[int(i)] == own for i, own in zip(scores.argmax(1), captions, strict=True)]
-                    row.figures[name + suffix] = float(np.mean(found)), len(found), 1 / len(found)
-            for name, (left, right_) in both.items():
-                a, b = way.image(left), way.image(right_)
+                    scores = normalize(mapping.image(output), dim=1) @ normalize(mapping.text(source[name]), dim=1).T
+                    correct = [captions[int(i)] == own for i, own in zip(scores.argmax(1), captions, strict=True)]
+                    row.figures[name + suffix] = float(np.mean(correct)), len(correct), 1 / len(correct)
+            for name, (left, right) in pair_outputs.items():
+                a, b = mapping.image(left), mapping.image(right)
                 for suffix, x, y in (("", a, b), (", means removed", a - a.mean(dim=0), b - b.mean(dim=0))):
                     for k in (1, 5):
                         figure = recall_at_k(normalize(x, dim=1) @ normalize(y, dim=1).T, k)
@@ -186,10 +188,10 @@ def compare_mappings(space: StarterSpace, shared: Path | None, stamps: Path | No
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Maps down, figures across, in Markdown; below them the number of items and what chance would give."""
+    """A Markdown table: one row for each mapping, then rows for chance and for the number of items."""
     names = list(dict.fromkeys(name for row in rows for name in row.figures))
     about = {name: figure for row in rows for name, figure in row.figures.items()}
-    lines = ["| map | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines = ["| mapping | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for row in rows:
         cells = [f"{row.figures[name][0]:.3f}" if name in row.figures else "–" for name in names]
         lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
@@ -199,14 +201,14 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def recall_at_k(scores: Tensor, k: int) -> float:
-    """(N, N) scores, own ones on the diagonal → the share of rows whose own one is among the k highest."""
+    """Scores (N, N), correct ones on the diagonal → the fraction of rows whose correct one is among the k highest."""
     own = scores.diagonal()[:, None]
     return float(((scores >= own).sum(dim=1) <= k).float().mean())
 
 
 @torch.inference_mode()
 def run_image_network(space: StarterSpace, images: Sequence[Image]) -> EfficientNetOutput:
-    """What the image network says of RGB images uint8 (H, W, 3)."""
+    """The image network's output for RGB images uint8 (H, W, 3)."""
     network = space.vision_encoder()
     outputs = []
     for first in range(0, len(images), BATCH_SIZE):
@@ -218,7 +220,7 @@ def run_image_network(space: StarterSpace, images: Sequence[Image]) -> Efficient
 
 
 def read_photos() -> dict[str, Image]:
-    """scikit-image's photographs that are in `PHOTO_PROMPTS`; none where it is not installed."""
+    """scikit-image's photographs that are in `PHOTO_PROMPTS`; empty if it is not installed."""
     try:
         import skimage
     except ImportError:
@@ -228,19 +230,22 @@ def read_photos() -> dict[str, Image]:
 
 
 def read_stamps(folder: Path, kinds: Iterable[str]) -> list[tuple[Image, str]]:
-    """Photographs and their captions, of the package `tuxpaint-stamps-default` of Debian 12."""
+    """Photographs and their captions from the package `tuxpaint-stamps-default` of Debian 12.
+
+    `kinds` are folder names. Raises `ComparisonDataError`.
+    """
     result = []
     for path in sorted(path for kind in kinds for path in (folder / kind).rglob("*.png")):
         caption = path.with_suffix(".txt")
         if caption.is_file() and not any(word in str(path.relative_to(folder)) for word in DRAWING_NAMES):
             result.append((read_image(path), caption.read_text(encoding="utf-8").splitlines()[0].strip()))
     if not result:
-        raise ComparisonDataError(f"'{folder}' holds no stamps: --stamps is the folder that 'animals' is in")
+        raise ComparisonDataError(f"'{folder}' has no stamps: --stamps is the folder that contains 'animals'")
     return result
 
 
 def read_pairs(folder: Path) -> dict[str, tuple[list[Image], list[Image]]]:
-    """Aligned images of two senses, those that are there: visible and thermal, colour and depth."""
+    """Aligned images of two modalities, visible and thermal, colour and depth; without data sets that are missing."""
     result = {}
     visible = sorted((folder / "roadscene" / "visible").glob("*"))
     if visible:
@@ -254,7 +259,7 @@ def read_pairs(folder: Path) -> dict[str, tuple[list[Image], list[Image]]]:
 
 
 def read_image(path: Path) -> Image:
-    """RGB uint8 (H, W, 3); what is transparent becomes white. Raises `ComparisonDataError`."""
+    """RGB uint8 (H, W, 3); transparent pixels are white. Raises `ComparisonDataError`."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ComparisonDataError(f"'{path}' is no image that can be read")
@@ -269,7 +274,10 @@ def read_image(path: Path) -> Image:
 
 
 def disparity(path: Path) -> Image:
-    """Depth uint16 (H, W) in mm, 0 and 65535 no reading → its inverse as grey, from the 1st to the 99th percentile."""
+    """A file of depth, uint16 (H, W) in mm, 0 and 65535: no reading → inverse depth as a grey image uint8 (H, W, 3).
+
+    Grey levels range from the 1st to the 99th percentile. Raises `ComparisonDataError`.
+    """
     depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if depth is None:
         raise ComparisonDataError(f"'{path}' is no image that can be read")
@@ -281,7 +289,7 @@ def disparity(path: Path) -> Image:
 
 
 def best_scale(space: StarterSpace, stamps: Path) -> float:
-    """The factor of the cosines that makes the cross-entropy of the development photographs least."""
+    """The factor of the cosines with the smallest cross-entropy on the development photographs."""
     items = read_stamps(stamps, STAMPS_DEVELOPMENT)
     captions = list(dict.fromkeys(caption for _, caption in items))
     images = torch.cat([space.embed("vision", starter_tensor(image)[None]) for image, _ in items])
@@ -292,9 +300,10 @@ def best_scale(space: StarterSpace, stamps: Path) -> float:
 
 
 def audio_linear_probe(space: StarterSpace, folder: Path) -> tuple[float, int]:
-    """Accuracy of a linear probe on the audio trunk's features of ESC-10, mean and maximum over time, and clips.
+    """Accuracy on ESC-10 of a linear probe of the audio trunk's features (mean and maximum over time), and the number
+    of clips.
 
-    A fold (the digit that file names begin with) is told by what was learnt from the others. Raises
+    Each fold (the digit that file names begin with) is classified by a probe that was trained on the others. Raises
     `ComparisonDataError`.
     """
     import soundfile
@@ -302,7 +311,7 @@ def audio_linear_probe(space: StarterSpace, folder: Path) -> tuple[float, int]:
 
     files = sorted(folder.glob("*/*.ogg"))
     if not files:
-        raise ComparisonDataError(f"'{folder}' holds no clips: it should have a folder per class with .ogg files")
+        raise ComparisonDataError(f"'{folder}' has no clips: it must have a folder with .ogg files for each class")
     trunk = space.audio_trunk()
     features = []
     for file in files:
@@ -315,17 +324,18 @@ def audio_linear_probe(space: StarterSpace, folder: Path) -> tuple[float, int]:
     classes = sorted({file.parent.name for file in files})
     targets = torch.tensor([classes.index(file.parent.name) for file in files])
     folds = np.array([file.name[0] for file in files])
-    right = 0
+    correct = 0
     for fold in sorted(set(folds)):
-        held = torch.from_numpy(folds == fold)
-        right += _linear_probe(inputs[~held], targets[~held], inputs[held], targets[held])
-    return right / len(files), len(files)
+        held_out = torch.from_numpy(folds == fold)
+        correct += _linear_probe(inputs[~held_out], targets[~held_out], inputs[held_out], targets[held_out])
+    return correct / len(files), len(files)
 
 
-def _linear_probe(inputs: Tensor, targets: Tensor, others: Tensor, wanted: Tensor) -> int:
-    """How many of `others` a logistic regression on standardised `inputs` tells."""
+def _linear_probe(inputs: Tensor, targets: Tensor, test_inputs: Tensor, test_targets: Tensor) -> int:
+    """How many test inputs a logistic regression on the standardised `inputs` (N, D), `targets` (N,) classifies
+    correctly."""
     mean, deviation = inputs.mean(dim=0), inputs.std(dim=0) + 1e-6
-    inputs, others = (inputs - mean) / deviation, (others - mean) / deviation
+    inputs, test_inputs = (inputs - mean) / deviation, (test_inputs - mean) / deviation
     layer = torch.nn.Linear(inputs.shape[1], int(targets.max()) + 1)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
@@ -339,59 +349,63 @@ def _linear_probe(inputs: Tensor, targets: Tensor, others: Tensor, wanted: Tenso
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        return int((layer(others).argmax(dim=1) == wanted).sum())
+        return int((layer(test_inputs).argmax(dim=1) == test_targets).sum())
 
 
 def audio_text_accuracy(space: StarterSpace, folder: Path) -> tuple[float, int]:
-    """Accuracy of ESC-10's folder names as prompts, and clips: each fold is told by a spoke that was trained on the
-    others (and on imitations) as the one that ships is, but for its tours."""
+    """Accuracy on ESC-10 with its folder names as prompts, and the number of clips.
+
+    Each fold is classified by a spoke that was trained on the other folds and on synthetic sounds, like the shipped
+    one but without surveys.
+    """
     clips = read_esc10(folder)
     pairs, tests = _audio_features(space, clips)
-    right = 0
+    correct = 0
     for fold in sorted({clip.block for clip in clips}):
         spoke = _train_audio_spoke(space, pairs.select((pairs.blocks != fold).nonzero()[:, 0]))
-        right += sum(
+        correct += sum(
             found == own for (found, own), clip in zip(_classify(space, spoke, clips, tests), clips, strict=True)
             if clip.block == fold
         )  # fmt: skip
-    return right / len(clips), len(clips)
+    return correct / len(clips), len(clips)
 
 
 def audio_zero_shot(space: StarterSpace, folder: Path) -> dict[str, float]:
-    """Per class of ESC-10, the share of its clips that its name finds among all ten, by a spoke that was trained
-    without it and one other class: neither recordings nor imitations of them."""
+    """Class of ESC-10 → the fraction of its clips that are classified correctly among all ten classes by text.
+
+    The spoke was trained without recordings or synthetic sounds of this class and of one other class.
+    """
     clips = read_esc10(folder)
     pairs, tests = _audio_features(space, clips)
     names = list(ESC10_CAPTIONS)
     result = {}
     for first in range(0, len(names), 2):
-        left = names[first : first + 2]
-        out = torch.isin(pairs.class_ids, torch.tensor([class_id(name) for name in left]))
+        excluded = names[first : first + 2]
+        out = torch.isin(pairs.class_ids, torch.tensor([class_id(name) for name in excluded]))
         spoke = _train_audio_spoke(space, pairs.select((~out).nonzero()[:, 0]))
-        told = _classify(space, spoke, clips, tests)
-        for name in left:
-            own = [found == name for found, truth in told if truth == name]
-            result[name] = sum(own) / len(own)
+        classified = _classify(space, spoke, clips, tests)
+        for name in excluded:
+            correct = [found == name for found, truth in classified if truth == name]
+            result[name] = sum(correct) / len(correct)
     return result
 
 
 def _audio_features(space: StarterSpace, clips: Sequence[CaptionedSound]) -> tuple[Pairs, Tensor]:
-    """Features: of cuts to train on, imitations among them, and of three windows of each clip, (clips, 3, features)."""
-    describe = torch.inference_mode()(load_audio_features())
+    """Training pairs of the clips and of synthetic sounds; features of three windows of each clip (clips, 3, F)."""
+    extractor = torch.inference_mode()(load_audio_features())
 
-    def features(pieces: Tensor) -> Tensor:
-        return torch.as_tensor(describe(pieces)).clone()
+    def extract(pieces: Tensor) -> Tensor:
+        return torch.as_tensor(extractor(pieces)).clone()
 
-    parts = [audio_pairs(clips, space, crops_per_sound=12, extract_features=features)]
-    parts.append(audio_pairs(synthetic_sounds(10), space, crops_per_sound=4, extract_features=features))
-    long = [np.pad(clip.samples, (0, max(0, 5 * SAMPLE_RATE - len(clip.samples)))) for clip in clips]
-    tests = [np.stack([wave[first : first + 2 * SAMPLE_RATE] for first in (0, 24_000, 48_000)]) for wave in long]
-    return concatenate_pairs(parts, share_groups=True), torch.stack(
-        [features(torch.from_numpy(test)) for test in tests]
-    )
+    parts = [audio_pairs(clips, space, crops_per_sound=12, extract_features=extract)]
+    parts.append(audio_pairs(synthetic_sounds(10), space, crops_per_sound=4, extract_features=extract))
+    padded = [np.pad(clip.samples, (0, max(0, 5 * SAMPLE_RATE - len(clip.samples)))) for clip in clips]
+    tests = [np.stack([wave[first : first + 2 * SAMPLE_RATE] for first in (0, 24_000, 48_000)]) for wave in padded]
+    return concatenate_pairs(parts, share_groups=True), torch.stack([extract(torch.from_numpy(test)) for test in tests])
 
 
 def _train_audio_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
+    """An audio spoke, trained for 8 epochs on all pairs."""
     torch.manual_seed(0)
     spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
     settings = Settings(
@@ -404,7 +418,7 @@ def _train_audio_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
 def _classify(
     space: StarterSpace, spoke: Spoke, clips: Sequence[CaptionedSound], tests: Tensor
 ) -> list[tuple[str, str]]:
-    """(class found, class) of each clip, by the mean vector of its windows."""
+    """(predicted class, true class) of each clip, by the mean vector of its windows."""
     names = list(ESC10_CAPTIONS)
     vectors = normalize(spoke.embed(tests.flatten(0, 1)).view(len(tests), tests.shape[1], -1).mean(dim=1), dim=1)
     found = (vectors @ space.embed_text(names).T).argmax(dim=1)
@@ -412,16 +426,18 @@ def _classify(
 
 
 def imu_report_lines(space: Space) -> list[str]:
-    """Lines: held-out people's activities by text, and by a linear probe on the vectors. Raises `ComparisonDataError`
-    where the space has no encoder of motion."""
+    """Lines with the accuracy on held-out activities, by text and by a linear probe on the vectors.
+
+    Raises `ComparisonDataError` if the space has no encoder for `imu`.
+    """
     if "imu" not in space.modalities:
         raise ComparisonDataError(f"space {space.id} has no encoder for 'imu'")
     lines = []
     recordings = read_activities()
-    for name, own in (("seglearn", True), ("BasicMotions", False)):
+    for name, known_people in (("seglearn", True), ("BasicMotions", False)):
         halves = []
         for held in (False, True):
-            chosen = [a for a in recordings if a.held_out == held and (a.subject >= 0) == own]
+            chosen = [a for a in recordings if a.held_out == held and (a.subject >= 0) == known_people]
             inputs, owners = activity_windows(chosen)
             vectors = torch.cat([space.embed("imu", batch) for batch in inputs.split(64)])
             halves.append((vectors, [chosen[owner].phrase for owner in owners]))
@@ -429,7 +445,7 @@ def imu_report_lines(space: Space) -> list[str]:
         targets = [torch.tensor([phrases.index(phrase) for phrase in labels]) for _, labels in halves]
         text = float(((halves[1][0] @ space.embed_text(phrases).T).argmax(1) == targets[1]).float().mean())
         probe = _linear_probe(halves[0][0], targets[0], halves[1][0], targets[1]) / len(targets[1])
-        who = "three people who were held out" if own else "its test half, whose people are not told apart"
+        who = "three held-out people" if known_people else "its test half, which does not identify people"
         lines.append(
             f"{name}, {len(targets[1])} windows of {who}, {len(phrases)} activities: by text {text:.2f}, "
             f"linear probe {probe:.2f}, chance {1 / len(phrases):.2f}"

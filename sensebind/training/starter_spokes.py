@@ -1,6 +1,6 @@
-"""How the starter space's own spokes were made: `python -m sensebind.training.starter_spokes MODALITY`.
+"""Trains the spokes that ship with the starter space: `python -m sensebind.training.starter_spokes MODALITY`.
 
-Each recipe uses simulated or permissively licensed data alone and runs on two CPU cores.
+Each training uses simulated or permissively licensed data only and runs on two CPU cores.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ from sensebind.training.data.pairs import Pairs, concatenate_pairs, split
 from sensebind.training.data.sounds import Floats, audio_pairs, noise_pairs, read_esc10
 from sensebind.training.spoke_training import EpochResult, Settings, train_spoke
 
-FIRST_SURVEY_SEED = 100  # seed of the first tour of those that are not recorded
-NOISE_WINDOW_COUNT = 1200  # windows with nothing but a robot's noise
+FIRST_SURVEY_SEED = 100  # seed of the first survey that is trained on
+NOISE_WINDOW_COUNT = 1200  # windows of robot noise alone
 VIEW_TIMES = (1.2, 2.5, 3.8)  # s from the start of a station
-VIEWS_PER_ROOM = 6  # of a room
+VIEWS_PER_ROOM = 6
 
 
 def room_pairs(modality: str, hub: Hub, count: int, seed: int = 0) -> Pairs:
-    """Pictures of `count` random rooms by a depth or thermal camera, beside the hub's vectors of the colour camera's;
-    a block is a room."""
+    """Depth or thermal images of `count` random rooms, paired with the hub's vectors of the colour images.
+
+    A block is a room.
+    """
     trunk = hub.image_encoder()
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
@@ -69,6 +71,7 @@ def room_pairs(modality: str, hub: Hub, count: int, seed: int = 0) -> Pairs:
 
 
 def _image_levels(modality: str, view: rooms.RenderedView, noise: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A depth or thermal image with sensor noise as levels float32 (H, W) in 0..1."""
     if modality == DEPTH:
         return depth_frontend.log_depth_image(view.depth)
     kelvin = view.kelvin + noise.normal(0, noise.uniform(0.02, 0.2), view.kelvin.shape)
@@ -78,7 +81,7 @@ def _image_levels(modality: str, view: rooms.RenderedView, noise: np.random.Gene
 def train_image_spoke(
     modality: str, hub: Hub, count: int, epochs: int, checkpoint: Path | None
 ) -> tuple[Spoke, EpochResult]:
-    """Depth or thermal: LoRA on a copy of the image encoder, from rooms."""
+    """Train a depth or thermal spoke on `count` rooms: LoRA on a copy of the image encoder."""
     torch.manual_seed(0)
     spoke = Spoke(SpokeSpec(modality, "image", hub.id, hub.dimension, method="lora", rank=8), hub)
     training, held = split(room_pairs(modality, hub, count), share=0.1)
@@ -90,65 +93,73 @@ def train_image_spoke(
 
 
 def station_image_vectors(hub: Hub, seed: int) -> Tensor:
-    """What the hub says of the colour camera's view at three moments of each station of a tour: (stations, 3, D)."""
-    trunk, plan, noise = hub.image_encoder(), tour(seed), np.random.default_rng([seed, 18])
+    """The hub's vectors of the colour images at three times in each station of a survey, (stations, 3, D)."""
+    trunk, scenario, noise = hub.image_encoder(), tour(seed), np.random.default_rng([seed, 18])
     vectors = []
-    for happening in plan.events:
-        moments = happening.onset + np.array(VIEW_TIMES) + noise.uniform(-0.3, 0.3, len(VIEW_TIMES))
-        colours = [render_cameras(plan, float(t), noise).colour.astype(np.float32) / 255 for t in moments]
+    for event in scenario.events:
+        times = event.onset + np.array(VIEW_TIMES) + noise.uniform(-0.3, 0.3, len(VIEW_TIMES))
+        colours = [render_cameras(scenario, float(t), noise).colour.astype(np.float32) / 255 for t in times]
         with torch.inference_mode():
             vectors.append(trunk(torch.stack([squash_to_tensor(colour) for colour in colours])).clone())
     return torch.stack(vectors)
 
 
 def motor_noise(seed: int) -> Floats:
-    """30 s of a simulated robot's own noise, with turns between one to three places: float32 at 16 kHz."""
+    """30 s of a simulated robot's own noise at one to three places, float32 (480000,) at 16 kHz."""
     noise = np.random.default_rng([seed, 41])
     starts = [0.0, *sorted(noise.uniform(4, 26, int(noise.integers(0, 3))).tolist())]
-    plan = SimulatedScenario(30.0, tuple((start, "carpet") for start in starts), (), seed)
-    return synthesize_audio(plan).astype(np.float32) / np.float32(32767)
+    scenario = SimulatedScenario(30.0, tuple((start, "carpet") for start in starts), (), seed)
+    return synthesize_audio(scenario).astype(np.float32) / np.float32(32767)
+
+
+def image_prototypes(hub: Hub, survey_seeds: range) -> dict[str, Tensor]:
+    """Kind → image prototype (D,) from the surveys with these seeds."""
+    seeds = tqdm(survey_seeds, desc="images of surveys", unit="survey", disable=None)
+    return simulated_imu.prototypes({seed: station_image_vectors(hub, seed) for seed in seeds})
 
 
 def train_audio_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochResult, Pairs]:
-    """A small network on the frozen trunk, from captioned sounds, from what the things that make them look like, and
-    from a robot's noise alone."""
+    """Train the audio spoke, a small network on the frozen trunk, with a part of the pairs held out.
+
+    The pairs are captioned sounds with text and with image prototypes of their sources, and robot noise with text.
+    Returns an untrained spoke, the best epoch of the training, and all pairs.
+    """
     torch.manual_seed(0)
     spec = SpokeSpec(AUDIO, "sound", hub.id, hub.dimension, length=2.0, frames=0)
-    features = torch.inference_mode()(load_audio_features())
-    own = [motor_noise(seed) for seed in range(40)]
+    extractor = torch.inference_mode()(load_audio_features())
+    simulated_noise = [motor_noise(seed) for seed in range(40)]
 
-    def describe(pieces: Tensor) -> Tensor:
-        return torch.cat([features(part).clone() for part in pieces.split(16)])
+    def extract(pieces: Tensor) -> Tensor:
+        return torch.cat([extractor(part).clone() for part in pieces.split(16)])
 
-    def disturb(noise: np.random.Generator, count: int) -> Floats:
+    def make_noise(noise: np.random.Generator, count: int) -> Floats:
         if noise.random() < 0.4:
             return robot_noise(noise, count)
-        wave = own[int(noise.integers(len(own)))]
+        wave = simulated_noise[int(noise.integers(len(simulated_noise)))]
         first = int(noise.integers(len(wave) - count))
         return wave[first : first + count]
 
-    tours = tqdm(range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt), desc="sights", unit="tour", disable=None)
-    looks = simulated_imu.prototypes({seed: station_image_vectors(hub, seed) for seed in tours})
-    by_sound = {CATALOGUE[kind].sound_name: look for kind, look in looks.items()}
+    prototypes = image_prototypes(hub, range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt))
+    prototype_of_sound = {CATALOGUE[kind].sound_name: prototype for kind, prototype in prototypes.items()}
     clips = read_esc10(args.esc10, "123", args.without or ())
-    made = [
+    synthetic = [
         item
         for item in synthetic_sounds(8)
         if item.captions != QUIET_CAPTIONS and item.captions[0] not in (args.without or ())
     ]
     pairs = concatenate_pairs(
         [
-            audio_pairs(clips, hub, crops_per_sound=24, extract_features=describe, noise_source=disturb),
+            audio_pairs(clips, hub, crops_per_sound=24, extract_features=extract, noise_source=make_noise),
             audio_pairs(
-                made,
+                synthetic,
                 hub,
                 seed=1,
                 crops_per_sound=4,
-                extract_features=describe,
-                noise_source=disturb,
-                image_prototypes=by_sound,
+                extract_features=extract,
+                noise_source=make_noise,
+                image_prototypes=prototype_of_sound,
             ),
-            noise_pairs(hub, NOISE_WINDOW_COUNT, disturb, describe),
+            noise_pairs(hub, NOISE_WINDOW_COUNT, make_noise, extract),
         ],
         share_groups=True,
     )
@@ -157,20 +168,20 @@ def train_audio_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochR
 
 
 def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochResult]:
-    """A small network of its own: from what was seen when the robot felt something, from words for it and for feeling
-    nothing, and from captioned activities."""
+    """Train the IMU spoke, a small network of its own.
+
+    The pairs are windows of simulated robots with text or image prototypes, and activities of people with text.
+    """
     torch.manual_seed(0)
     spec = SpokeSpec(
         IMU, "series", hub.id, hub.dimension, length=simulated_imu.WINDOW_LENGTH, frames=0, rate=IMU_RATE, channels=6
     )  # fmt: skip
-    tours = range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt)
-    seen = simulated_imu.prototypes(
-        {seed: station_image_vectors(hub, seed) for seed in tqdm(tours, desc="sights", disable=None)}
-    )
-    felt = simulated_imu.imu_pairs(hub, range(2 * args.felt), tours, range(args.felt), seen)
-    done = activity_pairs(read_activities(), hub, training=True)
+    surveys = range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt)
+    prototypes = image_prototypes(hub, surveys)
+    simulated = simulated_imu.imu_pairs(hub, range(2 * args.felt), surveys, range(args.felt), prototypes)
+    activities = activity_pairs(read_activities(), hub, training=True)
     spoke = Spoke(spec, hub)
-    training, held = split(concatenate_pairs([felt, done], share_groups=True), share=0.06)
+    training, held = split(concatenate_pairs([simulated, activities], share_groups=True), share=0.06)
     settings = Settings(
         epochs=args.epochs or 4, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=100, seed=1,
@@ -181,7 +192,7 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
 def _train_with_held_out(
     spec: SpokeSpec, hub: Hub, pairs: Pairs, training: Pairs, held: Pairs, args: argparse.Namespace
 ) -> EpochResult:
-    """How long to train, told by what is held out."""
+    """Train a spoke with held-out pairs, to find the number of epochs. Returns the best epoch."""
     settings = Settings(
         epochs=args.epochs or 12, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=6, seed=1,
@@ -190,7 +201,7 @@ def _train_with_held_out(
 
 
 def train_on_all_pairs(spoke: Spoke, hub: Hub, pairs: Pairs, epochs: int) -> None:
-    """Train on all pairs for as long as was best with some held out."""
+    """Train on all pairs for `epochs` epochs, at least 2. The last weights are kept."""
     settings = Settings(
         epochs=max(epochs, 2), batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=10**6, keep_last=True, seed=1,
@@ -199,7 +210,7 @@ def train_on_all_pairs(spoke: Spoke, hub: Hub, pairs: Pairs, epochs: int) -> Non
 
 
 def print_epoch(epoch: EpochResult) -> None:
-    """Print how an epoch went."""
+    """Print the loss and the held-out recall of an epoch."""
     print(
         f"epoch {epoch.number}: loss {epoch.loss:.3f}, held-out R@1 {epoch.recall:.3f} "
         f"(best {epoch.best:.3f}, chance {epoch.chance:.3f})", flush=True,
@@ -208,18 +219,18 @@ def print_epoch(epoch: EpochResult) -> None:
 
 @dataclass(frozen=True)
 class TrainingDataCard:
-    """What a card says of how a spoke was made."""
+    """Training data of a spoke, for its card."""
 
     data: str
     licence: str
-    anchors: tuple[str, ...] = (VISION,)  # the hub's senses that it was bound to
+    anchors: tuple[str, ...] = (VISION,)  # modalities of the hub that it was trained with
 
 
-ROOMS_DATA = "random rooms of sensebind/simulation/rooms.py, with patterns cut from scikit-image's photographs"
+ROOMS_DATA = "random rooms of sensebind/simulation/rooms.py, with textures from scikit-image's photographs"
 TRAINING_DATA = {
     AUDIO: TrainingDataCard(
-        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; imitations, with text and the looks of things on simulated "
-        "tours; a robot's noise, with text",
+        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; synthetic sounds, with text and with mean image vectors of "
+        "their sources on simulated surveys; robot noise, with text",
         "CC BY 3.0",
         (TEXT, VISION),
     ),
@@ -235,18 +246,20 @@ TRAINING_DATA = {
 
 
 def main() -> None:
-    """Train one spoke and write it to where the starter space looks for it."""
+    """Train one spoke and write the file that ships with the starter space."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modality", choices=sorted(TRAINING_DATA))
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
     parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
-                        help="folder of ESC-10, of which folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
+                        help="folder of ESC-10; folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
     parser.add_argument("--felt", type=int, default=30,
-                        help="tours whose looks sound and motion are bound to (default: %(default)s)")  # fmt: skip
+                        help="surveys that the image prototypes are made from (default: %(default)s)")  # fmt: skip
     parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
-    parser.add_argument("--epochs", type=int, help="at most (default: 8 for pictures, 12 for sound, 4 for motion)")
-    parser.add_argument("--checkpoint", type=Path, help="file to go on from")
-    parser.add_argument("-o", "--out", type=Path, help="spoke file (default: the one that is shipped)")
+    parser.add_argument(
+        "--epochs", type=int, help="maximum number (default: 8 for images, 12 for audio, 4 for IMU data)"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="file to resume from (depth and thermal)")
+    parser.add_argument("-o", "--out", type=Path, help="spoke file to write (default: the shipped one)")
     args = parser.parse_args()
     hub = registry.load_without_spokes("starter")
     if args.modality == AUDIO:
@@ -256,9 +269,9 @@ def main() -> None:
         spoke, best = train_imu_spoke(hub, args)  # type: ignore[arg-type]
     else:
         spoke, best = train_image_spoke(args.modality, hub, args.rooms, args.epochs or 8, args.checkpoint)  # type: ignore[arg-type]
-    recipe = TRAINING_DATA[args.modality]
+    card = TRAINING_DATA[args.modality]
     about = {
-        "data": recipe.data, "licence": recipe.licence, "anchors": list(recipe.anchors),
+        "data": card.data, "licence": card.licence, "anchors": list(card.anchors),
         "held_out_recall": round(best.recall, 3),
     }  # fmt: skip
     spoke.spec = SpokeSpec(**{**vars(spoke.spec), "about": about})

@@ -1,6 +1,6 @@
-"""Recordings of people's motion with words for what they did, from packages that carry them: seglearn and aeon.
+"""Recordings of people's motion with phrases for their activities, from the packages seglearn and aeon.
 
-Install them to train or measure: pip install seglearn aeon (extra `activities`).
+Training and measuring need these packages: pip install seglearn aeon (extra `activities`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sensebind.fusion.preprocess.resampling import resample_readings
 from sensebind.training.data.pairs import AlignError, Pairs, class_id
 
 STANDARD_GRAVITY = 9.80665  # m/s²
-WINDOW_LENGTH, INPUT_RATE = 2.0, 200.0  # of a window in s, and of the spoke's input in Hz
-SEGLEARN_RATE, BASIC_MOTIONS_RATE = 50.0, 10.0  # Hz of the two sets
-HELD_OUT_SUBJECTS = (8, 9, 10)  # of seglearn's, which number 10
-# What seglearn's abbreviations stand for (Burns et al., 2018), and aeon's classes, in words.
+WINDOW_LENGTH, INPUT_RATE = 2.0, 200.0  # s; Hz of the spoke's input
+SEGLEARN_RATE, BASIC_MOTIONS_RATE = 50.0, 10.0  # Hz of the two data sets
+HELD_OUT_SUBJECTS = (8, 9, 10)  # of seglearn's 10 subjects
+# Phrases for seglearn's abbreviations (Burns et al., 2018) and for aeon's classes.
 SEGLEARN_PHRASES = {
     "PEN": "a hanging arm swinging like a pendulum", "ABD": "lifting an arm sideways",
     "FEL": "lifting an arm forwards", "IR": "turning a forearm inwards", "ER": "turning a forearm outwards",
@@ -39,8 +39,11 @@ BASIC_MOTIONS_PHRASES = {
 
 @dataclass(frozen=True, slots=True)
 class ActivityRecording:
-    """A recording float64 (N, 6) at `rate` Hz: acceleration (m/s²), angular velocity (rad/s); what was done; by whom
-    (a negative number: not told); and whether it is held out."""
+    """A recording of an activity.
+
+    `values` float64 (N, 6) at `rate` Hz: acceleration (m/s²) and angular velocity (rad/s). `phrase` describes the
+    activity. `subject` is the number of the person, negative if unknown.
+    """
 
     values: npt.NDArray[np.float64]
     rate: float
@@ -50,25 +53,25 @@ class ActivityRecording:
 
 
 def read_activities() -> list[ActivityRecording]:
-    """All recordings of both packages. Held out are three of seglearn's ten people, and aeon's own test half, which
-    does not tell people apart. Raises `AlignError` where a package is missing."""
+    """All recordings of both packages. Three of seglearn's ten people are held out, and the test half of aeon's data
+    set, which does not identify people. Raises `AlignError` if a package is missing."""
     return [*_read_seglearn(), *_read_basic_motions()]
 
 
 def _package_folder(package: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise AlignError(f"recordings of activities come with a package that is not installed: pip install {package}")
+        raise AlignError(f"recordings of activities need a package that is not installed: pip install {package}")
     return Path(found.origin).parent
 
 
 def _read_seglearn() -> list[ActivityRecording]:
     path = _package_folder("seglearn") / "data" / "watch_dataset.npy"
-    content: dict[str, Any] = np.load(path, allow_pickle=True).item()  # the package's own file, as it loads it
+    content: dict[str, Any] = np.load(path, allow_pickle=True).item()  # as the package itself loads this file
     result = []
     for values, label, subject in zip(content["X"], content["y"], content["subject"], strict=True):
         scaled = np.asarray(values, np.float64).copy()
-        scaled[:, :3] *= STANDARD_GRAVITY  # told in g
+        scaled[:, :3] *= STANDARD_GRAVITY  # the file has g
         phrase = SEGLEARN_PHRASES[content["y_labels"][int(label)]]
         result.append(ActivityRecording(scaled, SEGLEARN_RATE, phrase, int(subject), int(subject) in HELD_OUT_SUBJECTS))
     return result
@@ -89,7 +92,7 @@ def _read_basic_motions() -> list[ActivityRecording]:
 
 
 def activity_window(activity: ActivityRecording, start: float) -> Window:
-    """`WINDOW_LENGTH` seconds of a recording from `start` (s) on."""
+    """The window of `WINDOW_LENGTH` s of a recording that begins at `start` (s)."""
     first = round(start * activity.rate)
     rows = activity.values[first : first + round(WINDOW_LENGTH * activity.rate)]
     begin = SECOND
@@ -98,7 +101,7 @@ def activity_window(activity: ActivityRecording, start: float) -> Window:
 
 
 def activity_windows(activities: Sequence[ActivityRecording], step: float = 1.0) -> tuple[torch.Tensor, list[int]]:
-    """Tensors float32 (N, 6, 400) of windows every `step` s, and whose each is."""
+    """Tensors float32 (N, 6, 400) of windows every `step` s, and the index of each window's recording."""
     tensors, owners = [], []
     for number, activity in enumerate(activities):
         last = len(activity.values) / activity.rate - WINDOW_LENGTH
@@ -109,16 +112,18 @@ def activity_windows(activities: Sequence[ActivityRecording], step: float = 1.0)
 
 
 def activity_pairs(activities: Sequence[ActivityRecording], hub: Hub, training: bool) -> Pairs:
-    """Windows of those that are held out, or of the others, beside the hub's vectors of the phrases; a block is a
-    person, or ten recordings of unnamed ones."""
+    """Windows of the training recordings (or of the held-out ones), paired with the hub's vectors of the phrases.
+
+    A block is a person; recordings of unknown people are in four blocks.
+    """
     chosen = [activity for activity in activities if activity.held_out != training]
     inputs, owners = activity_windows(chosen)
     phrases = list(dict.fromkeys(activity.phrase for activity in chosen))
     vectors = hub.embed_text(phrases)
-    which = torch.tensor([phrases.index(chosen[owner].phrase) for owner in owners])
+    index = torch.tensor([phrases.index(chosen[owner].phrase) for owner in owners])
     groups = torch.tensor([class_id(chosen[owner].phrase) for owner in owners])
     blocks = torch.tensor([chosen[o].subject if chosen[o].subject >= 0 else 100 + o % 4 for o in owners])
     return Pairs(
-        inputs, vectors[which], groups, blocks, torch.stack([blocks, blocks + 1], dim=1), torch.zeros_like(blocks),
+        inputs, vectors[index], groups, blocks, torch.stack([blocks, blocks + 1], dim=1), torch.zeros_like(blocks),
         torch.empty(0),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Labelled recordings as streams of ticks: what calibrations and trained prompt classifiers are fitted on."""
+"""Labelled recordings as streams of ticks, for fitting calibrations and prompt classifiers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sensebind.training.prompt_classifiers import LabelledStream, TickEmbeddings
 
 
 def labelled_stream(path: Path, truth: Iterable[LabelSpan], settings: Settings, space: Space) -> LabelledStream:
-    """The ticks of a recording as detectors get them, and its truth in ns on the clock of the recording.
+    """The ticks of a recording as detectors receive them, and its ground truth in ns on the recording's clock.
 
-    Each tick holds the embeddings that its fused vector was made from. Raises `SensebindError`.
+    `truth` is in s from the start. Each tick has the embeddings that were fused. Raises `SensebindError`.
     """
     ticks: list[TickEmbeddings] = []
     waiting: dict[int, dict[str, Embedding]] = {}

@@ -1,6 +1,6 @@
-"""What a spoke learns from: inputs of a sense beside the hub's vectors of the same moment, and what is held out.
+"""Training pairs of a spoke: inputs of a modality and the hub's vectors of the same moments; the held-out split.
 
-Pairs come from recordings, cut into windows as on the robot, or from folders of files with equal names.
+Pairs are made from recordings, in windows as on the robot, or from folders of files with equal names.
 """
 
 from __future__ import annotations
@@ -29,16 +29,22 @@ SUFFIXES_OF_TEXT = (".txt",)
 
 
 class AlignError(SensebindError):
-    """Data that nothing can be learnt from, or settings that do not fit it; the message says what to do."""
+    """Data or settings that a spoke cannot be trained with; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """N pairs. `inputs` (N, …) are a spoke's tensors, `targets` float32 (N, D) the hub's unit vectors of the same
-    moments. Equal `class_ids` (N,) mean the same thing (the same caption). `blocks` (N,) number stretches of time or of
-    files, whole ones of which are held out; `spans` int64 (N, 2) is the time in ns that each pair was looked at, on
-    the clock of its source (`sources`, (N,)). `hub_images` (N, 3, H, W) are the hub's pictures as levels in 0..1, kept
-    for augmentation; empty where there are none."""
+    """N pairs.
+
+    Attributes:
+        inputs: (N, …), tensors of the spoke.
+        targets: float32 (N, D), the hub's unit vectors of the same moments.
+        class_ids: (N,), equal for pairs with the same meaning (the same caption).
+        blocks: (N,), numbers of blocks of time or of files; whole blocks are held out.
+        spans: int64 (N, 2), start and end of the pair's windows in ns, on the clock of its source.
+        sources: (N,), numbers of the recordings or other sources.
+        hub_images: (N, 3, H, W), the hub's images in 0..1, for augmentation; empty if there are none.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -52,7 +58,7 @@ class Pairs:
         return len(self.inputs)
 
     def select(self, rows: Tensor) -> Pairs:
-        """Those pairs."""
+        """The pairs with these indices."""
         views = self.hub_images[rows] if len(self.hub_images) else self.hub_images
         return Pairs(
             self.inputs[rows], self.targets[rows], self.class_ids[rows], self.blocks[rows], self.spans[rows],
@@ -61,12 +67,13 @@ class Pairs:
 
 
 def class_id(name: str) -> int:
-    """The class id of all that `name` stands for, the same in every set of pairs."""
+    """The class id of a name; it is the same in every set of pairs."""
     return zlib.crc32(name.encode())
 
 
 def concatenate_pairs(parts: Sequence[Pairs], share_groups: bool = False) -> Pairs:
-    """All pairs together, their blocks and sources kept apart, and their groups unless they are to be shared."""
+    """All pairs together. Blocks and sources of different parts get different numbers, class ids too unless
+    `share_groups`. Raises `AlignError` if there are no parts."""
     if not parts:
         raise AlignError("there are no pairs")
     result, groups, blocks = [], 0, 0
@@ -83,36 +90,36 @@ def concatenate_pairs(parts: Sequence[Pairs], share_groups: bool = False) -> Pai
 
 
 def split(pairs: Pairs, share: float = 0.2, seed: int = 0) -> tuple[Pairs, Pairs]:
-    """(training, held out): whole blocks are held out, and no training pair looks at any of their time.
+    """Split into (training, held out). Whole blocks are held out: a fraction `share` of them, at least one.
 
-    Neighbouring frames show the same; a split that parts them measures memory. So blocks are contiguous, and training
-    pairs whose windows reach into a held-out one are left out. At least one block is held out and one kept. Raises
-    `AlignError` where there are fewer than two blocks.
+    Neighbouring frames are nearly the same, so a split between them would measure memorisation. Training pairs whose
+    windows overlap a held-out window are left out. Raises `AlignError` if there are fewer than two blocks or no
+    training pair is left.
     """
     names = pairs.blocks.unique()
     if len(names) < 2:
         raise AlignError(
-            "all pairs lie in one stretch of time, so none can be held out without showing its neighbours: "
-            "record longer, give more recordings, or make blocks shorter (--block)"
+            "all pairs are in one block of time, so no block can be held out: record longer, give more recordings, or "
+            "make blocks shorter (--block)"
         )
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     held = names[order[: min(len(names) - 1, max(1, round(share * len(names))))]]
     out = torch.isin(pairs.blocks, held)
     clean = ~out
     for source in pairs.sources[out].unique():
-        there = pairs.sources == source
-        spans = pairs.spans[out & there]
+        of_source = pairs.sources == source
+        spans = pairs.spans[out & of_source]
         merged = _merged(spans)
         starts, ends = pairs.spans[:, 0], pairs.spans[:, 1]
         for first, last in merged:
-            clean &= ~(there & (starts < last) & (ends > first))
+            clean &= ~(of_source & (starts < last) & (ends > first))
     if not clean.any():
-        raise AlignError("nothing is left to train on beside what is held out: make blocks longer (--block)")
+        raise AlignError("no training pair is left beside the held-out ones: make blocks longer (--block)")
     return pairs.select(clean.nonzero()[:, 0]), pairs.select(out.nonzero()[:, 0])
 
 
 def _merged(spans: Tensor) -> list[tuple[int, int]]:
-    """Overlapping spans as one, in order."""
+    """The spans in order, with overlapping ones merged."""
     result: list[tuple[int, int]] = []
     for first, last in sorted((int(a), int(b)) for a, b in spans):
         if result and first <= result[-1][1]:
@@ -125,19 +132,19 @@ def _merged(spans: Tensor) -> list[tuple[int, int]]:
 def windows_by_tick(
     samples: Iterator[Sample], values: Mapping[str, Any], apertures: Mapping[str, Any]
 ) -> dict[str, dict[int, Window]]:
-    """Samples → modality → tick → window, cut as the pipeline cuts them."""
+    """Samples → modality → tick → window, as the pipeline makes them."""
     specs = build.make_window_specs(values, apertures)
     windowers = {modality: Windower(spec) for modality, spec in specs.items()}
     found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
 
-    def take(closed: Sequence[Window]) -> None:
+    def add(closed: Sequence[Window]) -> None:
         for window in closed:
             found[window.modality][window.tick] = window
 
     for sample in samples:
-        take(windowers[sample.modality].accept(sample))
+        add(windowers[sample.modality].accept(sample))
     for windower in windowers.values():
-        take(windower.flush())
+        add(windower.flush())
     return found
 
 
@@ -154,15 +161,16 @@ def pairs_from_recording(
 ) -> Pairs:
     """Pairs of `modality` and the hub's `anchor` at the same ticks of a recording.
 
-    `values` are the embedder's parameters for both; `block` is in seconds. Raises `AlignError` where the recording
-    has no topic of either or no tick of both.
+    `tensor` turns a window into the spoke's input. `values` are the embedder's parameters, `apertures` the trained
+    windows by modality. `block` is the length of a block in s. `keep_views`: keep the hub's images. Raises `AlignError`
+    if a topic is missing, if no tick has windows of both, or if a window cannot be decoded.
     """
     from sensebind.replay.session import open_replay
 
     with open_replay(path, values, (anchor, modality)) as replay:
         missing = [m for m in (anchor, modality) if m not in replay.topics]
         if missing:
-            raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: name it by {missing[0]}.topic")
+            raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: set {missing[0]}.topic")
         samples = (s for s in replay.samples() if isinstance(s, Sample))
         found = windows_by_tick(samples, values, apertures)
         calibrations = replay.reader.calibrations
@@ -189,7 +197,7 @@ def pairs_from_recording(
 
 
 def embed_windows(hub: Hub, modality: str, chosen: Sequence[Window]) -> Tensor:
-    """Windows of a modality that the hub knows → float32 (N, D)."""
+    """N windows of a modality of the hub → float32 (N, D)."""
     tensors = [hub.tensor(window) for window in chosen]
     batches = [torch.stack(tensors[i : i + HUB_BATCH_SIZE]) for i in range(0, len(tensors), HUB_BATCH_SIZE)]
     return torch.cat([hub.embed(modality, batch) for batch in batches])
@@ -207,8 +215,8 @@ def pairs_from_folder(
 ) -> Pairs:  # fmt: skip
     """Pairs of files with equal names (suffixes aside) in FOLDER/<modality> and FOLDER/vision or FOLDER/text.
 
-    A text file holds one caption; equal captions are one group. `block` files that follow each other by name are held
-    out together. Raises `AlignError` where a folder is missing or nothing matches.
+    A text file has one caption; equal captions are one group. A block is `block` consecutive files by name. Raises
+    `AlignError` if a folder is missing, if no names match, or if a file cannot be decoded.
     """
     anchor = next((m for m in (VISION, TEXT) if (folder / m).is_dir()), None)
     if anchor is None or not (folder / modality).is_dir():
@@ -233,9 +241,9 @@ def pairs_from_folder(
         groups = torch.tensor([captions.index(caption) for caption in captions])
         targets = hub.embed_text(captions)
     else:
-        seen = [sensor_files.read_windows(VISION, others[name], hub.trained_windows[VISION])[0] for name in names]
-        groups, targets = torch.arange(len(names)), embed_windows(hub, VISION, seen)
-        views = _hub_images(seen)[rows] if keep_views else views
+        images = [sensor_files.read_windows(VISION, others[name], hub.trained_windows[VISION])[0] for name in names]
+        groups, targets = torch.arange(len(names)), embed_windows(hub, VISION, images)
+        views = _hub_images(images)[rows] if keep_views else views
     span = torch.stack([rows, rows + 1], dim=1)
     return Pairs(
         torch.stack(inputs), targets[rows], groups[rows], rows // block, span, torch.zeros(len(rows), dtype=torch.long),
@@ -248,6 +256,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def summary(pairs: Pairs) -> str:
-    """How many pairs, of how many things and stretches."""
+    """The numbers of pairs, of different targets and of blocks."""
     count = len(np.unique(pairs.blocks.numpy()))
-    return f"{len(pairs)} pairs of {len(pairs.class_ids.unique())} things in {count} blocks"
+    return f"{len(pairs)} pairs of {len(pairs.class_ids.unique())} different targets in {count} blocks"

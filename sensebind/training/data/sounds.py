@@ -1,4 +1,4 @@
-"""Sounds with captions, cut and disturbed as a robot hears them: what a sound spoke trains on."""
+"""Training data of the audio spoke: random crops of captioned sounds, mixed with robot noise."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from sensebind.training.data.pairs import AlignError, Pairs, class_id
 Floats = npt.NDArray[np.float32]
 Noise = np.random.Generator
 
-WINDOW_SAMPLES = 2 * SAMPLE_RATE  # samples of a window
-LEVEL_RANGE = (-46.0, -12.0)  # dB of full scale, of a sound
+WINDOW_SAMPLES = 2 * SAMPLE_RATE
+LEVEL_RANGE = (-46.0, -12.0)  # dB of full scale, level of a sound
 SNR_RANGE = (0.0, 30.0)  # dB
-NOISY_FRACTION = 0.85  # share of the cuts that get noise
-NOISE_FLOOR = 0.003  # of a sound's level, where it gets none
-MIN_SOUND_SAMPLES = 3 * SAMPLE_RATE // 10  # samples of a sound that a cut must hold
-LEVEL_STEP = SAMPLE_RATE // 20  # samples, over which a level is measured
-SILENCE_THRESHOLD = 0.02  # of its peak, under which a sound has not begun, or is over
-MIN_RELATIVE_LEVEL = 0.3  # of a sound's level that something in a cut must reach
-SPEED_RANGE = (0.88, 1.14)  # by which a cut is played faster
-MAX_CROP_TRIES = 16  # places looked at for one where something sounds
-CROPS_PER_SOUND = 12  # of each sound
-IMAGE_TARGET_FRACTION = 0.4  # share of the cuts that are bound to the look of what makes the sound
-NOISE_LEVEL_RANGE = (-64.0, -20.0)  # dB of full scale, of a robot's noise alone
+NOISY_FRACTION = 0.85  # of the crops that are mixed with robot noise
+NOISE_FLOOR = 0.003  # white noise in the other crops, relative to the level of the sound
+MIN_SOUND_SAMPLES = 3 * SAMPLE_RATE // 10  # samples of a sound that a crop must contain
+LEVEL_STEP = SAMPLE_RATE // 20  # samples over which a level is measured
+SILENCE_THRESHOLD = 0.02  # fraction of a sound's peak; before and after the samples above it is silence
+MIN_RELATIVE_LEVEL = 0.3  # fraction of a sound's level that the loudest part of a crop must exceed
+SPEED_RANGE = (0.88, 1.14)  # factors of the playback speed
+MAX_CROP_TRIES = 16  # random positions that are tried for a crop that is loud enough
+CROPS_PER_SOUND = 12
+IMAGE_TARGET_FRACTION = 0.4  # of the crops whose sound has an image prototype: their target is the prototype
+NOISE_LEVEL_RANGE = (-64.0, -20.0)  # dB of full scale, of robot noise alone
 
 
 def read_esc10(folder: Path, folds: str = "123", excluded_classes: Sequence[str] = ()) -> list[CaptionedSound]:
-    """ESC-10's clips of these folds (the digit that a file name begins with), `excluded_classes` some classes.
+    """ESC-10's clips of these folds (the digit that a file name begins with), without `excluded_classes`.
 
-    A block is a fold: clips cut from one recording are in one fold. Raises `AlignError` where there are none.
+    A block is a fold: clips from the same recording are in the same fold. Raises `AlignError` if there are none.
     """
     result = []
     for path in sorted(folder.glob("*/*.ogg")):
@@ -53,7 +53,7 @@ def read_esc10(folder: Path, folds: str = "123", excluded_classes: Sequence[str]
             phrases = (name, name.lower(), f"the sound of {name.lower()}", *ESC10_CAPTIONS[name])
             result.append(CaptionedSound(read_sound(path), phrases, int(path.name[0])))
     if not result:
-        raise AlignError(f"'{folder}' holds no clips of ESC-10: it should have folders such as '001 - Dog bark'")
+        raise AlignError(f"'{folder}' has no clips of ESC-10: it must have folders like '001 - Dog bark'")
     return result
 
 
@@ -73,7 +73,7 @@ def trim_silence(sound: Floats) -> Floats:
 
 
 def rms_envelope(sound: Floats) -> Floats:
-    """Its level in stretches of 50 ms, one at least."""
+    """RMS level of each 50 ms of a sound; at least one value."""
     whole = max(len(sound) // LEVEL_STEP, 1) * LEVEL_STEP
     padded = np.pad(sound, (0, max(0, whole - len(sound))))[:whole]
     return np.asarray(np.sqrt(np.square(padded).reshape(-1, LEVEL_STEP).mean(axis=1)), np.float32)
@@ -82,12 +82,15 @@ def rms_envelope(sound: Floats) -> Floats:
 def random_crop(
     sound: Floats, rng: Noise, noise_source: Callable[[Noise, int], Floats], length: int = WINDOW_SAMPLES
 ) -> Floats:
-    """`length` samples in which something of a sound is to be heard: it may begin before them, in them or last beyond
-    them. At another pitch, loudness and place, mostly under a robot's noise."""
+    """A random crop of `length` samples that contains at least part of a sound, float32 (length,).
+
+    Half of the sounds are played at another speed. The position and the level are random. Most crops are mixed with
+    noise from `noise_source`.
+    """
     if rng.random() < 0.5:
         sound = np.asarray(soxr.resample(sound, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(*SPEED_RANGE)), np.float32)
     sound = trim_silence(sound)
-    level = float(np.percentile(rms_envelope(sound), 90)) + 1e-6  # while it sounds
+    level = float(np.percentile(rms_envelope(sound), 90)) + 1e-6  # of its loud parts
     least = min(MIN_SOUND_SAMPLES, len(sound))
     padded = np.pad(sound, length)
     for _ in range(MAX_CROP_TRIES):
@@ -114,10 +117,12 @@ def audio_pairs(
     noise_source: Callable[[Noise, int], Floats] = robot_noise,
     image_prototypes: Mapping[str, torch.Tensor] | None = None,
 ) -> Pairs:
-    """Cuts of each sound, each beside the hub's vector of one of its phrases; sounds with the same first phrase are
-    one group. `extract_features` may turn cuts (B, samples) into what is kept of them, such as features; `noise_source`
-    makes the noise that they are heard in. A share of `IMAGE_TARGET_FRACTION` of those whose first phrase is in
-    `image_prototypes` gets that vector (D,)."""
+    """Random crops of each sound, each paired with the hub's vector of one of the captions.
+
+    Sounds with the same first caption are one group. `extract_features` turns crops (B, samples) into features; None:
+    the inputs are the crops. `noise_source(rng, samples)` returns the noise to mix in. `image_prototypes`: first
+    caption → (D,), the target of `IMAGE_TARGET_FRACTION` of the crops with that caption.
+    """
     inputs, targets, groups, blocks = [], [], [], []
     for number, item in enumerate(tqdm(list(sounds), desc="sounds", disable=None)):
         noise = np.random.default_rng([seed, number])
@@ -128,8 +133,8 @@ def audio_pairs(
         vectors = hub.embed_text(item.captions)
         chosen = vectors[torch.from_numpy(noise.integers(0, len(item.captions), crops_per_sound))]
         if image_prototypes is not None and item.captions[0] in image_prototypes:
-            seen = torch.from_numpy(noise.random(crops_per_sound) < IMAGE_TARGET_FRACTION)[:, None]
-            chosen = torch.where(seen, image_prototypes[item.captions[0]], chosen)
+            use_prototype = torch.from_numpy(noise.random(crops_per_sound) < IMAGE_TARGET_FRACTION)[:, None]
+            chosen = torch.where(use_prototype, image_prototypes[item.captions[0]], chosen)
         targets.append(chosen)
         groups += [class_id(item.captions[0])] * crops_per_sound
         blocks += [item.block] * crops_per_sound
@@ -151,8 +156,7 @@ def noise_pairs(
     noise_source: Callable[[Noise, int], Floats],
     extract_features: Callable[[torch.Tensor], torch.Tensor],
 ) -> Pairs:
-    """Windows of a robot's noise alone, as `extract_features` describes them, beside the hub's vectors of
-    `QUIET_CAPTIONS`."""
+    """Features of `count` windows of robot noise alone, paired with the hub's vectors of `QUIET_CAPTIONS`."""
     noise = np.random.default_rng(5)
     pieces = np.stack(
         [_scale_to_level(noise_source(noise, WINDOW_SAMPLES), noise.uniform(*NOISE_LEVEL_RANGE)) for _ in range(count)]
