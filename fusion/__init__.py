@@ -1,1 +1,1 @@
-"""The line from samples to events. Knows numpy and torch; knows no ROS."""
+"""The pipeline from samples to events: all code that runs on a robot, without ROS."""

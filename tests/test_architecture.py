@@ -1,6 +1,6 @@
-"""The plan of the house: which room may import which, and how large it may become.
+"""The rules of the architecture in `docs/architecture.md`: which package may import which, and limits of size.
 
-A room is a top-level package inside `fusion/`, `nodes/` or `sensebind/`. `docs/architecture.md` shows the plan.
+A package here is a top-level package inside `fusion/`, `nodes/` or `sensebind/`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Floors, the lowest first. A room imports from lower floors only.
-FLOORS = (
+# Layers, the lowest first. A package imports from lower layers only.
+LAYERS = (
     ("fusion.core",),
     ("fusion.events", "fusion.health", "fusion.inference", "fusion.io", "fusion.preprocess"),
     ("fusion.models", "fusion.stream", "simulation"),
@@ -28,7 +28,7 @@ FLOORS = (
 )
 ROS = {"rclpy", "rcl_interfaces", "lifecycle_msgs", "diagnostic_msgs", "rosgraph_msgs", "launch", "launch_ros"}
 LARGEST_FOLDER = 13  # Python files
-LONGEST_FUNCTION = 60  # lines; longer ones say why in a comment on the line above them
+LONGEST_FUNCTION = 60  # lines; a longer one needs a comment on the line above that gives the reason
 
 
 @cache
@@ -39,13 +39,13 @@ def modules() -> Mapping[str, Path]:
         for path in sorted((ROOT / top).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
             if top == "sensebind" and parts[1] in ("fusion", "nodes"):
-                continue  # links to the folders beside
+                continue  # links to the folders `fusion` and `nodes`
             found[(prefix + ".".join(parts)).removesuffix(".__init__")] = path
     return found
 
 
-def room_of(module: str) -> str | None:
-    """The room of a module; None for `sensebind` itself, its `cli`, and what is no module of the product."""
+def package_of(module: str) -> str | None:
+    """The package of a module; None for `sensebind` itself, its `cli`, and other modules than the product's."""
     parts = module.split(".")
     if parts[0] != "sensebind" or len(parts) < 2 or parts[1] == "cli":
         return None
@@ -58,7 +58,7 @@ def room_of(module: str) -> str | None:
 
 @cache
 def imports() -> Mapping[str, frozenset[str]]:
-    """Module → the modules that it imports, anywhere in the file; of others than the product, the top package."""
+    """Module → the modules that it imports anywhere in the file; for other software, the top-level package."""
     known, result = modules(), {}
     for module, path in known.items():
         targets: set[str] = set()
@@ -73,35 +73,39 @@ def imports() -> Mapping[str, frozenset[str]]:
     return result
 
 
-def arrows() -> Iterator[tuple[str, str, str, str]]:
-    """(module, imported module, its room, the other's room) for each import between rooms."""
+def imports_between_packages() -> Iterator[tuple[str, str, str, str]]:
+    """(module, imported module, package of the module, package of the imported module) for each import."""
     for module, targets in imports().items():
         for target in targets:
-            ends = room_of(module), room_of(target)
+            ends = package_of(module), package_of(target)
             if ends[0] and ends[1] and ends[0] != ends[1]:
                 yield module, target, ends[0], ends[1]
 
 
-def test_every_room_has_a_floor_and_the_plan_stays_small() -> None:
-    rooms = {room for module in modules() if (room := room_of(module))}
-    assert rooms == {room for floor in FLOORS for room in floor}
-    assert len(rooms) <= 18 and len(FLOORS) <= 8
+def test_every_package_has_a_layer_and_their_number_is_limited() -> None:
+    packages = {package for module in modules() if (package := package_of(module))}
+    assert packages == {package for layer in LAYERS for package in layer}
+    assert len(packages) <= 18 and len(LAYERS) <= 8
 
 
-def test_imports_point_down_from_floor_to_floor() -> None:
-    floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-    wrong = [f"{module} imports {target}" for module, target, a, b in arrows() if floor_of[b] >= floor_of[a]]
+def test_a_package_imports_from_lower_layers_only() -> None:
+    layer_of = {package: number for number, layer in enumerate(LAYERS) for package in layer}
+    wrong = [
+        f"{module} imports {target}"
+        for module, target, a, b in imports_between_packages()
+        if layer_of[b] >= layer_of[a]
+    ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_what_runs_on_a_robot_needs_no_ros_and_no_workbench() -> None:
+def test_fusion_imports_no_ros_package_and_nothing_of_the_workbench() -> None:
     for module, targets in imports().items():
         if module.startswith("sensebind.fusion"):
             wrong = {t for t in targets if t in ROS or (t.startswith("sensebind.") and ".fusion" not in t)}
             assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
 
 
-def test_what_knows_ros_needs_no_workbench() -> None:
+def test_nodes_import_nothing_of_the_workbench() -> None:
     for module, targets in imports().items():
         if module.startswith("sensebind.nodes"):
             wrong = {
@@ -112,14 +116,14 @@ def test_what_knows_ros_needs_no_workbench() -> None:
             assert not wrong, f"{module} imports {', '.join(sorted(wrong))}"
 
 
-def test_no_two_files_import_each_other_by_whatever_way() -> None:
+def test_there_are_no_circular_imports() -> None:
     graph = {module: {t for t in targets if t in modules()} for module, targets in imports().items()}
     while leaves := {module for module, targets in graph.items() if not targets & graph.keys()}:
         graph = {module: targets for module, targets in graph.items() if module not in leaves}
-    assert not graph, f"circles among {', '.join(sorted(graph))}"
+    assert not graph, f"circular imports among {', '.join(sorted(graph))}"
 
 
-def test_folders_stay_small() -> None:
+def test_the_number_of_files_in_a_folder_is_limited() -> None:
     folders: dict[Path, int] = {}
     for path in modules().values():
         folders[path.parent] = folders.get(path.parent, 0) + 1
@@ -131,7 +135,7 @@ def test_folders_stay_small() -> None:
     ]
 
 
-def test_long_functions_say_why() -> None:
+def test_a_comment_gives_the_reason_for_each_long_function() -> None:
     long = []
     for path in modules().values():
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -150,7 +154,7 @@ def test_long_functions_say_why() -> None:
 @pytest.mark.parametrize(
     "statement", ["import sensebind", "from sensebind import __version__", "dir(__import__('sensebind'))"]
 )
-def test_importing_the_package_loads_no_model_and_no_workbench(statement: str) -> None:
+def test_importing_sensebind_loads_no_model_and_nothing_of_the_workbench(statement: str) -> None:
     heavy = "('torch', 'numpy', 'cv2', 'sensebind')"
     check = f"{statement}\nimport sys\nprint(*[name for name in sys.modules if name.split('.')[0] in {heavy}])"
     done = subprocess.run(
@@ -161,7 +165,7 @@ def test_importing_the_package_loads_no_model_and_no_workbench(statement: str) -
 
 
 @pytest.mark.parametrize("module", ["fusion.config.parameters", "nodes.bridge", "nodes.detector", "nodes.player"])
-def test_what_embeds_and_decodes_nothing_loads_neither_torch_nor_opencv(module: str) -> None:
+def test_modules_that_embed_and_decode_nothing_load_neither_torch_nor_opencv(module: str) -> None:
     if module.startswith("nodes"):
         pytest.importorskip("rclpy")
     program = f"import sys, sensebind.{module}; print(*{{'torch', 'cv2', 'scipy'}} & set(sys.modules))"
@@ -169,7 +173,7 @@ def test_what_embeds_and_decodes_nothing_loads_neither_torch_nor_opencv(module: 
     assert not done.stdout.strip()
 
 
-def test_the_public_names_are_there() -> None:
+def test_the_public_names_exist() -> None:
     import sensebind
 
     assert set(sensebind.__all__) <= set(dir(sensebind))

@@ -1,4 +1,4 @@
-"""What the documentation names is there."""
+"""Files, modules and links in the documentation exist, and its examples run."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 def is_module(name: str) -> bool:
-    """Whether a dotted name below `sensebind` is a package, a module, or something in a module."""
-    place = ROOT / "sensebind" / name.replace(".", "/")
-    return place.is_dir() or any(p.with_suffix(".py").is_file() for p in (place, place.parent, place.parent.parent))
+    """Whether a dotted name below `sensebind` is a package, a module, or a name in a module."""
+    path = ROOT / "sensebind" / name.replace(".", "/")
+    return path.is_dir() or any(p.with_suffix(".py").is_file() for p in (path, path.parent, path.parent.parent))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_modules_and_links_that_a_page_names_are_there(page: Path) -> None:
+def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False).stdout
     if not listed:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     known = {ROOT / name for name in listed.splitlines()}
     known |= {parent for path in known for parent in path.parents}
     named = [name for name in FILE.findall(text) if "." in Path(name).name or (ROOT / name).parent not in known]
     missing = [name for name in named if ROOT / name not in known and (ROOT / name).with_suffix(".py") not in known]
     missing += [name for name in LINK.findall(text) if not (page.parent / name).exists()]
-    modules = set(MODULE.findall(text)) - {"models", "launch.py"}  # an entry-point group and the launch file
+    modules = set(MODULE.findall(text)) - {
+        "models",
+        "launch.py",
+    }  # not modules: an entry-point group and the launch file
     missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
     assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
 
 
-def test_the_python_page_runs_as_it_is_written(tmp_path: Path) -> None:
+def test_the_examples_in_the_python_page_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sensebind.cli", "simulate", "--tour", "2", "--seed", "1", "-o", "tour"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120, env=environment)

@@ -1,4 +1,4 @@
-"""Payloads to arrays: every encoding that robots send, and an `EncodingError` for everything else."""
+"""All common encodings of images and sounds are decoded; all other data raise `EncodingError`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from sensebind.fusion.core.encodings import (
 )
 from sensebind.fusion.core.samples import Calibration, Frame
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 
-BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x08\2\0\0\0\0\0\0\0"
+# The header of a PNG that claims 2,147,483,647 × 2,147,483,647 pixels.
+OVERSIZED_PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x08\2\0\0\0\0\0\0\0"
 
 
 def frame(pixels: np.ndarray, encoding: str, padding: int = 0, big_endian: bool = False) -> Frame:
@@ -46,27 +47,25 @@ def compressed(pixels: np.ndarray, extension: str, name: str) -> Frame:
      ("bgra8", cv2.COLOR_RGB2BGRA)],
 )  # fmt: skip
 @given(padding=st.integers(0, 9))
-def test_colours_come_back_exactly_whatever_the_step(encoding: str, code: int | None, padding: int) -> None:
-    sent = PICTURE if code is None else cv2.cvtColor(PICTURE, code)
-    np.testing.assert_array_equal(decode_rgb(frame(sent, encoding, padding)), PICTURE)
+def test_colours_are_decoded_exactly_for_any_step(encoding: str, code: int | None, padding: int) -> None:
+    sent = IMAGE if code is None else cv2.cvtColor(IMAGE, code)
+    np.testing.assert_array_equal(decode_rgb(frame(sent, encoding, padding)), IMAGE)
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
-def test_grey_becomes_three_equal_colours(encoding: str) -> None:
-    np.testing.assert_array_equal(
-        decode_rgb(frame(PICTURE[..., 0], encoding, 3)), np.repeat(PICTURE[..., :1], 3, axis=2)
-    )
+def test_grey_becomes_three_equal_channels(encoding: str) -> None:
+    np.testing.assert_array_equal(decode_rgb(frame(IMAGE[..., 0], encoding, 3)), np.repeat(IMAGE[..., :1], 3, axis=2))
 
 
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_of_sixteen_bits_the_upper_eight_are_kept(encoding: str, big_endian: bool) -> None:
-    deep = PICTURE[..., 0].astype(np.uint16) * 256 + 99
-    np.testing.assert_array_equal(decode_rgb(frame(deep, encoding, 2, big_endian))[..., 0], PICTURE[..., 0])
+def test_the_upper_eight_of_sixteen_bits_are_kept(encoding: str, big_endian: bool) -> None:
+    deep = IMAGE[..., 0].astype(np.uint16) * 256 + 99
+    np.testing.assert_array_equal(decode_rgb(frame(deep, encoding, 2, big_endian))[..., 0], IMAGE[..., 0])
 
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
-def test_a_mosaic_of_one_colour_shows_that_colour(pattern: str) -> None:
+def test_a_bayer_image_of_one_colour_is_decoded_to_that_colour(pattern: str) -> None:
     colour = {"r": 200, "g": 100, "b": 30}
     mosaic = np.zeros((16, 16), np.uint8)
     for index, name in enumerate(pattern):
@@ -76,8 +75,8 @@ def test_a_mosaic_of_one_colour_shows_that_colour(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("yuv422", (1, 0, 3, 2)), ("yuv422_yuy2", (0, 1, 2, 3))])
-def test_yuv_of_a_plain_colour_shows_that_colour(encoding: str, order: tuple[int, ...]) -> None:
-    # ITU-R BT.601, in the studio range that 4:2:2 video has.
+def test_a_yuv_image_of_one_colour_is_decoded_to_that_colour(encoding: str, order: tuple[int, ...]) -> None:
+    # ITU-R BT.601, in the studio range, as in 4:2:2 video.
     to_yuv = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
     y, u, v = np.round([16, 128, 128] + to_yuv @ np.array([60, 120, 200]) / 255).astype(np.uint8)
     pair = np.array([y, u, y, v], np.uint8)[list(order)]
@@ -86,18 +85,18 @@ def test_yuv_of_a_plain_colour_shows_that_colour(encoding: str, order: tuple[int
 
 
 @pytest.mark.parametrize("name", ["png", "rgb8; png compressed bgr8", "bgr8; png compressed bgr8"])
-def test_png_comes_back_exactly(name: str) -> None:
-    sent = cv2.cvtColor(PICTURE, cv2.COLOR_RGB2BGR)
-    np.testing.assert_array_equal(decode_rgb(compressed(sent, ".png", name)), PICTURE)
+def test_png_is_decoded_exactly(name: str) -> None:
+    sent = cv2.cvtColor(IMAGE, cv2.COLOR_RGB2BGR)
+    np.testing.assert_array_equal(decode_rgb(compressed(sent, ".png", name)), IMAGE)
 
 
 @pytest.mark.parametrize("name", ["jpeg", "rgb8; jpeg compressed bgr8", "mono8; jpeg compressed "])
-def test_jpeg_comes_back_nearly(name: str) -> None:
+def test_jpeg_is_decoded_approximately(name: str) -> None:
     flat = np.full((32, 32, 3), (20, 120, 220), np.uint8)
     assert np.abs(decode_rgb(compressed(flat, ".jpg", name)).astype(int) - [220, 120, 20]).max() <= 4
 
 
-def test_a_plane_two_metres_away_is_two_metres_in_every_depth_encoding() -> None:
+def test_a_plane_at_two_metres_has_a_depth_of_two_metres_in_every_encoding() -> None:
     millimetres = np.full((5, 7), 2000, np.uint16)
     millimetres[0, 0], millimetres[0, 1] = 0, 65535
     metres = millimetres.astype(np.float32) / 1000
@@ -127,7 +126,7 @@ def test_a_plane_two_metres_away_is_two_metres_in_every_depth_encoding() -> None
     np.testing.assert_allclose(decode_depth(frame(millimetres, "16UC1"), Calibration(depth_unit=0.0001))[1:], 0.2)
 
 
-def test_radiometric_images_are_kelvin_and_others_levels() -> None:
+def test_radiometric_images_are_decoded_to_kelvin_and_others_to_levels() -> None:
     counts = np.full((4, 4), 30_000, np.uint16)
     for sent in (frame(counts, "mono16"), frame(counts, "16UC1", 2, True), compressed(counts, ".png", "png")):
         found = decode_thermal(sent)
@@ -150,12 +149,12 @@ def test_radiometric_images_are_kelvin_and_others_levels() -> None:
         Frame(np.zeros(48, np.uint8), "rgb8", 2**31, 2**31, 12),
         Frame(np.zeros(48, np.uint8), "klingon8", 4, 4, 12),
         Frame(np.zeros(48, np.uint8), "jpeg", compressed=True),
-        Frame(np.frombuffer(BOMB, np.uint8), "png", compressed=True),
+        Frame(np.frombuffer(OVERSIZED_PNG, np.uint8), "png", compressed=True),
         Frame(np.zeros(18, np.uint8), "yuv422", 3, 3, 6),
     ],
-    ids=["short", "step", "empty", "huge", "unknown", "no jpeg", "bomb", "odd yuv"],
+    ids=["short", "step", "empty", "huge", "unknown", "not jpeg", "oversized png", "odd yuv"],
 )  # fmt: skip
-def test_what_cannot_be_understood_is_refused_by_name(wrong: Frame) -> None:
+def test_an_invalid_image_is_refused_with_the_name_of_its_encoding(wrong: Frame) -> None:
     for read in (decode_rgb, decode_thermal, decode_depth):
         with pytest.raises(EncodingError, match=wrong.encoding):
             read(wrong)
@@ -166,7 +165,7 @@ def test_what_cannot_be_understood_is_refused_by_name(wrong: Frame) -> None:
     st.sampled_from([*PIXEL_FORMATS, "jpeg", "png", "16UC1; compressedDepth", "32FC1; compressedDepth png", "", "x"]),
     st.binary(max_size=200), st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 40), st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_any_bytes_are_an_image_or_an_encoding_error(encoding, data, height, width, step, big_endian, packed) -> None:
+def test_any_bytes_give_an_image_or_an_encoding_error(encoding, data, height, width, step, big_endian, packed) -> None:
     sent = Frame(np.frombuffer(data, np.uint8), encoding, height, width, step, big_endian, packed)
     for read in (decode_rgb, decode_thermal, decode_depth):
         try:
@@ -177,8 +176,8 @@ def test_any_bytes_are_an_image_or_an_encoding_error(encoding, data, height, wid
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([".png", ".jpg"]), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
-def test_a_damaged_file_is_an_image_or_an_encoding_error(extension, changes) -> None:
-    data = cv2.imencode(extension, PICTURE)[1].reshape(-1).copy()
+def test_a_damaged_file_gives_an_image_or_an_encoding_error(extension, changes) -> None:
+    data = cv2.imencode(extension, IMAGE)[1].reshape(-1).copy()
     for at, value in changes:
         data[at % len(data)] = value
     for read in (decode_rgb, decode_thermal, decode_depth):
@@ -191,19 +190,19 @@ def test_a_damaged_file_is_an_image_or_an_encoding_error(extension, changes) -> 
     [("S16LE", "<i2", 2**15), ("s16", "<i2", 2**15), ("S16BE", ">i2", 2**15), ("S32LE", "<i4", 2**31),
      ("F32LE", "<f4", 1.0), ("F32", "<f4", 1.0), ("S8", "i1", 2**7)],
 )  # fmt: skip
-def test_sound_in_every_format_is_the_same_sound(name: str, dtype: str, scale: float) -> None:
+def test_every_sample_format_gives_the_same_sound(name: str, dtype: str, scale: float) -> None:
     wave = np.array([[0.5, -0.5], [0.25, -1.0]])
     found = pcm_to_float(decode_pcm((wave * scale).astype(dtype).tobytes(), name, 2))
     np.testing.assert_allclose(found, wave, atol=1e-6)
     assert found.dtype == np.float32
 
 
-def test_twenty_four_bits_and_unsigned_bytes_too() -> None:
+def test_samples_of_24_bits_and_unsigned_bytes_are_decoded() -> None:
     assert pcm_to_float(decode_pcm(b"\x00\x00\x40\x00\x00\xc0", "S24LE", 1)).ravel().tolist() == [0.5, -0.5]
     assert pcm_to_float(decode_pcm(bytes([192, 64]), "U8", 1)).ravel().tolist() == [0.5, -0.5]
 
 
-def test_sound_that_is_no_whole_number_of_samples_is_refused() -> None:
+def test_incomplete_samples_and_unknown_formats_are_refused() -> None:
     for data, name, channels in ((b"123", "S16LE", 1), (b"1234", "S16LE", 3), (b"12", "MP3", 1), (b"12", "S16LE", 0)):
         with pytest.raises(EncodingError):
             decode_pcm(data, name, channels)

@@ -96,7 +96,7 @@ def test_a_custom_modality_bound_to_vision_matches_unseen_prompts(
 def test_a_sense_without_fields_is_refused_and_told_how_to_be_made() -> None:
     with pytest.raises(ConfigError, match=r"smell\.fields"):
         config.modalities_of({"modalities": ["vision", "smell"]})
-    with pytest.raises(ConfigError, match="small letters"):
+    with pytest.raises(ConfigError, match="lower-case letters"):
         config.modalities_of({"modalities": ["Smell!"], "Smell!.fields": ["data"]})
 
 

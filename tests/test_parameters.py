@@ -1,4 +1,4 @@
-"""Every parameter is declared once. What ROS describes, what is checked and what the docs list follow from that."""
+"""Every parameter is declared once. Its ROS description, check and row in the docs follow from the declaration."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def embed_text(phrases: list[str]) -> Any:
     return np.eye(len(phrases), dtype=np.float32)
 
 
-# One owner
+# Declarations
 
 
-def test_values_that_nobody_gave_make_the_default_options_of_every_part() -> None:
+def test_without_given_values_every_part_has_its_default_options() -> None:
     values = detector_values({"prompts.dog": ["a dog"]})
     made = make_detectors(values, embed_text)
     assert [type(detector) for detector in made] == list(DETECTOR_TYPES.values())
@@ -89,7 +89,7 @@ def test_values_that_nobody_gave_make_the_default_options_of_every_part() -> Non
     assert specs["depth"] == WindowSpec("depth", to_ns(2.0), to_ns(WindowOptions().hop), frames=2)
 
 
-def test_a_parameter_reaches_the_field_that_declares_it_and_no_other_modality() -> None:
+def test_a_parameter_sets_only_the_field_that_declares_it_and_only_for_its_modality() -> None:
     values = embedder_values(
         {"depth.unit": 0.5, "thermal.unit": 0.25, "depth.focal_width": 320, "audio.sample_rate": 8000}
     )
@@ -100,7 +100,7 @@ def test_a_parameter_reaches_the_field_that_declares_it_and_no_other_modality() 
 
 
 @pytest.mark.parametrize("node", NODE_PARAMETERS)
-def test_every_parameter_has_one_declaration_a_description_and_a_range_or_none(node: str) -> None:
+def test_every_parameter_has_one_declaration_and_a_valid_default(node: str) -> None:
     parameters = NODE_PARAMETERS[node]()
     names = [parameter.name for parameter in parameters]
     assert len(set(names)) == len(names)
@@ -109,7 +109,7 @@ def test_every_parameter_has_one_declaration_a_description_and_a_range_or_none(n
         assert parameter.check(parameter.default) == parameter.default
 
 
-def test_sensors_of_a_modality_have_what_applies_to_it() -> None:
+def test_a_sensor_has_the_parameters_of_its_modality() -> None:
     names = {m: {p.name.removeprefix(f"{m}.") for p in sensor_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
     assert {"transport", "frames", "camera_info_topic"} <= names["vision"] and "unit" not in names["vision"]
     assert {"unit", "baseline", "focal_length"} <= names["depth"] and {"unit", "offset"} <= names["thermal"]
@@ -118,11 +118,11 @@ def test_sensors_of_a_modality_have_what_applies_to_it() -> None:
     assert {"topic", "hop", "lateness"} <= set.intersection(*names.values())
 
 
-# Values are checked
+# Checks of values
 
 
 @given(st.sampled_from(NUMBERS), st.floats(0.0, 1.0), st.sampled_from([-1, 1]))
-def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
+def test_a_number_out_of_range_is_refused_with_its_name_in_python_and_in_a_file(
     found: tuple[Any, str, Parameter], inside: float, side: int
 ) -> None:
     options, name, parameter = found
@@ -140,7 +140,7 @@ def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
 
 
 @pytest.mark.parametrize(
-    ("given_", "message"),
+    ("values", "message"),
     [
         ({"vision.hop": float("nan")}, "'vision.hop' must be 0.001 to 3600 s, not nan"),
         ({"vision.hop": "0.5"}, "'vision.hop' must be a number, not '0.5'"),
@@ -155,19 +155,19 @@ def test_a_number_out_of_range_is_refused_by_name_in_python_as_in_a_file(
         ({"vision.unit": 0.5}, "no parameter 'vision.unit'"),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_name_and_what_it_must_be(given_: dict[str, Any], message: str) -> None:
+def test_a_wrong_value_is_refused_with_its_name_and_the_allowed_values(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        embedder_values(given_)
+        embedder_values(values)
 
 
-def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
+def test_whole_numbers_and_numpy_numbers_are_accepted() -> None:
     assert embedder_values({"vision.hop": 1, "batch_size": np.int64(4)})["vision.hop"] == 1.0
     assert type(embedder_values({"vision.hop": np.float32(0.25)})["vision.hop"]) is float
     assert LifecycleOptions(onset_threshold=np.float64(0.7), min_duration=2).onset_threshold == 0.7
 
 
 @pytest.mark.parametrize(
-    ("given_", "message"),
+    ("values", "message"),
     [
         (
             {"novelty.habituation": 20.0},
@@ -193,11 +193,11 @@ def test_whole_numbers_and_those_of_numpy_are_numbers_too() -> None:
         ({"fault.causes": ["dark", "tired"]}, "'fault.causes' must be some of dark, .*, not 'tired'"),
     ],
 )
-def test_values_that_do_not_fit_together_are_refused_with_the_detector_that_they_are_of(
-    given_: dict[str, Any], message: str
+def test_values_that_do_not_fit_together_are_refused_with_the_name_of_their_detector(
+    values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_detectors(detector_values({"prompts.dog": ["a dog"], **given_}), embed_text)
+        make_detectors(detector_values({"prompts.dog": ["a dog"], **values}), embed_text)
 
 
 @pytest.mark.parametrize("kind", ["prompt", "novelty", "disagreement"])
@@ -207,7 +207,7 @@ def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> Non
     assert detector.options.support <= 0.01 and detector.options.prior <= 0.005
 
 
-# What is shown
+# Tables in the documentation
 
 
 def tables() -> ModuleType:
@@ -234,12 +234,12 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
         ("<!-- parameters detector noveltyy -->\n<!-- end -->", r"detector has no parameters 'noveltyy\.\*'"),
     ],
 )
-def test_a_wrong_mark_in_a_page_is_an_error_and_costs_no_text(page: str, message: str) -> None:
+def test_a_wrong_mark_in_a_page_is_an_error(page: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tables().update_tables(page)
 
 
-def test_the_page_of_parameters_has_every_parameter_of_every_executable() -> None:
+def test_the_parameters_page_contains_every_parameter_of_every_executable() -> None:
     page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
     lifecycle = {p.name for p in parameters_of(LifecycleOptions())}
     missing = []
@@ -274,18 +274,18 @@ detector:
 """
 
 
-def test_the_names_of_the_previous_version_still_work_with_a_warning_that_names_the_new_ones(
+def test_names_of_the_previous_version_work_with_a_warning_that_gives_the_new_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "robot.yaml"
-    file.write_text(OLD)  # on and off are names here, as they are for ROS: for YAML 1.1 they would be true and false
+    file.write_text(OLD)  # on and off are names, as in ROS; in YAML 1.1 they are booleans
     settings = Settings.read(file)
     found = {
         "prompt.onset_threshold": 0.7, "prompt.offset_threshold": 0.3, "prompt.baseline_weight": 0.25,
         "fault.timeout": 3.0, "tick_timeout": 2.0,
     }  # fmt: skip
     assert {name: settings.detector[name] for name in found} == found
-    assert settings.detector["fault.onset_threshold"] == 0.9, "the new name counts where both are given"
+    assert settings.detector["fault.onset_threshold"] == 0.9, "the new name takes precedence"
     found = {
         "vision.camera_info_topic": "/front/camera_info", "idle_timeout": 0.25, "fusion_timeout": 2.0, "queue_size": 8,
     }  # fmt: skip
@@ -298,18 +298,18 @@ def test_the_names_of_the_previous_version_still_work_with_a_warning_that_names_
     assert bridge["client_queue_size"] == 8
 
 
-def test_no_old_name_is_a_name_of_today() -> None:
+def test_no_old_name_is_a_current_name() -> None:
     for node, parameters in NODE_PARAMETERS.items():
-        today = {p.name for p in parameters()}
+        current = {p.name for p in parameters()}
         old = [p.formerly for p in parameters() if p.formerly]
-        assert not today & set(old) and len(old) == len(set(old)), node
+        assert not current & set(old) and len(old) == len(set(old)), node
 
 
-def test_a_node_takes_the_names_of_the_previous_version_too() -> None:
+def test_a_node_accepts_names_of_the_previous_version() -> None:
     environment = ros_environment("sensebind_msgs")
     values = {"detectors": ["novelty"], "novelty.on": 0.7, "patience": 2.0}
-    with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
-        services = Services(me)
+    with peer(environment) as peer_node, running("detector", environment=environment, values=values) as detector:
+        services = Services(peer_node)
         names = ["novelty.onset_threshold", "tick_timeout", "novelty.on"]
         assert services.get("detector", *names) == [0.7, 2.0, None]
         assert services.set("detector", "novelty.off", 0.25).successful
@@ -320,7 +320,7 @@ def test_a_node_takes_the_names_of_the_previous_version_too() -> None:
             detector.wait_for_output(line)
 
 
-def test_settings_with_other_values_are_checked_too() -> None:
+def test_changed_settings_are_checked() -> None:
     settings = Settings.of({})
     assert settings.with_detector({"novelty.onset_threshold": 0.7}).detector["novelty.onset_threshold"] == 0.7
     for wrong in ({"novelty.onset_thresholds": 0.7}, {"novelty.onset_threshold": 7}):
@@ -332,16 +332,16 @@ def test_settings_with_other_values_are_checked_too() -> None:
 
 
 class Services:
-    """Calls the services of nodes from a test."""
+    """Calls the parameter and lifecycle services of nodes."""
 
-    def __init__(self, me: Peer) -> None:
-        self.me = me
+    def __init__(self, peer_node: Peer) -> None:
+        self.peer = peer_node
 
     def call(self, type_: Any, service: str, request: Any) -> Any:
-        client = self.me.node.create_client(type_, service)
-        self.me.wait_until(client.service_is_ready, 60, service)
+        client = self.peer.node.create_client(type_, service)
+        self.peer.wait_until(client.service_is_ready, 60, service)
         answer = client.call_async(request)
-        self.me.wait_until(answer.done, 60, service)
+        self.peer.wait_until(answer.done, 60, service)
         return answer.result()
 
     def set(self, node: str, name: str, value: Any) -> Any:
@@ -355,7 +355,7 @@ class Services:
         return result
 
     def get(self, node: str, *names: str) -> list[Any]:
-        """None for a parameter that is not declared."""
+        """The values; None for a parameter that is not declared."""
         from rcl_interfaces.srv import GetParameters
         from rclpy.parameter import parameter_value_to_python
 
@@ -385,14 +385,17 @@ detector:
 """
 
 
-def test_ros_describes_a_parameter_with_its_meaning_unit_and_bounds() -> None:
+def test_ros_parameter_descriptions_have_the_meaning_the_unit_and_the_bounds() -> None:
     from rcl_interfaces.srv import DescribeParameters
 
     environment = ros_environment("sensebind_msgs")
-    with peer(environment) as me, running("detector", environment=environment, values={"prompts.dog": ["a dog"]}):
+    with (
+        peer(environment) as peer_node,
+        running("detector", environment=environment, values={"prompts.dog": ["a dog"]}),
+    ):
         names = ["novelty.habituation", "novelty.max_prototypes", "detectors", "prompts.dog"]
         request = DescribeParameters.Request(names=names)
-        found = Services(me).call(DescribeParameters, "/detector/describe_parameters", request)
+        found = Services(peer_node).call(DescribeParameters, "/detector/describe_parameters", request)
     habituation, prototypes, which, dog = found.descriptors
     assert habituation.description.endswith("[s]") and "novel" in habituation.description
     (bounds,) = habituation.floating_point_range
@@ -403,7 +406,7 @@ def test_ros_describes_a_parameter_with_its_meaning_unit_and_bounds() -> None:
     assert dog.description.startswith("Phrases that mean this label")
 
 
-def test_a_file_with_empty_lists_and_a_modality_of_the_users_own_serves_all_nodes_and_the_command_line(
+def test_a_file_with_empty_lists_and_a_user_defined_modality_works_for_all_nodes_and_the_command_line(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "robot.yaml"
@@ -413,62 +416,62 @@ def test_a_file_with_empty_lists_and_a_modality_of_the_users_own_serves_all_node
     environment = ros_environment("sensebind_msgs")
     arguments = ("--ros-args", "--params-file", str(file))
     with (
-        peer(environment) as me,
+        peer(environment) as peer_node,
         running("bridge", *arguments, "-p", "address:=tcp://127.0.0.1:*", environment=environment) as bridge,
         running("detector", *arguments, environment=environment),
     ):
-        services = Services(me)
+        services = Services(peer_node)
         assert services.set("detector", "detectors", ["novelty"]).successful
         assert services.set("detector", "detectors", []).successful
         assert services.set("detector", "prompts.cat", []).successful
         bridge.wait_for_output("publishing on")
 
 
-def test_a_change_that_would_have_no_effect_is_refused_and_the_node_goes_on(tmp_path: Path) -> None:
+def test_a_change_without_effect_is_refused_and_the_node_continues(tmp_path: Path) -> None:
     bag = tmp_path / "bag"
     record_patrol(bag, duration=1.0)
     environment = ros_environment("sensebind_msgs", "audio_common_msgs")
     with (
-        peer(environment) as me,
+        peer(environment) as peer_node,
         running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}),
         running("player", str(bag), environment=environment, values={"delay": 60.0}),
     ):
-        services = Services(me)
+        services = Services(peer_node)
         for node, name, value in (("bridge", "client_queue_size", 10), ("player", "rate", 2.0)):
             refused = services.set(node, name, value)
             assert not refused.successful and "read-only" in refused.reason
-            misspelt = services.set(node, f"{name}s", value)
-            assert not misspelt.successful and misspelt.reason == f"there is no parameter '{name}s'"
+            unknown = services.set(node, f"{name}s", value)
+            assert not unknown.successful and unknown.reason == f"there is no parameter '{name}s'"
             assert services.set(node, "use_sim_time", True).successful
             assert services.set(node, "use_sim_time", False).successful
         assert "is now called 'client_queue_size'" in services.set("bridge", "queue_size", 10).reason
 
 
-def test_phrases_that_no_detector_uses_are_no_reason_to_end() -> None:
+def test_unused_phrases_do_not_stop_the_detector_node() -> None:
     from sensebind.fusion.io import messages
     from sensebind.nodes.support.message_types import message_type
     from sensebind.nodes.support.qos import LATCHED_QOS
 
     environment = ros_environment("sensebind_msgs")
     values = {"detectors": ["novelty"], "prompt.background": ["a", "b"], "prompts.dog": ["a dog"]}
-    with peer(environment) as me, running("detector", environment=environment, values=values) as detector:
-        space = me.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
+    with peer(environment) as peer_node, running("detector", environment=environment, values=values) as detector:
+        space = peer_node.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
         described = {"id": "toy@1", "dimension": 8, "modalities": ["text", "vision"], "logit_scales": [1.0, 1.0]}
         space.publish(message_type(messages.EMBEDDING_SPACE_TYPE)(**described))
-        me.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
-        refused = Services(me).set("detector", "detectors", ["prompt"])
+        peer_node.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
+        refused = Services(peer_node).set("detector", "detectors", ["prompt"])
         assert not refused.successful and "background" in refused.reason
-        assert Services(me).set("detector", "novelty.onset_threshold", 0.7).successful
+        assert Services(peer_node).set("detector", "novelty.onset_threshold", 0.7).successful
 
 
-def test_an_embedder_is_configured_again_with_fewer_modalities() -> None:
+def test_an_embedder_can_be_configured_again_with_fewer_modalities() -> None:
     from lifecycle_msgs.msg import Transition
 
     environment = ros_environment("sensebind_msgs")
     values = {"modalities": ["vision", "audio", "gas"], "gas.fields": ["data"], "gas.window": 1.0, "device": "cpu"}
-    with peer(environment) as me, running("embedder", environment=environment, values=values) as embedder:
+    with peer(environment) as peer_node, running("embedder", environment=environment, values=values) as embedder:
         embedder.wait_for_output("vision: ", 90)
-        services = Services(me)
+        services = Services(peer_node)
         assert services.set("embedder", "modalities", ["vision"]).successful
         assert all(
             services.change_state(

@@ -1,4 +1,4 @@
-"""Any bag opens, or says what is wrong with it; what is written can be read."""
+"""Bags are read and written. The error for an unreadable bag names the bag and the problem."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TYPES = RosbagsMessageFactory()
 
 
 def imu(z: float) -> Any:
-    """A sensor_msgs/Imu that accelerates upwards with `z` m/s²."""
+    """A sensor_msgs/Imu with an acceleration of `z` m/s² along z."""
     zero, none = TYPES.make("geometry_msgs/msg/Vector3", x=0.0, y=0.0, z=0.0), np.zeros(9)
     return TYPES.make(
         IMU,
@@ -45,8 +45,8 @@ def imu(z: float) -> Any:
     )
 
 
-def picture(type_name: str) -> Any:
-    """An empty image of either type."""
+def empty_image(type_name: str) -> Any:
+    """An image message of type `type_name` with one black pixel."""
     data = np.zeros(3, np.uint8)
     if type_name == COMPRESSED:
         return TYPES.make(type_name, header=header_message(TYPES, 5), format="jpeg", data=data)
@@ -63,7 +63,7 @@ def picture(type_name: str) -> Any:
 
 
 def two_topics(folder: Path) -> Path:
-    """A bag of three strings and an Imu, written out of order of topics."""
+    """A bag with three strings and one Imu between them."""
     with BagWriter(folder) as bag:
         for stamp, text in ((10, "a"), (30, "c"), (40, "d")):
             bag.write("/text", STRING, stamp, TYPES.make(STRING, data=text))
@@ -72,18 +72,18 @@ def two_topics(folder: Path) -> Path:
     return folder
 
 
-def images(folder: Path, *topics: tuple[str, str, int]) -> dict[str, str]:
-    """What `select_sensor_topics` makes of a bag with these (topic, type, count)."""
+def select_topics_of_bag(folder: Path, *topics: tuple[str, str, int]) -> dict[str, str]:
+    """Modality → topic that `select_sensor_topics` selects in a bag with these (topic, type, message count)."""
     with BagWriter(folder) as bag:
         for topic, type_name, count in topics:
             for stamp in range(count):
-                bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else picture(type_name))
+                bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else empty_image(type_name))
     with Recording(folder) as recording:
         return {modality: found.topic for modality, found in select_sensor_topics(recording).items()}
 
 
 def sqlite_bag(folder: Path) -> Path:
-    """A bag of one string, as rosbag2 wrote them by default before Iron."""
+    """A bag with one string in SQLite, the default of rosbag2 before Iron."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
         connection = writer.add_connection("/text", STRING, typestore=typestore())
         writer.write(connection, 10, typestore().serialize_cdr(TYPES.make(STRING, data="a"), STRING))
@@ -93,7 +93,7 @@ def sqlite_bag(folder: Path) -> Path:
 # Reading
 
 
-def test_what_was_written_is_read_in_order_of_time(tmp_path: Path) -> None:
+def test_written_messages_are_read_in_order_of_time(tmp_path: Path) -> None:
     with Recording(two_topics(tmp_path / "bag")) as recording:
         read = list(recording.messages())
         assert [(topic, stamp) for topic, _, stamp, _ in read] == [
@@ -104,27 +104,27 @@ def test_what_was_written_is_read_in_order_of_time(tmp_path: Path) -> None:
         assert recording.start == 10 and recording.end in (40, 41)
 
 
-def test_only_the_topics_that_are_asked_for_are_read(tmp_path: Path) -> None:
+def test_only_the_given_topics_are_read(tmp_path: Path) -> None:
     with Recording(two_topics(tmp_path / "bag")) as recording:
         assert {topic for topic, *_ in recording.messages(["/imu"])} == {"/imu"}
         assert not list(recording.messages([]))
         assert not list(recording.messages(["/none"]))
 
 
-def test_raw_bytes_are_the_message(tmp_path: Path) -> None:
+def test_cdr_messages_can_be_deserialized(tmp_path: Path) -> None:
     with Recording(two_topics(tmp_path / "bag")) as recording:
         [(_, type_name, _, data)] = recording.cdr_messages(["/imu"])
         assert typestore().deserialize_cdr(data, type_name).linear_acceleration.z == 9.81
 
 
-def test_an_mcap_file_opens_without_its_folder(tmp_path: Path) -> None:
+def test_an_mcap_file_can_be_opened_without_its_folder(tmp_path: Path) -> None:
     [file] = two_topics(tmp_path / "bag").glob("*.mcap")
     alone = shutil.copy(file, tmp_path / "alone.mcap")
     with Recording(alone) as recording:
         assert len(list(recording.messages())) == 4
 
 
-def test_a_folder_that_lost_its_metadata_opens_by_the_one_file_in_it(tmp_path: Path) -> None:
+def test_a_folder_without_metadata_can_be_opened_if_it_has_one_bag_file(tmp_path: Path) -> None:
     folder = two_topics(tmp_path / "bag")
     (folder / "metadata.yaml").unlink()
     with Recording(folder) as recording:
@@ -132,14 +132,14 @@ def test_a_folder_that_lost_its_metadata_opens_by_the_one_file_in_it(tmp_path: P
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["folder", "file"])
-def test_an_sqlite_bag_opens(tmp_path: Path, alone: bool) -> None:
+def test_an_sqlite_bag_can_be_opened(tmp_path: Path, alone: bool) -> None:
     folder = sqlite_bag(tmp_path / "bag")
     [file] = folder.glob("*.db3")
     with Recording(shutil.copy(file, tmp_path / "alone.db3") if alone else folder) as recording:
         assert [(topic, message.data) for topic, _, _, message in recording.messages()] == [("/text", "a")]
 
 
-def test_a_ros_1_bag_opens_and_its_raw_messages_are_those_of_ros_2(tmp_path: Path) -> None:
+def test_a_ros_1_bag_can_be_opened_and_its_messages_are_converted_to_ros_2(tmp_path: Path) -> None:
     types = get_typestore(Stores.ROS1_NOETIC)
     types.register(get_types_from_msg("std_msgs/Header header\nuint8 level", "odd_msgs/msg/Odd"))
     time = types.types["builtin_interfaces/msg/Time"](sec=3, nanosec=4)
@@ -149,8 +149,10 @@ def test_a_ros_1_bag_opens_and_its_raw_messages_are_those_of_ros_2(tmp_path: Pat
     messages = {
         HEADER: head,
         IMU: types.types[IMU](head, turn, np.zeros(9), zero, np.zeros(9), zero, np.zeros(9)),
-        "odd_msgs/msg/Odd": types.types["odd_msgs/msg/Odd"](head, 7),  # known to the bag alone
-        "sensor_msgs/msg/Range": types.types["sensor_msgs/msg/Range"](head, 1, 0.1, 0.2, 4.0, 2.0),  # grew a field
+        "odd_msgs/msg/Odd": types.types["odd_msgs/msg/Odd"](head, 7),  # defined only in the bag
+        "sensor_msgs/msg/Range": types.types["sensor_msgs/msg/Range"](
+            head, 1, 0.1, 0.2, 4.0, 2.0
+        ),  # ROS 2 added a field
     }
     with Writer1(tmp_path / "old.bag") as writer:
         for stamp, (name, message) in enumerate(messages.items()):
@@ -169,11 +171,11 @@ def test_a_ros_1_bag_opens_and_its_raw_messages_are_those_of_ros_2(tmp_path: Pat
         assert result["sensor_msgs/msg/Range"].range == 2.0
 
 
-# Types that nobody knows
+# Unknown types
 
 
-def strange(folder: Path, definition: str) -> Path:
-    """A bag with two messages of a type with this definition, beside one string."""
+def bag_of_odd_type(folder: Path, definition: str) -> Path:
+    """A bag with two messages of a type with this definition, and one string."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         odd = writer.add_connection("/odd", "odd_msgs/msg/Odd", msgdef=definition, rihs01="RIHS01_0")
         text = writer.add_connection("/text", STRING, typestore=typestore())
@@ -183,16 +185,19 @@ def strange(folder: Path, definition: str) -> Path:
     return folder
 
 
-def test_types_that_only_the_bag_defines_are_read(tmp_path: Path) -> None:
-    with Recording(strange(tmp_path / "bag", "uint32 number")) as recording:
+def test_types_that_are_defined_only_in_the_bag_are_read(tmp_path: Path) -> None:
+    with Recording(bag_of_odd_type(tmp_path / "bag", "uint32 number")) as recording:
         assert [message.number for *_, message in recording.messages(["/odd"])] == [1, 1]
 
 
 @pytest.mark.parametrize("definition", ["this is ! no definition", "other_msgs/Missing field", "float64[400] long"])
-def test_messages_that_cannot_be_read_cost_one_warning_and_no_other_topic(
+def test_unreadable_messages_cause_one_warning_and_do_not_affect_other_topics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, definition: str
 ) -> None:
-    with Recording(strange(tmp_path / "bag", definition)) as recording, caplog.at_level(logging.WARNING, "sensebind"):
+    with (
+        Recording(bag_of_odd_type(tmp_path / "bag", definition)) as recording,
+        caplog.at_level(logging.WARNING, "sensebind"),
+    ):
         assert [topic for topic, *_ in recording.messages(["/text"])] == ["/text"]
         assert not caplog.records and not recording.unreadable_counts
         assert [topic for topic, *_ in recording.messages()] == ["/text"]
@@ -202,7 +207,7 @@ def test_messages_that_cannot_be_read_cost_one_warning_and_no_other_topic(
         assert len(list(recording.cdr_messages())) == 3
 
 
-def test_a_bag_without_definitions_is_read_with_ours(tmp_path: Path) -> None:
+def test_a_bag_without_definitions_is_read_with_known_types(tmp_path: Path) -> None:
     folder = sqlite_bag(tmp_path / "bag")
     [file] = folder.glob("*.db3")
     with sqlite3.connect(file) as database:
@@ -212,48 +217,48 @@ def test_a_bag_without_definitions_is_read_with_ours(tmp_path: Path) -> None:
         assert [message.data for *_, message in recording.messages()] == ["a"]
 
 
-# What is wrong with a bag
+# Errors
 
 
-def test_a_bag_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_bag(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="no recording '.*nowhere'"):
         Recording(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.bag", "a.txt"])
 @pytest.mark.parametrize("content", [b"", b"not a bag" * 100], ids=["empty", "garbage"])
-def test_a_file_that_is_no_bag_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_error_names_a_file_that_is_not_a_bag(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RecordingError, match=name):
         Recording(tmp_path / name)
 
 
-def test_a_folder_that_is_no_bag_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_that_is_not_a_bag_names_metadata_yaml(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="metadata.yaml"):
         Recording(tmp_path)
 
 
-def test_a_bag_without_messages_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_bag_without_messages(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "bag"):
         pass
     with pytest.raises(RecordingError, match="bag"):
         Recording(tmp_path / "bag")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
-def test_a_bag_that_was_cut_off_is_named_and_a_cure_is_told(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9, 0.99])
+def test_the_error_for_a_truncated_bag_names_the_bag_and_the_remedy(tmp_path: Path, fraction: float) -> None:
     [file] = two_topics(tmp_path / "bag").glob("*.mcap")
     whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
+    file.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(RecordingError, match="bag.*mcap recover"), Recording(tmp_path / "bag") as recording:
         list(recording.messages())
 
 
-def test_damage_inside_is_told_of_or_harmless(tmp_path: Path) -> None:
+def test_a_damaged_bag_is_read_or_raises_an_error_that_names_it(tmp_path: Path) -> None:
     [file] = two_topics(tmp_path / "bag").glob("*.mcap")
     whole = bytearray(file.read_bytes())
-    for place in range(8, len(whole), 61):
-        file.write_bytes(whole[:place] + bytes(b ^ 0xFF for b in whole[place : place + 4]) + whole[place + 4 :])
+    for offset in range(8, len(whole), 61):
+        file.write_bytes(whole[:offset] + bytes(b ^ 0xFF for b in whole[offset : offset + 4]) + whole[offset + 4 :])
         try:
             with Recording(tmp_path / "bag") as recording:
                 list(recording.messages())
@@ -261,11 +266,11 @@ def test_damage_inside_is_told_of_or_harmless(tmp_path: Path) -> None:
             assert "bag" in str(error)
 
 
-# Finding the topic of each sense
+# The topic of each modality
 
 
-def test_images_are_told_apart_by_name(tmp_path: Path) -> None:
-    found = images(
+def test_the_modality_of_images_is_found_from_the_topic_name(tmp_path: Path) -> None:
+    found = select_topics_of_bag(
         tmp_path / "bag",
         ("/camera/color/image_raw", IMAGE, 2),
         ("/camera/depth/image_rect_raw", IMAGE, 2),
@@ -280,12 +285,12 @@ def test_images_are_told_apart_by_name(tmp_path: Path) -> None:
     }
 
 
-def test_letters_within_a_word_do_not_make_a_camera_thermal(tmp_path: Path) -> None:
-    assert images(tmp_path / "bag", ("/air/first/image", IMAGE, 1)) == {"vision": "/air/first/image"}
+def test_ir_inside_a_word_does_not_make_a_camera_thermal(tmp_path: Path) -> None:
+    assert select_topics_of_bag(tmp_path / "bag", ("/air/first/image", IMAGE, 1)) == {"vision": "/air/first/image"}
 
 
-def test_colour_comes_before_the_rest_and_raw_before_compressed(tmp_path: Path) -> None:
-    found = images(
+def test_colour_topics_are_preferred_and_raw_is_preferred_to_compressed(tmp_path: Path) -> None:
+    found = select_topics_of_bag(
         tmp_path / "bag",
         ("/aux", IMAGE, 9),
         ("/rgb/image/compressed", COMPRESSED, 5),
@@ -294,12 +299,12 @@ def test_colour_comes_before_the_rest_and_raw_before_compressed(tmp_path: Path) 
     assert found["vision"] == "/rgb/image"
 
 
-def test_of_several_imus_the_one_with_most_messages_is_taken(tmp_path: Path) -> None:
-    assert images(tmp_path / "bag", ("/a", IMU, 2), ("/b", IMU, 5), ("/c", IMU, 5))["imu"] == "/b"
+def test_the_imu_with_the_most_messages_is_selected(tmp_path: Path) -> None:
+    assert select_topics_of_bag(tmp_path / "bag", ("/a", IMU, 2), ("/b", IMU, 5), ("/c", IMU, 5))["imu"] == "/b"
 
 
-def test_the_reason_is_told(tmp_path: Path) -> None:
-    images(tmp_path / "bag", ("/rgb/image", IMAGE, 1), ("/x/compressed", COMPRESSED, 1), ("/imu", IMU, 1))
+def test_the_reason_for_a_topic_is_given(tmp_path: Path) -> None:
+    select_topics_of_bag(tmp_path / "bag", ("/rgb/image", IMAGE, 1), ("/x/compressed", COMPRESSED, 1), ("/imu", IMU, 1))
     with Recording(tmp_path / "bag") as recording:
         found = select_sensor_topics(recording)
     assert found["imu"].reason == "the only sensor_msgs/msg/Imu for imu"
@@ -309,9 +314,9 @@ def test_the_reason_is_told(tmp_path: Path) -> None:
 # Writing
 
 
-def test_a_bag_is_not_overwritten_unless_asked_for(tmp_path: Path) -> None:
+def test_a_bag_is_overwritten_only_if_requested(tmp_path: Path) -> None:
     folder = two_topics(tmp_path / "bag")
-    with pytest.raises(RecordingError, match="there already"):
+    with pytest.raises(RecordingError, match="exists already"):
         BagWriter(folder)
     with BagWriter(folder, overwrite=True) as bag:
         bag.write("/text", STRING, 1, TYPES.make(STRING, data="new"))
@@ -319,10 +324,10 @@ def test_a_bag_is_not_overwritten_unless_asked_for(tmp_path: Path) -> None:
         assert [message.data for *_, message in recording.messages()] == ["new"]
 
 
-def test_a_folder_that_is_no_bag_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bag_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").touch()
-    with pytest.raises(RecordingError, match="no bag"):
+    with pytest.raises(RecordingError, match="not a bag"):
         BagWriter(tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "thesis.tex").exists()
 
@@ -335,7 +340,7 @@ def test_latched_topics_are_marked(tmp_path: Path) -> None:
         assert {topic.name: topic.latched for topic in recording.topics} == {"/once": True, "/often": False}
 
 
-def test_ros_2_reads_what_is_written(tmp_path: Path) -> None:
+def test_rosbag2_reads_a_written_bag(tmp_path: Path) -> None:
     rosbag2 = pytest.importorskip("rosbag2_py", reason="rosbag2_py is not installed")
     reader = rosbag2.SequentialReader()
     reader.open_uri(str(two_topics(tmp_path / "bag")))
@@ -345,7 +350,7 @@ def test_ros_2_reads_what_is_written(tmp_path: Path) -> None:
     assert read == ["/text", "/imu", "/text", "/text"]
 
 
-# Recordings from the field
+# Real recordings
 
 
 @pytest.mark.parametrize(
@@ -359,7 +364,7 @@ def test_ros_2_reads_what_is_written(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_recordings_from_the_field_are_read(shared: Path, path: str, topics: dict[str, str]) -> None:
+def test_real_recordings_are_read(shared: Path, path: str, topics: dict[str, str]) -> None:
     file = shared / "recordings" / path
     if not file.exists():
         pytest.skip(f"'{path}' is not in the folder 'shared'")

@@ -1,4 +1,4 @@
-"""Stamped pieces to regular series: the same signal, however it was cut, and nothing folded down."""
+"""Resampling of sounds and readings: independent of the division into blocks, and without aliasing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tone(frequency: float, rate: float, seconds: float = 2.0) -> np.ndarray:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 95_999), max_size=10), st.sampled_from([16_000, 44_100, 48_000]))
-def test_however_a_sound_is_cut_into_blocks_it_is_the_same_sound(cuts, rate) -> None:
+def test_the_division_into_blocks_does_not_change_the_sound(cuts, rate) -> None:
     wave = np.random.default_rng(1).standard_normal(2 * rate).astype(np.float32) * 0.1
     whole = resample_audio(window(sounds(wave, rate, [])), 16_000)
     np.testing.assert_allclose(
@@ -50,7 +50,7 @@ def test_however_a_sound_is_cut_into_blocks_it_is_the_same_sound(cuts, rate) -> 
     assert whole.shape == (32_000,) and whole.dtype == np.float32
 
 
-def test_jitter_of_stamps_makes_no_clicks() -> None:
+def test_jitter_of_stamps_causes_no_clicks() -> None:
     wave = tone(440, 16_000)
     cuts = list(range(1600, 32_000, 1600))
     found = resample_audio(window(sounds(wave, 16_000, cuts, jitter=3_000_000)), 16_000)
@@ -58,20 +58,20 @@ def test_jitter_of_stamps_makes_no_clicks() -> None:
     assert min(shift) < 1e-3
 
 
-def test_a_gap_is_silence_and_what_follows_keeps_its_place() -> None:
+def test_a_gap_becomes_silence_and_later_sound_keeps_its_time() -> None:
     wave = np.ones(32_000, np.float32)
     blocks = sounds(wave, 16_000, list(range(1600, 32_000, 1600)))
     found = resample_audio(window(blocks[:5] + blocks[10:]), 16_000)
     assert not found[8000:16_000].any() and found[:8000].all() and found[16_000:].all()
 
 
-def test_a_sound_that_begins_before_the_window_is_cut_at_its_start() -> None:
+def test_a_sound_that_begins_before_the_window_is_cut_at_the_window_start() -> None:
     ramp = np.linspace(0, 1, 48_000, dtype=np.float32)
     found = resample_audio(window(sounds(ramp, 16_000, []), start=START + SECOND // 2), 16_000)
     np.testing.assert_allclose(found, ramp[8000:40_000], atol=1e-6)
 
 
-def test_nothing_above_the_new_rate_folds_down_and_the_rest_stays() -> None:
+def test_frequencies_above_half_of_the_new_rate_do_not_alias_and_lower_ones_stay() -> None:
     high = resample_audio(window(sounds(tone(11_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
     low = resample_audio(window(sounds(tone(1_000, 48_000), 48_000, [])), 16_000)[1000:-1000]
     assert np.abs(high).max() < 0.01 and np.abs(low).max() == pytest.approx(1, abs=0.01)
@@ -91,7 +91,7 @@ def readings(rate: float, frequency: float, jitter: float = 0.0, seconds: float 
     return window(tuple(rows), seconds)
 
 
-def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
+def test_motion_is_low_pass_filtered_before_downsampling() -> None:
     assert np.abs(resample_readings(readings(1000, 150), 200, 6)[:, 50:-50]).max() < 0.01
     kept = resample_readings(readings(1000, 20), 200, 6)
     np.testing.assert_allclose(kept[0, 50:-50], np.sin(2 * np.pi * 20 * np.arange(1000) / 200)[50:-50], atol=0.02)
@@ -99,13 +99,13 @@ def test_motion_is_low_passed_before_it_is_thinned_out() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(8, 200), st.floats(0.02, 0.95))
-def test_the_low_pass_is_that_of_the_field(half: int, share: float) -> None:
+def test_the_low_pass_filter_is_equal_to_that_of_scipy(half: int, share: float) -> None:
     expected = firwin(2 * half + 1, 0.5 * share, fs=1.0)
     np.testing.assert_allclose(_low_pass_taps(half, share), expected, atol=1e-12)
 
 
 def test_the_first_window_of_a_fast_imu_does_not_import_scipy() -> None:
-    """That would hold up all senses of a robot that is already running, for two seconds."""
+    """The import would block all modalities of a running robot for two seconds."""
     program = """
 import sys
 import numpy as np

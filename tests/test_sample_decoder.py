@@ -1,4 +1,4 @@
-"""Live and replay turn the same messages into the same samples, calibrations and errors."""
+"""The live node and replay convert the same messages to the same samples, calibrations and errors."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ Result = tuple[Any, ...]
 # Messages
 
 
-def info_of_camera(width: int = 8, focal: float | None = None, tx: float = 0.0) -> Any:
-    """CameraInfo; `focal` 0: one that was never calibrated; `tx` is P's, −focal · baseline."""
+def camera_info(width: int = 8, focal: float | None = None, tx: float = 0.0) -> Any:
+    """CameraInfo of a camera. `focal` 0: not calibrated. `tx`: P's Tx = −focal · baseline."""
     result = camera_info_message(BAG, START, "camera", (width, 6))
     if focal is not None:
         result.k[0] = result.p[0] = focal
@@ -50,7 +50,7 @@ def info_of_camera(width: int = 8, focal: float | None = None, tx: float = 0.0) 
     return result
 
 
-def info_of_sound(rate: int = 8000, channels: int = 1, sample_format: str = "S16LE", coding: str = "wave") -> Any:
+def audio_info(rate: int = 8000, channels: int = 1, sample_format: str = "S16LE", coding: str = "wave") -> Any:
     return BAG.make(
         AUDIO_INFO_TYPE,
         channels=channels,
@@ -61,20 +61,20 @@ def info_of_sound(rate: int = 8000, channels: int = 1, sample_format: str = "S16
     )
 
 
-def picture(encoding: str, pixels: Any, stamp: int = START) -> Any:
+def image(encoding: str, pixels: Any, stamp: int = START) -> Any:
     return image_message(BAG, stamp, "camera", encoding, pixels)
 
 
 def colour(number: int = 0) -> Any:
-    return picture("rgb8", NOISE.integers(0, 256, (6, 8, 3), dtype=np.uint8), START + number)
+    return image("rgb8", NOISE.integers(0, 256, (6, 8, 3), dtype=np.uint8), START + number)
 
 
 def depth(number: int = 0) -> Any:
-    return picture("16UC1", NOISE.integers(0, 5000, (6, 8), dtype=np.uint16), START + number)
+    return image("16UC1", NOISE.integers(0, 5000, (6, 8), dtype=np.uint16), START + number)
 
 
 def compressed_image(name: str) -> Any:
-    data = NOISE.integers(0, 256, 50, dtype=np.uint8)  # decoded when a window closes, not here
+    data = NOISE.integers(0, 256, 50, dtype=np.uint8)  # these bytes are not decoded in this test
     return BAG.make(m.COMPRESSED_IMAGE_TYPE, header=m.header_message(BAG, START, "camera"), format=name, data=data)
 
 
@@ -118,7 +118,7 @@ def numbers() -> Any:
 
 
 def other_audio_package() -> Typestore:
-    """The types of another audio_common, which has the same name and packs everything into one message."""
+    """The types of mgonzs13/audio_common: the same package name, but one message with audio and format."""
     result = get_typestore(Stores.ROS2_JAZZY)
     for name, text in {
         "AudioData": "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\n"
@@ -142,18 +142,18 @@ def other_data(**fields: Any) -> Any:
 
 def audio_stamped() -> Any:
     package = "audio_common_msgs/msg/"
-    told = MGONZS13_TYPES.types[f"{package}AudioInfo"](format=8, channels=2, rate=8000, chunk=400)
+    info = MGONZS13_TYPES.types[f"{package}AudioInfo"](format=8, channels=2, rate=8000, chunk=400)
     data = other_data(int16_data=NOISE.integers(-9000, 9000, 1600).astype(np.int16))
     head = MGONZS13_TYPES.types["std_msgs/msg/Header"](
         MGONZS13_TYPES.types["builtin_interfaces/msg/Time"](sec=START // SECOND, nanosec=5), "mic"
     )
     return MGONZS13_TYPES.types[AUDIO_STAMPED](
-        header=head, audio=MGONZS13_TYPES.types[f"{package}Audio"](audio_data=data, info=told)
+        header=head, audio=MGONZS13_TYPES.types[f"{package}Audio"](audio_data=data, info=info)
     )
 
 
 def at_times(items: Iterable[tuple[str, str, Any]], step: int = SECOND // 10) -> list[Logged]:
-    """One after the other; every third is late by 20 ms."""
+    """The messages with log times `step` ns apart; every third is late by a fifth of `step`."""
     return [
         (topic, kind, START + i * step + (step // 5 if i % 3 == 2 else 0), message)
         for i, (topic, kind, message) in enumerate(items)
@@ -169,7 +169,7 @@ def values_of(modalities: Sequence[str], **given: Any) -> dict[str, Any]:
 
 
 def result_of(sample: Sample) -> Result:
-    """All that a sample holds, as values that compare."""
+    """The content of a sample as values that can be compared."""
     data = sample.data
     if isinstance(data, Frame):
         held: Result = (data.encoding, data.height, data.width, data.step, data.big_endian, data.compressed)
@@ -182,7 +182,7 @@ def result_of(sample: Sample) -> Result:
 
 
 def replayed(recording: Any, values: Mapping[str, Any], modalities: Sequence[str]) -> tuple[list[Result], SampleReader]:
-    """Samples, changes of calibration and errors of a recording, in order."""
+    """Results of replay: samples, changes of calibration and errors, in order; and the reader."""
     reader, results = SampleReader(recording, values, tuple(modalities)), []
 
     def calibrated(modality: str, calibration: Calibration) -> None:
@@ -195,7 +195,7 @@ def replayed(recording: Any, values: Mapping[str, Any], modalities: Sequence[str
 
 
 class Graph:
-    """In the place of a node: it keeps the subscriptions, and calls them as rclpy does."""
+    """Stands in for a node: keeps the subscriptions and calls them as rclpy does."""
 
     def __init__(self, published: Mapping[str, str]) -> None:
         self.published, self.now = published, 0
@@ -221,7 +221,7 @@ class Graph:
 
     def deliver(self, topic: str, kind: str, received: int, message: Any) -> None:
         self.now = received
-        # What is subscribed to with two qualities of service comes twice; that changes nothing, and is left out here.
+        # A topic that is subscribed to with two QoS profiles is delivered once: a second copy would change nothing.
         for name, wanted, callback in dict.fromkeys(self.subscriptions):
             if (name, wanted) == (topic, kind):
                 arguments = (message, {})[: len(inspect.signature(callback).parameters)]
@@ -231,7 +231,7 @@ class Graph:
 def live(
     messages: Iterable[Logged], values: Mapping[str, Any], modalities: Sequence[str], published: Mapping[str, str]
 ) -> tuple[list[Result], Any]:
-    """The same of the node's subscriptions, to which the messages are delivered."""
+    """Results of the node's subscriptions for these messages, as in `replayed`; and the subscriptions."""
     pytest.importorskip("rclpy")
     from sensebind.nodes import subscriptions
 
@@ -257,7 +257,7 @@ def live(
 
 
 def without_topics(results: Iterable[Result], topics: Mapping[str, str]) -> list[Result]:
-    """The node puts the topic before what is wrong; who reads a recording does so for replay."""
+    """The results without the topic that the node puts before an error; the caller of the reader adds it in replay."""
     return [
         (kind, modality, rest[0].removeprefix(f"topic '{topics[modality]}': "))
         if kind == "error"
@@ -277,7 +277,7 @@ def write(folder: Path, messages: Iterable[Logged], types: Typestore) -> Path:
 
 
 class Listed:
-    """In the place of a recording: messages in a list."""
+    """Stands in for a recording: messages in a list."""
 
     def __init__(self, messages: Sequence[Logged], *more: tuple[str, str]) -> None:
         self._messages = messages
@@ -289,7 +289,7 @@ class Listed:
 
 
 def by_rclpy(recording: Recording) -> list[Logged]:
-    """The messages of a recording as objects of rclpy's classes. Skips the test where a type is not installed."""
+    """The messages of a recording as objects of rclpy's classes. Skips the test if a type is not installed."""
     serialization = pytest.importorskip("rclpy.serialization")
     from sensebind.nodes.support.message_types import message_type
 
@@ -304,9 +304,9 @@ def by_rclpy(recording: Recording) -> list[Logged]:
 
 # Every message type, from a bag and from subscriptions
 
-CAMERA = ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(focal=7.0, tx=-0.7))
-CAMERA_INFO_WITHOUT_FOCAL = ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(focal=0.0))
-AUDIO_INFO = ("/mic/info", AUDIO_INFO_TYPE, info_of_sound())
+CAMERA = ("/cam/camera_info", m.CAMERA_INFO_TYPE, camera_info(focal=7.0, tx=-0.7))
+CAMERA_INFO_WITHOUT_FOCAL = ("/cam/camera_info", m.CAMERA_INFO_TYPE, camera_info(focal=0.0))
+AUDIO_INFO = ("/mic/info", AUDIO_INFO_TYPE, audio_info())
 CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = {
     # name: (modality, topic, other parameters, messages)
     "vision raw": (
@@ -343,7 +343,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = 
         "thermal",
         "/heat",
         {"thermal__unit": 0.04},
-        [("/heat", m.IMAGE_TYPE, picture("mono16", np.full((6, 8), 30000, np.uint16)))],
+        [("/heat", m.IMAGE_TYPE, image("mono16", np.full((6, 8), 30000, np.uint16)))],
     ),
     "thermal compressed": (
         "thermal",
@@ -369,7 +369,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = 
         "/mic/audio",
         {},
         [
-            ("/mic/audio_info", AUDIO_INFO_TYPE, info_of_sound()),
+            ("/mic/audio_info", AUDIO_INFO_TYPE, audio_info()),
             ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp()),
         ],
     ),
@@ -379,7 +379,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = 
         {"audio__info_topic": "/format"},
         [
             AUDIO_INFO,
-            ("/format", AUDIO_INFO_TYPE, info_of_sound(16000)),
+            ("/format", AUDIO_INFO_TYPE, audio_info(16000)),
             ("/mic/audio", f"{AUDIO_DATA}Stamped", sound_with_stamp()),
         ],
     ),
@@ -396,7 +396,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], list[tuple[str, str, Any]]]] = 
 
 @pytest.mark.parametrize("library", ["rosbags", "rclpy"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str, library: str) -> None:
+def test_a_bag_and_live_messages_give_the_same_results(tmp_path: Path, case: str, library: str) -> None:
     modality, topic, given, items = CASES[case]
     values = values_of([modality], **{f"{modality}__topic": topic}, **given)
     with Recording(write(tmp_path / "bag", at_times(items), typestore())) as recording:
@@ -411,7 +411,7 @@ def test_a_bag_gives_what_the_same_messages_give_live(tmp_path: Path, case: str,
     assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == arrived
 
 
-def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) -> None:
+def test_messages_of_the_other_audio_common_give_the_same_results(tmp_path: Path) -> None:
     values = values_of(["audio"], audio__topic="/mic")
     with Recording(
         write(tmp_path / "bag", at_times([("/mic", AUDIO_STAMPED, audio_stamped())] * 2), MGONZS13_TYPES)
@@ -422,7 +422,7 @@ def test_the_microphone_of_the_other_audio_common_is_read_alike(tmp_path: Path) 
     assert sensors.topics == reader.topics == {"audio": "/mic"}
 
 
-def test_sound_without_a_stamp_is_timed_by_counting_until_the_count_is_off() -> None:
+def test_sound_without_a_stamp_is_timed_by_its_samples_until_the_error_is_large() -> None:
     decoder = SampleDecoder(SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1)), AUDIO_DATA)
     block = SECOND // 10  # a message holds 800 samples
     late = (0, 20_000_000, -30_000_000, 20_000_000, 10 * SECOND, 10 * SECOND)
@@ -430,13 +430,13 @@ def test_sound_without_a_stamp_is_timed_by_counting_until_the_count_is_off() -> 
     assert stamps == [-block, 0, block, 2 * block, 3 * block + 10 * SECOND, 4 * block + 10 * SECOND]
 
 
-def test_a_stamp_that_is_not_set_is_kept_for_the_windows_to_count() -> None:
+def test_a_stamp_of_zero_is_kept_so_that_the_windower_counts_it() -> None:
     message = motion()
     message.header = m.header_message(BAG, 0, "imu")
     assert SampleDecoder(SensorOptions("imu"), m.IMU_TYPE).decode(message, START).stamp == 0
 
 
-def test_two_modalities_may_read_one_topic() -> None:
+def test_two_modalities_can_use_one_topic() -> None:
     given = {"pull__topic": "/imu", "pull__fields": ["linear_acceleration.x"], "imu__topic": "imu"}
     values, logged = values_of(["imu", "pull"], **given), at_times([("/imu", m.IMU_TYPE, motion())] * 3)
     expected, _ = replayed(Listed(logged), values, ["imu", "pull"])
@@ -444,7 +444,7 @@ def test_two_modalities_may_read_one_topic() -> None:
     assert found == expected and [r[1] for r in found] == ["imu", "pull"] * 3
 
 
-def test_a_type_that_is_published_later_is_found_later() -> None:
+def test_a_type_that_is_published_later_is_discovered() -> None:
     pytest.importorskip("rclpy")
     published: dict[str, str] = {}
     _, sensors = live([], values_of(["audio"]), ["audio"], published)
@@ -461,21 +461,21 @@ def test_a_type_that_is_published_later_is_found_later() -> None:
 CAMERA_EVENTS = {
     "data": ("/cam/depth", m.IMAGE_TYPE, depth()),
     "never calibrated": CAMERA_INFO_WITHOUT_FOCAL,
-    "mono": ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(8, 5.0)),
-    "stereo": ("/cam/camera_info", m.CAMERA_INFO_TYPE, info_of_camera(16, 10.0, -0.5)),
+    "mono": ("/cam/camera_info", m.CAMERA_INFO_TYPE, camera_info(8, 5.0)),
+    "stereo": ("/cam/camera_info", m.CAMERA_INFO_TYPE, camera_info(16, 10.0, -0.5)),
 }
 AUDIO_EVENTS = {
     "data": ("/mic/audio", AUDIO_DATA, sound()),
-    "8 kHz": ("/mic/info", AUDIO_INFO_TYPE, info_of_sound(8000)),
-    "rate alone": ("/mic/audio_info", AUDIO_INFO_TYPE, info_of_sound(16000, 0, "")),
-    "stereo": ("/mic/audio/info", AUDIO_INFO_TYPE, info_of_sound(44100, 2)),
-    "mp3": ("/mic/info", AUDIO_INFO_TYPE, info_of_sound(coding="mp3")),
+    "8 kHz": ("/mic/info", AUDIO_INFO_TYPE, audio_info(8000)),
+    "rate alone": ("/mic/audio_info", AUDIO_INFO_TYPE, audio_info(16000, 0, "")),
+    "stereo": ("/mic/audio/info", AUDIO_INFO_TYPE, audio_info(44100, 2)),
+    "mp3": ("/mic/info", AUDIO_INFO_TYPE, audio_info(coding="mp3")),
 }
 KINDS = [(topic, kind) for topic, kind, _ in (*CAMERA_EVENTS.values(), *AUDIO_EVENTS.values())]
 
 
 def both(events: Sequence[tuple[str, str, Any]], values: Mapping[str, Any], modality: str) -> list[Result]:
-    """What both drivers make of these; it is the same."""
+    """The results of replay. Asserts that the live node gives the same."""
     logged = at_times(events)
     expected, reader = replayed(Listed(logged, *KINDS), values, [modality])
     found, sensors = live(logged, values, [modality], dict(KINDS))
@@ -485,7 +485,7 @@ def both(events: Sequence[tuple[str, str, Any]], values: Mapping[str, Any], moda
 
 
 @given(st.lists(st.sampled_from(list(CAMERA_EVENTS)), max_size=12), st.sampled_from([0.0, 3.0]))
-def test_a_calibration_counts_from_its_message_on_wherever_that_comes(names: list[str], focal: float) -> None:
+def test_a_calibration_applies_from_its_message_on(names: list[str], focal: float) -> None:
     values = values_of(["depth"], depth__topic="/cam/depth", depth__focal_length=focal)
     results = both([CAMERA_EVENTS[name] for name in names], values, "depth")
     expected: list[Any] = []
@@ -503,7 +503,7 @@ def test_a_calibration_counts_from_its_message_on_wherever_that_comes(names: lis
 
 
 @given(st.lists(st.sampled_from(list(AUDIO_EVENTS)), max_size=12))
-def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(names: list[str]) -> None:
+def test_an_audio_format_applies_from_its_message_on(names: list[str]) -> None:
     results = both([AUDIO_EVENTS[name] for name in names], values_of(["audio"], audio__topic="/mic/audio"), "audio")
     expected: list[Any] = []
     known, refused = AudioFormat(), False
@@ -531,7 +531,7 @@ def test_a_microphones_format_counts_from_its_message_on_wherever_that_comes(nam
             assert result[0] == "sound" and (result[4], result[5][1]) == wanted
 
 
-def test_side_topics_are_those_that_the_messages_leave_open() -> None:
+def test_side_topics_are_those_that_give_missing_values() -> None:
     def beside(options: SensorOptions, kind: str, topic: str) -> tuple[SideTopic, ...]:
         return SampleDecoder(options, kind).side_topics(topic)
 
@@ -547,10 +547,10 @@ def test_side_topics_are_those_that_the_messages_leave_open() -> None:
     assert not beside(SensorOptions("thermal"), m.IMAGE_TYPE, "a") and not beside(SensorOptions("imu"), m.IMU_TYPE, "a")
 
 
-# Which topic, which type
+# Topics and types
 
 
-def test_the_types_that_parameters_leave_open_are_looked_up() -> None:
+def test_message_types_are_those_of_the_parameters_or_else_published_ones() -> None:
     assert SensorOptions("vision", transport="compressed").message_type == m.COMPRESSED_IMAGE_TYPE
     assert SensorOptions("vision").message_type == m.IMAGE_TYPE and SensorOptions("imu").message_type == m.IMU_TYPE
     assert SensorOptions("audio").message_type == "" and SensorOptions("audio", type="a/b/C").message_type == "a/b/C"
@@ -561,7 +561,7 @@ def test_the_types_that_parameters_leave_open_are_looked_up() -> None:
     assert select_message_type("smell", ["a/b/C", RAW_AUDIO]) == "a/b/C" and select_message_type("smell", []) == ""
 
 
-def test_compressed_images_have_image_transports_suffix() -> None:
+def test_topics_of_compressed_images_have_the_suffix_of_image_transport() -> None:
     options = SensorOptions("depth", transport="compressed")
     assert data_topic(options, "/d") == "/d/compressedDepth"
     assert data_topic(options, "/d/compressed") == "/d/compressed"
@@ -569,7 +569,7 @@ def test_compressed_images_have_image_transports_suffix() -> None:
 
 
 @pytest.mark.parametrize("topic", ["", "camera/image"], ids=["found", "named"])
-def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(topic: str) -> None:
+def test_transport_selects_raw_or_compressed_images_in_replay_and_live(topic: str) -> None:
     recording = Listed([], ("/camera/image", m.IMAGE_TYPE), ("/camera/image/compressed", m.COMPRESSED_IMAGE_TYPE))
     for transport, expected in (("raw", "/camera/image"), ("compressed", "/camera/image/compressed")):
         values = values_of(["vision"], vision__topic=topic, vision__transport=transport)
@@ -579,7 +579,7 @@ def test_of_raw_and_compressed_images_the_transport_decides_in_replay_as_live(to
         assert ("vision.transport" in reader.topic_reasons["vision"]) == (transport == "compressed")
 
 
-def test_parameters_become_options() -> None:
+def test_parameters_set_the_sensor_options() -> None:
     values = values_of(["audio", "smell"], audio__sample_rate=8000, audio__info_topic="/i", smell__fields=["data"])
     audio, smell = sensor_options(values, "audio"), sensor_options(values, "smell")
     assert (audio.topic_name, audio.has_explicit_topic, audio.info_topic) == ("audio", False, "/i")
@@ -592,11 +592,11 @@ def test_parameters_become_options() -> None:
     )
 
 
-# What is wrong
+# Errors
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "cure"),
+    ("options", "kind", "remedy"),
     [
         *[(SensorOptions(modality), "std_msgs/msg/String", rf"std_msgs/msg/String.*{modality}\.topic")
           for modality in MESSAGE_TYPES],
@@ -606,10 +606,10 @@ def test_parameters_become_options() -> None:
         (SensorOptions("smell", fields=("data",)), "Float32", r"Float32.*smell\.type"),
     ],
 )  # fmt: skip
-def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
-    options: SensorOptions, kind: str, cure: str
+def test_unreadable_types_are_refused_with_the_same_remedy_in_replay_and_live(
+    options: SensorOptions, kind: str, remedy: str
 ) -> None:
-    with pytest.raises(EncodingError, match=cure):
+    with pytest.raises(EncodingError, match=remedy):
         SampleDecoder(options, kind)
     modality = options.modality
     values = values_of([modality], **{f"{modality}__topic": "/t"})
@@ -618,13 +618,13 @@ def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
     logged = at_times([("/t", kind, SimpleNamespace())])
     [expected] = replayed(Listed(logged), values, [modality])[0]
     assert expected[:2] == ("error", modality) and f"{modality}." in expected[2]
-    if modality in ("audio", "smell"):  # the other types are subscribed to as they must be
+    if modality in ("audio", "smell"):  # for other modalities, the node subscribes to the right type only
         found, _ = live(logged, values, [modality], {"/t": kind})
         assert found == [("error", modality, f"topic '/t': {expected[2]}")]
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "message", "cure"),
+    ("options", "kind", "message", "remedy"),
     [
         (SensorOptions("audio"), AUDIO_DATA, sound(), r"audio\.sample_format.*audio\.sample_rate.*audio\.channels"),
         (SensorOptions("audio"), AUDIO_DATA, other_data(), r"audio.*AudioData.*package.*audio\.topic"),
@@ -634,14 +634,14 @@ def test_types_that_cannot_be_read_are_refused_with_a_cure_and_alike(
         (SensorOptions("imu"), m.IMU_TYPE, SimpleNamespace(), r"imu.*sensor_msgs/msg/Imu.*imu\.topic"),
     ],
 )  # fmt: skip
-def test_messages_that_cannot_be_read_are_refused_with_a_cure(
-    options: SensorOptions, kind: str, message: Any, cure: str
+def test_unreadable_messages_are_refused_with_a_remedy(
+    options: SensorOptions, kind: str, message: Any, remedy: str
 ) -> None:
-    with pytest.raises(EncodingError, match=cure):
+    with pytest.raises(EncodingError, match=remedy):
         SampleDecoder(options, kind).decode(message, START)
 
 
-def test_side_messages_that_cannot_be_read_are_refused_and_change_nothing() -> None:
+def test_unreadable_side_messages_are_refused_and_change_nothing() -> None:
     camera, microphone = (
         SampleDecoder(SensorOptions("depth"), m.IMAGE_TYPE),
         SampleDecoder(SensorOptions("audio"), AUDIO_DATA),
@@ -652,20 +652,20 @@ def test_side_messages_that_cannot_be_read_are_refused_and_change_nothing() -> N
     with pytest.raises(EncodingError, match=r"audio.*AudioInfo"):
         microphone.apply_side_message(SimpleNamespace())
     with pytest.raises(EncodingError, match="mp3.*'wave'"):
-        microphone.apply_side_message(info_of_sound(coding="mp3"))
+        microphone.apply_side_message(audio_info(coding="mp3"))
     with pytest.raises(EncodingError, match="mp3.*'wave'"):
         microphone.decode(sound(), START)
 
 
-def test_another_type_on_the_topic_is_an_error_and_no_sample() -> None:
+def test_another_type_on_the_topic_is_an_error() -> None:
     logged = at_times([("/imu", m.IMAGE_TYPE, colour()), ("/imu", m.IMU_TYPE, motion())])
     first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
     assert first[0] == "error" and m.IMAGE_TYPE in first[2] and second[0] == "reading"
 
 
-def test_a_reader_that_was_read_before_is_replayed_as_one_that_was_not() -> None:
+def test_a_second_replay_of_a_reader_begins_with_the_same_calibration() -> None:
     class Calibrated:
-        """In the place of a pipeline."""
+        """Stands in for a pipeline."""
 
         def __init__(self) -> None:
             self.first: Calibration | None = None

@@ -1,4 +1,4 @@
-"""Windows: what the docstring of `Windower` promises, for any stream that hypothesis can think of."""
+"""`Windower` behaves as its docstring says, for streams of samples that hypothesis generates."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shape(windows: list[Window]) -> list[tuple[int, int, float, tuple[int, ...]]
 
 
 def delivered(samples: list[Sample], delays: list[int], lateness: int) -> list[Sample]:
-    """In the order in which a network that delays each by at most the lateness would deliver."""
+    """The samples in order of arrival, if a network delays each by at most the lateness."""
     order = sorted(range(len(samples)), key=lambda i: samples[i].stamp + delays[i] % (lateness + 1))
     return [samples[i] for i in order]
 
@@ -65,11 +65,11 @@ def test_any_order_within_the_lateness_gives_the_same_windows(spec, make, gaps, 
 
 
 @given(st.lists(st.integers(0, 400 * MS), min_size=5, max_size=60), delays)
-def test_sounds_may_swap_places_within_the_lateness(silences, delays) -> None:
+def test_sounds_in_any_order_within_the_lateness_give_the_same_windows(silences, delays) -> None:
     stamps = START + np.cumsum([100 * MS + silence // 40 for silence in silences])
     samples = [sound(int(stamp)) for stamp in stamps]
     expected, _ = run(SOUNDS, samples)
-    # A block is stamped at its first sample and moves time on to its last: it may be that much less late.
+    # The stamp of a block is at its start, but its end advances the watermark. So the largest delay is one block less.
     got, _ = run(SOUNDS, delivered(samples, delays, SOUNDS.lateness - 100 * MS))
     assert shape(got) == shape(expected)
 
@@ -84,7 +84,7 @@ def test_duplicates_change_nothing(spec, make, gaps, data) -> None:
 
 
 @given(gaps, st.sampled_from([FRAMES, READINGS]))
-def test_every_window_ends_on_the_grid_holds_only_its_own_and_ticks_only_once(gaps, spec) -> None:
+def test_every_window_ends_on_the_grid_and_contains_only_its_own_samples(gaps, spec) -> None:
     make = frame if spec is FRAMES else reading
     windows, _ = run(spec, [make(int(stamp)) for stamp in START + np.cumsum(gaps)])
     ticks = [w.tick for w in windows]
@@ -109,18 +109,18 @@ def test_the_frame_of_a_window_is_the_newest_before_its_tick() -> None:
     assert [len(w.samples) for w in windows] == [1, 1]
 
 
-def test_two_frames_stand_for_the_ends_of_a_clip() -> None:
+def test_the_two_frames_of_a_window_are_at_its_start_and_its_end() -> None:
     spec = WindowSpec(VISION, length=2 * SECOND, hop=SECOND, frames=2)
     windows, _ = run(spec, [frame(START + i * 100 * MS) for i in range(41)])
     assert [(s.stamp - w.start) // MS for w in windows[-1:] for s in w.samples] == [0, 1900]
     assert windows[-1].coverage == 1
 
 
-def test_coverage_is_the_share_of_the_window_that_held_data() -> None:
+def test_coverage_is_the_fraction_of_the_window_with_data() -> None:
     whole = [sound(START + i * 100 * MS) for i in range(40)]
-    holed = [s for i, s in enumerate(whole) if not 25 <= i < 30]
+    with_gap = [s for i, s in enumerate(whole) if not 25 <= i < 30]
     assert {w.coverage for w in run(SOUNDS, whole)[0] if w.start >= START} == {1.0}
-    by_tick = {w.tick: w.coverage for w in run(SOUNDS, holed)[0]}
+    by_tick = {w.tick: w.coverage for w in run(SOUNDS, with_gap)[0]}
     assert by_tick[START + 3 * SECOND] == pytest.approx(0.75)
 
     spec = WindowSpec(IMU, length=2 * SECOND, hop=SECOND, min_coverage=0)
@@ -130,14 +130,16 @@ def test_coverage_is_the_share_of_the_window_that_held_data() -> None:
     assert by_tick[START + 2 * SECOND] == pytest.approx(1.0)
 
 
-def test_readings_without_a_gap_need_no_medians_and_others_are_judged_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = list[int]()
+def test_medians_are_computed_only_for_readings_with_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
     view = window_module.sliding_window_view
-    monkeypatch.setattr(window_module, "sliding_window_view", lambda x, n: judged.append(x.size) or view(x, n))
+    monkeypatch.setattr(window_module, "sliding_window_view", lambda x, n: sizes.append(x.size) or view(x, n))
     even = [reading(START + i * 5 * MS + i % 3 * MS) for i in range(400)]
-    assert window_module.reading_coverage(even, START, START + 2 * SECOND) == 1.0 and not judged
-    holed = even[:100] + even[200:]
-    assert window_module.reading_coverage(holed, START, START + 2 * SECOND) == pytest.approx(0.75, abs=0.01) and judged
+    assert window_module.reading_coverage(even, START, START + 2 * SECOND) == 1.0 and not sizes
+    with_gap = even[:100] + even[200:]
+    assert (
+        window_module.reading_coverage(with_gap, START, START + 2 * SECOND) == pytest.approx(0.75, abs=0.01) and sizes
+    )
 
 
 def test_windows_under_the_minimum_coverage_are_counted_and_not_returned() -> None:
@@ -148,14 +150,14 @@ def test_windows_under_the_minimum_coverage_are_counted_and_not_returned() -> No
 
 
 @given(st.sampled_from([0, -1, -SECOND]))
-def test_stamps_of_zero_are_counted_and_do_no_harm(stamp) -> None:
+def test_samples_without_a_stamp_are_counted_and_dropped(stamp) -> None:
     samples = [frame(START + i * 100 * MS) for i in range(20)]
     windows, windower = run(FRAMES, samples[:10] + [frame(stamp)] + samples[10:])
     assert shape(windows) == shape(run(FRAMES, samples)[0])
     assert windower.counts["unstamped"] == 1
 
 
-def test_readings_and_sounds_that_are_not_numbers_leave_a_hole_in_the_coverage() -> None:
+def test_invalid_readings_and_sounds_are_counted_and_reduce_the_coverage() -> None:
     samples = [reading(START + i * 10 * MS, np.nan if 100 <= i < 150 else 0) for i in range(400)]
     windows, windower = run(READINGS, samples)
     assert windower.counts["invalid"] == 50
@@ -164,7 +166,7 @@ def test_readings_and_sounds_that_are_not_numbers_leave_a_hole_in_the_coverage()
     assert run(SOUNDS, [bad])[1].counts["invalid"] == 1
 
 
-def test_a_sensor_that_stops_and_returns_leaves_a_gap_and_nothing_else() -> None:
+def test_a_sensor_that_stops_and_returns_leaves_only_a_gap() -> None:
     before = [frame(START + i * 100 * MS) for i in range(20)]
     for pause in (4 * SECOND, 60 * SECOND):
         after = [frame(START + 2 * SECOND + pause + i * 100 * MS) for i in range(20)]
@@ -181,7 +183,7 @@ def test_a_sensor_that_stops_and_returns_leaves_a_gap_and_nothing_else() -> None
 
 
 @given(st.integers(2, 5), st.integers(5 * SECOND, 100 * SECOND))
-def test_a_looped_recording_gives_its_windows_once_a_loop(loops, length) -> None:
+def test_a_looped_recording_gives_the_same_windows_in_each_loop(loops, length) -> None:
     step = length // 40
     samples = [reading(START + i * step) for i in range(40)]
     spec = WindowSpec(IMU, length=5 * step, hop=SECOND // 2, max_gap=max(10 * SECOND, step + 1))
@@ -192,18 +194,18 @@ def test_a_looped_recording_gives_its_windows_once_a_loop(loops, length) -> None
 
 
 @given(st.integers(-(10**6), 10**6).filter(lambda s: abs(s) > 30), st.integers(1, 2))
-def test_a_few_lying_stamps_are_left_out(seconds, count) -> None:
+def test_a_few_wrong_stamps_are_dropped(seconds, count) -> None:
     samples = [reading(START + i * 50 * MS) for i in range(100)]
-    lies = [reading(START + seconds * SECOND + i * MS) for i in range(count)]
-    windows, windower = run(READINGS, samples[:50] + lies + samples[50:])
+    outliers = [reading(START + seconds * SECOND + i * MS) for i in range(count)]
+    windows, windower = run(READINGS, samples[:50] + outliers + samples[50:])
     assert shape(windows) == shape(run(READINGS, samples)[0])
     assert windower.counts["outlier"] == count and windower.counts["restarts"] == 0
 
 
-def test_late_samples_serve_the_windows_that_are_still_open() -> None:
+def test_late_samples_are_used_in_windows_that_are_still_open() -> None:
     samples = [reading(START + i * 100 * MS) for i in range(60)]
     late = samples.pop(30)
-    samples.insert(38, late)  # 0.8 s behind: more than the lateness, less than another time
+    samples.insert(38, late)  # 0.8 s late: more than the lateness, less than `MIN_BACKWARD_JUMP`
     windows, windower = run(READINGS, samples)
     assert windower.counts["late"] == 1
     holding = [w.tick for w in windows if late.stamp in {s.stamp for s in w.samples}]
@@ -211,7 +213,7 @@ def test_late_samples_serve_the_windows_that_are_still_open() -> None:
 
 
 @given(st.lists(st.integers(20, 400), min_size=2, max_size=6))
-def test_the_rate_may_change(rates) -> None:
+def test_a_change_of_rate_leaves_no_gap(rates) -> None:
     stamps, now = [], START
     for rate in rates:
         for _ in range(3 * rate):
@@ -225,7 +227,7 @@ def test_the_rate_may_change(rates) -> None:
 
 @settings(max_examples=3, deadline=None)
 @given(st.sampled_from([VISION, IMU]))
-def test_memory_is_bounded_for_a_stream_that_never_closes_a_window(modality) -> None:
+def test_the_number_of_samples_is_bounded_if_no_window_closes(modality) -> None:
     windower = Windower(FRAMES if modality == VISION else READINGS)
     for i in range(150_000 if modality == IMU else 2000):
         assert not windower.accept(frame(START + i) if modality == VISION else reading(START + i))
@@ -233,7 +235,7 @@ def test_memory_is_bounded_for_a_stream_that_never_closes_a_window(modality) -> 
     assert modality == VISION or windower.counts["overflow"] == 50_000
 
 
-def test_bytes_are_bounded_too(monkeypatch) -> None:
+def test_the_number_of_bytes_is_bounded(monkeypatch) -> None:
     monkeypatch.setattr(module, "MAX_BUFFER_BYTES", 100_000)
     windower = Windower(WindowSpec(VISION, length=60 * SECOND, hop=60 * SECOND, frames=2, max_gap=90 * SECOND))
     for i in range(1000):
@@ -242,7 +244,7 @@ def test_bytes_are_bounded_too(monkeypatch) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-5 * SECOND, 400 * SECOND), st.booleans()), max_size=120))
-def test_no_stream_breaks_it(stream) -> None:
+def test_the_counts_are_consistent_for_any_stream(stream) -> None:
     windower, windows = Windower(READINGS), []
     for offset, flush in stream:
         windows += windower.accept(reading(START + offset))
@@ -253,6 +255,6 @@ def test_no_stream_breaks_it(stream) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"length": 0}, {"hop": -1}, {"min_coverage": 2}, {"lateness": 20 * SECOND}])
-def test_a_cut_that_makes_no_sense_is_refused_by_name(bad) -> None:
+def test_an_impossible_window_spec_is_refused_with_the_name_of_its_modality(bad) -> None:
     with pytest.raises(ValueError, match="imu"):
         WindowSpec(**{"modality": IMU, "length": SECOND, "hop": SECOND, **bad})

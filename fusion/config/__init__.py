@@ -1,1 +1,1 @@
-"""Parameters, and what is made from them: windows, pipelines, detectors."""
+"""Parameters and parameter files; builds windows, pipelines and detectors from parameter values."""

@@ -1,4 +1,4 @@
-"""Parameters to the objects that they describe: a space, windows, a pipeline."""
+"""Builds a space, windows and a pipeline from parameter values (name → value)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sensebind.fusion.stream.pipeline import Pipeline
 
 
 def load_space_from(values: Mapping[str, Any]) -> Space:
-    """The space that the embedder's parameters describe, with its encoders on the device. Raises `SpaceError`."""
+    """Load the space that the embedder's parameters describe, with its encoders on the device. Raises `SpaceError`."""
     options = options_with_values(registry.SpaceOptions(), values)
     return registry.load_space(
         options.space,
@@ -33,18 +33,19 @@ def load_space_from(values: Mapping[str, Any]) -> Space:
 
 
 def make_window_specs(values: Mapping[str, Any], trained_windows: Mapping[str, TrainedWindow]) -> dict[str, WindowSpec]:
-    """How each modality is cut into windows: by the parameters, and by the space where they leave it to the space.
+    """Modality → how its samples are cut into windows.
 
-    Raises `ConfigError` for windows that do not fit together.
+    Parameters take precedence over `trained_windows`: the windows that the encoders of the space were trained with.
+    Raises `ConfigError` for a modality without a window length, and for windows that do not fit together.
     """
     specs = {}
     for modality in modalities_of(values):
         options = window_options(values, modality)
         trained_window = trained_windows.get(modality)
         if trained_window is None and options.window and modality not in SENSOR_MODALITIES:
-            trained_window = TrainedWindow(options.window)  # a user-defined modality that is not bound yet
+            trained_window = TrainedWindow(options.window)  # a user-defined modality without a spoke
         if trained_window is None:
-            raise ConfigError(f"space '{values['space']}' has no window for '{modality}': leave it out of 'modalities'")
+            raise ConfigError(f"space '{values['space']}' has no window for '{modality}': remove it from 'modalities'")
         specs[modality] = options.spec(modality, trained_window.length, trained_window.frames)
     hops = {m: s.hop for m, s in specs.items()}
     shortest = min(hops.values())
@@ -67,8 +68,8 @@ def make_pipeline(
 ) -> Pipeline:
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
-    `engine`: one that other pipelines use too; None: one of its own. `live`: at most `queue_size` windows of a modality
-    wait; otherwise any number, and none is dropped.
+    `engine`: an engine that several pipelines share; None: the pipeline makes its own engine. `live`: at most
+    `queue_size` windows of each modality wait; if False, their number has no limit and no window is dropped.
     """
     specs = make_window_specs(values, space.trained_windows)
     options = options_with_values(StreamOptions(), values)

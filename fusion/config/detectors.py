@@ -1,4 +1,4 @@
-"""Parameters and phrases to detectors."""
+"""Builds detectors from parameter values and phrases."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
 from sensebind.fusion.events.prompt import PromptDetector
 
-CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities that the embedder takes in
+CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities of the embedder
 
 
 def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Label → phrases, from `prompts.<label>`. A label without a phrase is switched off."""
+    """Label → phrases, from `prompts.<label>`. A label without a phrase is left out."""
     return {
         name.removeprefix(PROMPT_PREFIX): list(phrases)
         for name, phrases in values.items()
@@ -34,9 +34,9 @@ def make_detectors(
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
     modalities: Sequence[str] = (),
 ) -> list[Detector]:
-    """The detectors that the detector's parameters ask for.
+    """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
-    `embed_text` turns N phrases into (N, D) unit vectors. `modalities`: those that the embedder is configured for and
+    `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
     has encoders for. Raises `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration
     that cannot be read.
     """
@@ -61,22 +61,21 @@ def make_detectors(
 
 
 def phrases_of(values: Mapping[str, Any]) -> list[str]:
-    """The phrases whose vectors `make_detectors` asks for, once each. Raises what `make_detectors` raises."""
+    """The phrases that `make_detectors` embeds, each once. Raises the errors of `make_detectors`."""
     wanted: dict[str, None] = {}
 
-    def note(phrases: Sequence[str]) -> npt.ArrayLike:
+    def collect(phrases: Sequence[str]) -> npt.ArrayLike:
         wanted.update(dict.fromkeys(phrases))
         return np.eye(len(phrases), dtype=np.float32)
 
-    make_detectors(values, note)
+    make_detectors(values, collect)
     return list(wanted)
 
 
 def _options(default: Any, prefix: str, values: Mapping[str, Any]) -> Any:
-    """A detector's options from its default ones and the parameters `<prefix><name>`. Raises `ConfigError`."""
-    if isinstance(
-        default, EvidenceOptions
-    ):  # a modality supports what keeps an event open, however low `offset_threshold` was set
-        off = values[f"{prefix}offset_threshold"]
-        default = replace(default, support=min(default.support, off), prior=min(default.prior, off / 2))
+    """The options `default` with the values of the parameters `<prefix><name>`. Raises `ConfigError`."""
+    if isinstance(default, EvidenceOptions):
+        # A score that keeps an event open must count as support, even if the user sets a low `offset_threshold`.
+        offset = values[f"{prefix}offset_threshold"]
+        default = replace(default, support=min(default.support, offset), prior=min(default.prior, offset / 2))
     return options_with_values(default, values, prefix)

@@ -1,4 +1,4 @@
-"""Parameter files, in the form that ROS reads (`/**: ros__parameters:`), so a robot and the command line share one."""
+"""Reads parameter files in ROS form (`/**: ros__parameters:`). A robot and the command line can share one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sensebind.fusion.core.errors import ConfigError
 
 
 class _RosYamlLoader(yaml.SafeLoader):
-    """Keys stay strings, as for ROS: YAML 1.1 would make a boolean of the key `on`."""
+    """Keeps all keys as strings, as ROS does. In YAML 1.1 the key `on` is a boolean."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -24,9 +24,9 @@ class _RosYamlLoader(yaml.SafeLoader):
 
 
 def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
-    """The flat parameters (`vision.hop`) that a ROS parameter file gives to the node called `node`.
+    """The parameters that a ROS parameter file sets for the node `node`, with flat names (`vision.hop`).
 
-    Sections for all nodes (`/**`) come first, then those that name the node. Raises `ConfigError`.
+    Sections that name the node take precedence over sections for all nodes (`/**`). Raises `ConfigError`.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -37,14 +37,14 @@ def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"parameter file '{path}' must hold '/**:' with 'ros__parameters:' inside")
+        raise ConfigError(f"parameter file '{path}' must contain '/**:' with 'ros__parameters:' inside")
     values: dict[str, Any] = {}
     for wanted in (("/**",), (node, f"/{node}", f"/**/{node}")):
         for section, body in document.items():
             if section not in wanted:
                 continue
             if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
-                raise ConfigError(f"'{section}' in '{path}' must hold 'ros__parameters:' with names and values")
+                raise ConfigError(f"'{section}' in '{path}' must contain 'ros__parameters:' with names and values")
             values.update(_flatten(body["ros__parameters"]))
     bodies = [body for body in document.values() if isinstance(body, dict)]
     if document and not values and not any("ros__parameters" in body for body in bodies):
@@ -53,7 +53,7 @@ def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
 
 
 def shipped_parameter_file(name: str) -> Path:
-    """The path of a parameter file that the package ships, such as ``starter.yaml``."""
+    """The path of a parameter file that is part of this package, for example ``starter.yaml``."""
     return Path(str(files("sensebind") / "config" / name))
 
 

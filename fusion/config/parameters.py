@@ -1,6 +1,7 @@
-"""The parameters of each executable: those of the parts that it is made of, and its own. Values by name, checked.
+"""The parameters of each executable, and the check of their values.
 
-Each part declares its parameters in an options dataclass. The options of an executable that belong to no part are here.
+Each part of an executable declares its parameters in an options dataclass. The parameters of an executable that belong
+to no part are declared here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
 LOG = logging.getLogger(__name__)
-PROMPT_PREFIX = "prompts."  # the user makes up the names behind it: `prompts.<label>` is a list of phrases
+PROMPT_PREFIX = "prompts."  # the user chooses the label in `prompts.<label>`, a list of phrases
 ROS_NODE_PARAMETERS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
 
 DETECTOR_TYPES: Mapping[str, type[Detector]] = {
@@ -48,12 +49,8 @@ DETECTOR_TYPES: Mapping[str, type[Detector]] = {
 }
 
 
-RESERVED_MODALITY_NAMES = (
-    TEXT,
-    FUSED,
-    PROMPT_PREFIX.rstrip("."),
-    *DETECTOR_TYPES,
-)  # that no user-defined modality can be called
+# Names that a user-defined modality cannot have.
+RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,23 +134,25 @@ def sensor_parameters(modality: str) -> list[Parameter]:
 
 
 def sensor_options(values: Mapping[str, Any], modality: str) -> SensorOptions:
-    """What the embedder's parameters set for the messages of one sensor. Raises `ConfigError`."""
+    """The options of one sensor's messages, from the embedder's parameters. Raises `ConfigError`."""
     return options_with_values(SensorOptions(modality), values, f"{modality}.", _modality_key(modality))
 
 
 def window_options(values: Mapping[str, Any], modality: str) -> WindowOptions:
-    """What the embedder's parameters set for the windows of one modality. Raises `ConfigError`."""
+    """The options of one modality's windows, from the embedder's parameters. Raises `ConfigError`."""
     return options_with_values(WindowOptions(), values, f"{modality}.", _modality_key(modality))
 
 
 def _modality_key(modality: str) -> str:
-    """The modality; `USER_DEFINED` for one that is none of `SENSOR_MODALITIES`."""
+    """The modality; `USER_DEFINED` if it is not one of `SENSOR_MODALITIES`."""
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
 
 def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
-    """All parameters of `embedder` (and of `sensebind replay`): of all `SENSOR_MODALITIES`, used or not, and of
-    user-defined `modalities`."""
+    """All parameters of `embedder` and of `sensebind replay`.
+
+    They include those of all `SENSOR_MODALITIES`, used or not, and of user-defined `modalities`.
+    """
     parts = (SpaceOptions(), EmbedderNodeOptions(), StreamOptions(), EngineOptions())
     common = [p for part in parts for p in parameters_of(part)]
     sensors = dict.fromkeys([*SENSOR_MODALITIES, *modalities])
@@ -161,7 +160,7 @@ def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
 
 
 def detector_parameters() -> list[Parameter]:
-    """All parameters of `detector`, but for `prompts.<label>`: one list of phrases for each label."""
+    """All parameters of `detector`, except `prompts.<label>`, whose names the user chooses."""
     own = [p for name, detector in DETECTOR_TYPES.items() for p in parameters_of(detector.default_options, f"{name}.")]
     return parameters_of(DetectorNodeOptions()) + own
 
@@ -175,30 +174,30 @@ NODE_PARAMETERS: Mapping[str, Callable[[], list[Parameter]]] = {  # executable �
 
 
 def prompt_parameter(name: str) -> Parameter:
-    """The parameter called `prompts.<label>`."""
+    """The declaration of the parameter `name`, which is `prompts.<label>`."""
     return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
 
 
 def parameters_of_other_nodes(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
-    """Names of parameters that a file may give to all nodes and that are not for this one.
+    """Names of the parameters of all other nodes: a file for several nodes may contain them.
 
-    `given`: what the file gives, which may name modalities of the user's own.
+    `given`: the values in the file, which may name user-defined modalities.
     """
     found = [p for other, parameters in NODE_PARAMETERS.items() if other != node for p in parameters()]
     names = {p.name for p in found} | {p.formerly for p in found if p.formerly}
-    own = (given or {}).get("modalities") or []
-    if node != "embedder" and isinstance(own, list):
-        names |= {p.name for p in embedder_parameters([m for m in own if isinstance(m, str)])}
+    modalities = (given or {}).get("modalities") or []
+    if node != "embedder" and isinstance(modalities, list):
+        names |= {p.name for p in embedder_parameters([m for m in modalities if isinstance(m, str)])}
     return names
 
 
 def old_names(parameters: Iterable[Parameter]) -> dict[str, str]:
-    """Name in the previous version → name now, of the parameters that were renamed."""
+    """Name in the previous version → current name, for each renamed parameter."""
     return {p.formerly: p.name for p in parameters if p.formerly}
 
 
 def renamed(old: str, new: str) -> str:
-    """The sentence that a user of an old name reads."""
+    """The warning for a parameter that is set by its old name."""
     return f"parameter '{old}' is now called '{new}'; the next version will not accept the old name"
 
 
@@ -208,11 +207,11 @@ def resolve_values(
     other_names: Iterable[str] = (),
     warn: Callable[[str], None] = LOG.warning,
 ) -> dict[str, Any]:
-    """The value of every parameter: from `values` if it is there, else the default.
+    """The value of every parameter: the one in `values`, or else the default.
 
-    Names that begin with `PROMPT_PREFIX` take lists of strings. Names in `other_names` belong to other nodes and are
-    ignored. `warn` is called for each name of the previous version; if the name of today is there too, its value
-    counts. Raises `ConfigError` for an unknown name, with the nearest known one.
+    Names that begin with `PROMPT_PREFIX` are lists of strings. Names in `other_names` belong to other nodes and are
+    ignored. `warn` is called for each name of the previous version; if `values` has the current name too, its value
+    is used. Raises `ConfigError` for a wrong value, and for an unknown name, with the most similar known name.
     """
     parameters = list(parameters)
     known = {p.name: p for p in parameters}
@@ -237,7 +236,7 @@ def resolve_values(
 
 
 def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The modalities that these parameters ask for, in the order given. Raises `ConfigError`."""
+    """The modalities that the parameter `modalities` names, in its order. Raises `ConfigError`."""
     wanted = options_with_values(EmbedderNodeOptions(), values).modalities
     if not wanted or len(set(wanted)) != len(wanted):
         raise ConfigError(
@@ -246,25 +245,25 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     for modality in wanted:
         if modality not in SENSOR_MODALITIES and not values.get(f"{modality}.fields"):
             raise ConfigError(
-                f"parameter 'modalities' names '{modality}', which is none of {', '.join(SENSOR_MODALITIES)}: for a "
-                f"modality of your own, set '{modality}.fields' to the paths of its numbers"
+                f"parameter 'modalities' names '{modality}', which is not one of {', '.join(SENSOR_MODALITIES)}: for a "
+                f"user-defined modality, set '{modality}.fields' to the paths of its numbers"
             )
         if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in RESERVED_MODALITY_NAMES:
             raise ConfigError(
-                f"'{modality}' cannot be a modality's name: use small letters, digits and _, and none of "
+                f"'{modality}' cannot be the name of a modality: use lower-case letters, digits and _, and not one of "
                 f"{', '.join(RESERVED_MODALITY_NAMES)}"
             )
     return wanted
 
 
 def embedder_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """All values of the embedder's parameters, from those that are given. Raises `ConfigError`."""
+    """The value of every parameter of the embedder: the given one, or else the default. Raises `ConfigError`."""
     return resolve_values(embedder_parameters(modalities_of(given)), given, parameters_of_other_nodes("embedder"))
 
 
 def detector_values(given: Mapping[str, Any], embedder: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All values of the detector's parameters, from those that are given. Raises `ConfigError`.
+    """The value of every parameter of the detector: the given one, or else the default. Raises `ConfigError`.
 
-    `embedder`: what the same file gives to the embedder, whose names are passed over.
+    `embedder`: the values that the same file sets for the embedder; their names are ignored.
     """
     return resolve_values(detector_parameters(), given, parameters_of_other_nodes("detector", embedder))

@@ -1,1 +1,1 @@
-"""Checks of each sensor's raw data: dark, frozen, disconnected, miscalibrated, and the like."""
+"""Checks the raw data of each sensor for symptoms of a fault, for example dark, frozen or miscalibrated."""

@@ -1,4 +1,4 @@
-"""What changes of a camera at once and all over, and no scene can do: its kind, its scale, its balance of colours."""
+"""Detects sudden changes of the whole image that a scene cannot cause: of image format, depth scale, colour balance."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy.typing as npt
 Pixels = npt.NDArray[Any]
 Float64Array = npt.NDArray[np.float64]
 
-MIN_HISTORY_WINDOWS = 10  # windows after which the usual is believed
-ADAPTATION_WINDOWS = 120  # windows after which what has changed is the usual
-MIN_LOG_RATIO = 0.2  # log of a factor from which on it counts
-MAX_RELATIVE_SPREAD = 0.3  # share of a jump by which half of the pixels may differ from it
-MIN_DEPTH_RATIO = 1.3  # ratio of the far to the near that an image of distances must hold: see `depth_scale_change`
-MIN_COMPARABLE_FRACTION = 0.2  # share of the pixels that must be comparable
-COARSE_STRIDE = 7  # every so many pixels are looked at first: most pictures show there that nothing jumped
-COARSE_TOLERANCE = 2.0  # by which the bounds are wider there, so that what few pixels miss is not decided by them
+MIN_HISTORY_WINDOWS = 10  # windows before a baseline is used
+ADAPTATION_WINDOWS = 120  # windows after which a change becomes the new baseline
+MIN_LOG_RATIO = 0.2  # smallest log of a factor that counts as a change
+MAX_RELATIVE_SPREAD = 0.3  # largest interquartile range of the pixels' log factors, as a fraction of the change
+MIN_DEPTH_RATIO = 1.3  # smallest ratio of the 90th to the 10th percentile of depth: see `depth_scale_change`
+MIN_COMPARABLE_FRACTION = 0.2  # smallest fraction of the pixels that are valid in both images
+COARSE_STRIDE = 7  # step in pixels of a fast first check, which suffices for most images without a change
+COARSE_TOLERANCE = 2.0  # factor by which the limits of the first check are wider, because it uses few pixels
 LOG_TABLE: Float64Array = np.log(np.maximum(np.arange(256), 1.0))
 
 
 class ImageFormatMonitor:
-    """Whether a topic's pictures are still those of the camera that they were of: by their size and type."""
+    """Detects that a topic's images come from another camera: their shape or dtype changes."""
 
     def __init__(self) -> None:
         self._reference_format: tuple[Any, ...] | None = None
@@ -30,29 +30,34 @@ class ImageFormatMonitor:
         self._reference_count = self._candidate_count = 0
 
     def update(self, image: Pixels) -> bool:
-        """Take the next picture, (H, W) or (H, W, C), and tell. What has lasted for `ADAPTATION_WINDOWS` pictures is
-        the usual."""
-        kind = (*image.shape, image.dtype)
-        if kind == self._reference_format:
+        """Take the next image, (H, W) or (H, W, C). Returns whether its format differs from the baseline.
+
+        A format that lasts for `ADAPTATION_WINDOWS` images becomes the baseline.
+        """
+        image_format = (*image.shape, image.dtype)
+        if image_format == self._reference_format:
             self._reference_count, self._candidate_count = self._reference_count + 1, 0
             return False
-        self._candidate_count = self._candidate_count + 1 if kind == self._candidate_format else 1
-        self._candidate_format = kind
+        self._candidate_count = self._candidate_count + 1 if image_format == self._candidate_format else 1
+        self._candidate_format = image_format
         if self._reference_count >= MIN_HISTORY_WINDOWS and self._candidate_count < ADAPTATION_WINDOWS:
             return True
-        self._reference_format, self._reference_count = kind, 1
+        self._reference_format, self._reference_count = image_format, 1
         return False
 
 
 class ScaleChangeMonitor:
-    """Adds up the jumps (K,) of a camera's scales, so that one that jumps back is well again."""
+    """Adds up the changes (K,) of a camera's scale, so that a change back to the first scale ends the symptom."""
 
     def __init__(self) -> None:
         self._accumulated_change: Float64Array | None = None
         self._windows_since_change = 0
 
     def update(self, log_ratio: Float64Array | None) -> bool:
-        """Take the jump since the last picture (None: no jump) and tell whether the scale is another than it was."""
+        """Take the log factors (K,) since the last image (None: no change). Returns whether the scale is changed.
+
+        After `ADAPTATION_WINDOWS` images without a further change, the current scale becomes the baseline.
+        """
         if log_ratio is not None:
             before = (
                 np.zeros_like(log_ratio)
@@ -69,10 +74,11 @@ class ScaleChangeMonitor:
 
 
 def depth_scale_change(before: Pixels, now: Pixels) -> Float64Array | None:
-    """The log of the factor, (1,), by which all distances (H, W) have changed since the picture before; else None.
+    """The log of the factor, (1,), by which all depths (H, W) changed since the image before; None: no such factor.
 
-    No motion does that: a robot that drives adds the same to what is near and to what is far. So the factor must be
-    the same, within `MAX_RELATIVE_SPREAD`, for the nearer and for the farther half, which must be `MIN_DEPTH_RATIO`.
+    A moving robot does not cause it: it changes near and far depths by the same difference, not by the same factor. So
+    the factor must be the same for the nearer and the farther half of the pixels, within `MAX_RELATIVE_SPREAD`, and the
+    90th percentile of depth must be at least `MIN_DEPTH_RATIO` times the 10th.
     """
     if before.shape != now.shape or before.dtype != now.dtype:
         return None
@@ -105,8 +111,10 @@ def _depth_scale_change(before: Pixels, now: Pixels, tolerance: float = 1.0) -> 
 
 
 def colour_balance_change(before: Pixels, now: Pixels) -> Float64Array | None:
-    """The logs of the factors (3,) by which the colours, uint8 (H, W, 3), have changed against each other since the
-    picture before, where that is the same all over; else None. A lamp changes what it lights, and its brightness more.
+    """The logs of the factors (3,) by which the colour channels changed relative to each other since the image before.
+
+    Images are uint8 (H, W, 3). None if the change is small or not the same in the whole image. A lamp does not cause
+    it: a lamp changes only the area that it lights, and the brightness more than the colour.
     """
     if before.shape != now.shape or before.dtype != np.uint8 or now.dtype != np.uint8 or now.ndim != 3:
         return None
@@ -119,7 +127,7 @@ def colour_balance_change(before: Pixels, now: Pixels) -> Float64Array | None:
 
 
 def _colour_balance_change(before: Pixels, now: Pixels, tolerance: float = 1.0) -> Float64Array | None:
-    # (3, N): a reduction over so short a last axis is slow, and so is all else over colours that lie apart.
+    # Contiguous (3, N): reductions over a last axis of length 3 are slow, and so are operations with strides.
     a, b = np.ascontiguousarray(before.T), np.ascontiguousarray(now.T)
     clear = ((a > 20) & (a < 235) & (b > 20) & (b < 235)).all(axis=0)
     if np.count_nonzero(clear) < max(1.0, MIN_COMPARABLE_FRACTION / tolerance * a.shape[1]):

@@ -1,4 +1,4 @@
-"""Signs that a sensor lies: told from its raw data, window by window."""
+"""Checks the raw data of a sensor for symptoms of a fault, window by window."""
 
 from __future__ import annotations
 
@@ -23,57 +23,57 @@ from sensebind.fusion.health.camera_changes import (
 Pixels = npt.NDArray[Any]
 Float64Array = npt.NDArray[np.float64]
 
-MAX_COMPARED_VALUES = 500_000  # values of a frame that are compared with the frame before
-MAX_CHECKED_SIDE_PX = 160  # rows and columns of an image that its brightness is judged on, at most
-BLACK_LEVEL, WHITE_LEVEL = 4, 251  # levels of 8 bits at and beyond which a pixel says nothing
-MIN_SCENE_CONTRAST = 1.0  # levels of 8 bits: a dark scene has at least so much shape, a covered lens has not
-RECENT_NS = SECOND  # ns at the end of a window of sound or motion that are judged: what is over is no symptom
-MAX_CLIPPED_FRACTION = 0.1  # share of a sound at full scale that a bang nearby does not reach
-MIN_LOOP_PERIOD_S = 0.02  # s: shorter periods are tones
-SILENCE_DBFS = -75.0  # dB of full scale: under it no microphone is that still hears a room
-MIN_LEVEL_DROP_DB = 25.0  # dB under its own usual quiet that a microphone does not fall by itself
-MIN_COLOUR_SPREAD = 3.0  # levels by which the channels of a colour image differ on average
-PLAUSIBLE_KELVIN = (220.0, 400.0)  # medians of scenes that robots are in
-POSSIBLE_KELVIN = (150.0, 600.0)  # beyond these it is no temperature at all
-MIN_SCENE_DEPTH = 0.3  # m: no depth camera has a whole scene nearer
-PLAUSIBLE_GRAVITY = (6.0, 16.0)  # m/s², means over `RECENT_NS` of a robot that is no rocket
-MAX_FREE_FALL_ACCELERATION = 3.0  # m/s²
-ACCELEROMETER_LIMIT = 150.0  # m/s²: the end of a range of 16 g, less a little
-MAX_GRAVITY_ERROR = (
-    4.5  # m/s² by which gravity, turned by the gyroscope, misses the gravity measured, added up over 3 s
-)
-IMU_HISTORY_NS = round(4.05 * SECOND)  # ns of an IMU's readings that it takes to tell
+MAX_COMPARED_VALUES = 500_000  # largest number of values that are compared with the frame before
+MAX_CHECKED_SIDE_PX = 160  # largest number of rows and columns of the subsampled image
+BLACK_LEVEL, WHITE_LEVEL = 4, 251  # 8-bit levels at and beyond which a pixel has no information
+MIN_SCENE_CONTRAST = 1.0  # 8-bit levels: smallest contrast of a dark scene; a covered lens has less
+RECENT_NS = SECOND  # ns at the end of a sound or motion window that are checked; older data do not count
+MAX_CLIPPED_FRACTION = 0.1  # largest fraction of a sound at full scale; a bang nearby has less
+MIN_LOOP_PERIOD_S = 0.02  # s: shortest period of a loop; tones have shorter periods
+SILENCE_DBFS = -75.0  # dB of full scale: a working microphone in a room has a higher level
+MIN_LEVEL_DROP_DB = 25.0  # dB: smallest drop of the noise floor that is a symptom
+MIN_COLOUR_SPREAD = 3.0  # levels: smallest mean difference between the channels of a colour image
+PLAUSIBLE_KELVIN = (220.0, 400.0)  # K: medians of scenes in which robots work
+POSSIBLE_KELVIN = (150.0, 600.0)  # K: values outside this range are not temperatures
+MIN_SCENE_DEPTH = 0.3  # m: a scene has at least one point that is farther
+PLAUSIBLE_GRAVITY = (6.0, 16.0)  # m/s²: length of the mean acceleration over `RECENT_NS`
+MAX_FREE_FALL_ACCELERATION = 3.0  # m/s²: a shorter mean acceleration contains no gravity
+ACCELEROMETER_LIMIT = 150.0  # m/s²: slightly below the limit of a range of 16 g
+MAX_GRAVITY_ERROR = 4.5  # m/s²: largest `gravity_rotation_error` of a working IMU
+IMU_HISTORY_NS = round(4.05 * SECOND)  # ns of readings that `gravity_rotation_error` uses
 
 
 class SensorHealthMonitor:
-    """Looks at one modality's windows, in order of tick; holds what is usual of it. Pure but for that.
+    """Checks the windows of one modality, in order of tick, and keeps the sensor's baseline.
 
-    Beside `check_window`, what tells against the sensor's own past: a microphone that fell silent, a camera whose
-    pictures became those of another (size, type, no colour any more: `swapped`), or whose scale or balance of colours
-    has jumped (`miscalibrated`); a gyroscope that does not agree with gravity on how it turns, for longer than robots
-    speed up or brake (`miscalibrated`).
+    In addition to `check_window`, it compares the sensor with its own past:
+    - `muted`: a microphone fell silent.
+    - `swapped`: the images of a camera became those of another camera: another size or dtype, or no colour any more.
+    - `miscalibrated`: the depth scale or the colour balance of a camera changed suddenly; only the quiet parts of a
+      sound fell silent; or the gyroscope and the direction of gravity disagree for longer than a robot speeds up or
+      brakes.
     """
 
     def __init__(self) -> None:
         self._previous_window: Window | None = None
-        self._usual_noise_floor: float | None = None  # dB of full scale, the usual quiet
-        self._noise_floor_windows = 0  # windows that it stands on
-        self._colour_windows = 0  # windows with colours, up to `MIN_HISTORY_WINDOWS`
+        self._usual_noise_floor: float | None = None  # dB of full scale
+        self._noise_floor_windows = 0  # windows that the noise floor is based on
+        self._colour_windows = 0  # windows with colour, up to `MIN_HISTORY_WINDOWS`
         self._image_format, self._scale_change = ImageFormatMonitor(), ScaleChangeMonitor()
-        self._previous_image: Pixels | None = None  # of the window before, small
-        # Of an IMU, the readings of the last `IMU_HISTORY_NS`: stamps (N,) in ns and values (N, 6).
+        self._previous_image: Pixels | None = None  # of the window before, subsampled
+        # The readings of an IMU in the last `IMU_HISTORY_NS`: stamps (N,) in ns and values (N, 6).
         self._imu_stamps, self._imu_values = np.empty(0, np.int64), np.empty((0, 6))
 
     def check(self, window: Window) -> tuple[str, ...]:
-        """Names of what is wrong, out of `SYMPTOMS` and in their order; empty where nothing is."""
-        judged = _data_to_check(window)
-        found = _check_data(window, self._previous_window, judged)
+        """The symptoms of the sensor after this window, in the order of `SYMPTOMS`; empty: none."""
+        checked = _data_to_check(window)
+        found = _check_data(window, self._previous_window, checked)
         self._previous_window = window
         data = window.samples[-1].data
-        if window.modality == AUDIO and isinstance(data, Sound) and judged is not None and MUTED not in found:
-            found |= self._fell_silent(judged)
-        if isinstance(data, Frame) and not data.compressed and judged is not None:
-            found |= self._check_camera_changes(window.modality, judged, bool(found & {DARK, BLINDED}))
+        if window.modality == AUDIO and isinstance(data, Sound) and checked is not None and MUTED not in found:
+            found |= self._fell_silent(checked)
+        if isinstance(data, Frame) and not data.compressed and checked is not None:
+            found |= self._check_camera_changes(window.modality, checked, bool(found & {DARK, BLINDED}))
         if window.modality == IMU and isinstance(data, Reading) and self._gyroscope_disagrees(window) and not found:
             found.add(MISCALIBRATED)
         return tuple(name for name in SYMPTOMS if name in found)
@@ -92,37 +92,37 @@ class SensorHealthMonitor:
         )
 
     def _fell_silent(self, waveform: Float64Array) -> set[str]:
-        loud, quiet = peak_and_noise_levels(waveform)
+        peak, noise_floor = peak_and_noise_levels(waveform)
         if self._usual_noise_floor is None:
-            self._usual_noise_floor = quiet
-        if self._noise_floor_windows >= MIN_HISTORY_WINDOWS and quiet < min(
+            self._usual_noise_floor = noise_floor
+        if self._noise_floor_windows >= MIN_HISTORY_WINDOWS and noise_floor < min(
             SILENCE_DBFS, self._usual_noise_floor - MIN_LEVEL_DROP_DB
         ):
-            return {MUTED if loud < SILENCE_DBFS else MISCALIBRATED}  # and is not learnt
-        # The quiet between sounds: down at once by half, up slowly, so that a long alarm does not become the quiet.
-        self._usual_noise_floor += (0.5 if quiet < self._usual_noise_floor else 0.02) * float(
-            np.clip(quiet - self._usual_noise_floor, -12.0, 12.0)
+            return {MUTED if peak < SILENCE_DBFS else MISCALIBRATED}  # the baseline is not updated
+        # The baseline falls fast and rises slowly, so that a long alarm does not become the noise floor.
+        self._usual_noise_floor += (0.5 if noise_floor < self._usual_noise_floor else 0.02) * float(
+            np.clip(noise_floor - self._usual_noise_floor, -12.0, 12.0)
         )
         self._noise_floor_windows += 1
         return set()
 
     def _check_camera_changes(self, modality: str, image: Pixels, blind: bool) -> set[str]:
-        """What tells against the camera's own past; a `blind` one shows nothing to compare. `image` is small."""
+        """Symptoms by comparison with the camera's past. `image`: subsampled. `blind`: it is dark or blinded."""
         found = {SWAPPED} if self._image_format.update(image) or self._lost_colours(image) else set()
         if blind or found:
             return found
         before, self._previous_image = self._previous_image, image
-        jump = None
+        log_ratio = None
         if before is not None and modality == VISION:
-            jump = colour_balance_change(before, image)
+            log_ratio = colour_balance_change(before, image)
         elif before is not None and modality == DEPTH:
-            jump = depth_scale_change(before, image)
-        return {MISCALIBRATED} if self._scale_change.update(jump) else set()
+            log_ratio = depth_scale_change(before, image)
+        return {MISCALIBRATED} if self._scale_change.update(log_ratio) else set()
 
     def _lost_colours(self, image: Pixels) -> bool:
         if image.ndim != 3 or image.shape[2] < 3 or image.dtype != np.uint8:
             return False
-        red, green, blue = (image[..., i] for i in range(3))  # a reduction over so short an axis is slow
+        red, green, blue = (image[..., i] for i in range(3))  # a reduction over an axis of length 3 is slow
         highest = np.maximum(np.maximum(red, green), blue)
         spread = float((highest - np.minimum(np.minimum(red, green), blue)).mean())
         if spread == 0.0 and image.max() > BLACK_LEVEL and image.min() < WHITE_LEVEL:
@@ -133,32 +133,34 @@ class SensorHealthMonitor:
 
 
 def check_window(window: Window, before: Window | None) -> tuple[str, ...]:
-    """What one window and the one before it tell, out of `SYMPTOMS` and in their order; empty where nothing is wrong.
+    """The symptoms of one window, given the window before it, in the order of `SYMPTOMS`; empty: none.
 
     Images:
-    - `dark`: 99 % of the pixels are black, and what is left has no shape: a covered lens, a dead sensor. A dark
-      scene has shape left. Of depth: no pixel has a reading.
-    - `blinded`: 99 % of the pixels are at or next to full scale.
-    - `frozen`: of the pixels that say something, at most one in a thousand differs from the frame of the window before,
-      though the stamp is newer. Noise never lets a working sensor repeat itself, however still the scene is.
-    - `swapped`: what it sends cannot be its own: temperatures that nothing has, depths of 8 bits, light as even as
-      temperatures are.
-    - `miscalibrated`: temperatures that no place has where robots are.
+    - `dark`: 99 % of the pixels are black, and the image has no structure, as with a covered lens or a dead sensor. A
+      dark scene has structure. Depth: no pixel has a reading.
+    - `blinded`: 99 % of the pixels are at or near full scale.
+    - `frozen`: of the pixels with information, at most one in a thousand differs from the frame of the window before,
+      although the stamp is newer. A working sensor has noise, so its images differ even if the scene is still.
+    - `swapped`: the values cannot come from this kind of sensor: impossible temperatures, depths of 8 bits, camera
+      images that are as uniform as temperatures.
+    - `miscalibrated`: temperatures that are not plausible in places where robots work.
 
-    Sounds and motion, of which the newest second is judged:
-    - `muted`: all values are the same (all zero, of motion).
-    - `saturated`: a tenth of the sound is at full scale; half of the motion is at the end of its range.
-    - `frozen`: the same stretch of sound again and again, or the same reading.
-    - `swapped`: the gyroscope feels the gravity and the accelerometer none.
-    - `miscalibrated`: the gravity is not of this planet.
+    Sound and motion, in the newest second:
+    - `muted`: all values of the sound are the same; all values of the motion are zero.
+    - `saturated`: more than a tenth of the sound is at full scale; more than half of the motion is at the range limit.
+    - `frozen`: the same piece of sound, or the same reading, repeats.
+    - `swapped`: the gyroscope's values contain gravity, and the accelerometer's do not.
+    - `miscalibrated`: the mean acceleration is not a plausible gravity.
     """
     found = _check_data(window, before, _data_to_check(window))
     return tuple(name for name in SYMPTOMS if name in found)
 
 
 def _data_to_check(window: Window) -> npt.NDArray[Any] | None:
-    """What several checks look at: the newest image made small, or the newest second of a sound. None for an image
-    that cannot be read, and for readings."""
+    """The data that several checks use: the newest image, subsampled, or the newest second of a sound.
+
+    None for an image that cannot be decoded, and for readings.
+    """
     newest = window.samples[-1].data
     if isinstance(newest, Frame):
         image = _decode_image(newest)
@@ -182,15 +184,15 @@ def _check_data(window: Window, before: Window | None, data: npt.NDArray[Any] | 
 def _check_frames(window: Window, before: Window | None, newest: Frame, small: Pixels | None) -> set[str]:
     found = set[str]()
     last = before.samples[-1] if before else None
-    then = last.data if last is not None and last.stamp != window.samples[-1].stamp else None
+    previous = last.data if last is not None and last.stamp != window.samples[-1].stamp else None
     if small is None:
-        return {FROZEN} if isinstance(then, Frame) and _identical(then, newest) else found
+        return {FROZEN} if isinstance(previous, Frame) and _identical(previous, newest) else found
     found |= _check_exposure(window.modality, small, window.calibration)
-    if not {DARK, BLINDED} & found and isinstance(then, Frame):
+    if not {DARK, BLINDED} & found and isinstance(previous, Frame):
         if newest.compressed:
-            same = _identical(then, newest)
+            same = _identical(previous, newest)
         else:
-            earlier = _decode_image(then) if _same_format(then, newest) else None
+            earlier = _decode_image(previous) if _same_format(previous, newest) else None
             same = earlier is not None and _is_repeated(earlier, raw_pixels(newest))
         if same:
             found.add(FROZEN)
@@ -216,7 +218,7 @@ def _check_exposure(modality: str, image: Pixels, calibration: Calibration) -> s
     if image.dtype == np.uint16:
         if high <= BLACK_LEVEL:
             return {DARK}
-        if low >= 65_500 or low == high == 16_383:  # 14 bits are common
+        if low >= 65_500 or low == high == 16_383:  # 16,383: full scale of 14 bits, which are common
             return {BLINDED}
         middle = middle * calibration.thermal_unit + calibration.thermal_offset
     if not POSSIBLE_KELVIN[0] <= middle <= POSSIBLE_KELVIN[1]:
@@ -225,7 +227,7 @@ def _check_exposure(modality: str, image: Pixels, calibration: Calibration) -> s
 
 
 def _is_thermal(image: Pixels) -> bool:
-    """Whether a camera's 16 bits are temperatures: high numbers that differ by a third at most, and no shadow."""
+    """Whether a camera's 16-bit values are temperatures: high counts that differ by a third at most."""
     if image.dtype != np.uint16:
         return False
     low, high = (float(v) for v in np.percentile(image, (0.5, 99.5)))
@@ -247,7 +249,7 @@ def _check_depth(image: Pixels, calibration: Calibration) -> set[str]:
 
 
 def _grid_contrast(image: Pixels) -> float:
-    """How far the means of a 10 × 10 grid spread, from the 2nd to the 98th percentile, in levels."""
+    """The contrast of the means of a 10 × 10 grid, in levels: their 98th minus their 2nd percentile."""
     grey = image.astype(np.float32)
     grey = grey.mean(axis=2) if grey.ndim == 3 else grey
     means = cv2.resize(grey, (10, 10), interpolation=cv2.INTER_AREA)
@@ -256,7 +258,7 @@ def _grid_contrast(image: Pixels) -> float:
 
 
 def _decode_image(frame: Frame) -> Pixels | None:
-    """(H, W) or (H, W, C); a compressed image of 8 bits small and grey. None where that is not known."""
+    """The pixels, (H, W) or (H, W, C); of a compressed 8-bit image: small and grey. None if it cannot be decoded."""
     try:
         if not frame.compressed:
             return raw_pixels(frame)
@@ -277,10 +279,10 @@ def _subsample(image: Pixels) -> Pixels:
 
 
 def _is_repeated(before: Pixels, now: Pixels) -> bool:
-    """Whether at most one in a thousand of the values that say something has changed."""
-    step = -(-now.size // MAX_COMPARED_VALUES) | 1  # odd, so that it falls on every channel and column
+    """Whether at most one in a thousand of the values with information has changed."""
+    step = -(-now.size // MAX_COMPARED_VALUES) | 1  # odd, so that it samples every channel and column
     a, b = before.reshape(-1)[::step], now.reshape(-1)[::step]
-    for every in (256, 16):  # of most images a few values show that they changed
+    for every in (256, 16):  # for most images, a few values suffice to find a change
         few, now_few = a[::every], b[::every]
         if np.count_nonzero((few != now_few) & _informative(now_few)) > 0.001 * len(b):
             return False
@@ -290,7 +292,7 @@ def _is_repeated(before: Pixels, now: Pixels) -> bool:
 
 
 def _informative(values: Pixels) -> npt.NDArray[np.bool_]:
-    """Which values say something: neither black nor white, neither missing nor at full scale."""
+    """Mask of the values with information: neither black nor white, neither missing nor at full scale."""
     if values.dtype == np.uint8:
         return (values > BLACK_LEVEL) & (values < WHITE_LEVEL)
     if values.dtype.kind == "f":
@@ -310,7 +312,7 @@ def _identical(a: Frame, b: Frame) -> bool:
 
 
 def _newest_second(window: Window) -> Float64Array:
-    """The newest second of a sound, (samples,) float64 in −1..1, its first channel."""
+    """The first channel of the newest second of a sound, float64 (samples,) in −1..1."""
     pieces, left = [], RECENT_NS / SECOND
     for sample in reversed(window.samples):
         if left <= 0 or not isinstance(sample.data, Sound):
@@ -323,11 +325,13 @@ def _newest_second(window: Window) -> Float64Array:
 
 
 def peak_and_noise_levels(waveform: Float64Array) -> tuple[float, float]:
-    """(loudest, quietest) of twenty parts of a sound (samples,), in dB of full scale, −120 at least.
+    """(peak, noise floor) of a sound (samples,), in dB of full scale, at least −120.
 
-    Quiet is what both halves are at times: a sensor that failed within the sound is judged when all of it is lost.
+    The sound is divided into twenty parts. The peak is the level of the loudest part. Each half of the sound has a
+    quietest part; the noise floor is the louder of these two levels. So a microphone that fails within the sound does
+    not lower the noise floor until both halves are affected.
     """
-    size, longer = divmod(len(waveform), 20)  # as `np.array_split` does: the first parts are one longer than the others
+    size, longer = divmod(len(waveform), 20)  # as `np.array_split`: the first `longer` parts have one sample more
     at = longer * (size + 1)
     level = 10 * np.log10(
         np.concatenate([_segment_variances(waveform[:at], longer), _segment_variances(waveform[at:], 20 - longer)])
@@ -357,7 +361,7 @@ def _check_audio(waveform: Float64Array, rate: float) -> set[str]:
 
 
 def is_looping(waveform: Float64Array, shortest: int) -> bool:
-    """Whether the end of `waveform` (N,) is an exact repetition, of period `shortest` to N / 2 and no less."""
+    """Whether the end of `waveform` (N,) is an exact repetition, with a period of `shortest` to N / 2 samples."""
     length = min(64, len(waveform) // 4)
     if length < 8:
         return False
@@ -395,31 +399,33 @@ def _check_readings(window: Window) -> set[str]:
     if window.modality == IMU and not recent.any():
         return {MUTED}
     if window.modality == IMU and recent.shape[1] >= 6:
-        at_the_end = (np.abs(recent[:, :3]) >= ACCELEROMETER_LIMIT).any(axis=1)
-        if np.count_nonzero(at_the_end) > 0.5 * len(recent):
+        at_limit = (np.abs(recent[:, :3]) >= ACCELEROMETER_LIMIT).any(axis=1)
+        if np.count_nonzero(at_limit) > 0.5 * len(recent):
             return {SATURATED}
     if (recent == recent[0]).all():
         return {FROZEN}
     if window.modality == IMU and recent.shape[1] >= 6:
-        felt, turned = (float(np.linalg.norm(recent[:, part].mean(axis=0))) for part in (slice(3), slice(3, 6)))
-        if felt < MAX_FREE_FALL_ACCELERATION and turned > PLAUSIBLE_GRAVITY[0]:
+        acceleration, rotation = (
+            float(np.linalg.norm(recent[:, part].mean(axis=0))) for part in (slice(3), slice(3, 6))
+        )
+        if acceleration < MAX_FREE_FALL_ACCELERATION and rotation > PLAUSIBLE_GRAVITY[0]:
             return {SWAPPED}
-        if not PLAUSIBLE_GRAVITY[0] <= felt <= PLAUSIBLE_GRAVITY[1]:
+        if not PLAUSIBLE_GRAVITY[0] <= acceleration <= PLAUSIBLE_GRAVITY[1]:
             return {MISCALIBRATED}
     return set()
 
 
 def gravity_rotation_error(stamps: npt.NDArray[np.int64], values: Float64Array) -> float:
-    """How far the gyroscope is from turning the gravity as the accelerometer feels it turn, m/s².
+    """Difference between the rotation of gravity that the gyroscope predicts and the one that is measured, in m/s².
 
-    `stamps` (N,) ns, `values` (N, 6) as in `Reading`. A gravity g that stands still in the world turns as
-    dg/dt = −ω × g in the robot's frame (the transport theorem). From second to second, the means of acceleration are
-    compared with those before, turned so; speeding up and braking make errors that cancel, a wrong bias or scale one
-    that adds up. The length of their sum over the last 3 s at most, as far back as what was felt can be gravity; 0
-    where that is under 2 s.
+    `stamps` (N,) ns, `values` (N, 6) as in `Reading`. Gravity g is constant in the world, so dg/dt = −ω × g in the
+    robot's frame (transport theorem). The mean acceleration of each second is compared with that of the second before,
+    rotated by this equation. The errors from speeding up and braking cancel; the errors from a wrong bias or scale add
+    up. Returns the length of the sum of these errors. The sum goes back by 3 s at most, and only to a second whose mean
+    acceleration is not a plausible gravity. Returns 0 if there are fewer than two seconds.
     """
     age = (stamps[-1] - stamps) / SECOND
-    means, turns = [], []
+    means, rates = [], []
     for second in range(min(3, int(age[0] + 0.05)) + 1):
         part = (age >= second) & (age < second + 1)
         if np.count_nonzero(part) < 5 or (second + 1) > age[0] + 0.05:
@@ -428,15 +434,14 @@ def gravity_rotation_error(stamps: npt.NDArray[np.int64], values: Float64Array) 
         if not PLAUSIBLE_GRAVITY[0] <= np.linalg.norm(mean) <= PLAUSIBLE_GRAVITY[1]:
             break
         means.append(mean)
-        turns.append(values[part, 3:6].mean(axis=0))
+        rates.append(values[part, 3:6].mean(axis=0))
     errors = [
-        means[i] - means[i + 1] + _cross((turns[i] + turns[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
+        means[i] - means[i + 1] + _cross((rates[i] + rates[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
         for i in range(len(means) - 1)
     ]
     return float(np.linalg.norm(np.sum(errors, axis=0))) if errors else 0.0
 
 
 def _cross(a: Float64Array, b: Float64Array) -> Float64Array:
-    """As `np.cross` of two vectors (3,), which takes longer than all else that `gravity_rotation_error` does with
-    them."""
+    """The cross product of two vectors (3,). `np.cross` takes longer than the rest of `gravity_rotation_error`."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])

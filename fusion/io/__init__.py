@@ -1,1 +1,1 @@
-"""Bytes and messages from and to the outside: recordings, ROS messages, files, the wire format. Needs no ROS."""
+"""Reads and writes recordings, ROS messages, files and the wire format. Needs no ROS."""

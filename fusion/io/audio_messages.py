@@ -1,7 +1,7 @@
-"""Microphone messages to samples: one adapter per message type, found by the type's name.
+"""Converts microphone messages to samples, with one adapter for each message type.
 
-No message for microphones is standard, so what a message does not hold (rate, channels, sample format) comes
-from an `AudioInfo` message on another topic, or from parameters.
+ROS has no standard message for microphones. If a message does not contain the rate, channels or sample format, these
+are taken from an `AudioInfo` message on another topic, or from parameters.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ AUDIO_INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 
 
 def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:
-    """`audio_format` completed by an AudioInfo message; what was given stays. Raises `EncodingError` for MP3 and
-    others."""
+    """`audio_format`, its unknown fields set from an AudioInfo message. Raises `EncodingError` for compressed sound."""
     if info.coding_format.lower() not in ("", "wave", "wav", "raw", "pcm"):
         raise EncodingError(
             f"audio coding format '{info.coding_format}' is compressed: set audio_capture's format to 'wave'"
@@ -35,9 +34,9 @@ def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:
 
 
 class AudioMessageDecoder:
-    """Turns the messages of one topic into samples. Keeps time for messages that have no stamp of their own.
+    """Converts the messages of one topic to samples. It computes a stamp for messages that have none.
 
-    Raises `EncodingError` at construction where `type_name` has no adapter.
+    Raises `EncodingError` if `type_name` has no adapter.
     """
 
     def __init__(self, type_name: str, audio_format: AudioFormat = AudioFormat()) -> None:
@@ -49,10 +48,10 @@ class AudioMessageDecoder:
         self.format = audio_format
         self._adapter = AUDIO_ADAPTERS[type_name]
         self._next_stamp: int | None = None
-        self._info_error = ""  # why the newest AudioInfo could not be used
+        self._info_error = ""  # why the newest AudioInfo cannot be used; empty: no error
 
     def apply_audio_info(self, info: Any) -> None:
-        """Complete the format by an AudioInfo message. Raises `EncodingError` where it describes compressed sound."""
+        """Set unknown fields of the format from an AudioInfo message. Raises `EncodingError` for compressed sound."""
         try:
             self.format, self._info_error = with_audio_info(self.format, info), ""
         except EncodingError as error:
@@ -60,10 +59,11 @@ class AudioMessageDecoder:
             raise
 
     def decode(self, message: Any, received_ns: int) -> Sample:
-        """One message → its sound. `received_ns` (ns) stands in for the end of a sound that has no stamp.
+        """Convert one message to a sample.
 
-        Such a stream is timed by counting its samples, and set anew where that is off by over 0.25 s.
-        Raises `EncodingError` for data that cannot be read, or whose format is not known.
+        A sound without a stamp ends at its time of arrival, `received_ns` (ns). If its start differs by less than
+        0.25 s from the end of the sound before, it begins at that end instead. Raises `EncodingError` for data that
+        cannot be read, and for an unknown format.
         """
         if self._info_error and not self.format.is_complete:
             raise EncodingError(self._info_error)
@@ -88,7 +88,7 @@ def _decode_pcm(data: Any, form: AudioFormat) -> Sound:
             )
             if not value
         ]
-        raise EncodingError(f"no AudioInfo has given the format: publish one, or set {', '.join(missing)}")
+        raise EncodingError(f"the audio format is not known: publish an AudioInfo message, or set {', '.join(missing)}")
     return Sound(decode_pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.sample_rate)
 
 
@@ -100,7 +100,7 @@ def _audio_data_stamped_adapter(message: Any, form: AudioFormat) -> tuple[int | 
     return stamp_to_ns(message.header.stamp), _decode_pcm(message.audio.data, form)
 
 
-# PortAudio's sample formats, which audio_common of mgonzs13 puts into its AudioInfo.
+# PortAudio's sample format, the number in the AudioInfo of mgonzs13/audio_common → the field with the samples.
 _PORTAUDIO_FIELDS = {1: "float32_data", 2: "int32_data", 8: "int16_data", 16: "int8_data", 32: "uint8_data"}
 
 
@@ -112,8 +112,8 @@ def _audio_stamped_adapter(message: Any, form: AudioFormat) -> tuple[int | None,
     channels, rate = form.channels or int(info.channels), form.sample_rate or float(info.rate)
     samples = np.asarray(getattr(data, field))
     if channels < 1 or rate <= 0 or samples.size % channels:
-        raise EncodingError(f"{samples.size} audio samples of {channels} channels at {rate} Hz make no sound")
-    if samples.dtype == np.uint8:  # unsigned PCM has its zero in the middle
+        raise EncodingError(f"{samples.size} audio samples of {channels} channels at {rate} Hz are not a valid sound")
+    if samples.dtype == np.uint8:  # zero of unsigned PCM is 128
         samples = (samples.astype(np.int16) - 128).astype(np.int8)
     return stamp_to_ns(message.header.stamp), Sound(samples.reshape(-1, channels), rate)
 
@@ -130,10 +130,8 @@ def _raw_audio_adapter(message: Any, form: AudioFormat) -> tuple[int | None, Sou
     return stamp_to_ns(message.timestamp), _decode_pcm(message.data, audio_format)
 
 
-TYPES_NEEDING_AUDIO_INFO = (
-    "audio_common_msgs/msg/AudioDataStamped",
-    "audio_common_msgs/msg/AudioData",
-)  # hold bytes alone
+# Messages that contain bytes only, without their format.
+TYPES_NEEDING_AUDIO_INFO = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData")
 AUDIO_ADAPTERS: dict[str, Callable[[Any, AudioFormat], tuple[int | None, Sound]]] = {
     TYPES_NEEDING_AUDIO_INFO[0]: _audio_data_stamped_adapter,
     TYPES_NEEDING_AUDIO_INFO[1]: _audio_data_adapter,

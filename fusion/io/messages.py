@@ -1,7 +1,7 @@
-"""Messages to samples, and embeddings and events to messages and back.
+"""Converts sensor messages to samples, and embeddings and events to messages and back.
 
-Nothing here imports rclpy or rosbags: both libraries' message objects have the fields of the definitions, so
-one function reads either. Writing takes a `Types`, which knows how to make them.
+This module imports neither rclpy nor rosbags. The message objects of both have the fields of the definitions, so one
+function reads both. Functions that make messages take a `Types`, which makes the objects of one library.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ PROMPT_SCORES = "sensebind_msgs/msg/PromptScores"
 PROMPT_SCORE = "sensebind_msgs/msg/PromptScore"
 MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
 
-Message = Any  # of rclpy's or rosbags' generated classes, which share no base
+Message = Any  # an object of a class that rclpy or rosbags generates; the classes have no common base
 
 
 class Types(Protocol):
-    """Makes messages of one library."""
+    """Makes the message objects of one library."""
 
     def make(self, name: str, /, **fields: Any) -> Message:
-        """An object of type `name`, such as ``std_msgs/msg/Header``, with all its fields given."""
+        """An object of type `name`, for example ``std_msgs/msg/Header``. `fields` must contain all its fields."""
 
     def float_array(self, values: npt.ArrayLike) -> Any:
-        """What the library takes for a float32[] field."""
+        """`values` as the library accepts them for a float32[] field."""
 
 
 def stamp_to_ns(time: Message) -> int:
@@ -87,8 +87,8 @@ def compressed_image_sample(modality: str, message: Message) -> Sample:
 def imu_sample(modality: str, message: Message) -> Sample:
     """sensor_msgs/Imu → acceleration x y z (m/s²), angular velocity x y z (rad/s).
 
-    A first covariance of −1 says that the sensor has no such value (sensor_msgs/Imu): then it is NaN here,
-    and the windows leave the sample out as invalid.
+    A first covariance of −1 means that the sensor does not measure this quantity (sensor_msgs/Imu). Its values are
+    then NaN, and the windower drops the sample as invalid.
     """
     a, w = message.linear_acceleration, message.angular_velocity
     values = np.array([a.x, a.y, a.z, w.x, w.y, w.z], np.float64)
@@ -100,11 +100,11 @@ def imu_sample(modality: str, message: Message) -> Sample:
 
 
 def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
-    """`calibration` with what a sensor_msgs/CameraInfo tells; parameters that were given stay.
+    """`calibration` with its unknown values set from a sensor_msgs/CameraInfo.
 
-    The focal length is K's fx, the baseline −Tx/fx of P where P says one (sensor_msgs/CameraInfo).
+    The focal length is fx of K. The baseline is −Tx/fx of P, if that is positive (sensor_msgs/CameraInfo).
     """
-    # ROS 1 spells them in capitals.
+    # In ROS 1 the names are capital letters.
     k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
     focal, tx = float(k[0]), float(p[3])
     if not calibration.focal_length and focal > 0 and message.width > 0:
@@ -118,9 +118,9 @@ SAMPLE_CONVERTERS = {IMAGE_TYPE: image_sample, COMPRESSED_IMAGE_TYPE: compressed
 
 
 def sibling_topic(topic: str, name: str) -> str:
-    """The topic called `name` in the namespace of `topic`, image_transport's suffixes aside.
+    """The topic `name` in the namespace of `topic`, without image_transport's suffix.
 
-    ``camera/image/compressed`` and ``camera/image`` are both beside ``camera/camera_info``.
+    For ``camera_info``, both ``camera/image/compressed`` and ``camera/image`` give ``camera/camera_info``.
     """
     parts = topic.split("/")
     if parts[-1].startswith("compressed") and len(parts) > 1:
@@ -134,7 +134,7 @@ def header_message(message_factory: Types, stamp: int, frame_id: str = "") -> Me
 
 
 def embedding_message(message_factory: Types, embedding: Embedding, sequence: int = 0) -> Message:
-    """sensebind_msgs/Embedding, the `sequence`-th message of its publisher, counted from 0."""
+    """sensebind_msgs/Embedding. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
         EMBEDDING_TYPE,
         header=header_message(message_factory, embedding.tick, embedding.frame_id),
@@ -152,7 +152,7 @@ def embedding_message(message_factory: Types, embedding: Embedding, sequence: in
 
 
 def embedding_from_message(message: Message) -> Embedding:
-    """The embedding in a sensebind_msgs/Embedding of this version or of an older recording. Its vector is a copy."""
+    """The embedding in a sensebind_msgs/Embedding of this version or an older one. The vector is a copy."""
     return Embedding(
         modality=message.modality,
         start=stamp_to_ns(message.window_start),
@@ -169,7 +169,7 @@ def embedding_from_message(message: Message) -> Embedding:
 
 
 def space_message(message_factory: Types, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0) -> Message:
-    """sensebind_msgs/EmbeddingSpace, with the sensors whose windows `specs` describe (modality → windows)."""
+    """sensebind_msgs/EmbeddingSpace, with the sensors in `specs` (modality → its windows)."""
     return message_factory.make(
         EMBEDDING_SPACE_TYPE,
         header=header_message(message_factory, stamp),
@@ -196,7 +196,7 @@ def space_message(message_factory: Types, space: Space, specs: Mapping[str, Wind
 
 
 def event_message(message_factory: Types, event: Event, sequence: int = 0) -> Message:
-    """sensebind_msgs/CrossModalEvent, the `sequence`-th message of its publisher, counted from 0."""
+    """sensebind_msgs/CrossModalEvent. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
         EVENT_TYPE,
         header=header_message(message_factory, event.tick),
@@ -217,7 +217,7 @@ def event_message(message_factory: Types, event: Event, sequence: int = 0) -> Me
 def scores_message(
     message_factory: Types, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0
 ) -> Message:
-    """sensebind_msgs/PromptScores from label → score, the `sequence`-th message of its publisher, counted from 0."""
+    """sensebind_msgs/PromptScores. `scores`: label → score. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
         PROMPT_SCORES,
         header=header_message(message_factory, tick),
@@ -266,7 +266,7 @@ def _evidence_message(message_factory: Types, evidence: Evidence) -> Message:
 
 
 def event_from_message(message: Message) -> Event:
-    """The event in a sensebind_msgs/CrossModalEvent of this version or of an older recording."""
+    """The event in a sensebind_msgs/CrossModalEvent of this version or an older one."""
     return Event(
         id=message.id,
         kind=EventKind(message.kind),
@@ -285,7 +285,7 @@ def event_from_message(message: Message) -> Event:
 def _evidence_of(message: Message) -> Evidence:
     start, end = stamp_to_ns(message.window_start), stamp_to_ns(message.window_end)
     basic = Evidence(message.modality, float(message.score), bool(message.supports), start, end)
-    if not hasattr(message, "competence"):  # a recording of Sensebind 0.1.0
+    if not hasattr(message, "competence"):  # a message of Sensebind 0.1.0
         return basic
     region = message.region
     return replace(

@@ -1,4 +1,4 @@
-"""Numeric fields of any message as readings: what lets a new sense in without new code."""
+"""Converts numeric fields of any message to readings, so that a user-defined modality needs no code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ ARRAY_INDEX = re.compile(r"\[(\d*)(:?)(\d*)\]")
 
 
 def numeric_sample_converter(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[[Any, int], Sample]:
-    """A function (message, time of arrival in ns) → sample whose reading holds the fields' numbers in order.
+    """A function (message, time of arrival in ns) → sample. Its reading contains the numbers of `fields`, in order.
 
-    A field is a path such as `range`, `wrench.force.x`, `data`, `ranges[0:360]` or `cells[2].voltage`; arrays count
-    with all their elements. Numbers that are not finite (a laser beam without an echo) become `fill`, unless none is.
-    The stamp is the header's; a message without one, which tells no time of its own, has that of its arrival.
-    Raises `ValueError` for a path that cannot be read as one; the function raises `EncodingError` for a message that
-    has no such field or no numbers there.
+    A field is a path, for example `range`, `wrench.force.x`, `data`, `ranges[0:360]` or `cells[2].voltage`. An array
+    gives all its elements. Numbers that are not finite (a laser beam without an echo) become `fill`, unless no number
+    is finite. The stamp is the header's, or the time of arrival if the message has no header. Raises `ValueError` for a
+    wrong path. The function raises `EncodingError` for a message that lacks a field, or has no numbers in it.
     """
     paths = [(field, _parse_field_path(field)) for field in fields]
     if not paths:
-        raise ValueError(f"{modality}.fields names no field")
+        raise ValueError(f"{modality}.fields is empty")
 
     def read(message: Any, received_ns: int) -> Sample:
         values = np.concatenate([_read_field(modality, message, field, steps) for field, steps in paths])
@@ -47,7 +46,7 @@ def _parse_field_path(field: str) -> list[str | int | slice]:
     for part in field.split("."):
         match = PATH_PART.fullmatch(part)
         if match is None:
-            raise ValueError(f"field '{field}' is no path such as data, wrench.force.x or ranges[0:360]")
+            raise ValueError(f"field '{field}' is not a path like data, wrench.force.x or ranges[0:360]")
         steps.append(match[1])
         for first, colon, last in ARRAY_INDEX.findall(match[2]):
             if colon:
@@ -55,7 +54,7 @@ def _parse_field_path(field: str) -> list[str | int | slice]:
             elif first:
                 steps.append(int(first))
             else:
-                raise ValueError(f"field '{field}': [] needs a number")
+                raise ValueError(f"field '{field}': [] must contain a number")
     return steps
 
 
@@ -66,11 +65,11 @@ def _read_field(modality: str, message: Any, field: str, steps: Sequence[str | i
             value = getattr(value, step) if isinstance(step, str) else value[step]
         except (AttributeError, IndexError, TypeError) as error:
             raise EncodingError(
-                f"a message has no field '{field}' ('{step}' is not there): set {modality}.fields to fields that it has"
+                f"a message has no field '{field}' ('{step}' is missing): set {modality}.fields to fields that it has"
             ) from error
     try:
         return np.asarray(value, np.float64).reshape(-1)
     except (TypeError, ValueError) as error:
         raise EncodingError(
-            f"field '{field}' holds {type(value).__name__}, not numbers: name others in {modality}.fields"
+            f"field '{field}' contains {type(value).__name__}, not numbers: name other fields in {modality}.fields"
         ) from error

@@ -1,4 +1,4 @@
-"""Bags in, bags out: MCAP, SQLite and ROS 1, read and written by rosbags, without a ROS installation."""
+"""Reads bags (MCAP, SQLite, ROS 1) and writes MCAP bags with rosbags, without a ROS installation."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ AUDIO_TYPES = (
 )
 HEADER_TYPE = "std_msgs/msg/Header"
 IMU_TYPES = ("sensor_msgs/msg/Imu",)
-TOPIC_NAME_PATTERNS = {  # what in a topic's name, in lower case, tells what an image shows
+TOPIC_NAME_PATTERNS = {  # modality → pattern in the lower-case names of its image topics
     DEPTH: re.compile("depth|disparity"),
     THERMAL: re.compile("thermal|lwir|infra|flir|(?<![a-z])ir(?![a-z])"),
 }
-PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "image")  # of several cameras
+# Parts of topic names. If there are several cameras, the one with the earliest part in this list is selected.
+PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "image")
 
 _INFINITE_DURATION = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 LATCHED_QOS = Qos(
@@ -67,7 +68,7 @@ LATCHED_QOS = Qos(
 
 
 class RecordingError(SensebindError):
-    """A bag that cannot be read or written; the message names it and says what to do."""
+    """A bag cannot be read or written. The message names the bag and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicChoice:
-    """A topic that was chosen for a sense, and why."""
+    """A topic that was selected for a modality, and the reason."""
 
     topic: str
     reason: str
@@ -90,7 +91,7 @@ class TopicChoice:
 
 @cache
 def typestore() -> Typestore:
-    """Message types of ROS 2, of this package, and of the microphones that it knows."""
+    """The message types of ROS 2, of this package, and of the supported microphones."""
     result = get_typestore(Stores.ROS2_JAZZY)
     interfaces = files("sensebind") / "interfaces"
     found: dict[str, Any] = {}
@@ -104,9 +105,9 @@ def typestore() -> Typestore:
 
 
 class Recording:
-    """A bag: a folder with metadata.yaml or a single file, an .mcap or .db3 file, or a ROS 1 .bag. Use it in a `with`.
+    """A bag for reading: a folder with metadata.yaml or a single bag file, or an .mcap, .db3 or ROS 1 .bag file.
 
-    Raises `RecordingError` where it is not there, damaged or empty of messages.
+    Use it as a context manager. Raises `RecordingError` if the bag is missing, is damaged or contains no messages.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -118,22 +119,23 @@ class Recording:
         if file.is_dir() and not (file / "metadata.yaml").is_file():
             raise RecordingError(
                 f"the folder '{path}' has no metadata.yaml: name the .mcap, .db3 or .bag file inside, "
-                "or let `ros2 bag reindex` write one"
+                "or run `ros2 bag reindex`, which writes one"
             )
         self._is_ros1 = file.suffix == ".bag"
-        self._typestores: dict[int, Typestore | str] = {}  # by id of a connection; or why there is none
+        # id of a connection → its types, or the reason why there are none
+        self._typestores: dict[int, Typestore | str] = {}
         try:
             self._reader = Reader1(file) if self._is_ros1 else Reader2(file)
             self._reader.open()
-        except Exception as error:  # a damaged file can raise anything from struct.error to sqlite3's own
+        except Exception as error:  # a damaged file can raise many kinds of error, of struct, sqlite3 and others
             raise RecordingError(
-                f"'{path}' is no recording that can be read ({error}); mend it with `ros2 bag reindex` (db3), "
+                f"'{path}' cannot be read as a recording ({error}); repair it with `ros2 bag reindex` (db3), "
                 "`mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
             ) from error
         self._connections = [c for c in self._reader.connections if c.msgcount]
         if not self._connections:
             self._reader.close()
-            raise RecordingError(f"'{path}' holds no message")
+            raise RecordingError(f"'{path}' contains no messages")
         self.start, self.end = int(self._reader.start_time), int(self._reader.end_time)
 
     def __enter__(self) -> Recording:
@@ -144,7 +146,7 @@ class Recording:
 
     @property
     def topics(self) -> list[Topic]:
-        """Those that hold messages, by name."""
+        """The topics that have messages, sorted by name."""
         counts: dict[str, Topic] = {}
         for c in self._connections:
             before = counts[c.topic].message_count if c.topic in counts else 0
@@ -152,9 +154,10 @@ class Recording:
         return [counts[name] for name in sorted(counts)]
 
     def messages(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, str, int, Any]]:
-        """(topic, type, log time in ns, message), in order of log time; of all topics where None.
+        """(topic, type, log time in ns, message), in order of log time. `topics` None: all topics.
 
-        A message that cannot be read is passed over, counted in `unreadable_counts`, and warned of once a topic.
+        A message that cannot be read is skipped and counted in `unreadable_counts`. The first one of each topic is
+        logged as a warning. Raises `RecordingError` for a damaged bag.
         """
         for connection, stamp, data in self._raw_messages(topics):
             types = self._typestore_of(connection)
@@ -164,16 +167,16 @@ class Recording:
             try:
                 read = types.deserialize_ros1 if self._is_ros1 else types.deserialize_cdr
                 message: Any = read(data, connection.msgtype)
-            except Exception as error:  # whatever a definition or bytes that do not fit it bring about
+            except Exception as error:  # rosbags raises many kinds of error for data that do not match a definition
                 self._count_unreadable(connection, error)
                 continue
             yield connection.topic, connection.msgtype, stamp, message
 
     def cdr_messages(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
-        """(topic, type, log time in ns, CDR bytes), in order of log time.
+        """(topic, type, log time in ns, CDR bytes), in order of log time. `topics` None: all topics.
 
-        ROS 1 messages are converted, and messages of Sensebind whose definition has changed since: new fields are 0 or
-        empty.
+        ROS 1 messages are converted. Messages of older definitions of Sensebind are converted too: new fields are 0 or
+        empty. Unreadable messages and damaged bags are handled as in `messages`.
         """
         for connection, stamp, data in self._raw_messages(topics):
             if not self._is_ros1 and not connection.msgtype.startswith("sensebind_msgs/"):
@@ -187,32 +190,32 @@ class Recording:
                 converted = (
                     _to_cdr(types, connection.msgtype, data) if self._is_ros1 else _migrated(types, connection, data)
                 )
-            except Exception as error:  # as above
+            except Exception as error:  # as in `messages`
                 self._count_unreadable(connection, error)
                 continue
             yield connection.topic, connection.msgtype, stamp, bytes(converted)
 
     def _raw_messages(self, topics: Sequence[str] | None) -> Iterator[tuple[Connection, int, bytes]]:
         wanted = [c for c in self._connections if topics is None or c.topic in topics]
-        if not wanted:  # rosbags would take an empty list for all
+        if not wanted:  # for rosbags, an empty list means all connections
             return
         try:
             yield from self._reader.messages(connections=wanted)
-        except Exception as error:  # as above: damage further in
-            raise RecordingError(f"'{self.path}' is damaged ({error}); what came before it was read") from error
+        except Exception as error:  # as in `__init__`, for damage further inside the file
+            raise RecordingError(f"'{self.path}' is damaged ({error}); messages before the damage were read") from error
 
     def _typestore_of(self, connection: Connection) -> Typestore | str:
-        """What reads its messages: the definition in the bag, else ours; or why there is none.
+        """The types that read the messages of a connection, or the reason why there are none.
 
-        Each definition is parsed by itself and when it is first needed: one that nobody can read, and there are
-        some in the field, does no harm to other topics.
+        They come from the definition in the bag, or else from `typestore`. Each definition is parsed separately, when
+        it is first needed, so a wrong definition does not affect other topics.
         """
         key = id(connection)
         if key not in self._typestores:
             try:
                 self._typestores[key] = _load_typestore(connection)
             except Exception as error:  # rosbags' parsers raise many kinds
-                self._typestores[key] = f"its definition is not understood ({error})"
+                self._typestores[key] = f"their definition cannot be parsed ({error})"
         return self._typestores[key]
 
     def _count_unreadable(self, connection: Connection, error: Exception | str) -> None:
@@ -222,7 +225,7 @@ class Recording:
 
 
 def _find_bag_file(path: Path) -> Path:
-    """The one bag file in a folder that has lost its metadata.yaml; else the path itself."""
+    """The bag file in a folder that has exactly one and no metadata.yaml; otherwise the path itself."""
     if path.is_dir() and not (path / "metadata.yaml").exists():
         found = [file for file in path.iterdir() if file.suffix in (".mcap", ".db3", ".bag")]
         if len(found) == 1:
@@ -234,10 +237,10 @@ def _load_typestore(connection: Connection) -> Typestore | str:
     kind, text = connection.msgdef.format, connection.msgdef.data
     if kind is MessageDefinitionFormat.NONE:
         known = connection.msgtype in typestore().types
-        return typestore() if known else "the bag does not define it: record it as MCAP, which does"
+        return typestore() if known else "the bag has no definition of it: record it as MCAP, which stores definitions"
     if kind is MessageDefinitionFormat.MSG:
         found = get_types_from_msg(text, connection.msgtype)
-    else:  # several files in one, each under a heading of its own
+    else:  # several IDL files, each after a line of 80 "=" and a line with its name
         rule = "=" * 80 + "\n"
         parts = [part.split("\n", 1)[1] for part in text.split(rule)[1:]] if text.startswith(rule) else [text]
         found = {}
@@ -249,7 +252,7 @@ def _load_typestore(connection: Connection) -> Typestore | str:
 
 
 def _to_cdr(types: Typestore, type_name: str, data: bytes) -> memoryview:
-    """A ROS 1 message as ROS 2 has it: headers lose `seq`, and types that changed since get their new fields."""
+    """A ROS 1 message as CDR bytes of ROS 2: headers without `seq`; fields that are new in ROS 2 are 0 or empty."""
     if type_name not in typestore().types:
         return _without_seq(types).ros1_to_cdr(data, type_name)
     if is_same_wireformat(types, typestore(), type_name, type_name):
@@ -258,7 +261,7 @@ def _to_cdr(types: Typestore, type_name: str, data: bytes) -> memoryview:
 
 
 def _migrated(types: Typestore, connection: Connection, data: bytes) -> bytes | memoryview:
-    """A ROS 2 message, as today's definition of its type has it."""
+    """A ROS 2 message, converted to the current definition of its type."""
     name = connection.msgtype
     if name not in typestore().types or types is typestore() or is_same_wireformat(types, typestore(), name, name):
         return data
@@ -280,7 +283,7 @@ def _is_latched(connection: Connection) -> bool:
 
 
 def select_sensor_topics(recording: Recording) -> dict[str, TopicChoice]:
-    """The topic of each sense, by type first and name second; senses that have none are left out."""
+    """Modality → its topic, selected by type and then by name. A modality without a topic is left out."""
     topics = recording.topics
     images = [t for t in topics if t.type in IMAGE_TYPES]
     kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
@@ -304,32 +307,31 @@ def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
                 (i for i, part in enumerate(PREFERRED_CAMERA_NAMES) if part in lower), len(PREFERRED_CAMERA_NAMES)
             )
         else:
-            order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # stamped ones first
+            order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # types with a stamp first
         return order, int(topic.type == IMAGE_TYPES[1]), -topic.message_count, topic.name
 
     best = min(topics, key=rank)
-    # The first thing that sets it apart from the next best.
+    # The reason is the first property in which the best topic differs from the second best.
     ours, theirs = rank(best), min(rank(t) for t in topics if t is not best)
     if ours[0] != theirs[0]:
         why = (
-            f"named like the one to take ('{PREFERRED_CAMERA_NAMES[ours[0]]}')"
+            f"its name contains '{PREFERRED_CAMERA_NAMES[ours[0]]}'"
             if modality == VISION
-            else f"a {best.type}"
+            else f"its type is {best.type}"
         )
+    elif ours[1] != theirs[1]:
+        why = "it is not compressed"
+    elif ours[2] != theirs[2]:
+        why = "it has the most messages"
     else:
-        why = next(
-            (
-                why
-                for why, a, b in zip(("not compressed", "with most messages"), ours[1:3], theirs[1:3], strict=True)
-                if a != b
-            ),
-            "first by name",
-        )
-    return TopicChoice(best.name, f"of {len(topics)} for {modality}, {why}; name another with {modality}.topic")
+        why = "its name is the first in alphabetical order"
+    return TopicChoice(
+        best.name, f"selected of {len(topics)} for {modality} because {why}; set {modality}.topic to choose another"
+    )
 
 
 class RosbagsMessageFactory:
-    """`messages.Types` for rosbags."""
+    """Makes messages of rosbags' classes: an implementation of `messages.Types`."""
 
     def make(self, name: str, /, **fields: Any) -> Any:
         return typestore().types[name](**fields)
@@ -339,9 +341,10 @@ class RosbagsMessageFactory:
 
 
 class BagWriter:
-    """Writes an MCAP bag that `ros2 bag play` and Foxglove take: a folder, definitions inside. Use it in a `with`.
+    """Writes a bag for `ros2 bag play` and Foxglove: a folder with an MCAP file that contains the definitions.
 
-    Raises `RecordingError` where the folder is there already, unless `overwrite` and it is a bag.
+    Use it as a context manager. `overwrite`: an existing bag in `folder` is deleted. Raises `RecordingError` if
+    `folder` exists and `overwrite` is False, or if it exists and is not a bag.
     """
 
     def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -349,9 +352,9 @@ class BagWriter:
         self.message_factory = RosbagsMessageFactory()
         if self.folder.exists():
             if not overwrite:
-                raise RecordingError(f"'{folder}' is there already: name another, or say --overwrite")
+                raise RecordingError(f"'{folder}' exists already: name another folder, or use --overwrite")
             if not (self.folder / "metadata.yaml").is_file():
-                raise RecordingError(f"'{folder}' is no bag, so it is not overwritten: name another folder")
+                raise RecordingError(f"'{folder}' is not a bag, so it is not overwritten: name another folder")
             shutil.rmtree(self.folder)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
@@ -365,10 +368,10 @@ class BagWriter:
         self._writer.close()
 
     def write(self, topic: str, type_name: str, stamp: int, message: Any, *, latched: bool = False) -> None:
-        """Append a message that `message_factory` made, logged at `stamp` (ns).
+        """Append a message that `message_factory` made, with the log time `stamp` (ns).
 
-        `latched`: whoever plays the bag is to keep it for late subscribers (transient local). It is the first message
-        of a topic that decides.
+        `latched`: a player must keep the messages of this topic for late subscribers (transient local). The value of
+        the topic's first message counts.
         """
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(

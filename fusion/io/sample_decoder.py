@@ -1,8 +1,8 @@
-"""From message to sample: the one decoder of the live node and of replay.
+"""Converts messages to samples, with one decoder for the live node and for replay.
 
-A driver that has messages (rclpy's subscriptions, a bag) makes one `SampleDecoder` for each sensor, listens to the
-sensor's topic and to `side_topics`, and passes on every message in order of arrival. All that turns a message into a
-sample is decided here. Messages are read by the names of their fields, so rclpy's and rosbags' both work.
+A driver that has messages (rclpy's subscriptions, a bag) makes one `SampleDecoder` for each sensor. It subscribes to
+the sensor's topic and to `side_topics`, and passes every message to the decoder in order of arrival. Fields are read by
+name, so the message objects of rclpy and of rosbags both work.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, V
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
 
-# Message types of each known modality. For a modality that is not here, numbers are read from messages of any type.
+# Message types of each built-in modality. For other modalities, numbers are read from messages of any type.
 MESSAGE_TYPES = {
     **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE)),
     IMU: (messages.IMU_TYPE,),
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
 
-# Errors of reading a message that lacks the fields expected of its type: two packages may define types of one name.
+# Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
 
 
@@ -37,7 +37,7 @@ class SideTopic:
 
 
 def data_topic(options: SensorOptions, topic: str) -> str:
-    """The topic that carries the messages of `topic`: with image_transport's suffix where images are compressed.
+    """The topic that carries the messages of `topic`: with image_transport's suffix if images are compressed.
 
     A topic that has its suffix already is returned as it is.
     """
@@ -53,13 +53,13 @@ def select_message_type(modality: str, published: Sequence[str]) -> str:
 
 
 class SampleDecoder:
-    """Turns the messages of one sensor into samples.
+    """Converts the messages of one sensor to samples.
 
-    It keeps what depends on earlier messages: the calibration, and the microphone's format and time. A message of
-    `side_topics` applies to all messages that arrive after it. Values from parameters take precedence over side
-    messages, and values from an earlier side message over later ones.
+    It keeps the state that depends on earlier messages: the calibration, and the microphone's format and time. A
+    message of `side_topics` applies to all messages that arrive after it. Values from parameters take precedence over
+    side messages, and values from an earlier side message over later ones.
 
-    Raises `EncodingError` where messages of type `type_name` cannot be samples of this modality.
+    Raises `EncodingError` if messages of type `type_name` cannot be samples of this modality.
     """
 
     def __init__(self, options: SensorOptions, type_name: str) -> None:
@@ -75,7 +75,7 @@ class SampleDecoder:
         return self._calibration
 
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
-        """The topics to listen to for a sensor on `topic`. A relative name gives relative names."""
+        """The side topics of a sensor on `topic`. If `topic` is a relative name, so are they."""
         named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info_topic
         if self.modality in (VISION, DEPTH):
             return (SideTopic(named or messages.sibling_topic(topic, "camera_info"), messages.CAMERA_INFO_TYPE),)
@@ -85,10 +85,10 @@ class SampleDecoder:
         return ()
 
     def decode(self, message: Any, received_ns: int) -> Sample:
-        """One message as a sample, which may share the message's memory.
+        """Convert one message to a sample, which may share the message's memory.
 
-        `received_ns`, the time of arrival in nanoseconds, is used for messages that carry no stamp. Raises
-        `EncodingError`, which names the parameter to set, for a message that cannot be read.
+        `received_ns`, the time of arrival in nanoseconds, is used for messages without a stamp. Raises `EncodingError`
+        for a message that cannot be read; its text names the parameter to set.
         """
         try:
             return self._convert(message, received_ns)
@@ -96,7 +96,7 @@ class SampleDecoder:
             raise self._field_error(self.type_name, error) from error
 
     def apply_side_message(self, message: Any) -> bool:
-        """Take a message of one of `side_topics`. Returns whether it changed `calibration`.
+        """Apply a message of one of `side_topics`. Returns whether it changed `calibration`.
 
         Raises `EncodingError` for a message that cannot be read, and for compressed audio.
         """
@@ -115,7 +115,7 @@ class SampleDecoder:
         if modality not in MESSAGE_TYPES:
             if type_name.count("/") != 2:
                 raise EncodingError(
-                    f"'{type_name}' is not a message type: set {modality}.type to a name such as std_msgs/msg/Float32"
+                    f"'{type_name}' is not a message type: set {modality}.type to a name like std_msgs/msg/Float32"
                 )
             try:
                 return numeric_messages.numeric_sample_converter(modality, options.fields, options.fill)
@@ -130,7 +130,7 @@ class SampleDecoder:
                 f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
         convert = messages.SAMPLE_CONVERTERS[type_name]
-        return lambda message, received_ns: convert(modality, message)  # stamped by its header
+        return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
 
     def _field_error(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(

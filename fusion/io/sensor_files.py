@@ -1,4 +1,4 @@
-"""Files that hold one measurement each, as windows: a picture, a depth image, a sound, a stretch of motion."""
+"""Reads files of one measurement each (an image, a depth image, a sound, a motion recording) as windows."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from sensebind.fusion.core.samples import (
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
 
-CLIPS_PER_FILE = 3  # windows that stand for a file longer than one, spread evenly: ImageBind's practice for sounds
+CLIPS_PER_FILE = 3  # windows, evenly spaced, for a file that is longer than one window, as ImageBind does for sounds
 
 
 class FileError(SensebindError):
-    """A file that cannot be read as what it should be."""
+    """A file that cannot be read as a measurement of its modality."""
 
 
 def read_windows(
     modality: str, path: str | Path, aperture: TrainedWindow, calibration: Calibration | None = None
 ) -> list[Window]:
-    """The windows that stand for a file; the mean of their vectors, made unit length again, is the file's vector.
+    """The windows of a file, of the length `aperture`. The normalized mean of their vectors is the file's vector.
 
-    `vision`: JPEG, PNG. `depth`: PNG of 16 bits in millimetres. `thermal`: PNG of 16 bits (centikelvin, or as
-    `calibration` says), or any picture. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV, a row per reading: time in
-    seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a heading is passed over.
+    `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in centikelvin, or any JPEG or PNG.
+    `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row for each reading: time in
+    seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a heading is ignored.
 
-    Raises `FileError`, and later `EncodingError` for a picture that cannot be decoded.
+    Raises `FileError`. An image that cannot be decoded raises `EncodingError` later, when the window is decoded.
     """
     if modality not in FILE_READERS:
         raise FileError(f"files of modality '{modality}' cannot be read; known: {', '.join(FILE_READERS)}")
@@ -71,9 +71,9 @@ def _read_audio(path: Path) -> list[Sample]:
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise FileError(f"'{path}' is not a sound that can be read: {error}") from error
+        raise FileError(f"'{path}' cannot be read as a sound: {error}") from error
     if not len(data):
-        raise FileError(f"'{path}' holds no sound")
+        raise FileError(f"'{path}' contains no sound")
     return [Sample(AUDIO, SECOND, Sound(data, float(rate)), str(path))]
 
 
@@ -85,11 +85,11 @@ def _read_imu(path: Path) -> list[Sample]:
     try:
         table = np.array([[float(cell) for cell in row] for row in rows], np.float64)
     except ValueError as error:
-        raise FileError(f"'{path}' must hold numbers in rows of equal length: {error}") from error
+        raise FileError(f"'{path}' must contain numbers in rows of equal length: {error}") from error
     if table.ndim != 2 or table.shape[1] != 7 or len(table) < 2:
-        raise FileError(f"'{path}' must hold at least 2 rows of time, ax, ay, az, gx, gy, gz")
+        raise FileError(f"'{path}' must contain at least 2 rows of time, ax, ay, az, gx, gy, gz")
     if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
-        raise FileError(f"'{path}': every number must be finite, and the time in seconds must grow")
+        raise FileError(f"'{path}': every number must be finite, and the time in seconds must increase")
     stamps = SECOND + np.round((table[:, 0] - table[0, 0]) * SECOND).astype(np.int64)
     return [Sample(IMU, int(t), Reading(row), str(path)) for t, row in zip(stamps, table[:, 1:], strict=True)]
 
@@ -121,10 +121,10 @@ def _clip_starts(samples: list[Sample], length: int) -> list[int]:
 def _make_window(modality: str, samples: list[Sample], start: int, length: int, calibration: Calibration) -> Window:
     tick = start + length
     if modality == AUDIO:
-        share = audio_coverage(samples, start, tick)
+        coverage = audio_coverage(samples, start, tick)
     elif modality == IMU:
         samples = [s for s in samples if start <= s.stamp < tick]
-        share = reading_coverage(samples, start, tick)
+        coverage = reading_coverage(samples, start, tick)
     else:
-        share = 1.0
-    return Window(modality, start, tick, share, tuple(samples), calibration)
+        coverage = 1.0
+    return Window(modality, start, tick, coverage, tuple(samples), calibration)

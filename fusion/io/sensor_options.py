@@ -1,4 +1,4 @@
-"""The parameters of one sensor's messages. Loads no OpenCV: nodes that decode nothing need them too."""
+"""The parameters of one sensor's messages. Imports no OpenCV, because nodes that decode no images use them too."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ DEFAULT_TOPICS = {
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """How PCM bytes are to be read; 0 and empty where it is not known yet.
+    """The format of PCM bytes. 0 and empty: not known yet.
 
-    Values from parameters take precedence over messages.
+    Values from parameters take precedence over values from messages.
     """
 
     sample_format: str = parameter(
@@ -59,9 +59,9 @@ class AudioFormat:
 
 @dataclass(frozen=True, slots=True)
 class SensorOptions(Options):
-    """One sensor: where its messages come from, and what the parameters say of it.
+    """The topics, message types and calibration of one sensor, from parameters. Raises `ConfigError`.
 
-    `calibration` and `audio_format` hold the values that parameters give; side messages complete the rest.
+    `calibration` and `audio_format` contain the values from parameters; side messages set the unknown ones.
     """
 
     modality: str
@@ -116,17 +116,17 @@ class SensorOptions(Options):
 
     @property
     def has_explicit_topic(self) -> bool:
-        """Whether the topic is given; otherwise a recording's topics are searched by type and name."""
+        """Whether the topic is set or the modality is user-defined; otherwise a replay selects it by type and name."""
         return bool(self.topic) or self.modality not in SENSOR_MODALITIES
 
     @property
     def topic_name(self) -> str:
-        """The topic to subscribe to: the parameter's, else the modality's default."""
+        """The topic to subscribe to: the parameter's, or else the modality's default."""
         return self.topic or DEFAULT_TOPICS.get(self.modality, self.modality)
 
     @property
     def message_type(self) -> str:
-        """The message type set by the parameters; empty: a type that is published (`select_message_type`)."""
+        """The message type that the parameters set. Empty: the published type (`select_message_type`)."""
         if self.modality in IMAGE_MODALITIES:
             return messages.COMPRESSED_IMAGE_TYPE if self.transport == COMPRESSED_TRANSPORT else messages.IMAGE_TYPE
         return messages.IMU_TYPE if self.modality == IMU else self.type

@@ -1,8 +1,8 @@
-"""Embeddings and events as bytes, for programs without ROS: what `bridge` sends and its clients read.
+"""Encodes embeddings and events as bytes that `bridge` sends to programs without ROS, and decodes them.
 
 A message is two ZeroMQ frames: a topic, ``embedding/<modality>`` or ``event``, and a msgpack map. Times are int
-nanoseconds; a vector is the little-endian float32 bytes themselves, so a reader needs no more than
-``np.frombuffer(m["vector"], "<f4")``. The fields are described in docs/bridge.md.
+nanoseconds. A vector is little-endian float32 bytes: ``np.frombuffer(m["vector"], "<f4")`` reads it. docs/bridge.md
+describes the fields.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 
-SCHEMA_VERSION = 2  # of the schema. It is raised when a field is removed or changes its meaning, not when one is added
+SCHEMA_VERSION = 2  # increases when a field is removed or changes its meaning, not when a field is added
 READABLE = (1, 2)  # versions that `decode` reads
-EMBEDDING_TOPIC_PREFIX = "embedding/"  # and the modality
+EMBEDDING_TOPIC_PREFIX = "embedding/"  # the modality follows
 EVENT_TOPIC = "event"
 # Fields of an evidence that version 1 does not have.
 ADDED_TO_EVIDENCE = ("weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing")
 
 
 class WireError(SensebindError):
-    """Bytes that are not a message of this schema."""
+    """Bytes that are not a message of a version in `READABLE`."""
 
 
 def topic_for(item: Embedding | Event) -> bytes:
-    """The first frame; what a SUB socket filters by."""
+    """The first frame of the message: the topic, by which a SUB socket filters."""
     return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.modality).encode()
 
 
@@ -40,7 +40,7 @@ def encode(item: Embedding | Event, sequence: int = 0) -> tuple[bytes, bytes]:
 
 
 def decode(topic: bytes, payload: bytes) -> Embedding | Event:
-    """(topic, payload) → what was encoded. The vector is read-only. Raises `WireError`."""
+    """(topic, payload) → embedding or event. The vector is read-only. Raises `WireError`."""
     name = topic.decode("utf-8", "replace")
     if name != EVENT_TOPIC and not name.startswith(EMBEDDING_TOPIC_PREFIX):
         raise WireError(
@@ -53,9 +53,9 @@ def decode(topic: bytes, payload: bytes) -> Embedding | Event:
         if version in READABLE:
             return _event_from_fields(fields) if name == EVENT_TOPIC else _embedding_from_fields(fields)
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
-        raise WireError(f"a message under '{name}' is not as docs/bridge.md says: {error!r}") from error
+        raise WireError(f"a message on topic '{name}' does not match docs/bridge.md: {error!r}") from error
     raise WireError(
-        f"a message under '{name}' is of version {version}; this reader knows up to {SCHEMA_VERSION}: update it"
+        f"a message on topic '{name}' has version {version}; this reader knows up to {SCHEMA_VERSION}: update it"
     )
 
 
@@ -86,8 +86,8 @@ def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
         frame_id=fields["frame_id"],
         sources=tuple(fields["sources"]),
         weights=tuple(fields["weights"]),
-        symptoms=tuple(fields.get("symptoms", ())),  # not in all messages of version 1
-        sensor=fields.get("sensor", ""),  # from version 2 on
+        symptoms=tuple(fields.get("symptoms", ())),  # missing in some messages of version 1
+        sensor=fields.get("sensor", ""),  # since version 2
     )
 
 
@@ -141,9 +141,9 @@ def _event_from_fields(fields: dict[str, Any]) -> Event:
 
 
 def _to_evidence(fields: dict[str, Any]) -> Evidence:
-    new = {name: fields[name] for name in ADDED_TO_EVIDENCE if name in fields}
-    if new.get("region"):
-        new["region"] = tuple(new["region"])
+    added = {name: fields[name] for name in ADDED_TO_EVIDENCE if name in fields}
+    if added.get("region"):
+        added["region"] = tuple(added["region"])
     return Evidence(
-        fields["modality"], fields["score"], fields["supports"], fields["window_start"], fields["window_end"], **new
+        fields["modality"], fields["score"], fields["supports"], fields["window_start"], fields["window_end"], **added
     )

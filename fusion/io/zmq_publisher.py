@@ -1,4 +1,4 @@
-"""A ZeroMQ PUB socket that other programs read: where it may bind, who may connect, how many do."""
+"""A ZeroMQ PUB socket for other programs: checks its address and keys, and counts its clients."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from sensebind.fusion.core.errors import SensebindError
 
-ZAP_DOMAIN = "sensebind"  # of authentication (ZAP, rfc.zeromq.org/spec/27)
-CONNECTION_EVENT_NAMES: dict[int, str] = {  # all others that the monitor tells of are refusals
+ZAP_DOMAIN = "sensebind"  # domain name for authentication (ZAP, rfc.zeromq.org/spec/27)
+CONNECTION_EVENT_NAMES: dict[int, str] = {  # the other events of the monitor count as refused
     zmq.EVENT_ACCEPTED: "opened",
     zmq.EVENT_DISCONNECTED: "closed",
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "accepted",
@@ -26,11 +26,11 @@ CONNECTION_EVENT_NAMES: dict[int, str] = {  # all others that the monitor tells 
 
 
 class ZmqPublisherError(SensebindError):
-    """An address or a key that cannot be used; the message names the parameter and says what to do."""
+    """An address or a key cannot be used. The message names the parameter and the remedy."""
 
 
 def is_local(address: str) -> bool:
-    """Whether only programs on this machine can connect to what binds here: loopback, or a file.
+    """Whether only programs on the same machine can connect to this address: loopback, or a file.
 
     Raises `ZmqPublisherError` for an address that is neither ``tcp://HOST:PORT`` nor ``ipc://PATH``.
     """
@@ -47,19 +47,18 @@ def is_local(address: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False  # *, the name of an interface, or of a host
+        return False  # *, or the name of an interface or a host
 
 
 class ZmqPublisher:
-    """Binds at once. A client that reads too slowly loses the newest messages past `queue_size`.
+    """Publishes messages on a ZeroMQ PUB socket. The socket is bound when the object is made.
 
-    None is ZeroMQ's own default size.
+    `queue_size`: number of messages that may wait for one client; further messages to this client are dropped. None:
+    ZeroMQ's default. `secret_key` is a file and `authorized_keys` a folder, both made by `sensebind keys`. Both empty:
+    no CURVE, and `address` must be local. Raises `ZmqPublisherError`.
 
-    `secret_key` is a file and `authorized_keys` a folder, both as `sensebind keys` makes them; both empty: no
-    CURVE, and then `address` must be local. Raises `ZmqPublisherError`.
-
-    For use in one thread. With keys, a thread of pyzmq's checks the clients; it shares with this object only the
-    authenticator, which is set up before the socket is bound.
+    Use it in one thread. With keys, a thread of pyzmq checks the clients. It shares only the authenticator with this
+    object, and the authenticator is configured before the socket is bound.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class ZmqPublisher:
         keys = _load_keys(secret_key, authorized_keys)
         if keys is None and not is_local(address):
             raise ZmqPublisherError(
-                f"parameter 'address' is '{address}': other machines could read it without a key. Make keys with "
+                f"parameter 'address' is '{address}': other machines could read from it without a key. Make keys with "
                 "`sensebind keys` and set 'secret_key' and 'authorized_keys', or bind to tcp://127.0.0.1"
             )
         self._counts: Counter[str] = Counter()
@@ -107,12 +106,12 @@ class ZmqPublisher:
         self.close()
 
     def send(self, topic: bytes, payload: bytes) -> None:
-        """Send to every client that subscribes to this topic. Never waits."""
+        """Send a message to every client that subscribes to this topic. Does not block."""
         self._socket.send_multipart([topic, payload])
         self._counts[topic.decode()] += 1
 
     def poll_connection_events(self) -> Counter[str]:
-        """What has happened to clients since the last look, by the words of `counts`: call it now and then."""
+        """Connection events since the last call, counted by the names in `counts`. Call it regularly."""
         new_events: Counter[str] = Counter()
         while self._monitor.poll(0):
             new_events[CONNECTION_EVENT_NAMES.get(int(recv_monitor_message(self._monitor)["event"]), "refused")] += 1
@@ -121,17 +120,17 @@ class ZmqPublisher:
 
     @property
     def counts(self) -> Counter[str]:
-        """A copy: messages by topic, and since the start: connections `opened` and `closed`, and of those opened the
-        ones `accepted` and `refused`, as of the last `poll_connection_events`."""
+        """A copy of the counts since the start: messages by topic; connections `opened`, `closed`, `accepted` and
+        `refused`, up to the last `poll_connection_events`."""
         return self._counts.copy()
 
     @property
     def client_count(self) -> int:
-        """How many are connected, as of the last `poll_connection_events`."""
+        """Number of connected clients at the last `poll_connection_events`."""
         return self._counts["opened"] - self._counts["closed"]
 
     def close(self) -> None:
-        """Free the address at once; what clients have not read by then is lost to them."""
+        """Close the socket and free the address at once. Messages that wait for clients are dropped."""
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
@@ -145,37 +144,37 @@ class ZmqPublisher:
         self._authenticator.start()
         self._authenticator.configure_curve(domain=ZAP_DOMAIN, location=authorized_keys)
         self._socket.setsockopt_string(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-        # Should the authenticator's thread ever end, connections are refused; ZeroMQ would accept all of them.
+        # If the authenticator's thread ends, refuse connections; by default ZeroMQ would accept all of them.
         self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
         self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
     def _bind(self, address: str) -> None:
-        is_local(address)  # for its error, which says more than ZeroMQ's
+        is_local(address)  # raises an error that is clearer than ZeroMQ's
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
             if error.errno == errno.EADDRINUSE:
-                message = f"address '{address}' is in use already, perhaps by another bridge: stop it, or set 'address'"
+                message = f"address '{address}' is in use, perhaps by another bridge: stop it, or set 'address'"
             else:
-                message = f"parameter 'address': '{address}' cannot be bound to: {error.strerror}"
+                message = f"parameter 'address': cannot bind to '{address}': {error.strerror}"
             raise ZmqPublisherError(message) from error
 
 
 def is_readable_by_others(secret_key: str | Path) -> bool:
-    """Whether other users of this machine may read the file."""
+    """Whether the file permissions allow other users to read the file."""
     return bool(os.stat(secret_key).st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | None:
-    """(public, secret) of the server, or None where no keys are wanted."""
+    """(public, secret) key of the server; None if both arguments are empty."""
     if not secret_key and not authorized_keys:
         return None
     if not secret_key or not authorized_keys:
-        missing, use = ("authorized_keys", "folder") if secret_key else ("secret_key", "file")
+        missing, kind = ("authorized_keys", "folder") if secret_key else ("secret_key", "file")
         raise ZmqPublisherError(
-            f"parameter '{missing}' is empty: with CURVE it must name the {use} that `sensebind keys` made"
+            f"parameter '{missing}' is empty: with CURVE it must name the {kind} that `sensebind keys` made"
         )
     if not zmq.has("curve"):
         raise ZmqPublisherError("this build of ZeroMQ lacks CURVE: install the pyzmq wheel, or a libzmq with libsodium")
@@ -185,7 +184,7 @@ def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | N
         raise ZmqPublisherError(f"parameter 'secret_key': {error}; make one with `sensebind keys`") from error
     if secret is None:
         raise ZmqPublisherError(
-            f"parameter 'secret_key': '{secret_key}' holds no secret key; use the file bridge.key_secret"
+            f"parameter 'secret_key': '{secret_key}' contains no secret key; use the file bridge.key_secret"
         )
     try:
         clients = load_certificates(authorized_keys)
@@ -195,7 +194,7 @@ def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | N
         ) from error
     if not clients:
         raise ZmqPublisherError(
-            f"parameter 'authorized_keys': '{authorized_keys}' holds no *.key file, so nobody could connect; "
+            f"parameter 'authorized_keys': '{authorized_keys}' contains no *.key file, so no client could connect; "
             "make one with `sensebind keys --client NAME`"
         )
     return public, secret

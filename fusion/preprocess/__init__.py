@@ -1,1 +1,1 @@
-"""Windows to tensors, one module per modality: what each model was trained to see."""
+"""Converts windows to the tensors that the models were trained with, with one module for each modality."""

@@ -1,7 +1,8 @@
-"""Sound at 16 kHz → log-mel spectrograms, as Kaldi computes them and as audio transformers take them.
+"""Converts sound at 16 kHz to log-mel spectrograms as Kaldi computes them, for audio transformers.
 
-Frames of 25 ms every 10 ms, each without its mean, pre-emphasised, under a Hann window; the power of their spectrum,
-in bands evenly spaced in mel; its natural logarithm. All in PyTorch: batched, on the waveform's device.
+A frame is 25 ms long, and one begins every 10 ms. The mean of each frame is removed. The frame is pre-emphasised and
+multiplied by a Hann window. Its power spectrum is summed in bands that are evenly spaced in mel. The output is the
+natural logarithm. All steps run in PyTorch, in batches, on the waveform's device.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from torch import Tensor
 
 SAMPLE_RATE = 16_000  # Hz
 FRAME_LENGTH, FRAME_SHIFT, FFT_SIZE = 400, 160, 512  # samples
-NUM_MEL_BINS, NUM_FRAMES = 128, 204  # what ImageBind's audio encoder sees
+NUM_MEL_BINS, NUM_FRAMES = 128, 204  # input of ImageBind's audio encoder
 MIN_FREQUENCY, MAX_FREQUENCY = 20.0, 8000.0  # Hz
 PRE_EMPHASIS = 0.97
 MIN_POWER = float(np.finfo(np.float32).eps)
-CLIP_SAMPLES = 2 * SAMPLE_RATE  # samples that ImageBind was trained with
-MAX_AMPLITUDE = 100.0  # times full scale; integers that were not scaled are beyond
+CLIP_SAMPLES = 2 * SAMPLE_RATE  # samples in a clip, as ImageBind was trained
+MAX_AMPLITUDE = 100.0  # times full scale: largest valid value; integers that were not scaled exceed it
 IMAGEBIND_MEAN, IMAGEBIND_STD = -4.268, 9.138
 
 Waveform = Tensor | npt.NDArray[np.floating]
@@ -29,9 +30,9 @@ Waveform = Tensor | npt.NDArray[np.floating]
 def log_mel(waveform: Waveform) -> Tensor:
     """(N,), (C, N) or (B, C, N) at 16 kHz, −1..1 → float32 (128, 204) or (B, 128, 204), in nats of power.
 
-    The mean over time and channels is removed, then channel 0 is used. 2 s fill 198 of the 204 frames; the rest is
-    0, and what comes after 204 frames is left out. Raises `ValueError` for other shapes, for less than one frame
-    (400 samples) and for values that are not finite or far beyond full scale.
+    The mean over time and channels is removed, then channel 0 is used. 2 s fill 198 of the 204 frames; the other
+    frames are 0. Frames after the 204th are dropped. Raises `ValueError` for other shapes, for less than one frame (400
+    samples) and for values that are not finite or far beyond full scale.
     """
     samples = _checked_waveform(waveform)
     centred = samples - samples.mean(dim=(-2, -1), keepdim=True)
@@ -40,14 +41,14 @@ def log_mel(waveform: Waveform) -> Tensor:
 
 
 def imagebind_tensor(waveform: Waveform) -> Tensor:
-    """As `log_mel`, normalised, with a channel axis: (1, 128, 204) or (B, 1, 128, 204). The padding is 0.467 then."""
+    """`log_mel`, normalized, with a channel axis: (1, 128, 204) or (B, 1, 128, 204). The padding becomes 0.467."""
     return (log_mel(waveform) - IMAGEBIND_MEAN).div_(IMAGEBIND_STD).unsqueeze(-3)
 
 
 def imagebind_batch(samples: Tensor) -> Tensor:
-    """Sounds (B, N) on any device → (B, 1, 128, 204) there: as `imagebind_tensor` of each, but nothing is checked.
+    """Sounds (B, N) on any device → (B, 1, 128, 204) on that device: `imagebind_tensor` of each, without checks.
 
-    Samples are float in −1..1 or int16 at full scale, which is a quarter to a half of the bytes to send to a GPU.
+    Samples are float in −1..1 or int16 at full scale. int16 is a quarter to a half of the bytes to send to a GPU.
     """
     scaled = samples.float() / 32768.0 if samples.dtype == torch.int16 else samples.float()
     centred = scaled - scaled.mean(dim=-1, keepdim=True)
@@ -65,14 +66,14 @@ def imagebind_clips(waveform: Waveform, count: int = 3) -> Tensor:
 
 
 class SlidingLogMel:
-    """Log-mel of windows that slide over one channel: every frame is computed once.
+    """Log-mel of sliding windows of one channel; each frame is computed once.
 
-    The window's mean is not removed first, because each frame loses its own mean anyway: in exact arithmetic the
-    result is that of `log_mel`. In float32 they differ by rounding: under 2e-6 on average, and under 0.01 in any cell.
+    The mean of the window is not removed, because the mean of each frame is removed later. In exact arithmetic the
+    result is equal to `log_mel`. In float32 it differs by rounding: less than 2e-6 on average and 0.01 in any cell.
     """
 
     def __init__(self, hop: int, length: int = CLIP_SAMPLES) -> None:
-        """`hop` and `length` in samples. Raises `ValueError` where frames of windows would not coincide."""
+        """`hop` and `length` in samples. Raises `ValueError` if the frames of two windows would not coincide."""
         if hop <= 0 or hop % FRAME_SHIFT:
             raise ValueError(f"hop must be a multiple of {FRAME_SHIFT} samples (10 ms), not {hop}")
         if not FRAME_LENGTH <= length < FRAME_LENGTH + NUM_FRAMES * FRAME_SHIFT:
@@ -80,12 +81,12 @@ class SlidingLogMel:
                 f"length must be {FRAME_LENGTH} to {FRAME_LENGTH + NUM_FRAMES * FRAME_SHIFT - 1} samples, not {length}"
             )
         self.hop, self.length = hop, length
-        self._sample_buffer = torch.empty(0)  # those that later frames need
-        self._frame_buffer = torch.empty(0, NUM_MEL_BINS)  # those that later windows need
-        self._samples_until_window = length  # samples until the next window is whole
+        self._sample_buffer = torch.empty(0)  # samples for later frames
+        self._frame_buffer = torch.empty(0, NUM_MEL_BINS)  # frames for later windows
+        self._samples_until_window = length  # samples until the next window is complete
 
     def push(self, samples: Waveform) -> list[Tensor]:
-        """Any number of samples (N,) → the windows that they complete, each float32 (128, 204)."""
+        """Samples (N,) → the windows that are now complete, each float32 (128, 204). Raises `ValueError`."""
         block = torch.as_tensor(samples, dtype=torch.float32)
         if block.ndim != 1 or not (block.abs() <= MAX_AMPLITUDE).all():
             raise ValueError(f"expected finite samples of one channel, (N,) in −1..1, got {tuple(block.shape)}")
@@ -105,20 +106,20 @@ class SlidingLogMel:
 
 
 def log_mel_frames(samples: Tensor) -> Tensor:
-    """float32 (…, N) at 16 kHz → (…, 1 + (N − 400) // 160, 128), in nats of power; nothing is padded."""
+    """float32 (…, N) at 16 kHz → (…, 1 + (N − 400) // 160, 128), in nats of power, without padding."""
     window, bands = _window_and_filterbank(samples.device)
     frames = samples.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
     frames = frames - frames.mean(-1, keepdim=True)
-    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample stands before itself
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample is its own predecessor
     spectrum = torch.fft.rfft((frames - PRE_EMPHASIS * before) * window, FFT_SIZE)
     power = spectrum.real.square() + spectrum.imag.square()
     return (power[..., : FFT_SIZE // 2] @ bands.T).clamp_(min=MIN_POWER).log_()
 
 
 def mel_filterbank() -> Tensor:
-    """float64 (128, 256): triangles in mel(f) = 1127 ln(1 + f / 700), each from its neighbours' centres to its own.
+    """float64 (128, 256): triangles in mel(f) = 1127 ln(1 + f / 700), which end at the centres of their neighbours.
 
-    The third is narrower than the spectrum's resolution and empty. The Nyquist frequency belongs to none.
+    The third is narrower than the resolution of the spectrum, so it is empty. No band contains the Nyquist frequency.
     """
     edges = torch.linspace(_hz_to_mel(MIN_FREQUENCY), _hz_to_mel(MAX_FREQUENCY), NUM_MEL_BINS + 2, dtype=torch.float64)
     left, centre, right = (edges[i : i + NUM_MEL_BINS, None] for i in range(3))
@@ -154,5 +155,5 @@ def check_waveform(samples: Waveform) -> None:
     """Raise `ValueError` for less than one frame and for values that are not finite or far beyond full scale."""
     if samples.shape[-1] < FRAME_LENGTH:
         raise ValueError(f"expected a waveform of {FRAME_LENGTH} samples or more, got {samples.shape[-1]}")
-    if not torch.as_tensor(samples).abs().max() <= MAX_AMPLITUDE:  # so written, NaN is refused as well
-        raise ValueError("expected a waveform scaled to −1..1, got values that are far beyond or not finite")
+    if not torch.as_tensor(samples).abs().max() <= MAX_AMPLITUDE:  # this form rejects NaN too
+        raise ValueError("expected a waveform scaled to −1..1, got values that are not finite or far beyond this range")

@@ -1,4 +1,4 @@
-"""Depth in metres → disparity, as ImageBind's depth encoder takes it."""
+"""Converts depth in metres to the inputs of ImageBind's depth encoder (disparity) and of image encoders."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from sensebind.fusion.preprocess.image import IMAGE_SIZE, resize_and_crop
 
 Float32Array = npt.NDArray[np.float32]
 
-MIN_DEPTH, MAX_DEPTH = 0.01, 50.0  # m, to which depth is clipped (facebookresearch/omnivore, issue 12)
-DEFAULT_BASELINE = 0.075  # m, a Kinect's, the sensor of the SUN RGB-D and NYU images (same source)
-DEFAULT_FOCAL_LENGTH, DEFAULT_FOCAL_WIDTH = (
-    525.0,
-    640,
-)  # px, a Kinect's nominal, where neither CameraInfo nor parameters tell
+MIN_DEPTH, MAX_DEPTH = 0.01, 50.0  # m: depth is clipped to this range (facebookresearch/omnivore, issue 12)
+DEFAULT_BASELINE = 0.075  # m: of a Kinect, the sensor of the SUN RGB-D and NYU images (same source)
+# px: nominal values of a Kinect, used if neither CameraInfo nor parameters give them.
+DEFAULT_FOCAL_LENGTH, DEFAULT_FOCAL_WIDTH = 525.0, 640
 MAX_DISPARITY = 75.0
 
 
 def disparity(depth: Float32Array, focal_length: float, baseline: float) -> Float32Array:
     """float32 (H, W) metres → float32 (H, W) disparity in pixels, baseline · focal_length / depth.
 
-    Depth is clipped to 0.01..50 m. No reading (NaN) is 0: as far as can be, which is what most lost readings are.
+    Depth is clipped to 0.01..50 m. A missing reading (NaN) becomes 0 (infinitely far), because most are far away.
     """
     with np.errstate(invalid="ignore"):
         clipped = np.clip(depth, MIN_DEPTH, MAX_DEPTH)
@@ -48,18 +46,18 @@ def imagebind_tensor(
     mean: float = 0.0,
     std: float = 1.0,
 ) -> torch.Tensor:
-    """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max) / max − mean) / deviation.
+    """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max_disparity) / max_disparity − mean) / std.
 
-    The focal length is that of the image which is embedded: shorter side 224. The defaults are those of
-    Omnivore's configuration, ImageBind's own being published nowhere. Resized by the nearest pixel, for a mean of
-    two depths is a surface that is not there. Raises `ValueError` for other shapes.
+    The focal length is scaled to the embedded image, whose shorter side is 224. The defaults are those of Omnivore's
+    configuration, because ImageBind's values are not published. Resizing takes the nearest pixel, because the mean of
+    two depths is a surface that does not exist. Raises `ValueError` for other shapes.
     """
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
     height, width = depth.shape
     short = min(height, width)
     focal = focal_length_at(width, calibration) * IMAGE_SIZE / short
-    # The pixels that are kept first: what is done to each is the same, and it is a fifth of the work.
+    # Resize before the conversion: the result is the same, with a fifth of the work.
     size = IMAGE_SIZE * width // short, IMAGE_SIZE * height // short
     kept = cv2.resize(np.asarray(depth, np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)
     small = disparity(kept, focal, calibration.baseline or DEFAULT_BASELINE)
@@ -68,16 +66,16 @@ def imagebind_tensor(
 
 
 def inverse_depth_image(depth: Float32Array, nearest: float = 0.5) -> npt.NDArray[np.uint8]:
-    """float32 (H, W) metres → uint8 (H, W): 255 at `nearest` metres and nearer, falling as 1 / depth, 0 unknown."""
+    """float32 (H, W) metres → uint8 (H, W): 255 up to `nearest` metres, then proportional to 1 / depth; missing: 0."""
     return np.round(255 * np.clip(disparity(depth, nearest, 1.0), 0, 1)).astype(np.uint8)
 
 
 def log_depth_image(depth: Float32Array) -> Float32Array:
-    """float32 (H, W) metres → levels (H, W) in 0..1 for an image encoder: near is bright.
+    """float32 (H, W) metres → float32 levels in 0..1 for an image encoder, at most 120 × 160: near is bright.
 
-    The logarithm of depth, so that a step looks the same near and far, between its 1st and 99th percentile in this
-    frame. Places without a reading are filled in from around them: most are shadows beside edges. All 0 where nothing
-    was read.
+    The levels are linear in the logarithm of depth, so that a step looks the same near and far, from its 1st to its
+    99th percentile in this frame. Missing readings are filled from their neighbours, because most are shadows beside
+    edges. All 0 if there is no reading.
     """
     height, width = depth.shape
     size = (min(width, 160), min(height, 120))

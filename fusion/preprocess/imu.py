@@ -1,4 +1,4 @@
-"""Motion → the series that ImageBind's IMU encoder takes."""
+"""Converts motion to the input of ImageBind's IMU encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_SAMPLES = 2000  # samples: 5 s
 def imagebind_tensor(window: Window) -> torch.Tensor:
     """A window of 5 s → float32 (6, 2000): acceleration x y z in m/s², angular velocity x y z in rad/s, at 400 Hz.
 
-    Gravity included (REP-145); no normalisation was published. Raises `ValueError` for another length.
+    Acceleration includes gravity (REP-145). No normalization is published. Raises `ValueError` for another length.
     """
     values = resample_readings(window, SAMPLE_RATE, 6)
     if values.shape[1] != NUM_SAMPLES:

@@ -1,4 +1,4 @@
-"""Stamped pieces to regular series: what a window holds, on the grid that a model was trained with."""
+"""Resamples the sounds or readings of a window to a regular series at the rate of a model."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from sensebind.fusion.core.windows import Window
 
 Float32Array = npt.NDArray[np.float32]
 
-MAX_STAMP_JITTER_NS = SECOND // 50  # ns by which a sound's stamp may be off without being a gap or an overlap
+MAX_STAMP_JITTER_NS = SECOND // 50  # ns: a smaller error of a sound's stamp is not a gap or an overlap
 
 
 def resample_audio(window: Window, rate: int) -> Float32Array:
     """The sounds of a window → float32 (round(length · rate),), the mean of the channels, at `rate` Hz.
 
-    Blocks whose stamp lies within `MAX_STAMP_JITTER_NS` of the end of the block before are one sound: clocks of
-    computers jitter, those of microphones hardly. Real gaps are silence; where blocks overlap the earlier one counts.
-    Each run is resampled by soxr (high quality), so nothing above half of `rate` folds down.
+    A block whose stamp is within `MAX_STAMP_JITTER_NS` of the end of the block before continues it, because the clock
+    of a computer jitters more than that of a microphone. Longer gaps become silence. If blocks overlap, the earlier one
+    is used. soxr (high quality) resamples each run of blocks, so frequencies above half of `rate` do not alias.
     """
     length = round((window.tick - window.start) * rate / SECOND)
     result = np.zeros(length, np.float32)
-    reached = 0
+    filled = 0
     for stamp, source_rate, sound in _contiguous_runs(window):
         if source_rate != rate:
-            import soxr  # needed for this alone
+            import soxr  # imported only if it is needed
 
             sound = soxr.resample(sound, source_rate, rate, quality="HQ").astype(np.float32)
         begin = round((stamp - window.start) * rate / SECOND)
-        first = max(begin, reached, 0)
+        first = max(begin, filled, 0)
         last = min(begin + len(sound), length)
         if last > first:
             result[first:last] = sound[first - begin : last - begin]
-            reached = last
+            filled = last
     return result
 
 
 def _contiguous_runs(window: Window) -> list[tuple[int, float, Float32Array]]:
-    """(stamp, rate, mono) of each stretch without a gap."""
+    """(stamp in ns, rate in Hz, mono samples) of each run of blocks without a gap."""
     runs: list[tuple[int, float, list[npt.NDArray[np.generic]]]] = []
     end = 0
     for sample in window.samples:
@@ -57,7 +57,7 @@ def _contiguous_runs(window: Window) -> list[tuple[int, float, Float32Array]]:
 
 
 def _to_mono(block: npt.NDArray[np.generic]) -> Float32Array:
-    """(samples, channels) PCM → float32 (samples,): the mean of the channels, 0 for what is not finite."""
+    """(samples, channels) PCM → float32 (samples,): the mean of the channels, 0 if it is not finite."""
     values = pcm_to_float(block)
     mono = values[:, 0] if values.shape[1] == 1 else values.mean(axis=1)
     if block.dtype.kind != "f":
@@ -67,13 +67,13 @@ def _to_mono(block: npt.NDArray[np.generic]) -> Float32Array:
 
 
 def resample_readings(window: Window, rate: float, channels: int) -> Float32Array:
-    """The readings of a window → float32 (columns, round(length · rate)), on instants start, start + 1/rate, …
+    """The readings of a window → float32 (channels, round(length · rate)), at the times start, start + 1/rate, …
 
-    Interpolated linearly between readings; before the first and after the last their values are held. Readings
-    that come faster than `rate` are first put on an even grid of their own (median) rate and low-passed at half of
-    `rate` (a Hamming-windowed FIR, 16 target periods long: over 50 dB down from 0.65 · rate on).
+    Values are interpolated linearly. Before the first and after the last reading, its value is held. Readings that are
+    faster than `rate` are first interpolated at their own (median) rate and low-pass filtered at half of `rate`. The
+    filter is a Hamming-windowed FIR, 16 target periods long, with over 50 dB attenuation from 0.65 · rate.
 
-    Raises `ValueError` where a reading has not `channels` numbers.
+    Raises `ValueError` if a reading does not have `channels` numbers.
     """
     length = round((window.tick - window.start) * rate / SECOND)
     rows = [s.data.values for s in window.samples if isinstance(s.data, Reading)]
@@ -99,7 +99,7 @@ def _interpolate(
 
 
 def _low_pass_filter(values: npt.NDArray[np.float64], rate: float, native: float) -> npt.NDArray[np.float64]:
-    """Readings (n, columns) at `native` Hz without what lies above half of `rate`; the first and last are held."""
+    """Readings (n, columns) at `native` Hz, without frequencies above half of `rate`. The end values are held."""
     half = int(np.ceil(8 * native / rate))
     taps = _low_pass_taps(half, rate / native)
     padded = np.pad(values, ((half, half), (0, 0)), mode="edge")
@@ -109,8 +109,8 @@ def _low_pass_filter(values: npt.NDArray[np.float64], rate: float, native: float
 def _low_pass_taps(half: int, share: float) -> npt.NDArray[np.float64]:
     """A windowed sinc of 2 · half + 1 taps that passes the lowest `share` of the band, with a gain of 1 at 0 Hz.
 
-    Oppenheim and Schafer, Discrete-Time Signal Processing, ch. 7. `scipy.signal.firwin` designs the same; its import
-    would hold up a robot for two seconds when the first window of a fast IMU comes, and take 65 MB.
+    Oppenheim and Schafer, Discrete-Time Signal Processing, ch. 7. `scipy.signal.firwin` designs the same filter, but
+    its import would block a running robot for two seconds and take 65 MB.
     """
     taps = np.sinc(share * np.arange(-half, half + 1)) * np.hamming(2 * half + 1)
     return np.asarray(taps / taps.sum())

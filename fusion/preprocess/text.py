@@ -1,4 +1,4 @@
-"""Phrases → the token ids that CLIP's text encoder, and so ImageBind's, takes."""
+"""Converts phrases to the token ids of CLIP's text encoder, which ImageBind uses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 CONTEXT_LENGTH = 77
 START_TOKEN, END_TOKEN = 49406, 49407
-MAX_CHARACTERS = 16_384  # characters looked at: 75 tokens hold far fewer
+MAX_CHARACTERS = 16_384  # characters that are read: 75 tokens contain far fewer
 SPECIAL_TOKENS = re.compile(r"<\|(startoftext|endoftext)\|>")
 
 
 def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
-    """N phrases → int64 (N, 77): start, byte-pair ids, end, zeros. What does not fit is cut off before the end.
+    """N phrases → int64 (N, 77): start, byte-pair ids, end, zeros. Byte-pair ids that do not fit are dropped.
 
-    Raises `TypeError` for anything but a sequence of strings.
+    Raises `TypeError` if `texts` is not a sequence of strings.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise TypeError("expected a list of strings")
@@ -35,15 +35,15 @@ def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
 
 
 def clean_text(text: str) -> str:
-    """As CLIP was trained: broken Unicode repaired, HTML entities resolved twice, white space collapsed, lower case."""
-    import ftfy  # here, so that who embeds no text need not have it
+    """Repair Unicode, resolve HTML entities twice, collapse white space, make lower case: as CLIP was trained."""
+    import ftfy  # imported here: only text needs it
 
     whole = ftfy.fix_text(text[:MAX_CHARACTERS].encode("utf-8", "replace").decode())
     return re.sub(r"\s+", " ", html.unescape(html.unescape(whole))).strip().lower()
 
 
 def _encode(text: str) -> list[int]:
-    """Byte-pair ids; the two special tokens, written out, are themselves, except within a run of punctuation."""
+    """Byte-pair ids. A special token that the text contains becomes its id, except within a run of punctuation."""
     ids: list[int] = []
     done = 0
     for match in SPECIAL_TOKENS.finditer(text):

@@ -1,4 +1,4 @@
-"""Thermal images → levels, as ImageBind's thermal encoder takes them."""
+"""Converts thermal images to the inputs of ImageBind's thermal encoder and of image encoders."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from sensebind.fusion.core.encodings import ThermalImage
 from sensebind.fusion.preprocess.image import resize_and_crop
 
-MIN_KELVIN, MAX_KELVIN = 273.15, 333.15  # K: 0 to 60 °C, where people, animals, engines and rooms are
+MIN_KELVIN, MAX_KELVIN = 273.15, 333.15  # K: 0 to 60 °C, the range of people, animals, engines and rooms
 
 
 def normalize_temperature(
     image: ThermalImage, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
 ) -> npt.NDArray[np.float32]:
-    """float32 (H, W), 0..1: kelvin between `min_kelvin` and `max_kelvin`; levels stay as they are.
+    """float32 (H, W) in 0..1: `min_kelvin` becomes 0 and `max_kelvin` 1. An image of levels does not change.
 
-    A fixed range, so that the same thing has the same level in every frame. NaN counts as coldest.
+    The range is fixed, so that an object has the same level in every frame. NaN becomes 0.
     """
     if not image.radiometric:
         return image.values
@@ -31,9 +31,9 @@ def normalize_temperature(
 def imagebind_tensor(
     image: ThermalImage, *, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
 ) -> torch.Tensor:
-    """One thermal image → float32 (1, 224, 224) in 0..1: resized and cropped as images are, 8 bits deep.
+    """One thermal image → float32 (1, 224, 224) in 0..1: quantized to 8 bits, then resized and cropped as an image.
 
-    No further normalisation: users of the published weights measured 62.4 on LLVIP without, 55.2 with it.
+    No further normalization: users of the published weights measured 62.4 on LLVIP without it and 55.2 with it.
     Raises `ValueError` for other shapes.
     """
     return imagebind_batch(torch.from_numpy(to_uint8(image, min_kelvin=min_kelvin, max_kelvin=max_kelvin))[None])[0]
@@ -47,7 +47,7 @@ def to_uint8(
         raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
     if image.counts is None:
         return _quantize(normalize_temperature(image, min_kelvin, max_kelvin))
-    # There are 65,536 counts at most, and five times as many pixels: each count is looked up.
+    # A lookup table of all 65,536 counts is faster, because an image has about five times as many pixels.
     return _uint8_lookup_table(image.kelvin_per_count, image.kelvin_offset, min_kelvin, max_kelvin).take(image.counts)
 
 
@@ -57,19 +57,22 @@ def _quantize(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=16)
 def _uint8_lookup_table(unit: float, offset: float, min_kelvin: float, max_kelvin: float) -> npt.NDArray[np.uint8]:
-    """uint8 (65536,): what `to_uint8` makes of each count."""
+    """uint8 (65536,): the result of `to_uint8` for each count."""
     kelvin = np.arange(1 << 16, dtype=np.uint16).astype(np.float32) * np.float32(unit) + np.float32(offset)
     return _quantize(normalize_temperature(ThermalImage(kelvin[None], True), min_kelvin, max_kelvin)[0])
 
 
 def imagebind_batch(images: torch.Tensor) -> torch.Tensor:
-    """What `to_uint8` gave, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
+    """Results of `to_uint8`, uint8 (B, H, W) on any device → float32 (B, 1, 224, 224) in 0..1 on that device."""
     return resize_and_crop(images[:, None]).float() / 255
 
 
 def stretch_contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.float32]:
-    """Levels float32 (H, W) in 0..1 for an image encoder. Kelvin: between the 1st and 99th percentile of this frame,
-    which are taken as `span` kelvin apart at least, so that noise stays noise. Levels stay as they are."""
+    """Levels float32 (H, W) in 0..1 for an image encoder.
+
+    Kelvin are scaled from the 1st to the 99th percentile of this frame. A range of less than `span` kelvin is widened
+    to `span`, so that noise is not amplified. An image of levels does not change, but NaN becomes 0.
+    """
     if not image.radiometric:
         return np.clip(np.nan_to_num(image.values), 0, 1)
     known = _percentile_range(image)
@@ -83,7 +86,7 @@ def stretch_contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.f
 
 
 def _percentile_range(image: ThermalImage) -> tuple[float, float] | None:
-    """The 1st and 99th percentile, kelvin; None where nothing is known."""
+    """The 1st and 99th percentile in kelvin; None if no pixel has a value."""
     if image.counts is not None:
         low, high = (
             count * image.kelvin_per_count + image.kelvin_offset for count in _percentiles(image.counts, (1, 99))
@@ -97,8 +100,8 @@ def _percentile_range(image: ThermalImage) -> tuple[float, float] | None:
 
 
 def _percentiles(counts: npt.NDArray[np.uint16], percents: Sequence[float]) -> list[float]:
-    """As `np.percentile` of an image, by counting and not by sorting: a quarter of the time."""
-    through = np.cumsum(np.bincount(counts.ravel()))  # how many are at most so high
+    """`np.percentile` of an image, by counting instead of sorting, in a quarter of the time."""
+    through = np.cumsum(np.bincount(counts.ravel()))  # number of pixels with at most this count
     places = [percent / 100 * (counts.size - 1) for percent in percents]
     below = [int(np.searchsorted(through, int(place), side="right")) for place in places]
     above = [int(np.searchsorted(through, min(int(place) + 1, counts.size - 1), side="right")) for place in places]
