@@ -1,1 +1,1 @@
-"""Everything that knows ROS: one module per executable, and the messages."""
+"""The code that uses ROS: one module for each executable, and the modules that they share."""

@@ -1,4 +1,4 @@
-"""The executable `bridge`: embeddings and events to programs without ROS, by ZeroMQ and msgpack."""
+"""The executable `bridge`: publishes embeddings and events over ZeroMQ, as msgpack, for programs without ROS."""
 
 from __future__ import annotations
 
@@ -27,29 +27,30 @@ from sensebind.nodes.support.run import run_node
 
 
 class BridgeNode(EmptyListParametersMixin, Node):
-    """Passes on what is published under `embeddings/`, whoever publishes it, and `events`.
+    """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher.
 
-    Modalities are learnt from `embedding_space` and, for those that it does not name, from the graph.
+    It finds the modalities in `embedding_space`, and those that are not named there in the ROS graph.
     """
 
     def __init__(self) -> None:
         super().__init__("bridge", **NODE_ARGUMENTS)
         options = options_with_values(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
-        self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
+        # Topic → sequence numbers of its messages.
+        self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         self._publisher = ZmqPublisher(
             options.address, options.secret_key, options.authorized_keys, options.client_queue_size
         )
         try:
             if self._publisher.encrypted and is_readable_by_others(options.secret_key):
-                self.get_logger().warning(f"others can read '{options.secret_key}': chmod 600 it")
+                self.get_logger().warning(f"other users can read '{options.secret_key}': run chmod 600 on it")
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
             self._subscribe(FUSED)
             self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event, EVENT_QOS)
             self.create_subscription(
                 message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
             )
-            # Steady, so that they go on while a simulated clock stands still.
+            # The steady clock runs even while a simulated clock stands still.
             self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
             self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         except BaseException:
@@ -59,7 +60,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self.get_logger().info(f"publishing on {self._publisher.endpoint} {how}")
 
     def close(self) -> None:
-        """Free the address."""
+        """Close the socket, which frees the address."""
         self._publisher.close()
 
     def _subscribe(self, modality: str) -> None:
@@ -83,39 +84,39 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self._publisher.send(*encode(item, next(self._sequences[topic_for(item)])))
 
     def _poll(self) -> None:
-        """For new modalities in the graph, and for clients that came or went."""
+        """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""
         prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
         for name, types in self.get_topic_names_and_types():
             modality = name.removeprefix(prefix)
             if name.startswith(prefix) and messages.EMBEDDING_TYPE in types and "/" not in modality:
                 self._subscribe(modality)
-        news = self._publisher.poll_connection_events()
-        if news["refused"]:
+        changes = self._publisher.poll_connection_events()
+        if changes["refused"]:
             why = (
-                "has no key of theirs, or they gave none"
+                "has no key of these clients, or they sent none"
                 if self._publisher.encrypted
-                else "is empty, and they used keys"
+                else "is empty, and these clients used keys"
             )
             self.get_logger().warning(
-                f"{news['refused']} connections were refused: 'authorized_keys' {why}", throttle_duration_sec=10.0
+                f"{changes['refused']} connections were refused: 'authorized_keys' {why}", throttle_duration_sec=10.0
             )
-        if news["accepted"] or news["closed"] > news["refused"]:
+        if changes["accepted"] or changes["closed"] > changes["refused"]:
             self.get_logger().info(f"{self._publisher.client_count} clients")
 
     def _publish_diagnostics(self) -> None:
         clients = self._publisher.client_count
-        figures = {
+        values = {
             "address": self._publisher.endpoint,
             "encrypted": self._publisher.encrypted,
             "clients": clients,
             **dict(sorted(self._publisher.counts.items())),
         }
-        status = diagnostic_status("bridge", DiagnosticStatus.OK, f"{clients} clients", figures)
+        status = diagnostic_status("bridge", DiagnosticStatus.OK, f"{clients} clients", values)
         self._diagnostics.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
+    """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if a parameter is wrong or a message type is missing."""
     return run_node("bridge", BridgeNode, args, finish=BridgeNode.close)
 
 

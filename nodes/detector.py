@@ -40,34 +40,35 @@ from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
 from sensebind.nodes.tick_assembler import TickAssembler
 
 MESSAGE_FACTORY = RosMessageFactory()
-MAX_WAITING_TICKS = 240  # ticks that wait for the first prompts to be embedded
+MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
 
 
 class DetectorNode(EmptyListParametersMixin, Node):
-    """Steps the event tracker once a tick, when the fused embedding and all its sources are there.
+    """Runs one step of the event tracker for each tick, when the fused embedding and all its sources have arrived.
 
-    Phrases are embedded by the embedder's `embed_text`, so words and senses meet in one space. All callbacks run in the
-    executor's thread, and so does `finish`.
+    The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
+    sensors. All callbacks and `finish` run in the executor's thread.
     """
 
     def __init__(self) -> None:
         super().__init__("detector", **NODE_ARGUMENTS)
         self._values: dict[str, Any] = declare(self, "detector")
-        self._phrase_vectors: dict[str, Vector] = {}  # of this space
-        self._embed_text_call: Any = None  # the call to embed_text that is under way
-        self._needs_configuration = False  # parameters, prompts or space have changed since the tracker was configured
+        self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
+        self._embed_text_call: Any = None  # the call to embed_text in progress
+        self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
-        self._embedded_modalities: tuple[
-            str, ...
-        ] = ()  # modalities that the embedder is configured for and has encoders for
+        # Modalities that the embedder is configured for and has encoders for.
+        self._embedded_modalities: tuple[str, ...] = ()
         self._tracker: EventTracker | None = None
-        self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)  # for it
+        # Ticks that wait for the tracker.
+        self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)
         self._assembler = TickAssembler(to_ns(self._values["tick_timeout"]))
         self._counts: Counter[str] = Counter()
-        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
+        # Topic → sequence numbers of its messages.
+        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._last_published = -math.inf  # `time.monotonic()` of the last event
         self._embedding_subscriptions: dict[str, Any] = {}
-        self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors of
+        self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -82,7 +83,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def finish(self) -> list[Publisher]:
-        """Publish the end of what is still open. Returns the publisher, if it published lately."""
+        """Process the held ticks and end all open events. Returns the event publisher if its last message is recent."""
         self._step(self._assembler.flush())
         if self._tracker is not None:
             self._publish(self._tracker.finish())
@@ -97,14 +98,14 @@ class DetectorNode(EmptyListParametersMixin, Node):
         if message.id != self._space_id:
             if self._space_id:
                 self.get_logger().warning(
-                    f"the space changed from {self._space_id} to {message.id}: events start afresh"
+                    f"the space changed from {self._space_id} to {message.id}: event tracking starts again"
                 )
             self.finish()
             self._space_id, self._phrase_vectors, self._tracker, self._needs_configuration = message.id, {}, None, True
             try:
                 find_calibration(self._values["prompt.calibration"], self._space_id)
             except SensebindError as error:
-                self.get_logger().error(f"{error}; going on without")
+                self.get_logger().error(f"{error}; continuing without a calibration")
                 self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
             self._update_detectors()
 
@@ -115,24 +116,24 @@ class DetectorNode(EmptyListParametersMixin, Node):
             )
 
     def _validate(self, values: dict[str, Any]) -> list[str]:
-        """The phrases that the detectors of these values need. Raises `SensebindError` where they would make none."""
-        wanted = phrases_of(values)
+        """The phrases that detectors with these values need. Raises `SensebindError` if they are not valid."""
+        phrases = phrases_of(values)
         find_calibration(values["prompt.calibration"], self._space_id)
-        return wanted
+        return phrases
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         try:
             values = values_after(self, "detector", changes)
-            wanted = self._validate(values)
+            phrases = self._validate(values)
         except SensebindError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._values, self._required_phrases, self._needs_configuration = values, wanted, True
+        self._values, self._required_phrases, self._needs_configuration = values, phrases, True
         self._assembler.timeout = to_ns(values["tick_timeout"])
         self._update_detectors()
         return SetParametersResult(successful=True)
 
     def _update_detectors(self) -> None:
-        """Give the tracker its detectors, once all phrases have vectors; ask for those that have none."""
+        """Set the tracker's detectors if all phrases have vectors; otherwise request the missing vectors."""
         if not self._needs_configuration or not self._space_id or self._embed_text_call is not None:
             return
         missing = sorted(set(self._required_phrases) - set(self._phrase_vectors))
@@ -145,7 +146,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
         found = make_detectors(
             self._values,
-            lambda wanted: np.stack([self._phrase_vectors[phrase] for phrase in wanted]),
+            lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
             self._embedded_modalities,
         )
         if self._tracker is None:
@@ -163,7 +164,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
             self.get_logger().error(f"phrases were not embedded: {answer.message}")
             return
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
-            return  # the embedder has changed its space under way: it will say so, and be asked again
+            return  # the embedder changed its space meanwhile: `_on_space` starts another request
         for phrase, embedding in zip(phrases, answer.embeddings, strict=True):
             self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
         self._update_detectors()
@@ -174,7 +175,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         embedding = messages.embedding_from_message(message)
         self._counts[embedding.modality] += 1
         if self._assembler.jumped_back(embedding.tick):
-            self.get_logger().info("time jumped back: events start afresh")
+            self.get_logger().info("time jumped back: event tracking starts again")
             self._step(self._assembler.flush())
             self._assembler.restart()
             if self._tracker is not None:
@@ -210,14 +211,14 @@ class DetectorNode(EmptyListParametersMixin, Node):
                     f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({modalities})"
                 )
 
-    def _publish_scores(self, tick: int, line: EventTracker) -> None:
-        """The scores of all prompts at this tick. The message has a row for each, so only if there is a subscriber."""
-        if EventKind.PROMPT in line.scores and self._scores.get_subscription_count():
+    def _publish_scores(self, tick: int, tracker: EventTracker) -> None:
+        """Publish the scores of all prompts at this tick. The message is large, so only if there is a subscriber."""
+        if EventKind.PROMPT in tracker.scores and self._scores.get_subscription_count():
             message = messages.scores_message(
                 MESSAGE_FACTORY,
                 tick,
                 self._space_id,
-                line.scores[EventKind.PROMPT],
+                tracker.scores[EventKind.PROMPT],
                 next(self._sequences["prompt_scores"]),
             )
             self._scores.publish(message)
@@ -225,17 +226,17 @@ class DetectorNode(EmptyListParametersMixin, Node):
     def _publish_diagnostics(self) -> None:
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"
         if not self._space_id:
-            level, message = DiagnosticStatus.STALE, "no embedder has told its space yet"
+            level, message = DiagnosticStatus.STALE, "no embedder has published its space yet"
         elif self._needs_configuration:
-            level, message = DiagnosticStatus.WARN, "waits for the embedder's embed_text"
+            level, message = DiagnosticStatus.WARN, "waiting for the embedder's embed_text"
         elif self._assembler.incomplete_ticks:
-            message += f"; {self._assembler.incomplete_ticks} ticks lacked a vector"
+            message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
         status = diagnostic_status("detector", level, message, dict(sorted(self._counts.items())))
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit status: 0, or 1 if a parameter is wrong or a message type missing."""
+    """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if a parameter is wrong or a message type is missing."""
     return run_node("detector", DetectorNode, args, finish=DetectorNode.finish)
 
 

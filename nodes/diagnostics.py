@@ -1,4 +1,4 @@
-"""What `/diagnostics` says of each modality (REP-107), once a second."""
+"""The status of each modality in `/diagnostics` (REP-107), published once a second."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.STALE,
 )
 WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
-MAX_LOSS_RATIO = 0.05  # share of a topic's messages that may be lost before it is worth a warning
+MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 
 
 class Diagnostics:
-    """Turns the pipeline's totals into a status per modality, with rates since the status before.
+    """Turns the pipeline's totals into one status for each modality, with rates since the previous status.
 
     `report_error` may be called from any thread, `statuses` from one.
     """
@@ -39,10 +39,10 @@ class Diagnostics:
         self._lock = threading.Lock()  # guards the three below
         self._errors: dict[str, str] = {}  # modality → the newest message
         self._unreported: set[str] = set()  # modalities whose newest message is in no status yet
-        self._logged_errors: set[tuple[str, str]] = set()  # all troubles so far
+        self._logged_errors: set[tuple[str, str]] = set()  # (modality, message) of all errors so far
 
     def report_error(self, modality: str, message: str) -> bool:
-        """Something is wrong with a topic: an error in its next status. Whether this is the first time."""
+        """Record an error for the next status of a modality. Returns whether this is its first occurrence."""
         with self._lock:
             self._errors[modality] = message
             self._unreported.add(modality)
@@ -51,7 +51,7 @@ class Diagnostics:
         return first
 
     def statuses(self, sensors: SensorSubscriptions, period: float = 1.0) -> list[DiagnosticStatus]:
-        """One status a modality. `period` is the time in seconds since the last call."""
+        """One status for each modality. `period` is the time in seconds since the last call."""
         return [
             self._status(modality, statistics, sensors, period)
             for modality, statistics in self._pipeline.statistics().items()
@@ -65,7 +65,8 @@ class Diagnostics:
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[modality] = counts
         level, message = self._level_and_message(modality, new, sensors)
-        known = statistics.newest_stamp and statistics.last_embedded_tick  # after a restart no sample is there yet
+        # Unknown after a restart until a sample arrives.
+        known = statistics.newest_stamp and statistics.last_embedded_tick
         age = (statistics.newest_stamp - statistics.last_embedded_tick) / SECOND if known else float("nan")
         latency = statistics.latency_ms()
         values: dict[str, Any] = {
@@ -90,24 +91,24 @@ class Diagnostics:
     def _level_and_message(
         self, modality: str, new: Mapping[str, int], sensors: SensorSubscriptions
     ) -> tuple[bytes, str]:
-        if (trouble := self._active_error(modality, new)) is not None:
-            return ERROR, trouble
+        if (error := self._active_error(modality, new)) is not None:
+            return ERROR, error
         arrived, lost = new.get("arrived", 0), new.get("lost", 0)
         if lost > MAX_LOSS_RATIO * (arrived + lost):
             return WARN, (
-                f"{lost} of {arrived + lost} messages were lost on the way: images do not fit the middleware's "
+                f"{lost} of {arrived + lost} messages were lost: images do not fit the middleware's "
                 "default buffers; see `sensebind doctor`"
             )
         if not arrived:
-            return STALE, f"nothing arrives on {sensors.topics.get(modality, 'its topic')}"
+            return STALE, f"no messages arrive on {sensors.topics.get(modality, 'its topic')}"
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
-        return (WARN, ", ".join(warnings)) if warnings else (OK, "as it should be")
+        return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")
 
     def _active_error(self, modality: str, new: Mapping[str, int]) -> str | None:
-        """The trouble that a status has to show: a new one, or one that goes on. Forgets one that has ended."""
+        """The error that the next status shows: a new one, or one that persists. Forgets an error that has ended."""
         with self._lock:
-            goes_on = new.get("encoding") or new.get("failure") or not new.get("samples")
-            if modality in self._unreported or goes_on:
+            persists = new.get("encoding") or new.get("failure") or not new.get("samples")
+            if modality in self._unreported or persists:
                 self._unreported.discard(modality)
                 return self._errors.get(modality)
             self._errors.pop(modality, None)

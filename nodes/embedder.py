@@ -46,11 +46,11 @@ MESSAGE_FACTORY = RosMessageFactory()
 
 
 class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
-    """Subscriptions hand samples to the pipeline; the scheduler's thread embeds them and publishes.
+    """Subscriptions pass samples to the pipeline; the scheduler's threads embed them and publish the embeddings.
 
-    All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish` runs in
-    the scheduler's, and through it `_report_error`. What `_publish` uses is set before that thread starts, and is unset
-    or destroyed after it has ended: `close` waits for it.
+    All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish`, and
+    `_report_error` when `_publish` calls it, run in a thread of the scheduler. The attributes that `_publish` uses are
+    set before that thread starts, and are unset or destroyed after it has ended: `close` waits for it.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         self._sensor_subscriptions: SensorSubscriptions | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
-        self._last_published = -math.inf  # `time.monotonic()` of the last embedding; of the scheduler's thread
-        self._unacknowledged_publishers: list[Publisher] = []  # that published shortly before the last deactivation
+        self._last_published = -math.inf  # `time.monotonic()` of the last embedding; set by the scheduler's thread
+        self._unacknowledged_publishers: list[Publisher] = []  # published shortly before the last deactivation
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
@@ -95,7 +95,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             )
             for name in [*(m for m in modalities if m in space.modalities), "fused"]
         }
-        # Modality → numbers of its messages; of the scheduler's thread.
+        # Modality → sequence numbers of its messages; used by the scheduler's thread.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._space_publisher = self.create_publisher(
             message_type(messages.EMBEDDING_SPACE_TYPE),
@@ -112,7 +112,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         for modality in modalities:
             if modality not in space.modalities:
                 self.get_logger().warning(
-                    f"space {space.id} has no encoder for '{modality}': it is windowed and counted, not published"
+                    f"space {space.id} has no encoder for '{modality}': its windows are counted, not embedded"
                 )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -132,7 +132,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             self.create_timer(1.0, self._publish_diagnostics, clock=self._steady_clock),
             self.create_timer(0.1, self._flush_idle_topics, clock=self._steady_clock),
         ]
-        # A looped bag takes the clock back: what was open belongs to a time that is over.
+        # A looped bag sets the clock back. The open windows are then from before the jump.
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._restart(),
@@ -159,9 +159,9 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         return self.on_cleanup(state)
 
     def close(self) -> list[Publisher]:
-        """Unsubscribe, embed the rest, and end the scheduler. Does nothing where nothing runs.
+        """Unsubscribe, embed the remaining windows and end the scheduler. Does nothing if the node is not active.
 
-        Returns the publishers whose last messages may be under way.
+        Returns the publishers whose last messages may still be in transit.
         """
         if self._scheduler is None or self._sensor_subscriptions is None:
             return self._unacknowledged_publishers
@@ -175,17 +175,17 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         self._unacknowledged_publishers = list(self._embedding_publishers.values()) if is_recent else []
         return self._unacknowledged_publishers
 
-    # --- samples in
+    # --- input: samples
 
     def _on_sample(self, sample: Sample) -> None:
         if self._pipeline is None or self._scheduler is None:
-            return  # deactivated since this message came
+            return  # deactivated since this message arrived
         self._last_arrival[sample.modality] = time.monotonic()
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
     def _flush_idle_topics(self) -> None:
-        """Whole windows of a topic that fell silent need not wait for its next message."""
+        """Close complete windows of modalities without messages for `idle_timeout`. Also subscribe to new topics."""
         if self._pipeline is None or self._sensor_subscriptions is None or self._scheduler is None:
             return  # deactivated since this timer fired
         self._sensor_subscriptions.discover_topics()
@@ -199,11 +199,11 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _restart(self) -> None:
         if self._pipeline is None or self._scheduler is None:
             return
-        self.get_logger().info("the clock jumped back: windows start afresh")
+        self.get_logger().info("the clock jumped back: windowing starts again")
         self._pipeline.restart()
         self._scheduler.notify()
 
-    # --- embeddings out, in the scheduler's thread
+    # --- output: `_publish` runs in the scheduler's thread
 
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -231,10 +231,10 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         ]
         return response
 
-    # --- what is wrong
+    # --- errors and diagnostics
 
     def _report_error(self, modality: str, message: str) -> None:
-        """Log each message once; diagnostics repeat it while the trouble lasts. Called from both threads."""
+        """Log each message once; diagnostics repeat it while the error persists. Called from both threads."""
         if self._diagnostics.report_error(modality, message):
             self.get_logger().error(message)
 
@@ -256,8 +256,8 @@ def serve(node: EmbedderNode, stop: StopFlag) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 0."""
-    # A thread that waits for the interpreter gets it after so long (Python's default is 5 ms): the encoders give it up
-    # and want it back a hundred times a window, and messages keep the other thread busy.
+    # Seconds after which a waiting thread gets the interpreter lock (Python's default: 5 ms). The encoders release and
+    # acquire it a hundred times for each window, while messages keep the other thread busy.
     sys.setswitchinterval(0.001)
     return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.close)
 

@@ -1,4 +1,4 @@
-"""The executable `player`: a recording to topics, with the timing that it was recorded with, and `/clock`."""
+"""The executable `player`: publishes a recording on its topics, with the recorded timing, and `/clock`."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ from sensebind.nodes.support.transport import fastdds_environment
 
 CLOCK_TOPIC = "/clock"
 CLOCK_PERIOD = 0.01  # s
-MAX_CLOCK_AGE = 0.001  # s; a message that goes out within so long of a clock needs none of its own
-LATE_THRESHOLD = 0.05  # s after its time at which a message counts as late
+MAX_CLOCK_AGE = 0.001  # s; no clock is published before a message if the last one is newer than this
+LATE_THRESHOLD = 0.05  # s; a message that is published later than this after it is due counts as late
 SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
-DISCOVERY_SETTLE_TIME = 0.4  # s without news of subscribers after which all are taken to be there
-LINGER = 0.2  # s at the end for best-effort subscribers to fetch the last messages from shared memory
-MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes that are read before their time
+DISCOVERY_SETTLE_TIME = 0.4  # s without a change of subscribers after which discovery counts as complete
+LINGER = 0.2  # s at the end, in which best-effort subscribers fetch the last messages from shared memory
+MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes of messages that are read before they are due
 QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
-LATCHED_QUEUE_DEPTH = 1000  # and those of a latched topic that a late one is still given
+LATCHED_QUEUE_DEPTH = 1000  # messages of a latched topic that a late subscriber receives
 
 
 class ReadAhead:
-    """(topic, log time in ns, CDR bytes) of a recording, in order of time.
+    """Iterates over (topic, log time in ns, CDR bytes) of a recording, in order of time.
 
-    They are read in a thread of its own, so that a slow disk delays none. At most `MAX_READ_AHEAD_BYTES` bytes and one
-    message are held. Iterate in one thread; that raises what the reading raised. Close it where it is not read to its
-    end.
+    A separate thread reads them, so that a slow disk does not delay messages. At most `MAX_READ_AHEAD_BYTES` bytes and
+    one message are held. Iterate in one thread; iteration raises the errors of reading. Call `close` if you do not
+    iterate to the end.
     """
 
     def __init__(self, path: str, topics: list[str]) -> None:
         self._path, self._topics = path, topics
-        self._condition = (
-            threading.Condition()
-        )  # guards all that follows but the thread; notified when any of it changes
+        # Guards the attributes below except the thread; notified when any of them changes.
+        self._condition = threading.Condition()
         self._buffer: deque[tuple[str, int, bytes]] = deque()
         self._buffered_bytes = 0  # of the messages in `_buffer`
         self._closed = self._ended = False
@@ -94,7 +93,7 @@ class ReadAhead:
                         self._buffer.append((topic, stamp, bytes(data)))
                         self._buffered_bytes += len(data)
                         self._condition.notify_all()
-        except Exception as error:  # handed to the thread that iterates
+        except Exception as error:  # raised in the thread that iterates
             with self._condition:
                 self._error = error
         finally:
@@ -106,7 +105,7 @@ class ReadAhead:
 class PlayerNode(EmptyListParametersMixin, Node):
     """Publishes the messages of a recording as they are, without decoding them.
 
-    `play` runs in one thread and the executor in another. They share nothing that changes: the parameters are
+    `play` runs in one thread and the executor in another. They share no mutable state: the parameters are
     read-only.
     """
 
@@ -118,9 +117,9 @@ class PlayerNode(EmptyListParametersMixin, Node):
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
         own_clock = self._options.clock
         self._clock_publisher = self.create_publisher(Clock, CLOCK_TOPIC, _qos(1, latched=False)) if own_clock else None
-        self._clock_published_at = 0.0  # time.monotonic() of the last clock
+        self._clock_published_at = 0.0  # time.monotonic() of the last clock message
         self._sent = self._late_count = 0
-        self._max_lateness = 0.0  # s by which the latest message was late
+        self._max_lateness = 0.0  # s, the largest delay of a message
         with Recording(self._options.recording) as recording:
             self._advertise(recording)
 
@@ -134,11 +133,11 @@ class PlayerNode(EmptyListParametersMixin, Node):
             self._play_once(rate, stop)
             if not self._options.loop:
                 break
-            self.get_logger().info("at the end: from the beginning again")
+            self.get_logger().info("end of the recording: starting again")
         message = f"{self._sent} messages in {time.monotonic() - began:.1f} s"
         if self._late_count:
             self.get_logger().warning(
-                f"{message}; {self._late_count} went out more than {1000 * LATE_THRESHOLD:.0f} ms late, "
+                f"{message}; {self._late_count} were published more than {1000 * LATE_THRESHOLD:.0f} ms late, "
                 f"at most {self._max_lateness:.2f} s: "
                 "this machine is too slow for the rate"
             )
@@ -146,7 +145,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
             self.get_logger().info(message)
         self._wait_for_acknowledgement(stop)
 
-    # --- before
+    # --- before playing
 
     def _advertise(self, recording: Recording) -> None:
         topics = [
@@ -158,8 +157,8 @@ class PlayerNode(EmptyListParametersMixin, Node):
         unknown = wanted - {t.name.strip("/") for t in topics}
         if unknown:
             raise ConfigError(
-                f"parameter 'topics' names {', '.join(sorted(unknown))}, and '{self._options.recording}' has no "
-                f"message of that name; it has {', '.join(t.name for t in topics)}"
+                f"parameter 'topics' names {', '.join(sorted(unknown))}, but '{self._options.recording}' has "
+                f"messages only on {', '.join(t.name for t in topics)}"
             )
         absent: dict[str, list[str]] = {}
         for topic in topics:
@@ -182,8 +181,8 @@ class PlayerNode(EmptyListParametersMixin, Node):
     def _wait_for_subscribers(self, stop: StopFlag) -> None:
         stop.wait(self._options.delay)
         deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
-        # A subscriber that has been matched here may not know of it yet, and others may be on their way: begin once
-        # nothing has changed for a while.
+        # A subscriber may be matched here before it has matched this publisher, and others may not be discovered yet.
+        # So playing begins when the counts have not changed for `DISCOVERY_SETTLE_TIME`.
         known, since = self._subscriber_counts(), time.monotonic()
         while not stop.is_set() and (
             (unmatched := self._unmatched_topics()) or time.monotonic() < since + DISCOVERY_SETTLE_TIME
@@ -191,8 +190,8 @@ class PlayerNode(EmptyListParametersMixin, Node):
             if time.monotonic() > deadline:
                 if unmatched:
                     self.get_logger().warning(
-                        f"some subscribers of {', '.join(unmatched)} were not reached: their quality of service asks "
-                        "for more than is offered"
+                        f"some subscribers of {', '.join(unmatched)} were not matched: their quality of service "
+                        "requests more than the player offers"
                     )
                 return
             stop.wait(0.05)
@@ -200,12 +199,12 @@ class PlayerNode(EmptyListParametersMixin, Node):
                 known, since = now, time.monotonic()
 
     def _subscriber_counts(self) -> list[int]:
-        """Subscribers that each topic has, matched and only heard of."""
+        """For each topic, the number of matched subscribers plus the number in the ROS graph."""
         publishers = self._topics.values()
         return [p.get_subscription_count() + self.count_subscribers(p.topic_name) for p in publishers]
 
     def _unmatched_topics(self) -> list[str]:
-        """Topics of which the graph knows more subscribers than have been connected to."""
+        """Topics that have more subscribers in the ROS graph than matched ones."""
         names = [publisher.topic_name for publisher in self._topics.values()]
         counts = [publisher.get_subscription_count() for publisher in self._topics.values()]
         return [name for name, count in zip(names, counts, strict=True) if self.count_subscribers(name) > count]
@@ -233,7 +232,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
         self._publish_clock(stamp)
 
     def _wait(self, stamp: int, due: int, rate: float, stop: StopFlag) -> None:
-        """Until `due` (ns of time.monotonic_ns), when the recording's clock shows `stamp`."""
+        """Wait until `due` (ns of time.monotonic_ns), the time of `stamp`. Publishes the clock meanwhile."""
         while (left := (due - time.monotonic_ns()) / SECOND) > 0 and not stop.is_set():
             if time.monotonic() - self._clock_published_at >= CLOCK_PERIOD:
                 self._publish_clock(stamp - to_ns(left * rate))
@@ -247,10 +246,10 @@ class PlayerNode(EmptyListParametersMixin, Node):
         if self._clock_publisher is not None:
             self._clock_publisher.publish(Clock(clock=Time(sec=stamp // SECOND, nanosec=stamp % SECOND)))
 
-    # --- after
+    # --- after playing
 
     def _wait_for_acknowledgement(self, stop: StopFlag) -> None:
-        """Until reliable subscribers have confirmed all: with Fast DDS 3 s, its period of asking them, is usual."""
+        """Wait until reliable subscribers have acknowledged all messages. Fast DDS asks them every 3 s."""
         deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
         unmatched = list(self._topics.values())
         while not stop.is_set() and unmatched and time.monotonic() < deadline:
@@ -259,14 +258,14 @@ class PlayerNode(EmptyListParametersMixin, Node):
             ]
         if unmatched and not stop.is_set():
             names = ", ".join(publisher.topic_name for publisher in unmatched)
-            self.get_logger().warning(f"subscribers of {names} have not confirmed all messages")
+            self.get_logger().warning(f"subscribers of {names} have not acknowledged all messages")
         stop.wait(LINGER)
 
 
 def _qos_of(topic: Topic) -> QoSProfile:
-    """Reliable, which best-effort subscribers take too; latched where it was recorded so, or looks like it.
+    """The QoS to publish a topic with: reliable, which best-effort subscribers accept too; latched if the topic was.
 
-    Bags that were converted have no record of it; but what was said once is meant for late subscribers too.
+    Converted bags do not record whether a topic was latched. So `/tf_static` and topics with one message are latched.
     """
     if topic.latched or topic.message_count == 1 or topic.name.endswith("/tf_static"):
         return _qos(min(topic.message_count, LATCHED_QUEUE_DEPTH), latched=True)
@@ -283,7 +282,7 @@ def _qos(depth: int, *, latched: bool) -> QoSProfile:
 
 
 def overrides_of(arguments: list[str]) -> list[Parameter]:
-    """Command line without ROS's arguments → the parameters that it sets. Exits with 2 where it makes no sense."""
+    """The parameters that a command line without ROS's arguments sets. Exits with 2 if it cannot be parsed."""
     parser = argparse.ArgumentParser(
         prog="player", description="Play a recording to topics and /clock.", argument_default=argparse.SUPPRESS
     )
@@ -309,10 +308,10 @@ def serve(node: PlayerNode, stop: StopFlag) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Play, and end at the end. Exit status: 0, also after SIGINT or SIGTERM; 1 if there is nothing to play."""
+    """Play a recording to its end. Exit status: 0, also after SIGINT or SIGTERM; 1 if there is nothing to play."""
     arguments = sys.argv[1:] if args is None else args
     overrides = overrides_of(remove_ros_args(arguments))
-    os.environ.update(fastdds_environment(os.environ))  # images arrive where the sender alone has the room for them
+    os.environ.update(fastdds_environment(os.environ))  # images arrive if the sender alone has large buffers
     return run_node("player", lambda: PlayerNode(overrides), arguments, serve=serve)
 
 

@@ -18,25 +18,25 @@ from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
 from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-# Messages that the middleware holds while this process is busy: about a second of a sensor. ROS's usual depth of 5
-# loses images after 0.17 s without the processor, and IMU readings after 25 ms, which a loaded machine often has.
+# Messages that the middleware holds while this process is busy: about one second of a sensor's data. With ROS's usual
+# depth of 5, images are lost after 0.17 s without CPU time and IMU readings after 25 ms, as on a loaded machine.
 IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
-MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware gives none
+MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware provides none
 
 
 class LossCounter:
     """Counts the messages of one publisher that did not arrive, from gaps in its sequence numbers.
 
-    The middleware's own event counts only what the transport lost, not what newer messages pushed out of a full queue.
+    The middleware's own event counts only messages lost in transport, not those dropped from a full queue.
     """
 
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers, self._last = publishers, 0
 
     def count_missing(self, number: int) -> tuple[int, int]:
-        """How many did not arrive before `number`: (before the first that arrived, since the previous one).
+        """How many messages before `number` are missing: (before the first that arrived, since the previous one).
 
-        (0, 0) for a topic with several publishers: their numbers mix.
+        (0, 0) for a topic with several publishers, because their numbers are mixed.
         """
         before, self._last = self._last, number
         gap = number - before - 1
@@ -48,9 +48,9 @@ class LossCounter:
 class SensorSubscriptions:
     """The subscriptions of one node to its sensors.
 
-    `on_sample` is called with every sample; `on_calibration` with each sensor's calibration by parameters, during
-    construction, and whenever CameraInfo changes it; `on_error(modality, message)` with what is wrong with a topic.
-    After construction all calls come from the thread of the node's executor; `topics` may be read from any thread.
+    `on_sample` is called with every sample; `on_calibration` with each sensor's calibration, during construction from
+    the parameters and later whenever CameraInfo changes it; `on_error(modality, message)` with each error of a topic.
+    After construction, all these calls run in the thread of the node's executor; any thread may read `topics`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SensorSubscriptions:
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._arrived: Counter[str] = Counter()
-        self._topics: Mapping[str, str] = {}  # replaced, never changed, so any thread can read it
+        self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
         for modality, options in self._options.items():
             self._on_calibration(modality, options.calibration)
         self.discover_topics()
@@ -80,8 +80,8 @@ class SensorSubscriptions:
         return dict(self._topics)
 
     def message_counts(self, modality: str) -> dict[str, int]:
-        """How many messages of a modality `arrived`; where the middleware numbers them, how many were published and did
-        not arrive since the first that did (`lost`), and how many were published before it (`earlier`)."""
+        """A modality's messages: `arrived`; `lost` since the first that arrived; `earlier`: published before it.
+        If the middleware does not number messages, `lost` is the middleware's count and `earlier` is 0."""
         return {
             "arrived": self._arrived[modality],
             "lost": self._lost[modality],
@@ -95,7 +95,7 @@ class SensorSubscriptions:
         self._subscriptions.clear()
 
     def discover_topics(self) -> None:
-        """Subscribe to topics whose message type was not known yet. Call it repeatedly: publishers may appear later."""
+        """Subscribe to topics whose message type is known now. Call it repeatedly: publishers may appear later."""
         for modality, options in self._options.items():
             if modality in self._topics:
                 continue
@@ -109,7 +109,7 @@ class SensorSubscriptions:
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
         modality, topic = options.modality, options.topic_name
-        if options.transport == COMPRESSED_TRANSPORT:  # remapping rules name the topic without its suffix
+        if options.transport == COMPRESSED_TRANSPORT:  # remapping rules use the topic name without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, modality: name}
@@ -138,8 +138,8 @@ class SensorSubscriptions:
 
         self._subscribe(modality, type_name, topic, on_message)
         for side in decoder.side_topics(options.topic_name):
-            # Some drivers publish it once (transient local), others repeatedly (volatile). A volatile subscription
-            # misses what was published before it, and a transient-local one does not match a volatile publisher.
+            # Some drivers publish this topic once (transient local), others repeatedly (volatile). A volatile
+            # subscription misses earlier messages, and a transient-local one does not match a volatile publisher.
             for qos in (LATCHED_QOS, SENSOR_DATA_QOS) if side.latched else (SENSOR_DATA_QOS,):
                 self._subscribe_info(side.type, side.name, qos, on_info)
 
@@ -158,23 +158,23 @@ class SensorSubscriptions:
                 self._lost[modality] += since
             callback(message)
 
-        def lost(info: Any) -> None:
+        def on_lost(info: Any) -> None:
             self._lost[modality] += 0 if numbered else info.total_count_change
 
         qos = sensor_data_qos(IMAGE_QUEUE_DEPTH if modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH)
         arguments = (message_type(type_name), topic, on_message if HAS_MESSAGE_INFO else callback, qos)
         try:
             subscription = self._node.create_subscription(
-                *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=lost)
+                *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost)
             )
-        except UnsupportedEventTypeError:  # not every middleware counts what it loses
+        except UnsupportedEventTypeError:  # not every middleware counts lost messages
             subscription = self._node.create_subscription(*arguments)
         self._subscriptions.append(subscription)
 
     def _subscribe_info(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
-        # Several QoS are tried, so one that does not match needs no warning. Without callbacks for its events, the
-        # executor spends no time on them.
-        unwatched = SubscriptionEventCallbacks(use_default_callbacks=False)
+        # There is a subscription for each of several QoS, so one that does not match needs no warning. Without event
+        # callbacks, the executor spends no time on these events.
+        no_callbacks = SubscriptionEventCallbacks(use_default_callbacks=False)
         self._subscriptions.append(
-            self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=unwatched)
+            self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=no_callbacks)
         )

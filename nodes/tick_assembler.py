@@ -1,17 +1,18 @@
-"""Embeddings of several topics, put together by tick again: DDS keeps no order between topics."""
+"""Groups the embeddings of several topics by tick: DDS keeps no order between topics."""
 
 from __future__ import annotations
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 
-MIN_JUMP_BACK = 2 * SECOND  # ns; vectors this much older than the newest are of another time
+MIN_JUMP_BACK = 2 * SECOND  # ns; an embedding older than this and the timeout means that time jumped back
 
 
 class TickAssembler:
-    """Holds embeddings until a tick's fused one and all of its sources are there; then gives them out, in order.
+    """Holds embeddings until the fused one of a tick and all its sources have arrived. Returns ticks in order.
 
-    A tick that lacks a source for `timeout` ns of the stream's time goes without, and counts as `incomplete_ticks`.
+    If some are missing when the newest tick is `timeout` ns later, the tick is returned without them and counted in
+    `incomplete_ticks`.
     """
 
     def __init__(self, timeout: int) -> None:
@@ -20,21 +21,22 @@ class TickAssembler:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all: time starts afresh."""
+        """Drop all embeddings and accept any tick again."""
         self._pending: dict[int, dict[str, Embedding]] = {}
         self._last_emitted: int | None = None
         self._newest_tick: int | None = None
 
     def jumped_back(self, tick: int) -> bool:
-        """Whether a vector of this tick (ns) belongs to a time before the present one."""
+        """Whether an embedding of this tick (ns) means that time jumped back."""
         return self._newest_tick is not None and tick < self._newest_tick - MIN_JUMP_BACK - self.timeout
 
     def is_late(self, embedding: Embedding) -> bool:
-        """Whether its tick was given out already, so that `add` will not give it."""
+        """Whether the tick of this embedding was already returned, so that `add` drops it. False for a fused one."""
         return self._last_emitted is not None and embedding.tick <= self._last_emitted and embedding.modality != FUSED
 
     def add(self, embedding: Embedding) -> list[tuple[int, dict[str, Embedding]]]:
-        """Take one embedding → the ticks that are complete now, oldest first, without their fused ones."""
+        """Add one embedding. Returns the ticks (ns) that are complete now, oldest first, with embeddings by modality,
+        without the fused ones."""
         if self._last_emitted is not None and embedding.tick <= self._last_emitted:
             return []
         self._pending.setdefault(embedding.tick, {})[embedding.modality] = embedding
@@ -42,7 +44,7 @@ class TickAssembler:
         return self._pop_complete(self._newest_tick - self.timeout)
 
     def flush(self) -> list[tuple[int, dict[str, Embedding]]]:
-        """What is held of ticks that have a fused embedding, oldest first: nothing more will come."""
+        """Return all held ticks as `add` does. Call it when no more embeddings are expected."""
         return self._pop_complete(None)
 
     def _pop_complete(self, deadline: int | None) -> list[tuple[int, dict[str, Embedding]]]:

@@ -1,4 +1,4 @@
-"""Where the real data is, and how a test says that it is not there."""
+"""Finds the folder of real data, and skips tests that need it if it is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# How long an example takes says how busy the machine is, and nothing of what it tests.
+# No deadline for an example: its duration depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 

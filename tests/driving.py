@@ -1,4 +1,4 @@
-"""How tests drive a pipeline sample by sample."""
+"""Drives a pipeline sample by sample."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 
 def push(pipeline: Pipeline, sample: Sample) -> list[Output]:
-    """All that follows from one sample."""
+    """Accept one sample and process the waiting windows. Returns the outputs."""
     pipeline.accept(sample)
     return process(pipeline)

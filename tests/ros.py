@@ -1,8 +1,8 @@
-"""Real nodes for tests: each in a process of its own, in a ROS domain that no other test is in.
+"""Real nodes for tests: each runs in a separate process, in a ROS domain that no other test uses.
 
 with running("player", str(bag), environment=ros_environment()) as player, peer(player.environment) as me:
-    heard = me.subscribe("std_msgs/msg/String", "chatter")
-    me.wait_until(lambda: len(heard) == 3, 10, "three messages")
+    received = me.subscribe("std_msgs/msg/String", "chatter")
+    me.wait_until(lambda: len(received) == 3, 10, "three messages")
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MIDDLEWARE = (
 
 
 def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
-    """Environment of processes that are to meet each other and nobody else, images included.
+    """An environment for processes that communicate only with each other, with buffers for images.
 
-    Skips the test where rclpy, or one of the message `packages`, is not installed. `extra` has the last word.
+    Skips the test if rclpy or one of the message `packages` is not installed. `extra` overrides other variables.
     """
     for package in ("rclpy", *packages):
         if find_spec(package) is None:
@@ -46,7 +46,7 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
 
 
 class Executable:
-    """A process with its output, both streams together, line by line as it comes."""
+    """A process and the lines of its output, both streams together."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
@@ -70,7 +70,7 @@ class Executable:
 
     @property
     def output(self) -> str:
-        """All that it has printed so far."""
+        """Everything that it has printed so far."""
         return "".join(self.lines)
 
     @property
@@ -78,7 +78,7 @@ class Executable:
         return self._process.poll() is None
 
     def wait_for_output(self, text: str, timeout: float = 30.0) -> None:
-        """Until `text` has been printed; fails the test where the process ends or `timeout` s pass without it."""
+        """Wait until `text` is printed. Fails the test if the process ends or `timeout` s pass without it."""
         deadline = time.monotonic() + timeout
         while text not in self.output:
             if not self.is_running:
@@ -86,14 +86,14 @@ class Executable:
                 if text in self.output:
                     return
                 pytest.fail(
-                    f"{self.command} ended with {self._process.returncode} before it said '{text}':\n{self.output}"
+                    f"{self.command} ended with {self._process.returncode} before it printed '{text}':\n{self.output}"
                 )
             if time.monotonic() > deadline:
-                pytest.fail(f"{self.command} did not say '{text}' in {timeout:g} s:\n{self.output}")
+                pytest.fail(f"{self.command} did not print '{text}' in {timeout:g} s:\n{self.output}")
             time.sleep(0.02)
 
     def wait(self, timeout: float = 30.0) -> int:
-        """Its exit status, once it has ended by itself; fails the test where it has not in `timeout` s."""
+        """Wait until it ends. Returns its exit status. Fails the test if it does not end within `timeout` s."""
         try:
             status = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ class Executable:
         return status
 
     def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
-        """Its exit status after this signal to its own pid. Where it does not end it is killed, and the test fails."""
+        """Send it a signal. Returns its exit status. If it does not end, it is killed and the test fails."""
         if self.is_running:
             self._process.send_signal(number)
         try:
@@ -112,7 +112,7 @@ class Executable:
             raise
 
     def kill(self) -> None:
-        """End it at once, whatever it does."""
+        """End it at once with SIGKILL."""
         if self.is_running:
             self._process.kill()
             self._process.wait()
@@ -144,9 +144,9 @@ def running(
     values: Mapping[str, Any] | None = None,
     status: int | None = 0,
 ) -> Iterator[Executable]:
-    """``python -m sensebind.nodes.<node>`` with these arguments and parameter `values`, until the block ends.
+    """Run ``python -m sensebind.nodes.<node>`` with these arguments and parameter `values` until the block ends.
 
-    It is then stopped with SIGINT where it still runs, and must end with `status` (None: any).
+    If it still runs then, it is stopped with SIGINT. It must end with `status` (None: any).
     """
     command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameter_arguments(values or {})]
     process = Executable(command, environment)
@@ -160,14 +160,14 @@ def running(
 
 
 class Peer:
-    """A node in the test's own process. Its callbacks run while `wait_until` or `spin` does."""
+    """A node in the test's own process. Its callbacks run during `wait_until`, `spin_until` and `spin`."""
 
     def __init__(self, environment: Mapping[str, str], name: str) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.signals import SignalHandlerOptions
 
-        # Fast DDS reads these once, when the first participant of the process is made.
+        # Fast DDS reads these once, when the first participant of the process is created.
         os.environ.update({name: environment[name] for name in MIDDLEWARE if name in environment})
         self.context = rclpy.Context()
         rclpy.init(
@@ -192,17 +192,17 @@ class Peer:
         return self.node.create_publisher(message_type(type_name), topic, qos)
 
     def subscribe(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
-        """What arrives on a topic, as it comes: (`time.monotonic()` of arrival, message)."""
+        """Subscribe to a topic. Returns a list that grows with each (`time.monotonic()` of arrival, message)."""
         from sensebind.nodes.support.message_types import message_type
 
-        heard: list[tuple[float, Any]] = []
+        received: list[tuple[float, Any]] = []
         self.node.create_subscription(
-            message_type(type_name), topic, lambda message: heard.append((time.monotonic(), message)), qos, raw=raw
+            message_type(type_name), topic, lambda message: received.append((time.monotonic(), message)), qos, raw=raw
         )
-        return heard
+        return received
 
     def spin(self, seconds: float) -> None:
-        """Serve callbacks for so long."""
+        """Serve callbacks for `seconds`."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
@@ -217,12 +217,12 @@ class Peer:
         return True
 
     def wait_until(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
-        """Serve callbacks until `condition` holds; fails the test where it does not in `timeout` s."""
+        """Serve callbacks until `condition` holds. Fails the test if it does not within `timeout` s."""
         if not self.spin_until(condition, timeout):
             pytest.fail(f"waited {timeout:g} s for {what}")
 
     def wait_for_subscribers(self, publisher: Any, count: int = 1, timeout: float = 15.0) -> None:
-        """Until so many subscriptions have found this publisher."""
+        """Wait until `count` subscriptions are matched with this publisher."""
         self.wait_until(
             lambda: publisher.get_subscription_count() >= count,
             timeout,
@@ -232,7 +232,7 @@ class Peer:
 
 @contextmanager
 def peer(environment: Mapping[str, str], name: str = "test_peer") -> Iterator[Peer]:
-    """A node in this process that meets the executables started with the same `environment`."""
+    """A node in this process that communicates with executables started with the same `environment`."""
     result = Peer(environment, name)
     try:
         yield result

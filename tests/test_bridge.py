@@ -1,4 +1,4 @@
-"""What `bridge` promises: programs without ROS get what is published, and nobody else does."""
+"""The bridge: authorized programs without ROS receive what the nodes publish, and no others do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ANY_PORT = "tcp://127.0.0.1:*"
 
 
 def embedding(modality: str = "vision") -> Embedding:
-    # Numbers that float32 holds exactly, where they are compared.
+    # float32 represents the compared numbers exactly.
     return Embedding(
         modality,
         TICK - 500_000_000,
@@ -99,10 +99,10 @@ def same(a: Embedding, b: Embedding) -> bool:
     return bool(np.array_equal(a.vector, b.vector)) and replace(a, vector=b.vector) == b
 
 
-# --- bytes
+# --- wire format
 
 
-def test_an_embedding_survives_the_wire() -> None:
+def test_a_decoded_embedding_equals_the_encoded_one() -> None:
     fused = replace(embedding(FUSED), sources=("audio", "vision"), weights=(0.25, 0.75))
     for sent in (embedding(), fused):
         topic, payload = encode(sent)
@@ -112,20 +112,20 @@ def test_an_embedding_survives_the_wire() -> None:
         assert same(got, sent)
 
 
-def test_an_event_survives_the_wire() -> None:
+def test_a_decoded_event_equals_the_encoded_one() -> None:
     topic, payload = encode(event())
     assert topic == b"event"
     assert decode(topic, payload) == event()
 
 
-def test_a_reader_needs_msgpack_and_numpy_alone() -> None:
+def test_a_reader_needs_only_msgpack_and_numpy() -> None:
     message = msgpack.unpackb(encode(embedding())[1])
     vector = np.frombuffer(message["vector"], "<f4")
     assert np.array_equal(vector, embedding().vector)
     assert (message["stamp"], message["window_start"], message["space"]) == (TICK, TICK - 500_000_000, "starter@0123")
-    told = msgpack.unpackb(encode(event())[1])
-    assert (told["kind"], told["phase"], told["label"]) == ("PROMPT", "ONSET", "person")
-    assert [e["modality"] for e in told["evidence"] if e["supports"]] == ["vision"]
+    fields = msgpack.unpackb(encode(event())[1])
+    assert (fields["kind"], fields["phase"], fields["label"]) == ("PROMPT", "ONSET", "person")
+    assert [e["modality"] for e in fields["evidence"] if e["supports"]] == ["vision"]
 
 
 @pytest.mark.parametrize(
@@ -140,24 +140,24 @@ def test_a_reader_needs_msgpack_and_numpy_alone() -> None:
         (b"embedding/vision", encode(event())[1]),
     ],
 )
-def test_bytes_of_another_kind_are_refused(topic: bytes, payload: bytes) -> None:
+def test_bytes_in_another_format_are_refused(topic: bytes, payload: bytes) -> None:
     with pytest.raises(WireError):
         decode(topic, payload)
 
 
-def test_the_reader_in_the_documentation_reads() -> None:
+def test_the_reader_in_the_documentation_works() -> None:
     page = (Path(__file__).resolve().parents[1] / "docs" / "bridge.md").read_text(encoding="utf-8")
     reader = page.split("```python\n")[1].split("```")[0]
-    with ZmqPublisher(ANY_PORT) as outlet:
-        code = reader.replace("tcp://127.0.0.1:7447", outlet.endpoint)
+    with ZmqPublisher(ANY_PORT) as publisher:
+        code = reader.replace("tcp://127.0.0.1:7447", publisher.endpoint)
         process = Executable([sys.executable, "-u", "-c", code], os.environ)
         try:
             began = time.monotonic()
             while not ("event" in process.output and "embedding/vision" in process.output):
                 assert process.is_running, process.output
                 assert time.monotonic() - began < 20
-                outlet.send(*encode(event()))
-                outlet.send(*encode(embedding()))
+                publisher.send(*encode(event()))
+                publisher.send(*encode(embedding()))
                 time.sleep(0.05)
         finally:
             process.kill()
@@ -165,7 +165,7 @@ def test_the_reader_in_the_documentation_reads() -> None:
     assert f"embedding/vision {TICK} [" in process.output
 
 
-# --- the socket
+# --- socket
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_reader_in_the_documentation_reads() -> None:
         ("tcp://192.168.1.5:7447", False),
     ],
 )
-def test_an_address_is_local_only_where_no_other_machine_can_reach_it(address: str, local: bool) -> None:
+def test_an_address_is_local_only_if_no_other_machine_can_reach_it(address: str, local: bool) -> None:
     assert is_local(address) == local
     if not local:
         with pytest.raises(ZmqPublisherError, match="sensebind keys"):
@@ -199,7 +199,7 @@ def test_an_address_of_another_form_is_refused(address: str) -> None:
         ZmqPublisher(address)
 
 
-def test_an_address_in_use_is_named_and_a_closed_one_is_free_at_once() -> None:
+def test_an_address_in_use_is_reported_and_a_closed_one_is_free_at_once() -> None:
     with ZmqPublisher(ANY_PORT) as first:
         with pytest.raises(ZmqPublisherError, match=f"{first.endpoint}.*in use"):
             ZmqPublisher(first.endpoint)
@@ -209,21 +209,23 @@ def test_an_address_in_use_is_named_and_a_closed_one_is_free_at_once() -> None:
         assert second.endpoint == first.endpoint
 
 
-def test_a_slow_client_loses_messages_and_delays_nobody() -> None:
-    with ZmqPublisher(ANY_PORT, queue_size=10) as outlet, subscriber(outlet.endpoint) as slow:
+def test_a_slow_client_loses_messages_and_does_not_delay_the_publisher() -> None:
+    with ZmqPublisher(ANY_PORT, queue_size=10) as publisher, subscriber(publisher.endpoint) as slow:
         slow_began = time.monotonic()
         while not slow.poll(20):
-            outlet.send(b"event", b"first")
+            publisher.send(b"event", b"first")
             assert time.monotonic() - slow_began < 10
         began = time.monotonic()
         for _ in range(3000):
-            outlet.send(b"event", bytes(100_000))
+            publisher.send(b"event", bytes(100_000))
         assert time.monotonic() - began < 5
-        outlet.poll_connection_events()
-        assert outlet.client_count == 1
+        publisher.poll_connection_events()
+        assert publisher.client_count == 1
 
 
-def test_keys_come_in_pairs_and_secrets_stay_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_are_created_in_pairs_and_secret_keys_are_private(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = make_keys(tmp_path / "keys", "dashboard")
     secrets = sorted(folder.glob("*.key_secret"))
     assert [path.name for path in secrets] == ["bridge.key_secret", "dashboard.key_secret"]
@@ -237,32 +239,32 @@ def test_keys_come_in_pairs_and_secrets_stay_private(tmp_path: Path, capsys: pyt
     assert "authorized_keys:=" in capsys.readouterr().out
 
 
-def test_keys_that_exist_are_kept(tmp_path: Path) -> None:
+def test_existing_keys_are_kept(tmp_path: Path) -> None:
     folder = make_keys(tmp_path, "one")
     before = {path: path.read_bytes() for path in folder.rglob("*.key*")}
-    (folder / "one.key_secret").unlink()  # handed to the client, as the command advises
+    (folder / "one.key_secret").unlink()  # moved to the client, as the command advises
     make_keys(folder, "one")
     make_keys(folder, "two")
     after = {path: path.read_bytes() for path in folder.rglob("*.key*")}
     assert set(before) - set(after) == {folder / "one.key_secret"}
     assert all(after[path] == content for path, content in before.items() if path in after)
-    assert len(after) == len(before) + 1  # two's pair came, one's secret went
+    assert len(after) == len(before) + 1  # two's pair of keys was added, one's secret key removed
 
 
 @pytest.mark.parametrize("name", ["bridge", "", "../elsewhere", ".hidden", "a b"])
-def test_a_client_name_that_makes_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_client_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(keys.KeysError, match="--client"):
         keys.run(argparse.Namespace(out=tmp_path, client=name))
 
 
-def test_without_its_authenticator_the_socket_lets_nobody_in(tmp_path: Path) -> None:
+def test_without_its_authenticator_the_socket_accepts_no_client(tmp_path: Path) -> None:
     folder = make_keys(tmp_path)
-    with ZmqPublisher(ANY_PORT, str(folder / "bridge.key_secret"), str(folder / "authorized")) as outlet:
-        assert outlet._authenticator is not None
-        outlet._authenticator.stop()
-        with subscriber(outlet.endpoint, b"", folder, "client") as socket:
+    with ZmqPublisher(ANY_PORT, str(folder / "bridge.key_secret"), str(folder / "authorized")) as publisher:
+        assert publisher._authenticator is not None
+        publisher._authenticator.stop()
+        with subscriber(publisher.endpoint, b"", folder, "client") as socket:
             for _ in range(10):
-                outlet.send(b"event", b"")
+                publisher.send(b"event", b"")
                 assert not socket.poll(50)
 
 
@@ -277,18 +279,18 @@ def test_without_its_authenticator_the_socket_lets_nobody_in(tmp_path: Path) -> 
         ("bridge.key_secret", "empty", "'authorized_keys'"),
     ],
 )
-def test_keys_that_would_not_work_are_refused(tmp_path: Path, secret: str, authorized: str, word: str) -> None:
+def test_unusable_keys_are_refused(tmp_path: Path, secret: str, authorized: str, word: str) -> None:
     folder = make_keys(tmp_path)
     (folder / "empty").mkdir()
     with pytest.raises(ZmqPublisherError, match=word):
         ZmqPublisher(ANY_PORT, str(folder / secret) if secret else "", str(folder / authorized) if authorized else "")
 
 
-# --- the node
+# --- node
 
 
 class Publishing:
-    """Publishes embeddings and an event again and again, as an embedder and a detector would."""
+    """Publishes embeddings and an event repeatedly, as an embedder and a detector would."""
 
     def __init__(self, me: Peer, *modalities: str) -> None:
         from sensebind.fusion.io import messages
@@ -313,13 +315,13 @@ class Publishing:
             me.wait_for_subscribers(publisher)
 
     def publish(self) -> None:
-        """Each message once."""
+        """Publish each message once."""
         for publisher, message in self._outputs:
             publisher.publish(message)
         self._me.spin(0.05)
 
     def until(self, socket: zmq.Socket[bytes], count: int, timeout: float) -> dict[bytes, bytes]:
-        """Topic → payload, once `count` topics have come or time is up."""
+        """Publish until `count` topics or `timeout` s are reached. Returns the received topic → payload."""
         got: dict[bytes, bytes] = {}
         deadline = time.monotonic() + timeout
         while len(got) < count and time.monotonic() < deadline:
@@ -330,22 +332,22 @@ class Publishing:
         return got
 
 
-def test_embeddings_of_every_modality_and_events_pass_the_bridge() -> None:
+def test_the_bridge_forwards_embeddings_of_every_modality_and_events() -> None:
     environment = ros_environment("sensebind_msgs")
     with (
         running("bridge", environment=environment, values={"address": ANY_PORT}) as bridge,
         peer(environment) as me,
         subscriber(endpoint_of(bridge)) as socket,
     ):
-        # Nobody announces radar: the bridge sees its topic.
+        # No space names radar: the bridge finds its topic.
         got = Publishing(me, "vision", FUSED, "radar").until(socket, 4, 10)
         assert set(got) == {b"embedding/vision", b"embedding/fused", b"embedding/radar", b"event"}
         assert decode(b"event", got[b"event"]) == event()
         for modality in ("vision", FUSED, "radar"):
             topic = f"embedding/{modality}".encode()
-            passed = decode(topic, got[topic])
-            assert isinstance(passed, Embedding)
-            assert same(passed, embedding(modality))
+            forwarded = decode(topic, got[topic])
+            assert isinstance(forwarded, Embedding)
+            assert same(forwarded, embedding(modality))
 
 
 def test_the_bridge_numbers_the_messages_of_each_topic_so_that_a_client_notices_a_loss() -> None:
@@ -367,11 +369,11 @@ def test_the_bridge_numbers_the_messages_of_each_topic_so_that_a_client_notices_
         assert len(found) >= 5 and found == list(range(found[0], found[0] + len(found))), topic
 
 
-def test_a_client_with_an_authorised_key_gets_data_and_others_get_none(tmp_path: Path) -> None:
+def test_only_clients_with_an_authorized_key_receive_data(tmp_path: Path) -> None:
     environment = ros_environment("sensebind_msgs")
     folder = make_keys(tmp_path / "keys")
-    stranger = make_keys(tmp_path / "stranger")
-    (stranger / "bridge.key").write_bytes((folder / "bridge.key").read_bytes())
+    unauthorized = make_keys(tmp_path / "unauthorized")
+    (unauthorized / "bridge.key").write_bytes((folder / "bridge.key").read_bytes())
     values = {
         "address": "tcp://0.0.0.0:*",
         "secret_key": str(folder / "bridge.key_secret"),
@@ -382,17 +384,17 @@ def test_a_client_with_an_authorised_key_gets_data_and_others_get_none(tmp_path:
         source = Publishing(me, FUSED)
         with (
             subscriber(endpoint) as keyless,
-            subscriber(endpoint, b"", stranger, "client") as unknown,
-            subscriber(endpoint, b"", folder, "client") as friend,
+            subscriber(endpoint, b"", unauthorized, "client") as unknown,
+            subscriber(endpoint, b"", folder, "client") as authorized,
         ):
-            assert set(source.until(friend, 2, 10)) == {b"embedding/fused", b"event"}
+            assert set(source.until(authorized, 2, 10)) == {b"embedding/fused", b"event"}
             assert source.until(keyless, 1, 1) == {}
             assert source.until(unknown, 1, 1) == {}
         bridge.wait_for_output("refused", 5)
         assert "chmod" not in bridge.output
 
 
-def test_a_bind_that_others_could_reach_is_refused_without_keys() -> None:
+def test_an_address_that_other_machines_can_reach_is_refused_without_keys() -> None:
     done = _run({"address": "tcp://*:7447"})
     assert done.returncode == 1
     assert "tcp://*:7447" in done.stderr
@@ -400,18 +402,18 @@ def test_a_bind_that_others_could_reach_is_refused_without_keys() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_counts_that_are_handed_out_are_a_copy() -> None:
-    with ZmqPublisher(ANY_PORT) as outlet:
-        outlet.send(b"event", b"")
-        outlet.counts.clear()
-        assert outlet.counts == {"event": 1}
+def test_the_counts_are_a_copy() -> None:
+    with ZmqPublisher(ANY_PORT) as publisher:
+        publisher.send(b"event", b"")
+        publisher.counts.clear()
+        assert publisher.counts == {"event": 1}
 
 
-def test_a_second_bridge_says_that_the_address_is_taken() -> None:
-    with ZmqPublisher(ANY_PORT) as outlet:
-        done = _run({"address": outlet.endpoint})
+def test_a_second_bridge_reports_that_the_address_is_in_use() -> None:
+    with ZmqPublisher(ANY_PORT) as publisher:
+        done = _run({"address": publisher.endpoint})
     assert done.returncode == 1
-    assert f"'{outlet.endpoint}' is in use" in done.stderr
+    assert f"'{publisher.endpoint}' is in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 

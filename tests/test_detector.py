@@ -1,4 +1,4 @@
-"""The contract of a detector: what is declared is all that others ask for."""
+"""The contract of a detector: other code uses only its declared members."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sensebind.fusion.events.tracker import EventTracker
 
 
 class Forwarding:
-    """Another detector, of which only the declared members can be reached."""
+    """Wraps a detector and forwards only the declared members."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -48,45 +48,45 @@ class Forwarding:
         return self._detector.score(state, tick, embeddings)
 
 
-def made() -> list[Detector]:
+def all_detectors() -> list[Detector]:
     prompts = PromptDetector(PROMPTS, embed_text)
     return [prompts, NoveltyDetector(), DisagreementDetector(), ChangeDetector(), FaultDetector()]
 
 
-def test_the_tracker_asks_for_nothing_that_is_not_declared() -> None:
+def test_the_tracker_uses_only_declared_members() -> None:
     def run(wrap: Any) -> list[Event]:
-        line, events = EventTracker([wrap(d) for d in made()], SPACE), []
+        tracker, events = EventTracker([wrap(d) for d in all_detectors()], SPACE), []
         for number, (tick, present) in enumerate(random_ticks(3)):
             late = dict([present.popitem()]) if number % 20 == 7 and len(present) > 1 else {}
-            events += line.step(tick, present) + line.add_late_embeddings(tick, late)
+            events += tracker.step(tick, present) + tracker.add_late_embeddings(tick, late)
             if number == 150:
-                line.replace_detectors([wrap(d) for d in made()])
-        return events + line.finish()
+                tracker.replace_detectors([wrap(d) for d in all_detectors()])
+        return events + tracker.finish()
 
     events = run(lambda detector: detector)
     assert events and events == run(Forwarding)
 
 
-def test_a_detector_without_a_score_cannot_be_made() -> None:
-    class Mute(Detector):
+def test_a_detector_without_a_score_method_cannot_be_constructed() -> None:
+    class WithoutScore(Detector):
         kind = EventKind.FAULT
 
         def has_label(self, label: str) -> bool:
             return False
 
     with pytest.raises(TypeError, match="score"):
-        Mute()  # type: ignore[abstract]
+        WithoutScore()  # type: ignore[abstract]
 
 
 def test_a_detector_has_its_default_options_unless_others_are_given() -> None:
-    for detector in made():
+    for detector in all_detectors():
         assert detector.options == detector.default_options and detector.lifecycle_options is detector.options.life
     longer = replace(FaultDetector.default_options, timeout=9.0)
     assert FaultDetector(longer).options is longer
-    assert {detector.kind for detector in made()} == set(EventKind) - {EventKind.UNKNOWN}
+    assert {detector.kind for detector in all_detectors()} == set(EventKind) - {EventKind.UNKNOWN}
 
 
-def test_modalities_of_a_tick_leave_out_what_is_fused_and_what_is_faulty() -> None:
+def test_fused_and_faulty_modalities_of_a_tick_are_left_out() -> None:
     world = ScriptedModalities()
     present = {m: world.perceive(m, {"room": 1.0}) for m in ("vision", FUSED, "audio")}
     present["depth"] = replace(present["vision"], modality="depth", symptoms=(SYMPTOMS[0],))
@@ -94,7 +94,7 @@ def test_modalities_of_a_tick_leave_out_what_is_fused_and_what_is_faulty() -> No
     assert healthy_modalities(present) == ["audio", "vision"]
 
 
-def test_distance_from_a_mean_does_not_depend_on_its_length() -> None:
+def test_distance_from_a_mean_does_not_depend_on_the_length_of_the_mean() -> None:
     dog, car = CONCEPTS["dog"], CONCEPTS["car"]
     assert distance_from_mean(0.1 * dog, dog) == pytest.approx(0.0, abs=1e-6)
     assert distance_from_mean(3.0 * dog, -dog) == pytest.approx(2.0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What `/diagnostics` says of a topic's troubles, whichever thread found them."""
+"""Errors in `/diagnostics`, reported from any thread."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sensebind.fusion.stream.statistics import ModalityStatistics
 from sensebind.nodes.diagnostics import Diagnostics
 
 
-class World:
-    """A pipeline and its subscriptions, of which only the counts matter."""
+class FakePipeline:
+    """Stands for a pipeline and its subscriptions. Only its counts are used."""
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
@@ -38,39 +38,39 @@ class World:
         return 0
 
     def status(self, **new: int) -> tuple[Any, str]:
-        """Level and message after so many more of each count."""
+        """Level and message of the status after the counts have grown by `new`."""
         self.counts.update(new)
         self.arrived += new.get("samples", 0)
         (status,) = self.diagnostics.statuses(self)  # type: ignore[arg-type]
         return status.level, status.message
 
 
-def test_a_trouble_is_in_the_next_status_and_in_all_while_it_lasts() -> None:
-    world = World()
-    assert world.status(samples=3)[0] == DiagnosticStatus.OK
-    assert world.diagnostics.report_error("vision", "odd")
-    assert not world.diagnostics.report_error("vision", "odd"), "it is known"
-    assert world.status(samples=3) == (DiagnosticStatus.ERROR, "odd"), "found after the totals were taken"
-    assert world.status(samples=3, failure=1) == (DiagnosticStatus.ERROR, "odd")
-    assert world.status() == (DiagnosticStatus.ERROR, "odd")
-    assert world.status(samples=3)[0] == DiagnosticStatus.OK
-    assert world.status(samples=3, failure=1)[0] == DiagnosticStatus.OK, "it was forgotten"
+def test_an_error_is_in_the_next_status_and_in_all_while_it_persists() -> None:
+    pipeline = FakePipeline()
+    assert pipeline.status(samples=3)[0] == DiagnosticStatus.OK
+    assert pipeline.diagnostics.report_error("vision", "odd")
+    assert not pipeline.diagnostics.report_error("vision", "odd"), "it was reported before"
+    assert pipeline.status(samples=3) == (DiagnosticStatus.ERROR, "odd"), "reported after the totals were read"
+    assert pipeline.status(samples=3, failure=1) == (DiagnosticStatus.ERROR, "odd")
+    assert pipeline.status() == (DiagnosticStatus.ERROR, "odd")
+    assert pipeline.status(samples=3)[0] == DiagnosticStatus.OK
+    assert pipeline.status(samples=3, failure=1)[0] == DiagnosticStatus.OK, "the error has ended"
 
 
-def test_of_threads_that_find_the_same_trouble_one_is_the_first() -> None:
-    diagnostics, start = World().diagnostics, threading.Barrier(4)
+def test_an_error_that_several_threads_report_is_new_once() -> None:
+    diagnostics, start = FakePipeline().diagnostics, threading.Barrier(4)
 
-    def find() -> int:
+    def report() -> int:
         start.wait()
-        return sum(diagnostics.report_error("vision", f"trouble {i}") for i in range(500))
+        return sum(diagnostics.report_error("vision", f"error {i}") for i in range(500))
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(thread.result() for thread in [pool.submit(find) for _ in range(4)]) == 500
+        assert sum(thread.result() for thread in [pool.submit(report) for _ in range(4)]) == 500
 
 
-def test_the_age_of_the_newest_window_is_unknown_until_a_sample_comes_after_a_restart() -> None:
-    world = World()
-    after = ModalityStatistics(newest_stamp=0, last_embedded_tick=1_700_000_000_000_000_000)
-    world.statistics = lambda: {"vision": after}  # type: ignore[method-assign]
-    (status,) = world.diagnostics.statuses(world)  # type: ignore[arg-type]
+def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_restart() -> None:
+    pipeline = FakePipeline()
+    restarted = ModalityStatistics(newest_stamp=0, last_embedded_tick=1_700_000_000_000_000_000)
+    pipeline.statistics = lambda: {"vision": restarted}  # type: ignore[method-assign]
+    (status,) = pipeline.diagnostics.statuses(pipeline)  # type: ignore[arg-type]
     assert {v.key: v.value for v in status.values}["newest_window_age_s"] == "nan"

@@ -1,4 +1,4 @@
-"""What our messages carry arrives whole, and what Sensebind 0.1.0 wrote stays readable."""
+"""Messages carry all fields, and messages of Sensebind 0.1.0 can still be read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ EVENT = Event(
 )
 
 
-def libraries() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
+def message_factories() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
     yield "rosbags", RosbagsMessageFactory
 
     def ros() -> messages.Types:
@@ -82,7 +82,7 @@ def libraries() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
     yield "rclpy", ros
 
 
-@pytest.fixture(params=dict(libraries()).values(), ids=dict(libraries()))
+@pytest.fixture(params=dict(message_factories()).values(), ids=dict(message_factories()))
 def types(request: pytest.FixtureRequest) -> messages.Types:
     made: messages.Types = request.param()
     return made
@@ -93,7 +93,7 @@ def assert_same(found: Embedding, expected: Embedding) -> None:
     assert replace(found, vector=expected.vector) == expected
 
 
-# --- what they carry
+# --- fields
 
 
 def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(types: messages.Types) -> None:
@@ -141,7 +141,7 @@ def test_the_scores_message_has_each_prompt_with_each_modality(types: messages.T
     assert found == [("audio", 0.125, 0.25, 1.0, 1.0), ("vision", 0.5, 0.5, 1.0, 1.0)]
 
 
-# --- what version 0.1.0 wrote
+# --- messages of version 0.1.0
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def old_bag(tmp_path: Path) -> Path:
     return tmp_path / "old"
 
 
-def test_an_output_bag_of_the_first_version_is_read(old_bag: Path) -> None:
+def test_an_output_bag_of_the_first_version_can_be_read(old_bag: Path) -> None:
     with Recording(old_bag) as recording:
         found = {name: message for _, name, _, message in recording.messages()}
         assert not recording.unreadable_counts
@@ -200,7 +200,7 @@ def test_messages_of_the_first_version_are_played_as_messages_of_this_one(old_ba
     ]
 
 
-def test_a_client_of_this_version_understands_a_bridge_of_the_first() -> None:
+def test_a_client_of_this_version_decodes_messages_of_a_bridge_of_the_first() -> None:
     added = {"sequence", "sensor", "predecessor"}
     in_evidence = {"weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing"}
     for sent in (EMBEDDING, EVENT):

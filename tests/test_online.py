@@ -29,8 +29,8 @@ SECONDS = 45
 SPACE = ToySpace()
 
 
-def seen(stamp: int, number: int) -> Sample:
-    """A plain scene; from 22 s to 34 s another, which vision alone perceives."""
+def scene_image(stamp: int, number: int) -> Sample:
+    """An image of a scene; from 22 s to 34 s of another scene, which only vision perceives."""
     other = 22 * SECOND <= stamp - START < 34 * SECOND
     base = np.linspace(40, 200, 16 * 12 * 3).reshape(12, 16, 3)
     noise = np.random.default_rng(number).normal(0, 4, base.shape)
@@ -39,21 +39,21 @@ def seen(stamp: int, number: int) -> Sample:
 
 
 def stream() -> list[Sample]:
-    """Three sensors, of which the IMU gives the same reading from 38 s on. In order of when samples would arrive."""
-    samples = [seen(START + 13 * MS + i * 125 * MS, i) for i in range(SECONDS * 8)]
+    """The samples of three sensors in order of arrival. From 38 s on, the IMU repeats one reading."""
+    samples = [scene_image(START + 13 * MS + i * 125 * MS, i) for i in range(SECONDS * 8)]
     samples += [sound(START + i * 100 * MS, i) for i in range(SECONDS * 10)]
     samples += [motion(START + 7 * MS + i * 40 * MS, min(i, 38 * 25)) for i in range(SECONDS * 25)]
     return sorted(samples, key=lambda s: s.end)
 
 
 def embed_text(texts: Sequence[str]) -> np.ndarray:
-    """Directions of their own for all phrases, but for that of the other scene."""
+    """A random unit vector for each phrase; for "the other scene" the vector of an image of it."""
     vectors = np.stack([np.random.default_rng(zlib.crc32(t.encode())).standard_normal(SPACE.dimension) for t in texts])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     if "the other scene" in texts:
         window = Pipeline(SPECS, Engine(SPACE))
         vectors[list(texts).index("the other scene")] = next(
-            output for i in range(9) for output in push(window, seen(START + 25 * SECOND + i * 125 * MS, i))
+            output for i in range(9) for output in push(window, scene_image(START + 25 * SECOND + i * 125 * MS, i))
         ).vector
     return vectors
 
@@ -62,11 +62,11 @@ PROMPTS = PromptDetector({"other": ["the other scene"]}, embed_text, PromptOptio
 
 
 def make_pipeline() -> Pipeline:
-    quick = FaultOptions(expected=(VISION, AUDIO, IMU, "thermal"))
-    # One window at a time: a batch of another size would round otherwise.
+    fault_options = FaultOptions(expected=(VISION, AUDIO, IMU, "thermal"))
+    # One window in each batch: rounding depends on the size of the batch.
     detectors = [
         PROMPTS, NoveltyDetector(), DisagreementDetector(DisagreementOptions(threshold=3.0)),
-        ChangeDetector(ChangeOptions(false_alarms_per_hour=60.0)), FaultDetector(quick),
+        ChangeDetector(ChangeOptions(false_alarms_per_hour=60.0)), FaultDetector(fault_options),
     ]  # fmt: skip
     return Pipeline(SPECS, Engine(SPACE, batch_size=1), tracker=EventTracker(detectors, SPACE.id))
 
@@ -77,7 +77,7 @@ def events_of(outputs: Sequence[Output]) -> list[Event]:
 
 @pytest.fixture(scope="module")
 def offline() -> list[Output]:
-    """All samples first, then all outputs: as fast a replay as there can be."""
+    """The outputs when all samples are accepted before the first window is embedded, as in a fast replay."""
     pipeline = make_pipeline()
     for sample in stream():
         pipeline.accept(sample)
@@ -96,7 +96,7 @@ def test_the_stream_has_events_of_every_kind(offline: list[Output]) -> None:
     lag=st.integers(0, 150),
     chunks=st.lists(st.integers(1, 400), min_size=1, max_size=4),
 )
-def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: int, chunks: list[int]) -> None:
+def test_events_do_not_depend_on_how_samples_arrive(offline, random, lag: int, chunks: list[int]) -> None:
     pipeline, outputs = make_pipeline(), list[Output]()
     waiting = sorted(stream(), key=lambda s: s.end + random.randint(0, lag * MS))
     while waiting:
@@ -108,7 +108,7 @@ def test_every_event_is_the_same_however_samples_arrive(offline, random, lag: in
     assert events_of(outputs + finish(pipeline)) == events_of(offline)
 
 
-def test_one_by_one_is_as_all_at_once_and_no_event_is_told_before_its_time(offline: list[Output]) -> None:
+def test_samples_one_by_one_give_the_same_events_and_none_before_its_tick(offline: list[Output]) -> None:
     pipeline, outputs, newest = make_pipeline(), list[Output](), 0
     for sample in stream():
         newest = max(newest, sample.end)

@@ -1,4 +1,4 @@
-"""The line: the same samples give the same outputs, whatever the order, the rate or the chunks they come in."""
+"""The pipeline: the same samples give the same outputs, in any order of arrival, at any rate and in any chunks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def motion(stamp: int, seed: int) -> Sample:
 
 
 def samples_of_robot(seconds: float = 6, seed: int = 0) -> list[Sample]:
-    """Three sensors at their own rates and phases, in order of when they would arrive."""
+    """The samples of three sensors with different rates and phases, in order of arrival."""
     samples = [image(START + 13 * MS + i * 66 * MS, seed + i) for i in range(int(seconds * 15))]
     samples += [sound(START + i * 100 * MS, seed + i) for i in range(int(seconds * 10))]
     samples += [motion(START + 7 * MS + i * 20 * MS, seed + i) for i in range(int(seconds * 50))]
@@ -86,7 +86,7 @@ def test_messages_out_of_order_give_the_same_embeddings(random) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=10))
-def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
+def test_the_outputs_do_not_depend_on_how_often_windows_are_processed(chunks) -> None:
     pipeline, samples, outputs = make_pipeline(), samples_of_robot(), []
     while samples:
         for size in chunks:
@@ -99,7 +99,7 @@ def test_however_often_it_is_drained_the_outputs_are_the_same(chunks) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 40), st.sets(st.integers(0, 200), max_size=5))
-def test_a_recording_gives_what_processing_each_sample_gives_and_reports_what_could_not_be_read(batch, unread) -> None:
+def test_process_samples_equals_processing_each_sample_and_yields_unreadable_messages(batch, unread) -> None:
     samples: list[Sample | Failure] = [*samples_of_robot()]
     failures = [Failure(AUDIO, "encoding", str(number)) for number in sorted(unread)]
     for number, failure in zip(sorted(unread, reverse=True), reversed(failures), strict=True):
@@ -135,7 +135,7 @@ def test_a_tick_is_fused_once_from_all_its_modalities_after_their_own_embeddings
     assert full.sources == (AUDIO, IMU, VISION)
 
 
-def test_fused_is_the_unit_sum_of_its_sources_by_weight_and_coverage() -> None:
+def test_the_fused_vector_is_the_normalized_sum_of_its_sources_by_weight_and_coverage() -> None:
     one, other = l2_normalize(np.eye(4)[:2])
     parts = [Embedding("a", 0, 1, "s", 1.0, one), Embedding("b", 0, 1, "s", 0.5, other)]
     fused = fuse(parts, {"a": 1, "b": 4})
@@ -162,13 +162,13 @@ def test_a_stopped_sensor_delays_fusion_by_the_timeout_at_most() -> None:
     assert len(fused) == len([k for k in table(run(make_pipeline(), samples_of_robot(8))) if k[0] == FUSED])
 
 
-def test_a_sensor_that_never_speaks_does_not_hold_the_others_back() -> None:
+def test_a_sensor_without_samples_does_not_delay_the_others() -> None:
     pipeline = make_pipeline()
     outputs = [o for s in samples_of_robot() if s.modality == IMU for o in push(pipeline, s)]
     assert [o for o in outputs if isinstance(o, Embedding) and o.modality == FUSED]
 
 
-def test_a_looped_recording_gives_the_same_again() -> None:
+def test_a_looped_recording_gives_the_same_outputs_each_time() -> None:
     samples = samples_of_robot(6)
     pipeline = make_pipeline()
     outputs = [o for _ in range(3) for s in samples for o in push(pipeline, s)] + finish(pipeline)
@@ -178,7 +178,7 @@ def test_a_looped_recording_gives_the_same_again() -> None:
     assert all(s.counts["restarts"] == 2 for s in pipeline.statistics().values())
 
 
-def test_a_clock_jump_starts_everything_afresh() -> None:
+def test_after_a_restart_the_outputs_are_those_of_a_new_pipeline() -> None:
     pipeline = make_pipeline()
     first = [o for s in samples_of_robot(3) for o in push(pipeline, s)]
     pipeline.restart()
@@ -188,7 +188,7 @@ def test_a_clock_jump_starts_everything_afresh() -> None:
     assert first
 
 
-def test_an_encoding_that_is_not_known_is_told_and_the_rest_goes_on() -> None:
+def test_an_unknown_encoding_is_a_failure_and_other_windows_are_embedded() -> None:
     samples = [
         image(s.stamp, 0, "klingon8") if s.modality == VISION and s.stamp > START + 2 * SECOND else s
         for s in samples_of_robot()
@@ -201,27 +201,27 @@ def test_an_encoding_that_is_not_known_is_told_and_the_rest_goes_on() -> None:
     assert (AUDIO, START + 5 * SECOND) in table(outputs) and (FUSED, START + 5 * SECOND) in table(outputs)
 
 
-def test_a_device_that_fails_is_told_and_the_rest_goes_on() -> None:
-    class Weak(ToySpace):
+def test_a_device_error_is_a_failure_and_other_windows_are_embedded() -> None:
+    class OutOfMemory(ToySpace):
         def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
             if modality == VISION:
                 raise torch.OutOfMemoryError("out of memory")
             return super().embed(modality, batch)
 
-    pipeline = make_pipeline(Weak())
+    pipeline = make_pipeline(OutOfMemory())
     outputs = run(pipeline, samples_of_robot())
     assert {o.cause for o in outputs if isinstance(o, Failure)} == {"failure"}
     assert table(outputs)[FUSED, START + 5 * SECOND].sources == (AUDIO, IMU)
 
 
-def test_what_the_space_cannot_embed_is_windowed_and_counted_and_not_published() -> None:
+def test_windows_of_a_modality_without_an_encoder_are_counted_and_not_published() -> None:
     pipeline = make_pipeline(ToySpace(modalities=(VISION,)))
     outputs = run(pipeline, samples_of_robot())
     assert {m for m, _ in table(outputs)} == {VISION, FUSED}
     assert pipeline.statistics()[IMU].counts["windows"] > 5 and pipeline.statistics()[IMU].counts["embedded"] == 0
 
 
-def test_under_overload_the_oldest_windows_of_that_modality_go_and_are_counted() -> None:
+def test_under_overload_the_oldest_windows_of_that_modality_are_dropped_and_counted() -> None:
     pipeline = make_pipeline(queue_size=2)
     for sample in samples_of_robot():
         pipeline.accept(sample)
@@ -282,8 +282,8 @@ def test_a_healthy_sensor_shows_no_symptom() -> None:
         assert statistics.counts["windows"] == statistics.counts["embedded"] + sum(statistics.dropped().values())
 
 
-def test_whatever_a_space_raises_is_a_counted_failure_and_stops_nothing() -> None:
-    class Fails(ToySpace):
+def test_any_exception_of_a_space_is_a_counted_failure_and_the_pipeline_continues() -> None:
+    class FailsOnce(ToySpace):
         calls = 0
 
         def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
@@ -292,7 +292,7 @@ def test_whatever_a_space_raises_is_a_counted_failure_and_stops_nothing() -> Non
                 raise TypeError("once")
             return super().embed(modality, batch)
 
-    pipeline = make_pipeline(Fails())
+    pipeline = make_pipeline(FailsOnce())
     outputs = run(pipeline, samples_of_robot())
     (failure,) = [output for output in outputs if isinstance(output, Failure)]
     assert failure.cause == "failure" and "once" in failure.message
@@ -300,7 +300,7 @@ def test_whatever_a_space_raises_is_a_counted_failure_and_stops_nothing() -> Non
     assert counts["failure"] == 1 and counts["windows"] == counts["embedded"] + counts["coverage"] + 1
 
 
-def test_a_batch_that_is_left_out_does_not_stop_what_comes_after() -> None:
+def test_a_skipped_batch_does_not_stop_later_batches() -> None:
     pipeline, samples = make_pipeline(), iter(samples_of_robot())
     while pipeline.waiting() < 4:
         pipeline.accept(next(samples))
@@ -311,7 +311,7 @@ def test_a_batch_that_is_left_out_does_not_stop_what_comes_after() -> None:
         next(pipeline.complete(lost, []))
 
 
-def test_a_recording_that_was_not_processed_to_its_end_does_not_spoil_the_next() -> None:
+def test_an_interrupted_recording_does_not_affect_the_next() -> None:
     pipeline = make_pipeline()
     outputs = process_samples(pipeline, samples_of_robot(), 2)
     for _ in range(40):
@@ -322,7 +322,7 @@ def test_a_recording_that_was_not_processed_to_its_end_does_not_spoil_the_next()
     assert len(table([o for o in later if isinstance(o, Embedding) and o.modality == AUDIO])) > 8
 
 
-def test_totals_that_are_taken_while_windows_are_embedded_never_hold_more_answers_than_windows(
+def test_statistics_never_count_more_embeddings_than_windows_while_windows_are_embedded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = make_pipeline()
@@ -330,7 +330,7 @@ def test_totals_that_are_taken_while_windows_are_embedded_never_hold_more_answer
 
     def meanwhile() -> object:
         found = windowing()
-        run(pipeline, samples_of_robot())  # what other threads may do between the two halves of the totals
+        run(pipeline, samples_of_robot())  # as other threads may, between the two steps of `statistics`
         return found
 
     monkeypatch.setattr(pipeline._queue, "windowing_states", meanwhile)

@@ -1,4 +1,4 @@
-"""What `player` promises: a recording's own timing at any rate, its clock, and nothing lost or fatal on the way."""
+"""The player: recorded timing at any rate, `/clock`, no lost messages, and clear errors."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ START = 1_700_000_000 * SECOND
 STRING = "std_msgs/msg/String"
 IMAGE = "sensor_msgs/msg/Image"
 CLOCK = "rosgraph_msgs/msg/Clock"
-TIMES = (0.0, 0.05, 0.1, 0.5, 0.52, 0.9, 1.6)  # s; uneven, so that a steady pace would show
+TIMES = (0.0, 0.05, 0.1, 0.5, 0.52, 0.9, 1.6)  # s; uneven, so that constant intervals fail the tests
 
 STORE = get_typestore(Stores.LATEST)
-STORE.register(get_types_from_msg("int32 value", "nowhere_msgs/msg/Thing"))
+STORE.register(get_types_from_msg("int32 value", "nowhere_msgs/msg/Value"))
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Content:
 
 
 def record(path: Path, topics: dict[str, Content], plugin: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    """A bag made by rosbags alone."""
+    """Write a bag with rosbags alone."""
     queue = []
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         for topic, content in topics.items():
@@ -78,16 +78,16 @@ def chatter(times: Sequence[float] = TIMES) -> Content:
     return Content(STRING, [(seconds, {"data": str(index)}) for index, seconds in enumerate(times)])
 
 
-def text(heard: list[tuple[float, Any]]) -> list[str]:
-    return [message.data for _, message in heard]
+def text(received: list[tuple[float, Any]]) -> list[str]:
+    return [message.data for _, message in received]
 
 
-def stamps(heard: list[tuple[float, Any]]) -> list[int]:
-    return [message.clock.sec * SECOND + message.clock.nanosec for _, message in heard]
+def stamps(received: list[tuple[float, Any]]) -> list[int]:
+    return [message.clock.sec * SECOND + message.clock.nanosec for _, message in received]
 
 
-def has_received(heard: list[tuple[float, Any]], count: int) -> Callable[[], bool]:
-    return lambda: len(heard) >= count
+def has_received(received: list[tuple[float, Any]], count: int) -> Callable[[], bool]:
+    return lambda: len(received) >= count
 
 
 @pytest.mark.parametrize("rate", [1.0, 4.0])
@@ -97,21 +97,21 @@ def test_messages_keep_their_relative_timing_at_any_rate_and_the_clock_runs_forw
     bag = record(tmp_path / "bag", {"/chatter": chatter()})
     environment = ros_environment()
     with peer(environment) as me:
-        heard, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
+        received, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
         with running("player", environment=environment, values={"recording": str(bag), "rate": rate}) as player:
-            me.wait_until(has_received(heard, len(TIMES)), 60, "all messages")
+            me.wait_until(has_received(received, len(TIMES)), 60, "all messages")
             me.wait_until(lambda: not player.is_running, 10, "the end")
         me.spin(0.1)
-    assert text(heard) == [str(index) for index in range(len(TIMES))]
-    lag = np.array([arrival for arrival, _ in heard]) - np.array(TIMES) / rate
+    assert text(received) == [str(index) for index in range(len(TIMES))]
+    lag = np.array([arrival for arrival, _ in received]) - np.array(TIMES) / rate
     assert np.abs(lag - np.median(lag)).max() < 0.15
-    told = stamps(clock)
-    assert told == sorted(told)
-    assert (told[0], told[-1]) == (START, START + round(TIMES[-1] * SECOND))
-    assert len(told) > 40 * TIMES[-1] / rate  # per second of real time; 100 where nothing else runs
-    # The clock is the recording's, at the rate: wall times of its ticks against what they say.
+    shown = stamps(clock)
+    assert shown == sorted(shown)
+    assert (shown[0], shown[-1]) == (START, START + round(TIMES[-1] * SECOND))
+    assert len(shown) > 40 * TIMES[-1] / rate  # per second of real time; 100 on an idle machine
+    # The clock runs at the rate: compare the arrival times of its messages with their stamps.
     wall = np.array([arrival for arrival, _ in clock])
-    offset = wall - (np.array(told) - START) / SECOND / rate
+    offset = wall - (np.array(shown) - START) / SECOND / rate
     assert np.abs(offset - np.median(offset)).max() < 0.15
 
 
@@ -140,37 +140,37 @@ def test_reliable_and_best_effort_subscribers_get_every_image_unchanged(tmp_path
     from rclpy.qos import qos_profile_sensor_data
 
     with peer(environment) as me:
-        dropping = me.subscribe(IMAGE, "/picture", qos_profile_sensor_data)
-        reliable = me.subscribe(IMAGE, "/picture", 10)
-        remap = ["--ros-args", "-r", "/camera:=/picture"]
+        best_effort = me.subscribe(IMAGE, "/front", qos_profile_sensor_data)
+        reliable = me.subscribe(IMAGE, "/front", 10)
+        remap = ["--ros-args", "-r", "/camera:=/front"]
         with running("player", str(bag), *remap, environment=environment) as player:
-            me.wait_until(lambda: len(dropping) == len(reliable) == count, 60, "all images, twice")
+            me.wait_until(lambda: len(best_effort) == len(reliable) == count, 60, "all images, twice")
             me.wait_until(lambda: not player.is_running, 10, "the end")
-    for heard in (dropping, reliable):
-        for index, (_, image) in enumerate(heard):
+    for received in (best_effort, reliable):
+        for index, (_, image) in enumerate(received):
             assert (image.header.frame_id, image.height, image.encoding) == ("camera", 480, "rgb8")
             assert np.array_equal(np.frombuffer(image.data, np.uint8), np.roll(pixels, index))
 
 
-def test_a_type_that_is_not_installed_costs_one_warning_and_nothing_else(tmp_path: Path) -> None:
-    things = Content("nowhere_msgs/msg/Thing", [(0.05, {"value": 1}), (0.1, {"value": 2})])
-    bag = record(tmp_path / "bag", {"/a": things, "/b": things, "/chatter": chatter((0.0, 0.1, 0.2))})
+def test_message_types_that_are_not_installed_give_one_warning_and_other_topics_are_played(tmp_path: Path) -> None:
+    unknown = Content("nowhere_msgs/msg/Value", [(0.05, {"value": 1}), (0.1, {"value": 2})])
+    bag = record(tmp_path / "bag", {"/a": unknown, "/b": unknown, "/chatter": chatter((0.0, 0.1, 0.2))})
     environment = ros_environment()
     with peer(environment) as me:
-        heard = me.subscribe(STRING, "/chatter")
+        received = me.subscribe(STRING, "/chatter")
         with running("player", str(bag), environment=environment) as player:
-            me.wait_until(has_received(heard, 3), 60, "three messages")
+            me.wait_until(has_received(received, 3), 60, "three messages")
             me.wait_until(lambda: not player.is_running, 10, "the end")
     warnings = [line for line in player.lines if "[WARN]" in line]
     assert len(warnings) == 1
     assert "/a, /b" in warnings[0]
-    assert "nowhere_msgs/msg/Thing" in warnings[0]
+    assert "nowhere_msgs/msg/Value" in warnings[0]
     assert "3 messages" in player.output
 
 
-def test_a_latched_topic_reaches_those_who_come_late(tmp_path: Path) -> None:
+def test_late_subscribers_receive_latched_topics(tmp_path: Path) -> None:
     topics = {
-        "/map": Content(STRING, [(0.0, {"data": "here be dragons"})], latched=True),
+        "/map": Content(STRING, [(0.0, {"data": "the map"})], latched=True),
         "/chatter": chatter(tuple(np.arange(0.0, 8.0, 0.1))),
     }
     bag = record(tmp_path / "bag", topics)
@@ -178,29 +178,29 @@ def test_a_latched_topic_reaches_those_who_come_late(tmp_path: Path) -> None:
     from sensebind.nodes.support.qos import LATCHED_QOS
 
     with peer(environment) as me:
-        heard = me.subscribe(STRING, "/chatter")
+        received = me.subscribe(STRING, "/chatter")
         with running("player", str(bag), "--delay", "0.5", environment=environment):
-            me.wait_until(has_received(heard, 3), 60, "the first messages")
+            me.wait_until(has_received(received, 3), 60, "the first messages")
             late = me.subscribe(STRING, "/map", LATCHED_QOS)
             me.wait_until(has_received(late, 1), 5, "the map")
-    assert text(late) == ["here be dragons"]
+    assert text(late) == ["the map"]
 
 
-def test_a_loop_begins_again_with_the_clock_and_ends_well_when_interrupted(tmp_path: Path) -> None:
+def test_a_loop_sets_the_clock_back_and_ends_with_status_0_when_interrupted(tmp_path: Path) -> None:
     bag = record(tmp_path / "bag", {"/chatter": chatter((0.0, 0.2, 0.4))})
     environment = ros_environment()
     with peer(environment) as me:
-        heard, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
+        received, clock = me.subscribe(STRING, "/chatter"), me.subscribe(CLOCK, "/clock", 1000)
         with running("player", str(bag), "--loop", environment=environment) as player:
-            me.wait_until(has_received(heard, 8), 60, "two and a half rounds")
+            me.wait_until(has_received(received, 8), 60, "two and a half rounds")
             assert player.is_running
-    assert text(heard)[:8] == ["0", "1", "2", "0", "1", "2", "0", "1"]
+    assert text(received)[:8] == ["0", "1", "2", "0", "1", "2", "0", "1"]
     steps = np.diff(stamps(clock))
     assert (steps < 0).sum() == 2
     assert set(steps[steps < 0]) == {-round(0.4 * SECOND)}
 
 
-def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: Path) -> None:
+def test_only_the_requested_topics_of_a_ros1_bag_are_played(tmp_path: Path) -> None:
     bag = tmp_path / "old.bag"
     old = get_typestore(Stores.ROS1_NOETIC)
     with Ros1Writer(bag) as writer:
@@ -212,7 +212,7 @@ def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: P
     environment = ros_environment()
     values = {"recording": str(bag), "topics": ["/chatter"], "clock": False}
     with peer(environment) as me:
-        heard, other, clock = (
+        received, other, clock = (
             me.subscribe(STRING, "/chatter"),
             me.subscribe(STRING, "/other"),
             me.subscribe(CLOCK, "/clock"),
@@ -220,12 +220,12 @@ def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: P
         with running("player", environment=environment, values=values) as player:
             me.wait_until(lambda: not player.is_running, 60, "the end")
         me.spin(0.1)
-    assert text(heard) == ["0", "1"]
+    assert text(received) == ["0", "1"]
     assert (len(other), len(clock)) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "texts"),
     [
         ({}, ["'recording'"]),
         ({"recording": "/no/such/bag"}, ["/no/such/bag"]),
@@ -233,12 +233,12 @@ def test_of_a_ros1_bag_the_topics_asked_for_are_played_and_no_others(tmp_path: P
         ({"recording": "BAG", "rate": 0.0}, ["'rate'"]),
     ],
 )
-def test_what_cannot_be_played_is_named(tmp_path: Path, values: dict[str, Any], words: list[str]) -> None:
+def test_an_error_names_what_cannot_be_played(tmp_path: Path, values: dict[str, Any], texts: list[str]) -> None:
     bag = record(tmp_path / "bag", {"/chatter": chatter()})
     values = {name: str(bag) if value == "BAG" else value for name, value in values.items()}
     command = [sys.executable, "-m", "sensebind.nodes.player", *parameter_arguments(values)]
     done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    for word in words:
-        assert word in done.stderr
+    for expected in texts:
+        assert expected in done.stderr
     assert "Traceback" not in done.stderr

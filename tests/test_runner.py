@@ -1,4 +1,4 @@
-"""The runner: the way to a GPU, on a CPU. Its vectors are those of the plain way, whatever shares a batch with them."""
+"""The GPU runner, tested on a CPU: it gives the vectors of the engine without a runner, in batches of any kind."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ def space(checkpoint: Path) -> ImageBindSpace:
     return ImageBindSpace.load(weights=str(checkpoint), dtype="float32", **SIZES)
 
 
-def spoken(seconds: float = 2.0, seed: int = 0, rate: int = 16_000) -> Sound:
+def int16_sound(seconds: float = 2.0, seed: int = 0, rate: int = 16_000) -> Sound:
     levels = np.random.default_rng(seed).normal(0, 3000, (round(seconds * rate), 1))
     return Sound(levels.astype(np.int16), rate)
 
 
 def windows_of_all_modalities(seed: int) -> list[Window]:
-    """A window of each kind that is sent in another form than the plain way prepares."""
+    """A window of each kind whose input on the device differs from the engine's without a runner."""
     calibration = Calibration(500.0, 80)
     return [
         window("vision", picture(seed=seed)),
         window("vision", picture(seed=seed), picture(seed=seed + 50)),
         window("vision", picture("bgr8", (90, 70, 3), seed=seed)),
-        window("audio", spoken(seed=seed)),
+        window("audio", int16_sound(seed=seed)),
         window("audio", sound(2.0)),
-        window("audio", spoken(3.0, seed), length=3.0),
+        window("audio", int16_sound(3.0, seed), length=3.0),
         window("depth", picture("16UC1", (60, 80), np.uint16, seed), calibration=calibration),
         window("thermal", picture("mono16", (60, 80), np.uint16, seed)),
         window("imu", *motion(), length=5.0),
     ]
 
 
-def test_vectors_of_the_runner_are_those_of_the_plain_way(space: ImageBindSpace) -> None:
+def test_the_runner_gives_the_vectors_of_the_engine_without_it(space: ImageBindSpace) -> None:
     some = [w for seed in range(3) for w in windows_of_all_modalities(seed)]
     plain, fast = (Engine(space, runner=r).embed(some) for r in (None, GpuRunner(space)))
     for a, b in zip(plain, fast, strict=True):
@@ -67,7 +67,7 @@ def test_vectors_of_the_runner_are_those_of_the_plain_way(space: ImageBindSpace)
         assert a.vector @ b.vector >= 0.999
 
 
-def test_images_and_sounds_are_sent_as_they_came(space: ImageBindSpace) -> None:
+def test_images_and_sounds_are_sent_to_the_device_unconverted(space: ImageBindSpace) -> None:
     sent = {
         (w.modality, t.dtype, tuple(t.shape)) for w in windows_of_all_modalities(0) for t in [space.device_input(w)]
     }
@@ -75,8 +75,8 @@ def test_images_and_sounds_are_sent_as_they_came(space: ImageBindSpace) -> None:
     assert ("thermal", torch.uint8, (60, 80)) in sent and ("audio", torch.int16, (32000,)) in sent
 
 
-def test_the_sound_that_is_sent_in_16_bits_is_the_one_that_came(space: ImageBindSpace) -> None:
-    one = window("audio", spoken())
+def test_a_16_bit_sound_is_sent_unchanged(space: ImageBindSpace) -> None:
+    one = window("audio", int16_sound())
     data = one.samples[0].data
     assert isinstance(data, Sound) and np.array_equal(space.device_input(one).numpy(), data.data[:, 0])
     sent = space.device_input(one)[None]
@@ -84,7 +84,7 @@ def test_the_sound_that_is_sent_in_16_bits_is_the_one_that_came(space: ImageBind
 
 
 class Echo:
-    """An encoder that answers with its rows: what it was given comes back, so a stranger's row would show."""
+    """A space whose encoder returns its input, so that a row of another batch is noticed."""
 
     device = torch.device("cpu")
 
@@ -107,8 +107,8 @@ class Echo:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 9), st.booleans()), min_size=1, max_size=30))
-def test_every_batch_gets_its_own_rows_whatever_else_is_under_way(calls) -> None:
-    """Batches are launched in any order and number, and fetched at once or at the end; padding never comes back."""
+def test_every_batch_gets_its_own_rows_while_others_are_in_flight(calls) -> None:
+    """Batches are launched in any order and number, and fetched at once or at the end; padding is never returned."""
     runner, number, waiting = GpuRunner(Echo()), 0.0, []
     for modality, count, at_once in calls:
         rows = [torch.full((3,), number + i) for i in range(count)]
@@ -116,8 +116,8 @@ def test_every_batch_gets_its_own_rows_whatever_else_is_under_way(calls) -> None
         waiting.append((runner.launch(modality, rows), torch.stack(rows)))
         if at_once:
             assert torch.equal(waiting[-1][0].fetch(), waiting[-1][1])
-    for pending, want in reversed(waiting):
-        assert torch.equal(pending.fetch(), want)
+    for future, want in reversed(waiting):
+        assert torch.equal(future.fetch(), want)
 
 
 def test_batches_are_padded_to_powers_of_two() -> None:
@@ -129,7 +129,7 @@ def test_batches_are_padded_to_powers_of_two() -> None:
     assert set(space.sizes) == {1, 2, 4, 8} and runner.shape_count() == 4
 
 
-def test_rows_past_the_batch_are_not_seen(space: ImageBindSpace) -> None:
+def test_rows_past_the_batch_do_not_change_its_vectors(space: ImageBindSpace) -> None:
     """The same windows alone, and after a full batch of others in the same buffers: the same vectors."""
     windows = [window("vision", picture(seed=seed)) for seed in range(12)]
     rows = [space.device_input(w) for w in windows]
@@ -140,18 +140,18 @@ def test_rows_past_the_batch_are_not_seen(space: ImageBindSpace) -> None:
     torch.testing.assert_close(used.launch("vision", rows[:5]).fetch(), alone)
 
 
-def test_only_so_many_shapes_are_kept() -> None:
+def test_the_number_of_kept_shapes_is_bounded() -> None:
     runner = GpuRunner(Echo())
-    pendings = [runner.launch("a", [torch.ones(width)]) for width in range(1, MAX_CAPTURED_BATCHES + 20)]
+    futures = [runner.launch("a", [torch.ones(width)]) for width in range(1, MAX_CAPTURED_BATCHES + 20)]
     assert runner.shape_count() == MAX_CAPTURED_BATCHES
-    assert all(p.fetch().shape == (1, width) for width, p in enumerate(pendings, 1))
+    assert all(future.fetch().shape == (1, width) for width, future in enumerate(futures, 1))
     runner.free_memory()
     assert runner.shape_count() == 0
     assert torch.equal(runner.launch("a", [torch.ones(2)]).fetch(), torch.ones(1, 2))
 
 
 class Cramped(ImageBindSpace):
-    """A device whose memory holds three windows."""
+    """A space on a device whose memory holds three windows."""
 
     def encoder(self, modality: str) -> runners.Encoder:
         encode = super().encoder(modality)
@@ -164,7 +164,9 @@ class Cramped(ImageBindSpace):
         return limited
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_said(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_logged(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     space = Cramped.load(weights=str(checkpoint), dtype="float32", **SIZES)
     engine = Engine(space, runner=GpuRunner(space))
     windows = [window("thermal", picture("mono16", (60, 80), np.uint16, seed)) for seed in range(8)]
@@ -183,15 +185,15 @@ def test_vectors_that_are_not_finite_are_a_failure(space: ImageBindSpace) -> Non
     engine = Engine(space, runner=GpuRunner(broken))
     good = window("imu", *motion(), length=5.0)
     bad = Window("imu", good.start, good.tick, 0.5, good.samples)
-    answers = engine.embed([good, bad, good])
-    assert [isinstance(a, Failure) for a in answers] == [False, True, False]
+    results = engine.embed([good, bad, good])
+    assert [isinstance(r, Failure) for r in results] == [False, True, False]
 
 
-def test_a_runner_is_for_gpus(space: ImageBindSpace) -> None:
+def test_a_cpu_has_no_runner(space: ImageBindSpace) -> None:
     assert space.device.type == "cpu" and GpuRunner.for_space(space) is None
 
 
-def test_the_stem_of_images_is_a_matrix_product() -> None:
+def test_the_video_stem_equals_its_matrix_product() -> None:
     torch.manual_seed(0)
     stem = VideoStem(32).eval()
     for shape in ((2, 3, 56, 56), (2, 3, 1, 56, 56), (2, 3, 2, 56, 56), (1, 3, 2, 28, 28)):
@@ -200,7 +202,7 @@ def test_the_stem_of_images_is_a_matrix_product() -> None:
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "depth", "thermal", "imu"])
-def test_the_starter_space_can_be_driven_too(modality: str) -> None:
+def test_the_runner_gives_the_same_vectors_for_the_starter_space(modality: str) -> None:
     bound = registry.load_space("starter", modalities=[modality], device="cpu")
     some = [
         w
@@ -214,13 +216,13 @@ def test_the_starter_space_can_be_driven_too(modality: str) -> None:
 
 
 class Gpu:
-    """Stands for `torch` with a GPU, as far as the runner uses it: memory is the CPU's, streams and events keep a log,
-    and a graph does again what was done while it was captured."""
+    """A fake `torch` with a GPU, as far as the runner uses it: memory is the CPU's, streams and events write to a log,
+    and a graph repeats the work that was done while it was captured."""
 
     def __init__(self, forbids_capture: bool = False) -> None:
         self.log: list[str] = []
         self.stream = "default"
-        self.captures = 0  # that were tried
+        self.captures = 0  # number of attempts
         self.refuses_to_empty = False
         self.captured: list[Any] | None = None
         self.forbids_capture = forbids_capture
@@ -228,11 +230,11 @@ class Gpu:
         gpu = self
 
         class Stream:
-            message_count = 0
+            count = 0
 
             def __init__(self, device: Any) -> None:
-                Stream.message_count += 1
-                self.name = f"stream{Stream.message_count}"
+                Stream.count += 1
+                self.name = f"stream{Stream.count}"
 
         class Event:
             count = 0
@@ -299,43 +301,43 @@ class Gpu:
         self.log.append("cache emptied")
 
 
-class OnGpu(Echo):
+class EchoOnGpu(Echo):
     device = torch.device("cuda")
 
 
 @pytest.fixture(params=[False, True], ids=["graphs", "no graph can be captured"])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    one = Gpu(request.param)
+    fake = Gpu(request.param)
 
     class Module:
         """`torch` and `torch.cuda` in one: `stream` is a function in the second."""
 
         def __getattr__(self, name: str) -> Any:
-            return one.stream_context if name == "stream" else self if name == "cuda" else getattr(one, name)
+            return fake.stream_context if name == "stream" else self if name == "cuda" else getattr(fake, name)
 
     encode_once = runners._CapturedBatch._encode
 
-    def encode(station: Any) -> None:
-        if one.captured is not None:
-            one.captured.append(lambda: station.output.copy_(station.streams.encode(station.input)))
-        encode_once(station)
+    def encode(batch: Any) -> None:
+        if fake.captured is not None:
+            fake.captured.append(lambda: batch.output.copy_(batch.streams.encode(batch.input)))
+        encode_once(batch)
 
     monkeypatch.setattr(runners, "torch", Module())
     monkeypatch.setattr(runners._CapturedBatch, "_encode", encode)
-    return one
+    return fake
 
 
-def test_on_a_gpu_a_batch_is_computed_once_it_has_arrived_and_the_host_waits_once(
+def test_on_a_gpu_a_batch_is_computed_after_its_copy_and_the_host_waits_once(
     gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By the order of calls alone, on a stand-in: that it is fast, or that CUDA agrees, only a GPU can tell."""
-    runner = GpuRunner(OnGpu())
+    """Checks the order of calls on a fake GPU. Speed and the behaviour of CUDA can be tested only on a GPU."""
+    runner = GpuRunner(EchoOnGpu())
     waiting = []
     for number in range(5):
         rows = [torch.full((3,), 10.0 * number + i) for i in range(3)]
         waiting.append((runner.launch("a", rows), torch.stack(rows)))
-    for pending, want in waiting:
-        assert torch.equal(pending.fetch(), want)
+    for future, want in waiting:
+        assert torch.equal(future.fetch(), want)
     begun = len(gpu.log)
     runner.launch("a", [torch.ones(3)] * 4).fetch()
     steps = gpu.log[begun:]
@@ -354,8 +356,8 @@ def test_on_a_gpu_a_batch_is_computed_once_it_has_arrived_and_the_host_waits_onc
     assert runner.shape_count() == 0 and gpu.log[-1] == "cache emptied"
 
 
-def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
-    runner = GpuRunner(OnGpu())
+def test_each_modality_has_its_own_streams_on_a_gpu(gpu: Gpu) -> None:
+    runner = GpuRunner(EchoOnGpu())
     for modality in "ab":
         for _ in range(3):
             runner.launch(modality, [torch.ones(3)]).fetch()
@@ -364,8 +366,8 @@ def test_each_modality_has_streams_of_its_own_on_a_gpu(gpu: Gpu) -> None:
 
 
 def test_one_failed_capture_ends_the_captures_of_all_modalities(gpu: Gpu) -> None:
-    """PyTorch before 2.12 refuses every capture after a failed one; vectors are right all the same."""
-    runner = GpuRunner(OnGpu())
+    """PyTorch before 2.12 refuses every capture after a failed one; the vectors are still right."""
+    runner = GpuRunner(EchoOnGpu())
     for modality in "abc":
         rows = [torch.full((3,), float(ord(modality)))]
         assert torch.equal(runner.launch(modality, rows).fetch(), torch.stack(rows))
@@ -374,21 +376,21 @@ def test_one_failed_capture_ends_the_captures_of_all_modalities(gpu: Gpu) -> Non
 
 
 def test_an_encoder_that_waits_for_the_device_is_never_captured(gpu: Gpu) -> None:
-    runner = GpuRunner(OnGpu())
+    runner = GpuRunner(EchoOnGpu())
     assert torch.equal(runner.launch("waits", [torch.ones(3)]).fetch(), torch.ones(1, 3))
     assert gpu.captures == 0 and runner.graph_count() == 0
     runner.launch("a", [torch.ones(3)]).fetch()
     assert gpu.captures == 1, "another modality lost its graphs"
 
 
-def test_a_hub_that_copies_its_vectors_to_the_host_is_not_captured_and_its_spokes_are() -> None:
+def test_a_hub_without_its_own_device_path_is_not_captured() -> None:
     bound = registry.load_space("starter", modalities=["vision", "imu"], device="cpu")
     assert isinstance(bound, BoundSpace) and bound.graph_capturable("imu") and bound.graph_capturable("vision")
-    assert not BoundSpace(ToySpace(), []).graph_capturable("vision")  # type: ignore[arg-type]  # no device path of its own
+    assert not BoundSpace(ToySpace(), []).graph_capturable("vision")  # type: ignore[arg-type]
 
 
-def test_memory_is_given_back_while_no_other_thread_can_capture(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = GpuRunner(OnGpu())
+def test_memory_is_released_while_no_other_thread_can_capture(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = GpuRunner(EchoOnGpu())
     runner.launch("a", [torch.ones(3)]).fetch()
     locked: list[bool] = []
     monkeypatch.setattr(gpu, "empty_cache", lambda: locked.append(runner._lock.locked()))
@@ -396,9 +398,11 @@ def test_memory_is_given_back_while_no_other_thread_can_capture(gpu: Gpu, monkey
     assert locked == [True]
 
 
-def test_a_release_that_pytorch_refuses_is_logged_and_work_goes_on(gpu: Gpu, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_release_that_pytorch_refuses_is_logged_and_the_runner_continues(
+    gpu: Gpu, caplog: pytest.LogCaptureFixture
+) -> None:
     gpu.refuses_to_empty = True
-    runner = GpuRunner(OnGpu())
+    runner = GpuRunner(EchoOnGpu())
     runner.launch("a", [torch.ones(3)]).fetch()
     runner.free_memory()
     assert "could not be released" in caplog.text

@@ -1,4 +1,4 @@
-"""The scheduler: windows of several robots share batches, and each robot gets what it would have got alone."""
+"""The scheduler: windows of several robots share batches, and each robot gets the same outputs as alone."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Gated(CountingSpace):
 
 
 class Slow(ToySpace):
-    """A device that takes a batch at once, and answers while its gate is open."""
+    """A device that accepts a batch at once, and returns its vectors only while its gate is open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class Slow(ToySpace):
         return DeferredFuture(finish)
 
 
-class SlowEngine(Engine):
-    """All that waits has its turn, however long the device took before."""
+class UnlimitedEngine(Engine):
+    """An engine that embeds all waiting windows in one turn, without a time limit."""
 
     def windows_per_time_slice(self, modality: str) -> int:
         return 1000
@@ -69,12 +69,12 @@ class SlowEngine(Engine):
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.002)
 
 
-def collect_outputs(scheduler: Scheduler, *pipelines: Pipeline) -> None:
-    """A robot's samples, to each pipeline at the same time; then the end."""
+def feed_and_close(scheduler: Scheduler, *pipelines: Pipeline) -> None:
+    """Feed the samples of a robot to each pipeline, then close the scheduler."""
     for sample in samples_of_robot():
         for pipeline in pipelines:
             pipeline.accept(sample)
@@ -85,12 +85,12 @@ def collect_outputs(scheduler: Scheduler, *pipelines: Pipeline) -> None:
 
 def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     space = Gated()
-    engine = SlowEngine(space, batch_size=64)
+    engine = UnlimitedEngine(space, batch_size=64)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine) for _ in range(3)]
     outputs: list[list[Output]] = [[] for _ in pipelines]
     space.gate.clear()
-    busy = Pipeline(SPECS, engine)  # the device is held by another while the three wait
+    busy = Pipeline(SPECS, engine)  # it keeps the device busy while the other three wait
     scheduler.add(busy)
     for k in range(3):
         busy.accept(image(START + k * SECOND, seed=90 + k))
@@ -112,14 +112,14 @@ def test_robots_share_batches_and_each_gets_its_own_vectors() -> None:
     assert largest > alone, "no batch held windows of two robots"
 
 
-def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in_order() -> None:
+def test_windows_that_close_during_a_turn_are_begun_before_it_ends_and_completed_in_order() -> None:
     space = Slow()
     engine = Engine(space)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine) for _ in range(MAX_TURNS_IN_PROGRESS + 1)]
-    told: list[int] = []
+    published: list[int] = []
     for number, pipeline in enumerate(pipelines):
-        scheduler.add(pipeline, lambda outputs, number=number: told.append(number))
+        scheduler.add(pipeline, lambda outputs, number=number: published.append(number))
     for number, pipeline in enumerate(pipelines):
         pipeline.accept(image(START, seed=number))
         pipeline.accept(image(START + SECOND, seed=number))
@@ -127,28 +127,28 @@ def test_what_closes_during_a_turn_is_begun_before_the_turn_ends_and_answered_in
         if number < MAX_TURNS_IN_PROGRESS:
             until(lambda number=number: len(space.begun) > number)
     time.sleep(0.05)
-    assert len(space.begun) == MAX_TURNS_IN_PROGRESS and not told, "turns under way have no bound"
+    assert len(space.begun) == MAX_TURNS_IN_PROGRESS and not published, "too many turns are in progress"
     space.gate.set()
     scheduler.close()
-    assert list(dict.fromkeys(told)) == list(range(MAX_TURNS_IN_PROGRESS + 1))
+    assert list(dict.fromkeys(published)) == list(range(MAX_TURNS_IN_PROGRESS + 1))
 
 
-def test_a_bug_in_what_follows_an_answer_does_not_stop_the_rest(caplog: pytest.LogCaptureFixture) -> None:
-    class Fallible(Pipeline):
+def test_an_exception_while_completing_a_batch_does_not_stop_other_pipelines(caplog: pytest.LogCaptureFixture) -> None:
+    class FailsToComplete(Pipeline):
         def complete(self, batch, results):
             raise ZeroDivisionError("a bug")
 
     engine = Engine(ToySpace())
     scheduler = Scheduler(engine)
-    good, bad = Pipeline(SPECS, engine), Fallible(SPECS, engine)
+    good, bad = Pipeline(SPECS, engine), FailsToComplete(SPECS, engine)
     scheduler.add(bad)
     scheduler.add(good)
-    collect_outputs(scheduler, good, bad)
+    feed_and_close(scheduler, good, bad)
     assert good.statistics()[VISION].counts["embedded"] == good.statistics()[VISION].counts["windows"] > 2
     assert "a bug" in caplog.text
 
 
-def test_a_window_waits_for_others_and_not_for_ever() -> None:
+def test_a_window_waits_for_others_for_a_limited_time() -> None:
     space = CountingSpace()
     engine = Engine(space, batch_size=4)
     scheduler = Scheduler(engine, batch_wait=0.2)
@@ -188,7 +188,7 @@ class Overlapping(Engine):
         return 2
 
 
-def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_gpu_a_single_robot_does_not_wait_and_two_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedulers, "GPU_BATCH_WAIT", 3600.0)
     space = CountingSpace()
     engine = Overlapping(space)
@@ -203,7 +203,7 @@ def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: 
     first.accept(image(START + 2 * SECOND, seed=2))
     scheduler.notify()
     time.sleep(0.1)
-    assert first.waiting(VISION) == 1, "it did not wait for the other robot's"
+    assert first.waiting(VISION) == 1, "it did not wait for the other robot's window"
     for k in range(2):
         second.accept(image(START + k * SECOND, seed=10 + k))
     scheduler.notify()
@@ -212,25 +212,25 @@ def test_on_a_gpu_one_robot_waits_for_nobody_and_two_share_a_batch(monkeypatch: 
     assert space.batches == [(VISION, 1), (VISION, 2)]
 
 
-def test_under_overload_the_newest_are_embedded_and_the_rest_is_counted() -> None:
+def test_under_overload_the_newest_windows_are_embedded_and_the_others_counted() -> None:
     space = Gated()
     engine = Engine(space, batch_size=2)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine, queue_size=3) for _ in range(2)]
     newest: dict[int, int] = {}
 
-    def keep(number: int) -> Callable[[list[Output]], None]:
-        def take(outputs: list[Output]) -> None:
+    def publish_to(number: int) -> Callable[[list[Output]], None]:
+        def keep_newest(outputs: list[Output]) -> None:
             for o in outputs:
                 if isinstance(o, Embedding) and o.modality == VISION:
                     assert o.tick > newest.get(number, 0)
                     newest[number] = o.tick
 
-        return take
+        return keep_newest
 
     space.gate.clear()
     for number, pipeline in enumerate(pipelines):
-        scheduler.add(pipeline, keep(number))
+        scheduler.add(pipeline, publish_to(number))
     for k in range(40):
         for number, pipeline in enumerate(pipelines):
             pipeline.accept(image(START + k * SECOND, seed=100 * number + k))
@@ -246,7 +246,7 @@ def test_under_overload_the_newest_are_embedded_and_the_rest_is_counted() -> Non
         assert newest[number] > START + 37 * SECOND
 
 
-def test_windows_past_their_deadline_are_dropped_but_for_the_newest() -> None:
+def test_windows_past_their_deadline_are_dropped_except_the_newest() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=0.05)
     for k in range(8):
         pipeline.accept(image(START + k * SECOND, seed=k))
@@ -261,18 +261,18 @@ def test_windows_past_their_deadline_are_dropped_but_for_the_newest() -> None:
 
 
 def test_a_slow_scheduler_continues_with_the_newest_windows() -> None:
-    """Some windows have waited too long: of those and the newer ones the two newest are embedded, the rest counted."""
+    """Some windows are past the deadline: the two newest of all windows are embedded, the others counted."""
     engine = Engine(ToySpace(), batch_size=2)
     pipeline = Pipeline(SPECS, engine, deadline=0.3)
 
-    def hear(first: int, last: int) -> None:
+    def accept_images(first: int, last: int) -> None:
         for k in range(first, last):
             pipeline.accept(image(START + k * SECOND // 2, seed=k))
 
-    hear(0, 5)
+    accept_images(0, 5)
     early = pipeline.waiting(VISION)
     time.sleep(0.35)
-    hear(5, 12)
+    accept_images(5, 12)
     waiting = pipeline.waiting(VISION)
     got = [o.tick for o in process_turn(pipeline) if isinstance(o, Embedding) and o.modality == VISION]
     assert early >= 2 and waiting > early + 2
@@ -281,7 +281,7 @@ def test_a_slow_scheduler_continues_with_the_newest_windows() -> None:
     assert min(got) > START + 4 * SECOND
 
 
-def test_a_replay_drops_nothing_for_having_waited() -> None:
+def test_a_replay_drops_no_windows_past_the_deadline() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace()), deadline=1e-9)
     for sample in samples_of_robot():
         pipeline.accept(sample)
@@ -290,17 +290,17 @@ def test_a_replay_drops_nothing_for_having_waited() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 40), st.integers(0, 9))
-def test_batch_slots_are_shared_evenly(waiting: list[int], room: int, first: int) -> None:
-    given_ = fair_shares(waiting, room, first)
-    assert sum(given_) == min(room, sum(waiting))
-    assert all(g <= w for g, w in zip(given_, waiting, strict=True))
-    short = [g for g, w in zip(given_, waiting, strict=True) if g < w]
-    assert not short or max(given_) <= min(short) + 1
+def test_batch_slots_are_shared_evenly(waiting: list[int], capacity: int, first: int) -> None:
+    shares = fair_shares(waiting, capacity, first)
+    assert sum(shares) == min(capacity, sum(waiting))
+    assert all(g <= w for g, w in zip(shares, waiting, strict=True))
+    short = [g for g, w in zip(shares, waiting, strict=True) if g < w]
+    assert not short or max(shares) <= min(short) + 1
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["accept", "restart", "pause"])), max_size=40))
-def test_whatever_happens_every_window_is_answered_or_counted(actions) -> None:
+def test_every_window_is_embedded_or_counted_as_dropped(actions) -> None:
     engine = Engine(ToySpace(), batch_size=2)
     scheduler = Scheduler(engine)
     pipelines = [Pipeline(SPECS, engine, queue_size=3) for _ in range(3)]
@@ -327,11 +327,11 @@ def test_whatever_happens_every_window_is_answered_or_counted(actions) -> None:
             assert got[modality] == counts["embedded"]
 
 
-def test_a_pipeline_may_come_and_go_and_the_others_do_not_notice() -> None:
+def test_removing_a_pipeline_does_not_affect_the_others() -> None:
     engine = Engine(ToySpace())
     scheduler = Scheduler(engine)
-    patient = 3600 * SECOND  # the samples come faster than any robot's, and none is to be given up for being late
-    first, second = (Pipeline(SPECS, engine, patience=patient) for _ in range(2))
+    timeout = 3600 * SECOND  # samples arrive faster than in real time: fusion must not skip a modality
+    first, second = (Pipeline(SPECS, engine, patience=timeout) for _ in range(2))
     got: dict[str, list[Output]] = {"first": [], "second": []}
     scheduler.add(first, got["first"].extend)
     scheduler.add(second, got["second"].extend)
@@ -353,7 +353,7 @@ def test_a_pipeline_may_come_and_go_and_the_others_do_not_notice() -> None:
 
 
 class FailingSpace(ToySpace):
-    """Raises what no space should."""
+    """A space that raises an unexpected exception for windows of the IMU."""
 
     def tensor(self, window):
         if window.modality == IMU:
@@ -361,22 +361,22 @@ class FailingSpace(ToySpace):
         return super().tensor(window)
 
 
-def test_neither_a_bug_of_a_space_nor_one_of_a_subscriber_stops_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+def test_exceptions_of_a_space_or_a_subscriber_do_not_stop_other_windows(caplog: pytest.LogCaptureFixture) -> None:
     engine = Engine(FailingSpace())
     scheduler = Scheduler(engine)
     good, bad = Pipeline(SPECS, engine), Pipeline(SPECS, engine)
     got: list[Output] = []
 
-    def refuse(outputs: list[Output]) -> None:
-        raise OSError("nobody there")
+    def fail_to_publish(outputs: list[Output]) -> None:
+        raise OSError("no subscriber")
 
     scheduler.add(good, got.extend)
-    scheduler.add(bad, refuse)
-    collect_outputs(scheduler, good, bad)
+    scheduler.add(bad, fail_to_publish)
+    feed_and_close(scheduler, good, bad)
     assert any(isinstance(o, Embedding) and o.modality == AUDIO for o in got)
     assert any(isinstance(o, Failure) and o.modality == IMU for o in got)
     assert any(isinstance(o, Embedding) and o.modality == FUSED for o in got)
-    assert "nobody there" in caplog.text and np.isfinite(scheduler.turn_count)
+    assert "no subscriber" in caplog.text and np.isfinite(scheduler.turn_count)
 
 
 def test_a_pipeline_of_another_engine_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""One place opens a parameter file and a recording for a replay."""
+"""A replay is opened from a parameter file and a recording."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.read(tmp_path / "p.yaml")
 
 
-def test_a_parameter_file_is_read_for_both_nodes_and_the_device_may_be_another(
+def test_a_parameter_file_is_read_for_both_nodes_and_the_device_can_be_overridden(
     tmp_path: Path, settings: Settings
 ) -> None:
     assert settings.modalities == ("vision", "imu") and settings.prompts == {"dog": ["a dog"]}
     assert settings.embedder["device"] == "cuda:3" and settings.embedder["imu.hop"] == 0.5
     assert Settings.read(tmp_path / "p.yaml", "cpu").embedder == {**settings.embedder, "device": "cpu"}
-    assert set(Settings.read().detector["detectors"]) > {"prompt", "fault"}, "what ships"
+    assert set(Settings.read().detector["detectors"]) > {"prompt", "fault"}, "the shipped file"
     with pytest.raises(ConfigError, match=r"vision\.hopp"):
         Settings.of({"vision.hopp": 1.0})
 
 
-def test_the_space_is_loaded_with_all_that_the_file_says_of_it(
+def test_the_space_is_loaded_with_the_parameters_of_the_file(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
 
     def load(name: str, **given: Any) -> ToySpace:
-        asked.update(given, name=name)
+        arguments.update(given, name=name)
         return ToySpace()
 
     monkeypatch.setattr(registry, "load_space", load)
     assert isinstance(settings.space(), ToySpace)
-    assert asked == {
+    assert arguments == {
         "name": "toy", "modalities": ("vision", "imu"), "device": "cuda:3", "weights": "w.bin", "dtype": "bf16",
         "spokes": ["s.safetensors"],
     }  # fmt: skip
 
 
-def test_detectors_are_those_of_the_settings(settings: Settings) -> None:
+def test_the_settings_determine_the_detectors(settings: Settings) -> None:
     assert [d.kind for d in settings.detectors(ToySpace())] == [EventKind.PROMPT, EventKind.FAULT]
     only = settings.with_detector({"detectors": ["fault"]})
     assert [d.kind for d in only.detectors(ToySpace())] == [EventKind.FAULT]
@@ -83,13 +83,13 @@ def test_an_open_replay_gives_samples_with_their_calibration_and_outputs(tmp_pat
     seen: list[tuple[str, bool]] = []
     times: list[float] = []
 
-    def see(sample: Sample, calibration: Any) -> None:
+    def on_sample(sample: Sample, calibration: Any) -> None:
         seen.append((sample.modality, bool(calibration and calibration.focal_length)))
 
     with open_replay(bag, settings.embedder) as replay:
         assert replay.topics == {VISION: "/camera/image", IMU: "/imu"}
         assert replay.seconds == pytest.approx(4, abs=0.2) == (replay.end - replay.start) / 1e9
-        outputs = list(replay.outputs(settings.pipeline(ToySpace()), on_sample=see, progress=times.append))
+        outputs = list(replay.outputs(settings.pipeline(ToySpace()), on_sample=on_sample, progress=times.append))
         assert sum(isinstance(s, Sample) for s in replay.samples()) == len(seen)
     assert (VISION, True) in seen and (IMU, False) in seen and (IMU, True) not in seen
     assert times == sorted(times) and 0 <= times[0] < 0.5 and times[-1] <= replay.seconds

@@ -1,1 +1,1 @@
-"""Samples to embeddings and events over time: windowing, queues, fusion of ticks, scheduling."""
+"""From samples to embeddings and events: windowing, queues, fusion of ticks, scheduling."""

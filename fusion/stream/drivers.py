@@ -1,4 +1,4 @@
-"""Drive a pipeline in the calling thread: all waiting windows, one turn of them, or a whole recording."""
+"""Drives a pipeline in the calling thread: with all waiting windows, one turn of them, or a whole recording."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from sensebind.fusion.inference.engine import EmbeddingJob, Failure
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.window_queue import WindowBatch
 
-MIN_BATCH_WINDOWS = 8  # closed windows that are worth a call of the encoders
+MIN_BATCH_WINDOWS = 8  # `process_samples` embeds when this many windows wait
 
 
 def process(pipeline: Pipeline, quota: Mapping[str, int] | None = None) -> list[Output]:
-    """Embed and complete the waiting windows: at most `quota[modality]` of each modality; None: all."""
+    """Embed and complete the waiting windows: at most `quota[modality]` of each modality, or all if `quota` is None."""
     batch = pipeline.dequeue(quota)
     return list(pipeline.complete(batch, pipeline.engine.embed(batch.windows)))
 
 
 def process_turn(pipeline: Pipeline) -> list[Output]:
-    """As `process`, for one turn of each modality (`Engine.windows_per_time_slice`). Call it again while windows are
-    `waiting`.
+    """Embed and complete one turn: at most `Engine.windows_per_time_slice` windows of each modality.
 
-    Windows past the turn wait, and may be dropped for newer ones. So a slow modality loses its own windows, and delays
-    those of other modalities by one turn at most.
+    Call it again while `pipeline.waiting()` is not 0. The other windows stay in the queue and may be dropped. So a slow
+    modality loses only its own windows, and delays other modalities by at most one turn.
     """
     return process(
         pipeline, {modality: pipeline.engine.windows_per_time_slice(modality) for modality in pipeline.specs}
@@ -40,7 +39,7 @@ def process_samples(
     pipeline: Pipeline, samples: Iterable[Sample | Failure], batch: int = MIN_BATCH_WINDOWS
 ) -> Iterator[Output]:
     """Drive a pipeline with a whole recording, as fast as possible. The outputs equal those of `process` after each
-    sample, then `finish`. A `Failure` among the samples (a message that could not be read) is passed on.
+    sample, followed by `finish`. A `Failure` among the samples (a message that could not be read) is yielded unchanged.
 
     Windows are embedded `batch` at a time. Meanwhile the previous batch is completed, and the next samples are read and
     windowed. Raises `KeyError` for a sample of a modality that is not configured.
@@ -53,10 +52,10 @@ def process_samples(
         pipeline.accept(sample)
         if pipeline.waiting() >= batch:
             dequeued = pipeline.dequeue()
-            begun = dequeued, pipeline.engine.submit(dequeued.windows)
+            submitted = dequeued, pipeline.engine.submit(dequeued.windows)
             if in_progress is not None:
                 yield from pipeline.complete(in_progress[0], pipeline.engine.iter_results(in_progress[1]))
-            in_progress = begun
+            in_progress = submitted
     if in_progress is not None:
         yield from pipeline.complete(in_progress[0], pipeline.engine.iter_results(in_progress[1]))
     yield from finish(pipeline)

@@ -1,4 +1,4 @@
-"""The parameters of a pipeline. Loads no PyTorch: nodes that embed nothing need them too."""
+"""The parameters of a pipeline. This module does not import PyTorch, because nodes without encoders use it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sensebind.fusion.core.parameters import Options, parameter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(Options):
-    """How long windows may wait, and for whom. Raises `ConfigError`."""
+    """Limits on how long windows wait for fusion and in the queue. Raises `ConfigError`."""
 
     fusion_timeout: float = parameter(
         1.0,

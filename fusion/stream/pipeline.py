@@ -1,8 +1,9 @@
-"""One robot's pipeline: samples in; embeddings, fused embeddings and events out. Knows no ROS, no files, no wall clock.
+"""The pipeline of one robot: samples in; embeddings, fused embeddings and events out. It uses no ROS and no files.
 
-It is driven one way: `accept` samples, `dequeue` a batch of closed windows, embed it, `complete` the batch with the
-answers. `drivers` does that in the calling thread or for a whole recording; `scheduler.Scheduler` does it live for any
-number of pipelines. So a recording gives the same outputs as the robot published, as long as no window was dropped.
+There is one way to drive it: `accept` samples, `dequeue` a batch of closed windows, embed it, `complete` the batch with
+the results. `drivers` does this in the calling thread; `scheduler.Scheduler` does it live for any number of pipelines.
+Windows and events depend on stamps, not on the time of arrival. So a replay gives the outputs that the robot published,
+if no window was dropped.
 """
 
 from __future__ import annotations
@@ -33,23 +34,24 @@ DEFAULTS = StreamOptions()
 
 @dataclass(slots=True)
 class _ModalityTotals:
-    """The results of one modality's dequeued windows."""
+    """Totals of one modality's completed windows."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_HISTORY))  # ms, window closed → vector
-    tick: int = 0  # ns, the newest embedded window's end
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_HISTORY))  # ms, close → vector
+    tick: int = 0  # ns, end of the newest embedded window
 
 
 class Pipeline:
     """The pipeline of one robot.
 
     Input side, any thread: `accept`, `flush`, `restart`, `set_calibration`. At most `queue_size` windows of each
-    modality wait between input and output; past it the oldest is dropped and counted (None: no bound). Windows that
-    wait longer than `deadline` seconds are dropped where the driver gives a quota (None or 0: no bound).
+    modality wait between input and output; beyond that, the oldest is dropped and counted (None: no bound). Windows
+    that wait longer than `deadline` seconds are dropped if the driver gives a quota (None or 0: no bound).
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
-    A modality that the space has no encoder for is windowed and counted; no embedding of it is published.
+    If the space has no encoder for a modality, its windows are counted and not embedded. `patience` (ns): see
+    `WindowQueue`. `fusion_weights`: see `TickFuser`.
     """
 
     def __init__(
@@ -78,14 +80,14 @@ class Pipeline:
         self._fuser = TickFuser(fusion_weights)
         self._tracker = tracker
         self._health = {modality: SensorHealthMonitor() for modality in specs}
-        self._completed = 0  # number of the newest complete batch, plus 1
-        self._lock = threading.Lock()  # guards what follows: `complete` writes it, `statistics` reads it
-        self._results = {modality: _ModalityTotals() for modality in specs}
+        self._completed = 0  # number of the newest completed batch, plus 1
+        self._lock = threading.Lock()  # guards `_totals`: `complete` writes it, `statistics` reads it
+        self._totals = {modality: _ModalityTotals() for modality in specs}
 
-    # --- in, from any thread
+    # --- input, from any thread
 
     def accept(self, sample: Sample) -> bool:
-        """Take one sample, in microseconds. Returns whether anything waits to be dequeued.
+        """Accept one sample; this takes microseconds. Returns whether anything waits to be dequeued.
 
         Raises `KeyError` for a modality that is not configured.
         """
@@ -100,33 +102,33 @@ class Pipeline:
         return self._queue.flush(modality)
 
     def restart(self) -> None:
-        """Call it when the clock jumped. Closes the complete windows; windows, fusion and events then start again."""
+        """Call it when the clock jumped. Closes the complete windows; windowing, fusion and events then start again."""
         self._queue.restart()
 
     def set_calibration(self, modality: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
         self._queue.set_calibration(modality, calibration)
 
-    # --- out, by one driver
+    # --- output, by one driver
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:
         """Remove windows from the queue, to be embedded and completed: see `WindowQueue.dequeue`."""
         return self._queue.dequeue(quota)
 
     def complete(self, batch: WindowBatch, results: Iterable[Embedding | Failure]) -> Iterator[Output]:
-        """Turn the answers to `batch.windows`, one for each in their order, into outputs.
+        """Turn the results of `batch.windows` (one for each window, in order) into outputs.
 
-        Yields each embedding or failure as soon as its answer arrives; then the fused embeddings and the events, in
-        order of tick. Read it to its end. A batch that could not be embedded may be left out: its windows are lost, and
-        later batches can be completed. The first step raises `ValueError` if this batch, or a later one, is complete.
+        Yields each embedding or failure as soon as its result arrives, then the fused embeddings and the events, in
+        order of tick. Iterate to the end. A batch that could not be embedded may be skipped: its windows are lost, and
+        later batches can be completed. The first step raises `ValueError` if this or a later batch is already complete.
         """
         if batch.number < self._completed:
             raise ValueError(f"batch {batch.number} is completed after batch {self._completed - 1}: complete in order")
         self._completed = batch.number + 1
-        rest, late = iter(results), list[Embedding]()
+        remaining, late = iter(results), list[Embedding]()
         for item in batch.items:
             if item is not None:
-                yield from self._complete_window(item, batch.embeddable_modalities, rest, late)
+                yield from self._complete_window(item, batch.embeddable_modalities, remaining, late)
                 continue
             yield from self._process_late(late)
             yield from self._restart()
@@ -135,7 +137,7 @@ class Pipeline:
             yield from self._fuse_ticks(batch.fusion_watermark)
 
     def close(self) -> list[Output]:
-        """End a recording: fuse all ticks and end open events. Call it once all batches are complete."""
+        """End a recording: fuse all ticks and end open events. Call it when all batches are complete."""
         return [*self._fuse_ticks(None), *(self._tracker.finish() if self._tracker else [])]
 
     # --- state, from any thread
@@ -150,17 +152,17 @@ class Pipeline:
 
     def statistics(self) -> dict[str, ModalityStatistics]:
         """The totals of each modality so far, as a copy."""
-        with self._lock:  # first, so that no window is in the results that is not among those that closed
-            results = {m: (r.counts.copy(), tuple(r.latencies), r.tick) for m, r in self._results.items()}
+        with self._lock:  # read before the windowing counters, so that `embedded` never exceeds `windows`
+            totals = {m: (r.counts.copy(), tuple(r.latencies), r.tick) for m, r in self._totals.items()}
         windowing = self._queue.windowing_states()
         newest = max((state.newest_stamp for state in windowing.values() if state.newest_stamp is not None), default=0)
         return {
             modality: ModalityStatistics(
-                counts=state.counts + results[modality][0],
-                latencies=results[modality][1],
+                counts=state.counts + totals[modality][0],
+                latencies=totals[modality][1],
                 coverage_sum=state.coverage_sum,
                 newest_stamp=state.newest_stamp or 0,
-                last_embedded_tick=results[modality][2],
+                last_embedded_tick=totals[modality][2],
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
             )
             for modality, state in windowing.items()
@@ -172,34 +174,34 @@ class Pipeline:
         self,
         item: QueuedWindow,
         embeddable: frozenset[str],
-        answers: Iterator[Embedding | Failure],
+        results: Iterator[Embedding | Failure],
         late: list[Embedding],
     ) -> Iterator[Output]:
-        """Check one window's sensor data and take its answer. An embedding whose tick is closed is added to `late`."""
-        window, results = item.window, self._results[item.window.modality]
-        symptoms = self._health[window.modality].check(window)  # while the device computes
+        """Check the data of one window and process its result. An embedding whose tick is closed is added to `late`."""
+        window, totals = item.window, self._totals[item.window.modality]
+        symptoms = self._health[window.modality].check(window)  # done while the device computes
         if window.modality not in embeddable:
             with self._lock:
-                results.counts.update(symptoms)
+                totals.counts.update(symptoms)
             return
-        result = next(answers)
+        result = next(results)
         if isinstance(result, Failure):
             with self._lock:
-                results.counts.update((*symptoms, result.cause))
+                totals.counts.update((*symptoms, result.cause))
             yield result
             return
         result = replace(result, symptoms=symptoms)
         on_time = self._fuser.add(result)
         with self._lock:
-            results.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
-            results.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
-            results.tick = window.tick
-        if not on_time:  # the modality is behind the others by more than the patience
+            totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
+            totals.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
+            totals.tick = window.tick
+        if not on_time:  # the modality is behind the others by more than `patience`
             late.append(result)
         yield result
 
     def _process_late(self, late: list[Embedding]) -> Iterator[Output]:
-        """Pass embeddings that came after their tick was fused to the events."""
+        """Pass embeddings whose tick was already fused to the event tracker."""
         for embedding in late:
             yield from (
                 self._tracker.add_late_embeddings(embedding.tick, {embedding.modality: embedding})
@@ -209,13 +211,14 @@ class Pipeline:
         late.clear()
 
     def _restart(self) -> Iterator[Output]:
+        """Fuse all ticks and end open events; fusion, events and health checks then start again."""
         yield from self._fuse_ticks(None)
         yield from self._tracker.restart() if self._tracker else ()
         self._fuser.restart()
         self._health = {modality: SensorHealthMonitor() for modality in self._health}
 
     def _fuse_ticks(self, watermark: int | None) -> Iterator[Output]:
-        """Fuse the ticks up to `watermark` (None: all) and publish their events."""
+        """Fuse the ticks up to `watermark` (ns; None: all). Yields the fused embeddings and the events."""
         for tick, present, fused in self._fuser.fuse(watermark):
             yield fused
             yield from self._tracker.step(tick, present) if self._tracker else ()

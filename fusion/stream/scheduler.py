@@ -1,10 +1,10 @@
 """Shares the device: embeds the windows of any number of pipelines, one for each robot, in common batches.
 
 One thread dequeues the due windows of all pipelines and begins to embed them; another completes the batches. So a
-window that closes during a turn can start before the turn ends, on a core or a part of the GPU that is idle. A modality
-is due when a batch of it is full or its oldest window has waited long enough. In a turn, each modality gets at most
-about `engine.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has
-its own queue, which is bounded: the oldest window is dropped first, and counted.
+window that closes during a turn can be embedded before the turn ends, on an idle core or part of the GPU. A modality is
+due when a batch of it is full or its oldest window has waited long enough. In a turn, each modality gets at most about
+`engine.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its
+own bounded queue: when it is full, the oldest window is dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
 
 LOG = logging.getLogger(__name__)
-MAX_TURNS_IN_PROGRESS = 2  # turns that may be in progress at once: more would only add latency
-GPU_BATCH_WAIT = (
-    0.003  # s that a window waits for windows of other pipelines, on a GPU, where a batch costs little more than one
-)
+MAX_TURNS_IN_PROGRESS = 2  # more would only add latency
+# s that a window on a GPU waits for windows of other pipelines: there a batch costs little more than one window
+GPU_BATCH_WAIT = 0.003
 
 PublishCallback = Callable[[list[Output]], None]
 
@@ -42,7 +41,7 @@ class _ScheduledPipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Windows that are being embedded together, and the pipelines that they came from."""
+    """Windows that are being embedded together, and the pipelines that they belong to."""
 
     job: EmbeddingJob
     batches: list[tuple[_ScheduledPipeline, WindowBatch]]
@@ -52,7 +51,7 @@ class Scheduler:
     """Embeds the windows of its pipelines in two threads, until `close`.
 
     `batch_wait`: seconds that a batch waits for more windows while it is not full. None: `GPU_BATCH_WAIT` on a GPU that
-    several pipelines share, otherwise 0, because the next window of a single pipeline comes only one hop later.
+    several pipelines share, otherwise 0, because the next window of a single pipeline closes only one hop later.
     """
 
     def __init__(self, engine: Engine, batch_wait: float | None = None) -> None:
@@ -60,14 +59,14 @@ class Scheduler:
         self.turn_count = 0  # so far
         self._wait = batch_wait
         self._pipelines: list[_ScheduledPipeline] = []
-        self._lock = threading.Lock()  # guards the list
+        self._lock = threading.Lock()  # guards `_pipelines`
         self._wake_event = threading.Event()
         self._closing = False
         self._turn_slots = threading.Semaphore(MAX_TURNS_IN_PROGRESS)
         self._in_progress: SimpleQueue[_Turn | list[_ScheduledPipeline] | None] = SimpleQueue()  # see `_complete_loop`
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True)
-            for run, name in ((self._dequeue_loop, "embedding"), (self._complete_loop, "answering"))
+            for run, name in ((self._dequeue_loop, "embedding"), (self._complete_loop, "completing"))
         ]
         for thread in self._threads:
             thread.start()
@@ -75,8 +74,8 @@ class Scheduler:
     def add(self, pipeline: Pipeline, publish: PublishCallback = lambda outputs: None) -> None:
         """Serve a pipeline from now on. No other driver may dequeue from it.
 
-        `publish` is called with its outputs, always in the same thread of the scheduler. What it raises is logged.
-        Raises `ValueError` if the pipeline has another engine than this scheduler.
+        `publish` is called with its outputs, always in the same thread of the scheduler. Its exceptions are logged.
+        Raises `ValueError` if the pipeline uses another engine than this scheduler.
         """
         if pipeline.engine is not self.engine:
             raise ValueError("a pipeline and its scheduler must share one engine")
@@ -89,7 +88,8 @@ class Scheduler:
         self._wake_event.set()
 
     def remove(self, pipeline: Pipeline) -> None:
-        """Embed and publish the rest of a pipeline (`drivers.finish`), then stop serving it. Returns when that is done.
+        """Embed and publish the remaining windows of a pipeline (`drivers.finish`), then stop serving it. Blocks until
+        this is done.
 
         Do not call it from `publish`: it would wait for its own thread.
         """
@@ -107,10 +107,10 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    # --- in the thread that begins
+    # --- in the thread that dequeues
 
     def _dequeue_loop(self) -> None:
-        next_due: float | None = None  # s until something that waits is due
+        next_due: float | None = None  # s until waiting windows are due; None: nothing waits
         while True:
             self._wake_event.wait(next_due)
             self._turn_slots.acquire()  # before windows are chosen, so that the newest are among them
@@ -159,9 +159,9 @@ class Scheduler:
                 next_due = 0.0 if queue.restart_waiting else next_due
         return turn, next_due
 
-    def _until_due(self, modality: str, queues: Sequence[QueueState], room: int, now: float) -> float:
+    def _until_due(self, modality: str, queues: Sequence[QueueState], capacity: int, now: float) -> float:
         """Seconds until a modality's windows are due; 0: now."""
-        full = sum(queue.window_counts.get(modality, 0) for queue in queues) >= room
+        full = sum(queue.window_counts.get(modality, 0) for queue in queues) >= capacity
         if full or any(queue.restart_waiting for queue in queues) or modality not in self.engine.space.modalities:
             return 0.0
         oldest = min(queue.oldest_closed_at[modality] for queue in queues if modality in queue.oldest_closed_at)
@@ -178,10 +178,10 @@ class Scheduler:
             failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
             return EmbeddingJob(windows, dict(failed))
 
-    # --- in the thread that answers
+    # --- in the thread that completes
 
     def _complete_loop(self) -> None:
-        """Complete turns in order; part with members that leave, after all their windows; None ends the thread."""
+        """Complete turns in order. Pipelines that leave are removed after all their turns. None ends the thread."""
         while (item := self._in_progress.get()) is not None:
             if isinstance(item, _Turn):
                 self._complete(item)
@@ -190,28 +190,28 @@ class Scheduler:
                 self._remove(item)
 
     def _complete(self, turn: _Turn) -> None:
-        """Publish each answer as soon as it arrives, without waiting for the rest of the turn."""
-        answers = self._results(turn.job)
+        """Publish each result as soon as it arrives, without waiting for the rest of the turn."""
+        results = self._results(turn.job)
         for member, batch in turn.batches:
-            own = islice(answers, len(batch.windows))
+            own = islice(results, len(batch.windows))
             try:
                 for output in member.pipeline.complete(batch, own):
                     self._publish(member, [output])
-            except Exception:  # whatever it is, the other pipelines go on
+            except Exception:  # of any kind: the other pipelines must continue
                 LOG.exception("a batch of %d windows could not be completed", len(batch.windows))
-            for _ in own:  # skip answers that were not read: they do not belong to the next pipeline
+            for _ in own:  # skip results that were not read: they do not belong to the next pipeline
                 pass
-        next(answers, None)  # read to the end, as `Engine.iter_results` asks
+        next(results, None)  # iterate to the end, as `Engine.iter_results` requires
 
     def _results(self, job: EmbeddingJob) -> Iterator[Embedding | Failure]:
-        given = 0
+        count = 0
         try:
-            for answer in self.engine.iter_results(job):
-                given += 1
-                yield answer
+            for result in self.engine.iter_results(job):
+                count += 1
+                yield result
         except Exception as error:
-            LOG.exception("%d windows could not be embedded", len(job.windows) - given)
-            yield from [Failure(w.modality, "failure", str(error)) for w in job.windows[given:]]
+            LOG.exception("%d windows could not be embedded", len(job.windows) - count)
+            yield from [Failure(w.modality, "failure", str(error)) for w in job.windows[count:]]
 
     def _remove(self, members: Sequence[_ScheduledPipeline]) -> None:
         for member in members:
@@ -225,19 +225,19 @@ class Scheduler:
         try:
             if outputs:
                 member.publish(outputs)
-        except Exception:  # whatever it is, the other pipelines go on
+        except Exception:  # of any kind: the other pipelines must continue
             LOG.exception("outputs could not be published")
 
 
 def fair_shares(waiting: Sequence[int], capacity: int, start_index: int = 0) -> list[int]:
-    """Places for each pipeline: `capacity` places, shared as evenly as possible among those with `waiting` windows.
+    """How many windows each pipeline may dequeue: `capacity` in total, shared as evenly as possible.
 
-    Places are given one at a time, in turn, from pipeline number `start_index` on.
+    Pipeline i gets at most `waiting[i]`. They are assigned one at a time, in turn, from pipeline `start_index` on.
     """
-    given = [0] * len(waiting)
+    shares = [0] * len(waiting)
     order = [(start_index + i) % len(waiting) for i in range(len(waiting))]
-    while capacity > 0 and (open_ones := [i for i in order if given[i] < waiting[i]]):
-        for i in open_ones[:capacity]:
-            given[i] += 1
-        capacity -= len(open_ones[:capacity])
-    return given
+    while capacity > 0 and (unfilled := [i for i in order if shares[i] < waiting[i]]):
+        for i in unfilled[:capacity]:
+            shares[i] += 1
+        capacity -= len(unfilled[:capacity])
+    return shares

@@ -35,9 +35,9 @@ class TickFuser:
         return True
 
     def fuse(self, watermark: int | None) -> Iterator[FusedTick]:
-        """Fuse the held ticks up to `watermark` (ns), oldest first, and close all ticks up to it. Read it to its end.
+        """Fuse the held ticks up to `watermark` (ns), oldest first, and close all ticks up to it. Iterate to the end.
 
-        None: fuse all held ticks, and close no more.
+        None: fuse all held ticks, and close none.
         """
         for tick in sorted(t for t in self._pending if watermark is None or t <= watermark):
             present = self._pending.pop(tick)
@@ -45,5 +45,5 @@ class TickFuser:
         self._watermark = max(self._watermark, watermark or 0)
 
     def restart(self) -> None:
-        """The clock jumped: accept any tick again. Call it after all ticks were fused."""
+        """Accept embeddings of any tick again. Call it when the clock jumped, after all ticks were fused."""
         self._watermark = 0

@@ -1,7 +1,7 @@
 """Closed windows of one robot that wait to be embedded, bounded in number and in age.
 
-Samples come in on any thread; batches of windows go out to one driver. The queue sees every sample, so it also knows up
-to which tick no further window can arrive.
+Samples are accepted on any thread, and one driver dequeues batches of windows. The queue gets every sample, so it also
+knows up to which tick no further window can arrive.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class WindowBatch:
 
     @property
     def windows(self) -> list[Window]:
-        """Those to embed, in order: `Pipeline.complete` expects one answer for each."""
+        """The windows to embed, in order. `Pipeline.complete` expects one result for each."""
         return [item.window for item in self.items if item and item.window.modality in self.embeddable_modalities]
 
 
@@ -72,9 +72,9 @@ class WindowingState:
 class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
-    `max_windows`: how many of each modality may wait; past it the oldest is dropped and counted as `overload` (None:
-    no bound). `deadline`: seconds that a window may wait where a quota is given (see `dequeue`; None: no bound).
-    `patience`: ns; a modality whose newest sample is older than the newest of all by more than this is not waited for.
+    `max_windows`: how many of each modality may wait; beyond that, the oldest is dropped and counted as `overload`
+    (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota (None: no bound). `patience`:
+    ns; fusion does not wait for a modality whose newest sample is older than the newest of all by more than this.
     """
 
     def __init__(
@@ -94,14 +94,13 @@ class WindowQueue:
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
         self._batch_count = 0  # number of batches dequeued so far
-        self._first_stamp: int | None = (
-            None  # end of the first sample: all modalities are awaited until `patience` after it
-        )
+        # ns, end of the first sample: fusion waits for all modalities until `patience` after it.
+        self._first_stamp: int | None = None
 
-    # --- in
+    # --- input
 
     def accept(self, sample: Sample) -> bool:
-        """Take one sample. Copies nothing and embeds nothing. Returns whether anything waits to be dequeued.
+        """Accept one sample, without copying or embedding data. Returns whether anything waits to be dequeued.
 
         Raises `KeyError` for a modality that is not configured.
         """
@@ -132,7 +131,7 @@ class WindowQueue:
             return bool(self._items)
 
     def restart(self) -> None:
-        """Call it when the clock jumped. Closes the complete windows and starts again without any samples."""
+        """Call it when the clock jumped. Closes the complete windows; windowing then starts again."""
         with self._lock:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
@@ -144,15 +143,15 @@ class WindowQueue:
         with self._lock:
             self._calibrations[modality] = calibration
 
-    # --- out
+    # --- output
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:
-        """Remove windows, the oldest first, and return them: at most `quota[modality]` of each modality (not named:
-        none); without a quota, all.
+        """Remove windows, the oldest first, and return them: at most `quota[modality]` of each modality (0 if it is
+        not named), or all if `quota` is None.
 
-        The deadline counts only with a quota. If a window of a modality waited longer than the deadline, only that
-        modality's newest windows that the quota allows are kept, and of those past the deadline only the newest of all.
-        The others are dropped and counted as `expired`.
+        The deadline applies only with a quota. If a window of a modality has waited longer than the deadline, the queue
+        keeps only as many of that modality's newest windows as the quota allows; a window past the deadline is kept
+        only if it is the newest. The others are dropped and counted as `expired`.
         """
         with self._lock:
             if quota is None:
@@ -162,7 +161,7 @@ class WindowQueue:
             items = self._dequeue_quota(dict(quota))
             horizon = self._fusion_watermark()
             waiting = [item.window.tick for item in self._items if item and item.window.modality in self._embeddable]
-            if None in self._items:  # a restart still waits: these ticks are fused when it is completed
+            if None in self._items:  # a restart still waits: its completion fuses these ticks
                 horizon = None
             elif horizon is not None and waiting:
                 newest = max(w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None)
@@ -179,19 +178,19 @@ class WindowQueue:
             return sum(1 for item in self._items if item and item.window.modality == modality)
 
     def state(self) -> QueueState:
-        """What waits, for a scheduler that decides when it is dequeued."""
+        """The windows that wait, for a scheduler that decides when to dequeue them."""
         with self._lock:
             counts: Counter[str] = Counter()
-            since: dict[str, float] = {}
+            oldest: dict[str, float] = {}
             for item in self._items:
                 if item is None:
-                    return QueueState(counts, since, True)
+                    return QueueState(counts, oldest, True)
                 counts[item.window.modality] += 1
-                since.setdefault(item.window.modality, item.closed_at)
-            return QueueState(counts, since, False)
+                oldest.setdefault(item.window.modality, item.closed_at)
+            return QueueState(counts, oldest, False)
 
     def windowing_states(self) -> dict[str, WindowingState]:
-        """Each modality's windowing so far, as a copy."""
+        """The state of each modality's windowing, as a copy."""
         with self._lock:
             return {
                 m: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp) for m, w in self._windowers.items()
@@ -204,7 +203,7 @@ class WindowQueue:
         return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable)
 
     def _enqueue(self, windows: Iterable[Window]) -> None:
-        now = time.perf_counter()  # for deadlines and the latency that is reported
+        now = time.perf_counter()  # for deadlines and latencies
         for window in windows:
             calibration = self._calibrations.get(window.modality)
             self._items.append(QueuedWindow(replace(window, calibration=calibration) if calibration else window, now))
@@ -227,21 +226,21 @@ class WindowQueue:
         self._items.append(None)
 
     def _expire(self, quota: Mapping[str, int]) -> None:
-        """Drop windows past the deadline. Of a modality that has one, only the newest windows that the quota allows are
-        kept, so the next windows that are embedded are recent. A modality's newest window is always kept."""
+        """Drop windows past the deadline. A modality with such a window keeps only as many of its newest windows as the
+        quota allows, so that the windows that are embedded next are recent. Its newest window is always kept."""
         if self._deadline is None:
             return
         oldest = time.perf_counter() - self._deadline
-        late = {item.window.modality for item in self._items if item and item.closed_at < oldest}
-        if not late:
+        late_modalities = {item.window.modality for item in self._items if item and item.closed_at < oldest}
+        if not late_modalities:
             return
         kept: deque[QueueItem] = deque()
         count: Counter[str] = Counter()
         while self._items:
             item = self._items.pop()
-            if item and (modality := item.window.modality) in late:
-                room = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0))
-                if count[modality] >= room:
+            if item and (modality := item.window.modality) in late_modalities:
+                limit = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0))
+                if count[modality] >= limit:
                     self._windowers[modality].counts["expired"] += 1
                     continue
                 count[modality] += 1
@@ -250,28 +249,28 @@ class WindowQueue:
 
     def _dequeue_quota(self, quota: dict[str, int]) -> deque[QueueItem]:
         """Remove and return as many windows of each modality as its quota allows, the oldest first."""
-        taken: deque[QueueItem] = deque()
-        left: deque[QueueItem] = deque()
+        removed: deque[QueueItem] = deque()
+        remaining: deque[QueueItem] = deque()
         while self._items:
             item = self._items.popleft()
             if item is None:
-                (left if left else taken).append(None)
-                if left:
+                (remaining if remaining else removed).append(None)
+                if remaining:
                     break  # no window overtakes a restart
                 continue
             modality = item.window.modality
             allowed = quota.get(modality, 0)
             quota[modality] = allowed - 1
-            (taken if allowed > 0 else left).append(item)
-        left.extend(self._items)
-        self._items = left
-        return taken
+            (removed if allowed > 0 else remaining).append(item)
+        remaining.extend(self._items)
+        self._items = remaining
+        return removed
 
     def _fusion_watermark(self) -> int | None:
         """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.
 
-        A modality is awaited as long as its newest sample is no older than the newest of all minus `patience`; at the
-        start all are. So a sensor that stops delays a tick by at most `patience`, measured by the others' stamps.
+        Fusion waits for a modality while its newest sample is no older than the newest of all minus `patience`, and for
+        all modalities at the start. So a sensor that stops delays a tick by at most `patience` of the others' stamps.
         """
         awaited = [w for m, w in self._windowers.items() if m in self._embeddable]
         seen = [w.newest_stamp for w in awaited if w.newest_stamp is not None]

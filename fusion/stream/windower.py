@@ -1,9 +1,9 @@
-"""Samples of one modality, in any order, cut into windows that end on the shared grid.
+"""Cuts the samples of one modality into windows that end on the shared grid of ticks.
 
-Time is what the samples say, never when they came. A window `[tick − length, tick)` closes when the
-watermark, the newest stamp seen minus the allowed lateness, reaches its tick; so any order of arrival
-within the allowed lateness gives the same windows. Ticks are the multiples of the hop since the epoch,
-so windows of all modalities and of every run are aligned by construction.
+Time is the stamp of a sample, never its time of arrival. A window `[tick − length, tick)` closes when the watermark
+(the newest stamp minus the allowed lateness) reaches its tick. So any order of arrival within that lateness gives the
+same windows. Ticks are the multiples of the hop since the epoch, so windows of all modalities and of all runs are
+aligned.
 """
 
 from __future__ import annotations
@@ -17,31 +17,30 @@ import numpy as np
 from sensebind.fusion.core.samples import SECOND, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window, WindowSpec, audio_coverage, reading_coverage
 
-MIN_BACKWARD_JUMP = 1 * SECOND  # older than this (and than the lateness) is another time, not a late sample
-JUMP_CONFIRMATIONS = 3  # samples in a row that must agree before a jump in time is believed
-MAX_BUFFER_BYTES = 256 * 2**20  # bytes that one modality may hold
+MIN_BACKWARD_JUMP = 1 * SECOND  # ns; a sample behind the newest by more than this is a clock jump, not late
+JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jump is accepted
+MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one modality may hold
 
 
 class Windower:
-    """Windows of one modality. What comes in, and what is done with it:
+    """Cuts the samples of one modality into windows. Irregular cases, by their names in `counts`:
 
-    - **duplicate** (a stamp that is already held): ignored, counted.
-    - **late** (its stamp lies before a closed tick): used for the windows that are still open, counted.
-    - **unstamped** (stamp ≤ 0) or **invalid** (NaN, infinite, empty): left out, counted; the window's
-      coverage falls by what is missing.
-    - **gap**: windows that hold no sample do not exist; ticks passed over are counted as `gaps`.
-    - **a jump**, forward by more than `max_gap` or backward by more than `MIN_BACKWARD_JUMP`: held back until
-      `JUMP_CONFIRMATIONS` samples in a row agree; then open windows that are whole are closed, and windows start
-      afresh from those samples (`restarts`). Samples that nothing confirms are counted as `outlier`.
-    - **overflow**: past `MAX_BUFFER_BYTES` bytes, or 100,000 samples, the oldest go, counted.
-
-    Windows below `min_coverage` are counted under `coverage` and not returned.
+    - `duplicate`: a sample with a stamp that is already held. It is dropped.
+    - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
+    - `unstamped` (stamp ≤ 0), `invalid` (NaN, infinite, empty): samples that are dropped. This lowers the coverage.
+    - `gaps`: ticks whose window has no sample, after the first window. They give no window.
+    - `restarts`, `outlier`: a sample is a clock jump if it is newer than the newest by more than `max_gap`, or older by
+      more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive
+      samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
+      Samples that are not confirmed are dropped (`outlier`).
+    - `overflow`: above `MAX_BUFFER_BYTES` bytes or 100,000 samples, the oldest samples are dropped.
+    - `coverage`: windows below `min_coverage`. They are not returned.
     """
 
     def __init__(self, spec: WindowSpec, counts: Counter[str] | None = None) -> None:
         self.spec = spec
         self.counts: Counter[str] = Counter() if counts is None else counts
-        self.coverage_sum = 0.0  # over all windows with data, also those under the minimum
+        self.coverage_sum = 0.0  # of all windows with data, also those below the minimum
         self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
         self._unconfirmed: list[Sample] = []
         self._reset()
@@ -50,12 +49,12 @@ class Windower:
         self._samples: list[Sample] = []
         self._stamps: list[int] = []
         self._bytes = 0
-        self.newest_stamp: int | None = None  # end of the newest sample
-        self.closed_through: int | None = None  # newest tick that will never be opened again
-        self._has_data = False  # a window has held data: from here on, ticks without any are gaps
+        self.newest_stamp: int | None = None  # ns, end of the newest sample
+        self.closed_through: int | None = None  # ns, newest closed tick
+        self._has_data = False  # whether a window had data: from then on, ticks without data are gaps
 
     def accept(self, sample: Sample) -> list[Window]:
-        """Take one sample; return the windows that it closed, oldest first."""
+        """Accept one sample; return the windows that it closed, oldest first."""
         self.counts["samples"] += 1
         if sample.stamp <= 0:
             self.counts["unstamped"] += 1
@@ -70,19 +69,19 @@ class Windower:
         return self._accept(sample)
 
     def flush(self) -> list[Window]:
-        """Close the windows that end at or before the newest stamp: no earlier sample will come."""
+        """Close the windows that end at or before the newest stamp. Call it when no earlier sample is expected."""
         return [] if self.newest_stamp is None else self._close(self.newest_stamp)
 
     def restart(self) -> list[Window]:
-        """Time starts afresh: flush, forget everything but the samples of a jump that was being confirmed.
+        """Start again after a clock jump: flush, then drop all samples except those of a jump that is being confirmed.
 
-        Those close no window before the next sample does, so all windows returned are of the old time.
+        The kept samples close no window until the next sample, so all returned windows are from before the jump.
         """
         windows = self.flush()
-        suspects, self._unconfirmed = self._unconfirmed, []
+        kept, self._unconfirmed = self._unconfirmed, []
         self.counts["restarts"] += self.newest_stamp is not None
         self._reset()
-        for sample in suspects:
+        for sample in kept:
             self._insert(sample)
             self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
         return windows
@@ -111,7 +110,7 @@ class Windower:
         if self.closed_through is not None and sample.stamp < self.closed_through:
             self.counts["late"] += 1
             if sample.end <= self.closed_through + self.spec.hop - self.spec.length:
-                return []  # no open window reaches back so far
+                return []  # it ends before the first open window
         self._insert(sample)
         self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
         return self._close(self.newest_stamp - self.spec.lateness)
@@ -122,7 +121,7 @@ class Windower:
             self.counts["duplicate"] += 1
             return
         if self.spec.frames == 1:
-            # Only the newest frame before each tick can ever be chosen: hold no other.
+            # A window uses only the newest frame before its tick, so only that one is held.
             cell = sample.stamp // self.spec.hop
             if at < len(self._stamps) and self._stamps[at] // self.spec.hop == cell:
                 return
@@ -141,15 +140,15 @@ class Windower:
         del self._samples[first:last], self._stamps[first:last]
 
     def _close(self, watermark: int) -> list[Window]:
-        """Close the ticks up to `watermark`, passing over those whose windows hold nothing."""
+        """Close the ticks up to `watermark` (ns), and skip those whose windows have no sample."""
         hop, length = self.spec.hop, self.spec.length
         last = watermark // hop * hop
         if self.closed_through is None:
-            # Nothing older than the watermark may still come, so the first tick lies after it.
+            # Samples newer than the watermark may still arrive, so no tick after it is closed yet.
             self.closed_through = min(last, self._stamps[0] // hop * hop)
         windows = []
         while self.closed_through < last:
-            # The next tick whose window can hold the oldest sample that is left.
+            # The next tick whose window can contain the oldest held sample.
             tick = max(self.closed_through, self._stamps[0] // hop * hop) + hop if self._samples else last + hop
             if self._has_data:
                 self.counts["gaps"] += (min(tick, last + hop) - self.closed_through) // hop - 1
@@ -186,23 +185,23 @@ class Windower:
     def _make_window(self, tick: int) -> Window | None:
         start = tick - self.spec.length
         last = bisect_left(self._stamps, tick)
-        if self._samples and isinstance(self._samples[0].data, Sound):  # one may begin before the window
+        if self._samples and isinstance(self._samples[0].data, Sound):  # a sound may begin before the window
             chosen = [s for s in self._samples[:last] if not self._ends_before(s, start)]
         else:
             chosen = self._samples[bisect_left(self._stamps, start) : last]
         if not chosen:
             return None
         if self.spec.frames:
-            chosen, share = choose_frames(chosen, start, tick, self.spec.frames)
+            chosen, coverage = choose_frames(chosen, start, tick, self.spec.frames)
         elif isinstance(chosen[0].data, Sound):
-            share = audio_coverage(chosen, start, tick)
+            coverage = audio_coverage(chosen, start, tick)
         else:
-            share = reading_coverage(chosen, start, tick)
-        return Window(self.spec.modality, start, tick, share, tuple(chosen))
+            coverage = reading_coverage(chosen, start, tick)
+        return Window(self.spec.modality, start, tick, coverage, tuple(chosen))
 
 
 def is_valid(sample: Sample) -> bool:
-    """Whether a sample can be used at all. Frames are judged when they are decoded."""
+    """Whether a sample is usable: not empty, finite, with a positive rate. Frames are checked when they are decoded."""
     data = sample.data
     if isinstance(data, Reading):
         return data.values.size > 0 and bool(np.isfinite(data.values).all())
@@ -214,16 +213,16 @@ def is_valid(sample: Sample) -> bool:
 
 
 def sample_bytes(sample: Sample) -> int:
-    """Bytes that a sample holds, roughly."""
+    """Approximate size of a sample in bytes."""
     data = sample.data
     return 100 + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)
 
 
 def choose_frames(frames: Sequence[Sample], start: int, tick: int, count: int) -> tuple[list[Sample], float]:
-    """`count` frames of a window, and its coverage: the share of the wanted points that have a frame near.
+    """Choose `count` frames of the window `[start, tick)` in ns. Returns them and the coverage, 0 to 1.
 
-    One frame: the newest. More: the nearest to each of `count` points from start to tick; a point is
-    covered where a frame lies within half the distance between points.
+    One frame: the newest. More: the nearest to each of `count` evenly spaced points from start to tick. The coverage is
+    the fraction of points with a frame within half the spacing.
     """
     if count == 1:
         return [frames[-1]], 1.0

@@ -1,1 +1,1 @@
-"""What all nodes share: parameters, QoS, message classes, running, diagnostics; and starting nodes from Python."""
+"""Code that the nodes share: parameters, QoS, message classes, running, diagnostics, starting nodes from Python."""

@@ -1,4 +1,4 @@
-"""What a node says of itself in `/diagnostics` (REP-107)."""
+"""Messages for `/diagnostics` (REP-107)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rclpy.node import Node
 
 
 def diagnostic_status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    """One status, called ``sensebind: <name>``."""
+    """A status with the name ``sensebind: <name>``."""
     return DiagnosticStatus(
         level=level,
         name=f"sensebind: {name}",
@@ -21,7 +21,7 @@ def diagnostic_status(name: str, level: bytes, message: str, values: Mapping[str
 
 
 def diagnostic_array(node: Node, *statuses: DiagnosticStatus) -> DiagnosticArray:
-    """They, stamped with the node's clock."""
+    """The statuses as one message, stamped with the node's clock."""
     array = DiagnosticArray(status=list(statuses))
     array.header.stamp = node.get_clock().now().to_msg()
     return array

@@ -1,4 +1,4 @@
-"""Keeps what is published: embeddings, events, the space and the diagnostics. For the demo and for tests."""
+"""A node that stores the published embeddings, events, space and diagnostics. For the demo and for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 
 
 class Listener(Node):
-    """`embeddings` and `events` in order of arrival; `space` once it is told; `statuses` by name, the newest.
+    """Stores `embeddings`, `events` in order of arrival; `space` once it is published; `statuses`, the newest by name.
 
     They change while the node is spun: read them in the thread that spins it, between spins.
     """
@@ -37,12 +37,12 @@ class Listener(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def diagnostic_value(self, name: str, key: str) -> str:
-        """A value of the newest status called ``sensebind: <name>``; empty where there is none."""
+        """A value of the newest status ``sensebind: <name>``; empty if there is none."""
         status = self.statuses.get(f"sensebind: {name}")
         return next((pair.value for pair in status.values if pair.key == key), "") if status else ""
 
     def is_ready(self) -> bool:
-        """Whether the embedder listens and the detector has its prompts."""
+        """Whether the embedder has published its space and the detector has the vectors of its prompts."""
         detector = self.statuses.get("sensebind: detector")
         return self.space is not None and detector is not None and detector.level == DiagnosticStatus.OK
 

@@ -1,4 +1,4 @@
-"""Message classes of the ROS installation, found by name."""
+"""Finds message classes of the ROS installation by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @cache
 def message_type(name: str) -> Any:
-    """The class of ``pkg/msg/Type`` or ``pkg/srv/Type``. Raises `ModuleNotFoundError` where it is not installed."""
+    """The class of ``pkg/msg/Type`` or ``pkg/srv/Type``. Raises `ModuleNotFoundError` if it is not installed."""
     package, kind, short = name.split("/")
     try:
         return getattr(import_module(f"{package}.{kind}"), short)
@@ -24,11 +24,11 @@ def message_type(name: str) -> Any:
 
 
 class RosMessageFactory:
-    """`messages.Types` for rclpy."""
+    """Implements `messages.Types` for rclpy."""
 
     def make(self, name: str, /, **fields: Any) -> Any:
         return message_type(name)(**fields)
 
     def float_array(self, values: npt.ArrayLike) -> array[float]:
-        # An array.array of the right type is taken as it is; anything else is checked element by element.
+        # rclpy accepts an array.array of the right type as it is, and checks anything else element by element.
         return array("f", np.asarray(values, np.float32).tobytes())

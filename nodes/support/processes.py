@@ -1,4 +1,4 @@
-"""The executables as processes of their own, started and stopped from Python: for the demo, bench and tests."""
+"""Starts and stops the executables as separate processes: for the demo, the benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 def node_process(
     name: str, arguments: Sequence[str] = (), *, environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The executable `name` (embedder, detector, …) with ROS arguments, until the block ends: then SIGINT, and wait.
+    """Run the executable `name` (embedder, detector, …) with ROS arguments until the block ends. Then send SIGINT.
 
-    What it prints goes to `log`. One that does not stop within 10 s is killed.
+    Its output is written to `log`. It is killed if it does not stop within 10 s.
     """
     with log.open("wb") as file:
         process = subprocess.Popen(

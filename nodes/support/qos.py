@@ -1,4 +1,4 @@
-"""Qualities of service, one for each kind of topic."""
+"""QoS profiles, one for each kind of topic."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ SENSOR_DATA_QOS = qos_profile_sensor_data
 
 
 def sensor_data_qos(depth: int) -> QoSProfile:
-    """Sensor data of which the middleware holds `depth` messages while this process is busy; older ones go."""
+    """QoS of sensor data: the middleware holds the newest `depth` messages while this process is busy."""
     return QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=depth, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 
 
 EMBEDDING_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-# For what a late subscriber must still be told.
+# For messages that late subscribers must receive too.
 LATCHED_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
     depth=1,

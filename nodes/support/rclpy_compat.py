@@ -1,4 +1,4 @@
-"""What rclpy has in one ROS distribution and not in another: from here on Humble, Jazzy and Kilted look alike."""
+"""Differences of rclpy between ROS distributions. No other module distinguishes Humble, Jazzy and Kilted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rclpy.node import Node
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
-except ImportError:  # Humble's name for it
+except ImportError:  # its name in Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 __all__ = [
@@ -21,14 +21,14 @@ __all__ = [
     "UnsupportedEventTypeError",
 ]
 
-# Whether a subscription's callback may take a second argument, with its publisher's number: not in Humble.
+# Whether a subscription's callback may have a second argument with the message's sequence number: not in Humble.
 HAS_MESSAGE_INFO = hasattr(rclpy.subscription, "MessageInfo")
 
-# For the constructor of a node: its log level may be set by a service, where rclpy knows how; Humble's does not.
+# For the constructor of a node: a service that sets its log level, if rclpy provides one; Humble's does not.
 LOGGER_SERVICE_ARGUMENTS: dict[str, Any] = (
     {"enable_logger_service": True} if "enable_logger_service" in inspect.signature(Node.__init__).parameters else {}
 )
 
-# `event_callbacks` of a publisher that says nothing of subscribers whose QoS does not match: they say it themselves. So
-# there are two events less, which the executor looks at whenever a message comes.
+# `event_callbacks` of a publisher that does not warn of subscribers whose QoS does not match: those warn themselves. So
+# the executor checks two events less for each message.
 NO_EVENT_CALLBACKS = PublisherEventCallbacks(use_default_callbacks=False)

@@ -23,7 +23,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.rclpy_compat import LOGGER_SERVICE_ARGUMENTS
 
-# For the constructor of a node: what a launch file sets is then there to be checked, misspelt names included.
+# For the constructor of a node: all parameters that a launch file sets can then be checked, also misspelt names.
 NODE_ARGUMENTS: dict[str, Any] = {
     "allow_undeclared_parameters": True,
     "automatically_declare_parameters_from_overrides": True,
@@ -35,21 +35,21 @@ class EmptyListParametersMixin:
     """Mixin for nodes: rclpy refuses `[]` in a parameter file, because a list without elements has no type."""
 
     def declare_parameters(self, namespace: str, parameters: Sequence[Any], ignore_override: bool = False) -> Any:
-        """As in `rclpy.node.Node`, which calls it with `ignore_override` for what files and the command line set."""
+        """As in `rclpy.node.Node`, which sets `ignore_override` for values from files and the command line."""
         if ignore_override:
             parameters = [
                 (name, value, ParameterDescriptor(dynamic_typing=value is None)) for name, value, *_ in parameters
             ]
-        return super().declare_parameters(namespace, parameters, ignore_override)  # type: ignore[misc]  # of a Node
+        return super().declare_parameters(namespace, parameters, ignore_override)  # type: ignore[misc]  # a method of Node
 
 
 def declare(
     node: Node, executable: str, parameters: Iterable[Parameter] | None = None, *, read_only: bool = False
 ) -> dict[str, Any]:
-    """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`; their values by name.
+    """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`. Returns name → value.
 
-    `parameters`: what to declare (None: all of the executable's). `read_only`: later changes are refused. Raises
-    `ConfigError` for a name that is not known, or a value of a wrong type or out of range.
+    `parameters`: those to declare (None: all of the executable's). `read_only`: later changes are refused. Raises
+    `ConfigError` for an unknown name, and for a value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
     given = _without_undeclared(node, parameter_values(node, unset=[]), parameters)
@@ -74,7 +74,7 @@ def declare(
 
 
 def values_after(node: Node, executable: str, changes: Iterable[RosParameter]) -> dict[str, Any]:
-    """The values of the parameters of `executable` as they would be after `changes`. Raises `ConfigError`."""
+    """The values that the parameters of `executable` would have after `changes`. Raises `ConfigError`."""
     parameters = NODE_PARAMETERS[executable]()
     old = old_names(parameters)
     changes = {change.name: _as_list(change.value) for change in changes}
@@ -85,38 +85,38 @@ def values_after(node: Node, executable: str, changes: Iterable[RosParameter]) -
 
 
 def accept_old_names(node: Node, executable: str) -> None:
-    """While the node runs, set a parameter of today when its name of the previous version is set, with a warning.
+    """Accept the parameter names of the previous version while the node runs, with a warning.
 
-    ROS 2 Humble cannot do this: there the node refuses the old name.
+    ROS 2 Humble cannot do this: there, the node refuses the old name.
     """
     if not hasattr(node, "add_pre_set_parameters_callback"):
         return
     old = old_names(NODE_PARAMETERS[executable]())
 
-    def translated(change: RosParameter) -> RosParameter:
+    def with_new_name(change: RosParameter) -> RosParameter:
         if change.name not in old:
             return change
         node.get_logger().warning(renamed(change.name, old[change.name]))
         return RosParameter(old[change.name], change.type_, change.value)
 
-    node.add_pre_set_parameters_callback(lambda changes: [translated(change) for change in changes])
+    node.add_pre_set_parameters_callback(lambda changes: [with_new_name(change) for change in changes])
 
 
 def parameter_values(node: Node, unset: Any = None) -> dict[str, Any]:
     """The values of all parameters that are set on the node, by name.
 
-    `unset`: for one without a value. That is `[]` in a file before `declare`, and a parameter that was deleted later.
+    `unset`: the value for a parameter without one: it is `[]` in a file, before `declare`, or was deleted later.
     """
     found = {name: _as_list(parameter.value) for name, parameter in node.get_parameters_by_prefix("").items()}
     return {name: unset if value is None else value for name, value in found.items()}
 
 
 def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, array) else value  # an empty list may come as one of numbers
+    return list(value) if isinstance(value, array) else value  # an empty list may arrive as an array of numbers
 
 
 def _without_undeclared(node: Node, set_values: Mapping[str, Any], parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """`set_values` without what an earlier configuration declared and this one does not: a modality that is gone."""
+    """`set_values` without parameters that only an earlier configuration declared: those of a removed modality."""
     names = {parameter.name for parameter in parameters}
     return {
         name: value
@@ -134,12 +134,12 @@ def _refuse_unknown(node: Node, changes: Iterable[RosParameter], old: Mapping[st
 
 
 def descriptor_of(parameter: Parameter) -> ParameterDescriptor:
-    """As `ros2 param describe` shows it."""
+    """The descriptor that `ros2 param describe` shows."""
     descriptor = ParameterDescriptor(
         name=parameter.name,
         description=parameter.description + (f" [{parameter.unit}]" if parameter.unit else ""),
         additional_constraints=parameter.allowed_values_text if parameter.choices else "",
-        dynamic_typing=True,  # a file may say 1 for 1.0; `Parameter.check` has the last word
+        dynamic_typing=True,  # a file may have 1 for 1.0; `Parameter.check` checks the type
     )
     if parameter.bounds is not None:
         low, high = parameter.bounds

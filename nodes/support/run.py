@@ -20,8 +20,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensebind.fusion.core.errors import SensebindError
 
 N = TypeVar("N", bound=Node)
-ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s that the last messages of a node may take to reach its subscribers
-ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter while it waits
+ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
+ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
 
 
 class StopFlag:
@@ -87,8 +87,8 @@ def spin(node: Node, stop: StopFlag) -> None:
 def wait_for_acknowledgements(publishers: Iterable[Publisher], timeout: float = ACKNOWLEDGEMENT_TIMEOUT) -> None:
     """Wait until the subscribers of these reliable publishers have acknowledged all messages, for at most `timeout` s.
 
-    Destroying a publisher drops what was not acknowledged. Fast DDS asks for acknowledgements every 3 s, so mostly the
-    whole time passes; a busy subscriber receives the messages in it.
+    Destroying a publisher drops the messages that were not acknowledged. Fast DDS asks for acknowledgements every 3 s,
+    so this mostly waits for the whole timeout, in which a busy subscriber receives the messages.
     """
     deadline = time.monotonic() + timeout
     for publisher in publishers:
@@ -112,7 +112,7 @@ def run_node(
 
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
     `finish(node)` runs while the middleware is still up; it may return publishers whose last messages must arrive.
-    `name` is that of the logger until there is a node. The status is 0, or 1 after a `SensebindError` or a
+    `name` is the name of the logger until the node exists. The status is 0, or 1 after a `SensebindError` or a
     `ModuleNotFoundError`, whose message is logged without a traceback. In every case the node is destroyed and rclpy is
     shut down.
     """

@@ -1,4 +1,4 @@
-"""Middleware settings with which images arrive: Fast DDS's default buffers lose nearly all of them."""
+"""Middleware settings for images: with Fast DDS's default buffers, nearly all of them are lost."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def fastdds_profile_path() -> str:
 
 
 def fastdds_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment `base` for images to arrive; nothing where it names a profile already.
+    """The variables to add to the environment `base` so that images arrive; none if it names a profile already.
 
-    Kilted and later read FASTDDS_DEFAULT_PROFILES_FILE, and warn of the name that was read before.
+    Kilted and later read FASTDDS_DEFAULT_PROFILES_FILE, and warn if the earlier name is set.
     """
     if any(name in base for name in PROFILE_VARIABLES):
         return {}
@@ -27,10 +27,10 @@ def fastdds_environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def isolated_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for processes that are to meet each other and nobody else: a random domain, this machine."""
+    """An environment for processes that communicate only with each other: a random ROS domain on this machine."""
     result = dict(os.environ if base is None else base)
     result.update(fastdds_environment(result))
-    # Domains up to 101 leave their ports clear of Linux's ephemeral ones.
+    # The ports of domains up to 101 are outside Linux's range of ephemeral ports.
     result.setdefault("ROS_DOMAIN_ID", str(1 + secrets.randbelow(101)))
     result.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     return result

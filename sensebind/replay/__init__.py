@@ -1,1 +1,1 @@
-"""A recording through the pipeline, offline: the same samples and results as the live nodes."""
+"""Runs a recording through the pipeline, offline: with the same samples and results as the live nodes."""

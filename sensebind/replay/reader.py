@@ -21,7 +21,7 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
-    `values` are the embedder's parameters: topics that they name are used, others are found by type and name. `topics`:
+    `values` are the embedder's parameters. Topics that they name are used; others are found by type and name. `topics`:
     modality → topic. `topic_reasons`: modality → why this topic. Raises `ConfigError` for a topic that the recording
     lacks.
     """
@@ -45,11 +45,11 @@ class SampleReader:
             name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:
                 raise ConfigError(
-                    f"parameter '{modality}.topic' names '{wanted}', and the recording has only: "
+                    f"parameter '{modality}.topic' names '{wanted}', but the recording has only: "
                     f"{', '.join(self._topic_types)}"
                 )
             if name.strip("/") != wanted.strip("/"):
-                reason = f"beside {wanted}, compressed as {modality}.transport says"
+                reason = f"compressed form of {wanted}, by {modality}.transport"
             self._options[modality], self.topics[modality], self.topic_reasons[modality] = options, name, reason
 
     @property
@@ -58,12 +58,12 @@ class SampleReader:
         return {modality: self.calibration(modality) for modality in self._options}
 
     def calibration(self, modality: str) -> Calibration:
-        """That of one modality. Raises `KeyError` for one that the recording lacks."""
+        """The calibration of one modality. Raises `KeyError` if the recording lacks it."""
         return (self._decoders.get(modality) or self._options[modality]).calibration
 
     @property
     def parameter_calibrations(self) -> dict[str, Calibration]:
-        """Modality → calibration from the parameters alone: what is known before the first message."""
+        """Modality → calibration from the parameters alone, as before the first message."""
         return {modality: options.calibration for modality, options in self._options.items()}
 
     def samples(
@@ -74,11 +74,11 @@ class SampleReader:
         """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
 
         `on_progress` is called with each message's log time (ns), `on_calibration` with each change of `calibrations`.
-        Raises `RecordingError` where the recording is damaged.
+        Raises `RecordingError` if the recording is damaged.
         """
         self._decoders = {}
-        sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that take its messages
-        info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that it describes
+        sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders of its messages
+        info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for modality, topic in self.topics.items():
             try:
                 decoder = SampleDecoder(self._options[modality], self._topic_types[topic])
@@ -102,13 +102,13 @@ class SampleReader:
             for decoder in sensors.get(topic, ()):
                 try:
                     if type_name != decoder.type_name:
-                        raise EncodingError(f"a message of type '{type_name}' is among those of '{decoder.type_name}'")
+                        raise EncodingError(f"a message has type '{type_name}', its topic '{decoder.type_name}'")
                     yield decoder.decode(message, received)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error))
 
     def _topic_named(self, topic: str) -> str | None:
-        """The topic's name in the recording, compared without slashes at the ends; None where it is not there."""
+        """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
         return next((name for name in self._topic_types if name.strip("/") == topic.strip("/")), None)
 
 
@@ -119,8 +119,8 @@ def process_recording(
     on_sample: Callable[[Sample], None] = lambda sample: None,
     on_progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
-    """Drive `pipeline` with all samples and calibrations of `reader`; outputs as they come. Raises `RecordingError`."""
-    for modality, calibration in reader.parameter_calibrations.items():  # the reader may have been read before
+    """Drive `pipeline` with all samples and calibrations of `reader`. Yields its outputs. Raises `RecordingError`."""
+    for modality, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
         pipeline.set_calibration(modality, calibration)
 
     def read() -> Iterator[Sample | Failure]:

@@ -21,7 +21,7 @@ from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.reader import SampleReader, process_recording
 
-DEFAULT_PARAMETER_FILE = "starter.yaml"  # the parameter file that is read where none is named
+DEFAULT_PARAMETER_FILE = "starter.yaml"  # the parameter file that is read if none is named
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Replay:
     def samples(self) -> Iterator[Sample | Failure]:
         """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
 
-        A pipeline that gets them lacks what CameraInfo says: use `outputs` to drive one.
+        They do not include the calibrations in CameraInfo: use `outputs` to drive a pipeline.
         """
         return self.reader.samples()
 
@@ -116,7 +116,7 @@ class Replay:
         on_sample: Callable[[Sample, Calibration], None] = lambda sample, calibration: None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[Output]:
-        """Drive `pipeline` with all samples; outputs as they come.
+        """Drive `pipeline` with all samples and calibrations. Yields its outputs.
 
         `on_sample` is called with each sample and its sensor's calibration before the pipeline gets it, `progress`
         with the log time of each message, in seconds from `start`.
