@@ -9,14 +9,14 @@ from sensebind.simulation import scenario
 from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record
 
 PATROL_FILE = Path(__file__).parents[1] / "config" / "scenarios" / "patrol.yaml"
-SECONDS_PER_ROOM = 7.5  # s in each of its rooms
+SECONDS_PER_ROOM = 7.5  # s
 
 
 def patrol_scenario(seed: int = 0, duration: float | None = None) -> SimulatedScenario:
-    """What happens on it, or on its first `duration` seconds."""
+    """The scenario of the patrol, or its first `duration` s."""
     return scenario.read_scenario(PATROL_FILE, seed, duration=duration)
 
 
 def record_patrol(path: Path, seed: int = 0, duration: float | None = None, **options: Any) -> list[GroundTruthEvent]:
-    """Write its bag and the truth beside it. `options`: of `record`."""
+    """Write the bag of the patrol and the truth beside it. `options`: arguments of `record`."""
     return record(patrol_scenario(seed, duration), path, **options)

@@ -1,4 +1,4 @@
-"""`sensebind evaluate faults`: simulated sensors that fail, through the line without a model."""
+"""`sensebind evaluate faults`: simulated sensor faults, through the pipeline without a model."""
 
 from __future__ import annotations
 
@@ -45,43 +45,46 @@ def scene() -> SimulatedScene:
         ("thermal", "swapped", 0.0), ("audio", "saturated", MIDWAY_ONSET), ("imu", "swapped", 0.0),
     ],
 )  # fmt: skip
-def test_a_sensor_that_fails_is_named_within_3_seconds_and_no_other(
+def test_a_faulty_sensor_is_reported_within_3_s_and_no_other_sensor_is(
     settings: Settings, scene: SimulatedScene, sensor: str, cause: str, onset: float
 ) -> None:
-    (told,) = detect_faults(scene.samples(Fault(sensor, cause, onset, CASE_DURATION)), fault_pipeline(settings))
-    assert (told.sensor, told.cause) == (sensor, cause) and onset - 1 <= told.reported_at <= onset + 3
+    (report,) = detect_faults(scene.samples(Fault(sensor, cause, onset, CASE_DURATION)), fault_pipeline(settings))
+    assert (report.sensor, report.cause) == (sensor, cause) and onset - 1 <= report.reported_at <= onset + 3
 
 
-def test_a_scale_that_jumps_midway_is_named(settings: Settings, scene: SimulatedScene) -> None:
-    (told,) = detect_faults(
+def test_a_change_of_scale_midway_is_reported(settings: Settings, scene: SimulatedScene) -> None:
+    (report,) = detect_faults(
         scene.samples(Fault("depth", "miscalibrated", MIDWAY_ONSET, CASE_DURATION)), fault_pipeline(settings)
     )
-    assert (told.sensor, told.cause) == ("depth", "miscalibrated")
+    assert (report.sensor, report.cause) == ("depth", "miscalibrated")
 
 
-def test_healthy_sensors_cause_no_fault(settings: Settings, scene: SimulatedScene) -> None:
+def test_healthy_sensors_cause_no_fault_report(settings: Settings, scene: SimulatedScene) -> None:
     assert detect_faults(scene.samples(), fault_pipeline(settings)) == ()
 
 
-def test_every_sensor_fails_in_every_way_that_can_be_told() -> None:
+def test_the_cases_are_all_detectable_faults_of_all_sensors() -> None:
     found = cases(random_scene(0, CASE_DURATION), 0)
-    ways = {(c.fault.sensor, c.fault.canonical_kind) for c in found}
-    assert len(ways) == 29 and {s for s, _ in ways} == set(SIMULATED_SENSORS)
+    kinds = {(c.fault.sensor, c.fault.canonical_kind) for c in found}
+    assert len(kinds) == 29 and {s for s, _ in kinds} == set(SIMULATED_SENSORS)
     assert FaultCase(0, Fault("depth", "miscalibrated", 0.0, CASE_DURATION)) not in found, (
-        "a scale that never was another"
+        "a scale that does not change"
     )
 
 
-def test_the_report_counts_what_was_named_missed_and_false() -> None:
-    named = FaultCaseResult(
+def test_the_summary_counts_detected_missed_and_false_reports() -> None:
+    detected = FaultCaseResult(
         FaultCase(1, Fault("imu", "frozen", 0.0, CASE_DURATION)), FaultScore(1, 1, 1, 0, (1.5,)), ("imu:frozen at 1.5",)
     )
     missed = FaultCaseResult(
         FaultCase(2, Fault("depth", "dark", MIDWAY_ONSET, CASE_DURATION)), FaultScore(1, 0, 0, 1), ("imu:muted at 3.0",)
     )
-    text, found = summarize([named, missed], ["scene 3: audio:muted at 5.0 s"], 1800.0)
-    assert "named within 3 s: 1 of 2; with the cause: 1" in text and "| imu | frozen | 1 of 1 |" in text
-    assert "1 were told" in text and "1 told in 0.50 h\n  scene 3: audio:muted at 5.0 s" in text
+    text, found = summarize([detected, missed], ["scene 3: audio:muted at 5.0 s"], 1800.0)
+    assert "detected within 3 s: 1 of 2; with the correct cause: 1" in text and "| imu | frozen | 1 of 1 |" in text
+    assert (
+        "false alarms in these cases: 1" in text
+        and "without a fault: 1 in 0.50 h\n  scene 3: audio:muted at 5.0 s" in text
+    )
     assert (found["cases"], found["named"], found["explained"], found["well_hours"]) == (2, 1, 1, 0.5)
     assert found["missed"] == [
         {"seed": 2, "sensor": "depth", "fault": "dark", "onset": MIDWAY_ONSET, "told": ["imu:muted at 3.0"]}
@@ -90,6 +93,6 @@ def test_the_report_counts_what_was_named_missed_and_false() -> None:
 
 def test_the_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "faults", "--seeds", "0", "--hours", "0", "--out", str(tmp_path)]) == 0
-    assert "named within 3 s: 0 of 0" in capsys.readouterr().out
+    assert "detected within 3 s: 0 of 0" in capsys.readouterr().out
     assert json.loads((tmp_path / "faults.json").read_text())["cases"] == 0
     assert table(recall_rows([])).count("\n") == 1 and list(run_cases([], Settings.read(device="cpu"))) == []

@@ -300,7 +300,7 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
     assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
     assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
     told_text = metrics_table(found)
-    for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 named"):
+    for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 detected"):
         assert words in told_text, words
     assert not math.isnan(found["calibration"]["ece"])
     plot(found, tmp_path / "events.png")

@@ -1,4 +1,4 @@
-"""Truth files: read and written in one place, and wrong ones named by file and line."""
+"""Truth files: reading and writing, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sensebind.fusion.io.ground_truth import (
 from sensebind.report.report_data import report_truth
 
 
-def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_written_truth_file_is_read_unchanged(tmp_path: Path) -> None:
     rows = [(0.2, 6.25, "b"), (0.2, 6.5, "a person"), (7.7, 14.0, 'a "cat"')]
     write_truth(tmp_path / "t.tsv", rows)
     assert read_truth(tmp_path / "t.tsv") == rows
@@ -28,7 +28,7 @@ def test_a_truth_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
         write_truth(tmp_path / "nowhere" / "t.tsv", rows)
 
 
-def test_a_file_of_faults_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_written_faults_file_is_read_unchanged(tmp_path: Path) -> None:
     rows = [(30.0, 40.5, "audio", "muted"), (1.0, 2.0, "imu", "frozen")]
     write_faults(tmp_path / "f.tsv", rows)
     assert (tmp_path / "f.tsv").read_bytes() == (
@@ -46,13 +46,13 @@ def test_a_file_of_faults_comes_back_as_it_was_written(tmp_path: Path) -> None:
         "\ufeffLabel\tOnset\tOffset\r\n\r\ndog\t0.5\t2.0\r\n",
     ],
 )
-def test_truth_files_of_the_field_are_read(tmp_path: Path, text: str) -> None:
+def test_truth_files_of_public_data_sets_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
     assert read_truth(tmp_path / "t.tsv") == [(0.5, 2.0, "dog")]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("onset\toffset\tlabel\n0.5\t2\n", "line 2"),
         ("0.5\t0.5\tdog\n", "line 1"),
@@ -66,16 +66,16 @@ def test_truth_files_of_the_field_are_read(tmp_path: Path, text: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_truth_file_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_in_a_truth_file_names_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.tsv").write_text(text, encoding="utf-8")
-    with pytest.raises(TruthError, match=said) as raised:
+    with pytest.raises(TruthError, match=message) as raised:
         read_truth(tmp_path / "t.tsv")
     assert "t.tsv" in str(raised.value)
     with pytest.raises(TruthError, match="nowhere"):
         read_truth(tmp_path / "nowhere.tsv")
 
 
-def test_the_truth_of_a_recording_is_the_given_file_or_the_one_beside_it(tmp_path: Path) -> None:
+def test_the_truth_of_a_recording_is_the_given_file_or_the_file_beside_it(tmp_path: Path) -> None:
     bag, given = tmp_path / "bag.mcap", tmp_path / "other.tsv"
     assert find_truth_file(bag) is None and report_truth(bag) is None
     with pytest.raises(TruthError, match=r"bag\.mcap\.truth\.tsv.*--truth"):
@@ -90,13 +90,13 @@ def test_the_truth_of_a_recording_is_the_given_file_or_the_one_beside_it(tmp_pat
         match_truth_files([bag, bag], [given])
 
 
-def test_a_label_may_have_a_columns_name(tmp_path: Path) -> None:
+def test_a_label_may_be_equal_to_a_column_name(tmp_path: Path) -> None:
     file = tmp_path / "t.tsv"
     file.write_text("0\t1\tstart\n2\t3\tend\n")
     assert read_truth(file) == [(0.0, 1.0, "start"), (2.0, 3.0, "end")]
 
 
-def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
+def test_an_unclosed_quotation_mark_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "t.tsv"
     file.write_text('0\t1\t"dog\n2\t3\tcat\n')
     with pytest.raises(TruthError, match=r"t\.tsv' cannot be read"):

@@ -1,4 +1,4 @@
-"""How good the events are: detections against a truth, in the measures that the field knows, without any model."""
+"""Metrics of detections against a ground truth. The names exported here need no model."""
 
 from sensebind.evaluation.fault_metrics import FaultReport, FaultScore, score_faults
 from sensebind.evaluation.matching import (

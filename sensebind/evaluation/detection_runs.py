@@ -1,4 +1,4 @@
-"""What is scored: the truth of one recording, and what each way of telling events made of it."""
+"""The data that is scored: the truth of one recording, and the output of each compared detector."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sensebind.evaluation.fault_metrics import FaultReport
 from sensebind.evaluation.psds import ScoreTimeline
 from sensebind.evaluation.spans import Array, FaultSpans, Spans
 
-ALL = "all senses"
-LATE = "late fusion"  # the greatest of what the senses say by themselves
+ALL = "all modalities"
+LATE = "late fusion"  # the highest score of the single modalities
 
 
 @dataclass(frozen=True)
 class DetectionRun:
-    """What one way of telling told. `reported_at` (N,) are the seconds at which each of `spans` was reported;
-    `timeline` holds the scores at all times."""
+    """The output of one detector. `reported_at` (N,): the time in s at which each of `spans` was reported. `timeline`:
+    the scores at all times."""
 
     spans: Spans
     reported_at: Array
@@ -25,10 +25,10 @@ class DetectionRun:
 
 @dataclass(frozen=True)
 class RecordingRuns:
-    """One recording and its truth, as every way of telling tells it. Times in seconds from `Recording.start`.
+    """One recording, its truth, and the output of each compared detector. Times in s from `Recording.start`.
 
-    `runs` is name → what it told: `ALL`, each sense by itself, `LATE`. `activity` is what `SignalActivity.z_scores`
-    gives. `unscored_events` counts events of kinds that are not scored.
+    `runs`: detector → output, for `ALL`, each modality alone and `LATE`. `activity`: result of
+    `SignalActivity.z_scores`. `unscored_events`: kind → number of events that are not scored.
     """
 
     name: str

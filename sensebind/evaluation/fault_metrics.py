@@ -1,4 +1,4 @@
-"""Whether the sensor that failed was named, and how soon."""
+"""Metrics of fault detection: recall, delay and false alarms."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from sensebind.evaluation.spans import FaultSpans
 
-MAX_DELAY = 3.0  # s after its onset within which a fault is to be named
-EARLY_TOLERANCE = (
-    1.0  # s by which a fault may be named before: stamps of a fault and of a window's end are not one clock
-)
+MAX_DELAY = 3.0  # s after its onset within which a fault must be reported
+# s by which a report may come before the onset: a report has the stamp of a window, which is not exactly the fault's.
+EARLY_TOLERANCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class FaultReport:
-    """An event that names a faulty sensor: from `onset` to `offset`, told at `reported_at`, all in seconds."""
+    """An event about a faulty sensor, from `onset` to `offset`, reported at `reported_at`, all in s."""
 
     onset: float
     offset: float
@@ -26,8 +25,9 @@ class FaultReport:
 
 @dataclass(frozen=True, slots=True)
 class FaultScore:
-    """Of `faults` there were, `named` were told with their sensor in time, `explained` with their cause as well;
-    `false` were told of sensors that were well. `delays`: seconds from onset to telling, of all that were named."""
+    """Numbers of `faults` in the truth, of faults detected in time (`named`), of these with the correct cause
+    (`explained`), and of false alarms (`false`). `delays`: s from onset to report of all faults that were reported,
+    also of those reported too late."""
 
     faults: int = 0
     named: int = 0
@@ -46,7 +46,7 @@ class FaultScore:
 
 
 def parse_fault_label(label: str, onset: float, offset: float, reports: float) -> FaultReport | None:
-    """The label ``fault:<sensor>:<cause>`` read; None for others."""
+    """Parse the label ``fault:<sensor>:<cause>``. None for other labels. `reports`: the time of the report in s."""
     parts = label.split(":")
     if len(parts) < 2 or parts[0] != "fault" or not parts[1]:
         return None
@@ -54,11 +54,12 @@ def parse_fault_label(label: str, onset: float, offset: float, reports: float) -
 
 
 def score_faults(truth: FaultSpans, reports: Sequence[FaultReport], *, max_delay: float = MAX_DELAY) -> FaultScore:
-    """A fault is named where an event that names its sensor is told from `EARLY_TOLERANCE` s before its onset to its
-    offset.
+    """Score the reports on faults.
 
-    It is named in time where that is `max_delay` s after its onset at most. An event is false where its sensor has no
-    fault between `EARLY_TOLERANCE` s before and `max_delay` s after it.
+    A fault is detected if its sensor is reported from `EARLY_TOLERANCE` s before its onset to its offset, or to
+    `max_delay` s after its onset if that is later. It is detected in time if the report is at most `max_delay` s after
+    its onset. A report is a false alarm if it overlaps no fault of its sensor, from `EARLY_TOLERANCE` s before the
+    onset to `max_delay` s after the offset.
     """
     named = explained = 0
     delays = []

@@ -1,4 +1,4 @@
-"""Detections against the truth: event by event, and segment by segment."""
+"""Matching of detections with the truth: event-based and segment-based."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from scipy.optimize import linear_sum_assignment
 
 from sensebind.evaluation.spans import Array, Spans
 
-ONSET_COLLAR = 1.0  # s that an onset may be off
-OFFSET_LENGTH_RATIO = 0.5  # of an event's length that its offset may be off; `ONSET_COLLAR` at least
+ONSET_COLLAR = 1.0  # s: largest error of an onset
+OFFSET_LENGTH_RATIO = 0.5  # largest error of an offset, as a fraction of the event's length; at least `ONSET_COLLAR`
 SEGMENT_LENGTH = 1.0  # s
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Right, wrong and missed; what precision, recall and F1 follow from. Those of several files add up."""
+    """Numbers of hits, false detections and missed events, with precision, recall and F1. Counts can be added."""
 
     hits: int = 0
     false: int = 0
@@ -29,25 +29,25 @@ class Counts:
 
     @property
     def precision(self) -> float | None:
-        """Share of what was told that was right; None where nothing was told."""
-        told = self.hits + self.false
-        return self.hits / told if told else None
+        """Hits / (hits + false). None without detections."""
+        detected = self.hits + self.false
+        return self.hits / detected if detected else None
 
     @property
     def recall(self) -> float | None:
-        """Share of what was there that was told; None where nothing was there."""
-        truth_active = self.hits + self.missed
-        return self.hits / truth_active if truth_active else None
+        """Hits / (hits + missed). None without events in the truth."""
+        true = self.hits + self.missed
+        return self.hits / true if true else None
 
     @property
     def f1(self) -> float | None:
-        """2·hits / (2·hits + false + missed); None where nothing was there and nothing was told."""
+        """2·hits / (2·hits + false + missed). None without events in the truth and without detections."""
         total = 2 * self.hits + self.false + self.missed
         return 2 * self.hits / total if total else None
 
 
 class Match(NamedTuple):
-    """Pairs (index of the truth, index of the detection), and the indices that are left of either."""
+    """Pairs (index in the truth, index in the detections), and the indices on each side without a partner."""
 
     pairs: list[tuple[int, int]]
     missed: list[int]
@@ -68,9 +68,9 @@ def match(
 ) -> Match:
     """Event-based matching (Mesaros, Heittola and Virtanen, "Metrics for polyphonic sound event detection", 2016).
 
-    A detection fits an event of its label if its onset is at most `collar` s off, and its offset at most
-    max(`collar`, `offset_ratio` × the event's length). Each fits one: as many pairs as can be, and of those assignments
-    the one whose onsets are nearest. `labels=False` lets any label fit any.
+    A detection fits an event of its label if their onsets differ by at most `collar` s and their offsets by at most
+    max(`collar`, `offset_ratio` × length of the event). Each event and detection is in at most one pair. The assignment
+    has the largest number of pairs and, of these, the smallest sum of onset errors. `labels=False` ignores labels.
     """
     onset = np.abs(truth.onsets[:, None] - detections.onsets[None])
     offset = np.abs(truth.offsets[:, None] - detections.offsets[None])
@@ -87,11 +87,11 @@ def match(
 
 
 def _assign(fits: np.ndarray, cost: Array) -> list[tuple[int, int]]:
-    """As many pairs as can be where `fits` (N, M), and of those with the least `cost` in sum."""
+    """The largest set of pairs with `fits` (N, M) true and, of that size, the smallest sum of `cost` (N, M)."""
     if not fits.any():
         return []
     worst = float(cost[fits].max()) + 1.0
-    # One more pair is worth more than any difference in cost of all the others.
+    # One more pair outweighs any difference in the cost of all others.
     worth = np.where(fits, cost / (worst * (min(fits.shape) + 1)) - 1.0, 0.0)
     rows, columns = linear_sum_assignment(worth)
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if fits[i, j]]
@@ -100,7 +100,7 @@ def _assign(fits: np.ndarray, cost: Array) -> list[tuple[int, int]]:
 def event_based_counts(
     truth: Spans, detections: Spans, *, collar: float = ONSET_COLLAR, offset_ratio: float = OFFSET_LENGTH_RATIO
 ) -> dict[str, Counts]:
-    """Label → counts of `match`, for every label of either."""
+    """Label → counts of `match`, for each label of truth or detections."""
     found = match(truth, detections, collar=collar, offset_ratio=offset_ratio)
     labels = sorted({*truth.labels, *detections.labels})
     return {
@@ -116,7 +116,7 @@ def event_based_counts(
 def segment_based_counts(
     truth: Spans, detections: Spans, duration: float, *, segment: float = SEGMENT_LENGTH
 ) -> dict[str, Counts]:
-    """Label → counts of segments of `segment` s in which it is there, or told, at any time (same source as `match`)."""
+    """Label → counts of segments of `segment` s. A label is active in segments that it overlaps (source: `match`)."""
     counts = {}
     for label in sorted({*truth.labels, *detections.labels}):
         truth_active = active_segments(truth.with_labels(label), duration, segment)
@@ -130,7 +130,7 @@ def segment_based_counts(
 
 
 def active_segments(spans: Spans, duration: float, segment: float = SEGMENT_LENGTH) -> np.ndarray:
-    """bool (S,): whether anything overlaps each segment of a recording of `duration` s, the last one cut or whole."""
+    """bool (S,): whether a span overlaps each segment of a recording of `duration` s. The last one may be shorter."""
     count = max(int(np.ceil(duration / segment - 1e-9)), 1)
     starts = np.arange(count) * segment
     inside = (spans.onsets[:, None] < starts + segment - 1e-9) & (spans.offsets[:, None] > starts + 1e-9)
@@ -138,7 +138,7 @@ def active_segments(spans: Spans, duration: float, segment: float = SEGMENT_LENG
 
 
 def false_alarm_indices(truth: Spans, detections: Spans, collar: float = ONSET_COLLAR) -> list[int]:
-    """Indices of detections that nothing of their label comes within `collar` s of: what was told of nothing."""
+    """Indices of the detections that are more than `collar` s away from every event of their label."""
     same = np.array(truth.labels, object)[:, None] == np.array(detections.labels, object)[None]
     near = (truth.onsets[:, None] <= detections.offsets[None] + collar) & (
         truth.offsets[:, None] >= detections.onsets[None] - collar
@@ -147,11 +147,11 @@ def false_alarm_indices(truth: Spans, detections: Spans, collar: float = ONSET_C
 
 
 def label_from_truth(truth: Spans, detections: Spans, otherwise: str) -> Spans:
-    """The detections of a detector that knows no labels, each with the label that suits it best.
+    """Label the detections of a detector without labels, with the best labels that the truth allows.
 
-    First `match` without labels: as many as can be get the label of the event they fit. The others get the label of
-    the event that they overlap most, or `otherwise` where they overlap none. It is the truth that labels them, so the
-    scores of such a detector are an upper bound of what it could be worth.
+    A detection that `match` (without labels) pairs with an event gets its label. Each other detection gets the label of
+    the event that it overlaps most, or `otherwise` if it overlaps none. The truth gives the labels, so the scores
+    are an upper bound for any labelling.
     """
     names = [otherwise] * len(detections)
     for j in range(len(detections)):
@@ -164,7 +164,7 @@ def label_from_truth(truth: Spans, detections: Spans, otherwise: str) -> Spans:
 
 
 def sum_counts(counts: Sequence[Counts]) -> Counts:
-    """The sum of several."""
+    """The sum of several counts."""
     result = Counts()
     for one in counts:
         result += one

@@ -1,4 +1,4 @@
-"""Everything that was observed, as figures: for programs, and as tables for people."""
+"""Metrics of evaluated recordings: as JSON for programs, and as tables for people."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ from sensebind.evaluation.reliability import Reliability, reliability
 from sensebind.evaluation.spans import Array, Spans
 from sensebind.fusion.core.embeddings import sort_modalities
 
-MODEL_FREE = "model-free"  # each event labelled by the truth: an upper bound
-ONE_LABEL = "model-free, one label a sense"
-MIN_CALIBRATION_SCORE = 0.1  # scores from here on are what anybody would look at
+MODEL_FREE = "model-free"  # each detection labelled by the truth: an upper bound
+ONE_LABEL = "model-free, one label per modality"
+MIN_CALIBRATION_SCORE = 0.1  # lower scores are not interesting for a user
 
 
 def compute_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any]:
-    """All figures of these recordings together: strings, finite numbers, None, lists and dicts.
+    """All metrics of these recordings together: strings, finite numbers, None, lists and dicts.
 
-    `ways` is name → `overall` and `types` (label → the same): event-based and segment-based counts and F1, onset
-    latency, false alarms an hour, and for `overall` PSDS. `faults`, `calibration` and `notes` speak for themselves.
+    `ways`: detector → `overall` and `types` (label → metrics): event-based and segment-based counts and F1, onset
+    latency, false alarms per hour; `overall` also has PSDS. `model_free_setting`: the choices of the model-free
+    detector. `faults`: None without a faults file. `calibration`: see `calibration_error`. `notes`: for the reader.
     """
     truths = [o.truth for o in recordings]
     seconds = [o.seconds for o in recordings]
     names = list(dict.fromkeys(name for o in recordings for name in o.runs))
     names = [ALL, *sort_modalities(n for n in names if n not in (ALL, LATE)), *([LATE] if LATE in names else [])]
-    ways = {}
+    scored = {}
     for name in names:
         own = [o.runs.get(name) for o in recordings]
-        ways[name] = score_run(
+        scored[name] = score_run(
             truths,
-            [w.spans if w else Spans.of(()) for w in own],
+            [run.spans if run else Spans.of(()) for run in own],
             seconds,
-            [w.reported_at if w else np.zeros(0) for w in own],
-            [w.timeline if w else ScoreTimeline(np.zeros(1), (), np.zeros((0, 0))) for w in own],
+            [run.reported_at if run else np.zeros(0) for run in own],
+            [run.timeline if run else ScoreTimeline(np.zeros(1), (), np.zeros((0, 0))) for run in own],
         )
     setting, free = _model_free(recordings)
-    ways |= free
+    scored |= free
     singles = [name for name in names if name not in (ALL, LATE)]
-    best = max(singles, key=lambda name: ways[name]["overall"]["event"]["f1"] or 0.0, default=None)
-    everything = calibration_error([o.runs[ALL] for o in recordings], truths, seconds)
+    best = max(singles, key=lambda name: scored[name]["overall"]["event"]["f1"] or 0.0, default=None)
+    calibration = calibration_error([o.runs[ALL] for o in recordings], truths, seconds)
     return {
         "space": recordings[0].space,
         "recordings": [_recording(o) for o in recordings],
@@ -62,10 +63,10 @@ def compute_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any]:
         "prompts": sorted({p for o in recordings for p in o.prompts}),
         "labels": sorted({label for t in truths for label in t.labels}),
         "notes": notes(recordings),
-        "ways": ways,
+        "ways": scored,
         "best_single": best,
         "model_free_setting": setting,
-        "calibration": everything,
+        "calibration": calibration,
         "faults": _fault_metrics(recordings),
     }
 
@@ -77,9 +78,10 @@ def score_run(
     reported_at: Sequence[Array] | None = None,
     timelines: Sequence[ScoreTimeline] | None = None,
 ) -> dict[str, Any]:
-    """`overall` and `types` of one way of telling: a truth, detections and a length for each recording.
+    """`overall` and `types` of one detector: a truth, detections and a duration (s) for each recording.
 
-    `reported_at` are the times at which the detections were reported, `timelines` the scores behind them.
+    `reported_at`: times in s at which the detections were reported (default: their onsets). `timelines`: the scores
+    for PSDS, which is None without them.
     """
     labels = sorted({label for spans in (*truths, *detections) for label in spans.labels})
     events = [event_based_counts(t, d) for t, d in zip(truths, detections, strict=True)]
@@ -113,57 +115,57 @@ def score_run(
 
 
 def _model_free(recordings: Sequence[RecordingRuns]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """How the detector without a model was set, and its two ways of coming by labels."""
+    """The choices of the model-free detector; its metrics with labels of the truth and with one label per modality."""
     truths, seconds = [o.truth for o in recordings], [o.seconds for o in recordings]
-    sense, threshold, told = best_threshold(truths, [o.activity for o in recordings])
-    named = [label_from_truth(truth, spans, ANYTHING) for truth, spans in zip(truths, told, strict=True)]
-    senses, fixed = best_label_per_modality(truths, [o.activity for o in recordings])
+    modality, threshold, detections = best_threshold(truths, [o.activity for o in recordings])
+    labelled = [label_from_truth(truth, spans, ANYTHING) for truth, spans in zip(truths, detections, strict=True)]
+    label_choices, fixed = best_label_per_modality(truths, [o.activity for o in recordings])
     setting = {
-        "sense": sense,
+        "sense": modality,
         "threshold": threshold,
-        "labels": {m: {"label": label, "threshold": t} for m, (label, t) in senses.items()},
+        "labels": {m: {"label": label, "threshold": t} for m, (label, t) in label_choices.items()},
     }
-    return setting, {MODEL_FREE: score_run(truths, named, seconds), ONE_LABEL: score_run(truths, fixed, seconds)}
+    return setting, {MODEL_FREE: score_run(truths, labelled, seconds), ONE_LABEL: score_run(truths, fixed, seconds)}
 
 
 def calibration_error(
-    ways: Sequence[DetectionRun], truths: Sequence[Spans], seconds: Sequence[float], segment: float = SEGMENT_LENGTH
+    runs: Sequence[DetectionRun], truths: Sequence[Spans], seconds: Sequence[float], segment: float = SEGMENT_LENGTH
 ) -> dict[str, Any]:
-    """The mean score of each label in each segment, against whether it was there for at least half of it.
+    """Compare the mean score of each label in each segment with its presence in at least half of the segment.
 
-    `ece` is over all of these; `ece_told` over those with a score of `MIN_CALIBRATION_SCORE` or more, because most
-    labels are not there most of the time, and every detector knows that.
+    `ece`: expected calibration error over all segments and labels. `ece_told`: over those with a score of
+    `MIN_CALIBRATION_SCORE` or more. Most labels are absent most of the time, which is easy to score.
     """
     scores, right = [], []
-    for way, truth, length in zip(ways, truths, seconds, strict=True):
-        for label in sorted({*way.timeline.labels, *truth.labels}):
-            s, r = _segment_scores(way.timeline, truth.with_labels(label), label, length, segment)
+    for run, truth, length in zip(runs, truths, seconds, strict=True):
+        for label in sorted({*run.timeline.labels, *truth.labels}):
+            s, r = _segment_scores(run.timeline, truth.with_labels(label), label, length, segment)
             scores.append(s)
             right.append(r)
     s = np.clip(np.concatenate(scores) if scores else np.zeros(0), 0.0, 1.0)
     r = np.concatenate(right) if right else np.zeros(0)
-    all_of_them, doubtful = reliability(s, r), reliability(s[s >= MIN_CALIBRATION_SCORE], r[s >= MIN_CALIBRATION_SCORE])
+    everything, noticed = reliability(s, r), reliability(s[s >= MIN_CALIBRATION_SCORE], r[s >= MIN_CALIBRATION_SCORE])
     return {
-        "ece": _round(all_of_them.expected_calibration_error),
-        "ece_told": _round(doubtful.expected_calibration_error),
-        "segments": int(all_of_them.counts.sum()),
-        "segments_told": int(doubtful.counts.sum()),
-        "bins": _bins(all_of_them),
+        "ece": _round(everything.expected_calibration_error),
+        "ece_told": _round(noticed.expected_calibration_error),
+        "segments": int(everything.counts.sum()),
+        "segments_told": int(noticed.counts.sum()),
+        "bins": _bins(everything),
     }
 
 
 def _segment_scores(
-    course: ScoreTimeline, own: Spans, label: str, length: float, segment: float
+    timeline: ScoreTimeline, own: Spans, label: str, length: float, segment: float
 ) -> tuple[Array, Array]:
-    """(S,) mean scores and (S,) 0 or 1 of the segments that were scored at all."""
+    """Mean scores (S,) and presence (S,), 0 or 1, of a label in the segments that were scored."""
     starts = np.arange(int(length / segment + 1e-9)) * segment
     covered = np.zeros(len(starts))
     for onset, offset, _ in own.rows():
         covered += np.clip(np.minimum(starts + segment, offset) - np.maximum(starts, onset), 0.0, segment)
-    if not len(course.scores):
+    if not len(timeline.scores):
         return np.zeros(len(starts)), (covered >= segment / 2).astype(float)
-    edges = course.edges
-    summed = np.concatenate([[0.0], np.cumsum(course.scores_of(label) * np.diff(edges))])
+    edges = timeline.edges
+    summed = np.concatenate([[0.0], np.cumsum(timeline.scores_of(label) * np.diff(edges))])
     mean = (np.interp(starts + segment, edges, summed) - np.interp(starts, edges, summed)) / segment
     inside = (starts >= edges[0] - 1e-9) & (starts + segment <= edges[-1] + 1e-9)
     return mean[inside], (covered >= segment / 2)[inside].astype(float)
@@ -175,7 +177,7 @@ def _bins(found: Reliability) -> list[dict[str, float]]:
 
 
 def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None:
-    """Over the recordings with a list of faults; None where none has one."""
+    """Fault metrics over the recordings with a faults file. None if there is no faults file."""
     known = [(o, o.faults) for o in recordings if o.faults is not None]
     if not known:
         return None
@@ -197,28 +199,30 @@ def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None
 
 
 def notes(recordings: Sequence[RecordingRuns]) -> list[str]:
-    """What a reader of the figures must know of how truth and prompts fit together."""
+    """Remarks for the reader: mismatches of truth, prompts and recordings."""
     prompts = {p for o in recordings for p in o.prompts}
     labels = {label for o in recordings for label in o.truth.labels}
-    told = {label for o in recordings for w in o.runs.values() for label in w.spans.labels}
+    detected = {label for o in recordings for run in o.runs.values() for label in run.spans.labels}
     found = []
-    if missing := sorted(labels - prompts - told):
-        found.append(f"in the truth but no prompt of the configuration, so counted as missed: {', '.join(missing)}")
+    if missing := sorted(labels - prompts - detected):
+        found.append(f"labels of the truth without a prompt, counted as missed: {', '.join(missing)}")
     if extra := sorted(prompts - labels):
-        found.append(f"prompts that the truth never names, all of whose events count as false: {', '.join(extra)}")
+        found.append(
+            f"prompts with a label that is not in the truth; all their events count as false: {', '.join(extra)}"
+        )
     others: dict[str, int] = {}
     for o in recordings:
         for kind, count in o.unscored_events.items():
             others[kind] = others.get(kind, 0) + count
     if others:
         listed = ", ".join(f"{count} {kind.lower()}" for kind, count in sorted(others.items()))
-        found.append(f"events of other kinds, which the truth does not name and no score counts: {listed}")
+        found.append(f"events of other kinds, not in the truth and not scored: {listed}")
     for o in recordings:
         past = sum(offset > o.seconds + 1.0 for offset in o.truth.offsets.tolist())
         if past:
             found.append(f"{o.name}: {past} of {len(o.truth)} events of the truth end after the recording")
         if not len(o.truth):
-            found.append(f"{o.name}: the truth is empty: whatever was told is false")
+            found.append(f"{o.name}: the truth is empty: all detections are false")
     return found
 
 
@@ -245,7 +249,7 @@ def _precision_recall(parts: Sequence[Counts]) -> dict[str, Any]:
 
 
 def _latency(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Of matched events: their onset's stamp, and that of the report of it, less the truth's onset."""
+    """Latencies of matched events: onset minus true onset, and time of the report minus true onset."""
     return {"stamp": _median_and_p90([p[0] for p in pairs]), "report": _median_and_p90([p[1] for p in pairs])}
 
 
@@ -261,31 +265,33 @@ def _round(value: float | None) -> float | None:
 
 
 def metrics_table(found: Mapping[str, Any]) -> str:
-    """Ways down, measures across, in Markdown; then types down and ways across; then faults and calibration."""
-    ways = found["ways"]
+    """Tables in Markdown: metrics of each detector; F1 of each label and detector; metrics of each label for the first
+    detector. Then calibration, faults and notes."""
+    runs = found["ways"]
     lines = [
-        "| told by | event F1 | macro | precision | recall | segment F1 | PSDS 1 | PSDS 2 | onset, s | told, s "
-        "| false alarms/h |",
+        "| detector | event F1 | macro | precision | recall | segment F1 | PSDS 1 | PSDS 2 | onset error, s "
+        "| reporting delay, s | false alarms/h |",
         "| --- |" + " ---: |" * 10,
     ]
-    for name, way in ways.items():
-        o = way["overall"]
+    for name, run in runs.items():
+        o = run["overall"]
         latency = o["onset_latency_s"]
         cells = [o["event"]["f1"], o["event"]["f1_macro"], o["event"]["precision"], o["event"]["recall"]]
         cells += [o["segment"]["f1"], o["psds1"], o["psds2"], latency["stamp"]["median"], latency["report"]["median"]]
         best = " (best single)" if name == found["best_single"] else ""
         shown = [_cell(c) for c in cells] + [_cell(o["false_alarms_per_hour"], 1)]
         lines.append(f"| {name}{best} | " + " | ".join(shown) + " |")
-    names = list(ways)
-    lines += ["", "| event F1 | events | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (1 + len(names))]
-    first = ways[names[0]]["types"]
-    for label in sorted({label for way in ways.values() for label in way["types"]}):
-        own = next(way["types"][label]["event"] for way in ways.values() if label in way["types"])
-        row = [_cell(ways[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names]
+    names = list(runs)
+    lines += ["", "| label, event F1 | events | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (1 + len(names))]
+    first = runs[names[0]]["types"]
+    for label in sorted({label for run in runs.values() for label in run["types"]}):
+        own = next(run["types"][label]["event"] for run in runs.values() if label in run["types"])
+        row = [_cell(runs[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names]
         lines.append(f"| {label} | {own['hits'] + own['missed']} | " + " | ".join(row) + " |")
     lines += [
         "",
-        f"| told by {names[0]} | hits | false | missed | segment F1 | onset, s | told, s | false alarms/h |",
+        f"| label, {names[0]} | hits | false | missed | segment F1 | onset error, s | reporting delay, s "
+        "| false alarms/h |",
         "| --- |" + " ---: |" * 7,
     ]
     for label, t in first.items():
@@ -297,14 +303,14 @@ def metrics_table(found: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"expected calibration error: {_cell(c['ece'], 3)} over {c['segments']} segments "
-        f"of {SEGMENT_LENGTH:g} s and a label; "
+        f"({SEGMENT_LENGTH:g} s of one label); "
         f"{_cell(c['ece_told'], 3)} over the {c['segments_told']} with a score of {MIN_CALIBRATION_SCORE:g} or more",
     ]
     if f := found["faults"]:
         lines.append(
-            f"faults: {f['named_in_time']} of {f['faults']} named within {f['in_time_s']:g} s "
-            f"({_cell(f['share_named'])}; with their cause {_cell(f['share_explained'])}), median delay "
-            f"{_cell(f['delay_s']['median'])} s; {f['false']} false ({_cell(f['false_per_hour'], 1)} an hour)"
+            f"faults: {f['named_in_time']} of {f['faults']} detected within {f['in_time_s']:g} s "
+            f"(fraction {_cell(f['share_named'])}; with the correct cause {_cell(f['share_explained'])}), median delay "
+            f"{_cell(f['delay_s']['median'])} s; {f['false']} false alarms ({_cell(f['false_per_hour'], 1)} per hour)"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, drawn."""
+"""The plots of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from sensebind.fusion.core.errors import SensebindError
 
 BLUE, GREY, RED = "#1c5bce", "#9aa2ad", "#bd3112"
-LATENCY_LEGEND = {"stamp": "the onset’s stamp", "report": "when it was reported"}
+LATENCY_LEGEND = {"stamp": "onset error", "report": "reporting delay"}
 
 
 class PlotError(SensebindError):
-    """Nothing can be drawn; the message says what to install."""
+    """A plot cannot be drawn; the message names the package to install."""
 
 
 def require_matplotlib() -> None:
-    """Raise `PlotError` where matplotlib is not installed: before the work, not after it."""
+    """Raise `PlotError` if matplotlib is not installed. Call it before long work."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -28,7 +28,7 @@ def require_matplotlib() -> None:
 
 
 def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
-    """Write what `compute_metrics` gave as one PNG: F1 of each way, F1 of each type and way, latency, reliability.
+    """Write the result of `compute_metrics` as one PNG: F1 of each detector and label, latency, reliability.
 
     Raises `PlotError`.
     """
@@ -38,7 +38,7 @@ def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
 
     runs = metrics["ways"]
     names = list(runs)
-    labels = sorted({label for way in runs.values() for label in way["types"]})
+    labels = sorted({label for run in runs.values() for label in run["types"]})
     figure = Figure(figsize=(13, 5.2 + 0.26 * max(len(labels), 8)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(4.2, 1.5 + 0.26 * max(len(labels), 8)))
@@ -47,17 +47,17 @@ def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
     _types(figure, figure.add_subplot(grid[1, 0]), runs, names, labels)
     _latency(figure.add_subplot(grid[1, 1]), runs[names[0]]["types"], names[0])
     count = len(metrics["recordings"])
-    about = f"{count} recording{'s' if count != 1 else ''}, {metrics['seconds'] / 60:.1f} min"
-    figure.suptitle(f"Events against the truth: {about}, space {metrics['space']}", fontsize=11)
+    size = f"{count} recording{'s' if count != 1 else ''}, {metrics['seconds'] / 60:.1f} min"
+    figure.suptitle(f"Events against the truth: {size}, space {metrics['space']}", fontsize=11)
     figure.savefig(path, dpi=110)
 
 
-def _bars(axes: Any, ways: Mapping[str, Any], names: list[str], best: str | None) -> None:
+def _bars(axes: Any, runs: Mapping[str, Any], names: list[str], best: str | None) -> None:
     at = np.arange(len(names))
     values = {
-        "event-based F1": [ways[n]["overall"]["event"]["f1"] or 0.0 for n in names],
-        "segment-based F1": [ways[n]["overall"]["segment"]["f1"] or 0.0 for n in names],
-        "PSDS 1": [ways[n]["overall"]["psds1"] or 0.0 for n in names],
+        "event-based F1": [runs[n]["overall"]["event"]["f1"] or 0.0 for n in names],
+        "segment-based F1": [runs[n]["overall"]["segment"]["f1"] or 0.0 for n in names],
+        "PSDS 1": [runs[n]["overall"]["psds1"] or 0.0 for n in names],
     }
     for k, (name, heights) in enumerate(values.items()):
         bars = axes.bar(at + (k - 1) * 0.27, heights, 0.25, label=name, color=(BLUE, "#77a3ee", GREY)[k])
@@ -67,7 +67,7 @@ def _bars(axes: Any, ways: Mapping[str, Any], names: list[str], best: str | None
     axes.set_ylim(0, 1.08)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper right")
-    axes.set_title("All types together", fontsize=10)
+    axes.set_title("All labels together", fontsize=10)
 
 
 def _reliability(axes: Any, calibration: Mapping[str, Any]) -> None:
@@ -77,15 +77,17 @@ def _reliability(axes: Any, calibration: Mapping[str, Any]) -> None:
     axes.scatter([b["score"] for b in bins], [b["right"] for b in bins], s=sizes, color=BLUE, zorder=3)
     for b in bins:
         axes.annotate(f"{b['segments']}", (b["score"], b["right"]), (5, -9), textcoords="offset points", fontsize=7)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), xlabel="mean score of a segment", ylabel="share that was right")
+    axes.set(
+        xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), xlabel="mean score of a segment", ylabel="fraction of correct segments"
+    )
     axes.spines[["top", "right"]].set_visible(False)
     error = calibration["ece"]
     axes.set_title(f"Calibration: error {'–' if error is None else f'{error:.3f}'}", fontsize=10)
 
 
-def _types(figure: Any, axes: Any, ways: Mapping[str, Any], names: list[str], labels: list[str]) -> None:
+def _types(figure: Any, axes: Any, runs: Mapping[str, Any], names: list[str], labels: list[str]) -> None:
     table = np.array(
-        [[_nan_if_none(ways[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
+        [[_nan_if_none(runs[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
     ).reshape(len(labels), len(names))
     image = axes.imshow(np.ma.masked_invalid(table), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for i in range(len(labels)):
@@ -95,7 +97,7 @@ def _types(figure: Any, axes: Any, ways: Mapping[str, Any], names: list[str], la
                 axes.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_title("Event-based F1 by type", fontsize=10)
+    axes.set_title("Event-based F1 by label", fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8)
 
 

@@ -1,8 +1,8 @@
-"""The polyphonic sound detection score, exactly over all thresholds.
+"""The polyphonic sound detection score (PSDS), computed exactly over all thresholds. It is not specific to sound.
 
-C. Bilen et al., "A framework for the robust evaluation of sound event detection", 2020, for the criteria and the
-curve; J. Ebbers et al., "Threshold-independent evaluation of sound event detection scores", 2022, for taking every
-threshold at which anything changes instead of a few. Nothing in either is about sound alone.
+Criteria and curve: C. Bilen et al., "A framework for the robust evaluation of sound event detection", 2020. Use of all
+thresholds at which a count changes: J. Ebbers et al., "Threshold-independent evaluation of sound event detection
+scores", 2022.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import numpy as np
 from sensebind.evaluation.spans import Array, Spans
 
 HOUR = 3600.0  # s
-TOLERANCE = 1e-6  # s: an overlap that is exactly what a criterion asks for is enough
+TOLERANCE = 1e-6  # s: an overlap of exactly the required length is enough
 
 
 @dataclass(frozen=True, slots=True)
 class PsdsScenario:
-    """What counts, and what it costs.
+    """The criteria and weights of a PSDS.
 
-    A detection is false unless `dtc` of its length lies in events of its label; an event is found if `gtc` of its
-    length lies in detections that are not false. A false detection of which `cttc` lies in events of another label
-    is a cross trigger, `alpha_ct` the weight of their rate. `alpha_st` weighs how unequal the labels fare, and
-    `max_efpr` is the rate of false ones an hour up to which the curve is taken.
+    A detection is false unless the fraction `dtc` of its length lies in events of its label. An event is found if the
+    fraction `gtc` of its length lies in detections that are not false. A false detection is a cross trigger of another
+    label if the fraction `cttc` of its length lies in events of that label. `alpha_ct`: weight of the rate of cross
+    triggers. `alpha_st`: weight of the standard deviation between labels. `max_efpr`: false detections per hour up to
+    which the curve is integrated.
     """
 
     dtc: float
@@ -36,30 +37,29 @@ class PsdsScenario:
     max_efpr: float = 100.0
 
 
-# Those of the DCASE challenges since 2021, task 4: quick to react, and not confused by other labels.
+# DCASE, task 4, since 2021: psds1 rewards a fast reaction, psds2 penalises confusion of labels.
 PSDS_SCENARIOS = {"psds1": PsdsScenario(0.7, 0.7), "psds2": PsdsScenario(0.1, 0.1, alpha_ct=0.5)}
 
 
 @dataclass(frozen=True)
 class ScoreTimeline:
-    """How sure a detector was of each label: `scores` (T, L) between the growing `edges` (T+1,) in seconds."""
+    """Scores of a detector over time: `scores` (T, L) of L labels between the ascending `edges` (T+1,) in s."""
 
     edges: Array
     labels: tuple[str, ...]
     scores: Array
 
     def scores_of(self, label: str) -> Array:
-        """(T,); zeros for a label that was not scored."""
+        """The scores (T,) of a label; zeros if it was not scored."""
         return self.scores[:, self.labels.index(label)] if label in self.labels else np.zeros(len(self.scores))
 
 
 def psds(
     truths: Sequence[Spans], timelines: Sequence[ScoreTimeline], seconds: float, scenario: PsdsScenario
 ) -> float | None:
-    """The score, 0..1, of `timelines` against `truths`, one of each for every recording, `seconds` long together.
+    """The PSDS, 0..1, of `timelines` against `truths`, one of each for every recording. `seconds`: total duration.
 
-    The labels are those of the truth: of a label that never was there, nothing can be found. None where there is
-    no truth at all.
+    Only labels of the truth are scored. None if the truth is empty.
     """
     labels = sorted({label for truth in truths for label in truth.labels})
     if not labels or seconds <= 0:
@@ -79,17 +79,18 @@ def _curve(
     seconds: float,
     scenario: PsdsScenario,
 ) -> tuple[Array, Array]:
-    """(rates of false ones an hour that grow from 0, the greatest share of events found up to each), of one label."""
+    """The curve of one label: (ascending rates of false detections per hour from 0, largest fraction of events found up
+    to each)."""
     others = [name for name in labels if name != label]
     events = sum(truth.labels.count(label) for truth in truths)
     lengths = np.array(
         [sum(float((t.offsets - t.onsets).sum()) for t in [u.with_labels(o) for u in truths]) for o in others]
     )
-    # Each recording's counts change at its own scores alone: taken there, and added up over all.
+    # The counts of a recording change only at its own scores: count there, then sum over the recordings.
     steps = [_counts(label, others, t, c, scenario) for t, c in zip(truths, timelines, strict=True)]
     thresholds = np.unique(np.concatenate([values for values, _ in steps]))[::-1]
     total = np.zeros((len(thresholds), 2 + len(others)))
-    for values, counts in steps:  # `values` fall
+    for values, counts in steps:  # `values` are descending
         at = np.searchsorted(-values, -thresholds, side="right") - 1
         total += np.where((at >= 0)[:, None], counts[np.maximum(at, 0)] if len(values) else 0.0, 0.0)
     found, false = total[:, 0] / max(events, 1), total[:, 1] / seconds
@@ -98,16 +99,16 @@ def _curve(
     rates, found = np.append(0.0, false * HOUR), np.append(0.0, found)
     order = np.argsort(rates, kind="stable")
     rates, found = rates[order], np.maximum.accumulate(found[order])
-    last = np.append(rates[1:] > rates[:-1], True) & (rates <= scenario.max_efpr)  # the best of each rate
+    last = np.append(rates[1:] > rates[:-1], True) & (rates <= scenario.max_efpr)  # the best point of each rate
     return rates[last], found[last]
 
 
 def _counts(
-    label: str, others: Sequence[str], truth: Spans, course: ScoreTimeline, scenario: PsdsScenario
+    label: str, others: Sequence[str], truth: Spans, timeline: ScoreTimeline, scenario: PsdsScenario
 ) -> tuple[Array, Array]:
-    """Falling scores (U,) of one recording, and what is told from each on: events found, false ones, and cross
-    triggers with each other label, (U, 2 + K)."""
-    scores, edges = course.scores_of(label), course.edges
+    """Descending scores (U,) of one recording, and the counts (U, 2 + K) with each score as threshold: events found,
+    false detections, and cross triggers of each of the K other labels."""
+    scores, edges = timeline.scores_of(label), timeline.edges
     values = np.unique(scores[scores > 0])[::-1]
     own = truth.with_labels(label)
     lengths = own.offsets - own.onsets
@@ -130,5 +131,5 @@ def _counts(
 
 
 def _overlap(edges: Array, spans: Spans) -> Array:
-    """Seconds that each of N spans has lasted up to each of the edges, (T+1, N)."""
+    """Overlap in s of each of N spans with the time before each edge, (T+1, N)."""
     return np.asarray(np.clip(edges[:, None] - spans.onsets, 0.0, spans.offsets - spans.onsets))

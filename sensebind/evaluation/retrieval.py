@@ -1,4 +1,4 @@
-"""How well a space's senses find each other, also those that were never trained together."""
+"""Retrieval between all modalities of a space, also those that were never trained together."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sensebind.replay.session import Settings, open_replay
 from sensebind.simulation.recorder import record
 from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, tour
 
-MIN_OVERLAP = 0.8  # share of a window that must lie in an event to stand for it
-HUB_MODALITIES = {VISION, TEXT}  # whose own senses were trained together
+MIN_OVERLAP = 0.8  # fraction of a window that must lie in an event
+HUB_MODALITIES = {VISION, TEXT}  # trained together in every hub
 
 
 class RetrievalError(SensebindError):
-    """Recordings or truth that alignment cannot be measured on."""
+    """Recordings or truth that retrieval cannot be measured on."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventEmbeddings:
-    """N moments: what was there (`labels`), and the unit vectors (N, D) of each sense that perceived them."""
+    """N events: their `labels`, and modality → unit vectors (N, D)."""
 
     labels: tuple[str, ...]
     vectors: Mapping[str, Vector]
@@ -38,8 +38,8 @@ class EventEmbeddings:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalResult:
-    """From each of `n` moments of one sense to those of another: recall, the median rank of the first that shows the
-    same, what chance would give at 1, and whether the two were ever trained together."""
+    """Retrieval from modality `query` to modality `target` among `n` events: recall at 1 and 5, median rank of the
+    first event with the same label, recall at 1 by chance, and whether the two modalities were trained together."""
 
     query: str
     target: str
@@ -52,8 +52,8 @@ class RetrievalResult:
 
 
 def recall_at_k(scores: Tensor, groups: Tensor, ks: Sequence[int] = (1,)) -> list[float]:
-    """(N, N) scores of queries (rows) and candidates → the share of rows with one of their own group among the first
-    k, for each k. A tie counts against the row."""
+    """For each k, the fraction of queries (rows of `scores` (N, N)) with a candidate (column) of their group among the
+    best k. `groups` (N,). A tie counts as a miss."""
     same = groups[:, None] == groups[None, :]
     best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
     before = ((scores >= best) & ~same).sum(dim=1)
@@ -61,9 +61,9 @@ def recall_at_k(scores: Tensor, groups: Tensor, ks: Sequence[int] = (1,)) -> lis
 
 
 def embeddings_of_recording(path: Path, space: Space) -> EventEmbeddings:
-    """The events of RECORDING.truth.tsv as each modality perceived them, through the whole pipeline.
+    """The embeddings of the events in RECORDING.truth.tsv, from the pipeline with default parameters.
 
-    Parameters are the defaults. Raises `RecordingError`, `TruthError` and `RetrievalError`.
+    Raises `RecordingError`, `TruthError` and `RetrievalError`.
     """
     settings = Settings.of({})
     found: dict[str, list[Embedding]] = {}
@@ -76,11 +76,11 @@ def embeddings_of_recording(path: Path, space: Space) -> EventEmbeddings:
 
 
 def embeddings_of_surveys(count: int, space: Space) -> list[EventEmbeddings]:
-    """As `embeddings_of_recording`, of `count` simulated tours in rooms that training never saw."""
+    """As `embeddings_of_recording`, for `count` simulated surveys with held-out seeds."""
     found = []
     with TemporaryDirectory() as folder:
         for number in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + count):
-            path = Path(folder) / f"tour{number}"
+            path = Path(folder) / f"survey{number}"
             record(tour(number), path)
             found.append(embeddings_of_recording(path, space))
     return found
@@ -89,8 +89,9 @@ def embeddings_of_surveys(count: int, space: Space) -> list[EventEmbeddings]:
 def embeddings_of_events(
     embeddings: Mapping[str, Sequence[Embedding]], truth: Sequence[tuple[float, float, str]], start: int
 ) -> EventEmbeddings:
-    """One moment for each event of `truth` (onset, offset in s from `start` in ns, label): each sense's mean vector
-    over the windows of which `MIN_OVERLAP` lies in it. Events that a sense has no such window of are left out."""
+    """For each event of `truth` (onset, offset in s from `start` in ns, label), the mean vector of each modality over
+    windows that lie in it by `MIN_OVERLAP` or more. Events without such windows of all modalities are left out. Raises
+    `RetrievalError` for fewer than two events."""
     chosen: list[tuple[str, dict[str, Vector]]] = []
     for onset, offset, label in truth:
         first, last = start + round(onset * 1e9), start + round(offset * 1e9)
@@ -104,7 +105,7 @@ def embeddings_of_events(
         if len(found) == len(embeddings):
             chosen.append((label, found))
     if len(chosen) < 2:
-        raise RetrievalError("fewer than two events of the truth were perceived by every sense: record longer")
+        raise RetrievalError("fewer than two events of the truth have windows of every modality: record longer")
     return EventEmbeddings(
         tuple(label for label, _ in chosen),
         {m: np.stack([vectors[m] for _, vectors in chosen]) for m in embeddings},
@@ -112,14 +113,14 @@ def embeddings_of_events(
 
 
 def concatenate(moments: Sequence[EventEmbeddings]) -> EventEmbeddings:
-    """The moments of several recordings as one set, of the senses that all have."""
+    """The events of several recordings as one set, with the modalities that all recordings have."""
     shared = set.intersection(*(set(m.vectors) for m in moments))
     labels = tuple(label for m in moments for label in m.labels)
     return EventEmbeddings(labels, {s: np.concatenate([m.vectors[s] for m in moments]) for s in sorted(shared)})
 
 
 def add_text(moments: EventEmbeddings, space: Space, phrases: Mapping[str, Sequence[str]]) -> EventEmbeddings:
-    """As a sense of its own, the words for what was there: the mean vector of a label's phrases."""
+    """Add the modality text: the mean vector of the phrases of each label (default: the label itself)."""
     own = {}
     for label in set(moments.labels):
         texts = phrases.get(label) or (label.replace("_", " "),)
@@ -130,9 +131,9 @@ def add_text(moments: EventEmbeddings, space: Space, phrases: Mapping[str, Seque
 
 
 def retrieval_matrix(moments: EventEmbeddings, trained: Mapping[str, Sequence[str]]) -> list[RetrievalResult]:
-    """Retrieval between all ordered pairs of senses. `trained`: sense → those it was bound to.
+    """Retrieval between all ordered pairs of modalities. `trained`: modality → modalities that it was trained with.
 
-    Vectors are compared as published: no mean is removed. A moment of the same label counts as found.
+    Vectors are compared as published: no mean is subtracted. Every event with the same label is a hit.
     """
     groups = torch.tensor([moments.labels.index(label) for label in moments.labels])
     same = groups[:, None] == groups[None, :]
@@ -146,20 +147,20 @@ def retrieval_matrix(moments: EventEmbeddings, trained: Mapping[str, Sequence[st
             best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
             ranks = 1 + ((scores >= best) & ~same).sum(dim=1)
             one, five = recall_at_k(scores, groups, (1, 5))
-            met = (
+            together = (
                 target in trained.get(query, ())
                 or query in trained.get(target, ())
                 or {query, target} == HUB_MODALITIES
             )
             result.append(
-                RetrievalResult(query, target, one, five, float(ranks.float().median()), chance, len(groups), met)
+                RetrievalResult(query, target, one, five, float(ranks.float().median()), chance, len(groups), together)
             )
     return result
 
 
 def embedding_arithmetic(moments: EventEmbeddings, first: str, second: str, target: str) -> tuple[float, float]:
-    """Adding a vector of `first` of one moment and one of `second` of another: the share of such sums whose two
-    nearest moments of `target` are of the two labels, and chance. Vectors are added as unit vectors."""
+    """Sums of a unit vector of modality `first` of one event and one of `second` of another: (the fraction of sums
+    whose two nearest labels in `target` are the labels of these events, chance)."""
     labels = moments.labels
     a, b, c = (moments.vectors[m] for m in (first, second, target))
     right = tries = 0
@@ -180,18 +181,18 @@ def embedding_arithmetic(moments: EventEmbeddings, first: str, second: str, targ
 
 
 def zero_shot_accuracy(moments: EventEmbeddings) -> dict[str, float]:
-    """Per sense, the share of moments whose own words are the nearest of all labels'. Needs `add_text`."""
+    """Modality → fraction of events with their own label's text as the nearest. Needs `add_text`."""
     kinds = list(dict.fromkeys(moments.labels))
-    words = np.stack([moments.vectors[TEXT][moments.labels.index(kind)] for kind in kinds])
+    texts = np.stack([moments.vectors[TEXT][moments.labels.index(kind)] for kind in kinds])
     own = np.array([kinds.index(label) for label in moments.labels])
-    return {m: float((v @ words.T).argmax(axis=1).__eq__(own).mean()) for m, v in moments.vectors.items() if m != TEXT}
+    return {m: float((v @ texts.T).argmax(axis=1).__eq__(own).mean()) for m, v in moments.vectors.items() if m != TEXT}
 
 
 def retrieval_table(rows: Sequence[RetrievalResult]) -> str:
-    """R@1 of all pairs, queries down, targets across; a star where the two were never trained together."""
+    """R@1 of all pairs: queries in rows, targets in columns. A star: the two were never trained together."""
     modalities = list(dict.fromkeys(row.query for row in rows))
     found = {(row.query, row.target): row for row in rows}
-    lines = ["from \\ to  " + " ".join(f"{sense:>9}" for sense in modalities)]
+    lines = ["from \\ to  " + " ".join(f"{modality:>9}" for modality in modalities)]
     for query in modalities:
         cells = []
         for target in modalities:
@@ -199,17 +200,17 @@ def retrieval_table(rows: Sequence[RetrievalResult]) -> str:
             cells.append(f"{'–':>9}" if row is None else f"{row.recall_1:8.2f}{' ' if row.together else '*'}")
         lines.append(f"{query:10} " + " ".join(cells))
     first = rows[0]
-    lines.append(f"R@1 among {first.n} moments, chance {first.chance:.3f}; * never trained together")
+    lines.append(f"R@1 among {first.n} events, chance {first.chance:.3f}; * never trained together")
     return "\n".join(lines)
 
 
 def as_json(rows: Sequence[RetrievalResult]) -> list[dict[str, object]]:
-    """For a file."""
+    """The rows as dicts, for a JSON file."""
     return [asdict(row) for row in rows]
 
 
 def plot_retrieval(rows: Sequence[RetrievalResult], path: Path) -> None:
-    """The table as a picture. Raises `RetrievalError` where matplotlib is not installed."""
+    """Write the table as an image. Raises `RetrievalError` if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -227,6 +228,6 @@ def plot_retrieval(rows: Sequence[RetrievalResult], path: Path) -> None:
         axes.text(x, y, f"{row.recall_1:.2f}{mark}", ha="center", va="center", color="w" if row.recall_1 < 0.6 else "k")
     axes.set_xticks(range(len(modalities)), modalities)
     axes.set_yticks(range(len(modalities)), modalities)
-    axes.set(xlabel="found in", ylabel="asked by")
-    axes.set_title(f"R@1 among {rows[0].n}, chance {rows[0].chance:.3f}\n* never trained together", fontsize=10)
+    axes.set(xlabel="target", ylabel="query")
+    axes.set_title(f"R@1 among {rows[0].n} events, chance {rows[0].chance:.3f}\n* never trained together", fontsize=10)
     figure.savefig(path, dpi=120)

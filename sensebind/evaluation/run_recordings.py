@@ -1,4 +1,4 @@
-"""A recording through the line once, and what each way of telling events makes of it."""
+"""Runs each recording through the pipeline once and collects the output of all compared detectors."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_
 from sensebind.fusion.io.recordings import Recording
 from sensebind.replay.session import Settings, open_replay
 
-MAX_TICK_GAP = 4  # usual steps between ticks, beyond which nothing was scored in between
+MAX_TICK_GAP = 4  # in usual steps between ticks: a longer gap has score 0
 
 
 ScoresByTick = dict[int, dict[str, float]]  # tick in ns → label → score
 
 
 class ScoreRecorder(Detector[Any]):
-    """A detector that passes every call on to another one and keeps its scores: of each tick, the last ones."""
+    """A detector that passes every call on to another detector and keeps the last scores of each tick."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__(detector.options)
@@ -64,7 +64,7 @@ class ScoreRecorder(Detector[Any]):
 
 @dataclass(frozen=True, slots=True)
 class TrackerStep:
-    """What an event tracker was asked to do: to take a tick, or, if `late`, to mend one that has passed."""
+    """A step of an event tracker: a new tick or, if `late`, late embeddings of a past tick."""
 
     tick: int
     embeddings: dict[str, Embedding]
@@ -72,7 +72,7 @@ class TrackerStep:
 
 
 class StepRecorder(EventTracker):
-    """An event tracker that keeps the steps that it was asked to take; None where time started afresh."""
+    """An event tracker that keeps its steps. None is a restart."""
 
     def __init__(self, detectors: Sequence[Detector], space: str) -> None:
         super().__init__(detectors, space)
@@ -98,10 +98,10 @@ def run_recording(
     truth: Path | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> RecordingRuns:
-    """Replay `path` through the whole line with all senses; then tell again from the same vectors, sense by sense.
+    """Replay `path` through the pipeline with all modalities, then detect events again in the vectors of each modality.
 
-    `truth` is the truth file, that beside the recording where None; faults are always those beside it. `progress` is
-    told the seconds that are done. Raises `TruthError` where there is no truth, and what reading raises.
+    `truth`: the truth file; None is the one beside the recording. The faults file is always the one beside it.
+    `progress` is called with the seconds done. Raises `TruthError` without a truth, and the errors of reading.
     """
     spans = Spans.of(read_truth(require_truth_file(path, truth)))
     faults = find_truth_file(path, "faults")
@@ -114,7 +114,7 @@ def run_recording(
         outputs = replay.outputs(settings.pipeline(space, tracker), on_sample=activity.add, progress=progress)
         events = [output for output in outputs if isinstance(output, Event)]
     known = {*settings.prompts, *spans.labels}
-    ways = {
+    runs = {
         ALL: _detection_run(events, scores, known, start),
         **_single_modality_runs(tracker.steps, settings, space, known, start),
     }
@@ -128,7 +128,7 @@ def run_recording(
         prompts=tuple(sorted(settings.prompts)),
         truth=spans,
         faults=FaultSpans.of(read_faults(faults)) if faults else None,
-        runs=ways,
+        runs=runs,
         activity=activity.z_scores(start, end),
         fault_reports=fault_reports(events, start),
         unscored_events=counted,
@@ -138,51 +138,51 @@ def run_recording(
 def _single_modality_runs(
     steps: Sequence[TrackerStep | None], settings: Settings, space: Space, known: set[str], start: int
 ) -> dict[str, DetectionRun]:
-    """What the prompt detector reports from each modality alone, and `LATE`; empty where no prompt is set."""
-    prompting = settings.with_detector({"detectors": ["prompt"]}).detectors(space)
-    if not prompting:
+    """The output of the prompt detector with each modality alone, and `LATE`. Empty without prompts."""
+    prompt_detectors = settings.with_detector({"detectors": ["prompt"]}).detectors(space)
+    if not prompt_detectors:
         return {}
-    ways, alone = {}, []
+    runs, timelines = {}, []
     for modality in sort_modalities({m for step in steps if step for m in step.embeddings}):
-        detector = ScoreRecorder(prompting[0])
+        detector = ScoreRecorder(prompt_detectors[0])
         events = _rerun_steps(steps, EventTracker([detector], space.id), modality)
-        ways[modality] = _detection_run(events, detector.scores, known, start)
-        alone.append(detector.scores)
-    if alone:
-        best = _max_scores(alone)
-        ways[LATE] = _detection_run(
-            _events_from_scores(best, steps, prompting[0].lifecycle_options, space.id), best, known, start
+        runs[modality] = _detection_run(events, detector.scores, known, start)
+        timelines.append(detector.scores)
+    if timelines:
+        best = _max_scores(timelines)
+        runs[LATE] = _detection_run(
+            _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options, space.id), best, known, start
         )
-    return ways
+    return runs
 
 
-def _rerun_steps(steps: Iterable[TrackerStep | None], line: EventTracker, modality: str) -> list[Event]:
-    """The steps once more, with what one sense perceived alone."""
+def _rerun_steps(steps: Iterable[TrackerStep | None], tracker: EventTracker, modality: str) -> list[Event]:
+    """Run the steps again with the embeddings of one modality."""
     events: list[Event] = []
     for step in steps:
         if step is None:
-            events += line.restart()
+            events += tracker.restart()
             continue
         own = {m: e for m, e in step.embeddings.items() if m == modality}
-        events += line.add_late_embeddings(step.tick, own) if step.late else line.step(step.tick, own)
-    return events + line.finish()
+        events += tracker.add_late_embeddings(step.tick, own) if step.late else tracker.step(step.tick, own)
+    return events + tracker.finish()
 
 
-def _max_scores(courses: Sequence[ScoresByTick]) -> ScoresByTick:
-    """Of several courses, the greatest score of each label at each tick."""
+def _max_scores(timelines: Sequence[ScoresByTick]) -> ScoresByTick:
+    """The highest score of each label at each tick in several timelines."""
     result: ScoresByTick = {}
-    for tick in sorted({tick for course in courses for tick in course}):
+    for tick in sorted({tick for timeline in timelines for tick in timeline}):
         best = result.setdefault(tick, {})
-        for course in courses:
-            for label, score in course.get(tick, {}).items():
+        for timeline in timelines:
+            for label, score in timeline.get(tick, {}).items():
                 best[label] = max(best.get(label, 0.0), score)
     return result
 
 
 def _events_from_scores(
-    scores: ScoresByTick, steps: Iterable[TrackerStep | None], life: LifecycleOptions, space: str
+    scores: ScoresByTick, steps: Iterable[TrackerStep | None], options: LifecycleOptions, space: str
 ) -> list[Event]:
-    """Scores to events, by the same thresholds and times as the detector's own."""
+    """Events from scores, with the event lifecycle of the detector."""
     events: list[Event] = []
     lifecycles: dict[str, EventLifecycle] = {}
     last = 0
@@ -194,13 +194,13 @@ def _events_from_scores(
             last = step.tick
             own = scores.get(last, {})
             for label in sorted(own):
-                one = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, life))
-                events += one.step(last, Score(own[label]))
+                lifecycle = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, options))
+                events += lifecycle.step(last, Score(own[label]))
     return events
 
 
 def _detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str], start: int) -> DetectionRun:
-    """Prompts' events, and those of other kinds whose label the truth knows, with seconds from `start` ns."""
+    """The ended events of prompts, and of other kinds with a label in `known`. Times in s from `start` (ns)."""
     rows = []
     for item in intervals_from_events(events):
         if (
@@ -217,7 +217,7 @@ def _detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str
 
 
 def _score_timeline(scores: ScoresByTick, start: int) -> ScoreTimeline:
-    """A tick's scores stand until the next tick, as events do: one begins at the tick that it is first seen at."""
+    """The timeline of scores, in s from `start` (ns). The scores of a tick hold until the next tick."""
     ticks = sorted(scores)
     if not ticks:
         return ScoreTimeline(np.zeros(1), (), np.zeros((0, 0)))
@@ -235,18 +235,18 @@ def _score_timeline(scores: ScoresByTick, start: int) -> ScoreTimeline:
 
 
 def fault_reports(events: Sequence[Event], start: int) -> tuple[FaultReport, ...]:
-    """What events tell of faulty sensors, in seconds from `start` (ns)."""
+    """The fault reports in `events`, with times in s from `start` (ns)."""
     found = []
     for item in intervals_from_events(events):
         if item.offset is None or not item.evidence_by_tick:
             continue
         times = [(t - start) / SECOND for t in (item.onset, item.offset, item.evidence_by_tick[0][0])]
-        if (named := parse_fault_label(item.label, *times)) is not None:
-            found.append(named)
+        if (report := parse_fault_label(item.label, *times)) is not None:
+            found.append(report)
     return tuple(found)
 
 
-# What a worker process holds: set once, when it starts.
+# The state of a worker process, set when it starts.
 _worker_state: dict[str, Any] = {}
 
 
@@ -265,13 +265,13 @@ def _run_in_worker(number: int, path: Path, truth: Path) -> RecordingRuns:
 
 
 def _once_per_second(progress: Callable[[float], None]) -> Callable[[float], None]:
-    """Not at each message: once for each second of the recording."""
-    told = 0
+    """Limit the calls of `progress` to one for each second of the recording."""
+    last = 0
 
     def report(seconds: float) -> None:
-        nonlocal told
-        if int(seconds) > told:
-            told = int(seconds)
+        nonlocal last
+        if int(seconds) > last:
+            last = int(seconds)
             progress(seconds)
 
     return report
@@ -280,11 +280,10 @@ def _once_per_second(progress: Callable[[float], None]) -> Callable[[float], Non
 def run_recordings(
     recordings: Sequence[tuple[Path, Path | None]], settings: Settings, jobs: int = 1
 ) -> list[RecordingRuns]:
-    """`run_recording` of (recording, truth or None) each, in their order, `jobs` at once, with a bar of the seconds
-    done.
+    """`run_recording` for each (recording, truth or None), in order, `jobs` at once, with a progress bar in seconds.
 
-    The result does not depend on `jobs`: every recording has a line of its own. Raises what `run_recording` raises;
-    that a truth is missing, before anything is replayed.
+    The result does not depend on `jobs`: every recording has its own pipeline. Raises the errors of `run_recording`.
+    A missing truth is an error before any replay starts.
     """
     from tqdm import tqdm
 
@@ -305,18 +304,18 @@ def run_recordings(
 
         if jobs <= 1 or len(work) == 1:
             space = settings.space()
-            seen = []
+            results = []
             for number, (path, file) in enumerate(work):
                 bar.set_postfix_str(path.name)
-                seen.append(run_recording(path, settings, space, file, _once_per_second(partial(show, number))))
-            return seen
+                results.append(run_recording(path, settings, space, file, _once_per_second(partial(show, number))))
+            return results
         return _in_parallel(work, settings, min(jobs, len(work)), show)
 
 
 def _in_parallel(
     work: Sequence[tuple[Path, Path]], settings: Settings, jobs: int, show: Callable[[int, float], None]
 ) -> list[RecordingRuns]:
-    context = get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+    context = get_context("spawn")  # a fork would copy torch's threads in an undefined state
     queue = context.Queue()
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with ProcessPoolExecutor(jobs, context, _init_worker, (settings, threads, queue)) as pool:

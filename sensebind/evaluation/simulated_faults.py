@@ -1,7 +1,7 @@
-"""Is a sensor that fails named, and none that is well? Simulated failures by seed, through the line without a model.
+"""Fault recall and false alarms on simulated sensor faults, by seed, through the pipeline without a model.
 
-Faults are told from raw windows, so the encoders' place is taken by a space that knows nothing (`Blank`); windows,
-health, fusion and events are those of the nodes.
+Faults are detected in raw windows, so a space with constant vectors (`Blank`) replaces the encoders. Windows, health
+checks, fusion and events are those of the nodes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from sensebind.simulation.recorder import (
 from sensebind.simulation.sensor_faults import FAULT_SYNONYMS, FAULTS, FAULTS_RELATIVE_TO_PAST, SIMULATED_SENSORS, Fault
 
 CASE_DURATION = 24.0  # s of a case
-MIDWAY_ONSET = 12.0  # s at which a sensor fails that was well
-HEALTHY_DURATION = 120.0  # s of a scene in which nothing fails
-IMAGE_RATE = 4.0  # Hz of pictures: one window in half a second looks at one
+MIDWAY_ONSET = 12.0  # s: earliest onset of a fault that is not present from the start
+HEALTHY_DURATION = 120.0  # s of a scene without faults
+IMAGE_RATE = 4.0  # Hz: a window uses one image, and windows are 0.5 s apart
 EVENT_TYPES = (
     "person",
     "dog",
@@ -61,7 +61,7 @@ EVENT_TYPES = (
 
 
 class Blank(Space):
-    """A space with the starter's windows whose vectors are all the same."""
+    """A space with the starter's windows and constant vectors."""
 
     id = "blank@0"
     dimension = 2
@@ -74,7 +74,7 @@ class Blank(Space):
         self.modalities = (TEXT, *modalities)
 
     def tensor(self, window: Window) -> torch.Tensor:
-        """Nothing, of data that a model could read. Raises `EncodingError` for others."""
+        """Decode a window as a model would, and return zeros. Raises `EncodingError` if it cannot be decoded."""
         frame = window.samples[-1].data
         if isinstance(frame, Frame):
             if window.modality == DEPTH:
@@ -94,7 +94,7 @@ class Blank(Space):
 
 @dataclass(frozen=True, slots=True)
 class FaultCase:
-    """A sensor that fails, in a scene of its own seed: from the start, or `MIDWAY_ONSET`."""
+    """A fault in the scene of a seed, from the start or from `MIDWAY_ONSET` on."""
 
     seed: int
     fault: Fault
@@ -106,7 +106,7 @@ class FaultCase:
 
 @dataclass(frozen=True)
 class FaultCaseResult:
-    """What was told of a case: whether its sensor was named in time, with its cause, after how long; and what else."""
+    """The result of a case: its score, and all reports as text."""
 
     case: FaultCase
     score: FaultScore
@@ -114,10 +114,10 @@ class FaultCaseResult:
 
 
 def random_scene(seed: int, seconds: float) -> SimulatedScenario:
-    """A held-out scene: rooms, ground, motors, light, make of the thermal camera, events and distractors by chance."""
+    """A random held-out scene: rooms, ground, motor level, darkness, thermal camera, events and distractors."""
     noise = np.random.default_rng([seed, 31])
     dark = float(noise.uniform(2, 0.6 * seconds))
-    told = {
+    content = {
         "duration": seconds,
         "ground": list(GROUNDS)[seed % len(GROUNDS)],
         "motor": float(noise.uniform(-56, -40)),
@@ -129,15 +129,18 @@ def random_scene(seed: int, seconds: float) -> SimulatedScenario:
         "dark": [[dark, dark + 6.0]] if seed % 3 == 0 else [],
         "thermal_camera": {"palette": scenario.PALETTES[seed // 2 % len(scenario.PALETTES)]},
     }
-    return scenario.parse_scenario(told, f"scene {seed}", seed + scenario.HELD_OUT_SEED_OFFSET)
+    return scenario.parse_scenario(content, f"scene {seed}", seed + scenario.HELD_OUT_SEED_OFFSET)
 
 
 def is_detectable(plan: SimulatedScenario, fault: Fault) -> bool:
-    """Whether raw data can show it: a fault that shows only against the past can't be told where there is none, and a
-    camera that sends grey or false colours is as good as another, whatever it shows."""
+    """Whether raw data can show the fault.
+
+    A fault that shows only as a change is not detectable from the start. A thermal camera without a temperature unit
+    (grey or false colours) has no calibration to check, and its images are valid images of a colour camera.
+    """
     units = plan.thermal_camera.palette == "radiometric"
     if fault.sensor == THERMAL and fault.canonical_kind == "miscalibrated" and not units:
-        return False  # it has no unit, and sets its own gain
+        return False  # no unit, and a gain for each image
     if fault.onset > 0:
         return True
     if (fault.sensor, fault.canonical_kind) == ("vision", "swapped"):
@@ -146,7 +149,7 @@ def is_detectable(plan: SimulatedScenario, fault: Fault) -> bool:
 
 
 def cases(plan: SimulatedScenario, seed: int) -> list[FaultCase]:
-    """Every fault of every sensor that can be told, from the start and midway, at a random phase of the windows."""
+    """Every detectable fault of every sensor, from the start and midway, at a random phase of the windows."""
     noise, found = np.random.default_rng([seed, 37]), []
     for sensor in SIMULATED_SENSORS:
         for cause in (f for f in FAULTS if (sensor, f) not in FAULT_SYNONYMS):
@@ -158,7 +161,7 @@ def cases(plan: SimulatedScenario, seed: int) -> list[FaultCase]:
 
 
 class SimulatedScene:
-    """What all sensors measure in a scene, taken once; then any of them may fail."""
+    """The sensors of a scene, simulated once. `samples` applies a fault to any of them."""
 
     def __init__(self, plan: SimulatedScenario) -> None:
         measured = simulate_sensors(plan, IMAGE_RATE)
@@ -166,7 +169,7 @@ class SimulatedScene:
         self._healthy = {sensor: list(_samples(self._measured, sensor)) for sensor in SIMULATED_SENSORS}
 
     def samples(self, fault: Fault | None = None) -> Iterator[Sample]:
-        """All samples, in the order in which they come."""
+        """All samples in order of log time, with this fault or without faults."""
         streams: list[Iterable[tuple[int, Sample]]] = list(self._healthy.values())
         if fault is not None:
             plan = replace(self._measured.plan, faults=(fault,))
@@ -176,8 +179,8 @@ class SimulatedScene:
 
 def _samples(measured: SimulatedSensorData, sensor: str) -> Iterator[tuple[int, Sample]]:
     """(log time, sample) of one sensor's messages."""
-    sent = {AUDIO: "audio_common_msgs/msg/AudioDataStamped", IMU: messages.IMU_TYPE}
-    decoder = SampleDecoder(SensorOptions(sensor), sent.get(sensor, messages.IMAGE_TYPE))
+    types = {AUDIO: "audio_common_msgs/msg/AudioDataStamped", IMU: messages.IMU_TYPE}
+    decoder = SampleDecoder(SensorOptions(sensor), types.get(sensor, messages.IMAGE_TYPE))
     for logged, _, kind, message in merge_by_log_time(message_streams(measured, RosbagsMessageFactory(), [sensor])):
         if kind == decoder.type_name:
             yield logged, decoder.decode(message, logged)
@@ -186,7 +189,7 @@ def _samples(measured: SimulatedSensorData, sensor: str) -> Iterator[tuple[int, 
 
 
 def fault_pipeline(settings: Settings) -> Pipeline:
-    """The line that `settings` ask for, with the fault detector alone and without a model."""
+    """The pipeline of `settings` with the fault detector alone, without a model."""
     space = Blank(settings.modalities)
     return settings.pipeline(space, settings.with_detector({"detectors": ["fault"]}).events(space))
 
@@ -194,26 +197,28 @@ def fault_pipeline(settings: Settings) -> Pipeline:
 def detect_faults(
     samples: Iterable[Sample], pipeline: Pipeline, start: int = SIMULATION_START
 ) -> tuple[FaultReport, ...]:
-    """What is told of the sensors, in seconds from `start` (ns)."""
+    """The fault reports on these samples, with times in s from `start` (ns)."""
     return fault_reports([o for o in process_samples(pipeline, samples) if isinstance(o, Event)], start)
 
 
 def run_cases(seeds: Iterable[int], settings: Settings) -> Iterator[FaultCaseResult]:
-    """All cases of these seeds, one after the other."""
+    """Run all cases of these seeds, one after the other."""
     for seed in seeds:
         plan = random_scene(seed, CASE_DURATION)
         simulated = SimulatedScene(plan)
         for case in cases(plan, seed):
-            told = detect_faults(simulated.samples(case.fault), fault_pipeline(settings))
+            reports = detect_faults(simulated.samples(case.fault), fault_pipeline(settings))
             fault = case.fault
             truth = FaultSpans(Spans.of([(fault.onset, fault.offset, fault.sensor)]), (fault.canonical_kind,))
             yield FaultCaseResult(
-                case, score_faults(truth, told), tuple(f"{n.sensor}:{n.cause} at {n.reported_at:.1f}" for n in told)
+                case,
+                score_faults(truth, reports),
+                tuple(f"{n.sensor}:{n.cause} at {n.reported_at:.1f}" for n in reports),
             )
 
 
 def run_healthy(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int, tuple[FaultReport, ...]]]:
-    """(seed, what was told) of scenes in which nothing fails, `HEALTHY_DURATION` seconds each."""
+    """(seed, fault reports) of scenes without faults, `HEALTHY_DURATION` s each."""
     for seed in seeds:
         yield (
             seed,
@@ -222,15 +227,15 @@ def run_healthy(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int,
 
 
 def detect_in_recording(path: Path, settings: Settings) -> tuple[float, tuple[FaultReport, ...]]:
-    """(seconds, what was told) of a recording."""
+    """(duration in s, fault reports) of a recording."""
     with open_replay(path, settings.embedder) as replay:
         events = [output for output in replay.outputs(fault_pipeline(settings)) if isinstance(output, Event)]
         return replay.seconds, fault_reports(events, replay.start)
 
 
 def recall_rows(results: Sequence[FaultCaseResult]) -> list[dict[str, Any]]:
-    """A row for each sensor and fault: how many were named in time, from the start and midway, with their cause; the
-    delays in seconds of all that were named."""
+    """A row for each sensor and fault: [detected in time, cases] from the start and midway, [with the correct cause,
+    cases], and the median and longest delay in s of all that were reported."""
     rows = []
     for sensor in SIMULATED_SENSORS:
         for cause in FAULTS:
@@ -254,29 +259,30 @@ def recall_rows(results: Sequence[FaultCaseResult]) -> list[dict[str, Any]]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of `recall_rows` in Markdown."""
 
-    def share(pair: Sequence[int]) -> str:
+    def ratio(pair: Sequence[int]) -> str:
         return f"{pair[0]} of {pair[1]}" if pair[1] else "–"
 
     lines = [
-        "| sensor | fault | from the start | midway | with its cause | delay, s: median | longest |",
+        "| sensor | fault | from the start | midway | correct cause | median delay, s | longest delay, s |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [row["sensor"], row["fault"], *(share(row[k]) for k in ("from_start", "midway", "explained"))]
+        cells = [row["sensor"], row["fault"], *(ratio(row[k]) for k in ("from_start", "midway", "explained"))]
         cells += ["–" if row[k] is None else f"{row[k]:.1f}" for k in ("delay_median", "delay_longest")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def summarize(results: Sequence[FaultCaseResult], false: Sequence[str], seconds: float) -> tuple[str, dict[str, Any]]:
-    """(text for people, the same for programs). `false` describes each fault that was reported in `seconds` of sensors
-    that are well."""
+    """The results as (text, JSON). `false`: a description of each fault reported in `seconds` of healthy sensors."""
     rows = recall_rows(results)
     named, explained = (sum(getattr(r.score, name) for r in results) for name in ("named", "explained"))
     text = table(rows) if rows else ""
-    text += f"\n\nnamed within 3 s: {named} of {len(results)}; with the cause: {explained}"
-    text += f"\nbeside the faults there were, {sum(r.score.false for r in results)} were told"
-    text += f"\nwithout any fault: {len(false)} told in {seconds / 3600:.2f} h" + "".join(f"\n  {f}" for f in false)
+    text += f"\n\ndetected within 3 s: {named} of {len(results)}; with the correct cause: {explained}"
+    text += f"\nfalse alarms in these cases: {sum(r.score.false for r in results)}"
+    text += f"\nfalse alarms without a fault: {len(false)} in {seconds / 3600:.2f} h" + "".join(
+        f"\n  {f}" for f in false
+    )
     missed = [
         {
             "seed": r.case.seed,

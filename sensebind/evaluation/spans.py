@@ -1,4 +1,4 @@
-"""What was there, or was reported, and when. `fusion.io.ground_truth` reads and writes the files that hold it."""
+"""Labelled time spans: of the truth, or of detections. `fusion.io.ground_truth` reads and writes their files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Spans:
-    """N things with a beginning, an end and a label. `onsets` and `offsets` are float64 (N,), seconds from the start
-    of the recording; `labels` are N strings. Sorted by onset, then offset and label.
+    """N labelled time spans, sorted by onset, then offset and label. `onsets` and `offsets`: float64 (N,), s from the
+    start of the recording; `labels`: N strings.
 
-    Raises `ValueError` where the three are not of one length, or something does not end after it began.
+    Raises `ValueError` if their lengths differ, or if an offset is not after its onset.
     """
 
     onsets: Array
@@ -33,7 +33,7 @@ class Spans:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[float, float, str]]) -> Spans:
-        """From (onset, offset, label), in any order."""
+        """From rows (onset, offset, label), in any order."""
         ordered = sorted(rows)
         return cls(
             np.array([row[0] for row in ordered], np.float64),
@@ -45,28 +45,28 @@ class Spans:
         return len(self.labels)
 
     def rows(self) -> list[tuple[float, float, str]]:
-        """As (onset, offset, label)."""
+        """The rows (onset, offset, label)."""
         return list(zip(self.onsets.tolist(), self.offsets.tolist(), self.labels, strict=True))
 
     def select(self, indices: Sequence[int]) -> Spans:
-        """Those at these places."""
+        """The spans at these indices."""
         return Spans.of([self.rows()[i] for i in indices])
 
     def with_labels(self, *labels: str) -> Spans:
-        """Those of these labels."""
+        """The spans with one of these labels."""
         return self.select([i for i, label in enumerate(self.labels) if label in labels])
 
 
 @dataclass(frozen=True)
 class FaultSpans:
-    """N failures of a sensor: `spans.labels` name the sensors, `causes` how they failed, N strings."""
+    """N sensor faults: `spans.labels` are the sensors, `causes` the N faults."""
 
     spans: Spans
     causes: tuple[str, ...]
 
     @classmethod
     def of(cls, rows: Iterable[FaultSpan]) -> FaultSpans:
-        """From (onset, offset, sensor, cause), in any order."""
+        """From rows (onset, offset, sensor, cause), in any order."""
         ordered = sorted(rows, key=lambda row: row[:2])
         onsets, offsets = (np.array([row[i] for row in ordered], np.float64) for i in (0, 1))
         return cls(Spans(onsets, offsets, tuple(row[2] for row in ordered)), tuple(row[3] for row in ordered))

@@ -1,1 +1,1 @@
-"""Simulated robots that see, hear, feel heat and motion, with the truth beside what they record."""
+"""Simulated robots: recordings of all their sensors, and the ground truth."""

@@ -1,4 +1,4 @@
-"""Sounds with captions: what holds one, the captions of ESC-10's classes and of quiet, and the noise of a robot."""
+"""Sounds with captions; the captions of ESC-10's classes and of silence; simulated noise of a robot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUIET_CAPTIONS = (
     "the noise of a robot's motors",
 )  # fmt: skip
 
-# ESC-10's folders → what people may say of such a sound.
+# Folder of ESC-10 → captions of its sounds.
 ESC10_CAPTIONS = {
     "Dog bark": ("a dog barking", "a barking dog", "dog"),
     "Rain": ("rain falling", "heavy rain", "rain on a roof"),
@@ -33,7 +33,7 @@ ESC10_CAPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class CaptionedSound:
-    """A sound float32 (N,) at 16 kHz, all phrases that fit it, and the stretch of data that it is held out with."""
+    """A sound, float32 (N,) at 16 kHz, and all captions that fit it. All sounds of a `block` are held out together."""
 
     samples: Floats
     captions: tuple[str, ...]
@@ -41,7 +41,8 @@ class CaptionedSound:
 
 
 def robot_noise(rng: Noise, samples: int) -> Floats:
-    """float32 (samples,), any level: motors that speed up and slow down, over wind or a fan, or hiss."""
+    """Robot noise, float32 (samples,), at a random level: motors of varying speed (in 70 % of calls), and wind, fan
+    or hiss."""
     t = np.arange(samples) / SAMPLE_RATE
     wave = np.zeros(samples)
     if rng.random() < 0.7:

@@ -1,7 +1,7 @@
-"""The catalogue: what a simulated robot may meet, and how each of its senses perceives it.
+"""The catalogue of simulated objects and events: their shape, texture, temperature, sound and vibration.
 
-Shapes are a few boxes, cylinders and balls: nobody would take one for a photograph. Each kind differs from the others
-in every sense that it has, which is what binding senses needs; none of it teaches what a real dog looks like.
+A shape is a few boxes, cylinders and balls, so a model does not learn from it how a real dog looks. Each kind differs
+from the others in every modality that it has, because spokes are trained on these differences.
 """
 
 # ruff: noqa: E501 - a table reads better in long lines
@@ -21,9 +21,10 @@ ShapePart = tuple[str, tuple[float, float, float], tuple[float, float, float]]  
 
 @dataclass(frozen=True, slots=True)
 class CatalogueKind:
-    """One kind of thing. `shape` stands on the floor around (0, 0); no shape: not to be seen. `hue` 0..179 and
-    `stripe_count` are its look; `temperature_offset` kelvin over the room's; `sound_name` a name of `synthetic_sounds`,
-    played at `sound_level` dB of full scale; `floor_vibration` (Hz, m/s²) what the robot feels through the floor."""
+    """One kind of object or event. `shape`: parts that stand on the floor around (0, 0); empty if it is invisible.
+    `hue` 0..179 and `stripe_count`: its texture. `temperature_offset`: kelvin above the room. `sound_name`: argument of
+    `synthetic_sounds.synthesizer_named`, empty if it is silent; `sound_level`: dB of full scale. `floor_vibration`:
+    frequency in Hz and strength in m/s² of the vibration at the robot's IMU."""
 
     label: str
     phrases: tuple[str, ...]
@@ -112,7 +113,7 @@ CATALOGUE: dict[str, CatalogueKind] = {kind.label: kind for kind in (
     CatalogueKind("bell", ("a bell", "a church bell"), (
         (CYLINDER, (0, -0.4, 0.7), (0.04, 0, 0.7)), (CYLINDER, (0, 0.4, 0.7), (0.04, 0, 0.7)), (BOX, (0, 0, 1.4), (0.05, 0.45, 0.05)),
         (BALL, (0, 0, 1.05), (0.25, 0, 0))), 24, 0, -3.0, "a church bell", -16, (1.0, 0.6)),
-    # Of one sense or two only: what the others cannot tell.
+    # Kinds that some modalities cannot detect.
     CatalogueKind("glass_breaking", ("breaking glass", "a window shatters"), sound_name="breaking glass", sound_level=-12),
     CatalogueKind("alarm", ("an alarm beeping", "a smoke alarm"), sound_name="an alarm beeping", sound_level=-16),
     CatalogueKind("knock", ("knocking on a door", "someone knocks"), sound_name="knocking on a door", sound_level=-16),
@@ -125,21 +126,19 @@ CATALOGUE: dict[str, CatalogueKind] = {kind.label: kind for kind in (
     CatalogueKind("hot_spot", ("a hot pipe", "heat behind the wall"), ((BALL, (0.4, 0, 1.2), (0.3, 0, 0)),), 0, 0, 70.0),
     CatalogueKind("picture", ("a poster of a person", "a picture"), ((BOX, (0.3, 0, 1.0), (0.01, 0.3, 0.8)),), 105, 3, 0.0),
 )}  # fmt: skip
-BOARD_HEIGHT = 1.6  # m, height of a board with a photograph on it
-BOARD_CLEARANCE = 0.05  # m from the floor to its lower edge
-MODALITIES_OF_KIND = {
-    "hot_spot": frozenset({"thermal"})
-}  # what a kind's shape is perceived by, where not by all cameras
-SURVEY_KINDS = tuple(list(CATALOGUE)[:24])  # those that every sense, or nearly, has something of
+BOARD_HEIGHT = 1.6  # m: height of a board with a photograph
+BOARD_CLEARANCE = 0.05  # m from the floor to the lower edge of the board
+MODALITIES_OF_KIND = {"hot_spot": frozenset({"thermal"})}  # kind → cameras that show its shape, if not all
+SURVEY_KINDS = tuple(list(CATALOGUE)[:24])  # kinds that all modalities, or nearly all, can detect
 
 
 def phrases(label: str) -> tuple[str, ...]:
-    """What to ask for to find things of this kind. Raises `KeyError`."""
+    """Phrases that describe this kind, for prompts. Raises `KeyError`."""
     return CATALOGUE[label].phrases
 
 
 def kind_texture(kind: CatalogueKind, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """How it is painted, uint8 (TEXTURE_SIZE, TEXTURE_SIZE, 3): its hue, within a few steps, and its stripes."""
+    """A texture of a kind, uint8 (TEXTURE_SIZE, TEXTURE_SIZE, 3): its hue, slightly varied, and its stripes."""
     light = rng.uniform(110, 230)
     pixel = np.array([[[(kind.hue + rng.normal(0, 3)) % 180, rng.uniform(130, 230), light]]], np.uint8)
     colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
@@ -156,7 +155,7 @@ def kind_texture(kind: CatalogueKind, rng: np.random.Generator) -> npt.NDArray[n
 def place_kind(
     kind: CatalogueKind, position: tuple[float, float], yaw: float, texture: int, rng: np.random.Generator
 ) -> list[SceneObject]:
-    """Its parts at a place in a room (m), turned by `yaw`, a little larger or smaller, painted with number `texture`
+    """The parts of a kind at `position` (x, y) in m, turned by `yaw` (rad), scaled by 0.9 to 1.12. `texture` is an index
     of the room's textures."""
     size, cos, sin = rng.uniform(0.9, 1.12), np.cos(yaw), np.sin(yaw)
     parts = []
@@ -174,8 +173,10 @@ def place_kind(
 def photograph_board(
     photograph: npt.NDArray[np.uint8], position: tuple[float, float], texture: int, warmth: float
 ) -> SceneObject:
-    """A flat board at a place in a room (m) that faces the robot, with a photograph (H, W, 3) on it at its own aspect
-    ratio; `texture` is the number of its `photograph_texture`, `warmth` kelvin over the room's."""
+    """A flat board at `position` (x, y) in m that faces the robot and shows a photograph (H, W, 3) at its aspect ratio.
+
+    `texture`: index of its `photograph_texture` in the room's textures. `warmth`: kelvin above the room.
+    """
     height, width = photograph.shape[:2]
     half = np.array([0.01, BOARD_HEIGHT * width / height / 2, BOARD_HEIGHT / 2], np.float32)
     centre = np.array([*position, BOARD_CLEARANCE + BOARD_HEIGHT / 2], np.float32)
@@ -183,11 +184,11 @@ def photograph_board(
 
 
 def photograph_texture(photograph: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The texture of a `photograph_board`, uint8 (TEXTURE_SIZE, TEXTURE_SIZE, 3): a photograph (H, W, 3) whose longer
-    side becomes `TEXTURE_SIZE`.
+    """The texture of a `photograph_board`, uint8 (TEXTURE_SIZE, TEXTURE_SIZE, 3): a photograph (H, W, 3) scaled so that
+    its longer side is `TEXTURE_SIZE`.
 
-    The renderer counts texels from a box's middle, to the left and upwards. The photograph is flipped and rolled, so that
-    it is seen upright.
+    The renderer counts texels from the centre of a box, to the left and upwards. So the photograph is flipped and rolled
+    to appear upright.
     """
     height, width = (round(TEXTURE_SIZE * side / max(photograph.shape[:2])) for side in photograph.shape[:2])
     tile = np.zeros((TEXTURE_SIZE, TEXTURE_SIZE, 3), np.uint8)

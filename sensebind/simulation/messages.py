@@ -1,4 +1,4 @@
-"""Simulated measurements as ROS messages, in order of time."""
+"""ROS messages of simulated sensors, in order of log time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sensebind.fusion.io.recordings import RosbagsMessageFactory
 
 Floats = npt.NDArray[np.float64]
 
-SIMULATION_START = 1_700_000_000 * SECOND  # ns: when every simulation begins
+SIMULATION_START = 1_700_000_000 * SECOND  # ns: start of every simulation
 FIELD_OF_VIEW = np.radians(66.0)  # horizontal field of view of all cameras
-AUDIO_SAMPLE_RATE = 16_000  # Hz of the microphone
-AUDIO_INFO_TOPIC = "/info"  # what the microphone tells of its format, once
+AUDIO_SAMPLE_RATE = 16_000  # Hz
+AUDIO_INFO_TOPIC = "/info"  # one message with the format of the audio
 MESSAGE_DELAY = SECOND // 500  # ns from a measurement to its message
 
 LoggedMessage = tuple[int, str, str, Any]  # log time in ns, topic, type, message
 
 
 def merge_by_log_time(streams: list[Iterator[LoggedMessage]]) -> Iterator[LoggedMessage]:
-    """All streams in order of log time, holding one message of each."""
+    """Merge streams, each sorted by log time, into one. Holds one message of each stream in memory."""
     heads = [next(stream, None) for stream in streams]
     while any(head is not None for head in heads):
         first = min((head[0], i) for i, head in enumerate(heads) if head is not None)[1]
@@ -51,7 +51,7 @@ def image_message(
 
 
 def camera_info_message(types: RosbagsMessageFactory, stamp: int, frame_id: str, size: tuple[int, int]) -> Any:
-    """What a camera with the field of view `FIELD_OF_VIEW` tells of itself. `size` is (width, height)."""
+    """CameraInfo of a camera with the field of view `FIELD_OF_VIEW`. `size` is (width, height) in pixels."""
     width, height = size
     focal = width / 2 / np.tan(FIELD_OF_VIEW / 2)
     k = np.array([focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1])
@@ -73,9 +73,9 @@ def camera_info_message(types: RosbagsMessageFactory, stamp: int, frame_id: str,
 
 
 def microphone_messages(types: RosbagsMessageFactory, wave: npt.NDArray[np.int16]) -> Iterator[LoggedMessage]:
-    """Samples int16 (N,) at 16 kHz in blocks of 0.1 s on `/audio`, after their format on `AUDIO_INFO_TOPIC`."""
+    """Audio int16 (N,) at 16 kHz: its format on `AUDIO_INFO_TOPIC`, then blocks of 0.1 s on `/audio`."""
     kind, block = "audio_common_msgs/msg/AudioData", AUDIO_SAMPLE_RATE // 10
-    told = types.make(
+    info = types.make(
         "audio_common_msgs/msg/AudioInfo",
         channels=1,
         sample_rate=AUDIO_SAMPLE_RATE,
@@ -83,25 +83,25 @@ def microphone_messages(types: RosbagsMessageFactory, wave: npt.NDArray[np.int16
         bitrate=16 * AUDIO_SAMPLE_RATE,
         coding_format="wave",
     )
-    yield SIMULATION_START, AUDIO_INFO_TOPIC, "audio_common_msgs/msg/AudioInfo", told
+    yield SIMULATION_START, AUDIO_INFO_TOPIC, "audio_common_msgs/msg/AudioInfo", info
     for first in range(0, len(wave) - block + 1, block):
         stamp = SIMULATION_START + first * SECOND // AUDIO_SAMPLE_RATE
         data = types.make(kind, data=wave[first : first + block].astype("<i2").view(np.uint8))
         message = types.make(f"{kind}Stamped", header=header_message(types, stamp, "microphone"), audio=data)
-        # A block is sent when its last sample was heard.
+        # A block is sent after its last sample was recorded.
         yield stamp + SECOND // 10 + MESSAGE_DELAY, "/audio", f"{kind}Stamped", message
 
 
 def imu_messages(types: RosbagsMessageFactory, times: Floats, values: Floats) -> Iterator[LoggedMessage]:
-    """Readings (N, 6), acceleration in m/s² and angular velocity in rad/s, at `times` (s) on `/imu`."""
-    unknown = np.array([-1.0] + [0.0] * 8)
+    """IMU messages on `/imu` at `times` (N,) in s. `values` (N, 6): acceleration in m/s², angular velocity in rad/s."""
+    no_orientation = np.array([-1.0] + [0.0] * 8)
     for t, row in zip(times, values, strict=True):
         stamp = SIMULATION_START + round(t * SECOND)
         message = types.make(
             "sensor_msgs/msg/Imu",
             header=header_message(types, stamp, "imu"),
             orientation=types.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
-            orientation_covariance=unknown,
+            orientation_covariance=no_orientation,
             angular_velocity=types.make("geometry_msgs/msg/Vector3", x=row[3], y=row[4], z=row[5]),
             angular_velocity_covariance=np.zeros(9),
             linear_acceleration=types.make("geometry_msgs/msg/Vector3", x=row[0], y=row[1], z=row[2]),

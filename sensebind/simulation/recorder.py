@@ -1,4 +1,4 @@
-"""A plan of what happens to a robot, recorded by its five senses: an MCAP bag and the truth beside it."""
+"""Simulated scenarios, and their recording: an MCAP bag with five sensors, and the ground truth beside it."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ Floats = npt.NDArray[np.float64]
 
 FRAME_RATE, IMU_RATE = 10.0, 200.0  # Hz
 GRAVITY = 9.80665  # m/s²
-RENDER_WIDTH, RENDER_HEIGHT = 160, 120  # of what is rendered; the colour image is twice as large
-OCCLUDER_DISTANCE = 0.8  # m before the robot that something stands which hides what is behind it
-OCCLUDER_HALF_SIZE = np.array([0.03, 0.42, 1.2], np.float32)  # its half sizes in m: it hides three quarters of the view
-TURN_DURATION = 0.8  # s that the robot takes to turn to a place, and from it
-IMPACT_DECAY_TIME = 0.5  # s after which a blow has died away
-GROUNDS = {"carpet": (0, 0.02), "wood": (14, 0.08), "tiles": (100, 0.25), "gravel": (20, 0.8)}  # hue; m/s² of rolling
-MOTOR_LEVEL = -46.0  # dB of full scale, of the robot's own noise
+RENDER_WIDTH, RENDER_HEIGHT = 160, 120  # pixels of the rendered images; the colour image is enlarged to twice this size
+OCCLUDER_DISTANCE = 0.8  # m from the camera to the board that hides the view
+OCCLUDER_HALF_SIZE = np.array([0.03, 0.42, 1.2], np.float32)  # m: it hides three quarters of the view
+TURN_DURATION = 0.8  # s of the turn when the robot enters or leaves a room
+IMPACT_DECAY_TIME = 0.5  # s after which the vibration of an impact has decayed
+GROUNDS = {"carpet": (0, 0.02), "wood": (14, 0.08), "tiles": (100, 0.25), "gravel": (20, 0.8)}  # hue; vibration, m/s²
+MOTOR_LEVEL = -46.0  # level of the motor noise, dB of full scale
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruthEvent:
-    """Something that was there: from `onset` to `offset`, in seconds from the start."""
+    """An event of the ground truth. `onset` and `offset` in s from the start."""
 
     onset: float
     offset: float
@@ -56,9 +56,12 @@ class GroundTruthEvent:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedEvent:
-    """Something of a kind from `onset` to `offset` (s), perceived by `senses`, `ahead` and `aside` metres of where
-    the robot stands. `audio_clip`: sound float32 at 16 kHz in place of the kind's own; `snr` dB over the motor.
-    `photograph`: uint8 (H, W, 3) on a board in place of the kind's shape; `warmth` in kelvin in place of the kind's."""
+    """An event from `onset` to `offset` (s), `ahead` and `aside` m from the robot's start position in the room. Only
+    `senses` can detect it. `kind` is a key of `CATALOGUE`, and the default of `label`.
+
+    These replace a property of the kind: `audio_clip`, sound float32 (N,) at 16 kHz, with `snr`, its level in dB over
+    the motor noise; `photograph`, uint8 (H, W, 3) on a board; `warmth`, kelvin above the room.
+    """
 
     kind: str
     onset: float
@@ -69,15 +72,16 @@ class SimulatedEvent:
     label: str = ""
     audio_clip: npt.NDArray[np.float32] | None = None
     snr: float | None = None
-    in_ground_truth: bool = True  # in the truth; distractors are not
+    in_ground_truth: bool = True  # False for distractors
     photograph: npt.NDArray[np.uint8] | None = None
     warmth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ThermalCamera:
-    """`palette`: radiometric (mono16, centikelvin), white-hot, black-hot (mono8, gain by the frame) or iron (rgb8);
-    `noise` in kelvin; `blur` in pixels; `size` (width, height)."""
+    """A thermal camera. `palette`: radiometric (mono16, centikelvin), white-hot, black-hot (both mono8) or iron (rgb8),
+    the last three with a gain for each image. `noise`: standard deviation in kelvin. `blur`: standard deviation in
+    pixels of a rendered image. `size` (width, height) in pixels."""
 
     palette: str = "radiometric"
     noise: float = 0.05
@@ -87,8 +91,8 @@ class ThermalCamera:
 
 @dataclass(frozen=True, slots=True)
 class Waypoint:
-    """Where the robot is at a time (s): so many metres ahead and aside of where it began in this place, turned by so
-    many radians to the left."""
+    """A pose of the robot at time `at` (s): `ahead` and `aside` in m from the start position in the room, `turn` in rad
+    to the left."""
 
     at: float
     ahead: float = 0.0
@@ -98,9 +102,13 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class SimulatedScenario:
-    """What happens. `places` are (start in s, ground): a room each, made from the seed; `dark` are spans (s) without
-    light; in those of `occluded` something stands right before the robot; `motor` dB of full scale. `path`: from one
-    waypoint to the next the robot drives smoothly. `noise_of`: sensor → times its usual noise, 1 and more."""
+    """A scenario of `duration` s.
+
+    `places`: (start in s, ground), one room each, generated from the seed. `dark`: spans (s) without light. `occluded`:
+    spans (s) in which a board close to the robot hides most of the view. `motor`: level of the motor noise, dB of full
+    scale. `path`: waypoints; the robot moves smoothly between them. `noise_of`: sensor → factor of its usual noise, 1
+    or more.
+    """
 
     duration: float
     places: tuple[tuple[float, str], ...]
@@ -116,21 +124,21 @@ class SimulatedScenario:
     noise_of: Mapping[str, float] = field(default_factory=dict)
 
     def noise(self, *which: int) -> np.random.Generator:
-        """Chance of its own for each use, so that a change of one leaves the others as they were."""
+        """A random generator for each use, so that a change in one use does not change the values of others."""
         return np.random.default_rng([self.seed, *which])
 
     def truth(self) -> list[GroundTruthEvent]:
-        """What happened, in order."""
-        told = [
-            GroundTruthEvent(h.onset, min(h.offset, self.duration), h.label or h.kind)
-            for h in self.events
-            if h.in_ground_truth
+        """The events of the ground truth, sorted by onset and label."""
+        truth = [
+            GroundTruthEvent(event.onset, min(event.offset, self.duration), event.label or event.kind)
+            for event in self.events
+            if event.in_ground_truth
         ]
-        return sorted(told, key=lambda t: (t.onset, t.label))
+        return sorted(truth, key=lambda t: (t.onset, t.label))
 
     @cached_property
     def rooms(self) -> list[Room]:
-        """A room for each place, cleared where the robot and what it meets stand, with painted things in it."""
+        """A room for each place, with free space for robot and events, and with the textures of floor and events."""
         made = []
         for number, (_, ground) in enumerate(self.places):
             noise = self.noise(1, number)
@@ -138,8 +146,8 @@ class SimulatedScenario:
             room = replace(room, size=np.maximum(room.size, np.array([5, 5, 2.4], np.float32)))
             x, y = self.start_position(room)
             kept = tuple(
-                thing for thing in room.objects
-                if thing.centre[0] - thing.half_size[:2].max() > x + 3.2 or abs(thing.centre[1] - y) > 1.3
+                obj for obj in room.objects
+                if obj.centre[0] - obj.half_size[:2].max() > x + 3.2 or abs(obj.centre[1] - y) > 1.3
             )  # fmt: skip
             hue, _ = GROUNDS[ground]
             floor = catalogue.kind_texture(
@@ -148,9 +156,9 @@ class SimulatedScenario:
             if ground == "gravel":
                 floor = np.asarray(np.clip(floor + noise.normal(0, 40, floor.shape), 0, 255), np.uint8)
             painted = [
-                catalogue.kind_texture(catalogue.CATALOGUE[h.kind], noise) if h.photograph is None
-                else catalogue.photograph_texture(h.photograph)
-                for h in self.events
+                catalogue.kind_texture(catalogue.CATALOGUE[event.kind], noise) if event.photograph is None
+                else catalogue.photograph_texture(event.photograph)
+                for event in self.events
             ]  # fmt: skip
             patterns = np.concatenate([room.textures, np.stack(painted) if painted else room.textures[:0]])
             patterns[1] = floor
@@ -159,16 +167,17 @@ class SimulatedScenario:
 
     @staticmethod
     def start_position(room: Room) -> tuple[float, float]:
-        """Where the robot stands (m): by one wall, with the room before it."""
+        """The start position (x, y) in m: near the middle of a wall, facing the room."""
         return 1.0, float(room.size[1] / 2)
 
     def room_index(self, t: float) -> int:
-        """The number of the place at a time."""
+        """The index of the place at time `t` (s)."""
         starts = [start for start, _ in self.places]
         return max(0, int(np.searchsorted(starts, t, side="right")) - 1)
 
     def pose(self, times: Floats) -> tuple[Floats, Floats, Floats]:
-        """(forward, sideways, yaw) of the robot in m and rad from where it stands: it turns in, sways, turns out."""
+        """(forward, sideways, yaw) of the robot in m and rad from the start position, at `times` (N,) in s: a turn when
+        it enters a room, sway, the path, and a turn when it leaves."""
         starts = np.array([start for start, _ in self.places])
         ends = np.append(starts[1:], self.duration)
         which = np.clip(np.searchsorted(starts, times, side="right") - 1, 0, None)
@@ -187,29 +196,30 @@ class SimulatedScenario:
         return x + ahead, y + aside, yaw + turn
 
     def path_offset(self, times: Floats) -> tuple[Floats, Floats, Floats]:
-        """(ahead, aside, turn) in m and rad that the path asks for; nothing before its first waypoint."""
+        """(ahead, aside, turn) of the path at `times` (N,) in s, in m and rad. It begins with zeros at time 0."""
         x, y, yaw = (np.zeros(len(times)) for _ in range(3))
         before = Waypoint(0.0)
         for point in self.path:
-            share = _smootherstep((times - before.at) / max(point.at - before.at, 1e-9))
-            x += share * (point.ahead - before.ahead)
-            y += share * (point.aside - before.aside)
-            yaw += share * (point.turn - before.turn)
+            fraction = _smootherstep((times - before.at) / max(point.at - before.at, 1e-9))
+            x += fraction * (point.ahead - before.ahead)
+            y += fraction * (point.aside - before.aside)
+            yaw += fraction * (point.turn - before.turn)
             before = point
         return x, y, yaw
 
     def active_events(self, t: float, modality: str) -> list[tuple[int, SimulatedEvent]]:
-        """What a sense perceives at a time, with its number."""
+        """The events that a modality can detect at time `t` (s): (index, event)."""
         return [
-            (number, h) for number, h in enumerate(self.events)
-            if h.onset <= t < h.offset and modality in h.senses & catalogue.MODALITIES_OF_KIND.get(h.kind, h.senses)
+            (number, event) for number, event in enumerate(self.events)
+            if event.onset <= t < event.offset
+            and modality in event.senses & catalogue.MODALITIES_OF_KIND.get(event.kind, event.senses)
         ]  # fmt: skip
 
     def audible_events(self) -> list[tuple[int, SimulatedEvent]]:
-        """What is to be heard at any time, with its number."""
+        """All events with sound: (index, event)."""
         return [
-            (number, h) for number, h in enumerate(self.events)
-            if "audio" in h.senses and (h.audio_clip is not None or catalogue.CATALOGUE[h.kind].sound_name)
+            (number, event) for number, event in enumerate(self.events)
+            if "audio" in event.senses and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
         ]  # fmt: skip
 
     def is_dark(self, t: float) -> bool:
@@ -219,11 +229,11 @@ class SimulatedScenario:
         return any(first <= t < last for first, last in self.occluded)
 
     def noise_scale(self, sensor: str) -> float:
-        """Times a sensor's usual noise."""
+        """Factor of a sensor's usual noise."""
         return float(self.noise_of.get(sensor, 1.0))
 
     def fault_at(self, sensor: str, t: float) -> str:
-        """How a sensor fails at a time; empty where it does not."""
+        """The canonical name of a sensor's fault at time `t` (s); empty without a fault."""
         return next((f.canonical_kind for f in self.faults if f.sensor == sensor and f.is_active(t)), "")
 
 
@@ -235,23 +245,23 @@ def _smootherstep(s: Floats) -> Floats:
 def _room_with_events(
     plan: SimulatedScenario, t: float, shown: frozenset[int], eye: npt.NDArray[np.float32], yaw: float
 ) -> rooms.Room:
-    """The room at a time, with the objects of the events `shown` (by number), the occluder and the light."""
+    """The room at time `t` (s), with the objects of the events `shown` (indices), the occluder and the light."""
     room = plan.rooms[plan.room_index(t)]
     x, y = plan.start_position(room)
     parts = list(room.objects)
     for number in sorted(shown):
-        h = plan.events[number]
-        spot, pattern, kind = (
-            (x + h.ahead, y + h.aside),
+        event = plan.events[number]
+        position, pattern, kind = (
+            (x + event.ahead, y + event.aside),
             rooms.ROOM_TEXTURE_COUNT + number,
-            catalogue.CATALOGUE[h.kind],
+            catalogue.CATALOGUE[event.kind],
         )
-        kind = kind if h.warmth is None else replace(kind, temperature_offset=h.warmth)
-        if h.photograph is not None:
-            parts.append(catalogue.photograph_board(h.photograph, spot, pattern, kind.temperature_offset))
+        kind = kind if event.warmth is None else replace(kind, temperature_offset=event.warmth)
+        if event.photograph is not None:
+            parts.append(catalogue.photograph_board(event.photograph, position, pattern, kind.temperature_offset))
             continue
         turned = plan.noise(4, number).uniform(-0.5, 0.5)
-        parts += catalogue.place_kind(kind, spot, turned, pattern, plan.noise(5, number))
+        parts += catalogue.place_kind(kind, position, turned, pattern, plan.noise(5, number))
     if plan.is_occluded(t):
         ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0], np.float32)
         parts.append(rooms.SceneObject("box", eye + OCCLUDER_DISTANCE * ahead, OCCLUDER_HALF_SIZE, yaw, 0, 20.0, 0.0))
@@ -265,41 +275,41 @@ def _room_with_events(
 
 
 def render_cameras(plan: SimulatedScenario, t: float, noise: np.random.Generator) -> rooms.RenderedView:
-    """What the three cameras see at a time."""
-    where = plan.room_index(t)
-    x, y = plan.start_position(plan.rooms[where])
+    """The images of the three cameras at time `t` (s)."""
+    room_index = plan.room_index(t)
+    x, y = plan.start_position(plan.rooms[room_index])
     (dx,), (dy,), (yaw,) = plan.pose(np.array([t]))
     eye = np.array([x + dx, y + dy, 1.15], np.float32)
-    height = 0.22  # rad down
+    pitch = 0.22  # rad, downwards
 
     views: dict[frozenset[int], rooms.RenderedView] = {}
     shown = {
-        sense: frozenset(number for number, _ in plan.active_events(t, sense))
-        for sense in sensor_faults.CAMERA_MODALITIES
+        modality: frozenset(number for number, _ in plan.active_events(t, modality))
+        for modality in sensor_faults.CAMERA_MODALITIES
     }
     for shown_events in shown.values():
-        if shown_events not in views:  # senses that perceive the same things share a picture
-            steady = np.random.default_rng([plan.seed, 6, where])  # exposure and tint are a room's, not a frame's
+        if shown_events not in views:  # modalities with the same events share a view
+            steady = np.random.default_rng([plan.seed, 6, room_index])  # exposure and tint do not change within a room
             views[shown_events] = rooms.render(
                 _room_with_events(plan, t, shown_events, eye, float(yaw)),
                 steady,
                 eye,
                 yaw,
-                height,
+                pitch,
                 FIELD_OF_VIEW,
                 RENDER_WIDTH,
                 RENDER_HEIGHT,
                 noise,
                 plan.noise_scale("depth"),
             )
-    colour, depth, thermal = (views[shown[sense]] for sense in sensor_faults.CAMERA_MODALITIES)
+    colour, depth, thermal = (views[shown[modality]] for modality in sensor_faults.CAMERA_MODALITIES)
     grain = np.rint(plan.noise_scale("vision") * noise.integers(-4, 5, colour.colour.shape)).astype(np.int16)
     bright = np.clip(colour.colour.astype(np.int16) + grain, 0, 255).astype(np.uint8)
     return rooms.RenderedView(bright, depth.depth, thermal.kelvin)
 
 
 def synthesize_audio(plan: SimulatedScenario) -> npt.NDArray[np.int16]:
-    """int16 (samples,) at 16 kHz: the robot's motors, which follow its motion, and what happens."""
+    """Audio int16 (samples,) at 16 kHz: motor noise, which follows the robot's motion, and the sounds of events."""
     count = round(plan.duration * AUDIO_SAMPLE_RATE)
     t = np.arange(count) / AUDIO_SAMPLE_RATE
     x, y, yaw = plan.pose(t[:: AUDIO_SAMPLE_RATE // 50])
@@ -313,18 +323,18 @@ def synthesize_audio(plan: SimulatedScenario) -> npt.NDArray[np.int16]:
     wave = own / own.std() * level
     if (rough := plan.noise_scale("audio")) > 1:
         wave = wave + 0.5 * level * np.sqrt(rough**2 - 1) * plan.noise(12).standard_normal(count)
-    for number, h in plan.audible_events():
-        kind, first = catalogue.CATALOGUE[h.kind], round(h.onset * AUDIO_SAMPLE_RATE)
-        length = min(round(h.offset * AUDIO_SAMPLE_RATE), count) - first
+    for number, event in plan.audible_events():
+        kind, first = catalogue.CATALOGUE[event.kind], round(event.onset * AUDIO_SAMPLE_RATE)
+        length = min(round(event.offset * AUDIO_SAMPLE_RATE), count) - first
         if length <= 0:
             continue
         piece = (
-            h.audio_clip
-            if h.audio_clip is not None
+            event.audio_clip
+            if event.audio_clip is not None
             else _synthetic_sound(kind.sound_name, length, plan.noise(8, number))
         )
         piece = np.asarray(piece[:length], np.float64)
-        loud = 10 ** (kind.sound_level / 20) if h.snr is None else level * 10 ** (h.snr / 20)
+        loud = 10 ** (kind.sound_level / 20) if event.snr is None else level * 10 ** (event.snr / 20)
         piece = piece / (_active_level(piece) + 1e-9) * loud
         fade = min(AUDIO_SAMPLE_RATE // 50, len(piece) // 2)
         if fade:
@@ -335,7 +345,7 @@ def synthesize_audio(plan: SimulatedScenario) -> npt.NDArray[np.int16]:
 
 
 def _active_level(piece: Floats) -> float:
-    """Its level while it sounds: the 90th percentile of that of stretches of 50 ms."""
+    """The level of a sound without its pauses: the 90th percentile of the levels of blocks of 50 ms."""
     step = AUDIO_SAMPLE_RATE // 20
     whole = len(piece) // step * step
     if not whole:
@@ -352,30 +362,30 @@ def _synthetic_sound(name: str, length: int, noise: np.random.Generator) -> Floa
 
 
 def simulate_imu(plan: SimulatedScenario, times: Floats) -> Floats:
-    """(N, 6): acceleration in the robot's frame with gravity (m/s²), angular velocity (rad/s)."""
+    """IMU readings (N, 6) at `times` (N,) in s: acceleration with gravity (m/s²), angular velocity (rad/s)."""
     step, noise = 0.002, plan.noise(9)
     before, now, after = (plan.pose(times + d) for d in (-step, 0, step))
     values = np.zeros((len(times), 6))
     for column in (0, 1):
         values[:, column] = np.clip((after[column] - 2 * now[column] + before[column]) / step**2, -3, 3)
-    if plan.path:  # the path turns the robot by more than it sways
+    if plan.path:  # into the robot's frame
         cos, sin = np.cos(now[2]), np.sin(now[2])
         values[:, 0], values[:, 1] = cos * values[:, 0] + sin * values[:, 1], cos * values[:, 1] - sin * values[:, 0]
     values[:, 2] = GRAVITY
     values[:, 5] = np.clip((after[2] - before[2]) / (2 * step), -3, 3)
-    speed = np.clip(np.abs(after[0] - before[0]) / (2 * step), 0, 0.6)  # between places it is nowhere
+    speed = np.clip(np.abs(after[0] - before[0]) / (2 * step), 0, 0.6)  # limited, because the pose jumps between rooms
     ground = np.array([GROUNDS[g][1] for _, g in plan.places])[[plan.room_index(t) for t in times]]
     values[:, :3] += (ground * (0.3 + 3 * speed))[:, None] * noise.standard_normal((len(times), 3))
-    for number, h in enumerate(plan.events):
-        rate, strength = catalogue.CATALOGUE[h.kind].floor_vibration
-        if not strength or "imu" not in h.senses:
+    for number, event in enumerate(plan.events):
+        rate, strength = catalogue.CATALOGUE[event.kind].floor_vibration
+        if not strength or "imu" not in event.senses:
             continue
-        during = (times >= h.onset) & (times < h.offset)
-        since, own = times[during] - h.onset, plan.noise(10, number)
+        during = (times >= event.onset) & (times < event.offset)
+        since, own = times[during] - event.onset, plan.noise(10, number)
         rate *= own.uniform(0.95, 1.05)
-        if rate < 5:  # blows, each of which rings and dies away
+        if rate < 5:  # impacts, each with a vibration that decays
             shake = np.exp(-(since * rate % 1) / rate / 0.05) * np.sin(2 * np.pi * 22 * since)
-        elif h.kind in ("bump", "fall"):
+        elif event.kind in ("bump", "fall"):
             shake = np.exp(-since / (IMPACT_DECAY_TIME / 4)) * np.sin(2 * np.pi * rate * since)
         else:
             shake = np.sin(2 * np.pi * rate * since) + 0.4 * np.sin(4 * np.pi * rate * since + 1)
@@ -390,13 +400,13 @@ def record(
     plan: SimulatedScenario, path: str | Path, *, overwrite: bool = False, frame_rate: float = FRAME_RATE,
     extra: Iterator[LoggedMessage] | None = None,
 ) -> list[GroundTruthEvent]:  # fmt: skip
-    """Write what happens as an MCAP bag; PATH.truth.tsv (onset, offset, label) and PATH.faults.tsv (onset, offset,
-    sensor, fault) beside it, in seconds from the start. Returns the truth.
+    """Simulate a scenario and write an MCAP bag, PATH.truth.tsv (onset, offset, label) and, if a sensor fails,
+    PATH.faults.tsv (onset, offset, sensor, fault), with times in s from the start. Returns the truth.
 
     Topics: `/camera/image` rgb8 and `/depth/image` 16UC1 in mm, both with CameraInfo, and `/thermal/image`, mono16 in
-    centikelvin unless the plan's camera is another, at `frame_rate` (Hz); `/audio` S16LE in blocks of 0.1 s with
-    `/info`; `/imu` at 200 Hz; and the messages of `extra`, which come in order of time.
-    The same plan gives the same bytes. Raises `RecordingError` where the bag cannot be written.
+    centikelvin unless the thermal camera has another palette, at `frame_rate` (Hz); `/audio` S16LE in blocks of 0.1 s
+    with `/info`; `/imu` at 200 Hz; and the messages of `extra`, sorted by log time.
+    The same scenario gives the same bytes. Raises `RecordingError` if the bag cannot be written.
     """
     types = RosbagsMessageFactory()
     streams = message_streams(simulate_sensors(plan, frame_rate), types)
@@ -413,7 +423,7 @@ def record(
 
 @dataclass(frozen=True)
 class SimulatedSensorData:
-    """What sensors that are all well measure: `images` are (time in s, sensor → pixels), `audio` int16 at 16 kHz,
+    """The data of all sensors without faults: `images` are (time in s, sensor → pixels), `audio` int16 at 16 kHz,
     `imu` float64 (N, 6) at `imu_times` (N,) in s."""
 
     plan: SimulatedScenario
@@ -424,7 +434,7 @@ class SimulatedSensorData:
 
 
 def simulate_sensors(plan: SimulatedScenario, frame_rate: float = FRAME_RATE) -> SimulatedSensorData:
-    """What the sensors measure; the pictures come one by one."""
+    """The data of all sensors without faults. Images are rendered one by one while they are iterated."""
     times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
     frames = (number / frame_rate + 0.013 for number in range(round(plan.duration * frame_rate)))
     return SimulatedSensorData(
@@ -435,7 +445,7 @@ def simulate_sensors(plan: SimulatedScenario, frame_rate: float = FRAME_RATE) ->
 def message_streams(
     measured: SimulatedSensorData, types: RosbagsMessageFactory, sensors: Sequence[str] = SIMULATED_SENSORS
 ) -> list[Iterator[LoggedMessage]]:
-    """These sensors' messages: what they measured, but for the plan's faults."""
+    """The messages of these sensors, with the faults of the scenario."""
     cameras = [sensor for sensor in sensors if sensor in sensor_faults.CAMERA_MODALITIES]
     streams = [_camera_messages(measured, types, cameras)] if cameras else []
     streams += [_microphone_messages(measured, types)] if "audio" in sensors else []
@@ -445,8 +455,8 @@ def message_streams(
 def camera_images(
     plan: SimulatedScenario, times: Iterable[float]
 ) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
-    """What healthy cameras send at `times` (s, in order): uint8 (H, W, 3) colour, uint16 millimetres, and the thermal
-    camera's own."""
+    """Images of cameras without faults at `times` (s, ascending): (time, sensor → pixels). Colour uint8 (H, W, 3),
+    depth uint16 (H, W) in mm with 0 for no reading, thermal in the format of the thermal camera."""
     noise = plan.noise(11)
     camera = replace(plan.thermal_camera, noise=plan.thermal_camera.noise * plan.noise_scale("thermal"))
     for t in times:
@@ -460,10 +470,10 @@ def camera_images(
 def _camera_messages(
     measured: SimulatedSensorData, types: RosbagsMessageFactory, sensors: Sequence[str]
 ) -> Iterator[LoggedMessage]:
-    held: dict[str, npt.NDArray[Any]] = {}
-    for t, seen in measured.images:
+    frozen_images: dict[str, npt.NDArray[Any]] = {}
+    for t, images in measured.images:
         for sensor in sensors:
-            sent = sensor_faults.image_with_fault(measured.plan.fault_at(sensor, t), sensor, seen, held)
+            sent = sensor_faults.image_with_fault(measured.plan.fault_at(sensor, t), sensor, images, frozen_images)
             if sent is None:
                 continue
             name, pixels = "camera" if sensor == "vision" else sensor, sent[1]
@@ -479,13 +489,13 @@ def _camera_messages(
 def _thermal_image(
     camera: ThermalCamera, kelvin: npt.NDArray[np.float32], noise: np.random.Generator
 ) -> npt.NDArray[Any]:
-    seen = cv2.GaussianBlur(kelvin, (0, 0), camera.blur) if camera.blur else kelvin
-    seen = cv2.resize(seen, camera.size, interpolation=cv2.INTER_AREA)
-    seen = seen + camera.noise * noise.standard_normal(seen.shape)
+    image = cv2.GaussianBlur(kelvin, (0, 0), camera.blur) if camera.blur else kelvin
+    image = cv2.resize(image, camera.size, interpolation=cv2.INTER_AREA)
+    image = image + camera.noise * noise.standard_normal(image.shape)
     if camera.palette == "radiometric":
-        return np.asarray(np.round(100 * seen), np.uint16)
-    low, high = np.percentile(seen, (0.5, 99.5))
-    grey = np.asarray(np.clip((seen - low) / max(high - low, 2.0), 0, 1) * 255, np.uint8)
+        return np.asarray(np.round(100 * image), np.uint16)
+    low, high = np.percentile(image, (0.5, 99.5))
+    grey = np.asarray(np.clip((image - low) / max(high - low, 2.0), 0, 1) * 255, np.uint8)
     if camera.palette == "black-hot":
         return 255 - grey
     if camera.palette == "iron":

@@ -1,23 +1,23 @@
-"""Scenarios: what happens to a robot, written as YAML, and drawn by chance where the file leaves it open.
+"""Scenarios: YAML files that describe simulated events, faults and motion. Values that a file leaves open are random.
 
 duration: 120            # s
 ground: carpet           # carpet, wood, tiles or gravel
-motor: -46               # dB of full scale, of the robot's own noise
-places: [0, 60]          # s at which the robot comes to another room
+motor: -46               # level of the motor noise, dB of full scale
+places: [0, 60]          # times in s at which the robot enters a new room
 events:
   - {type: person, at: 10, for: 8}
   - {type: glass_breaking, at: 30}
-  - {type: dog, rate: 2, for: 4}                            # so many a minute, at random times
-  - {type: person, at: 50, for: 6, senses: [vision, depth]} # cold and silent: a dummy
-  - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14}   # on a board, kelvin over the room's
-clips: {folder: sounds, every: 12, snr: 10}                 # sound files of FOLDER/<label>/, at random times
-distractors: [{type: radio, at: 70, for: 5}]                # as events, but nothing to be told
-dark: [[80, 95]]
-occluded: [[52, 54]]     # somebody stands before the robot: its cameras see nothing else, its microphone hears on
-path:                    # m ahead and aside of where it began in this place, degrees to the left; smooth between
+  - {type: dog, rate: 2, for: 4}                            # 2 per minute, at random times
+  - {type: person, at: 50, for: 6, senses: [vision, depth]} # cold and silent, like a dummy
+  - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14}   # on a board, 14 K warmer than the room
+clips: {folder: sounds, every: 12, snr: 10}                 # files sounds/<label>/*; mean pause in s; dB over the motor
+distractors: [{type: radio, at: 70, for: 5}]                # simulated like events, but not in the truth
+dark: [[80, 95]]         # s without light
+occluded: [[52, 54]]     # s in which a board close to the robot hides most of the view; sound is not affected
+path:                    # m ahead and aside of the start in the room, degrees to the left; smooth between points
   - {at: 20}
   - {at: 26, ahead: 0.8, turn: 15}
-noise: {vision: 2, depth: 1.5, imu: 3}                      # times the usual
+noise: {vision: 2, depth: 1.5, imu: 3}                      # factor of the usual noise, 1 or more
 faults: [{sensor: thermal, fault: frozen, at: 40, for: 30}]
 thermal_camera: {palette: black-hot, noise: 0.2}
 """
@@ -50,57 +50,62 @@ from sensebind.simulation.recorder import (
 )
 from sensebind.simulation.sensor_faults import FAULTS, SIMULATED_SENSORS, Fault
 
-DEFAULT_DURATION = 4.0  # s that an event lasts where nothing says
+DEFAULT_DURATION = 4.0  # s of an event without `for`
 DURATION_BY_KIND = {"glass_breaking": 1.5, "bump": 0.6, "fall": 1.0, "knock": 2.0, "bell": 3.0}
-MIN_EVENT_GAP = 1.0  # s between events that are drawn by chance
+MIN_EVENT_GAP = 1.0  # s between events at random times
 PALETTES = ("radiometric", "white-hot", "black-hot", "iron")
 SCENARIO_KEYS = (
     "duration", "ground", "motor", "places", "path", "events", "clips", "distractors", "dark", "occluded", "noise",
     "faults", "thermal_camera",
 )  # fmt: skip
-HELD_OUT_SEED_OFFSET = 500_000  # added to the seed: rooms, shades, voices and sizes that training never saw
+HELD_OUT_SEED_OFFSET = 500_000  # added to the seed: rooms, colours, sounds and sizes that training does not use
 AUDIO_SUFFIXES = (".wav", ".ogg", ".flac", ".mp3")
 
 
 class ScenarioError(SensebindError):
-    """A scenario that cannot be read; the message names the file, the entry and what is allowed."""
+    """A scenario that is not valid; the message names the file, the entry and the allowed values."""
 
 
 def read_scenario(
     path: Path, seed: int = 0, held_out_seed: bool = False, duration: float | None = None
 ) -> SimulatedScenario:
-    """The plan that a scenario file and a seed make. `duration` (s) may cut it short. Raises `ScenarioError`."""
+    """Read a scenario file. All random values depend on `seed`; `held_out_seed` adds `HELD_OUT_SEED_OFFSET` to it.
+
+    `duration` (s) replaces that of the file. Raises `ScenarioError`.
+    """
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScenarioError(f"scenario '{path}' cannot be read: {error}") from error
-    if not isinstance(told, dict):
-        raise ScenarioError(f"scenario '{path}' must hold names and values: {', '.join(SCENARIO_KEYS)}")
-    return parse_scenario(told, str(path), seed + (HELD_OUT_SEED_OFFSET if held_out_seed else 0), duration, path.parent)
+    if not isinstance(content, dict):
+        raise ScenarioError(f"scenario '{path}' must be a mapping; its keys: {', '.join(SCENARIO_KEYS)}")
+    seed += HELD_OUT_SEED_OFFSET if held_out_seed else 0
+    return parse_scenario(content, str(path), seed, duration, path.parent)
 
 
 def parse_scenario(
     content: Mapping[str, Any], name: str, seed: int, duration: float | None = None, folder: Path = Path()
 ) -> SimulatedScenario:
-    """The plan that a scenario's content makes; `name` is for errors. Raises `ScenarioError`."""
+    """A scenario from the content of its file. `name` is for error messages; paths are relative to `folder`. Raises
+    `ScenarioError`."""
     _check_keys(content, SCENARIO_KEYS, name)
     length = _number(content, "duration", name, 1.0, 36_000.0, 60.0)
     until = length if duration is None else float(duration)
     length = max(length, until)
     ground = _choice(content.get("ground", "carpet"), tuple(GROUNDS), f"{name}: ground")
     noise = np.random.default_rng([seed, 23])
-    happenings: list[SimulatedEvent] = []
+    events: list[SimulatedEvent] = []
     for entry in _list(content, "events", name):
-        happenings += _parse_events(entry, f"{name}: events", length, noise, happenings, True, folder)
+        events += _parse_events(entry, f"{name}: events", length, noise, events, True, folder)
     for entry in _list(content, "distractors", name):
-        happenings += _parse_events(entry, f"{name}: distractors", length, noise, happenings, False, folder)
+        events += _parse_events(entry, f"{name}: distractors", length, noise, events, False, folder)
     if "clips" in content:
-        happenings += _parse_clips(content["clips"], name, length, noise, folder)
+        events += _parse_clips(content["clips"], name, length, noise, folder)
     faults = tuple(_parse_fault(entry, f"{name}: faults", length) for entry in _list(content, "faults", name))
     starts = [float(start) for start in content.get("places", [0.0])]
     return SimulatedScenario(
         until, tuple((start, ground) for start in starts if start < until),
-        tuple(h for h in happenings if h.onset < until), seed, tuple(f for f in faults if f.onset < until),
+        tuple(e for e in events if e.onset < until), seed, tuple(f for f in faults if f.onset < until),
         _parse_spans(content, "dark", name), _parse_thermal_camera(content.get("thermal_camera", {}), name),
         _number(content, "motor", name, -120.0, 0.0, MOTOR_LEVEL), path=_parse_path(content, name),
         occluded=_parse_spans(content, "occluded", name), noise_of=_parse_noise_scales(content.get("noise", {}), name),
@@ -113,29 +118,29 @@ def _parse_events(
     length: float,
     noise: np.random.Generator,
     others: list[SimulatedEvent],
-    content: bool,
+    in_ground_truth: bool,
     folder: Path,
 ) -> list[SimulatedEvent]:
     names = ("type", "at", "for", "rate", "senses", "label", "ahead", "aside", "photograph", "warmth")
     _check_keys(entry, names, where)
     kind = _choice(entry.get("type"), tuple(CATALOGUE), f"{where}: type")
     where = f"{where}: {kind}"
-    lasts = _number(entry, "for", where, 0.05, 36_000.0, DURATION_BY_KIND.get(kind, DEFAULT_DURATION))
-    senses = frozenset(
+    duration = _number(entry, "for", where, 0.05, 36_000.0, DURATION_BY_KIND.get(kind, DEFAULT_DURATION))
+    modalities = frozenset(
         _choice(s, SIMULATED_SENSORS, f"{where}: senses") for s in entry.get("senses", SIMULATED_SENSORS)
     )
     if ("at" in entry) == ("rate" in entry):
-        raise ScenarioError(f"{where}: give 'at' (s) or 'rate' (a minute), and not both")
+        raise ScenarioError(f"{where}: give either 'at' (s) or 'rate' (per minute)")
     if "at" in entry:
         onsets = [_number(entry, "at", where, 0.0, length, 0.0)]
     else:
         count = int(noise.poisson(_number(entry, "rate", where, 0.0, 60.0, 1.0) * length / 60))
         onsets = []
         for _ in range(50 * count):
-            onset = float(noise.uniform(3.0, max(3.1, length - lasts)))
-            taken = [(h.onset, h.offset) for h in others] + [(o, o + lasts) for o in onsets]
+            onset = float(noise.uniform(3.0, max(3.1, length - duration)))
+            occupied = [(e.onset, e.offset) for e in others] + [(o, o + duration) for o in onsets]
             if len(onsets) < count and all(
-                onset > b + MIN_EVENT_GAP or onset + lasts < a - MIN_EVENT_GAP for a, b in taken
+                onset > b + MIN_EVENT_GAP or onset + duration < a - MIN_EVENT_GAP for a, b in occupied
             ):
                 onsets.append(onset)
     ahead = _number(entry, "ahead", where, 0.6, 6.0, float(noise.uniform(1.4, 2.2)))
@@ -147,12 +152,12 @@ def _parse_events(
         SimulatedEvent(
             kind,
             at,
-            at + lasts,
-            senses,
+            at + duration,
+            modalities,
             ahead,
             aside,
             label,
-            in_ground_truth=content,
+            in_ground_truth=in_ground_truth,
             photograph=photograph,
             warmth=warmth,
         )
@@ -161,31 +166,31 @@ def _parse_events(
 
 
 def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3) of a file in the scenario's folder, or of one that comes with scikit-image."""
+    """RGB (H, W, 3) of a file in the scenario's folder or of an image of scikit-image."""
     if kind != "picture":
-        raise ScenarioError(f"{where}: 'photograph' is for type picture alone")
+        raise ScenarioError(f"{where}: 'photograph' is only for type 'picture'")
     path = folder / str(value)
     if not path.is_file():
         try:
             path = rooms.scikit_image_path(str(value))
         except ImportError:
-            raise ScenarioError(f"{where}: photograph '{path}' does not exist, nor is scikit-image installed") from None
+            raise ScenarioError(f"{where}: no photograph '{path}', and scikit-image is not installed") from None
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
     if image is None:
-        raise ScenarioError(f"{where}: photograph '{value}' is no picture in '{folder}', nor one of scikit-image's")
+        raise ScenarioError(f"{where}: photograph '{value}' is not an image in '{folder}' or of scikit-image")
     return np.asarray(image, np.uint8)
 
 
 def _parse_clips(
     entry: Any, name: str, length: float, noise: np.random.Generator, folder: Path
 ) -> list[SimulatedEvent]:
-    """Sound files at random times, the name of a file's folder being its label (without a number before it)."""
+    """Events with sound files at random times. Their label is the name of the file's folder, without "NUMBER - "."""
     _check_keys(entry, ("folder", "every", "snr", "longest"), f"{name}: clips")
     place = Path(str(entry.get("folder", "")))
     place = place if place.is_absolute() else folder / place
     files = sorted(p for p in place.glob("*/*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
-        raise ScenarioError(f"{name}: clips: '{place}' holds no folders with sound files ({', '.join(AUDIO_SUFFIXES)})")
+        raise ScenarioError(f"{name}: clips: '{place}' has no folders with sound files ({', '.join(AUDIO_SUFFIXES)})")
     every = _number(entry, "every", f"{name}: clips", 1.0, 3600.0, 12.0)
     longest = _number(entry, "longest", f"{name}: clips", 0.2, 3600.0, 5.0)
     found: list[SimulatedEvent] = []
@@ -195,7 +200,7 @@ def _parse_clips(
         try:
             data, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError) as error:
-            raise ScenarioError(f"{name}: clips: '{path}' is not a sound that can be read: {error}") from error
+            raise ScenarioError(f"{name}: clips: '{path}' cannot be read as sound: {error}") from error
         sound = np.asarray(soxr.resample(data.mean(axis=1), rate, AUDIO_SAMPLE_RATE), np.float32)
         loud = np.flatnonzero(np.abs(sound) > 0.02 * (np.abs(sound).max() + 1e-9))
         sound = sound[loud[0] : loud[-1] + 1][: round(longest * AUDIO_SAMPLE_RATE)] if len(loud) else sound[:1]
@@ -220,17 +225,17 @@ def _parse_clips(
 def _parse_fault(entry: Any, where: str, length: float) -> Fault:
     _check_keys(entry, ("sensor", "fault", "at", "for"), where)
     onset = _number(entry, "at", where, 0.0, length, 0.0)
-    lasts = _number(entry, "for", where, 0.1, 36_000.0, length)
+    duration = _number(entry, "for", where, 0.1, 36_000.0, length)
     sensor = _choice(entry.get("sensor"), SIMULATED_SENSORS, f"{where}: sensor")
-    return Fault(sensor, _choice(entry.get("fault"), FAULTS, f"{where}: fault"), onset, onset + lasts)
+    return Fault(sensor, _choice(entry.get("fault"), FAULTS, f"{where}: fault"), onset, onset + duration)
 
 
 def parse_fault(content: str, length: float) -> Fault:
-    """``SENSOR:FAULT[:AT[:FOR]]``, times in s, as a fault of a scenario of `length` s. Raises `ScenarioError`."""
+    """Parse ``SENSOR:FAULT[:AT[:FOR]]``, times in s. Default: from 0 s, for `length` s. Raises `ScenarioError`."""
     try:
         sensor, name, *times = content.split(":")
         given = dict(zip(("at", "for")[: len(times)], map(float, times), strict=True))
-    except ValueError as error:  # too few parts, too many, or no numbers
+    except ValueError as error:  # too few or too many parts, or a time that is not a number
         raise ScenarioError(f"fault '{content}' must be SENSOR:FAULT[:AT[:FOR]], with times in s") from error
     return _parse_fault({"sensor": sensor, "fault": name, **given}, f"fault '{content}'", length)
 
@@ -272,10 +277,10 @@ def _parse_thermal_camera(entry: Any, name: str) -> ThermalCamera:
 
 def _check_keys(entry: Any, names: tuple[str, ...], where: str) -> None:
     if not isinstance(entry, dict):
-        raise ScenarioError(f"{where}: expected names and values ({', '.join(names)}), not {entry!r}")
+        raise ScenarioError(f"{where}: expected a mapping (keys: {', '.join(names)}), not {entry!r}")
     unknown = [name for name in entry if name not in names]
     if unknown:
-        raise ScenarioError(f"{where}: '{unknown[0]}' is not known; known: {', '.join(names)}")
+        raise ScenarioError(f"{where}: unknown key '{unknown[0]}'; known keys: {', '.join(names)}")
 
 
 def _list(content: Mapping[str, Any], key: str, name: str) -> list[Any]:

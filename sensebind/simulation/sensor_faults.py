@@ -1,4 +1,4 @@
-"""How sensors fail: what they send instead of what they measure, and which failures make sense for which sensor."""
+"""Simulated sensor faults: the faults that each sensor can have, and the data that a faulty sensor sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pixels = npt.NDArray[Any]
 CAMERA_MODALITIES = ("vision", "depth", "thermal")
 SIMULATED_SENSORS = (*CAMERA_MODALITIES, "audio", "imu")
 FAULTS = ("frozen", "dark", "blinded", "muted", "saturated", "unplugged", "miscalibrated", "swapped")
-# What one sensor calls dark or blinded is muted or saturated for another; a microphone has no other to be swapped with.
+# (sensor, fault) → the canonical name of a fault with the same effect. There is no second microphone to swap with.
 FAULT_SYNONYMS = {
     **{(sensor, "muted"): "dark" for sensor in CAMERA_MODALITIES},
     **{(sensor, "saturated"): "blinded" for sensor in CAMERA_MODALITIES},
@@ -22,20 +22,16 @@ FAULT_SYNONYMS = {
     **{(sensor, "blinded"): "saturated" for sensor in SIMULATED_SENSORS if sensor not in CAMERA_MODALITIES},
     ("audio", "swapped"): "miscalibrated",
 }
-SWAPPED_CAMERA = {
-    "vision": "thermal",
-    "depth": "vision",
-    "thermal": "depth",
-}  # a swapped camera's topic carries this one
-# Failures that show only against the sensor's own past, so that nobody can tell them where they are there from the
-# start: a scale, a gain or a balance of colours that was never another.
+# A swapped camera → the camera whose images its topic carries.
+SWAPPED_CAMERA = {"vision": "thermal", "depth": "vision", "thermal": "depth"}
+# These faults show only as a change of colour balance, scale or gain. If they are present from the start, they cannot
+# be detected.
 FAULTS_RELATIVE_TO_PAST = (("vision", "miscalibrated"), ("depth", "miscalibrated"), ("audio", "miscalibrated"))
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A sensor that fails from `onset` to `offset` (s) in one of the ways `FAULTS`, of which `FAULT_SYNONYMS` are the
-    same."""
+    """A fault of a sensor from `onset` to `offset` (s). `fault` is one of `FAULTS`."""
 
     sensor: str
     fault: str
@@ -44,7 +40,7 @@ class Fault:
 
     @property
     def canonical_kind(self) -> str:
-        """The fault by its sensor's own name: a muted camera is dark."""
+        """The canonical name of the fault (`FAULT_SYNONYMS`): `dark` for a muted camera."""
         return FAULT_SYNONYMS.get((self.sensor, self.fault), self.fault)
 
     def is_active(self, t: float) -> bool:
@@ -54,9 +50,9 @@ class Fault:
 def image_with_fault(
     cause: str, sensor: str, images: dict[str, Pixels], frozen_images: dict[str, Pixels]
 ) -> tuple[str, Pixels] | None:
-    """What a camera sends: (which camera's picture it is, its pixels); None where it sends nothing.
+    """The image that a camera with the fault `cause` sends: (camera that took it, pixels). None if it sends nothing.
 
-    `images` is what all cameras see, `frozen_images` remembers what a frozen one saw when it froze.
+    `images`: camera → image without faults. `frozen_images`: camera → the image at which it froze; updated in place.
     """
     pixels = images[sensor]
     if cause == "frozen":
@@ -68,7 +64,7 @@ def image_with_fault(
         return sensor, np.zeros_like(pixels)
     if cause == "blinded":
         return sensor, np.full_like(pixels, np.iinfo(pixels.dtype).max)
-    if cause == "miscalibrated":  # a colour camera loses its balance, the others their scale
+    if cause == "miscalibrated":  # wrong colour balance of the colour camera, wrong scale of the others
         scale = np.array([1.4, 1.0, 0.6]) if sensor == "vision" else 1.5
         return sensor, np.asarray(np.clip(pixels * scale, 0, np.iinfo(pixels.dtype).max), pixels.dtype)
     if cause == "swapped":
@@ -77,11 +73,12 @@ def image_with_fault(
 
 
 def apply_audio_fault(cause: str, wave: npt.NDArray[np.int16], first: int, last: int, block: int) -> None:
-    """Let samples `first` to `last` of a recording, int16 (N,), be what a microphone sends that fails. In place."""
+    """Replace samples `first` to `last` of audio int16 (N,) with those of a faulty microphone, in place. `block`:
+    samples of a message."""
     part = wave[first:last]
     if cause == "muted":
         part[:] = 0
-    elif cause == "frozen":  # the last block, or the first of all, again and again
+    elif cause == "frozen":  # repeats the last block before the fault, or the first block of the recording
         part[:] = np.resize(wave[max(0, first - block) : max(first, block)].copy(), len(part))
     elif cause == "saturated":
         part[:] = np.clip(part.astype(np.int64) * 400, -32768, 32767)
@@ -90,7 +87,7 @@ def apply_audio_fault(cause: str, wave: npt.NDArray[np.int16], first: int, last:
 
 
 def apply_imu_fault(cause: str, values: Floats, part: npt.NDArray[np.bool_]) -> None:
-    """Let the readings (N, 6) that `part` (N,) marks be what an IMU sends that fails. In place."""
+    """Replace the readings (N, 6) that `part` (N,) marks with those of a faulty IMU, in place."""
     if not part.any():
         return
     if cause == "frozen":
@@ -106,7 +103,7 @@ def apply_imu_fault(cause: str, values: Floats, part: npt.NDArray[np.bool_]) -> 
 
 
 def image_encoding(sensor: str, pixels: Pixels) -> str:
-    """The name of what a camera's pixels are, as in sensor_msgs/image_encodings.hpp."""
+    """The encoding of a camera's pixels, as in sensor_msgs/image_encodings.hpp."""
     if sensor == "depth":
         return "16UC1"
     return "rgb8" if pixels.ndim == 3 else "mono8" if pixels.dtype == np.uint8 else "mono16"

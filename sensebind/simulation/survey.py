@@ -1,4 +1,4 @@
-"""A tour past many things, each in a room of its own: what spokes are bound on, and where binding is measured."""
+"""Surveys: scenarios that show many objects, each in its own room. Spokes are trained and evaluated on them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import numpy as np
 from sensebind.simulation.catalogue import SURVEY_KINDS
 from sensebind.simulation.recorder import GROUNDS, SimulatedEvent, SimulatedScenario, ThermalCamera
 
-DWELL_TIME = 5.0  # s at each: as long as the longest window
-FIRST_HELD_OUT_SEED = 1_000_000  # seeds from here on are for measuring
+DWELL_TIME = 5.0  # s at each object: the length of the longest window
+FIRST_HELD_OUT_SEED = 1_000_000  # seeds from here on are for evaluation only
 
 
 def tour(
     seed: int, stations: int = len(SURVEY_KINDS), camera: ThermalCamera | None = None, dwell_time: float = DWELL_TIME
 ) -> SimulatedScenario:
-    """A plan that shows every kind of `SURVEY_KINDS` in a random order, again from the start where there are more.
+    """A scenario with `stations` objects, `dwell_time` s each: all `SURVEY_KINDS` in random order, repeated as needed.
 
-    Rooms, grounds, distances, sizes, shades, voices and motors are drawn from the seed.
+    Rooms, grounds, positions, sizes, colours, sounds and the motor level are drawn from `seed`.
     """
     noise = np.random.default_rng([seed, 17])
     kinds: list[str] = []
     while len(kinds) < stations:
         kinds += [str(kind) for kind in noise.permutation(SURVEY_KINDS)]
-    happenings = tuple(
+    events = tuple(
         SimulatedEvent(
             kind, number * dwell_time, (number + 1) * dwell_time, ahead=float(noise.uniform(1.3, 2.0)),
             aside=float(noise.uniform(-0.3, 0.3)),
@@ -32,6 +32,6 @@ def tour(
     grounds = [str(ground) for ground in noise.choice(list(GROUNDS), stations)]
     places = tuple((number * dwell_time, ground) for number, ground in enumerate(grounds))
     return SimulatedScenario(
-        stations * dwell_time, places, happenings, seed, thermal_camera=camera or ThermalCamera(),
+        stations * dwell_time, places, events, seed, thermal_camera=camera or ThermalCamera(),
         motor=float(noise.uniform(-52, -42)), max_furniture=int(noise.integers(3, 7)),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Imitations of everyday sounds, made from tones, noise and rhythm: captioned sounds without anybody's recordings."""
+"""Synthetic everyday sounds with captions, made of tones, noise and rhythm. No recordings are used."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sensebind.simulation.captioned_sounds import (
 
 Wave = npt.NDArray[np.float64]
 Noise = np.random.Generator
-SOUND_DURATION = 4.0
+SOUND_DURATION = 4.0  # s
 
 
 def sample_times(seconds: float = SOUND_DURATION) -> Wave:
-    """Instants of the samples in s."""
+    """Times of the samples in s."""
     return np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
 
 
 def mix(waves: Iterable[Wave]) -> Wave:
-    """Their sum."""
+    """The sum of waves of equal length."""
     return np.asarray(np.sum(list(waves), axis=0))
 
 
 def band_noise(rng: Noise, low: float, high: float, seconds: float = SOUND_DURATION) -> Wave:
-    """Noise between two frequencies (Hz), of deviation 1."""
+    """Noise between two frequencies (Hz), with standard deviation 1."""
     spectrum = np.fft.rfft(rng.standard_normal(round(seconds * SAMPLE_RATE)))
     frequencies = np.fft.rfftfreq(round(seconds * SAMPLE_RATE), 1 / SAMPLE_RATE)
     spectrum *= 1 / (1 + (low / np.maximum(frequencies, 1)) ** 6) / (1 + (frequencies / high) ** 6)
@@ -40,14 +40,14 @@ def band_noise(rng: Noise, low: float, high: float, seconds: float = SOUND_DURAT
 
 
 def harmonic_chirp(frequency: Wave, harmonics: int = 1, slope: float = 1.0) -> Wave:
-    """A tone whose frequency (Hz) changes from sample to sample, with harmonics that fall by `slope`."""
+    """A tone with a frequency (Hz) for each sample, and harmonics. The amplitude of harmonic k is k^-`slope`."""
     phase = 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
-    heard = [k for k in range(1, harmonics + 1) if np.mean(frequency) * k < 7800]
-    return mix(np.sin(k * phase) / k**slope for k in heard)
+    audible = [k for k in range(1, harmonics + 1) if np.mean(frequency) * k < 7800]
+    return mix(np.sin(k * phase) / k**slope for k in audible)
 
 
 def decaying_impulses(onsets: npt.ArrayLike, decay: float, body: Callable[[Wave], Wave]) -> Wave:
-    """`body(time since)` at each onset (s), dying away over `decay` s."""
+    """`body(time since the onset)` at each onset (s), with an exponential decay of time constant `decay` (s)."""
     t, wave = sample_times(), np.zeros(len(sample_times()))
     for onset in np.atleast_1d(onsets):
         first = int(onset * SAMPLE_RATE)
@@ -57,19 +57,19 @@ def decaying_impulses(onsets: npt.ArrayLike, decay: float, body: Callable[[Wave]
 
 
 def jittered_onsets(rng: Noise, period: float, jitter: float = 0.05) -> Wave:
-    """Onsets about `period` s apart."""
+    """Sorted onsets (s), about `period` s apart. `jitter`: their standard deviation as a fraction of `period`."""
     count = int(SOUND_DURATION / period)
     onsets = rng.uniform(0, period) + period * np.arange(count) + rng.normal(0, jitter * period, count)
     return np.asarray(np.sort(np.abs(onsets)))
 
 
 def repeated_calls(rng: Noise, length: float, pause: float, voice: Callable[[Wave], Wave]) -> Wave:
-    """A voice (given 0..1 through a call) again and again."""
+    """Repeated calls of about `length` s with pauses of about `pause` s. `voice` gets the phase 0..1 in a call."""
     wave, at = np.zeros(len(sample_times())), rng.uniform(0, pause)
     while at < SOUND_DURATION:
         count = round(length * rng.uniform(0.85, 1.15) * SAMPLE_RATE)
-        course = np.linspace(0, 1, count)
-        made = voice(course) * np.sin(np.pi * course) ** 0.5
+        phase = np.linspace(0, 1, count)
+        made = voice(phase) * np.sin(np.pi * phase) ** 0.5
         first = int(at * SAMPLE_RATE)
         wave[first : first + count] += made[: max(0, len(wave) - first)]
         at += length + pause * rng.uniform(0.6, 1.5)
@@ -106,7 +106,7 @@ def _arched_contour(c: Wave) -> Wave:
 def _motor_hum(
     rng: Noise, low: float, high: float, harmonics: int, flutter: float, hiss: float, top: float = 3000
 ) -> Wave:
-    """A motor: harmonics of a speed that wanders, and hiss."""
+    """A motor: harmonics of a varying speed, `low` to `high` Hz, and noise up to `top` Hz."""
     wander = np.interp(sample_times(), np.linspace(0, SOUND_DURATION, 9), rng.uniform(1 - flutter, 1 + flutter, 9))
     return harmonic_chirp(rng.uniform(low, high) * wander, harmonics, 0.6) + hiss * band_noise(rng, 200, top)
 
@@ -291,7 +291,7 @@ SYNTHESIZERS: dict[tuple[str, ...], Callable[[Noise], Wave]] = {
     ("an electric hum", "a transformer humming"): lambda n: harmonic_chirp(np.full(len(sample_times()), 100.0), 6),
     ("hiss", "radio static", "white noise"): lambda n: band_noise(n, 300, 7800),
 }
-# Of ESC-10's classes; kept apart, so that a class can be left out whole.
+# The classes of ESC-10, in their own table so that a class can be left out of training.
 ESC10_SYNTHESIZERS: dict[str, Callable[[Noise], Wave]] = {
     "Dog bark": lambda n: repeated_calls(n, 0.16, 0.5, _call_synthesizer(n, 420, 300, 14, _rising_contour, 0.35)),
     "Rain": lambda n: (
@@ -347,7 +347,7 @@ ESC10_SYNTHESIZERS: dict[str, Callable[[Noise], Wave]] = {
 
 
 def synthesizer_named(name: str) -> Callable[[Noise], Wave]:
-    """The maker of the sound whose first phrase, or class of ESC-10, is `name`. Raises `KeyError`."""
+    """The synthesizer of the sound with the first caption, or the class of ESC-10, `name`. Raises `KeyError`."""
     return (
         ESC10_SYNTHESIZERS[name]
         if name in ESC10_SYNTHESIZERS
@@ -356,7 +356,7 @@ def synthesizer_named(name: str) -> Callable[[Noise], Wave]:
 
 
 def synthetic_sounds(variants: int, seed: int = 0) -> list[CaptionedSound]:
-    """`variants` of every sound, and as many stretches of a robot's noise alone; a block is one variant of all."""
+    """`variants` of each sound, and three of robot noise for each variant. A block is one variant of all sounds."""
     of_esc10 = {
         (name, name.lower(), f"the sound of {name.lower()}", *ESC10_CAPTIONS[name]): m
         for name, m in ESC10_SYNTHESIZERS.items()
