@@ -1,4 +1,4 @@
-# `make demo` runs a demonstration, `make test` the tests. The first run sets up a virtual environment in .venv.
+# `make demo` runs the demo, `make test` runs the tests. The first run sets up a virtual environment in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ else
 EXTRAS := ros,fast,test,lint
 VENV_OPTIONS :=
 endif
-# Isolates the nodes of a test run from all others: this machine only, and a random ROS domain (1 to 101).
+# Isolates the nodes of a test run from other nodes: this computer only, and a random ROS domain (1 to 101).
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
 
 .PHONY: demo test lint docs clean

@@ -1,4 +1,4 @@
-"""The package, for pip and for colcon. The symbolic links `sensebind/fusion` and `sensebind/nodes` are followed."""
+"""The package, for pip and colcon. `find_packages` follows the links `sensebind/fusion` and `sensebind/nodes`."""
 
 from glob import glob
 from pathlib import Path
@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 NAME = "sensebind"
 HERE = Path(__file__).resolve().parent  # colcon --symlink-install runs this from a build folder
-ROS_WHEELS = [  # ROS 2 for machines without a ROS installation, and the tools that build its message packages
+ROS_WHEELS = [  # ROS 2 for computers without a ROS installation, and the tools that build message packages
     "ros-rclpy",
     "ros-common-interfaces",
     "ros-rmw-fastrtps-cpp",
@@ -76,7 +76,7 @@ setup(
         "test": ["pytest", "hypothesis", "matplotlib"],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
-        "report": ["matplotlib"],  # plots of the figures of `sensebind evaluate`
+        "report": ["matplotlib"],  # plots of `sensebind evaluate`
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch

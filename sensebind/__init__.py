@@ -1,10 +1,10 @@
-"""One space for all of a robot's modalities: `sensebind.fusion` without ROS, `sensebind.nodes` with it.
+"""One embedding space for all sensors of a robot: `sensebind.fusion` runs without ROS, `sensebind.nodes` needs it.
 
 The names in `__all__` are the public API: see docs/python.md. They are imported when they are first used (PEP 562), so
-`import sensebind` is quick and loads no model. Everything else may move from one version to the next.
+`import sensebind` is quick and loads no model. All other names may move from one version to the next.
 
-The import sets environment variables for the threads of OpenMP and OpenCV, where the user has not: see
-`fusion.core.threads`.
+The import sets the environment variables that limit the threads of OpenMP and OpenCV, unless the user has set them:
+see `fusion.core.threads`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sensebind.replay.session import Settings, open_replay
 
 __version__ = "0.2.0"
-_EXPORTS = {  # public name → module, and the name there where it differs
+_EXPORTS = {  # public name → "module", or "module:name"
     "Calibration": "fusion.core.samples",
     "Embedding": "fusion.core.embeddings",
     "Engine": "fusion.inference.engine",

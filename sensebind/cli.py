@@ -1,4 +1,4 @@
-"""The command `sensebind`: one module of `commands` for each of its subcommands."""
+"""The command `sensebind`. Each subcommand is a module of `commands`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of all subcommands."""
     result = argparse.ArgumentParser(
-        prog="sensebind", description="One space for all of a robot's senses: embed, replay, measure."
+        prog="sensebind", description="One embedding space for all sensors of a robot: embed, replay, train, evaluate."
     )
     result.add_argument("--version", action="version", version=f"sensebind {__version__}")
     subparsers = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand. Exit status: 0, 1 where it found something wrong, 2 where it was asked wrongly."""
+    """Run a subcommand. Exit status: 0, 1 if it found a problem, 2 for wrong arguments or input, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
     command = import_module(f"sensebind.commands.{args.command}")
     try:
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return 0  # the reader of our output has seen enough
+        return 0  # the reader of the output closed the pipe, as `head` does
     except Exception as error:
         if not is_expected(error):
             raise
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether this is about what the user gave, so that the message says all and a traceback would hide it."""
+    """Whether the cause is in the arguments or the input: then `main` prints the message without a traceback."""
     from sensebind.fusion.core.errors import SensebindError
 
     return isinstance(error, SensebindError)

@@ -1,4 +1,4 @@
-"""The command line, as a user runs it."""
+"""The command line, run as a user does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_replay_leaves_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path) -> None:
+def test_replay_writes_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path) -> None:
     config = Path(__file__).parents[1] / "config" / "demo.yaml"
     done = sensebind("replay", patrol, "--config", config, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_replay_leaves_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path
     assert "person" in page and "<script src" not in page and "https://" not in page
 
 
-def test_a_second_replay_into_the_same_folder_asks_first(patrol: Path, tmp_path: Path) -> None:
+def test_a_replay_does_not_overwrite_outputs_unasked(patrol: Path, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
     done = sensebind("replay", patrol, "--out", tmp_path)
     assert done.returncode == 2 and "outputs" in done.stderr and "Traceback" not in done.stderr
@@ -61,14 +61,14 @@ def test_a_second_replay_into_the_same_folder_asks_first(patrol: Path, tmp_path:
     ("name", "vectors"),
     [("gopro_drone", ("vision",)), ("euroc_stereo_imu", ("vision",)), ("auv", ())],
 )
-def test_real_recordings_replay_without_a_word_of_warning(
+def test_real_recordings_replay_without_warnings(
     shared: Path, tmp_path: Path, name: str, vectors: tuple[str, ...]
 ) -> None:
     done = sensebind("replay", shared / "recordings" / name, "--out", tmp_path)
     assert done.returncode == 0 and not done.stderr.strip(), done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     motion = summary["modalities"]["imu"]
-    if name == "auv":  # its driver leaves the stamps empty: that is the user's business
+    if name == "auv":  # its driver leaves the stamps empty: dropped and reported, not an error
         assert motion["samples_dropped"] == {"unstamped": 161} and "161 of 161 messages have no stamp" in done.stdout
     else:
         assert motion["windows"] > 5
@@ -76,25 +76,25 @@ def test_real_recordings_replay_without_a_word_of_warning(
         assert summary["modalities"][modality]["embedded"] == summary["modalities"][modality]["windows"] > 5
 
 
-def test_embed_takes_phrases_and_pictures_and_they_meet(tmp_path: Path) -> None:
+def test_embeddings_of_images_are_nearest_to_their_phrases(tmp_path: Path) -> None:
     skimage = pytest.importorskip("skimage.data")
-    words = ("a cat", "a rocket launch", "a cup of coffee")
-    assert sensebind("embed", "--modality", "text", "-o", tmp_path / "t.npz", *words).returncode == 0
+    phrases = ("a cat", "a rocket launch", "a cup of coffee")
+    assert sensebind("embed", "--modality", "text", "-o", tmp_path / "t.npz", *phrases).returncode == 0
     for name in ("chelsea.png", "rocket.jpg", "coffee.png"):
-        picture = cv2.imread(str(Path(skimage.__file__).parent / name))
-        cv2.imwrite(str(tmp_path / Path(name).with_suffix(".png")), picture)
+        image = cv2.imread(str(Path(skimage.__file__).parent / name))
+        cv2.imwrite(str(tmp_path / Path(name).with_suffix(".png")), image)
     files = [tmp_path / name for name in ("chelsea.png", "rocket.png", "coffee.png")]
     done = sensebind("embed", "--space", "starter", "--modality", "vision", "-o", tmp_path / "v.npz", *files)
     assert done.returncode == 0, done.stderr
     text, vision = np.load(tmp_path / "t.npz"), np.load(tmp_path / "v.npz")
-    assert text["space"] == vision["space"] and list(text["names"]) == list(words)
+    assert text["space"] == vision["space"] and list(text["names"]) == list(phrases)
     assert vision["vectors"].dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vision["vectors"], axis=1), 1, atol=1e-5)
     assert (vision["vectors"] @ text["vectors"].T).argmax(axis=1).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "name"),
     [
         (("replay", "nowhere.mcap"), "nowhere.mcap"),
         (("embed", "--modality", "smell", "-o", "x.npz", "a"), "smell"),
@@ -103,24 +103,24 @@ def test_embed_takes_phrases_and_pictures_and_they_meet(tmp_path: Path) -> None:
         (("replay", "nowhere", "--config", "nowhere.yaml"), "nowhere.yaml"),
     ],
 )
-def test_what_is_asked_wrongly_is_told_by_name_without_a_traceback(arguments: tuple[str, ...], said: str) -> None:
+def test_the_error_of_a_wrong_argument_names_it_without_a_traceback(arguments: tuple[str, ...], name: str) -> None:
     done = sensebind(*arguments)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and name in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_misspelt_parameter_is_told_with_the_nearest_one(patrol: Path, tmp_path: Path) -> None:
+def test_the_error_of_a_misspelt_parameter_suggests_the_nearest_one(patrol: Path, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("embedder:\n  ros__parameters:\n    vision: {hopp: 1.0}\n")
     done = sensebind("replay", patrol, "--config", file, "--out", tmp_path / "out")
     assert done.returncode == 2 and "vision.hopp" in done.stderr and "vision.hop'" in done.stderr
 
 
-def test_doctor_says_what_there_is() -> None:
+def test_doctor_lists_the_spaces() -> None:
     done = sensebind("doctor")
     assert "space starter: starter@" in done.stdout.replace("ok   ", "")
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
 
 
-def test_bench_line_prints_what_five_sensors_cost() -> None:
+def test_bench_line_prints_the_load_of_five_sensors() -> None:
     done = sensebind("bench", "line", "--seconds", 6)
     assert done.returncode == 0 and "five sensors: % of one core" in done.stdout

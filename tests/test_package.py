@@ -1,4 +1,4 @@
-"""The package: what a build tool, a workspace and a reader of messages rely on."""
+"""The package: versions, links, executables, message definitions, parameter files and an installed copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "se
 
 
 @pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
-def test_every_field_of_every_message_says_what_it_is(file: Path) -> None:
+def test_every_field_of_every_message_has_a_comment(file: Path) -> None:
     for line in file.read_text().splitlines():
         if line.strip() and not line.startswith("#") and line != "---":
             assert "#" in line and line.split("#", 1)[1].strip(), line
@@ -36,20 +36,20 @@ def test_versions_and_licences_agree() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
 
-def test_links_lead_to_the_folders_that_are_edited() -> None:
+def test_symbolic_links_point_to_the_source_folders() -> None:
     for name, target in (("fusion", "../fusion"), ("nodes", "../nodes"), ("config", "../config")):
         assert os.readlink(ROOT / "sensebind" / name) == target
 
 
 @pytest.mark.parametrize("name", ["embedder", "detector", "bridge", "player"])
-def test_every_executable_is_there(name: str) -> None:
+def test_every_executable_has_an_entry_point(name: str) -> None:
     pytest.importorskip("rclpy")
     assert callable(import_module(f"sensebind.nodes.{name}").main)
     assert f"{name} = sensebind.nodes.{name}:main" in (ROOT / "setup.py").read_text()
 
 
-def test_nodes_run_with_what_the_oldest_distribution_calls_by_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Humble has `rclpy.qos_event` for `rclpy.event_handler`, and no service for log levels."""
+def test_the_names_of_the_oldest_distribution_are_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Humble has `rclpy.qos_event` instead of `rclpy.event_handler`, and no service for log levels."""
     handlers = pytest.importorskip("rclpy.event_handler")
     from rclpy.node import Node
 
@@ -74,7 +74,7 @@ def test_torch_is_pinned() -> None:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
-def test_shipped_parameter_files_hold_only_parameters_that_exist(file: Path) -> None:
+def test_shipped_parameter_files_contain_only_known_parameters(file: Path) -> None:
     assert "ros__parameters" in next(iter(yaml.safe_load(file.read_text()).values()))
     for node in ("embedder", "detector"):
         resolve_values(NODE_PARAMETERS[node](), read_parameter_file(file, node), parameters_of_other_nodes(node))
@@ -89,12 +89,12 @@ def test_every_parameter_is_described_and_numbers_have_a_range() -> None:
             parameter.check(parameter.default)
 
 
-def test_an_installed_copy_has_all_that_it_needs(tmp_path: Path) -> None:
+def test_an_installed_copy_contains_its_data_files(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(tmp_path)]
     copy = tmp_path / "copy"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=False, capture_output=True)
     if not (copy / "setup.py").exists():
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     done = subprocess.run([*pip, str(copy)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for name in (
@@ -110,7 +110,7 @@ def test_an_installed_copy_has_all_that_it_needs(tmp_path: Path) -> None:
 
 
 def test_the_launch_file_describes_its_arguments() -> None:
-    pytest.importorskip("launch_ros", reason="launch is on no registry: it comes with a ROS installation")
+    pytest.importorskip("launch_ros", reason="launch is not on PyPI: it is part of a ROS installation")
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
     from launch import LaunchDescription

@@ -1,4 +1,4 @@
-"""What the report promises: one file that needs nothing else, whatever was recorded and whoever named it."""
+"""The report: one file that needs no other file, for any recording and any strings in it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ HOSTILE = [
 
 
 class Page(HTMLParser):
-    """What a browser would make of it: tags, attributes, and whether every tag is closed."""
+    """A parsed page: its tags, attributes and text. Fails if a tag is not closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.feed(text)
         self.close()
-        assert not self.open, f"never closed: {self.open}"
+        assert not self.open, f"not closed: {self.open}"
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, {name: value or "" for name, value in attrs}))
@@ -135,7 +135,7 @@ def recorded(seconds: float = 10.0, modalities=(VISION, DEPTH, THERMAL, AUDIO, I
 def event(
     label: str, onset: float, offset: float | None, kind: EventKind = EventKind.PROMPT, score: float = 0.9
 ) -> list[Event]:
-    """ONSET, updates each second, and OFFSET where there is one."""
+    """ONSET, an UPDATE each second, and OFFSET if `offset` is given. Times in s after `START`."""
     begin = START + round(onset * SECOND)
     identity = f"{kind.name.lower()}/{label}/{begin}"
     reports = []
@@ -189,7 +189,7 @@ def report(**changes) -> ReportData:
     return ReportData(**{**given, **changes})
 
 
-def test_the_page_needs_nothing_but_itself() -> None:
+def test_the_page_loads_no_other_resource() -> None:
     text = render_report(report())
     page = Page(text)
     assert "http:" not in text and "https:" not in text and "//" not in re.sub(r"base64,[^\"')]*|//[^\n]*\n", "", text)
@@ -201,7 +201,7 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert "@import" not in text
 
 
-def test_no_script_but_its_own_may_run() -> None:
+def test_the_security_policy_allows_only_the_script_of_the_page() -> None:
     text = render_report(report())
     policy = next(a["content"] for t, a in Page(text).tags if a.get("http-equiv") == "Content-Security-Policy")
     script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -210,19 +210,19 @@ def test_no_script_but_its_own_may_run() -> None:
     assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
 
 
-def test_it_tells_what_happened() -> None:
+def test_the_page_shows_events_truth_and_statistics() -> None:
     page = Page(render_report(report()))
-    for words in ("Patrol", "toy@0", "Apache-2.0", "cat", "Novelty", "Disagreement", "Truth told", "1 of 2", "12.5",
-                  "not told", "Played once.", "coverage: 1 window", "late: 3 samples", "still going on"):  # fmt: skip
+    for words in ("Patrol", "toy@0", "Apache-2.0", "cat", "Novelty", "Disagreement", "Truth detected", "1 of 2", "12.5",
+                  "not detected", "Played once.", "coverage: 1 window", "late: 3 samples", "ongoing"):  # fmt: skip
         assert words in page.text, words
     labels = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
     assert any(label.startswith("cat: 2 s to 5 s, peak 0.90; vision 0.90") for label in labels)
     for modality in (VISION, DEPTH, THERMAL):
-        assert any(label.startswith(f"{modality}: ") and "picture" in label for label in labels)
+        assert any(label.startswith(f"{modality}: ") and "image" in label for label in labels)
     assert any("spectrogram" in label for label in labels) and any("acceleration" in label for label in labels)
 
 
-def test_every_number_under_the_cursor_is_there() -> None:
+def test_every_cursor_output_has_a_series_of_values() -> None:
     text = render_report(report())
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
     assert data["duration"] == 10_000
@@ -236,7 +236,7 @@ def test_every_number_under_the_cursor_is_there() -> None:
 
 
 @pytest.mark.parametrize("bad", HOSTILE)
-def test_strings_from_outside_stay_strings(bad: str) -> None:
+def test_strings_from_outside_are_escaped(bad: str) -> None:
     data = report(
         title=bad,
         recording=bad,
@@ -294,7 +294,7 @@ def test_strings_from_outside_stay_strings(bad: str) -> None:
         {"similarities": {VISION: Similarity(np.array([START + SECOND]), ("cat",), np.array([[np.nan]], np.float32))}},
     ],
 )
-def test_whatever_is_missing_the_page_stands(changes: dict, tmp_path: Path) -> None:
+def test_a_report_with_missing_data_is_written(changes: dict, tmp_path: Path) -> None:
     data = report(**changes)
     write_report(tmp_path / "report.html", data)
     write_summary(tmp_path / "summary.json", data)
@@ -304,7 +304,7 @@ def test_whatever_is_missing_the_page_stands(changes: dict, tmp_path: Path) -> N
     json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_the_same_data_give_the_same_page_in_any_order_of_arrival() -> None:
+def test_the_page_does_not_depend_on_the_order_of_arrival() -> None:
     readings = [motion(i / 200, np.sin(i / 70)) for i in range(4000)]
     ordered, shuffled = SensorPreviews(), SensorPreviews()
     for sample in readings:
@@ -320,7 +320,7 @@ def test_the_same_data_give_the_same_page_in_any_order_of_arrival() -> None:
     assert render_report(report(events=events)) == render_report(report(events=[*events, *events[:1]]))
 
 
-def test_an_hour_with_everything_in_it_stays_small() -> None:
+def test_the_page_of_a_dense_hour_is_below_the_size_limit() -> None:
     seconds = 3600
     labels = [f"label {i}" for i in range(60)]
     media = SensorPreviews()
@@ -348,7 +348,7 @@ def test_an_hour_with_everything_in_it_stays_small() -> None:
     assert len(text.encode()) < LIMIT
 
 
-def test_media_are_bounded_and_cover_the_whole_recording() -> None:
+def test_previews_are_bounded_and_cover_the_whole_recording() -> None:
     media = SensorPreviews()
     count = 100_000
     for i in range(count):
@@ -368,7 +368,7 @@ def test_media_are_bounded_and_cover_the_whole_recording() -> None:
     assert len(media.spectra[AUDIO].remainder) < 2000
 
 
-def test_a_stray_stamp_costs_one_column() -> None:
+def test_a_wrong_stamp_costs_one_column() -> None:
     media = recorded(10, (IMU,))
     width = media.traces[IMU].width
     media.add(Sample(IMU, 1, Reading(np.ones(6))))
@@ -378,7 +378,7 @@ def test_a_stray_stamp_costs_one_column() -> None:
     assert media.traces[IMU].width == width and len(media.traces[IMU].values) == 100 + 2
 
 
-def test_what_cannot_be_decoded_leaves_room_for_what_can() -> None:
+def test_data_that_cannot_be_decoded_are_left_out() -> None:
     media = SensorPreviews()
     for encoding in ("no such encoding", "rgb8"):
         media.add(Sample(VISION, START, Frame(np.zeros(10, np.uint8), encoding, 4, 4)))
@@ -389,7 +389,7 @@ def test_what_cannot_be_decoded_leaves_room_for_what_can() -> None:
     assert len(media.images[VISION].values) == 1
 
 
-def test_compressed_pictures_are_shown() -> None:
+def test_compressed_images_are_shown() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
     image[..., 2] = 200
     data = cv2.imencode(".jpg", image)[1].ravel()
@@ -399,7 +399,7 @@ def test_compressed_pictures_are_shown() -> None:
     assert max(kept.shape) == PREVIEW_SIDE and kept.reshape(-1, 3).mean(axis=0) == pytest.approx([200, 0, 0], abs=3)
 
 
-def test_pictures_are_not_views_of_a_message() -> None:
+def test_previews_do_not_share_memory_with_a_message() -> None:
     media = SensorPreviews()
     sample = frame(VISION, 0.0, 1)
     assert isinstance(sample.data, Frame)
@@ -411,7 +411,7 @@ def test_pictures_are_not_views_of_a_message() -> None:
 
 @pytest.mark.parametrize("length", [0.005, 0.1, 7.0])
 @pytest.mark.parametrize("rate", [8000.0, 44_100.0])
-def test_a_tone_stands_where_it_is_however_it_is_cut(length: float, rate: float) -> None:
+def test_the_spectrum_of_a_tone_does_not_depend_on_the_length_of_blocks(length: float, rate: float) -> None:
     media = SensorPreviews()
     for i in range(round(7 / length)):
         media.add(sound(i * length, 1000.0, length, rate))
@@ -424,12 +424,12 @@ def test_a_tone_stands_where_it_is_however_it_is_cut(length: float, rate: float)
     assert total[1] / total[0] == pytest.approx(0.5, rel=0.02)
     assert total[2:].sum() / total[0] == pytest.approx(0.5, rel=0.05)
     starts, _ = spectra.bins.between(START, START + 7 * SECOND)
-    assert (np.diff(starts) == spectra.bins.width).all()  # no stripes
+    assert (np.diff(starts) == spectra.bins.width).all()  # no empty columns
     shown = spectrogram(spectra, Axis(START, START + 7 * SECOND))
     assert shown is not None and shown.level.mean() == pytest.approx(-3.01, abs=0.1)
 
 
-def test_depth_and_heat_are_coloured_on_one_scale_in_their_units() -> None:
+def test_depth_and_thermal_images_have_one_colour_scale_each_in_their_units() -> None:
     media = SensorPreviews()
     for i, (metres, kelvin) in enumerate([(1.0, 290.0), (5.0, 310.0)]):
         for modality, count in ((DEPTH, metres * 1000), (THERMAL, kelvin * 100)):
@@ -437,11 +437,11 @@ def test_depth_and_heat_are_coloured_on_one_scale_in_their_units() -> None:
             data = Frame(np.frombuffer(rows.tobytes(), np.uint8), "16UC1", 4, 4)
             media.add(Sample(modality, START + i * SECOND, data))
     axis = Axis(START, START + 10 * SECOND)
-    depth, heat = (image_strip(m, media.images[m], axis) for m in (DEPTH, THERMAL))
+    depth, thermal = (image_strip(m, media.images[m], axis) for m in (DEPTH, THERMAL))
     assert depth.scale[:2] == pytest.approx((1.0, 5.0), abs=0.01) and depth.scale[2] == "m"
-    assert heat.scale[:2] == pytest.approx((16.85, 36.85), abs=0.02) and heat.scale[2] == "°C"
+    assert thermal.scale[:2] == pytest.approx((16.85, 36.85), abs=0.02) and thermal.scale[2] == "°C"
     near, far = (image.mean() for image in depth.images)
-    cold, hot = (image.mean() for image in heat.images)
+    cold, hot = (image.mean() for image in thermal.images)
     assert near > far and hot > cold
 
 
@@ -462,7 +462,7 @@ def test_similarity_is_that_of_the_closest_phrase() -> None:
         similarities(stream, {"cat": np.ones((1, 3), np.float32)})
 
 
-def test_columns_are_few_and_keep_the_peaks() -> None:
+def test_downsampling_keeps_the_peaks() -> None:
     similarity = make_similarity(("cat",), 3600)
     similarity.scores[777] = 0.9
     axis = Axis(START, START + 3600 * SECOND)
@@ -470,12 +470,12 @@ def test_columns_are_few_and_keep_the_peaks() -> None:
     assert len(few.starts) <= 100 and few.scores.max() == np.float32(0.9)
     peak = int(few.scores.argmax())
     assert few.starts[peak] < similarity.ticks[777] <= few.ends[peak]
-    all_of_them = downsample(similarity, axis, 10_000)
-    assert len(all_of_them.starts) == len(similarity.ticks)
-    assert (all_of_them.ends - all_of_them.starts == SECOND // 2).all()
+    complete = downsample(similarity, axis, 10_000)
+    assert len(complete.starts) == len(similarity.ticks)
+    assert (complete.ends - complete.starts == SECOND // 2).all()
 
 
-def test_reports_become_events() -> None:
+def test_intervals_are_built_from_reports() -> None:
     cat, fire = event("cat", 2, 5), event("fire", 1, None)
     found = intervals_from_events([*cat, *fire, *cat])
     assert [(o.label, o.offset is None) for o in found] == [("fire", True), ("cat", False)]
@@ -483,26 +483,26 @@ def test_reports_become_events() -> None:
     again = [
         Event(e.id, e.kind, e.label, e.phase, e.onset, e.offset, e.tick + 1, e.score, e.space, e.evidence) for e in cat
     ]
-    assert len(intervals_from_events([*cat, *again])) == 2  # the recording went round
-    assert len(intervals_from_events(cat[-1:])) == 1  # all but its end was missed
+    assert len(intervals_from_events([*cat, *again])) == 2  # the recording was played twice
+    assert len(intervals_from_events(cat[-1:])) == 1  # only the OFFSET arrived
 
 
-def test_the_summary_says_what_happened_in_figures(tmp_path: Path) -> None:
+def test_the_summary_holds_space_statistics_and_events(tmp_path: Path) -> None:
     data = report(realtime_factor=float("nan"))
     write_summary(tmp_path / "summary.json", data)
-    told = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert told == json.loads(json.dumps(summary(data)))
-    assert told["space"] == "toy@0" and told["duration_s"] == 10.0 and told["realtime_factor"] is None
-    vision = told["modalities"][VISION]
+    written = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert written == json.loads(json.dumps(summary(data)))
+    assert written["space"] == "toy@0" and written["duration_s"] == 10.0 and written["realtime_factor"] is None
+    vision = written["modalities"][VISION]
     assert vision["windows"] == 20 and vision["embedded"] == 18 and vision["coverage_mean"] == 0.9
     assert vision["dropped"] == {"coverage": 1, "overload": 1} and vision["latency_ms"]["p50"] == 10.0
-    cat, _, open_one = told["events"]
+    cat, _, open_one = written["events"]
     assert (cat["kind"], cat["label"], cat["onset"], cat["offset"]) == ("PROMPT", "cat", 2.0, 5.0)
     assert cat["onset_ns"] == START + 2 * SECOND and cat["senses"] == {VISION: 0.9} and cat["score"] == 0.9
     assert open_one["offset"] is None and open_one["offset_ns"] is None
 
 
-def test_sensors_with_a_clock_of_their_own_are_shown() -> None:
+def test_data_of_sensors_with_another_clock_are_shown() -> None:
     data = report(start=10 * SECOND, end=20 * SECOND)
     start, end = data.time_range()
     assert START <= start < end <= START + 10 * SECOND
@@ -513,18 +513,18 @@ def test_sensors_with_a_clock_of_their_own_are_shown() -> None:
     ("seconds", "duration", "words"),
     [(0, 10, "0 s"), (0.5, 10, "0.5 s"), (65, 300, "1:05"), (3725, 9000, "1:02:05")],
 )
-def test_times_are_written_as_people_write_them(seconds: float, duration: float, words: str) -> None:
+def test_times_are_written_in_hours_minutes_and_seconds(seconds: float, duration: float, words: str) -> None:
     assert format_time(seconds, duration) == words
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.7, 10, 62, 299, 4000, 90_000, 10**9])
-def test_the_axis_has_a_handful_of_round_ticks(seconds: float) -> None:
+def test_the_axis_has_at_most_13_ticks(seconds: float) -> None:
     axis = Axis(START, START + round(seconds * SECOND))
     ticks = axis.ticks()
     assert 1 <= len(ticks) <= 13 and ticks[0] == 0 and ticks[-1] <= axis.seconds * (1 + 1e-9)
 
 
-def test_truth_stands_above_what_was_told_with_what_is_missing_and_what_is_false() -> None:
+def test_missed_truth_and_false_alarms_are_marked() -> None:
     data = report(
         events=[
             *event("cat", 2, 5),
@@ -536,21 +536,21 @@ def test_truth_stands_above_what_was_told_with_what_is_missing_and_what_is_false
     )
     page = Page(render_report(data))
     marks = {a["aria-label"]: a.get("class", "") for tag, a in page.tags if "aria-label" in a and tag == "div"}
-    assert marks["truth, 2 s to 5 s"] == "" and marks["truth, 6 s to 7 s, not told"] == "missed"
-    assert marks["truth, 3 s to 4 s, not told"] == "missed" and "unseen" in page.text
+    assert marks["truth, 2 s to 5 s"] == "" and marks["truth, 6 s to 7 s, not detected"] == "missed"
+    assert marks["truth, 3 s to 4 s, not detected"] == "missed" and "unseen" in page.text
     false = [words for words, kind in marks.items() if kind == "false"]
-    assert sorted(words.split(":")[0] for words in false) == ["cat", "dog"]  # nobody lists what is unusual
-    assert all("the truth has none of it" in words for words in false)
-    assert "Event F1 0.33" in page.text  # one right, two false, two missed
+    assert sorted(words.split(":")[0] for words in false) == ["cat", "dog"]  # a truth does not list all that is unusual
+    assert all("false alarm" in words for words in false)
+    assert "Event F1 0.33" in page.text  # one hit, two false alarms, two misses
     assert "missed" not in {a.get("class") for _, a in Page(render_report(report(truth=None))).tags}
 
 
-def test_faults_of_the_truth_stand_with_the_faults_that_were_told() -> None:
+def test_true_faults_and_detected_faults_share_a_lane() -> None:
     kind = EventKind["FAULT"]
     label = "fault:thermal:frozen"
     truth = [(1.0, 5.0, label), (7.0, 8.0, "fault:imu:dark")]
     page = Page(render_report(report(events=[*event(label, 2, 5, kind), *event("cat", 2, 3)], truth=truth)))
-    assert page.text.count(label) == 2  # one lane, one row of the list
+    assert page.text.count(label) == 2  # one lane, one row of the table
     assert "Faults" in page.text and "fault:imu:dark" in page.text
 
 
@@ -560,10 +560,10 @@ def test_onsets_show_data_of_the_reporting_modality() -> None:
         media.add(frame(VISION, i / 4, i))
         media.add(frame(THERMAL, i / 4, i))
         if i == 14:
-            media.keep_images(START + 3 * SECOND)  # half a second late, as events are
+            media.keep_images(START + 3 * SECOND)  # 0.5 s after the onset, as in a replay
     kept = media.event_images[START + 3 * SECOND]
     assert set(kept) == {VISION, THERMAL}
-    assert all(abs(picture.stamp - START - 3 * SECOND) <= SECOND // 4 for picture in kept.values())
+    assert all(abs(image.stamp - START - 3 * SECOND) <= SECOND // 4 for image in kept.values())
     page = Page(render_report(report(media=media, events=[*event("cat", 3, 5), *event("dog", 8.25, 9)])))
     seen = [a for tag, a in page.tags if tag == "img" and a.get("alt")]
     assert [a["alt"] for a in seen] == ["cat at 3 s, vision", "dog at 8.25 s, vision"]
@@ -571,7 +571,7 @@ def test_onsets_show_data_of_the_reporting_modality() -> None:
     assert not media.images_near(START + 30 * SECOND)
 
 
-def test_what_does_not_move_is_not_drawn_as_if_it_did() -> None:
+def test_noise_of_a_still_sensor_is_not_drawn_at_full_height() -> None:
     still, noisy = SensorPreviews(), SensorPreviews()
     for i in range(200):
         still.add(motion(i / 20))
@@ -581,36 +581,38 @@ def test_what_does_not_move_is_not_drawn_as_if_it_did() -> None:
     assert "angular velocity, rad/s; each row is 0.1 rad/s high" in text and "is 0 " not in text
 
 
-def test_pictures_go_into_the_bag_with_what_was_told_of_them(tmp_path: Path) -> None:
+def test_annotated_images_are_written_to_the_bag(tmp_path: Path) -> None:
     from sensebind.fusion.io.recordings import BagWriter, Recording
     from sensebind.report.annotated_images import AnnotatedImages
 
     with BagWriter(tmp_path / "bag") as bag:
-        pictures = AnnotatedImages(bag.message_factory)
+        annotator = AnnotatedImages(bag.message_factory)
         for i in range(20):
             for modality in (VISION, DEPTH, THERMAL):
-                if (written := pictures.add(frame(modality, i / 4, i))) is not None:
+                if (written := annotator.add(frame(modality, i / 4, i))) is not None:
                     bag.write(*written)
-        assert pictures.add(sound(1.0)) is None and pictures.add(motion(1.0)) is None
-        for written in pictures.annotations(intervals_from_events([*event("cat", 2, 4), *event("fire", 3, None)])):
+        assert annotator.add(sound(1.0)) is None and annotator.add(motion(1.0)) is None
+        for written in annotator.annotations(intervals_from_events([*event("cat", 2, 4), *event("fire", 3, None)])):
             bag.write(*written)
     with Recording(tmp_path / "bag") as bag:
         types = {topic.name: (topic.type, topic.message_count) for topic in bag.topics}
         assert types["/annotated/thermal/image"] == ("sensor_msgs/msg/CompressedImage", 10)
         assert types["/annotated/vision/annotations"] == ("foxglove_msgs/msg/ImageAnnotations", 10)
-        told = {stamp: [t.text for t in m.texts] for _, _, stamp, m in bag.messages(["/annotated/vision/annotations"])}
+        texts_at = {
+            stamp: [t.text for t in m.texts] for _, _, stamp, m in bag.messages(["/annotated/vision/annotations"])
+        }
         images = [
             (stamp, cv2.imdecode(np.asarray(m.data), cv2.IMREAD_COLOR))
             for _, _, stamp, m in bag.messages(["/annotated/vision/image"])
         ]
-    assert [stamp for stamp, _ in images] == sorted(told)
+    assert [stamp for stamp, _ in images] == sorted(texts_at)
     assert all(image.shape == (120, 160, 3) for _, image in images)
-    at = {round((stamp - START) / SECOND, 1): texts for stamp, texts in told.items()}
+    at = {round((stamp - START) / SECOND, 1): texts for stamp, texts in texts_at.items()}
     assert at[1.5] == [] and at[2.5] == ["cat (vision 0.90)"] and at[3.5] == ["cat (vision 0.90)", "fire (vision 0.90)"]
     assert at[4.5] == ["fire (vision 0.90)"]
 
 
-def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path) -> None:
+def test_a_replay_writer_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path) -> None:
     from sensebind.fusion.inference.engine import Failure
     from sensebind.fusion.io.recordings import BagWriter, Recording
     from sensebind.report.replay_output import ReplayWriter
@@ -636,7 +638,7 @@ def test_a_recorder_writes_outputs_and_warns_of_each_problem_once(tmp_path: Path
     }  # fmt: skip
 
 
-def test_principal_components_keep_what_varies_most() -> None:
+def test_principal_components_are_the_axes_of_largest_variance() -> None:
     from sensebind.report.rerun_file import principal_components
 
     generator = np.random.default_rng(0)
@@ -650,7 +652,7 @@ def test_principal_components_keep_what_varies_most() -> None:
     ).shape == (1, 2)
 
 
-def test_a_replay_is_written_for_rerun_or_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rerun_file_is_written_or_the_missing_package_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sensebind.report import rerun_file
 
     with monkeypatch.context() as patched:
@@ -665,8 +667,8 @@ def test_a_replay_is_written_for_rerun_or_says_what_is_missing(tmp_path: Path, m
     vectors = l2_normalize(np.random.default_rng(0).normal(0, 1, (10, 4)))
     stream = [Embedding(VISION, START, START + (i + 1) * SECOND, "toy@0", 1.0, v) for i, v in enumerate(vectors)]
     found = intervals_from_events([*event("cat", 2, 5), *event("a/b", 3, None)])
-    told = [(START + SECOND, START + 2 * SECOND, "cat")]
-    file.finish(stream, similarities(stream, {"cat": np.eye(4, dtype=np.float32)[:1]}), found, told)
+    truth = [(START + SECOND, START + 2 * SECOND, "cat")]
+    file.finish(stream, similarities(stream, {"cat": np.eye(4, dtype=np.float32)[:1]}), found, truth)
     data = (tmp_path / "x.rrd").read_bytes()
     assert data[:3] == b"RRF" and len(data) > 10_000
     for path in (b"senses/vision/image", b"senses/audio/spectrogram", b"senses/imu/acceleration", b"embeddings/vision",

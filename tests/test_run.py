@@ -1,4 +1,4 @@
-"""Every executable runs in the same frame: node, callbacks, last words, exit status."""
+"""`run_node`, the frame of every executable: node, callbacks, last messages, exit status."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from rclpy.node import Node
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.nodes.support.run import run_node, spin
 
-did = []
+steps = []
 
-class Noting(Node):
+class LoggingNode(Node):
     def __init__(self):
-        super().__init__("noting")
-        did.append("made")
+        super().__init__("logging")
+        steps.append("made")
     def destroy_node(self):
-        did.append(f"destroyed, rclpy {'up' if rclpy.ok() else 'down'}")
+        steps.append(f"destroyed, rclpy {'up' if rclpy.ok() else 'down'}")
         super().destroy_node()
 
 def finish(node):
-    did.append(f"finished, rclpy {'up' if rclpy.ok() else 'down'}")
+    steps.append(f"finished, rclpy {'up' if rclpy.ok() else 'down'}")
 
-def refuse():
+def make_with_wrong_parameter():
     raise SensebindError("a parameter is wrong")
 
-def lack():
+def make_without_message_type():
     raise ModuleNotFoundError("a message type is not installed")
 
 def fail(node, stop):
@@ -47,26 +47,26 @@ def until_signal(node, stop):
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
     spin(node, stop)
 
-def note(name, *given, **more):
-    did.clear()
+def run_and_print(name, *given, **more):
+    steps.clear()
     status = run_node(name, *given, finish=finish, **more)
-    print(json.dumps([name, status, did]), flush=True)
+    print(json.dumps([name, status, steps]), flush=True)
 
-note("refused", refuse)
-note("lacking", lack)
-note("failed", Noting, serve=fail)
-note("stopped", Noting, serve=until_signal)
+run_and_print("wrong_parameter", make_with_wrong_parameter)
+run_and_print("missing_type", make_without_message_type)
+run_and_print("failed", LoggingNode, serve=fail)
+run_and_print("stopped", LoggingNode, serve=until_signal)
 """
 
 
-def test_a_node_finishes_while_the_middleware_is_up_and_an_error_is_a_message_and_a_status() -> None:
+def test_a_node_finishes_before_the_middleware_stops_and_an_error_is_a_message_and_a_status() -> None:
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     destroyed, finished = "destroyed, rclpy up", "finished, rclpy up"
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        ["refused", 1, []],
-        ["lacking", 1, []],
+        ["wrong_parameter", 1, []],
+        ["missing_type", 1, []],
         ["failed", 1, ["made", destroyed]],
         ["stopped", 0, ["made", finished, destroyed]],
     ]
@@ -75,19 +75,19 @@ def test_a_node_finishes_while_the_middleware_is_up_and_an_error_is_a_message_an
     assert "Traceback" not in done.stderr
 
 
-SPEAKER = """
+PUBLISHER = """
 import sys
 from rclpy.node import Node
 from std_msgs.msg import Int32
 from sensebind.nodes.support.qos import EVENT_QOS
 from sensebind.nodes.support.run import run_node, spin
 
-class Speaker(Node):
+class Publisher(Node):
     def __init__(self):
-        super().__init__("speaker")
+        super().__init__("publisher")
         self.publisher = self.create_publisher(Int32, "numbers", EVENT_QOS)
 
-def until_heard(node, stop):
+def serve(node, stop):
     while node.publisher.get_subscription_count() < 1:
         stop.wait(0.01)
     node.publisher.publish(Int32(data=0))
@@ -98,42 +98,42 @@ def finish(node):
         node.publisher.publish(Int32(data=i))
     return [node.publisher]
 
-sys.exit(run_node("speaker", Speaker, serve=until_heard, finish=finish))
+sys.exit(run_node("publisher", Publisher, serve=serve, finish=finish))
 """
 
-LISTENER = """
+SUBSCRIBER = """
 import sys
 from rclpy.node import Node
 from std_msgs.msg import Int32
 from sensebind.nodes.support.qos import EVENT_QOS
 from sensebind.nodes.support.run import run_node
 
-class Listener(Node):
+class Subscriber(Node):
     def __init__(self):
-        super().__init__("listener")
-        self.create_subscription(Int32, "numbers", lambda message: print("heard", message.data, flush=True), EVENT_QOS)
+        super().__init__("subscriber")
+        self.create_subscription(Int32, "numbers", lambda m: print("received", m.data, flush=True), EVENT_QOS)
 
-sys.exit(run_node("listener", Listener))
+sys.exit(run_node("subscriber", Subscriber))
 """
 
 
-def test_what_a_node_publishes_last_reaches_a_subscriber_that_is_busy_while_the_process_ends() -> None:
+def test_the_last_messages_of_a_node_reach_a_busy_subscriber_before_the_process_ends() -> None:
     environment = ros_environment("std_msgs")
-    listener = Executable([sys.executable, "-c", LISTENER], environment)
-    speaker = Executable([sys.executable, "-c", SPEAKER], environment)
+    subscriber = Executable([sys.executable, "-c", SUBSCRIBER], environment)
+    publisher = Executable([sys.executable, "-c", PUBLISHER], environment)
     try:
-        listener.wait_for_output("heard 0")
-        os.kill(listener.pid, signal.SIGSTOP)
-        os.kill(speaker.pid, signal.SIGINT)
+        subscriber.wait_for_output("received 0")
+        os.kill(subscriber.pid, signal.SIGSTOP)
+        os.kill(publisher.pid, signal.SIGINT)
         time.sleep(0.5)
-        os.kill(listener.pid, signal.SIGCONT)
-        assert speaker.wait() == 0
-        listener.wait_for_output("heard 5")
-        assert listener.stop() == 0
-        assert [line for line in listener.lines if "heard" in line] == [f"heard {i}\n" for i in range(6)]
+        os.kill(subscriber.pid, signal.SIGCONT)
+        assert publisher.wait() == 0
+        subscriber.wait_for_output("received 5")
+        assert subscriber.stop() == 0
+        assert [line for line in subscriber.lines if "received" in line] == [f"received {i}\n" for i in range(6)]
     finally:
-        speaker.kill()
-        listener.kill()
+        publisher.kill()
+        subscriber.kill()
 
 
 INTERRUPTED = """
@@ -143,24 +143,24 @@ from sensebind.nodes.support.run import StopFlag
 stop = StopFlag()
 
 def interrupt(frame, event, argument):
-    stop.set()  # as a signal handler would, in the same thread, between any two steps
+    stop.set()  # like a signal handler: in the same thread, between any two steps
     return interrupt
 
 for _ in range(3):
     sys.settrace(interrupt)
-    seen = stop.wait(0.01)
+    stopped = stop.wait(0.01)
     sys.settrace(None)
-    assert seen and stop.is_set()
+    assert stopped and stop.is_set()
 """
 
 
-def test_a_signal_that_interrupts_the_wait_for_it_stops_the_wait() -> None:
+def test_a_signal_during_the_wait_ends_the_wait() -> None:
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_all_threads_that_wait_see_the_stop() -> None:
+def test_a_stop_ends_the_wait_of_all_threads() -> None:
     ros_environment()
     from sensebind.nodes.support.run import StopFlag
 
@@ -188,7 +188,7 @@ def test_a_middleware_without_acknowledgements_is_not_waited_for() -> None:
     wait_for_acknowledgements([Publisher()])  # type: ignore[list-item]
 
 
-def test_no_node_hides_what_rclpy_keeps_under_the_same_name() -> None:
+def test_no_node_overwrites_an_attribute_of_rclpy() -> None:
     ros_environment()
     import rclpy
     from rclpy.lifecycle import LifecycleNode
@@ -197,13 +197,13 @@ def test_no_node_hides_what_rclpy_keeps_under_the_same_name() -> None:
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=101)
     node = LifecycleNode("probe", context=context)
-    kept = set(vars(node)) | set(dir(Node))
+    reserved = set(vars(node)) | set(dir(Node))
     node.destroy_node()
     context.try_shutdown()
-    hidden = []
+    overwritten = []
     for path in sorted((Path(__file__).parents[1] / "nodes").rglob("*.py")):
         for cls in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(cls, ast.ClassDef) and any(ast.unparse(base).endswith("Node") for base in cls.bases):
                 stored = (n for n in ast.walk(cls) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store))
-                hidden += [f"{path.name}: {name}" for name in sorted({n.attr for n in stored} & kept)]
-    assert not hidden
+                overwritten += [f"{path.name}: {name}" for name in sorted({n.attr for n in stored} & reserved)]
+    assert not overwritten

@@ -372,7 +372,7 @@ def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, 
     config = ["--config", str(patrol / "config.yaml")]
     assert main(["replay", str(patrol / "bag"), *config, "--out", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
-    assert "Truth told" in page and "<h1><bdi>bag</bdi></h1>" in page and "fault:imu:frozen" in page
+    assert "Truth detected" in page and "<h1><bdi>bag</bdi></h1>" in page and "fault:imu:frozen" in page
     assert 'alt="person at ' in page
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"onset": 0.2, "offset": 7.2, "label": "person"} in summary["truth"]

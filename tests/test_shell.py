@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks share: a run ends in a table, a file and a status."""
+"""The shared command line of the benchmarks: a run ends with a table, a file and an exit status."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def options(tmp_path: Path) -> argparse.Namespace:
     return parser.parse_args(["-o", str(tmp_path / "figures.json")])
 
 
-def test_a_run_shows_the_figures_and_writes_them_with_the_device_that_was_settled(
+def test_a_run_prints_and_writes_the_figures_with_the_device_that_was_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
+    devices: list[str] = []
 
     def report(bench: str, result: dict[str, Any], device: str) -> dict[str, Any]:
-        seen.append(device)
+        devices.append(device)
         return {"bench": bench, "figures": result}
 
     def measure(args: argparse.Namespace) -> dict[str, Any]:
-        args.device = "settled"
+        args.device = "resolved"
         return {"hop": args.hop}
 
     monkeypatch.setattr(command_line.figures, "with_conditions", report)
@@ -48,7 +48,7 @@ def test_a_run_shows_the_figures_and_writes_them_with_the_device_that_was_settle
         command_line.run_and_report("some", measure, args, device="cpu", passed=lambda result: result["hop"] > 1) == 1
     )
     assert command_line.run_and_report("some", lambda args: {}, options(tmp_path)) == 0
-    assert seen == ["settled", "cpu", "cpu"]
+    assert devices == ["resolved", "cpu", "cpu"]
 
 
 def test_an_expected_error_is_a_message_and_a_status_and_others_are_raised(
@@ -64,14 +64,14 @@ def test_an_expected_error_is_a_message_and_a_status_and_others_are_raised(
     assert not (tmp_path / "figures.json").exists()
 
 
-def test_nodes_of_a_benchmark_meet_this_process_and_import_the_same_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS" and "ROS_" not in name}
-    monkeypatch.setattr(os, "environ", kept)
+def test_nodes_of_a_benchmark_use_the_ros_domain_and_modules_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS" and "ROS_" not in name}
+    monkeypatch.setattr(os, "environ", variables)
     monkeypatch.setattr(sys, "path", ["", "/some/checkout"])
     environment = processes.ros_environment()
     assert environment["PYTHONPATH"] == "/some/checkout" and environment["OMP_NUM_THREADS"] == "1"
-    assert kept["ROS_DOMAIN_ID"] == environment["ROS_DOMAIN_ID"] and kept.get("OMP_NUM_THREADS") is None
-    kept["OMP_NUM_THREADS"] = "3"
+    assert variables["ROS_DOMAIN_ID"] == environment["ROS_DOMAIN_ID"] and variables.get("OMP_NUM_THREADS") is None
+    variables["OMP_NUM_THREADS"] = "3"
     assert processes.ros_environment()["OMP_NUM_THREADS"] == "3"
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_ignores_the_signal_is_killed() -> None:
         process.stdout.close()
 
 
-def test_all_begins_with_what_only_a_gpu_can_tell_and_on_a_cpu_with_what_is_quick() -> None:
+def test_all_begins_with_gpu_benchmarks_and_on_a_cpu_with_the_quickest() -> None:
     names = {d: [p.name for p in everything.parts(argparse.Namespace(device=d))] for d in ("cpu", "cuda")}
     assert names["cuda"][:3] == ["model_vision", "one_robot", "most_robots"] and names["cpu"][0] == "line"
     assert len(names["cpu"]) == 11 and sorted(names["cpu"]) == sorted(names["cuda"]) and names["cpu"][-1] == "ros"

@@ -233,7 +233,7 @@ def test_the_command_converts_the_full_size_imu_encoder(tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     count = sum(torch.Size(shape).numel() for shape in state_dict_shapes(["imu"]).values())
     assert f"{count:,}" in printed and "bfloat16" in printed and "imagebind_huge@" in printed
-    with pytest.raises(WeightsError, match="holds no radar"):
+    with pytest.raises(WeightsError, match="has no weights of radar"):
         command.run(parse("convert", tmp_path / "imu.pth", "-o", tmp_path / "x", "--modalities", "radar"))
     with pytest.raises(WeightsError, match="choose another name"):
         path = tmp_path / "split" / "imu.safetensors"

@@ -1,1 +1,1 @@
-"""The subcommands of `sensebind`, one module each: `add_parser` says what it takes, `run` does it."""
+"""The subcommands of `sensebind`, one module each: `add_parser` declares the arguments, `run` executes it."""

@@ -1,4 +1,4 @@
-"""`sensebind align`: bind a sense to a frozen image-text space, from recordings or folders of paired files."""
+"""`sensebind align`: train a spoke of a frozen image-text space, on recordings or folders of paired files."""
 
 from __future__ import annotations
 
@@ -22,43 +22,45 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "align",
-        help="bind a sense to a space by contrast",
-        description="Train a spoke: the encoder of one sense, aligned to a frozen image-text space by InfoNCE. Pairs "
-        "are windows of two senses at the same tick of a recording, or files with equal names in DIR/MODALITY and "
-        "DIR/vision (or DIR/text, captions). Whole stretches of time are held out, never neighbouring frames.",
+        help="train a spoke: bind a modality to a space by contrastive learning",
+        description="Train a spoke: an encoder of one modality, aligned to a frozen image-text space by InfoNCE. Pairs "
+        "are windows of MODALITY and vision at the same tick of a recording, or files with equal names in DIR/MODALITY "
+        "and DIR/vision (or DIR/text: captions). Whole blocks of time are held out, not single frames.",
     )
     add = parser.add_argument
-    add("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with both senses")
-    add("--pairs", type=Path, metavar="DIR", help="folder of paired files, in place of recordings")
-    add("--modality", required=True, help="sense to bind: depth, thermal, audio, imu, vision, or one of the config's")
-    add("--hub", default="starter", help="space to bind it to, frozen (default: %(default)s)")
+    add("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with MODALITY and vision")
+    add("--pairs", type=Path, metavar="DIR", help="folder of paired files, instead of recordings")
+    add("--modality", required=True, help="depth, thermal, audio, imu, vision, or a user-defined modality")
+    add("--hub", default="starter", help="frozen space to bind it to (default: %(default)s)")
     add("--weights", default="", help="weight file or folder of the hub")
-    add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, senses of your own")
-    add("--method", choices=("whole", "head", "lora"), help="what is trained (default: lora for images, else whole)")
-    add("--rank", type=int, default=8, help="of LoRA (default: %(default)s)")
-    add("--start", type=Path, metavar="F", help="spoke to begin with (default: the hub's own for this sense, if any)")
-    add("--scratch", action="store_true", help="begin with no spoke")
-    add("--epochs", type=int, default=20, help="at most (default: %(default)s)")
-    add("--patience", type=int, default=6, help="epochs without a better held-out R@1 (default: %(default)s)")
-    add("--batch", type=int, default=64, help="pairs compared at once (default: %(default)s)")
-    add("--chunk", type=int, default=32, help="pairs in memory at once, by gradient caching (default: %(default)s)")
-    add("--bank", type=int, default=512, help="more of the hub's vectors as negatives (default: %(default)s)")
-    add("--views", type=int, default=1, help="cuts of each picture, the same in both senses (default: %(default)s)")
-    add("--inverted", type=float, default=0.0, help="share of pictures shown as negatives (default: %(default)s)")
-    add("--learning-rate", type=float, default=1e-3, help="(default: %(default)s)")
-    add("--temperature", type=float, default=0.07, help="of InfoNCE (default: %(default)s)")
-    add("--learn-temperature", action="store_true", help="learn it from there on")
-    add("--precision", choices=("float32", "bf16"), default="float32", help="(default: %(default)s)")
-    add("--block", type=float, default=10.0, help="seconds held out together; 8 files (default: %(default)s)")
-    add("--held-out", type=float, default=0.2, metavar="SHARE", help="of the blocks (default: %(default)s)")
-    add("--seed", type=int, default=0, help="(default: %(default)s)")
-    add("--checkpoint", type=Path, metavar="F", help="written after each epoch; gone on from where it is there")
-    add("--tensorboard", type=Path, metavar="DIR", help="write curves there (extra: tensorboard)")
+    add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, user-defined modalities")
+    add("--method", choices=("whole", "head", "lora"), help="part to train (default: lora for images, else whole)")
+    add("--rank", type=int, default=8, help="rank of LoRA (default: %(default)s)")
+    add("--start", type=Path, metavar="F", help="spoke to start from (default: the hub's spoke, if any)")
+    add("--scratch", action="store_true", help="start from a new spoke")
+    add("--epochs", type=int, default=20, help="maximum number of epochs (default: %(default)s)")
+    add(
+        "--patience", type=int, default=6, help="epochs without a better held-out R@1, then stop (default: %(default)s)"
+    )
+    add("--batch", type=int, default=64, help="pairs that are compared with each other (default: %(default)s)")
+    add("--chunk", type=int, default=32, help="pairs in memory at once, with gradient caching (default: %(default)s)")
+    add("--bank", type=int, default=512, help="additional negatives: vectors of the hub (default: %(default)s)")
+    add("--views", type=int, default=1, help="crops of each image, the same in both modalities (default: %(default)s)")
+    add("--inverted", type=float, default=0.0, help="fraction of images with inverted levels (default: %(default)s)")
+    add("--learning-rate", type=float, default=1e-3, help="learning rate of AdamW (default: %(default)s)")
+    add("--temperature", type=float, default=0.07, help="temperature of InfoNCE (default: %(default)s)")
+    add("--learn-temperature", action="store_true", help="train the temperature too, from --temperature on")
+    add("--precision", choices=("float32", "bf16"), default="float32", help="of training (default: %(default)s)")
+    add("--block", type=float, default=10.0, help="length of a block in s; of files: 8 (default: %(default)s)")
+    add("--held-out", type=float, default=0.2, metavar="F", help="fraction of blocks held out (default: %(default)s)")
+    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    add("--checkpoint", type=Path, metavar="F", help="write it after each epoch; resume from it if it exists")
+    add("--tensorboard", type=Path, metavar="DIR", help="write training curves to this folder (extra: tensorboard)")
     add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and write. Raises `SensebindError`."""
+    """Train a spoke and write its file. Raises `SensebindError`."""
     from dataclasses import replace
 
     from tqdm import tqdm
@@ -71,17 +73,17 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.training.spoke_training import held_out_recall, train_spoke
 
     if bool(args.recordings) == bool(args.pairs):
-        raise AlignError("give recordings, or --pairs DIR, and not both")
+        raise AlignError("give recordings or --pairs DIR, and not both")
     settings = _settings(args)
     hub = registry.load_without_spokes(args.hub, weights=args.weights)
     if not isinstance(hub, Hub):
-        raise AlignError(f"space {hub.id} has no image encoder that a sense could be bound to")
+        raise AlignError(f"space {hub.id} has no image encoder, so no modality can be bound to it")
     values = training_parameters(args.config, args.modality)
     start = SpokeInitialization(args.start, args.scratch, args.method, args.rank, args.seed)
     spoke = initial_spoke(hub, args.modality, values, start, args.recordings)
     pairs = _pairs(args, hub, spoke, values, keep_views=spoke.spec.kind == "image" and settings.views > 0)
     training, held = split(pairs, args.held_out, args.seed)
-    print(f"hub {hub.id}; {summary(pairs)}: {len(training)} to train on, {len(held)} held out")
+    print(f"hub {hub.id}; {summary(pairs)}: {len(training)} for training, {len(held)} held out")
     before = held_out_recall(spoke, held)
     with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, TensorBoardCurves(args.tensorboard) as curve:
 
@@ -97,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
     spokes.save(spoke, args.out)
     print(
         f"held-out R@1 {best.recall:.3f} after epoch {best.number} (before {before:.3f}, chance {best.chance:.3f}, "
-        f"n {len(held)})\n{args.out}: name it in the config, spokes: [{args.out}]"
+        f"n {len(held)})\n{args.out}: to use it, set spokes: [{args.out}] in the config"
     )
     return 0
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """How to train. Raises `AlignError`."""
+    """The training settings in the arguments. Raises `AlignError` for values out of range."""
     from sensebind.training.spoke_training import Settings
 
     return Settings(
@@ -114,7 +116,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str, Any], keep_views: bool) -> Pairs:
-    """All pairs, with a bar of the recordings. Raises `AlignError`, and `RecordingError`."""
+    """All pairs; shows a progress bar of the recordings. Raises `AlignError` and `RecordingError`."""
     from tqdm import tqdm
 
     from sensebind.training.data.pairs import concatenate_pairs, pairs_from_folder, pairs_from_recording
@@ -130,7 +132,8 @@ def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str
 
 
 class TensorBoardCurves:
-    """A context whose value takes epochs: to TensorBoard where a folder is given, else nowhere."""
+    """A context manager that returns a function of an epoch's results: it writes them to TensorBoard if `folder` is
+    given."""
 
     def __init__(self, folder: Path | None) -> None:
         self._writer: Any = None
@@ -138,7 +141,9 @@ class TensorBoardCurves:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise SensebindError("--tensorboard needs its package: pip install 'sensebind[tensorboard]'") from error
+                raise SensebindError(
+                    "--tensorboard needs the package tensorboard: pip install 'sensebind[tensorboard]'"
+                ) from error
             self._writer = SummaryWriter(folder)
 
     def __enter__(self) -> Callable[[EpochResult], None]:

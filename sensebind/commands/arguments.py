@@ -1,4 +1,4 @@
-"""Arguments that several subcommands have."""
+"""Arguments that several subcommands share."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """--config: a Path, or None for the file that ships."""
+    """--config: a Path; None for the shipped file."""
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device: a string that takes precedence over the parameter file's, or None."""
-    parser.add_argument("--device", help="cpu, cuda or auto, whatever the file says")
+    """--device: a string that overrides the parameter file; None to use the file's."""
+    parser.add_argument("--device", help="cpu, cuda or auto (default: from the parameter file)")
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
-    """--out: the folder to write to, a Path."""
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder (default: %(default)s)")
+    """--out: a Path, the folder to write to."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: %(default)s)"
+    )
 
 
 def add_spokes(parser: argparse.ArgumentParser) -> None:
-    """--spoke, which may be given again: `args.spoke` is a list of strings."""
-    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="file made by sensebind align")
+    """--spoke, repeatable: `args.spoke` is a list of strings."""
+    parser.add_argument("--spoke", action="append", default=[], metavar="F", help="spoke file; repeatable")

@@ -1,4 +1,4 @@
-"""`sensebind bench`: what things cost on this machine."""
+"""`sensebind bench`: time and memory on this computer."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 BENCHMARKS = {
-    "line": "the line without a model: per message, and for five sensors",
-    "model": "each encoder by batch size, beside the plain way and the device's own speed",
-    "stream": "robots with five sensors in real time: latency, jitter, the most that the device carries",
-    "windows": "what a window of each sense costs on a CPU, piece by piece, in processor time",
-    "ros": "five sensors through DDS, each a process of its own: what arrives, how late, and what it costs",
+    "line": "the pipeline without a model: time per message, and for five sensors",
+    "model": "each encoder by batch size, compared with eager PyTorch and with the speed of a matrix product",
+    "stream": "robots with five sensors in real time: latency, jitter, the maximum load of the device",
+    "windows": "processor time of a window of each modality on a CPU, step by step",
+    "ros": "five sensors over DDS, each a separate process: received messages, latency, processor time",
     "start": "time and memory of a new process until its first vector",
-    "overload": "several times what the device carries: latency stays bounded, drops are counted",
-    "soak": "one robot for a long time: memory, threads and open files, and by how much they grow",
-    "events": "how long after something began the robot is told, live over DDS",
-    "imagebind": "ImageBind at its full size, with synthetic weights: speed, precision, memory",
-    "gpu": "check and measure a GPU in seven minutes: correct vectors, speed, latency, number of robots",
-    "all": "all benchmarks, the most useful first, within a budget of time, into one file",
+    "overload": "several times the maximum load: latency stays bounded, drops are counted",
+    "soak": "one robot for a long time: growth of memory, threads and open files",
+    "events": "delay from the onset of an event to its report, live over DDS",
+    "imagebind": "ImageBind at full size, by default with random weights: speed, precision, memory",
+    "gpu": "check and measure a GPU in at most seven minutes: correct vectors, speed, latency, number of robots",
+    "all": "all benchmarks, the most useful first, within a time budget; writes one file",
 }
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("bench", help="what things cost on this machine", description=__doc__)
-    parser.add_argument(
-        "bench", choices=BENCHMARKS, help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items())
+    parser = subparsers.add_parser(
+        "bench",
+        help="measure time and memory on this computer",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
+    names = "\n".join(f"{name:10} {text}" for name, text in BENCHMARKS.items())
+    parser.add_argument("bench", choices=BENCHMARKS, help=names)
     parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; --help lists them")
 
 

@@ -1,4 +1,4 @@
-"""`sensebind calibrate`: labelled recordings to the numbers that make prompts' scores probabilities."""
+"""`sensebind calibrate`: fit a calibration on labelled recordings, with which scores of prompts are probabilities."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "calibrate",
-        help="labelled recordings to scores that are probabilities",
-        description="Fit, on recordings of which it is known what was there when, how probable a prompt is at a given "
-        "similarity, for each sense; what it looks, sounds and feels like to each sense; and how much each sense "
-        "counts beside others. Name FILE in the parameter prompt.calibration of the detector.",
+        help="fit prompt calibration and prompt classifiers on labelled recordings",
+        description="Fit on labelled recordings, for each modality: the probability of a prompt at a given similarity; "
+        "prompt classifiers; and the reliability of the modality, which is its weight beside the others. To use FILE, "
+        "set the detector's parameter prompt.calibration to it.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
     parser.add_argument(
@@ -31,16 +31,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         type=Path,
         default=[],
         metavar="TSV",
-        help="one for each recording: onset, offset (s from its start) and label, tab-separated (default: "
+        help="truth of each recording: onset, offset (s from its start) and label, tab-separated (default: "
         "RECORDING.truth.tsv)",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors to write")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="safetensors file to write")
     add_config(parser)
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit and write. Exit status 1 where no prompt is set. Raises `SensebindError`."""
+    """Fit a calibration and write its file. Exit status 1 if no prompt is set. Raises `SensebindError`."""
     import numpy as np
 
     from sensebind.fusion.config.files import shipped_parameter_file
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     space = settings.space()
     found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
     if not found or not isinstance(found[0], PromptDetector):
-        print(f"'{file}' sets no prompts: give those of the truth, prompts.<label>: [phrase, …]", file=sys.stderr)
+        print(f"'{file}' has no prompts: add those of the truth as prompts.<label>: [phrase, …]", file=sys.stderr)
         return 1
     detector = found[0]
     unknown = sorted({label for spans in labels for _, _, label in spans} - set(detector.prompts))
     if unknown:
-        print(f"left out, for no prompt is called so: {', '.join(unknown)}", file=sys.stderr)
+        print(f"ignored, because they have no prompt: {', '.join(unknown)}", file=sys.stderr)
     streams: list[LabelledStream] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
     for modality, modality_calibration in calibration.senses.items():
-        line = f"{modality:8} counts {modality_calibration.reliability:.2f}"
+        line = f"{modality:8} reliability {modality_calibration.reliability:.2f}"
         classifiers = calibration.words.modalities.get(modality) if calibration.words else None
-        print(line + (f", and was taught {np.any(classifiers.weights, axis=1).sum()} words" if classifiers else ""))
-    print(f"{args.out}: of space {space.id}; use it with prompt.calibration")
+        print(line + (f", {np.any(classifiers.weights, axis=1).sum()} prompt classifiers" if classifiers else ""))
+    print(f"{args.out}: for space {space.id}; to use it, set prompt.calibration")
     return 0

@@ -1,4 +1,4 @@
-"""`sensebind demo`: a simulated patrol through the real nodes, and what they made of it."""
+"""`sensebind demo`: plays a simulated patrol to the nodes, and reports what they detect."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ if TYPE_CHECKING:
     from sensebind.report import SensorPreviews
     from sensebind.simulation.recorder import GroundTruthEvent
 
-STARTUP_TIMEOUT = 60.0  # s that the nodes may take to be ready
-PLAYBACK_DELAY = 4.0  # s before the first message: all subscribers have been met by then, also on a busy machine
+STARTUP_TIMEOUT = 60.0  # s, limit for the start of the nodes
+PLAYBACK_DELAY = 4.0  # s before the first message: enough to discover all subscribers, also on a busy computer
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message gives the reason."""
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "demo",
-        help="a simulated patrol through the real nodes",
-        description="Simulates a short patrol with five sensors, plays it over DDS to the nodes, each a process of its "
-        "own, prints events as they happen, and writes DIR/report.html.",
+        help="play a simulated patrol to the nodes",
+        description="Simulate a short patrol with five sensors and play it over DDS to the nodes, each a separate "
+        "process. Print events as they are reported, and write DIR/report.html.",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder (default: %(default)s)"
+        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="output folder (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed of playing (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the simulation (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="speed of the player, 1 for real time (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate, play, listen, report. Exit status 1 where the nodes did not do their part."""
+    """Run the demo. Exit status 1 if a node fails, embeds nothing, or the input is wrong."""
     from sensebind.fusion.core.errors import SensebindError
 
     try:
@@ -57,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_demo(out: Path, seed: int, rate: float) -> int:
-    """The whole demo. Raises `DemoError` where a node fails."""
+    """Simulate, play to the nodes, write the report and print the result. Raises `DemoError` if a node fails."""
     from sensebind.fusion.config.files import shipped_parameter_file
 
     try:
-        import rclpy  # noqa: F401 - before the simulation, which takes half a minute
+        import rclpy  # noqa: F401 - checked before the simulation, which takes half a minute
     except ImportError as error:
         raise DemoError("rclpy is not installed: source a ROS 2 installation, or run `make demo`") from error
     out.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,8 @@ def run_demo(out: Path, seed: int, rate: float) -> int:
     start = recording_start(recording)
     published = play_to_nodes(recording, config, out, rate, start)
     if not published.embeddings:
-        raise DemoError(f"nothing was embedded: see {out / 'embedder.log'}")
-    print("arrived: " + ", ".join(f"{m} {count} (lost {published.lost[m]})" for m, count in published.arrived.items()))
+        raise DemoError(f"the embedder published no vector: see {out / 'embedder.log'}")
+    print("received: " + ", ".join(f"{m} {count} (lost {published.lost[m]})" for m, count in published.arrived.items()))
     write_report(out, recording, config, published, truth)
     print_result(published.events, truth, start)
     print(f"report: {(out / 'report.html').resolve()}")
@@ -79,7 +81,7 @@ def run_demo(out: Path, seed: int, rate: float) -> int:
 
 
 def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
-    """Write the recording; what happens in it."""
+    """Write the recording. Returns its ground truth."""
     from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.simulation import scenario
     from sensebind.simulation.recorder import record
@@ -95,8 +97,8 @@ def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
 
 @dataclass(frozen=True)
 class NodeOutputs:
-    """What the nodes published. `status`: name → key → value of the newest diagnostics; `arrived` and `lost`: messages
-    of each modality, as the embedder counts them."""
+    """The outputs of the nodes. `status`: name → key → value of the newest diagnostics. `arrived` and `lost`: number of
+    messages of each modality, counted by the embedder."""
 
     embeddings: list[Embedding]
     events: list[Event]
@@ -107,9 +109,9 @@ class NodeOutputs:
 
 
 def play_to_nodes(recording: Path, config: Path, out: Path, rate: float, start: int) -> NodeOutputs:
-    """Play a recording to the nodes, each a process of its own, and print events as they arrive.
+    """Play a recording to the nodes, each a separate process, and print events as they arrive.
 
-    `start` (ns) is when the recording begins. Logs go to `out`. Raises `DemoError` where a node fails.
+    `start` (ns) is the start of the recording. Logs are written to `out`. Raises `DemoError` if a node fails.
     """
     import os
 
@@ -120,7 +122,7 @@ def play_to_nodes(recording: Path, config: Path, out: Path, rate: float, start: 
     from sensebind.nodes.support.transport import isolated_environment
 
     environment = isolated_environment()
-    os.environ.update(environment)  # for our own listener too
+    os.environ.update(environment)  # for the listener in this process too
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
@@ -134,13 +136,13 @@ def play_to_nodes(recording: Path, config: Path, out: Path, rate: float, start: 
         print("starting embedder and detector")
         nodes = {name: started(name, "--params-file", str(config)) for name in ("embedder", "detector")}
         spin_until(listener, nodes, out, listener.is_ready, STARTUP_TIMEOUT, "starting the nodes")
-        print(f"playing at rate {rate:g}; events as they happen:")
+        print(f"playing at rate {rate:g}; events as they are reported:")
         given = {"recording": recording, "rate": rate, "delay": PLAYBACK_DELAY}
         player = started("player", *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")))
         spin_until(listener, nodes, out, lambda: player.poll() is not None, 600 / rate, "playing")
         if player.returncode:
             raise DemoError(f"player failed ({player.returncode}): see {out / 'player.log'}")
-        spin_for(listener, nodes, out, 2.5)  # the last windows close once their topics have been silent for a while
+        spin_for(listener, nodes, out, 2.5)  # the last windows close when their topics have had no message for a while
         # The detector publishes the end of each event that is still open when it stops.
         nodes.pop("detector").send_signal(signal.SIGINT)
         spin_for(listener, nodes, out, 1.5)
@@ -155,7 +157,8 @@ def spin_until(
     seconds: float,
     what: str,
 ) -> None:
-    """Listen until something holds. Raises `DemoError` where a node stops before, or it takes longer than `seconds`."""
+    """Listen until `until()` is true. Raises `DemoError` if a node stops first, or after `seconds`; `what` names the
+    step."""
     import rclpy
 
     deadline = time.monotonic() + seconds
@@ -169,13 +172,13 @@ def spin_until(
 
 
 def spin_for(listener: Listener, nodes: Mapping[str, Popen[bytes]], out: Path, seconds: float) -> None:
-    """Listen for so many seconds. Raises `DemoError` where a node stops."""
+    """Listen for `seconds`. Raises `DemoError` if a node stops."""
     end = time.monotonic() + seconds
     spin_until(listener, nodes, out, lambda: time.monotonic() > end, 10, "the end")
 
 
 def collect_outputs(listener: Listener) -> NodeOutputs:
-    """What a listener has received."""
+    """The outputs that a listener has received."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
 
     arrived = {m: listener.diagnostic_value(m, "arrived") for m in SENSOR_MODALITIES}
@@ -187,7 +190,7 @@ def collect_outputs(listener: Listener) -> NodeOutputs:
 
 
 def recording_start(recording: Path) -> int:
-    """The time (ns) that the recording begins at."""
+    """Start of the recording in ns."""
     from sensebind.fusion.io.recordings import Recording
 
     with Recording(recording) as bag:
@@ -196,17 +199,17 @@ def recording_start(recording: Path) -> int:
 
 def format_event(event: Event, start: int) -> str:
     """An event as one line of text."""
-    senses = ", ".join(evidence.modality for evidence in event.evidence if evidence.supports)
+    modalities = ", ".join(evidence.modality for evidence in event.evidence if evidence.supports)
     return (
         f"  {(event.tick - start) / 1e9:6.1f} s  {event.phase.name:6}  {event.kind.name:12}  {event.label:20} "
-        f"{event.score:.2f}  {senses}"
+        f"{event.score:.2f}  {modalities}"
     )
 
 
 def write_report(
     out: Path, recording: Path, config: Path, published: NodeOutputs, truth: Sequence[GroundTruthEvent]
 ) -> None:
-    """Write `out`/report.html from what was published and from the recording."""
+    """Write `out`/report.html from the outputs of the nodes and the recording."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.models import registry
     from sensebind.replay.session import Settings
@@ -216,9 +219,9 @@ def write_report(
     media, start, end = previews_of(recording, settings.embedder)
     text = registry.load_space(str(settings.embedder["space"]), modalities=["text"])
     prompts = {label: text.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
-    notes = ["Played over DDS to the nodes, each a process of its own."]
+    notes = ["Played over DDS to the nodes, each a separate process."]
     if silent := [m for m in SENSOR_MODALITIES if m not in published.space.modalities]:
-        notes.append(f"This space has no encoder yet for {', '.join(silent)}: windowed and counted, not embedded.")
+        notes.append(f"This space has no encoder for {', '.join(silent)}: windows are counted, but not embedded.")
     data = ReportData(
         title="Simulated patrol",
         recording=recording.name,
@@ -237,8 +240,7 @@ def write_report(
 
 
 def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPreviews, int, int]:
-    """(thumbnails and curves of what the sensors measured, start, end in ns) of a recording, as the embedder's
-    parameters read it."""
+    """(previews of the sensor data, start in ns, end in ns) of a recording. `values` are the embedder's parameters."""
     from sensebind.fusion.core.samples import Sample
     from sensebind.replay.session import open_replay
     from sensebind.report import SensorPreviews
@@ -252,7 +254,7 @@ def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPrevi
 
 
 def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:
-    """A modality's diagnostics as the report shows them; zeros where there are none."""
+    """A modality's diagnostics in the form of `ModalityStatistics.summary()`; 0 for missing values."""
     reasons = ("coverage", "encoding", "overload", "failure")
     return {
         "windows": int(status.get("windows", 0)),
@@ -264,10 +266,10 @@ def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:
 
 
 def print_result(events: Any, truth: Any, start: int) -> None:
-    """What was there, and what was told of it."""
+    """Print the truth with the onset of the first matching event of each item, then the false alarms."""
     from sensebind.fusion.core.events import EventKind, EventPhase
 
-    print("what was there, and what was told:")
+    print("truth and detections:")
     onsets = [e for e in events if e.phase is EventPhase.ONSET and e.kind is EventKind.PROMPT]
     labels = {t.label for t in truth}
     for item in truth:
@@ -276,8 +278,8 @@ def print_result(events: Any, truth: Any, start: int) -> None:
             for e in onsets
             if e.label == item.label and item.onset - 2 <= (e.onset - start) / 1e9 <= item.offset + 2
         ]
-        told = f"told from {hits[0]:.1f} s on" if hits else "not told"
-        print(f"  {item.onset:6.1f} to {item.offset:6.1f} s  {item.label:20} {told}")
+        result = f"detected, onset at {hits[0]:.1f} s" if hits else "not detected"
+        print(f"  {item.onset:6.1f} to {item.offset:6.1f} s  {item.label:20} {result}")
     others = [e for e in onsets if e.label not in labels]
     if others:
-        print("  told and not there: " + ", ".join(f"{e.label} at {(e.onset - start) / 1e9:.1f} s" for e in others))
+        print("  false alarms: " + ", ".join(f"{e.label} at {(e.onset - start) / 1e9:.1f} s" for e in others))

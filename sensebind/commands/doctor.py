@@ -1,4 +1,4 @@
-"""`sensebind doctor`: what is installed, what can run, what is missing and the command that mends it."""
+"""`sensebind doctor`: checks the installation; prints a command that fixes each problem."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ PACKAGES = [
     "pyopen-wakeword",
     "scikit-image",
 ]
-IMAGE_BYTES = 640 * 480 * 3  # bytes of the image that the transport is judged by
+IMAGE_BYTES = 640 * 480 * 3  # bytes of a typical image, for the check of the transport
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `fix` is what mends it; empty where nothing needs to be."""
+    """The result of one check. `fix` says how to fix it; empty if it is OK. `optional`: the fix is not required."""
 
     name: str
     result: str
@@ -49,16 +49,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     subparsers.add_parser(
         "doctor",
-        help="what is installed, what can run, and what mends the rest",
-        description="Looks at the installation. Exit status 1 where something that is needed is missing.",
+        help="check the installation; print how to fix problems",
+        description="Check the installation. Exit status 1 if a required part is missing.",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all findings; 1 where one that is not optional needs a fix."""
+    """Print all findings. Exit status 1 if one that is not optional needs a fix."""
     failed = False
     for finding in (*system(), *packages(), *ros(), *transport(), *spaces()):
-        sign = "ok  " if not finding.fix else ("note" if finding.optional else "MISS")
+        sign = "ok  " if not finding.fix else ("note" if finding.optional else "FAIL")
         print(f"{sign} {finding.name}: {finding.result}")
         if finding.fix:
             print(f"       {finding.fix}")
@@ -67,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def system() -> Iterator[Finding]:
-    """Python, processor, device."""
+    """Check Python, the processor and the device."""
     fits = (3, 10) <= sys.version_info[:2] <= (3, 13)
     yield Finding("python", platform.python_version(), "" if fits else "use Python 3.10 to 3.13")
     machine = platform.machine()
-    cure = ""
+    fix = ""
     if machine != "x86_64":
-        cure = "the ROS wheels on PyPI are for x86-64 alone: install ROS 2 and source it (a Jetson has its own)"
-    yield Finding("processor", f"{machine}, {os.cpu_count()} cores", cure, optional=True)
+        fix = "the ROS wheels on PyPI are for x86-64 only: install ROS 2 and source it (on a Jetson, use its own ROS)"
+    yield Finding("processor", f"{machine}, {os.cpu_count()} cores", fix, optional=True)
     try:
         import torch
     except ImportError:
@@ -82,28 +82,28 @@ def system() -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield Finding("device", f"cuda: {torch.cuda.get_device_name()}")
     else:
-        yield Finding("device", "cpu: PyTorch sees no GPU")
+        yield Finding("device", "cpu: PyTorch finds no GPU")
 
 
 def packages() -> Iterator[Finding]:
-    """Python packages that are needed."""
+    """Check the required Python packages, and OpenVINO."""
     missing = []
     for name in PACKAGES:
         try:
             version(name)
         except PackageNotFoundError:
             missing.append(name)
-    cure = f"pip install -c constraints.txt {' '.join(missing)}" if missing else ""
-    yield Finding("packages", f"{len(PACKAGES) - len(missing)} of {len(PACKAGES)}", cure)
+    fix = f"pip install -c constraints.txt {' '.join(missing)}" if missing else ""
+    yield Finding("packages", f"{len(PACKAGES) - len(missing)} of {len(PACKAGES)}", fix)
     try:
         yield Finding("openvino", version("openvino"))
     except PackageNotFoundError:
-        faster = "for a third less work on a CPU: pip install -c constraints.txt openvino"
+        faster = "to save a third of the computing on a CPU: pip install -c constraints.txt openvino"
         yield Finding("openvino", "not installed", faster, optional=True)
 
 
 def ros() -> Iterator[Finding]:
-    """rclpy and the message packages."""
+    """Check rclpy and the message packages."""
     try:
         import rclpy  # noqa: F401
     except ImportError:
@@ -114,7 +114,7 @@ def ros() -> Iterator[Finding]:
     yield Finding("rclpy", os.environ.get("ROS_DISTRO", "from wheels"))
     from sensebind.nodes.support.message_types import message_type
 
-    for name, cure, optional in (
+    for name, fix, optional in (
         (
             "sensebind_msgs/msg/Embedding",
             "colcon build --base-paths src src/sensebind/sensebind_msgs, or: make .venv/.ready",
@@ -129,43 +129,43 @@ def ros() -> Iterator[Finding]:
         try:
             message_type(name)
         except ModuleNotFoundError:
-            yield Finding(name, "not installed", cure, optional)
+            yield Finding(name, "not installed", fix, optional)
         else:
             yield Finding(name, "installed")
 
 
 def transport() -> Iterator[Finding]:
-    """Whether images fit the middleware's buffers."""
+    """Check whether images fit the buffers of the middleware."""
     middleware = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
     if middleware != "rmw_fastrtps_cpp":
-        cure = {
+        fix = {
             "rmw_cyclonedds_cpp": "sysctl -w net.core.rmem_max=2147483647 net.ipv4.ipfrag_high_thresh=134217728",
             "rmw_zenoh_cpp": "enable shared memory: ZENOH_CONFIG_OVERRIDE='transport/shared_memory/enabled=true'",
         }.get(middleware, "see its documentation on large messages")
-        yield Finding("middleware", middleware, f"if images are lost: {cure}", optional=True)
+        yield Finding("middleware", middleware, f"if images are lost: {fix}", optional=True)
         return
     from sensebind.nodes.support.transport import PROFILE_VARIABLES, fastdds_environment
 
     named = next((os.environ[name] for name in PROFILE_VARIABLES if name in os.environ), None)
     if named is None:
         variables = " ".join(f"{name}={value}" for name, value in fastdds_environment(os.environ).items())
-        cure = (
-            f"Fast DDS's own buffers (0.5 MB) lose nearly all {IMAGE_BYTES / 1e6:.1f} MB images. Launch file and demo "
-            f"see to it; for other processes: export {variables}"
+        fix = (
+            f"With its default buffers (0.5 MB), Fast DDS loses nearly all images of {IMAGE_BYTES / 1e6:.1f} MB. The "
+            f"launch file and the demo set larger ones; for other processes: export {variables}"
         )
-        yield Finding("middleware", "rmw_fastrtps_cpp with its default buffers", cure, optional=True)
+        yield Finding("middleware", "rmw_fastrtps_cpp with its default buffers", fix, optional=True)
     elif not Path(named).is_file():
         yield Finding(
             "middleware",
             f"rmw_fastrtps_cpp with {named}",
-            f"there is no file '{named}': correct {PROFILE_VARIABLES[0]}",
+            f"the file '{named}' does not exist: correct {PROFILE_VARIABLES[0]}",
         )
     else:
         yield Finding("middleware", f"rmw_fastrtps_cpp with {named}")
 
 
 def spaces() -> Iterator[Finding]:
-    """Which spaces can be loaded."""
+    """Check which spaces can be loaded."""
     from sensebind.fusion.core.errors import SensebindError
     from sensebind.fusion.models import registry
 

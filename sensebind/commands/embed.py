@@ -1,4 +1,4 @@
-"""`sensebind embed`: files or phrases to vectors."""
+"""`sensebind embed`: writes the vectors of files or phrases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "embed",
         help="embed files or phrases into a space",
-        description="Embed files, or phrases for --modality text. OUT.npz holds vectors (N, D) float32 of unit "
+        description="Embed files, or phrases with --modality text. OUT.npz contains vectors (N, D) float32 of unit "
         "length, names (N) and space.",
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="pictures, depth PNGs in mm, sounds, IMU CSVs; or phrases"
+        "inputs", nargs="+", metavar="INPUT", help="image files, depth PNGs in mm, audio files, IMU CSVs; or phrases"
     )
     parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
@@ -39,7 +39,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed and write. Raises `SensebindError`."""
+    """Embed the inputs and write the file. Raises `SensebindError`."""
     import numpy as np
 
     from sensebind.fusion.core.space import SpaceError
@@ -59,14 +59,17 @@ def run(args: argparse.Namespace) -> int:
         )
     vectors = embed(space, args.modality, args.inputs, max(1, args.batch_size))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("wb") as file:  # np.savez would add .npz to another name
+    with args.out.open("wb") as file:  # np.savez adds .npz to a path with another suffix
         np.savez(file, vectors=vectors, names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
     print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}")
     return 0
 
 
 def embed(space: Space, modality: str, inputs: list[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
-    """Files, or phrases for `text` → (N, D) float32 unit vectors. Raises `SensebindError` for what cannot be read."""
+    """N files, or N phrases for `text` → float32 (N, D) unit vectors; of a file, the mean over its windows.
+
+    Raises `SensebindError` if a file cannot be read.
+    """
     import numpy as np
     import torch
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""`sensebind evaluate`: how much a space knows, on data that it was not made from."""
+"""`sensebind evaluate`: metrics of spaces, events and faults, on data that was not used in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("evaluate", help="measure a space on data", description=__doc__)
+    parser = subparsers.add_parser("evaluate", help="evaluate spaces, events and faults on data", description=__doc__)
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for add, measure in (
         (_add_zeroshot, _zeroshot), (_add_audio, _audio), (_add_motion, _motion), (_add_alignment, _alignment),
@@ -26,7 +26,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
         "zeroshot",
-        help="phrases for photographs, and retrieval between senses, for the starter's map and those that were tried",
+        help="photographs by phrase, and retrieval between modalities: the starter's mapping and the alternatives",
     )
     _add_data(parser)
     parser.add_argument(
@@ -37,7 +37,9 @@ def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse
 
 
 def _add_audio(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    parser = kinds.add_parser("audio", help="a linear probe on the starter's audio trunk, and its spoke by text")
+    parser = kinds.add_parser(
+        "audio", help="ESC-10: a linear probe on the starter's audio trunk, and its audio spoke by text"
+    )
     _add_data(parser)
     return parser
 
@@ -45,13 +47,13 @@ def _add_audio(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.Ar
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared", type=Path, default=Path("../shared"), metavar="DIR",
-        help="folder with evaluation/roadscene, seven_scenes and esc10 in it (default: %(default)s)",
+        help="folder that contains evaluation/roadscene, seven_scenes and esc10 (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
 
 
 def _add_motion(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    parser = kinds.add_parser("motion", help="activities of people by their motion (packages seglearn and aeon)")
+    parser = kinds.add_parser("motion", help="activities of people from motion data (packages seglearn and aeon)")
     add_spokes(parser)
     return parser
 
@@ -59,13 +61,13 @@ def _add_motion(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
 def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
         "alignment",
-        help="retrieval between all senses of recordings with a truth",
-        description="Retrieval between all pairs of senses at the events of RECORDING.truth.tsv, zero-shot "
-        "classification by text, and sums of two senses. Writes alignment.json and alignment.png to DIR.",
+        help="retrieval between all modalities of recordings with a truth",
+        description="Retrieval between all pairs of modalities at the events of RECORDING.truth.tsv, zero-shot "
+        "classification by text, and retrieval by sums of two vectors. Writes alignment.json and alignment.png to DIR.",
     )
     parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
-    parser.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out tours to measure on")
-    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
+    parser.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out surveys to evaluate on")
+    parser.add_argument("--space", default="starter", help="space to evaluate (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
     add_spokes(parser)
     add_out(parser)
@@ -75,19 +77,21 @@ def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argpars
 def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
         "events",
-        help="events against a truth: F1, PSDS, latency, false alarms, calibration, faults",
-        description="Runs recordings through the line and scores the events against the truth, beside each sense by "
-        "itself, late fusion by maximum, and a detector that knows no model. Writes events.json, events.md and "
-        "events.png to DIR. What the figures mean: docs/evaluation.md.",
+        help="events against the truth: F1, PSDS, latency, false alarms, calibration, faults",
+        description="Run recordings through the pipeline and score the events against the truth. For comparison: each "
+        "modality alone, late fusion by maximum, and a detector without a model. Writes events.json, events.md and "
+        "events.png to DIR. docs/evaluation.md explains the metrics.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
     parser.add_argument(
         "--truth", nargs="+", type=Path, default=[], metavar="TSV",
-        help="onset, offset (s from the start) and label, one file for each recording (default: RECORDING.truth.tsv)",
+        help="truth of each recording: onset, offset (s from its start) and label (default: RECORDING.truth.tsv)",
     )  # fmt: skip
     add_config(parser)
     add_out(parser)
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="recordings at once (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="recordings to process at once (default: %(default)s)"
+    )
     add_device(parser)
     return parser
 
@@ -95,22 +99,24 @@ def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
 def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
         "faults",
-        help="is a sensor that fails named, and none that is well? Simulated, without a model",
-        description="Lets every sensor fail in every way, from the start and midway, in scenes by seed, and tells what "
-        "was named within 3 s; and what was named where nothing fails: in simulated hours, and in RECORDINGs of "
-        "sensors that are well. Writes faults.json and faults.md to DIR.",
+        help="fault recall and false alarms on simulated sensor failures, without a model",
+        description="Simulate every fault of every sensor, from the start and midway, in random scenes, and count the "
+        "faults that are reported within 3 s. Count false alarms in simulated scenes without faults and in RECORDINGs "
+        "of healthy sensors. Writes faults.json and faults.md to DIR.",
     )
-    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags of sensors that are well")
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags of healthy sensors")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="scenes, about 50 cases each (default: 2)")
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default: %(default)s)")
-    parser.add_argument("--hours", type=float, default=0.1, metavar="H", help="without any fault (default: 0.1)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="first seed (default: %(default)s)")
+    parser.add_argument(
+        "--hours", type=float, default=0.1, metavar="H", help="simulated hours without a fault (default: 0.1)"
+    )
     add_config(parser)
     add_out(parser)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print. Raises `SensebindError`."""
+    """Evaluate and print the metrics. Raises `SensebindError`."""
     return int(args.measure(args))
 
 
@@ -120,10 +126,10 @@ def _zeroshot(args: argparse.Namespace) -> int:
     from sensebind.training import starter_comparison as evaluation
 
     space = StarterSpace.load(modalities=["vision", "text"], device=resolve_device(args.device))
-    print(f"space {space.id}, {space.dimension} numbers")
+    print(f"space {space.id}, {space.dimension} dimensions")
     print(evaluation.table(evaluation.compare_mappings(space, args.shared, args.stamps)))
     if args.stamps.is_dir():
-        print(f"\nbest factor of the cosines on the other stamps: {evaluation.best_scale(space, args.stamps):g}")
+        print(f"\nbest logit scale on the development stamps: {evaluation.best_scale(space, args.stamps):g}")
     return 0
 
 
@@ -135,14 +141,11 @@ def _audio(args: argparse.Namespace) -> int:
     space = StarterSpace.load(modalities=["text"], device=resolve_device(args.device))
     folder = args.shared / "evaluation" / "esc10"
     accuracy, clips = evaluation.audio_linear_probe(space, folder)
-    print(f"ESC-10, linear probe, each fold told by the others: {accuracy:.3f} of {clips} clips (chance 0.100)")
+    print(f"ESC-10, linear probe, trained on the other folds: accuracy {accuracy:.3f}, {clips} clips (chance 0.100)")
     accuracy, clips = evaluation.audio_text_accuracy(space, folder)
-    print(
-        f"ESC-10 by text, a spoke of this recipe for each fold from the others: {accuracy:.3f} of {clips} "
-        "clips (chance 0.100)"
-    )
+    print(f"ESC-10 by text, spoke trained on the other folds: accuracy {accuracy:.3f}, {clips} clips (chance 0.100)")
     for name, share in evaluation.audio_zero_shot(space, folder).items():
-        print(f"  left out of training, against all ten: {name:16} {share:.2f}")
+        print(f"  class not in training, recall among all ten: {name:16} {share:.2f}")
     return 0
 
 
@@ -159,7 +162,7 @@ def _motion(args: argparse.Namespace) -> int:
 def _alignment(args: argparse.Namespace) -> int:
     import json
 
-    from sensebind.evaluation import retrieval as alignment
+    from sensebind.evaluation import retrieval
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes.bound_space import BoundSpace
     from sensebind.simulation.catalogue import CATALOGUE
@@ -167,25 +170,25 @@ def _alignment(args: argparse.Namespace) -> int:
     space = registry.load_space(args.space, weights=args.weights, spokes=args.spoke)
     specs = space.specs if isinstance(space, BoundSpace) else {}
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
-    found = [alignment.embeddings_of_recording(path, space) for path in args.recordings]
-    found += alignment.embeddings_of_surveys(args.tours, space)
+    found = [retrieval.embeddings_of_recording(path, space) for path in args.recordings]
+    found += retrieval.embeddings_of_surveys(args.tours, space)
     if not found:
-        raise alignment.RetrievalError("nothing to measure on: give recordings, or --tours 2")
-    moments = alignment.add_text(alignment.concatenate(found), space, {k: v.phrases for k, v in CATALOGUE.items()})
-    rows = alignment.retrieval_matrix(moments, trained)
-    zero = alignment.zero_shot_accuracy(moments)
-    print(f"space {space.id}\n{alignment.retrieval_table(rows)}")
+        raise retrieval.RetrievalError("no data to evaluate on: give recordings, or --tours 2")
+    moments = retrieval.add_text(retrieval.concatenate(found), space, {k: v.phrases for k, v in CATALOGUE.items()})
+    rows = retrieval.retrieval_matrix(moments, trained)
+    zero = retrieval.zero_shot_accuracy(moments)
+    print(f"space {space.id}\n{retrieval.retrieval_table(rows)}")
     print("by text: " + ", ".join(f"{m} {share:.2f}" for m, share in zero.items()))
     sums = {}
     for modality in ("audio", "thermal"):
         if {"vision", modality} <= set(moments.vectors):
-            sums[f"vision + {modality}"] = alignment.embedding_arithmetic(moments, "vision", modality, "vision")
+            sums[f"vision + {modality}"] = retrieval.embedding_arithmetic(moments, "vision", modality, "vision")
             right, chance = sums[f"vision + {modality}"]
-            print(f"vision + {modality} → the two images that hold them: {right:.2f} (chance {chance:.4f})")
+            print(f"vision + {modality} → images of both labels: {right:.2f} (chance {chance:.4f})")
     args.out.mkdir(parents=True, exist_ok=True)
-    result = {"space": space.id, "retrieval": alignment.as_json(rows), "zero_shot": zero, "sums": sums}
+    result = {"space": space.id, "retrieval": retrieval.as_json(rows), "zero_shot": zero, "sums": sums}
     (args.out / "alignment.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    alignment.plot_retrieval(rows, args.out / "alignment.png")
+    retrieval.plot_retrieval(rows, args.out / "alignment.png")
     print(f"{args.out / 'alignment.json'}, {args.out / 'alignment.png'}")
     return 0
 
@@ -225,7 +228,7 @@ def _faults(args: argparse.Namespace) -> int:
     from sensebind.replay.session import Settings
 
     settings = Settings.read(args.config, "cpu")
-    # The simulated robot has all five: one that sends nothing from the start is missed.
+    # The simulated robot has all five sensors: one that sends nothing from the start is reported.
     simulated = settings.with_detector({"fault.expected": [CONFIGURED_MODALITIES]})
     seeds = range(args.first, args.first + args.seeds)
     results = list(tqdm(simulated_faults.run_cases(seeds, simulated), unit=" cases", disable=None))

@@ -1,4 +1,4 @@
-"""`sensebind keys`: CURVE key pairs for `bridge` and its clients."""
+"""`sensebind keys`: makes CURVE key pairs for `bridge` and its clients."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SERVER = "bridge"
 
 
 class KeysError(SensebindError):
-    """Keys that cannot be made."""
+    """The keys cannot be made."""
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "keys",
-        help="make keys with which clients on other machines may read the bridge",
-        description="Make the bridge's CURVE key pair, and one of a client. Pairs that are there already are kept.",
+        help="make keys for the bridge and a client on another computer",
+        description="Make the CURVE key pairs of the bridge and of one client. Existing pairs are kept.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("keys"), metavar="DIR", help="folder of the keys (default: %(default)s)"
@@ -34,7 +34,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make what is missing and say how to use it. Raises `KeysError`."""
+    """Make the missing key pairs and print how to use them. Raises `KeysError`."""
     name = args.client
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == SERVER:
         raise KeysError(
@@ -53,35 +53,39 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"""
 The bridge:  secret_key:={(out / SERVER).resolve()}.key_secret authorized_keys:={authorized.resolve()}
-The client:  give it {name}.key_secret and {SERVER}.key by a safe way, then delete {name}.key_secret here.
-A running bridge must be started again to know a new client."""
+The client:  copy {name}.key_secret and {SERVER}.key to it over a secure channel, then delete {name}.key_secret here.
+Restart a running bridge: it reads the keys of clients when it starts."""
     )
     return 0
 
 
 def make_pair(private: Path, public: Path, name: str) -> bool:
-    """Write `private`/name.key_secret (mode 0600, holds both keys) and `public`/name.key, in pyzmq's format.
+    """Write `private`/name.key_secret (mode 0600, contains both keys) and `public`/name.key, in pyzmq's format.
 
-    Returns whether a new pair was made: a secret key that exists is kept, and never overwritten. So is a lone
-    public one, whose secret half is where it belongs: with the client. Raises `OSError` and `KeysError`.
+    Returns whether a new pair was made. An existing secret key is never overwritten. If only the public key of a
+    client exists, it is kept too: its secret key is on the client. Raises `OSError` and `KeysError`.
     """
     import zmq
     from zmq.auth import load_certificate
 
     if not zmq.has("curve"):
-        raise KeysError("this build of ZeroMQ lacks CURVE: install the pyzmq wheel, or a libzmq with libsodium")
+        raise KeysError(
+            "this build of ZeroMQ does not support CURVE: install the pyzmq wheel, or a libzmq with libsodium"
+        )
     secret_file, public_file = private / f"{name}.key_secret", public / f"{name}.key"
     if secret_file.exists():
         try:
             both = load_certificate(secret_file)
         except ValueError as error:
-            raise KeysError(f"'{secret_file}' is not a key: {error}; delete it") from error
+            raise KeysError(f"'{secret_file}' is not a key file: {error}; delete it") from error
         if not public_file.exists():
             _write(public_file, 0o644, f'curve\n    public-key = "{both[0].decode()}"\n')
         return False
     if public_file.exists():
         if name == SERVER:
-            raise KeysError(f"'{public_file}' is there and '{secret_file}' is not: bring it back, or delete the first")
+            raise KeysError(
+                f"'{public_file}' exists, but '{secret_file}' does not: restore the second, or delete the first"
+            )
         return False
     key, secret = (half.decode() for half in zmq.curve_keypair())
     pair = f'curve\n    public-key = "{key}"\n    secret-key = "{secret}"\n'
@@ -91,6 +95,6 @@ def make_pair(private: Path, public: Path, name: str) -> bool:
 
 
 def _write(path: Path, mode: int, text: str) -> None:
-    """A new file with this mode from its first byte on."""
+    """Create a file with this mode: no other user can read it even while it is written."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""`sensebind replay`: a recording to embeddings, events, a summary and a report."""
+"""`sensebind replay`: writes the embeddings and events of a recording, a summary and a report."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "replay",
-        help="a recording to embeddings, events, a summary and a report",
-        description="Replay a recording offline, faster than real time, through the line that the nodes run. Writes "
-        "DIR/outputs/ (an MCAP bag, with annotated pictures for Foxglove), DIR/summary.json and DIR/report.html.",
+        help="write embeddings, events, a summary and a report of a recording",
+        description="Replay a recording offline, faster than real time, through the pipeline of the nodes. Writes "
+        "DIR/outputs/ (an MCAP bag, with annotated images for Foxglove), DIR/summary.json and DIR/report.html.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
     add_config(parser)
     add_out(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier replay left in DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier replay in DIR")
     add_device(parser)
     parser.add_argument(
         "--truth", type=Path, metavar="TSV",
-        help="what was there, for the report: onset, offset (s from the start), label "
-        "(default: RECORDING.truth.tsv, where it is there)",
+        help="truth for the report: onset, offset (s from the start), label "
+        "(default: RECORDING.truth.tsv, if it exists)",
     )  # fmt: skip
-    parser.add_argument("--rerun", type=Path, metavar="FILE", help="write all of it for the Rerun viewer too (.rrd)")
+    parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a file for the Rerun viewer too (.rrd)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay and write. Exit status 1 where the recording has no topic of any modality. Raises `SensebindError`."""
+    """Replay a recording and write the files. Exit status 1 if it has no topic of any modality. Raises
+    `SensebindError`."""
     from functools import partial
 
     from tqdm import tqdm
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{modality:8} {topic} ({replay.reader.topic_reasons[modality]})" if topic else f"{modality:8} no topic"
             )
         if not replay.topics:
-            print(f"'{args.recording}' has no topic of any sense", file=sys.stderr)
+            print(f"'{args.recording}' has no topic of any modality", file=sys.stderr)
             return 1
         space = settings.space()
         with tqdm(total=round(replay.seconds), unit="s", disable=None) as bar:

@@ -1,4 +1,4 @@
-"""`sensebind simulate`: a recording of a simulated robot with all five senses, and the truth beside it."""
+"""`sensebind simulate`: writes a recording of a simulated robot with five sensors, and its truth."""
 
 from __future__ import annotations
 
@@ -14,29 +14,39 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "simulate",
-        help="record a simulated robot, with the truth beside it",
-        description="Write BAG (MCAP, all five senses), BAG.truth.tsv (onset, offset, label) and, where sensors fail, "
+        help="write a recording of a simulated robot, and its truth",
+        description="Write BAG (MCAP, five sensors), BAG.truth.tsv (onset, offset, label) and, if sensors fail, "
         "BAG.faults.tsv. The same scenario and seed give the same bytes.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--scenario", type=Path, metavar="F", help="YAML: see docs/simulation.md and config/scenarios")
-    what.add_argument("--tour", type=int, metavar="N", help="pass N stations, each with a thing of its own kind")
-    parser.add_argument("--seed", type=int, default=0, help="what is left to chance (default: %(default)s)")
-    parser.add_argument("--held-out", action="store_true", help="rooms, shades and voices that training never saw")
-    parser.add_argument("--duration", type=float, metavar="S", help="of a scenario, whatever the file says")
+    what.add_argument(
+        "--scenario", type=Path, metavar="F", help="scenario (YAML): see docs/simulation.md and config/scenarios"
+    )
+    what.add_argument(
+        "--tour", type=int, metavar="N", help="survey of N stations, each with one kind of object or sound"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument(
+        "--held-out", action="store_true", help="use rooms, shades and voices that are not used in training"
+    )
+    parser.add_argument(
+        "--duration", type=float, metavar="S", help="duration of the scenario in s (default: from the file)"
+    )
     parser.add_argument(
         "--fault", action="append", default=[], metavar="SENSOR:FAULT[:AT[:FOR]]",
-        help="let a sensor fail from AT (s, default: the start) for so long; may be given again",
+        help="make a sensor fail from AT (s, default: the start), FOR s (default: to the end); repeatable",
     )  # fmt: skip
     parser.add_argument(
-        "--thermal-camera", choices=("radiometric", "white-hot", "black-hot", "iron"), help="of a tour: its palette"
+        "--thermal-camera",
+        choices=("radiometric", "white-hot", "black-hot", "iron"),
+        help="palette of the survey's thermal camera",
     )
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="BAG", help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="BAG", help="bag folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing BAG")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate and write. Raises `SensebindError`."""
+    """Simulate and write the files. Raises `SensebindError`."""
     from dataclasses import replace
 
     from sensebind.simulation import scenario
@@ -45,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.tour is not None:
         if args.tour < 1:
-            raise scenario.ScenarioError(f"a tour has one station or more, not {args.tour}")
+            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.tour}")
         camera = ThermalCamera()
-        if args.thermal_camera:  # another make altogether
+        if args.thermal_camera:  # another type of camera: other palette, noise, blur and resolution
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))
         plan = tour(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.tour, camera)
     else:

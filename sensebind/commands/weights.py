@@ -1,4 +1,4 @@
-"""`sensebind weights`: what a checkpoint of ImageBind holds, and the same in less memory."""
+"""`sensebind weights`: inspects checkpoints of ImageBind, and converts them to another precision."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "weights",
         help="inspect and convert checkpoints of ImageBind",
-        description="Nothing that is in a weight file is run: PyTorch's weights_only reader and safetensors are used.",
+        description="Code in a weight file is never executed: files are read by safetensors, or by PyTorch with "
+        "weights_only.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    inspect = actions.add_parser("inspect", help="say what a weight file holds, and whether imagebind_huge can use it")
+    inspect = actions.add_parser(
+        "inspect", help="list the contents of a weight file; check that imagebind_huge can use it"
+    )
     inspect.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
     convert = actions.add_parser(
         "convert",
         help="write a checkpoint in another precision, as safetensors",
-        description="The result makes the same space as its source, and only what a robot's senses need is read of it.",
+        description="The result has the same space id as its source. At run time, only the modalities in use are read.",
     )
     convert.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
     convert.add_argument("--dtype", choices=DTYPE_NAMES, default="bf16", help="precision (default: %(default)s)")
@@ -35,11 +38,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
     )  # fmt: skip
-    convert.add_argument("--modalities", metavar="A,B", help="only these; robots need text as well to know phrases")
+    convert.add_argument("--modalities", metavar="A,B", help="only these; a robot with prompts needs text too")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect: 0 where imagebind_huge can use the file, else 1. Convert: 0. Raises `WeightsError`."""
+    """Run the action. Exit status 1 if imagebind_huge cannot use the inspected file. Raises `WeightsError`."""
     return _inspect(args.file) if args.action == "inspect" else _convert(args)
 
 
@@ -83,7 +86,9 @@ def _convert(args: argparse.Namespace) -> int:
     )
     wanted = args.modalities.split(",") if args.modalities else list(groups)
     if absent := [m for m in wanted if m not in groups]:
-        raise weights.WeightsError(f"'{args.file}' holds no {', '.join(absent)}; it has {', '.join(groups)}")
+        raise weights.WeightsError(
+            f"'{args.file}' has no weights of {', '.join(absent)}; it has those of {', '.join(groups)}"
+        )
     output: Path = args.output
     if output.suffix == weights.SAFETENSORS_SUFFIX:
         targets = {output: [name for m in wanted for name in groups[m]]}
@@ -101,7 +106,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _by_modality(entries: dict[str, TensorEntry]) -> dict[str, dict[str, TensorEntry]]:
-    """Entries of each modality, in the model's order; those of none under an empty name, last."""
+    """Modality → its entries, in the order of the model; last, under "", the entries without a modality."""
     from sensebind.fusion.models.imagebind.network import MODALITIES, modality_of_entry
 
     groups: dict[str, dict[str, TensorEntry]] = {m: {} for m in (*MODALITIES, "")}

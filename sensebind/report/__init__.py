@@ -1,4 +1,4 @@
-"""What a run leaves for people and programs: one page to look at, and one summary to read."""
+"""Results of a run: a report page for people, a summary for programs."""
 
 from sensebind.fusion.core.events import EventInterval, intervals_from_events
 from sensebind.report.page import render_report, write_report

@@ -1,4 +1,4 @@
-"""Small pictures for the output bag with what was told of them written on, as Foxglove's image panel shows it."""
+"""Small images for the output bag, annotated with the active events, for Foxglove's image panel."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sensebind.report.sensor_previews import image_preview
 
 ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 MAX_IMAGE_SIDE = 320  # px, the longer side
-MIN_IMAGE_INTERVAL = SECOND // 2  # ns between pictures of one sense, at least
-MAX_TEXT_LINES = 8  # of text on a picture
+MIN_IMAGE_INTERVAL = SECOND // 2  # ns, minimum between images of one modality
+MAX_TEXT_LINES = 8  # lines of text on an image
 KIND_COLOURS = {  # red, green, blue
     EventKind.PROMPT: (0.22, 0.63, 0.97),
     EventKind.NOVELTY: (0.96, 0.78, 0.38),
@@ -32,9 +32,9 @@ BagMessage = tuple[str, str, int, Any]  # topic, type, stamp in ns, message
 
 
 class AnnotatedImages:
-    """Pictures go out as they pass; the words for them come at the end, when it is known what was told of them.
+    """Makes image messages as samples pass, and annotation messages at the end, when all events are known.
 
-    Topics are `/annotated/<modality>/image` (JPEG) and `/annotated/<modality>/annotations`, of equal stamps.
+    The topics are `/annotated/<modality>/image` (JPEG) and `/annotated/<modality>/annotations`, with equal stamps.
     """
 
     def __init__(self, types: Types) -> None:
@@ -42,14 +42,14 @@ class AnnotatedImages:
         self._written_images: dict[str, list[tuple[int, int, int]]] = {}  # modality → stamp in ns, width, height
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> BagMessage | None:
-        """A picture of this sample, where it is one and the last was long enough ago."""
+        """A small image of this sample; None if it is not a readable image, or too close to the last one."""
         shown = self._written_images.setdefault(sample.modality, [])
         if not isinstance(sample.data, Frame) or (shown and abs(sample.stamp - shown[-1][0]) < MIN_IMAGE_INTERVAL):
             return None
         try:
             image = image_preview(sample, sample.data, calibration or Calibration(), MAX_IMAGE_SIDE)
         except EncodingError:
-            return None  # counted and told by the line
+            return None  # the pipeline counts and reports it
         pixels = charts.false_colour(sample.modality, [image.values])[0]
         done, data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 70])
         if not done:
@@ -64,7 +64,7 @@ class AnnotatedImages:
         return f"/annotated/{sample.modality}/image", COMPRESSED_IMAGE_TYPE, sample.stamp, message
 
     def annotations(self, found: Sequence[EventInterval]) -> Iterator[BagMessage]:
-        """What was going on at each picture, to write on it: one message for each, empty where nothing was."""
+        """Annotations of each image: the events active at its stamp; an empty message if there are none."""
         for modality, shown in self._written_images.items():
             for stamp, width, height in shown:
                 now = [o for o in found if o.onset <= stamp and (o.offset is None or stamp < o.offset)]
@@ -91,7 +91,7 @@ class AnnotatedImages:
             self._new(
                 "PointsAnnotation",
                 timestamp=stamp_message(self._types, stamp),
-                type=2,  # LINE_LOOP: around the picture of a sense that supports what is told
+                type=2,  # LINE_LOOP: a frame around the image, if its modality supports an event
                 points=[self._point(x, y) for x, y in corners],
                 outline_color=self._colour(KIND_COLOURS.get(item.kind, (0.4, 0.4, 0.4))),
                 outline_colors=[],
@@ -113,7 +113,7 @@ class AnnotatedImages:
 
 
 def annotation_text(item: EventInterval, stamp: int) -> str:
-    """What is told of it at `stamp` ns: its label, and each sense that supports it then, with its score."""
+    """The label of an event, and each modality that supports it at `stamp` (ns), with its score."""
     reports = [evidence for tick, evidence in item.evidence_by_tick if tick <= stamp] or [
         e for _, e in item.evidence_by_tick[:1]
     ]
@@ -125,5 +125,5 @@ def annotation_text(item: EventInterval, stamp: int) -> str:
 
 
 def _darken(rgb: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Dark enough to read white on."""
+    """A colour dark enough for white text on it."""
     return rgb[0] * 0.45, rgb[1] * 0.45, rgb[2] * 0.45

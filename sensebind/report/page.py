@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds all it needs, to be opened years later on a machine without network."""
+"""The report page: one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sensebind.report.report_data import ReportData
 from sensebind.report.script import SCRIPT
 from sensebind.report.style import stylesheet
 
-MAX_LISTED_EVENTS = 300  # rows of the list of events
+MAX_LISTED_EVENTS = 300  # rows of the table of events
 LOGO_SVG = (
     '<svg viewBox="0 0 52 28" aria-hidden="true"><g fill="none" stroke="currentColor" stroke-width="3">'
     '<circle cx="14" cy="14" r="11"/><circle cx="26" cy="14" r="11"/><circle cx="38" cy="14" r="11"/></g></svg>'
@@ -34,15 +34,15 @@ LOGO_SVG = (
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
-    """Write `render_report(data)` to `path`, UTF-8. The folder must be there."""
+    """Write `render_report(data)` to `path` in UTF-8. The folder must exist."""
     Path(path).write_text(render_report(data), encoding="utf-8")
 
 
 def render_report(data: ReportData) -> str:
-    """The whole page. The same data give the same text; nothing in it asks the network for anything.
+    """The page as HTML. The same data give the same text. The page loads nothing from the network.
 
-    Strings from a recording or a configuration are escaped, cut to 120 characters and rid of control characters;
-    the content security policy lets no other script run than the page's own.
+    Strings from a recording or a configuration are escaped, cut to 120 characters (notes: 400) and stripped of control
+    characters. The content security policy allows no script but the page's own.
     """
     canvas = PageContext(data)
     body = _body(canvas)
@@ -79,8 +79,8 @@ def _body(canvas: PageContext) -> str:
             f'<section class="timeline" aria-label="Timeline">{"".join(timeline)}</section>',
             *_load_table(canvas),
             *_event_table(canvas),
-            "<footer>Sensebind. Times are the sensors’ own stamps, in seconds from "
-            f"{canvas.axis.start} ns. Vectors compare only within one space: "
+            "<footer>Sensebind. Times are the stamps of the sensors, in seconds after "
+            f"{canvas.axis.start} ns. Only vectors of one space can be compared; these are of "
             f"{escape_text(canvas.data.space)}.</footer>",
             "</main>",
             '<div id="lens" aria-hidden="true"><b></b><div></div></div>',
@@ -106,7 +106,7 @@ def _header(canvas: PageContext) -> Row:
 
 def _date(canvas: PageContext) -> str:
     seconds = canvas.axis.start // SECOND
-    if not 946_684_800 <= seconds < 4_102_444_800:  # 2000 to 2100: else a clock that started at zero
+    if not 946_684_800 <= seconds < 4_102_444_800:  # not in 2000 to 2100: the clock started at zero
         return ""
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
@@ -114,7 +114,9 @@ def _date(canvas: PageContext) -> str:
 def _remarks(canvas: PageContext) -> list[str]:
     remarks = []
     if canvas.axis.start != canvas.data.start:
-        remarks.append("The sensors’ stamps lie outside the recording’s own times; the time axis follows the stamps.")
+        remarks.append(
+            "All stamps are outside the recording’s time range. The time axis shows the range of the stamps."
+        )
     return remarks
 
 
@@ -131,14 +133,14 @@ def _key_figures(canvas: PageContext) -> Row:
             "Events",
             f"{len(canvas.occurrences):,}",
             "",
-            ", ".join(f"{n:,} {name}" for n, name in kinds if n) or "none told",
+            ", ".join(f"{n:,} {name}" for n, name in kinds if n) or "none",
         )
     )
     if data.truth is not None:
         hits = sum(bool(_detections_of(canvas, *item)) for item in data.truth)
-        tiles.append(_tile("Truth told", f"{hits}", f"of {len(data.truth)}", "same label, overlapping in time"))
+        tiles.append(_tile("Truth detected", f"{hits}", f"of {len(data.truth)}", "same label, overlapping in time"))
         f1 = _match_truth(canvas).f1
-        about = f"onset within {ONSET_COLLAR:g} s, offset within {ONSET_COLLAR:g} s or half the length"
+        about = f"onset within {ONSET_COLLAR:g} s, offset within {ONSET_COLLAR:g} s or half the duration"
         tiles.append(_tile("Event F1", "–" if f1 is None else format_score(f1), "", about))
     windows = sum(finite_or_zero(m.get("windows")) for m in data.modalities.values())
     embedded = sum(finite_or_zero(m.get("embedded")) for m in data.modalities.values())
@@ -149,7 +151,7 @@ def _key_figures(canvas: PageContext) -> Row:
     slowest = max(data.modalities.items(), key=lambda m: _latency(m[1], "p99"), default=None)
     if slowest and _latency(slowest[1], "p99"):
         worst = _latency(slowest[1], "p99")
-        about = f"slowest sense: {escape_text(slowest[0], 24)}"
+        about = f"slowest modality: {escape_text(slowest[0], 24)}"
         tiles.append(_tile("Latency p99", format_number(worst, 0 if worst >= 100 else 1), "ms", about))
     if data.realtime_factor is not None and math.isfinite(data.realtime_factor):
         tiles.append(_tile("Speed", format_number(data.realtime_factor, 1), "× real time"))
@@ -157,7 +159,7 @@ def _key_figures(canvas: PageContext) -> Row:
 
 
 def _match_truth(canvas: PageContext) -> Counts:
-    """Prompts' events against the truth, and those of other kinds whose label it knows."""
+    """Match against the truth: the events of prompts, those with a label of the truth, and faults if it has any."""
     truth = list(canvas.data.truth or ())
     known, faults = {label for _, _, label in truth}, any(label.startswith("fault:") for _, _, label in truth)
     counted = [
@@ -166,9 +168,9 @@ def _match_truth(canvas: PageContext) -> Counts:
         if o.kind is EventKind.PROMPT or o.label in known or (faults and o.kind is EventKind.FAULT)
     ]
     seconds = [((o.onset - canvas.axis.start) / SECOND, o.offset or canvas.axis.end, o.label) for o in counted]
-    tiles = [(on, max((off - canvas.axis.start) / SECOND, on + 1e-3), label) for on, off, label in seconds]
-    there = [(onset, max(offset, onset + 1e-3), label) for onset, offset, label in truth]
-    return match(Spans.of(there), Spans.of(tiles)).counts
+    detected = [(on, max((off - canvas.axis.start) / SECOND, on + 1e-3), label) for on, off, label in seconds]
+    true = [(onset, max(offset, onset + 1e-3), label) for onset, offset, label in truth]
+    return match(Spans.of(true), Spans.of(detected)).counts
 
 
 def _detections_of(canvas: PageContext, onset: float, offset: float, label: str) -> list[EventInterval]:
@@ -192,7 +194,7 @@ def _axis(canvas: PageContext) -> Row:
     lines = "".join(
         f'<i style="left:{format_number(tick / axis.seconds * 100, 3)}%"></i>'
         for tick in ticks
-        if tick < 0.999 * axis.seconds  # the last would stand outside
+        if tick < 0.999 * axis.seconds  # a line at the very end would be outside the plot
     )
     return [
         '<div class="axis" tabindex="0" role="slider" aria-label="Time; arrow keys move the cursor" aria-valuemin="0" ',
@@ -222,12 +224,12 @@ def _load_table(canvas: PageContext) -> Row:
             f'<td class="n">{p50}</td><td class="n">{p99}</td><td class="w">{_drop_causes(figures)}</td></tr>'
         )
     head = (
-        '<tr><th>sense</th><th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
-        '<th class="n">p50, ms</th><th class="n">p99, ms</th><th>left out, and why</th></tr>'
+        '<tr><th>modality</th><th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
+        '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th><th>dropped data and symptoms</th></tr>'
     )
     return [
-        '<section><h2>Load and latency</h2><p class="lead">From the moment a window closed to its vector. '
-        "Coverage is the share of a window that held valid data.</p>",
+        '<section><h2>Load and latency</h2><p class="lead">Latency is the time from the close of a window to its '
+        "vector. Coverage is the fraction of a window with valid data.</p>",
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div></section>',
     ]
 
@@ -238,40 +240,40 @@ def _event_table(canvas: PageContext) -> Row:
     rows = []
     for item in canvas.occurrences[:MAX_LISTED_EVENTS]:
         onset = format_time((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
-        lasted = f"{format_number((item.offset - item.onset) / SECOND, 1)} s" if item.offset else "still going on"
+        duration = f"{format_number((item.offset - item.onset) / SECOND, 1)} s" if item.offset else "ongoing"
         modalities = "".join(
             f'<span class="tag {canvas.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
             for m, best in item.senses.items()
         )
         rows.append(
-            f'<tr><td class="n">{onset}</td><td class="n">{lasted}</td><td>{item.kind.name.lower()}</td>'
+            f'<tr><td class="n">{onset}</td><td class="n">{duration}</td><td>{item.kind.name.lower()}</td>'
             f'<td class="w"><bdi>{escape_text(item.label)}</bdi></td><td class="n">{format_score(item.peak_score)}</td>'
             f"<td>{modalities}</td></tr>"
         )
     more = len(canvas.occurrences) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
-    rest = f'<p class="lead">{more:,} more are in summary.json.</p>' if more > 0 else ""
+    rest = f'<p class="lead">summary.json lists {more:,} more.</p>' if more > 0 else ""
     return [
         f"<details{opened}><summary>All events <small>{len(canvas.occurrences):,}</small></summary>",
-        '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">lasted</th><th>kind</th>'
-        '<th>label</th><th class="n">peak</th><th>supported by</th></tr></thead>'
+        '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">duration</th><th>kind</th>'
+        '<th>label</th><th class="n">peak score</th><th>supported by</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{rest}</details>",
     ]
 
 
 def _tile(name: str, value: str, unit: str = "", about: str = "") -> str:
-    """All but `about`, which must be escaped already, are this page's own words."""
+    """A key figure as HTML. `about` must be escaped already; the other arguments must not come from outside."""
     small = f"<small>{unit}</small>" if unit else ""
     return f"<div><dt>{name}</dt><dd>{value}{small}</dd>{f'<p>{about}</p>' if about else ''}</div>"
 
 
 def _latency(figures: Mapping[str, Any], which: str) -> float:
-    tiles = figures.get("latency_ms")
-    return finite_or_zero(tiles.get(which)) if isinstance(tiles, Mapping) else 0.0
+    latencies = figures.get("latency_ms")
+    return finite_or_zero(latencies.get(which)) if isinstance(latencies, Mapping) else 0.0
 
 
 def _drop_causes(figures: Mapping[str, Any]) -> str:
-    """Causes and counts, escaped: windows first, then samples, then what looked wrong."""
+    """Causes and counts, escaped: dropped windows, then dropped samples, then symptoms."""
     parts = []
     for key, noun in (("dropped", "window"), ("samples_dropped", "sample"), ("symptoms", "window")):
         causes = figures.get(key)
@@ -280,7 +282,7 @@ def _drop_causes(figures: Mapping[str, Any]) -> str:
     causes = figures.get("dropped")
     dropped = sum(map(finite_or_zero, causes.values())) if isinstance(causes, Mapping) else 0.0
     if not finite_or_zero(figures.get("windows")):
-        parts.append("no window")
+        parts.append("no windows")
     elif not finite_or_zero(figures.get("embedded")) and finite_or_zero(figures.get("windows")) > dropped:
         parts.insert(0, "no encoder in this space")
     return ", ".join(parts) or "–"

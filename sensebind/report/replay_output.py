@@ -28,14 +28,14 @@ from sensebind.report.summary import write_summary
 
 
 class ReplayResult(NamedTuple):
-    """The data of the report, and those of its notes that ask for a change on the robot."""
+    """The data of the report, and those of its notes that ask the user for a change on the robot."""
 
     data: ReportData
     warnings: list[str]
 
 
 class ReplayWriter:
-    """Writes the outputs of a run and small pictures of its images to a bag, and keeps what the report needs.
+    """Writes the outputs of a run and small copies of its images to a bag, and keeps the data of the report.
 
     `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs.
     """
@@ -50,13 +50,13 @@ class ReplayWriter:
         self.media = SensorPreviews()
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
-        self.problems: Counter[str] = Counter()  # text → how often
-        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → numbers of its messages
+        self.problems: Counter[str] = Counter()  # text → number of times
+        self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → sequence numbers
         self._bag, self._topics, self._viewer, self._warn = bag, topics, viewer, warn
         self._annotated_images = AnnotatedImages(bag.message_factory)
 
     def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
-        """Keep what the report shows of a sample; if it is an image, write a small picture of it."""
+        """Keep the preview of a sample; if it is an image, write a small copy of it."""
         self.media.add(sample, calibration)
         if (written := self._annotated_images.add(sample, calibration)) is not None:
             self._bag.write(*written)
@@ -84,7 +84,7 @@ class ReplayWriter:
             self.problems[text] += 1
 
     def annotate(self) -> None:
-        """Write the annotations of all pictures, once all events are known."""
+        """Write the annotations of all images. Call it when all events are known."""
         for annotation in self._annotated_images.annotations(intervals_from_events(self.events)):
             self._bag.write(*annotation)
 
@@ -105,7 +105,7 @@ def write_replay(
     and, if given, the file `rerun` for the Rerun viewer.
 
     `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
-    each new problem. Raises `RecordingError`, `RerunError`, and what building the detectors raises.
+    each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
     name = replay.recording.path
     pipeline = settings.pipeline(space, settings.events(space))
@@ -119,7 +119,7 @@ def write_replay(
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
         writer.annotate()
-    took = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     statistics = pipeline.statistics()
     warnings = _unstamped_warnings(statistics)
     data = ReportData(
@@ -134,7 +134,7 @@ def write_replay(
         events=writer.events,
         media=writer.media,
         truth=truth,
-        realtime_factor=round(replay.seconds / took, 2),
+        realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[
             *_topic_notes(replay, space),
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
@@ -151,10 +151,10 @@ def write_replay(
 
 
 def _topic_notes(replay: Replay, space: Space) -> list[str]:
-    """Which topic each modality was read from and why; and the modalities that `space` has no encoder for."""
+    """The topic of each modality and the reason for the choice; then the modalities without an encoder in `space`."""
     topics, reasons = replay.topics, replay.reader.topic_reasons
     return [f"{m}: {topics[m]} ({reasons[m]})" for m in topics] + [
-        f"This space has no encoder for {m} yet: windowed and counted, not embedded."
+        f"This space has no encoder for {m}: its windows are counted, but not embedded."
         for m in topics
         if m not in space.modalities
     ]
@@ -163,7 +163,7 @@ def _topic_notes(replay: Replay, space: Space) -> list[str]:
 def _unstamped_warnings(statistics: Mapping[str, ModalityStatistics]) -> list[str]:
     return [
         f"{modality}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
-        "and were left out: let the driver stamp them"
+        "and were dropped: make the driver set the stamp"
         for modality, own in statistics.items()
         if (unstamped := own.counts["unstamped"])
     ]

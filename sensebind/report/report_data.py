@@ -1,4 +1,4 @@
-"""What a report is made from: embeddings against prompts, events with their lives, and the figures of the run."""
+"""The data of a report: similarities of embeddings and prompts, events, and statistics of the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sensebind.report.sensor_previews import SensorPreviews
 
 
 class Similarity(NamedTuple):
-    """Cosines of one modality's N vectors with L labels: int64 ticks (N,) in ns that grow, and float32 (N, L)."""
+    """Cosine similarities of N vectors of one modality to L labels: int64 ticks (N,), ns, ascending; scores (N, L)."""
 
     ticks: npt.NDArray[np.int64]
     labels: tuple[str, ...]
@@ -28,10 +28,10 @@ class Similarity(NamedTuple):
 def similarities(
     embeddings: Sequence[Embedding], prompts: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, Similarity]:
-    """Modality (and `fused`) → its cosine with every label at every tick: that of the label's closest phrase.
+    """Modality (and `fused`) → cosine similarity with each label at each tick: that of the label's closest phrase.
 
-    `prompts` is label → float32 (P, D) unit vectors; a label without a phrase is left out. Raises `ValueError`
-    where embeddings and phrases are not of one dimension.
+    `prompts` is label → float32 (P, D) unit vectors; labels without a phrase are left out. Raises `ValueError`
+    if embeddings and phrases differ in dimension.
     """
     phrases = {label: np.atleast_2d(np.asarray(v, np.float32)) for label, v in prompts.items() if len(v)}
     if not phrases:
@@ -44,7 +44,7 @@ def similarities(
         vectors = np.stack([e.vector for e in own])
         if vectors.shape[1] != stacked.shape[1]:
             raise ValueError(
-                f"{modality} vectors have {vectors.shape[1]} numbers and the prompts' {stacked.shape[1]}: "
+                f"{modality} vectors have {vectors.shape[1]} dimensions, those of the prompts {stacked.shape[1]}: "
                 "embed the prompts in the same space"
             )
         scores = np.maximum.reduceat(vectors @ stacked.T, groups, axis=1).astype(np.float32)
@@ -53,10 +53,10 @@ def similarities(
 
 
 def report_truth(recording: Path, given: Path | None = None) -> list[LabelSpan] | None:
-    """What a report shows as the truth of a recording, in seconds from its start; None where there is none.
+    """The truth of a recording, in seconds from its start; None if no file exists.
 
-    It holds the rows of the truth file (`given`, or the one beside the recording), then those of the file of faults
-    beside the recording, labelled ``fault:<sensor>:<cause>``. Raises `TruthError`.
+    First the rows of the truth file (`given`, or the file beside the recording), then those of the faults file beside
+    the recording, with the label ``fault:<sensor>:<cause>``. Raises `TruthError`.
     """
     file, faults = given or find_truth_file(recording), find_truth_file(recording, "faults")
     if file is None and faults is None:
@@ -68,12 +68,12 @@ def report_truth(recording: Path, given: Path | None = None) -> list[LabelSpan] 
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that a report shows. `start` and `end` are int nanoseconds, of the recording or of the run.
+    """All data of a report. `start` and `end` are those of the recording or of the run, in int nanoseconds.
 
-    `modalities` is name → `ModalityStatistics.summary()`; `similarities` is what the function of that name returns;
+    `modalities` is name → `ModalityStatistics.summary()`; `similarities` is the result of the function `similarities`;
     `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
-    `realtime_factor` is seconds of recording per second of work (None: it was not a race); `notes` are plain
-    sentences for the reader.
+    `realtime_factor` is seconds of recording per second of processing (None: not measured); `notes` are sentences for
+    the reader.
     """
 
     title: str
@@ -91,10 +91,10 @@ class ReportData:
     notes: Sequence[str] = ()
 
     def time_range(self) -> tuple[int, int]:
-        """The stretch of time that is shown, in int nanoseconds, at least a millisecond long.
+        """Start and end of the time axis, in int nanoseconds, at least 1 ms apart.
 
-        `start` to `end`, unless nothing that was measured lies in it, as where sensors stamp with a clock of
-        their own: then from the first of that to the last.
+        `start` and `end`, unless all stamps of data are outside. Then the sensors use another clock, and the axis goes
+        from their first stamp to the last.
         """
         stamps = [int(t) for s in self.similarities.values() for t in s.ticks] or self.media.stamps()
         if stamps and not any(self.start <= stamp <= self.end for stamp in stamps):

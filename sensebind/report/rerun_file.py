@@ -1,4 +1,4 @@
-"""A replay as a file of the Rerun viewer: what was sensed, embedded, compared and told, on one timeline."""
+"""A replay as a file for the Rerun viewer: sensor data, embeddings, similarities and events on one timeline."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from sensebind.report.style import FUSED_COLOURS as FUSED_COLOUR
 
 log = logging.getLogger("sensebind")
 
-TIME = "time"  # the timeline: sensors' stamps
-MAX_IMAGE_SIDE = 640  # px, the longer side of a picture
-SPECTROGRAM_DURATION = 3.0  # s that a spectrogram shows
+TIME = "time"  # the timeline: stamps of the sensors
+MAX_IMAGE_SIDE = 640  # px, the longer side of an image
+SPECTROGRAM_DURATION = 3.0  # s in a spectrogram
 SPECTROGRAM_INTERVAL = 0.25  # s from one spectrogram to the next
-READINGS_PER_BATCH = 256  # readings that are logged together
+READINGS_PER_BATCH = 256  # readings that are written together
 IMU_CHANNEL_NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
 
 
 class RerunError(SensebindError):
-    """The file cannot be written; the message says what to install or what is in the way."""
+    """The file cannot be written; the message says why, or what to install."""
 
 
 class RerunFile:
-    """Writes PATH (.rrd) from samples as they pass and, at the end, from all that was made of them.
+    """Writes a file (.rrd): samples as they pass; embeddings, similarities, events and truth at the end.
 
     Entities: `senses/<camera>/image`, `senses/<microphone>/level` and `/spectrogram`, `senses/<imu>/…`,
     `similarity/<modality>`, `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
-    Raises `RerunError` where rerun-sdk is not installed or PATH cannot be written.
+    Raises `RerunError` if rerun-sdk is not installed or the file cannot be written.
     """
 
     def __init__(self, path: str | Path, name: str) -> None:
@@ -58,15 +58,14 @@ class RerunFile:
             raise RerunError(f"'{path}' cannot be written: {error}") from error
         self._stream.send_recording_name(name)
         self._data_kinds: dict[str, str] = {}  # modality → image, sound or reading
-        self._scalar_cameras: set[str] = set()  # cameras whose pixels are numbers
-        self._recent_sound: dict[
-            str, tuple[int, float, npt.NDArray[np.float32]]
-        ] = {}  # end in ns, rate, the last seconds
-        self._last_spectrogram: dict[str, int] = {}  # when the last spectrogram was
+        self._scalar_cameras: set[str] = set()  # cameras whose pixels are measurements: depth, thermal
+        # modality → end in ns, rate in Hz, the samples of the last `SPECTROGRAM_DURATION`
+        self._recent_sound: dict[str, tuple[int, float, npt.NDArray[np.float32]]] = {}
+        self._last_spectrogram: dict[str, int] = {}  # modality → end of the last spectrogram in ns
         self._readings: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = {}
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> None:
-        """Write one sample, where it can be decoded and is stamped."""
+        """Write one sample, if it has a stamp and can be decoded."""
         if sample.stamp <= 0:
             return
         if isinstance(sample.data, Frame):
@@ -83,7 +82,7 @@ class RerunFile:
         found: Sequence[EventInterval],
         truth: Sequence[tuple[int, int, str]] = (),
     ) -> None:
-        """Write all the rest, the layout of the viewer, and close. `truth`: (onset, offset) in int ns, and a label."""
+        """Write the rest and the layout of the viewer, and close the file. `truth`: (onset, offset, label), int ns."""
         for modality in list(self._readings):
             self._flush(modality)
         self._embeddings(embeddings)
@@ -106,12 +105,12 @@ class RerunFile:
         try:
             small = image_preview(sample, frame, calibration, MAX_IMAGE_SIDE)
         except EncodingError:
-            return  # counted and told by the line
+            return  # the pipeline counts and reports it
         self._data_kinds[sample.modality] = "image"
         self._set_time(sample.stamp)
         if small.values.ndim == 2:
             known = small.values[np.isfinite(small.values)]
-            if known.size:  # its numbers too: a picture shows only differences
+            if known.size:  # its 5th, 50th and 95th percentile too: the image shows relative values only
                 unit = "celsius" if small.radiometric else "metres" if sample.modality == "depth" else "level"
                 values = np.percentile(known, [5, 50, 95]) - (273.15 if small.radiometric else 0.0)
                 self._scalar_cameras.add(sample.modality)
@@ -120,7 +119,7 @@ class RerunFile:
         self._log_jpeg(f"senses/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
 
     def _log_jpeg(self, path: str, pixels: npt.NDArray) -> None:
-        """uint8 (H, W, 3), blue first, as JPEG."""
+        """Write uint8 (H, W, 3) in BGR order as JPEG."""
         done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
         if done:
             self._stream.log(path, self._rr.EncodedImage(contents=data.tobytes(), media_type="image/jpeg"))
@@ -144,8 +143,8 @@ class RerunFile:
             self._spectrogram(sample.modality, rest, sound.sample_rate)
 
     def _spectrogram(self, modality: str, samples: npt.NDArray[np.float32], rate: float) -> None:
-        """The last `SPECTROGRAM_DURATION` seconds: time to the right, low tones at the foot, 80 dB from dark to
-        bright."""
+        """Write the spectrogram of the last `SPECTROGRAM_DURATION`: low frequencies at the bottom, -100 to -20 dB from
+        dark to bright."""
         size = frame_size(rate)
         if len(samples) < size:
             return
@@ -154,8 +153,8 @@ class RerunFile:
         decibels = 10 * np.log10(np.maximum(power, 1e-12))
         width = int(SPECTROGRAM_DURATION * rate) // (size // 2)
         image = np.zeros((MEL_BANDS, width), np.uint8)
-        share = np.clip((decibels.T[::-1, -width:] + 100) / 80, 0, 1)
-        image[:, width - share.shape[1] :] = np.round(share * 255)
+        levels = np.clip((decibels.T[::-1, -width:] + 100) / 80, 0, 1)
+        image[:, width - levels.shape[1] :] = np.round(levels * 255)
         large = cv2.resize(cv2.applyColorMap(image, cv2.COLORMAP_MAGMA), (width * 2, MEL_BANDS * 4))
         self._log_jpeg(f"senses/{modality}/spectrogram", large)
 
@@ -184,7 +183,7 @@ class RerunFile:
             self._series(path, stamps, values[:, list(channels)], names)
 
     def _series(self, path: str, stamps: npt.NDArray, values: npt.NDArray, names: Sequence[str]) -> None:
-        """(N,) int ns and (N, K) numbers as K lines of these names."""
+        """Write values (N, K) at stamps (N,) in ns as K lines with these names."""
         if not len(stamps) or not values.shape[1]:
             return
         self._stream.log(path, self._rr.SeriesLines(names=list(names)), static=True)
@@ -193,7 +192,7 @@ class RerunFile:
         self._stream.send_columns(path, [column], scalars.partition([values.shape[1]] * len(values)))
 
     def _log_step_line(self, path: str, changes: Sequence[tuple[int, float]]) -> None:
-        """A line that is 0 or a score, and jumps."""
+        """Write a step line of (stamp in ns, value)."""
         stamps = np.array([t for t, _ in changes], np.int64)
         values = np.array([v for _, v in changes], np.float64)
         self._stream.log(
@@ -210,7 +209,7 @@ class RerunFile:
         for modality in modalities:
             at = [i for i, e in enumerate(embeddings) if e.modality == modality]
             colour = _colour(modality, modalities)
-            pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # so that it shows on dark and on light
+            pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # visible on dark and on light
             faint = self._rr.Points2D(places[at], colors=[pale] * len(at), radii=[0.006] * len(at))
             self._stream.log(f"embeddings/all/{modality}", faint, static=True)
             for i in at:
@@ -221,11 +220,10 @@ class RerunFile:
     def _events(self, found: Sequence[EventInterval]) -> None:
         changes: dict[str, list[tuple[int, float]]] = {}
         for item in found:
-            senses = ", ".join(f"{m} {score:.2f}" for m, score in item.senses.items())
+            modalities = ", ".join(f"{m} {score:.2f}" for m, score in item.senses.items())
             self._set_time(item.onset)
-            text = (
-                f"{item.kind.name.lower()}: {item.label}, peak {item.peak_score:.2f}{f' ({senses})' if senses else ''}"
-            )
+            text = f"{item.kind.name.lower()}: {item.label}, peak {item.peak_score:.2f}"
+            text += f" ({modalities})" if modalities else ""
             level = "WARN" if item.kind.name == "FAULT" else "INFO"
             self._stream.log("events/log", self._rr.TextLog(text, level=level))
             own = changes.setdefault(f"events/{_entity(item.label)}", [])
@@ -240,16 +238,16 @@ class RerunFile:
     def _layout(self, compared: Sequence[str], truth: bool) -> Any:
         import rerun.blueprint as rrb
 
-        pictures = [
+        images = [
             rrb.Spatial2DView(origin=f"senses/{m}/image", name=m)
             for m in sort_modalities(m for m, kind in self._data_kinds.items() if kind == "image")
         ]
-        pictures += [
+        images += [
             rrb.Spatial2DView(origin=f"senses/{m}/spectrogram", name=m)
             for m, kind in self._data_kinds.items()
             if kind == "sound"
         ]
-        lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="events told")]
+        lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="detected events")]
         lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
         numbers = [
             rrb.TimeSeriesView(
@@ -263,7 +261,7 @@ class RerunFile:
         return rrb.Blueprint(
             rrb.Horizontal(
                 rrb.Vertical(
-                    rrb.Grid(*pictures),
+                    rrb.Grid(*images),
                     rrb.Horizontal(
                         rrb.Spatial2DView(origin="embeddings", name="embeddings, two principal components"),
                         rrb.TextLogView(origin="events/log", name="events"),
@@ -278,12 +276,12 @@ class RerunFile:
 
 
 def principal_components(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
-    """(N, D) → (N, 2), the two directions in which they vary most, y up, scaled into −1..1.
+    """Vectors (N, D) → their first two principal components (N, 2), scaled into −1..1.
 
-    Each axis is signed so that its greatest entry is positive: the same vectors give the same picture.
+    The sign of each axis makes its largest entry positive, so the same vectors give the same result.
     """
     centred = np.asarray(vectors, np.float64) - np.mean(vectors, axis=0, dtype=np.float64)
-    # Through the covariance: of hours of vectors, an N × N matrix would not fit.
+    # Through the (D, D) covariance: for hours of vectors, an (N, N) matrix would not fit into memory.
     _, axes = np.linalg.eigh(centred.T @ centred)
     best = axes[:, ::-1][:, :2]
     best = best * np.sign(best[np.abs(best).argmax(axis=0), range(best.shape[1])])
@@ -294,7 +292,7 @@ def principal_components(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
 
 
 def _colour(modality: str, modalities: Sequence[str]) -> tuple[int, int, int]:
-    """The page's colour of a sense."""
+    """The colour of a modality on the report page, as red, green, blue."""
     others = [m for m in modalities if m not in LIGHT_COLOURS and m != FUSED]
     code = FUSED_COLOUR[1] if modality == FUSED else LIGHT_COLOURS.get(modality)
     code = code or EXTRA_COLOURS[others.index(modality) % len(EXTRA_COLOURS)][0]
@@ -302,5 +300,5 @@ def _colour(modality: str, modalities: Sequence[str]) -> tuple[int, int, int]:
 
 
 def _entity(label: str) -> str:
-    """A label as one part of a path."""
+    """A label as one part of an entity path."""
     return label.replace("/", "_") or "_"

@@ -1,4 +1,4 @@
-"""What the page does when it is touched: one cursor through all panels, and what everything was at that time."""
+"""The script of the report page: a time cursor across all panels, with the values and images at that time."""
 
 SCRIPT = """
 (function () {

@@ -1,4 +1,4 @@
-"""What is kept of the sensors for showing: a few pictures, a spectrogram, envelopes. Bounded, however long it runs."""
+"""Previews of sensor data for the report: images, spectra, traces. Their size is bounded for any recording."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 
-MAX_IMAGES = 48  # of one modality, at most; 24 at least once there were as many
-PREVIEW_SIDE = 208  # pixels of a picture's longer side
+MAX_IMAGES = 48  # maximum per modality; when it is exceeded, at least 24 are kept
+PREVIEW_SIDE = 208  # pixels, the longer side of an image
 MAX_TRACE_BINS = 1000
 MAX_SOUND_BINS = 800
-MAX_CHANNELS = 6  # of a reading, that are kept
-MIN_BIN_WIDTH = SECOND // 128  # ns, the narrowest column
-SPECTRUM_DURATION = 0.032  # s of sound under one spectrum
-MIN_SOUND_BIN_WIDTH = SECOND // 32  # ns: wider than the way from one spectrum to the next, or columns would stay empty
+MAX_CHANNELS = 6  # channels of a reading that are kept
+MIN_BIN_WIDTH = SECOND // 128  # ns, of one column
+SPECTRUM_DURATION = 0.032  # s of sound in one spectrum
+MIN_SOUND_BIN_WIDTH = SECOND // 32  # ns, longer than the step between spectra, so that no column stays empty
 MEL_BANDS = 64
 MIN_FREQUENCY, MAX_FREQUENCY = 50.0, 16_000.0  # Hz
-MIN_POWER = 1e-12  # power of full scale 1
-RECENT_SPAN = 12 * SECOND  # ns back from the newest, within which a picture of a moment can still be had
-RECENT_INTERVAL = 2 * SECOND // 5  # ns between the pictures that are held for that, at least
-MAX_EVENT_IMAGES = 200  # that pictures are kept of
-MAX_SOUND_JITTER = SECOND // 50  # ns by which a block of sound may be off without being a gap
+MIN_POWER = 1e-12  # relative to full scale 1
+RECENT_SPAN = 12 * SECOND  # ns before the newest image: `keep_images` finds images in this time
+RECENT_INTERVAL = 2 * SECOND // 5  # ns, minimum between these images
+MAX_EVENT_IMAGES = 200  # moments that `keep_images` keeps images of
+MAX_SOUND_JITTER = SECOND // 50  # ns, a larger difference between blocks of sound is a gap
 
 
 class TimeBins(Generic[T]):
-    """Values in columns of time: those that fall into one column are merged, and columns widen to stay few.
+    """Values in columns of time: `merge` combines values of one column; above `limit` columns, the width doubles.
 
-    Columns are multiples of `width` ns since the epoch, so what they hold does not depend on the order of arrival
-    (as far as `merge` does not), and a stray stamp costs one column, not the resolution of all.
+    Columns start at multiples of `width` ns since the epoch, so the result does not depend on the order of arrival
+    (if that of `merge` does not). A wrong stamp costs one column, not the resolution of all.
     """
 
     def __init__(self, limit: int, merge: Callable[[T, T], T], width: int = MIN_BIN_WIDTH) -> None:
@@ -51,7 +51,7 @@ class TimeBins(Generic[T]):
         return stamp // self.width in self.values
 
     def add(self, stamp: int, value: T) -> None:
-        """Put `value` into the column of `stamp`."""
+        """Merge `value` into the column of `stamp` (ns)."""
         column = stamp // self.width
         self.values[column] = self.merge(self.values[column], value) if column in self.values else value
         while len(self.values) > self.limit:
@@ -63,16 +63,15 @@ class TimeBins(Generic[T]):
                 self.values[wide] = self.merge(self.values[wide], value) if wide in self.values else value
 
     def between(self, start: int, end: int) -> tuple[npt.NDArray[np.int64], list[T]]:
-        """Columns that overlap [start, end], in ns: their beginnings (N,) int64, and what they hold."""
+        """Columns that overlap [start, end] in ns: their starts int64 (N,), and their values."""
         columns = [c for c in sorted(self.values) if c * self.width <= end and (c + 1) * self.width > start]
         return np.array([c * self.width for c in columns], np.int64), [self.values[c] for c in columns]
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePreview:
-    """One frame, small. `values`: uint8 (H, W, 3) of a camera; float32 (H, W) of depth (m) and thermal, NaN unknown.
-
-    `radiometric`: whether a thermal picture is radiometric.
+    """A small copy of one frame. `values`: uint8 (H, W, 3) RGB of a camera; float32 (H, W) of depth in m, and of
+    thermal in kelvin (if `radiometric`) or levels; NaN if there is no reading.
     """
 
     stamp: int  # ns
@@ -82,16 +81,17 @@ class ImagePreview:
 
 @dataclass(slots=True)
 class SpectrumBins:
-    """Sound of one microphone: per column the number of spectra, the sum of their mean squares, and of their bands."""
+    """Spectra of one microphone. A column holds the number of spectra, the sum of their mean squares, the sums of their
+    bands."""
 
     max_frequency: float  # Hz, upper edge of the last band
     bins: TimeBins[Array] = field(default_factory=lambda: TimeBins(MAX_SOUND_BINS, np.add, MIN_SOUND_BIN_WIDTH))
     remainder: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     rate: float = 0.0
-    end: int = 0  # ns, where `remainder` ends
+    end: int = 0  # ns, end of `remainder`
 
     def add(self, stamp: int, sound: Sound) -> None:
-        """Spectra of 32 ms, half overlapping, over blocks that follow each other within `MAX_SOUND_JITTER`."""
+        """Add spectra of about 32 ms with 50 % overlap. A gap of more than `MAX_SOUND_JITTER` starts afresh."""
         block = pcm_to_float(sound.data).mean(axis=1) if sound.data.ndim == 2 else pcm_to_float(sound.data)
         block = np.clip(np.nan_to_num(block, posinf=0.0, neginf=0.0), -1.0, 1.0).astype(np.float32)
         if sound.sample_rate != self.rate or abs(stamp - self.end) > MAX_SOUND_JITTER:
@@ -102,7 +102,7 @@ class SpectrumBins:
         samples = np.concatenate([self.remainder, block])
         size = frame_size(self.rate)
         first = self.end - round(len(samples) * SECOND / self.rate)
-        # A long file may come as one block: a second at a time bounds what its spectra hold.
+        # A long file may be one block: one second at a time bounds the memory.
         at, step = 0, size // 2
         stride = max(int(self.rate) // step, 1) * step
         while len(samples) - at >= size:
@@ -117,14 +117,14 @@ class SpectrumBins:
 
 
 def frame_size(rate: float) -> int:
-    """Samples under one spectrum: the power of two nearest to 32 ms, 16 at least."""
+    """Samples in one spectrum: the power of two nearest to 32 ms, at least 16. `rate` in Hz."""
     return 2 ** max(round(np.log2(max(rate * SPECTRUM_DURATION, 16.0))), 4)
 
 
 def mel_spectra(frames: Floats, rate: float, top: float) -> tuple[Array, Array]:
-    """(N, size) samples → power (N, MEL_BANDS) in bands evenly spaced in mel up to `top` Hz, and mean squares (N,).
+    """Samples (N, size) → power (N, MEL_BANDS) in bands evenly spaced in mel up to `top` Hz, and mean squares (N,).
 
-    A full-scale sine has 0.5 in its band, as in its mean square: |X|² · 2 / (Σw²·size), under a Hann window.
+    The power is |X|² · 2 / (Σw²·size), with a Hann window w: a full-scale sine has 0.5 in its band, its mean square.
     """
     window, bands = _mel_filter_bank(frames.shape[1], rate, top)
     spectrum = np.fft.rfft(frames * window, axis=1)
@@ -133,7 +133,7 @@ def mel_spectra(frames: Floats, rate: float, top: float) -> tuple[Array, Array]:
 
 
 def band_edges(top: float) -> Array:
-    """Edges of the bands in Hz, (MEL_BANDS + 1,)."""
+    """Edges of the bands in Hz, (MEL_BANDS + 1,), from `MIN_FREQUENCY` to `top`."""
     mel = np.linspace(_mel(MIN_FREQUENCY), _mel(top), MEL_BANDS + 1)
     return np.asarray(700.0 * np.expm1(mel / 1127.0))
 
@@ -147,7 +147,7 @@ def _mel_filter_bank(size: int, rate: float, top: float) -> tuple[Array, Array]:
     edges = band_edges(top)
     lines = np.fft.rfftfreq(size, 1.0 / rate)
     half = rate / size / 2
-    # The share of every spectral line, which is `rate / size` wide, that lies in every band.
+    # The fraction of each spectral line, which is `rate / size` wide, in each band.
     low = np.maximum(lines[None] - half, edges[:-1, None])
     high = np.minimum(lines[None] + half, edges[1:, None])
     return np.hanning(size), np.maximum(high - low, 0.0) / (2 * half)
@@ -162,22 +162,21 @@ def _merge_extremes(a: Array, b: Array) -> Array:
 
 
 class SensorPreviews:
-    """Pictures, spectra and traces of a recording of any length, from samples as they pass, in any order.
+    """Images, spectra and traces of a recording of any length, from samples in any order.
 
-    What it cannot decode it leaves out: the line counts and tells that already.
+    Data that cannot be decoded are left out; the pipeline counts and reports them.
     """
 
     def __init__(self) -> None:
         self.images: dict[str, TimeBins[ImagePreview]] = {}
         self.spectra: dict[str, SpectrumBins] = {}
-        self.traces: dict[str, TimeBins[Array]] = {}  # (2, C): least and greatest of each channel
-        self.event_images: dict[
-            int, dict[str, ImagePreview]
-        ] = {}  # what `keep_images` kept: stamp in ns → modality → picture
+        self.traces: dict[str, TimeBins[Array]] = {}  # (2, C): minimum and maximum of each channel
+        # the images of `keep_images`: stamp in ns → modality → image
+        self.event_images: dict[int, dict[str, ImagePreview]] = {}
         self._recent: dict[str, deque[ImagePreview]] = {}
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> None:
-        """Keep of `sample` what is worth showing. Decodes an image only where there is none yet of about that time."""
+        """Add a sample. An image is only decoded if none of about the same time is kept yet."""
         if sample.stamp <= 0:
             return
         if isinstance(sample.data, Frame):
@@ -188,17 +187,16 @@ class SensorPreviews:
             self._add_reading(sample, sample.data)
 
     def keep_images(self, stamp: int) -> None:
-        """Keep a picture of each camera that was taken near `stamp` (ns), for `images_near`: call it soon after that
-        moment.
+        """Keep each camera's image nearest to `stamp` (ns), at most 1 s away, for `images_near`.
 
-        Of the first `MAX_EVENT_IMAGES` moments; what was seen in the last 12 s is at hand.
+        Call it within `RECENT_SPAN` after `stamp`. Only the first `MAX_EVENT_IMAGES` moments are kept.
         """
         if stamp not in self.event_images and len(self.event_images) < MAX_EVENT_IMAGES:
             nearest = {m: min(held, key=lambda p: abs(p.stamp - stamp)) for m, held in self._recent.items() if held}
             self.event_images[stamp] = {m: p for m, p in nearest.items() if abs(p.stamp - stamp) <= SECOND}
 
     def images_near(self, stamp: int) -> dict[str, ImagePreview]:
-        """Modality → its picture nearest to `stamp` (ns), of those taken within a second: kept ones, else any."""
+        """Modality → its image nearest to `stamp` (ns), at most 1 s away: of `keep_images`, else of all."""
         found = dict(self.event_images.get(stamp, {}))
         for modality, bins in self.images.items():
             if modality not in found and bins.values:
@@ -208,7 +206,7 @@ class SensorPreviews:
         return found
 
     def stamps(self) -> list[int]:
-        """A stamp (ns) of everything that is kept, in no order."""
+        """The start (ns) of each column of images, traces and spectra, in no order."""
         bins: list[TimeBins] = [
             *self.images.values(),
             *self.traces.values(),
@@ -225,7 +223,7 @@ class SensorPreviews:
         try:
             shown = image_preview(sample, frame, calibration)
         except EncodingError:
-            return  # counted and told by the line, with topic and encoding
+            return  # the pipeline counts and reports it, with topic and encoding
         if not soon:
             recent.append(shown)
         if sample.stamp not in bins:
@@ -249,19 +247,19 @@ class SensorPreviews:
 
 
 def image_preview(sample: Sample, frame: Frame, calibration: Calibration, side: int = PREVIEW_SIDE) -> ImagePreview:
-    """A frame, its longer side `side` pixels at most. Raises `EncodingError`."""
+    """A copy of a frame whose longer side has at most `side` pixels. Raises `EncodingError`."""
     if sample.modality == DEPTH:
         return ImagePreview(sample.stamp, _downscale(decode_depth(frame, calibration), cv2.INTER_NEAREST, side))
     if sample.modality == THERMAL:
         image = decode_thermal(frame, calibration)
-        whole = bool(np.isfinite(image.values).all())
-        small = _downscale(image.values, cv2.INTER_AREA if whole else cv2.INTER_NEAREST, side)
+        complete = bool(np.isfinite(image.values).all())
+        small = _downscale(image.values, cv2.INTER_AREA if complete else cv2.INTER_NEAREST, side)
         return ImagePreview(sample.stamp, small, image.radiometric)
     return ImagePreview(sample.stamp, _downscale(decode_rgb(frame), cv2.INTER_AREA, side))
 
 
 def _downscale(image: npt.NDArray, interpolation: int, side: int) -> npt.NDArray:
-    """The longer side `side` pixels at most. A copy: the message's memory is not held on to."""
+    """A copy whose longer side has at most `side` pixels; it keeps no reference to the memory of the message."""
     height, width = image.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,7 +1,7 @@
-"""How the page looks."""
+"""The style sheet of the report page."""
 
-# Colours of the senses: told apart by people with any of the three dichromacies (Machado et al. 2009, simulated;
-# OKLab distance 0.10 at least between any two of the five), 3:1 or more against the page in both schemes.
+# Colours of the modalities. People with any of the three dichromacies can distinguish them (simulated as in Machado et
+# al. 2009: OKLab distance of at least 0.10 between any two). The contrast to the page is at least 3:1 in both schemes.
 LIGHT_COLOURS = {"vision": "#1c5bce", "depth": "#2c997f", "thermal": "#bd3112", "audio": "#c27e18", "imu": "#7c3b65"}
 DARK_COLOURS = {"vision": "#38a1f8", "depth": "#77edd7", "thermal": "#e9613b", "audio": "#f5c762", "imu": "#b56aa2"}
 FUSED_COLOURS = ("#3d4656", "#c9d0da")
@@ -9,8 +9,8 @@ EXTRA_COLOURS = (("#5b6b12", "#b5cf55"), ("#56508f", "#a9a2e6"), ("#8a5a44", "#d
 
 
 def _variables(scheme: int) -> str:
-    senses = (LIGHT_COLOURS, DARK_COLOURS)[scheme]
-    pairs = [(name, colour) for name, colour in senses.items()] + [("fused", FUSED_COLOURS[scheme])]
+    colours = (LIGHT_COLOURS, DARK_COLOURS)[scheme]
+    pairs = [(name, colour) for name, colour in colours.items()] + [("fused", FUSED_COLOURS[scheme])]
     pairs += [(f"other{i}", pair[scheme]) for i, pair in enumerate(EXTRA_COLOURS)]
     return "".join(f".s-{name}{{--c:{colour}}}" for name, colour in pairs)
 

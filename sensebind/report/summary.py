@@ -1,4 +1,4 @@
-"""The run in figures, for programs: `summary.json`."""
+"""`summary.json`: the results of a run, for programs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sensebind.report.report_data import ReportData
 
 
 def summary(data: ReportData) -> dict[str, Any]:
-    """As it stands in `summary.json`: only strings, finite numbers, None, lists and dicts.
+    """The contents of `summary.json`: strings, finite numbers, None, lists and dicts.
 
-    Seconds count from the start of what `ReportData.time_range` shows; names that end in `_ns` hold stamps.
+    Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is name → `ModalityStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
     latency_ms, and more.
     """
@@ -40,7 +40,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 
 
 def write_summary(path: str | Path, data: ReportData) -> None:
-    """Write `summary` as JSON that any parser takes: NaN and infinity, which JSON lacks, become null."""
+    """Write `summary` as standard JSON: NaN and infinity become null."""
     text = json.dumps(summary(data), indent=2, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
 

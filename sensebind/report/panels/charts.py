@@ -1,4 +1,4 @@
-"""Numbers to SVG paths and images: shapes without words, on one time axis that is 1000 units wide."""
+"""Numbers to SVG paths and images, on a time axis that is 1000 units wide."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Array = npt.NDArray[np.float64]
 Stamps = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-AXIS_WIDTH = 1000  # units of the time axis in every SVG
-SHADE_COUNT = 9  # shades of a heat map, the lightest being nothing
+AXIS_WIDTH = 1000  # units, width of the time axis in every SVG
+SHADE_COUNT = 9  # shades of a heat map; shade 0 is not drawn
 TICK_STEPS = (
     0.01,
     0.02,
@@ -52,16 +52,16 @@ TICK_STEPS = (
     43200,
     86400,
 )
-MAX_IMAGE_BYTES = 1_400_000  # of all JPEG images of a page; quality gives way
-THUMBNAIL_SIDE = 112  # px, the longer side of a picture at an onset
+MAX_IMAGE_BYTES = 1_400_000  # of all JPEG images of a page; the quality is reduced to meet it
+THUMBNAIL_SIDE = 112  # px, the longer side of an image at an onset
 NO_READING_COLOUR = (112, 116, 124)  # red, green, blue of a pixel without a reading
-DYNAMIC_RANGE = 70.0  # dB down from the loudest that a spectrogram shows at most
-MIN_LEVEL = -80.0  # dBFS at the foot of the level's chart
+DYNAMIC_RANGE = 70.0  # dB below the maximum, the largest range of a spectrogram
+MIN_LEVEL = -80.0  # dBFS, lower end of the level chart
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`[start, end]` in int nanoseconds on 0..1000."""
+    """Maps `[start, end]` in int nanoseconds to 0..1000 units."""
 
     start: int
     end: int
@@ -71,19 +71,19 @@ class Axis:
         return (self.end - self.start) / SECOND
 
     def x(self, stamp: int) -> float:
-        """Units, clipped to the axis, in steps of 0.01."""
+        """The position of a stamp in units, clipped to the axis, rounded to 0.01."""
         return round(min(max((stamp - self.start) / (self.end - self.start), 0.0), 1.0) * AXIS_WIDTH, 2)
 
     def percent(self, stamp: int) -> str:
-        """As CSS takes it."""
+        """The position of a stamp in per cent, for CSS."""
         return f"{format_number(self.x(stamp) / AXIS_WIDTH * 100, 3)}%"
 
     def milliseconds(self, stamp: int) -> int:
-        """From the start."""
+        """Time from the start to a stamp, in ms."""
         return round((stamp - self.start) / 1e6)
 
     def ticks(self, count: int = 12) -> list[float]:
-        """Round seconds from the start, about `count` of them."""
+        """About `count` round times, in s from the start."""
         least = self.seconds / count
         step = next(
             (s for s in TICK_STEPS if s >= least), 86400 * 10 ** float(np.ceil(np.log10(max(least / 86400, 1))))
@@ -92,7 +92,7 @@ class Axis:
 
 
 def format_number(value: float, digits: int = 2) -> str:
-    """Short and the same everywhere: no exponent, no trailing zeros, no minus before zero."""
+    """At most `digits` decimals, without exponent, trailing zeros or a minus before zero."""
     text = f"{value:.{digits}f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -100,7 +100,7 @@ def format_number(value: float, digits: int = 2) -> str:
 
 
 def format_time(seconds: float, duration: float) -> str:
-    """A time as the axis of a recording of `duration` seconds writes it: 12 s, 1:05, 2:01:05."""
+    """A time on the axis of a recording of `duration` seconds: 12 s, 1:05 or 2:01:05."""
     if duration < 120:
         return f"{format_number(seconds, 2)} s"
     whole = int(seconds)
@@ -110,7 +110,7 @@ def format_time(seconds: float, duration: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SimilarityColumns:
-    """A similarity, made few: columns `[starts, ends)` in ns, (N,), and the highest cosine in each, float32 (N, L)."""
+    """A downsampled `Similarity`: N columns `[starts, ends)` in ns, and their maximum cosines, float32 (N, L)."""
 
     starts: Stamps
     ends: Stamps
@@ -118,7 +118,7 @@ class SimilarityColumns:
 
 
 def downsample(similarity: Similarity, axis: Axis, limit: int) -> SimilarityColumns:
-    """A vector stands for the time since the one before (of the usual distance); `limit` columns at most."""
+    """At most `limit` columns. A vector represents one hop before its tick; the hop is the median distance of ticks."""
     inside = (similarity.ticks >= axis.start) & (similarity.ticks <= axis.end)
     ticks, scores = similarity.ticks[inside], similarity.scores[inside]
     steps = np.diff(similarity.ticks)
@@ -134,7 +134,7 @@ def downsample(similarity: Similarity, axis: Axis, limit: int) -> SimilarityColu
 
 
 def contrast_limits(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """The cosines that a heat map shows as nothing and as full: the 35th and the 99.5th percentile."""
+    """The cosines of the lightest and the strongest shade: the 35th and the 99.5th percentile."""
     finite = scores[np.isfinite(scores)]
     if not finite.size:
         return 0.0, 1.0
@@ -143,7 +143,7 @@ def contrast_limits(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def heat_map_paths(cells: SimilarityColumns, axis: Axis, low: float, high: float, row_height: int) -> dict[int, str]:
-    """Shade 1.. → path of all cells of that shade. A row is `row_height` units high, one of them left free."""
+    """Shade (from 1) → SVG path of all its cells. A row is `row_height` units high, with a gap of one unit."""
     share = np.clip((np.nan_to_num(cells.scores, nan=low) - low) / (high - low), 0, 1)
     shades = np.minimum((share * SHADE_COUNT).astype(np.int64), SHADE_COUNT - 1)
     paths: dict[int, list[str]] = {}
@@ -158,7 +158,7 @@ def heat_map_paths(cells: SimilarityColumns, axis: Axis, low: float, high: float
 
 
 def merge_runs(starts: Iterable[int], ends: Iterable[int], values: Iterable[int]) -> list[tuple[int, int, int]]:
-    """Neighbours that touch and have one value become one: (start, end, value)."""
+    """(start, end, value) of each run: adjacent intervals with equal values are merged."""
     found: list[tuple[int, int, int]] = []
     for start, end, value in zip(starts, ends, values, strict=True):
         if found and found[-1][2] == value and found[-1][1] >= start:
@@ -171,9 +171,9 @@ def merge_runs(starts: Iterable[int], ends: Iterable[int], values: Iterable[int]
 def envelope(
     starts: Stamps, width: int, low: Array, high: Array, axis: Axis, height: float, base: float, scale: float
 ) -> str:
-    """A band from `low` to `high`, (N,) each, as a path. `base` is at the middle, `scale` is the full height.
+    """An SVG path of the band from `low` to `high`, (N,) each. `base` is at half height; `scale` is the full height.
 
-    It is broken where columns are missing for longer than five times the usual distance.
+    Gaps of more than five times the median distance of columns interrupt it.
     """
     if not len(starts):
         return ""
@@ -188,10 +188,10 @@ def envelope(
     parts = []
     for at in np.split(np.arange(len(starts)), breaks):
         xs = [axis.x(int(m)) for m in middles[at]]
-        if len(xs) == 1:  # a lone column would have no area
+        if len(xs) == 1:  # a single column has no area
             xs = [xs[0] - 0.5, xs[0] + 0.5]
             at = np.repeat(at, 2)
-        # A line that stands still has no area either: give it a little.
+        # A constant value has no area either: draw a line of one unit.
         tops, feet = y(high[at]) - 0.5, y(low[at]) + 0.5
         there = "L".join(f"{format_number(x)} {format_number(t, 1)}" for x, t in zip(xs, tops, strict=True))
         back = "L".join(f"{format_number(x)} {format_number(f, 1)}" for x, f in zip(xs[::-1], feet[::-1], strict=True))
@@ -201,7 +201,7 @@ def envelope(
 
 @dataclass(frozen=True, slots=True)
 class Spectrogram:
-    """A page's spectrogram. `image` is a PNG, its alpha being loudness; `level` is dBFS (N,) of columns at `starts`."""
+    """`image`: PNG data URI, alpha for loudness. `level`: dBFS (N,) of the columns at `starts`, `width` ns each."""
 
     image: str
     starts: Stamps
@@ -210,7 +210,7 @@ class Spectrogram:
 
 
 def spectrogram(spectra: SpectrumBins, axis: Axis) -> Spectrogram | None:
-    """None where no sound lies on the axis. What no sound was heard of stays empty."""
+    """The spectrogram in the range of the axis; None if there is no sound. Times without sound are transparent."""
     starts, values = spectra.bins.between(axis.start, axis.end)
     if not len(starts):
         return None
@@ -225,7 +225,7 @@ def spectrogram(spectra: SpectrumBins, axis: Axis) -> Spectrogram | None:
     power = sums[:, 2:] / np.maximum(sums[:, :1], 1)
     decibels = 10 * np.log10(np.maximum(power, MIN_POWER))
     loudest = float(np.percentile(decibels[has_sound], 99.8))
-    # What is there most of the time is the place's own noise: it is where the scale begins, at the least.
+    # The scale starts at the median, the background noise, but 20 to 70 dB below the maximum.
     quiet = min(max(loudest - DYNAMIC_RANGE, float(np.median(decibels[has_sound]))), loudest - 20)
     share = np.clip((decibels - quiet) / (loudest - quiet), 0, 1)
     share[~has_sound] = 0
@@ -236,7 +236,7 @@ def spectrogram(spectra: SpectrumBins, axis: Axis) -> Spectrogram | None:
 
 
 def frequency_labels(top: float) -> list[tuple[str, float]]:
-    """Words and heights (0 top, 1 foot) of round frequencies on a spectrogram up to `top` Hz."""
+    """Labels of round frequencies and their heights (0 top, 1 bottom) on a spectrogram up to `top` Hz."""
 
     def mel(hertz: float) -> float:
         return float(np.log1p(hertz / 700.0))
@@ -252,9 +252,9 @@ def frequency_labels(top: float) -> list[tuple[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class ImageStrip:
-    """Pictures of one modality for a page: (start, end) in ns of the time that each stands for, and RGB uint8.
+    """RGB images uint8 of one modality, and the time (start, end) in ns that each represents.
 
-    `scale` is the least and the greatest value of the colours and their unit; None where colours are the camera's.
+    `scale` is the lowest and the highest value of the colours, and their unit; None for camera images.
     """
 
     times: list[tuple[int, int]]
@@ -264,12 +264,13 @@ class ImageStrip:
 
 
 def image_strip(modality: str, bins: TimeBins[ImagePreview], axis: Axis) -> ImageStrip | None:
-    """None where no picture lies on the axis. Depth and thermal are coloured on one scale for all of a modality's."""
-    pictures = sorted(bins.between(axis.start, axis.end)[1], key=lambda p: p.stamp)
-    pictures = [p for p in pictures if axis.start <= p.stamp <= axis.end]
-    if not pictures:
+    """The images in the range of the axis; None if there are none. All depth images share one colour scale; so do all
+    thermal images."""
+    previews = sorted(bins.between(axis.start, axis.end)[1], key=lambda p: p.stamp)
+    previews = [p for p in previews if axis.start <= p.stamp <= axis.end]
+    if not previews:
         return None
-    stamps = [p.stamp for p in pictures]
+    stamps = [p.stamp for p in previews]
     steps = np.diff(stamps)
     usual = int(np.median(steps)) if len(steps) else max((axis.end - axis.start) // 12, 1)
     ends = [
@@ -277,25 +278,25 @@ def image_strip(modality: str, bins: TimeBins[ImagePreview], axis: Axis) -> Imag
     ]
     times = [(stamp, min(end, axis.end)) for stamp, end in zip(stamps, ends, strict=True)]
     if modality == DEPTH:
-        images, low, high = apply_colour_map([p.values for p in pictures], cv2.COLORMAP_VIRIDIS, near_is_bright=True)
+        images, low, high = apply_colour_map([p.values for p in previews], cv2.COLORMAP_VIRIDIS, near_is_bright=True)
         return ImageStrip(times, images, (low, high, "m"), gradient(cv2.COLORMAP_VIRIDIS, reverse=True))
     if modality == THERMAL:
-        kelvin = [p.radiometric for p in pictures]
+        kelvin = [p.radiometric for p in previews]
         radiometric = sum(kelvin) * 2 >= len(kelvin)
-        # Kelvin and levels do not mix: those of the rarer kind are shown without a reading.
+        # Kelvin and levels have no common scale: the less frequent kind is shown as no reading.
         values = [
-            p.values if p.radiometric == radiometric else np.full(p.values.shape, np.nan, np.float32) for p in pictures
+            p.values if p.radiometric == radiometric else np.full(p.values.shape, np.nan, np.float32) for p in previews
         ]
         images, low, high = apply_colour_map(values, cv2.COLORMAP_INFERNO)
         scale = (low - 273.15, high - 273.15, "°C") if radiometric else (low, high, "")
         return ImageStrip(times, images, scale, gradient(cv2.COLORMAP_INFERNO))
-    return ImageStrip(times, [np.asarray(p.values, np.uint8) for p in pictures])
+    return ImageStrip(times, [np.asarray(p.values, np.uint8) for p in previews])
 
 
 def apply_colour_map(
     images: Sequence[npt.NDArray], colours: int, near_is_bright: bool = False
 ) -> tuple[list[Bytes], float, float]:
-    """(H, W) floats → uint8 (H, W, 3), and the range shown: from the 1st to the 99th percentile of all together."""
+    """Floats (H, W) → uint8 (H, W, 3), and the range of the colours: the 1st to the 99th percentile of all images."""
     finite = np.concatenate([i[np.isfinite(i)] for i in images])
     low, high = (float(v) for v in np.percentile(finite, [1, 99])) if finite.size else (0.0, 1.0)
     high = max(high, low + 1e-3)
@@ -309,9 +310,9 @@ def apply_colour_map(
     return result, low, high
 
 
-def thumbnail(modality: str, picture: ImagePreview) -> str:
-    """A small JPEG as a data URI; depth and thermal coloured on the scale of the picture itself."""
-    small = false_colour(modality, [picture.values])[0]
+def thumbnail(modality: str, image: ImagePreview) -> str:
+    """A small JPEG as a data URI; the colour scale of depth and thermal is that of this image alone."""
+    small = false_colour(modality, [image.values])[0]
     scale = min(1.0, THUMBNAIL_SIDE / max(small.shape[:2]))
     size = max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale))
     small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
@@ -319,7 +320,7 @@ def thumbnail(modality: str, picture: ImagePreview) -> str:
 
 
 def false_colour(modality: str, images: Sequence[npt.NDArray]) -> list[Bytes]:
-    """Pictures of one modality → uint8 (H, W, 3), red first, in that modality's colours, on one scale."""
+    """Images of one modality → uint8 (H, W, 3) RGB, in the colours of that modality, on one scale."""
     if modality == DEPTH:
         return apply_colour_map(images, cv2.COLORMAP_VIRIDIS, near_is_bright=True)[0]
     if modality == THERMAL:
@@ -328,19 +329,19 @@ def false_colour(modality: str, images: Sequence[npt.NDArray]) -> list[Bytes]:
 
 
 def colour_map(colours: int) -> Bytes:
-    """An OpenCV colour map as uint8 (256, 3), red first."""
+    """An OpenCV colour map as uint8 (256, 3) RGB."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     return np.ascontiguousarray(cv2.applyColorMap(ramp, colours)[:, 0, ::-1])
 
 
 def gradient(colours: int, reverse: bool = False) -> str:
-    """A colour map as CSS stops."""
+    """A colour map as colour stops of a CSS gradient."""
     stops = colour_map(colours)[np.linspace(0, 255, 7).astype(int)]
     return ",".join(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in (stops[::-1] if reverse else stops).tolist())
 
 
 def jpeg_uris(images: Sequence[Bytes]) -> list[str]:
-    """RGB images as data URIs, at the first quality with which all together take `MAX_IMAGE_BYTES` at most."""
+    """RGB images as JPEG data URIs, of the first quality at which all together take at most `MAX_IMAGE_BYTES`."""
     found: list[str] = []
     for quality in (82, 60, 40, 20):
         found = [
@@ -352,7 +353,7 @@ def jpeg_uris(images: Sequence[Bytes]) -> list[str]:
 
 
 def data_uri(extension: str, image: Bytes, options: Sequence[int]) -> str:
-    """Blue first, as OpenCV has it."""
+    """An image as a data URI. The order of channels is OpenCV's: BGR or BGRA."""
     _, data = cv2.imencode(extension, image, list(options))
     kind = "png" if extension == ".png" else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -1,4 +1,4 @@
-"""What all panels of one page share: the time axis, the colours, and the numbers that the cursor reads."""
+"""The data that all panels of a page share: the time axis, the colours, and the values that the cursor shows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Row = list[str]  # pieces of HTML
 
 
 class PageContext:
-    """One rendering of `data`."""
+    """The state of one rendering of `data`."""
 
     def __init__(self, data: ReportData) -> None:
         self.data = data
         self.axis = Axis(*data.time_range())
         self.occurrences = intervals_from_events(data.events)
         self.series: list[dict[str, Any]] = []
-        self.images_left = 80  # at onsets, of the whole page
+        self.images_left = 80  # number of images at onsets that the page may still add
         others = [
             m
             for m in sort_modalities({*data.modalities, *data.similarities, *self._modalities_shown()})
@@ -38,18 +38,21 @@ class PageContext:
         return {*media.images, *media.spectra, *media.traces, *evidence}
 
     def colour_class(self, modality: str) -> str:
-        """The class that sets a modality's colour."""
+        """The CSS class that sets the colour of a modality."""
         return f"s-{modality}" if modality in (*LIGHT_COLOURS, FUSED) else self._extra_classes.get(modality, "s-other0")
 
     def position_style(self, start: int, end: int) -> str:
-        """The style attribute that puts an element at `[start, end)` ns of a plot."""
+        """The style attribute of an element that spans `[start, end)` ns of a plot."""
         left, right = self.axis.x(start), self.axis.x(end)
         return f'style="left:{format_number(left / 10, 3)}%;width:{format_number((right - left) / 10, 3)}%"'
 
     def add_cursor_series(
         self, starts: Iterable[int], ends: Iterable[int], rows: Sequence[Any], unit: float, digits: int
     ) -> int:
-        """Register numbers for the cursor, in whole `unit`s. Returns their number."""
+        """Register K rows of N values for the cursor, with their times `[starts, ends)` in ns, and return the index.
+
+        Values are stored as multiples of `unit` and shown with `digits` decimals.
+        """
         self.series.append(
             {
                 "t": [self.axis.milliseconds(int(s)) for s in starts],

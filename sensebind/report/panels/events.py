@@ -1,4 +1,4 @@
-"""The panel of events: a lane for each label, with the truth where it is known and what every sense said."""
+"""The panel of events: for each label a lane with the truth (if known), the events, and the evidence by modality."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sensebind.report.panels import charts
 from sensebind.report.panels.charts import AXIS_WIDTH, format_number, format_time
 from sensebind.report.panels.context import PageContext, Row
 
-MAX_LANES = 40  # more than anybody reads
-MAX_BARS = 2000  # of all lanes that have words of their own
-SUBROW_HEIGHT = 11  # px, of a lane's senses
-IMAGE_WIDTH = 56  # units of the axis that a picture at an onset takes
+MAX_LANES = 40  # labels that the panel shows
+MAX_BARS = 2000  # of all lanes together: bars with a description
+SUBROW_HEIGHT = 11  # px, of one modality in a lane
+IMAGE_WIDTH = 56  # units of the axis, width of an image at an onset
 KIND_TITLES = {
     EventKind.PROMPT: "Prompts",
     EventKind.NOVELTY: "Novelty",
@@ -46,27 +46,24 @@ def event_panel(canvas: PageContext) -> Row:
     shown.sort(key=lambda key: key[0])
     never = [key[1] for key in lanes if key not in shown]
     intro = [
-        "Each bar is one event from onset to offset; the number, where it fits, is its highest score. Under it, every "
-        "sense while it supported the event, pale where it was asked and did not."
+        "Each bar is one event, from onset to offset, with its peak score if there is room. The strips below show each "
+        "modality: the stronger the colour, the higher its score. Pale means that it does not support the event."
     ]
     if canvas.data.truth is not None:
         intro.append(
-            "Above it, hollow, is the truth; dashed where nothing of that label was told at the time. A hatched bar "
-            "was told where the truth has nothing of that label."
+            "The hollow bars above are the truth. A dashed bar is a miss: no event with its label was detected at that "
+            "time. A hatched bar is a false alarm: the truth has no event with its label near it."
         )
     if canvas.data.media.images:
-        intro.append("The pictures were taken at the onsets.")
+        intro.append("The images were taken at the onsets.")
     if never:
         names = ", ".join(f"<bdi>{escape_text(label, 40)}</bdi>" for label in never[:20])
-        intro.append(f"Asked for and never told: {names}{' and others' if len(never) > 20 else ''}.")
+        intro.append(f"Prompts that were never detected: {names}{' and others' if len(never) > 20 else ''}.")
     if not shown:
-        return [
-            '<h2>Events</h2><p class="lead">',
-            f"Nothing was told. {intro[-1] if never else 'No detector found anything to report.'}</p>",
-        ]
+        return ['<h2>Events</h2><p class="lead">', f"No event was detected.{' ' + intro[-1] if never else ''}</p>"]
     most = sorted(shown, key=lambda key: -len(lanes[key]))[:MAX_LANES]
     if len(shown) > MAX_LANES:
-        intro.append(f"The {MAX_LANES} labels with most events are shown, of {len(shown)}.")
+        intro.append(f"Only the {MAX_LANES} labels with the most events are shown, of {len(shown)}.")
     rows = ["<h2>Events</h2>", f'<p class="lead">{" ".join(intro)}</p>']
     before = None
     several = len({kind for kind, _ in most}) > 1
@@ -79,11 +76,11 @@ def event_panel(canvas: PageContext) -> Row:
     return rows
 
 
-def _lane_key(lane_count: Mapping[tuple[EventKind, str], object], label: str) -> tuple[EventKind, str]:
-    """The lane that a label of the truth belongs to: of the kind of events that are called so, else prompts."""
+def _lane_key(lanes: Mapping[tuple[EventKind, str], object], label: str) -> tuple[EventKind, str]:
+    """The lane of a label of the truth: that of the events with this label, else of a prompt."""
     if label.startswith("fault:"):
         return EventKind.FAULT, label
-    return next((key for key in lane_count if key[1] == label), (EventKind.PROMPT, label))
+    return next((key for key in lanes if key[1] == label), (EventKind.PROMPT, label))
 
 
 def _lane(
@@ -100,7 +97,7 @@ def _lane(
     plots = []
     false = _false_alarms(canvas, items, truth)
     if not items:
-        plots.append('<div class="bars"><span class="nothing">not told</span></div>')
+        plots.append('<div class="bars"><span class="nothing">not detected</span></div>')
     else:
         few = len(items) <= max(20, MAX_BARS // lane_count)
         plots.append(
@@ -109,13 +106,13 @@ def _lane(
     if truth:
         keys.insert(0, '<div class="sub">truth</div>')
         plots.insert(0, f'<div class="truth">{"".join(_truth(canvas, items, truth))}</div>')
-    if pictures := _onset_images(canvas, items):
+    if images := _onset_images(canvas, items):
         keys.append('<div class="seen"></div>')
-        plots.append(f'<div class="seen">{"".join(pictures)}</div>')
+        plots.append(f'<div class="seen">{"".join(images)}</div>')
     keys += [f'<div class="sub"><bdi>{escape_text(s, 24)}</bdi></div>' for s in modalities]
     if modalities:
         count = max(60, min(600, 24_000 // (lane_count * len(modalities))))
-        paths = "".join(_evidence_strip(canvas, items, sense, i, count) for i, sense in enumerate(modalities))
+        paths = "".join(_evidence_strip(canvas, items, modality, i, count) for i, modality in enumerate(modalities))
         height = SUBROW_HEIGHT * len(modalities)
         plots.append(
             f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" '
@@ -127,14 +124,14 @@ def _lane(
 
 
 def _truth(canvas: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]) -> Row:
-    """What was there, hollow; dashed where nothing of that label was told while it was."""
+    """The truth as hollow bars; dashed if no event with this label overlaps."""
     marks = []
     for onset, offset, _ in truth[:500]:
         start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
-        description = any(o.onset < end and (o.offset or canvas.axis.end) > start for o in items)
+        detected = any(o.onset < end and (o.offset or canvas.axis.end) > start for o in items)
         words = f"truth, {format_time(onset, canvas.axis.seconds)} to {format_time(offset, canvas.axis.seconds)}"
-        words += "" if description else ", not told"
-        kind = "" if description else ' class="missed"'
+        words += "" if detected else ", not detected"
+        kind = "" if detected else ' class="missed"'
         marks.append(
             f'<div{kind} {canvas.position_style(start, end)} role="img" aria-label="{words}" title="{words}"></div>'
         )
@@ -144,23 +141,24 @@ def _truth(canvas: PageContext, items: Sequence[EventInterval], truth: Sequence[
 def _false_alarms(
     canvas: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]
 ) -> set[int]:
-    """Indices of those of a label's events that no truth comes near, where anything is known of the truth.
+    """Indices of the false alarms among the events of one label: events without a truth near them.
 
-    Only of prompts and faults: nobody writes down all that is unusual.
+    Empty without a truth. Other kinds than prompts and faults are only scored if the truth has the label, because a
+    truth does not list all that is unusual.
     """
     scored = items and (items[0].kind in (EventKind.PROMPT, EventKind.FAULT) or truth)
     if canvas.data.truth is None or not scored:
         return set()
-    there = Spans.of((onset, max(offset, onset + 1e-3), "") for onset, offset, _ in truth)
+    true = Spans.of((onset, max(offset, onset + 1e-3), "") for onset, offset, _ in truth)
     onsets = np.array([(o.onset - canvas.axis.start) / SECOND for o in items])
     offsets = np.array([((o.offset or canvas.axis.end) - canvas.axis.start) / SECOND for o in items])
-    description = Spans(onsets, np.maximum(offsets, onsets + 1e-3), ("",) * len(items))
-    return set(false_alarm_indices(there, description))
+    detected = Spans(onsets, np.maximum(offsets, onsets + 1e-3), ("",) * len(items))
+    return set(false_alarm_indices(true, detected))
 
 
 def _onset_images(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
-    """A picture at each onset, by the camera that supported the event most; those that would overlap are left out."""
-    seen: Row = []
+    """An image at each onset, of the camera that supported the event most. Images that would overlap are left out."""
+    images: Row = []
     edge = -np.inf
     for item in items:
         at = canvas.axis.x(item.onset)
@@ -175,12 +173,12 @@ def _onset_images(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
         edge = at + IMAGE_WIDTH
         when = format_time((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
         words = f"{escape_text(item.label)} at {when}, {escape_text(modality, 24)}"
-        seen.append(
+        images.append(
             f'<img class="{canvas.colour_class(modality)}" src="{charts.thumbnail(modality, near[modality])}" '
             f'alt="{words}" '
             f'title="{words}" style="left:{format_number(at / AXIS_WIDTH * 100, 3)}%">'
         )
-    return seen
+    return images
 
 
 def _bars(canvas: PageContext, items: Sequence[EventInterval], false: set[int]) -> Row:
@@ -189,7 +187,7 @@ def _bars(canvas: PageContext, items: Sequence[EventInterval], false: set[int]) 
         end = item.offset or canvas.axis.end
         if end < canvas.axis.start or item.onset > canvas.axis.end:
             continue
-        description = _description(canvas, item) + ("; the truth has none of it" if i in false else "")
+        description = _description(canvas, item) + ("; false alarm" if i in false else "")
         kinds = " ".join(["open"] * (not item.offset) + ["false"] * (i in false))
         bars.append(
             f'<div class="{kinds}" {canvas.position_style(item.onset, end)} role="img" '
@@ -200,12 +198,12 @@ def _bars(canvas: PageContext, items: Sequence[EventInterval], false: set[int]) 
 
 
 def _merged_bars(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
-    """Too many events for a bar each with words of its own: one shape for all."""
+    """All events of a lane as one shape, if there are too many for a bar and a description each."""
     parts = []
     edge = -1.0
     for item in items:
         start, end = canvas.axis.x(item.onset), canvas.axis.x(item.offset or canvas.axis.end)
-        start, end = max(start, edge), max(end, start + 0.5)  # half a thousandth of the axis can be seen
+        start, end = max(start, edge), max(end, start + 0.5)  # 0.5 units of the axis are visible
         if end > start:
             parts.append(
                 f"M{format_number(start, 1)} 2h{format_number(end - start, 1)}v16h{format_number(start - end, 1)}z"
@@ -220,19 +218,19 @@ def _merged_bars(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
 
 
 def _description(canvas: PageContext, item: EventInterval) -> str:
-    """One event in words, escaped."""
+    """The description of one event, escaped."""
     start, until = (item.onset - canvas.axis.start) / SECOND, (item.offset or canvas.axis.end) - canvas.axis.start
     modalities = ", ".join(f"{escape_text(m, 24)} {format_score(best)}" for m, best in item.senses.items())
     return (
         f"{escape_text(item.label)}: {format_time(start, canvas.axis.seconds)} to "
         f"{format_time(until / SECOND, canvas.axis.seconds)}"
-        f"{'' if item.offset else ', still going on'}, peak {format_score(item.peak_score)}"
+        f"{'' if item.offset else ', ongoing'}, peak {format_score(item.peak_score)}"
         f"{'; ' + modalities if modalities else ''}"
     )
 
 
 def _evidence_strip(canvas: PageContext, items: Sequence[EventInterval], modality: str, row: int, count: int) -> str:
-    """What a sense said while events lasted, as a strip: shade 0 is no support, 3 to 8 is support by score."""
+    """The evidence of one modality during the events, as a strip: shade 0 for no support, 3 to 8 by score."""
     shades = np.full(count, -1, np.int64)
     span = canvas.axis.end - canvas.axis.start
     for item in items:
@@ -241,7 +239,7 @@ def _evidence_strip(canvas: PageContext, items: Sequence[EventInterval], modalit
             own_evidence = next((e for e in evidence if e.modality == modality), None)
             if own_evidence is None:
                 continue
-            begin = item.onset if i == 0 else tick  # the first report tells of the time since the onset
+            begin = item.onset if i == 0 else tick  # the first report covers the time since the onset
             end = item.evidence_by_tick[i + 1][0] if i + 1 < len(item.evidence_by_tick) else until
             if min(end, until) <= max(begin, canvas.axis.start) or begin > canvas.axis.end:
                 continue
@@ -261,8 +259,8 @@ def _evidence_strip(canvas: PageContext, items: Sequence[EventInterval], modalit
     return f'<g class="{canvas.colour_class(modality)}">{drawn}</g>'
 
 
-def _shade(said: Evidence) -> int:
-    """0 where it does not support, else 3 to 8 by score."""
-    if not said.supports:
+def _shade(evidence: Evidence) -> int:
+    """0 if it does not support the event, else 3 to 8 by score."""
+    if not evidence.supports:
         return 0
-    return 3 + min(int(min(max(finite_or_zero(said.score), 0.0), 1.0) * 6), 5)
+    return 3 + min(int(min(max(finite_or_zero(evidence.score), 0.0), 1.0) * 6), 5)

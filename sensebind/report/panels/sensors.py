@@ -1,4 +1,4 @@
-"""The panels of what the sensors sent: pictures, spectrograms and traces."""
+"""The panels of sensor data: images, spectrograms and traces."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sensebind.report.sensor_previews import MAX_CHANNELS, TimeBins
 
 CHANNEL_GROUPS = {
     IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))
-}  # first channel; least height
-IMAGES_PER_WIDTH = (17, 9, 5)  # pictures that a wide, a middling and a narrow page hold
+}  # modality → (name, unit, first channel, smallest full height in the unit)
+IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow page
 
 
 def sensor_panels(canvas: PageContext) -> Row:
-    """The panels, as rows of the timeline; none where nothing was kept."""
+    """The panels, as rows of the timeline; no rows if there are no previews."""
     media = canvas.data.media
     strips: Row = []
     films = {m: charts.image_strip(m, media.images[m], canvas.axis) for m in sort_modalities(media.images)[:12]}
@@ -39,8 +39,10 @@ def sensor_panels(canvas: PageContext) -> Row:
         strips += _trace_panel(canvas, modality, media.traces[modality])
     if not strips:
         return []
-    lead = "What the sensors sent. A picture stands where it was taken; point at it to see all of that moment."
-    return [f'<h2>Senses</h2><p class="lead">{lead}</p>', *strips]
+    lead = (
+        "Data of the sensors. The left edge of an image is at its stamp. Point at a time to see its images and values."
+    )
+    return [f'<h2>Sensors</h2><p class="lead">{lead}</p>', *strips]
 
 
 def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
@@ -49,7 +51,7 @@ def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, ur
     whole = (canvas.axis.end - canvas.axis.start) / max(usual, 1.0)
     every = [max(1, math.ceil(whole / fit)) for fit in IMAGES_PER_WIDTH]
     cells = []
-    first = 0  # of the pictures that follow each other without a gap
+    first = 0  # first image of a run without a gap
     for i, ((start, end), uri) in enumerate(zip(film.times, uris, strict=True)):
         first = i if i and film.times[i - 1][1] < start else first
         rest = film.times[i:]
@@ -79,7 +81,7 @@ def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, ur
     return [
         f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
         '<div class="plot">'
-        f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {count_noun(len(cells), "picture")}, '
+        f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {count_noun(len(cells), "image")}, '
         f'{since} to {until}">{"".join(cells)}</div></div></div>',
     ]
 
@@ -132,7 +134,7 @@ def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row
     rows: Row = []
     for i, (what, unit, channels, least) in enumerate(groups):
         low, high = table[:, 0], table[:, 1]
-        # Noise blown up to full height would look like motion: what hardly changes is drawn so.
+        # A minimum scale: noise at full height would look like motion.
         moved = max(float(high[:, c].max() - low[:, c].min()) for c in channels)
         scale = max(moved, least)
         about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
@@ -156,6 +158,6 @@ def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row
 
 
 def _short(value: float) -> str:
-    """Two digits that count, without an exponent: 12, 0.5, 0.0021."""
+    """Two significant digits, without an exponent: 12, 0.5, 0.0021."""
     digits = 1 - math.floor(math.log10(value))
     return charts.format_number(value, min(max(digits, 0), 12))

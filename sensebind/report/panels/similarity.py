@@ -1,4 +1,4 @@
-"""The panels of similarity: a heat map for each sense, with a row for each prompt."""
+"""The panels of similarity: a heat map for each modality, with a row for each prompt."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sensebind.report.formatting import count_noun, escape_text, format_score
 from sensebind.report.panels import charts
 from sensebind.report.panels.context import PageContext, Row
 
-MAX_LABELS = 40  # rows of a heat map: more than anybody reads
-MAX_CELLS = 24_000  # of one heat map
+MAX_LABELS = 40  # rows of a heat map
+MAX_CELLS = 24_000  # cells of one heat map
 ROW_HEIGHT = 16  # px
 
 
 def similarity_panels(canvas: PageContext) -> Row:
-    """The panels, as rows of the timeline."""
+    """The panels, as rows of the timeline; one sentence if there are no similarities."""
     shown = {m: s for m, s in canvas.data.similarities.items() if len(s.ticks) and s.labels}
     if not shown:
-        return ['<h2>Similarity</h2><p class="lead">Nothing was compared: there were no prompts, or no vectors.</p>']
+        return ['<h2>Similarity</h2><p class="lead">There are no similarities: no prompts, or no vectors.</p>']
     lead = (
-        "How near each sense’s vector is to each prompt, as a cosine. Every sense has a scale of its own, because "
-        "cosines of different pairs of senses lie in different bands. Events of words that a sense was taught follow "
-        "from what it was taught, not from these."
+        "Cosine similarity of the vectors of each modality and each prompt. Each modality has its own colour scale, "
+        "because cosines to text have a different range in each modality. Trained prompt classifiers score vectors "
+        "directly: their events do not follow from these similarities."
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
     for modality in sort_modalities(shown)[:12]:
@@ -34,12 +34,12 @@ def _heat_map(canvas: PageContext, modality: str) -> Row:
     similarity = canvas.data.similarities[modality]
     labels, note = similarity.labels, ""
     if len(labels) > MAX_LABELS:
-        # Those that stand out most against their own usual level, in the order they were given.
+        # The prompts whose maximum is highest above their median, in the given order.
         scores = np.nan_to_num(similarity.scores)
         best = np.argsort(-(scores.max(axis=0) - np.median(scores, axis=0)), kind="stable")[:MAX_LABELS]
         keep = sorted(best.tolist())
         similarity = similarity._replace(labels=tuple(labels[i] for i in keep), scores=similarity.scores[:, keep])
-        note = f"the {MAX_LABELS} prompts of {len(labels)} that move most"
+        note = f"{MAX_LABELS} of {len(labels)} prompts: those with the highest peaks above their median"
         labels = similarity.labels
     cells = charts.downsample(similarity, canvas.axis, max(40, min(600, MAX_CELLS // len(labels))))
     low, high = charts.contrast_limits(cells.scores)
