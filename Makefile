@@ -14,7 +14,7 @@ endif
 # Isolates the nodes of a test run from other nodes: this computer only, and a random ROS domain (1 to 101).
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs screenshot clean
 demo: $(READY)
 	$(BIN)/sensebind demo
 
@@ -28,6 +28,10 @@ lint: $(READY)
 # Writes the tables of parameters into the documentation (docs/*.md and README.md).
 docs: $(READY)
 	$(BIN)/python docs/parameter_tables.py
+
+# The image of the README: the report of a demo. Needs Chromium or Chrome.
+screenshot: demo
+	$(BIN)/python docs/report_screenshot.py out/demo/report.html docs/report.png
 
 $(READY): setup.py constraints.txt $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)

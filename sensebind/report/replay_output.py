@@ -76,7 +76,7 @@ class ReplayWriter:
             if output.phase is EventPhase.ONSET:
                 self.media.keep_images(output.onset)
             message = messages.event_message(types, output, next(self._sequences["/events"]))
-            self._bag.write("/events", messages.EVENT_TYPE, output.tick, message)
+            self._bag.write("/events", messages.EVENT_TYPE, output.tick, message, latched=True)
         else:
             text = f"{output.modality}: topic '{self._topics[output.modality]}': {output.message}"
             if text not in self.problems:
@@ -115,7 +115,7 @@ def write_replay(
         viewer = RerunFile(rerun, name.name) if rerun else None
         writer = ReplayWriter(bag, replay.topics, viewer, warn)
         described = messages.space_message(bag.message_factory, space, pipeline.specs, replay.start)
-        bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described)
+        bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described, latched=True)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
         writer.annotate()
