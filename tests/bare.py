@@ -1,4 +1,4 @@
-"""A machine that has the packages which the benchmarks of a GPU need, and none of the others."""
+"""Runs `sensebind` with only the packages that the benchmarks of a GPU need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Runs when Python starts, in the process and in those that it starts. What is hidden is not found, as if not installed.
+# Runs when Python starts, also in child processes. Hidden packages are not found, as if they were not installed.
 SITECUSTOMIZE = """
 import sys
 HIDDEN = {"rosbags", "soxr", "soundfile", "ftfy", "instant_clip_tokenizer", "tokenizers", "rclpy", "zmq", "msgpack",
@@ -30,7 +30,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 
 
 def run_sensebind(folder: Path, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run `sensebind` from the bare checkout, with PyTorch, NumPy, OpenCV, PyYAML and safetensors alone."""
+    """Run `sensebind` from the checkout, without the packages of `HIDDEN`. `timeout` is in seconds."""
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), "."])}
     command = [sys.executable, "-m", "sensebind.cli", *arguments]

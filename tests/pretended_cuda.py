@@ -1,7 +1,7 @@
-"""A machine without a GPU that pretends to have one, so that the code for GPUs runs at least once before a GPU does.
+"""A simulated GPU, so that the code for GPUs can be tested on a machine without one.
 
-Tensors "on" the GPU lie on the CPU, streams do their work at once, an event's time is the wall clock's, and a graph
-does again what the runner did while it was captured. That CUDA accepts these calls is not shown.
+Tensors "on" the GPU are in CPU memory. Streams run their work at once. An event records the wall-clock time. A graph
+repeats the runner's encoding that was captured. The tests do not show that CUDA accepts these calls.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FACTORY_FUNCTIONS = (
     "eye",
 )
 FACTORY_FUNCTIONS += ("hann_window", "zeros_like", "empty_like")
-GPU_NAME = "Pretended GPU"
+GPU_NAME = "Simulated GPU"
 
 
 class Event:
@@ -61,14 +61,14 @@ class Stream:
 
 
 class CUDAGraph:
-    captured: CUDAGraph | None = None  # the one under capture
+    captured: CUDAGraph | None = None  # the graph that is being captured
 
     def __init__(self) -> None:
-        self.works: list[Callable[[], Any]] = []
+        self.calls: list[Callable[[], Any]] = []
 
     def replay(self) -> None:
-        for work in self.works:
-            work()
+        for call in self.calls:
+            call()
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def capture(graph: CUDAGraph, **options: Any) -> Iterator[None]:
 
 
 def on_cpu(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call`, with the CPU in place of a GPU and ordinary memory in place of pinned memory."""
+    """`call`, with the CPU in place of a GPU and pageable memory in place of pinned memory."""
 
     def is_gpu(value: Any) -> bool:
         return str(value).startswith("cuda") if isinstance(value, str | torch.device) else False
@@ -97,7 +97,7 @@ def on_cpu(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend until the test ends."""
+    """Simulate a GPU until the test ends."""
     import torch._dynamo  # PyTorch imports it late, and its annotations need `torch.Generator` to be a type
 
     for name in FACTORY_FUNCTIONS:
@@ -105,7 +105,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "Generator", on_cpu(torch.Generator))
     monkeypatch.setattr(torch.Tensor, "to", on_cpu(torch.Tensor.to))
     properties = SimpleNamespace(name=GPU_NAME, total_memory=8 << 30, multi_processor_count=4, major=9, minor=0)
-    answers = {
+    results = {
         "is_available": True,
         "is_bf16_supported": True,
         "get_device_properties": properties,
@@ -119,17 +119,17 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         "empty_cache": None,
         "reset_peak_memory_stats": None,
     }
-    for name, answer in answers.items():
-        monkeypatch.setattr(torch.cuda, name, lambda *args, answer=answer, **kwargs: answer)
+    for name, result in results.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *args, result=result, **kwargs: result)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     for name, value in {"Event": Event, "Stream": Stream, "CUDAGraph": CUDAGraph, "graph": capture}.items():
         monkeypatch.setattr(torch.cuda, name, value)
     encode_once = runners._CapturedBatch._encode
 
-    def encode(station: Any) -> None:
+    def encode(batch: Any) -> None:
         if CUDAGraph.captured is not None:
-            CUDAGraph.captured.works.append(lambda: station.output.copy_(station.streams.encode(station.input)))
-        encode_once(station)
+            CUDAGraph.captured.calls.append(lambda: batch.output.copy_(batch.streams.encode(batch.input)))
+        encode_once(batch)
 
     monkeypatch.setattr(runners._CapturedBatch, "_encode", encode)

@@ -1,4 +1,4 @@
-"""Encoders compiled for a processor say what PyTorch says in float32, whatever shares a batch with a window."""
+"""Compiled encoders give PyTorch's float32 vectors, and a window's vector does not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from sensebind.fusion.preprocess import thermal
 from sensebind.simulation import rooms, synthetic_sounds
 from sensebind.training import starter_comparison as evaluation
 
-SENSES = (VISION, AUDIO, DEPTH, THERMAL, IMU)
+MODALITIES = (VISION, AUDIO, DEPTH, THERMAL, IMU)
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 
 
 @pytest.fixture(scope="module")
 def eager_space() -> BoundSpace:
-    space = registry.load_space("starter", modalities=SENSES, device="cpu", dtype="float32")
+    space = registry.load_space("starter", modalities=MODALITIES, device="cpu", dtype="float32")
     assert isinstance(space, BoundSpace) and not space.compiled_modalities
     return space
 
@@ -44,7 +44,7 @@ def eager_space() -> BoundSpace:
 @pytest.fixture(scope="module")
 def compiled_space() -> BoundSpace:
     pytest.importorskip("openvino", reason="OpenVINO, which compiles encoders, is not installed")
-    space = registry.load_space("starter", modalities=SENSES, device="cpu")
+    space = registry.load_space("starter", modalities=MODALITIES, device="cpu")
     assert isinstance(space, BoundSpace) and space.compiled_modalities == {VISION, AUDIO, DEPTH, THERMAL}
     return space
 
@@ -58,7 +58,7 @@ def image_window(modality: str, pixels: np.ndarray, number: int) -> Window:
 
 
 def audio_window(wave: np.ndarray, number: int = 0) -> Window:
-    """A sound in blocks of 0.1 s, in 16 bits."""
+    """A sound in blocks of 0.1 s, int16."""
     counts = np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)[:, None]
     start = (number + 1) * 10 * SECOND
     blocks = [
@@ -82,13 +82,13 @@ def synthetic_sound() -> np.ndarray:
 
 @cache
 def windows(modality: str) -> list[Window]:
-    """What such sensors send: photographs, simulated rooms, imitations of sounds and silence, a shaken IMU."""
+    """Data of each sensor: photographs, simulated rooms, synthetic sounds and silence, a shaken IMU."""
     if modality == IMU:
         return [imu_window(number) for number in range(4)]
     noise = np.random.default_rng(3)
     if modality == AUDIO:
         waves = [one.samples[:32_000] for one in synthetic_sounds.synthetic_sounds(1)[::4]]
-        faint = 1e-4 * noise.standard_normal(32_000)  # beside a bang its bands are under the trunk's dynamic range
+        faint = 1e-4 * noise.standard_normal(32_000)  # beside a bang, it is below the trunk's dynamic range
         bang = np.where(np.arange(32_000) > 28_000, 0.8 * noise.standard_normal(32_000), faint)
         return [audio_window(w, i) for i, w in enumerate([*waves, np.zeros(32_000), faint, bang])]
     views = [view for _ in range(2) for view in rooms.render_walk(rooms.random_room(noise), noise, 4)]
@@ -101,37 +101,37 @@ def windows(modality: str) -> list[Window]:
     return [image_window(VISION, pixels, i) for i, pixels in enumerate([*photos.values(), *(v.colour for v in views)])]
 
 
-@pytest.mark.parametrize("modality", SENSES)
+@pytest.mark.parametrize("modality", MODALITIES)
 def test_vectors_are_those_of_pytorch_in_float32(
     eager_space: BoundSpace, compiled_space: BoundSpace, modality: str
 ) -> None:
     batch = torch.stack([compiled_space.tensor(window) for window in windows(modality)])
-    quick, slow = compiled_space.embed(modality, batch), eager_space.embed(modality, batch)
-    assert quick.dtype == torch.float32 and quick.device.type == "cpu"
-    torch.testing.assert_close(quick.norm(dim=1), torch.ones(len(batch)))
-    assert (quick * slow).sum(dim=1).min() >= compiled.MIN_COSINE
-    assert (slow @ slow.T).min() < compiled.MIN_COSINE  # windows differ by more than what is asked of each
+    vectors, expected = compiled_space.embed(modality, batch), eager_space.embed(modality, batch)
+    assert vectors.dtype == torch.float32 and vectors.device.type == "cpu"
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(batch)))
+    assert (vectors * expected).sum(dim=1).min() >= compiled.MIN_COSINE
+    assert (expected @ expected.T).min() < compiled.MIN_COSINE  # windows differ by more than the tolerance
 
 
-def test_vectors_do_not_depend_on_what_shares_a_turn(compiled_space: BoundSpace) -> None:
-    some = [window for modality in SENSES for window in windows(modality)[:3]]
+def test_vectors_do_not_depend_on_the_other_windows_of_a_batch(compiled_space: BoundSpace) -> None:
+    some = [window for modality in MODALITIES for window in windows(modality)[:3]]
     alone = {(w.modality, w.tick): Engine(compiled_space).embed([w])[0] for w in some}
     mixed = np.random.default_rng(0).permutation(len(some))
     for order in (range(len(some)), mixed):
-        for answer in Engine(compiled_space).embed([some[i] for i in order]):
-            other = alone[answer.modality, answer.tick]  # type: ignore[union-attr]  # a Failure has no tick, and fails
-            assert isinstance(answer, Embedding) and isinstance(other, Embedding)
-            np.testing.assert_allclose(answer.vector, other.vector, atol=1e-5)
+        for result in Engine(compiled_space).embed([some[i] for i in order]):
+            other = alone[result.modality, result.tick]  # type: ignore[union-attr]  # a Failure has no tick, and fails
+            assert isinstance(result, Embedding) and isinstance(other, Embedding)
+            np.testing.assert_allclose(result.vector, other.vector, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [8_000, 15_999, 16_000, 48_000])
-def test_sounds_of_any_length_are_heard(eager_space: BoundSpace, compiled_space: BoundSpace, samples: int) -> None:
+def test_sounds_of_any_length_are_embedded(eager_space: BoundSpace, compiled_space: BoundSpace, samples: int) -> None:
     wave = torch.from_numpy(synthetic_sound()[:samples].astype(np.float32))
     wave = torch.nn.functional.pad(wave, (0, samples - len(wave)))[None]
     assert float((compiled_space.embed(AUDIO, wave) * eager_space.embed(AUDIO, wave)).sum()) >= compiled.MIN_COSINE
 
 
-def test_several_threads_get_what_one_gets(compiled_space: BoundSpace) -> None:
+def test_several_threads_get_the_vectors_of_one_thread(compiled_space: BoundSpace) -> None:
     batches = [(m, compiled_space.tensor(w)[None]) for m in (VISION, AUDIO, DEPTH) for w in windows(m)[:3]]
     expected = [compiled_space.embed(*batch) for batch in batches]
     got: list[torch.Tensor] = [torch.empty(0)] * len(batches)
@@ -150,7 +150,7 @@ def test_several_threads_get_what_one_gets(compiled_space: BoundSpace) -> None:
 
 @cache
 def long_recording() -> np.ndarray:
-    """12 s at 16 kHz with all that the trunk treats apart: noise, nothing, next to nothing beside a bang."""
+    """12 s at 16 kHz with all special cases of the trunk: noise, zeros, and faint noise beside a bang."""
     noise = np.random.default_rng(8)
     wave = 0.1 * noise.standard_normal(12 * 16_000)
     wave[40_000:90_000] *= 1e-5
@@ -159,36 +159,36 @@ def long_recording() -> np.ndarray:
     return wave.astype(np.float32)
 
 
-def sliding_sound(space: BoundSpace) -> CompiledAudioEncoder:
-    sound = space.load_spoke(AUDIO).streaming_encoder
-    assert sound is not None
-    return sound
+def streaming_encoder(space: BoundSpace) -> CompiledAudioEncoder:
+    encoder = space.load_spoke(AUDIO).streaming_encoder
+    assert encoder is not None
+    return encoder
 
 
-def assert_equals_pytorch(space: BoundSpace, plain: BoundSpace, slid: torch.Tensor, wave: np.ndarray) -> None:
-    ours, theirs = space.embed(AUDIO, slid[None]), plain.embed(AUDIO, torch.from_numpy(wave)[None])
-    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+def assert_equals_pytorch(space: BoundSpace, eager: BoundSpace, tensor: torch.Tensor, wave: np.ndarray) -> None:
+    vectors, expected = space.embed(AUDIO, tensor[None]), eager.embed(AUDIO, torch.from_numpy(wave)[None])
+    torch.testing.assert_close(vectors, expected, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("hop", [3200, 1600, 2560])
-def test_overlapping_windows_share_work_and_keep_their_vectors(
+def test_overlapping_windows_share_work_and_have_the_same_vectors(
     compiled_space: BoundSpace, eager_space: BoundSpace, hop: int
 ) -> None:
-    sound, name = sliding_sound(compiled_space), f"microphone {hop}"
-    for run in range(2):  # in the first, graphs may still be in the making
+    encoder, name = streaming_encoder(compiled_space), f"microphone {hop}"
+    for run in range(2):  # in the first run, graphs may still be compiled
         starts = range(0, len(long_recording()) - 32_000, hop)
-        slid = [sound.stream_tensor(name, run * 2**30 + at, long_recording()[at : at + 32_000]) for at in starts]
-        sound.wait_for_graphs()
-        shared = [len(one) == FEATURE_SIZE for one in slid]
+        tensors = [encoder.stream_tensor(name, run * 2**30 + at, long_recording()[at : at + 32_000]) for at in starts]
+        encoder.wait_for_graphs()
+        shared = [len(tensor) == FEATURE_SIZE for tensor in tensors]
         assert all(shared[8:]) and not shared[0]
-        for one, at in list(zip(slid, starts, strict=True))[:: len(slid) // 9]:
-            assert_equals_pytorch(compiled_space, eager_space, one, long_recording()[at : at + 32_000])
+        for tensor, at in list(zip(tensors, starts, strict=True))[:: len(tensors) // 9]:
+            assert_equals_pytorch(compiled_space, eager_space, tensor, long_recording()[at : at + 32_000])
 
 
-def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(compiled_space: BoundSpace) -> None:
+def test_windows_that_are_never_a_whole_number_of_steps_apart_share_nothing(compiled_space: BoundSpace) -> None:
     starts = range(0, len(long_recording()) - 32_000, 8000)
     assert all(
-        len(sliding_sound(compiled_space).stream_tensor("half", at, long_recording()[at : at + 32_000])) == 32_000
+        len(streaming_encoder(compiled_space).stream_tensor("half", at, long_recording()[at : at + 32_000])) == 32_000
         for at in starts
     )
 
@@ -198,40 +198,41 @@ def test_windows_that_never_lie_a_whole_number_of_steps_apart_are_left_alone(com
 def test_windows_may_come_in_any_order_be_missing_or_hold_another_sound(
     compiled_space: BoundSpace, eager_space: BoundSpace, order: list[tuple[int, bool]]
 ) -> None:
-    """What was heard is gone on from only where it is, bit for bit, the beginning of what is heard now."""
-    sound = sliding_sound(compiled_space)
-    sound.wait_for_graphs()
+    """A cached window is continued only if it equals the new one, bit for bit, in the overlap."""
+    encoder = streaming_encoder(compiled_space)
+    encoder.wait_for_graphs()
     for step, other in order:
         wave = np.roll(long_recording(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
-        assert_equals_pytorch(compiled_space, eager_space, sound.stream_tensor("order", step * 3200, wave.copy()), wave)
+        tensor = encoder.stream_tensor("order", step * 3200, wave.copy())
+        assert_equals_pytorch(compiled_space, eager_space, tensor, wave)
 
 
 def test_the_cache_is_bounded(compiled_space: BoundSpace) -> None:
     for number in range(3 * MAX_CACHED_WINDOWS):
-        sliding_sound(compiled_space).stream_tensor(f"robot {number}", 0, long_recording()[:32_000])
-    assert sliding_sound(compiled_space).cached_windows() == MAX_CACHED_WINDOWS
+        streaming_encoder(compiled_space).stream_tensor(f"robot {number}", 0, long_recording()[:32_000])
+    assert streaming_encoder(compiled_space).cached_windows() == MAX_CACHED_WINDOWS
 
 
-def test_a_recording_gives_the_same_sounds_one_by_one_and_all_at_once(compiled_space: BoundSpace) -> None:
+def test_windows_of_sound_have_the_same_vectors_one_by_one_and_in_a_batch(compiled_space: BoundSpace) -> None:
     some = [audio_window_at(start) for start in range(0, 80_000, 3200)]
-    sliding_sound(compiled_space).wait_for_graphs()
-    live = [answer for window in some for answer in Engine(compiled_space).embed([window])]
+    streaming_encoder(compiled_space).wait_for_graphs()
+    live = [result for window in some for result in Engine(compiled_space).embed([window])]
     for one, other in zip(live, Engine(compiled_space).embed(some), strict=True):
         assert isinstance(one, Embedding) and isinstance(other, Embedding)
         np.testing.assert_allclose(one.vector, other.vector, atol=2e-4)
 
 
 def audio_window_at(start: int) -> Window:
-    """2 s of the day in blocks of 0.1 s, as a windower cuts them."""
+    """2 s of `long_recording` from sample number `start`, in blocks of 0.1 s with the stamps of one stream."""
     window = audio_window(long_recording()[start : start + 32_000])
     begin = 100 * SECOND + start * SECOND // 16_000
-    moved = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
-    return replace(window, start=begin, tick=begin + 2 * SECOND, samples=moved)
+    samples = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
+    return replace(window, start=begin, tick=begin + 2 * SECOND, samples=samples)
 
 
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "openvino", None)  # so that importing it fails
+    monkeypatch.setitem(sys.modules, "openvino", None)  # makes the import fail
     for cached in (compiled.openvino_available, compiled.openvino_core):
         cached.cache_clear()
     yield
@@ -239,7 +240,7 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cached.cache_clear()
 
 
-def test_without_openvino_pytorch_does_the_work_and_the_log_says_so(
+def test_without_openvino_pytorch_is_used_and_a_message_is_logged(
     eager_space: BoundSpace, without_openvino: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -254,7 +255,7 @@ def test_without_openvino_pytorch_does_the_work_and_the_log_says_so(
 
 
 class DifferentEncoder:
-    """An encoder that answers with a fixed vector."""
+    """An encoder that always returns the same vector."""
 
     def __init__(self, vector: torch.Tensor) -> None:
         self.vector = vector
@@ -264,13 +265,13 @@ class DifferentEncoder:
 
 
 @pytest.mark.parametrize(("angle", "agrees"), [(0.0, True), (0.04, True), (0.05, False), (float("nan"), False)])
-def test_a_compiled_encoder_that_differs_is_not_used(
+def test_a_compiled_encoder_with_different_vectors_is_not_used(
     angle: float, agrees: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    turned = torch.tensor([[np.cos(angle), np.sin(angle)]], dtype=torch.float32)
+    rotated = torch.tensor([[np.cos(angle), np.sin(angle)]], dtype=torch.float32)
     assert (
         compiled.matches_pytorch(
-            DifferentEncoder(turned), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell"
+            DifferentEncoder(rotated), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell"
         )
         is agrees
     )
@@ -279,11 +280,11 @@ def test_a_compiled_encoder_that_differs_is_not_used(
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 40), st.integers(1, 65535))
-def test_a_thermal_image_in_counts_has_the_contrast_of_its_kelvin(
+def test_a_thermal_image_has_the_same_contrast_in_counts_as_in_kelvin(
     seed: int, height: int, width: int, span: int
 ) -> None:
     noise = np.random.default_rng(seed)
     counts = noise.integers(0, span, (height, width), endpoint=True).astype(np.uint16)
     kelvin = counts.astype(np.float32) * np.float32(0.01) + np.float32(20)
-    told = thermal.stretch_contrast(ThermalImage(kelvin, True, counts, 0.01, 20.0))
-    np.testing.assert_allclose(told, thermal.stretch_contrast(ThermalImage(kelvin, True)), atol=2e-4)
+    from_counts = thermal.stretch_contrast(ThermalImage(kelvin, True, counts, 0.01, 20.0))
+    np.testing.assert_allclose(from_counts, thermal.stretch_contrast(ThermalImage(kelvin, True)), atol=2e-4)

@@ -1,4 +1,4 @@
-"""The engine and its queues: every window is answered or counted, whatever the device does and however much comes."""
+"""The engine and its queues: every window is embedded, failed or counted as dropped, under every load and fault."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_pipeline import SPECS, START, image, motion, run, samples_of_robot, sound, table
 from toy import ToySpace
 
-from sensebind.benchmarks.harness import sensor_load as five
+from sensebind.benchmarks.harness import sensor_load
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Sample
 from sensebind.fusion.core.threads import available_cores
@@ -24,7 +24,7 @@ from sensebind.fusion.stream.pipeline import Pipeline
 
 
 class CountingSpace(ToySpace):
-    """Tells how many windows it was given at a time."""
+    """Records the number of windows in each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,19 +36,19 @@ class CountingSpace(ToySpace):
 
 
 class SmallMemorySpace(CountingSpace):
-    """A device whose memory holds `room` windows."""
+    """A device whose memory holds `capacity` windows."""
 
-    room = 3
+    capacity = 3
 
     def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
         vectors = super().embed(modality, batch)
-        if len(batch) > self.room:
+        if len(batch) > self.capacity:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return vectors
 
 
 class FailingSpace(ToySpace):
-    """A device that fails with one particular image."""
+    """A device that fails for the image `bad`."""
 
     def __init__(self, bad: torch.Tensor) -> None:
         super().__init__()
@@ -69,64 +69,64 @@ def windows(count: int, seed: int = 0, frame_id: str = "camera") -> list[Window]
     return result
 
 
-def test_batches_shrink_where_memory_runs_out_and_every_window_is_embedded(caplog: pytest.LogCaptureFixture) -> None:
+def test_batches_shrink_if_memory_runs_out_and_every_window_is_embedded(caplog: pytest.LogCaptureFixture) -> None:
     space = SmallMemorySpace()
     engine = Engine(space, batch_size=16)
-    wanted = Engine(ToySpace()).embed(windows(16))
-    for got, want in zip(engine.embed(windows(16)), wanted, strict=True):
-        assert isinstance(got, Embedding) and isinstance(want, Embedding)
-        assert got.tick == want.tick and got.vector @ want.vector > 0.9999
+    expected = Engine(ToySpace()).embed(windows(16))
+    for result, want in zip(engine.embed(windows(16)), expected, strict=True):
+        assert isinstance(result, Embedding) and isinstance(want, Embedding)
+        assert result.tick == want.tick and result.vector @ want.vector > 0.9999
     assert engine.limit(VISION) <= 3 and "out of memory" in caplog.text and VISION in caplog.text
     space.batches.clear()
     engine.embed(windows(16, seed=50))
     assert max(count for _, count in space.batches) <= 3
 
 
-def test_one_window_that_the_device_fails_with_spoils_no_other() -> None:
+def test_one_failing_window_does_not_fail_the_others_of_its_batch() -> None:
     some = windows(9)
-    answers = Engine(FailingSpace(ToySpace().tensor(some[4]))).embed(some)
-    assert [isinstance(a, Failure) for a in answers] == [i == 4 for i in range(9)]
-    failure = answers[4]
+    results = Engine(FailingSpace(ToySpace().tensor(some[4]))).embed(some)
+    assert [isinstance(r, Failure) for r in results] == [i == 4 for i in range(9)]
+    failure = results[4]
     assert isinstance(failure, Failure) and failure.cause == "failure" and "device-side" in failure.message
 
 
-def test_a_device_that_recovers_gets_its_batches_back() -> None:
+def test_the_batch_size_recovers_after_a_lack_of_memory() -> None:
     space = SmallMemorySpace()
     engine = Engine(space, batch_size=4)
     engine.embed(windows(4))
-    space.room = 100
+    space.capacity = 100
     assert engine.limit(VISION) == 2
     for i in range(1001):
         engine.embed(windows(1, seed=100 + i))
     assert engine.limit(VISION) == 4
 
 
-def test_an_unchanged_frame_is_not_embedded_again_and_has_the_same_vector() -> None:
+def test_an_unchanged_frame_reuses_its_vector() -> None:
     space = CountingSpace()
     engine = Engine(space)
     one, other = windows(1)[0], windows(1, seed=9)[0]
     same = Window(VISION, one.start + SECOND, one.tick + SECOND, 0.5, (image(START + SECOND, 0),))
     for order in ([one, same], [same], [one], [other], [one]):
-        answers = engine.embed(order)
-        for window, answer in zip(order, answers, strict=True):
-            assert isinstance(answer, Embedding)
-            assert answer.tick == window.tick and answer.coverage == window.coverage
-            truth = ToySpace().embed(VISION, ToySpace().tensor(window)[None])[0].numpy()
-            assert answer.vector @ truth > 0.9999
+        results = engine.embed(order)
+        for window, result in zip(order, results, strict=True):
+            assert isinstance(result, Embedding)
+            assert result.tick == window.tick and result.coverage == window.coverage
+            expected = ToySpace().embed(VISION, ToySpace().tensor(window)[None])[0].numpy()
+            assert result.vector @ expected > 0.9999
     assert sum(count for _, count in space.batches) == 3 and engine.reused_count == 3
 
 
-def test_images_that_differ_are_not_compared_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_images_that_differ_only_a_prefix_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = list[int]()
     equal = np.array_equal
     monkeypatch.setattr(np, "array_equal", lambda a, b: compared.append(a.size) or equal(a, b))
-    first, other, *_ = five.images(VISION)
-    nearly = first.copy()
-    nearly[-1] ^= 1
+    first, other, *_ = sensor_load.images(VISION)
+    nearly_equal = first.copy()
+    nearly_equal[-1] ^= 1
     space = CountingSpace()
     engine = Engine(space)
-    for number, picture in enumerate((first, other, first.copy(), nearly, nearly.copy())):
-        frame = Frame(picture, "rgb8", five.HEIGHT, five.WIDTH)
+    for number, pixels in enumerate((first, other, first.copy(), nearly_equal, nearly_equal.copy())):
+        frame = Frame(pixels, "rgb8", sensor_load.HEIGHT, sensor_load.WIDTH)
         engine.embed([Window(VISION, number, number + 1, 1.0, (Sample(VISION, number, frame, "camera"),))])
         assert number > 2 or sum(compared) <= number * COMPARED_PREFIX_BYTES
     assert len(space.batches) == 4 and engine.reused_count == 1
@@ -139,14 +139,14 @@ def test_an_unchanged_image_of_another_camera_or_layout_is_embedded() -> None:
     (window,) = windows(1)
     data = window.samples[0].data
     assert isinstance(data, Frame)
-    turned = Frame(data.data, "bgr8", data.height, data.width, data.step)
-    engine.embed([Window(VISION, 0, 1, 1.0, (Sample(VISION, 1, turned, "camera"),))])
+    bgr = Frame(data.data, "bgr8", data.height, data.width, data.step)
+    engine.embed([Window(VISION, 0, 1, 1.0, (Sample(VISION, 1, bgr, "camera"),))])
     assert sum(count for _, count in space.batches) == 3
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["accept", "step", "drain"]), st.integers(1, 60)), max_size=20))
-def test_however_it_is_stepped_through_every_window_is_embedded_or_counted(actions) -> None:
+def test_in_every_order_of_actions_each_window_is_embedded_or_counted_as_dropped(actions) -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace(), batch_size=2), queue_size=3)
     samples, outputs = samples_of_robot(), []
     for action, count in actions:
@@ -168,7 +168,7 @@ def test_however_it_is_stepped_through_every_window_is_embedded_or_counted(actio
     assert ticks == sorted(set(ticks))
 
 
-def test_steps_give_what_a_drain_gives() -> None:
+def test_processing_in_steps_gives_the_results_of_processing_at_once() -> None:
     pipeline, outputs = Pipeline(SPECS, Engine(ToySpace(), batch_size=1)), []
     for sample in samples_of_robot():
         pipeline.accept(sample)
@@ -179,8 +179,8 @@ def test_steps_give_what_a_drain_gives() -> None:
     assert all(e.vector @ want[k].vector > 0.9999 and e.sources == want[k].sources for k, e in got.items())
 
 
-def test_a_slow_modality_loses_its_own_windows_and_starves_no_other() -> None:
-    """A clock in the device: a window of vision takes a second of it, all others nothing."""
+def test_a_slow_modality_drops_only_its_own_windows() -> None:
+    """A window of vision is set to take one second of the device; all others take almost none."""
     space = CountingSpace()
     engine = Engine(space, batch_size=8)
     engine._batch_statistics[VISION].seconds_per_window = 1.0
@@ -192,7 +192,7 @@ def test_a_slow_modality_loses_its_own_windows_and_starves_no_other() -> None:
     last: dict[str, int] = {}
     for i, sample in enumerate(sorted(samples, key=lambda s: s.end)):
         pipeline.accept(sample)
-        if i % 30 == 29:  # a step now and then: two windows of each have closed
+        if i % 30 == 29:  # two windows of each modality have closed
             engine._batch_statistics[VISION].seconds_per_window = 1.0
             for output in process_turn(pipeline):
                 if isinstance(output, Embedding) and output.modality != FUSED:
@@ -206,7 +206,7 @@ def test_a_slow_modality_loses_its_own_windows_and_starves_no_other() -> None:
     assert last[VISION] > START + 4 * SECOND, "the newest are kept"
 
 
-def test_a_restart_in_the_queue_is_passed_by_no_window() -> None:
+def test_windows_before_a_restart_are_fused_before_windows_after_it() -> None:
     pipeline = Pipeline(SPECS, Engine(ToySpace(), batch_size=1), patience=10 * SECOND)
     for sample in samples_of_robot(3):
         pipeline.accept(sample)
@@ -221,12 +221,12 @@ def test_a_restart_in_the_queue_is_passed_by_no_window() -> None:
     assert len(drops) == 1 and ticks[: drops[0]] == ticks[drops[0] :]
 
 
-def test_cores_at_hand_are_no_more_than_the_affinity_allows() -> None:
+def test_available_cores_respect_the_cpu_affinity() -> None:
     assert 1 <= available_cores() <= len(os.sched_getaffinity(0))
 
 
-def test_the_simulated_robot_sends_what_it_says() -> None:
-    samples = list(five.sample_stream(five.sensors(), 2.0))
+def test_the_simulated_sensor_load_has_the_documented_rates() -> None:
+    samples = list(sensor_load.sample_stream(sensor_load.sensors(), 2.0))
     counts = Counter(s.modality for s in samples)
-    assert counts == {m: round(2 * rate) for m, rate in five.MESSAGE_RATES.items()}
+    assert counts == {m: round(2 * rate) for m, rate in sensor_load.MESSAGE_RATES.items()}
     assert all(np.diff([s.stamp for s in samples if s.modality == m]).min() > 0 for m in counts)

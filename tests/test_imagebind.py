@@ -1,4 +1,4 @@
-"""ImageBind: the published model's numbers at every stage, its names and shapes, and errors where it has traps."""
+"""ImageBind: every stage gives the values of the published model, names and shapes match, wrong inputs are errors."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def names(reference: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model() -> ImageBind:
-    """A small one with random weights that make attention far from uniform."""
+    """A small model whose random weights make attention far from uniform."""
     torch.manual_seed(1)
-    made = ImageBind(**SIZES).eval()
-    for parameter in made.parameters():
+    small = ImageBind(**SIZES).eval()
+    for parameter in small.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return made.requires_grad_(False)
+    return small.requires_grad_(False)
 
 
-def one(modality: str, count: int = 2) -> torch.Tensor:
+def random_batch(modality: str, count: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)
     if modality == "text":
         ids = torch.randint(1, 49406, (count, 77), generator=generator)
@@ -67,13 +67,13 @@ def one(modality: str, count: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("golden", LIMITS)
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_every_stage_gives_the_published_models_numbers(
+def test_every_stage_gives_the_values_of_the_published_model(
     modality: str, golden: str, reference: Path, fill: ModuleType, names: dict[str, Any]
 ) -> None:
     seed = "h" if golden.endswith("hot") else "a"
-    mine = {k: v for k, v in names["tiny"].items() if k.split(".")[1] == modality}
+    entries = {k: v for k, v in names["tiny"].items() if k.split(".")[1] == modality}
     tiny = ImageBind(**fill.TINY, modalities=[modality]).eval()
-    state = fill.fill_state(mine, seed, hot=seed == "h")
+    state = fill.fill_state(entries, seed, hot=seed == "h")
     tiny.load_state_dict({k: torch.tensor(v) for k, v in state.items()}, strict=True)
     batch = torch.from_numpy(fill.case_input(seed, modality, fill.CASES_A[modality]))
     with torch.no_grad():
@@ -95,25 +95,25 @@ def test_names_and_shapes_are_those_of_the_published_checkpoint(fill: ModuleType
     assert [name for name, _ in huge.named_buffers()] == names["buffers"]
 
 
-def test_a_checkpoint_of_all_modalities_fills_a_model_of_one(model: ImageBind) -> None:
+def test_a_model_of_one_modality_loads_a_checkpoint_of_all(model: ImageBind) -> None:
     with torch.device("meta"):
         imu = ImageBind(**SIZES, modalities=["imu"])
     imu.load_checkpoint(model.state_dict())
-    assert torch.equal(imu.embed("imu", one("imu")), model.embed("imu", one("imu")))
+    assert torch.equal(imu.embed("imu", random_batch("imu")), model.embed("imu", random_batch("imu")))
 
 
 # ------------------------------------------------------------------------------------------------- clips, crops, sizes
 
 
 @pytest.mark.parametrize("modality", ["vision", "audio", "depth", "thermal", "imu"])
-def test_clips_are_embedded_one_by_one_and_averaged(model: ImageBind, modality: str) -> None:
-    clips = one(modality, 6).unflatten(0, (2, 3))
+def test_clips_are_embedded_separately_and_averaged(model: ImageBind, modality: str) -> None:
+    clips = random_batch(modality, 6).unflatten(0, (2, 3))
     each = model({modality: clips.flatten(0, 1)})[modality]
     torch.testing.assert_close(model({modality: clips})[modality], each.unflatten(0, (2, 3)).mean(1))
 
 
-def test_an_image_is_a_video_in_which_nothing_moves(model: ImageBind) -> None:
-    image = one("vision")
+def test_an_image_has_the_vector_of_a_video_of_two_equal_frames(model: ImageBind) -> None:
+    image = random_batch("vision")
     still = model({"vision": image})["vision"]
     for frames in (1, 2):
         video = image[:, None, :, None].expand(-1, 1, -1, frames, -1, -1)
@@ -122,41 +122,41 @@ def test_an_image_is_a_video_in_which_nothing_moves(model: ImageBind) -> None:
     assert not torch.allclose(model({"vision": moving})["vision"], still, atol=1e-3)
 
 
-def cubic(theirs: int, ours: int) -> np.ndarray:
-    """(ours, theirs): Keys' cubic convolution with a = −0.75 and repeated rims, pixel centres at halves."""
-    places = (np.arange(ours) + 0.5) * theirs / ours - 0.5
-    matrix = np.zeros((ours, theirs))
-    for row, place in zip(matrix, places, strict=True):
-        for i in range(int(np.floor(place)) - 1, int(np.floor(place)) + 3):
-            d = abs(place - i)
+def cubic_interpolation(old: int, new: int) -> np.ndarray:
+    """Matrix (new, old): Keys' cubic convolution with a = −0.75, repeated edges, and pixel centres at halves."""
+    positions = (np.arange(new) + 0.5) * old / new - 0.5
+    matrix = np.zeros((new, old))
+    for row, position in zip(matrix, positions, strict=True):
+        for i in range(int(np.floor(position)) - 1, int(np.floor(position)) + 3):
+            d = abs(position - i)
             near, far = 1.25 * d**3 - 2.25 * d**2 + 1, -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
-            row[min(max(i, 0), theirs - 1)] += near if d <= 1 else far if d < 2 else 0
+            row[min(max(i, 0), old - 1)] += near if d <= 1 else far if d < 2 else 0
     return matrix
 
 
 @pytest.mark.parametrize("side", [196, 280, 448])
-def test_places_are_interpolated_for_images_of_other_sizes(model: ImageBind, side: int) -> None:
+def test_position_embeddings_are_interpolated_for_images_of_other_sizes(model: ImageBind, side: int) -> None:
     helper = model.modality_preprocessors["vision"].pos_embedding_helper
     tokens = side // 14
-    places = helper(torch.zeros(1, 1 + tokens**2, 16))[0].numpy()
+    positions = helper(torch.zeros(1, 1 + tokens**2, 16))[0].numpy()
     learned = helper.pos_embed[0].numpy()
-    matrix = cubic(16, tokens)
+    matrix = cubic_interpolation(16, tokens)
     expected = np.einsum("ia,jb,abc->ijc", matrix, matrix, learned[1:].reshape(16, 16, 16))
-    assert np.array_equal(places[0], learned[0])
-    np.testing.assert_allclose(places[1:], expected.reshape(-1, 16), atol=1e-5)
+    assert np.array_equal(positions[0], learned[0])
+    np.testing.assert_allclose(positions[1:], expected.reshape(-1, 16), atol=1e-5)
     assert model.embed("vision", torch.randn(1, 3, side, side)).shape == (1, 16)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_embed_gives_unit_vectors_and_forward_scales_them(model: ImageBind, modality: str) -> None:
-    batch = one(modality)
+def test_embed_returns_unit_vectors_and_forward_scales_them(model: ImageBind, modality: str) -> None:
+    batch = random_batch(modality)
     unit, scaled = model.embed(modality, batch), model({modality: batch})[modality]
     torch.testing.assert_close(unit.norm(dim=-1), torch.ones(2))
     torch.testing.assert_close(scaled, unit * min(model.logit_scale(modality), 100))
 
 
-def test_what_follows_the_end_of_a_phrase_does_not_matter(model: ImageBind) -> None:
-    ids = one("text")
+def test_tokens_after_the_end_of_a_phrase_do_not_change_its_vector(model: ImageBind) -> None:
+    ids = random_batch("text")
     changed = ids.clone()
     changed[:, 10:] = 5
     assert torch.allclose(model.embed("text", ids), model.embed("text", changed), atol=1e-6)
@@ -167,7 +167,7 @@ def test_what_follows_the_end_of_a_phrase_does_not_matter(model: ImageBind) -> N
 def test_lower_precision_gives_nearly_the_same_vectors(model: ImageBind, modality: str, dtype: torch.dtype) -> None:
     low = ImageBind(**SIZES, modalities=[modality]).eval()
     low.load_checkpoint({k: v.to(dtype) if v.ndim else v for k, v in model.state_dict().items()})
-    low_vectors, vectors = low.embed(modality, one(modality)), model.embed(modality, one(modality))
+    low_vectors, vectors = (each.embed(modality, random_batch(modality)) for each in (low, model))
     assert low_vectors.dtype == torch.float32
     assert (low_vectors * vectors).sum(-1).min() >= 0.999
 
@@ -175,7 +175,7 @@ def test_lower_precision_gives_nearly_the_same_vectors(model: ImageBind, modalit
 def test_stochastic_depth_is_for_training_only() -> None:
     torch.manual_seed(0)
     model = ImageBind(**SIZES, modalities=["imu"], imu_drop_path=0.7)
-    batch = one("imu", 8)
+    batch = random_batch("imu", 8)
     assert not torch.equal(model.train().embed("imu", batch), model.embed("imu", batch))
     assert torch.equal(model.eval().embed("imu", batch), model.embed("imu", batch))
 
@@ -186,11 +186,11 @@ def test_stochastic_depth_is_for_training_only() -> None:
 @pytest.mark.parametrize(
     ("modality", "shape"),
     [
-        ("vision", (1, 1, 3, 3, 224, 224)),  # three frames: one would be dropped without a word
+        ("vision", (1, 1, 3, 3, 224, 224)),  # three frames: one would be dropped silently
         ("vision", (1, 1, 3, 4, 224, 224)),
-        ("vision", (1, 3, 224, 280)),  # not square: patches would get the places of others
+        ("vision", (1, 3, 224, 280)),  # not square: patches would get wrong position embeddings
         ("vision", (1, 3, 225, 225)),  # the last pixels would be dropped
-        ("vision", (1, 3, 2, 224, 224)),  # video without its axis of clips reads as crops of two channels
+        ("vision", (1, 3, 2, 224, 224)),  # video without an axis of clips, read as crops of two channels
         ("vision", (3, 224, 224)),
         ("vision", (1, 0, 3, 224, 224)),
         ("vision", (1, 3, 0, 0)),
@@ -203,7 +203,7 @@ def test_stochastic_depth_is_for_training_only() -> None:
         ("text", (1, 76)),
     ],
 )
-def test_inputs_of_a_wrong_shape_are_refused_with_the_right_one(
+def test_the_error_for_an_input_of_a_wrong_shape_names_the_right_one(
     model: ImageBind, modality: str, shape: tuple[int, ...]
 ) -> None:
     batch = torch.zeros(shape, dtype=torch.int64 if modality == "text" else torch.float32)
@@ -211,7 +211,7 @@ def test_inputs_of_a_wrong_shape_are_refused_with_the_right_one(
         model({modality: batch})
 
 
-def test_other_mistakes_are_named(model: ImageBind) -> None:
+def test_other_wrong_inputs_and_arguments_are_named_in_the_error(model: ImageBind) -> None:
     with pytest.raises(ValueError, match="token ids"):
         model({"text": torch.zeros(1, 77)})
     with pytest.raises(ValueError, match="from 0 to 49407"):
@@ -224,14 +224,14 @@ def test_other_mistakes_are_named(model: ImageBind) -> None:
         ImageBind(modalities=["radar"])
     with pytest.raises(TypeError, match="imu_width"):
         ImageBind(imu_width=3)
-    with pytest.raises(ValueError, match="cannot be shared among 3 heads"):
+    with pytest.raises(ValueError, match="is not a multiple of the 3 heads"):
         ImageBind(modalities=["imu"], imu_num_heads=3)
 
 
 # ---------------------------------------------------------------------------------------------------------- phrases
 
 
-def test_an_ensemble_is_the_mean_of_a_phrases_wordings() -> None:
+def test_a_prompt_ensemble_is_the_mean_over_the_templates() -> None:
     vectors = {
         t.replace("{}", p): torch.nn.functional.normalize(torch.randn(4), dim=0) for t in CLIP_TEMPLATES for p in "ab"
     }
@@ -242,17 +242,17 @@ def test_an_ensemble_is_the_mean_of_a_phrases_wordings() -> None:
         embed_prompt_ensemble(lambda texts: torch.zeros(1, 4), ["a"], ["no place"])
 
 
-def test_phrases_are_embedded_once_per_space_and_the_oldest_are_forgotten() -> None:
-    asked: list[str] = []
+def test_phrases_are_embedded_once_per_space_and_the_least_recent_are_dropped() -> None:
+    embedded: list[str] = []
 
     def embed(texts: Any) -> torch.Tensor:
-        asked.extend(texts)
+        embedded.extend(texts)
         return torch.tensor([[float(len(t))] for t in texts])
 
     cache = TextEmbeddingCache(capacity=2)
     assert cache.embed("s", ["a", "bb", "a"], embed).tolist() == [[1.0], [2.0], [1.0]]
     assert cache.embed("s", ["bb", "a"], embed).tolist() == [[2.0], [1.0]]
-    assert asked == ["a", "bb"]
+    assert embedded == ["a", "bb"]
     cache.embed("other", ["a"], embed)
     cache.embed("s", ["bb"], embed)
-    assert asked == ["a", "bb", "a", "bb"]
+    assert embedded == ["a", "bb", "a", "bb"]

@@ -1,4 +1,4 @@
-"""From pictures, sounds and phrases to what ImageBind's encoders were trained on, cell for cell."""
+"""ImageBind's preprocessing: images, sounds and phrases become the published tensors, element by element."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sensebind.fusion.preprocess import audio, image, text, thermal
 
 
 @pytest.fixture(scope="module")
-def pictures(shared: Path) -> Any:
+def golden_images(shared: Path) -> Any:
     return np.load(shared / "reference" / "golden_image_video.npz")
 
 
@@ -33,12 +33,12 @@ def sounds(shared: Path) -> Any:
 # ---------------------------------------------------------------------------------------------------------- images
 
 
-def by_hand(rgb: np.ndarray) -> torch.Tensor:
+def on_host(rgb: np.ndarray) -> torch.Tensor:
     return image.imagebind_tensor(rgb)
 
 
-def as_a_gpu_does(rgb: np.ndarray) -> torch.Tensor:
-    """The path for devices that have no uint8 kernel, on this one."""
+def without_uint8_kernel(rgb: np.ndarray) -> torch.Tensor:
+    """The code for devices without a uint8 kernel, on the CPU."""
     height, width = rgb.shape[:2]
     short = min(height, width)
     size = int(224 * height / short), int(224 * width / short)
@@ -53,17 +53,17 @@ def on_cuda(rgb: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["land", "port", "small", "sq"])
-@pytest.mark.parametrize("path", [by_hand, as_a_gpu_does, on_cuda])
-def test_pictures_are_resized_cut_and_normalised_as_published(
-    pictures: Any, name: str, path: Callable[[np.ndarray], torch.Tensor]
+@pytest.mark.parametrize("path", [on_host, without_uint8_kernel, on_cuda])
+def test_images_are_resized_cropped_and_normalised_as_published(
+    golden_images: Any, name: str, path: Callable[[np.ndarray], torch.Tensor]
 ) -> None:
-    error = np.abs(path(pictures[f"image/{name}/in"]).numpy() - pictures[f"image/{name}/out"])
+    error = np.abs(path(golden_images[f"image/{name}/in"]).numpy() - golden_images[f"image/{name}/out"])
     assert error.mean() <= 0.005 and error.max() <= 0.1
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**32 - 1))
-def test_pictures_of_every_size_are_what_pillow_makes_of_them(height: int, width: int, seed: int) -> None:
+def test_images_of_every_size_are_resized_as_by_pillow(height: int, width: int, seed: int) -> None:
     if max(height, width) > 100 * min(height, width):
         return
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
@@ -76,13 +76,13 @@ def test_pictures_of_every_size_are_what_pillow_makes_of_them(height: int, width
     assert error.max() <= 2 and error.mean() <= 0.05
 
 
-def test_a_batch_gives_what_each_picture_gives() -> None:
+def test_a_batch_of_images_gives_the_tensors_of_each_image() -> None:
     batch = np.random.default_rng(0).integers(0, 256, (3, 100, 150, 3), np.uint8)
     each = torch.stack([image.imagebind_tensor(rgb) for rgb in batch])
     assert torch.equal(image.imagebind_batch(torch.from_numpy(batch).permute(0, 3, 1, 2)), each)
 
 
-def test_pictures_may_be_views_and_read_only() -> None:
+def test_images_may_be_views_and_read_only() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     flipped = rgb[:, ::-1]
     rgb.flags.writeable = False
@@ -101,7 +101,7 @@ def test_pictures_may_be_views_and_read_only() -> None:
         np.zeros((1, 1000, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(wrong: np.ndarray) -> None:
+def test_arrays_that_are_not_images_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected|too narrow"):
         image.imagebind_tensor(wrong)
 
@@ -122,7 +122,7 @@ def test_sounds_become_the_published_spectrograms(sounds: Any, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["chirp2s", "chirp1s", "chirp3s"])
-def test_the_count_of_frames_is_exact(sounds: Any, name: str) -> None:
+def test_the_number_of_frames_is_the_published_one(sounds: Any, name: str) -> None:
     frames = audio.log_mel_frames(torch.from_numpy(sounds[f"{name}/waveform"])[0])
     assert tuple(frames.shape) == sounds[f"{name}/fbank"].shape
 
@@ -132,19 +132,19 @@ def test_the_bands_are_the_published_ones(sounds: Any) -> None:
     assert not audio.mel_filterbank()[3].any()
 
 
-def test_silence_is_the_floor_and_padding_is_told_from_it() -> None:
+def test_silence_has_the_lowest_value_and_padding_another() -> None:
     tensor = audio.imagebind_tensor(np.zeros(32_000, np.float32))
     assert tensor[0, :, :198].unique().tolist() == pytest.approx([(math.log(2**-23) + 4.268) / 9.138])
     assert tensor[0, :, 198:].unique().tolist() == pytest.approx([0.467], abs=1e-3)
 
 
-def test_a_batch_of_sounds_gives_what_each_gives() -> None:
+def test_a_batch_of_sounds_gives_the_tensors_of_each_sound() -> None:
     batch = torch.randn(3, 2, 20_000) * 0.1
     each = torch.stack([audio.imagebind_tensor(w) for w in batch])
     torch.testing.assert_close(audio.imagebind_tensor(batch), each, atol=1e-4, rtol=0)
 
 
-def test_long_sounds_are_cut_to_clips_at_the_published_times(shared: Path) -> None:
+def test_long_sounds_are_cut_into_clips_at_the_published_times(shared: Path) -> None:
     times = json.loads((shared / "reference" / "clip_times.json").read_text())
     for duration, clips in times.items():
         ramp = torch.sin(torch.arange(round(float(duration) * 16_000)).double() ** 1.5 / 1e4).float()
@@ -157,7 +157,7 @@ def test_long_sounds_are_cut_to_clips_at_the_published_times(shared: Path) -> No
 @pytest.mark.parametrize("offset", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("level", [0.3, 1e-3, 0.0])
 @pytest.mark.parametrize("block", [160, 777, 50_000])
-def test_sliding_windows_agree_with_one_shot_ones(offset: float, level: float, block: int) -> None:
+def test_sliding_spectrograms_equal_those_of_single_windows(offset: float, level: float, block: int) -> None:
     generator = np.random.default_rng(0)
     sound = (offset + level * generator.standard_normal(6 * 16_000)).astype(np.float32)
     sliding = audio.SlidingLogMel(hop=8000)
@@ -168,7 +168,7 @@ def test_sliding_windows_agree_with_one_shot_ones(offset: float, level: float, b
     assert error.mean() <= 2e-6 and error.max() <= 0.01
 
 
-def test_sliding_windows_come_when_they_are_whole_and_hold_little() -> None:
+def test_sliding_spectrograms_are_returned_when_complete_and_buffers_stay_small() -> None:
     sliding = audio.SlidingLogMel(hop=1600)
     assert sliding.push(np.zeros(31_999, np.float32)) == []
     assert len(sliding.push(np.zeros(1, np.float32))) == 1
@@ -187,7 +187,7 @@ def test_sliding_windows_come_when_they_are_whole_and_hold_little() -> None:
     "wrong",
     [np.zeros(399), np.zeros((2, 0)), np.zeros((1, 1, 1, 800)), np.full(800, np.nan), np.full(800, 3e4)],
 )
-def test_what_is_no_sound_is_refused(wrong: np.ndarray) -> None:
+def test_arrays_that_are_not_sounds_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected a waveform|scaled to"):
         audio.imagebind_tensor(wrong)
 
@@ -203,7 +203,7 @@ def test_phrases_become_the_published_tokens(shared: Path) -> None:
         assert row == case["ids"], case["text"]
 
 
-def test_special_tokens_written_out_are_themselves_unless_in_a_run_of_punctuation() -> None:
+def test_special_tokens_in_a_text_are_recognised_unless_within_punctuation() -> None:
     start, end = 49406, 49407
     row = text.imagebind_tokens(["<|startoftext|><|endoftext|> a"])[0].tolist()
     assert row[:4] == [start, start, end, 320]
@@ -212,7 +212,7 @@ def test_special_tokens_written_out_are_themselves_unless_in_a_run_of_punctuatio
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(st.characters(), max_size=200) | st.text("<|>startofex&#;'!a 1\n", max_size=100), max_size=4))
-def test_every_phrase_becomes_77_tokens_with_a_start_and_an_end(texts: list[str]) -> None:
+def test_every_phrase_becomes_77_tokens_with_a_start_and_an_end_token(texts: list[str]) -> None:
     rows = text.imagebind_tokens(texts)
     assert rows.shape == (len(texts), 77)
     for row in rows.tolist():
@@ -220,12 +220,12 @@ def test_every_phrase_becomes_77_tokens_with_a_start_and_an_end(texts: list[str]
         assert row[0] == 49406 and set(row[end + 1 :]) <= {0} and min(row) >= 0 and max(row) < 49408
 
 
-def test_phrases_without_end_take_no_time() -> None:
+def test_very_long_phrases_are_tokenised() -> None:
     assert text.imagebind_tokens(["x" * 10**6, "&amp;" * 10**5, "\ud800é" * 10**5]).shape == (3, 77)
 
 
 @pytest.mark.parametrize("wrong", ["a phrase", [b"bytes"], [None]])
-def test_what_is_no_list_of_phrases_is_refused(wrong: Any) -> None:
+def test_anything_but_a_list_of_phrases_is_refused(wrong: Any) -> None:
     with pytest.raises(TypeError, match="list of strings"):
         text.imagebind_tokens(wrong)
 
@@ -234,7 +234,7 @@ def test_what_is_no_list_of_phrases_is_refused(wrong: Any) -> None:
 
 
 def fuzz_arrays(count: int) -> None:
-    """Arrays of any shape, type and content: an error that says what was expected, or a finite tensor."""
+    """Arrays of any shape, type and content: an error with a message, or a finite tensor."""
     generator = np.random.default_rng(3)
     for _ in range(count):
         shape = tuple(int(n) for n in generator.choice([0, 1, 2, 3, 4, 37, 640], generator.integers(0, 5)))
@@ -263,11 +263,11 @@ def test_a_thousand_mutated_arrays_are_refused_or_become_finite_tensors() -> Non
     fuzz_arrays(1000)
 
 
-def test_lookup_tables_give_the_computed_pixels() -> None:
+def test_thermal_lookup_tables_give_the_computed_pixels() -> None:
     counts = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     for unit, offset in ((0.01, 0.0), (0.04, 0.0), (1.0, 200.0)):
         frame = Frame(counts.reshape(-1).view(np.uint8), "16UC1", 256, 256, 512)
-        sent = encodings.decode_thermal(frame, Calibration(thermal_unit=unit, thermal_offset=offset))
-        assert sent.counts is not None
-        worked_out = thermal.to_uint8(encodings.ThermalImage(sent.values, True))
-        assert np.array_equal(thermal.to_uint8(sent), worked_out) and len(np.unique(worked_out)) > 50
+        decoded = encodings.decode_thermal(frame, Calibration(thermal_unit=unit, thermal_offset=offset))
+        assert decoded.counts is not None
+        computed = thermal.to_uint8(encodings.ThermalImage(decoded.values, True))
+        assert np.array_equal(thermal.to_uint8(decoded), computed) and len(np.unique(computed)) > 50

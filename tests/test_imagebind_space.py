@@ -1,4 +1,4 @@
-"""ImageBind as a space: from windows of samples to unit vectors, holding no more than the configured senses need."""
+"""ImageBind as a space: windows become unit vectors, and only the encoders of configured modalities are loaded."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def window(modality: str, *samples: Any, length: float = 2.0, calibration: Calib
     return Window(modality, start, start + round(length * SECOND), 1.0, stamped, calibration)
 
 
-def picture(
+def image_frame(
     encoding: str = "rgb8", shape: tuple[int, ...] = (60, 80, 3), dtype: Any = np.uint8, seed: int = 0
 ) -> Frame:
     array = np.random.default_rng(seed).integers(500, 4000, shape).astype(dtype)
@@ -65,16 +65,16 @@ def motion() -> list[Reading]:
 
 def windows() -> dict[str, Window]:
     return {
-        "vision": window("vision", picture(seed=1), picture(seed=2)),
+        "vision": window("vision", image_frame(seed=1), image_frame(seed=2)),
         "audio": window("audio", sound(2.0)),
-        "depth": window("depth", picture("16UC1", (60, 80), np.uint16), calibration=Calibration(500.0, 80)),
-        "thermal": window("thermal", picture("mono16", (60, 80), np.uint16)),
+        "depth": window("depth", image_frame("16UC1", (60, 80), np.uint16), calibration=Calibration(500.0, 80)),
+        "thermal": window("thermal", image_frame("mono16", (60, 80), np.uint16)),
         "imu": window("imu", *motion(), length=5.0),
     }
 
 
 @pytest.mark.parametrize("modality", list(windows()))
-def test_a_window_of_each_sense_becomes_a_unit_vector(space: ImageBindSpace, modality: str) -> None:
+def test_a_window_of_each_modality_becomes_a_unit_vector(space: ImageBindSpace, modality: str) -> None:
     tensor = space.tensor(windows()[modality])
     assert tensor.dtype == torch.float32 and torch.isfinite(tensor).all()
     vectors = space.embed(modality, torch.stack([tensor, tensor]))
@@ -83,7 +83,7 @@ def test_a_window_of_each_sense_becomes_a_unit_vector(space: ImageBindSpace, mod
 
 
 def test_two_frames_are_a_video_and_one_is_an_image(space: ImageBindSpace) -> None:
-    first, second = picture(seed=1), picture(seed=2)
+    first, second = image_frame(seed=1), image_frame(seed=2)
     assert space.tensor(window("vision", first)).shape == (3, 224, 224)
     video = space.tensor(window("vision", first, second))
     assert video.shape == (1, 3, 2, 224, 224)
@@ -93,13 +93,13 @@ def test_two_frames_are_a_video_and_one_is_an_image(space: ImageBindSpace) -> No
         space.tensor(window("vision", first, second, first))
 
 
-def test_a_frame_that_was_chosen_twice_is_an_image(space: ImageBindSpace) -> None:
-    one = window("vision", picture())
+def test_two_identical_frames_are_an_image(space: ImageBindSpace) -> None:
+    one = window("vision", image_frame())
     twice = Window("vision", one.start, one.tick, 0.5, one.samples * 2)
     assert torch.equal(space.tensor(twice), space.tensor(one))
 
 
-def test_sounds_longer_than_the_training_are_three_clips(space: ImageBindSpace) -> None:
+def test_sounds_longer_than_the_training_windows_become_three_clips(space: ImageBindSpace) -> None:
     two, four = sound(2.0), sound(4.0)
     one = audio.imagebind_tensor(two.data.T)
     torch.testing.assert_close(space.tensor(window("audio", two)), one, atol=1e-3, rtol=0)
@@ -108,10 +108,10 @@ def test_sounds_longer_than_the_training_are_three_clips(space: ImageBindSpace) 
 
 @pytest.mark.parametrize("metres", [0.5, 2.0, 8.0])
 @pytest.mark.parametrize("width", [320, 640])
-def test_a_plane_of_known_depth_has_its_disparity_whatever_the_resolution(
+def test_a_plane_of_known_depth_has_its_disparity_at_every_resolution(
     space: ImageBindSpace, metres: float, width: int
 ) -> None:
-    """Baseline · focal length / depth, in pixels of an image whose shorter side is 224, of the 75 that are the most."""
+    """Baseline · focal length / depth, in pixels of an image whose shorter side is 224, divided by the maximum, 75."""
     plane = np.full((width * 3 // 4, width), metres * 1000, np.uint16)
     frame = Frame(plane.reshape(-1).view(np.uint8), "16UC1", *plane.shape, plane.strides[0])
     calibration = Calibration(focal_length=525.0 * width / 640, focal_width=width, baseline=0.1)
@@ -120,7 +120,7 @@ def test_a_plane_of_known_depth_has_its_disparity_whatever_the_resolution(
     torch.testing.assert_close(tensor, torch.full((1, 224, 224), expected), rtol=1e-3, atol=0)
 
 
-def test_text_is_loaded_when_the_first_phrase_comes(checkpoint: Path) -> None:
+def test_the_text_encoder_is_loaded_by_the_first_phrase(checkpoint: Path) -> None:
     space = ImageBindSpace.load(modalities=["imu"], weights=str(checkpoint), **SIZES)
     assert set(space._models) == {"imu"} and space.modalities == ("text", "imu")
     vectors = space.embed_text(["a dog", "a cat", "a dog"])
@@ -129,7 +129,7 @@ def test_text_is_loaded_when_the_first_phrase_comes(checkpoint: Path) -> None:
     assert space.embed_text([]).shape == (0, 16)
 
 
-def test_a_phrase_has_one_vector_whatever_it_is_asked_with(space: ImageBindSpace) -> None:
+def test_a_phrase_has_the_same_vector_in_every_batch(space: ImageBindSpace) -> None:
     alone = space.embed_text(["a red car"])
     assert torch.equal(space.embed_text(["rain", "a red car"])[1], alone[0])
 
@@ -151,7 +151,7 @@ def test_files_of_every_format_make_one_space(checkpoint: Path, space: ImageBind
         ImageBindSpace.load(modalities=["imu", "audio"], weights=str(tmp_path / "imu.safetensors"), **SIZES)
 
 
-def test_it_tells_its_scales_windows_and_licence(space: ImageBindSpace) -> None:
+def test_the_space_has_the_published_scales_windows_and_licence(space: ImageBindSpace) -> None:
     assert space.logit_scales == pytest.approx(
         {"vision": 1.0, "text": 1 / 0.07, "audio": 20.0, "depth": 5.0, "thermal": 10.0, "imu": 5.0}, rel=1e-5
     )
@@ -159,7 +159,7 @@ def test_it_tells_its_scales_windows_and_licence(space: ImageBindSpace) -> None:
     assert space.dimension == 16 and "not for commercial use" in space.licence
 
 
-def test_the_registry_finds_it_and_says_how_to_get_weights(checkpoint: Path) -> None:
+def test_the_registry_loads_the_space_and_names_missing_or_wrong_weights(checkpoint: Path) -> None:
     with pytest.raises(SpaceError, match="imagebind_huge.pth and set weights:="):
         registry.load_space("imagebind_huge")
     with pytest.raises(SpaceError, match="of another shape"):  # the small checkpoint is not the published one
@@ -168,17 +168,17 @@ def test_the_registry_finds_it_and_says_how_to_get_weights(checkpoint: Path) -> 
         registry.load_space("imagebind_huge", weights="absent.pth")
 
 
-def test_precision_is_chosen_by_what_the_processor_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_automatic_precision_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_dtype("fp16", "cpu") == torch.float16
     with pytest.raises(SpaceError, match="dtype 'int8' is not one of"):
         resolve_dtype("int8", "cpu")
-    for abilities, expected in (
+    for features, expected in (
         ({}, torch.float32),
         ({"avx512_f": True}, torch.float32),
         ({"avx512_bf16": True}, torch.bfloat16),
         ({"amx_bf16": True}, torch.bfloat16),
     ):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda abilities=abilities: abilities, raising=False)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features, raising=False)
         assert resolve_dtype("auto", "cpu") == expected
 
 
@@ -187,7 +187,7 @@ def test_vectors_that_are_not_finite_are_an_error(space: ImageBindSpace) -> None
         space.embed("imu", torch.full((1, 6, 2000), torch.nan))
 
 
-def test_a_window_of_a_foreign_sense_is_refused(space: ImageBindSpace) -> None:
+def test_a_window_of_an_unknown_modality_is_refused(space: ImageBindSpace) -> None:
     with pytest.raises(ValueError, match="radar"):
         space.tensor(window("radar", Reading(np.zeros(3))))
     with pytest.raises(ValueError, match="no encoder for 'radar'"):
@@ -198,7 +198,7 @@ def test_a_window_of_a_foreign_sense_is_refused(space: ImageBindSpace) -> None:
 
 
 def fuzz_frames(space: ImageBindSpace, count: int) -> None:
-    """Mutated compressed and raw images of every sense: an error that says why, or a finite tensor."""
+    """Mutated compressed and raw images of every modality: an error with a message, or a finite tensor."""
     cv2 = pytest.importorskip("cv2")
     generator = np.random.default_rng(4)
     rgb = generator.integers(0, 256, (40, 60, 3), np.uint8)
@@ -206,21 +206,21 @@ def fuzz_frames(space: ImageBindSpace, count: int) -> None:
     whole = {
         "vision": [
             *(Frame(cv2.imencode(f".{name}", rgb)[1].reshape(-1), name, compressed=True) for name in ("jpeg", "png")),
-            picture("bgr8"), picture("bgra8", (30, 40, 4)),
-            picture("yuv422_yuy2", (30, 40, 2)), picture("bayer_rggb8", (30, 40)),
+            image_frame("bgr8"), image_frame("bgra8", (30, 40, 4)),
+            image_frame("yuv422_yuy2", (30, 40, 2)), image_frame("bayer_rggb8", (30, 40)),
         ],
         "depth": [
             Frame(cv2.imencode(".png", deep)[1].reshape(-1), "16UC1; png compressed", compressed=True),
-            picture("16UC1", (30, 40), np.uint16), picture("32FC1", (30, 40), np.float32),
+            image_frame("16UC1", (30, 40), np.uint16), image_frame("32FC1", (30, 40), np.float32),
         ],
-        "thermal": [picture("mono16", (30, 40), np.uint16), picture("mono8", (30, 40)), picture("rgb8")],
+        "thermal": [image_frame("mono16", (30, 40), np.uint16), image_frame("mono8", (30, 40)), image_frame("rgb8")],
     }  # fmt: skip
     for number in range(count):
         modality = list(whole)[number % 3]
         frame = whole[modality][generator.integers(len(whole[modality]))]
         data = frame.data.copy()
-        where = generator.integers(0, len(data), generator.integers(0, 20))
-        data[where] = generator.integers(0, 256, len(where), np.uint8)
+        places = generator.integers(0, len(data), generator.integers(0, 20))
+        data[places] = generator.integers(0, 256, len(places), np.uint8)
         if generator.random() < 0.3:
             data = data[: generator.integers(1, len(data))]
         size = [frame.height, frame.width, frame.step]

@@ -1,4 +1,4 @@
-"""A benchmark of several parts keeps what it measured, whatever one part does."""
+"""A benchmark of several parts keeps the figures that it measured, even if a part fails."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def perform(module: Any, *names: str, output: Path, budget: float = 120.0) -> di
     return content
 
 
-def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_path: Path) -> None:
+def test_a_part_that_raises_dies_or_hangs_does_not_affect_the_others(module: Any, tmp_path: Path) -> None:
     content = perform(module, "raises", "dies", "exits", "hangs", "good", output=tmp_path / "out.json")
     assert content["raises"]["half"] == 1 and "the device is gone" in content["raises"]["failed"]
     assert content["dies"]["half"] == 2 and "SIGKILL" in content["dies"]["failed"]
@@ -74,7 +74,7 @@ def test_a_part_that_raises_dies_or_hangs_costs_itself_alone(module: Any, tmp_pa
         os.kill(content["hangs"]["process"], 0)
 
 
-def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> None:
+def test_a_part_is_skipped_if_too_little_time_is_left(tmp_path: Path) -> None:
     args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out.json"), device="cpu")
     some = [Part("long", 60, lambda seconds, report: {}), Part("short", 1, lambda seconds, report: {"left": seconds})]
     content = parts.run_parts("some", some, args)
@@ -82,7 +82,7 @@ def test_a_part_for_which_too_little_time_is_left_is_skipped(tmp_path: Path) -> 
     assert not parts.exit_status(content)
 
 
-def test_a_run_in_which_every_part_is_skipped_is_no_success(
+def test_a_run_fails_if_every_part_is_skipped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -103,18 +103,16 @@ def test_a_run_in_which_every_part_is_skipped_is_no_success(
         ({"output": "/proc/none/out.json"}, "cannot write the figures to '/proc/none/out.json'"),
     ],
 )
-def test_what_cannot_be_run_or_written_is_an_error_before_anything_is_measured(
-    given: dict[str, Any], message: str
-) -> None:
+def test_wrong_arguments_are_an_error_before_anything_is_measured(given: dict[str, Any], message: str) -> None:
     def never(seconds: float, report: parts.Report) -> dict[str, Any]:
-        raise AssertionError("it was run")
+        raise AssertionError("the part was run")
 
     args = argparse.Namespace(**{"only": None, "budget": 10.0, "output": None, "device": "cpu", **given})
     with pytest.raises(parts.PartError, match=re.escape(message)):
         parts.run_parts("some", [Part("good", 1, never), Part("bad", 1, never)], args)
 
 
-def test_a_folder_in_place_of_the_file_is_refused_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_an_output_that_is_a_folder_is_refused_and_no_file_is_left(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     args = argparse.Namespace(only=None, budget=10.0, output=str(tmp_path / "out"), device="cpu")
     with pytest.raises(parts.PartError, match="cannot write"):
@@ -122,7 +120,7 @@ def test_a_folder_in_place_of_the_file_is_refused_and_nothing_is_left_behind(tmp
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_benchmark_that_is_ended_ends_its_part_and_keeps_what_was_measured(module: Any, tmp_path: Path) -> None:
+def test_a_terminated_benchmark_ends_its_part_and_keeps_the_figures(module: Any, tmp_path: Path) -> None:
     script = """
 import argparse, sys, some_parts
 from sensebind.benchmarks.harness import parts
@@ -135,7 +133,7 @@ sys.exit(parts.exit_status(parts.run_parts("some", some, args, parts.run_in_subp
     process = subprocess.Popen([sys.executable, "-c", script, str(target)], env=parts.subprocess_environment())
     until = time.monotonic() + 60
     while not (target.exists() and "half" in target.read_text()):
-        assert time.monotonic() < until, "the part did not begin"
+        assert time.monotonic() < until, "the part did not start"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 1

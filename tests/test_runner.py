@@ -13,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_imagebind_space import SIZES, checkpoint, motion, picture, sound, window
+from test_imagebind_space import SIZES, checkpoint, motion, sound, window
+from test_imagebind_space import image_frame as picture
 from torch import Tensor
 from toy import ToySpace
 

@@ -1,4 +1,4 @@
-"""The contract of a space: what a space of somebody else's must define, and what it gets without defining it."""
+"""The contract of a space: what a space of another package must define, and the defaults that it inherits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WINDOW = Window(VISION, SECOND, 2 * SECOND, 1.0, (Sample(VISION, SECOND, FRAME, 
 
 
 class Structural:
-    """Has all the methods and derives from nothing."""
+    """Has the attributes of a space but does not derive from `Space`."""
 
     id, dimension, licence, modalities, logit_scales, trained_windows = "other@0", 2, "none", ("text",), {}, {}
 
@@ -35,14 +35,14 @@ class EntryPoint:
 
     name = "other"
 
-    def __init__(self, made: object) -> None:
-        self._made = made
+    def __init__(self, space: object) -> None:
+        self._space = space
 
     def load(self) -> Any:
-        return lambda **options: self._made
+        return lambda **options: self._space
 
 
-def test_a_space_that_does_not_derive_from_the_base_class_is_refused_with_what_to_do(
+def test_the_error_for_a_space_without_the_base_class_names_the_base_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint(Structural())])
@@ -51,15 +51,15 @@ def test_a_space_that_does_not_derive_from_the_base_class_is_refused_with_what_t
 
 
 @pytest.mark.parametrize("name", REQUIRED_ATTRIBUTES)
-def test_a_space_that_lacks_a_declared_attribute_is_refused_by_its_name(name: str) -> None:
+def test_the_error_for_a_space_without_a_required_attribute_names_the_attribute(name: str) -> None:
     given = {n: v for n, v in vars(Structural).items() if not n.startswith("__") and n != name}
     methods = {n: vars(ToySpace)[n] for n in ("tensor", "embed", "embed_text")}
-    space = type("Lacking", (Space,), {**given, **methods})()
+    space = type("Incomplete", (Space,), {**given, **methods})()
     with pytest.raises(SpaceError, match=name):
-        validate_space(space, "lacking")
+        validate_space(space, "incomplete")
 
 
-def test_a_registered_space_is_found_and_runs_on_a_cpu_without_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registered_space_is_loaded_and_runs_on_a_cpu_with_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint(ToySpace())])
     space = registry.load_space("other")
     assert GpuRunner.for_space(space) is None and not space.graph_capturable(VISION) and not space.compiled_modalities
@@ -73,7 +73,7 @@ def test_a_registered_space_is_found_and_runs_on_a_cpu_without_more(monkeypatch:
 
 
 @pytest.mark.parametrize("deferred", [False, True])
-def test_vectors_that_are_not_finite_are_a_failure_by_whatever_way_they_come(deferred: bool) -> None:
+def test_vectors_that_are_not_finite_are_a_failure_for_every_type_of_future(deferred: bool) -> None:
     class Broken(ToySpace):
         def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
             return super().embed(modality, batch) * torch.nan
@@ -85,19 +85,19 @@ def test_vectors_that_are_not_finite_are_a_failure_by_whatever_way_they_come(def
                 else super().embed_async(modality, batch)
             )
 
-    (answer,) = Engine(Broken()).embed([WINDOW])
-    assert isinstance(answer, Failure) and answer.cause == "failure" and "not finite" in answer.message
+    (result,) = Engine(Broken()).embed([WINDOW])
+    assert isinstance(result, Failure) and result.cause == "failure" and "not finite" in result.message
 
 
-def test_a_device_by_its_name_is_refused_with_what_to_do() -> None:
+def test_the_error_for_a_device_that_is_a_string_names_the_torch_device() -> None:
     space = ToySpace()
-    space.device = "cpu"  # type: ignore[assignment]  # as the factory is given it
+    space.device = "cpu"  # type: ignore[assignment]  # as the factory gets it
     with pytest.raises(SpaceError, match=r"torch\.device\('cpu'\)"):
         validate_space(space, "toy")
 
 
-def test_the_default_encoder_gives_embed_a_batch_on_the_cpu() -> None:
-    """`embed` is promised one, and a space may well call `.numpy()` on it."""
+def test_the_default_encoder_passes_embed_a_batch_on_the_cpu() -> None:
+    """A space may call `.numpy()` on it."""
     batch = ToySpace().tensor(WINDOW)[None]
 
     class OnDevice:

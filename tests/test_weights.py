@@ -1,4 +1,4 @@
-"""Weight files: read without running or copying, refused when wrong, the same space in every precision."""
+"""Weight files: read without copies and without running code, refused if wrong, one space id in every precision."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def converted(pth: Path, tmp_path: Path) -> Path:
     return target
 
 
-def parse(*words: object) -> argparse.Namespace:
+def parse(*arguments: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     command.add_parser(parser.add_subparsers())
-    return parser.parse_args(["weights", *map(str, words)])
+    return parser.parse_args(["weights", *map(str, arguments)])
 
 
 # ------------------------------------------------------------------------------------------------------ reading
 
 
-def test_a_file_gives_back_what_was_saved(pth: Path, state: dict[str, torch.Tensor]) -> None:
+def test_a_file_gives_the_saved_tensors(pth: Path, state: dict[str, torch.Tensor]) -> None:
     read = weights.read_tensors(pth)
     assert list(read) == list(state)
     assert all(torch.equal(read[name], state[name]) for name in state)
@@ -73,7 +73,7 @@ def test_plain_safetensors_files_are_read_too(state: dict[str, torch.Tensor], tm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_precision_changes_when_reading_as_when_converting(
+def test_reading_and_converting_change_precision_in_the_same_way(
     pth: Path, state: dict[str, torch.Tensor], tmp_path: Path, dtype: torch.dtype
 ) -> None:
     target = tmp_path / "changed.safetensors"
@@ -89,22 +89,22 @@ def test_logit_scales_stay_float32(converted: Path) -> None:
     assert scales and all(entry.dtype == torch.float32 for entry in scales)
 
 
-def test_only_what_is_wanted_is_read(converted: Path) -> None:
+def test_only_wanted_entries_are_read(converted: Path) -> None:
     read = weights.read_tensors(converted, lambda name: modality_of_entry(name) == "imu")
     assert read and {modality_of_entry(name) for name in read} == {"imu"}
 
 
-def test_changing_precision_in_small_steps_changes_nothing(pth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunk_size_does_not_change_the_result(pth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = weights.read_tensors(pth, dtype=torch.bfloat16)
     monkeypatch.setattr(weights, "CHUNK_BYTES", 1000)
-    steps = weights.read_tensors(pth, dtype=torch.bfloat16)
-    assert list(steps) == list(whole) and all(torch.equal(steps[k], whole[k]) for k in whole)
+    chunks = weights.read_tensors(pth, dtype=torch.bfloat16)
+    assert list(chunks) == list(whole) and all(torch.equal(chunks[k], whole[k]) for k in whole)
 
 
 # -------------------------------------------------------------------------------------------------------- digest
 
 
-def test_the_digest_is_the_published_files_own_and_converted_files_carry_it(pth: Path, tmp_path: Path) -> None:
+def test_converted_files_store_the_digest_of_the_published_file(pth: Path, tmp_path: Path) -> None:
     folder = tmp_path / "split"
     folder.mkdir()
     names = list(weights.read_entries(pth))
@@ -116,14 +116,14 @@ def test_the_digest_is_the_published_files_own_and_converted_files_carry_it(pth:
     assert {weights.published_digest(p) for p in (pth, folder, folder / "imu.safetensors", again)} == {expected}
 
 
-def test_a_file_is_named_by_its_sha_256_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sha_256_is_right_for_files_of_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digest, "BLOCK_BYTES", 7)
     for content in (b"", b"a" * 7, b"0123456789" * 3):
         (tmp_path / "f").write_bytes(content)
         assert digest.sha256_of(tmp_path / "f") == hashlib.sha256(content).hexdigest()
 
 
-def test_a_precision_has_one_name_everywhere() -> None:
+def test_parameters_and_models_use_the_same_names_of_precisions() -> None:
     (parameter,) = (p for p in embedder_parameters() if p.name == "dtype")
     assert parameter.choices == (AUTO_DTYPE, *DTYPE_NAMES) and parameter.default == AUTO_DTYPE
     assert [torch_dtype(name) for name in DTYPE_NAMES] == [torch.float32, torch.bfloat16, torch.float16]
@@ -132,7 +132,9 @@ def test_a_precision_has_one_name_everywhere() -> None:
         torch_dtype("int8")
 
 
-def test_files_of_two_checkpoints_do_not_mix(converted: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_files_of_two_checkpoints_in_a_folder_are_refused(
+    converted: Path, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     converted.rename(folder / "one.safetensors")
@@ -155,13 +157,13 @@ def test_missing_unknown_and_misshaped_entries_are_named(state: dict[str, torch.
     wrong["modality_heads.imu.0.bias"] = torch.zeros(16, dtype=torch.int64)
     with pytest.raises(WeightsError) as caught:
         ImageBind(modalities=["imu"], **TINY).load_checkpoint(wrong)
-    for words in (
+    for text in (
         "1 missing: 'modality_trunks.imu.blocks.0.norm_1.bias'",
         "1 unknown: 'modality_trunks.imu.extra'",
         "'modality_heads.imu.3.weight' is (3, 3) and should be (16, 16)",
         "'modality_heads.imu.0.bias' is torch.int64",
     ):
-        assert words in str(caught.value)
+        assert text in str(caught.value)
 
 
 def test_values_that_are_not_finite_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -172,13 +174,13 @@ def test_values_that_are_not_finite_are_refused(state: dict[str, torch.Tensor], 
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"hello, this is text", b"\x10\0\0\0\0\0\0\0{}", bytes(1000)])
-def test_files_that_hold_no_weights_are_refused(content: bytes, tmp_path: Path) -> None:
+def test_files_of_other_formats_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(WeightsError, match="file"):
         weights.read_tensors(tmp_path / "file")
 
 
-def test_absent_files_and_empty_folders_are_named(tmp_path: Path) -> None:
+def test_missing_files_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="there is no weight file"):
         weights.read_tensors(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match="holds no .safetensors"):
@@ -186,9 +188,9 @@ def test_absent_files_and_empty_folders_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"model": {"a": torch.ones(1)}}, [torch.ones(1)], {}, {"a": 1}])
-def test_files_with_something_else_are_refused(content: object, tmp_path: Path) -> None:
+def test_files_that_are_not_a_state_dict_are_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="no plain state dict"):
+    with pytest.raises(WeightsError, match="not a plain state dict"):
         weights.read_tensors(tmp_path / "other.pth")
 
 
@@ -201,7 +203,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_nothing_in_a_weight_file_is_run(zipped: bool, tmp_path: Path) -> None:
+def test_code_in_a_weight_file_is_not_run(zipped: bool, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     if zipped:
         torch.save({"a": Payload(proof)}, tmp_path / "evil.pth")
@@ -212,7 +214,7 @@ def test_nothing_in_a_weight_file_is_run(zipped: bool, tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-def test_a_failed_conversion_leaves_nothing_behind(pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_conversion_leaves_no_file(pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> int:
         raise OSError("disk full")
 
@@ -240,7 +242,7 @@ def test_the_command_converts_the_full_size_imu_encoder(tmp_path: Path, capsys: 
         command.run(parse("convert", path, "-o", path))
 
 
-def test_the_command_says_why_a_file_cannot_be_used(pth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_why_a_file_cannot_be_used(pth: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.run(parse("inspect", pth)) == 1
     assert "of another shape" in capsys.readouterr().out
     with pytest.raises(WeightsError, match="of another shape"):
@@ -251,7 +253,7 @@ def test_the_command_says_why_a_file_cannot_be_used(pth: Path, capsys: pytest.Ca
 
 
 def mutate(data: bytes, generator: np.random.Generator) -> bytes:
-    """A few changed bytes (in the head half of the time), a cut, or a piece moved."""
+    """`data` with a few changed bytes (anywhere, or in the first 4000), truncated, or without a piece."""
     array = np.frombuffer(data, np.uint8).copy()
     kind = generator.integers(4)
     if kind == 0:
@@ -259,14 +261,14 @@ def mutate(data: bytes, generator: np.random.Generator) -> bytes:
     if kind == 1:
         a, b = sorted(generator.integers(0, len(data), 2))
         return data[:a] + data[b:]
-    reach = len(array) if kind == 2 else min(4000, len(array))
-    where = generator.integers(0, reach, generator.integers(1, 6))
-    array[where] ^= generator.integers(1, 256, len(where), dtype=np.uint8)
+    end = len(array) if kind == 2 else min(4000, len(array))
+    places = generator.integers(0, end, generator.integers(1, 6))
+    array[places] ^= generator.integers(1, 256, len(places), dtype=np.uint8)
     return array.tobytes()
 
 
-def survives(file: Path, original: dict[str, torch.Tensor], digest: str) -> None:
-    """An error, the true values, or values that are told to be of another space."""
+def check_mutated_file(file: Path, original: dict[str, torch.Tensor], digest: str) -> None:
+    """The file is an error, or has the original values, or the digest of another space."""
     try:
         read, found = weights.read_tensors(file), weights.published_digest(file)
         weights.check_entries(read, {k: v.shape for k, v in original.items()})
@@ -283,21 +285,21 @@ def fuzz(pth: Path, converted: Path, count: int) -> None:
         for _ in range(count // 2):
             file = source.with_name("mutated")
             file.write_bytes(mutate(data, generator))
-            survives(file, original, digest)
-            file.unlink()  # never overwritten in place: it is mapped
+            check_mutated_file(file, original, digest)
+            file.unlink()  # not overwritten in place, because it is mapped
 
 
-def test_mutated_files_are_refused_or_read_right(pth: Path, converted: Path) -> None:
+def test_mutated_files_are_refused_or_read_correctly(pth: Path, converted: Path) -> None:
     fuzz(pth, converted, 100)
 
 
 @pytest.mark.slow
-def test_a_thousand_mutated_files_are_refused_or_read_right(pth: Path, converted: Path) -> None:
+def test_a_thousand_mutated_files_are_refused_or_read_correctly(pth: Path, converted: Path) -> None:
     fuzz(pth, converted, 1000)
 
 
-def test_reading_costs_no_copy(converted: Path) -> None:
-    """In a fresh process, views of the file: its own memory does not grow by what is read."""
+def test_tensors_are_views_of_the_mapped_file(converted: Path) -> None:
+    """In a new process: every tensor lies in the memory that the file is mapped to."""
     script = f"""
 from sensebind.fusion.models.imagebind import weights
 read = weights.read_tensors({str(converted)!r})

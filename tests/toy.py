@@ -1,4 +1,4 @@
-"""A small space of its own: fixed random projections. Fast, real, and different for different inputs."""
+"""A small space of fixed random projections: fast, with different vectors for different inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
 
 
 class ToySpace(Space):
-    """A space that computes hardly anything."""
+    """A space whose encoders are random projections."""
 
     id = "toy@0"
     dimension = 16

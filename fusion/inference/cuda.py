@@ -1,13 +1,12 @@
-"""Encoders on a GPU, without the host waiting for them: fixed buffers, graphs, and streams that overlap.
+"""Encoders on a GPU, without waits of the host: fixed buffers, CUDA graphs, and streams that overlap.
 
-A batch is padded to a bucket, a power of two, so that a few shapes recur. What recurs is kept in a `_CapturedBatch`:
-pinned memory that rows are gathered in, its image on the device, and the encoder's work as a CUDA graph, captured when
-the shape first comes. Rows go as they were sent (bytes of images, 16-bit sound); the encoder's preparation is part of
-the graph. Each modality has a stream to copy and one to compute, so that the copy of one batch, the preparation and
-trunk of another and those of other modalities go on at the same time. The host waits once for each batch: for its
-vectors.
+A batch is padded to a bucket, a power of two, so that few shapes occur. Each shape has a `_CapturedBatch`: pinned
+memory for the rows, device memory of the same shape, and the encoder's work as a CUDA graph, captured for the first
+batch of the shape. Rows are raw data (bytes of images, 16-bit sound). The preprocessing on the device is part of the
+graph. Each modality has a stream to copy and one to compute. So copies, preprocessing and encoders of several batches
+and modalities run at the same time. The host waits once for each batch: for its vectors.
 
-On a CPU the same code runs without graphs, pinned memory and streams, which is how it is tested where no GPU is.
+On a CPU the same code runs without graphs, pinned memory and streams. Tests without a GPU use this.
 """
 
 from __future__ import annotations
@@ -26,14 +25,13 @@ from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.space import Encoder, Space
 
 LOG = logging.getLogger(__name__)
-BATCHES_IN_FLIGHT = 2  # batches of one shape that may be under way: one is copied while another is computed
-MAX_CAPTURED_BATCHES = 40  # shapes that are kept: past that, those used longest ago are given up with their memory
-WARMUP_RUNS = 2  # runs before a capture, in which libraries choose kernels and constants are made
+BATCHES_IN_FLIGHT = 2  # batches of one shape at a time: one is copied while another is computed
+MAX_CAPTURED_BATCHES = 40  # shapes that are kept; of more, the least recently used are dropped with their memory
+WARMUP_RUNS = 2  # runs before a capture, in which libraries choose kernels and create constants
 
 
 class DeviceEmbeddingFuture(EmbeddingFuture):
-    """A batch under way. `is_first_of_shape`: its shape came for the first time, so that much was made that later ones
-    find."""
+    """A batch that the device computes. `is_first_of_shape`: it includes the setup for its shape."""
 
     def __init__(self, count: int, result: Tensor, done: torch.cuda.Event | None) -> None:
         self.is_first_of_shape = False
@@ -43,7 +41,7 @@ class DeviceEmbeddingFuture(EmbeddingFuture):
         self._lock = threading.Lock()  # guards `_result` and `_vectors`
 
     def fetch(self) -> Tensor:
-        """float32 (B, D) on the CPU; waits for the device. Raises `RuntimeError` for what it failed to do."""
+        """Wait for the vectors: float32 (B, D) on the CPU. Raises `RuntimeError` if the device failed."""
         with self._lock:
             if self._vectors is None:
                 assert self._result is not None
@@ -54,7 +52,7 @@ class DeviceEmbeddingFuture(EmbeddingFuture):
 
 
 class GpuRunner:
-    """Drives the encoders of one space. `launch` may be called from several threads.
+    """Runs the encoders of one space. `launch` may be called from several threads.
 
     `graphs`: capture CUDA graphs of the encoders that are `graph_capturable` (None: yes on CUDA). After one failed
     capture no more are tried, because PyTorch before 2.12 rejects every later one; existing graphs stay in use.
@@ -65,19 +63,19 @@ class GpuRunner:
         self.on_gpu = self.device.type == "cuda"
         self._space = space
         self.device_input = space.device_input
-        self._lock = threading.Lock()  # guards what follows: one batch is launched, one graph captured at a time
+        self._lock = threading.Lock()  # guards the attributes below: one launch or capture at a time
         self._graphs = _GraphCaptureState(self.on_gpu and graphs is not False)
         self._streams: dict[str, _ModalityStreams] = {}
         self._captured_batches: OrderedDict[tuple[str, torch.Size, torch.dtype, int], _CapturedBatch] = OrderedDict()
 
     @classmethod
     def for_space(cls, space: Space) -> GpuRunner | None:
-        """One for a space on a GPU; None for other devices, which have nothing to overlap."""
+        """A runner for a space on a GPU; None for other devices."""
         return cls(space) if space.device.type == "cuda" else None
 
     @torch.no_grad()
     def launch(self, modality: str, rows: Sequence[Tensor]) -> DeviceEmbeddingFuture:
-        """Begin to embed `rows` of one shape and dtype, on the CPU each. Raises `RuntimeError` as the device does."""
+        """Begin to embed `rows`: CPU tensors of one shape and dtype. Raises `RuntimeError` if the device fails."""
         first = rows[0]
         bucket = bucket_size(len(rows))
         with self._lock:
@@ -91,13 +89,13 @@ class GpuRunner:
             try:
                 pending = captured_batch.launch(rows)
             except BaseException:
-                self._captured_batches.pop(key, None)  # it is in a state that nobody knows
+                self._captured_batches.pop(key, None)  # its state is unknown
                 raise
             pending.is_first_of_shape = first_time
             return pending
 
     def free_memory(self) -> None:
-        """Give back the memory of all shapes: what comes next makes its own again."""
+        """Free the memory of all shapes. Later batches allocate it again."""
         with self._lock:
             self._synchronize()
             self._captured_batches.clear()
@@ -105,17 +103,17 @@ class GpuRunner:
                 empty_cache()
 
     def shape_count(self) -> int:
-        """How many shapes are kept."""
+        """Number of shapes that are kept."""
         with self._lock:
             return len(self._captured_batches)
 
     def graph_count(self) -> int:
-        """How many of them are graphs."""
+        """Number of shapes with a CUDA graph."""
         with self._lock:
             return sum(captured_batch.graph is not None for captured_batch in self._captured_batches.values())
 
     def capture_error(self) -> str:
-        """Why no more graphs are captured; empty as long as none has failed."""
+        """The error of the failed capture; empty if none has failed."""
         return self._graphs.error
 
     def _streams_of(self, modality: str) -> _ModalityStreams:
@@ -140,11 +138,11 @@ class _GraphCaptureState:
 
     def __init__(self, allowed: bool) -> None:
         self.allowed = allowed
-        self.error = ""  # of the capture that failed
+        self.error = ""  # of the failed capture
 
 
 class _ModalityStreams:
-    """One modality's streams and the memory that its graphs share. They run one after another, so they can."""
+    """One modality's streams and the memory pool of its graphs. Graphs share it, because they run one at a time."""
 
     def __init__(self, modality: str, encode: Encoder, device: torch.device, graphs: _GraphCaptureState) -> None:
         self.modality, self.encode, self.device, self.graphs = modality, encode, device, graphs
@@ -157,12 +155,12 @@ class _ModalityStreams:
 
 
 class _BatchBuffers:
-    """Where one batch is gathered, where it arrives, and where its vectors land."""
+    """Buffers of one batch: its rows on the host and on the device, and its vectors on the host."""
 
-    def __init__(self, row: Tensor, bucket: int, dimension: int, lane: _ModalityStreams) -> None:
-        gpu = lane.compute_stream is not None
+    def __init__(self, row: Tensor, bucket: int, dimension: int, streams: _ModalityStreams) -> None:
+        gpu = streams.compute_stream is not None
         self.host_rows = torch.zeros(bucket, *row.shape, dtype=row.dtype, pin_memory=gpu)
-        self.device_rows = torch.zeros_like(self.host_rows, device=lane.device) if gpu else self.host_rows
+        self.device_rows = torch.zeros_like(self.host_rows, device=streams.device) if gpu else self.host_rows
         self.host_vectors = torch.zeros(bucket, dimension, pin_memory=gpu)
         self.copied_event = torch.cuda.Event() if gpu else None
         self.computed_event = torch.cuda.Event(blocking=True) if gpu else None  # `fetch` sleeps instead of spinning
@@ -170,20 +168,20 @@ class _BatchBuffers:
 
 
 class _CapturedBatch:
-    """One modality's work on batches of one shape, up to `bucket` rows."""
+    """One modality's encoder for batches of one shape, up to `bucket` rows."""
 
-    def __init__(self, lane: _ModalityStreams, row: Tensor, bucket: int) -> None:
-        self.streams, self.bucket = lane, bucket
+    def __init__(self, streams: _ModalityStreams, row: Tensor, bucket: int) -> None:
+        self.streams, self.bucket = streams, bucket
         self.graph: torch.cuda.CUDAGraph | None = None
         self.next_slot = 0
-        self.input = torch.zeros(bucket, *row.shape, dtype=row.dtype, device=lane.device)
-        with lane.use(lane.compute_stream):
+        self.input = torch.zeros(bucket, *row.shape, dtype=row.dtype, device=streams.device)
+        with streams.use(streams.compute_stream):
             self._synchronize_device()
-            vectors = lane.encode(self.input)
-            self.output = torch.zeros(bucket, vectors.shape[1], device=lane.device)
-            if lane.graphs.allowed:
+            vectors = streams.encode(self.input)
+            self.output = torch.zeros(bucket, vectors.shape[1], device=streams.device)
+            if streams.graphs.allowed:
                 self._capture()
-        self.slots = [_BatchBuffers(row, bucket, self.output.shape[1], lane) for _ in range(BATCHES_IN_FLIGHT)]
+        self.slots = [_BatchBuffers(row, bucket, self.output.shape[1], streams) for _ in range(BATCHES_IN_FLIGHT)]
         self._synchronize_device()
 
     def launch(self, rows: Sequence[Tensor]) -> DeviceEmbeddingFuture:
@@ -191,10 +189,10 @@ class _CapturedBatch:
         slot = self.slots[self.next_slot]
         self.next_slot = (self.next_slot + 1) % BATCHES_IN_FLIGHT
         if slot.future is not None:
-            slot.future.fetch()  # its memory is needed now; who asked for the vectors still gets them
+            slot.future.fetch()  # its buffers are reused now; the future keeps a copy of its vectors
         torch.stack(
             list(rows), out=slot.host_rows[:count]
-        )  # rows past `count` are of earlier batches: nobody reads them
+        )  # later rows are of earlier batches; their output is ignored
         with streams.use(streams.copy_stream):
             if slot.device_rows is not slot.host_rows:
                 slot.device_rows[:count].copy_(slot.host_rows[:count], non_blocking=True)
@@ -212,7 +210,7 @@ class _CapturedBatch:
         return slot.future
 
     def synchronize(self) -> None:
-        """Wait for what is under way; whose batch failed hears of it when it fetches."""
+        """Wait for all batches in flight. Their errors surface in `fetch`."""
         for slot in self.slots:
             if slot.future is not None:
                 with suppress(RuntimeError):
@@ -221,7 +219,7 @@ class _CapturedBatch:
             self._synchronize_device()
 
     def _synchronize_device(self) -> None:
-        """Wait until what other streams still do with memory that is used or given back here is done."""
+        """Wait for all streams: they may still use memory that is allocated or freed here."""
         if self.streams.compute_stream is not None:
             torch.cuda.synchronize(self.streams.device)
 
@@ -232,14 +230,14 @@ class _CapturedBatch:
             self.output.copy_(self.streams.encode(self.input))
 
     def _capture(self) -> None:
-        """Input and output lie outside of the graphs' common memory: no other graph of the modality writes over
-        them."""
+        """Capture the graph. Input and output are outside the graphs' common memory pool, so no other graph of the
+        modality overwrites them."""
         for _ in range(WARMUP_RUNS):
             self._encode()
         torch.cuda.synchronize(self.streams.device)
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads may use the device meanwhile, so only what this one does is held to a capture's rules.
+            # Other threads may use the device meanwhile, so the restrictions of a capture apply to this one only.
             with torch.cuda.graph(
                 graph,
                 pool=self.streams.graph_pool,
@@ -272,7 +270,7 @@ def empty_cache() -> None:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether this, or what it came from, is a lack of memory."""
+    """Whether this error, or one of its causes, is a lack of memory."""
     while error is not None:
         message = str(error).lower()
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in message:

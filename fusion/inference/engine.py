@@ -28,7 +28,7 @@ from sensebind.fusion.inference.options import EngineOptions
 LOG = logging.getLogger(__name__)
 MAX_PREPROCESSING_THREADS = 4  # threads that prepare windows for a GPU
 TIME_SLICE_S = 0.1  # s that one modality may use the device while others wait
-MAX_CACHED_STREAMS = 256  # streams whose last images are remembered
+MAX_CACHED_STREAMS = 256  # streams whose last images and vectors are cached
 COMPARED_PREFIX_BYTES = 4096  # bytes of an image that are compared before the rest
 DEFAULTS = EngineOptions()
 LIMIT_RECOVERY_BATCHES = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
@@ -47,7 +47,7 @@ class Failure:
 class _BatchStatistics:
     """The batch limit of one modality, and how fast it is embedded."""
 
-    batch_limit: int  # most windows in a batch
+    batch_limit: int  # largest number of windows in a batch
     seconds_per_window: float = 0.0  # for one window, a moving average; 0: not measured yet
     batches_since_change: int = 0  # batches embedded since the limit was changed
 
@@ -94,13 +94,12 @@ class Engine:
         self.space = space
         self.runner = GpuRunner.for_space(space) if runner == "auto" else runner
         self._preprocess = space.stream_tensor if self.runner is None else self.runner.device_input
-        hands = (
-            min(MAX_PREPROCESSING_THREADS, available_cores() - 1) if self.is_asynchronous else 0
-        )  # on a CPU the encoders need the cores
-        self._preprocessing_pool = ThreadPoolExecutor(hands, "prepare") if hands > 1 else None
+        # On a CPU the encoders need the cores.
+        threads = min(MAX_PREPROCESSING_THREADS, available_cores() - 1) if self.is_asynchronous else 0
+        self._preprocessing_pool = ThreadPoolExecutor(threads, "prepare") if threads > 1 else None
         self.batch_size = batch_size
         self._device_lock = threading.Lock()  # one batch at a time: two would share the device's speed and memory
-        self._state_lock = threading.Lock()  # guards what follows
+        self._state_lock = threading.Lock()  # guards the attributes below
         self.reused_count = 0  # windows that reused a vector
         self._batch_statistics: defaultdict[str, _BatchStatistics] = defaultdict(lambda: _BatchStatistics(batch_size))
         self._vector_cache: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
@@ -115,12 +114,10 @@ class Engine:
         """How many windows of this modality may be embedded before others get their turn: about `TIME_SLICE_S` s of
         work."""
         with self._state_lock:
-            pace = self._batch_statistics[modality]
-            return (
-                pace.batch_limit
-                if not pace.seconds_per_window
-                else max(1, min(pace.batch_limit, int(TIME_SLICE_S / pace.seconds_per_window)))
-            )
+            statistics = self._batch_statistics[modality]
+            if not statistics.seconds_per_window:
+                return statistics.batch_limit
+            return max(1, min(statistics.batch_limit, int(TIME_SLICE_S / statistics.seconds_per_window)))
 
     def embed(self, windows: Sequence[Window]) -> list[Embedding | Failure]:
         """One result per window, in order."""
@@ -144,10 +141,8 @@ class Engine:
                 self._launch(job, window.modality, [(i, tensor) for i in range(size)])
                 self.collect(job)
                 size *= 2
-            with self._state_lock:
-                self._batch_statistics[
-                    window.modality
-                ].seconds_per_window = 0.0  # the first run does not predict the next
+            with self._state_lock:  # the time of a first run does not predict the next one
+                self._batch_statistics[window.modality].seconds_per_window = 0.0
 
     def submit(self, windows: Sequence[Window]) -> EmbeddingJob:
         """Prepare windows and begin to embed them; `collect` the job later. With the default `Space.embed_async` the
@@ -156,7 +151,7 @@ class Engine:
         by_modality: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(windows):
             by_modality[window.modality].append(index)
-        for indices in by_modality.values():  # the device works on it while the next is prepared
+        for indices in by_modality.values():  # the device computes one modality while the next is prepared
             self._submit_modality(job, indices)
         return job
 
@@ -193,7 +188,7 @@ class Engine:
             return self._preprocess(window)
         except (EncodingError, ValueError) as error:
             return Failure(window.modality, "encoding", str(error))
-        except Exception as error:  # a third party's space may raise anything: other windows must not fail
+        except Exception as error:  # a space of another package may raise anything; other windows must not fail
             LOG.exception("a window of %s could not be prepared", window.modality)
             return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
 
@@ -206,11 +201,11 @@ class Engine:
         windows, results, same = job.windows, job.results, dict(job.duplicates)
         for index, window in enumerate(windows):
             if index in same:
-                answer = results[same[index]]
-                if isinstance(answer, Embedding):
-                    answer = self._make_embedding(window, answer.vector)
+                result = results[same[index]]
+                if isinstance(result, Embedding):
+                    result = self._make_embedding(window, result.vector)
                     self._count_reuse()
-                results[index] = answer
+                results[index] = result
             while index not in results:
                 self._complete_oldest_batch(job)
             yield results[index]
@@ -222,7 +217,7 @@ class Engine:
         batch = job.in_flight.popleft()
         try:
             vectors = self._fetch_vectors(batch)
-        except Exception as error:  # a third party's space may raise anything
+        except Exception as error:  # a space of another package may raise anything
             for part in self._split_failed_batch(job, batch.modality, batch.items, error):
                 self._launch(job, batch.modality, part)
             return
@@ -239,7 +234,7 @@ class Engine:
                 continue
             try:
                 pending = self._start_batch(modality, [tensor for _, tensor in batch])
-            except Exception as error:  # a third party's space may raise anything
+            except Exception as error:  # a space of another package may raise anything
                 todo += reversed(self._split_failed_batch(job, modality, batch, error))
                 continue
             job.in_flight.append(_BatchInFlight(modality, batch, pending, time.perf_counter()))
@@ -269,16 +264,16 @@ class Engine:
         with self._state_lock:
             self.reused_count += 1
 
-    def _update_batch_statistics(self, modality: str, count: int, took: float) -> None:
-        each = took / count
+    def _update_batch_statistics(self, modality: str, count: int, seconds: float) -> None:
+        each = seconds / count
         with self._state_lock:
-            pace = self._batch_statistics[modality]
-            pace.seconds_per_window = (
-                each if not pace.seconds_per_window else 0.8 * pace.seconds_per_window + 0.2 * each
-            )
-            pace.batches_since_change += 1
-            if pace.batches_since_change >= LIMIT_RECOVERY_BATCHES and pace.batch_limit < self.batch_size:
-                pace.batch_limit, pace.batches_since_change = min(self.batch_size, 2 * pace.batch_limit), 0
+            statistics = self._batch_statistics[modality]
+            average = statistics.seconds_per_window
+            statistics.seconds_per_window = 0.8 * average + 0.2 * each if average else each
+            statistics.batches_since_change += 1
+            if statistics.batches_since_change >= LIMIT_RECOVERY_BATCHES and statistics.batch_limit < self.batch_size:
+                statistics.batch_limit = min(self.batch_size, 2 * statistics.batch_limit)
+                statistics.batches_since_change = 0
 
     def _split_failed_batch(
         self, job: EmbeddingJob, modality: str, items: list[tuple[int, torch.Tensor]], error: Exception
@@ -300,10 +295,10 @@ class Engine:
             empty_cache()
         half = count // 2
         with self._state_lock:
-            pace = self._batch_statistics[modality]
-            if half == 0 or half >= pace.batch_limit:
+            statistics = self._batch_statistics[modality]
+            if half == 0 or half >= statistics.batch_limit:
                 return
-            pace.batch_limit, pace.batches_since_change = half, 0
+            statistics.batch_limit, statistics.batches_since_change = half, 0
         LOG.warning("out of memory with %d windows of %s: batches of at most %d from now on", count, modality, half)
 
     def _make_embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:

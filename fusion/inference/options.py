@@ -1,4 +1,4 @@
-"""The parameters of the engine. Loads no PyTorch: nodes that embed nothing need them too."""
+"""The parameters of the engine. Does not import PyTorch, because nodes without an engine need them too."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Spaces: one interface, several models."""
+"""Embedding spaces: several models with one interface."""

@@ -1,15 +1,15 @@
-"""Names of weight files by their content."""
+"""Digests of weight files, which identify their content."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-BLOCK_BYTES = 2**20  # bytes that are in memory at a time
+BLOCK_BYTES = 2**20  # bytes that are read at a time
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal. Raises `OSError` where it cannot be read."""
+    """SHA-256 of a file, in hexadecimal. Raises `OSError` if it cannot be read."""
     total = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(BLOCK_BYTES):

@@ -1,7 +1,7 @@
 """Any image-text model of open_clip as a hub: `space: open_clip:ViT-B-32`, `weights: <its file>`.
 
-For those who may not use ImageBind's weights. Only vision and text are there at first; other senses are bound to it
-with `sensebind align`. Needs the package open_clip_torch (extra `open_clip`); nothing is downloaded.
+Use it if the licence of ImageBind's weights forbids your use. It embeds vision and text. `sensebind align` trains
+spokes for other modalities. It needs the package open_clip_torch (extra `open_clip`). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ TEXT_BATCH_SIZE = 64
 
 
 class ClipImageEncoder(nn.Module):
-    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resized as the model wants, and normalised."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resizing, normalisation and image encoder."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, visual: nn.Module, image_size: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    def __init__(self, visual: nn.Module, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.visual, self.image_size = visual, image_size
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(deviation).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, levels: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         if self.image_size != IMAGE_SIZE:
-            levels = interpolate(levels, (self.image_size, self.image_size), mode="bicubic", antialias=True).clamp(0, 1)
-        pixels = (levels - self.mean) / self.std
+            images = interpolate(images, (self.image_size, self.image_size), mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = (images - self.mean) / self.std
         return normalize(self.visual(pixels.to(next(self.visual.parameters()).dtype)).float(), dim=1)
 
 
 class OpenClipSpace(Hub):
-    """An image-text model of open_clip as a hub. The whole view is squeezed into the model's square."""
+    """An image-text model of open_clip as a hub. Images are resized to a square, without cropping."""
 
     id: str
     dimension: int
-    licence = "that of the weights: see where they came from"
+    licence = "that of the weights: see their source"
     trained_windows: Mapping[str, TrainedWindow] = {
         VISION: TrainedWindow(0.5, frames=1),
         AUDIO: TrainedWindow(2.0),
@@ -66,16 +66,16 @@ class OpenClipSpace(Hub):
     def __init__(self, name: str, model: Any, tokenizer: Any, digest: str, device: str, dtype: torch.dtype) -> None:
         visual = model.visual
         side = visual.image_size[0] if isinstance(visual.image_size, Sequence) else visual.image_size
-        mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # OpenAI's
-        deviation = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
+        mean = getattr(visual, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
+        std = getattr(visual, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
         self.id = f"{FAMILY_NAME}-{name}@{digest[:12]}"
         self.device = torch.device(device)
         self._model, self._tokenizer = model.eval().requires_grad_(False).to(self.device, dtype), tokenizer
-        self._image_encoder = ClipImageEncoder(self._model.visual, int(side), mean, deviation).to(self.device)
+        self._image_encoder = ClipImageEncoder(self._model.visual, int(side), mean, std).to(self.device)
         scale = getattr(model, "logit_scale", None)
         self._logit_scale = float(scale.detach().float().exp()) if isinstance(scale, Tensor) else 100.0
         self._text_cache = TextEmbeddingCache()
-        self._text_lock = threading.Lock()  # guards the text encoder: it is asked by one thread at a time
+        self._text_lock = threading.Lock()  # one thread at a time uses the text encoder
         self.dimension = int(self._encode_text(["a photo"]).shape[1])
 
     @classmethod
@@ -88,7 +88,7 @@ class OpenClipSpace(Hub):
         dtype: str = "auto",
         model: str = "",
     ) -> OpenClipSpace:
-        """The model that open_clip calls `model`, with the weights in a file. Raises `SpaceError`."""
+        """Load open_clip's model `model`, with the weights in the file `weights`. Raises `SpaceError`."""
         try:
             import open_clip
         except (ImportError, RuntimeError) as error:  # a torchvision that does not fit PyTorch raises RuntimeError
@@ -101,14 +101,14 @@ class OpenClipSpace(Hub):
         if not weights or not Path(weights).is_file():
             raise SpaceError(f"space '{FAMILY_NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
         precision = torch_dtype(dtype)
-        made = open_clip.create_model(model, pretrained=None, device="cpu")
+        clip = open_clip.create_model(model, pretrained=None, device="cpu")
         try:
             state = files.read_tensors(weights, lambda name: True)
-            made.load_state_dict(state, strict=True)
+            clip.load_state_dict(state, strict=True)
             tokenizer = open_clip.get_tokenizer(model)
         except (RuntimeError, OSError, ValueError) as error:
             raise SpaceError(f"'{weights}' does not fit open_clip's {model}: {str(error).splitlines()[0]}") from error
-        return cls(model, made, tokenizer, sha256_of(weights), device, precision)
+        return cls(model, clip, tokenizer, sha256_of(weights), device, precision)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -119,7 +119,10 @@ class OpenClipSpace(Hub):
         return {TEXT: self._logit_scale, VISION: self._logit_scale}
 
     def tensor(self, window: Window) -> Tensor:
-        """A vision window's newest frame → levels float32 (3, 224, 224) in 0..1. Raises `EncodingError`."""
+        """The newest frame of a vision window → RGB float32 (3, 224, 224) in 0..1.
+
+        Raises `EncodingError`, and `ValueError` for windows of other modalities.
+        """
         frame = window.samples[-1].data
         if window.modality != VISION or not isinstance(frame, Frame):
             raise ValueError(f"{self.id} cannot take windows of modality '{window.modality}'")
@@ -127,13 +130,14 @@ class OpenClipSpace(Hub):
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
-        """Levels (B, 3, 224, 224) → float32 (B, D) unit vectors on the CPU."""
+        """RGB images (B, 3, 224, 224) in 0..1 → float32 (B, D) unit vectors on the CPU. Raises `ValueError` for other
+        modalities than vision."""
         if modality != VISION:
             raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         return torch.as_tensor(self._image_encoder(batch.to(self.device))).cpu()
 
     def encoder(self, modality: str) -> Encoder:
-        """See `core.space.Space`. Other modalities than vision: `ValueError`."""
+        """See `core.space.Space`. Raises `ValueError` for other modalities than vision."""
         if modality != VISION:
             raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         return lambda rows: torch.as_tensor(self._image_encoder(rows))

@@ -1,4 +1,4 @@
-"""Phrases to vectors: each embedded once, and several wordings of one thing made one vector."""
+"""Vectors of phrases: a cache, and prompt ensembles, which average a phrase over several templates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 EmbedText = Callable[[Sequence[str]], Tensor]  # N phrases → (N, D) of unit length
 
-PLAIN_TEMPLATES = ("{}",)  # what ImageBind's authors use for sounds: the class's name alone
-CLIP_TEMPLATES = (  # the seven of CLIP's eighty templates that its authors found to do nearly as well as all
+PLAIN_TEMPLATES = ("{}",)  # ImageBind's authors use the bare name of a class for sounds
+CLIP_TEMPLATES = (  # seven of CLIP's 80 templates; according to its authors, nearly as good as all 80
     "itap of a {}.",
     "a bad photo of the {}.",
     "a origami {}.",
@@ -27,9 +27,9 @@ CLIP_TEMPLATES = (  # the seven of CLIP's eighty templates that its authors foun
 def embed_prompt_ensemble(
     embed_text: EmbedText, phrases: Sequence[str], templates: Sequence[str] = CLIP_TEMPLATES
 ) -> Tensor:
-    """N phrases → float32 (N, D) of unit length: the mean of a phrase's vectors in all `templates`, made unit length.
+    """N phrases → float32 (N, D) of unit length: the normalised mean of a phrase's vectors in all `templates`.
 
-    Each template holds one ``{}``. Raises `ValueError` for others, and for none.
+    Raises `ValueError` if there are no templates, or one does not hold ``{}`` exactly once.
     """
     if not templates or any(template.count("{}") != 1 for template in templates):
         raise ValueError(f"every template must hold one {{}}: {list(templates)}")
@@ -39,7 +39,7 @@ def embed_prompt_ensemble(
 
 
 class TextEmbeddingCache:
-    """The vectors of the phrases that were asked for last, by space and phrase. Safe to use from several threads."""
+    """Caches the vectors of the last `capacity` phrases, by space and phrase. Safe to use from several threads."""
 
     def __init__(self, capacity: int = 10_000) -> None:
         self.capacity = capacity
@@ -47,7 +47,7 @@ class TextEmbeddingCache:
         self._lock = threading.Lock()  # guards `_vectors`
 
     def embed(self, space: str, phrases: Sequence[str], embed_text: EmbedText) -> Tensor:
-        """(N, D) for N ≥ 1 phrases; `embed_text` is called at most once, with those that are not held."""
+        """N ≥ 1 phrases → (N, D). Calls `embed_text` at most once, with the phrases that are not cached."""
         with self._lock:
             known = {p: self._vectors[space, p] for p in phrases if (space, p) in self._vectors}
         missing = list(dict.fromkeys(p for p in phrases if p not in known))

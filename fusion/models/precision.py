@@ -1,4 +1,4 @@
-"""The precisions of encoders, by the names that parameters and the command line use."""
+"""The names of the encoders' precisions in parameters and on the command line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DTYPE_NAMES = ("float32", "bf16", "fp16")
 
 
 def torch_dtypes() -> dict[str, torch.dtype]:
-    """Name → PyTorch's type, of all `DTYPE_NAMES`."""
+    """Name → PyTorch dtype, for all `DTYPE_NAMES`."""
     import torch
 
     return dict(zip(DTYPE_NAMES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The type that `name` stands for; `AUTO_DTYPE` is float32 here. Raises `SpaceError` for other names."""
+    """The PyTorch dtype called `name`; `AUTO_DTYPE` is float32 here. Raises `SpaceError` for other names."""
     known = torch_dtypes()
     known[AUTO_DTYPE] = known["float32"]
     if name not in known:

@@ -1,7 +1,7 @@
-"""Spaces by name: those of this package, open_clip's, and those that other packages register.
+"""Loads spaces by name: those of this package, the models of open_clip, and spaces that other packages register.
 
-Third parties add their own under the entry-point group ``sensebind.models``. The entry point's name is the space's
-name; its object is a factory with the signature of `core.space.SpaceFactory`.
+Other packages register spaces under the entry-point group ``sensebind.models``. The name of an entry point is the name
+of the space. Its object is a factory with the signature of `core.space.SpaceFactory`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BUILTIN_SPACES = {
     "imagebind_huge": "sensebind.fusion.models.imagebind.space:ImageBindSpace.load",
 }
 
-OPEN_CLIP = "open_clip"  # followed by a colon and the name of one of its models
+OPEN_CLIP = "open_clip"  # the space is called open_clip:<model>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceOptions(Options):
-    """Which space to load, and how. Raises `ConfigError`."""
+    """The space to load, and how to load it. Raises `ConfigError`."""
 
     space: str = parameter(
         "starter",
@@ -46,7 +46,7 @@ class SpaceOptions(Options):
 
 
 def space_names() -> list[str]:
-    """Names of all spaces that this installation knows, whether or not their weights are there."""
+    """Names of all installed spaces, with or without weights."""
     return sorted({*BUILTIN_SPACES, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))})
 
 
@@ -59,15 +59,15 @@ def load_space(
     dtype: str = AUTO_DTYPE,
     spokes: Sequence[str] = (),
 ) -> Space:
-    """The space called `name`, with the spokes that it ships and those in the files `spokes`.
+    """Load the space `name`, with the spokes that it ships and those in the files `spokes`.
 
-    Raises `SpaceError` where the name is unknown or the weights are missing or wrong.
+    Raises `SpaceError` if the name is unknown or the weights are missing or wrong.
     """
     from sensebind.fusion.models.spokes.bound_space import bind_spokes
 
-    device, asked = resolve_device(device), None if modalities is None else list(modalities)
-    hub = load_without_spokes(name, modalities=asked, device=device, weights=weights, dtype=dtype)
-    return bind_spokes(hub, spokes, asked, device)
+    device, requested = resolve_device(device), None if modalities is None else list(modalities)
+    hub = load_without_spokes(name, modalities=requested, device=device, weights=weights, dtype=dtype)
+    return bind_spokes(hub, spokes, requested, device)
 
 
 def load_without_spokes(
@@ -78,13 +78,16 @@ def load_without_spokes(
     weights: str = "",
     dtype: str = AUTO_DTYPE,
 ) -> Space:
-    """The space called `name` by itself, without spokes. Raises `SpaceError`."""
+    """Load the space `name` without spokes. Raises `SpaceError`."""
     space = _factory(name)(modalities=modalities, device=resolve_device(device), weights=weights, dtype=dtype)
     return validate_space(space, name)
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` → ``cuda`` where there is one, else ``cpu``; others are checked and returned."""
+    """``auto`` → ``cuda`` if PyTorch finds a GPU, else ``cpu``. Checks other names and returns them.
+
+    Raises `SpaceError` if PyTorch does not know the device or finds no GPU.
+    """
     import torch
 
     if device == "auto":
@@ -92,7 +95,7 @@ def resolve_device(device: str) -> str:
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise SpaceError(f"device '{device}' is not one that PyTorch knows: use cpu, cuda or auto") from error
+        raise SpaceError(f"PyTorch does not know the device '{device}': use cpu, cuda or auto") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise SpaceError(f"device '{device}' cannot be used, because PyTorch finds no GPU: choose cpu or auto")
     return device
@@ -113,4 +116,4 @@ def _factory(name: str) -> SpaceFactory:
         if entry.name == name:
             found: SpaceFactory = entry.load()
             return found
-    raise SpaceError(f"no space is called '{name}'; known here: {', '.join(space_names())}, {OPEN_CLIP}:<model>")
+    raise SpaceError(f"there is no space '{name}'; available: {', '.join(space_names())}, {OPEN_CLIP}:<model>")

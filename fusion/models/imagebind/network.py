@@ -1,9 +1,9 @@
 """ImageBind (Girdhar et al., 2023, arXiv 2305.05665): six encoders, one space.
 
-Every modality goes the same way: its stem cuts the input into patches and makes each a token; a transformer
-reads the tokens; one token, the class token or the text's last, is projected to the joint space, brought to unit
-length and scaled. Only stems, sizes and scales differ. Parameters carry the names of the published checkpoint,
-so its state dict fits as it is.
+The encoders of all modalities have the same structure. A stem turns patches of the input into tokens. A transformer
+processes the tokens. One output token (the class token, or the end token of a text) is projected to the joint space,
+normalised to unit length and scaled. Only stems, sizes and scales differ. Parameters have the names of the published
+checkpoint, so its state dict loads unchanged.
 
 Written from the paper and from published facts (names, shapes, constants, outputs).
 """
@@ -27,19 +27,19 @@ MODALITIES = (VISION, TEXT, AUDIO, DEPTH, THERMAL, IMU)
 SPACE_NAME = "imagebind_huge"
 DIMENSION = 1024
 VOCABULARY_SIZE, CONTEXT_LENGTH = 49408, 77
-IMU_PATCH_SAMPLES = 8  # samples of all six channels that make one token
+IMU_PATCH_SAMPLES = 8  # samples of all six channels in one token
 MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """What tells one modality's encoder from another's. The paper's section 4 and appendix B."""
+    """Sizes and constants of one modality's encoder, from section 4 and appendix B of the paper."""
 
     embed_dim: int
     num_blocks: int
     num_heads: int
-    input_shape: tuple[int | str, ...]  # shape of one input; names are free
-    initial_logit_scale: float = 1.0  # logit scale that training begins with, or that is fixed
+    input_shape: tuple[int | str, ...]  # shape of one input; a name stands for any size
+    initial_logit_scale: float = 1.0  # at the start of training; only that of text is learned, others are fixed
     drop_path: float = 0.0  # rate of stochastic depth at the last block; for training only
 
 
@@ -54,10 +54,11 @@ ENCODER_CONFIGS: Mapping[str, EncoderConfig] = {
 
 
 class ImageBind(nn.Module):
-    """The model. Sizes are `<modality>_embed_dim`, `_num_blocks`, `_num_heads`, `_drop_path`, and `out_embed_dim`;
-    left out, they are those of `imagebind_huge`. `modalities`: encoders to build (all). It begins in evaluation mode.
+    """The model, at first in evaluation mode.
 
-    Raises `TypeError` for an argument that does not exist and `ValueError` for an unknown modality.
+    `<modality>_embed_dim`, `_num_blocks`, `_num_heads`, `_drop_path` and `out_embed_dim` set its sizes. The defaults
+    are those of `imagebind_huge`. `modalities`: encoders to build (None: all). Raises `TypeError` for an unknown
+    argument and `ValueError` for an unknown modality.
     """
 
     def __init__(
@@ -79,28 +80,28 @@ class ImageBind(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{modality: (B, *input)} → {modality: float32 (B, out_embed_dim)}, scaled by `logit_scale`.
 
-        Inputs are float, and int64 for text; `EncoderConfig.input_shape` is the shape of one. They may carry an axis of
-        clips or crops, (B, S, *input), over which scaled vectors are averaged; video is (B, S, 3, T, side, side) with 1
-        or 2 frames. Raises `ValueError` for other shapes.
+        Inputs are float, those of text int64. `EncoderConfig.input_shape` is the shape of one input. Inputs may have an
+        axis of clips or crops, (B, S, *input); the scaled vectors are averaged over it. Video is
+        (B, S, 3, T, side, side) with T = 1 or 2 frames. Raises `ValueError` for other shapes.
         """
         return {
             m: self._average_clips(self._encode(m, flat), clips) for m, (flat, clips) in self._checked(inputs).items()
         }
 
     def embed(self, modality: str, batch: Tensor) -> Tensor:
-        """As `forward` for one modality, but float32 (B, out_embed_dim) of unit length."""
+        """As `forward` for one modality, but returns float32 (B, out_embed_dim) of unit length."""
         return normalize(self({modality: batch})[modality], dim=-1)
 
     def embed_unchecked(self, modality: str, batch: Tensor) -> Tensor:
-        """As `embed`, but the ids of a text are not looked at, so that the host need not wait for a GPU."""
+        """As `embed`, but does not check the token ids of texts: the check would make the host wait for a GPU."""
         flat, clips = self._flatten_clips(modality, batch)
         return normalize(self._average_clips(self._encode(modality, flat), clips), dim=-1)
 
     def intermediate_outputs(self, modality: str, batch: Tensor) -> dict[str, Tensor]:
-        """The way of a batch through its encoder, for comparing implementations. N is B times clips.
+        """Outputs of all stages of an encoder, to compare implementations. N = B · clips.
 
-        `tokens` (N, L, D): stem with positions. `block0`, `trunk` (N, L, D): after the first block, after the last.
-        `head` (N, out): projected. `post` (N, out): unit length, scaled. `out` (B, out): clips averaged.
+        `tokens` (N, L, D): of the stem, with position embeddings. `block0`, `trunk` (N, L, D): of the first and the
+        last block. `head` (N, out): projected. `post` (N, out): unit length, scaled. `out` (B, out): mean over clips.
         """
         flat, clips = self._checked({modality: batch})[modality]
         stem: Any = self.modality_preprocessors[modality]
@@ -114,16 +115,16 @@ class ImageBind(nn.Module):
         return {"tokens": tokens, "block0": block0, "trunk": last, "head": head, "post": post, "out": out}
 
     def logit_scale(self, modality: str) -> float:
-        """What the modality's unit vectors are multiplied by: 1 for vision, else learned or fixed, at most 100."""
+        """The factor that scales the modality's unit vectors: 1 for vision, else learned or fixed, at most 100."""
         post: Any = self.modality_postprocessors[modality]
         return float(post[1].scale()) if len(post) > 1 else 1.0
 
     def load_checkpoint(self, checkpoint: str | Path | Mapping[str, Tensor]) -> None:
-        """Take the weights of a file (`weights.read_tensors`) or a state dict; entries of encoders not built are
-        ignored.
+        """Load the weights of a file (`weights.read_tensors`) or a state dict. Ignores entries of encoders that were
+        not built.
 
-        The tensors themselves become the parameters, not copies, in their dtype; a file's stay on disk until they
-        are used. Raises `weights.WeightsError` that names what is missing, unknown or of another shape.
+        The tensors become the parameters without a copy, in their dtype. Those of a file stay on disk until they are
+        used. Raises `weights.WeightsError` that lists missing and unknown entries and those of another shape.
         """
         others = set(MODALITIES) - set(self.modalities)
         if isinstance(checkpoint, Mapping):
@@ -145,7 +146,7 @@ class ImageBind(nn.Module):
         return vectors.unflatten(0, (-1, clips)).mean(1) if clips > 1 else vectors
 
     def _checked(self, inputs: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
-        """Per modality the inputs with their clips put into the batch, and how many clips each has."""
+        """Per modality: the inputs with the axis of clips merged into the batch, and the number of clips."""
         for modality, batch in inputs.items():
             _check_ids(modality, batch)
         return {modality: self._flatten_clips(modality, batch) for modality, batch in inputs.items()}
@@ -174,7 +175,7 @@ def _check_ids(modality: str, batch: Tensor) -> None:
 
 
 def _shape_matches(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    """Whether one input has the wanted shape; an image must be square and made of whole patches."""
+    """Whether one input has the wanted shape. An image must be square, with a side that is a multiple of 14 pixels."""
     if any(isinstance(w, int) and n != w for n, w in zip(shape, wanted, strict=True)):
         return False
     square = shape[-1] == shape[-2] and shape[-1] > 0 and shape[-1] % 14 == 0 if "side" in wanted else True
@@ -182,7 +183,10 @@ def _shape_matches(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> boo
 
 
 def make_encoder_configs(sizes: Mapping[str, Any]) -> dict[str, EncoderConfig]:
-    """The encoders with `sizes`, such as `imu_num_blocks=2`, in place of the published ones."""
+    """The encoders' configurations with `sizes` (for example `imu_num_blocks=2`) in place of the published values.
+
+    Raises `TypeError` for an unknown name.
+    """
     encoders = dict(ENCODER_CONFIGS)
     for name, value in sizes.items():
         modality, _, field = name.partition("_")
@@ -193,14 +197,14 @@ def make_encoder_configs(sizes: Mapping[str, Any]) -> dict[str, EncoderConfig]:
 
 
 def state_dict_shapes(modalities: Iterable[str], sizes: Mapping[str, Any] | None = None) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the entries that a checkpoint with these modalities has. Nothing is allocated."""
+    """Names and shapes of the entries of a checkpoint with these modalities. Allocates no memory for them."""
     with torch.device("meta"):
         model = ImageBind(modalities=modalities, **dict(sizes or {}))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def modality_of_entry(key: str) -> str:
-    """The modality that an entry of the checkpoint belongs to; empty where it is none of the model's."""
+    """The modality that a checkpoint's entry belongs to; empty if the model has no such entry."""
     parts = key.split(".")
     return parts[1] if len(parts) > 2 and parts[0].startswith("modality_") else ""
 
@@ -210,17 +214,17 @@ def modality_of_entry(key: str) -> str:
 
 def _new_parameter(*shape: int, std: float = 0.02) -> nn.Parameter:
     values = torch.empty(shape)
-    # A meta tensor has no values to draw; to try would import 70 MB of PyTorch.
+    # A meta tensor has no values to initialise, and the attempt would import 70 MB of PyTorch.
     return nn.Parameter(values if values.is_meta else nn.init.normal_(values, std=std))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. `add_bias_kv`: one learned key and value more, for all tokens to look at."""
+    """Multi-head self-attention. `add_bias_kv`: all tokens also attend to one learned key and value."""
 
     def __init__(self, width: int, heads: int, add_bias_kv: bool) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"embed_dim {width} cannot be shared among {heads} heads")
+            raise ValueError(f"embed_dim {width} is not a multiple of the {heads} heads")
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
@@ -250,7 +254,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attend, then think, each beside a path that leaves things as they are."""
+    """Attention, then MLP, each after LayerNorm and with a residual connection."""
 
     def __init__(self, width: int, heads: int, add_bias_kv: bool, drop: float) -> None:
         super().__init__()
@@ -266,7 +270,7 @@ class Block(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): in training, a block leaves out a share of the batch."""
+    """Stochastic depth (Huang et al., 2016): in training, a random fraction of the batch skips the block."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -295,7 +299,7 @@ class Trunk(nn.Module):
 
 
 def _trunk(modality: str, encoder: EncoderConfig) -> Trunk:
-    """CLIP's encoders have no extra key; its vision encoder alone normalises the tokens before the blocks."""
+    """The encoders from CLIP (vision, text) have no `add_bias_kv`. Only vision normalises tokens before the blocks."""
     return Trunk(encoder, norm_first=modality == VISION, add_bias_kv=modality not in (VISION, TEXT))
 
 
@@ -303,7 +307,7 @@ def _trunk(modality: str, encoder: EncoderConfig) -> Trunk:
 
 
 class PositionEmbedding(nn.Module):
-    """A learned vector per place; the first is the class token's."""
+    """A learned vector per position; the first is that of the class token."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
@@ -312,15 +316,15 @@ class PositionEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == self.pos_embed.shape[1]:
             return x + self.pos_embed
-        # Another image size: places of the learned square grid, interpolated to the image's grid.
-        ours, theirs = math.isqrt(x.shape[1] - 1), math.isqrt(self.pos_embed.shape[1] - 1)
-        grid = self.pos_embed[:, 1:].unflatten(1, (theirs, theirs)).permute(0, 3, 1, 2)
-        grid = interpolate(grid.float(), (ours, ours), mode="bicubic").to(x.dtype)
+        # Another image size: the learned square grid is interpolated to the image's grid.
+        side, learned_side = math.isqrt(x.shape[1] - 1), math.isqrt(self.pos_embed.shape[1] - 1)
+        grid = self.pos_embed[:, 1:].unflatten(1, (learned_side, learned_side)).permute(0, 3, 1, 2)
+        grid = interpolate(grid.float(), (side, side), mode="bicubic").to(x.dtype)
         return x + torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 class PatchStem(nn.Module):
-    """Patches to tokens: a linear map of each (a convolution, or of flat patches a matrix), then LayerNorm."""
+    """Patches → tokens: a linear map (a convolution, or a matrix for flat patches), then LayerNorm."""
 
     def __init__(self, proj: nn.Module, width: int) -> None:
         super().__init__()
@@ -333,7 +337,7 @@ class PatchStem(nn.Module):
 
 
 class RepeatFrame(nn.Module):
-    """(N, 3, side, side) or (N, 3, T, side, side) → T = 2: a still image is a video in which nothing moves."""
+    """(N, 3, side, side) or (N, 3, T, side, side) → T = 2: a single image becomes a video of two equal frames."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x if x.ndim == 5 else x[:, :, None]
@@ -341,19 +345,19 @@ class RepeatFrame(nn.Module):
 
 
 class VideoStem(nn.Module):
-    """Patches of 14 × 14 pixels through two frames to tokens."""
+    """Patches of 14 × 14 pixels × 2 frames → tokens."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.proj = nn.Sequential(RepeatFrame(), nn.Conv3d(3, width, (2, 14, 14), (2, 14, 14), bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        # On a GPU a matrix product, whose speed does not depend on which of its kernels cuDNN picks.
+        # On a GPU a matrix product: the speed of a convolution depends on the kernel that cuDNN chooses.
         return self.as_matrix_product(x) if x.is_cuda else self.proj(x).flatten(2).transpose(1, 2)
 
     def as_matrix_product(self, x: Tensor) -> Tensor:
-        """The same tokens: as no two patches overlap, the convolution is one matrix product. Of a still image, whose
-        two frames are the same, the kernel's two halves are summed, so that each pixel is multiplied once."""
+        """The same tokens by one matrix product, because patches do not overlap. For a single image, whose two frames
+        are equal, the two halves of the kernel are summed, so that each pixel is multiplied once."""
         weight: Any = self.proj[1].weight
         still = x.ndim == 4 or x.shape[2] == 1
         kernel = weight.sum(2) if still else weight
@@ -364,7 +368,7 @@ class VideoStem(nn.Module):
 
 
 class ClassTokenStem(nn.Module):
-    """Class token and patches, each with its place."""
+    """A stem that puts a class token before the patches."""
 
     mask: Tensor | None = None
 
@@ -377,7 +381,7 @@ class ClassTokenStem(nn.Module):
 
 
 class ImageStem(ClassTokenStem):
-    """For everything that looks like an image, spectrograms too."""
+    """Images and spectrograms → class token and patches, with position embeddings."""
 
     def __init__(self, name: str, stem: nn.Module, tokens: int, width: int) -> None:
         super().__init__(width)
@@ -391,7 +395,7 @@ class ImageStem(ClassTokenStem):
 
 
 class ImuStem(ClassTokenStem):
-    """(N, 6, T) → T / 8 tokens of six channels × eight samples each, channel after channel."""
+    """(N, 6, T) → a class token and T / 8 tokens of six channels × eight samples each, channel after channel."""
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__(width)
@@ -404,7 +408,7 @@ class ImuStem(ClassTokenStem):
 
 
 class TextStem(nn.Module):
-    """Token ids to tokens; `mask` keeps each from seeing those after it."""
+    """Token ids → tokens. `mask` is the causal mask: a token does not attend to later ones."""
 
     mask: Tensor
 
@@ -436,7 +440,7 @@ def _stem(modality: str, encoder: EncoderConfig) -> nn.Module:
 
 
 def select_output_token(modality: str, tokens: Tensor, inputs: Tensor) -> Tensor:
-    """(N, L, D) → (N, D): the token that stands for all. The class token; of text the end, which has the largest id."""
+    """(N, L, D) → (N, D): the class token; for text the end token, which has the largest id."""
     if modality != TEXT:
         return tokens[:, 0]
     return tokens[torch.arange(len(tokens), device=tokens.device), inputs.argmax(dim=1)]
@@ -452,14 +456,14 @@ class TextHead(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """To unit length, in float32."""
+    """Normalises to unit length, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         return normalize(x.float(), dim=-1)
 
 
 class LogitScale(nn.Module):
-    """Times exp of a learned or fixed number, at most `MAX_LOGIT_SCALE`."""
+    """Multiplies by the exponential of a learned or fixed number, at most `MAX_LOGIT_SCALE`."""
 
     def __init__(self, initial: float, learnable: bool) -> None:
         super().__init__()
@@ -480,7 +484,7 @@ def _head(modality: str, encoder: EncoderConfig, out: int) -> nn.Module:
     norm, project = nn.LayerNorm(encoder.embed_dim, eps=1e-6), nn.Linear(encoder.embed_dim, out, bias=False)
     if modality == TEXT:
         return TextHead(nn.Sequential(norm, project))
-    dropout = [nn.Dropout(0.5)] if modality == IMU else []  # for training; it shifts the next layer's name by one
+    dropout = [nn.Dropout(0.5)] if modality == IMU else []  # for training; the next layer's name depends on it
     return nn.Sequential(norm, nn.Identity(), *dropout, project)
 
 

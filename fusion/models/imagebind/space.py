@@ -1,4 +1,4 @@
-"""ImageBind as a space: the official checkpoint's encoders behind the interface that all spaces have."""
+"""ImageBind as a space: the encoders of the official checkpoint with the interface of all spaces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TEXT_BATCH_SIZE = 64  # phrases that are embedded together
 
 
 class ImageBindSpace(Hub):
-    """ImageBind as a space. Each modality's encoder is a model of its own: one can be there without the rest."""
+    """ImageBind as a space. Each modality's encoder is a separate model, so one can be loaded without the others."""
 
     id: str
     licence = "CC BY-NC-SA 4.0 (not for commercial use)"
@@ -57,9 +57,9 @@ class ImageBindSpace(Hub):
         self._available_modalities = {modality_of_entry(name) for name in entries} & set(MODALITIES)
         files.check_entries(entries, state_dict_shapes(self._available_modalities or MODALITIES, sizes), f"'{weights}'")
         logs = files.read_tensors(weights, lambda name: name.endswith(".log_logit_scale"))
-        learned = {modality_of_entry(name): min(math.exp(log), MAX_LOGIT_SCALE) for name, log in logs.items()}
+        scales = {modality_of_entry(name): min(math.exp(log), MAX_LOGIT_SCALE) for name, log in logs.items()}
         self.logit_scales: Mapping[str, float] = {
-            m: learned.get(m, 1.0) for m in MODALITIES if m in self._available_modalities
+            m: scales.get(m, 1.0) for m in MODALITIES if m in self._available_modalities
         }
         self._models: dict[str, ImageBind] = {}
         self._load_lock = threading.Lock()  # guards `_models`: one encoder is loaded at a time
@@ -75,11 +75,11 @@ class ImageBindSpace(Hub):
         dtype: str = "auto",
         **sizes: Any,
     ) -> ImageBindSpace:
-        """The encoders that `modalities` need, from `weights`: the official file, or what `sensebind weights convert`
-        made of it. The text encoder, unless named, is loaded when the first phrase comes. `sizes`: of `ImageBind`,
-        for a checkpoint that is not the published one.
+        """Load the encoders of `modalities` (None: all in the file) from `weights`: the official file, or files that
+        `sensebind weights convert` made from it. The text encoder, unless named, is loaded with the first phrase.
+        `sizes`: arguments of `ImageBind`, for a checkpoint of other sizes than the published one.
 
-        Raises `SpaceError` where weights are missing or wrong.
+        Raises `SpaceError` if weights are missing or wrong.
         """
         if not weights:
             raise SpaceError(
@@ -87,9 +87,9 @@ class ImageBindSpace(Hub):
                 f"download {CHECKPOINT_URL} and set weights:=<the file>"
             )
         space = cls(weights, device, resolve_dtype(dtype, device), sizes)
-        asked = space._available_modalities if modalities is None else set(modalities)
+        requested = space._available_modalities if modalities is None else set(modalities)
         for modality in MODALITIES:
-            if modality in asked:
+            if modality in requested:
                 space.load_encoder(modality)
         return space
 
@@ -102,13 +102,13 @@ class ImageBindSpace(Hub):
         return tuple(m for m in MODALITIES if m in self._models or (m == TEXT and m in self._available_modalities))
 
     def tensor(self, window: Window) -> Tensor:
-        """One window → its encoder's input. Two frames make one clip (1, 3, 2, 224, 224); a sound over 2 s, 3 clips."""
+        """One window → its encoder's input. Two frames become one clip (1, 3, 2, 224, 224), sound over 2 s 3 clips."""
         if window.modality == VISION:
             return self._image_tensor(window)
         if window.modality == AUDIO:
             samples = resample_audio(window, audio.SAMPLE_RATE)
-            one = samples.shape[-1] <= audio.CLIP_SAMPLES
-            return audio.imagebind_tensor(samples) if one else audio.imagebind_clips(samples)
+            one_clip = samples.shape[-1] <= audio.CLIP_SAMPLES
+            return audio.imagebind_tensor(samples) if one_clip else audio.imagebind_clips(samples)
         if window.modality == DEPTH:
             metres = encodings.decode_depth(_frame(window.samples[-1]), window.calibration)
             return depth.imagebind_tensor(metres, window.calibration)
@@ -119,14 +119,16 @@ class ImageBindSpace(Hub):
         raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
 
     def device_input(self, window: Window) -> Tensor:
-        """One window → what is sent to a GPU, where `encoder` prepares it: images as bytes, uint8 (H, W, 3) or, of two
-        frames, (2, H, W, 3); thermal ones uint8 (H, W); sounds of at most 2 s (N,), int16 where they came so.
-        Otherwise as `tensor`: a depth image is smaller when its 224 × 224 pixels have been picked than as it came.
+        """One window → the tensor that is sent to a GPU; `encoder` preprocesses it there.
+
+        An image is uint8 (H, W, 3), two frames (2, H, W, 3), a thermal image uint8 (H, W). Sound of at most 2 s is
+        (N,): int16 if it was received so, else float32. All else is as in `tensor`: a depth image of 224 × 224 pixels
+        is smaller than the received one.
         """
         if window.modality == VISION:
             frames = [encodings.decode_rgb(_frame(sample)) for sample in _distinct_frames(window)]
-            same = len({frame.shape for frame in frames}) == 1
-            if same:
+            same_shape = len({frame.shape for frame in frames}) == 1
+            if same_shape:
                 return _writable_tensor(frames[0] if len(frames) == 1 else np.stack(frames))
         if window.modality == THERMAL:
             heat = encodings.decode_thermal(_frame(window.samples[-1]), window.calibration)
@@ -139,8 +141,9 @@ class ImageBindSpace(Hub):
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
-        """What makes unit vectors float32 (B, dimension) of `device_input`s or `tensor`s (B, …) on the device, and
-        nothing on the host: no check, no wait. Raises `ValueError` for a modality that is not loaded."""
+        """Returns a function: stacked `device_input`s or `tensor`s (B, …) on the device → unit vectors float32
+        (B, dimension) there. It checks nothing and never waits for the device. Raises `ValueError` for a modality
+        that is not loaded."""
         if modality not in self.modalities:
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
         model = self.load_encoder(modality)
@@ -156,14 +159,15 @@ class ImageBindSpace(Hub):
         return DEVICE_PREPROCESSING[modality](rows) if modality in DEVICE_PREPROCESSING else rows
 
     def graph_capturable(self, modality: str) -> bool:
-        """See `core.space.Space`: nothing waits for the device."""
+        """See `core.space.Space`. True: no encoder waits for the device."""
         return True
 
     @torch.no_grad()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """(B, …) stacked tensors → float32 (B, dimension) unit vectors on the CPU.
 
-        Raises `ValueError` for a modality that is not loaded, and `RuntimeError` for what a device fails to do.
+        Raises `ValueError` for a modality that is not loaded, and `RuntimeError` if the device fails or vectors are not
+        finite.
         """
         if modality not in self.modalities:
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
@@ -173,7 +177,7 @@ class ImageBindSpace(Hub):
         return vectors
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """N phrases → float32 (N, dimension) unit vectors on the CPU. Phrases asked for before are remembered."""
+        """N phrases → float32 (N, dimension) unit vectors on the CPU. Vectors are cached."""
         if not texts:
             return torch.empty(0, self.dimension)
         return self._text_cache.embed(self.id, texts, self._embed_phrases)
@@ -183,7 +187,7 @@ class ImageBindSpace(Hub):
         return torch.cat([self.embed(TEXT, batch) for batch in tokens.split(TEXT_BATCH_SIZE)])
 
     def image_encoder(self) -> torch.nn.Module:
-        """A copy of the image encoder that can be trained: see `core.space.Hub`."""
+        """A trainable copy of the image encoder: see `core.space.Hub`."""
         return ImageBindImageEncoder(copy.deepcopy(self.load_encoder(VISION)).to("cpu", torch.float32))
 
     def _image_tensor(self, window: Window) -> Tensor:
@@ -191,7 +195,7 @@ class ImageBindSpace(Hub):
         return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)[None]
 
     def load_encoder(self, modality: str) -> ImageBind:
-        """The encoder of one modality, loaded when it is first needed. Raises `SpaceError` for weights without it."""
+        """The encoder of one modality, loaded by the first call. Raises `SpaceError` if the weights do not hold it."""
         with self._load_lock:
             if modality not in self._models:
                 self._models[modality] = self._load(modality)
@@ -199,8 +203,8 @@ class ImageBindSpace(Hub):
 
     def _load(self, modality: str) -> ImageBind:
         if modality not in self._available_modalities:
-            held = ", ".join(sorted(self._available_modalities))
-            raise SpaceError(f"'{self._weights}' holds no encoder for '{modality}'; it has {held}")
+            available = ", ".join(sorted(self._available_modalities))
+            raise SpaceError(f"'{self._weights}' holds no encoder for '{modality}'; it has {available}")
         with torch.device("meta"):
             model = ImageBind(modalities=[modality], **self._config_overrides)
         model.load_checkpoint(
@@ -210,7 +214,7 @@ class ImageBindSpace(Hub):
 
 
 class ImageBindImageEncoder(torch.nn.Module):
-    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): the image encoder with its frontend."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): normalisation and image encoder."""
 
     mean: Tensor
     std: Tensor
@@ -221,21 +225,21 @@ class ImageBindImageEncoder(torch.nn.Module):
         self.register_buffer("mean", torch.tensor(image.IMAGEBIND_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image.IMAGEBIND_STD).view(3, 1, 1), persistent=False)
 
-    def forward(self, levels: Tensor) -> Tensor:
-        vectors = self.model({VISION: (levels - self.mean) / self.std})[VISION]
+    def forward(self, images: Tensor) -> Tensor:
+        vectors = self.model({VISION: (images - self.mean) / self.std})[VISION]
         return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def _distinct_frames(window: Window) -> Sequence[Sample]:
-    """The frames that stand for a window of vision: one, or two that are not the same. Raises `ValueError`."""
+    """The frames of a vision window: one, or two different ones. Raises `ValueError` for more."""
     frames = window.samples[:1] if window.samples[0] is window.samples[-1] else window.samples
     if len(frames) > 2:
-        raise ValueError(f"ImageBind takes 1 or 2 frames of a window, not {len(frames)}: set vision.frames to that")
+        raise ValueError(f"ImageBind takes 1 or 2 frames of a window, not {len(frames)}: set vision.frames to 1 or 2")
     return frames
 
 
 def _writable_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """A tensor of the same bytes; PyTorch shares no memory that is read-only or runs backwards."""
+    """A tensor of the same bytes. Copies memory that is read-only or has negative strides: PyTorch cannot share it."""
     shared = pixels.flags.writeable and min(pixels.strides) >= 0
     return torch.from_numpy(pixels if shared else pixels.copy())
 
@@ -243,7 +247,7 @@ def _writable_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
 def _int16_if_lossless(
     samples: npt.NDArray[np.float32], window: Window
 ) -> npt.NDArray[np.float32] | npt.NDArray[np.int16]:
-    """int16 where the sound came so, at the rate and with the one channel that are wanted: the same numbers."""
+    """int16 if the sound was received as int16 with one channel at the required rate, so that no precision is lost."""
     blocks = [sample.data for sample in window.samples if isinstance(sample.data, Sound)]
     if all(b.data.dtype == np.int16 and b.data.shape[1] == 1 and b.sample_rate == audio.SAMPLE_RATE for b in blocks):
         return (samples * 32768).astype(np.int16)
@@ -267,7 +271,7 @@ def _prepare_audio(rows: Tensor) -> Tensor:
     return audio.imagebind_batch(rows) if rows.ndim == 2 else rows
 
 
-# What is done on the device to what `ImageBindSpace.device_input` gave.
+# Modality → preprocessing on the device, of stacked `ImageBindSpace.device_input`s.
 DEVICE_PREPROCESSING: Mapping[str, Callable[[Tensor], Tensor]] = {
     VISION: _prepare_vision,
     THERMAL: _prepare_thermal,
@@ -282,16 +286,16 @@ def _frame(sample: Sample) -> Frame:
 
 
 def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """The type that `dtype` names; `auto`: the fastest that the device computes in without loss that matters.
+    """The type that `dtype` names. `auto`: the fastest type of the device that loses no precision that matters.
 
-    Ampere GPUs and later: bf16; older: fp16. CPUs that multiply bf16 matrices (AMX, or AVX-512 with bf16): bf16,
-    which is several times faster there and half the memory. All others: float32, which is faster where bf16 must be
-    emulated. Raises `SpaceError` for other names.
+    GPUs since Ampere: bf16; older GPUs: fp16. CPUs that multiply bf16 matrices (AMX, or AVX-512 with bf16): bf16,
+    which is several times faster there and needs half the memory. All others: float32, which is faster than emulated
+    bf16. Raises `SpaceError` for other names.
     """
     if dtype != AUTO_DTYPE:
         return torch_dtype(dtype)
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    abilities = torch.cpu.get_capabilities() if kind == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else torch.float32
+    features = torch.cpu.get_capabilities() if kind == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return torch.bfloat16 if features.get("amx_bf16") or features.get("avx512_bf16") else torch.float32

@@ -1,11 +1,11 @@
-"""Weight files: what they hold, read without copying and without running anything that is in them.
+"""Weight files: reads them without copies and without running code from them, and converts them.
 
 Two formats are read: PyTorch's (`.pth`, by its `weights_only` reader) and safetensors. Tensors are views of the
-mapped file, so what nobody uses is never read. Do not overwrite a file in place while a program uses it: write
-another and rename it, as `convert` does.
+memory-mapped file, so unused tensors are never read. Do not overwrite a file in place while a program uses it: write
+another file and rename it, as `convert` does.
 
-A converted file carries the digest of the file that it was made from, so both make the same space, and a CRC-32 of
-each entry, which is checked when the entry is read.
+A converted file stores the digest of its source file, so both make the same space. It also stores a CRC-32 of each
+entry, which is checked when the entry is read.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 
 SAFETENSORS_SUFFIX = ".safetensors"
-CHUNK_BYTES = 64 * 2**20  # bytes of source that are in memory at a time while precision changes
+CHUNK_BYTES = 64 * 2**20  # bytes of the source in memory at a time while the precision is changed
 SOURCE_DIGEST_KEY, CHECKSUMS_KEY = "source_sha256", "crc32"  # metadata of converted files
-MAX_LISTED_ENTRIES = 5  # entries that an error names of each kind
+MAX_LISTED_ENTRIES = 5  # entries that an error message lists for each kind of fault
 
 _TORCH_DTYPES = {
     "F32": torch.float32,
@@ -37,7 +37,7 @@ _TORCH_DTYPES = {
     "F64": torch.float64,
     "I64": torch.int64,
 }
-_SAFETENSORS_DTYPES = {_TORCH_DTYPES[name]: name for name in ("F32", "BF16", "F16")}  # what is a weight
+_SAFETENSORS_DTYPES = {_TORCH_DTYPES[name]: name for name in ("F32", "BF16", "F16")}  # dtypes of weights
 
 
 class WeightsError(SpaceError):
@@ -46,7 +46,7 @@ class WeightsError(SpaceError):
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a weight file, before it is read."""
+    """The description of one tensor in a weight file; its values are not read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -55,7 +55,7 @@ class TensorEntry:
 
     @property
     def numel(self) -> int:
-        """Values."""
+        """Number of values."""
         return torch.Size(self.shape).numel()
 
     @property
@@ -64,7 +64,7 @@ class TensorEntry:
 
 
 def read_entries(path: str | Path) -> dict[str, TensorEntry]:
-    """What a weight file holds, or all safetensors files of a folder together. Raises `WeightsError`."""
+    """The entries of a weight file, or of all safetensors files in a folder. Raises `WeightsError`."""
     found: dict[str, TensorEntry] = {}
     for file in _files(path):
         checksums = _checksums(file)
@@ -72,7 +72,7 @@ def read_entries(path: str | Path) -> dict[str, TensorEntry]:
             if name in found:
                 raise WeightsError(f"'{name}' is in both '{found[name].file}' and '{file}': keep one of them")
             if checksums is not None and type(checksums.get(name)) is not int:
-                raise WeightsError(f"'{file}' is damaged: '{name}' lost the sum that it was written with")
+                raise WeightsError(f"'{file}' is damaged: the checksum of '{name}' is missing")
             found[name] = TensorEntry(shape, dtype, file, checksums[name] if checksums is not None else None)
     return found
 
@@ -80,11 +80,11 @@ def read_entries(path: str | Path) -> dict[str, TensorEntry]:
 def read_tensors(
     path: str | Path, wanted: Callable[[str], bool] = lambda _: True, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
-    """The entries of a weight file or folder that are `wanted`; in `dtype`, or as they are.
+    """The entries of a weight file or folder for which `wanted(name)` is true, in `dtype` (None: unchanged).
 
-    Entries that need no change are views of the mapped file. Others are changed a few at a time, the file's pages
-    being let go in between, so memory never holds much more than the result. Scalars (logit scales) stay float32.
-    Raises `WeightsError` for files that cannot be read, and for values that are damaged or not finite.
+    Entries that are not converted are views of the mapped file. Others are converted a few at a time, and the file's
+    pages are released in between, so memory never holds much more than the result. Scalars (logit scales) stay
+    float32. Raises `WeightsError` for files that cannot be read, and for values that are damaged or not finite.
     """
     chosen = {name: entry for name, entry in read_entries(path).items() if wanted(name)}
     result: dict[str, Tensor] = {}
@@ -99,7 +99,7 @@ def read_tensors(
 def check_entries(
     state: Mapping[str, Tensor | TensorEntry], shapes: Mapping[str, Sequence[int]], source_name: str = "these weights"
 ) -> None:
-    """Raises `WeightsError` that names what `state` lacks, has too much, or has in another shape or type."""
+    """Raises `WeightsError` that lists missing and unknown entries of `state`, and those of another shape or type."""
     missing = [f"'{name}'" for name in shapes if name not in state]
     unknown = [f"'{name}'" for name in state if name not in shapes]
     shared = [name for name in shapes if name in state]
@@ -125,9 +125,9 @@ def check_entries(
 
 
 def published_digest(path: str | Path) -> str:
-    """Names the weights, whatever their precision and format: the SHA-256 of the file that was published.
+    """The SHA-256 of the published file, in hexadecimal: it identifies the weights in every precision and format.
 
-    Converted files carry it; of others it is computed, which reads them once. Raises `WeightsError`.
+    Converted files store it. For others it is computed, which reads the whole file. Raises `WeightsError`.
     """
     found = set()
     for file in _files(path):
@@ -140,15 +140,16 @@ def published_digest(path: str | Path) -> str:
 
 
 def convert(source: str | Path, targets: Mapping[Path, Collection[str]], dtype: torch.dtype) -> None:
-    """Write safetensors files in `dtype`, each with the entries of `source` that are named for it.
+    """Write safetensors files in `dtype`. `targets`: file → names of the entries of `source` that it gets.
 
-    Holds a few entries at a time. A file appears when it is whole. Raises `WeightsError`, and `OSError` where a file
-    cannot be written.
+    Holds a few entries in memory at a time. A file appears only when it is complete. Raises `WeightsError`, and
+    `OSError` if a file cannot be written.
     """
-    held, source_digest = read_entries(source), published_digest(source)
+    entries, source_digest = read_entries(source), published_digest(source)
     for target, names in targets.items():
-        # Wide values first, so that each lies where its width divides its place.
-        chosen = dict(sorted(((n, held[n]) for n in names), key=lambda item: -_target_dtype(item[1], dtype).itemsize))
+        # The widest types first, so that the offset of each entry is a multiple of its item size.
+        by_width = sorted(((n, entries[n]) for n in names), key=lambda item: -_target_dtype(item[1], dtype).itemsize)
+        chosen = dict(by_width)
         if target.resolve() in {entry.file.resolve() for entry in chosen.values()}:
             raise WeightsError(f"'{target}' is the file to be converted: choose another name for the result")
         part = Path(f"{target}.part")
@@ -159,10 +160,10 @@ def convert(source: str | Path, targets: Mapping[Path, Collection[str]], dtype: 
             part.unlink(missing_ok=True)
 
 
-def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, carried: str) -> None:
+def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, source_digest: str) -> None:
     checksums = dict.fromkeys(chosen, 0)
     with path.open("wb") as file:
-        file.write(_header(chosen, dtype, carried, checksums))
+        file.write(_header(chosen, dtype, source_digest, checksums))
         for names in _batches(chosen, dtype, keep_unchanged_together=False):
             tensors = _map_tensors(chosen[names[0]].file, names)
             for name in names:
@@ -171,7 +172,7 @@ def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, ca
                 checksums[name] = _crc32(name, tensor)
                 file.write(_bytes(tensor))
         file.seek(0)
-        file.write(_header(chosen, dtype, carried, checksums))
+        file.write(_header(chosen, dtype, source_digest, checksums))
 
 
 def _files(path: str | Path) -> list[Path]:
@@ -200,14 +201,14 @@ def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _map_tensors(file).items()}
     try:
         with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
             return {n: (tuple(s.get_shape()), _TORCH_DTYPES.get(s.get_dtype(), torch.uint8)) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
+        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {error}") from error
 
 
 def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """The tensors of one file, mapped; those called `names`, or all."""
+    """The memory-mapped tensors of one file: those called `names` (None: all)."""
     try:
         if _is_safetensors(file):
             with safe_open(file, framework="pt") as opened:
@@ -215,10 +216,10 @@ def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Te
         state: Any = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except WeightsError:
         raise
-    except Exception as error:  # whatever a damaged file makes the two readers raise
+    except Exception as error:  # the readers raise many types for damaged files
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(
-            f"'{file}' is damaged, or no weight file of PyTorch (since 1.6) or safetensors: "
+            f"'{file}' is damaged or not a weight file of PyTorch (since 1.6) or safetensors: "
             f"{type(error).__name__}: {reason}"
         ) from error
     if (
@@ -229,23 +230,23 @@ def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Te
             for k, v in state.items()
         )
     ):
-        raise WeightsError(f"'{file}' holds no plain state dict, which is a mapping of names to tensors")
+        raise WeightsError(f"'{file}' is not a plain state dict (a mapping of names to tensors)")
     return {k: v.detach() for k, v in state.items()} if names is None else {k: state[k].detach() for k in names}
 
 
 def _metadata(file: Path) -> dict[str, str]:
-    """Empty for PyTorch's files, and for safetensors files that `convert` did not write."""
+    """The metadata of a safetensors file; empty for PyTorch's files."""
     if not _is_safetensors(file):
         return {}
     try:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"'{file}' is damaged, or no safetensors file: {error}") from error
+        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {error}") from error
 
 
 def _checksums(file: Path) -> dict[str, Any] | None:
-    """The sum of each entry of a converted file; None for others."""
+    """The checksum of each entry of a converted file; None for other files."""
     metadata = _metadata(file)
     if SOURCE_DIGEST_KEY not in metadata:
         return None
@@ -254,24 +255,25 @@ def _checksums(file: Path) -> dict[str, Any] | None:
     except ValueError:
         checksums = None
     if not isinstance(checksums, dict):
-        raise WeightsError(f"'{file}' is damaged: it lost the sums that it was written with")
+        raise WeightsError(f"'{file}' is damaged: its checksums are missing")
     return checksums
 
 
 def _batches(
     chosen: Mapping[str, TensorEntry], dtype: torch.dtype | None, keep_unchanged_together: bool = True
 ) -> Iterator[list[str]]:
-    """Names, file by file, in groups that are opened together: what is to be changed, `CHUNK_BYTES` bytes at most.
+    """Lists of entries' names; the entries of a list are in one file and are opened together. A list holds at most
+    `CHUNK_BYTES` bytes, or one entry.
 
-    `keep_unchanged_together`: unchanged entries of a file make one group, and the largest come first, while memory is
-    still empty.
+    `keep_unchanged_together`: all entries of a file that are not converted are one list. Of the others, the largest are
+    first, while little memory is in use.
     """
     for _, group in groupby(chosen, key=lambda name: chosen[name].file):
         names = list(group)
         if keep_unchanged_together:
-            same = [name for name in names if chosen[name].dtype == _target_dtype(chosen[name], dtype)]
-            yield from [same] if same else []
-            names = sorted(set(names).difference(same), key=lambda name: (-chosen[name].nbytes, name))
+            unchanged = [name for name in names if chosen[name].dtype == _target_dtype(chosen[name], dtype)]
+            yield from [unchanged] if unchanged else []
+            names = sorted(set(names).difference(unchanged), key=lambda name: (-chosen[name].nbytes, name))
         batch: list[str] = []
         for name in names:
             if batch and sum(chosen[n].nbytes for n in batch) + chosen[name].nbytes > CHUNK_BYTES:
@@ -283,27 +285,28 @@ def _batches(
 
 
 def _target_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
-    """Only floating tensors change, and scalars never lose precision."""
+    """The dtype after conversion to `dtype`. Only floating-point tensors are converted, scalars always to float32."""
     if dtype is None or not entry.dtype.is_floating_point:
         return entry.dtype
     return dtype if entry.shape else torch.float32
 
 
 def _verify(name: str, tensor: Tensor, entry: TensorEntry) -> None:
-    """Raises `WeightsError` for a wrong sum or values that are not finite. Reads it, so that its first use is fast."""
+    """Raises `WeightsError` for a wrong checksum or values that are not finite. Reads the tensor, so its first use is
+    fast."""
     if entry.crc32 is not None and _crc32(name, tensor) != entry.crc32:
-        raise WeightsError(f"'{entry.file}' is damaged: the values of '{name}' are not those that were written")
+        raise WeightsError(f"'{entry.file}' is damaged: the values of '{name}' do not match their checksum")
     if tensor.is_floating_point() and not name.endswith(".mask") and not _is_finite(tensor):
-        raise WeightsError(f"'{entry.file}': '{name}' holds values that are not finite, or beyond all measure")
+        raise WeightsError(f"'{entry.file}': '{name}' holds values that are not finite or too large")
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # A sum needs no memory, and is finite only where all are.
+    # A sum needs no memory, and it is finite only if all values are.
     return bool(torch.isfinite(tensor.sum(dtype=torch.float32)))
 
 
 def _crc32(name: str, tensor: Tensor) -> int:
-    """Of the values, and of all that gives them meaning."""
+    """CRC-32 of the values, the name, the dtype and the shape."""
     return zlib.crc32(_bytes(tensor), zlib.crc32(f"{name} {tensor.dtype} {_format_shape(tensor.shape)}".encode()))
 
 
@@ -311,10 +314,13 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
-def _header(chosen: Mapping[str, TensorEntry], dtype: torch.dtype, carried: str, sums: Mapping[str, int]) -> bytes:
-    """The head of a safetensors file, as long for any `sums`: 8 bytes of length, then JSON, padded to 8 bytes."""
-    crc32 = "{" + ",".join(f"{json.dumps(name)}:{sums[name]:>10}" for name in chosen) + "}"
-    head: dict[str, object] = {"__metadata__": {"format": "pt", SOURCE_DIGEST_KEY: carried, CHECKSUMS_KEY: crc32}}
+def _header(
+    chosen: Mapping[str, TensorEntry], dtype: torch.dtype, source_digest: str, checksums: Mapping[str, int]
+) -> bytes:
+    """The header of a safetensors file: 8 bytes of length, then JSON, padded to 8 bytes. Its length does not depend on
+    the values of `checksums`."""
+    crc32 = "{" + ",".join(f"{json.dumps(name)}:{checksums[name]:>10}" for name in chosen) + "}"
+    head: dict[str, object] = {"__metadata__": {"format": "pt", SOURCE_DIGEST_KEY: source_digest, CHECKSUMS_KEY: crc32}}
     offset = 0
     for name, entry in chosen.items():
         target = _target_dtype(entry, dtype)

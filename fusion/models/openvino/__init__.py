@@ -1,1 +1,1 @@
-"""Encoders compiled by OpenVINO for a processor. Optional."""
+"""Encoders compiled by OpenVINO for the processor (optional)."""

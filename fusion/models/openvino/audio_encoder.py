@@ -1,9 +1,9 @@
-"""A sound spoke's encoder, compiled for a processor; what overlapping windows of a stream share is worked out once.
+"""A sound spoke's encoder, compiled for a processor. What overlapping windows of a stream share is computed once.
 
-The trunk's graph goes on from where it was: in time it only has convolutions over three frames, so it is given the last
-two frames of what each of them looked at (the `convolution_states`), and gives back the new ones. A whole window begins
-without, and what comes out before its own beginning is left out. What is kept of each stage are statistics of each
-instant over its mel bands, from which those of any stretch of time follow.
+The trunk's graph can continue an earlier window. In time it has only convolutions over three frames. So it takes the
+last two input frames of each of them (the `convolution_states`) and returns the new ones. A window without an earlier
+one starts with states of zeros, and the output frames that depend on them are cut off. For each stage, statistics over
+mel bands are cached for each frame. Those of any time span follow from them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from sensebind.fusion.preprocess.audio import FRAME_SHIFT, log_mel_frames
 if TYPE_CHECKING:
     import openvino
 
-FRAMES_PER_STEP: Final = STEP_SAMPLES // FFT_HOP_SAMPLES  # frames of a step
-MAX_CACHED_GRAPHS = 8  # of sounds, for which graphs are kept
+FRAMES_PER_STEP: Final = STEP_SAMPLES // FFT_HOP_SAMPLES  # spectrogram frames of a step
+MAX_CACHED_GRAPHS = 8  # lengths of sounds whose graphs are cached
 MAX_CACHED_WINDOWS = 64  # windows of all streams, 0.5 MB each
 
 
 @dataclass(frozen=True)
 class StageLayout:
-    """Where the trunk is looked at: `frames_per_step` instants a step, of which the first `lead_in_frames` lie before
-    the window, by `mel_bands`."""
+    """The output of one stage of the trunk: `frames_per_step` frames for each step, by `mel_bands`. The first
+    `lead_in_frames` frames depend on data before the window."""
 
     frames_per_step: int
     lead_in_frames: int
@@ -60,9 +60,9 @@ class StageLayout:
 
 @dataclass(frozen=True)
 class CachedAudioWindow:
-    """What is kept of a window: its `sound` from the sample number `start_sample` on, the trunk's `convolution_states`
-    at its end, for each stage the statistics of its instants, float32 (3, channels, instants), and its log-mel frames
-    (T, 128)."""
+    """Cached results of a window: its `sound` from sample number `start_sample` of the stream, the trunk's
+    `convolution_states` at its end, for each stage the statistics of its frames, float32 (3, channels, frames), and its
+    log-mel frames (T, 128)."""
 
     start_sample: int
     sound: Floats
@@ -74,31 +74,30 @@ class CachedAudioWindow:
 class CompiledAudioEncoder:
     """Sound float32 (B, samples) at 16 kHz, or its features (B, 1809), → unit vectors (B, D): a spoke's sound encoder.
 
-    Graphs are of one length of sound: those of the last few are kept. Safe to call from several threads.
+    Each graph takes one length of sound. The last `MAX_CACHED_GRAPHS` are cached. Safe to call from several threads.
     """
 
     def __init__(self, encoder: Callable[[Tensor], Tensor], trunk: WakewordTrunk, samples: int) -> None:
-        """`encoder` takes features; `samples`: the usual length, which is compiled now."""
+        """`encoder` takes features. `samples`: the usual length of a sound, whose graph is compiled at once."""
         self._encoder = encoder
         self._stage_layouts, self._state_shapes = _stage_layouts(trunk)
         self._graph = lru_cache(maxsize=MAX_CACHED_GRAPHS)(lambda steps: CompiledGraph(_build_graph(trunk, steps)))
         self._graph(step_count(max(samples, MIN_SAMPLES)))
         self._compiler_pool = ThreadPoolExecutor(1, thread_name_prefix="compiling")
-        self._graph_futures: dict[int, Future[CompiledGraph]] = {}  # for the steps that windows go on by
-        self._window_cache: OrderedDict[tuple[str, int], CachedAudioWindow | None] = (
-            OrderedDict()
-        )  # None: it came, and was not kept
+        self._graph_futures: dict[int, Future[CompiledGraph]] = {}  # number of new steps → its graph
+        # (stream, start sample) → results of a window; None: its results are not cached.
+        self._window_cache: OrderedDict[tuple[str, int], CachedAudioWindow | None] = OrderedDict()
         self._lock = threading.Lock()  # guards `_window_cache` and `_graph_futures`
 
     def embed_async(self, batch: Tensor) -> EmbeddingFuture:
-        """Begin with a batch."""
+        """Begin to embed a batch."""
         if batch.shape[1] == FEATURE_SIZE:
             return DeferredFuture(lambda: self._encoder(batch))
         sound = pad_to_min_length(batch)
         trunk = self._start_graph(sound.numpy())
 
         def finish() -> Tensor:
-            spectrum = spectrum_statistics(log_mel_frames(sound))  # while the graph works
+            spectrum = spectrum_statistics(log_mel_frames(sound))  # while the graph computes
             stages, _ = trunk()
             rows = [self._stage_features([stage[row] for stage in stages]) for row in range(len(sound))]
             return self._encoder(torch.cat([torch.stack(rows), spectrum], dim=1))
@@ -107,82 +106,85 @@ class CompiledAudioEncoder:
 
     @torch.inference_mode()
     def stream_tensor(self, stream: str, start: int, sound: Floats) -> Tensor:
-        """What `embed_async` takes for one window, (samples,) from sample number `start` of a stream on.
+        """One window (samples,), from sample number `start` of a stream, → one row of `embed_async`.
 
-        Where a window came before that lies a whole number of the trunk's steps earlier and holds, bit for bit, the
-        same sound where they overlap, only what is new is worked out, and the features are returned. Where windows
-        never lie so, nothing is kept, and the sound is returned as it is.
+        If an earlier window of the stream starts a whole number of the trunk's steps before this one, features are
+        returned and results cached. Only the new part is computed if the sound in the overlap is the same, bit for bit.
+        If there is no such window, the sound is returned unchanged.
         """
         with self._lock:
             earlier = [start - n * STEP_SAMPLES for n in range(1, (len(sound) - MIN_SAMPLES) // STEP_SAMPLES + 1)]
-            known = [(at, self._window_cache.get((stream, at))) for at in earlier if (stream, at) in self._window_cache]
-            cached = next((h for _, h in known if h is not None and _continues(h, start, sound)), None)
+            known = [self._window_cache[stream, at] for at in earlier if (stream, at) in self._window_cache]
+            cached = next((w for w in known if w is not None and _continues(w, start, sound)), None)
             if not known or len(sound) < MIN_SAMPLES:
                 self._store(stream, start, None)
                 return torch.from_numpy(sound)
             graph = self._continuation_graph((start - cached.start_sample) // STEP_SAMPLES) if cached else None
-            now = (
+            window = (
                 self._continue_window(cached, graph, start, sound)
                 if cached and graph
                 else self._compute_window(start, sound)
             )
-            self._store(stream, start, now)
-        return torch.cat([self._stage_features(now.stage_statistics), spectrum_statistics(now.log_mel_frames[None])[0]])
+            self._store(stream, start, window)
+        spectrum = spectrum_statistics(window.log_mel_frames[None])[0]
+        return torch.cat([self._stage_features(window.stage_statistics), spectrum])
 
     def cached_windows(self) -> int:
-        """Windows that something is known of."""
+        """Number of windows in the cache, with or without results."""
         with self._lock:
             return len(self._window_cache)
 
     def wait_for_graphs(self) -> None:
-        """Wait for the graphs that are being made: from then on windows that can go on where others were do so."""
+        """Wait for the graphs that are being compiled. Then every window that can continue a cached one does so."""
         with self._lock:
-            under_way = list(self._graph_futures.values())
-        for made in under_way:
-            made.result()
+            futures = list(self._graph_futures.values())
+        for future in futures:
+            future.result()
 
-    def _store(self, stream: str, start: int, heard: CachedAudioWindow | None) -> None:
-        self._window_cache[stream, start] = heard
+    def _store(self, stream: str, start: int, window: CachedAudioWindow | None) -> None:
+        self._window_cache[stream, start] = window
         while len(self._window_cache) > MAX_CACHED_WINDOWS:
             self._window_cache.popitem(last=False)
 
     def _compute_window(self, start: int, sound: Floats) -> CachedAudioWindow:
-        stages, tails = self._start_graph(sound[None])()
-        return CachedAudioWindow(start, sound, tails, [s[0] for s in stages], log_mel_frames(torch.from_numpy(sound)))
+        stages, states = self._start_graph(sound[None])()
+        return CachedAudioWindow(start, sound, states, [s[0] for s in stages], log_mel_frames(torch.from_numpy(sound)))
 
     def _continuation_graph(self, steps: int) -> CompiledGraph | None:
-        """The graph for so many steps; None while it is made, which takes longer than windows can wait."""
+        """The graph for `steps` new steps. None while it is being compiled, which takes longer than windows can wait,
+        and if there are too many graphs."""
         if steps not in self._graph_futures:
             if len(self._graph_futures) >= MAX_CACHED_GRAPHS:
                 return None
             self._graph_futures[steps] = self._compiler_pool.submit(self._graph, steps)
-        made = self._graph_futures[steps]
-        return made.result() if made.done() else None
+        future = self._graph_futures[steps]
+        return future.result() if future.done() else None
 
     def _continue_window(
-        self, heard: CachedAudioWindow, graph: CompiledGraph, start: int, sound: Floats
+        self, cached: CachedAudioWindow, graph: CompiledGraph, start: int, sound: Floats
     ) -> CachedAudioWindow:
-        new = start - heard.start_sample
-        steps = new // STEP_SAMPLES
+        new_samples = start - cached.start_sample
+        steps = new_samples // STEP_SAMPLES
         end = (step_count(len(sound)) - 1) * STEP_SAMPLES + STEP_WINDOW_SAMPLES
         outputs = graph.start_async(
-            sound[None, end - (steps - 1) * STEP_SAMPLES - STEP_WINDOW_SAMPLES : end], *heard.convolution_states
+            sound[None, end - (steps - 1) * STEP_SAMPLES - STEP_WINDOW_SAMPLES : end], *cached.convolution_states
         )()
         count = len(self._stage_layouts)
         stages = [
-            np.concatenate([old[:, :, steps * stage.frames_per_step :], more[0]], axis=2)
-            for stage, old, more in zip(self._stage_layouts, heard.stage_statistics, outputs, strict=False)
+            np.concatenate([old[:, :, steps * stage.frames_per_step :], new[0]], axis=2)
+            for stage, old, new in zip(self._stage_layouts, cached.stage_statistics, outputs, strict=False)
         ]
-        kept = heard.log_mel_frames[new // FRAME_SHIFT :]
-        more_frames = log_mel_frames(torch.from_numpy(sound[len(kept) * FRAME_SHIFT :]))
-        return CachedAudioWindow(start, sound, outputs[count:], stages, torch.cat([kept, more_frames]))
+        old_frames = cached.log_mel_frames[new_samples // FRAME_SHIFT :]
+        new_frames = log_mel_frames(torch.from_numpy(sound[len(old_frames) * FRAME_SHIFT :]))
+        return CachedAudioWindow(start, sound, outputs[count:], stages, torch.cat([old_frames, new_frames]))
 
     def _start_graph(self, sound: Floats) -> Callable[[], tuple[list[Floats], list[Floats]]]:
-        """Begin with whole sounds (B, samples): what is returned waits for their stages and tails."""
+        """Begin to compute whole sounds (B, samples). The returned function waits for their statistics of stages and
+        their convolution states."""
         steps = step_count(sound.shape[1])
         used = np.ascontiguousarray(sound[:, : (steps - 1) * STEP_SAMPLES + STEP_WINDOW_SAMPLES], np.float32)
-        nothing = [np.zeros((len(sound), *shape), np.float32) for shape in self._state_shapes]
-        outputs = self._graph(steps).start_async(used, *nothing)
+        zero_states = [np.zeros((len(sound), *shape), np.float32) for shape in self._state_shapes]
+        outputs = self._graph(steps).start_async(used, *zero_states)
 
         def finish() -> tuple[list[Floats], list[Floats]]:
             results = outputs()
@@ -193,16 +195,16 @@ class CompiledAudioEncoder:
         return finish
 
     def _stage_features(self, stages: Sequence[Floats]) -> Tensor:
-        """Mean, deviation and maximum of each stage's channels over time and mel, and of what the last pooling makes of
-        the last stage: float32 (1296,), as `AudioFeatureExtractor.stage_statistics`.
+        """Mean, deviation and maximum of each stage's channels over time and mel, also after the last pooling: float32
+        (1296,), as `AudioFeatureExtractor.stage_statistics`.
 
-        Deviations of parts are put together as Chan, Golub and LeVeque do (1983), so that none drowns in the mean.
+        Variances of frames are combined after Chan, Golub and LeVeque (1983), which loses no precision to a large mean.
         """
         parts = []
         for stage, (means, squares, maxima) in zip(self._stage_layouts, stages, strict=True):
             count = means.shape[1] * stage.mel_bands
-            apart = means - means.mean(axis=1, keepdims=True, dtype=np.float64)
-            variance = (squares.sum(axis=1, dtype=np.float64) + stage.mel_bands * np.square(apart).sum(axis=1)) / (
+            centred = means - means.mean(axis=1, keepdims=True, dtype=np.float64)
+            variance = (squares.sum(axis=1, dtype=np.float64) + stage.mel_bands * np.square(centred).sum(axis=1)) / (
                 count - 1
             )
             parts += [means.mean(axis=1, dtype=np.float64), np.sqrt(variance), maxima.max(axis=1)]
@@ -213,58 +215,58 @@ class CompiledAudioEncoder:
 
 
 def step_count(samples: int) -> int:
-    """Steps of the trunk's spectrogram in a sound."""
+    """Number of steps of the trunk's spectrogram in `samples` samples."""
     return (samples - STEP_WINDOW_SAMPLES) // STEP_SAMPLES + 1
 
 
 def example_audio(samples: int) -> Tensor:
-    """Something to hear: float32 (1, samples) at 16 kHz, a rising tone that comes and goes, and noise."""
+    """A test sound: float32 (1, samples) at 16 kHz, a rising tone that is switched on and off, and noise."""
     time = np.arange(samples) / SAMPLE_RATE
     tone = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) * (np.sin(2 * np.pi * 1.5 * time) > 0)
     wave = tone + 0.01 * np.random.default_rng(0).standard_normal(samples)
     return torch.from_numpy(wave.astype(np.float32))[None]
 
 
-def _continues(heard: CachedAudioWindow, start: int, sound: Floats) -> bool:
-    """Whether a window's sound goes on where an earlier one's was."""
-    new = start - heard.start_sample
-    return len(heard.sound) == len(sound) and np.array_equal(heard.sound[new:], sound[: len(sound) - new])
+def _continues(cached: CachedAudioWindow, start: int, sound: Floats) -> bool:
+    """Whether a window's sound has the length of an earlier one's and equals it in the overlap."""
+    new = start - cached.start_sample
+    return len(cached.sound) == len(sound) and np.array_equal(cached.sound[new:], sound[: len(sound) - new])
 
 
 def _stage_layouts(trunk: WakewordTrunk) -> tuple[list[StageLayout], list[tuple[int, int, int]]]:
-    """The trunk's stages, and the shapes of its tails."""
-    rate, late, bands = FRAMES_PER_STEP, 0, trunk.mels.shape[1]
-    stages, tails = [], []
+    """The layouts of the trunk's stages, and the shapes of its convolution states."""
+    frames, lead_in, bands = FRAMES_PER_STEP, 0, trunk.mels.shape[1]
+    stages, states = [], []
     for index, weight in enumerate(trunk.weights[:-2:2]):
         if weight.shape[2] > 1:
-            late += weight.shape[2] - 1
-            tails.append((weight.shape[1], weight.shape[2] - 1, bands))
+            lead_in += weight.shape[2] - 1
+            states.append((weight.shape[1], weight.shape[2] - 1, bands))
         if pool := POOL_SIZES.get(index):
-            stages.append(StageLayout(rate, late, bands))
-            rate, late, bands = rate // pool[0], late // pool[0], bands // pool[1]
-    return stages, tails
+            stages.append(StageLayout(frames, lead_in, bands))
+            frames, lead_in, bands = frames // pool[0], lead_in // pool[0], bands // pool[1]
+    return stages, states
 
 
 def _build_graph(trunk: WakewordTrunk, steps: int) -> openvino.Model:
-    """Sound (1, samples of so many steps) and tails → each stage's mean, summed squares of what is apart from it, and
-    maximum over mel, (1, 3, channels, instants); then the new tails."""
+    """Sound (1, samples of `steps` steps) and convolution states → for each stage mean, sum of squared deviations and
+    maximum over mel, (1, 3, channels, frames); then the new states."""
     import openvino
     from openvino import opset13 as ops
 
     if steps < 1:
-        raise ValueError(f"a sound of less than {STEP_WINDOW_SAMPLES} samples has no step")
+        raise ValueError(f"the sound is too short: it needs at least {STEP_WINDOW_SAMPLES} samples")
     sound = ops.parameter([1, (steps - 1) * STEP_SAMPLES + STEP_WINDOW_SAMPLES], np.float32)
-    inputs, stages, tails = [sound], [], []
+    inputs, stages, states = [sound], [], []
     x = ops.unsqueeze(_spectrogram(trunk, sound, steps), _int64_array(1))
     bands = trunk.mels.shape[1]
     last = len(trunk.weights[:-2:2]) - 1
     for index, (weight, bias) in enumerate(zip(trunk.weights[:-2:2], trunk.weights[1:-2:2], strict=True)):
         height, width = weight.shape[2:]
         if height > 1:
-            tail = ops.parameter([1, weight.shape[1], height - 1, bands], np.float32)
-            x = ops.concat([tail, x], 2)
-            inputs.append(tail)
-            tails.append(
+            state = ops.parameter([1, weight.shape[1], height - 1, bands], np.float32)
+            x = ops.concat([state, x], 2)
+            inputs.append(state)
+            states.append(
                 ops.slice(
                     x, _int64_array(1 - height), _int64_array(np.iinfo(np.int32).max), _int64_array(1), _int64_array(2)
                 )
@@ -278,20 +280,20 @@ def _build_graph(trunk: WakewordTrunk, steps: int) -> openvino.Model:
             bands //= pool[1]
             if index < last:
                 x = ops.max_pool(x, list(pool), [1, 1], [0, 0], [0, 0], list(pool)).output(0)
-    return openvino.Model([*stages, *tails], inputs, "sound")
+    return openvino.Model([*stages, *states], inputs, "sound")
 
 
 def _spectrogram(trunk: WakewordTrunk, sound: Any, steps: int) -> Any:
-    """`WakewordTrunk.spectrogram`, (1, samples) → (1, frames, 32), without the frequencies that no mel band looks at
-    and the samples that its window leaves out: two thirds of its products are with 0."""
+    """`WakewordTrunk.spectrogram`, (1, samples) → (1, frames, 32), without the frequencies and samples of weight 0,
+    which are two thirds of its products."""
     from openvino import opset13 as ops
 
     mels, basis = trunk.mels.numpy(), trunk.basis[:, 0].numpy()
-    cached = np.flatnonzero(np.abs(mels).sum(axis=1))
-    inside = np.flatnonzero(np.abs(basis).sum(axis=0))
-    first, last = int(inside[0]), int(inside[-1]) + 1
+    frequencies = np.flatnonzero(np.abs(mels).sum(axis=1))
+    samples = np.flatnonzero(np.abs(basis).sum(axis=0))
+    first, last = int(samples[0]), int(samples[-1]) + 1
     real, imaginary = np.split(basis[:, first:last], 2)
-    kernel = np.concatenate([real[cached], imaginary[cached]])[:, None] * FULL_SCALE
+    kernel = np.concatenate([real[frequencies], imaginary[frequencies]])[:, None] * FULL_SCALE
     used = ops.slice(
         sound,
         _int64_array(first),
@@ -300,23 +302,23 @@ def _spectrogram(trunk: WakewordTrunk, sound: Any, steps: int) -> Any:
         _int64_array(1),
     )
     parts = ops.convolution(ops.unsqueeze(used, _int64_array(1)), constant(kernel), [FFT_HOP_SAMPLES], [0], [0], [1])
-    both = np.concatenate([mels[cached], mels[cached]])  # real and imaginary parts are added in the same product
-    power = ops.matmul(ops.multiply(parts, parts), constant(both), True, False)
+    weights = np.concatenate([mels[frequencies]] * 2)  # real and imaginary parts are added in the same product
+    power = ops.matmul(ops.multiply(parts, parts), constant(weights), True, False)
     decibels = ops.multiply(ops.log(ops.maximum(power, scalar(MIN_POWER))), scalar(10 / np.log(10)))
     stepwise = ops.reshape(decibels, np.array([1, steps, FRAMES_PER_STEP, -1], np.int64), False)
     loudest = ops.reduce_max(stepwise, np.array([2, 3], np.int64), True)
-    kept = ops.maximum(stepwise, ops.subtract(loudest, scalar(DYNAMIC_RANGE_DB)))
-    flat = ops.reshape(kept, np.array([1, steps * FRAMES_PER_STEP, -1], np.int64), False)
+    clipped = ops.maximum(stepwise, ops.subtract(loudest, scalar(DYNAMIC_RANGE_DB)))
+    flat = ops.reshape(clipped, np.array([1, steps * FRAMES_PER_STEP, -1], np.int64), False)
     return ops.add(ops.divide(flat, scalar(10)), scalar(2))
 
 
 def _mel_statistics(x: Any) -> Any:
-    """(1, C, time, mel) → (1, 3, C, time): mean, summed squares apart from it, and maximum over mel."""
+    """(1, C, time, mel) → (1, 3, C, time): mean, sum of squared deviations and maximum over mel."""
     from openvino import opset13 as ops
 
     mean = ops.reduce_mean(x, _int64_array(3), True)
-    apart = ops.subtract(x, mean)
-    squares = ops.reduce_sum(ops.multiply(apart, apart), _int64_array(3))
+    centred = ops.subtract(x, mean)
+    squares = ops.reduce_sum(ops.multiply(centred, centred), _int64_array(3))
     parts = (ops.squeeze(mean, _int64_array(3)), squares, ops.reduce_max(x, _int64_array(3)))
     return ops.concat([ops.unsqueeze(part, _int64_array(1)) for part in parts], 1)
 

@@ -1,11 +1,11 @@
-"""Encoders as OpenVINO runs them on a processor: fused, in the layout that its vector units want. Those of images.
+"""Image encoders compiled by OpenVINO for the processor, and the parts that all compiled encoders share.
 
-What PyTorch does operation by operation, each of which reads and writes its whole result, is one graph here. The graphs
-are written out with OpenVINO's own operations from the weights at hand: nothing is exported or kept in files, and a
-graph is ready in a third of a second. Every graph is compared with PyTorch before it is used
-(`matches_pytorch`).
+PyTorch runs one operation after the other, and each writes its whole result to memory. OpenVINO compiles a graph: it
+fuses operations and chooses the memory layout for the processor's vector units. The graphs are built here from
+OpenVINO's operations and the loaded weights; nothing is exported or stored in files. A graph is ready in a third of a
+second. Every graph is compared with PyTorch before it is used (`matches_pytorch`).
 
-OpenVINO is optional. Without it the encoders run in PyTorch, as they do where `dtype` is given.
+OpenVINO is optional. Without it, or if `dtype` is set, encoders run in PyTorch.
 """
 
 from __future__ import annotations
@@ -38,52 +38,53 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 LOG = logging.getLogger(__name__)
-MIN_COSINE: Final = 0.999  # cosine of a compiled encoder's vectors with PyTorch's in float32, at least
-APPEARANCE_GRID = 4  # across and down, in which the middle of an image network is handed out
+MIN_COSINE: Final = 0.999  # lowest cosine of a compiled encoder's vectors with PyTorch's in float32
+APPEARANCE_GRID = 4  # rows and columns of cells in the output `stage5` of an image network
 
 
 @lru_cache(maxsize=1)
 def openvino_available() -> bool:
-    """Whether OpenVINO is installed and works; the log says once where not."""
+    """Whether OpenVINO is installed and works. Logs once if not."""
     try:
         openvino_core()
     except ImportError:
-        LOG.info("without OpenVINO images and sounds take half as long again on a CPU: pip install openvino")
+        LOG.info("OpenVINO is not installed: images and sounds take 1.5 times as long on a CPU: pip install openvino")
         return False
     except RuntimeError as error:
-        LOG.warning("OpenVINO does not work here, so PyTorch does its work: %s", error)
+        LOG.warning("OpenVINO does not work, so PyTorch is used: %s", error)
         return False
     return True
 
 
 @lru_cache(maxsize=1)
 def openvino_core() -> openvino.Core:
-    """OpenVINO's entry. Raises `ImportError` where it is not installed."""
+    """OpenVINO's runtime. Raises `ImportError` if it is not installed."""
     import openvino
 
     return openvino.Core()
 
 
 class CompiledGraph:
-    """A compiled graph for one row: a batch is one request a row, and requests run on all cores side by side.
+    """A compiled graph for one row. A batch is one request for each row; requests run in parallel on all cores.
 
-    A thread of its own for each row costs no waiting for each other, which threads that share a row do at every layer.
-    Batches would gain nothing: the weights are few, the images are many. Safe to call from several threads.
+    Each row has one thread: threads that share a row wait for each other at every layer. A graph for batches would not
+    be faster, because the weights are small compared with the images. Safe to call from several threads.
     """
 
     def __init__(self, model: openvino.Model) -> None:
-        """Raises `RuntimeError` where it cannot be compiled."""
+        """Raises `RuntimeError` if the graph cannot be compiled."""
         cores = available_cores()
-        # By itself OpenVINO takes bf16 where a processor has it, whose vectors are off (docs/performance-cpu.md).
+        # By default OpenVINO uses bf16 if the processor has it. Its vectors are inaccurate (docs/performance-cpu.md).
         settings = {"NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"}
         self._compiled = openvino_core().compile_model(model, "CPU", settings)
         self._outputs = len(self._compiled.outputs)
         self._idle_requests: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
 
     def start_async(self, *inputs: Floats) -> Callable[[], list[Floats]]:
-        """Begin with each row of the inputs, float32 (B, …); what is returned waits for the outputs, (B, …) each.
+        """Begin to compute each row of the inputs, float32 (B, …). The returned function waits for the outputs, (B, …)
+        each.
 
-        Inputs must not change until then. Raises `RuntimeError`, then or now, for what the device failed to do.
+        Inputs must not change until then. Both functions raise `RuntimeError` if the device fails.
         """
         requests = [self._request() for _ in inputs[0]]
         for row, request in enumerate(requests):
@@ -94,7 +95,7 @@ class CompiledGraph:
                 request.wait()
             outputs = range(self._outputs)
             results = [np.concatenate([r.get_output_tensor(i).data for r in requests]) for i in outputs]
-            for request in requests:  # only those that did their work are used again
+            for request in requests:  # failed requests are not reused: an error skips this
                 self._idle_requests.put(request)
             return results
 
@@ -108,10 +109,10 @@ class CompiledGraph:
 
 
 class CompiledEncoder(Protocol):
-    """An encoder for this processor."""
+    """An encoder compiled for this processor."""
 
     def embed_async(self, batch: Tensor) -> EmbeddingFuture:
-        """Begin with a batch (B, …), which must not change until the vectors, float32 (B, D), were fetched."""
+        """Begin to embed a batch (B, …). It must not change before the vectors, float32 (B, D), are fetched."""
 
 
 @runtime_checkable
@@ -119,16 +120,15 @@ class CompilableEncoder(Protocol):
     """An image encoder that can be compiled."""
 
     def compile_for_cpu(self, channels: int, head: Callable[[Tensor], Tensor]) -> CompiledEncoder:
-        """For images of so many `channels`, with `head` behind it."""
+        """This encoder, followed by `head`, compiled for images with `channels` channels."""
 
 
 class CompiledImageEncoder:
-    """An image network with what follows it: float32 (B, channels, 224, 224) → what `head` makes of its
-    `EfficientNetOutput`.
+    """An image network followed by `head`: float32 (B, channels, 224, 224) → `head` of its `EfficientNetOutput`.
 
-    The head is given `stage5` (B, 112, 4, 4), means of cells. `unnormalized`: images come as levels in 0..1, as spokes
-    see them, and not as the network takes them. One channel is a grey image, which is three times the same to the
-    network: its first weights are summed, a third of the work.
+    `head` gets `stage5` as (B, 112, 4, 4), means over cells. `unnormalized`: images are in 0..1, as in spokes, and the
+    graph scales them for the network. With one channel, images are grey: the weights of the three equal channels are
+    summed in the first convolution, which is a third of its work.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class CompiledImageEncoder:
         self._head = head
 
     def embed_async(self, images: Tensor) -> EmbeddingFuture:
-        """Begin with a batch."""
+        """Begin to embed a batch."""
         finish = self._graph.start_async(np.ascontiguousarray(images.numpy(), np.float32))
         return DeferredFuture(lambda: self._head(EfficientNetOutput(*map(torch.from_numpy, finish()))))
 
@@ -150,19 +150,20 @@ class CompiledImageEncoder:
 def matches_pytorch(
     compiled: CompiledEncoder, reference: Callable[[Tensor], Tensor], example: Tensor, name: str
 ) -> bool:
-    """Whether both make the same unit vectors of an example, within `MIN_COSINE`; the log says where not."""
+    """Whether both make the same unit vectors of an example, with a cosine of at least `MIN_COSINE`. Logs a warning if
+    not."""
     with torch.inference_mode():
-        later = compiled.embed_async(example)
+        future = compiled.embed_async(example)
         expected = reference(example)
-        cosine = float((later.fetch() * expected).sum(dim=1).min())
-    if not cosine >= MIN_COSINE:  # so written, NaN is refused as well
-        LOG.warning("OpenVINO's vectors of %s are off (cosine %.4f), so PyTorch does its work", name, cosine)
+        cosine = float((future.fetch() * expected).sum(dim=1).min())
+    if not cosine >= MIN_COSINE:  # true for NaN too
+        LOG.warning("OpenVINO's vectors of %s are wrong (cosine %.4f), so PyTorch is used", name, cosine)
         return False
     return True
 
 
 def example_image(planes: int) -> Tensor:
-    """Something to look at: levels float32 (1, planes, 224, 224) in 0..1, things with edges, shades and noise."""
+    """A test image: float32 (1, `planes`, 224, 224) in 0..1, objects with edges, shades and noise."""
     noise = np.random.default_rng(0)
     y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] / IMAGE_SIZE
     plane = [
@@ -173,45 +174,47 @@ def example_image(planes: int) -> Tensor:
     return torch.from_numpy(levels.clip(0, 1).astype(np.float32))[None]
 
 
-def _build_image_graph(network: EfficientNetLite0, planes: int, levels: bool) -> openvino.Model:
+def _build_image_graph(network: EfficientNetLite0, channels: int, unnormalized: bool) -> openvino.Model:
     import openvino
     from openvino import opset13 as ops
 
-    images = ops.parameter([1, planes, IMAGE_SIZE, IMAGE_SIZE], np.float32)
-    x = ops.divide(ops.subtract(ops.multiply(images, scalar(255)), scalar(127)), scalar(128)) if levels else images
-    x = _add_convolution(network.stem, x, grey=planes == 1)
-    middle = None
+    images = x = ops.parameter([1, channels, IMAGE_SIZE, IMAGE_SIZE], np.float32)
+    if unnormalized:
+        x = ops.divide(ops.subtract(ops.multiply(images, scalar(255)), scalar(127)), scalar(128))
+    x = _add_convolution(network.stem, x, grey=channels == 1)
+    stage5 = None
     for index, block in enumerate(network.blocks):
         assert isinstance(block, Block)
         y = _add_convolution(block.expand, x) if isinstance(block.expand, Convolution) else x
         y = _add_convolution(block.project, _add_convolution(block.depthwise, y))
         x = ops.add(x, y) if block.shortcut else y
         if index == STAGE5_BLOCKS.stop - 1:
-            middle = ops.adaptive_avg_pool(x, np.array([APPEARANCE_GRID, APPEARANCE_GRID], np.int64))
+            stage5 = ops.adaptive_avg_pool(x, np.array([APPEARANCE_GRID, APPEARANCE_GRID], np.int64))
     features = ops.reduce_mean(_add_convolution(network.head, x), np.array([2, 3], np.int64))
     weight, bias = (constant(p) for p in (network.classifier.weight, network.classifier.bias))
-    scores = ops.add(ops.matmul(features, weight, False, True), bias)
-    return openvino.Model([middle, features, scores], [images], "images")
+    logits = ops.add(ops.matmul(features, weight, False, True), bias)
+    return openvino.Model([stage5, features, logits], [images], "images")
 
 
 def _add_convolution(layer: Convolution, x: Any, grey: bool = False) -> Any:
-    """A layer of `efficientnet.Convolution`: with its bias, its uneven padding and its ReLU6."""
+    """A layer of `efficientnet.Convolution`, with its bias, padding and ReLU6. `grey`: the input has one channel, not
+    three equal ones."""
     from openvino import opset13 as ops
 
     weight = layer.weight.detach().float()
     weight = weight.sum(dim=1, keepdim=True) if grey else weight
     left, right = (layer.uneven[0], layer.uneven[1]) if layer.uneven else (layer.padding, layer.padding)
-    place: tuple[list[int], ...] = ([layer.stride] * 2, [left] * 2, [right] * 2, [1, 1])
+    geometry: tuple[list[int], ...] = ([layer.stride] * 2, [left] * 2, [right] * 2, [1, 1])
     if layer.groups > 1:
-        y = ops.group_convolution(x, constant(weight.unflatten(0, (layer.groups, -1))), *place)
+        y = ops.group_convolution(x, constant(weight.unflatten(0, (layer.groups, -1))), *geometry)
     else:
-        y = ops.convolution(x, constant(weight), *place)
+        y = ops.convolution(x, constant(weight), *geometry)
     y = ops.add(y, constant(layer.bias[None, :, None, None]))
     return ops.clamp(y, 0.0, 6.0) if layer.relu6 else y
 
 
 def constant(values: Tensor | npt.NDArray[np.floating]) -> Any:
-    """A float32 constant of a graph. OpenVINO would make one by itself, value by value, in a tenth of a second."""
+    """A float32 constant of a graph. OpenVINO's own conversion copies value by value and takes a tenth of a second."""
     from openvino import opset13 as ops
 
     array = values.detach().float().numpy() if isinstance(values, Tensor) else values
@@ -219,5 +222,5 @@ def constant(values: Tensor | npt.NDArray[np.floating]) -> Any:
 
 
 def scalar(number: float) -> Floats:
-    """A number in a graph."""
+    """A number as a float32 constant of a graph."""
     return np.array(number, np.float32)

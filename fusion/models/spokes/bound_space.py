@@ -18,10 +18,10 @@ from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
 
 
 class BoundSpace(Space):
-    """A hub with its spokes: what the hub has an encoder for goes to the hub, unless a spoke was bound for it.
+    """A hub with its spokes. A spoke embeds its modality in place of the hub; the hub embeds all others.
 
-    Its id names the hub and the files of all its spokes, also those that are not loaded. `files`: one for each
-    modality; the last named counts. `modalities`: spokes to load (None: all).
+    The id identifies the hub and the files of all spokes, also of those that are not loaded. `files`: spoke files; of
+    several for one modality the last is used. `modalities`: spokes to load (None: all).
     """
 
     id: str
@@ -92,7 +92,7 @@ class BoundSpace(Space):
         return (self.hub.compiled_modalities - self._spokes.keys()) | of_spokes
 
     def device_input(self, window: Window) -> Tensor:
-        """See `core.space.Space`. A spoke's windows are prepared on the host: its preprocessing is OpenCV's."""
+        """See `core.space.Space`. A spoke's windows are preprocessed on the host, by OpenCV."""
         spoke = self._spokes.get(window.modality)
         return spoke.tensor(window) if spoke else self.hub.device_input(window)
 
@@ -110,7 +110,7 @@ class BoundSpace(Space):
         return self.hub.embed_text(texts)
 
     def load_spoke(self, modality: str) -> Spoke:
-        """The spoke for a modality, loaded at first. Raises `SpaceError`, and `KeyError` where there is none."""
+        """The spoke of a modality, loaded by the first call. Raises `SpaceError`, and `KeyError` if there is none."""
         with self._load_lock:
             if modality not in self._spokes:
                 spoke = spokes.load(self._spoke_files[modality], self.hub, self.device, self.hub.compiled)
@@ -121,14 +121,15 @@ class BoundSpace(Space):
 def bind_spokes(
     hub: Space, files: Sequence[str | Path], modalities: Iterable[str] | None = None, device: str = "cpu"
 ) -> Space:
-    """`hub` with the spokes that it ships, then those in `files`; the hub itself where there are none.
+    """`hub` with the spokes that it ships and those in `files`; `hub` itself if there are none.
 
-    Raises `SpaceError` for files that are missing, damaged or bound to another hub, and for a hub that takes none.
+    Raises `SpaceError` if files are missing, damaged or trained for another hub, or if there are files and `hub` is not
+    a `Hub`.
     """
     shipped = hub.shipped_spokes if isinstance(hub, Hub) else ()
     paths = [*shipped, *(Path(file) for file in files)]
     if not paths:
         return hub
     if not isinstance(hub, Hub):
-        raise SpaceError(f"space {hub.id} has no image encoder that spokes can be bound to: leave out 'spokes'")
+        raise SpaceError(f"space {hub.id} has no image encoder and cannot use spokes: leave out 'spokes'")
     return BoundSpace(hub, paths, modalities, device)

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA, Hu et al., arXiv 2106.09685): train a small sum beside frozen weights."""
+"""Low-rank adaptation (LoRA, Hu et al., arXiv 2106.09685): trains a low-rank update of frozen weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 
 class LowRankUpdate(nn.Module):
-    """Weight W (out, …) → W + B A, with A (rank, in) drawn and B (out, rank) zero: at first nothing changes."""
+    """Weight W (out, …) → W + B A. A (rank, in) is random and B (out, rank) zero at first, so W does not change."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
@@ -21,8 +21,8 @@ class LowRankUpdate(nn.Module):
 
 
 def add_lora(module: nn.Module, rank: int) -> None:
-    """Freeze `module`; give a sum of this rank to every linear layer and every dense convolution in it, and train the
-    biases of all its layers too, which cost nothing and move a network from one kind of image to another."""
+    """Freeze `module`, and add a trainable update of this rank to each linear layer and dense convolution in it whose
+    weight has a higher rank. Biases are trained too: they cost nothing and adapt a network to another kind of image."""
     module.requires_grad_(False)
     for layer in list(module.modules()):
         if not isinstance(layer, nn.Linear | nn.Conv2d) and not hasattr(layer, "weight"):
@@ -39,7 +39,7 @@ def add_lora(module: nn.Module, rank: int) -> None:
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Add the sums into the weights, so that inference costs what it did without them."""
+    """Add the updates to the weights, so that inference costs no more than without them."""
     for layer in list(module.modules()):
         if parametrize.is_parametrized(layer):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

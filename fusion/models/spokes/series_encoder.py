@@ -1,4 +1,4 @@
-"""A small encoder for any series of numbers: motion, gas, touch, torque, ranges."""
+"""A small encoder for time series of any numbers: motion, gas, touch, torque, ranges."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from torch import Tensor, nn
 
 CONV_CHANNELS = 64
 SPECTRAL_BANDS = 24
-MIN_AMPLITUDE = 1e-3  # of a band's amplitude in deviations, under which it is silent
+MIN_AMPLITUDE = 1e-3  # added to amplitudes (in deviations of the channel) before the logarithm
 
 
 class SeriesEncoder(nn.Module):
     """Series float32 (B, C, T) → (B, outputs).
 
-    What lasts (each channel's mean and spread, the spread of the length of three axes together where there are six),
-    what repeats (its spectrum in bands evenly spaced in the logarithm of frequency) and what happens (three strided
-    convolutions, their mean and maximum over time), read by one hidden layer. `mean` and `deviation` (C) are those
-    of the training data, see `fit_normalization`.
+    The features are statistics of each channel (mean, deviation, deviation of the differences), its spectrum in bands
+    evenly spaced in the logarithm of frequency, and the mean and maximum over time of three strided convolutions. One
+    hidden layer reads them. `mean` and `deviation` (C,) are those of the training data, see `fit_normalization`.
     """
 
     mean: Tensor
@@ -42,11 +41,11 @@ class SeriesEncoder(nn.Module):
         )
 
     def fit_normalization(self, series: Tensor) -> None:
-        """Take mean and deviation of each channel from training data (N, C, T). The deviation is that of the middle
-        window: a few violent ones do not make all others look still."""
+        """Set mean and deviation of each channel from training data (N, C, T). The deviation is the median over
+        windows, so that a few windows of strong motion do not make all others look still."""
         self.mean.copy_(series.mean(dim=(0, 2)))
-        spread = (series - self.mean[:, None]).square().mean(dim=2).sqrt()
-        self.deviation.copy_(spread.median(dim=0).values.clamp(min=1e-6))
+        deviations = (series - self.mean[:, None]).square().mean(dim=2).sqrt()
+        self.deviation.copy_(deviations.median(dim=0).values.clamp(min=1e-6))
 
     def forward(self, series: Tensor) -> Tensor:
         x = (series - self.mean[:, None]) / self.deviation[:, None]
@@ -59,12 +58,12 @@ class SeriesEncoder(nn.Module):
         bands = [amplitude[..., a:b].square().sum(-1).sqrt() for a, b in zip(edges, edges[1:], strict=False)]
         band_amplitudes = torch.log(torch.stack(bands, dim=2) + MIN_AMPLITUDE).flatten(1)
         convolved = self.convolutions(x)
-        course = torch.cat([convolved.mean(2), convolved.amax(2)], dim=1)
-        return torch.as_tensor(self.read(torch.cat([channel_statistics, band_amplitudes, course], dim=1)))
+        pooled = torch.cat([convolved.mean(2), convolved.amax(2)], dim=1)
+        return torch.as_tensor(self.read(torch.cat([channel_statistics, band_amplitudes, pooled], dim=1)))
 
 
 def _band_edges(length: int) -> list[int]:
-    """Bounds of the spectrum's bands in bins: evenly spaced in the logarithm, at least a bin each, without bin 0."""
+    """Edges of the spectrum's bands, in bins: evenly spaced in the logarithm, at least one bin each, without bin 0."""
     top = length // 2 + 1
     raw = torch.logspace(0, torch.log10(torch.tensor(float(max(top, 2)))).item(), SPECTRAL_BANDS + 1).round().long()
     return sorted({int(edge) for edge in raw.clamp(1, top)})

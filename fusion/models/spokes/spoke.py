@@ -1,11 +1,11 @@
-"""A spoke: the encoder of one sense that was bound to a frozen hub, and the file it is kept in.
+"""A spoke: an encoder of one modality that was trained to match a frozen hub, and its file.
 
-A spoke turns windows of its sense into vectors of the hub's space. Three kinds, by what a window holds:
+A spoke turns windows of its modality into vectors of the hub's space. The data of a window decide its kind:
 
-- **image**: depth and thermal cameras. A copy of the hub's image encoder looks at the picture as at a grey photograph;
-  a residual after it is trained, and, beyond `head`, the copy too: by low rank (`lora`) or all of it (`whole`).
-- **sound**: a pretrained trunk, frozen, and a small network on it.
-- **series**: any numbers over time: motion, gas, touch, torque. A small network of its own.
+- **image**: depth and thermal cameras. A copy of the hub's image encoder takes the image as a grey photograph. Training
+  changes only a residual after the copy (`head`), or also low-rank updates (`lora`) or all (`whole`) of the copy.
+- **sound**: a frozen pretrained trunk and a small network after it.
+- **series**: any numbers over time (motion, gas, touch, torque). A small network.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from sensebind.fusion.preprocess.resampling import resample_audio, resample_read
 SPOKE_FORMAT = "sensebind spoke 1"
 SPOKE_KINDS = ("image", "sound", "series")
 TRAINING_METHODS = ("whole", "head", "lora")
-AUDIO_SAMPLE_RATE = 16_000  # Hz, the trunk's
-RESIDUAL_RANK = 128  # rank of the sum after an image encoder
+AUDIO_SAMPLE_RATE = 16_000  # Hz, of the trunk
+RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 
 
 @dataclass(frozen=True)
 class SpokeSpec:
-    """Everything of a spoke but its weights. `length` in seconds and `frames` are its window's; `rate` (Hz) and
-    `channels` a series'; `rank` of LoRA; `logit_scale` what its cosines are multiplied by before a softmax; `about`
-    what the card says: data, licence, recipe, figures."""
+    """The description of a spoke. `length` (s) and `frames`: its window, as in `TrainedWindow`. `rate` (Hz) and
+    `channels`: of a series. `rank`: of LoRA. `logit_scale`: the factor of its cosines before a softmax. `about`: the
+    content of the card (data, licence, recipe, figures). Raises `SpaceError` for an unknown kind or method."""
 
     modality: str
     kind: str
@@ -67,7 +67,7 @@ class SpokeSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in SPOKE_KINDS:
-            raise SpaceError(f"a spoke of kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
+            raise SpaceError(f"unknown kind of spoke '{self.kind}'; known: {', '.join(SPOKE_KINDS)}")
         if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != "image"):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
 
@@ -77,7 +77,7 @@ class SpokeSpec:
 
 
 class ResidualAdapter(nn.Module):
-    """Unit vectors (B, D) → unit vectors (B, D): v plus a low-rank function of v, which is zero at first."""
+    """Unit vectors (B, D) → unit vectors (B, D): v plus a low-rank function of v, which is zero before training."""
 
     def __init__(self, dimension: int, rank: int = RESIDUAL_RANK) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ResidualAdapter(nn.Module):
 
 
 class SpokeImageEncoder(nn.Module):
-    """Levels float32 (B, 1 or 3, 224, 224) in 0..1 → unit vectors (B, D); one plane is seen as grey."""
+    """Images float32 (B, 1 or 3, 224, 224) in 0..1 → unit vectors (B, D). With one channel, images are grey."""
 
     def __init__(self, hub: Hub, spec: SpokeSpec) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ class SpokeImageEncoder(nn.Module):
             lora.add_lora(self.trunk, spec.rank)
         self.residual = ResidualAdapter(spec.dimension)
 
-    def forward(self, levels: Tensor) -> Tensor:
-        return torch.as_tensor(self.residual(self.trunk(levels.expand(-1, 3, -1, -1))))
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.residual(self.trunk(images.expand(-1, 3, -1, -1))))
 
 
 class SpokeAudioEncoder(nn.Module):
@@ -123,7 +123,7 @@ class SpokeAudioEncoder(nn.Module):
         )
 
     def fit_normalization(self, features: Tensor) -> None:
-        """Take mean and deviation from training features (N, 1809)."""
+        """Set mean and deviation from training features (N, 1809)."""
         self.mean.copy_(features.mean(dim=0))
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-4))
 
@@ -141,7 +141,7 @@ class SpokeSeriesEncoder(nn.Module):
         self.network = SeriesEncoder(spec.channels, round(spec.length * spec.rate), spec.dimension)
 
     def fit_normalization(self, series: Tensor) -> None:
-        """Take mean and deviation of each channel from training data (N, C, T)."""
+        """Set mean and deviation of each channel from training data (N, C, T)."""
         self.network.fit_normalization(series)
 
     def forward(self, series: Tensor) -> Tensor:
@@ -149,14 +149,17 @@ class SpokeSeriesEncoder(nn.Module):
 
 
 class Spoke:
-    """An encoder with its frontend. It begins untrained: an image spoke then sees as the hub does."""
+    """An encoder with its preprocessing. A new spoke is untrained: an image spoke then gives the hub's vectors."""
 
     def __init__(self, spec: SpokeSpec, hub: Hub) -> None:
         if spec.dimension != hub.dimension:
-            raise SpaceError(f"the spoke for '{spec.modality}' has {spec.dimension} numbers, {hub.id} {hub.dimension}")
+            raise SpaceError(
+                f"the vectors of the spoke for '{spec.modality}' have {spec.dimension} dimensions, those of {hub.id} "
+                f"{hub.dimension}"
+            )
         self.spec = spec
-        self._compiled: compiled.CompiledEncoder | None = None  # the encoder
-        self.streaming_encoder: compiled_sound.CompiledAudioEncoder | None = None  # the same, of a sound
+        self._compiled: compiled.CompiledEncoder | None = None
+        self.streaming_encoder: compiled_sound.CompiledAudioEncoder | None = None  # `_compiled`, of a sound spoke
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = SpokeImageEncoder(hub, spec)
@@ -175,7 +178,8 @@ class Spoke:
         return image_tensor(window)
 
     def stream_tensor(self, window: Window) -> Tensor:
-        """As `tensor`, and as much further as what windows of a stream share need be worked out only once."""
+        """As `tensor`, but a compiled sound spoke returns features, and computes what windows of a stream share only
+        once."""
         if self.streaming_encoder is None:
             return self.tensor(window)
         start = round(window.start * AUDIO_SAMPLE_RATE / SECOND)
@@ -192,24 +196,25 @@ class Spoke:
         return self.embed_on_device(batch.to(device)).cpu()
 
     def embed_on_device(self, batch: Tensor) -> Tensor:
-        """As `embed`, of a batch that is on the encoder's device, and left there."""
+        """As `embed`, but the batch and the vectors are on the encoder's device."""
         return torch.as_tensor(self.encoder(batch)).float()
 
     def embed_async(self, batch: Tensor) -> EmbeddingFuture:
-        """Begin to `embed`: what is compiled goes on while others are begun."""
+        """Begin to `embed`. A compiled encoder computes while the next batches are started."""
         if self._compiled is not None:
             return self._compiled.embed_async(batch)
         return DeferredFuture(lambda: self.embed(batch))
 
     @property
     def is_compiled(self) -> bool:
-        """Whether `embed` uses what `compile` made."""
+        """Whether `embed` uses a compiled encoder."""
         return self._compiled is not None
 
     def compile(self) -> None:
-        """From now on embed with what `compiled` makes of the encoder for this processor, where that agrees with it.
+        """Compile the encoder for this processor. `embed` uses the compiled one if its vectors match PyTorch's.
 
-        A series stays with PyTorch, for it is little work; so do images where the hub has nothing compiled.
+        The encoder of a series stays in PyTorch, because it is fast. So does an image encoder that is not a
+        `CompilableEncoder`.
         """
         encoder, spec = self.encoder, self.spec
         if isinstance(encoder, SpokeAudioEncoder):
@@ -224,16 +229,17 @@ class Spoke:
                 self._compiled = images
 
     def saved_state(self) -> dict[str, Tensor]:
-        """What the file holds: all that training changes, and the scale of the data. Not what others ship."""
+        """The content of the file: trained parameters and the normalisation of the data, without frozen weights of the
+        hub or the trunk."""
         trained = {name for name, p in self.encoder.named_parameters() if p.requires_grad}
-        scale = {name for name in self.encoder.state_dict() if name.endswith((".mean", ".deviation"))}
-        scale |= {"mean", "deviation"} & set(self.encoder.state_dict())
-        keep = trained | {name for name in scale if not name.startswith(("trunk.", "features."))}
+        normalization = {name for name in self.encoder.state_dict() if name.endswith((".mean", ".deviation"))}
+        normalization |= {"mean", "deviation"} & set(self.encoder.state_dict())
+        keep = trained | {name for name in normalization if not name.startswith(("trunk.", "features."))}
         return {name: tensor for name, tensor in self.encoder.state_dict().items() if name in keep}
 
 
 def image_tensor(window: Window) -> Tensor:
-    """The newest frame of an image-like window → levels float32 (1 or 3, 224, 224) in 0..1: the whole view."""
+    """The newest frame of a window of images → float32 (1 or 3, 224, 224) in 0..1, resized without cropping."""
     frame = window.samples[-1].data
     if not isinstance(frame, Frame):
         raise ValueError(f"a window of {window.modality} holds frames, not {type(frame).__name__}")
@@ -245,7 +251,7 @@ def image_tensor(window: Window) -> Tensor:
 
 
 def load_audio_features() -> AudioFeatureExtractor:
-    """The frozen trunk of sounds, from its package. Raises `SpaceError`."""
+    """The features of sounds, with the trunk from its package. Raises `SpaceError`."""
     from sensebind.fusion.models.starter import space as starter
     from sensebind.fusion.models.starter import wakeword_trunk
 
@@ -254,25 +260,26 @@ def load_audio_features() -> AudioFeatureExtractor:
 
 
 def save(spoke: Spoke, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a spoke as safetensors. Raises `SpaceError` where the file cannot be written."""
+    """Write a spoke as safetensors. Raises `SpaceError` if the file cannot be written."""
     state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in spoke.saved_state().items()}
     metadata = {"format": SPOKE_FORMAT, "spoke": json.dumps(asdict(spoke.spec), sort_keys=True)}
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(safetensors.torch.save(state, metadata))  # `save_file` would make it the owner's alone
+        # Not `save_file`: only the owner could read its file.
+        Path(path).write_bytes(safetensors.torch.save(state, metadata))
     except OSError as error:
         raise SpaceError(f"spoke file '{path}' cannot be written: {error}") from error
 
 
 def read_spec(path: str | Path) -> SpokeSpec:
-    """What a spoke's file says of it. Raises `SpaceError` for a file that is missing or no spoke."""
+    """The description in a spoke file. Raises `SpaceError` if the file is missing or not a spoke."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
     if metadata.get("format") != SPOKE_FORMAT:
-        raise SpaceError(f"'{path}' is no spoke: make one with sensebind align")
+        raise SpaceError(f"'{path}' is not a spoke file: make one with sensebind align")
     try:
         return SpokeSpec(**json.loads(metadata["spoke"]))
     except (KeyError, ValueError, TypeError) as error:
@@ -280,11 +287,11 @@ def read_spec(path: str | Path) -> SpokeSpec:
 
 
 def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compiled: bool = False) -> Spoke:
-    """The spoke in a file, for inference; compiled if `compiled`. Raises `SpaceError`, also where it was bound to
-    another hub."""
+    """Load a spoke for inference; compile it if `compiled`. Raises `SpaceError`, also if it was trained for another
+    hub."""
     spec = read_spec(path)
     if spec.hub != hub.id:
-        raise SpaceError(f"spoke '{path}' was bound to {spec.hub}, and the hub here is {hub.id}: align it again")
+        raise SpaceError(f"spoke '{path}' was trained for the hub {spec.hub}, not for {hub.id}: align it again")
     spoke = Spoke(spec, hub)
     load_weights(spoke, path)
     lora.merge_lora(spoke.encoder)
@@ -295,7 +302,8 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compile
 
 
 def load_weights(spoke: Spoke, path: str | Path) -> None:
-    """Put a file's weights into a spoke of the same spec. Raises `SpaceError` for missing, extra or other shapes."""
+    """Load a file's weights into a spoke of the same spec. Raises `SpaceError` if entries are missing, extra or of
+    another shape."""
     try:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -316,6 +324,6 @@ def sha256_of_spoke(path: str | Path) -> str:
 
 
 def spoke_kind(modality: str, example: Window) -> str:
-    """The kind of spoke that fits what a modality's windows hold."""
+    """The kind of spoke for the data in a modality's windows."""
     data = example.samples[0].data
     return {Frame: "image", Sound: "sound", Reading: "series"}[type(data)]

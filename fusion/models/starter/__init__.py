@@ -1,1 +1,1 @@
-"""The starter space: image and text encoders with weights that packages carry, and its own spokes."""
+"""The starter space: image and text encoders with weights from Python packages, and its own spokes."""

