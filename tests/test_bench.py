@@ -1,4 +1,4 @@
-"""The benchmarks run, count what they say they count, and write down where. How fast things are is not asked here."""
+"""The benchmarks run, count correctly, and write the conditions of a run. These tests do not check speed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def options(module: Any, *given: str) -> argparse.Namespace:
 
 @pytest.fixture
 def tiny_bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
-    """ImageBind with synthetic weights and 16 numbers, for the space of all benches."""
+    """Benchmarks measure ImageBind with synthetic weights and 16 dimensions."""
 
     def load(args: Any, modalities: Any = tuple(sensor_load.MESSAGE_RATES), dtype: str | None = None) -> Space:
         kind = torch.bfloat16 if dtype == "bf16" else torch.float32
@@ -57,21 +57,21 @@ def tiny_bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Space]:
     return load
 
 
-def test_a_live_robot_loses_no_window_uncounted() -> None:
-    senses = ("vision", "audio", "imu")
-    values = embedder_values({"modalities": senses, **{f"{m}.hop": 0.2 for m in senses}})
+def test_every_window_of_a_live_robot_is_embedded_or_counted_as_dropped() -> None:
+    modalities = ("vision", "audio", "imu")
+    values = embedder_values({"modalities": modalities, **{f"{m}.hop": 0.2 for m in modalities}})
     engine = Engine(ToySpace())
     pipelines = [build.make_pipeline(values, ToySpace(), engine=engine, live=True) for _ in range(2)]
-    seen = stream.run_realtime(pipelines, sensor_load.sensors(senses), 1.0)
-    told = stream.realtime_summary(seen, pipelines)
-    assert seen.cpu_seconds > 0 and told["robots"] == 2
+    seen = stream.run_realtime(pipelines, sensor_load.sensors(modalities), 1.0)
+    summary = stream.realtime_summary(seen, pipelines)
+    assert seen.cpu_seconds > 0 and summary["robots"] == 2
     for pipeline in pipelines:
         for modality, statistics in pipeline.statistics().items():
             assert statistics.counts["samples"] == sensor_load.MESSAGE_RATES[modality]
         vision = pipeline.statistics()["vision"].counts
         assert vision["embedded"] + vision["overload"] == vision["windows"] >= 3
-    assert told["windows"]["vision"] == sum(p.statistics()["vision"].counts["embedded"] for p in pipelines)
-    assert told["latency_ms"]["vision"]["count"] >= 2 and told["latency_ms"]["vision"]["p50"] > 0
+    assert summary["windows"]["vision"] == sum(p.statistics()["vision"].counts["embedded"] for p in pipelines)
+    assert summary["latency_ms"]["vision"]["count"] >= 2 and summary["latency_ms"]["vision"]["p50"] > 0
 
 
 @given(
@@ -90,7 +90,7 @@ def test_a_window_closes_with_the_first_message_that_reaches_its_time(
     assert got == next(end for end in ends if end >= start_ + time)
 
 
-def test_a_report_says_where_and_how_it_was_made(tmp_path: Path) -> None:
+def test_a_report_has_machine_versions_command_and_source(tmp_path: Path) -> None:
     target = tmp_path / "new" / "figures.json"
     figures.write_json(target, figures.with_conditions("line", {"a": 1.0}))
     report = json.loads(target.read_text())
@@ -111,7 +111,7 @@ def test_numbers_that_json_cannot_express_are_written_as_null(tmp_path: Path) ->
     }
 
 
-def test_the_digest_of_the_source_changes_with_any_line_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_digest_changes_with_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(figures, "SOURCE_FOLDER", tmp_path)
     first = figures.source_version()
@@ -120,20 +120,20 @@ def test_the_digest_of_the_source_changes_with_any_line_of_it(tmp_path: Path, mo
     assert figures.source_version()["digest"] != first["digest"]
 
 
-def test_quantiles_are_those_of_the_values() -> None:
+def test_quantiles_of_values_and_of_no_values() -> None:
     assert figures.quantiles(list(range(101)))["p95"] == 95
     assert figures.quantiles([])["count"] == 0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=40), st.integers(1, 12))
-def test_the_latest_are_kept_in_order(values: list[float], size: int) -> None:
-    latest = figures.RingBuffer(size)
+def test_a_ring_buffer_keeps_the_newest_values_in_order(values: list[float], size: int) -> None:
+    buffer = figures.RingBuffer(size)
     for value in values:
-        latest.add(value)
-    assert list(latest.values()) == values[-size:] and latest.count == len(values)
+        buffer.add(value)
+    assert list(buffer.values()) == values[-size:] and buffer.count == len(values)
 
 
-def test_growth_is_that_of_the_line_through_the_samples() -> None:
+def test_growth_is_the_least_squares_slope() -> None:
     times = np.arange(20.0)
     assert figures.least_squares_slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
     assert figures.least_squares_slope(times, np.full(20, 7.0)) == 0 and math.isnan(
@@ -141,7 +141,7 @@ def test_growth_is_that_of_the_line_through_the_samples() -> None:
     )
 
 
-def test_what_a_process_holds_is_seen_to_grow(tmp_path: Path) -> None:
+def test_open_files_and_memory_of_a_process_are_counted(tmp_path: Path) -> None:
     before = figures.process_resources()
     files = [(tmp_path / str(i)).open("w") for i in range(5)]
     block = np.frombuffer(mmap.mmap(-1, 320_000_000), np.uint8)  # pages that no earlier test has left resident
@@ -153,19 +153,19 @@ def test_what_a_process_holds_is_seen_to_grow(tmp_path: Path) -> None:
     assert block.sum() == 320_000_000
 
 
-def test_the_model_bench_compares_every_batch_with_float32_alone(tiny_bench: Callable[..., Space]) -> None:
+def test_bench_model_compares_every_batch_with_single_windows_in_float32(tiny_bench: Callable[..., Space]) -> None:
     args = options(model, "--modalities", "vision", "imu", "--batches", "1", "3", "20", "--seconds", "0.01")
     result = model.measure(args)
     for modality in ("vision", "imu"):
-        told = result["encoders"][modality]
-        assert set(told["by_batch"]) == {"1", "3", "20"} and told["gflop_per_window"] > 0
-        for row in told["by_batch"].values():
+        encoder = result["encoders"][modality]
+        assert set(encoder["by_batch"]) == {"1", "3", "20"} and encoder["gflop_per_window"] > 0
+        for row in encoder["by_batch"].values():
             assert row["min_cosine"] >= 0.999 and row["windows_per_s"] > 0 and row["times_float32_eager_1"] > 0
             assert row["share_of_matmul"] > 0 and row["wrong_window"] == 0
     assert "synthetic" in result["weights"] and result["matmul_tflops"]["float32"] > 0
 
 
-def test_operations_are_those_of_the_products() -> None:
+def test_operations_of_one_window_are_counted_correctly() -> None:
     """One block of the small vision encoder, counted by hand: patches, attention over 257 tokens, MLP, head."""
     space = spaces.SyntheticImageBind(["vision"], sizes=SIZES)
     tokens, width = 257, 16
@@ -174,34 +174,34 @@ def test_operations_are_those_of_the_products() -> None:
     assert model.flops_per_window(space, "vision", torch.zeros(3, 224, 224)) == patches + block + 2 * width * 16
 
 
-def test_the_most_robots_are_found_by_doubling_and_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_for_most_robots_doubles_then_bisects(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    class Pretended(stream.RealtimeBenchmark):
+    class Linear(stream.RealtimeBenchmark):
         def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             tried.append(robots)
             return {"latency_ms": {"vision": {"p99": 2.2 * robots}}, "missed": 0, "cpu_percent": {}}
 
-    bench = Pretended(ToySpace(), Engine(ToySpace()), {}, "cpu")
+    bench = Linear(ToySpace(), Engine(ToySpace()), {}, "cpu")
     found = bench.find(1.0)
     assert found["robots"] == 22 and found["complete"]  # 48.4 ms; 23 take 50.6
     assert tried == [1, 2, 4, 8, 16, 32, 32, 24, 24, 20, 22, 23, 23], "a number that fails is tried once more"
 
 
-def test_one_hiccup_does_not_end_the_search_for_the_most_robots() -> None:
-    """Every number fails at its first try, and those up to 5 hold at the second."""
+def test_one_failed_try_does_not_end_the_search_for_most_robots() -> None:
+    """Every number of robots fails at the first try. Numbers up to 5 pass at the second."""
     tried: list[int] = []
 
-    class Hiccups(stream.RealtimeBenchmark):
+    class FailsFirst(stream.RealtimeBenchmark):
         def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             tried.append(robots)
             missed = int(tried.count(robots) == 1 or robots > 5)
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": missed, "cpu_percent": {}}
 
-    assert Hiccups(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0)["robots"] == 5
+    assert FailsFirst(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0)["robots"] == 5
 
 
-def test_a_search_that_runs_out_of_time_reports_what_held_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_without_time_left_reports_the_largest_number_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(stream.RealtimeBenchmark):
         def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": 0, "cpu_percent": {}}
@@ -213,7 +213,7 @@ def test_a_search_that_runs_out_of_time_reports_what_held_so_far(monkeypatch: py
     assert reports == [1, 2, 4] and found["robots"] == 4 and not found["complete"]
 
 
-def test_a_modality_of_which_no_window_was_seen_does_not_hold() -> None:
+def test_a_modality_without_latencies_does_not_pass() -> None:
     class Short(stream.RealtimeBenchmark):
         def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
             latency = {"vision": {"p99": 1.0}, "imu": {"p99": math.nan}}
@@ -228,7 +228,7 @@ def test_a_search_without_time_for_one_run_reports_no_number() -> None:
 
 
 def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each run takes a second beyond its length for every robot, so eight would end after the deadline."""
+    """Each run takes one second per robot beyond its length, so a run with eight would end after the deadline."""
     clock = [0.0]
 
     class Late(stream.RealtimeBenchmark):
@@ -242,94 +242,94 @@ def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyP
     assert found["robots"] == 4 and not found["complete"]
 
 
-def test_samples_of_many_robots_are_given_in_the_order_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Robots take turns by time, not one after another: none waits until all others had theirs."""
-    given_: list[tuple[int, str]] = []
-
+def test_samples_of_many_robots_are_delivered_in_time_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are sorted by time, not by robot: no robot waits for all samples of another."""
+    delivered: list[tuple[int, str]] = []
     accept = Pipeline.accept
 
-    def note(pipeline: Pipeline, sample: Any) -> bool:
-        given_.append((sample.end, sample.frame_id))
+    def record(pipeline: Pipeline, sample: Any) -> bool:
+        delivered.append((sample.end, sample.frame_id))
         return accept(pipeline, sample)
 
-    monkeypatch.setattr(Pipeline, "accept", note)
+    monkeypatch.setattr(Pipeline, "accept", record)
     values = embedder_values({"modalities": ["imu"], "imu.hop": 0.2})
     engine = Engine(ToySpace(["imu"]))
     pipelines = [build.make_pipeline(values, ToySpace(["imu"]), engine=engine, live=True) for _ in range(120)]
     stream.run_realtime(pipelines, sensor_load.sensors(["imu"]), 0.05)
-    ends = [end for end, _ in given_]
-    assert ends == sorted(ends) and len({name for _, name in given_}) == 120
+    ends = [end for end, _ in delivered]
+    assert ends == sorted(ends) and len({name for _, name in delivered}) == 120
     assert max(ends) - min(ends) < 1.05 * SECOND, "the last robots start more than a second after the first"
 
 
-def test_garbage_of_before_a_run_is_left_alone_during_it_and_counted_again_after_it() -> None:
+def test_objects_from_before_a_run_are_not_garbage_collected_during_it() -> None:
     before = gc.get_freeze_count()
     with stream.frozen_garbage():
         assert gc.get_freeze_count() > before
     assert gc.get_freeze_count() == 0
 
 
-def test_overload_is_more_than_is_carried_and_nothing_vanishes(tiny_bench: Callable[..., Space]) -> None:
+def test_overload_exceeds_the_capacity_and_every_window_is_counted(tiny_bench: Callable[..., Space]) -> None:
     result = overload.measure(options(overload, "--seconds", "3", "--times", "3"))
     assert result["offered_windows_per_s"] >= 2.9 * result["carried_windows_per_s"]
     assert result["unaccounted"] == 0 and result["held"]["samples"] > 2 and "rss_mb" in result["held"]
 
 
-def test_a_soak_tells_what_grows(tiny_bench: Callable[..., Space]) -> None:
+def test_bench_soak_reports_the_growth_of_resources(tiny_bench: Callable[..., Space]) -> None:
     result = soak.measure(options(soak, "--minutes", "0.05", "--hop", "0.2"))
     assert {"rss_mb", "threads", "files"} <= result["held"].keys()
     assert {"first", "last", "growth_per_hour"} <= result["held"]["rss_mb"].keys()
 
 
-def test_a_start_is_that_of_a_new_process() -> None:
+def test_bench_start_measures_a_new_process() -> None:
     result = start.measure(options(start, "--modalities", "vision", "--times", "1"))
     assert 0 < result["imported_s"] < result["loaded_s"] < result["first_vector_s"]
     assert result["peak_memory_mb"] > 50 and list(result["by_sense_s"]) == ["vision"]
 
 
-def test_all_goes_on_after_a_part_that_fails_and_keeps_what_there_was(
+def test_bench_all_continues_after_a_failed_part_and_keeps_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "all.json"
 
     def parts(args: Any) -> list[everything.Part]:
-        def broken(left: float, tell: everything.Report) -> dict[str, Any]:
-            tell({"half": 1})
-            assert json.loads(target.read_text())["parts"]["broken"]["half"] == 1, "told, and not written"
+        def broken(left: float, report: everything.Report) -> dict[str, Any]:
+            report({"half": 1})
+            assert json.loads(target.read_text())["parts"]["broken"]["half"] == 1, "reported, but not written"
             raise RuntimeError("the device is gone")
 
-        def stopped(left: float, tell: everything.Report) -> dict[str, Any]:
-            tell({"begun": 1})
+        def stopped(left: float, report: everything.Report) -> dict[str, Any]:
+            report({"begun": 1})
             signal.raise_signal(signal.SIGTERM)
-            raise AssertionError("the signal was not heard")
+            raise AssertionError("the signal was ignored")
 
         return [
             everything.Part("broken", 1, broken),
             everything.Part("too long", 1e9, broken),
-            everything.Part("good", 1, lambda left, tell: {"left": left}),
+            everything.Part("good", 1, lambda left, report: {"left": left}),
             everything.Part("stopped", 1, stopped),
         ]
 
     monkeypatch.setattr(everything, "parts", parts)
     assert main(["bench", "all", "--budget", "60", "-o", str(target)]) == 1
-    told = json.loads(target.read_text())
-    assert told["parts"]["broken"]["half"] == 1 and "the device is gone" in told["parts"]["broken"]["failed"]
-    assert "skipped" in told["parts"]["too long"] and 0 < told["parts"]["good"]["left"] <= 60
-    assert told["parts"]["stopped"]["begun"] == 1 and told["stopped"]
+    content = json.loads(target.read_text())
+    results = content["parts"]
+    assert results["broken"]["half"] == 1 and "the device is gone" in results["broken"]["failed"]
+    assert "skipped" in results["too long"] and 0 < results["good"]["left"] <= 60
+    assert results["stopped"]["begun"] == 1 and content["stopped"]
 
 
-def test_all_measures_with_what_a_bare_machine_has(tmp_path: Path) -> None:
-    """Neither ROS nor the packages for sound files, bags and texts. The encoders are small, for time."""
+def test_bench_all_runs_without_ros_and_optional_packages(tmp_path: Path) -> None:
+    """ROS and the packages for sound files, bags and texts are missing. The encoders are small, to save time."""
     target = tmp_path / "all.json"
     given = ["--space", "imagebind_huge", "--tiny", "--budget", "36", "--only", "one_robot", "model_vision"]
     ended = bare.run_sensebind(tmp_path, "bench", "all", *given, "-o", str(target), timeout=150)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    told = json.loads(target.read_text())["parts"]
-    assert told["one_robot"]["windows"]["vision"] > 0 and "synthetic" in told["one_robot"]["weights"]
-    assert "1" in told["model_vision"]["encoders"]["vision"]["by_batch"]
+    results = json.loads(target.read_text())["parts"]
+    assert results["one_robot"]["windows"]["vision"] > 0 and "synthetic" in results["one_robot"]["weights"]
+    assert "1" in results["model_vision"]["encoders"]["vision"]["by_batch"]
 
 
-def test_windows_of_the_simulated_robot_are_whole() -> None:
+def test_windows_of_the_simulated_robot_have_high_coverage() -> None:
     values = embedder_values({})
     found = sensor_load.windows(make_window_specs(values, ImageBindSpace.trained_windows), 2)
     assert set(found) == set(sensor_load.MESSAGE_RATES)
@@ -337,7 +337,7 @@ def test_windows_of_the_simulated_robot_are_whole() -> None:
 
 
 @pytest.mark.parametrize("factor", stream.RATE_FACTORS)
-def test_rates_can_be_raised_and_windows_still_end_together(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_stay_aligned_at_every_rate_factor(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(stream, "run_realtime", lambda pipelines, own, *rest, **more: seen.append((pipelines, own)))
     monkeypatch.setattr(stream, "realtime_summary", lambda *anything: {})
@@ -348,11 +348,11 @@ def test_rates_can_be_raised_and_windows_still_end_together(factor: float, monke
     hops = {m: spec.hop for m, spec in pipelines[0].specs.items()}
     assert hops["audio"] == hops["imu"] == 3 * hops["vision"]
     (camera,) = (sensor for sensor in own if sensor.modality == "vision")
-    assert camera.rate * hops["vision"] == pytest.approx(SECOND, rel=1e-6), "each image, once"
+    assert camera.rate * hops["vision"] == pytest.approx(SECOND, rel=1e-6), "every image is embedded once"
 
 
 @pytest.mark.parametrize("name", BENCHES)
-def test_every_bench_tells_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_benchmark_prints_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["bench", name, "--help"])
     assert ended.value.code == 0 and name in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`sensebind bench gpu` from its command line to its file, on a CPU and on a machine that pretends to have a GPU."""
+"""`sensebind bench gpu` from the command line to the file, on a CPU and on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sensebind.benchmarks.harness import batch_profile, figures, parts
 from sensebind.benchmarks.harness.spaces import TINY_SIZES, SyntheticImageBind
 from sensebind.cli import main
 
-SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # of a driver that does not know why clocks are limited
+SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # a driver that does not report the causes of clock limits
 
 
-def test_it_runs_from_a_bare_checkout_with_five_packages_and_ends_within_its_budget(tmp_path: Path) -> None:
-    """PyTorch, NumPy, OpenCV, PyYAML and safetensors: the others are hidden from it and its processes."""
+def test_it_runs_from_a_checkout_with_five_packages_within_its_budget(tmp_path: Path) -> None:
+    """Only PyTorch, NumPy, OpenCV, PyYAML and safetensors can be imported, also in its processes."""
     target, given = tmp_path / "gpu.json", ["--tiny", "--budget", "240", "--only", "correctness", "device"]
     ended = bare.run_sensebind(tmp_path, "bench", "gpu", "--device", "cpu", *given, "-o", str(target), timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -35,7 +35,7 @@ def test_it_runs_from_a_bare_checkout_with_five_packages_and_ends_within_its_bud
     assert "vectors    right" in ended.stdout and "2 done" in ended.stdout
 
 
-def test_without_a_gpu_it_says_so_and_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_it_is_an_error_and_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     assert main(["bench", "gpu"]) == 2
@@ -44,11 +44,11 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(capsys: pytest.CaptureFix
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
-    """Options of the benchmark on a pretended GPU, with sizes that a CPU does in no time."""
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Namespace:
+    """Options of the benchmark on a simulated GPU, with sizes that a CPU computes fast."""
     pretended_cuda.install(monkeypatch)
     monkeypatch.setattr(model, "GPU_MATRIX_SIZE", 64)
-    monkeypatch.setattr(gpu, "LINEAR_LAYER_SHAPES", ((8, 16, 32),))
+    monkeypatch.setattr(gpu, "LINEAR_LAYER_SHAPES", ((64, 128, 256),))
     monkeypatch.setattr(gpu, "COPY_BYTES", 1000)
     monkeypatch.setattr(gpu, "GPU_CHECK_SIZES", (6, 8))
     monkeypatch.setattr(gpu, "ROBOT_SECONDS", 1.5)
@@ -63,11 +63,11 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> argparse.Names
     return parser.parse_args(["--device", "cuda", "--tiny", "--space", "imagebind_huge"])
 
 
-def test_every_part_runs_on_a_pretended_gpu(pretended: argparse.Namespace, tmp_path: Path) -> None:
-    """The branches for a GPU are executed: graphs, streams, events, pinned memory, clocks."""
+def test_every_part_runs_on_a_simulated_gpu(simulated_gpu: argparse.Namespace, tmp_path: Path) -> None:
+    """The code for a GPU runs: graphs, streams, events, pinned memory, clocks."""
     found: dict[str, Any] = {}
-    for part in gpu.parts(pretended):
-        seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends by itself: `MAX_ROBOTS` is 1
+    for part in gpu.parts(simulated_gpu):
+        seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends early: `MAX_ROBOTS` is 1
         found[part.name] = parts.run_in_process(part, seconds, lambda result: None)
         assert "failed" not in found[part.name], (part.name, found[part.name])
     figures.write_json(tmp_path / "gpu.json", found)
@@ -88,7 +88,7 @@ def test_every_part_runs_on_a_pretended_gpu(pretended: argparse.Namespace, tmp_p
     assert found["most_robots"]["tried"]
 
 
-def test_the_time_of_a_batch_by_stage_and_kernel() -> None:
+def test_a_batch_is_timed_by_stage_and_kernel() -> None:
     space = SyntheticImageBind(["imu"], sizes=TINY_SIZES)
     raw = torch.randn(3, 6, 2000)
     *_, stages = batch_profile.batch_stage_times(space, "imu", raw, 0.01)
@@ -98,22 +98,22 @@ def test_the_time_of_a_batch_by_stage_and_kernel() -> None:
     assert isinstance(listed, list) and listed[0]["ms"] >= listed[-1]["ms"] and "aten::" in listed[0]["name"]
 
 
-def test_a_capture_that_fails_is_named_and_the_check_does_not_pass(
-    pretended: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_graph_capture_is_reported_and_fails_the_check(
+    simulated_gpu: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(graph: Any, **options: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     monkeypatch.setattr(gpu.sensor_load, "MESSAGE_RATES", {"imu": gpu.sensor_load.MESSAGE_RATES["imu"]})
-    found = gpu.check_vectors(pretended, 30.0, lambda result: None)
+    found = gpu.check_vectors(simulated_gpu, 30.0, lambda result: None)
     graphs = found["modalities"]["imu"]["graphs"]
     assert not found["passed"] and graphs["captured"] == 0 and "not permitted" in graphs["error"]
-    assert found["modalities"]["imu"]["device_path"]["wrong_window"] == 0, "without graphs the vectors are right"
+    assert found["modalities"]["imu"]["device_path"]["wrong_window"] == 0, "without graphs the vectors are correct"
 
 
-def test_a_gpu_without_memory_for_one_modality_is_checked_with_the_others(
-    pretended: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_in_one_modality_does_not_stop_the_other_checks(
+    simulated_gpu: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = gpu.spaces.load
 
@@ -126,6 +126,6 @@ def test_a_gpu_without_memory_for_one_modality_is_checked_with_the_others(
     monkeypatch.setattr(
         gpu.sensor_load, "MESSAGE_RATES", {m: gpu.sensor_load.MESSAGE_RATES[m] for m in ("depth", "imu")}
     )
-    found = gpu.check_vectors(pretended, 30.0, lambda result: None)
+    found = gpu.check_vectors(simulated_gpu, 30.0, lambda result: None)
     assert not found["passed"] and "out of memory" in found["modalities"]["depth"]["failed"]
     assert found["modalities"]["imu"]["passed"] and found["all_modalities"]["passed"]

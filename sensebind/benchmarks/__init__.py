@@ -1,1 +1,1 @@
-"""What things cost, measured: one module for each `sensebind bench`."""
+"""Measurements of time and memory: one module for each `sensebind bench`."""

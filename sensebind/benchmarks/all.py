@@ -1,4 +1,4 @@
-"""`sensebind bench all`: all benchmarks, the most useful first, within a budget of time, into one file: see `parts`."""
+"""`sensebind bench all`: most benchmarks, the most useful first, within a time budget, into one file: see `parts`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parts(args: argparse.Namespace) -> list[Part]:
-    """On a GPU what only a GPU can tell comes first; on a CPU what takes least time."""
+    """All parts in order. On a GPU the parts that need a GPU come first, on a CPU the quickest parts."""
     measurements, gpu = PartMeasurements(args), args.device.startswith("cuda")
     vision = Part("model_vision", 20, partial(measurements.model, [VISION]))
     others = Part(
@@ -52,13 +52,13 @@ def parts(args: argparse.Namespace) -> list[Part]:
 
 @dataclass
 class PartMeasurements:
-    """What each part measures, in the shape of `Part.measure`."""
+    """The measurements of the parts; the public methods but `bench` have the signature of `Part.measure`."""
 
     args: argparse.Namespace
-    benchmarks: dict[bool, RealtimeBenchmark] = field(default_factory=dict)  # by whether every frame is embedded
+    benchmarks: dict[bool, RealtimeBenchmark] = field(default_factory=dict)  # key: whether every frame is embedded
 
     def bench(self, every_frame: bool = False) -> RealtimeBenchmark:
-        """A space with its engine, made when it is first needed. Both kinds share the space."""
+        """A space with its engine, loaded at the first call. Both kinds share the space."""
         if every_frame not in self.benchmarks:
             space = self.benchmarks[not every_frame].space if self.benchmarks else None
             asked = argparse.Namespace(**vars(self.args), hop=0.2, every_frame=every_frame)
@@ -107,7 +107,7 @@ class PartMeasurements:
         return {**bench.conditions(), **measure(bench)}
 
     def _measure(self, name: str, given: Sequence[str], *more: Any) -> dict[str, Any]:
-        """The figures of another benchmark with the options `given`, on the space and device of this one."""
+        """The figures of another benchmark with the options `given`, on the same space and device."""
         return dict(_module(name).measure(bench_parts.options_of(name, self.args, given), *more))
 
 

@@ -1,10 +1,10 @@
-"""`sensebind bench events`: how long after something began the robot is told, over DDS.
+"""`sensebind bench events`: the delay from the onset of an event to its ONSET message, over DDS.
 
-A simulated recording is played in real time to the embedder and the detector, each a process of its own. For each
-onset of the truth: the wall time from when the player's clock passed it to the arrival of the ONSET message of its
-label (`live_s`), and how much of it is there by design, in the stream's own time (`told_s`: the stamp of that message
-less the true onset, which is windows, hop and `min_duration`). `added_s` is the rest: lateness, waiting for the slowest
-sense, computing, DDS.
+A simulated recording is played in real time to the embedder and the detector, each in its own process. For each true
+onset, in s:
+- `live_s`: the wall time from the moment at which the player's clock passed the onset to the arrival of the message.
+- `told_s`: the part that is due to the design (windows, hop, `min_duration`): the message's stamp minus the true onset.
+- `added_s`: the rest, due to lateness, the wait for the slowest modality, computing and DDS.
 """
 
 from __future__ import annotations
@@ -28,47 +28,49 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.simulation.recorder import GroundTruthEvent
 
 STARTUP_TIMEOUT = 90.0  # s for all processes to find each other
-MATCH_BEFORE_ONSET, MATCH_AFTER_OFFSET = (
-    0.5,
-    3.0,
-)  # s before an onset, and after an offset, that an event of its label may be told at
+# An ONSET message belongs to a true event of its label if its stamp is at most so many s before onset or after offset.
+MATCH_BEFORE_ONSET, MATCH_AFTER_OFFSET = 0.5, 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--scenario", type=Path, metavar="F", help="YAML (default: config/scenarios/house.yaml)")
+    parser.add_argument(
+        "--scenario", type=Path, metavar="F", help="scenario, YAML (default: config/scenarios/house.yaml)"
+    )
     parser.add_argument(
         "--seed", type=int, nargs="+", default=[0], metavar="N",
-        help="of the held-out scenario; one run after the other for several (default: 0)",
+        help="seeds of the held-out scenario, one run for each (default: 0)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, metavar="S", help="of the scenario, whatever the file says")
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="length of the scenario in s (default: as in the file)"
+    )
     parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
     command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 1 where ROS or a process is missing."""
+    """Measure and print. Exit status 1 if ROS is missing or a process failed."""
     return command_line.run_and_report("events", measure, args, expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Simulate, play, listen; the figures of all runs together. Raises `ProcessError`, and `ModuleNotFoundError`
-    without rclpy."""
+    """One run for each seed; the figures of all runs together. Raises `ProcessError`, and `ModuleNotFoundError` without
+    rclpy."""
     return combine_runs([{"seed": seed, **row} for seed in args.seed for row in measure_run(args, seed)])
 
 
 def measure_run(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """One run: see `onset_delays`."""
+    """Simulate, play and record the events of one run; see `onset_delays`."""
     from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.simulation import scenario
     from sensebind.simulation.messages import SIMULATION_START
     from sensebind.simulation.recorder import record
 
-    plan = scenario.read_scenario(
+    simulated = scenario.read_scenario(
         args.scenario or shipped_parameter_file("scenarios/house.yaml"), seed, True, args.seconds
     )
     with tempfile.TemporaryDirectory() as folder:
-        truth = record(plan, Path(folder) / "recording")
+        truth = record(simulated, Path(folder) / "recording")
         parameters = Path(folder) / "parameters.yaml"
         parameters.write_text(
             parameters_with_prompts(args.config or shipped_parameter_file("starter.yaml"), {t.label for t in truth})
@@ -78,7 +80,7 @@ def measure_run(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 
 
 def parameters_with_prompts(config: Path, labels: set[str]) -> str:
-    """The parameter file, with the prompts of these labels as well where it does not ask for them."""
+    """Text of the parameter file `config`, with prompts for the labels of the catalogue that it lacks."""
     from sensebind.simulation.catalogue import CATALOGUE
 
     document = yaml.safe_load(config.read_text(encoding="utf-8"))
@@ -91,7 +93,11 @@ def parameters_with_prompts(config: Path, labels: set[str]) -> str:
 def play_and_record_events(
     recording: Path, parameters: Path, logs: Path
 ) -> tuple[list[tuple[float, Event]], list[tuple[float, int]]]:
-    """Play in real time: (arrival, event) of each, and (arrival, ns) of the clock; arrivals are `time.monotonic`."""
+    """Play the recording to the nodes in real time, with log files in the folder `logs`.
+
+    Returns (arrival, event) of each event message, and (arrival, ns) of each clock message; arrivals are
+    `time.monotonic`. Raises `ProcessError`.
+    """
     import rclpy
 
     environment = ros_environment()
@@ -100,13 +106,13 @@ def play_and_record_events(
     from sensebind.nodes.support.listener import Listener
     from sensebind.nodes.support.processes import node_process
 
-    heard: list[tuple[float, Event]] = []
+    received: list[tuple[float, Event]] = []
     clock: list[tuple[float, int]] = []
     ros = ["--ros-args", "--params-file", str(parameters)]
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
-        listener = Listener(lambda event: heard.append((time.monotonic(), event)))
+        listener = Listener(lambda event: received.append((time.monotonic(), event)))
         stack.callback(listener.destroy_node)
 
         def tick(message: Clock) -> None:
@@ -127,7 +133,7 @@ def play_and_record_events(
                         log = (logs / f"{name}.log").read_text(errors="replace")[-2000:]
                         raise ProcessError(f"{name} stopped ({process.returncode}):\n{log}")
                 if time.monotonic() > deadline:
-                    raise ProcessError(f"{what} took over {seconds:.0f} s")
+                    raise ProcessError(f"{what} took longer than {seconds:.0f} s")
 
         spin(listener.is_ready, STARTUP_TIMEOUT, "starting the nodes")
         arguments = ["--ros-args", "-p", f"recording:={recording}", "-p", "delay:=4.0"]
@@ -136,10 +142,10 @@ def play_and_record_events(
         )
         spin(lambda: player.poll() is not None, 3600, "playing")
         quiet = time.monotonic() + 2
-        spin(lambda: time.monotonic() > quiet, 10, "the end")
+        spin(lambda: time.monotonic() > quiet, 10, "waiting for the last messages")
     if not clock:
-        raise ProcessError("the player told no time")
-    return heard, clock
+        raise ProcessError("the player published no clock")
+    return received, clock
 
 
 def onset_delays(
@@ -148,9 +154,11 @@ def onset_delays(
     truth: Sequence[GroundTruthEvent],
     epoch: int,
 ) -> list[dict[str, Any]]:
-    """For each onset of what was there, in seconds from `epoch` (ns), how soon it was heard of (see
-    `play_and_record_events`)."""
-    shown = [stamp for _, stamp in clock]
+    """The delays of each true onset: see the module. The row of a missed event has no delays.
+
+    `events`, `clock`: see `play_and_record_events`. `epoch`: the time in ns from which the times of `truth` count.
+    """
+    clock_times = [stamp for _, stamp in clock]
     rows = []
     for item in truth:
         onsets = [
@@ -161,25 +169,25 @@ def onset_delays(
         row: dict[str, Any] = {"label": item.label, "onset": round(item.onset, 3)}
         if onsets:
             arrived, event = onsets[0]
-            sense = max(event.evidence, key=lambda e: e.score).modality if event.evidence else ""
+            modality = max(event.evidence, key=lambda e: e.score).modality if event.evidence else ""
             by_design = (event.tick - epoch) / SECOND - item.onset
-            began = bisect_left(shown, epoch + round(item.onset * SECOND))
+            began = bisect_left(clock_times, epoch + round(item.onset * SECOND))
             live = arrived - clock[min(began, len(clock) - 1)][0]
-            row |= {"sense": sense, "live_s": round(live, 3), "told_s": round(by_design, 3)}
+            row |= {"sense": modality, "live_s": round(live, 3), "told_s": round(by_design, 3)}
             row["added_s"] = round(live - by_design, 3)
         rows.append(row)
     return rows
 
 
 def combine_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of many onsets, and the onsets."""
+    """The summary of all rows of `onset_delays`, and the rows."""
     return {"events": len(rows), "told": sum("sense" in row for row in rows), **delay_summary(rows), "onsets": rows}
 
 
 def delay_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Median and 90th percentile of all that was told, and by the sense that was surest."""
+    """Median and 90th percentile of each delay, of all detected events and by the modality with the highest score."""
     found = [row for row in rows if "sense" in row]
-    groups = {"all": found, **{s: [r for r in found if r["sense"] == s] for s in sorted({r["sense"] for r in found})}}
+    groups = {"all": found, **{m: [r for r in found if r["sense"] == m] for m in sorted({r["sense"] for r in found})}}
     return {
         key: {
             name: {"p50": round(float(np.median(values)), 3), "p90": round(float(np.percentile(values, 90)), 3)}

@@ -1,9 +1,10 @@
 """`sensebind bench gpu`: check and measure a GPU in at most seven minutes.
 
-Are its vectors right, how fast is the image encoder, what latency has one robot, how many robots does it serve? The
-most useful part runs first. Each part runs in a process of its own with a limit of time, so an error of the GPU, a hang
-or a lack of memory ends that part alone. Needs PyTorch, NumPy, OpenCV, PyYAML and safetensors; without a checkpoint
-imagebind_huge gets synthetic weights. `--device cpu --tiny` tries the benchmark itself in a minute.
+It checks the vectors, and measures the speed of the image encoder, the latency of one robot and the number of robots
+that the GPU serves. The most useful part runs first. Each part runs in its own process with a time limit, so an error
+of the GPU, a hang or a lack of memory ends that part alone. The benchmark needs PyTorch, NumPy, OpenCV, PyYAML and
+safetensors. Without a checkpoint imagebind_huge has synthetic weights. `--device cpu --tiny` tests the benchmark itself
+in a minute.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from sensebind.fusion.core.samples import VISION
 from sensebind.fusion.inference.cuda import empty_cache
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
-BUDGET_SECONDS = 420.0  # s
-# The parts, the most useful first: seconds that each needs at least, and its limit.
+BUDGET_SECONDS = 420.0
+# The parts, the most useful first: the minimum time and the time limit of each, in s.
 PART_TIME_LIMITS = {
     "correctness": (20.0, 130.0),
     "device": (10.0, 45.0),
@@ -41,7 +42,7 @@ PART_TIME_LIMITS = {
 GPU_CHECK_SIZES, CPU_CHECK_SIZES = (24, 80), (6, 8)  # windows of each modality, and batches of each thread
 SENSOR_HOP = 0.2  # s between the windows of each simulated sensor
 ROBOT_SECONDS = 15.0  # maximum length of the run with one robot
-SEARCH_SECONDS = (4.0, 6.0)  # length of each run in the search for the most robots; an IMU's first window takes 3 s
+SEARCH_SECONDS = (4.0, 6.0)  # shortest and longest run of the search; an IMU's first window takes 3 s
 # (rows, inputs, outputs) of the image encoder's four linear layers, for 32 images of 257 tokens.
 LINEAR_LAYER_SHAPES = tuple((32 * 257, k, n) for k, n in ((1280, 3840), (1280, 1280), (1280, 5120), (5120, 1280)))
 COPY_BYTES = 32 * 2 * 480 * 640 * 3  # bytes of 32 windows of two colour images
@@ -57,11 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write. Exit status 1 if a vector was wrong, if a part failed, or if nothing was measured.
 
-    Raises `PartError` where no GPU is found and no other device is named.
+    Raises `PartError` if no GPU is found and no other device is named.
     """
     if args.device == "auto" and not torch.cuda.is_available():
         raise PartError(
-            f"PyTorch {torch.__version__} finds no GPU: install a CUDA build of PyTorch and the driver, or try the "
+            f"PyTorch {torch.__version__} finds no GPU: install a CUDA build of PyTorch and the driver, or test the "
             "benchmark itself with --device cpu --tiny"
         )
     spaces.resolve_defaults(args)
@@ -91,7 +92,7 @@ def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> d
         share = (deadline - time.monotonic()) / (len(sensor_load.MESSAGE_RATES) + 1 - number)
         try:
             wanted += _check_modality(args, modality, share, result, report)
-        except Exception as error:  # the others are worth knowing
+        except Exception as error:  # the other modalities are still checked
             result["modalities"].setdefault(modality, {})["failed"] = f"{type(error).__name__}: {str(error)[-300:]}"
             report(result)
         if args.device.startswith("cuda"):
@@ -110,7 +111,7 @@ def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> d
 def _check_modality(
     args: argparse.Namespace, modality: str, seconds: float, result: dict[str, Any], report: Report
 ) -> list[ReferenceVectors]:
-    """Add a modality to the figures `result` of `check_vectors`; its references, if the space has an encoder for it."""
+    """Check one modality and add its figures to `result`. Returns its references; empty if the space has no encoder."""
     reference = spaces.load(args, [modality], "float32")
     result |= {"space": reference.id, "weights": spaces.weights_description(reference)}
     if modality not in reference.modalities:
@@ -137,7 +138,7 @@ def _check_sizes(args: argparse.Namespace) -> tuple[int, int]:
 
 
 def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Describe the device, and measure what limits all else: matrix products, the image encoder's linear layers, and
+    """Describe the device, and measure what limits its speed: matrix products, the image encoder's linear layers, and
     copies from pinned memory."""
     each = min(1.0, seconds / 20)
     result: dict[str, Any] = figures.machine_info(args.device)
@@ -156,7 +157,7 @@ def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> di
 
 
 def measure_image_encoder(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Measure the image encoder at batch 1, 8 and 32 beside the plain way, then the time of a batch by stage."""
+    """Compare the image encoder at batch 1, 8 and 32 with the baseline, then measure the stages of a batch."""
     given = ["--modalities", VISION, "--batches", "1", "8", "32", "--seconds", str(min(1.0, seconds / 40))]
     result = model.measure(bench_parts.options_of("model", args, given), report)
     space = spaces.load(args, [VISION])
@@ -171,9 +172,8 @@ def measure_image_encoder(args: argparse.Namespace, seconds: float, report: Repo
         for found in batch_profile.batch_stage_times(space, VISION, raw, min(0.5, seconds / 100)):
             stages[str(size)] = found
             report(result)
-    result["kernels"] = batch_profile.slowest_kernels(
-        space, VISION, batches[32]
-    )  # last: a profiler has ended processes before
+    # Last, because a profiler can end the process.
+    result["kernels"] = batch_profile.slowest_kernels(space, VISION, batches[32])
     return result
 
 
@@ -210,7 +210,7 @@ def _time_linear_layer(device: str, rows: int, inputs: int, outputs: int, second
 
 
 def _print_verdict(results: Mapping[str, Mapping[str, Any]], output: str | None) -> None:
-    """The last lines on the terminal: what was found, in four lines at most."""
+    """Print the summary, in four lines at most."""
     passed = results.get("correctness", {}).get("passed")
     print(f"\nvectors    {'not checked' if passed is None else 'right' if passed else 'WRONG'}")
     ended = {word: [n for n, result in results.items() if word in result] for word in ("failed", "skipped")}

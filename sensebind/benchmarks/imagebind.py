@@ -1,7 +1,7 @@
-"""`sensebind bench imagebind`: what the full-size model costs here, and what lower precision changes.
+"""`sensebind bench imagebind`: speed, memory and precision of the full-size model on a CPU.
 
-Without `--weights` the weights are random, of the published sizes: time and memory do not depend on them, and the
-cosines stand for a network whose attention is far from uniform. The report says which were used.
+Without `--weights` the weights are random, in the published sizes. Time and memory do not depend on their values. The
+cosines are those of a network whose attention is far from uniform. The report names the weights.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from sensebind.fusion.models.imagebind.network import (
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.models.precision import torch_dtypes
 
-# What is to be reached.
+# Targets.
 MIN_COSINE = 0.999
-MAX_MEMORY_RATIO = 1.15  # peak resident memory over the bytes of the weights, in bf16
+MAX_MEMORY_RATIO = 1.15  # peak resident memory relative to the size of the weights, in bf16
 MAX_IMU_BYTES = 0.6e9
-MIN_BF16_SPEEDUP = 4.0  # vision, bf16 over float32, on a CPU with AMX
+MIN_BF16_SPEEDUP = 4.0  # vision, bf16 relative to float32, on a CPU with AMX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--weights", type=Path, help="checkpoint (default: random weights of the same sizes)")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each, the fastest counts (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of each; the fastest counts (default: %(default)s)")
     parser.add_argument("--modalities", default=",".join(MODALITIES), help="encoders to time (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; 0 where everything is reached, else 1."""
+    """Print the report. Exit status 0 if all targets are reached, else 1."""
     print(f"weights   {args.weights or 'synthetic: random numbers in the sizes of imagebind_huge'}")
     print(f"threads   {torch.get_num_threads()}")
-    print("\n           ms a window                × faster       cosine with float32")
+    print("\n           ms per window              speed-up       cosine with float32")
     print("           float32    bf16    fp16    bf16   fp16      bf16      fp16")
     reached = [_report_encoder(modality, args.weights, args.repeat) for modality in args.modalities.split(",")]
     reached.append(_report_memory(args.weights))
@@ -91,7 +92,7 @@ def _verdict(reached: bool) -> str:
 
 
 def compare_precisions(modality: str, weights: Path | None, repeat: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds of one window by precision, taken in turns; and cosines with the float32 vector."""
+    """Milliseconds of one window by precision (the fastest run, the precisions alternate), and cosines with float32."""
     state = (
         files.read_tensors(weights, lambda n: modality_of_entry(n) == modality)
         if weights
@@ -103,7 +104,7 @@ def compare_precisions(modality: str, weights: Path | None, repeat: int) -> tupl
             models[name] = ImageBind(modalities=[modality])
         models[name].load_checkpoint({k: v.to(dtype) if v.ndim else v.float() for k, v in state.items()})
     batch = random_input(modality)
-    vectors = {name: model.embed(modality, batch) for name, model in models.items()}  # warm from here on
+    vectors = {name: model.embed(modality, batch) for name, model in models.items()}  # also the warm-up
     best = dict.fromkeys(models, math.inf)
     for _ in range(repeat):
         for name, model in models.items():
@@ -115,7 +116,7 @@ def compare_precisions(modality: str, weights: Path | None, repeat: int) -> tupl
 
 
 def random_input(modality: str) -> Tensor:
-    """One random window."""
+    """A random preprocessed window of `modality`, as a batch of one."""
     generator = torch.Generator().manual_seed(1)
     if modality == TEXT:
         ids = torch.randint(1, VOCABULARY_SIZE - 2, (1, 77), generator=generator)
@@ -126,7 +127,7 @@ def random_input(modality: str) -> Tensor:
 
 
 def peak_load_memory(weights: Path, modalities: Iterable[str]) -> int:
-    """Bytes: the largest resident memory of a process that loads the space and embeds nothing yet."""
+    """Peak resident memory in bytes of a process that loads the space and embeds nothing."""
     script = (
         f"import sys; from {__package__} import imagebind as b; "
         "print(b.load_and_measure(sys.argv[1], sys.argv[2].split(',')))"
@@ -136,5 +137,6 @@ def peak_load_memory(weights: Path, modalities: Iterable[str]) -> int:
 
 
 def load_and_measure(weights: str, modalities: list[str]) -> int:
+    """Load the space in bf16. Returns the peak resident memory of this process in bytes."""
     ImageBindSpace.load(modalities=modalities, weights=weights, dtype="bf16")
     return peak_resident_bytes()

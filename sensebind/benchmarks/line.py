@@ -1,4 +1,4 @@
-"""`sensebind bench line`: what the line costs without a model, per message and for a robot with five sensors."""
+"""`sensebind bench line`: CPU time of the pipeline without a model, per message and for a robot with five sensors."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MESSAGE_PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, I
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--seconds", type=float, default=20.0, help="of sensor data (default: %(default)s)")
-    parser.add_argument("--json", metavar="F", help="write the figures to this file as well")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of sensor data (default: %(default)s)")
+    parser.add_argument("--json", metavar="F", help="also write the figures to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(seconds: float = 20.0) -> dict[str, float]:
-    """CPU time of message → sample → window → tensor, with ImageBind's frontends (the heaviest), by what it is for."""
+    """CPU time of message → sample → window → tensor by modality, with ImageBind's preprocessing (the slowest)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -68,7 +68,7 @@ def _measure(seconds: float) -> dict[str, float]:
         messages = list(_messages(modality, seconds))
         windower, windows, health = Windower(spec), 0, SensorHealthMonitor()
         tensor_time = 0.0
-        _imagebind_tensor(_first_window(modality, messages))  # what is loaded and allocated once is not counted
+        _imagebind_tensor(_first_window(modality, messages))  # loads and allocates; not counted
         began = time.process_time()
         for make in messages:
             for window in windower.accept(make()):
@@ -87,14 +87,14 @@ def _measure(seconds: float) -> dict[str, float]:
 
 
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
-    """Messages as a subscriber gets them, each with what makes it a sample."""
+    """Messages as a subscriber receives them: functions without arguments, each decodes one message to a sample."""
     from sensebind.fusion.io import messages
     from sensebind.fusion.io.audio_messages import AudioMessageDecoder
     from sensebind.fusion.io.sensor_options import AudioFormat
 
     noise = np.random.default_rng(0)
     microphone = AudioMessageDecoder("audio_common_msgs/msg/AudioDataStamped", AudioFormat("S16LE", 16000, 1))
-    pictures = [_image_fields(modality, noise) for _ in range(4)]
+    images = [_image_fields(modality, noise) for _ in range(4)]
     for index in range(int(seconds / MESSAGE_PERIODS[modality])):
         stamp = 1_700_000_000 * SECOND + round(index * MESSAGE_PERIODS[modality] * SECOND)
         header = SimpleNamespace(stamp=SimpleNamespace(sec=stamp // SECOND, nanosec=stamp % SECOND), frame_id=modality)
@@ -113,8 +113,7 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
             )
             yield partial(messages.imu_sample, IMU, message)
         else:
-            picture = pictures[index % len(pictures)]
-            message = SimpleNamespace(header=header, **picture)
+            message = SimpleNamespace(header=header, **images[index % len(images)])
             yield partial(messages.image_sample, modality, message)
 
 

@@ -1,11 +1,11 @@
-"""`sensebind bench model`: each encoder by itself, by batch size, beside the plain way and the device's own speed.
+"""`sensebind bench model`: each encoder alone, by batch size, compared with a baseline and with a matrix product.
 
-The plain way is what one would write first: one prepared window at a time through the eager model, in float32 and in
-bf16. The fast way is the engine's: on a GPU raw windows through the `GpuRunner`, its copies and preparation counted; on
-a CPU prepared windows in one call. The windows are clearly different: `wrong_window` counts the vectors that are closer
-to another window's float32 vector than to their own. Times are medians of back-to-back runs; a GPU's clocks are
-recorded before and after. Floating-point work is counted by `torch.utils.flop_counter` on one window, and compared
-with a square matrix product that was timed in the same run.
+The baseline embeds one preprocessed window at a time with the eager model, in float32 and in bf16. The tested way is
+the engine's: on a GPU raw windows through the `GpuRunner`, including copies and preprocessing; on a CPU preprocessed
+windows in one call. The windows are clearly different: `wrong_window` counts the vectors that are closer to another
+window's float32 vector than to their own. Times are medians of back-to-back runs; a GPU's clocks are recorded before
+and after. Floating-point operations are counted by `torch.utils.flop_counter` on one window, and compared with a square
+matrix product that is timed in the same run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from sensebind.fusion.models.imagebind.space import ImageBindSpace, resolve_dtyp
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GPU_MATRIX_SIZE, CPU_MATRIX_SIZE = 8192, 1536  # rows and columns of the matrices whose product is timed
-DISTINCT_WINDOWS = 16  # windows that differ; larger batches repeat them
-# Of imagebind_huge on an H100, to be reached: vision, batch 32.
+DISTINCT_WINDOWS = 16  # different windows; larger batches repeat them
+# Targets of imagebind_huge's vision encoder on an H100, batch 32.
 TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_matmul": 0.55, "min_cosine": 0.999}
 
 
@@ -42,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     command_line.add_modalities(parser)
-    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCH_SIZES), help="(default: 1, 2, 4, … 256)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="that each is repeated for (default: %(default)s)")
-    parser.add_argument("--longest", type=float, default=4.0, help="s that a batch may take (default: %(default)s)")
+    text = "batch sizes (default: 1, 2, 4, … 256)"
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCH_SIZES), help=text)
+    text = "time of each measurement in s (default: %(default)s)"
+    parser.add_argument("--seconds", type=float, default=0.5, help=text)
+    text = "maximum time of a batch in s; larger batches are skipped (default: %(default)s)"
+    parser.add_argument("--longest", type=float, default=4.0, help=text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +87,7 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
 
 
 def compare_with_targets(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What vision's figures at batch 32 reach of `TARGETS`."""
+    """Compare vision's figures at batch 32 with `TARGETS`."""
     got = {name: row.get(name, math.nan) for name in TARGETS}
     return {name: {"wanted": t, "got": got[name], "reached": bool(got[name] >= t)} for name, t in TARGETS.items()}
 
@@ -92,8 +95,8 @@ def compare_with_targets(row: Mapping[str, Any]) -> dict[str, Any]:
 def measure_encoder(
     modality: str, fast: Space, eager: Mapping[str, Space], args: argparse.Namespace, rate: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """One modality: {flop, plain ms, by_batch: {size: {ms, windows_per_s, tflops, ratios, cosine, memory}}}; the
-    figures so far after each batch size."""
+    """Measure one modality. Yields the figures so far after each batch size: operations and memory of a window, ms of
+    the baseline (`plain_ms`), and in `by_batch` the ms, ratios, cosine and memory of each batch size."""
     single = eager["float32"]
     wanted = reference_vectors(
         single, sensor_load.distinct_windows(spaces.specs(fast, [modality]), DISTINCT_WINDOWS)[modality]
@@ -147,7 +150,7 @@ def measure_encoder(
 def _time_batch(
     space: Space, runner: GpuRunner | None, modality: str, rows: Sequence[Tensor], args: argparse.Namespace
 ) -> tuple[float, Tensor, int]:
-    """Seconds of a batch, its vectors, and the bytes of memory at the peak."""
+    """Seconds of a batch, its vectors, and bytes of memory: the peak of the GPU, or the resident memory on a CPU."""
     if runner is None:
         batch = torch.stack(list(rows))
         vectors = space.embed(modality, batch)
@@ -155,27 +158,27 @@ def _time_batch(
     torch.cuda.reset_peak_memory_stats(runner.device)
     vectors = runner.launch(modality, rows).fetch()
     runner.launch(modality, rows).fetch()
-    before = runner.launch(modality, rows)
+    previous = runner.launch(modality, rows)
     ended = [time.perf_counter()]
     while len(ended) < 4 or ended[-1] - ended[0] < args.seconds:
-        under_way = runner.launch(modality, rows)  # gathered and copied while the one before is computed
-        before.fetch()
-        before = under_way
+        newest = runner.launch(modality, rows)  # gathered and copied while the previous batch is computed
+        previous.fetch()
+        previous = newest
         ended.append(time.perf_counter())
-    before.fetch()
+    previous.fetch()
     took = statistics.median(b - a for a, b in zip(ended[1:], ended[2:], strict=False))
     return took, vectors, torch.cuda.max_memory_allocated(runner.device)
 
 
 def matmul_tflops(device: str, seconds: float = 0.5) -> dict[str, float]:
     """TFLOP/s of a square matrix product of random numbers, by dtype: the median of back-to-back products over
-    `seconds`, at the clocks that the encoders get too."""
+    `seconds`, at the same clocks as the encoders."""
     gpu = device.startswith("cuda")
     size = GPU_MATRIX_SIZE if gpu else CPU_MATRIX_SIZE
     result = {}
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("float32", torch.float32)):
         if not gpu and dtype not in (torch.float32, resolve_dtype("auto", device)):
-            continue  # emulated: it would take minutes and tell nothing
+            continue  # the CPU emulates it: it would take minutes
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         took = device_seconds(lambda a=a, b=b: a @ b, device, seconds)  # type: ignore[misc]
         result[name] = round(2 * size**3 / took / 1e12, 4)
@@ -183,7 +186,7 @@ def matmul_tflops(device: str, seconds: float = 0.5) -> dict[str, float]:
 
 
 def flops_per_window(space: Space, modality: str, row: Tensor) -> int:
-    """Floating-point operations of one window, a multiplication and an addition counted as two."""
+    """Floating-point operations of one window: a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted
         space.embed(modality, row[None])
     return int(counter.get_total_flops())

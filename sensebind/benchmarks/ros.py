@@ -1,9 +1,9 @@
-"""`sensebind bench ros`: five sensors through DDS, each a process of its own, to the embedder and back.
+"""`sensebind bench ros`: five sensors through DDS, each in its own process, to the embedder and back.
 
-Three phases of one run. `ear`: a subscriber that only notes when messages come, which is what the middleware and
-rclpy cost by themselves. `line`: the embedder, heard from outside: from the call of `publish` of the message that
-closed a window to its vector. `in process`: the same line without ROS, from that message to the vector.
-Then the rate is raised until more than 5 % of the images do not arrive. Figures take the shape of ros2_benchmark's.
+One run has three phases. `ear`: a subscriber that only records arrival times, the cost of the middleware and rclpy
+alone. `line`: the embedder, measured from outside: the time from the `publish` call of the message that closes a window
+to the arrival of its vector. `in_process`: the same pipeline without ROS, from that message to its vector. Then the
+rates are raised until more than 5 % of a sensor's messages are lost. The figures have the form of ros2_benchmark's.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
 from sensebind.nodes.support.processes import node_process, stop_process
 
-MAX_LOST_SHARE = 0.05  # share of messages that may be lost at the peak rate
-RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the sensors' rates, tried in this order
+MAX_LOST_SHARE = 0.05  # fraction of messages that may be lost at the peak rate
+RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # factors of the sensors' rates, tried in this order
 STARTUP_TIMEOUT = 60.0  # s for all processes to find each other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each phase in s (default: %(default)s)")
     command_line.add_hop(parser)
     command_line.add_space_options(parser)
-    parser.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    command_line.add_modalities(parser, "sensors ")
-    parser.add_argument("--no-peak", action="store_true", help="do not look for the peak rate")
+    parser.add_argument("--device", default="cpu", help="device of the embedder (default: %(default)s)")
+    command_line.add_modalities(parser, "modalities of the sensors ")
+    parser.add_argument("--no-peak", action="store_true", help="do not search for the peak rate")
     command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print; 1 where ROS or a process is missing."""
+    """Measure and print. Exit status 1 if ROS is missing or a process failed."""
     return command_line.run_and_report("ros", measure, args, device="cpu", expected=(ProcessError, ModuleNotFoundError))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All phases. Raises `ProcessError`, and `ModuleNotFoundError` without rclpy."""
+    """Run all phases. Raises `ProcessError`, and `ModuleNotFoundError` without rclpy."""
     import rclpy
 
     environment = ros_environment()
@@ -89,7 +89,7 @@ class RosBenchmark:
     folder: Path
 
     def ear(self, rates: Mapping[str, float]) -> dict[str, Any]:
-        """rclpy's own share: a node with the embedder's subscriptions and its executor, which does nothing else."""
+        """Measure the cost of rclpy: a node with the embedder's subscriptions and its executor, without processing."""
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
@@ -99,18 +99,18 @@ class RosBenchmark:
         from sensebind.nodes.support.qos import sensor_data_qos
 
         node = rclpy.create_node("ear")
-        heard: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        arrivals: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
-        def hear(modality: str) -> None:
-            def take(message: Any) -> None:
+        def subscribe(modality: str) -> None:
+            def record(message: Any) -> None:
                 stamp = message.header.stamp
-                heard[modality].append((time.time_ns(), stamp.sec * SECOND + stamp.nanosec))
+                arrivals[modality].append((time.time_ns(), stamp.sec * SECOND + stamp.nanosec))
 
             depth = IMAGE_QUEUE_DEPTH if modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH
-            node.create_subscription(message_type(TYPES[modality]), TOPICS[modality], take, sensor_data_qos(depth))
+            node.create_subscription(message_type(TYPES[modality]), TOPICS[modality], record, sensor_data_qos(depth))
 
         for modality in rates:
-            hear(modality)
+            subscribe(modality)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         with self._sensors(rates, self.args.seconds, 1) as sensors:
@@ -121,15 +121,15 @@ class RosBenchmark:
         executor.remove_node(node)
         executor.shutdown()
         node.destroy_node()
-        late = {m: round(SECOND / rates[m]) if m == "audio" else 0 for m in rates}  # a sound is stamped with its start
+        late = {m: round(SECOND / rates[m]) if m == "audio" else 0 for m in rates}  # audio is stamped with its start
         return {
-            "messages": {m: _arrival_counts(len(heard[m]), len(sent[m]["stamps"])) for m in rates},
-            "latency_ms": {m: figures.quantiles([(t - s - late[m]) / 1e6 for t, s in heard[m]]) for m in rates},
+            "messages": {m: _arrival_counts(len(arrivals[m]), len(sent[m]["stamps"])) for m in rates},
+            "latency_ms": {m: figures.quantiles([(t - s - late[m]) / 1e6 for t, s in arrivals[m]]) for m in rates},
             "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu_percent(sent),
         }
 
     def line(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:
-        """The embedder, from outside."""
+        """Measure the embedder from outside, through its topics."""
         import rclpy
 
         from sensebind.fusion.io import messages
@@ -140,12 +140,12 @@ class RosBenchmark:
         listener = Listener()
         vectors: dict[str, dict[int, int]] = defaultdict(dict)  # modality → tick → time of arrival
 
-        def take(message: Any) -> None:
+        def record(message: Any) -> None:
             vectors[message.modality][messages.stamp_to_ns(message.header.stamp)] = time.time_ns()
 
         for modality in rates:
             listener.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", take, EMBEDDING_QOS
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", record, EMBEDDING_QOS
             )
 
         def spin() -> None:
@@ -184,7 +184,7 @@ class RosBenchmark:
         }
 
     def peak(self, rates: Mapping[str, float]) -> dict[str, Any]:
-        """The largest factor of the rates at which at most `MAX_LOST_SHARE` of any sensor's messages are lost."""
+        """Find the largest factor of the rates at which at most `MAX_LOST_SHARE` of any sensor's messages are lost."""
         tried = []
         for factor in RATE_FACTORS:
             result = self.line({m: rate * factor for m, rate in rates.items()}, min(6.0, self.args.seconds))
@@ -226,23 +226,23 @@ class RosBenchmark:
                 raise ProcessError(f"the embedder did not start:\n{log}")
 
     def _final_counts(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
-        """The embedder's own counts, once a new report tells the same as the one before."""
+        """The counts that the embedder reports, once two successive reports are equal (at most 10 are read)."""
         names = ("arrived", "lost", "windows", "embedded", "overload")
-        before: Any = None
+        previous: Any = None
         for _ in range(10):
             listener.status.clear()
             deadline = time.monotonic() + 5
             while not all(f"sensebind: {m}" in listener.status for m in modalities) and time.monotonic() < deadline:
                 spin()
             found = {m: {n: int(listener.figure(m, n) or 0) for n in names} for m in modalities}
-            if found == before:
+            if found == previous:
                 break
-            before = found
+            previous = found
         return found
 
 
 class _SensorProcesses:
-    """The processes of `sensor_process`."""
+    """One `sensor_process` for each modality."""
 
     def __init__(
         self, rates: Mapping[str, float], seconds: float, subscribers: int, environment: Mapping[str, str]
@@ -268,13 +268,13 @@ class _SensorProcesses:
         }
 
     def start_all(self) -> None:
-        """Once all have their subscribers, all begin at the same time: that of
-        `sensor_load.next_start_time`."""
+        """Wait until all have their subscribers, then start all at `sensor_load.next_start_time`. Raises
+        `ProcessError`."""
         for modality, process in self._processes.items():
             assert process.stdout is not None
             line = process.stdout.readline().strip()
             if line != "ready":
-                raise ProcessError(f"the sensor '{modality}' did not start: {line or 'it ended'}")
+                raise ProcessError(f"the sensor '{modality}' did not start: {line or 'its process ended'}")
         start = sensor_load.next_start_time() / SECOND
         for process in self._processes.values():
             assert process.stdin is not None
@@ -282,7 +282,7 @@ class _SensorProcesses:
             process.stdin.flush()
 
     def wait_for_all(self, spin: Any) -> dict[str, dict[str, Any]]:
-        """What each sent, once all have ended; `spin` meanwhile."""
+        """Call `spin` until all have ended. Returns what each printed at its end. Raises `ProcessError`."""
         found: dict[str, str] = {}
 
         def read() -> None:
@@ -297,10 +297,10 @@ class _SensorProcesses:
         try:
             return {m: json.loads(text) | {"seconds": self._seconds} for m, text in found.items()}
         except json.JSONDecodeError as error:
-            raise ProcessError(f"a sensor stopped before its end: {found}") from error
+            raise ProcessError(f"a sensor process stopped early: {found}") from error
 
     def close(self) -> None:
-        """End those that still run."""
+        """Stop the processes that still run."""
         for process in self._processes.values():
             stop_process(process, 5)
             for pipe in (process.stdin, process.stdout):
@@ -328,7 +328,7 @@ def ros_embedder_values(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_process(args: argparse.Namespace) -> dict[str, Any]:
-    """The same line without ROS: the sensors' samples at their times, from one thread; embedding in another."""
+    """The same pipeline without ROS: one thread delivers the sensors' samples in real time, another embeds."""
     from sensebind.benchmarks.stream import run_realtime
     from sensebind.fusion.config import build
     from sensebind.fusion.config import parameters as config

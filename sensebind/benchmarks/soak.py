@@ -1,4 +1,4 @@
-"""`sensebind bench soak`: one robot for a long time. Memory, threads and open files, and by how much they grow."""
+"""`sensebind bench soak`: memory, threads and open files of a long run, and their growth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    parser.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
-    parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="length of the run (default: %(default)s)")
+    parser.add_argument("--robots", type=int, default=1, help="number of robots (default: %(default)s)")
     command_line.add_hop(parser, 0.5)
     parser.set_defaults(lead_in=5.0)
 
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) -> dict[str, Any]:
-    """`held` tells first, last, largest and growth an hour of each, after the first fifth of the time."""
+    """Run robots in real time. `held`: the resources without the first fifth of the run; see `ResourceSampler`."""
     spaces.resolve_defaults(args)
     bench = bench or RealtimeBenchmark.load(args)
     pipelines = [bench.pipeline() for _ in range(args.robots)]

@@ -1,7 +1,8 @@
 """`sensebind bench start`: time and memory of a new process until its first vector.
 
-For imagebind_huge beside the time to read its file, both with the file's pages dropped from the system's cache where
-the system allows it. Without `--weights`, synthetic ones are written to a temporary file first, in bf16.
+If the weights are one file, the time to read it is measured too. The file's pages are dropped from the system's cache
+before, if the system allows it. For imagebind_huge without `--weights`, synthetic weights are first written to a
+temporary file in bf16.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     command_line.add_modalities(parser)
-    parser.add_argument("--times", type=int, default=2, help="runs; the fastest counts (default: %(default)s)")
+    parser.add_argument("--times", type=int, default=2, help="runs; the fastest one counts (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Each run in a process of its own. Raises `ProcessError` where one fails."""
+    """Measure each run in its own process. Raises `ProcessError` if one fails."""
     spaces.resolve_defaults(args)
     with tempfile.TemporaryDirectory() as folder:
         weights = args.weights
@@ -62,7 +63,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def child_main(asked: str) -> None:
-    """What the process does: prints JSON."""
+    """Entry point of the process: load the space, embed one window of each modality, print the times as JSON."""
     given = json.loads(asked)
     imported = time.time() - given["began"]
     from sensebind.fusion.inference.engine import Engine
@@ -108,15 +109,15 @@ def _write_synthetic(path: str) -> None:
     from safetensors.torch import save_file
 
     state: dict[str, torch.Tensor] = {}
-    maker = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for modality in MODALITIES:
-        made = synthetic_weights([modality], maker)
+        made = synthetic_weights([modality], device)
         state |= {k: (v.bfloat16() if v.ndim else v).cpu().contiguous() for k, v in made.items()}
     save_file(state, path)
 
 
 def _evict_page_cache(path: Path) -> None:
-    """Ask the system to forget the file's pages, so that it is read from the disk again."""
+    """Ask the system to drop the file's pages from its cache, so that it is read from the disk again."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.fsync(file.fileno())

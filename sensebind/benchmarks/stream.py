@@ -1,9 +1,9 @@
 """`sensebind bench stream`: robots with five sensors each, in real time, through one engine.
 
-Latency is counted as a robot would: from the instant at which the sample that closes a window is due, to the call that
-publishes its vector. So a thread that gives the samples too late, because the machine cannot keep up, is not forgiven.
-Figures take the shape that users of ros2_benchmark know: latency and jitter at fixed rates, missed windows, processor
-and GPU use, the largest rate with at most 5 % missed, and a hash of the input.
+Latency is the time from the moment at which the sample that closes a window is due to the call that publishes its
+vector. So it includes the delay of a sample that this machine delivers late. The figures have the form of
+ros2_benchmark's: latency and jitter at fixed rates, missed windows, processor and GPU use, the largest rate with at
+most 5 % missed windows, and a hash of the input.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
 
-P99_BOUND_MS = 50.0  # ms, of the p99 that the largest number of robots must keep
-MAX_MISSED_SHARE = 0.05  # share of windows that may be missed at the peak rate
-RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # of the sensors' rates, tried in this order
-MAX_ROBOTS = 512  # robots that are tried
-MISS_CAUSES = ("overload", "expired", "failure")  # why a window with enough data was not embedded
-MIN_RUN_OVERHEAD = 3.0  # s that a run with few robots may take beyond its own length
+P99_BOUND_MS = 50.0  # ms; maximum p99 of the latency in the search for the largest number of robots
+MAX_MISSED_SHARE = 0.05  # fraction of windows that may be missed at the peak rate
+RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # factors of the sensors' rates, tried in this order
+MAX_ROBOTS = 512  # the largest number that is tried
+MISS_CAUSES = ("overload", "expired", "failure")  # causes for which a window with enough data was not embedded
+MIN_RUN_OVERHEAD = 3.0  # s; a run is expected to take at least this time beyond its length
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    parser.add_argument("--robots", type=int, default=1, help="(default: %(default)s)")
+    parser.add_argument("--robots", type=int, default=1, help="number of robots (default: %(default)s)")
     command_line.add_hop(parser)
     parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
-    parser.add_argument(
-        "--find", action="store_true", help=f"the most robots at a p99 of {P99_BOUND_MS:g} ms without a drop"
-    )
-    parser.add_argument("--peak", action="store_true", help="the most images a second of one robot, each embedded")
-    parser.add_argument("--no-plain", action="store_true", help="leave out the replays beside the plain way")
-    parser.add_argument("--batch-size", type=int, default=0, help="of the engine (default: 16, on a GPU 32)")
+    text = f"find the largest number of robots with a p99 of at most {P99_BOUND_MS:g} ms and no missed window"
+    parser.add_argument("--find", action="store_true", help=text)
+    text = f"find the highest image rate of one robot with at most {100 * MAX_MISSED_SHARE:g} %% missed windows"
+    parser.add_argument("--peak", action="store_true", help=text)
+    parser.add_argument("--no-plain", action="store_true", help="do not compare the speed of a replay with a baseline")
+    parser.add_argument("--batch-size", type=int, default=0, help="batch size of the engine (default: 16, on a GPU 32)")
     parser.add_argument("--lead-in", type=float, default=1.0, help="s before latencies count (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each run in s (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
-    """Run the measurements that were asked for; `report` receives the figures so far after each."""
+    """Run the measurements that the options name; `report` receives the figures so far after each."""
     spaces.resolve_defaults(args)
     bench = RealtimeBenchmark.load(args)
     result: dict[str, Any] = {
@@ -90,19 +90,19 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
 
 @dataclass
 class RealtimeBenchmark:
-    """A space with its engine, and robots' parameters."""
+    """A space with its engine, and the parameters of the robots."""
 
     space: Space
     engine: Engine
     values: Mapping[str, Any]
     device: str
     lead_in: float = 1.0
-    warm_up_seconds: float = 0.0  # s that it took
+    warm_up_seconds: float = 0.0  # s that the warm-up took
     embedded: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, args: argparse.Namespace, space: Space | None = None) -> RealtimeBenchmark:
-        """The space is loaded and its encoders have run at every batch size."""
+        """Load the space, and run its encoders at every batch size."""
         modalities = tuple(sensor_load.MESSAGE_RATES)
         hops = (
             sensor_load.EVERY_FRAME_HOPS if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)
@@ -122,7 +122,7 @@ class RealtimeBenchmark:
         return bench
 
     def conditions(self) -> dict[str, Any]:
-        """What the figures of a run depend on: input, device, space, weights, batch size, warm-up, graphs."""
+        """Conditions of a run: input, device, space, weights, batch size, warm-up, graphs."""
         runner = self.engine.runner
         return {
             "input": sensor_load.input_digest(),
@@ -139,7 +139,7 @@ class RealtimeBenchmark:
         return build.make_pipeline(values, self.space, engine=self.engine, live=True)
 
     def measure_robots(self, robots: int, seconds: float, factor: float = 1.0) -> dict[str, Any]:
-        """`robots` robots for `seconds`, their rates times `factor`, hops shorter as much."""
+        """Run `robots` robots for `seconds`, with rates multiplied and hops divided by `factor`."""
         shortest = min(self.values[f"{m}.hop"] for m in sensor_load.MESSAGE_RATES)
         ticks = round(shortest / factor * SECOND)
         hops = {
@@ -196,7 +196,7 @@ class RealtimeBenchmark:
         began = time.monotonic()
         run = self.measure_robots(robots, seconds)
         overhead = round(time.monotonic() - began - seconds, 2)
-        # NaN where no window of a modality was seen: that is no p99 within the bound.
+        # NaN if a modality has no latency: then the p99 is not within the bound.
         p99 = float(np.max([q["p99"] for q in run["latency_ms"].values()] or [math.nan]))
         held = bool(p99 <= result["p99_bound_ms"] and not run["missed"])
         cpu = run["cpu_percent"].get("of_a_core", math.nan)
@@ -207,8 +207,8 @@ class RealtimeBenchmark:
         return held
 
     def peak(self, seconds: float) -> dict[str, Any]:
-        """The largest factor of one robot's rates at which at most `MAX_MISSED_SHARE` of the windows of any sense are
-        missed."""
+        """Find the largest factor of one robot's rates at which no modality misses more than `MAX_MISSED_SHARE` of its
+        windows."""
         tried = []
         for factor in RATE_FACTORS:
             if min(self.values[f"{m}.hop"] for m in sensor_load.MESSAGE_RATES) / factor < 0.002:
@@ -223,9 +223,9 @@ class RealtimeBenchmark:
         return {"image_rate_hz": max(held, default=0.0) * sensor_load.MESSAGE_RATES["vision"], "tried": tried}
 
     def replays(self, args: argparse.Namespace) -> dict[str, Any]:
-        """As fast as it goes beside the plain way, each window by itself when it comes, in eager float32; in turns.
+        """Compare the speed of a replay with the baseline, each window alone in eager float32. The two alternate.
 
-        `replay_speed` is seconds of five sensors for each second of this machine, from samples in memory.
+        `replay_speed`: seconds of data of five sensors per second of computing, from samples in memory.
         """
         plain = spaces.load(args, dtype="float32")
         fast, slow = [], []
@@ -245,7 +245,7 @@ class _OutOfTimeError(Exception):
 
 
 class _EagerEngine(Engine):
-    """What one would write first: each window by itself."""
+    """The baseline: an engine that embeds each window alone."""
 
     def __init__(self, space: Space) -> None:
         super().__init__(space, runner=None)
@@ -259,7 +259,7 @@ class _EagerEngine(Engine):
 
 
 def replay_seconds(pipeline: Pipeline, seconds: float, batch: int) -> float:
-    """Seconds that it takes to put a recording of `seconds` through, `batch` windows at a time."""
+    """Time in s to process `seconds` of sensor data, `batch` windows at a time."""
     began = time.perf_counter()
     for _ in process_samples(pipeline, sensor_load.sample_stream(sensor_load.sensors(), seconds), batch):
         pass
@@ -268,17 +268,15 @@ def replay_seconds(pipeline: Pipeline, seconds: float, batch: int) -> float:
 
 @dataclass
 class RealtimeRun:
-    """What was seen of robots that ran in real time. Times in ms."""
+    """Measurements of robots that ran in real time. Latencies in ms."""
 
     seconds: float
     latencies: dict[str, figures.RingBuffer]
     cpu_seconds: float = 0.0  # processor seconds of the process
-    feeder_cpu_seconds: float = 0.0  # of them, those of the thread that gives samples and cuts windows
-    sample_delays_ms: figures.RingBuffer = field(
-        default_factory=figures.RingBuffer
-    )  # samples that were given, after they were due
-    first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality when half of the time was over
-    held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files
+    feeder_cpu_seconds: float = 0.0  # of these, the thread that delivers samples and cuts windows
+    sample_delays_ms: figures.RingBuffer = field(default_factory=figures.RingBuffer)  # of late samples only
+    first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality after half of the time
+    held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files: `ResourceSampler.summary`
     engine_turns: int = 0
     is_finished: bool = False
 
@@ -292,40 +290,40 @@ def run_realtime(
     device: str = "cpu",
     period: float = 1.0,
 ) -> RealtimeRun:
-    """Give every pipeline its robot's samples at their times; a scheduler embeds. The pipelines share an engine.
+    """Deliver every pipeline its robot's samples in real time; a scheduler embeds. The pipelines share an engine.
 
-    Stamps are those of the clock, as a robot's are. Samples that this machine delivers late count as late: they are
-    then given as fast as possible. Robots start within 1 s of each other, at 97 different phases; their samples are
-    given in the order of their times. `lead_in`: seconds at the start whose latencies do not count.
+    Stamps are those of the system clock, as on a robot. If this machine is late, it delivers the due samples as fast as
+    possible, and their delay counts. Robots start within 1 s of each other, at 97 different phases; their samples are
+    delivered in time order. `lead_in`: seconds at the start whose latencies do not count.
     """
     by_name = {sensor.modality: sensor for sensor in sensors}
     result = RealtimeRun(seconds, {m: figures.RingBuffer() for m in by_name})
     began = sensor_load.next_start_time()
     starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
 
-    def heard(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
-        def take(outputs: list[Output]) -> None:
+    def recorder(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
+        def record(outputs: list[Output]) -> None:
             now = time.time_ns()
             if result.is_finished or now < began + lead_in * SECOND:
                 return
             for output in outputs:
                 if isinstance(output, Embedding) and output.modality in by_name:
-                    told_of = output.tick + specs[output.modality].lateness
-                    closing = by_name[output.modality].closing_time(starts[number], told_of)
+                    reached = output.tick + specs[output.modality].lateness
+                    closing = by_name[output.modality].closing_time(starts[number], reached)
                     result.latencies[output.modality].add((now - closing) / 1e6)
 
-        return take
+        return record
 
     scheduler = Scheduler(pipelines[0].engine)
     for number, pipeline in enumerate(pipelines):
-        scheduler.add(pipeline, heard(number, pipeline.specs))
+        scheduler.add(pipeline, recorder(number, pipeline.specs))
     streams = [sensor_load.sample_stream(sensors, seconds, start, i) for i, start in enumerate(starts)]
     owned = [zip(stream, repeat(pipeline)) for stream, pipeline in zip(streams, pipelines, strict=True)]
-    plan = heapq.merge(*owned, key=lambda item: item[0].end)
-    cpu, giving = time.process_time(), time.thread_time()
+    schedule = heapq.merge(*owned, key=lambda item: item[0].end)
+    cpu, feeder_cpu = time.process_time(), time.thread_time()
     try:
         with frozen_garbage(), figures.ResourceSampler(period, device) as sampler:
-            for sample, pipeline in plan:
+            for sample, pipeline in schedule:
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
                 else:
@@ -334,9 +332,9 @@ def run_realtime(
                     scheduler.notify()
                 if not result.first_half and time.time_ns() > began + seconds * SECOND / 2:
                     result.first_half = {m: figures.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
-            result.cpu_seconds, result.feeder_cpu_seconds = time.process_time() - cpu, time.thread_time() - giving
+            result.cpu_seconds, result.feeder_cpu_seconds = time.process_time() - cpu, time.thread_time() - feeder_cpu
     finally:
-        result.is_finished = True  # what waits now is embedded in one go: its latency is not that of a robot
+        result.is_finished = True  # the remaining windows are embedded at once: their latency does not count
         scheduler.close()
     result.held, result.engine_turns = sampler.summary(), scheduler.turn_count
     return result
@@ -344,7 +342,7 @@ def run_realtime(
 
 @contextmanager
 def frozen_garbage() -> Iterator[None]:
-    """Exclude the objects that exist now from garbage collection: with a large model one run takes tens of ms."""
+    """Exclude the existing objects from garbage collection: with a large model one collection takes tens of ms."""
     gc.collect()
     gc.freeze()
     try:
@@ -354,7 +352,7 @@ def frozen_garbage() -> Iterator[None]:
 
 
 def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
-    """In the shape that ros2_benchmark gives: rates, latency, jitter, what was missed, processor and GPU use."""
+    """Figures in the form of ros2_benchmark's: rates, latency, jitter, missed windows, processor and GPU use."""
     totals = [pipeline.statistics() for pipeline in pipelines]
     counts = {m: [of_robot[m].counts for of_robot in totals] for m in run.latencies}
     embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]

@@ -1,7 +1,7 @@
-"""`sensebind bench windows`: what a window of each sense costs on a CPU, piece by piece, in processor time.
+"""`sensebind bench windows`: processor time of each processing step of a window, by modality, on a CPU.
 
-Each piece of the fast way and of the plain way (eager float32, one window at a time) in turns. Processor time, of all
-threads, tells the same on a machine that has other work; elapsed time does not.
+The steps of the engine and of the baseline (eager float32, one window at a time) alternate. Processor time of all
+threads depends less on other processes of the machine than elapsed time does.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.models import registry
 
-SENSOR_SECONDS = 12.0  # of sensors that windows are cut from
-MEASURED_WINDOWS = 10  # windows that are measured: the first are not whole, or no stream's memory reaches back of them
+SENSOR_SECONDS = 12.0  # sensor data from which windows are cut
+MEASURED_WINDOWS = 10  # the last ones: earlier ones are incomplete, or have no results to reuse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     command_line.add_space_options(parser)
     command_line.add_hop(parser)
-    parser.add_argument("--rounds", type=int, default=7, help="the median is told (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts (default: %(default)s)")
     command_line.add_output(parser)
 
 
@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of processor time by sense and piece, and the least cosine of the two ways' vectors."""
-    asked = tuple(sensor_load.MESSAGE_RATES)
-    values = embedder_values({"modalities": asked, **{f"{m}.hop": args.hop for m in asked}})
+    """Processor time in ms by modality and step, and the lowest cosine of the engine's vectors with the baseline's."""
+    modalities = tuple(sensor_load.MESSAGE_RATES)
+    values = embedder_values({"modalities": modalities, **{f"{m}.hop": args.hop for m in modalities}})
     optimized_space, plain = (
-        registry.load_space(args.space, modalities=asked, device="cpu", weights=args.weights, dtype=dtype)
+        registry.load_space(args.space, modalities=modalities, device="cpu", weights=args.weights, dtype=dtype)
         for dtype in ("auto", "float32")
     )
     pipeline = build.make_pipeline(values, plain)
@@ -53,32 +53,32 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         pipeline.accept(sample)
     windowing = (time.process_time() - began) / SENSOR_SECONDS
     cut = pipeline.dequeue().windows
-    senses = {m: [w for w in cut if w.modality == m] for m in asked if m in optimized_space.modalities}
+    streams = {m: [w for w in cut if w.modality == m] for m in modalities if m in optimized_space.modalities}
     return {
         "input": sensor_load.input_digest(),
         "space": optimized_space.id,
         "compiled": ", ".join(sorted(optimized_space.compiled_modalities)) or "nothing",
         "threads": torch.get_num_threads(),
         "windowing_ms_per_s": round(1e3 * windowing, 2),
-        "window_ms": {m: _modality_cost(optimized_space, plain, windows, args.rounds) for m, windows in senses.items()},
+        "window_ms": {m: _modality_cost(optimized_space, plain, stream, args.rounds) for m, stream in streams.items()},
     }
 
 
 def _modality_cost(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
     modality, health, windows = stream[0].modality, SensorHealthMonitor(), stream[-MEASURED_WINDOWS:]
-    for _ in range(2):  # what is made when it first comes is there the second time
+    for _ in range(2):  # the first pass fills caches
         ready = [fast.stream_tensor(window) for window in stream][-MEASURED_WINDOWS:]
     rows = [plain.tensor(window) for window in windows]
-    pieces: dict[str, Callable[[], Any]] = {
+    steps: dict[str, Callable[[], Any]] = {
         "health": lambda: [health.check(window) for window in windows],
         "prepare": lambda: [fast.stream_tensor(window) for window in windows],
         "embed": lambda: [fast.embed(modality, row[None]) for row in ready],
         "plain_prepare": lambda: [plain.tensor(window) for window in windows],
         "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],
     }
-    times: dict[str, list[float]] = {name: [] for name in pieces}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
-        for name, work in pieces.items():
+        for name, work in steps.items():
             began = time.process_time()
             work()
             times[name].append(time.process_time() - began)

@@ -1,1 +1,1 @@
-"""What benchmarks share: parts, timing, figures, simulated robots, spaces."""
+"""Code that benchmarks share: parts, timing, reports, simulated robots, spaces."""

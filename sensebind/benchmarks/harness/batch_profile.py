@@ -13,22 +13,21 @@ from torch.profiler import ProfilerActivity, profile
 from sensebind.benchmarks.harness.timing import device_seconds
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 
-MAX_KERNELS = 14  # that are listed
-MAX_KERNEL_NAME = 200  # characters of a kernel's name that are kept: what it does often stands at its end
+MAX_KERNELS = 14  # kernels that are listed
+MAX_KERNEL_NAME = 200  # characters; longer names are cut, but the end often names the operation
 WARM_UP_RUNS = 3  # runs before a graph is captured
-# The safest first: after a capture that fails, PyTorch before 2.12 rejects every later one.
+# The most reliable first: after a failed capture, PyTorch before 2.12 rejects every later capture.
 GPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
 CPU_ATTENTION = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)
 
 
 @torch.no_grad()
 def batch_stage_times(space: ImageBindSpace, modality: str, raw: Tensor, seconds: float) -> Iterator[dict[str, Any]]:
-    """Milliseconds of each stage of one batch `raw` (B, …) of `Space.device_input` rows; all figures so far after each.
-    Each stage is measured for about `seconds`.
+    """Measure the stages of one batch `raw` (B, …) of `Space.device_input` rows in ms, each for about `seconds`.
 
-    On a GPU the stages are CUDA graphs, as the `GpuRunner` uses them; `encoder_eager_ms` is the encoder launched from
-    the host. `encoder_ms_by_attention`: the whole encoder with each attention kernel that the device may have. A stage
-    that does not work has the reason in place of its time.
+    Yields all figures so far after each stage. On a GPU the stages are CUDA graphs, as in `GpuRunner`;
+    `encoder_eager_ms` is the encoder launched from the host. `encoder_ms_by_attention`: the whole encoder with each
+    attention kernel that the device may support. If a stage fails, its figure is the error message.
     """
     device, encode = str(space.device), space.encoder(modality)
     rows = raw.to(space.device)
@@ -49,18 +48,17 @@ def batch_stage_times(space: ImageBindSpace, modality: str, raw: Tensor, seconds
 
 @torch.no_grad()
 def slowest_kernels(space: ImageBindSpace, modality: str, raw: Tensor) -> list[dict[str, Any]] | str:
-    """What takes longest in one batch `raw` (B, …) of `Space.device_input` rows: the device's kernels, on a CPU
-    PyTorch's operators, with milliseconds, calls and name. Where the driver does not allow profiling, the reason as a
-    string."""
+    """The slowest kernels of one batch `raw` (B, …) of `Space.device_input` rows, on a CPU PyTorch's operators, with
+    ms, calls and name. If the driver does not allow profiling, the error message."""
     device, encode, rows = str(space.device), space.encoder(modality), raw.to(space.device)
     on_gpu = device.startswith("cuda")
     encode(rows)
     try:
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
+        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
             encode(rows)
             if on_gpu:
                 torch.cuda.synchronize(device)
-        events = seen.key_averages()
+        events = profiler.key_averages()
     except (RuntimeError, AssertionError) as error:
         return f"failed: {error}"
 
@@ -72,7 +70,7 @@ def slowest_kernels(space: ImageBindSpace, modality: str, raw: Tensor) -> list[d
 
 
 def _milliseconds(work: Callable[[], Any], device: str, seconds: float, *, graph: bool = True) -> float | str:
-    """Median time of `work`, on a GPU as a CUDA graph; why there is none where it raises `RuntimeError`."""
+    """Median time of `work` in ms, on a GPU as a CUDA graph; the error message if it raises `RuntimeError`."""
     try:
         run = _capture_cuda_graph(work, device) if graph and device.startswith("cuda") else work
         return round(1e3 * device_seconds(run, device, seconds), 4)
@@ -81,7 +79,7 @@ def _milliseconds(work: Callable[[], Any], device: str, seconds: float, *, graph
 
 
 def _capture_cuda_graph(work: Callable[[], Any], device: str) -> Callable[[], Any]:
-    """A CUDA graph of `work`. Raises `RuntimeError` where it cannot be captured."""
+    """A CUDA graph of `work`. Raises `RuntimeError` if it cannot be captured."""
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):

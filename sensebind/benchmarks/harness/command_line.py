@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks share: options, and a run from the measurement to the exit status."""
+"""Options that benchmarks share, and `run_and_report`: measure, print, write, return the exit status."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from sensebind.benchmarks.harness import figures, sensor_load
 
 
 def add_space_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the space of a benchmark that compares it with nothing. Others use `spaces.add_arguments`."""
-    parser.add_argument("--space", default="starter", help="(default: %(default)s)")
-    parser.add_argument("--weights", default="", help="of the space")
+    """Declare the space and its weights only. `spaces.add_arguments` also declares dtype, device and output."""
+    parser.add_argument("--space", default="starter", help="space to measure (default: %(default)s)")
+    parser.add_argument("--weights", default="", help="weight file or folder (default: the space's own)")
 
 
 def add_hop(parser: argparse.ArgumentParser, default: float = 0.2) -> None:
     """Declare the hop of all windows."""
-    text = "seconds from window to window (default: %(default)s)"
+    text = "seconds from the end of one window to the end of the next (default: %(default)s)"
     parser.add_argument("--hop", type=float, default=default, help=text)
 
 
 def add_modalities(parser: argparse.ArgumentParser, text: str = "") -> None:
-    """Declare the modalities, all of the simulated robot unless some are named. `text`: what the help calls them."""
+    """Declare the modalities; the default is all five of the simulated robot. `text`: the start of the help."""
     parser.add_argument(
         "--modalities", nargs="+", default=list(sensor_load.MESSAGE_RATES), help=f"{text}(default: all five)"
     )
 
 
-def add_output(parser: argparse.ArgumentParser, text: str = "write the figures to this JSON file as well") -> None:
-    """Declare the file that `run_and_report` writes. `text`: its help."""
-    parser.add_argument("-o", "--output", metavar="F", help=text)
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Declare the file that `run_and_report` writes."""
+    parser.add_argument("-o", "--output", metavar="F", help="also write the figures to this JSON file")
 
 
 def run_and_report(
@@ -41,12 +41,12 @@ def run_and_report(
     *,
     device: str | None = None,
     expected: tuple[type[Exception], ...] = (),
-    passed: Callable[[Mapping[str, Any]], bool] = lambda figures: True,
+    passed: Callable[[Mapping[str, Any]], bool] = lambda result: True,
 ) -> int:
-    """Measure, print a table, write the file of `--output`. Exit status 0, or 1 where the figures do not pass.
+    """Measure, print a table, write the file of `--output`. Returns the exit status: 0 if `passed(figures)`, else 1.
 
-    `device`: the one that the file describes (None: `args.device`, as `measure` leaves it, or the CPU). Exceptions of
-    the types `expected` are printed and give status 1; others are raised, as is `OSError` for the file.
+    `device`: the device that the file describes (None: `args.device` after `measure`, or the CPU). Exceptions of the
+    types `expected` are printed and give status 1. Others are raised, and `OSError` if the file cannot be written.
     """
     try:
         result = measure(args)

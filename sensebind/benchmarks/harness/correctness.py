@@ -1,9 +1,9 @@
-"""Check every way to compute a vector against the reference: eager float32, one window at a time, host preprocessing.
+"""Compare every way to compute a vector with the reference: eager float32, one window at a time, host preprocessing.
 
-A way passes if every vector has a cosine of at least `MIN_COSINE` with the reference of its own window, and no other
-window's reference is closer. The second condition finds rows that were swapped, overwritten or taken from padding,
-which a cosine alone can miss. So only windows are used whose references are clearly different. The reference itself is
-compared with the same network on a CPU, for what is wrong in every precision of a device.
+A way passes if each vector has a cosine of at least `MIN_COSINE` with the reference of its own window, and no other
+window's reference is closer. The second condition detects rows that were swapped, overwritten or taken from padding: a
+cosine alone can miss them. So only windows with clearly different references are used. The reference itself is compared
+with the same network on a CPU. This detects errors that a device makes in every precision.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from sensebind.fusion.models.imagebind.space import ImageBindSpace
 MIN_COSINE = 0.999  # minimum cosine with the reference of the own window
 MIN_CPU_COSINE = 0.9999  # minimum cosine of a device's float32 vector with a CPU's
 CPU_CHECK_WINDOWS = 2  # windows that are compared with a CPU
-# Maximum cosine between the references of two windows. With imagebind_huge's published sizes and random weights in bf16
-# the lowest cosine with the own reference is 0.99989, and at least 0.0015 above that with another window's.
+# Maximum cosine between the references of two windows. With random bf16 weights in imagebind_huge's published sizes,
+# the lowest cosine with the own reference is 0.99989, at least 0.0015 above the cosine with any other reference.
 MAX_DISTINCT_COSINE = 0.9985
-BATCH_SIZES = (1, 2, 3, 5, 7, 8)  # of batches: most are padded to a power of two
-LARGEST_BATCH = 32  # the largest batch
-THREADS = 2  # that share one runner
-MAX_UNFETCHED_BATCHES = 3  # maximum batches that a thread has under way
+BATCH_SIZES = (1, 2, 3, 5, 7, 8)  # 3, 5 and 7 are padded to a power of two
+LARGEST_BATCH = 32  # size of the full batch
+THREADS = 2  # threads that share one runner
+MAX_UNFETCHED_BATCHES = 3  # batches that a thread has launched and not yet fetched, at most
 
 
 @dataclass(frozen=True)
 class ReferenceVectors:
-    """Windows of one modality with clearly different references: `vectors` float32 (N, D) of unit length."""
+    """Windows of one modality, and their clearly different references: `vectors` float32 (N, D) of unit length."""
 
     modality: str
     windows: Sequence[Window]
@@ -46,8 +46,8 @@ class ReferenceVectors:
 
 
 def reference_vectors(reference: Space, windows: Sequence[Window]) -> ReferenceVectors:
-    """What `reference`, a float32 space, gives for `windows`, all of one modality, each preprocessed on the host and
-    embedded by itself; those that are alike are left out."""
+    """Embed `windows`, all of one modality, with `reference`, a float32 space: each is preprocessed on the host and
+    embedded alone. Windows whose vectors are too similar to an earlier one are left out."""
     vectors = torch.cat([reference.embed(w.modality, reference.tensor(w)[None]) for w in windows])
     kept = distinct_rows(vectors)
     return ReferenceVectors(windows[0].modality, [windows[i] for i in kept], vectors[kept])
@@ -67,7 +67,7 @@ def compare_with_reference(vectors: Tensor, reference: Tensor, windows: Sequence
 
 
 def distinct_rows(vectors: Tensor, cosine: float = MAX_DISTINCT_COSINE) -> list[int]:
-    """Indices of rows of unit vectors (N, D), chosen greedily from the first, no two with a cosine above `cosine`."""
+    """Indices of rows of unit vectors (N, D), chosen greedily from the first: no two have a cosine above `cosine`."""
     cosines, kept = vectors @ vectors.T, list[int]()
     for row in range(len(vectors)):
         if all(cosines[row, other] <= cosine for other in kept):
@@ -76,7 +76,7 @@ def distinct_rows(vectors: Tensor, cosine: float = MAX_DISTINCT_COSINE) -> list[
 
 
 def reference_on_cpu(reference: ImageBindSpace, wanted: ReferenceVectors) -> dict[str, Any]:
-    """Compare the first references with those of a copy of the network on the CPU."""
+    """Compare the first `CPU_CHECK_WINDOWS` references with vectors of a copy of the network on the CPU."""
     network = copy.deepcopy(reference.load_encoder(wanted.modality)).to("cpu")
     rows = torch.stack([reference.tensor(window) for window in wanted.windows[:CPU_CHECK_WINDOWS]])
     vectors = network.embed(wanted.modality, rows)
@@ -95,13 +95,13 @@ def check_space(
     """Compare every way in which `tested` embeds the windows of `wanted` with their references.
 
     Yields all figures so far; the last have `passed`. `batches_per_thread`: batches that each thread launches.
-    `seconds`: a thread launches no more after this time, but at least one batch of each of `BATCH_SIZES`.
-    `earlier_checks`: figures of earlier checks of these windows, which must have passed too. Raises `ValueError` where
+    `seconds`: after this time a thread launches no more batches, but at least one of each of `BATCH_SIZES`.
+    `earlier_checks`: figures of earlier checks of these windows, which must have passed too. Raises `ValueError` if
     fewer than two windows are distinct.
     """
     modality, windows, vectors = wanted.modality, wanted.windows, wanted.vectors
     if len(windows) < 2:
-        raise ValueError(f"all windows of {modality} have the same vector: a swapped row would not be seen")
+        raise ValueError(f"all windows of {modality} have the same vector: a swapped row could not be detected")
     others = (vectors @ vectors.T)[~torch.eye(len(vectors), dtype=torch.bool)]
     result: dict[str, Any] = {
         **(earlier_checks or {}),
@@ -120,18 +120,18 @@ def check_space(
         yield result
         result |= check_device_path(tested, [wanted], batches_per_thread=batches_per_thread, seconds=seconds)
     else:
-        result["device_path"] = {"skipped": f"{tested.id} computes with the host"}
+        result["device_path"] = {"skipped": f"the encoders of {tested.id} cannot be CUDA graphs"}
     yield result | {"passed": _passed(result)}
 
 
 def check_device_path(
     space: Space, wanted: Sequence[ReferenceVectors], *, batches_per_thread: int, seconds: float
 ) -> dict[str, Any]:
-    """Compare what a `GpuRunner` computes with the references: batches of odd sizes and random modalities from several
-    threads at once; one full batch; one batch after all memory was released.
+    """Compare the vectors of a `GpuRunner` with the references: batches of several sizes and random modalities from
+    several threads at once; one full batch; one batch after all memory was released.
 
-    `graphs`: how many shapes are CUDA graphs; on a GPU all must be, and `error` has the reason where one is not.
-    `batches_per_thread`, `seconds`: as of `check_space`.
+    `graphs`: the number of shapes that are CUDA graphs. On a GPU all must be; if a capture failed, `error` has the
+    reason. `batches_per_thread`, `seconds`: see `check_space`.
     """
     runner, deadline = GpuRunner(space), time.monotonic() + seconds
     rows = {item.modality: [space.device_input(window) for window in item.windows] for item in wanted}
@@ -181,7 +181,7 @@ def _run_batches(
     deadline: float,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Launch batches of random modalities, sizes and windows; fetch each at once or while others are under way."""
+    """Launch batches of random modalities, sizes and windows; fetch each at once or after later ones were launched."""
     rng, waiting, found = random.Random(seed), [], []
     modalities = sorted(rows)
     for turn in range(batches_per_thread):

@@ -1,4 +1,4 @@
-"""What all benchmarks share: the machine and the source they ran on, quantiles, processor time, the JSON file."""
+"""Machine and source of a run, quantiles, resources of processes, and the JSON file of figures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from torch.nn.attention import SDPBackend
 import sensebind.fusion
 
 SOURCE_FOLDER = Path(sensebind.fusion.__file__).resolve().parent  # `fusion/`: the code that benchmarks measure
-REPORTED_PACKAGES = [  # that affect speed
+REPORTED_PACKAGES = [  # packages that affect speed
     *("sensebind", "torch", "numpy", "opencv-python-headless", "opencv-python", "safetensors"),
     *("ros-rclpy", "ros-rmw-fastrtps-cpp"),
 ]
-# Fields of `nvidia-smi --query-gpu`. Each group is one query, so a driver without the second still answers the first.
+# Fields of `nvidia-smi --query-gpu`. Each group is one query: a driver that lacks the second still answers the first.
 GPU_STATE_FIELDS = (
     ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu"),
     ("clocks_event_reasons.active",),
@@ -37,7 +37,7 @@ GPU_STATE_FIELDS = (
 
 
 def machine_info(device: str | None = "cpu") -> dict[str, Any]:
-    """Where a run was made. `device`: what it computed on (None: left out, and no GPU is touched)."""
+    """Describe the machine. `device`: the device that computes (None: it is left out, and no GPU is used)."""
     names = [line for line in _read_lines("/proc/cpuinfo") if line.startswith("model name")]
     found: dict[str, Any] = {
         "processor": names[0].split(":", 1)[1].strip() if names else platform.processor(),
@@ -59,7 +59,7 @@ def machine_info(device: str | None = "cpu") -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
-    """A GPU's name and memory; `cpu` for a CPU."""
+    """Name and memory of a GPU; `cpu` for a CPU."""
     if not device.startswith("cuda"):
         return device
     properties = torch.cuda.get_device_properties(torch.device(device))
@@ -67,8 +67,8 @@ def device_name(device: str) -> str:
 
 
 def gpu_state(device: str) -> dict[str, str]:
-    """Driver, clocks (MHz), power (W), temperature (°C) and what limits the clocks now, as `nvidia-smi` prints them.
-    Empty for a CPU, and where `nvidia-smi` does not answer."""
+    """Driver, clocks (MHz), power (W), temperature (°C) and the current causes of clock limits, as `nvidia-smi`
+    prints them. Empty for a CPU, and if `nvidia-smi` does not answer."""
     if not device.startswith("cuda"):
         return {}
     uuid = getattr(torch.cuda.get_device_properties(torch.device(device)), "uuid", None)
@@ -83,7 +83,7 @@ def gpu_state(device: str) -> dict[str, str]:
 
 def attention_backend(device: str) -> str:
     """The kernel that PyTorch chooses for attention in ImageBind's image encoder: the name of an `SDPBackend`, or
-    `unknown` where PyTorch does not tell it."""
+    `unknown` if PyTorch does not report it."""
     choose = getattr(torch, "_fused_sdp_choice", None)  # private to PyTorch
     if choose is None:
         return "unknown"
@@ -94,7 +94,7 @@ def attention_backend(device: str) -> str:
 
 def source_version() -> dict[str, str]:
     """Identify the code that was measured: a digest of all Python files of `fusion/`, and in a checkout git's commit
-    (with `changed` if `fusion/` has changes that are not committed)."""
+    (with `changed` if `fusion/` has uncommitted changes)."""
     total = hashlib.sha256()
     for path in sorted(SOURCE_FOLDER.rglob("*.py")):
         total.update(path.relative_to(SOURCE_FOLDER).as_posix().encode() + b"\0" + path.read_bytes())
@@ -107,7 +107,7 @@ def source_version() -> dict[str, str]:
 
 
 def _command_output(command: Sequence[str]) -> str:
-    """What a command prints; empty where it is missing, fails, or does not end within 10 s."""
+    """Output of a command; empty if the command is missing, fails, or does not end within 10 s."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
@@ -128,12 +128,12 @@ def package_versions() -> dict[str, str]:
 
 
 def with_conditions(bench: str, figures: Mapping[str, Any], device: str = "cpu") -> dict[str, Any]:
-    """`figures` with all that must be known to judge them."""
+    """`figures` with the conditions of the run."""
     return {**run_conditions(bench, device), "figures": dict(figures)}
 
 
 def run_conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
-    """When, where and with what a benchmark is run. `device`: as of `machine_info`."""
+    """Conditions of a run: date, command, machine, versions, source. `device`: see `machine_info`."""
     return {
         "bench": bench,
         "date": time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime()),
@@ -145,10 +145,10 @@ def run_conditions(bench: str, device: str | None = "cpu") -> dict[str, Any]:
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write JSON atomically, and create its folder. Numbers that are not finite become null. Raises `OSError`."""
+    """Write a JSON file atomically, and create its folder. NaN and infinity become null. Raises `OSError`."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    whole = target.with_name(f".{target.name}.part")  # so that one who is stopped while writing leaves the file before
+    whole = target.with_name(f".{target.name}.part")  # if writing is interrupted, the earlier file remains
     try:
         whole.write_text(json.dumps(_nan_to_null(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         whole.replace(target)
@@ -165,7 +165,7 @@ def _nan_to_null(content: Any) -> Any:
 
 
 def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
-    """p50, p95, p99, max and their count; NaN where there is none. In the values' unit."""
+    """p50, p95, p99 and max in the unit of the values, and the count. Without values: NaN, and count 0."""
     if not len(values):
         return dict.fromkeys(("p50", "p95", "p99", "max"), float("nan")) | {"count": 0}
     p50, p95, p99, top = np.percentile(np.asarray(values, float), [50, 95, 99, 100])
@@ -179,28 +179,27 @@ def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, fl
 
 
 class RingBuffer:
-    """The newest `size` numbers. Its memory is all taken at once, so that it does not look like a leak."""
+    """The newest `size` numbers. All memory is allocated at once, so that it does not look like a leak."""
 
     def __init__(self, size: int = 1 << 16) -> None:
         self._values = np.full(size, np.nan)
-        self.count = 0  # that ever came
+        self.count = 0  # numbers added so far
 
     def add(self, value: float) -> None:
         self._values[self.count % len(self._values)] = value
         self.count += 1
 
     def values(self) -> npt.NDArray[np.float64]:
-        """Oldest first."""
+        """The numbers, oldest first."""
         at = self.count % len(self._values)
         both = np.concatenate([self._values[at:], self._values[:at]])
         return both[~np.isnan(both)]
 
 
 class ResourceSampler:
-    """Notes every `period` seconds, in a thread of its own, what this process holds and how busy a GPU is.
+    """Context manager: its thread records the resources of this process and the use of a GPU every `period` seconds.
 
-    A context: `rows` hold seconds since it began, and by name: rss (MB), threads, files; gpu_mb and gpu_percent where
-    `device` is a GPU and its driver tells.
+    `rows` hold `s`, the seconds since the start, and the figures of `process_resources` and `gpu_usage`.
     """
 
     def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
@@ -225,8 +224,8 @@ class ResourceSampler:
             )
 
     def summary(self, warm_up_fraction: float = 0.2) -> dict[str, Any]:
-        """First, last, largest and growth an hour of each, by least squares, once `warm_up_fraction` of the time is
-        over."""
+        """First, last, largest and mean value of each figure and its growth per hour by least squares, without the
+        first `warm_up_fraction` of the rows."""
         rows = self.rows[int(warm_up_fraction * len(self.rows)) :]
         result: dict[str, Any] = {"samples": len(rows)}
         for name in rows[0] if rows else ():
@@ -245,7 +244,7 @@ class ResourceSampler:
 
 
 def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> float:
-    """Growth of `values` for a unit of `times`, by least squares; NaN where there are fewer than two."""
+    """Growth of `values` per unit of `times`, by least squares; NaN for fewer than two values."""
     if len(times) < 2:
         return math.nan
     x = np.asarray(times, float) - np.mean(times)
@@ -253,30 +252,30 @@ def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> floa
 
 
 def process_resources() -> dict[str, float]:
-    """What this process holds: resident memory in MB, threads, open files."""
-    told = {line.split(":")[0]: line.split() for line in _read_lines("/proc/self/status")}
+    """Resources of this process: resident memory in MB, threads, open files."""
+    status = {line.split(":")[0]: line.split() for line in _read_lines("/proc/self/status")}
     files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     return {
-        "rss_mb": round(int(told["VmRSS"][1]) / 1024, 2) if "VmRSS" in told else math.nan,
-        "threads": int(told["Threads"][1]) if "Threads" in told else threading.active_count(),
+        "rss_mb": round(int(status["VmRSS"][1]) / 1024, 2) if "VmRSS" in status else math.nan,
+        "threads": int(status["Threads"][1]) if "Threads" in status else threading.active_count(),
         "files": files,
     }
 
 
 def gpu_usage(device: str) -> dict[str, float]:
-    """Memory that PyTorch took (MB), and the share of time in which kernels ran; empty without a GPU."""
+    """Memory that PyTorch reserved (MB), and the percentage of time in which kernels ran; empty without a GPU."""
     if not device.startswith("cuda"):
         return {}
     found = {"gpu_mb": round(torch.cuda.memory_reserved(torch.device(device)) / 2**20, 1)}
     try:
         found["gpu_percent"] = float(torch.cuda.utilization(torch.device(device)))
-    except Exception:  # without NVIDIA's library, of the wrong version, or where the driver does not tell
+    except Exception:  # NVIDIA's library is missing or has the wrong version, or the driver lacks it
         return found
     return found
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used so far, in all its threads; NaN where it is gone."""
+    """Processor time in s that a process has used so far, in all its threads; NaN if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
     except (OSError, IndexError):
@@ -285,12 +284,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int | None = None) -> int:
-    """Bytes of a process in memory."""
+    """Resident memory of a process in bytes (None: this process)."""
     return _proc_status_bytes(pid or os.getpid(), "VmRSS")
 
 
 def peak_resident_bytes() -> int:
-    """The most bytes that this process had in memory so far.
+    """Peak resident memory of this process in bytes.
 
     Unlike the peak of `getrusage`, it does not include the process that this one was forked from.
     """
@@ -298,7 +297,7 @@ def peak_resident_bytes() -> int:
 
 
 def _proc_status_bytes(pid: int, name: str) -> int:
-    """A size in bytes from /proc/PID/status; 0 where it is missing."""
+    """A size in bytes from /proc/PID/status; 0 if it is missing."""
     for line in _read_lines(f"/proc/{pid}/status"):
         if line.startswith(name):
             return int(line.split()[1]) * 1024
@@ -306,7 +305,7 @@ def _proc_status_bytes(pid: int, name: str) -> int:
 
 
 def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
-    """A table on the terminal: a line a figure, groups indented."""
+    """Print a table: one line for each figure, groups indented."""
     for name, value in figures.items():
         if isinstance(value, Mapping) and all(not isinstance(v, Mapping | list) for v in value.values()):
             print(f"{indent}{name:<34}" + "  ".join(f"{k} {_format_value(v)}" for k, v in value.items()))

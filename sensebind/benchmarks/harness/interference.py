@@ -1,7 +1,7 @@
 """A control process beside a measurement: it repeats one short piece of work and records how long each piece took.
 
 If the control's longest times are far above its median, the machine itself was slow at times (for example a shared
-virtual machine), and so was whatever was measured at those times.
+virtual machine). Then the measurement was slow at those times too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from select import select
 from typing import Any
 
-PAUSE = 0.01  # s of pause between two pieces of work
+PAUSE = 0.01  # s between two pieces of work
 WORK_ITEMS = range(60_000)  # one piece of work is the sum of these: 1 to 2 ms
 CHILD_COMMAND = f"from {__name__} import child_main; child_main()"
 EXIT_TIMEOUT = 10.0  # s for the control to print its times
@@ -25,7 +25,7 @@ EXIT_TIMEOUT = 10.0  # s for the control to print its times
 def control() -> Iterator[dict[str, Any]]:
     """Run the control while the block runs. Afterwards the dictionary holds `control_ms`: quantiles of its times in ms.
 
-    If the control returned no times, it holds `control_failed`, the reason, instead.
+    If the control failed, the dictionary holds `control_failed` instead: the reason.
     """
     # Imported here, so that the child imports nothing heavy.
     from sensebind.benchmarks.harness.figures import quantiles

@@ -1,8 +1,8 @@
-"""Benchmarks that consist of parts: the most useful part first, all within a budget of time, into one file.
+"""Benchmarks that consist of parts: the most useful part first, all within a time budget, into one file.
 
 The file is rewritten after every part and is always valid JSON. If the machine is lost, the figures so far remain. A
-failed part is reported, and the next one runs. With `run_in_subprocess` each part has a process of its own, so that a
-hang or a lost GPU does not affect the others.
+failed part is reported, and the next one runs. With `run_in_subprocess` each part has its own process, so that a hang
+or a lost GPU does not affect the others.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from sensebind.fusion.core.errors import SensebindError
 Report = Callable[[dict[str, Any]], None]  # receives all figures of a part so far
 CHILD_COMMAND = f"import sys; from {__package__} import parts; parts.child_main(sys.argv[1])"
 POLL_INTERVAL = 0.1  # s between two checks of a child
-STOP_MARGIN = 5.0  # s that are kept back: a child is asked to end this long before its limit
+STOP_MARGIN = 5.0  # s; a part gets this much less time than the limit of its process
 TERMINATE_TIMEOUT = 5.0  # s between SIGTERM and SIGKILL
 
 
 class PartError(SensebindError):
-    """An option that does not fit the benchmark's parts, or a file that cannot be written."""
+    """An option does not fit the benchmark's parts, or the file cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Part:
     time_limit: float = math.inf
 
 
-PartRunner = Callable[[Part, float, Report], dict[str, Any]]  # takes the part and the seconds that are left
+PartRunner = Callable[[Part, float, Report], dict[str, Any]]  # arguments: the part, the seconds left, the report
 
 
 def add_arguments(parser: argparse.ArgumentParser, budget: float, names: Sequence[str] = ()) -> None:
-    """Declare the options of a benchmark that consists of parts. `names`: of the parts, for the help."""
+    """Declare the options of a benchmark that consists of parts. `names`: the parts, for the help."""
     parser.add_argument(
-        "--budget", type=float, default=budget, help="limit of time for all parts, in s (default: %(default)s)"
+        "--budget", type=float, default=budget, help="time limit for all parts, in s (default: %(default)s)"
     )
     known = f": {', '.join(names)}" if names else ""
     parser.add_argument("--only", nargs="+", metavar="PART", help=f"run only these parts, separated by spaces{known}")
@@ -69,7 +69,7 @@ def run_parts(
 ) -> dict[str, Any]:
     """Run the parts, print their figures, write them to `args.output`; returns the content of the file.
 
-    `run_part`: how to run a part (None: in this process). Where it is given, this process does not use the GPU. SIGTERM
+    `run_part`: how to run a part (None: in this process). If it is given, this process does not use the GPU. SIGTERM
     and SIGINT stop the run; the figures so far are kept. Raises `PartError` for an unknown part, a budget that is not
     positive, and a file that cannot be written.
     """
@@ -101,8 +101,8 @@ def run_parts(
 
 
 def exit_status(content: dict[str, Any]) -> int:
-    """For what `run_parts` returned: 1 if a part failed, the run was stopped, or every part was skipped; otherwise
-    0."""
+    """Exit status for the `content` that `run_parts` returned: 1 if a part failed, the run was stopped, or every part
+    was skipped; otherwise 0."""
     results = content["parts"].values()
     nothing = all("skipped" in result for result in results)
     return int(nothing or "stopped" in content or any("failed" in result for result in results))
@@ -119,7 +119,7 @@ def options_of(bench: str, args: argparse.Namespace, given: Sequence[str]) -> ar
 
 
 def run_in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]:
-    """Run a part in this process. An exception becomes the figure `failed`, beside the figures that were reported."""
+    """Run a part in this process. An exception becomes the figure `failed`, added to the figures reported so far."""
     so_far: dict[str, Any] = {}
 
     def keep(result: dict[str, Any]) -> None:
@@ -136,16 +136,16 @@ def run_in_process(part: Part, seconds: float, report: Report) -> dict[str, Any]
 
 
 def run_in_subprocess(module: str, args: argparse.Namespace) -> PartRunner:
-    """A runner that gives each part a process of its own, and stops it at its limit of time.
+    """A runner that gives each part its own process, and stops it at its time limit.
 
-    The process finds the part by its name in `parts(args)` of the named module. `args` must be serializable as JSON.
+    The process finds the part by name in `parts(args)` of the module `module`. `args` must be serializable as JSON.
     """
 
     def run_part(part: Part, seconds: float, report: Report) -> dict[str, Any]:
         limit = min(part.time_limit, seconds)
         with tempfile.TemporaryDirectory() as folder:
             path, deadline = Path(folder) / "part.json", time.monotonic() + limit
-            # All processes of a machine share this clock, so the time that a child needs to start counts too.
+            # All processes of a machine share this clock, so the start of the child counts too.
             asked = {"module": module, "part": part.name, "deadline": deadline - STOP_MARGIN, "path": str(path)}
             command = [sys.executable, "-c", CHILD_COMMAND, json.dumps({**asked, "args": vars(args)})]
             process = subprocess.Popen(command, env=subprocess_environment())
@@ -208,7 +208,7 @@ def _run_part(part: Part, deadline: float, content: dict[str, Any], output: str 
 
 
 def _forward_figures(process: subprocess.Popen[bytes], path: Path, deadline: float, report: Report) -> int | None:
-    """Pass the child's figures on until it exits or its time is over. Its exit status, None if it still runs."""
+    """Report the child's figures until it exits or its time is over. Its exit status; None if it still runs."""
     seen = 0
     while (status := process.poll()) is None and time.monotonic() < deadline:
         time.sleep(POLL_INTERVAL)
@@ -254,7 +254,7 @@ def _exit_description(status: int) -> str:
 
 
 def _write_figures(output: str | None, content: dict[str, Any]) -> None:
-    """Write the file. A disk that is full must not end the run: the figures are printed as well."""
+    """Write the file. If the disk is full, the run continues: the figures are printed too."""
     if not output:
         return
     try:

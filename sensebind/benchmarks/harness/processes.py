@@ -1,4 +1,4 @@
-"""The processes that a benchmark starts: what they inherit, and the error when one fails."""
+"""Environments of the processes that a benchmark starts, and the error if one fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sensebind.nodes.support.transport import isolated_environment
 
 
 class ProcessError(SensebindError):
-    """A process that did not start, or that stopped; the message holds what it printed last."""
+    """A process did not start, or it stopped early; the message holds its last output."""
 
 
 def subprocess_environment() -> dict[str, str]:
@@ -19,8 +19,8 @@ def subprocess_environment() -> dict[str, str]:
 
 
 def ros_environment() -> dict[str, str]:
-    """The environment of nodes that meet each other and nobody else, with one thread each unless OMP_NUM_THREADS says
-    otherwise. This process joins them if it calls `rclpy.init` afterwards."""
+    """The environment of nodes that discover only each other, with one thread each unless OMP_NUM_THREADS is set. Sets
+    its ROS variables in this process too: after `rclpy.init` it can communicate with these nodes."""
     environment = isolated_environment(
         {**subprocess_environment(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     )

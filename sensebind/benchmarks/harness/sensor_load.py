@@ -1,4 +1,4 @@
-"""A simulated robot's five sensors: what each sends and how often. The load that every benchmark puts on the line."""
+"""The five sensors of a simulated robot, their messages and rates: the load that benchmarks put on the pipeline."""
 
 from __future__ import annotations
 
@@ -19,54 +19,48 @@ from sensebind.fusion.stream.windower import Windower
 
 HEIGHT, WIDTH = 480, 640
 AUDIO_SAMPLE_RATE = 16_000  # Hz of the microphone
-MESSAGE_RATES: Mapping[str, float] = {
-    VISION: 30.0,
-    DEPTH: 30.0,
-    THERMAL: 9.0,
-    AUDIO: 10.0,
-    IMU: 200.0,
-}  # messages a second
-# Hops in s at which each image is embedded; all are multiples of the shortest, to the nanosecond.
+MESSAGE_RATES: Mapping[str, float] = {VISION: 30.0, DEPTH: 30.0, THERMAL: 9.0, AUDIO: 10.0, IMU: 200.0}  # Hz
+# Hops in s at which every image is embedded; all are multiples of the shortest, to the nanosecond.
 EVERY_FRAME_HOPS: Mapping[str, float] = dict.fromkeys((VISION, DEPTH), 0.033333333) | dict.fromkeys(
     (THERMAL, AUDIO, IMU), 0.099999999
 )
-IMAGE_COUNT = 7  # that a camera shows in turn: a prime, so that the images of neighbouring windows differ
+IMAGE_COUNT = 7  # images that a camera repeats; a prime number, so that those of neighbouring windows differ
 ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 DEFAULT_START = 1_700_000_000 * SECOND
 
 
 def next_start_time() -> int:
-    """When a run is to begin, in ns since the epoch: on a whole second, so that samples and windows meet alike in each
-    run, and half a second away, for processes to hear of it."""
+    """Start time of a run in ns since the epoch: a whole second, so that stamps have the same offsets from the ends of
+    windows in every run, and at least 0.5 s from now, so that other processes receive it in time."""
     return -(-(time.time_ns() + SECOND // 2) // SECOND) * SECOND
 
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """One sensor of one robot: `rate` messages a second of the robot's time, the first `phase` s after its start."""
+    """One sensor of one robot: `rate` messages per second of the robot's time, the first `phase` s after its start."""
 
     modality: str
     rate: float
     phase: float = 0.0
 
     def stamp(self, start: int, index: int) -> int:
-        """Stamp in ns of the message number `index` of a run that began at `start`."""
+        """Stamp in ns of message number `index` of a run that began at `start` (ns)."""
         return start + round(self.phase * SECOND) + round(index / self.rate * SECOND)
 
     @property
     def duration(self) -> int:
-        """Nanoseconds that a message lasts: a sound's stamp is that of its beginning, and it comes when it ends."""
+        """Nanoseconds from stamp to arrival: a block of audio is stamped with its start and arrives at its end."""
         return round(SECOND / self.rate) if self.modality == AUDIO else 0
 
     def closing_time(self, start: int, time: int) -> int:
-        """When the first message comes, in ns, that tells of `time` or later: what closes a window then."""
+        """Arrival time in ns of the first message that reaches `time` (ns): it closes a window that ends then."""
         index = max(0, math.floor((time - self.duration - self.stamp(start, 0)) * self.rate / SECOND) - 1)
         while self.stamp(start, index) + self.duration < time:
             index += 1
         return self.stamp(start, index) + self.duration
 
     def sample(self, index: int, stamp: int, robot: int = 0) -> Sample:
-        """The message number `index` as a sample; it shares memory with others of the same content."""
+        """Message number `index` as a sample; samples with the same content share memory."""
         frame_id = f"robot{robot}/{self.modality}"
         if self.modality == AUDIO:
             return Sample(
@@ -77,22 +71,22 @@ class Sensor:
             )
         if self.modality == IMU:
             return Sample(IMU, stamp, Reading(imu_readings()[index % len(imu_readings())]), frame_id)
-        picture = images(self.modality)[index % IMAGE_COUNT]
-        step = picture.size // HEIGHT
-        return Sample(self.modality, stamp, Frame(picture, ENCODINGS[self.modality], HEIGHT, WIDTH, step), frame_id)
+        image = images(self.modality)[index % IMAGE_COUNT]
+        step = image.size // HEIGHT
+        return Sample(self.modality, stamp, Frame(image, ENCODINGS[self.modality], HEIGHT, WIDTH, step), frame_id)
 
 
 def sensors(
     modalities: Iterable[str] = tuple(MESSAGE_RATES), rates: Mapping[str, float] = MESSAGE_RATES
 ) -> list[Sensor]:
-    """One of each, out of step with each other as those of a robot are."""
+    """One sensor of each modality. Their phases differ, as on a robot."""
     return [Sensor(m, rates[m], 0.0037 * i) for i, m in enumerate(modalities)]
 
 
 def sample_stream(
     own: Iterable[Sensor], seconds: float, start: int = DEFAULT_START, robot: int = 0
 ) -> Iterator[Sample]:
-    """All samples of `seconds`, in the order in which they would arrive: a sound when it ends."""
+    """All samples of `seconds`, in order of arrival: a block of audio arrives at its end."""
 
     def one(sensor: Sensor) -> Iterator[tuple[int, str, int, Sensor]]:
         for index in range(round(seconds * sensor.rate)):
@@ -103,7 +97,7 @@ def sample_stream(
 
 
 def windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Window]]:
-    """The first `count` whole windows of each modality, as its sensor's samples give them."""
+    """The first `count` windows of each modality with a coverage of at least 0.9, cut from its sensor's samples."""
     result = {}
     for modality, spec in specs.items():
         windower = Windower(replace(spec, min_coverage=0.9))
@@ -115,29 +109,29 @@ def windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Windo
 
 
 def distinct_windows(specs: Mapping[str, WindowSpec], count: int) -> dict[str, list[Window]]:
-    """`count` whole windows of each modality with clearly different content: images of different scale, colour and
+    """`count` windows of each modality with clearly different content: images of different scale, colour and
     brightness, sounds of different pitch and loudness, motions of different frequency and amplitude.
 
-    Used to detect vectors that belong to another window. With random weights, vectors of two windows of `windows` can
-    have a cosine of 0.99996, so a swap would not be seen.
+    They serve to detect vectors that belong to another window. With random weights, vectors of two windows of `windows`
+    can have a cosine of 0.99996, so a swap could not be detected.
     """
     whole = {modality: found[0] for modality, found in windows(specs, 1).items()}
     return {modality: [_with_content(window, number) for number in range(count)] for modality, window in whole.items()}
 
 
 def _with_content(window: Window, number: int) -> Window:
-    """Replace the window's content by synthetic content, the same for each `number` in every run."""
+    """Replace the window's content by synthetic content; the same `number` gives the same content in every run."""
     noise = np.random.default_rng([number, *window.modality.encode()])
     times = np.array([sample.stamp - window.start for sample in window.samples]) / SECOND
     data: list[Frame | Sound | Reading] = []
     if window.modality == AUDIO:
-        heard = [sample.data for sample in window.samples if isinstance(sample.data, Sound)]
-        levels = noise.standard_normal(sum(len(sound.data) for sound in heard))
+        blocks = [sample.data for sample in window.samples if isinstance(sample.data, Sound)]
+        levels = noise.standard_normal(sum(len(block.data) for block in blocks))
         smooth = np.convolve(levels, np.full(1 + 7 * (number % 9), 1.0), "same")
         loudness = 10 ** noise.uniform(2.0, 4.0) / smooth.std()
         wave = (loudness * smooth).clip(-32767, 32767).astype(np.int16)[:, None]
-        starts = np.cumsum([0, *(len(sound.data) for sound in heard)])
-        data = [Sound(wave[a:b], s.sample_rate) for a, b, s in zip(starts, starts[1:], heard, strict=False)]
+        starts = np.cumsum([0, *(len(block.data) for block in blocks)])
+        data = [Sound(wave[a:b], s.sample_rate) for a, b, s in zip(starts, starts[1:], blocks, strict=False)]
     elif window.modality == IMU:
         frequency, amplitude = 10 ** noise.uniform(-0.5, 1.5, 6), 10 ** noise.uniform(-1.0, 1.0, 6)
         phase, rest = noise.uniform(0, 2 * np.pi, 6), noise.normal(0, 5.0, 6)
@@ -165,8 +159,8 @@ def _random_levels(noise: np.random.Generator, number: int) -> npt.NDArray[np.fl
 
 
 def _pixels(levels: npt.NDArray[np.float64], modality: str, full_range: bool = False) -> npt.NDArray[np.uint8]:
-    """Levels (H, W, 3 or 1) in 0..1 → the bytes that a sensor sends: of 0.5 to 5 m, or 14 to 64 °C. `full_range`: of
-    the range that ImageBind's frontends resolve, 0.25 to 20 m (logarithmic), or 0 to 60 °C."""
+    """Convert levels (H, W, 3 or 1) in 0..1 to the bytes that a sensor sends: 0.5 to 5 m, or 14 to 64 °C. `full_range`:
+    the range that ImageBind's preprocessing resolves, 0.25 to 20 m (logarithmic), or 0 to 60 °C."""
     if modality == VISION:
         raw: npt.NDArray[np.generic] = (255 * levels).astype(np.uint8)
     elif modality == DEPTH:  # millimetres
@@ -178,7 +172,7 @@ def _pixels(levels: npt.NDArray[np.float64], modality: str, full_range: bool = F
 
 @cache
 def images(modality: str) -> tuple[npt.NDArray[np.uint8], ...]:
-    """`IMAGE_COUNT` images as they are sent, uint8 (bytes,): blobs of colour or distance, and noise as sensors have."""
+    """`IMAGE_COUNT` images as a camera sends them, uint8 (bytes,): squares of colour or distance, and sensor noise."""
     noise = np.random.default_rng(sum(modality.encode()))
     channels = 3 if modality == VISION else 1
     result = []
@@ -193,25 +187,25 @@ def images(modality: str) -> tuple[npt.NDArray[np.uint8], ...]:
 
 @cache
 def audio_blocks(length: int) -> tuple[npt.NDArray[np.int16], ...]:
-    """Sound, int16 (length, 1) each."""
+    """`IMAGE_COUNT` blocks of noise, int16 (length, 1) each."""
     noise = np.random.default_rng(7)
     return tuple(noise.normal(0, 3000, (length, 1)).clip(-32767, 32767).astype(np.int16) for _ in range(IMAGE_COUNT))
 
 
 @cache
 def imu_readings() -> npt.NDArray[np.float64]:
-    """(997, 6): standing still, as an IMU sees it."""
+    """Readings of an IMU at rest, (997, 6): acceleration in m/s², then angular rate in rad/s."""
     values = np.random.default_rng(11).normal(0, 0.05, (997, 6))
     values[:, 2] += 9.81
     return values
 
 
 def input_digest() -> str:
-    """16 hexadecimal digits that name the input, so that figures of two runs can be compared."""
+    """16 hexadecimal digits that identify the input: figures of two runs are comparable if they are equal."""
     total = hashlib.sha256(repr(sorted(MESSAGE_RATES.items())).encode())
     for modality in ENCODINGS:
-        for picture in images(modality):
-            total.update(picture.tobytes())
+        for image in images(modality):
+            total.update(image.tobytes())
     for block in audio_blocks(AUDIO_SAMPLE_RATE // 10):
         total.update(block.tobytes())
     total.update(imu_readings().tobytes())

@@ -1,8 +1,9 @@
-"""One sensor as a process of its own: publishes at its rate when told to, and says what it sent.
+"""One simulated sensor in its own process: it publishes at its rate and prints the times at which it published.
 
-`python -m sensebind.benchmarks.harness.sensor_process MODALITY RATE SECONDS SUBSCRIBERS`. It prints `ready` once so
-many subscribers are matched, begins at the line `<seconds since the epoch>` on its standard input, and ends with a line
-of JSON: {stamps, cpu_s, late_ms}. A stamp is the time at which `publish` was called, in ns since the epoch.
+`python -m sensebind.benchmarks.harness.sensor_process MODALITY RATE SECONDS SUBSCRIBERS`. It prints `ready` when it has
+matched SUBSCRIBERS subscribers. It starts to publish at the time in the line `<seconds since the epoch>` of standard
+input. At the end it prints a line of JSON: {stamps, cpu_s, late_ms}. A stamp is the time at which `publish` was called,
+in ns since the epoch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Frame, Sample, Sou
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.message_types import message_type
 
-SUBSCRIBER_TIMEOUT = 30.0  # s until the subscribers must be there
+SUBSCRIBER_TIMEOUT = 30.0  # s to wait for the subscribers
 TOPICS = {AUDIO: "audio", IMU: "imu", "vision": "camera/image", "depth": "depth/image", "thermal": "thermal/image"}
 TYPES = {
     AUDIO: "audio_common_msgs/msg/AudioDataStamped",
@@ -32,7 +33,7 @@ TYPES = {
 
 
 def message_of(sample: Sample) -> tuple[Any, Callable[[int], None]]:
-    """A message with the sample's content, and what sets its stamp (ns)."""
+    """A message with the sample's content, and a function that sets its stamp (ns)."""
     message = message_type(TYPES[sample.modality])()
     message.header.frame_id = sample.frame_id
     if isinstance(sample.data, Frame):
@@ -55,11 +56,11 @@ def message_of(sample: Sample) -> tuple[Any, Callable[[int], None]]:
 
 
 def main() -> int:
-    """Run once. Exit status 1 where the subscribers do not come."""
+    """Publish for SECONDS. Exit status 1 if subscribers are missing after `SUBSCRIBER_TIMEOUT`."""
     modality, rate, seconds, subscribers = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     sensor = Sensor(modality, rate)
     prepared = [message_of(sensor.sample(i, 0)) for i in range(7)]
-    # A sound's stamp is that of its beginning, and it is sent when it ends.
+    # A block of audio is stamped with its start and sent at its end.
     length = round(SECOND / rate) if modality == AUDIO else 0
     rclpy.init()
     node = rclpy.create_node(f"bench_{modality}")
@@ -67,7 +68,7 @@ def main() -> int:
     deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
     while publisher.get_subscription_count() < subscribers:
         if time.monotonic() > deadline:
-            print(f"{publisher.get_subscription_count()} of {subscribers} subscribers of {TOPICS[modality]} came")
+            print(f"found {publisher.get_subscription_count()} of {subscribers} subscribers of {TOPICS[modality]}")
             return 1
         time.sleep(0.02)
     print("ready", flush=True)
@@ -86,7 +87,7 @@ def main() -> int:
         publisher.publish(message)
         stamps.append(now)
     cpu = time.process_time() - cpu
-    time.sleep(1.0)  # for best-effort subscribers to fetch the last from shared memory
+    time.sleep(1.0)  # best-effort subscribers fetch the last messages from shared memory
     print(json.dumps({"stamps": stamps, "cpu_s": cpu, "late_ms": 1e3 * late}), flush=True)
     node.destroy_node()
     rclpy.try_shutdown()

@@ -31,29 +31,29 @@ TINY_SIZES: Mapping[str, Any] = {  # sizes of `ImageBind`: one block of width 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that all benches of a space share."""
+    """Declare the options of a benchmark that measures a space."""
     parser.add_argument(
         "--space", default="", help=f"space to measure (default: {STARTER} on a CPU, {SPACE_NAME} on a GPU)"
     )
     parser.add_argument(
-        "--weights", default="", help=f"weight file or folder (default: the space's own; {SPACE_NAME}: random ones)"
+        "--weights", default="", help=f"weight file or folder (default: the space's own; {SPACE_NAME}: random)"
     )
     parser.add_argument("--dtype", default="auto", help="auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default: %(default)s)")
     parser.add_argument(
-        "--tiny", action="store_true", help=f"use a very small random {SPACE_NAME}: to try a benchmark, not to measure"
+        "--tiny", action="store_true", help=f"use a very small random {SPACE_NAME}: to test a benchmark, not to measure"
     )
-    command_line.add_output(parser, "also write the figures to this JSON file")
+    command_line.add_output(parser)
 
 
 def resolve_defaults(args: argparse.Namespace) -> None:
-    """Put what is meant in place of what was left out. Raises `SpaceError` for a device that is not there."""
+    """Set the device and the space of `args` if they are `auto` or empty. Raises `SpaceError` for a missing device."""
     args.device = registry.resolve_device(args.device)
     args.space = args.space or (SPACE_NAME if args.device.startswith("cuda") or args.tiny else STARTER)
 
 
 def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(MESSAGE_RATES), dtype: str | None = None) -> Space:
-    """The space that was asked for. Raises `SpaceError`."""
+    """Load the space that the options name. `dtype`: replaces that of the options. Raises `SpaceError`."""
     wanted = args.dtype if dtype is None else dtype
     if args.space == SPACE_NAME and not args.weights:
         return SyntheticImageBind(
@@ -65,19 +65,19 @@ def load(args: argparse.Namespace, modalities: Iterable[str] = tuple(MESSAGE_RAT
 
 
 def specs(space: Space, modalities: Sequence[str]) -> Mapping[str, WindowSpec]:
-    """The windows of `modalities` with default parameters, as long as the space wants them."""
+    """The windows of `modalities` with default parameters, in the lengths that the space was trained with."""
     return make_window_specs(embedder_values({"modalities": list(modalities)}), space.trained_windows)
 
 
 def weights_description(space: Space) -> str:
-    """How a report describes the weights."""
+    """Describe the weights for a report."""
     if not isinstance(space, SyntheticImageBind):
         return "real"
     return "synthetic (random, tiny: times have no meaning)" if space.is_tiny else "synthetic (random, published sizes)"
 
 
 class SyntheticImageBind(ImageBindSpace):
-    """ImageBind with weights that were drawn: as fast and as large as the real one. `sizes`: as of `ImageBind`."""
+    """ImageBind with random weights: as fast and as large as the real one. `sizes`: see `ImageBind`."""
 
     id: str
 

@@ -1,4 +1,4 @@
-"""Random weights for imagebind_huge: for times and memory, which do not depend on their values."""
+"""Random weights for imagebind_huge, to measure time and memory: these do not depend on the values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sensebind.fusion.models.imagebind.network import ENCODER_CONFIGS, modality_
 def synthetic_weights(
     modalities: Iterable[str], device: str | torch.device = "cpu", sizes: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """Random weights, float32, the same on every run on a device of one kind. `sizes`: as of `ImageBind`."""
+    """State dict of random float32 weights, the same in every run on the same device type. `sizes`: see `ImageBind`."""
     generator = torch.Generator(device).manual_seed(0)
     state = {}
     for name, shape in state_dict_shapes(modalities, sizes).items():

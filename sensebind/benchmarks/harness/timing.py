@@ -1,4 +1,4 @@
-"""How long work takes: the median of repeated runs, by CUDA events on a GPU."""
+"""Time of a piece of work: the median of repeated runs, measured by CUDA events on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-MIN_RUNS = 3  # that are timed, however long they take
+MIN_RUNS = 3  # runs that are timed, even if they take longer than the given time
 RUNS_PER_SYNC = 10  # runs that are queued on a GPU between two waits
 
 
@@ -17,12 +17,12 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
     """Median seconds of one call of `work`, which may return before the device is done.
 
     `work` is called once untimed, then at least 3 times and until `seconds` have passed. On a GPU, calls on the current
-    stream are queued back to back and CUDA events time each, so the figure is that of a busy GPU at its sustained
-    clocks. On a CPU it is wall-clock time. Raises what `work` raises.
+    stream are queued back to back and CUDA events time each call: the figure is that of a busy GPU at its sustained
+    clocks. On a CPU it is wall-clock time. Exceptions of `work` are raised.
     """
     if not device.startswith("cuda"):
         return wall_seconds(work, seconds)
-    with torch.cuda.device(device):  # whose current stream the events are recorded on
+    with torch.cuda.device(device):  # events are recorded on its current stream
         work()
         torch.cuda.synchronize()
         times: list[float] = []
@@ -41,7 +41,7 @@ def device_seconds(work: Callable[[], Any], device: str, seconds: float) -> floa
 def wall_seconds(work: Callable[[], Any], seconds: float) -> float:
     """Median wall-clock seconds of one call of `work`, which returns when its work is done.
 
-    `work` is called once untimed, then at least 3 times and until `seconds` have passed. Raises what `work` raises.
+    `work` is called once untimed, then at least 3 times and until `seconds` have passed. Its exceptions are raised.
     """
     work()
     times: list[float] = []
