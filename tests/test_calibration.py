@@ -1,4 +1,4 @@
-"""Scores that were fitted on labels are probabilities, and senses count as much as they know."""
+"""Calibration: fitted scores are probabilities, and modalities are weighted by their reliability."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ FITTED = PromptCalibration(SPACE, 0.05, {"audio": ModalityCalibration(0.5, 1.0, 
 
 
 def stream(seed: int) -> tuple[list[TickEmbeddings], list[LabelSpanNs]]:
-    """A microphone that knows, a camera that does not: ticks and truth."""
+    """Return ticks and true spans of a stream whose audio depends on the label and whose vision does not."""
     world, random = ScriptedModalities(seed, noise=1.0), np.random.default_rng(seed)
-    ticks, spans, there = [], [], False
+    ticks, spans, present = [], [], False
     for number, tick in enumerate(world.ticks(400)):
         if number % 10 == 0:
-            there = random.random() < 0.3
-        if there:
+            present = random.random() < 0.3
+        if present:
             spans.append((tick - HOP, tick, "dog"))
         camera = DOG if random.random() < 0.1 else ROOM
-        ticks.append((tick, {"audio": world.perceive("audio", DOG if there else ROOM),
+        ticks.append((tick, {"audio": world.perceive("audio", DOG if present else ROOM),
                              "vision": world.perceive("vision", camera)}))  # fmt: skip
     return ticks, spans
 
 
-def test_a_regression_finds_the_sigmoid_that_made_the_labels_and_no_weight_below_zero() -> None:
+def test_nonnegative_logistic_regression_recovers_the_sigmoid_of_the_labels() -> None:
     random = np.random.default_rng(0)
     inputs = random.normal(size=(20_000, 2))
     truth = random.random(20_000) < logistic(-1.0 + 2.0 * inputs[:, 0] + 0.5 * inputs[:, 1])
@@ -68,11 +68,12 @@ def test_a_regression_finds_the_sigmoid_that_made_the_labels_and_no_weight_below
     assert nonnegative_logistic_regression(-inputs, truth.astype(float))[1:] == pytest.approx((0.0, 0.0))
 
 
-def test_fitted_on_some_streams_scores_of_others_are_probabilities() -> None:
+def test_a_calibration_gives_probabilities_on_a_stream_that_it_was_not_fitted_on() -> None:
     detector = PromptDetector(PROMPTS, embed_text)
     fitted = fit_calibration_on_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
-    kept = stream(4)
-    before, after = collect_examples(detector, *kept), collect_examples(with_calibration(detector, fitted), *kept)
+    held_out = stream(4)
+    before = collect_examples(detector, *held_out)
+    after = collect_examples(with_calibration(detector, fitted), *held_out)
     assert expected_calibration_error(after.scores, after.truth) <= 0.05
     assert (
         probability_metrics(after.scores, after.truth)["brier"]
@@ -81,20 +82,20 @@ def test_fitted_on_some_streams_scores_of_others_are_probabilities() -> None:
     assert fitted.senses["audio"].reliability > 3 * fitted.senses["vision"].reliability
 
 
-def test_a_fit_needs_examples_of_both() -> None:
+def test_a_fit_needs_positive_and_negative_examples() -> None:
     nothing = CalibrationExamples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
     with pytest.raises(CalibrationError, match="label more"):
         fit_calibration(nothing, SPACE)
 
 
-def test_the_error_of_calibration_is_the_distance_of_scores_from_what_was_true() -> None:
+def test_metrics_of_probabilities_have_the_expected_values() -> None:
     truth = np.array([True, False, True, False])
     assert expected_calibration_error(np.full(4, 0.5), truth) == 0
     assert expected_calibration_error(np.ones(4), truth) == 0.5
     assert probability_metrics(np.array([0.9, 0.1, 0.8, 0.2]), truth)["roc_auc"] == 1.0
 
 
-def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Path) -> None:
+def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
     path = tmp_path / "calibration.safetensors"
     FITTED.save(path, {"recordings": 2})
     assert load(path) == FITTED == find_calibration(str(path), SPACE)
@@ -113,13 +114,15 @@ def test_a_calibration_is_kept_in_a_file_and_only_used_in_its_space(tmp_path: Pa
         load(tmp_path / "none.safetensors")
 
 
-def test_the_one_that_ships_with_a_space_is_found_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_calibration_is_found_by_the_id_of_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     FITTED.save(tmp_path / "some.safetensors")
     monkeypatch.setattr(calibrations, "SHIPPED_FOLDER", tmp_path)
     assert find_calibration("", SPACE) == FITTED and find_calibration("", "toy@2") is None
 
 
-def test_those_that_ship_can_be_read() -> None:
+def test_shipped_calibrations_can_be_read() -> None:
     for path in calibrations.SHIPPED_FOLDER.glob("*.safetensors"):
         found = load(path)
         assert found.words is not None and set(found.words.names) >= {"person", "fire"}, path
@@ -134,22 +137,22 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     assert isinstance(detector, PromptDetector)
     embedding = ScriptedModalities().perceive("audio", DOG)
     state, scores = detector.score(detector.initial_state(), START, {"audio": embedding})
-    sense = state.modality_states["audio"]
-    assert sense.scores == pytest.approx(FITTED.senses["audio"].probabilities(sense.deviations, sense.margins))
+    audio = state.modality_states["audio"]
+    assert audio.scores == pytest.approx(FITTED.senses["audio"].probabilities(audio.deviations, audio.margins))
     assert scores["dog"].score > 0.5 > scores["car"].score
-    _, silent = detector.score(state, START + 60 * 2 * HOP, {})
-    assert silent["dog"].score == pytest.approx(0.05)
+    _, without_windows = detector.score(state, START + 60 * 2 * HOP, {})
+    assert without_windows["dog"].score == pytest.approx(0.05)
     with pytest.raises(CalibrationError, match="cannot be read"):
         make_detectors({**values, "prompt.calibration": str(tmp_path / "none.safetensors")}, embed_text)
 
 
-def test_a_prior_over_the_off_threshold_cannot_keep_events_open() -> None:
+def test_a_calibration_prior_is_limited_to_half_of_the_offset_threshold() -> None:
     detector = with_calibration(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
     _, scores = detector.score(detector.initial_state(), START, {})
     assert scores["dog"].score <= detector.lifecycle_options.offset_threshold / 2
 
 
-def test_detectors_that_are_not_known_are_refused_by_name() -> None:
+def test_unknown_detectors_are_rejected_and_named() -> None:
     with pytest.raises(ConfigError, match="'detectors' must be some of prompt, .*change, fault, not 'smell'"):
         detector_values({"detectors": ["prompt", "smell"]})
 

@@ -1,4 +1,4 @@
-"""What becomes another and stays so is told once, as seldom by mistake as the user allows."""
+"""The change detector reports each lasting change once, with the accepted rate of false alarms."""
 
 from __future__ import annotations
 
@@ -24,67 +24,75 @@ def onsets(events: list[Event]) -> list[Event]:
 
 
 def test_a_change_and_its_return_are_each_reported_once() -> None:
-    line, world = change_tracker(), ScriptedModalities()
+    tracker, world = change_tracker(), ScriptedModalities()
     scenes = [(120, {"vision": ROOM}), (120, {"vision": FOREST}), (120, {"vision": ROOM})]
-    events = play(line, world, scenes) + line.finish()
+    events = play(tracker, world, scenes) + tracker.finish()
     assert_well_formed(events)
     assert [(e.kind, e.label) for e in onsets(events)] == [(EventKind.CHANGE, "change")] * 2
     for event, at in zip(onsets(events), (121, 241), strict=True):
         begin = START + at * HOP
         assert begin <= event.tick <= begin + 3 * SECOND
-        assert event.evidence[0].supports and abs(event.evidence[0].start - begin) <= HOP, "where the sum began to rise"
+        assert event.evidence[0].supports and abs(event.evidence[0].start - begin) <= HOP, "start of the excursion"
 
 
-def test_several_senses_that_change_at_once_are_one_change_and_the_evidence_names_them() -> None:
-    line, world = change_tracker(), ScriptedModalities()
-    events = play(line, world, [(120, dict.fromkeys(("vision", "audio", "depth"), ROOM)),
-                                (60, {"vision": FOREST, "audio": FOREST, "depth": ROOM})]) + line.finish()  # fmt: skip
+def test_modalities_that_change_together_support_one_change() -> None:
+    tracker, world = change_tracker(), ScriptedModalities()
+    before = dict.fromkeys(("vision", "audio", "depth"), ROOM)
+    after = {"vision": FOREST, "audio": FOREST, "depth": ROOM}
+    events = play(tracker, world, [(120, before), (60, after)]) + tracker.finish()
     assert_well_formed(events)
     (event,) = onsets(events)
     supporting = {e.modality for r in events if r.id == event.id for e in r.evidence if e.supports}
     assert supporting == {"vision", "audio"}
 
 
-def test_a_slow_drift_is_no_change() -> None:
-    line, world = change_tracker(), ScriptedModalities()
+def test_a_slow_drift_is_not_a_change() -> None:
+    tracker, world = change_tracker(), ScriptedModalities()
     scenes = [(1, {"vision": {"room": 1 - i / 1200, "forest": i / 1200}}) for i in range(1201)]
-    assert play(line, world, scenes) == []
+    assert play(tracker, world, scenes) == []
 
 
-def test_a_flash_is_no_change() -> None:
-    line, world = change_tracker(), ScriptedModalities()
+def test_a_short_deviation_is_not_a_change() -> None:
+    tracker, world = change_tracker(), ScriptedModalities()
     assert (
-        play(line, world, [(120, {"vision": ROOM}), (1, {"vision": {"room": 1.0, "dog": 0.7}}), (60, {"vision": ROOM})])
+        play(
+            tracker,
+            world,
+            [(120, {"vision": ROOM}), (1, {"vision": {"room": 1.0, "dog": 0.7}}), (60, {"vision": ROOM})],
+        )
         == []
     )
 
 
-def alarms(seed: int, rate: float, hours: float, blend: int, memory: float) -> int:
-    """Changes told of a stream without any. `blend`: ticks that a window holds; `memory`: correlation of its noise."""
-    random, line, count = np.random.default_rng(seed), change_tracker(false_alarms_per_hour=rate), 0
+def false_alarms(seed: int, rate: float, hours: float, blend: int, memory: float) -> int:
+    """Count the changes reported in a stream without changes.
+
+    `blend`: length of a window in ticks. `memory`: correlation of the noise from tick to tick.
+    """
+    random, tracker, count = np.random.default_rng(seed), change_tracker(false_alarms_per_hour=rate), 0
     noise, held = np.zeros(SIZE), [random.standard_normal(SIZE) for _ in range(blend)]
     for number in range(round(hours * 3600 * SECOND / HOP)):
         tick = START + number * HOP
         noise = memory * noise + np.sqrt(1 - memory**2) * random.standard_normal(SIZE)
         held = [*held[1:], noise]
         vector = l2_normalize(CONCEPTS["room"] + 0.5 * np.mean(held, axis=0) / np.sqrt(SIZE))
-        events = line.step(tick, {"vision": Embedding("vision", tick - blend * HOP, tick, SPACE, 1.0, vector)})
+        events = tracker.step(tick, {"vision": Embedding("vision", tick - blend * HOP, tick, SPACE, 1.0, vector)})
         count += len(onsets(events))
     return count
 
 
 @pytest.mark.parametrize(("blend", "memory"), [(1, 0.0), (4, 0.0), (1, 0.5)])
-def test_false_alarms_are_as_rare_as_asked_for(blend: int, memory: float) -> None:
-    often, seldom = alarms(1, 20.0, 1.5, blend, memory), alarms(1, 1.0, 1.5, blend, memory)
-    assert often <= 2 * 30 and seldom <= 4
-    assert blend > 1 or often >= 10, "the threshold is no higher than it must be"
+def test_the_rate_of_false_alarms_is_the_accepted_one(blend: int, memory: float) -> None:
+    frequent, rare = false_alarms(1, 20.0, 1.5, blend, memory), false_alarms(1, 1.0, 1.5, blend, memory)
+    assert frequent <= 2 * 30 and rare <= 4
+    assert blend > 1 or frequent >= 10, "the threshold is not too high"
 
 
 def test_another_rate_takes_effect_on_the_next_tick() -> None:
-    line, world = change_tracker(false_alarms_per_hour=0.001), ScriptedModalities()
+    tracker, world = change_tracker(false_alarms_per_hour=0.001), ScriptedModalities()
     faint = {"vision": {"room": 1.0, "forest": 0.25}}
-    assert play(line, world, [(120, {"vision": ROOM})]) == []
-    line.replace_detectors([ChangeDetector(ChangeOptions(false_alarms_per_hour=1000.0))])
-    assert play(line, world, [(20, faint)])
+    assert play(tracker, world, [(120, {"vision": ROOM})]) == []
+    tracker.replace_detectors([ChangeDetector(ChangeOptions(false_alarms_per_hour=1000.0))])
+    assert play(tracker, world, [(20, faint)])
     with pytest.raises(ValueError, match="false_alarms_per_hour"):
         ChangeOptions(false_alarms_per_hour=0.0)

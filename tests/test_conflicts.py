@@ -1,4 +1,4 @@
-"""A scene that senses tell differently is a disagreement, a sensor that fails is a fault, and neither is the other."""
+"""Disagreement and fault are distinct: a scene seen by one modality only, and a faulty sensor."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def onsets(scene: SimulatedScene, settings: Settings, space: Space, fault: Fault
 
 
 def test_heat_without_a_visible_cause_is_a_disagreement_of_the_thermal_camera(settings: Settings, space: Space) -> None:
-    told = {"duration": 32.0, "events": [{"type": "hot_spot", "at": FAULT_ONSET, "for": 7}]}
-    events = onsets(SimulatedScene(scenario.parse_scenario(told, "spot", 20)), settings, space)
+    content = {"duration": 32.0, "events": [{"type": "hot_spot", "at": FAULT_ONSET, "for": 7}]}
+    events = onsets(SimulatedScene(scenario.parse_scenario(content, "spot", 20)), settings, space)
     assert events and {e.kind for e in events} == {EventKind.DISAGREEMENT}
     for event in events:
         assert "thermal" in event.label and abs(event.onset - SIMULATION_START - FAULT_ONSET * 1e9) < 2e9
         assert [e.modality for e in event.evidence if e.supports] == ["thermal"]
 
 
-def test_a_sensor_that_fails_is_a_fault_and_no_disagreement(settings: Settings, space: Space) -> None:
+def test_a_faulty_sensor_is_a_fault_and_not_a_disagreement(settings: Settings, space: Space) -> None:
     calm = SimulatedScene(scenario.parse_scenario({"duration": 30.0}, "calm", 20))
     for sensor, cause in (("thermal", "frozen"), ("vision", "dark")):
         events = onsets(calm, settings, space, Fault(sensor, cause, FAULT_ONSET, 30.0))

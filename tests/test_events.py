@@ -1,4 +1,4 @@
-"""Events begin once, last and end once; what is told apart from what is there anyway, in scripted streams."""
+"""Detectors, event lifecycle and event tracker, on scripted streams of embeddings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROMPTS = {"dog": ["a dog", "a puppy"], "car": ["a car"]}
 
 
 def embed_text(texts: Sequence[str]) -> np.ndarray:
-    """A toy text encoder: phrases near their concept, other phrases anywhere."""
+    """Toy text encoder: known phrases are near their concept, others are random."""
     rows = []
     for text in texts:
         noise = np.random.default_rng(list(text.encode())).normal(size=SIZE) / np.sqrt(SIZE)
@@ -47,7 +47,7 @@ def embed_text(texts: Sequence[str]) -> np.ndarray:
 
 
 class ScriptedModalities:
-    """Scripted senses: each perceives the room and whatever else it is told, plus noise. Windows hold one instant."""
+    """Scripted modalities: a vector is the weighted sum of the given concepts, plus noise. Windows have length 0."""
 
     def __init__(self, seed: int = 0, noise: float = 0.3, start: int = START) -> None:
         self.random = np.random.default_rng(seed)
@@ -73,22 +73,22 @@ def prompt_tracker(**options: object) -> EventTracker:
 
 
 def assert_well_formed(events: Sequence[Event]) -> None:
-    """Every id: one onset first, updates, one offset last; events of a label never overlap; stamps make sense."""
-    lives: dict[str, list[Event]] = defaultdict(list)
+    """Each id has one onset, updates and one offset. Events of a label do not overlap. Stamps are consistent."""
+    reports_by_id: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        lives[event.id].append(event)
+        reports_by_id[event.id].append(event)
     ends: dict[tuple[EventKind, str], int] = {}
-    for life in lives.values():
-        phases = [e.phase for e in life]
+    for reports in reports_by_id.values():
+        phases = [e.phase for e in reports]
         assert phases[0] is EventPhase.ONSET and phases[-1] is EventPhase.OFFSET
         assert set(phases[1:-1]) <= {EventPhase.UPDATE}
-        assert len({(e.kind, e.label, e.onset) for e in life}) == 1
-        assert all(e.offset == 0 for e in life[:-1]) and life[-1].offset >= life[-1].onset
-        assert all(0 <= e.score <= 1 and e.onset <= e.tick for e in life)
-        assert [e.tick for e in life] == sorted(e.tick for e in life)
-        key = life[0].kind, life[0].label
-        assert life[0].onset > ends.get(key, 0)
-        ends[key] = life[-1].offset
+        assert len({(e.kind, e.label, e.onset) for e in reports}) == 1
+        assert all(e.offset == 0 for e in reports[:-1]) and reports[-1].offset >= reports[-1].onset
+        assert all(0 <= e.score <= 1 and e.onset <= e.tick for e in reports)
+        assert [e.tick for e in reports] == sorted(e.tick for e in reports)
+        key = reports[0].kind, reports[0].label
+        assert reports[0].onset > ends.get(key, 0)
+        ends[key] = reports[-1].offset
     assert [e.tick for e in events] == sorted(e.tick for e in events)
 
 
@@ -97,7 +97,7 @@ def test_constants_are_those_of_the_message() -> None:
     assert EventKind.FAULT.value == 3 and EventKind.CHANGE.value == 4 and EventPhase.OFFSET.value == 2
 
 
-# the life of an event
+# event lifecycle
 
 
 @settings(max_examples=200, deadline=None)
@@ -107,22 +107,22 @@ def test_constants_are_those_of_the_message() -> None:
     thresholds=st.tuples(st.floats(0.05, 0.95), st.floats(0.05, 0.95)).map(sorted),
     times=st.tuples(*[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 4),
 )
-def test_whatever_the_scores_every_onset_has_one_offset_and_nothing_overlaps(
+def test_any_scores_give_well_formed_events_without_overlap(
     scores: list[float], steps: list[int], thresholds: list[float], times: tuple[float, ...]
 ) -> None:
-    life = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(thresholds[1], thresholds[0], *times))
+    lifecycle = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(thresholds[1], thresholds[0], *times))
     tick, events = START, []
     for score, step in zip(scores, steps, strict=False):
         tick += step
-        events += life.step(tick, Score(score))
-    events += life.close(tick, tick)
+        events += lifecycle.step(tick, Score(score))
+    events += lifecycle.close(tick, tick)
     assert_well_formed(events)
-    assert life.close(tick, tick) == []
+    assert lifecycle.close(tick, tick) == []
 
 
 def run_lifecycle(scores: Sequence[float], **options: float) -> list[Event]:
-    life = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(**options))
-    return [e for i, s in enumerate(scores) for e in life.step(START + i * HOP, Score(s))]
+    lifecycle = EventLifecycle(EventKind.PROMPT, "x", SPACE, LifecycleOptions(**options))
+    return [e for i, s in enumerate(scores) for e in lifecycle.step(START + i * HOP, Score(s))]
 
 
 def test_immediate_onset_threshold_skips_the_minimum_duration() -> None:
@@ -133,7 +133,7 @@ def test_immediate_onset_threshold_skips_the_minimum_duration() -> None:
         LifecycleOptions(onset_threshold=0.6, immediate_onset_threshold=0.5)
 
 
-def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_first_tick_without_it() -> None:
+def test_onset_and_offset_are_the_first_ticks_above_and_below_the_thresholds() -> None:
     events = run_lifecycle([0, 0, 0.9, 0.9, 0.9, 0.5, 0.5, 0.1, 0.1, 0.1, 0], update_period=1.0)
     assert [e.phase for e in events] == [EventPhase.ONSET, EventPhase.UPDATE, EventPhase.UPDATE, EventPhase.OFFSET]
     assert {e.id for e in events} == {f"prompt/x/{START + 2 * HOP}"}
@@ -141,16 +141,16 @@ def test_an_event_that_lasts_is_reported_with_its_first_tick_and_ends_at_the_fir
     assert events[-1].tick == START + 9 * HOP
 
 
-def test_a_flash_shorter_than_the_minimum_is_no_event() -> None:
+def test_high_scores_shorter_than_min_duration_are_not_reported() -> None:
     assert run_lifecycle([0, 0.9, 0.9, 0, 0.9, 0, 0, 0], min_duration=1.0) == []
 
 
-def test_a_dip_shorter_than_the_release_does_not_end_an_event() -> None:
+def test_a_dip_shorter_than_the_hold_time_does_not_end_an_event() -> None:
     events = run_lifecycle([0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9], hold_time=1.0, update_period=3600)
     assert [e.phase for e in events] == [EventPhase.ONSET]
 
 
-def test_no_event_begins_in_the_pause_after_one() -> None:
+def test_no_event_begins_in_the_refractory_period() -> None:
     scores = [0.9] * 4 + [0.0] * 3 + [0.9] * 20
     onsets = [e.onset for e in run_lifecycle(scores, refractory=5.0) if e.phase is EventPhase.ONSET]
     assert onsets == [START, START + 14 * HOP]
@@ -165,12 +165,12 @@ def test_no_event_begins_in_the_pause_after_one() -> None:
         {"hold_time": -1.0},
     ],
 )
-def test_impossible_lifecycle_options_are_refused(options: dict[str, float]) -> None:
+def test_inconsistent_lifecycle_options_are_rejected(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         LifecycleOptions(**options)
 
 
-def test_an_off_threshold_that_silence_does_not_reach_is_refused() -> None:
+def test_a_prior_above_half_of_the_offset_threshold_is_rejected() -> None:
     with pytest.raises(ValueError, match="prior"):
         PromptOptions(prior=0.4)
 
@@ -178,44 +178,46 @@ def test_an_off_threshold_that_silence_does_not_reach_is_refused() -> None:
 # evidence
 
 
-def test_one_sense_with_full_weight_is_believed_as_it_is_and_none_gives_the_prior() -> None:
+def test_pooling_one_modality_gives_its_score_and_pooling_none_gives_the_prior() -> None:
     assert pool_scores([[0.7, 0.05]], [1.0], 0.02) == pytest.approx([0.7, 0.05], abs=1e-6)
     assert pool_scores(np.zeros((0, 2)), [], 0.02) == pytest.approx([0.02, 0.02])
     assert pool_scores([[0.9]], [0.0], 0.02) == pytest.approx([0.02])
 
 
-def test_evidence_adds_up_and_absence_weighs_little() -> None:
-    two, deaf = pool_scores([[0.5], [0.5]], [1, 1], 0.02)[0], pool_scores([[0.9], [0.001]], [1, 1], 0.02)[0]
-    assert two > 0.9
-    assert 0.7 < deaf < 0.9
+def test_positive_evidence_is_added_and_negative_evidence_is_limited() -> None:
+    both, only_one = pool_scores([[0.5], [0.5]], [1, 1], 0.02)[0], pool_scores([[0.9], [0.001]], [1, 1], 0.02)[0]
+    assert both > 0.9
+    assert 0.7 < only_one < 0.9
     assert pool_scores([[0.9]], [0.5], 0.02)[0] < 0.5 < pool_scores([[0.9]], [1.0], 0.02)[0]
 
 
-def test_a_running_baseline_is_robust_and_forgets() -> None:
-    level = RunningBaseline.empty(1)
+def test_a_running_baseline_is_robust_to_outliers_and_can_be_held() -> None:
+    baseline = RunningBaseline.empty(1)
     random = np.random.default_rng(1)
     for value in random.normal(5, 2, 1000):
-        level = level.updated(np.array([value]), 0.5, 60.0, 0.1)
-    assert level.mean[0] == pytest.approx(5, abs=0.6) and level.deviation[0] == pytest.approx(2, abs=0.5)
-    moved = level.updated(np.array([1e6]), 0.5, 60.0, 0.1)
-    assert abs(moved.mean[0] - level.mean[0]) < 0.1
-    held = level.updated(np.array([9.0]), 0.5, 60.0, 0.1, np.array([True]))
-    assert held.mean[0] == level.mean[0] and held.observed_time[0] == level.observed_time[0]
+        baseline = baseline.updated(np.array([value]), 0.5, 60.0, 0.1)
+    assert baseline.mean[0] == pytest.approx(5, abs=0.6) and baseline.deviation[0] == pytest.approx(2, abs=0.5)
+    with_outlier = baseline.updated(np.array([1e6]), 0.5, 60.0, 0.1)
+    assert abs(with_outlier.mean[0] - baseline.mean[0]) < 0.1
+    held = baseline.updated(np.array([9.0]), 0.5, 60.0, 0.1, np.array([True]))
+    assert held.mean[0] == baseline.mean[0] and held.observed_time[0] == baseline.observed_time[0]
 
 
 def test_background_z_score_is_invariant_to_scale_and_shift() -> None:
     random = np.random.default_rng(3)
     phrases, background = l2_normalize(random.normal(size=(3, SIZE))), l2_normalize(random.normal(size=(40, SIZE)))
     vector = l2_normalize(phrases[0] + random.normal(size=SIZE) / 8)
-    groups = np.array([0, 2])
-    plain = background_z_score(vector, phrases, groups, background)
+    label_starts = np.array([0, 2])
+    plain = background_z_score(vector, phrases, label_starts, background)
     assert plain[0] > 3 > plain[1]
-    lift = np.full((1, 1), 3.0, np.float32)  # one more axis that all share
+    common = np.full((1, 1), 3.0, np.float32)  # an additional component that all vectors share
 
-    def lifted(v: np.ndarray) -> np.ndarray:
-        return l2_normalize(np.concatenate((v, np.repeat(lift, len(v), axis=0)), axis=1))
+    def with_common(v: np.ndarray) -> np.ndarray:
+        return l2_normalize(np.concatenate((v, np.repeat(common, len(v), axis=0)), axis=1))
 
-    narrow = background_z_score(lifted(vector[None])[0], lifted(phrases), groups, lifted(background))
+    narrow = background_z_score(
+        with_common(vector[None])[0], with_common(phrases), label_starts, with_common(background)
+    )
     assert narrow == pytest.approx(plain, rel=0.02, abs=0.02)
 
 
@@ -223,17 +225,17 @@ def test_background_z_score_is_invariant_to_scale_and_shift() -> None:
 
 
 def play(
-    line: EventTracker, world: ScriptedModalities, scenes: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
+    tracker: EventTracker, world: ScriptedModalities, scenes: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]]
 ) -> list[Event]:
-    """`scenes`: (ticks, what each sense perceives)."""
+    """Return the events of `scenes`: (number of ticks, modality → concepts with weights)."""
     events = []
-    for count, senses in scenes:
+    for count, modalities in scenes:
         for tick in world.ticks(count):
-            events += line.step(tick, {m: world.perceive(m, what) for m, what in senses.items()})
+            events += tracker.step(tick, {m: world.perceive(m, what) for m, what in modalities.items()})
     return events
 
 
-def test_what_is_shown_is_detected_at_its_tick_and_ends_with_it() -> None:
+def test_a_prompt_is_detected_from_its_first_tick_to_its_last() -> None:
     tracker, world = prompt_tracker(), ScriptedModalities()
     events = play(tracker, world, [(60, {"vision": ROOM}), (20, {"vision": DOG}), (40, {"vision": ROOM})])
     events += tracker.finish()
@@ -252,25 +254,25 @@ def test_an_event_present_from_the_first_tick_stays_detected() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0, 10.0])
-def test_nothing_happens_in_a_scene_where_nothing_happens(noise: float) -> None:
+def test_a_scene_without_changes_gives_no_events(noise: float) -> None:
     tracker = EventTracker([PromptDetector(PROMPTS, embed_text), NoveltyDetector(), DisagreementDetector()])
-    senses = {"vision": ROOM, "audio": {"hum": 1.0, "room": 1.0}}
-    assert play(tracker, ScriptedModalities(noise=noise), [(2000, senses)]) + tracker.finish() == []
+    scene = {"vision": ROOM, "audio": {"hum": 1.0, "room": 1.0}}
+    assert play(tracker, ScriptedModalities(noise=noise), [(2000, scene)]) + tracker.finish() == []
 
 
-def test_faint_evidence_of_two_senses_is_an_event_where_one_alone_is_not() -> None:
+def test_weak_evidence_gives_an_event_for_two_modalities_but_not_for_one() -> None:
     faint = {"room": 1.0, "dog": 0.34}
 
-    def onsets(senses: Sequence[str]) -> int:
+    def onsets(modalities: Sequence[str]) -> int:
         tracker, world = prompt_tracker(), ScriptedModalities(noise=0.1)
-        events = play(tracker, world, [(40, dict.fromkeys(senses, ROOM)), (20, dict.fromkeys(senses, faint))])
+        events = play(tracker, world, [(40, dict.fromkeys(modalities, ROOM)), (20, dict.fromkeys(modalities, faint))])
         return sum(e.phase is EventPhase.ONSET for e in events)
 
     assert onsets(["vision"]) == 0 and onsets(["audio"]) == 0
     assert onsets(["audio", "vision"]) == 1
 
 
-def test_a_label_that_needs_two_senses_waits_for_the_second() -> None:
+def test_a_label_with_min_modalities_of_two_waits_for_the_second() -> None:
     tracker, world = prompt_tracker(min_modalities={"dog": 2}), ScriptedModalities()
     assert play(tracker, world, [(10, {"vision": ROOM, "audio": ROOM}), (20, {"vision": DOG, "audio": ROOM})]) == []
     events = play(tracker, world, [(20, {"vision": DOG, "audio": DOG})])
@@ -288,7 +290,7 @@ def test_evidence_older_than_max_age_ends_the_event() -> None:
     assert [e.modality for e in events[-1].evidence] == ["audio"]
 
 
-def test_senses_with_different_hops_and_empty_ticks_make_one_event() -> None:
+def test_modalities_with_different_hops_and_empty_ticks_give_one_event() -> None:
     tracker, world = prompt_tracker(min_modalities=2), ScriptedModalities()
     events = []
     for i, tick in enumerate(world.ticks(150)):
@@ -323,7 +325,7 @@ def test_prompts_changed_at_run_time_take_effect_on_the_next_tick_and_keep_open_
     assert [e.phase for e in play(tracker, world, [(2, {"vision": both})])] == [EventPhase.OFFSET]
 
 
-def test_prompts_without_phrases_and_backgrounds_without_spread_are_refused() -> None:
+def test_prompts_without_phrases_and_too_small_backgrounds_are_rejected() -> None:
     with pytest.raises(ValueError, match="prompt 'dog'"):
         PromptDetector({"dog": []}, embed_text)
     with pytest.raises(ValueError, match="background"):
@@ -349,7 +351,7 @@ def test_a_novelty_is_reported_once() -> None:
     assert events[0].label == "unusual" and events[0].evidence[0].supports
 
 
-def test_a_scene_that_changes_slowly_is_not_new() -> None:
+def test_a_slow_change_of_the_scene_is_not_novel() -> None:
     tracker, world = novelty_tracker(), ScriptedModalities()
     scenes = [(1, {"vision": {"room": 1 - i / 600, "forest": i / 600}}) for i in range(601)]
     assert play(tracker, world, scenes) == []
@@ -357,8 +359,10 @@ def test_a_scene_that_changes_slowly_is_not_new() -> None:
 
 def test_a_novelty_does_not_hide_the_next_one() -> None:
     tracker, world = novelty_tracker(), ScriptedModalities()
-    news = [(10, {"vision": {"room": 1.0, name: 1.0}}) for name in ("dog", "car", "forest", "hum")]
-    events = play(tracker, world, [(40, {"vision": ROOM}), *(s for n in news for s in (n, (16, {"vision": ROOM})))])
+    new_scenes = [(10, {"vision": {"room": 1.0, name: 1.0}}) for name in ("dog", "car", "forest", "hum")]
+    events = play(
+        tracker, world, [(40, {"vision": ROOM}), *(s for n in new_scenes for s in (n, (16, {"vision": ROOM})))]
+    )
     assert len({e.id for e in events}) == 4
 
 
@@ -371,12 +375,12 @@ def test_the_novelty_baseline_adapts_to_more_variation() -> None:
     assert events[-1].offset - events[0].onset < 120 * SECOND
 
 
-def test_nothing_is_new_at_the_start() -> None:
+def test_nothing_is_novel_during_the_warm_up() -> None:
     tracker, world = novelty_tracker(warm_up=10.0), ScriptedModalities()
     assert play(tracker, world, [(5, {"vision": ROOM}), (5, {"vision": {"forest": 1.0}}), (5, {"vision": ROOM})]) == []
 
 
-def test_novelty_is_the_mean_distance_of_the_nearest_memory() -> None:
+def test_the_novelty_distance_covers_the_nearest_seconds_of_the_past() -> None:
     axes = np.eye(3, dtype=np.float32)
     vector = l2_normalize([3.0, 1.0, 0.0])
     assert nearest_neighbour_distance(vector, axes, np.array([5.0, 5.0, 5.0]), 4.0) == pytest.approx(1 - vector[0])
@@ -384,13 +388,13 @@ def test_novelty_is_the_mean_distance_of_the_nearest_memory() -> None:
     assert nearest_neighbour_distance(vector, axes, np.array([1.0, 1.0, 1.0]), 4.0) == pytest.approx(1.0)
 
 
-def test_a_full_memory_merges_its_closest_vectors() -> None:
+def test_above_the_capacity_the_nearest_prototypes_are_merged() -> None:
     random = np.random.default_rng(5)
-    prototypes, mass = CONCEPTS["forest"][None].copy(), np.array([1.0])
+    prototypes, seconds = CONCEPTS["forest"][None].copy(), np.array([1.0])
     for _ in range(500):
         vector = l2_normalize(CONCEPTS["room"] + 0.02 * random.normal(size=SIZE))
-        prototypes, mass = add_prototype(prototypes, mass, vector, 1.0, 16)
-    assert prototypes.shape == (16, SIZE) and mass.sum() == pytest.approx(501)
+        prototypes, seconds = add_prototype(prototypes, seconds, vector, 1.0, 16)
+    assert prototypes.shape == (16, SIZE) and seconds.sum() == pytest.approx(501)
     assert (prototypes @ CONCEPTS["forest"]).max() == pytest.approx(1.0)
 
 
@@ -405,7 +409,7 @@ def same_scene(what: Mapping[str, float]) -> dict[str, Mapping[str, float]]:
     return {"vision": what, "audio": {**what, "hum": 0.8}}
 
 
-def test_senses_disagree_when_one_changes_alone_and_the_evidence_says_which() -> None:
+def test_a_modality_that_changes_alone_supports_a_disagreement() -> None:
     tracker, world = disagreement_tracker(), ScriptedModalities()
     alone = {"vision": ROOM, "audio": {"forest": 1.0, "hum": 0.8}}
     events = play(tracker, world, [(60, same_scene(ROOM)), (20, alone), (60, same_scene(ROOM))]) + tracker.finish()
@@ -415,7 +419,7 @@ def test_senses_disagree_when_one_changes_alone_and_the_evidence_says_which() ->
     assert {e.modality: e.supports for e in events[0].evidence} == {"audio": True, "vision": False}
 
 
-def test_senses_that_change_together_do_not_disagree() -> None:
+def test_modalities_that_change_together_do_not_disagree() -> None:
     tracker, world = disagreement_tracker(), ScriptedModalities()
     assert (
         play(tracker, world, [(60, same_scene(ROOM)), (60, same_scene({"forest": 1.0})), (30, same_scene(DOG))]) == []
@@ -429,13 +433,13 @@ def test_a_lasting_disagreement_becomes_the_baseline() -> None:
     assert [e.phase for e in events if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET, EventPhase.OFFSET]
 
 
-def test_only_the_pairs_that_are_asked_for_are_compared() -> None:
+def test_only_the_given_pairs_are_compared() -> None:
     tracker, world = disagreement_tracker(pairs=(("vision", "depth"),)), ScriptedModalities()
     alone = {"vision": ROOM, "audio": {"forest": 1.0}}
     assert play(tracker, world, [(60, same_scene(ROOM)), (20, alone)]) == []
 
 
-# the line
+# event tracker
 
 
 def all_detectors() -> EventTracker:
@@ -443,7 +447,7 @@ def all_detectors() -> EventTracker:
 
 
 def random_ticks(seed: int) -> list[tuple[int, dict[str, Embedding]]]:
-    """Ticks of senses that come and go at random."""
+    """Ticks of modalities that are present at random and whose scenes change at random."""
     world, random = ScriptedModalities(seed), np.random.default_rng(seed)
     ticks, what = [], dict.fromkeys(("vision", "audio", "depth"), ROOM)
     for tick in world.ticks(300):
@@ -469,7 +473,7 @@ def test_the_same_ticks_give_the_same_well_formed_events(seed: int) -> None:
     assert first == run(lambda present: dict(reversed(list(present.items()))))
 
 
-def test_memory_stays_bounded() -> None:
+def test_the_memory_of_the_tracker_is_bounded() -> None:
     tracker, world, sizes = all_detectors(), ScriptedModalities(noise=5.0), []
     for count in (600, 1800):
         play(tracker, world, [(count, same_scene(ROOM))])
@@ -484,7 +488,7 @@ def test_the_fused_vector_gives_no_evidence() -> None:
     assert tracker.finish() == []
 
 
-def test_a_long_silence_ends_what_was_open() -> None:
+def test_a_long_gap_between_ticks_ends_open_events() -> None:
     tracker, world = prompt_tracker(), ScriptedModalities()
     play(tracker, world, [(20, {"vision": DOG})])
     world.tick += 60 * SECOND
@@ -493,7 +497,7 @@ def test_a_long_silence_ends_what_was_open() -> None:
     assert events[1].phase is EventPhase.ONSET and events[1].onset == START + 21 * HOP + 60 * SECOND
 
 
-def test_a_tick_in_the_past_is_refused_until_the_tracker_restarts() -> None:
+def test_an_earlier_tick_is_rejected_until_the_tracker_restarts() -> None:
     tracker, world = prompt_tracker(), ScriptedModalities()
     play(tracker, world, [(20, {"vision": DOG})])
     with pytest.raises(ValueError, match="restart"):
@@ -505,7 +509,7 @@ def test_a_tick_in_the_past_is_refused_until_the_tracker_restarts() -> None:
     assert tracker.finish()[0].phase is EventPhase.OFFSET and tracker.finish() == []
 
 
-def test_embeddings_of_another_space_are_refused() -> None:
+def test_embeddings_of_another_space_are_rejected() -> None:
     tracker, world = prompt_tracker(), ScriptedModalities()
     other = world.perceive("vision", ROOM)
     with pytest.raises(ValueError, match="space"):

@@ -1,4 +1,4 @@
-"""What the scores promise: the figures of the field's own tools, whatever a truth file or a detector comes up with."""
+"""Metrics of events and faults, compared with reference values of sed_scores_eval."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ NO_SPANS = S.Spans.of(())
 
 
 def synthetic_recordings(seed: int) -> tuple[list[S.Spans], list[S.ScoreTimeline]]:
-    """Three recordings of a minute with events of three labels, and scores that half know them."""
+    """Three recordings of a minute with events of three labels, and noisy scores."""
     rng = np.random.default_rng(seed)
     labels, steps, hop = ("a", "b", "c"), 120, 0.5
-    truths, courses = [], []
+    truths, timelines = [], []
     for _ in range(3):
         rows = []
         for label in labels:
@@ -57,17 +57,17 @@ def synthetic_recordings(seed: int) -> tuple[list[S.Spans], list[S.ScoreTimeline
                     raw[(edges[:-1] >= onset - 0.4) & (edges[:-1] < offset), k] += 2.5
         smooth = (raw + np.roll(raw, 1, axis=0) + np.roll(raw, -1, axis=0)) / 3
         truths.append(S.Spans.of(rows))
-        courses.append(S.ScoreTimeline(edges, labels, 1 / (1 + np.exp(-2 * (smooth - 1.2)))))
-    return truths, courses
+        timelines.append(S.ScoreTimeline(edges, labels, 1 / (1 + np.exp(-2 * (smooth - 1.2)))))
+    return truths, timelines
 
 
-def told_at(course: S.ScoreTimeline, threshold: float) -> S.Spans:
-    """Where scores are over a threshold: a detector without a life."""
+def spans_above(timeline: S.ScoreTimeline, threshold: float) -> S.Spans:
+    """Spans in which scores are above a threshold: a detector without an event lifecycle."""
     rows = []
-    for k, label in enumerate(course.labels):
-        change = np.diff(np.concatenate([[0], (course.scores[:, k] > threshold).astype(int), [0]]))
+    for k, label in enumerate(timeline.labels):
+        change = np.diff(np.concatenate([[0], (timeline.scores[:, k] > threshold).astype(int), [0]]))
         for a, b in zip(np.flatnonzero(change == 1), np.flatnonzero(change == -1), strict=True):
-            rows.append((float(course.edges[a]), float(course.edges[b]), label))
+            rows.append((float(timeline.edges[a]), float(timeline.edges[b]), label))
     return S.Spans.of(rows)
 
 
@@ -81,13 +81,14 @@ REFERENCE_FIGURES = {
 
 
 @pytest.mark.parametrize("seed", REFERENCE_FIGURES)
-def test_the_figures_are_those_of_the_library_of_the_field(seed: int) -> None:
-    truths, courses = synthetic_recordings(seed)
-    seconds = [float(course.edges[-1]) for course in courses]
+def test_metrics_equal_those_of_sed_scores_eval(seed: int) -> None:
+    truths, timelines = synthetic_recordings(seed)
+    seconds = [float(timeline.edges[-1]) for timeline in timelines]
     areas, (macro, micro), by_segment = REFERENCE_FIGURES[seed]
     for scenario, area in zip(S.PSDS_SCENARIOS.values(), areas, strict=True):
-        assert S.psds(truths, courses, sum(seconds), scenario) == pytest.approx(area, abs=1e-6)
-    overall = score_run(truths, [told_at(course, 0.5) for course in courses], seconds, None, courses)["overall"]
+        assert S.psds(truths, timelines, sum(seconds), scenario) == pytest.approx(area, abs=1e-6)
+    found = [spans_above(timeline, 0.5) for timeline in timelines]
+    overall = score_run(truths, found, seconds, None, timelines)["overall"]
     assert overall["event"]["f1"] == pytest.approx(micro, abs=1e-4)
     assert overall["event"]["f1_macro"] == pytest.approx(macro, abs=1e-4)
     assert overall["segment"]["f1"] == pytest.approx(by_segment, abs=1e-4)
@@ -101,37 +102,40 @@ def test_spans_are_sorted_and_chosen_by_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("onset", "offset", "fits"),
+    ("onset", "offset", "matches"),
     [
         (10.0, 20.0, True),
-        (11.0, 20.0, True),  # the collar
+        (11.0, 20.0, True),  # the collar of 1 s
         (11.1, 20.0, False),
-        (9.0, 25.0, True),  # half of the length
+        (9.0, 25.0, True),  # half of the true duration
         (10.0, 25.1, False),
         (10.0, 15.0, True),
         (10.0, 14.9, False),
     ],
 )
-def test_an_onset_may_be_a_second_off_and_an_offset_half_the_length(onset: float, offset: float, fits: bool) -> None:
+def test_the_tolerance_is_1_s_for_onsets_and_half_the_duration_for_offsets(
+    onset: float, offset: float, matches: bool
+) -> None:
     counts = S.match(S.Spans.of([(10.0, 20.0, "dog")]), S.Spans.of([(onset, offset, "dog")])).counts
-    assert counts == (S.Counts(1, 0, 0) if fits else S.Counts(0, 1, 1))
+    assert counts == (S.Counts(1, 0, 0) if matches else S.Counts(0, 1, 1))
 
 
-def test_short_events_have_the_collar_at_their_end_too() -> None:
+def test_offsets_of_short_events_have_a_tolerance_of_1_s() -> None:
     assert S.match(S.Spans.of([(5.0, 5.2, "bump")]), S.Spans.of([(5.5, 6.2, "bump")])).counts.hits == 1
 
 
-def test_one_detection_is_one_event_and_the_nearest_assignment_is_taken() -> None:
+def test_matching_is_one_to_one_and_prefers_the_nearest_detections() -> None:
     truth = S.Spans.of([(1.0, 3.0, "dog"), (2.0, 4.0, "dog"), (8.0, 9.0, "cat")])
-    told = S.Spans.of([(1.1, 3.0, "dog"), (1.2, 3.5, "dog"), (1.9, 4.0, "dog"), (8.0, 9.0, "dog")])
-    found = S.match(truth, told)
+    detected = S.Spans.of([(1.1, 3.0, "dog"), (1.2, 3.5, "dog"), (1.9, 4.0, "dog"), (8.0, 9.0, "dog")])
+    found = S.match(truth, detected)
     assert found.pairs == [(0, 0), (1, 2)] and found.missed == [2] and found.false == [1, 3]
-    assert S.event_based_counts(truth, told) == {"cat": S.Counts(0, 0, 1), "dog": S.Counts(2, 2, 0)}
-    # As many as can be, though each by itself would rather have the other.
+    assert S.event_based_counts(truth, detected) == {"cat": S.Counts(0, 0, 1), "dog": S.Counts(2, 2, 0)}
+    # The number of pairs is maximal, although other pairs are nearer.
     assert len(S.match(S.Spans.of([(1.0, 3.0, "a"), (1.9, 3.9, "a")]),
                        S.Spans.of([(1.6, 3.6, "a"), (2.8, 3.9, "a")])).pairs) == 2  # fmt: skip
-    assert S.match(truth, told, labels=False).counts == S.Counts(3, 1, 0)
-    assert S.match(NO_SPANS, told).counts == S.Counts(0, 4, 0) and S.match(truth, NO_SPANS).counts == S.Counts(0, 0, 3)
+    assert S.match(truth, detected, labels=False).counts == S.Counts(3, 1, 0)
+    assert S.match(NO_SPANS, detected).counts == S.Counts(0, 4, 0)
+    assert S.match(truth, NO_SPANS).counts == S.Counts(0, 0, 3)
 
 
 def test_f1_is_none_without_truth_and_detections() -> None:
@@ -139,52 +143,52 @@ def test_f1_is_none_without_truth_and_detections() -> None:
     assert sum_counts([S.Counts(1, 0, 1), S.Counts(1, 2, 0)]) == S.Counts(2, 2, 1)
 
 
-def test_segments_with_any_overlap_count() -> None:
-    truth, told = S.Spans.of([(0.5, 2.5, "a")]), S.Spans.of([(1.5, 4.0, "a"), (0.0, 1.0, "b")])
+def test_a_segment_counts_if_it_overlaps_an_event() -> None:
+    truth, detected = S.Spans.of([(0.5, 2.5, "a")]), S.Spans.of([(1.5, 4.0, "a"), (0.0, 1.0, "b")])
     assert active_segments(truth, 4.2).tolist() == [True, True, True, False, False]
-    assert S.segment_based_counts(truth, told, 4.2) == {"a": S.Counts(2, 1, 1), "b": S.Counts(0, 1, 0)}
+    assert S.segment_based_counts(truth, detected, 4.2) == {"a": S.Counts(2, 1, 1), "b": S.Counts(0, 1, 0)}
 
 
-def test_a_late_detection_is_wrong_but_no_false_alarm() -> None:
+def test_a_detection_near_an_event_of_its_label_is_not_a_false_alarm() -> None:
     truth = S.Spans.of([(10.0, 20.0, "dog")])
-    told = S.Spans.of([(14.0, 19.0, "dog"), (20.5, 22.0, "dog"), (30.0, 31.0, "dog"), (12.0, 13.0, "cat")])
-    alarms = S.false_alarm_indices(truth, told)
-    assert [told.rows()[i][2::-2] for i in alarms] == [("cat", 12.0), ("dog", 30.0)]
-    assert S.false_alarm_indices(truth, NO_SPANS) == [] and S.false_alarm_indices(NO_SPANS, told) == [0, 1, 2, 3]
+    detected = S.Spans.of([(14.0, 19.0, "dog"), (20.5, 22.0, "dog"), (30.0, 31.0, "dog"), (12.0, 13.0, "cat")])
+    alarms = S.false_alarm_indices(truth, detected)
+    assert [detected.rows()[i][2::-2] for i in alarms] == [("cat", 12.0), ("dog", 30.0)]
+    assert S.false_alarm_indices(truth, NO_SPANS) == [] and S.false_alarm_indices(NO_SPANS, detected) == [0, 1, 2, 3]
 
 
-def test_psds_needs_truth_and_leaves_out_what_never_was_there() -> None:
-    truths, courses = synthetic_recordings(0)
+def test_psds_needs_truth_and_ignores_labels_without_events() -> None:
+    truths, timelines = synthetic_recordings(0)
     for scenario in S.PSDS_SCENARIOS.values():
-        assert S.psds([NO_SPANS], courses[:1], 60.0, scenario) is None
-        perfect = [S.ScoreTimeline(c.edges, (), np.zeros((len(c.scores), 0))) for c in courses]
-        assert S.psds(truths, perfect, 180.0, scenario) == 0.0
-    onset = S.Spans.of([(2.0, 4.0, "a"), (6.0, 8.0, "a")])
+        assert S.psds([NO_SPANS], timelines[:1], 60.0, scenario) is None
+        empty = [S.ScoreTimeline(t.edges, (), np.zeros((len(t.scores), 0))) for t in timelines]
+        assert S.psds(truths, empty, 180.0, scenario) == 0.0
+    truth = S.Spans.of([(2.0, 4.0, "a"), (6.0, 8.0, "a")])
     edges = np.arange(21) * 0.5
-    known = ((edges[:-1] >= 2) & (edges[:-1] < 4)) | ((edges[:-1] >= 6) & (edges[:-1] < 8))
-    sure = S.ScoreTimeline(edges, ("a", "z"), np.stack([np.where(known, 0.9, 0.1), np.ones(20)], axis=1))
-    assert S.psds([onset], [sure], 10.0, S.PSDS_SCENARIOS["psds1"]) == 1.0
+    active = ((edges[:-1] >= 2) & (edges[:-1] < 4)) | ((edges[:-1] >= 6) & (edges[:-1] < 8))
+    perfect = S.ScoreTimeline(edges, ("a", "z"), np.stack([np.where(active, 0.9, 0.1), np.ones(20)], axis=1))
+    assert S.psds([truth], [perfect], 10.0, S.PSDS_SCENARIOS["psds1"]) == 1.0
 
 
-def test_calibration_is_the_mean_gap_between_score_and_truth() -> None:
+def test_the_calibration_error_is_the_mean_difference_of_score_and_frequency() -> None:
     found = S.reliability([0.0, 0.1, 0.9, 0.9, 0.9, 1.0], [0, 0, 1, 1, 0, 1])
     assert found.counts.sum() == 6 and found.counts[-1] == 1 and len(found.counts) == 15
     assert found.expected_calibration_error == pytest.approx((0.0 + 0.1 + 3 * abs(2 / 3 - 0.9) + 0.0) / 6)
     assert S.reliability([], []).expected_calibration_error is None
     generator = np.random.default_rng(0)
-    honest = generator.random(40_000)
-    assert S.reliability(honest, generator.random(40_000) < honest).expected_calibration_error == pytest.approx(
+    calibrated = generator.random(40_000)
+    assert S.reliability(calibrated, generator.random(40_000) < calibrated).expected_calibration_error == pytest.approx(
         0, abs=0.01
     )
     with pytest.raises(ValueError, match="0..1"):
         S.reliability([1.5], [1])
 
 
-def test_calibration_asks_of_every_second_that_was_scored() -> None:
+def test_the_calibration_error_covers_every_scored_second() -> None:
     edges = np.arange(9) * 0.5 + 1.0  # from 1 s to 5 s
-    course = S.ScoreTimeline(edges, ("a",), np.array([[0.9], [0.9], [0.9], [0.5], [0.1], [0.1], [0.0], [0.0]]))
+    timeline = S.ScoreTimeline(edges, ("a",), np.array([[0.9], [0.9], [0.9], [0.5], [0.1], [0.1], [0.0], [0.0]]))
     truth = S.Spans.of([(1.0, 3.0, "a")])
-    found = calibration_error([DetectionRun(truth, np.zeros(1), course)], [truth], [6.0])
+    found = calibration_error([DetectionRun(truth, np.zeros(1), timeline)], [truth], [6.0])
     assert found["segments"] == 4  # whole seconds from 1 to 5
     assert found["ece"] == pytest.approx((0.1 + 0.3 + 0.1 + 0.0) / 4, abs=1e-4)
     assert found["segments_told"] == 3 and sum(b["segments"] for b in found["bins"]) == 4
@@ -194,22 +198,28 @@ def faults(*rows: tuple[float, float, str, str]) -> S.FaultSpans:
     return S.FaultSpans(S.Spans.of(row[:3] for row in rows), tuple(row[3] for row in rows))
 
 
-def naming(sensor: str, onset: float, offset: float = 100.0, cause: str = "frozen") -> S.FaultReport:
+def fault_report(sensor: str, onset: float, offset: float = 100.0, cause: str = "frozen") -> S.FaultReport:
     return S.FaultReport(onset, offset, onset, sensor, cause)
 
 
-def test_a_fault_is_named_by_its_sensor_within_three_seconds() -> None:
+def test_a_fault_is_detected_by_a_report_on_its_sensor_within_three_seconds() -> None:
     truth = faults((10, 20, "thermal", "frozen"), (30, 40, "audio", "muted"), (50, 60, "imu", "frozen"))
-    told = [naming("thermal", 12, 21), naming("audio", 34, 40, "muted"), naming("imu", 51, 58, "saturated")]
-    found = S.score_faults(truth, told)
+    reports = [
+        fault_report("thermal", 12, 21),
+        fault_report("audio", 34, 40, "muted"),
+        fault_report("imu", 51, 58, "saturated"),
+    ]
+    found = S.score_faults(truth, reports)
     assert (found.faults, found.named, found.explained, found.false) == (3, 2, 1, 0)
     assert found.delays == (2.0, 4.0, 1.0)
-    wrong = S.score_faults(truth, [naming("vision", 11, 19), naming("thermal", 25, 29), naming("thermal", 2, 4)])
+    wrong = S.score_faults(
+        truth, [fault_report("vision", 11, 19), fault_report("thermal", 25, 29), fault_report("thermal", 2, 4)]
+    )
     assert (wrong.named, wrong.false, wrong.delays) == (0, 3, ())
     assert (found + wrong).faults == 6 and S.score_faults(faults(), []) == S.FaultScore()
 
 
-def test_faults_are_read_and_labels_that_name_none_are_passed_over(tmp_path: Path) -> None:
+def test_faults_are_read_and_other_labels_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "f.tsv").write_text("onset\toffset\tsensor\tfault\n30\t40\taudio\tmuted\n1\t2\timu\tfrozen\n")
     found = S.FaultSpans.of(read_faults(tmp_path / "f.tsv"))
     assert found.spans.rows() == [(1, 2, "imu"), (30, 40, "audio")] and found.causes == ("frozen", "muted")
@@ -226,15 +236,15 @@ def image(modality: str, second: float, pixels: np.ndarray) -> Sample:
 
 
 @pytest.mark.parametrize("modality", [VISION, DEPTH, THERMAL, AUDIO, IMU])
-def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) -> None:
+def test_the_model_free_detector_finds_activity_in_every_modality(modality: str) -> None:
     noise = np.random.default_rng(0)
     activity = SignalActivity()
     for i in range(300):  # 30 s at 10 Hz; something happens from 12 s to 15 s
         t, busy = i / 10, 120 <= i < 150
         if modality == VISION:
-            picture = noise.integers(100, 104, (24, 32), np.uint8)
-            picture[:12] += np.uint8(60 * (i % 2) * busy)
-            activity.add(image(modality, t, picture))
+            pixels = noise.integers(100, 104, (24, 32), np.uint8)
+            pixels[:12] += np.uint8(60 * (i % 2) * busy)
+            activity.add(image(modality, t, pixels))
         elif modality in (DEPTH, THERMAL):
             counts = noise.integers(2000, 2010, (24, 32)).astype("<u2") + np.uint16(500 * (i % 2) * busy)
             activity.add(image(modality, t, counts))
@@ -244,24 +254,25 @@ def test_the_model_free_detector_finds_what_moves_in_every_sense(modality: str) 
         else:
             values = np.array([0, 0, 9.8, 0, 0, 0]) + noise.normal(0, 3.0 if busy else 0.05, 6)
             activity.add(Sample(IMU, round(t * SECOND) + SECOND, Reading(values)))
-    edges, moves = activity.z_scores(SECOND, 31 * SECOND)
-    assert list(moves) == [modality] and len(edges) == len(moves[modality]) + 1 == 61
+    edges, z_scores = activity.z_scores(SECOND, 31 * SECOND)
+    assert list(z_scores) == [modality] and len(edges) == len(z_scores[modality]) + 1 == 61
     truth = S.Spans.of([(12.0, 15.0, "something")])
-    _, threshold, (told,) = best_threshold([truth], [(edges, moves)])
-    assert S.match(truth, told, labels=False).counts == S.Counts(1, 0, 0) and threshold > 1
-    assert S.label_from_truth(truth, told, ANYTHING).labels == ("something",)
-    assert S.label_from_truth(NO_SPANS, told, ANYTHING).labels == (ANYTHING,)
-    assert np.array_equal(max_over_modalities(moves), moves[modality]) and not len(max_over_modalities({}))
+    _, threshold, (detected,) = best_threshold([truth], [(edges, z_scores)])
+    assert S.match(truth, detected, labels=False).counts == S.Counts(1, 0, 0) and threshold > 1
+    assert S.label_from_truth(truth, detected, ANYTHING).labels == ("something",)
+    assert S.label_from_truth(NO_SPANS, detected, ANYTHING).labels == (ANYTHING,)
+    assert np.array_equal(max_over_modalities(z_scores), z_scores[modality]) and not len(max_over_modalities({}))
 
 
-def test_without_a_model_one_sense_can_stand_for_one_label() -> None:
+def test_the_model_free_detector_can_assign_one_label_to_a_modality() -> None:
     edges = np.arange(61) * 0.5
-    sound, sight = np.zeros(60), np.zeros(60)
-    sound[10:14], sound[30:34], sight[20:26] = 9.0, 9.0, 9.0
+    audio, vision = np.zeros(60), np.zeros(60)
+    audio[10:14], audio[30:34], vision[20:26] = 9.0, 9.0, 9.0
     truth = S.Spans.of([(5.0, 7.0, "dog"), (15.0, 17.0, "dog"), (10.0, 13.0, "light")])
-    chosen, (told,) = best_label_per_modality([truth], [(edges, {AUDIO: sound, VISION: sight, IMU: np.zeros(60)})])
-    assert {sense: label for sense, (label, _) in chosen.items()} == {AUDIO: "dog", VISION: "light"}
-    assert S.match(truth, told).counts == S.Counts(3, 0, 0)
+    z_scores = {AUDIO: audio, VISION: vision, IMU: np.zeros(60)}
+    chosen, (detected,) = best_label_per_modality([truth], [(edges, z_scores)])
+    assert {modality: label for modality, (label, _) in chosen.items()} == {AUDIO: "dog", VISION: "light"}
+    assert S.match(truth, detected).counts == S.Counts(3, 0, 0)
 
 
 def test_an_activity_ends_after_the_quiet_time() -> None:
@@ -273,21 +284,23 @@ def test_an_activity_ends_after_the_quiet_time() -> None:
     assert len(spells(edges, np.zeros(10), 4.0)) == 0
 
 
-def observation(name: str, told: S.Spans, truth: S.Spans, prompts: tuple[str, ...], **more: object) -> RecordingRuns:
-    course = S.ScoreTimeline(np.arange(61) * 0.5, prompts, np.full((60, len(prompts)), 0.05))
-    way = DetectionRun(told, told.onsets + 1.0, course)
-    ways = {ALL: way, VISION: way, AUDIO: DetectionRun(NO_SPANS, np.zeros(0), course), LATE: way}
+def recording_runs(
+    name: str, detected: S.Spans, truth: S.Spans, prompts: tuple[str, ...], **more: object
+) -> RecordingRuns:
+    timeline = S.ScoreTimeline(np.arange(61) * 0.5, prompts, np.full((60, len(prompts)), 0.05))
+    run = DetectionRun(detected, detected.onsets + 1.0, timeline)
+    runs = {ALL: run, VISION: run, AUDIO: DetectionRun(NO_SPANS, np.zeros(0), timeline), LATE: run}
     activity = np.arange(61) * 0.5, {AUDIO: np.zeros(60)}
     values: dict = {"faults": None, "fault_reports": (), "unscored_events": {}, **more}
-    return RecordingRuns(name, 30.0, "toy@0", prompts, truth, runs=ways, activity=activity, **values)
+    return RecordingRuns(name, 30.0, "toy@0", prompts, truth, runs=runs, activity=activity, **values)
 
 
-def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
+def test_the_metrics_have_all_labels_runs_and_faults(tmp_path: Path) -> None:
     truth = S.Spans.of([(2.0, 6.0, "cat"), (10.0, 14.0, "ghost")])
-    told = S.Spans.of([(2.5, 6.0, "cat"), (20.0, 22.0, "dog")])
-    first = observation("one", told, truth, ("cat", "dog"), faults=faults((5, 9, "audio", "muted")),
-                        fault_reports=(naming("audio", 6, 9),), unscored_events={"NOVELTY": 2})  # fmt: skip
-    found = compute_metrics([first, observation("two", NO_SPANS, NO_SPANS, ("cat", "dog"))])
+    detected = S.Spans.of([(2.5, 6.0, "cat"), (20.0, 22.0, "dog")])
+    first = recording_runs("one", detected, truth, ("cat", "dog"), faults=faults((5, 9, "audio", "muted")),
+                           fault_reports=(fault_report("audio", 6, 9),), unscored_events={"NOVELTY": 2})  # fmt: skip
+    found = compute_metrics([first, recording_runs("two", NO_SPANS, NO_SPANS, ("cat", "dog"))])
     json.dumps(found, allow_nan=False)
     overall = found["ways"][ALL]["overall"]
     assert overall["event"] == {
@@ -299,9 +312,9 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
     assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL] and found["best_single"] == VISION
     assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
     assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
-    told_text = metrics_table(found)
+    table = metrics_table(found)
     for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 detected"):
-        assert words in told_text, words
+        assert words in table, words
     assert not math.isnan(found["calibration"]["ece"])
     plot(found, tmp_path / "events.png")
     assert (tmp_path / "events.png").read_bytes()[:4] == b"\x89PNG"
@@ -309,7 +322,7 @@ def test_the_figures_tell_everything_and_drop_no_label(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording of the simulated robot, its truth, a fault that it does not have, and a configuration."""
+    """A recording of the simulated robot, its truth, a file with a fault that it does not have, and a configuration."""
     folder = tmp_path_factory.mktemp("patrol")
     record_patrol(folder / "bag", duration=9.0)
     (folder / "bag.faults.tsv").write_text("onset\toffset\tsensor\tfault\n2\t3\timu\tfrozen\n")
@@ -320,7 +333,7 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -> None:
+def test_the_runs_do_not_depend_on_the_number_of_processes(patrol: Path) -> None:
     from sensebind.evaluation.run_recordings import run_recordings
     from sensebind.replay.session import Settings
 
@@ -329,10 +342,10 @@ def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -
     (alone,) = run_recordings([(patrol / "bag", patrol / "bag.truth.tsv")], settings)
     for other in (two, alone):
         assert list(one.runs) == [ALL, VISION, AUDIO, LATE]
-        for name, way in one.runs.items():
-            assert way.spans.rows() == other.runs[name].spans.rows()
-            np.testing.assert_array_equal(way.timeline.edges, other.runs[name].timeline.edges)
-            np.testing.assert_allclose(way.timeline.scores, other.runs[name].timeline.scores, atol=1e-4)
+        for name, run in one.runs.items():
+            assert run.spans.rows() == other.runs[name].spans.rows()
+            np.testing.assert_array_equal(run.timeline.edges, other.runs[name].timeline.edges)
+            np.testing.assert_allclose(run.timeline.scores, other.runs[name].timeline.scores, atol=1e-4)
         np.testing.assert_allclose(one.activity[1][AUDIO], other.activity[1][AUDIO])
     assert one.truth.labels[0] == "person" and one.prompts == ("dog", "person")
     assert one.faults is not None and one.faults.causes == ("frozen",)
@@ -343,19 +356,19 @@ def test_what_is_observed_does_not_depend_on_how_many_work_at_it(patrol: Path) -
     assert (one.runs[VISION].reported_at >= one.runs[VISION].spans.onsets).all()
 
 
-def test_evaluate_events_writes_figures_a_table_and_plots(
+def test_evaluate_events_writes_metrics_a_table_and_plots(
     patrol: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from sensebind.cli import main
 
     config = ["--config", str(patrol / "config.yaml")]
     assert main(["evaluate", "events", str(patrol / "bag"), *config, "--out", str(tmp_path / "o")]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     found = json.loads((tmp_path / "o" / "events.json").read_text())
     assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL]
     assert found["recordings"][0]["name"] == "bag" and found["faults"]["faults"] == 1
-    assert "| late fusion |" in said and "dog" in said
-    assert said.startswith((tmp_path / "o" / "events.md").read_text())
+    assert "| late fusion |" in output and "dog" in output
+    assert output.startswith((tmp_path / "o" / "events.md").read_text())
     assert (tmp_path / "o" / "events.png").stat().st_size > 10_000
     truth = str(patrol / "bag.truth.tsv")
     assert main(["evaluate", "events", str(patrol / "bag"), "--truth", truth, truth]) == 2
@@ -365,7 +378,7 @@ def test_evaluate_events_writes_figures_a_table_and_plots(
     assert "bare.truth.tsv" in capsys.readouterr().err
 
 
-def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, tmp_path: Path) -> None:
+def test_the_report_of_a_replay_shows_the_truth_next_to_the_recording(patrol: Path, tmp_path: Path) -> None:
     from sensebind.cli import main
     from sensebind.fusion.io.recordings import Recording
 
@@ -377,5 +390,5 @@ def test_replay_takes_the_truth_beside_the_recording_and_shows_it(patrol: Path, 
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {"onset": 0.2, "offset": 7.2, "label": "person"} in summary["truth"]
     with Recording(tmp_path / "outputs") as bag:
-        told = [text.text for _, _, _, m in bag.messages(["/annotated/vision/annotations"]) for text in m.texts]
-    assert any(text.startswith("person (vision ") for text in told)
+        texts = [text.text for _, _, _, m in bag.messages(["/annotated/vision/annotations"]) for text in m.texts]
+    assert any(text.startswith("person (vision ") for text in texts)

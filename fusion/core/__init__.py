@@ -1,1 +1,1 @@
-"""What all rooms share: samples, windows, embeddings, events, the contract of a space. Imports no other room."""
+"""Samples, windows, embeddings, events, the base class of spaces, parameters, errors. Imports no other package."""

@@ -1,4 +1,4 @@
-"""A vector in a space, with the window that it stands for; and how a tick's vectors become one."""
+"""Embeddings: vectors of a space with their windows, and the fusion of the vectors of one tick."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Vector = npt.NDArray[np.float32]
 class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
 
-    `coverage` is 0..1. `sources` and `weights` are those of a fused vector, and empty for others. `symptoms` are
-    signs of a faulty sensor (`health`), the clearest first; empty if there is none. `sensor` is the name of the sensor;
-    a modality's only sensor has the name of the modality. It is empty for fused vectors and text.
+    `coverage` is 0..1. `sources` (modalities) and `weights` belong to a fused vector and are empty for others.
+    `symptoms` are signs of a faulty sensor (`health`), the clearest first. `sensor` is the name of the sensor: that of
+    the modality if it has only one, and empty for fused vectors and text.
     """
 
     modality: str
@@ -38,20 +38,20 @@ class Embedding:
 
 
 def l2_normalize(vectors: npt.ArrayLike) -> Vector:
-    """(…, D) → float32 (…, D) of unit length. Zero vectors stay zero."""
+    """Scale vectors (…, D) to unit length, float32. Zero vectors stay zero."""
     array = np.asarray(vectors, np.float32)
     norm = np.linalg.norm(array, axis=-1, keepdims=True)
     return np.divide(array, norm, out=np.zeros_like(array), where=norm > 0)
 
 
 def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = None) -> Embedding:
-    """One vector for a tick: the unit-length sum of its modalities' vectors, each times weight × coverage.
+    """Return one vector for a tick: the unit-length sum of the modalities' vectors, each times weight × coverage.
 
-    Adding vectors of a joint space composes their meanings (ImageBind, arXiv 2305.05665, section 4.3).
-    `weights` is per modality, 1 where it says nothing. The published weights sum to 1. The sources come in
-    alphabetical order, so the result does not depend on the order of `present`.
+    A sum of vectors of a joint space combines their meanings (ImageBind, arXiv 2305.05665, section 4.3). `weights` maps
+    modality to weight, 1 if it is missing; if all weights are 0, all count the same. The weights of the result sum to
+    1. Its sources are in alphabetical order, so it does not depend on the order of `present`.
 
-    Raises `ValueError` where nothing is given, or ticks or spaces differ.
+    Raises `ValueError` if `present` is empty, or if ticks or spaces differ.
     """
     if not present:
         raise ValueError("nothing to fuse")
@@ -74,6 +74,6 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
 
 
 def sort_modalities(modalities: Iterable[str]) -> list[str]:
-    """Fused first, then the senses that everybody has in their usual order, then others by name."""
-    usual = (FUSED, *SENSOR_MODALITIES)
-    return sorted(modalities, key=lambda m: (usual.index(m) if m in usual else len(usual), m))
+    """Sort modalities: `fused` first, then the built-in ones in their usual order, then others by name."""
+    order = (FUSED, *SENSOR_MODALITIES)
+    return sorted(modalities, key=lambda m: (order.index(m) if m in order else len(order), m))

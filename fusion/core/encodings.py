@@ -1,4 +1,4 @@
-"""What sensors send, byte for byte, to arrays in known units."""
+"""Decoding of images and audio: bytes to arrays in known units."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sensebind.fusion.core.samples import Calibration, Frame
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
-MAX_PIXELS = 100_000_000  # of an image: a header that claims more is not believed
-MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image: neither PNG's deflate nor JPEG's blocks pack more
+MAX_PIXELS = 100_000_000  # of an image; an image that declares more is rejected
+MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
 
 
 class EncodingError(SensebindError):
-    """Data that cannot be understood; the message names the encoding and what to do."""
+    """Data cannot be decoded. The message names the encoding and the remedy."""
 
 
-# Encoding (sensor_msgs/image_encodings.hpp) → dtype and values a pixel of its rows.
+# Encoding (sensor_msgs/image_encodings.hpp) → dtype, and number of values of a pixel.
 PIXEL_FORMATS: dict[str, tuple[type[np.generic], int]] = {
     "rgb8": (np.uint8, 3),
     "bgr8": (np.uint8, 3),
@@ -46,10 +46,10 @@ PIXEL_FORMATS: dict[str, tuple[type[np.generic], int]] = {
     "yuv422_yuy2": (np.uint8, 2),
     "yuyv": (np.uint8, 2),
 }
-# OpenCV names a Bayer pattern by its second row's second and third pixels.
+# OpenCV names a Bayer pattern by the second and third pixels of its second row.
 RGB_CONVERSIONS: dict[str, int] = {
     "bgr8": cv2.COLOR_BGR2RGB,
-    "8UC3": cv2.COLOR_BGR2RGB,  # OpenCV's order, which is what unnamed channels come in
+    "8UC3": cv2.COLOR_BGR2RGB,  # channels without names are in OpenCV's order
     "rgba8": cv2.COLOR_RGBA2RGB,
     "bgra8": cv2.COLOR_BGRA2RGB,
     "mono8": cv2.COLOR_GRAY2RGB,
@@ -68,10 +68,10 @@ COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 
 @dataclass(frozen=True, slots=True)
 class ThermalImage:
-    """`values` float32 (H, W): kelvin where `radiometric`, else levels 0..1 of an unknown scale.
+    """A decoded thermal image.
 
-    `counts` uint16 (H, W): what the sensor sent, where it sent 16 bits; kelvin are
-    counts · `kelvin_per_count` + `kelvin_offset`.
+    `values` float32 (H, W): kelvin if `radiometric`, else levels 0..1 of an unknown scale. `counts` uint16 (H, W): the
+    values of a 16-bit image as sent, else None; kelvin = counts · `kelvin_per_count` + `kelvin_offset`.
     """
 
     values: Float32Array
@@ -82,11 +82,11 @@ class ThermalImage:
 
 
 def decode_rgb(frame: Frame) -> UInt8Array:
-    """A camera's frame → uint8 (H, W, 3), red first.
+    """Decode a camera frame to uint8 (H, W, 3) in the order red, green, blue.
 
-    Raw encodings: those of `RGB_CONVERSIONS`, `rgb8`, `mono16` and `16UC1`; compressed: JPEG and PNG. Of 16 bits the
-    upper 8 are kept, as `cv_bridge` does: a stretch to the image's own range would make the same scene change its
-    brightness from frame to frame. Raises `EncodingError`.
+    Raw encodings: those of `RGB_CONVERSIONS`, `rgb8`, `mono16` and `16UC1`. Compressed: JPEG and PNG. Of 16 bits the
+    upper 8 are kept, as in `cv_bridge`: scaling each image to its own range would change the brightness of the same
+    scene from frame to frame. Raises `EncodingError`.
     """
     if frame.compressed:
         return _decode_compressed(frame, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -96,11 +96,13 @@ def decode_rgb(frame: Frame) -> UInt8Array:
     if frame.encoding in ("mono16", "16UC1"):
         return np.asarray(cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB))
     if frame.encoding not in RGB_CONVERSIONS:
-        raise EncodingError(f"encoding '{frame.encoding}' is not one of a camera; known: {_known_encodings()}")
+        raise EncodingError(f"encoding '{frame.encoding}' is not a camera encoding; known: {_known_encodings()}")
     if ("yuv" in frame.encoding or "uy" in frame.encoding) and frame.width % 2:
-        raise EncodingError(f"'{frame.encoding}' shares colour between two pixels: the width {frame.width} is odd")
+        raise EncodingError(f"the width of a '{frame.encoding}' image must be even, not {frame.width}")
     if frame.encoding.startswith("bayer") and min(pixels.shape[:2]) < 3:
-        raise EncodingError(f"a '{frame.encoding}' image of {frame.width} × {frame.height} pixels has no colour")
+        raise EncodingError(
+            f"a '{frame.encoding}' image must have at least 3 × 3 pixels, not {frame.width} × {frame.height}"
+        )
     try:
         return np.asarray(cv2.cvtColor(pixels, RGB_CONVERSIONS[frame.encoding]))
     except cv2.error as error:
@@ -108,32 +110,32 @@ def decode_rgb(frame: Frame) -> UInt8Array:
 
 
 def decode_depth(frame: Frame, calibration: Calibration = Calibration()) -> Float32Array:
-    """A depth image → float32 (H, W) in metres, NaN where there is no reading (REP-118).
+    """Decode a depth image to float32 (H, W) in metres, NaN for pixels without a reading (REP-118).
 
-    `16UC1`, `mono16`: counts × `depth_unit`, 0 is no reading, and 65535 as well, which Kinects send. `32FC1`:
-    metres; NaN, infinite and not positive are no reading. `compressedDepth` PNG of both, and a plain PNG of 16
-    bits. Raises `EncodingError`.
+    `16UC1`, `mono16`: counts × `depth_unit`; 0 means no reading, and so does 65535, which Kinect cameras send.
+    `32FC1`: metres; NaN, infinite, zero and negative values mean no reading. Compressed: `compressedDepth` PNG of both,
+    and a plain 16-bit PNG. Raises `EncodingError`.
     """
     if not frame.compressed:
         if frame.encoding not in ("16UC1", "mono16", "32FC1"):
-            raise EncodingError(f"encoding '{frame.encoding}' is not one of depth; use 16UC1 (mm) or 32FC1 (m)")
+            raise EncodingError(f"encoding '{frame.encoding}' is not a depth encoding; use 16UC1 (mm) or 32FC1 (m)")
         return _counts_to_metres(raw_pixels(frame), calibration)
     if "compresseddepth" in frame.encoding.lower():
         return _decode_compressed_depth(frame, calibration)
     image = _decode_compressed(frame, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise EncodingError(
-            f"a '{frame.encoding}' image of {image.dtype} {image.shape} is no depth: send a PNG of 16 bits"
+            f"a '{frame.encoding}' image of {image.dtype} {image.shape} is not a depth image: send a 16-bit PNG"
         )
     return _counts_to_metres(image, calibration)
 
 
 def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalImage:
-    """A thermal camera's frame → kelvin or levels.
+    """Decode a thermal frame to kelvin or levels.
 
-    16 bits (`mono16`, `16UC1`, a PNG of 16 bits): kelvin = counts × `thermal_unit` + `thermal_offset`. `32FC1`:
-    kelvin. 8 bits: levels, value / 255. Colours: levels by luminance (ITU-R BT.601); a colour map that is not
-    monotone in luminance loses its order, so send the grey or the radiometric image where there is a choice.
+    16 bits (`mono16`, `16UC1`, 16-bit PNG): kelvin = counts × `thermal_unit` + `thermal_offset`. `32FC1`: kelvin.
+    8 bits: levels, value / 255. Colours: levels by luminance (ITU-R BT.601). If the luminance of a colour map does not
+    increase with temperature, the order of the temperatures is lost: publish the grey or the radiometric image instead.
     Raises `EncodingError`.
     """
     if frame.compressed:
@@ -141,7 +143,7 @@ def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> Th
         if pixels.ndim == 3:
             code = cv2.COLOR_BGRA2GRAY if pixels.shape[2] == 4 else cv2.COLOR_BGR2GRAY
             pixels = np.asarray(cv2.cvtColor(pixels, code))
-            if pixels.dtype == np.uint16:  # colours of 16 bits are no counts of kelvin
+            if pixels.dtype == np.uint16:  # 16-bit colours are not temperature counts
                 pixels = (pixels >> 8).astype(np.uint8)
     elif frame.encoding in ("mono16", "16UC1", "mono8", "8UC1", "32FC1"):
         pixels = raw_pixels(frame)
@@ -158,9 +160,9 @@ def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> Th
 
 
 def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
-    """The pixels of a raw frame, (H, W) or (H, W, C), without copying where its layout allows.
+    """Return the pixels of a raw frame, (H, W) or (H, W, C), without a copy if its layout allows it.
 
-    Raises `EncodingError` where the encoding is not known or the sizes do not fit the data.
+    Raises `EncodingError` if the encoding is not known or the sizes do not fit the data.
     """
     if frame.encoding not in PIXEL_FORMATS:
         raise EncodingError(f"encoding '{frame.encoding}' is not known; known: {_known_encodings()}, jpeg, png")
@@ -172,20 +174,20 @@ def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
         raise EncodingError(f"a '{frame.encoding}' image cannot have {width} × {height} pixels")
     if step < bytes_used:
-        raise EncodingError(f"'{frame.encoding}' rows of {width} pixels need {bytes_used} bytes, and step is {step}")
+        raise EncodingError(f"'{frame.encoding}' rows of {width} pixels need {bytes_used} bytes, but step is {step}")
     if frame.data.size < step * (height - 1) + bytes_used:
         raise EncodingError(
             f"a '{frame.encoding}' image of {width} × {height} pixels with step {step} needs "
-            f"{step * height} bytes, and {frame.data.size} came"
+            f"{step * height} bytes, but has {frame.data.size}"
         )
     if step * height <= frame.data.size:
-        table = frame.data[: step * height].reshape(height, step)[:, :bytes_used]
-    else:  # the last row may come without its padding
-        table = np.lib.stride_tricks.as_strided(frame.data, (height, bytes_used), (step, 1), writeable=False)
+        rows = frame.data[: step * height].reshape(height, step)[:, :bytes_used]
+    else:  # the last row may lack its padding
+        rows = np.lib.stride_tricks.as_strided(frame.data, (height, bytes_used), (step, 1), writeable=False)
     if dtype.itemsize > 1:
         order = dtype.newbyteorder(">" if frame.big_endian else "<")
-        table = np.ascontiguousarray(table).view(order).astype(dtype, copy=False)
-    return table.reshape(height, width, channels) if channels > 1 else table
+        rows = np.ascontiguousarray(rows).view(order).astype(dtype, copy=False)
+    return rows.reshape(height, width, channels) if channels > 1 else rows
 
 
 def _known_encodings() -> str:
@@ -193,7 +195,7 @@ def _known_encodings() -> str:
 
 
 def _decode_compressed(frame: Frame, flags: int) -> npt.NDArray[Any]:
-    # Formats read "jpeg", "png", "rgb8; jpeg compressed bgr8": the codec is somewhere in it.
+    # Examples of formats: "jpeg", "png", "rgb8; jpeg compressed bgr8".
     if frame.encoding and not any(name in frame.encoding.lower() for name in COMPRESSED_FORMATS):
         raise EncodingError(f"compressed format '{frame.encoding}' is not known; use jpeg or png")
     _check_declared_size(frame)
@@ -209,7 +211,7 @@ def _decode_compressed(frame: Frame, flags: int) -> npt.NDArray[Any]:
 
 
 def _check_declared_size(frame: Frame) -> None:
-    """Refuse a PNG or JPEG that claims more than it can hold, before a decoder allocates it."""
+    """Reject a PNG or JPEG that is cut off or declares more pixels than it can hold, before it is decoded."""
     data = frame.data[:65536].tobytes()
     width = height = 0
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
@@ -230,7 +232,7 @@ def _check_declared_size(frame: Frame) -> None:
     else:
         raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is neither JPEG nor PNG")
     if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
-        raise EncodingError(f"a '{frame.encoding}' image claims {width} × {height} pixels: it is damaged")
+        raise EncodingError(f"a '{frame.encoding}' image declares {width} × {height} pixels: it is damaged")
 
 
 def _counts_to_metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Float32Array:
@@ -245,9 +247,9 @@ def _counts_to_metres(image: npt.NDArray[np.generic], calibration: Calibration) 
 
 
 def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32Array:
-    """`compressed_depth_image_transport`: 12 bytes (int32 format, float32 A, float32 B), then a PNG of 16 bits.
+    """Decode `compressed_depth_image_transport`: 12 bytes (int32 format, float32 A, float32 B), then a 16-bit PNG.
 
-    For 32FC1 the PNG holds A / metres + B, 0 for no reading.
+    For 32FC1 the PNG holds A / metres + B; 0 means no reading.
     """
     if "rvl" in frame.encoding.lower():
         raise EncodingError(
@@ -258,7 +260,7 @@ def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32A
     _, a, b = struct.unpack("<iff", frame.data[:12].tobytes())
     image = _decode_compressed(Frame(frame.data[12:], "png", compressed=True), cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
-        raise EncodingError(f"'{frame.encoding}' holds {image.dtype} {image.shape}, not a PNG of 16 bits")
+        raise EncodingError(f"'{frame.encoding}' holds {image.dtype} {image.shape}, not a 16-bit PNG")
     if "32FC1" not in frame.encoding:
         return _counts_to_metres(image, calibration)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -268,7 +270,7 @@ def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32A
 
 
 def _pcm_int24(data: UInt8Array) -> npt.NDArray[np.generic]:
-    """Little-endian 24 bits → int32 at full scale."""
+    """Convert little-endian 24-bit samples to int32 at full scale."""
     wide = np.zeros((data.size // 3, 4), np.uint8)
     wide[:, 1:] = data.reshape(-1, 3)
     return np.asarray(wide.view("<i4").reshape(-1), np.int32)
@@ -278,7 +280,7 @@ def _pcm_reader(dtype: str, kind: type[np.generic]) -> Callable[[UInt8Array], np
     return lambda data: data.view(dtype).astype(kind, copy=False)
 
 
-# Sample format → bytes a sample, and its reader.
+# Sample format → bytes of a sample, and the function that reads samples.
 PCM_FORMATS: dict[str, tuple[int, Callable[[UInt8Array], npt.NDArray[np.generic]]]] = {
     "S8": (1, _pcm_reader("i1", np.int8)),
     "U8": (1, lambda data: (data.astype(np.int16) - 128).astype(np.int8)),
@@ -301,10 +303,10 @@ PCM_FORMAT_ALIASES = {
 
 
 def decode_pcm(data: bytes | memoryview, sample_format: str, channels: int) -> npt.NDArray[np.generic]:
-    """Interleaved PCM → (samples, channels), signed integers at full scale or float32.
+    """Decode interleaved PCM to (samples, channels), signed integers at full scale or float32.
 
-    `sample_format` as GStreamer and audio_common spell it: `S16LE`, `S32LE`, `F32LE`, …, case and `_` aside.
-    Raises `EncodingError` for another, and where the bytes are no whole number of samples.
+    `sample_format` is a name as in GStreamer and audio_common: `S16LE`, `S32LE`, `F32LE`, …; case and `_` are ignored.
+    Raises `EncodingError` for an unknown format, or if the bytes are not a whole number of samples.
     """
     name = sample_format.upper().replace("_", "")
     name = PCM_FORMAT_ALIASES.get(name, name)
@@ -313,12 +315,12 @@ def decode_pcm(data: bytes | memoryview, sample_format: str, channels: int) -> n
     size, read = PCM_FORMATS[name]
     raw = np.frombuffer(data, np.uint8)
     if channels < 1 or raw.size % (size * channels):
-        raise EncodingError(f"{raw.size} bytes are no whole number of {name} samples of {channels} channels")
+        raise EncodingError(f"{raw.size} bytes are not a whole number of {name} samples of {channels} channels")
     return read(raw).reshape(-1, channels)
 
 
 def pcm_to_float(data: npt.NDArray[np.generic]) -> Float32Array:
-    """PCM of any dtype → float32 of the same shape; integers are divided by their full scale into −1..1."""
+    """Convert PCM of any dtype to float32 of the same shape. Integers are divided by their full scale: −1..1."""
     if data.dtype.kind == "f":
         return data.astype(np.float32, copy=False)
     return data.astype(np.float32) / np.float32(2.0 ** (8 * data.dtype.itemsize - 1))

@@ -1,9 +1,9 @@
-"""The errors that are about what the user gave, not about this program."""
+"""Errors that the user can correct: wrong parameters, files or data."""
 
 
 class SensebindError(Exception):
-    """Its message names the topic, file or parameter and says what to do: nobody needs a traceback for it."""
+    """Base class. The message names the topic, file or parameter and the remedy, so no traceback is needed."""
 
 
 class ConfigError(SensebindError, ValueError):
-    """A parameter or a parameter file that cannot be used."""
+    """A parameter or a parameter file is invalid."""

@@ -1,4 +1,4 @@
-"""What an event is, as it is reported: its kind, phase, times and evidence; and reports put together again."""
+"""Events: the reports with their kind, phase, times and evidence, and intervals assembled from reports."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class EventPhase(IntEnum):
 class Evidence:
     """The contribution of one modality to an event, from its window `[start, tick)` in int nanoseconds.
 
-    `score` is 0..1, that of this modality alone. `supports`: this modality supports the event. `coincides`: it does so
-    only because something began in it at the same time; it does not recognise the label. `weight` is the weight of the
-    score in the score of the event. `competence` is how well this modality can recognise the label, 0..1; 1 if not
-    known. `sensor` and `frame_id` name the sensor. `region` is where in the image, (x, y, width, height) in pixels.
-    `bearing` is the horizontal angle from the forward axis of the sensor in rad, positive to the left (REP 103).
+    `score`, 0..1, is that of this modality alone. `supports`: this modality supports the event. `coincides`: it
+    supports the event only because something began in it at the same time; it does not recognise the label. `weight` is
+    the weight of `score` in the score of the event. `competence` is how well this modality can recognise the label,
+    0..1; 1 if not known. `sensor` and `frame_id` name the sensor. `region` is the region of the image, (x, y, width,
+    height) in pixels. `bearing` is the horizontal angle from the forward axis of the sensor in rad, positive to the
+    left (REP 103).
     """
 
     modality: str
@@ -57,8 +58,8 @@ class Evidence:
 class Score:
     """The score of one label at one tick, 0..1, with the evidence of each modality.
 
-    The score describes the time `lead` ns before the tick. `similarities` are parallel to `evidence`, and of prompts
-    only: the cosine similarity of the window and the best phrase of the label.
+    The score describes the time `lead` ns before the tick. `similarities`, for prompts only, has one value for each
+    item of `evidence`: the cosine similarity of the window and the best phrase of the label.
     """
 
     score: float
@@ -69,13 +70,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One report on something that begins, lasts and ends. Times in int nanoseconds.
+    """One report on an event. Times in int nanoseconds.
 
-    `id` is the same from onset to offset: kind, label and the onset told first, as in
-    ``prompt/person/1699999999500000000``. Data that come late may still correct `onset`.
-    `onset` is when it began and `offset` when it ended (0 until then): the first ticks that showed it, less the
-    lead of their scores (`Score.lead`). `tick` is the stamp of this report; `score`, 0..1, and `evidence` are those of
-    this tick. `predecessor` is the id of the event that this one continues under another label; empty if there is none.
+    `id` is the same from onset to offset: kind, label and the onset in the first report, as in
+    ``prompt/person/1699999999500000000``. Late data may still correct `onset`.
+    `onset` is the time at which the event began, and `offset` the time at which it ended (0 until then): the ticks of
+    the first score at the onset threshold or above, and of the first lasting score below the offset threshold, each
+    minus `Score.lead`. `tick` is the stamp of this report; `score`, 0..1, and `evidence` are those of this tick.
+    `predecessor` is the id of the event that this one continues under another label; empty if there is none.
     """
 
     id: str
@@ -93,10 +95,9 @@ class Event:
 
 @dataclass(slots=True)
 class EventInterval:
-    """One event from onset to offset, put together from its reports. Times in int nanoseconds.
+    """One event from onset to offset, assembled from its reports. Times in int nanoseconds.
 
-    `offset` is None while nobody has told its end. `evidence_by_tick` holds (tick, evidence) of the reports while it
-    lasted.
+    `offset` is None if no end was reported. `evidence_by_tick` holds (tick, evidence) of the ONSET and UPDATE reports.
     """
 
     id: str
@@ -109,7 +110,7 @@ class EventInterval:
 
     @property
     def senses(self) -> dict[str, float]:
-        """Each modality that supported it → its highest score while it did."""
+        """Supporting modality → its highest score while it supported the event."""
         best: dict[str, float] = {}
         for _, evidence in self.evidence_by_tick:
             for item in evidence:
@@ -118,15 +119,15 @@ class EventInterval:
         return {modality: best[modality] for modality in sort_modalities(best)}
 
     def modalities_by_score(self) -> list[str]:
-        """Those modalities, the surest first."""
-        senses = self.senses
-        return sorted(senses, key=lambda m: -senses[m])
+        """The supporting modalities, the highest score first."""
+        scores = self.senses
+        return sorted(scores, key=lambda m: -scores[m])
 
 
 def intervals_from_events(events: Iterable[Event]) -> list[EventInterval]:
-    """Reports in any order of arrival → what they tell of, by onset. A report that came twice counts once.
+    """Assemble reports, in any order, into intervals sorted by onset. A repeated report counts once.
 
-    An id whose offset was told and that begins again, as in a recording that is played twice, is another one.
+    If an id begins again after its offset, as in a recording that is played twice, it is another interval.
     """
     found: list[EventInterval] = []
     current: dict[str, EventInterval] = {}

@@ -1,4 +1,4 @@
-"""Vectors that are being computed: `Space.embed_async` and a GPU runner return them, and the engine waits for them."""
+"""Futures of vectors: `Space.embed_async` and the GPU runner return them, and the engine fetches their vectors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from torch import Tensor
 class EmbeddingFuture(ABC):
     """The vectors of one batch, computed or still being computed.
 
-    `is_first_of_shape`: a batch of this shape ran for the first time, so its time does not predict the next one.
-    `compute_seconds`: seconds that computing took, if it ended before this object was returned; None if it is still
-    going on.
+    `is_first_of_shape`: this batch is the first of its shape, so its duration does not predict the next one.
+    `compute_seconds`: duration of the computation in seconds, if it ended before this object was returned, else None.
     """
 
     is_first_of_shape: bool = False
@@ -32,7 +31,7 @@ class CompletedFuture(EmbeddingFuture):
         self._vectors, self.compute_seconds = vectors, took
 
     def fetch(self) -> Tensor:
-        """float32 (B, D) on the CPU, at once."""
+        """Return float32 (B, D) on the CPU, without waiting."""
         return self._vectors
 
 
@@ -44,5 +43,5 @@ class DeferredFuture(EmbeddingFuture):
 
     @torch.inference_mode()
     def fetch(self) -> Tensor:
-        """float32 (B, D) on the CPU. Raises `RuntimeError` if the device failed."""
+        """Return float32 (B, D) on the CPU. Raises `RuntimeError` if the device failed."""
         return self._finish()

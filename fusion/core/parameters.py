@@ -1,6 +1,6 @@
-"""A parameter is declared once: as a field of an options dataclass, with default, unit, bounds and description.
+"""Declaration of parameters: each is a field of an options dataclass, with default, unit, bounds and description.
 
-What ROS describes, how values are checked, and the tables in the docs all follow from these declarations.
+The descriptors in ROS, the checks of values and the tables in the docs are made from these declarations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sensebind.fusion.core.errors import ConfigError
 
 Value = bool | int | float | str | list[str]
 
-USER_DEFINED = "user-defined"  # stands in `modalities` for every modality that the user defines
+USER_DEFINED = "user-defined"  # in `modalities`: all user-defined modalities
 TYPE_NAMES: Mapping[type, str] = {
     bool: "boolean",
     int: "whole number",
@@ -29,9 +29,9 @@ TYPE_NAMES: Mapping[type, str] = {
 class Parameter:
     """One parameter.
 
-    `bounds`: least and greatest value of a number. `choices`: the strings that are allowed; empty: all. `modalities`:
-    those whose sensors have it, `USER_DEFINED` among them; empty: all. `formerly`: its name in the previous version,
-    which still works; empty: it has not changed.
+    `bounds`: smallest and largest value of a number. `choices`: the allowed strings; empty: all. `modalities`: those
+    whose sensors have this parameter, which may include `USER_DEFINED`; empty: all. `formerly`: its name in the
+    previous version, which is still accepted; empty: its name has not changed.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Parameter:
 
     @property
     def allowed_values_text(self) -> str:
-        """The values that are allowed, in words; empty: all of its type."""
+        """The allowed values, as text. Empty: all values of the type."""
         if self.choices:
             return f"{'some' if isinstance(self.default, list) else 'one'} of {', '.join(self.choices)}"
         if self.bounds is None:
@@ -54,11 +54,11 @@ class Parameter:
         return f"{low:.12g} to {high:.12g}" + (f" {self.unit}" if self.unit else "")
 
     def applies_to(self, modality: str | None) -> bool:
-        """Whether a sensor of this modality has this parameter. None: true."""
+        """Return whether a sensor of this modality has this parameter. True for None."""
         return modality is None or not self.modalities or modality in self.modalities
 
     def check(self, value: object) -> Value:
-        """Return `value` in this parameter's type. Raises `ConfigError` for another type, or a value out of bounds."""
+        """Return `value` in this parameter's type. Raises `ConfigError` for a wrong type or value."""
         kind = type(self.default)
         if kind in (int, float) and not isinstance(value, bool):
             value = self._number(value)
@@ -71,10 +71,10 @@ class Parameter:
             raise ConfigError(
                 f"parameter '{self.name}' must be {self.allowed_values_text}, not {', '.join(map(repr, wrong))}"
             )
-        return value  # type: ignore[return-value]  # its type was compared with the default's above
+        return value  # type: ignore[return-value]  # its type is that of the default: checked above
 
     def _number(self, value: Any) -> Any:
-        """A number in bounds, in this parameter's type. What is no number of that kind is returned unchanged."""
+        """Convert a number to this parameter's type, and check its bounds. Returns any other value unchanged."""
         kind: Any = type(self.default)
         accepted: Any = Real if kind is float else Integral
         if not isinstance(value, accepted):
@@ -95,19 +95,19 @@ def parameter(
     modalities: tuple[str, ...] = (),
     formerly: str = "",
 ) -> Any:
-    """A field of an options dataclass that is a parameter: see `Parameter`.
+    """Return a field of an options dataclass that declares a `Parameter`.
 
-    `name`: if it differs from that of the field. A list of strings is a tuple in the dataclass.
+    `name`: only if it differs from the name of the field. A list of strings is a tuple in the dataclass.
     """
-    shown = list(default) if isinstance(default, tuple) else default
-    declared = Parameter(name, shown, description, bounds, unit, choices, modalities, formerly)
+    parameter_default = list(default) if isinstance(default, tuple) else default
+    declared = Parameter(name, parameter_default, description, bounds, unit, choices, modalities, formerly)
     return dataclasses.field(default=default, metadata={"parameter": declared})
 
 
 class Options:
-    """Base class of options dataclasses: the values are checked when one is made. Raises `ConfigError`.
+    """Base class of options dataclasses. The constructor checks the values and raises `ConfigError`.
 
-    A subclass that allows a mapping or a function in place of a parameter's value checks that itself.
+    A subclass that accepts a mapping or a function as the value of a parameter checks it itself.
     """
 
     __slots__ = ()
@@ -122,10 +122,10 @@ OptionsT = TypeVar("OptionsT")
 
 
 def parameters_of(options: object, prefix: str = "", modality: str | None = None) -> list[Parameter]:
-    """The parameters that an options dataclass declares, and those of the options that it holds, in order.
+    """Return the parameters that an options dataclass and the options in its fields declare, in order.
 
-    The defaults are the values in `options`. `prefix` comes before each name. `modality`: only those that sensors of
-    this modality have (`USER_DEFINED` for one that the user defines).
+    The defaults are the values in `options`. `prefix` is put before each name. `modality`: only the parameters that
+    sensors of this modality have (`USER_DEFINED` for user-defined modalities).
     """
     found = []
     for field in _fields(options, prefix, modality):
@@ -140,7 +140,7 @@ def parameters_of(options: object, prefix: str = "", modality: str | None = None
 def options_with_values(
     options: OptionsT, values: Mapping[str, Any], prefix: str = "", modality: str | None = None
 ) -> OptionsT:
-    """These options with the values of the parameters `<prefix><name>`, where `values` has them.
+    """Return a copy of `options` with the values of the parameters `<prefix><name>` that `values` has.
 
     `modality`: as in `parameters_of`. Raises `ConfigError` for values that are out of bounds or do not fit together,
     with `prefix` in the message.
@@ -153,7 +153,7 @@ def options_with_values(
             value = field.parameter.check(values[field.parameter.name])
             changes[field.name] = tuple(value) if isinstance(value, list) else value
     try:
-        return replace(options, **changes)  # type: ignore[type-var]  # a dataclass, of whatever class
+        return replace(options, **changes)  # type: ignore[type-var]  # an instance of a dataclass
     except ValueError as error:
         raise ConfigError(f"parameters '{prefix}*': {error}" if prefix else str(error)) from error
 

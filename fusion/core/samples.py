@@ -1,6 +1,6 @@
-"""What a sensor said: one stamped measurement of one modality, not yet interpreted.
+"""Samples: stamped measurements of one modality.
 
-Decoding waits until a window closes (`encodings`), so a camera at 30 Hz costs one copy a frame.
+Images are not decoded (`encodings`) until a window closes, so a camera at 30 Hz costs one copy per frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECOND = 1_000_000_000  # nanoseconds
 
 
 def to_ns(seconds: float) -> int:
-    """A time in seconds, as int nanoseconds."""
+    """Convert seconds to int nanoseconds."""
     return round(seconds * SECOND)
 
 
@@ -34,35 +34,35 @@ def to_ns(seconds: float) -> int:
 class Frame:
     """One image as it was sent: raw rows, or a compressed file.
 
-    `data` is uint8 (N,); `encoding` is a name of `sensor_msgs/image_encodings.hpp` for raw rows, and the
-    `format` field of `sensor_msgs/CompressedImage` for compressed ones, whose sizes are then 0.
+    `data` is uint8 (N,). For raw rows, `encoding` is a name from `sensor_msgs/image_encodings.hpp`. For a compressed
+    image, `encoding` is the `format` field of `sensor_msgs/CompressedImage`, and `height`, `width` and `step` are 0.
     """
 
     data: npt.NDArray[np.uint8]
     encoding: str
     height: int = 0
     width: int = 0
-    step: int = 0  # bytes from one row to the next
+    step: int = 0  # bytes from the start of one row to the next; 0: rows without padding
     big_endian: bool = False
     compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A block of PCM. `data` is (samples, channels), float32 in −1..1 or a signed integer type at full scale."""
+    """A block of PCM audio. `data` is (samples, channels): float32 in −1..1, or signed integers at full scale."""
 
     data: npt.NDArray[np.generic]
     sample_rate: float  # Hz
 
     @property
     def duration(self) -> int:
-        """Nanoseconds."""
+        """Duration in nanoseconds."""
         return round(len(self.data) * SECOND / self.sample_rate)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Numbers of one instant, float64 (C,). For `imu`: acceleration x y z in m/s², gravity included, then
+    """The numbers of one message, float64 (C,). For `imu`: acceleration x y z in m/s², gravity included, then
     angular velocity x y z in rad/s (REP-145)."""
 
     values: npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What is known of a sensor beside its samples: from parameters, and from CameraInfo where they say nothing.
+    """Focal length, stereo baseline and units of a sensor, from parameters and CameraInfo.
 
     An integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
     (kelvin − `thermal_offset`) / `thermal_unit`.
@@ -128,7 +128,7 @@ class Calibration:
 class Sample:
     """One stamped measurement.
 
-    `stamp` is int nanoseconds from the message header: of the exposure, or of the first sample of a sound.
+    `stamp` is the time in the message header in int nanoseconds: of the exposure, or of the first sample of a sound.
     """
 
     modality: str
@@ -138,5 +138,5 @@ class Sample:
 
     @property
     def end(self) -> int:
-        """Nanoseconds; the first instant that the sample tells nothing of."""
+        """End of the sample (exclusive) in int nanoseconds. Equal to `stamp` for images and readings."""
         return self.stamp + (self.data.duration if isinstance(self.data, Sound) else 0)

@@ -1,8 +1,8 @@
-"""The contract of a space: everything that the engine, the GPU runner, spokes and nodes may ask of one.
+"""The abstract base classes of spaces: every member that the engine, the GPU runner, spokes and nodes may use.
 
-A space is a model with its weights: a set of encoders. Their vectors can be compared with each other, and with vectors
-of no other space. Derive from `Space`, or from `Hub` if spokes can be trained to match its image encoder. What a space
-must define is abstract; everything else has a default that suits a plain model on a CPU.
+A space is a set of encoders with their weights. Only vectors of the same space can be compared. Derive from `Space`, or
+from `Hub` if spokes can be trained to match its image encoder. A subclass must define the attributes of `Space` and the
+abstract methods. All other members have a default for a plain model on a CPU.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Encoder: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, …) on the
 
 
 class SpaceError(SensebindError):
-    """A space that cannot be found or loaded; the message says what to do."""
+    """A space cannot be found or loaded. The message names the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedWindow:
     """The window of a modality that the model was trained with.
 
-    `length` is in seconds; `frames` is how many images are taken from the window (0: the whole time series).
+    `length` is in seconds. `frames` is the number of images that are taken from the window; 0: the whole time series.
     """
 
     length: float
@@ -42,19 +42,18 @@ class TrainedWindow:
 
 
 class Space(ABC):
-    """A model and its weights. All vectors it returns are float32, unit length, `dimension` long.
+    """A set of encoders with their weights. Their vectors are float32, unit length, `dimension` long.
 
     Attributes:
-        id: ``name@digest``; vectors compare only if their ids are equal.
+        id: ``name@digest``. Vectors can be compared only if their ids are equal.
         dimension: length D of a vector.
-        modalities: those with a trained encoder here. Always includes ``text``, for `embed_text`;
-            `embed` takes the others.
-        logit_scales: per modality, the factor that its cosines are multiplied by before a softmax.
-        trained_windows: windows of the sensor modalities; may name ones without an encoder yet.
-        licence: of the weights, as an SPDX identifier or a sentence.
+        modalities: those with a trained encoder. Always includes ``text``, for `embed_text`; `embed` takes the others.
+        logit_scales: modality → factor of its cosines before a softmax.
+        trained_windows: sensor modality → its window. May include modalities that have no encoder yet.
+        licence: licence of the weights, an SPDX identifier or a sentence.
     """
 
-    if TYPE_CHECKING:  # A subclass defines them as attributes or as properties; `validate_space` checks that it did.
+    if TYPE_CHECKING:  # A subclass defines these as attributes or properties; `validate_space` checks that.
 
         @property
         def id(self) -> str: ...
@@ -76,34 +75,34 @@ class Space(ABC):
 
     @abstractmethod
     def tensor(self, window: Window) -> torch.Tensor:
-        """One window → the encoder's input, without the batch axis, on the CPU. This is the preprocessing.
+        """Preprocess one window to the encoder's input, without the batch axis, on the CPU.
 
-        Raises `sensebind.fusion.core.encodings.EncodingError` for data that cannot be understood.
+        Raises `sensebind.fusion.core.encodings.EncodingError` for data that cannot be decoded.
         """
 
     @abstractmethod
     def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
-        """(B, …) stacked `tensor`s → (B, dimension) float32 unit vectors on the CPU."""
+        """Embed a batch (B, …) of stacked `tensor` results: float32 unit vectors (B, dimension) on the CPU."""
 
     @abstractmethod
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
-        """N phrases → (N, dimension) float32 unit vectors on the CPU."""
+        """Embed N phrases: float32 unit vectors (N, dimension) on the CPU."""
 
     @property
     def logit_biases(self) -> Mapping[str, float]:
-        """Per modality, what is added to a scaled cosine before a sigmoid. The default, empty, means 0."""
+        """Modality → term that is added to its scaled cosines before a sigmoid; 0 if it is missing."""
         return {}
 
-    # --- Windows from streams, and several modalities at once
+    # --- Windows of streams, and computation of several modalities at the same time
 
     def stream_tensor(self, window: Window) -> torch.Tensor:
-        """As `tensor`, for windows of a stream: it may reuse results that overlapping windows share, and the shape may
-        differ from that of `tensor`. `embed` and `embed_async` take batches of it. Raises as `tensor` does."""
+        """Preprocess one window of a stream. Results that overlapping windows share may be reused, and the shape may
+        differ from that of `tensor`. `embed` and `embed_async` accept batches of it. Raises the errors of `tensor`."""
         return self.tensor(window)
 
     def embed_async(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
-        """Begin to `embed` a batch (B, …) and return at once, so that several modalities are computed at the same time.
-        The default computes before it returns."""
+        """Start to `embed` a batch (B, …) and return without waiting, so that several modalities are computed at the
+        same time. The default implementation computes the vectors before it returns."""
         from sensebind.fusion.core.futures import CompletedFuture
 
         began = time.perf_counter()
@@ -115,39 +114,39 @@ class Space(ABC):
         """Modalities whose encoders are compiled for this processor."""
         return frozenset()
 
-    # --- A GPU. A space on CUDA is driven by `inference.cuda.GpuRunner`, which calls these.
+    # --- GPU: `inference.cuda.GpuRunner` uses these members of a space on CUDA
 
     @cached_property  # so that a subclass may assign it
     def device(self) -> torch.device:
-        """Where the encoders compute. A space that returns a CUDA device here is run by the GPU runner."""
+        """The device on which the encoders compute. The GPU runner runs a space whose device is CUDA."""
         import torch
 
         return torch.device("cpu")
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The encoders' precision."""
+        """The precision of the encoders."""
         import torch
 
         return torch.float32
 
     def device_input(self, window: Window) -> torch.Tensor:
-        """One window → the row that is sent to the device, in as few bytes as possible. Raises as `tensor` does."""
+        """Preprocess one window to the row that is copied to the device: few bytes. Raises the errors of `tensor`."""
         return self.tensor(window)
 
     def encoder(self, modality: str) -> Encoder:
-        """The function that computes unit vectors from stacked `device_input` rows, all on the device. The default
-        calls `embed` with the rows on the CPU, as `embed` expects, so the host waits for the device."""
+        """Return the function that computes unit vectors from stacked `device_input` rows, all on the device. That of
+        the default implementation calls `embed` with the rows on the CPU, so the host waits for the device."""
         return lambda rows: self.embed(modality, rows.cpu()).to(self.device)
 
     def graph_capturable(self, modality: str) -> bool:
-        """Whether a CUDA graph can record the work of `encoder(modality)`: False where that work waits for the
-        device, for example to copy a result to the host."""
+        """Return whether a CUDA graph can capture `encoder(modality)`. False if the encoder waits for the device, for
+        example to copy a result to the host."""
         return False
 
 
 class Hub(Space):
-    """A space that spokes are trained to match, on a copy of its image encoder.
+    """A space that spokes are trained to match. A spoke contains a copy of its image encoder.
 
     Attributes:
         shipped_spokes: spoke files that come with the hub.
@@ -159,12 +158,12 @@ class Hub(Space):
 
     @abstractmethod
     def image_encoder(self) -> torch.nn.Module:
-        """A copy of the image encoder, float32 on the CPU: RGB levels float32 (B, 3, 224, 224) in 0..1 → unit
-        vectors (B, dimension)."""
+        """Return a copy of the image encoder, float32 on the CPU. It maps RGB images, float32 (B, 3, 224, 224) in 0..1,
+        to unit vectors (B, dimension)."""
 
 
 class SpaceFactory(Protocol):
-    """What makes a space: the object that an entry point of the group ``sensebind.models`` names."""
+    """Creates a space. The entry points of the group ``sensebind.models`` name objects of this type."""
 
     def __call__(
         self,
@@ -176,8 +175,8 @@ class SpaceFactory(Protocol):
     ) -> Space:
         """Load only the encoders that `modalities` need (None: all), onto `device`.
 
-        `weights` names a file or folder (empty: those that the space comes with); `dtype` is auto, float32,
-        bf16 or fp16. Raises `SpaceError` where the weights are missing or wrong.
+        `weights` is a file or folder (empty: the default of the space); `dtype` is auto, float32, bf16 or fp16. Raises
+        `SpaceError` if the weights are missing or wrong.
         """
 
 
@@ -185,7 +184,7 @@ REQUIRED_ATTRIBUTES = ("id", "dimension", "modalities", "logit_scales", "trained
 
 
 def validate_space(space: object, name: str) -> Space:
-    """Return `space` if it fulfils the contract. Raises a `SpaceError` that names what is missing."""
+    """Return `space` if it is a valid `Space`. Raises `SpaceError`, which names the missing members."""
     if not isinstance(space, Space):
         raise SpaceError(
             f"space '{name}' is a {type(space).__name__}: derive it from sensebind.fusion.core.space.Space (or Hub)"

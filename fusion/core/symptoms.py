@@ -1,6 +1,6 @@
-"""Names of what can be wrong with a sensor's data."""
+"""Names of the symptoms of a faulty sensor."""
 
-# The names of all symptoms, the most telling first.
+# All symptoms, the clearest first.
 DARK, BLINDED, MUTED, SATURATED = "dark", "blinded", "muted", "saturated"
 SWAPPED, MISCALIBRATED, FROZEN = "swapped", "miscalibrated", "frozen"
 SYMPTOMS = (DARK, BLINDED, MUTED, SATURATED, SWAPPED, MISCALIBRATED, FROZEN)

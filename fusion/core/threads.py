@@ -1,7 +1,7 @@
-"""How many threads this process should compute with: no more than there are cores for it, and none that spins.
+"""Limits the threads that this process computes with: at most one per available core, and none that spin.
 
-`set_thread_environment` is called once, when `sensebind` is imported; PyTorch and OpenCV read what it sets when they
-are first imported. A variable that the user has set stays as it is.
+`set_thread_environment` is called once, when `sensebind` is imported. PyTorch and OpenCV read these environment
+variables when they are first imported. A variable that the user has set is not changed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def set_thread_environment() -> None:
-    """Tell the libraries, by their environment variables.
+    """Set the environment variables that the libraries read.
 
-    OpenMP's threads sleep while they wait: on a robot's busy computer a spinning thread takes the core that the other
-    one needs, and everything is ten times slower. PyTorch by itself counts the machine's cores, not those that a
-    container may use. OpenCV's own threads spin before they sleep, and gain nothing on images of a camera's size.
+    OpenMP threads sleep while they wait: on a busy computer, a spinning thread occupies a core that another thread
+    needs, and everything becomes ten times slower. By default, PyTorch counts the cores of the machine, not those that
+    a container may use. OpenCV's own threads spin before they sleep, and are no faster on images of camera size.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
@@ -23,7 +23,7 @@ def set_thread_environment() -> None:
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use: its affinity, and the share that its control group allows."""
+    """Return the number of cores that this process may use, from its CPU affinity and its control group's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for quota in (_cgroup_v2_cores(), _cgroup_v1_cores()):
         if quota is not None:

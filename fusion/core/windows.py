@@ -1,4 +1,4 @@
-"""What a window is, how a modality is cut into windows, and how much of a window its samples cover."""
+"""Windows: how a modality is divided into windows, and the coverage of a window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOptions(Options):
-    """How the user wants one modality to be cut into windows, and what its vector counts. Raises `ConfigError`."""
+    """How one modality is divided into windows, and its weight in the fused vector. Raises `ConfigError`."""
 
     hop: float = parameter(
         0.5,
@@ -61,7 +61,7 @@ class WindowOptions(Options):
     )
 
     def spec(self, modality: str, length: float, frames: int) -> WindowSpec:
-        """The windows of a modality whose encoder was trained with `length` seconds and `frames` images.
+        """Return the windows of a modality whose encoder was trained with `length` seconds and `frames` images.
 
         Raises `ConfigError` for values that do not fit together.
         """
@@ -84,13 +84,13 @@ DEFAULTS = WindowOptions()
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """How one modality is cut. Times in int nanoseconds.
+    """How one modality is divided into windows. Times in int nanoseconds.
 
-    `frames`: how many images represent a window, 0 for a time series. One frame: the newest before the
-    tick, so `length` is how old it may be. More: those nearest to points spread evenly from the window's
-    start to its end. `max_gap`: a longer silence starts the windows afresh.
+    `frames`: number of images in a window; 0 for a time series. If it is 1, the window holds the newest image before
+    the tick, and `length` is its maximum age. If it is more, the window holds the images nearest to points that are
+    spread evenly from its start to its end. `max_gap`: after a longer step between stamps, windows start again.
 
-    Raises `ValueError` for values that make no sense together.
+    Raises `ValueError` for values that do not fit together.
     """
 
     modality: str
@@ -104,19 +104,19 @@ class WindowSpec:
     def __post_init__(self) -> None:
         for name in ("length", "hop", "max_gap"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{self.modality}.{name} must be longer than nothing")
+                raise ValueError(f"{self.modality}.{name} must be greater than 0")
         if self.lateness < 0 or self.frames < 0 or not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"{self.modality}: lateness and frames are never negative, min_coverage is 0..1")
+            raise ValueError(f"{self.modality}: lateness and frames must be at least 0, min_coverage 0 to 1")
         if self.lateness >= self.max_gap:
             raise ValueError(f"{self.modality}.lateness must be shorter than max_gap")
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`[start, tick)` of one modality, in int nanoseconds, with the samples that overlap it in order of stamp.
+    """The samples of one modality in `[start, tick)`, int nanoseconds, in order of their stamps.
 
-    `coverage` is the share of it, 0..1, that held valid data. Image modalities: `samples` holds exactly the
-    frames that were chosen. Time series: every sample that overlaps; a sound may begin before `start`.
+    `coverage` is the fraction of the window with valid data, 0..1. Image modalities: `samples` holds the chosen frames.
+    Time series: it holds every sample that overlaps the window; a sound may begin before `start`.
     """
 
     modality: str
@@ -128,7 +128,7 @@ class Window:
 
 
 def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
-    """Share of `[start, tick)` that lies in a sound, 0..1; overlaps count once."""
+    """Return the fraction of `[start, tick)` that sounds cover, 0..1. Overlaps count once."""
     covered, reached = 0, start
     for sound in sounds:
         begin, end = max(sound.stamp, reached), min(sound.end, tick)
@@ -139,21 +139,21 @@ def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
 
 
 def reading_coverage(readings: Sequence[Sample], start: int, tick: int) -> float:
-    """Share of `[start, tick)` near a reading, 0..1.
+    """Return the fraction of `[start, tick)` that readings cover, 0..1.
 
-    A reading stands for the time until the next. A step over 2.5 usual periods holds a gap, and then covers
-    one period only; usual is the median of five steps around it, for a sensor may change its rate. One
-    reading alone covers nothing, for it has no period.
+    A reading covers the time until the next one. A step longer than 2.5 usual periods contains a gap and covers one
+    period only. The usual period is the median of five steps around it, because a sensor may change its rate. A single
+    reading covers nothing, because its period is not known.
     """
     if len(readings) < 2:
         return 0.0
     stamps = np.array([r.stamp for r in readings], np.int64)
     steps = np.diff(stamps).astype(float)
     shortest = steps.min()
-    # What lies before the first and after the last is judged by the steps next to it.
-    whole = np.concatenate(([stamps[0] - start], steps, [tick - stamps[-1]]))
-    if whole.max() <= 2.5 * shortest:  # no step holds a gap, for none is usual that is shorter than the shortest
-        return float(whole.sum() / (tick - start))
-    usual = np.median(sliding_window_view(np.pad(steps, 2, mode="edge"), 5), axis=1)
-    usual = np.concatenate((usual[:1], usual, usual[-1:]))
-    return float(np.where(whole > 2.5 * usual, usual, whole).sum() / (tick - start))
+    # The times before the first and after the last reading are compared with the periods next to them.
+    intervals = np.concatenate(([stamps[0] - start], steps, [tick - stamps[-1]]))
+    if intervals.max() <= 2.5 * shortest:  # no gap: no usual period is shorter than the shortest step
+        return float(intervals.sum() / (tick - start))
+    periods = np.median(sliding_window_view(np.pad(steps, 2, mode="edge"), 5), axis=1)
+    periods = np.concatenate((periods[:1], periods, periods[-1:]))
+    return float(np.where(intervals > 2.5 * periods, periods, intervals).sum() / (tick - start))

@@ -1,1 +1,1 @@
-"""Events: something that begins, lasts and ends, told from a stream of embeddings. One module per detector."""
+"""Detection of events in a stream of embeddings. One module per detector."""

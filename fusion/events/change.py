@@ -1,4 +1,4 @@
-"""Change points: from some moment on a sense perceives another kind of thing than it did, and goes on doing so."""
+"""Change: a lasting change of the scene, detected in the distance of each modality from its mean vector."""
 
 from __future__ import annotations
 
@@ -16,24 +16,20 @@ from sensebind.fusion.events.evidence import TIME_CONSTANT_BOUNDS, FloatArray, R
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 CHANGE_LABEL = "change"
-MIN_DEVIATION = 0.01  # cosine distance: a stream's distances are never taken to spread less
-CUSUM_SLACK = 1.0  # deviations that are taken off each look: half of the least change that is looked for (Page's k)
-MAX_Z_SCORE = 5.0  # deviations that one look counts at most
-MIN_EXCURSION_PEAK = 2.0  # excursions that reach this tell how far others will
-ANCHOR_TIME_FRACTION = (
-    0.25  # of `time_constant`, over which vectors are averaged: what drifts is never far from a mean so near
-)
-CHANGE_HOLD_TIME = 3.0  # s for which a change stands, so that those of several senses are one
-PRIOR_MEAN_EXCESS, PRIOR_EXCURSION_RATE, PRIOR_EXCURSION_COUNT = (
-    2.0,
-    1 / 30,
-    10.0,
-)  # of looks that are a little alike; worth so many excursions
+MIN_DEVIATION = 0.01  # cosine distance; lower limit of the running deviation of distances
+CUSUM_SLACK = 1.0  # deviations subtracted from each z-score: half of the smallest change to detect (Page's k)
+MAX_Z_SCORE = 5.0  # deviations; upper limit of a z-score
+MIN_EXCURSION_PEAK = 2.0  # excursions with at least this peak count for the statistics
+# Of `time_constant`: the time constant of the mean vector. It is short, so the distance stays small in a slow drift.
+ANCHOR_TIME_FRACTION = 0.25
+CHANGE_HOLD_TIME = 3.0  # s for which a change is reported, so that changes of several modalities are one event
+# Prior of the statistics, for slightly correlated windows. It counts as `PRIOR_EXCURSION_COUNT` observed excursions.
+PRIOR_MEAN_EXCESS, PRIOR_EXCURSION_RATE, PRIOR_EXCURSION_COUNT = 2.0, 1 / 30, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeOptions(Options):
-    """How lasting changes of the scene are detected. Raises `ConfigError`."""
+    """Options of the change detector. Raises `ConfigError`."""
 
     false_alarms_per_hour: float = parameter(
         1.0,
@@ -55,14 +51,23 @@ class ChangeOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class ExcursionStatistics:
-    """How far the sum of a stream that does not change rises: what its threshold is made of."""
+    """Statistics of the excursions of the sum while nothing changes. The threshold follows from them.
 
-    effective_windows: float = PRIOR_EXCURSION_COUNT / PRIOR_EXCURSION_RATE  # that were taken
-    excursion_count: float = PRIOR_EXCURSION_COUNT  # of excursions that reached `MIN_EXCURSION_PEAK`
-    total_excess: float = PRIOR_EXCURSION_COUNT * PRIOR_MEAN_EXCESS  # by how much they did, together
+    `effective_windows`: number of windows, each counted by the fraction that is new. `excursion_count`: number of
+    excursions with a peak of at least `MIN_EXCURSION_PEAK`. `total_excess`: sum of these peaks minus this value.
+    """
+
+    effective_windows: float = PRIOR_EXCURSION_COUNT / PRIOR_EXCURSION_RATE
+    excursion_count: float = PRIOR_EXCURSION_COUNT
+    total_excess: float = PRIOR_EXCURSION_COUNT * PRIOR_MEAN_EXCESS
+
+    def with_excursion(self, peak: float) -> ExcursionStatistics:
+        """Return the statistics with one more excursion."""
+        total_excess = self.total_excess + peak - MIN_EXCURSION_PEAK
+        return replace(self, excursion_count=self.excursion_count + 1, total_excess=total_excess)
 
     def threshold(self, effective_windows: float) -> float:
-        """What is passed once in so many looks. The peaks of a sum that drifts down have an exponential tail."""
+        """Return the value that the sum passes once in `effective_windows`: its peaks have an exponential tail."""
         mean = self.total_excess / self.excursion_count
         return MIN_EXCURSION_PEAK + mean * float(
             np.log(max(effective_windows * self.excursion_count / self.effective_windows, 1.0))
@@ -71,32 +76,32 @@ class ExcursionStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ChangeModalityState:
-    """What is remembered of one sense: what it has perceived since the last change, and what speaks for another."""
+    """The state of one modality: its mean and baseline since the last change, and the current excursion of the sum."""
 
     tick: int
     mean_vector: Vector  # (D,) mean of the vectors, not of unit length
-    observed_time: float  # s that it stands on
+    observed_time: float  # s that `mean_vector` averages
     distance_baseline: RunningBaseline  # of the cosine distance from `mean_vector`, (1,)
-    cusum: float  # the sum, 0 and more
-    peak_cusum: float  # of this excursion
-    excursion_start: int  # ns, when the sum left 0
-    excursion_mean: Vector  # (D,) mean of the vectors since then
-    excursion_time: float  # s that it stands on
+    cusum: float  # the sum, at least 0
+    peak_cusum: float  # of the current excursion
+    excursion_start: int  # ns, the tick at which the sum left 0
+    excursion_mean: Vector  # (D,) mean of the vectors since `excursion_start`
+    excursion_time: float  # s that `excursion_mean` averages
     excursions: ExcursionStatistics
-    last_change: tuple[int, int, float] | None = None  # of the last change: since, tick, score
+    last_change: tuple[int, int, float] | None = None  # start of its excursion (ns), tick of its detection, score
 
 
 ChangeState = Mapping[str, ChangeModalityState]
 
 
 class ChangeDetector(Detector[ChangeOptions]):
-    """Scores one label, `change`, by a CUSUM of each sense's distance from what it has perceived since the last change.
+    """Scores the label `change` by a CUSUM of each modality's distance from its mean vector since the last change.
 
-    E. S. Page's test ("Continuous inspection schemes", 1954): S ← max(0, S + z − k), a change where S passes h. The
-    z are standardised by the stream's own running mean and deviation. Windows overlap, so a look is a window's length
-    of the stream, not a tick. h follows from the rate of false alarms that is asked for: while nothing changes, the
-    peaks of S between its zeros have an exponential tail (D. Siegmund, Sequential Analysis, 1985), whose rate and mean
-    are measured on the stream itself; so neither noise that is not normal nor looks that are not independent matter.
+    E. S. Page's test ("Continuous inspection schemes", 1954): S ← max(0, S + z − k); there is a change if S > h. z is
+    the distance in deviations from its running baseline. Windows overlap, so each window counts by the fraction of it
+    that is new. h follows from `false_alarms_per_hour`: while nothing changes, the peaks of S between its zeros have an
+    exponential tail (D. Siegmund, Sequential Analysis, 1985). The rate and the mean of the tail are measured on the
+    stream, so the noise need not be normal and the windows need not be independent.
     """
 
     kind = EventKind.CHANGE
@@ -108,87 +113,92 @@ class ChangeDetector(Detector[ChangeOptions]):
     def score(
         self, state: ChangeState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[ChangeState, dict[str, Score]]:
-        """One tick: the new windows' distances are added up; what passed its threshold of late is a change."""
-        regimes = dict(state)
+        """Update the sums with the windows of one tick. Score changes of the last `CHANGE_HOLD_TIME` seconds."""
+        modality_states = dict(state)
         arrived = healthy_modalities(embeddings)
-        modality_count = len(set(regimes) | set(arrived))
+        modality_count = len(set(modality_states) | set(arrived))
         for modality in arrived:
-            regimes[modality] = self._update_modality(state.get(modality), tick, embeddings[modality], modality_count)
+            modality_states[modality] = self._update_modality(
+                state.get(modality), tick, embeddings[modality], modality_count
+            )
         evidence, best = [], 0.0
-        for modality, regime in sorted(regimes.items()):
-            if regime.last_change is not None and tick - regime.last_change[1] < CHANGE_HOLD_TIME * SECOND:
-                since, told, score = regime.last_change
-                evidence.append(Evidence(modality, score, True, since, told))
+        for modality, modality_state in sorted(modality_states.items()):
+            change = modality_state.last_change
+            if change is not None and tick - change[1] < CHANGE_HOLD_TIME * SECOND:
+                start, detected, score = change
+                evidence.append(Evidence(modality, score, True, start, detected))
                 best = max(best, score)
-            elif tick == regime.tick:
-                evidence.append(Evidence(modality, 0.0, False, regime.excursion_start, tick))
-        return regimes, {CHANGE_LABEL: Score(best, tuple(evidence) if best else ())}
+            elif tick == modality_state.tick:
+                evidence.append(Evidence(modality, 0.0, False, modality_state.excursion_start, tick))
+        return modality_states, {CHANGE_LABEL: Score(best, tuple(evidence) if best else ())}
 
     def _update_modality(
-        self, regime: ChangeModalityState | None, tick: int, embedding: Embedding, senses: int
+        self, state: ChangeModalityState | None, tick: int, embedding: Embedding, modality_count: int
     ) -> ChangeModalityState:
         vector = embedding.vector
-        if regime is None or regime.mean_vector.shape != vector.shape:
+        if state is None or state.mean_vector.shape != vector.shape:
             return _new_modality_state(tick, vector, 0.5, ExcursionStatistics())
         options = self.options
-        seconds = min((tick - regime.tick) / SECOND, 1.0)
+        seconds = min((tick - state.tick) / SECOND, 1.0)
         effective_windows = min(seconds / max((tick - embedding.start) / SECOND, 1e-3), 1.0)
-        distance = np.array([distance_from_mean(regime.mean_vector, vector)])
-        total, past = 0.0, regime.excursions
-        if regime.observed_time >= options.warm_up:
-            z = _z_score(regime.distance_baseline, distance, seconds, effective_windows)
-            total = max(0.0, regime.cusum + effective_windows * (min(z, MAX_Z_SCORE) - CUSUM_SLACK))
-            past = replace(past, effective_windows=past.effective_windows + effective_windows)
-        wanted = 3600.0 / options.false_alarms_per_hour * senses / max(seconds, 1e-3) * effective_windows
-        threshold = past.threshold(wanted)
-        since, fresh, span = regime.excursion_start, regime.excursion_mean, regime.excursion_time
-        if regime.cusum == 0.0:
-            since, fresh, span = tick, vector, seconds
+        distance = np.array([distance_from_mean(state.mean_vector, vector)])
+        cusum, statistics = 0.0, state.excursions
+        if state.observed_time >= options.warm_up:
+            z = _z_score(state.distance_baseline, distance, seconds, effective_windows)
+            cusum = max(0.0, state.cusum + effective_windows * (min(z, MAX_Z_SCORE) - CUSUM_SLACK))
+            statistics = replace(statistics, effective_windows=statistics.effective_windows + effective_windows)
+        windows_between_alarms = (
+            3600.0 / options.false_alarms_per_hour * modality_count / max(seconds, 1e-3) * effective_windows
+        )
+        threshold = statistics.threshold(windows_between_alarms)
+        start, excursion_mean, excursion_time = state.excursion_start, state.excursion_mean, state.excursion_time
+        if state.cusum == 0.0:
+            start, excursion_mean, excursion_time = tick, vector, seconds
         else:
-            span += seconds
-            fresh = np.asarray(fresh + seconds / span * (vector - fresh), np.float32)
-        peak = max(regime.peak_cusum, total)
-        if total > threshold:
-            past = replace(
-                past,
-                excursion_count=past.excursion_count + 1,
-                total_excess=past.total_excess + threshold - MIN_EXCURSION_PEAK,
+            excursion_time += seconds
+            step = seconds / excursion_time * (vector - excursion_mean)
+            excursion_mean = np.asarray(excursion_mean + step, np.float32)
+        peak = max(state.peak_cusum, cusum)
+        if cusum > threshold:
+            statistics = statistics.with_excursion(threshold)
+            score = 1.0 - 0.4 * float(np.exp(threshold - cusum))
+            return replace(
+                _new_modality_state(tick, excursion_mean, excursion_time, statistics), last_change=(start, tick, score)
             )
-            score = 1.0 - 0.4 * float(np.exp(threshold - total))
-            return replace(_new_modality_state(tick, fresh, span, past), last_change=(since, tick, score))
-        if total == 0.0:
+        if cusum == 0.0:
             if peak >= MIN_EXCURSION_PEAK:
-                past = replace(
-                    past,
-                    excursion_count=past.excursion_count + 1,
-                    total_excess=past.total_excess + peak - MIN_EXCURSION_PEAK,
-                )
+                statistics = statistics.with_excursion(peak)
             peak = 0.0
         share = max(
-            seconds / (regime.observed_time + seconds),
+            seconds / (state.observed_time + seconds),
             1.0 - float(np.exp(-seconds / (ANCHOR_TIME_FRACTION * options.time_constant))),
         )
         return ChangeModalityState(
             tick,
-            np.asarray(regime.mean_vector + share * (vector - regime.mean_vector), np.float32),
-            min(regime.observed_time + seconds, 1e6),
-            regime.distance_baseline.updated(distance, seconds, options.time_constant, MIN_DEVIATION),
-            total,
+            np.asarray(state.mean_vector + share * (vector - state.mean_vector), np.float32),
+            min(state.observed_time + seconds, 1e6),
+            state.distance_baseline.updated(distance, seconds, options.time_constant, MIN_DEVIATION),
+            cusum,
             peak,
-            since,
-            fresh,
-            span,
-            past,
-            regime.last_change,
+            start,
+            excursion_mean,
+            excursion_time,
+            statistics,
+            state.last_change,
         )
 
 
 def _z_score(baseline: RunningBaseline, distance: FloatArray, seconds: float, effective_windows: float) -> float:
-    """The distance (1,) above its mean, in deviations. A deviation from few windows is increased: it is uncertain."""
+    """Return the distance (1,) minus its mean, in deviations. A deviation from few windows is increased."""
     windows = float(baseline.observed_time[0]) / seconds if seconds > 0 else 0.0
     factor = 1.0 + 4.0 * effective_windows / max(windows, 1.0) if seconds > 0 else 1.0
     return float((distance - baseline.mean)[0] / max(baseline.deviation[0] * factor, MIN_DEVIATION))
 
 
-def _new_modality_state(tick: int, anchor: Vector, age: float, past: ExcursionStatistics) -> ChangeModalityState:
-    return ChangeModalityState(tick, anchor, min(age, 1.0), RunningBaseline.empty(1), 0.0, 0.0, tick, anchor, 0.0, past)
+def _new_modality_state(
+    tick: int, mean: Vector, observed_time: float, statistics: ExcursionStatistics
+) -> ChangeModalityState:
+    """Return the state at the start and after a change. The mean counts for at most 1 s, so it adapts quickly."""
+    return ChangeModalityState(
+        tick, mean, min(observed_time, 1.0), RunningBaseline.empty(1), 0.0, 0.0, tick, mean, 0.0, statistics
+    )

@@ -1,4 +1,4 @@
-"""The base class of detectors: they score labels tick by tick, and get their state from the caller."""
+"""The base class of detectors: they score labels tick by tick. The caller holds their state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OptionsT = TypeVar("OptionsT", bound=DetectorOptions)
 
 
 class Detector(ABC, Generic[OptionsT]):
-    """Scores labels, tick by tick. It holds options only; all that changes with time is in the state.
+    """Scores labels, tick by tick. It holds options only: everything that changes with time is in the state.
 
     A state is immutable: `score` and `migrate_state` return a new one. So the tracker can go back to an earlier state
     when data arrive late. A subclass sets `kind` and `default_options`, and defines `has_label` and `score`. A wrapper
@@ -34,7 +34,7 @@ class Detector(ABC, Generic[OptionsT]):
     default_options: OptionsT
 
     def __init__(self, options: OptionsT | None = None) -> None:
-        """`options`: None means `default_options`."""
+        """`options`: None for `default_options`."""
         self.options: OptionsT = self.default_options if options is None else options
 
     @property
@@ -44,26 +44,26 @@ class Detector(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def has_label(self, label: str) -> bool:
-        """Whether it scores this label. An open event of a label that it does not score is closed."""
+        """Return whether it scores this label. An open event of a label that it does not score is closed."""
 
     def initial_state(self) -> Any:
-        """The state before the first tick. By default an empty mapping, for a state per modality."""
+        """Return the state before the first tick: by default an empty mapping, for one state per modality."""
         return {}
 
     def migrate_state(self, old: Detector, state: Any) -> Any:
-        """The state with which this detector takes over from `old`, of the same kind. By default `state` unchanged."""
+        """Return the state for this detector when it replaces `old`, of the same kind: by default `state` unchanged."""
         return state
 
     @abstractmethod
     def score(self, state: Any, tick: int, embeddings: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
-        """(state, tick in ns, the tick's embeddings) → (new state, label → score). Labels left out score 0."""
+        """Score one tick (ns). Return the new state, and label → score. Labels that are not returned have score 0."""
 
 
 def unfused_modalities(present: Mapping[str, Embedding]) -> list[str]:
-    """The modalities of a tick's embeddings, without `fused`, sorted by name."""
+    """Return the modalities of a tick's embeddings, without `fused`, sorted by name."""
     return sorted(set(present) - {FUSED})
 
 
 def healthy_modalities(present: Mapping[str, Embedding]) -> list[str]:
-    """Those of `unfused_modalities` whose window shows no symptom of a faulty sensor."""
+    """Return those of `unfused_modalities` whose window shows no symptom of a faulty sensor."""
     return [modality for modality in unfused_modalities(present) if not present[modality].symptoms]

@@ -1,4 +1,4 @@
-"""Disagreement: two senses that usually tell of the same thing part, as when one of them changes alone."""
+"""Disagreement: the similarity of two modalities falls below its baseline, for example if one changes alone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from sensebind.fusion.events.evidence import (
 )
 from sensebind.fusion.events.scores import timestamp_correction
 
-MIN_DEVIATION = 0.03  # cosine: agreement and change are never taken to spread less
+MIN_DEVIATION = 0.03  # cosine; lower limit of running deviations
 
 
 @dataclass(frozen=True, slots=True)
 class DisagreementOptions(EvidenceOptions):
-    """How disagreement is detected. `pairs`: modalities to compare, in any order; empty: all that are there.
+    """Options of the disagreement detector. Raises `ConfigError`.
 
-    Raises `ConfigError`.
+    `pairs`: the pairs of modalities to compare, each in any order; empty: all pairs.
     """
 
     threshold: float = parameter(
@@ -53,7 +53,7 @@ class DisagreementOptions(EvidenceOptions):
 
     def __post_init__(self) -> None:
         EvidenceOptions.__post_init__(self)  # super() does not work in a class with slots
-        if self.warm_up > self.time_constant:  # a pair's age never passes `time_constant`
+        if self.warm_up > self.time_constant:  # the observed time of a baseline is at most `time_constant`
             raise ConfigError(
                 f"warm_up must be at most time_constant, and {self.warm_up:g} s is more than {self.time_constant:g} s"
             )
@@ -63,36 +63,36 @@ class DisagreementOptions(EvidenceOptions):
 
 
 def pair_label(a: str, b: str) -> str:
-    """The label of a pair, the same in either order: ``audio+vision``."""
+    """Return the label of a pair, the same in either order: ``audio+vision``."""
     return "+".join(sorted((a, b)))
 
 
 @dataclass(frozen=True, slots=True)
 class DisagreementModalityState:
-    """What is remembered of one modality: its last window, its mean vector, and how far from that it usually is."""
+    """The state of one modality: its last window, its mean vector, and the baseline of its distance from this mean."""
 
     start: int
     tick: int
     coverage: float
     vector: Vector  # (D,)
-    mean_vector: Vector  # (D,) not of unit length
+    mean_vector: Vector  # (D,), not of unit length
     distance_baseline: RunningBaseline  # of the cosine distance from `mean_vector`, (1,)
-    score: float  # 0..1, how unusual that distance is now
-    faulty: bool = False  # a window since then showed that the sensor is faulty
+    score: float  # 0..1, of the current distance
+    faulty: bool = False  # a later window has a symptom
 
 
 @dataclass(frozen=True, slots=True)
 class DisagreementState:
     modality_states: Mapping[str, DisagreementModalityState]
-    pairs: Mapping[str, tuple[int, RunningBaseline]]  # label → (tick when last compared, baseline of the cosine, (1,))
+    pairs: Mapping[str, tuple[int, RunningBaseline]]  # label → tick of the last update, baseline of the cosine, (1,)
 
 
 class DisagreementDetector(Detector[DisagreementOptions]):
-    """Scores each pair of modalities by how far their cosine has fallen below what it usually is.
+    """Scores each pair of modalities by how far their cosine has fallen below its baseline.
 
-    In a joint space both senses of one thing point the same way. If the scene changes for both, the cosine
-    stays about where it was; if one changes alone, it falls. The level of a pair, however low the space makes
-    it, is taken from the pair's own recent past. The evidence names the sense that left its own past.
+    In a joint space, two modalities have similar vectors for one object. If the scene changes for both, the cosine
+    stays about the same; if one changes alone, it falls. The baseline is the pair's own recent past, so the usual
+    cosine may be low. In the evidence, the modality that left its own past supports the event.
     """
 
     kind = EventKind.DISAGREEMENT
@@ -116,7 +116,7 @@ class DisagreementDetector(Detector[DisagreementOptions]):
     def score(
         self, state: DisagreementState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[DisagreementState, dict[str, Score]]:
-        """One tick: pairs of which a window ended now and the other's is not stale are compared."""
+        """Score the pairs of windows not older than `max_age`. Update the baselines of pairs with a new window."""
         options = self.options
         modality_states = dict(state.modality_states)
         arrived = healthy_modalities(embeddings)
@@ -133,42 +133,42 @@ class DisagreementDetector(Detector[DisagreementOptions]):
             label = pair_label(a, b)
             if not self.has_label(label) or modality_states[a].vector.shape != modality_states[b].vector.shape:
                 continue
-            last, level = pairs.get(label, (tick - SECOND // 2, RunningBaseline.empty(1)))
-            agreement = np.array([float(modality_states[a].vector @ modality_states[b].vector)])
+            last, baseline = pairs.get(label, (tick - SECOND // 2, RunningBaseline.empty(1)))
+            similarity = np.array([float(modality_states[a].vector @ modality_states[b].vector)])
             pair_score = 0.0
-            if level.observed_time[0] >= options.warm_up:
-                pair_score = float(options.scores_from_deviations(-level.z_scores(agreement, MIN_DEVIATION))[0])
+            if baseline.observed_time[0] >= options.warm_up:
+                pair_score = float(options.scores_from_deviations(-baseline.z_scores(similarity, MIN_DEVIATION))[0])
             weight = min(options.reliability.get(m, 1.0) * modality_states[m].coverage for m in (a, b))
             evidence = tuple(
-                Evidence(m, c.score, c.score >= options.support, c.start, c.tick, weight=weight)
-                for m, c in ((m, modality_states[m]) for m in (a, b))
+                Evidence(m, s.score, s.score >= options.support, s.start, s.tick, weight=weight)
+                for m, s in ((m, modality_states[m]) for m in (a, b))
             )
             scores[label] = Score(
                 float(pool_scores([[pair_score]], [weight], options.prior)[0]), evidence, timestamp_correction(evidence)
             )
             if a in arrived or b in arrived:
                 seconds = min((tick - last) / SECOND, 1.0)
-                pairs[label] = tick, level.updated(agreement, seconds, options.time_constant, MIN_DEVIATION)
+                pairs[label] = tick, baseline.updated(similarity, seconds, options.time_constant, MIN_DEVIATION)
         return DisagreementState(modality_states, pairs), scores
 
     def _update_modality(
-        self, course: DisagreementModalityState | None, tick: int, embedding: Embedding
+        self, state: DisagreementModalityState | None, tick: int, embedding: Embedding
     ) -> DisagreementModalityState:
         options, vector = self.options, embedding.vector
-        if course is None or course.vector.shape != vector.shape:
-            level = RunningBaseline.empty(1)
+        if state is None or state.vector.shape != vector.shape:
+            baseline = RunningBaseline.empty(1)
             return DisagreementModalityState(
-                embedding.start, tick, embedding.coverage, vector, vector.copy(), level, 0.0
+                embedding.start, tick, embedding.coverage, vector, vector.copy(), baseline, 0.0
             )
-        seconds = min((tick - course.tick) / SECOND, 1.0)
-        gap = np.array([distance_from_mean(course.mean_vector, vector)])
-        level, score = course.distance_baseline, 0.0
-        if level.observed_time[0] >= options.warm_up:
-            score = float(options.scores_from_deviations(level.z_scores(gap, MIN_DEVIATION))[0])
+        seconds = min((tick - state.tick) / SECOND, 1.0)
+        distance = np.array([distance_from_mean(state.mean_vector, vector)])
+        baseline, score = state.distance_baseline, 0.0
+        if baseline.observed_time[0] >= options.warm_up:
+            score = float(options.scores_from_deviations(baseline.z_scores(distance, MIN_DEVIATION))[0])
         share = max(
-            seconds / (float(level.observed_time[0]) + 2 * seconds),
+            seconds / (float(baseline.observed_time[0]) + 2 * seconds),
             1.0 - float(np.exp(-seconds / options.time_constant)),
         )
-        anchor = np.asarray(course.mean_vector + share * (vector - course.mean_vector), np.float32)
-        level = level.updated(gap, seconds, options.time_constant, MIN_DEVIATION)
-        return DisagreementModalityState(embedding.start, tick, embedding.coverage, vector, anchor, level, score)
+        mean = np.asarray(state.mean_vector + share * (vector - state.mean_vector), np.float32)
+        baseline = baseline.updated(distance, seconds, options.time_constant, MIN_DEVIATION)
+        return DisagreementModalityState(embedding.start, tick, embedding.coverage, vector, mean, baseline, score)

@@ -1,4 +1,4 @@
-"""How the scores of several modalities become one probability, and what is usual of a score: its running baseline."""
+"""Pooling of the scores of several modalities to one probability, and running baselines."""
 
 from __future__ import annotations
 
@@ -16,23 +16,20 @@ from sensebind.fusion.events.lifecycle import LifecycleOptions
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-
-TIME_CONSTANT_BOUNDS, WARM_UP_BOUNDS = (
-    (1.0, 86400.0),
-    (0.1, 3600.0),
-)  # s, bounds of parameters that several options have
+# Bounds in s of parameters that several detectors have.
+TIME_CONSTANT_BOUNDS, WARM_UP_BOUNDS = (1.0, 86400.0), (0.1, 3600.0)
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceOptions(Options):
-    """What the detectors that pool several modalities have in common.
+    """Options of detectors that pool several modalities. Raises `ConfigError`.
 
-    `prior`: the score where no modality gives evidence. `support`: a modality with this score supports the event.
-    `reliability`: modality → weight of its evidence, 0 to 10, 1 where it is not named. Raises `ConfigError`.
+    `prior`: the score without evidence. `support`: a modality with this score or more supports the event.
+    `reliability`: modality → weight of its evidence, 0 to 10, 1 if it is missing.
     """
 
     threshold: float = parameter(
-        4.0, "Deviation from the usual at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
+        4.0, "Deviation from the baseline at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"
     )
     slope: float = parameter(
         1.5, "Steepness of the score: log-odds for each deviation", bounds=(0.1, 10.0), unit="nats/σ"
@@ -69,7 +66,7 @@ class EvidenceOptions(Options):
                 raise ConfigError(f"reliability of '{modality}' must be 0 to 10, not {weight:g}")
 
     def scores_from_deviations(self, deviations: FloatArray) -> FloatArray:
-        """Deviations from the usual (L,) → scores (L,), one half at `threshold`."""
+        """Convert deviations from the baseline (L,) to scores (L,), 0.5 at `threshold`."""
         return logistic(self.slope * (deviations - self.threshold))
 
 
@@ -80,19 +77,21 @@ def logistic(x: npt.ArrayLike) -> FloatArray:
 
 
 def logit(p: npt.ArrayLike) -> FloatArray:
-    """The inverse of `logistic`; 0 and 1 count as 1e-9 from there."""
+    """The inverse of `logistic`. The argument is clipped to 1e-9 … 1 − 1e-9."""
     inside = np.clip(np.asarray(p, np.float64), 1e-9, 1 - 1e-9)
     return np.asarray(np.log(inside / (1.0 - inside)))
 
 
-MAX_NEGATIVE_EVIDENCE = 1.0  # nats that one sense, noticing nothing, may take from the others
-MAX_POSITIVE_EVIDENCE = 8.0  # nats that one sense may give
+MAX_NEGATIVE_EVIDENCE = 1.0  # nats that one modality can subtract
+MAX_POSITIVE_EVIDENCE = 8.0  # nats that one modality can add
 
 
 def pool_scores(scores: npt.ArrayLike, weights: npt.ArrayLike, prior: float) -> FloatArray:
-    """Scores of M senses for L labels, (M, L) in 0..1, and their weights (M,) → (L,) in 0..1:
-    `pool_log_likelihood_ratios` of what each score says beyond the prior. With weight 1 and one sense, p is its score;
-    weight 0 leaves it out."""
+    """Pool the scores (M, L) of M modalities for L labels, with weights (M,), to scores (L,). All scores are 0..1.
+
+    Calls `pool_log_likelihood_ratios` with the log-odds of each score minus those of the prior. The result for one
+    modality of weight 1 is its score. Weight 0 leaves a modality out.
+    """
     gains = logit(scores) - float(logit(prior))
     return pool_log_likelihood_ratios(gains, np.asarray(weights, np.float64)[:, None], prior, MAX_NEGATIVE_EVIDENCE)
 
@@ -103,26 +102,26 @@ def pool_log_likelihood_ratios(
     prior: npt.ArrayLike,
     max_negative_evidence: npt.ArrayLike,
 ) -> FloatArray:
-    """Log likelihood ratios (M, L) of M senses for L labels → probabilities (L,). `prior` is one or (L,).
+    """Pool log likelihood ratios (M, L) of M modalities for L labels to probabilities (L,).
 
-    Log-odds add up, as for independent witnesses (Genest and Zidek, "Combining probability distributions",
-    1986, with the prior counted once): logit p = logit prior + Σ w·ratio. A sense that notices nothing lowers the sum
-    by `max_negative_evidence` at most: a microphone that hears no dog hardly speaks against the dog that the camera
-    sees. M = 0 gives the prior.
+    `weights` are (M, 1) or (M, L), `prior` a number or (L,). Log-odds are added, as for independent sources of evidence
+    with one common prior (Genest and Zidek, "Combining probability distributions", 1986): logit p = logit prior +
+    Σ w·ratio. Each ratio is limited to −`max_negative_evidence` … `MAX_POSITIVE_EVIDENCE`: a microphone that detects no
+    dog is weak evidence against a dog in the image. If M is 0, the result is the prior.
     """
-    held = np.clip(log_likelihood_ratios, -np.asarray(max_negative_evidence, np.float64), MAX_POSITIVE_EVIDENCE)
-    return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * held, axis=0))
+    limited = np.clip(log_likelihood_ratios, -np.asarray(max_negative_evidence, np.float64), MAX_POSITIVE_EVIDENCE)
+    return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * limited, axis=0))
 
 
 def distance_from_mean(mean: Vector, vector: Vector) -> float:
-    """Cosine distance, 0..2, of a unit vector (D,) from a mean (D,) of any length; 1 where the mean is 0."""
+    """Return the cosine distance, 0..2, of a unit vector (D,) from a mean (D,) of any length; 1 if the mean is 0."""
     length = float(np.linalg.norm(mean))
     return 1.0 - float(mean @ vector) / length if length > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunningBaseline:
-    """What some numbers, (L,), usually are: running mean, running deviation, and the seconds that they stand on."""
+    """Running mean and deviation of L values, (L,), and the observed time, at most `time_constant`, s (L,)."""
 
     mean: FloatArray
     deviation: FloatArray
@@ -133,7 +132,7 @@ class RunningBaseline:
         return cls(np.zeros(size), np.zeros(size), np.zeros(size))
 
     def z_scores(self, values: FloatArray, min_deviation: float) -> FloatArray:
-        """How far `values` (L,) lie above the mean, (L,), in running deviations of `min_deviation` at least."""
+        """Return `values` (L,) minus the mean, in deviations, (L,). A deviation is at least `min_deviation`."""
         return np.asarray((values - self.mean) / np.maximum(self.deviation, min_deviation), np.float64)
 
     def updated(
@@ -144,25 +143,26 @@ class RunningBaseline:
         min_deviation: float,
         hold_mask: BoolArray | None = None,
     ) -> RunningBaseline:
-        """The baseline after `values` (L,), which stand for `seconds`. Where `hold_mask` is true it stays as it was.
+        """Return the baseline after `values` (L,), which stand for `seconds`. Values with `hold_mask` change nothing.
 
-        A plain average until it is `time_constant` seconds old, from then on an exponentially forgetting one. A value
-        further than three deviations (of `min_deviation` at least) counts as one at three: Huber's influence function,
-        so one outlier does not move it. The deviation is 1.2533 times the mean absolute one, that of a Gaussian.
+        The mean is a plain average at first, and forgets exponentially after `time_constant` seconds. A value further
+        than three deviations (each at least `min_deviation`) from the mean counts as one at three: Huber's influence
+        function, so a single outlier has little effect. The deviation is 1.2533 times the mean absolute deviation, as
+        for a Gaussian.
         """
         share = np.maximum(seconds / (self.observed_time + seconds), 1.0 - np.exp(-seconds / time_constant))
         new = self.observed_time == 0
         clip = 3.0 * np.maximum(self.deviation, min_deviation)
         step = np.where(new, values - self.mean, np.clip(values - self.mean, -clip, clip))
         mean = self.mean + share * step
-        # A baseline on its first value knows no spread yet.
+        # One value has no deviation.
         spread = np.where(new, 0.0, 1.2533 * np.abs(step))
         deviation = self.deviation + share * (spread - self.deviation)
-        age = np.minimum(self.observed_time + seconds, time_constant)
+        observed_time = np.minimum(self.observed_time + seconds, time_constant)
         if hold_mask is None:
-            return RunningBaseline(mean, deviation, age)
+            return RunningBaseline(mean, deviation, observed_time)
         return RunningBaseline(
             np.where(hold_mask, self.mean, mean),
             np.where(hold_mask, self.deviation, deviation),
-            np.where(hold_mask, self.observed_time, age),
+            np.where(hold_mask, self.observed_time, observed_time),
         )

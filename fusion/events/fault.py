@@ -1,4 +1,4 @@
-"""Faults: a sensor that lies, as its data show, or that has fallen silent while others go on."""
+"""Faults: the data of a sensor show a symptom, or a sensor has no windows while others have."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 UNPLUGGED = "unplugged"
 FAULT_CAUSES = (*SYMPTOMS, UNPLUGGED)
-VOTING_WINDOWS = 3  # windows: a sensor that fails shows another symptom at first, in a window that is half lost
-FAULT_SCORE = 0.95  # the score of a fault that shows
-MAX_MISSED_INTERVALS = 2.5  # usual intervals of a sense without a window after which it is silent
-FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` for a sense that has had one window only: its rhythm is not known
+VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partly faulty, may show another symptom
+FAULT_SCORE = 0.95  # the score of every fault
+MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a modality is unplugged
+FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the interval is not known yet
 
 
 @dataclass(frozen=True, slots=True)
 class FaultOptions(Options):
-    """How sensor faults are detected. Raises `ConfigError`."""
+    """Options of the fault detector. Raises `ConfigError`."""
 
     causes: tuple[str, ...] = parameter(
         (),
@@ -42,8 +42,7 @@ class FaultOptions(Options):
     expected: tuple[str, ...] = parameter(
         (),
         "Modalities that must have windows from the start. `configured`: all that the embedder is configured for. "
-        "Others "
-        "are unplugged only after a first window",
+        "Others are unplugged only after a first window",
     )
     life: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
 
@@ -56,27 +55,27 @@ class FaultOptions(Options):
             )
 
     def detects(self, cause: str) -> bool:
-        """Whether this cause is one of those to detect."""
+        """Return whether this cause is to be detected."""
         return cause in (self.causes or FAULT_CAUSES)
 
 
 def fault_label(modality: str, cause: str) -> str:
-    """``fault:thermal:frozen``."""
+    """Return the label of a fault: ``fault:thermal:frozen``."""
     return f"fault:{modality}:{cause}"
 
 
 @dataclass(frozen=True, slots=True)
 class FaultModalityState:
-    """What is remembered of one sense: its last window, how far its windows usually are apart, and what it showed."""
+    """The state of one modality: its last window, the usual interval of its windows, and its recent causes."""
 
     start: int
     tick: int
-    window_interval: float  # s; 0 until it is known
-    recent_causes: tuple[str, ...]  # causes at its last `VOTING_WINDOWS` windows, empty ones where it seemed well
+    window_interval: float  # s; 0: not known yet
+    recent_causes: tuple[str, ...]  # of its last `VOTING_WINDOWS` windows; empty: no symptom
 
     @property
     def cause(self) -> str:
-        """What it showed most often of late, of equals the latest; empty where its last window seemed well."""
+        """The most frequent recent cause, the latest of equals. Empty if the last window has no symptom."""
         if not self.recent_causes[-1]:
             return ""
         return max(reversed(self.recent_causes), key=lambda name: self.recent_causes.count(name) if name else 0)
@@ -86,9 +85,9 @@ FaultState = Mapping[str, FaultModalityState]
 
 
 class FaultDetector(Detector[FaultOptions]):
-    """Scores a label for each sense that shows a symptom, or no window at all: one cause at a time, the most telling.
+    """Scores a label for each modality that shows a symptom or has no windows: one cause at a time.
 
-    `Embedding.symptoms` say what a window shows; silence is told from the ticks of the others.
+    The symptoms of a window are in `Embedding.symptoms`. A modality without windows is detected at the ticks of others.
     """
 
     kind = EventKind.FAULT
@@ -100,7 +99,7 @@ class FaultDetector(Detector[FaultOptions]):
     def score(
         self, state: FaultState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[FaultState, dict[str, Score]]:
-        """One tick: what the new windows show, and which senses have had none for too long."""
+        """Score the modalities that show a symptom, and those that have had no window for too long."""
         modality_states = dict(state)
         for modality in self.options.expected:
             modality_states.setdefault(
@@ -109,26 +108,26 @@ class FaultDetector(Detector[FaultOptions]):
         for modality in unfused_modalities(embeddings):
             modality_states[modality] = self._update_modality(state.get(modality), tick, embeddings[modality])
         scores = {}
-        for modality, watch in sorted(modality_states.items()):
-            silent = (tick - watch.tick) / SECOND
-            cause = watch.cause
-            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * watch.window_interval)
-            if silent >= (limit if watch.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
+        for modality, modality_state in sorted(modality_states.items()):
+            age = (tick - modality_state.tick) / SECOND
+            cause = modality_state.cause
+            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * modality_state.window_interval)
+            if age >= (limit if modality_state.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
                 cause = UNPLUGGED
             if self.options.detects(cause):
-                evidence = (Evidence(modality, FAULT_SCORE, True, watch.start, watch.tick),)
+                evidence = (Evidence(modality, FAULT_SCORE, True, modality_state.start, modality_state.tick),)
                 scores[fault_label(modality, cause)] = Score(FAULT_SCORE, evidence)
         return modality_states, scores
 
-    def _update_modality(self, watch: FaultModalityState | None, tick: int, embedding: Embedding) -> FaultModalityState:
+    def _update_modality(self, state: FaultModalityState | None, tick: int, embedding: Embedding) -> FaultModalityState:
         cause = next((c for c in FAULT_CAUSES if c in embedding.symptoms and self.options.detects(c)), "")
-        if watch is None or watch.tick == tick:
+        if state is None or state.tick == tick:
             return FaultModalityState(embedding.start, tick, 0.0, (cause,))
-        gap = (tick - watch.tick) / SECOND
-        # One long gap is no rhythm: half a step towards it at most.
+        gap = (tick - state.tick) / SECOND
+        # A single long gap increases the usual interval by at most 10 %.
         interval = (
             gap
-            if not watch.window_interval
-            else watch.window_interval + 0.2 * min(gap - watch.window_interval, 0.5 * watch.window_interval)
+            if not state.window_interval
+            else state.window_interval + 0.2 * min(gap - state.window_interval, 0.5 * state.window_interval)
         )
-        return FaultModalityState(embedding.start, tick, interval, (*watch.recent_causes, cause)[-VOTING_WINDOWS:])
+        return FaultModalityState(embedding.start, tick, interval, (*state.recent_causes, cause)[-VOTING_WINDOWS:])

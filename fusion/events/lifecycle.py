@@ -1,4 +1,4 @@
-"""How the scores of one label become an event that begins, lasts and ends."""
+"""The event lifecycle: makes events with onset, updates and offset of the scores of one label."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DURATION_BOUNDS = (0.0, 3600.0)  # s
 class LifecycleOptions(Options):
     """When an event begins and ends.
 
-    Raises `ConfigError` for values that are out of bounds, or with which an event could never begin or end.
+    Raises `ConfigError` for values that are out of bounds, or if an event could never begin or end.
     """
 
     onset_threshold: float = parameter(
@@ -74,15 +74,16 @@ class LifecycleOptions(Options):
 
 @dataclass(slots=True)
 class EventLifecycle:
-    """The events of one label, one after the other: two thresholds and four times (`LifecycleOptions`).
+    """The successive events of one label. The thresholds and times are in `LifecycleOptions`.
 
-    What a score does depends on the state:
+    The label has one of three states:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
-      that tick minus the lead of its score.
+      that tick minus the `Score.lead`.
     - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
-      of `immediate_onset_threshold`, it becomes an event (ONSET).
-    - event: after `hold_time` below `offset_threshold` it ends (OFFSET). The offset is the first of those ticks minus
-      the lead. A higher score before that starts the hold time again. An UPDATE comes every `update_period`.
+      of `immediate_onset_threshold`, the event is reported (ONSET).
+    - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
+      minus the `Score.lead` of the last higher score. A score of `offset_threshold` or more before that resets the hold
+      time. An UPDATE is reported every `update_period`.
     """
 
     kind: EventKind
@@ -90,22 +91,21 @@ class EventLifecycle:
     space: str
     options: LifecycleOptions
     onset: int | None = None
-    pending_since: int = 0  # tick at which it became pending
-    timestamp_correction: int = 0  # of its last score of `offset_threshold` or more
+    pending_since: int = 0  # tick at which the label became pending
+    timestamp_correction: int = 0  # ns, of the last score of `offset_threshold` or more
     is_open: bool = False
     below_offset_since: int | None = None  # first tick below `offset_threshold` of an open event
     last_report: int = 0
     last_offset: int | None = None
-    id_onset: int | None = None  # the onset in an open event's id: the one that was told first
+    id_onset: int | None = None  # the onset in the id of the open event: that of the first report
     last_score: Score = field(default=ZERO_SCORE)
 
     def step(self, tick: int, score: Score) -> list[Event]:
-        """One tick's score → no event or one."""
+        """Process the score of one tick. Return the event to report, if there is one."""
         options = self.options
         self.last_score = score
         if self.onset is None:
-            paused = self.last_offset is not None and tick - self.last_offset < options.refractory * SECOND
-            if score.score < options.onset_threshold or paused:
+            if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
             self.pending_since = tick
             self.onset = tick - score.lead if self.last_offset is None else max(tick - score.lead, self.last_offset + 1)
@@ -133,7 +133,7 @@ class EventLifecycle:
         return []
 
     def close(self, tick: int, offset: int) -> list[Event]:
-        """End it now, with `offset` as its end, or when it fell below `offset_threshold`. Forgets what is pending."""
+        """Make the label idle. An open event ends at `offset`, or when its score fell below `offset_threshold`."""
         events = []
         if self.is_open:
             assert self.onset is not None
@@ -147,11 +147,11 @@ class EventLifecycle:
         return events
 
     def revise(self, tick: int, revised: EventLifecycle) -> list[Event]:
-        """What `revised`, the same label's life as it would be with data that came late, means for the event told so
-        far.
+        """Take over `revised`, the lifecycle of the same label recomputed with late data. Return the events to report.
 
-        An open event goes on under its id with what is known now, or ends if it turns out to be over, or (offset =
-        onset) never to have been. What is closed stays as it was told: nothing that overlaps it opens.
+        If `revised` is open, an open event continues with its values under the same id. Otherwise the open event ends
+        at the revised offset, or at its onset if there was no such event. A closed event is not changed, and no event
+        that overlaps it is opened.
         """
         if self.is_open:
             if revised.is_open:
@@ -171,14 +171,14 @@ class EventLifecycle:
                 self.last_report = tick
                 return [self._event(EventPhase.UPDATE, tick)]
             assert self.onset is not None
-            over = (
+            offset = (
                 revised.last_offset
                 if revised.last_offset is not None and revised.last_offset >= self.onset
                 else self.onset
             )
             self.below_offset_since, self.last_score = None, revised.last_score
-            events = self.close(tick, over)
-            if revised.onset is not None and revised.onset > over:
+            events = self.close(tick, offset)
+            if revised.onset is not None and revised.onset > offset:
                 self.onset, self.pending_since, self.timestamp_correction = (
                     revised.onset,
                     revised.pending_since,
@@ -197,9 +197,11 @@ class EventLifecycle:
         return self._open(tick) if revised.is_open else []
 
     def is_inactive(self, tick: int) -> bool:
-        """Whether nothing is open, pending or pausing, so that it can be forgotten."""
-        pausing = self.last_offset is not None and tick - self.last_offset < self.options.refractory * SECOND
-        return self.onset is None and not pausing
+        """Return whether the label is idle and after its refractory period, so that this object can be deleted."""
+        return self.onset is None and not self._is_refractory(tick)
+
+    def _is_refractory(self, tick: int) -> bool:
+        return self.last_offset is not None and tick - self.last_offset < self.options.refractory * SECOND
 
     def _open(self, tick: int) -> list[Event]:
         self.is_open, self.last_report, self.id_onset = True, tick, self.onset
@@ -207,6 +209,6 @@ class EventLifecycle:
 
     def _event(self, phase: EventPhase, tick: int, offset: int = 0) -> Event:
         assert self.onset is not None
-        identity = f"{self.kind.name.lower()}/{self.label}/{self.id_onset}"
+        event_id = f"{self.kind.name.lower()}/{self.label}/{self.id_onset}"
         score, evidence = self.last_score.score, self.last_score.evidence
-        return Event(identity, self.kind, self.label, phase, self.onset, offset, tick, score, self.space, evidence)
+        return Event(event_id, self.kind, self.label, phase, self.onset, offset, tick, score, self.space, evidence)

@@ -1,4 +1,4 @@
-"""Open-vocabulary events: something that the user named in words is seen, heard or felt."""
+"""Detection of open-vocabulary events: a modality matches a prompt of the user."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_c
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.scores import timestamp_correction
 
-# What anything could be. A phrase must stand out against these; they need not be true of the place. A label may
-# be among them: the middle and the spread of the crowd hardly notice one of their own.
+# Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
+# of these phrases: a single phrase has little effect on the median and the deviation.
 DEFAULT_BACKGROUND_PHRASES = (
     "a photo", "an ordinary scene", "a room", "a street", "silence", "noise",
     "a wall", "the floor", "the sky", "clouds", "water", "trees", "a field", "a mountain", "a building", "a door",
@@ -42,21 +42,19 @@ DEFAULT_BACKGROUND_PHRASES = (
     "a book", "a sign", "a pattern", "an animal", "a bird", "an insect", "a plant", "a vehicle", "a boat",
     "a sport", "music", "speech", "wind", "rain", "a hum", "a click", "an engine", "darkness", "light",
 )  # fmt: skip
-MIN_BACKGROUND_PHRASES = 8  # background phrases below which their spread says nothing
-MIN_BACKGROUND_SPREAD = 0.005  # cosine: a background narrower than this is not believed
-CalibrationLookup = Callable[[str], PromptCalibration | None]  # a space's id → its calibration
-MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = (
-    2.0,
-    1.0,
-)  # deviations by which the usual level may raise and lower the bar
+MIN_BACKGROUND_PHRASES = 8  # the deviation of fewer phrases is not reliable
+MIN_BACKGROUND_SPREAD = 0.005  # cosine; lower limit of the deviation of the background
+CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
+# Deviations; limits of the running mean of a label above and below 0.
+MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions(EvidenceOptions):
-    """How phrases are detected in a stream. Raises `ConfigError`.
+    """Options of the prompt detector. Raises `ConfigError`.
 
     `min_modalities` may also be a mapping from label to number, 1 for the others. `calibration` may also be a function
-    from the space's id to a calibration, or to None.
+    from the id of a space to its calibration or None.
     """
 
     threshold: float = parameter(
@@ -117,32 +115,32 @@ class PromptOptions(EvidenceOptions):
 
     @property
     def background_phrases(self) -> tuple[str, ...]:
-        """The phrases that a label is compared against."""
+        """The phrases that each label is compared with."""
         return self.background or DEFAULT_BACKGROUND_PHRASES
 
     def prior_score(self, calibration: PromptCalibration | None) -> float:
-        """The score without evidence: the prior of the calibration if there is one. At most half `offset_threshold`."""
+        """Return the score without evidence: the calibration's, else `prior`. At most half of `offset_threshold`."""
         return (
             min(calibration.prior, self.life.offset_threshold / 2) if calibration and calibration.senses else self.prior
         )
 
-    def classifier_prior_score(self, words: PromptClassifiers) -> float:
-        """The score of a taught word where no sense says anything, half of `offset_threshold` at most."""
-        return min(words.prior, self.life.offset_threshold / 2)
+    def classifier_prior_score(self, classifiers: PromptClassifiers) -> float:
+        """Return the score of a trained label without evidence: at most half of `offset_threshold`."""
+        return min(classifiers.prior, self.life.offset_threshold / 2)
 
     def modality_weight(self, modality: str, calibration: PromptCalibration | None) -> float:
-        """How much this sense's evidence counts."""
+        """Return the weight of this modality's evidence: the option, else the calibration's, else 1."""
         fitted = calibration.senses.get(modality) if calibration else None
         return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
 
     def min_modalities_for(self, label: str) -> int:
-        """How many senses must support this label."""
+        """Return the number of modalities that must support this label."""
         needed = self.min_modalities
         return needed.get(label, 1) if isinstance(needed, Mapping) else needed
 
 
 def calibration_lookup(calibration: str | CalibrationLookup) -> CalibrationLookup:
-    """The function from a space's id to its calibration that `PromptOptions.calibration` stands for.
+    """Return `PromptOptions.calibration` as a function from the id of a space to its calibration.
 
     Raises `CalibrationError` for a file that cannot be read. The function raises it for a file of another space.
     """
@@ -155,35 +153,36 @@ def calibration_lookup(calibration: str | CalibrationLookup) -> CalibrationLooku
 def background_z_score(
     vector: Vector, phrases: Vector, label_starts: npt.NDArray[np.intp], background: Vector
 ) -> FloatArray:
-    """How far each label stands out of the background, (L,) float64, in deviations of the background's cosines.
+    """Return the background z-score of each label, (L,) float64.
 
-    `vector` (D,), `phrases` (N, D) and `background` (M, D) are unit vectors; label l owns the phrases from
-    `label_starts[l]` to the next. A label's cosine is its best phrase's. The middle and the spread of the background
-    are its median and 1.4826 times its median absolute deviation. Cosines of image and text, sound and text, …
-    lie in different, narrow bands; in these units they compare. This is the test normalisation of speaker
-    verification, a score against a cohort of others (Auckenthaler, Carey and Lloyd-Thomas, "Score normalization
-    for text-independent speaker verification systems", 2000), with order statistics.
+    This is the cosine of the label's best phrase minus the median of the background's cosines, in deviations of these
+    (1.4826 times the median absolute deviation). `vector` (D,), `phrases` (N, D) and `background` (M, D) are unit
+    vectors; the phrases of label l begin at `label_starts[l]`. Cosines of image and text, or of sound and text, are in
+    different, narrow bands; z-scores can be compared. This is the test normalisation of speaker verification
+    (Auckenthaler, Carey and Lloyd-Thomas, "Score normalization for text-independent speaker verification systems",
+    2000), with median and median absolute deviation.
     """
-    crowd = background @ vector
-    middle = np.median(crowd)
-    spread = max(1.4826 * float(np.median(np.abs(crowd - middle))), MIN_BACKGROUND_SPREAD)
-    return np.asarray((best_similarities(vector, phrases, label_starts) - middle) / spread, np.float64)
+    cosines = background @ vector
+    median = np.median(cosines)
+    deviation = max(1.4826 * float(np.median(np.abs(cosines - median))), MIN_BACKGROUND_SPREAD)
+    return np.asarray((best_similarities(vector, phrases, label_starts) - median) / deviation, np.float64)
 
 
 def best_similarities(vector: Vector, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> FloatArray:
-    """The cosine of `vector` (D,) and the best phrase of each label, (L,). `phrases` as in `background_z_score`, whose
-    `label_starts` are `label_starts` here."""
+    """Return the cosine of `vector` and the best phrase of each label, (L,). Arguments as in `background_z_score`."""
     return np.asarray(np.maximum.reduceat(phrases @ vector, label_starts))
 
 
 def subtract_competition(z_scores: FloatArray, competition: float) -> FloatArray:
-    """Background z-scores (L,), less `competition` times the margin of the best other label: like looks like like."""
+    """Return background z-scores (L,), each minus `competition` times the margin of the best label over it."""
     return np.asarray(z_scores - competition * np.maximum(-margins(z_scores), 0.0), np.float64)
 
 
 def margins(z_scores: FloatArray) -> FloatArray:
-    """Background z-scores (L,) over the best other label's, (L,): negative for all but the best. 0 where there is one
-    label."""
+    """Return background z-scores (L,), each minus that of the best other label: negative for all but the best.
+
+    A single label has the margin 0.
+    """
     if len(z_scores) < 2:
         return np.zeros(len(z_scores))
     order = np.sort(z_scores)
@@ -193,51 +192,51 @@ def margins(z_scores: FloatArray) -> FloatArray:
 def deviation_from_baseline(
     z_scores: FloatArray, baseline: RunningBaseline, baseline_weight: float, warm_up: float
 ) -> FloatArray:
-    """Background z-scores u (L,) against their own baseline in this stream, (L,):
-    x = (u − w·baseline_weight·mean) / max(1, w·deviation).
+    """Return the deviations x (L,) of background z-scores u (L,) from their own baseline in this stream.
 
-    w = t / (t + warm_up), where t is the observed time. So a z-score has no baseline at first, and something that is
-    present from the start is detected. The mean is clipped to −`MAX_BASELINE_DECREASE` … `MAX_BASELINE_INCREASE`.
+    x = (u − w·`baseline_weight`·mean) / max(1, w·deviation), with w = t / (t + `warm_up`) and the observed time t. At
+    first w is near 0, so something that is present from the start is detected. The mean is clipped to
+    −`MAX_BASELINE_DECREASE` … `MAX_BASELINE_INCREASE`.
     """
     weight = baseline.observed_time / (baseline.observed_time + warm_up)
-    usual = weight * baseline_weight * np.clip(baseline.mean, -MAX_BASELINE_DECREASE, MAX_BASELINE_INCREASE)
-    return np.asarray((z_scores - usual) / np.maximum(1.0, weight * baseline.deviation), np.float64)
+    expected = weight * baseline_weight * np.clip(baseline.mean, -MAX_BASELINE_DECREASE, MAX_BASELINE_INCREASE)
+    return np.asarray((z_scores - expected) / np.maximum(1.0, weight * baseline.deviation), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptModalityState:
-    """What is remembered of one modality: its last window, what that said of the L labels, and what is usual."""
+    """The state of one modality: its last window, the values of this window for the L labels, and their baselines."""
 
     start: int
     tick: int
     coverage: float
-    deviations: FloatArray  # (L,) deviations from the baseline
-    margins: FloatArray  # (L,) deviations over the best other label
-    log_likelihood_ratios: FloatArray  # (L,) log likelihood ratios of words that it was taught, NaN of others
+    deviations: FloatArray  # (L,), from the baseline
+    margins: FloatArray  # (L,), differences of background z-scores
+    log_likelihood_ratios: FloatArray  # (L,), NaN for labels without a trained classifier
     scores: FloatArray  # (L,)
-    similarities: FloatArray  # (L,) cosine similarities of the best phrases
-    baseline: RunningBaseline  # of the background z-scores, (L,)
-    faulty: bool = False  # a window since then showed that the sensor is faulty
+    similarities: FloatArray  # (L,), cosine similarities of the best phrases
+    baseline: RunningBaseline  # of the background z-scores after competition, (L,)
+    faulty: bool = False  # a later window has a symptom
 
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
     modality_states: Mapping[str, PromptModalityState] = field(default_factory=dict)
-    recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # (tick, pooled scores (L,)) of the last `smoothing` seconds
+    recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # tick, pooled scores (L,); of the last `smoothing` seconds
     calibration: PromptCalibration | None = None  # of the stream's space
 
     def current_modalities(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
-        """The senses that say something at a tick: neither stale (s) nor faulty."""
+        """Return the modalities that are used at a tick: not faulty, and not older than `max_age` (s)."""
         return {
             m: s for m, s in sorted(self.modality_states.items()) if not s.faulty and tick - s.tick <= max_age * SECOND
         }
 
 
 class PromptDetector(Detector[PromptOptions]):
-    """Scores each label from all senses' similarity to its phrases.
+    """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
 
-    `prompts` is label → phrases; `embed_text` turns N phrases into (N, D) unit vectors of the stream's space.
-    Raises `ValueError` where a label has no phrase or the vectors do not fit.
+    `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space. Raises
+    `ValueError` if a label has no phrase or the vectors do not fit.
     """
 
     kind = EventKind.PROMPT
@@ -259,19 +258,18 @@ class PromptDetector(Detector[PromptOptions]):
         vectors = l2_normalize(embed_text(flat + background))
         wanted = len(flat) + len(background)
         if vectors.ndim != 2 or len(vectors) != wanted:
-            raise ValueError(f"embed_text gave an array of shape {vectors.shape} for {wanted} phrases")
+            raise ValueError(f"embed_text returned an array of shape {vectors.shape} for {wanted} phrases")
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
         self._calibration = calibration_lookup(self.options.calibration)
-        self._label_classes: tuple[PromptCalibration, BoolArray] | None = (
-            None  # which taught words the labels mean, of a calibration
-        )
+        # A calibration, and the classes of each label (L, K) in it.
+        self._label_classes: tuple[PromptCalibration, BoolArray] | None = None
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
-        """The same prompts with other options, but for the background."""
+        """Return a detector with the same prompts and other options. Raises `ValueError` if the background differs."""
         if options.background_phrases != self.options.background_phrases:
-            raise ValueError("another background must be embedded: make another detector")
+            raise ValueError("the background phrases differ and must be embedded: create a new detector")
         result = copy(self)
         result.options, result._calibration = options, calibration_lookup(options.calibration)
         return result
@@ -283,17 +281,17 @@ class PromptDetector(Detector[PromptOptions]):
         return PromptState()
 
     def migrate_state(self, old: Detector, state: PromptState) -> PromptState:
-        """Labels whose phrases are the same keep what is usual for them; others begin."""
+        """Keep the values and baselines of labels whose phrases are the same. Other labels start again."""
         if not isinstance(old, PromptDetector) or old.options.background_phrases != self.options.background_phrases:
             return PromptState()
-        before = list(old.prompts)
-        kept = [before.index(n) if old.prompts.get(n) == p else -1 for n, p in self.prompts.items()]
+        old_labels = list(old.prompts)
+        kept = [old_labels.index(n) if old.prompts.get(n) == p else -1 for n, p in self.prompts.items()]
         index = np.array(kept, np.intp)
 
         def move(values: FloatArray, blank: float = 0.0) -> FloatArray:
             return np.where(index >= 0, values[index], blank) if len(values) else np.full(len(index), blank)
 
-        senses = {
+        modality_states = {
             modality: replace(
                 modality_state,
                 deviations=move(modality_state.deviations),
@@ -310,67 +308,67 @@ class PromptDetector(Detector[PromptOptions]):
             for modality, modality_state in state.modality_states.items()
         }
         recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent_scores)
-        return PromptState(senses, recent, state.calibration)
+        return PromptState(modality_states, recent, state.calibration)
 
     def score(
         self, state: PromptState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[PromptState, dict[str, Score]]:
-        """One tick: senses with a window that ended now are scored, then all that are not stale are pooled."""
+        """Score the windows of one tick. Pool the scores of all modalities that are not older than `max_age`."""
         if not self.prompts:
             return PromptState(), {}
         options, labels = self.options, list(self.prompts)
-        senses, z_scores, seconds, calibration = dict(state.modality_states), {}, {}, state.calibration
+        modality_states, z_scores, seconds, calibration = dict(state.modality_states), {}, {}, state.calibration
         for modality in unfused_modalities(embeddings):
             embedding = embeddings[modality]
             if embedding.vector.shape != self.background_vectors.shape[1:]:
                 raise ValueError(
-                    f"{modality} has vectors of shape {embedding.vector.shape} and the phrases "
+                    f"{modality} has vectors of shape {embedding.vector.shape}, but the phrases "
                     f"{self.background_vectors.shape[1:]}: they are of different spaces"
                 )
-            known = senses.get(modality)
-            if embedding.symptoms:  # what a faulty sensor says is neither believed nor learnt
+            known = modality_states.get(modality)
+            if embedding.symptoms:  # data of a faulty sensor are not used
                 if known:
-                    senses[modality] = replace(known, faulty=True)
+                    modality_states[modality] = replace(known, faulty=True)
                 continue
-            level = known.baseline if known else RunningBaseline.empty(len(labels))
+            baseline = known.baseline if known else RunningBaseline.empty(len(labels))
             u = background_z_score(embedding.vector, self.phrase_vectors, self.label_starts, self.background_vectors)
             z_scores[modality] = subtract_competition(u, options.competition)
-            x, ahead = (
-                deviation_from_baseline(z_scores[modality], level, options.baseline_weight, options.baseline_warm_up),
-                margins(u),
+            deviations = deviation_from_baseline(
+                z_scores[modality], baseline, options.baseline_weight, options.baseline_warm_up
             )
+            label_margins = margins(u)
             calibration = self._calibration(embedding.space)
             ratios = self._classify(calibration, modality, embedding.vector)
-            scores = self._modality_scores(calibration, modality, x, ahead, ratios)
-            similarities = best_similarities(embedding.vector, self.phrase_vectors, self.label_starts)
-            senses[modality] = PromptModalityState(
-                embedding.start, tick, embedding.coverage, x, ahead, ratios, scores, similarities, level
+            scores = self._modality_scores(calibration, modality, deviations, label_margins, ratios)
+            cosines = best_similarities(embedding.vector, self.phrase_vectors, self.label_starts)
+            modality_states[modality] = PromptModalityState(
+                embedding.start, tick, embedding.coverage, deviations, label_margins, ratios, scores, cosines, baseline
             )
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
-        fresh = PromptState(senses).current_modalities(tick, options.max_age)
+        fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
         weights = self._weights(calibration, fresh)
         pooled = self._apply_min_modalities(self._pool_modalities(calibration, fresh, table, weights), table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
-        # What is on does not become what is usual, however long it lasts.
+        # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
         held = pooled >= options.life.offset_threshold
         for modality, u in z_scores.items():
-            modality_state = senses[modality]
-            level = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
-            senses[modality] = replace(modality_state, baseline=level)
+            modality_state = modality_states[modality]
+            baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
+            modality_states[modality] = replace(modality_state, baseline=baseline)
         scored = {}
         for at, label in enumerate(labels):
             evidence = self._evidence(fresh, weights, at)
-            cosines = tuple(float(s.similarities[at]) for s in fresh.values())
-            scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), cosines)
-        return PromptState(senses, recent, calibration), scored
+            similarities = tuple(float(s.similarities[at]) for s in fresh.values())
+            scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), similarities)
+        return PromptState(modality_states, recent, calibration), scored
 
     def _weights(self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
-        """Weights of the modalities' scores, (M, L): reliability times coverage.
+        """Return the weights of the modalities' scores, (M, L): reliability times coverage.
 
-        If a label has a trained classifier, only the options' reliabilities count, not those of the calibration.
+        For a label with a trained classifier, the reliabilities of the options count, not those of the calibration.
         """
         trained = ~np.isnan(self._log_likelihood_ratios(fresh))
         coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
@@ -379,12 +377,12 @@ class PromptDetector(Detector[PromptOptions]):
         return np.asarray(np.where(trained.any(axis=0), own, plain) * coverage)
 
     def _log_likelihood_ratios(self, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
-        """(M, L), NaN where there is no trained classifier."""
+        """Return the ratios of the modalities, (M, L): NaN without a trained classifier."""
         ratios = [modality_state.log_likelihood_ratios for modality_state in fresh.values()]
         return np.array(ratios).reshape(len(fresh), len(self.prompts))
 
     def _evidence(self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, at: int) -> tuple[Evidence, ...]:
-        """The evidence for label number `at`. `weights` (M, L) as from `_weights`."""
+        """Return the evidence for label number `at`. `weights` (M, L) are from `_weights`."""
         return tuple(
             Evidence(
                 modality,
@@ -404,7 +402,7 @@ class PromptDetector(Detector[PromptOptions]):
         table: FloatArray,
         weights: FloatArray,
     ) -> FloatArray:
-        """The modalities' scores (M, L) with their weights (M, L) together, (L,)."""
+        """Pool the modalities' scores (M, L), with weights (M, L), to scores (L,)."""
         options = self.options
         base = options.prior_score(calibration)
         gains = logit(table) - float(logit(base))
@@ -413,16 +411,17 @@ class PromptDetector(Detector[PromptOptions]):
             return pooled
         ratios = self._log_likelihood_ratios(fresh)
         trained = ~np.isnan(ratios)
-        held = np.where(
+        limited = np.where(
             trained,
             np.clip(ratios, -calibration.doubt, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
         prior = float(logit(options.classifier_prior_score(calibration.words)))
-        classified = logistic(prior + rank_weighted_sum(held * weights, calibration.words.ranks))
+        classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.words.ranks))
         return np.where(trained.any(axis=0), classified, pooled)
 
     def _classify(self, calibration: PromptCalibration | None, modality: str, vector: Vector) -> FloatArray:
+        """Return the ratios of the trained classifiers, (L,): NaN without one."""
         if calibration is None or calibration.words is None:
             return np.full(len(self.prompts), np.nan)
         if self._label_classes is None or self._label_classes[0] is not calibration:
@@ -430,26 +429,31 @@ class PromptDetector(Detector[PromptOptions]):
         return calibration.words.log_likelihood_ratios(modality, vector, self._label_classes[1])
 
     def _modality_scores(
-        self, calibration: PromptCalibration | None, modality: str, x: FloatArray, ahead: FloatArray, ratios: FloatArray
+        self,
+        calibration: PromptCalibration | None,
+        modality: str,
+        deviations: FloatArray,
+        margins: FloatArray,
+        log_likelihood_ratios: FloatArray,
     ) -> FloatArray:
-        """By similarity to the words; of words that the sense was taught, by what it was taught where that holds."""
+        """Return the scores of one modality, (L,): by trained classifiers if there is a ratio, else by similarity."""
         if calibration is not None and modality in calibration.senses:
-            similar = calibration.senses[modality].probabilities(x, ahead)
+            similar = calibration.senses[modality].probabilities(deviations, margins)
         else:
-            similar = self.options.scores_from_deviations(x)
-        known = ~np.isnan(ratios)
+            similar = self.options.scores_from_deviations(deviations)
+        known = ~np.isnan(log_likelihood_ratios)
         if not (calibration and calibration.words and known.any()):
             return similar
         prior = float(logit(self.options.classifier_prior_score(calibration.words)))
-        return np.where(known, logistic(prior + np.where(known, ratios, 0.0)), similar)
+        return np.where(known, logistic(prior + np.where(known, log_likelihood_ratios, 0.0)), similar)
 
     def _apply_min_modalities(self, pooled: FloatArray, table: FloatArray) -> FloatArray:
-        """Where a label must be supported by k senses and fewer do, it is no surer than its k-th surest sense."""
+        """Limit the score of a label to that of its k-th best modality, if it needs k and fewer support it."""
         ordered = -np.sort(-table, axis=0)
         result = pooled.copy()
         for at, label in enumerate(self.prompts):
             needed = self.options.min_modalities_for(label)
-            surest = float(ordered[needed - 1, at]) if needed <= len(ordered) else 0.0
-            if needed > 1 and surest < self.options.support:
-                result[at] = min(result[at], surest)
+            limit = float(ordered[needed - 1, at]) if needed <= len(ordered) else 0.0
+            if needed > 1 and limit < self.options.support:
+                result[at] = min(result[at], limit)
         return result

@@ -1,10 +1,9 @@
-"""Words that were taught: what a named thing looks, sounds and feels like to each sense, learnt from labelled streams.
+"""Trained prompt classifiers: linear probes on the vectors of each modality, trained on labelled streams.
 
-A sense's vectors need not lie where the vectors of words do: that is the modality gap (Liang et al., "Mind the gap",
-2022), and a depth camera's picture of a dog may lie nowhere near "a dog". A linear classifier on the published
-vectors, one for each sense and word, bridges it, as linear probes and adapters do for image-text models (Radford et
-al., CLIP, 2021; Zhang et al., "Tip-Adapter", 2022). Vectors stay as they are, and words that were not taught are told
-by similarity.
+The vectors of a modality may be far from those of words. This is the modality gap (Liang et al., "Mind the gap", 2022):
+the depth image of a dog may be dissimilar to "a dog". A linear classifier on the published vectors, one for each
+modality and class, bridges the gap, as linear probes and adapters do for image-text models (Radford et al., CLIP, 2021;
+Zhang et al., "Tip-Adapter", 2022). The vectors do not change. Labels without a classifier are scored by similarity.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.events.evidence import BoolArray, FloatArray
 
-PHRASE_MATCH_FRACTION = (
-    0.75  # of the way from unrelated phrases to the same phrase, from which on a phrase means a word
-)
+# Of the way from the median cosine of phrases of different classes to 1: the smallest cosine of a match.
+PHRASE_MATCH_FRACTION = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModalityClassifiers:
-    """One sense's classifiers of K words: log likelihood ratio = weights @ vector + biases.
+    """The classifiers of one modality for K classes: log likelihood ratio = weights @ vector + biases.
 
-    `weights` float32 (K, D), `biases` float64 (K,), NaN for words that this sense was not taught. A positive ratio
-    speaks for the word, a negative one against it.
+    `weights` float32 (K, D). `biases` float64 (K,), NaN for classes without a classifier. A positive ratio is evidence
+    for the class, a negative one against it.
 
-    What was taught holds for what looks like the lessons. `middle` (D,) and the orthonormal `directions` (R, D) are
-    what these were spread along; a vector that leaves more than `reach` of itself outside is of another world.
+    The classifiers are valid for vectors like the training vectors. `middle` (D,) is the mean of these, and the rows of
+    `directions` (R, D) are their principal directions, orthonormal. A vector whose out-of-distribution residual is
+    above `reach` is not classified.
     """
 
     weights: Vector
@@ -41,19 +40,23 @@ class ModalityClassifiers:
     reach: float
 
     def residual(self, vectors: Vector) -> FloatArray:
-        """(…, D) → (…): the length of what lies outside of the lessons' directions (principal component residual)."""
-        off = (vectors - self.middle).astype(np.float64)
-        inside = off @ self.directions.astype(np.float64).T
-        return np.asarray(np.sqrt(np.maximum(np.square(off).sum(-1) - np.square(inside).sum(-1), 0.0)))
+        """Return the out-of-distribution residuals (…) of vectors (…, D).
+
+        This is the length of the part of a vector that is orthogonal to the principal directions of the training
+        vectors (principal component residual).
+        """
+        offsets = (vectors - self.middle).astype(np.float64)
+        inside = offsets @ self.directions.astype(np.float64).T
+        return np.asarray(np.sqrt(np.maximum(np.square(offsets).sum(-1) - np.square(inside).sum(-1), 0.0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptClassifiers:
-    """K words with P phrases that mean them, float32 unit vectors (P, D), and the senses that were taught them.
+    """The classifiers of K classes, with P phrases that describe the classes, float32 unit vectors (P, D).
 
-    `owners` (P,) is the word of each phrase. A phrase of the user's means the word of the phrase that it is nearest to,
-    if their cosine is `near` or more. `ranks`: how much the surest sense counts, the second surest, and so on;
-    `prior`: how probable a word is where no sense speaks for or against it.
+    `owners` (P,) is the class of each phrase. A phrase of a prompt belongs to the class of the nearest of these
+    phrases, if their cosine is at least `near`. `ranks` are the weights of the highest ratio of all modalities, of the
+    second highest, and so on. `prior` is the probability of a class without evidence.
     """
 
     names: tuple[str, ...]
@@ -64,36 +67,40 @@ class PromptClassifiers:
     ranks: tuple[float, ...]
     prior: float
 
-    def match_labels(self, phrases: Vector, groups: npt.NDArray[np.intp]) -> BoolArray:
-        """(L, K): the words that each label means. `phrases` (N, D); label l owns those from `groups[l]` on."""
-        closeness = phrases @ self.phrases.T
-        nearest = closeness.argmax(axis=1)
-        known = closeness[np.arange(len(phrases)), nearest] >= self.near
-        meant = np.zeros((len(phrases), len(self.names)), bool)
-        meant[np.flatnonzero(known), self.owners[nearest[known]]] = True
-        return np.asarray(np.logical_or.reduceat(meant, groups, axis=0))
+    def match_labels(self, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> BoolArray:
+        """Return the classes of each label, (L, K).
+
+        `phrases` (N, D) are the phrases of all labels: those of label l begin at `label_starts[l]`.
+        """
+        similarities = phrases @ self.phrases.T
+        nearest = similarities.argmax(axis=1)
+        known = similarities[np.arange(len(phrases)), nearest] >= self.near
+        phrase_matches = np.zeros((len(phrases), len(self.names)), bool)
+        phrase_matches[np.flatnonzero(known), self.owners[nearest[known]]] = True
+        return np.asarray(np.logical_or.reduceat(phrase_matches, label_starts, axis=0))
 
     def log_likelihood_ratios(self, modality: str, vector: Vector, label_classes: BoolArray) -> FloatArray:
-        """Log likelihood ratios of labels (L,) for one vector (D,), by their likeliest word.
+        """Return the log likelihood ratio of each label, (L,), for one vector (D,): that of its most likely class.
 
-        NaN for labels that mean none of the words, and for all where the vector is unlike anything in the lessons.
+        `label_classes` (L, K) is from `match_labels`. NaN for labels without a classifier, and for all labels if the
+        modality has no classifiers or the vector is out of distribution.
         """
-        sense = self.modalities.get(modality)
-        if sense is None or sense.residual(vector) > sense.reach:
+        classifiers = self.modalities.get(modality)
+        if classifiers is None or classifiers.residual(vector) > classifiers.reach:
             return np.full(len(label_classes), np.nan)
-        told = (sense.weights @ vector).astype(np.float64) + sense.biases
-        known = label_classes & ~np.isnan(told)
-        best = np.where(known, told, -np.inf).max(axis=1, initial=-np.inf)
+        ratios = (classifiers.weights @ vector).astype(np.float64) + classifiers.biases
+        known = label_classes & ~np.isnan(ratios)
+        best = np.where(known, ratios, -np.inf).max(axis=1, initial=-np.inf)
         return np.where(known.any(axis=1), best, np.nan)
 
 
 def rank_weighted_sum(log_likelihood_ratios: FloatArray, rank_weights: tuple[float, ...]) -> FloatArray:
-    """Log likelihood ratios (M, L) of M senses for L labels → what they add up to (L,), each weighted by its rank.
+    """Return the sums (L,) of log likelihood ratios (M, L) of M modalities for L labels, each weighted by its rank.
 
-    Ordered weighted averaging (R. Yager, 1988) of evidence: a thing behind the robot is heard and not seen, one that
-    keeps still is seen and not heard, so the surest sense must count in full; what more senses say is in part the same
-    again. Ranks are those among as many senses as `rank_weights` has at least: one that is not there has no evidence,
-    0.
+    Ordered weighted averaging (R. Yager, 1988) of evidence. An object behind the robot may be in the audio alone, and
+    one that keeps still in the image alone. So the strongest evidence must count in full, whichever modality it comes
+    from; that of further modalities is partly redundant. If M is less than the number of `rank_weights`, the missing
+    modalities have the ratio 0. If M is more, the last weight is used for the further ranks.
     """
     missing = max(len(rank_weights) - len(log_likelihood_ratios), 0)
     ordered = -np.sort(
@@ -104,8 +111,11 @@ def rank_weighted_sum(log_likelihood_ratios: FloatArray, rank_weights: tuple[flo
 
 
 def phrase_match_threshold(phrases: Vector, owners: npt.NDArray[np.intp]) -> float:
-    """The cosine from which a phrase means a word: `PHRASE_MATCH_FRACTION` of the way from what is usual between
-    phrases of different words to identity. `phrases` (P, D) and `owners` (P,) as in `PromptClassifiers`."""
-    others = owners[:, None] != owners[None]
-    usual = float(np.median((phrases @ phrases.T)[others])) if others.any() else 0.0
-    return usual + PHRASE_MATCH_FRACTION * (1.0 - usual)
+    """Return the smallest cosine at which a phrase belongs to a class.
+
+    It is `PHRASE_MATCH_FRACTION` of the way from the median cosine of phrases of different classes to 1. `phrases`
+    (P, D) and `owners` (P,) as in `PromptClassifiers`.
+    """
+    different = owners[:, None] != owners[None]
+    median = float(np.median((phrases @ phrases.T)[different])) if different.any() else 0.0
+    return median + PHRASE_MATCH_FRACTION * (1.0 - median)

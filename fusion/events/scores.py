@@ -1,4 +1,4 @@
-"""How far before its tick a score lies in time."""
+"""The timestamp correction of a score: how far before its tick the time is that it describes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MAX_TIMESTAMP_CORRECTION = SECOND  # ns
 
 
 def timestamp_correction(evidence: Sequence[Evidence]) -> int:
-    """How long before the tick (ns) that is which the surest sense tells of: `half_window` of its window."""
-    surest = max(evidence, key=lambda e: e.score, default=None)
-    return 0 if surest is None else half_window(surest.start, surest.tick)
+    """Return the timestamp correction in ns: `half_window` of the modality with the highest score."""
+    strongest = max(evidence, key=lambda e: e.score, default=None)
+    return 0 if strongest is None else half_window(strongest.start, strongest.tick)
 
 
 def half_window(start: int, tick: int) -> int:
-    """Half of a window (ns), 1 s at most: how long before its end that is which it tells of.
+    """Return half of a window in ns, at most 1 s.
 
-    Half of a window must hold a thing before its vector is as like it as not, and again when it is over: so on the
-    whole, a score is that of the window's middle.
+    When an object appears or disappears, its score changes after about half of the window has changed. So a score
+    describes the middle of the window.
     """
     return min((tick - start) // 2, MAX_TIMESTAMP_CORRECTION)

@@ -1,4 +1,4 @@
-"""A tick's embeddings in, events out: the detectors, their states, and the lives of their labels."""
+"""The event tracker: runs the detectors on the embeddings of each tick, and the event lifecycles on their scores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import EventLifecycle
 from sensebind.fusion.events.scores import ZERO_SCORE
 
-MAX_TICK_GAP = 10 * SECOND  # ns without a tick after which nobody can say that it is still the same event
-ALLOWED_LATENESS = 5 * SECOND  # ns; vectors of ticks this much older than the newest still correct what is open
+MAX_TICK_GAP = 10 * SECOND  # ns; after a longer time without a tick, open events end
+ALLOWED_LATENESS = 5 * SECOND  # ns; embeddings of older ticks change nothing
 
 
 @dataclass(frozen=True, slots=True)
 class TickCheckpoint:
-    """A tick that was stepped, its embeddings, and the states and lives before it."""
+    """A processed tick, its embeddings, and the detector states and event lifecycles before it."""
 
     tick: int
     embeddings: Mapping[str, Embedding]
@@ -29,11 +29,11 @@ class TickCheckpoint:
 
 
 class EventTracker:
-    """The end of the line from samples to events. The same ticks give the same events, with the same ids.
+    """Turns the embeddings of each tick into events. The same ticks give the same events, with the same ids.
 
-    `detectors` hold one of a kind at most; `space` is the id of the space that their phrases were embedded in
-    (empty: taken from the first embedding). What it remembers is bounded: per modality by the detectors'
-    states, per label by one `EventLifecycle`.
+    `detectors`: at most one of each kind. `space`: the id of the space in which their phrases were embedded (empty:
+    that of the first embedding). `max_tick_gap`, `allowed_lateness`: ns. Its memory is bounded: detector states per
+    modality, one `EventLifecycle` per label, and checkpoints of the last `allowed_lateness`.
     """
 
     def __init__(
@@ -53,80 +53,81 @@ class EventTracker:
         self._lifecycles: dict[tuple[EventKind, str], EventLifecycle] = {}
         self._next_detectors: dict[EventKind, Detector] | None = None
         self._sensors: dict[str, tuple[str, str]] = {}  # modality → sensor and frame_id of its newest embedding
-        self._checkpoints: deque[TickCheckpoint] = deque()  # of the last `allowed_lateness` and these detectors
+        # Of the last `allowed_lateness`, since the detectors were replaced.
+        self._checkpoints: deque[TickCheckpoint] = deque()
 
     def replace_detectors(self, detectors: Sequence[Detector]) -> None:
-        """Other detectors from the next tick on. Open events whose label is still scored go on, others end there.
+        """Use other detectors from the next tick on.
 
-        What is usual in the stream is carried over where it still has the same meaning.
+        Open events whose label is still scored continue; the others end at that tick. Detector states are migrated by
+        `Detector.migrate_state`.
         """
         self._next_detectors = _by_kind(detectors)
 
     def step(self, tick: int, embeddings: Mapping[str, Embedding]) -> list[Event]:
-        """One tick's embeddings (`fused` is passed over) → the events to report, by kind and label.
+        """Process the embeddings of one tick (ns). Return the events to report, by kind and label.
 
-        Call it in order of ticks, also for a tick that only some modalities have. Raises `ValueError` where the
-        tick does not follow the last (a clock that jumped back: call `restart` first), or the space is another.
+        Call it in the order of the ticks, also for a tick that only some modalities have. `fused` is ignored. Raises
+        `ValueError` if the tick is not later than the last one (after a clock jump, call `restart` first), or if the
+        space is another one.
         """
         if self.last_tick is not None and tick <= self.last_tick:
-            raise ValueError(
-                f"tick {tick} does not follow {self.last_tick}: call restart() where the clock jumped back"
-            )
-        senses = self._sensor_embeddings(embeddings)
+            raise ValueError(f"tick {tick} does not follow {self.last_tick}: call restart() if the clock jumped back")
+        unfused = self._unfused_embeddings(embeddings)
         events: list[Event] = []
         if self.last_tick is not None and tick - self.last_tick > self.max_gap:
             events += self._close(tick, self.last_tick)
         events += self._swap_detectors(tick)
-        events += self._score_tick(tick, senses)
+        events += self._score_tick(tick, unfused)
         self.last_tick = tick
         while self._checkpoints[0].tick < tick - self.lateness:
             self._checkpoints.popleft()
         return events
 
     def add_late_embeddings(self, tick: int, late: Mapping[str, Embedding]) -> list[Event]:
-        """Embeddings of a tick that has passed → what they change of open events, reported at the newest tick.
+        """Process late embeddings of an earlier tick. Return the changes of open events, reported at the newest tick.
 
-        All is as if they had come in time, but for events that are closed: those stay as they were told. What came
-        over `allowed_lateness` ago, or before other detectors took over, changes nothing.
+        The result is as if they had arrived in time, but closed events do not change. Embeddings of ticks older than
+        `allowed_lateness`, or before the detectors were replaced, are ignored.
         """
-        senses = self._sensor_embeddings(late)
+        unfused = self._unfused_embeddings(late)
         if (
             self.last_tick is None
             or tick > self.last_tick
             or not self._checkpoints
             or tick < self._checkpoints[0].tick
-            or not senses
+            or not unfused
         ):
             return []
-        told, replayed = self._lifecycles, [m for m in self._checkpoints if m.tick >= tick]
-        before = [m for m in self._checkpoints if m.tick < tick]
+        reported, replayed = self._lifecycles, [c for c in self._checkpoints if c.tick >= tick]
+        before = [c for c in self._checkpoints if c.tick < tick]
         if replayed[0].tick == tick:
-            replayed[0] = replace(replayed[0], embeddings={**replayed[0].embeddings, **senses})
+            replayed[0] = replace(replayed[0], embeddings={**replayed[0].embeddings, **unfused})
         else:
-            replayed.insert(0, replace(replayed[0], tick=tick, embeddings=senses))
+            replayed.insert(0, replace(replayed[0], tick=tick, embeddings=unfused))
         self._checkpoints = deque(before)
         self._detector_states = dict(replayed[0].detector_states)
         self._lifecycles = {key: replace(lifecycle) for key, lifecycle in replayed[0].lifecycles.items()}
         ended: dict[tuple[EventKind, str], EventLifecycle] = {}
-        for moment in replayed:
-            self._score_tick(moment.tick, moment.embeddings, ended)
-        found, self._lifecycles = self._lifecycles, told
+        for checkpoint in replayed:
+            self._score_tick(checkpoint.tick, checkpoint.embeddings, ended)
+        revised, self._lifecycles = self._lifecycles, reported
         events = []
-        for key in sorted({*found, *told}):
-            blank = EventLifecycle(key[0], key[1], self.space, self._detectors[key[0]].lifecycle_options)
-            lifecycle = told.setdefault(key, blank)
-            # Of a life that was forgotten since, what matters is when it ended.
-            events += lifecycle.revise(self.last_tick, found.get(key) or ended.get(key) or blank)
+        for key in sorted({*revised, *reported}):
+            idle = EventLifecycle(key[0], key[1], self.space, self._detectors[key[0]].lifecycle_options)
+            lifecycle = reported.setdefault(key, idle)
+            # A lifecycle that became inactive in the replay still has the offset of its event.
+            events += lifecycle.revise(self.last_tick, revised.get(key) or ended.get(key) or idle)
             if lifecycle.is_inactive(self.last_tick):
-                del told[key]
+                del reported[key]
         return events
 
     def finish(self) -> list[Event]:
-        """Close the open events: they end at the last tick, or where their score had already fallen."""
+        """Close the open events. They end at the last tick, or when their score fell below `offset_threshold`."""
         return [] if self.last_tick is None else self._close(self.last_tick, self.last_tick)
 
     def restart(self) -> list[Event]:
-        """Time starts afresh, as after a jump of the clock: close the open events, forget the stream's past."""
+        """Close the open events and delete all states and baselines: for example after a clock jump."""
         events = self.finish()
         self._lifecycles.clear()
         if self._next_detectors is not None:
@@ -136,21 +137,21 @@ class EventTracker:
         self.last_tick = None
         return events
 
-    def _sensor_embeddings(self, present: Mapping[str, Embedding]) -> dict[str, Embedding]:
-        """The senses, without `fused`. Raises `ValueError` for those of another space."""
-        senses = {m: e for m, e in present.items() if m != FUSED}
-        for modality, embedding in senses.items():
+    def _unfused_embeddings(self, present: Mapping[str, Embedding]) -> dict[str, Embedding]:
+        """Return the embeddings without `fused`. Raises `ValueError` if one is of another space."""
+        unfused = {m: e for m, e in present.items() if m != FUSED}
+        for modality, embedding in unfused.items():
             self.space = self.space or embedding.space
             if embedding.space != self.space:
                 raise ValueError(
-                    f"{modality} is embedded in space '{embedding.space}' and the events are told in "
-                    f"'{self.space}': use one space, and start the detectors afresh when it changes"
+                    f"{modality} is embedded in space '{embedding.space}', but the detectors use "
+                    f"'{self.space}': use one space, and create new detectors when it changes"
                 )
             self._sensors[modality] = embedding.sensor, embedding.frame_id
-        return senses
+        return unfused
 
-    def _named(self, score: Score) -> Score:
-        """With the sensors in its evidence."""
+    def _with_sensors(self, score: Score) -> Score:
+        """Return the score with the sensors in its evidence."""
         sensors = [self._sensors.get(e.modality, ("", "")) for e in score.evidence]
         evidence = (
             replace(e, sensor=sensor, frame_id=frame_id)
@@ -161,17 +162,17 @@ class EventTracker:
     def _score_tick(
         self,
         tick: int,
-        senses: Mapping[str, Embedding],
+        embeddings: Mapping[str, Embedding],
         inactive: dict[tuple[EventKind, str], EventLifecycle] | None = None,
     ) -> list[Event]:
-        """Score one tick and let the lives go on; remembers what was before. Lives that are spent go to `inactive`."""
-        lives = {key: replace(lifecycle) for key, lifecycle in self._lifecycles.items()}
-        self._checkpoints.append(TickCheckpoint(tick, senses, dict(self._detector_states), lives))
+        """Store a checkpoint, score one tick and step the lifecycles. Inactive lifecycles are moved to `inactive`."""
+        lifecycles = {key: replace(lifecycle) for key, lifecycle in self._lifecycles.items()}
+        self._checkpoints.append(TickCheckpoint(tick, embeddings, dict(self._detector_states), lifecycles))
         events: list[Event] = []
         self.scores = {}
         for kind, detector in self._detectors.items():
-            self._detector_states[kind], found = detector.score(self._detector_states[kind], tick, senses)
-            scores = {label: self._named(score) for label, score in found.items()}
+            self._detector_states[kind], found = detector.score(self._detector_states[kind], tick, embeddings)
+            scores = {label: self._with_sensors(score) for label, score in found.items()}
             self.scores[kind] = scores
             for label in sorted(scores):
                 key = kind, label
@@ -189,7 +190,7 @@ class EventTracker:
         return events
 
     def _close(self, tick: int, offset: int) -> list[Event]:
-        self._checkpoints.clear()  # what is closed here, late data cannot open again
+        self._checkpoints.clear()  # late data must not reopen events that are closed here
         return [event for key in sorted(self._lifecycles) for event in self._lifecycles[key].close(tick, offset)]
 
     def _swap_detectors(self, tick: int) -> list[Event]:
@@ -214,5 +215,5 @@ class EventTracker:
 def _by_kind(detectors: Sequence[Detector]) -> dict[EventKind, Detector]:
     kinds = {d.kind: d for d in sorted(detectors, key=lambda d: d.kind)}
     if len(kinds) != len(detectors):
-        raise ValueError("an event line holds one detector of a kind: give all prompts to one PromptDetector")
+        raise ValueError("an event tracker takes one detector of each kind: give all prompts to one PromptDetector")
     return kinds
