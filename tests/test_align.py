@@ -33,7 +33,7 @@ from sensebind.training.spoke_initialization import (
     reading_size,
     training_parameters,
 )
-from sensebind.training.spoke_training import Settings, held_out_recall, train_spoke
+from sensebind.training.spoke_training import TrainingOptions, held_out_recall, train_spoke
 
 SIDE = 224
 
@@ -191,8 +191,10 @@ def test_brightness_jitter_stays_in_range_and_can_invert() -> None:
 # --- training
 
 
-def settings(**more) -> Settings:
-    return Settings(**{"epochs": 6, "batch": 16, "chunk": 8, "learning_rate": 0.02, "views": 1, "bank": 16, **more})
+def settings(**more) -> TrainingOptions:
+    return TrainingOptions(
+        **{"epochs": 6, "batch": 16, "chunk": 8, "learning_rate": 0.02, "views": 1, "bank": 16, **more}
+    )
 
 
 @pytest.mark.parametrize("method", ["head", "lora", "whole"])
@@ -226,7 +228,9 @@ def test_a_checkpoint_with_other_settings_is_an_error(tmp_path: Path) -> None:
 
 
 def test_training_ends_early_and_keeps_the_best_epoch() -> None:
-    training, held = split(scenes(48, inverted=False), 0.3)  # the spoke already matches the hub: nothing to learn
+    training, held = split(
+        scenes(48, inverted_fraction=False), 0.3
+    )  # the spoke already matches the hub: nothing to learn
     spoke, epochs = Spoke(spec(), HUB), []
     best = train_spoke(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
     assert len(epochs) < 40

@@ -183,7 +183,7 @@ def test_the_search_for_most_robots_doubles_then_bisects(monkeypatch: pytest.Mon
             return {"latency_ms": {"vision": {"p99": 2.2 * robots}}, "missed": 0, "cpu_percent": {}}
 
     bench = Linear(ToySpace(), Engine(ToySpace()), {}, "cpu")
-    found = bench.find(1.0)
+    found = bench.find_max_robots(1.0)
     assert found["robots"] == 22 and found["complete"]  # 48.4 ms; 23 take 50.6
     assert tried == [1, 2, 4, 8, 16, 32, 32, 24, 24, 20, 22, 23, 23], "a number that fails is tried once more"
 
@@ -198,7 +198,7 @@ def test_one_failed_try_does_not_end_the_search_for_most_robots() -> None:
             missed = int(tried.count(robots) == 1 or robots > 5)
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": missed, "cpu_percent": {}}
 
-    assert FailsFirst(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0)["robots"] == 5
+    assert FailsFirst(ToySpace(), Engine(ToySpace()), {}, "cpu").find_max_robots(1.0)["robots"] == 5
 
 
 def test_a_search_without_time_left_reports_the_largest_number_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_a_search_without_time_left_reports_the_largest_number_so_far(monkeypatc
     reports: list[int] = []
     bench = Slow(ToySpace(), Engine(ToySpace()), {}, "cpu")
     monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: 10.0 * len(reports)))
-    found = bench.find(10.0, until=36.0, report=lambda result: reports.append(result["robots"]))
+    found = bench.find_max_robots(10.0, until=36.0, report=lambda result: reports.append(result["robots"]))
     assert reports == [1, 2, 4] and found["robots"] == 4 and not found["complete"]
 
 
@@ -219,11 +219,11 @@ def test_a_modality_without_latencies_does_not_pass() -> None:
             latency = {"vision": {"p99": 1.0}, "imu": {"p99": math.nan}}
             return {"latency_ms": latency, "missed": 0, "cpu_percent": {}}
 
-    assert Short(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0)["robots"] == 0
+    assert Short(ToySpace(), Engine(ToySpace()), {}, "cpu").find_max_robots(1.0)["robots"] == 0
 
 
 def test_a_search_without_time_for_one_run_reports_no_number() -> None:
-    found = stream.RealtimeBenchmark(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=0.0)
+    found = stream.RealtimeBenchmark(ToySpace(), Engine(ToySpace()), {}, "cpu").find_max_robots(1.0, until=0.0)
     assert found["robots"] is None and found["tried"] == [] and not found["complete"]
 
 
@@ -238,7 +238,7 @@ def test_a_search_expects_more_robots_to_take_longer(monkeypatch: pytest.MonkeyP
             return {"latency_ms": {"vision": {"p99": 1.0}}, "missed": 0, "cpu_percent": {}}
 
     monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    found = Late(ToySpace(), Engine(ToySpace()), {}, "cpu").find(1.0, until=18.0)
+    found = Late(ToySpace(), Engine(ToySpace()), {}, "cpu").find_max_robots(1.0, until=18.0)
     assert found["robots"] == 4 and not found["complete"]
 
 

@@ -79,7 +79,7 @@ def test_a_calibration_gives_probabilities_on_a_stream_that_it_was_not_fitted_on
         probability_metrics(after.scores, after.truth)["brier"]
         < probability_metrics(before.scores, before.truth)["brier"]
     )
-    assert fitted.senses["audio"].reliability > 3 * fitted.senses["vision"].reliability
+    assert fitted.modalities["audio"].reliability > 3 * fitted.modalities["vision"].reliability
 
 
 def test_a_fit_needs_positive_and_negative_examples() -> None:
@@ -125,7 +125,7 @@ def test_the_shipped_calibration_is_found_by_the_id_of_the_space(
 def test_shipped_calibrations_can_be_read() -> None:
     for path in calibrations.SHIPPED_FOLDER.glob("*.safetensors"):
         found = load(path)
-        assert found.words is not None and set(found.words.names) >= {"person", "fire"}, path
+        assert found.classifiers is not None and set(found.classifiers.class_names) >= {"person", "fire"}, path
 
 
 def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     embedding = ScriptedModalities().perceive("audio", DOG)
     state, scores = detector.score(detector.initial_state(), START, {"audio": embedding})
     audio = state.modality_states["audio"]
-    assert audio.scores == pytest.approx(FITTED.senses["audio"].probabilities(audio.deviations, audio.margins))
+    assert audio.scores == pytest.approx(FITTED.modalities["audio"].probabilities(audio.deviations, audio.margins))
     assert scores["dog"].score > 0.5 > scores["car"].score
     _, without_windows = detector.score(state, START + 60 * 2 * HOP, {})
     assert without_windows["dog"].score == pytest.approx(0.05)
@@ -166,6 +166,6 @@ def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pyte
     )
     assert main(["calibrate", str(bag), "-o", str(out), "--config", str(config)]) == 0
     assert "brier" in capsys.readouterr().out
-    assert set(load(out).senses) == {"vision"} and load(out).space.startswith("starter@")
+    assert set(load(out).modalities) == {"vision"} and load(out).space.startswith("starter@")
     assert main(["calibrate", str(bag), "--truth", str(out), str(out), "-o", str(out)]) == 2
     assert main(["calibrate", str(bag), "--truth", str(out), "-o", str(out), "--config", str(config)]) == 2

@@ -80,7 +80,7 @@ def test_a_detector_without_a_score_method_cannot_be_constructed() -> None:
 
 def test_a_detector_has_its_default_options_unless_others_are_given() -> None:
     for detector in all_detectors():
-        assert detector.options == detector.default_options and detector.lifecycle_options is detector.options.life
+        assert detector.options == detector.default_options and detector.lifecycle_options is detector.options.lifecycle
     longer = replace(FaultDetector.default_options, timeout=9.0)
     assert FaultDetector(longer).options is longer
     assert {detector.kind for detector in all_detectors()} == set(EventKind) - {EventKind.UNKNOWN}

@@ -70,10 +70,10 @@ EVENT = Event(
 )
 
 
-def message_factories() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
+def message_factories() -> Iterator[tuple[str, Callable[[], messages.MessageFactory]]]:
     yield "rosbags", RosbagsMessageFactory
 
-    def ros() -> messages.Types:
+    def ros() -> messages.MessageFactory:
         pytest.importorskip("rclpy")
         from sensebind.nodes.support.message_types import RosMessageFactory
 
@@ -83,8 +83,8 @@ def message_factories() -> Iterator[tuple[str, Callable[[], messages.Types]]]:
 
 
 @pytest.fixture(params=dict(message_factories()).values(), ids=dict(message_factories()))
-def types(request: pytest.FixtureRequest) -> messages.Types:
-    made: messages.Types = request.param()
+def types(request: pytest.FixtureRequest) -> messages.MessageFactory:
+    made: messages.MessageFactory = request.param()
     return made
 
 
@@ -96,7 +96,7 @@ def assert_same(found: Embedding, expected: Embedding) -> None:
 # --- fields
 
 
-def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(types: messages.Types) -> None:
+def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(types: messages.MessageFactory) -> None:
     fused = replace(EMBEDDING, modality=FUSED, sources=("audio", "vision"), weights=(0.25, 0.75))
     for sent in (replace(EMBEDDING, sensor="front"), fused):
         message = messages.embedding_message(types, sent, 7)
@@ -104,7 +104,7 @@ def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(ty
         assert_same(messages.embedding_from_message(message), sent)
 
 
-def test_an_event_message_carries_all_of_the_evidence(types: messages.Types) -> None:
+def test_an_event_message_carries_all_of_the_evidence(types: messages.MessageFactory) -> None:
     evidence = Evidence(
         "vision", 0.5, True, START, TICK, 0.25, 0.75, True, "front", "front_optical", (10, 20, 30, 40), -0.5
     )
@@ -121,7 +121,7 @@ def test_the_constants_of_the_message_are_those_of_the_code() -> None:
         assert getattr(constants, kind.name) == kind
 
 
-def test_the_space_message_names_the_sensors_and_their_windows(types: messages.Types) -> None:
+def test_the_space_message_names_the_sensors_and_their_windows(types: messages.MessageFactory) -> None:
     specs = {m: WindowSpec(m, SECOND, SECOND // 4) for m in ("vision", "gas")}
     message = messages.space_message(types, ToySpace(), specs, TICK)
     assert messages.stamp_to_ns(message.header.stamp) == TICK
@@ -133,7 +133,7 @@ def test_the_space_message_names_the_sensors_and_their_windows(types: messages.T
     assert list(message.logit_biases) == [0.0] * len(message.modalities)
 
 
-def test_the_scores_message_has_each_prompt_with_each_modality(types: messages.Types) -> None:
+def test_the_scores_message_has_each_prompt_with_each_modality(types: messages.MessageFactory) -> None:
     scores = {"dog": Score(0.75, EVENT.evidence, similarities=(0.125, 0.5)), "cat": Score(0.0)}
     message = messages.scores_message(types, TICK, "toy@1", scores, 3)
     assert [(p.label, p.score) for p in message.prompts] == [("cat", 0.0), ("dog", 0.75)]

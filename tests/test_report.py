@@ -252,8 +252,8 @@ def test_strings_from_outside_are_escaped(bad: str) -> None:
         truth=[(1.0, 2.0, bad)],
         notes=[bad],
     )
-    data.media.add(Sample(bad or "other", START + SECOND, Reading(np.arange(3.0))))
-    data.media.add(Sample(bad or "more", START + SECOND, frame(VISION, 1).data))
+    data.previews.add(Sample(bad or "other", START + SECOND, Reading(np.arange(3.0))))
+    data.previews.add(Sample(bad or "more", START + SECOND, frame(VISION, 1).data))
     text = render_report(data)
     page = Page(text)
     assert text.encode("utf-8")
@@ -479,7 +479,7 @@ def test_intervals_are_built_from_reports() -> None:
     cat, fire = event("cat", 2, 5), event("fire", 1, None)
     found = intervals_from_events([*cat, *fire, *cat])
     assert [(o.label, o.offset is None) for o in found] == [("fire", True), ("cat", False)]
-    assert found[1].senses == {VISION: 0.9} and found[1].peak_score == 0.9
+    assert found[1].score_by_modality == {VISION: 0.9} and found[1].peak_score == 0.9
     again = [
         Event(e.id, e.kind, e.label, e.phase, e.onset, e.offset, e.tick + 1, e.score, e.space, e.evidence) for e in cat
     ]

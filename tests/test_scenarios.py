@@ -25,7 +25,7 @@ from sensebind.simulation.recorder import (
 )
 from sensebind.simulation.scenario import ScenarioError
 from sensebind.simulation.sensor_faults import FAULTS, SIMULATED_SENSORS
-from sensebind.simulation.survey import tour
+from sensebind.simulation.survey import survey_scenario
 
 SCENARIOS = Path(__file__).parents[1] / "config" / "scenarios"
 
@@ -269,6 +269,6 @@ def test_a_sound_file_has_the_label_of_its_folder(shared: Path) -> None:
 
 
 def test_a_survey_has_every_kind_and_another_seed_another_order() -> None:
-    one, other = tour(0), tour(1_000_000)
+    one, other = survey_scenario(0), survey_scenario(1_000_000)
     assert {event.kind for event in one.events} == set(catalogue.SURVEY_KINDS)
     assert [event.kind for event in one.events] != [event.kind for event in other.events]

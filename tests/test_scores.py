@@ -14,10 +14,10 @@ from sensebind import evaluation as S
 from sensebind.evaluation.activity_baseline import (
     ANYTHING,
     SignalActivity,
+    active_spans,
     best_label_per_modality,
     best_threshold,
     max_over_modalities,
-    spells,
 )
 from sensebind.evaluation.detection_runs import ALL, LATE, DetectionRun, RecordingRuns
 from sensebind.evaluation.matching import active_segments, sum_counts
@@ -210,12 +210,12 @@ def test_a_fault_is_detected_by_a_report_on_its_sensor_within_three_seconds() ->
         fault_report("imu", 51, 58, "saturated"),
     ]
     found = S.score_faults(truth, reports)
-    assert (found.faults, found.named, found.explained, found.false) == (3, 2, 1, 0)
+    assert (found.faults, found.detected, found.cause_correct, found.false_alarms) == (3, 2, 1, 0)
     assert found.delays == (2.0, 4.0, 1.0)
     wrong = S.score_faults(
         truth, [fault_report("vision", 11, 19), fault_report("thermal", 25, 29), fault_report("thermal", 2, 4)]
     )
-    assert (wrong.named, wrong.false, wrong.delays) == (0, 3, ())
+    assert (wrong.detected, wrong.false_alarms, wrong.delays) == (0, 3, ())
     assert (found + wrong).faults == 6 and S.score_faults(faults(), []) == S.FaultScore()
 
 
@@ -277,11 +277,11 @@ def test_the_model_free_detector_can_assign_one_label_to_a_modality() -> None:
 
 def test_an_activity_ends_after_the_quiet_time() -> None:
     edges = np.arange(11) * 0.5
-    assert spells(edges, np.array([0, 5, 1, 3, 0, 0, 0, 9, 9, 9]), 4.0).rows() == [
+    assert active_spans(edges, np.array([0, 5, 1, 3, 0, 0, 0, 9, 9, 9]), 4.0).rows() == [
         (0.5, 2.0, ANYTHING),
         (3.5, 5.0, ANYTHING),
     ]
-    assert len(spells(edges, np.zeros(10), 4.0)) == 0
+    assert len(active_spans(edges, np.zeros(10), 4.0)) == 0
 
 
 def recording_runs(

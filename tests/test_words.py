@@ -51,18 +51,18 @@ def trained() -> PromptCalibration:
 
 
 def classifiers_of(calibration: PromptCalibration) -> PromptClassifiers:
-    assert calibration.words is not None
-    return calibration.words
+    assert calibration.classifiers is not None
+    return calibration.classifiers
 
 
 def matched_prompts(classifiers: PromptClassifiers, *phrases: Vector) -> list[str]:
     flags = classifiers.match_labels(l2_normalize(np.stack(phrases)), np.array([0], np.intp))[0]
-    return [name for name, flag in zip(classifiers.names, flags, strict=True) if flag]
+    return [name for name, flag in zip(classifiers.class_names, flags, strict=True) if flag]
 
 
 def log_likelihood_ratios(classifiers: PromptClassifiers, modality: str, vectors: Sequence[Vector]) -> np.ndarray:
     """Return the ratios of the label `dog` for N vectors, (N,)."""
-    dog = np.array([[name == "dog" for name in classifiers.names]])
+    dog = np.array([[name == "dog" for name in classifiers.class_names]])
     return np.array([float(classifiers.log_likelihood_ratios(modality, vector, dog)[0]) for vector in vectors])
 
 
@@ -101,7 +101,7 @@ def test_trained_classifiers_detect_what_similarity_misses(trained: PromptCalibr
     present = {"vision": world.perceive("vision", CAMERA_VIEW_OF_DOG)}
     by_similarity = plain.score(plain.initial_state(), tick, present)[1]["dog"].score
     prior = plain.options.prior  # so that both have the same score without evidence
-    calibrated = with_calibration(plain, replace(trained, words=replace(classifiers_of(trained), prior=prior)))
+    calibrated = with_calibration(plain, replace(trained, classifiers=replace(classifiers_of(trained), prior=prior)))
     by_classifier = calibrated.score(calibrated.initial_state(), tick, present)[1]["dog"].score
     lifecycle = plain.lifecycle_options
     assert by_similarity < lifecycle.offset_threshold < lifecycle.onset_threshold < by_classifier
@@ -116,7 +116,7 @@ def test_out_of_distribution_vectors_give_no_evidence(trained: PromptCalibration
     assert np.isnan(log_likelihood_ratios(classifiers, "thermal", unlike)).all()  # a modality without training data
 
     plain = PromptDetector(PROMPTS, embed_text)
-    same_prior = replace(trained, words=replace(classifiers_of(trained), prior=plain.options.prior))
+    same_prior = replace(trained, classifiers=replace(classifiers_of(trained), prior=plain.options.prior))
     calibrated, world = with_calibration(plain, same_prior), ScriptedModalities(5)
     tick = next(world.ticks(1))
     present = {"vision": replace(world.perceive("vision", ROOM), vector=unlike[0])}
@@ -144,7 +144,9 @@ def test_negative_evidence_of_a_modality_is_bounded(gains: list[float], more: fl
 
 
 def test_the_detector_bounds_negative_evidence(trained: PromptCalibration) -> None:
-    limited = replace(trained, doubt=0.5, words=replace(classifiers_of(trained), ranks=RANK_WEIGHTS))
+    limited = replace(
+        trained, max_negative_evidence=0.5, classifiers=replace(classifiers_of(trained), rank_weights=RANK_WEIGHTS)
+    )
     detector, world = with_calibration(PromptDetector(PROMPTS, embed_text), limited), ScriptedModalities(5, noise=0.6)
     tick = next(world.ticks(1))
     positive = {"audio": world.perceive("audio", DOG)}
@@ -161,10 +163,10 @@ def test_saved_classifiers_give_the_same_scores(trained: PromptCalibration, tmp_
     trained.save(tmp_path / "trained.safetensors")
     loaded = load(tmp_path / "trained.safetensors")
     before, after = classifiers_of(trained), classifiers_of(loaded)
-    assert (after.names, tuple(after.owners)) == (before.names, tuple(before.owners))
-    assert (loaded.space, loaded.doubt) == (trained.space, trained.doubt) and set(after.modalities) == set(
-        before.modalities
-    )
+    assert (after.class_names, tuple(after.phrase_classes)) == (before.class_names, tuple(before.phrase_classes))
+    assert (loaded.space, loaded.max_negative_evidence) == (trained.space, trained.max_negative_evidence) and set(
+        after.modalities
+    ) == set(before.modalities)
     for label, (phrase, *_) in LABELS.items():
         assert matched_prompts(after, phrase) == [label]
     for modality in before.modalities:
@@ -179,15 +181,17 @@ def test_a_damaged_file_is_rejected_and_named(trained: PromptCalibration, tmp_pa
     path = tmp_path / "mine.safetensors"
     classifiers, audio = classifiers_of(trained), classifiers_of(trained).modalities["audio"]
     damaged = (
-        replace(classifiers, owners=classifiers.owners + 5),
-        replace(classifiers, ranks=()),
-        replace(classifiers, ranks=(1.0, -1.0)),
+        replace(classifiers, phrase_classes=classifiers.phrase_classes + 5),
+        replace(classifiers, rank_weights=()),
+        replace(classifiers, rank_weights=(1.0, -1.0)),
         replace(classifiers, modalities={"audio": replace(audio, weights=audio.weights[:, 1:])}),
         replace(classifiers, modalities={"audio": replace(audio, biases=audio.biases[:1])}),
-        replace(classifiers, modalities={"audio": replace(audio, directions=audio.directions[:, 1:])}),
+        replace(
+            classifiers, modalities={"audio": replace(audio, principal_directions=audio.principal_directions[:, 1:])}
+        ),
     )
     for bad in damaged:
-        replace(trained, words=bad).save(path)
+        replace(trained, classifiers=bad).save(path)
         with pytest.raises(CalibrationError, match=r"mine.safetensors.*sensebind calibrate"):
             load(path)
     trained.save(path)
@@ -197,7 +201,7 @@ def test_a_damaged_file_is_rejected_and_named(trained: PromptCalibration, tmp_pa
 
 
 def test_labels_with_too_few_examples_get_no_classifier(trained: PromptCalibration) -> None:
-    car = classifiers_of(trained).names.index("car")
+    car = classifiers_of(trained).class_names.index("car")
     assert all(np.isnan(m.biases[car]) for m in classifiers_of(trained).modalities.values())
     ticks, _ = labelled_stream(0)
     assert train_prompt_classifiers(LABELS, [(ticks, [])])[0] is None
@@ -226,7 +230,7 @@ def test_simulate_adds_sensor_faults(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_unlikely_labels_do_not_raise_other_labels(trained: PromptCalibration) -> None:
     plain = PromptDetector(PROMPTS, embed_text)
-    rare = with_calibration(plain, replace(trained, words=replace(classifiers_of(trained), prior=1e-4)))
+    rare = with_calibration(plain, replace(trained, classifiers=replace(classifiers_of(trained), prior=1e-4)))
     world = ScriptedModalities(5)
     tick = next(world.ticks(1))
     unlike = {"vision": replace(world.perceive("vision", ROOM), vector=example_vectors("vision", {"forest": 1.0})[0])}

@@ -5,7 +5,7 @@ import sys
 from sensebind import Recording
 
 with Recording(sys.argv[1]) as recording:
-    for _, _, log_time, event in recording.messages(["/events"]):
+    for *_, event in recording.messages(["/events"]):
         if event.phase == event.OFFSET:
             onset = event.onset.sec + event.onset.nanosec / 1e9 - recording.start / 1e9
             offset = event.offset.sec + event.offset.nanosec / 1e9 - recording.start / 1e9

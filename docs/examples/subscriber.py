@@ -1,5 +1,7 @@
 """Print events and the fused embedding of a robot: `python3 subscriber.py` in a sourced ROS 2 workspace."""
 
+from contextlib import suppress
+
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -23,7 +25,5 @@ class Subscriber(Node):
 
 
 rclpy.init()
-try:
+with suppress(KeyboardInterrupt, ExternalShutdownException):
     rclpy.spin(Subscriber())
-except (KeyboardInterrupt, ExternalShutdownException):
-    pass

@@ -58,13 +58,13 @@ class Evidence:
 class Score:
     """The score of one label at one tick, 0..1, with the evidence of each modality.
 
-    The score describes the time `lead` ns before the tick. `similarities`, for prompts only, has one value for each
-    item of `evidence`: the cosine similarity of the window and the best phrase of the label.
+    The score describes the time `timestamp_correction` ns before the tick. `similarities`, for prompts only, has one
+    value for each item of `evidence`: the cosine similarity of the window and the best phrase of the label.
     """
 
     score: float
     evidence: tuple[Evidence, ...] = ()
-    lead: int = 0
+    timestamp_correction: int = 0
     similarities: tuple[float, ...] = ()
 
 
@@ -76,8 +76,8 @@ class Event:
     ``prompt/person/1699999999500000000``. Late data may still correct `onset`.
     `onset` is the time at which the event began, and `offset` the time at which it ended (0 until then): the ticks of
     the first score at the onset threshold or above, and of the first lasting score below the offset threshold, each
-    minus `Score.lead`. `tick` is the stamp of this report; `score`, 0..1, and `evidence` are those of this tick.
-    `predecessor` is the id of the event that this one continues under another label; empty if there is none.
+    minus `Score.timestamp_correction`. `tick` is the stamp of this report; `score`, 0..1, and `evidence` are those of
+    this tick. `predecessor` is the id of the event that this one continues under another label; empty if there is none.
     """
 
     id: str
@@ -109,7 +109,7 @@ class EventInterval:
     evidence_by_tick: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
 
     @property
-    def senses(self) -> dict[str, float]:
+    def score_by_modality(self) -> dict[str, float]:
         """Supporting modality → its highest score while it supported the event."""
         best: dict[str, float] = {}
         for _, evidence in self.evidence_by_tick:
@@ -120,7 +120,7 @@ class EventInterval:
 
     def modalities_by_score(self) -> list[str]:
         """The supporting modalities, the highest score first."""
-        scores = self.senses
+        scores = self.score_by_modality
         return sorted(scores, key=lambda m: -scores[m])
 
 

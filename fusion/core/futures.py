@@ -27,8 +27,8 @@ class EmbeddingFuture(ABC):
 class CompletedFuture(EmbeddingFuture):
     """Vectors that are already computed."""
 
-    def __init__(self, vectors: Tensor, took: float) -> None:
-        self._vectors, self.compute_seconds = vectors, took
+    def __init__(self, vectors: Tensor, compute_seconds: float) -> None:
+        self._vectors, self.compute_seconds = vectors, compute_seconds
 
     def fetch(self) -> Tensor:
         """Return float32 (B, D) on the CPU, without waiting."""

@@ -21,7 +21,7 @@ CUSUM_SLACK = 1.0  # deviations subtracted from each z-score: half of the smalle
 MAX_Z_SCORE = 5.0  # deviations; upper limit of a z-score
 MIN_EXCURSION_PEAK = 2.0  # excursions with at least this peak count for the statistics
 # Of `time_constant`: the time constant of the mean vector. It is short, so the distance stays small in a slow drift.
-ANCHOR_TIME_FRACTION = 0.25
+MEAN_VECTOR_TIME_FRACTION = 0.25
 CHANGE_HOLD_TIME = 3.0  # s for which a change is reported, so that changes of several modalities are one event
 # Prior of the statistics, for slightly correlated windows. It counts as `PRIOR_EXCURSION_COUNT` observed excursions.
 PRIOR_MEAN_EXCESS, PRIOR_EXCURSION_RATE, PRIOR_EXCURSION_COUNT = 2.0, 1 / 30, 10.0
@@ -46,7 +46,7 @@ class ChangeOptions(Options):
         unit="s",
         formerly="memory",
     )
-    life: LifecycleOptions = LifecycleOptions(min_duration=0.0, hold_time=0.0, update_period=CHANGE_HOLD_TIME)
+    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.0, hold_time=0.0, update_period=CHANGE_HOLD_TIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class ChangeDetector(Detector[ChangeOptions]):
             peak = 0.0
         share = max(
             seconds / (state.observed_time + seconds),
-            1.0 - float(np.exp(-seconds / (ANCHOR_TIME_FRACTION * options.time_constant))),
+            1.0 - float(np.exp(-seconds / (MEAN_VECTOR_TIME_FRACTION * options.time_constant))),
         )
         return ChangeModalityState(
             tick,

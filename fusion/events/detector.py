@@ -15,7 +15,7 @@ class DetectorOptions(Protocol):
     """Frozen options of a detector."""
 
     @property
-    def life(self) -> LifecycleOptions:
+    def lifecycle(self) -> LifecycleOptions:
         """When an event of this detector begins and ends."""
 
 
@@ -40,7 +40,7 @@ class Detector(ABC, Generic[OptionsT]):
     @property
     def lifecycle_options(self) -> LifecycleOptions:
         """When an event of each of its labels begins and ends."""
-        return self.options.life
+        return self.options.lifecycle
 
     @abstractmethod
     def has_label(self, label: str) -> bool:

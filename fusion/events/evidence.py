@@ -51,13 +51,17 @@ class EvidenceOptions(Options):
     prior: float = 0.02
     support: float = 0.3
     reliability: Mapping[str, float] = field(default_factory=dict)
-    life: LifecycleOptions = LifecycleOptions()
+    lifecycle: LifecycleOptions = LifecycleOptions()
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
         for name, value, most in (
-            ("prior", self.prior, self.life.offset_threshold / 2),  # else an event would stay open without evidence
-            ("support", self.support, self.life.offset_threshold),
+            (
+                "prior",
+                self.prior,
+                self.lifecycle.offset_threshold / 2,
+            ),  # else an event would stay open without evidence
+            ("support", self.support, self.lifecycle.offset_threshold),
         ):
             if not 1e-6 <= value <= most:
                 raise ConfigError(f"{name} must be 1e-06 to {most:g}, not {value!r}")

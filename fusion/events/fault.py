@@ -44,14 +44,14 @@ class FaultOptions(Options):
         "Modalities that must have windows from the start. `configured`: all that the embedder is configured for. "
         "Others are unplugged only after a first window",
     )
-    life: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
+    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
-        if self.life.onset_threshold > FAULT_SCORE:
+        if self.lifecycle.onset_threshold > FAULT_SCORE:
             raise ConfigError(
                 f"onset_threshold must be at most {FAULT_SCORE:g}, the score of every fault, "
-                f"and it is {self.life.onset_threshold:g}"
+                f"and it is {self.lifecycle.onset_threshold:g}"
             )
 
     def detects(self, cause: str) -> bool:

@@ -78,12 +78,12 @@ class EventLifecycle:
 
     The label has one of three states:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
-      that tick minus the `Score.lead`.
+      that tick minus the `Score.timestamp_correction`.
     - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
       of `immediate_onset_threshold`, the event is reported (ONSET).
     - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
-      minus the `Score.lead` of the last higher score. A score of `offset_threshold` or more before that resets the hold
-      time. An UPDATE is reported every `update_period`.
+      minus the `Score.timestamp_correction` of the last higher score. A score of `offset_threshold` or more before that
+      resets the hold time. An UPDATE is reported every `update_period`.
     """
 
     kind: EventKind
@@ -108,9 +108,13 @@ class EventLifecycle:
             if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
             self.pending_since = tick
-            self.onset = tick - score.lead if self.last_offset is None else max(tick - score.lead, self.last_offset + 1)
+            self.onset = (
+                tick - score.timestamp_correction
+                if self.last_offset is None
+                else max(tick - score.timestamp_correction, self.last_offset + 1)
+            )
         if score.score >= options.offset_threshold:
-            self.timestamp_correction = score.lead
+            self.timestamp_correction = score.timestamp_correction
         if not self.is_open:
             if score.score < options.offset_threshold:
                 self.onset = None

@@ -176,7 +176,7 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         baseline, score = state.distance_baseline, 0.0
         if state.observed_time >= options.warm_up:
             score = float(options.scores_from_deviations(baseline.z_scores(distance, MIN_DEVIATION))[0])
-        novel_time = state.novel_time + seconds if score >= options.life.offset_threshold else 0.0
+        novel_time = state.novel_time + seconds if score >= options.lifecycle.offset_threshold else 0.0
         # A new scene is part of the past after `habituation`. If scores stay high for twice that time, the stream has
         # become more variable, and the baseline adapts.
         if state.observed_time >= options.habituation and not 0 < novel_time <= 2 * options.habituation:

@@ -43,7 +43,7 @@ DEFAULT_BACKGROUND_PHRASES = (
     "a sport", "music", "speech", "wind", "rain", "a hum", "a click", "an engine", "darkness", "light",
 )  # fmt: skip
 MIN_BACKGROUND_PHRASES = 8  # the deviation of fewer phrases is not reliable
-MIN_BACKGROUND_SPREAD = 0.005  # cosine; lower limit of the deviation of the background
+MIN_BACKGROUND_DEVIATION = 0.005  # cosine; lower limit of the deviation of the background
 CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
 # Deviations; limits of the running mean of a label above and below 0.
 MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
@@ -63,7 +63,7 @@ class PromptOptions(EvidenceOptions):
         bounds=(0.0, 20.0),
         unit="σ",
     )
-    life: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.95)
+    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.95)
     background: tuple[str, ...] = parameter(
         (),
         f"Phrases that each label is compared with, at least {MIN_BACKGROUND_PHRASES} different ones. "
@@ -121,16 +121,18 @@ class PromptOptions(EvidenceOptions):
     def prior_score(self, calibration: PromptCalibration | None) -> float:
         """Return the score without evidence: the calibration's, else `prior`. At most half of `offset_threshold`."""
         return (
-            min(calibration.prior, self.life.offset_threshold / 2) if calibration and calibration.senses else self.prior
+            min(calibration.prior, self.lifecycle.offset_threshold / 2)
+            if calibration and calibration.modalities
+            else self.prior
         )
 
     def classifier_prior_score(self, classifiers: PromptClassifiers) -> float:
         """Return the score of a trained label without evidence: at most half of `offset_threshold`."""
-        return min(classifiers.prior, self.life.offset_threshold / 2)
+        return min(classifiers.prior, self.lifecycle.offset_threshold / 2)
 
     def modality_weight(self, modality: str, calibration: PromptCalibration | None) -> float:
         """Return the weight of this modality's evidence: the option, else the calibration's, else 1."""
-        fitted = calibration.senses.get(modality) if calibration else None
+        fitted = calibration.modalities.get(modality) if calibration else None
         return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
 
     def min_modalities_for(self, label: str) -> int:
@@ -164,7 +166,7 @@ def background_z_score(
     """
     cosines = background @ vector
     median = np.median(cosines)
-    deviation = max(1.4826 * float(np.median(np.abs(cosines - median))), MIN_BACKGROUND_SPREAD)
+    deviation = max(1.4826 * float(np.median(np.abs(cosines - median))), MIN_BACKGROUND_DEVIATION)
     return np.asarray((best_similarities(vector, phrases, label_starts) - median) / deviation, np.float64)
 
 
@@ -353,7 +355,7 @@ class PromptDetector(Detector[PromptOptions]):
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
         # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
-        held = pooled >= options.life.offset_threshold
+        held = pooled >= options.lifecycle.offset_threshold
         for modality, u in z_scores.items():
             modality_state = modality_states[modality]
             baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
@@ -407,26 +409,29 @@ class PromptDetector(Detector[PromptOptions]):
         base = options.prior_score(calibration)
         gains = logit(table) - float(logit(base))
         pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
-        if not (calibration and calibration.words):
+        if not (calibration and calibration.classifiers):
             return pooled
         ratios = self._log_likelihood_ratios(fresh)
         trained = ~np.isnan(ratios)
         limited = np.where(
             trained,
-            np.clip(ratios, -calibration.doubt, MAX_POSITIVE_EVIDENCE),
+            np.clip(ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
-        prior = float(logit(options.classifier_prior_score(calibration.words)))
-        classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.words.ranks))
+        prior = float(logit(options.classifier_prior_score(calibration.classifiers)))
+        classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.classifiers.rank_weights))
         return np.where(trained.any(axis=0), classified, pooled)
 
     def _classify(self, calibration: PromptCalibration | None, modality: str, vector: Vector) -> FloatArray:
         """Return the ratios of the trained classifiers, (L,): NaN without one."""
-        if calibration is None or calibration.words is None:
+        if calibration is None or calibration.classifiers is None:
             return np.full(len(self.prompts), np.nan)
         if self._label_classes is None or self._label_classes[0] is not calibration:
-            self._label_classes = calibration, calibration.words.match_labels(self.phrase_vectors, self.label_starts)
-        return calibration.words.log_likelihood_ratios(modality, vector, self._label_classes[1])
+            self._label_classes = (
+                calibration,
+                calibration.classifiers.match_labels(self.phrase_vectors, self.label_starts),
+            )
+        return calibration.classifiers.log_likelihood_ratios(modality, vector, self._label_classes[1])
 
     def _modality_scores(
         self,
@@ -437,14 +442,14 @@ class PromptDetector(Detector[PromptOptions]):
         log_likelihood_ratios: FloatArray,
     ) -> FloatArray:
         """Return the scores of one modality, (L,): by trained classifiers if there is a ratio, else by similarity."""
-        if calibration is not None and modality in calibration.senses:
-            similar = calibration.senses[modality].probabilities(deviations, margins)
+        if calibration is not None and modality in calibration.modalities:
+            similar = calibration.modalities[modality].probabilities(deviations, margins)
         else:
             similar = self.options.scores_from_deviations(deviations)
         known = ~np.isnan(log_likelihood_ratios)
-        if not (calibration and calibration.words and known.any()):
+        if not (calibration and calibration.classifiers and known.any()):
             return similar
-        prior = float(logit(self.options.classifier_prior_score(calibration.words)))
+        prior = float(logit(self.options.classifier_prior_score(calibration.classifiers)))
         return np.where(known, logistic(prior + np.where(known, log_likelihood_ratios, 0.0)), similar)
 
     def _apply_min_modalities(self, pooled: FloatArray, table: FloatArray) -> FloatArray:

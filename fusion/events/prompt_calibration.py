@@ -19,7 +19,20 @@ from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, 
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers
 
 SHIPPED_FOLDER = Path(__file__).parent / "calibrations"
-CALIBRATION_FORMAT = "sensebind calibration 1"
+CALIBRATION_FORMAT = "sensebind calibration 2"
+FORMAT_OF_0_1_0 = "sensebind calibration 1"  # the same numbers under other names
+NAMES_OF_0_1_0 = {  # part of the file → old name → name
+    "calibration": {"doubt": "max_negative_evidence", "senses": "modalities", "words": "classifiers"},
+    "modality": {"deviation": "deviation_weight", "lead": "margin_weight"},
+    "classifiers": {
+        "names": "class_names",
+        "owners": "phrase_classes",
+        "near": "min_similarity",
+        "reaches": "residual_thresholds",
+        "ranks": "rank_weights",
+    },
+    "tensor": {"phrases": "phrase_vectors", "middle": "mean", "directions": "principal_directions"},
+}
 NO_CALIBRATION = "none"  # value of the parameter that selects no calibration
 MAX_MARGIN = 6.0  # deviations; a margin is clipped to ± this value
 
@@ -30,37 +43,42 @@ class CalibrationError(SensebindError):
 
 @dataclass(frozen=True, slots=True)
 class ModalityCalibration:
-    """The score curve of one modality, p = 1 / (1 + exp(−(`deviation`·x + `lead`·m + `bias`))), and its `reliability`.
+    """The score curve of one modality, p = 1 / (1 + exp(−(`deviation`·x + `margin_weight`·m + `bias`))), and its
+    `reliability`.
 
     Platt's sigmoid (J. Platt, "Probabilistic outputs for support vector machines", 1999) of two numbers: x, the
     deviation of a label from its baseline, and m, its margin, clipped to −`MAX_MARGIN` … `MAX_MARGIN`. `reliability` is
     the weight of the modality's evidence.
     """
 
-    deviation: float
-    lead: float
+    deviation_weight: float
+    margin_weight: float
     bias: float
     reliability: float = 1.0
 
     def probabilities(self, deviations: FloatArray, margins: FloatArray) -> FloatArray:
         """Convert deviations (L,) and margins (L,) to probabilities (L,)."""
-        return logistic(self.deviation * deviations + self.lead * np.clip(margins, -MAX_MARGIN, MAX_MARGIN) + self.bias)
+        return logistic(
+            self.deviation_weight * deviations
+            + self.margin_weight * np.clip(margins, -MAX_MARGIN, MAX_MARGIN)
+            + self.bias
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PromptCalibration:
     """The calibration of one space.
 
-    `prior` is the probability of a label without evidence. `senses` are the score curves of the modalities. `words` are
-    the trained prompt classifiers, and `doubt` is the maximum negative evidence of one modality for their labels, in
-    nats.
+    `prior` is the probability of a label without evidence. `modalities` has the score curve of each modality.
+    `classifiers` are the trained prompt classifiers, and `max_negative_evidence` limits the evidence of one modality
+    against their labels, in nats.
     """
 
     space: str
     prior: float
-    senses: Mapping[str, ModalityCalibration] = field(default_factory=dict)
-    words: PromptClassifiers | None = None
-    doubt: float = MAX_NEGATIVE_EVIDENCE
+    modalities: Mapping[str, ModalityCalibration] = field(default_factory=dict)
+    classifiers: PromptClassifiers | None = None
+    max_negative_evidence: float = MAX_NEGATIVE_EVIDENCE
 
     def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
         """Write a safetensors file. `notes` (figures of the fit) are written to it, and `load` ignores them. Raises
@@ -69,25 +87,30 @@ class PromptCalibration:
         metadata: dict[str, Any] = {
             "space": self.space,
             "prior": round(self.prior, 5),
-            "doubt": round(self.doubt, 3),
-            "senses": {m: {k: round(v, 4) for k, v in asdict(s).items()} for m, s in sorted(self.senses.items())},
+            "max_negative_evidence": round(self.max_negative_evidence, 3),
+            "modalities": {
+                m: {k: round(v, 4) for k, v in asdict(curve).items()} for m, curve in sorted(self.modalities.items())
+            },
             **({"notes": dict(notes)} if notes else {}),
         }
-        if self.words is not None:
-            metadata["words"] = {
-                "names": list(self.words.names),
-                "owners": [int(owner) for owner in self.words.owners],
-                "near": round(self.words.near, 4),
-                "reaches": {m: round(s.reach, 4) for m, s in sorted(self.words.modalities.items())},
-                "prior": round(self.words.prior, 6),
-                "ranks": [round(weight, 4) for weight in self.words.ranks],
+        if self.classifiers is not None:
+            classifiers = self.classifiers
+            metadata["classifiers"] = {
+                "class_names": list(classifiers.class_names),
+                "phrase_classes": [int(number) for number in classifiers.phrase_classes],
+                "min_similarity": round(classifiers.min_similarity, 4),
+                "residual_thresholds": {
+                    m: round(own.residual_threshold, 4) for m, own in sorted(classifiers.modalities.items())
+                },
+                "prior": round(classifiers.prior, 6),
+                "rank_weights": [round(weight, 4) for weight in classifiers.rank_weights],
             }
-            tensors["phrases"] = self.words.phrases.astype(np.float16)
-            for modality, classifiers in sorted(self.words.modalities.items()):
-                tensors[f"{modality}.weights"] = classifiers.weights.astype(np.float16)
-                tensors[f"{modality}.biases"] = classifiers.biases.astype(np.float32)
-                tensors[f"{modality}.middle"] = classifiers.middle.astype(np.float16)
-                tensors[f"{modality}.directions"] = classifiers.directions.astype(np.float16)
+            tensors["phrase_vectors"] = classifiers.phrase_vectors.astype(np.float16)
+            for modality, own in sorted(classifiers.modalities.items()):
+                tensors[f"{modality}.weights"] = own.weights.astype(np.float16)
+                tensors[f"{modality}.biases"] = own.biases.astype(np.float32)
+                tensors[f"{modality}.mean"] = own.mean.astype(np.float16)
+                tensors[f"{modality}.principal_directions"] = own.principal_directions.astype(np.float16)
         data = safetensors.numpy.save(
             tensors, {"format": CALIBRATION_FORMAT, "calibration": json.dumps(metadata, sort_keys=True)}
         )
@@ -103,13 +126,17 @@ def load(path: str | Path) -> PromptCalibration:
     try:
         modalities = {
             str(m): ModalityCalibration(**{name: float(values[name]) for name in ModalityCalibration.__slots__})
-            for m, values in metadata["senses"].items()
+            for m, values in metadata["modalities"].items()
         }
         classifiers = (
-            _read_classifiers(safetensors.numpy.load_file(path), metadata["words"]) if "words" in metadata else None
+            _read_classifiers(_read_tensors(path), metadata["classifiers"]) if "classifiers" in metadata else None
         )
         found = PromptCalibration(
-            str(metadata["space"]), float(metadata["prior"]), modalities, classifiers, float(metadata["doubt"])
+            str(metadata["space"]),
+            float(metadata["prior"]),
+            modalities,
+            classifiers,
+            float(metadata["max_negative_evidence"]),
         )
     except OSError as error:
         raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
@@ -117,8 +144,10 @@ def load(path: str | Path) -> PromptCalibration:
         raise CalibrationError(
             f"'{path}' is not a calibration file: {error!r}; make one with sensebind calibrate"
         ) from error
-    valid = all(0 <= s.reliability <= 10 and s.deviation >= 0 and np.isfinite(s.bias) for s in modalities.values())
-    if not (0 < found.prior < 1 and found.doubt >= 0 and valid):
+    valid = all(
+        0 <= s.reliability <= 10 and s.deviation_weight >= 0 and np.isfinite(s.bias) for s in modalities.values()
+    )
+    if not (0 < found.prior < 1 and found.max_negative_evidence >= 0 and valid):
         raise CalibrationError(f"'{path}' has numbers that are out of range: make one with sensebind calibrate")
     return found
 
@@ -128,9 +157,10 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != CALIBRATION_FORMAT:
+        if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_OF_0_1_0):
             raise CalibrationError(f"'{path}' is not a calibration file: make one with sensebind calibrate")
-        return dict(json.loads(metadata["calibration"]))
+        found = dict(json.loads(metadata["calibration"]))
+        return found if metadata["format"] == CALIBRATION_FORMAT else _with_new_names(found)
     except OSError as error:
         raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, safetensors.SafetensorError) as error:
@@ -139,31 +169,61 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
         ) from error
 
 
+def _with_new_names(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the metadata of a file of version 0.1.0."""
+    found = _renamed(metadata, "calibration")
+    found["modalities"] = {m: _renamed(values, "modality") for m, values in found["modalities"].items()}
+    if "classifiers" in found:
+        found["classifiers"] = _renamed(found["classifiers"], "classifiers")
+    return found
+
+
+def _renamed(values: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {NAMES_OF_0_1_0[part].get(name, name): value for name, value in values.items()}
+
+
+def _read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the tensors of a calibration file of any version."""
+    new_names = NAMES_OF_0_1_0["tensor"]
+    found = {}
+    for name, tensor in safetensors.numpy.load_file(path).items():
+        modality, dot, last = name.rpartition(".")
+        found[f"{modality}{dot}{new_names.get(last, last)}"] = tensor
+    return found
+
+
 def _read_classifiers(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> PromptClassifiers:
-    names, owners = tuple(str(name) for name in metadata["names"]), np.array(metadata["owners"], np.intp)
-    phrases = l2_normalize(tensors["phrases"])
+    names = tuple(str(name) for name in metadata["class_names"])
+    phrase_classes = np.array(metadata["phrase_classes"], np.intp)
+    phrases = l2_normalize(tensors["phrase_vectors"])
     modalities = {}
-    for modality, reach in metadata["reaches"].items():
-        weights, middle, directions = (
-            tensors[f"{modality}.{name}"].astype(np.float32) for name in ("weights", "middle", "directions")
+    for modality, residual_threshold in metadata["residual_thresholds"].items():
+        weights, mean, directions = (
+            tensors[f"{modality}.{name}"].astype(np.float32) for name in ("weights", "mean", "principal_directions")
         )
         biases, width = tensors[f"{modality}.biases"].astype(np.float64), phrases.shape[1]
         if (weights.shape, biases.shape) != ((len(names), width), (len(names),)):
             raise ValueError(
                 f"{modality} has weights {weights.shape} and biases {biases.shape} for {len(names)} classes"
             )
-        if middle.shape != (width,) or directions.shape[1:] != (width,):
+        if mean.shape != (width,) or directions.shape[1:] != (width,):
             raise ValueError(f"{modality} has principal directions {directions.shape} for vectors of {width} numbers")
         modalities[str(modality)] = prompt_classifiers.ModalityClassifiers(
-            weights, biases, middle, directions, float(reach)
+            weights, biases, mean, directions, float(residual_threshold)
         )
-    if len(owners) != len(phrases) or owners.min() < 0 or owners.max() >= len(names):
+    if len(phrase_classes) != len(phrases) or phrase_classes.min() < 0 or phrase_classes.max() >= len(names):
         raise ValueError(f"the classes of {len(phrases)} phrases must be {len(phrases)} numbers below {len(names)}")
-    ranks = tuple(float(weight) for weight in metadata["ranks"])
-    if not ranks or min(ranks) < 0:
-        raise ValueError(f"the rank weights {ranks} must be numbers of at least 0")
+    rank_weights = tuple(float(weight) for weight in metadata["rank_weights"])
+    if not rank_weights or min(rank_weights) < 0:
+        raise ValueError(f"the rank weights {rank_weights} must be numbers of at least 0")
     return PromptClassifiers(
-        names, phrases, owners, float(metadata["near"]), modalities, ranks, float(metadata["prior"])
+        names,
+        phrases,
+        phrase_classes,
+        float(metadata["min_similarity"]),
+        modalities,
+        rank_weights,
+        float(metadata["prior"]),
     )
 
 

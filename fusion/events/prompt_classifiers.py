@@ -30,14 +30,14 @@ class ModalityClassifiers:
 
     The classifiers are valid for vectors like the training vectors. `middle` (D,) is the mean of these, and the rows of
     `directions` (R, D) are their principal directions, orthonormal. A vector whose out-of-distribution residual is
-    above `reach` is not classified.
+    above `residual_threshold` is not classified.
     """
 
     weights: Vector
     biases: FloatArray
-    middle: Vector
-    directions: Vector
-    reach: float
+    mean: Vector
+    principal_directions: Vector
+    residual_threshold: float
 
     def residual(self, vectors: Vector) -> FloatArray:
         """Return the out-of-distribution residuals (…) of vectors (…, D).
@@ -45,8 +45,8 @@ class ModalityClassifiers:
         This is the length of the part of a vector that is orthogonal to the principal directions of the training
         vectors (principal component residual).
         """
-        offsets = (vectors - self.middle).astype(np.float64)
-        inside = offsets @ self.directions.astype(np.float64).T
+        offsets = (vectors - self.mean).astype(np.float64)
+        inside = offsets @ self.principal_directions.astype(np.float64).T
         return np.asarray(np.sqrt(np.maximum(np.square(offsets).sum(-1) - np.square(inside).sum(-1), 0.0)))
 
 
@@ -59,12 +59,12 @@ class PromptClassifiers:
     second highest, and so on. `prior` is the probability of a class without evidence.
     """
 
-    names: tuple[str, ...]
-    phrases: Vector
-    owners: npt.NDArray[np.intp]
-    near: float
+    class_names: tuple[str, ...]
+    phrase_vectors: Vector
+    phrase_classes: npt.NDArray[np.intp]
+    min_similarity: float
     modalities: Mapping[str, ModalityClassifiers]
-    ranks: tuple[float, ...]
+    rank_weights: tuple[float, ...]
     prior: float
 
     def match_labels(self, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> BoolArray:
@@ -72,11 +72,11 @@ class PromptClassifiers:
 
         `phrases` (N, D) are the phrases of all labels: those of label l begin at `label_starts[l]`.
         """
-        similarities = phrases @ self.phrases.T
+        similarities = phrases @ self.phrase_vectors.T
         nearest = similarities.argmax(axis=1)
-        known = similarities[np.arange(len(phrases)), nearest] >= self.near
-        phrase_matches = np.zeros((len(phrases), len(self.names)), bool)
-        phrase_matches[np.flatnonzero(known), self.owners[nearest[known]]] = True
+        known = similarities[np.arange(len(phrases)), nearest] >= self.min_similarity
+        phrase_matches = np.zeros((len(phrases), len(self.class_names)), bool)
+        phrase_matches[np.flatnonzero(known), self.phrase_classes[nearest[known]]] = True
         return np.asarray(np.logical_or.reduceat(phrase_matches, label_starts, axis=0))
 
     def log_likelihood_ratios(self, modality: str, vector: Vector, label_classes: BoolArray) -> FloatArray:
@@ -86,7 +86,7 @@ class PromptClassifiers:
         modality has no classifiers or the vector is out of distribution.
         """
         classifiers = self.modalities.get(modality)
-        if classifiers is None or classifiers.residual(vector) > classifiers.reach:
+        if classifiers is None or classifiers.residual(vector) > classifiers.residual_threshold:
             return np.full(len(label_classes), np.nan)
         ratios = (classifiers.weights @ vector).astype(np.float64) + classifiers.biases
         known = label_classes & ~np.isnan(ratios)

@@ -45,7 +45,7 @@ class EventTracker:
     ) -> None:
         self.space = space
         self.max_gap = max_tick_gap
-        self.lateness = allowed_lateness
+        self.allowed_lateness = allowed_lateness
         self.last_tick: int | None = None  # newest tick
         self.scores: dict[EventKind, Mapping[str, Score]] = {}  # of the newest tick, by label
         self._detectors: dict[EventKind, Detector] = _by_kind(detectors)
@@ -80,7 +80,7 @@ class EventTracker:
         events += self._swap_detectors(tick)
         events += self._score_tick(tick, unfused)
         self.last_tick = tick
-        while self._checkpoints[0].tick < tick - self.lateness:
+        while self._checkpoints[0].tick < tick - self.allowed_lateness:
             self._checkpoints.popleft()
         return events
 

@@ -1,7 +1,7 @@
 """Converts sensor messages to samples, and embeddings and events to messages and back.
 
 This module imports neither rclpy nor rosbags. The message objects of both have the fields of the definitions, so one
-function reads both. Functions that make messages take a `Types`, which makes the objects of one library.
+function reads both. Functions that make messages take a `MessageFactory`, which makes the objects of one library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
 Message = Any  # an object of a class that rclpy or rosbags generates; the classes have no common base
 
 
-class Types(Protocol):
+class MessageFactory(Protocol):
     """Makes the message objects of one library."""
 
     def make(self, name: str, /, **fields: Any) -> Message:
@@ -52,7 +52,7 @@ def stamp_to_ns(time: Message) -> int:
     return int(time.sec) * SECOND + int(time.nanosec)
 
 
-def stamp_message(message_factory: Types, stamp: int) -> Message:
+def stamp_message(message_factory: MessageFactory, stamp: int) -> Message:
     """Int nanoseconds → builtin_interfaces/Time."""
     return message_factory.make("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
 
@@ -128,12 +128,12 @@ def sibling_topic(topic: str, name: str) -> str:
     return "/".join([*parts[:-1], name])
 
 
-def header_message(message_factory: Types, stamp: int, frame_id: str = "") -> Message:
+def header_message(message_factory: MessageFactory, stamp: int, frame_id: str = "") -> Message:
     """std_msgs/Header."""
     return message_factory.make("std_msgs/msg/Header", stamp=stamp_message(message_factory, stamp), frame_id=frame_id)
 
 
-def embedding_message(message_factory: Types, embedding: Embedding, sequence: int = 0) -> Message:
+def embedding_message(message_factory: MessageFactory, embedding: Embedding, sequence: int = 0) -> Message:
     """sensebind_msgs/Embedding. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
         EMBEDDING_TYPE,
@@ -168,7 +168,9 @@ def embedding_from_message(message: Message) -> Embedding:
     )
 
 
-def space_message(message_factory: Types, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0) -> Message:
+def space_message(
+    message_factory: MessageFactory, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0
+) -> Message:
     """sensebind_msgs/EmbeddingSpace, with the sensors in `specs` (modality → its windows)."""
     return message_factory.make(
         EMBEDDING_SPACE_TYPE,
@@ -195,7 +197,7 @@ def space_message(message_factory: Types, space: Space, specs: Mapping[str, Wind
     )
 
 
-def event_message(message_factory: Types, event: Event, sequence: int = 0) -> Message:
+def event_message(message_factory: MessageFactory, event: Event, sequence: int = 0) -> Message:
     """sensebind_msgs/CrossModalEvent. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
         EVENT_TYPE,
@@ -215,7 +217,7 @@ def event_message(message_factory: Types, event: Event, sequence: int = 0) -> Me
 
 
 def scores_message(
-    message_factory: Types, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0
+    message_factory: MessageFactory, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0
 ) -> Message:
     """sensebind_msgs/PromptScores. `scores`: label → score. `sequence` counts the messages of its publisher, from 0."""
     return message_factory.make(
@@ -246,7 +248,7 @@ def scores_message(
     )
 
 
-def _evidence_message(message_factory: Types, evidence: Evidence) -> Message:
+def _evidence_message(message_factory: MessageFactory, evidence: Evidence) -> Message:
     x, y, width, height = evidence.region or (0, 0, 0, 0)
     return message_factory.make(
         EVIDENCE,

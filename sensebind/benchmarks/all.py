@@ -75,14 +75,14 @@ class PartMeasurements:
     def most_robots(self, seconds_left: float, report: Report) -> dict[str, Any]:
         until = time.monotonic() + seconds_left
         return self._measure_robots(
-            False, lambda bench: bench.find(min(6.0, seconds_left / 14), until=until, report=report)
+            False, lambda bench: bench.find_max_robots(min(6.0, seconds_left / 14), until=until, report=report)
         )
 
     def every_frame(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return self._measure_robots(True, lambda bench: bench.measure_robots(1, min(10.0, seconds_left / 2)))
 
     def peak_rate(self, seconds_left: float, report: Report) -> dict[str, Any]:
-        return self._measure_robots(True, lambda bench: bench.peak(min(5.0, seconds_left / 10)))
+        return self._measure_robots(True, lambda bench: bench.find_peak_rate(min(5.0, seconds_left / 10)))
 
     def overload(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return self._measure("overload", ["--seconds", str(min(30.0, seconds_left - 15))], self.bench())

@@ -187,13 +187,13 @@ def one_robot(args: argparse.Namespace, seconds: float, report: Report) -> dict[
 
 
 def most_robots(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
-    """Find the largest number of robots that the device serves: see `RealtimeBenchmark.find`."""
+    """Find the largest number of robots that the device serves: see `RealtimeBenchmark.find_max_robots`."""
     deadline = time.monotonic() + seconds
     bench = _realtime_benchmark(args)
     facts = bench.conditions()
     each = max(SEARCH_SECONDS[0], min(SEARCH_SECONDS[1], seconds / 8))
     with control() as beside:
-        found = bench.find(each, until=deadline, report=lambda found: report({**facts, **found}))
+        found = bench.find_max_robots(each, until=deadline, report=lambda found: report({**facts, **found}))
     return {**bench.conditions(), **found, **beside}
 
 

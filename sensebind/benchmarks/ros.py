@@ -63,8 +63,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             bench = RosBenchmark(args, environment, Path(folder))
-            result["ear"] = bench.ear(rates)
-            result["line"] = bench.line(rates, args.seconds)
+            result["ear"] = bench.subscriber_baseline(rates)
+            result["line"] = bench.embedder_latency(rates, args.seconds)
             result["in_process"] = in_process(args)
             result["added_p50_ms"] = {
                 m: round(result["line"]["latency_ms"][m]["p50"] - latency["p50"], 3)
@@ -74,7 +74,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             ear, line = (result[n]["cpu_percent_of_a_core"] for n in ("ear", "line"))
             result["rclpy_share_of_cpu"] = round(ear["ear"] / max(line["embedder"], 0.1), 3)
             if not args.no_peak:
-                result["peak"] = bench.peak(rates)
+                result["peak"] = bench.find_peak_rate(rates)
     finally:
         rclpy.try_shutdown()
     return result
@@ -88,7 +88,7 @@ class RosBenchmark:
     environment: Mapping[str, str]
     folder: Path
 
-    def ear(self, rates: Mapping[str, float]) -> dict[str, Any]:
+    def subscriber_baseline(self, rates: Mapping[str, float]) -> dict[str, Any]:
         """Measure the cost of rclpy: a node with the embedder's subscriptions and its executor, without processing."""
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
@@ -128,7 +128,7 @@ class RosBenchmark:
             "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu_percent(sent),
         }
 
-    def line(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    def embedder_latency(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:
         """Measure the embedder from outside, through its topics."""
         import rclpy
 
@@ -183,11 +183,11 @@ class RosBenchmark:
             | _cpu_percent(sent),
         }
 
-    def peak(self, rates: Mapping[str, float]) -> dict[str, Any]:
+    def find_peak_rate(self, rates: Mapping[str, float]) -> dict[str, Any]:
         """Find the largest factor of the rates at which at most `MAX_LOST_SHARE` of any sensor's messages are lost."""
         tried = []
         for factor in RATE_FACTORS:
-            result = self.line({m: rate * factor for m, rate in rates.items()}, min(6.0, self.args.seconds))
+            result = self.embedder_latency({m: rate * factor for m, rate in rates.items()}, min(6.0, self.args.seconds))
             worst = min(item["share"] for item in result["messages"].values())
             p99 = max((q["p99"] for q in result["latency_ms"].values()), default=math.nan)
             tried.append({"factor": factor, "share_arrived": worst, "p99_ms": p99})

@@ -77,11 +77,11 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
         "fixed_rate": bench.measure_robots(args.robots, args.seconds),
     }
     report(result)
-    if args.find:
-        result["most_robots"] = bench.find(args.seconds)
+    if args.find_max_robots:
+        result["most_robots"] = bench.find_max_robots(args.seconds)
         report(result)
-    if args.peak:
-        result["peak"] = bench.peak(args.seconds)
+    if args.find_peak_rate:
+        result["peak"] = bench.find_peak_rate(args.seconds)
         report(result)
     if not args.no_plain:
         result |= bench.replays(args)
@@ -152,7 +152,7 @@ class RealtimeBenchmark:
             run_realtime(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines
         )
 
-    def find(
+    def find_max_robots(
         self,
         seconds: float,
         bound: float = P99_BOUND_MS,
@@ -206,7 +206,7 @@ class RealtimeBenchmark:
         report(result)
         return held
 
-    def peak(self, seconds: float) -> dict[str, Any]:
+    def find_peak_rate(self, seconds: float) -> dict[str, Any]:
         """Find the largest factor of one robot's rates at which no modality misses more than `MAX_MISSED_SHARE` of its
         windows."""
         tried = []

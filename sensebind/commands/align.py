@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models.spokes.spoke import Spoke
     from sensebind.training.data.pairs import Pairs
-    from sensebind.training.spoke_training import EpochResult, Settings
+    from sensebind.training.spoke_training import EpochResult, TrainingOptions
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,14 +104,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace) -> TrainingOptions:
     """The training settings in the arguments. Raises `AlignError` for values out of range."""
-    from sensebind.training.spoke_training import Settings
+    from sensebind.training.spoke_training import TrainingOptions
 
-    return Settings(
+    return TrainingOptions(
         epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
         temperature=args.temperature, learn_temperature=args.learn_temperature, views=args.views,
-        inverted=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
+        inverted_fraction=args.inverted_fraction, patience=args.patience, precision=args.precision, seed=args.seed,
     )  # fmt: skip
 
 

@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
     for name in ("before", "after", "each by others"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
-    for modality, modality_calibration in calibration.senses.items():
+    for modality, modality_calibration in calibration.modalities.items():
         line = f"{modality:8} reliability {modality_calibration.reliability:.2f}"
-        classifiers = calibration.words.modalities.get(modality) if calibration.words else None
+        classifiers = calibration.classifiers.modalities.get(modality) if calibration.classifiers else None
         print(line + (f", {np.any(classifiers.weights, axis=1).sum()} prompt classifiers" if classifiers else ""))
     print(f"{args.out}: for space {space.id}; to use it, set prompt.calibration")
     return 0

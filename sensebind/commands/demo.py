@@ -232,7 +232,7 @@ def write_report(
         modalities={m: modality_statistics(published.status.get(f"sensebind: {m}", {})) for m in SENSOR_MODALITIES},
         similarities=similarities(published.embeddings, prompts),
         events=published.events,
-        media=media,
+        previews=media,
         truth=[(t.onset, t.offset, t.label) for t in truth],
         notes=notes,
     )

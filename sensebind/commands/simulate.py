@@ -51,15 +51,15 @@ def run(args: argparse.Namespace) -> int:
 
     from sensebind.simulation import scenario
     from sensebind.simulation.recorder import ThermalCamera, record
-    from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, tour
+    from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, survey_scenario
 
-    if args.tour is not None:
-        if args.tour < 1:
-            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.tour}")
+    if args.survey_scenario is not None:
+        if args.survey_scenario < 1:
+            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.survey_scenario}")
         camera = ThermalCamera()
         if args.thermal_camera:  # another type of camera: other palette, noise, blur and resolution
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))
-        plan = tour(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.tour, camera)
+        plan = survey_scenario(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.survey_scenario, camera)
     else:
         plan = scenario.read_scenario(args.scenario, args.seed, args.held_out, args.duration)
     faults = [scenario.parse_fault(text, plan.duration) for text in args.fault]

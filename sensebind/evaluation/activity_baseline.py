@@ -18,7 +18,7 @@ HOP = 0.5  # s
 HOLD_TIME = 1.0  # s below half the threshold after which a detection ends
 CANDIDATE_THRESHOLDS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)  # z-scores
 ANYTHING = "anything"
-ANY_SENSE = "any"
+ANY_MODALITY = "any"
 
 
 class SignalActivity:
@@ -126,7 +126,7 @@ def max_over_modalities(moves: Mapping[str, Array]) -> Array:
     return np.max(np.stack(list(moves.values())), axis=0) if moves else np.zeros(0)
 
 
-def spells(edges: Array, values: Array, threshold: float) -> Spans:
+def active_spans(edges: Array, values: Array, threshold: float) -> Spans:
     """Detections from `values` (T,), labelled `ANYTHING`. One begins when a value reaches `threshold`. It ends at the
     time from which the values stay below half of `threshold` for `HOLD_TIME` s."""
     rows: list[tuple[float, float, str]] = []
@@ -152,7 +152,7 @@ ActivityScores = tuple[Array, Mapping[str, Array]]  # the result of `SignalActiv
 
 
 def best_threshold(truths: Sequence[Spans], activities: Sequence[ActivityScores]) -> tuple[str, float, list[Spans]]:
-    """The modality (`ANY_SENSE`: the maximum of all) and the threshold of `CANDIDATE_THRESHOLDS` with the best
+    """The modality (`ANY_MODALITY`: the maximum of all) and the threshold of `CANDIDATE_THRESHOLDS` with the best
     event-based F1 over all recordings, without regard to labels; and the detections with them, for each recording.
 
     Both are chosen on the truth that is then scored, which favours this detector.
@@ -202,13 +202,13 @@ def best_label_per_modality(
 
 
 def _modality_choices(activities: Sequence[ActivityScores]) -> list[str]:
-    return [ANY_SENSE, *sorted({m for _, moves in activities for m in moves})]
+    return [ANY_MODALITY, *sorted({m for _, moves in activities for m in moves})]
 
 
 def _detect(activities: Sequence[ActivityScores], modality: str, threshold: float) -> list[Spans]:
     """The detections of one modality, or of the maximum of all, in each recording."""
     found = []
     for edges, moves in activities:
-        values = max_over_modalities(moves) if modality == ANY_SENSE else moves.get(modality, np.zeros(0))
-        found.append(spells(edges, values if len(values) else np.zeros(len(edges) - 1), threshold))
+        values = max_over_modalities(moves) if modality == ANY_MODALITY else moves.get(modality, np.zeros(0))
+        found.append(active_spans(edges, values if len(values) else np.zeros(len(edges) - 1), threshold))
     return found

@@ -30,17 +30,17 @@ class FaultScore:
     also of those reported too late."""
 
     faults: int = 0
-    named: int = 0
-    explained: int = 0
-    false: int = 0
+    detected: int = 0
+    cause_correct: int = 0
+    false_alarms: int = 0
     delays: tuple[float, ...] = ()
 
     def __add__(self, other: FaultScore) -> FaultScore:
         return FaultScore(
             self.faults + other.faults,
-            self.named + other.named,
-            self.explained + other.explained,
-            self.false + other.false,
+            self.detected + other.detected,
+            self.cause_correct + other.cause_correct,
+            self.false_alarms + other.false_alarms,
             self.delays + other.delays,
         )
 

@@ -188,13 +188,13 @@ def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None
     return {
         "recordings": len(known),
         "faults": found.faults,
-        "named_in_time": found.named,
-        "share_named": _round(found.named / found.faults) if found.faults else None,
-        "share_explained": _round(found.explained / found.faults) if found.faults else None,
+        "named_in_time": found.detected,
+        "share_named": _round(found.detected / found.faults) if found.faults else None,
+        "share_explained": _round(found.cause_correct / found.faults) if found.faults else None,
         "in_time_s": MAX_DELAY,
         "delay_s": _median_and_p90(found.delays),
-        "false": found.false,
-        "false_per_hour": round(found.false / hours, 3),
+        "false": found.false_alarms,
+        "false_per_hour": round(found.false_alarms / hours, 3),
     }
 
 

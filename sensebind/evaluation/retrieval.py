@@ -18,7 +18,7 @@ from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.ground_truth import find_truth_file, read_truth
 from sensebind.replay.session import Settings, open_replay
 from sensebind.simulation.recorder import record
-from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, tour
+from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, survey_scenario
 
 MIN_OVERLAP = 0.8  # fraction of a window that must lie in an event
 HUB_MODALITIES = {VISION, TEXT}  # trained together in every hub
@@ -81,7 +81,7 @@ def embeddings_of_surveys(count: int, space: Space) -> list[EventEmbeddings]:
     with TemporaryDirectory() as folder:
         for number in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + count):
             path = Path(folder) / f"survey{number}"
-            record(tour(number), path)
+            record(survey_scenario(number), path)
             found.append(embeddings_of_recording(path, space))
     return found
 
@@ -112,38 +112,36 @@ def embeddings_of_events(
     )  # fmt: skip
 
 
-def concatenate(moments: Sequence[EventEmbeddings]) -> EventEmbeddings:
+def concatenate(events: Sequence[EventEmbeddings]) -> EventEmbeddings:
     """The events of several recordings as one set, with the modalities that all recordings have."""
-    shared = set.intersection(*(set(m.vectors) for m in moments))
-    labels = tuple(label for m in moments for label in m.labels)
-    return EventEmbeddings(labels, {s: np.concatenate([m.vectors[s] for m in moments]) for s in sorted(shared)})
+    shared = set.intersection(*(set(m.vectors) for m in events))
+    labels = tuple(label for m in events for label in m.labels)
+    return EventEmbeddings(labels, {s: np.concatenate([m.vectors[s] for m in events]) for s in sorted(shared)})
 
 
-def add_text(moments: EventEmbeddings, space: Space, phrases: Mapping[str, Sequence[str]]) -> EventEmbeddings:
+def add_text(events: EventEmbeddings, space: Space, phrases: Mapping[str, Sequence[str]]) -> EventEmbeddings:
     """Add the modality text: the mean vector of the phrases of each label (default: the label itself)."""
     own = {}
-    for label in set(moments.labels):
+    for label in set(events.labels):
         texts = phrases.get(label) or (label.replace("_", " "),)
         own[label] = l2_normalize(space.embed_text(texts).numpy().mean(axis=0))
-    return EventEmbeddings(
-        moments.labels, {**moments.vectors, TEXT: np.stack([own[label] for label in moments.labels])}
-    )
+    return EventEmbeddings(events.labels, {**events.vectors, TEXT: np.stack([own[label] for label in events.labels])})
 
 
-def retrieval_matrix(moments: EventEmbeddings, trained: Mapping[str, Sequence[str]]) -> list[RetrievalResult]:
+def retrieval_matrix(events: EventEmbeddings, trained: Mapping[str, Sequence[str]]) -> list[RetrievalResult]:
     """Retrieval between all ordered pairs of modalities. `trained`: modality → modalities that it was trained with.
 
     Vectors are compared as published: no mean is subtracted. Every event with the same label is a hit.
     """
-    groups = torch.tensor([moments.labels.index(label) for label in moments.labels])
+    groups = torch.tensor([events.labels.index(label) for label in events.labels])
     same = groups[:, None] == groups[None, :]
     chance = float(same.float().mean())
     result = []
-    for query in moments.vectors:
-        for target in moments.vectors:
+    for query in events.vectors:
+        for target in events.vectors:
             if query == target:
                 continue
-            scores = torch.from_numpy(moments.vectors[query] @ moments.vectors[target].T)
+            scores = torch.from_numpy(events.vectors[query] @ events.vectors[target].T)
             best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
             ranks = 1 + ((scores >= best) & ~same).sum(dim=1)
             one, five = recall_at_k(scores, groups, (1, 5))
@@ -158,11 +156,11 @@ def retrieval_matrix(moments: EventEmbeddings, trained: Mapping[str, Sequence[st
     return result
 
 
-def embedding_arithmetic(moments: EventEmbeddings, first: str, second: str, target: str) -> tuple[float, float]:
+def embedding_arithmetic(events: EventEmbeddings, first: str, second: str, target: str) -> tuple[float, float]:
     """Sums of a unit vector of modality `first` of one event and one of `second` of another: (the fraction of sums
     whose two nearest labels in `target` are the labels of these events, chance)."""
-    labels = moments.labels
-    a, b, c = (moments.vectors[m] for m in (first, second, target))
+    labels = events.labels
+    a, b, c = (events.vectors[m] for m in (first, second, target))
     right = tries = 0
     chance_sum = 0.0
     for i in range(len(labels)):
@@ -180,12 +178,12 @@ def embedding_arithmetic(moments: EventEmbeddings, first: str, second: str, targ
     return (right / tries, chance_sum / tries) if tries else (float("nan"), float("nan"))
 
 
-def zero_shot_accuracy(moments: EventEmbeddings) -> dict[str, float]:
+def zero_shot_accuracy(events: EventEmbeddings) -> dict[str, float]:
     """Modality → fraction of events with their own label's text as the nearest. Needs `add_text`."""
-    kinds = list(dict.fromkeys(moments.labels))
-    texts = np.stack([moments.vectors[TEXT][moments.labels.index(kind)] for kind in kinds])
-    own = np.array([kinds.index(label) for label in moments.labels])
-    return {m: float((v @ texts.T).argmax(axis=1).__eq__(own).mean()) for m, v in moments.vectors.items() if m != TEXT}
+    kinds = list(dict.fromkeys(events.labels))
+    texts = np.stack([events.vectors[TEXT][events.labels.index(kind)] for kind in kinds])
+    own = np.array([kinds.index(label) for label in events.labels])
+    return {m: float((v @ texts.T).argmax(axis=1).__eq__(own).mean()) for m, v in events.vectors.items() if m != TEXT}
 
 
 def retrieval_table(rows: Sequence[RetrievalResult]) -> str:

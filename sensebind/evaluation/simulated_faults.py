@@ -1,7 +1,7 @@
 """Fault recall and false alarms on simulated sensor faults, by seed, through the pipeline without a model.
 
-Faults are detected in raw windows, so a space with constant vectors (`Blank`) replaces the encoders. Windows, health
-checks, fusion and events are those of the nodes.
+Faults are detected in raw windows, so a space with constant vectors (`ConstantSpace`) replaces the encoders. Windows,
+health checks, fusion and events are those of the nodes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ EVENT_TYPES = (
 )
 
 
-class Blank(Space):
+class ConstantSpace(Space):
     """A space with the starter's windows and constant vectors."""
 
     id = "blank@0"
@@ -110,7 +110,7 @@ class FaultCaseResult:
 
     case: FaultCase
     score: FaultScore
-    told: tuple[str, ...]
+    other_reports: tuple[str, ...]
 
 
 def random_scene(seed: int, seconds: float) -> SimulatedScenario:
@@ -190,7 +190,7 @@ def _samples(measured: SimulatedSensorData, sensor: str) -> Iterator[tuple[int, 
 
 def fault_pipeline(settings: Settings) -> Pipeline:
     """The pipeline of `settings` with the fault detector alone, without a model."""
-    space = Blank(settings.modalities)
+    space = ConstantSpace(settings.modalities)
     return settings.pipeline(space, settings.with_detector({"detectors": ["fault"]}).events(space))
 
 
@@ -247,8 +247,8 @@ def recall_rows(results: Sequence[FaultCaseResult]) -> list[dict[str, Any]]:
                 ("from_start", [r for r in own if r.case.from_start]),
                 ("midway", [r for r in own if not r.case.from_start]),
             ):
-                row[name] = [sum(r.score.named for r in part), len(part)]
-            row["explained"] = [sum(r.score.explained for r in own), len(own)]
+                row[name] = [sum(r.score.detected for r in part), len(part)]
+            row["explained"] = [sum(r.score.cause_correct for r in own), len(own)]
             delays = [delay for r in own for delay in r.score.delays]
             row["delay_median"] = round(float(np.median(delays)), 2) if delays else None
             row["delay_longest"] = round(max(delays), 2) if delays else None
@@ -276,10 +276,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def summarize(results: Sequence[FaultCaseResult], false: Sequence[str], seconds: float) -> tuple[str, dict[str, Any]]:
     """The results as (text, JSON). `false`: a description of each fault reported in `seconds` of healthy sensors."""
     rows = recall_rows(results)
-    named, explained = (sum(getattr(r.score, name) for r in results) for name in ("named", "explained"))
+    named, explained = (sum(getattr(r.score, name) for r in results) for name in ("detected", "cause_correct"))
     text = table(rows) if rows else ""
     text += f"\n\ndetected within 3 s: {named} of {len(results)}; with the correct cause: {explained}"
-    text += f"\nfalse alarms in these cases: {sum(r.score.false for r in results)}"
+    text += f"\nfalse alarms in these cases: {sum(r.score.false_alarms for r in results)}"
     text += f"\nfalse alarms without a fault: {len(false)} in {seconds / 3600:.2f} h" + "".join(
         f"\n  {f}" for f in false
     )
@@ -289,10 +289,10 @@ def summarize(results: Sequence[FaultCaseResult], false: Sequence[str], seconds:
             "sensor": r.case.fault.sensor,
             "fault": r.case.fault.canonical_kind,
             "onset": r.case.fault.onset,
-            "told": list(r.told),
+            "told": list(r.other_reports),
         }
         for r in results
-        if not r.score.named
+        if not r.score.detected
     ]
     return text, {
         "cases": len(results),

@@ -11,7 +11,7 @@ import numpy as np
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.events import EventInterval, EventKind
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Sample
-from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE, Types, header_message, stamp_message
+from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE, MessageFactory, header_message, stamp_message
 from sensebind.report.panels import charts
 from sensebind.report.sensor_previews import image_preview
 
@@ -37,7 +37,7 @@ class AnnotatedImages:
     The topics are `/annotated/<modality>/image` (JPEG) and `/annotated/<modality>/annotations`, with equal stamps.
     """
 
-    def __init__(self, types: Types) -> None:
+    def __init__(self, types: MessageFactory) -> None:
         self._types = types
         self._written_images: dict[str, list[tuple[int, int, int]]] = {}  # modality → stamp in ns, width, height
 
@@ -85,7 +85,7 @@ class AnnotatedImages:
             )
             for line, item in enumerate(now[:MAX_TEXT_LINES])
         ]
-        supported = [item for item in now if modality in item.senses]
+        supported = [item for item in now if modality in item.score_by_modality]
         corners = [(1.0, 1.0), (width - 1.0, 1.0), (width - 1.0, height - 1.0), (1.0, height - 1.0)]
         frames = [
             self._new(

@@ -127,11 +127,11 @@ def _key_figures(canvas: PageContext) -> Row:
         tiles = [_tile("Duration", format_time(seconds, max(seconds, 120)), "h:min:s" if seconds >= 3600 else "min:s")]
     else:
         tiles = [_tile("Duration", format_number(seconds, 1), "s")]
-    kinds = [(sum(o.kind is kind for o in canvas.occurrences), kind.name.lower()) for kind in EventKind]
+    kinds = [(sum(o.kind is kind for o in canvas.intervals), kind.name.lower()) for kind in EventKind]
     tiles.append(
         _tile(
             "Events",
-            f"{len(canvas.occurrences):,}",
+            f"{len(canvas.intervals):,}",
             "",
             ", ".join(f"{n:,} {name}" for n, name in kinds if n) or "none",
         )
@@ -164,7 +164,7 @@ def _match_truth(canvas: PageContext) -> Counts:
     known, faults = {label for _, _, label in truth}, any(label.startswith("fault:") for _, _, label in truth)
     counted = [
         o
-        for o in canvas.occurrences
+        for o in canvas.intervals
         if o.kind is EventKind.PROMPT or o.label in known or (faults and o.kind is EventKind.FAULT)
     ]
     seconds = [((o.onset - canvas.axis.start) / SECOND, o.offset or canvas.axis.end, o.label) for o in counted]
@@ -175,9 +175,7 @@ def _match_truth(canvas: PageContext) -> Counts:
 
 def _detections_of(canvas: PageContext, onset: float, offset: float, label: str) -> list[EventInterval]:
     start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
-    return [
-        o for o in canvas.occurrences if o.label == label and o.onset < end and (o.offset or canvas.axis.end) > start
-    ]
+    return [o for o in canvas.intervals if o.label == label and o.onset < end and (o.offset or canvas.axis.end) > start]
 
 
 def _axis(canvas: PageContext) -> Row:
@@ -235,26 +233,26 @@ def _load_table(canvas: PageContext) -> Row:
 
 
 def _event_table(canvas: PageContext) -> Row:
-    if not canvas.occurrences:
+    if not canvas.intervals:
         return []
     rows = []
-    for item in canvas.occurrences[:MAX_LISTED_EVENTS]:
+    for item in canvas.intervals[:MAX_LISTED_EVENTS]:
         onset = format_time((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
         duration = f"{format_number((item.offset - item.onset) / SECOND, 1)} s" if item.offset else "ongoing"
         modalities = "".join(
             f'<span class="tag {canvas.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
-            for m, best in item.senses.items()
+            for m, best in item.score_by_modality.items()
         )
         rows.append(
             f'<tr><td class="n">{onset}</td><td class="n">{duration}</td><td>{item.kind.name.lower()}</td>'
             f'<td class="w"><bdi>{escape_text(item.label)}</bdi></td><td class="n">{format_score(item.peak_score)}</td>'
             f"<td>{modalities}</td></tr>"
         )
-    more = len(canvas.occurrences) - MAX_LISTED_EVENTS
+    more = len(canvas.intervals) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
     rest = f'<p class="lead">summary.json lists {more:,} more.</p>' if more > 0 else ""
     return [
-        f"<details{opened}><summary>All events <small>{len(canvas.occurrences):,}</small></summary>",
+        f"<details{opened}><summary>All events <small>{len(canvas.intervals):,}</small></summary>",
         '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">duration</th><th>kind</th>'
         '<th>label</th><th class="n">peak score</th><th>supported by</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{rest}</details>",

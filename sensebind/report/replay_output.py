@@ -132,7 +132,7 @@ def write_replay(
         modalities={m: s.summary() for m, s in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
         events=writer.events,
-        media=writer.media,
+        previews=writer.media,
         truth=truth,
         realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[

@@ -85,7 +85,7 @@ class ReportData:
     modalities: Mapping[str, Mapping[str, Any]]
     similarities: Mapping[str, Similarity] = field(default_factory=dict)
     events: Sequence[Event] = ()
-    media: SensorPreviews = field(default_factory=SensorPreviews)
+    previews: SensorPreviews = field(default_factory=SensorPreviews)
     truth: Sequence[tuple[float, float, str]] | None = None
     realtime_factor: float | None = None
     notes: Sequence[str] = ()
@@ -96,7 +96,7 @@ class ReportData:
         `start` and `end`, unless all stamps of data are outside. Then the sensors use another clock, and the axis goes
         from their first stamp to the last.
         """
-        stamps = [int(t) for s in self.similarities.values() for t in s.ticks] or self.media.stamps()
+        stamps = [int(t) for s in self.similarities.values() for t in s.ticks] or self.previews.stamps()
         if stamps and not any(self.start <= stamp <= self.end for stamp in stamps):
             return min(stamps), max(max(stamps), min(stamps) + SECOND // 1000)
         return self.start, max(self.end, self.start + SECOND // 1000)

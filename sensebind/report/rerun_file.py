@@ -186,7 +186,7 @@ class RerunFile:
         """Write values (N, K) at stamps (N,) in ns as K lines with these names."""
         if not len(stamps) or not values.shape[1]:
             return
-        self._stream.log(path, self._rr.SeriesLines(names=list(names)), static=True)
+        self._stream.log(path, self._rr.SeriesLines(class_names=list(names)), static=True)
         column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
         scalars = self._rr.Scalars.columns(scalars=np.asarray(values, np.float64).ravel())
         self._stream.send_columns(path, [column], scalars.partition([values.shape[1]] * len(values)))
@@ -196,7 +196,7 @@ class RerunFile:
         stamps = np.array([t for t, _ in changes], np.int64)
         values = np.array([v for _, v in changes], np.float64)
         self._stream.log(
-            path, self._rr.SeriesLines(names=[path.split("/", 1)[1]], interpolation_mode="StepAfter"), static=True
+            path, self._rr.SeriesLines(class_names=[path.split("/", 1)[1]], interpolation_mode="StepAfter"), static=True
         )
         column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
         self._stream.send_columns(path, [column], self._rr.Scalars.columns(scalars=values))
@@ -220,7 +220,7 @@ class RerunFile:
     def _events(self, found: Sequence[EventInterval]) -> None:
         changes: dict[str, list[tuple[int, float]]] = {}
         for item in found:
-            modalities = ", ".join(f"{m} {score:.2f}" for m, score in item.senses.items())
+            modalities = ", ".join(f"{m} {score:.2f}" for m, score in item.score_by_modality.items())
             self._set_time(item.onset)
             text = f"{item.kind.name.lower()}: {item.label}, peak {item.peak_score:.2f}"
             text += f" ({modalities})" if modalities else ""

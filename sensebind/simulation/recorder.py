@@ -66,7 +66,7 @@ class SimulatedEvent:
     kind: str
     onset: float
     offset: float
-    senses: frozenset[str] = frozenset(SIMULATED_SENSORS)
+    modalities: frozenset[str] = frozenset(SIMULATED_SENSORS)
     ahead: float = 2.2
     aside: float = 0.0
     label: str = ""
@@ -106,8 +106,8 @@ class SimulatedScenario:
 
     `places`: (start in s, ground), one room each, generated from the seed. `dark`: spans (s) without light. `occluded`:
     spans (s) in which a board close to the robot hides most of the view. `motor`: level of the motor noise, dB of full
-    scale. `path`: waypoints; the robot moves smoothly between them. `noise_of`: sensor → factor of its usual noise, 1
-    or more.
+    scale. `path`: waypoints; the robot moves smoothly between them. `noise_scales`: sensor → factor of its usual noise,
+    1 or more.
     """
 
     duration: float
@@ -117,11 +117,11 @@ class SimulatedScenario:
     faults: tuple[Fault, ...] = ()
     dark: tuple[tuple[float, float], ...] = ()
     thermal_camera: ThermalCamera = field(default_factory=ThermalCamera)
-    motor: float = MOTOR_LEVEL
+    motor_level: float = MOTOR_LEVEL
     max_furniture: int = 5
     path: tuple[Waypoint, ...] = ()
     occluded: tuple[tuple[float, float], ...] = ()
-    noise_of: Mapping[str, float] = field(default_factory=dict)
+    noise_scales: Mapping[str, float] = field(default_factory=dict)
 
     def noise(self, *which: int) -> np.random.Generator:
         """A random generator for each use, so that a change in one use does not change the values of others."""
@@ -212,14 +212,14 @@ class SimulatedScenario:
         return [
             (number, event) for number, event in enumerate(self.events)
             if event.onset <= t < event.offset
-            and modality in event.senses & catalogue.MODALITIES_OF_KIND.get(event.kind, event.senses)
+            and modality in event.modalities & catalogue.MODALITIES_OF_KIND.get(event.kind, event.modalities)
         ]  # fmt: skip
 
     def audible_events(self) -> list[tuple[int, SimulatedEvent]]:
         """All events with sound: (index, event)."""
         return [
             (number, event) for number, event in enumerate(self.events)
-            if "audio" in event.senses and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
+            if "audio" in event.modalities and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
         ]  # fmt: skip
 
     def is_dark(self, t: float) -> bool:
@@ -230,7 +230,7 @@ class SimulatedScenario:
 
     def noise_scale(self, sensor: str) -> float:
         """Factor of a sensor's usual noise."""
-        return float(self.noise_of.get(sensor, 1.0))
+        return float(self.noise_scales.get(sensor, 1.0))
 
     def fault_at(self, sensor: str, t: float) -> str:
         """The canonical name of a sensor's fault at time `t` (s); empty without a fault."""
@@ -243,14 +243,14 @@ def _smootherstep(s: Floats) -> Floats:
 
 
 def _room_with_events(
-    plan: SimulatedScenario, t: float, shown: frozenset[int], eye: npt.NDArray[np.float32], yaw: float
+    scenario: SimulatedScenario, t: float, shown: frozenset[int], eye: npt.NDArray[np.float32], yaw: float
 ) -> rooms.Room:
     """The room at time `t` (s), with the objects of the events `shown` (indices), the occluder and the light."""
-    room = plan.rooms[plan.room_index(t)]
-    x, y = plan.start_position(room)
+    room = scenario.rooms[scenario.room_index(t)]
+    x, y = scenario.start_position(room)
     parts = list(room.objects)
     for number in sorted(shown):
-        event = plan.events[number]
+        event = scenario.events[number]
         position, pattern, kind = (
             (x + event.ahead, y + event.aside),
             rooms.ROOM_TEXTURE_COUNT + number,
@@ -260,12 +260,12 @@ def _room_with_events(
         if event.photograph is not None:
             parts.append(catalogue.photograph_board(event.photograph, position, pattern, kind.temperature_offset))
             continue
-        turned = plan.noise(4, number).uniform(-0.5, 0.5)
-        parts += catalogue.place_kind(kind, position, turned, pattern, plan.noise(5, number))
-    if plan.is_occluded(t):
+        turned = scenario.noise(4, number).uniform(-0.5, 0.5)
+        parts += catalogue.place_kind(kind, position, turned, pattern, scenario.noise(5, number))
+    if scenario.is_occluded(t):
         ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0], np.float32)
         parts.append(rooms.SceneObject("box", eye + OCCLUDER_DISTANCE * ahead, OCCLUDER_HALF_SIZE, yaw, 0, 20.0, 0.0))
-    light = 0.02 if plan.is_dark(t) else 1.0
+    light = 0.02 if scenario.is_dark(t) else 1.0
     return replace(
         room,
         objects=tuple(parts),
@@ -274,24 +274,26 @@ def _room_with_events(
     )
 
 
-def render_cameras(plan: SimulatedScenario, t: float, noise: np.random.Generator) -> rooms.RenderedView:
+def render_cameras(scenario: SimulatedScenario, t: float, noise: np.random.Generator) -> rooms.RenderedView:
     """The images of the three cameras at time `t` (s)."""
-    room_index = plan.room_index(t)
-    x, y = plan.start_position(plan.rooms[room_index])
-    (dx,), (dy,), (yaw,) = plan.pose(np.array([t]))
+    room_index = scenario.room_index(t)
+    x, y = scenario.start_position(scenario.rooms[room_index])
+    (dx,), (dy,), (yaw,) = scenario.pose(np.array([t]))
     eye = np.array([x + dx, y + dy, 1.15], np.float32)
     pitch = 0.22  # rad, downwards
 
     views: dict[frozenset[int], rooms.RenderedView] = {}
     shown = {
-        modality: frozenset(number for number, _ in plan.active_events(t, modality))
+        modality: frozenset(number for number, _ in scenario.active_events(t, modality))
         for modality in sensor_faults.CAMERA_MODALITIES
     }
     for shown_events in shown.values():
         if shown_events not in views:  # modalities with the same events share a view
-            steady = np.random.default_rng([plan.seed, 6, room_index])  # exposure and tint do not change within a room
+            steady = np.random.default_rng(
+                [scenario.seed, 6, room_index]
+            )  # exposure and tint do not change within a room
             views[shown_events] = rooms.render(
-                _room_with_events(plan, t, shown_events, eye, float(yaw)),
+                _room_with_events(scenario, t, shown_events, eye, float(yaw)),
                 steady,
                 eye,
                 yaw,
@@ -300,30 +302,30 @@ def render_cameras(plan: SimulatedScenario, t: float, noise: np.random.Generator
                 RENDER_WIDTH,
                 RENDER_HEIGHT,
                 noise,
-                plan.noise_scale("depth"),
+                scenario.noise_scale("depth"),
             )
     colour, depth, thermal = (views[shown[modality]] for modality in sensor_faults.CAMERA_MODALITIES)
-    grain = np.rint(plan.noise_scale("vision") * noise.integers(-4, 5, colour.colour.shape)).astype(np.int16)
+    grain = np.rint(scenario.noise_scale("vision") * noise.integers(-4, 5, colour.colour.shape)).astype(np.int16)
     bright = np.clip(colour.colour.astype(np.int16) + grain, 0, 255).astype(np.uint8)
     return rooms.RenderedView(bright, depth.depth, thermal.kelvin)
 
 
-def synthesize_audio(plan: SimulatedScenario) -> npt.NDArray[np.int16]:
+def synthesize_audio(scenario: SimulatedScenario) -> npt.NDArray[np.int16]:
     """Audio int16 (samples,) at 16 kHz: motor noise, which follows the robot's motion, and the sounds of events."""
-    count = round(plan.duration * AUDIO_SAMPLE_RATE)
+    count = round(scenario.duration * AUDIO_SAMPLE_RATE)
     t = np.arange(count) / AUDIO_SAMPLE_RATE
-    x, y, yaw = plan.pose(t[:: AUDIO_SAMPLE_RATE // 50])
+    x, y, yaw = scenario.pose(t[:: AUDIO_SAMPLE_RATE // 50])
     speed = np.abs(np.gradient(x)) + np.abs(np.gradient(y)) + np.abs(np.gradient(yaw))
     speed = np.interp(t, t[:: AUDIO_SAMPLE_RATE // 50], speed * 50)
-    noise = plan.noise(7)
+    noise = scenario.noise(7)
     turns = 2 * np.pi * np.cumsum(70 + 60 * speed) / AUDIO_SAMPLE_RATE
     own = (np.sin(turns) + 0.5 * np.sin(2 * turns) + 0.3 * np.sin(5 * turns)) * (0.3 + speed)
-    own = own + 0.5 * synthetic_sounds.band_noise(noise, 60, 5000, plan.duration)[:count]
-    level = 10 ** (plan.motor / 20)
+    own = own + 0.5 * synthetic_sounds.band_noise(noise, 60, 5000, scenario.duration)[:count]
+    level = 10 ** (scenario.motor_level / 20)
     wave = own / own.std() * level
-    if (rough := plan.noise_scale("audio")) > 1:
-        wave = wave + 0.5 * level * np.sqrt(rough**2 - 1) * plan.noise(12).standard_normal(count)
-    for number, event in plan.audible_events():
+    if (rough := scenario.noise_scale("audio")) > 1:
+        wave = wave + 0.5 * level * np.sqrt(rough**2 - 1) * scenario.noise(12).standard_normal(count)
+    for number, event in scenario.audible_events():
         kind, first = catalogue.CATALOGUE[event.kind], round(event.onset * AUDIO_SAMPLE_RATE)
         length = min(round(event.offset * AUDIO_SAMPLE_RATE), count) - first
         if length <= 0:
@@ -331,7 +333,7 @@ def synthesize_audio(plan: SimulatedScenario) -> npt.NDArray[np.int16]:
         piece = (
             event.audio_clip
             if event.audio_clip is not None
-            else _synthetic_sound(kind.sound_name, length, plan.noise(8, number))
+            else _synthetic_sound(kind.sound_name, length, scenario.noise(8, number))
         )
         piece = np.asarray(piece[:length], np.float64)
         loud = 10 ** (kind.sound_level / 20) if event.snr is None else level * 10 ** (event.snr / 20)
@@ -361,27 +363,27 @@ def _synthetic_sound(name: str, length: int, noise: np.random.Generator) -> Floa
     return np.concatenate(pieces)[:length]
 
 
-def simulate_imu(plan: SimulatedScenario, times: Floats) -> Floats:
+def simulate_imu(scenario: SimulatedScenario, times: Floats) -> Floats:
     """IMU readings (N, 6) at `times` (N,) in s: acceleration with gravity (m/s²), angular velocity (rad/s)."""
-    step, noise = 0.002, plan.noise(9)
-    before, now, after = (plan.pose(times + d) for d in (-step, 0, step))
+    step, noise = 0.002, scenario.noise(9)
+    before, now, after = (scenario.pose(times + d) for d in (-step, 0, step))
     values = np.zeros((len(times), 6))
     for column in (0, 1):
         values[:, column] = np.clip((after[column] - 2 * now[column] + before[column]) / step**2, -3, 3)
-    if plan.path:  # into the robot's frame
+    if scenario.path:  # into the robot's frame
         cos, sin = np.cos(now[2]), np.sin(now[2])
         values[:, 0], values[:, 1] = cos * values[:, 0] + sin * values[:, 1], cos * values[:, 1] - sin * values[:, 0]
     values[:, 2] = GRAVITY
     values[:, 5] = np.clip((after[2] - before[2]) / (2 * step), -3, 3)
     speed = np.clip(np.abs(after[0] - before[0]) / (2 * step), 0, 0.6)  # limited, because the pose jumps between rooms
-    ground = np.array([GROUNDS[g][1] for _, g in plan.places])[[plan.room_index(t) for t in times]]
+    ground = np.array([GROUNDS[g][1] for _, g in scenario.places])[[scenario.room_index(t) for t in times]]
     values[:, :3] += (ground * (0.3 + 3 * speed))[:, None] * noise.standard_normal((len(times), 3))
-    for number, event in enumerate(plan.events):
+    for number, event in enumerate(scenario.events):
         rate, strength = catalogue.CATALOGUE[event.kind].floor_vibration
-        if not strength or "imu" not in event.senses:
+        if not strength or "imu" not in event.modalities:
             continue
         during = (times >= event.onset) & (times < event.offset)
-        since, own = times[during] - event.onset, plan.noise(10, number)
+        since, own = times[during] - event.onset, scenario.noise(10, number)
         rate *= own.uniform(0.95, 1.05)
         if rate < 5:  # impacts, each with a vibration that decays
             shake = np.exp(-(since * rate % 1) / rate / 0.05) * np.sin(2 * np.pi * 22 * since)
@@ -390,14 +392,14 @@ def simulate_imu(plan: SimulatedScenario, times: Floats) -> Floats:
         else:
             shake = np.sin(2 * np.pi * rate * since) + 0.4 * np.sin(4 * np.pi * rate * since + 1)
         values[during, :3] += strength * shake[:, None] * own.uniform(0.3, 1.0, 3)
-    rough = plan.noise_scale("imu")
+    rough = scenario.noise_scale("imu")
     values[:, :3] += 0.02 + 0.04 * rough * noise.standard_normal((len(times), 3))
     values[:, 3:] += 0.002 + 0.004 * rough * noise.standard_normal((len(times), 3))
     return values
 
 
 def record(
-    plan: SimulatedScenario, path: str | Path, *, overwrite: bool = False, frame_rate: float = FRAME_RATE,
+    scenario: SimulatedScenario, path: str | Path, *, overwrite: bool = False, frame_rate: float = FRAME_RATE,
     extra: Iterator[LoggedMessage] | None = None,
 ) -> list[GroundTruthEvent]:  # fmt: skip
     """Simulate a scenario and write an MCAP bag, PATH.truth.tsv (onset, offset, label) and, if a sensor fails,
@@ -409,13 +411,13 @@ def record(
     The same scenario gives the same bytes. Raises `RecordingError` if the bag cannot be written.
     """
     types = RosbagsMessageFactory()
-    streams = message_streams(simulate_sensors(plan, frame_rate), types)
+    streams = message_streams(simulate_sensors(scenario, frame_rate), types)
     with BagWriter(path, overwrite=overwrite) as bag:
         for logged, topic, type_name, message in merge_by_log_time([*streams, *([extra] if extra else [])]):
             bag.write(topic, type_name, logged, message, latched=topic == AUDIO_INFO_TOPIC)
-    truth = plan.truth()
+    truth = scenario.truth()
     write_truth(f"{path}.truth.tsv", [(t.onset, t.offset, t.label) for t in truth])
-    faults = [(f.onset, min(f.offset, plan.duration), f.sensor, f.canonical_kind) for f in plan.faults]
+    faults = [(f.onset, min(f.offset, scenario.duration), f.sensor, f.canonical_kind) for f in scenario.faults]
     if faults:
         write_faults(f"{path}.faults.tsv", faults)
     return truth
@@ -433,12 +435,12 @@ class SimulatedSensorData:
     imu: Floats
 
 
-def simulate_sensors(plan: SimulatedScenario, frame_rate: float = FRAME_RATE) -> SimulatedSensorData:
+def simulate_sensors(scenario: SimulatedScenario, frame_rate: float = FRAME_RATE) -> SimulatedSensorData:
     """The data of all sensors without faults. Images are rendered one by one while they are iterated."""
-    times = np.arange(0.002, plan.duration, 1 / IMU_RATE)
-    frames = (number / frame_rate + 0.013 for number in range(round(plan.duration * frame_rate)))
+    times = np.arange(0.002, scenario.duration, 1 / IMU_RATE)
+    frames = (number / frame_rate + 0.013 for number in range(round(scenario.duration * frame_rate)))
     return SimulatedSensorData(
-        plan, camera_images(plan, frames), synthesize_audio(plan), times, simulate_imu(plan, times)
+        scenario, camera_images(scenario, frames), synthesize_audio(scenario), times, simulate_imu(scenario, times)
     )
 
 
@@ -453,14 +455,14 @@ def message_streams(
 
 
 def camera_images(
-    plan: SimulatedScenario, times: Iterable[float]
+    scenario: SimulatedScenario, times: Iterable[float]
 ) -> Iterator[tuple[float, dict[str, npt.NDArray[Any]]]]:
     """Images of cameras without faults at `times` (s, ascending): (time, sensor → pixels). Colour uint8 (H, W, 3),
     depth uint16 (H, W) in mm with 0 for no reading, thermal in the format of the thermal camera."""
-    noise = plan.noise(11)
-    camera = replace(plan.thermal_camera, noise=plan.thermal_camera.noise * plan.noise_scale("thermal"))
+    noise = scenario.noise(11)
+    camera = replace(scenario.thermal_camera, noise=scenario.thermal_camera.noise * scenario.noise_scale("thermal"))
     for t in times:
-        view = render_cameras(plan, t, noise)
+        view = render_cameras(scenario, t, noise)
         colour = cv2.resize(view.colour, (2 * RENDER_WIDTH, 2 * RENDER_HEIGHT), interpolation=cv2.INTER_LINEAR)
         millimetres = np.nan_to_num(np.round(view.depth * 1000)).astype(np.uint16)
         thermal = _thermal_image(camera, view.kelvin, noise)

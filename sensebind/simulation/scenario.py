@@ -108,7 +108,7 @@ def parse_scenario(
         tuple(e for e in events if e.onset < until), seed, tuple(f for f in faults if f.onset < until),
         _parse_spans(content, "dark", name), _parse_thermal_camera(content.get("thermal_camera", {}), name),
         _number(content, "motor", name, -120.0, 0.0, MOTOR_LEVEL), path=_parse_path(content, name),
-        occluded=_parse_spans(content, "occluded", name), noise_of=_parse_noise_scales(content.get("noise", {}), name),
+        occluded=_parse_spans(content, "occluded", name), noise_scales=_parse_noise_scales(content.get("noise", {}), name),
     )  # fmt: skip
 
 

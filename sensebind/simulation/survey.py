@@ -11,7 +11,7 @@ DWELL_TIME = 5.0  # s at each object: the length of the longest window
 FIRST_HELD_OUT_SEED = 1_000_000  # seeds from here on are for evaluation only
 
 
-def tour(
+def survey_scenario(
     seed: int, stations: int = len(SURVEY_KINDS), camera: ThermalCamera | None = None, dwell_time: float = DWELL_TIME
 ) -> SimulatedScenario:
     """A scenario with `stations` objects, `dwell_time` s each: all `SURVEY_KINDS` in random order, repeated as needed.
@@ -33,5 +33,5 @@ def tour(
     places = tuple((number * dwell_time, ground) for number, ground in enumerate(grounds))
     return SimulatedScenario(
         stations * dwell_time, places, events, seed, thermal_camera=camera or ThermalCamera(),
-        motor=float(noise.uniform(-52, -42)), max_furniture=int(noise.integers(3, 7)),
+        motor_level=float(noise.uniform(-52, -42)), max_furniture=int(noise.integers(3, 7)),
     )  # fmt: skip

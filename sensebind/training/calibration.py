@@ -162,7 +162,7 @@ def fit_calibration_on_streams(
     classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
     if classifiers is None:
         return calibration
-    return replace(calibration, words=classifiers, doubt=max_negative_evidence)
+    return replace(calibration, classifiers=classifiers, max_negative_evidence=max_negative_evidence)
 
 
 def fit_and_assess(

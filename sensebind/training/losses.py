@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 def info_nce(
-    spoke: Tensor, hub: Tensor, scale: Tensor | float, groups: Tensor, negatives: Tensor | None = None,
-    bank_groups: Tensor | None = None,
+    spoke: Tensor, hub: Tensor, scale: Tensor | float, class_ids: Tensor, negatives: Tensor | None = None,
+    negative_groups: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Symmetric InfoNCE (van den Oord et al., arXiv 1807.03748; both directions as in ImageBind, section 3.1).
 
     `spoke` and `hub` are unit vectors (B, D). `scale` is one over the temperature. `groups` (B,): pairs of the same
     group are never negatives of each other; the probability of a group is the sum over its members. `negatives` (N, D)
-    with their `bank_groups` (N,) are further vectors of the hub, used as negatives from spoke to hub. The hub is
+    with their `negative_groups` (N,) are further vectors of the hub, used as negatives from spoke to hub. The hub is
     frozen, so they are never out of date. Returns the mean loss of both directions.
     """
-    same = groups[:, None] == groups[None, :]
+    same = class_ids[:, None] == class_ids[None, :]
     logits = scale * spoke @ hub.T
     forward, positive = logits, same
-    if negatives is not None and bank_groups is not None and len(negatives):
-        other = groups[:, None] != bank_groups[None, :]
+    if negatives is not None and negative_groups is not None and len(negatives):
+        other = class_ids[:, None] != negative_groups[None, :]
         more = (scale * spoke @ negatives.T).masked_fill(~other, float("-inf"))
         forward = torch.cat([logits, more], dim=1)
         positive = torch.cat([same, torch.zeros_like(other)], dim=1)

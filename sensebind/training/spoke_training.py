@@ -25,7 +25,7 @@ IMAGE_SPOKE = "image"
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingOptions:
     """How a spoke is trained.
 
     Attributes:
@@ -51,7 +51,7 @@ class Settings:
     learn_temperature: bool = False
     bank: int = 1024
     views: int = 2
-    inverted: float = 0.0
+    inverted_fraction: float = 0.0
     patience: int = 10
     precision: str = "float32"
     by_block: bool = False
@@ -85,7 +85,7 @@ def train_spoke(
     hub: Hub,
     training: Pairs,
     held_out: Pairs,
-    settings: Settings,
+    settings: TrainingOptions,
     *,
     on_epoch: Callable[[EpochResult], None] = lambda epoch: None,
     checkpoint: Path | None = None,
@@ -148,7 +148,7 @@ def _chance_recall(groups: Tensor) -> float:
 
 def _train_epoch(
     spoke: Spoke, inputs: Tensor, targets: Tensor, groups: Tensor, blocks: Tensor, optimiser: torch.optim.Optimizer,
-    log_scale: nn.Parameter, settings: Settings, number: int,
+    log_scale: nn.Parameter, settings: TrainingOptions, number: int,
 ) -> float:  # fmt: skip
     """Train one epoch. Returns the mean loss of its batches."""
     generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
@@ -168,7 +168,7 @@ def _train_epoch(
         view = int(torch.randint(inputs.shape[1], (1,), generator=generator))
         batch, hub = inputs[rows, view], targets[rows, view]
         if spoke.spec.kind == IMAGE_SPOKE and settings.views:
-            batch = jitter_brightness(batch, generator, settings.inverted)
+            batch = jitter_brightness(batch, generator, settings.inverted_fraction)
         chosen = torch.randint(len(groups), (settings.bank,), generator=generator)
         bank, bank_groups = targets[chosen, 0], groups[chosen]
 
@@ -193,7 +193,7 @@ def _learning_rate_factor(number: int, epochs: int) -> float:
     return 0.5 if number == 0 else 0.5 + 0.5 * math.cos(math.pi * number / epochs)
 
 
-def _prepare_inputs(spoke: Spoke, hub: Hub, pairs: Pairs, settings: Settings) -> tuple[Tensor, Tensor, Tensor]:
+def _prepare_inputs(spoke: Spoke, hub: Hub, pairs: Pairs, settings: TrainingOptions) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs (N, V, …), targets (N, V, D) and groups (N,).
 
     The V views are the input itself and, of images, `views` random crops. The frozen encoders run here once, not in
@@ -234,7 +234,7 @@ class _TrainingState:
     """The state that a checkpoint stores: weights, optimiser, epoch, and the best weights so far."""
 
     def __init__(
-        self, encoder: nn.Module, optimiser: torch.optim.Optimizer, log_scale: nn.Parameter, settings: Settings
+        self, encoder: nn.Module, optimiser: torch.optim.Optimizer, log_scale: nn.Parameter, settings: TrainingOptions
     ) -> None:
         self._encoder, self._optimiser, self._log_scale, self._settings = encoder, optimiser, log_scale, settings
         self.epoch, self.best_epoch, self.best, self.last = 0, 0, -1.0, -1.0

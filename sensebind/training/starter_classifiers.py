@@ -71,7 +71,7 @@ def lesson(seed: int, seconds: float = 150.0) -> SimulatedScenario:
     )
     dark = float(noise.uniform(0, seconds - 12))
     motor = float(noise.uniform(-50, -44))
-    return SimulatedScenario(seconds, places, tuple(events), seed, dark=((dark, dark + 12.0),), motor=motor)
+    return SimulatedScenario(seconds, places, tuple(events), seed, dark=((dark, dark + 12.0),), motor_level=motor)
 
 
 def embed_scenario(
@@ -165,7 +165,7 @@ def main() -> None:
     calibration.save(args.out, {"lessons": args.lessons, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} labels; maximum negative evidence {max_negative_evidence:g} nats")
     if classifiers:
-        weights = ", ".join(f"{weight:.2f}" for weight in classifiers.ranks)
+        weights = ", ".join(f"{weight:.2f}" for weight in classifiers.rank_weights)
         print(f"prior {classifiers.prior:.4f}; weights of the modalities by rank: {weights}")
 
 

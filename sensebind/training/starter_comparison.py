@@ -30,7 +30,7 @@ from sensebind.simulation.synthetic_sounds import synthetic_sounds
 from sensebind.training.data.activities import activity_windows, read_activities
 from sensebind.training.data.pairs import Pairs, class_id, concatenate_pairs
 from sensebind.training.data.sounds import audio_pairs, read_esc10
-from sensebind.training.spoke_training import Settings, train_spoke
+from sensebind.training.spoke_training import TrainingOptions, train_spoke
 
 Image = npt.NDArray[np.uint8]
 ImageEncoding = Callable[[EfficientNetOutput], Tensor]
@@ -408,7 +408,7 @@ def _train_audio_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
     """An audio spoke, trained for 8 epochs on all pairs."""
     torch.manual_seed(0)
     spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
-    settings = Settings(
+    settings = TrainingOptions(
         epochs=8, batch=256, chunk=256, weight_decay=1e-2, temperature=0.1, bank=0, patience=8, keep_last=True
     )
     train_spoke(spoke, space, pairs, pairs.select(torch.arange(0, len(pairs), 37)), settings)

@@ -29,13 +29,13 @@ from sensebind.simulation import rooms
 from sensebind.simulation.captioned_sounds import QUIET_CAPTIONS, robot_noise
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.recorder import IMU_RATE, SimulatedScenario, render_cameras, synthesize_audio
-from sensebind.simulation.survey import tour
+from sensebind.simulation.survey import survey_scenario
 from sensebind.simulation.synthetic_sounds import synthetic_sounds
 from sensebind.training.data import simulated_imu
 from sensebind.training.data.activities import activity_pairs, read_activities
 from sensebind.training.data.pairs import Pairs, concatenate_pairs, split
 from sensebind.training.data.sounds import Floats, audio_pairs, noise_pairs, read_esc10
-from sensebind.training.spoke_training import EpochResult, Settings, train_spoke
+from sensebind.training.spoke_training import EpochResult, TrainingOptions, train_spoke
 
 FIRST_SURVEY_SEED = 100  # seed of the first survey that is trained on
 NOISE_WINDOW_COUNT = 1200  # windows of robot noise alone
@@ -85,16 +85,16 @@ def train_image_spoke(
     torch.manual_seed(0)
     spoke = Spoke(SpokeSpec(modality, "image", hub.id, hub.dimension, method="lora", rank=8), hub)
     training, held = split(room_pairs(modality, hub, count), share=0.1)
-    settings = Settings(
+    settings = TrainingOptions(
         epochs=epochs, batch=60, chunk=60, learning_rate=2e-3, temperature=1 / 15, bank=0, views=1, by_block=True,
-        inverted=0.15 if modality == THERMAL else 0.0, patience=epochs,
+        inverted_fraction=0.15 if modality == THERMAL else 0.0, patience=epochs,
     )  # fmt: skip
     return spoke, train_spoke(spoke, hub, training, held, settings, on_epoch=print_epoch, checkpoint=checkpoint)
 
 
 def station_image_vectors(hub: Hub, seed: int) -> Tensor:
     """The hub's vectors of the colour images at three times in each station of a survey, (stations, 3, D)."""
-    trunk, scenario, noise = hub.image_encoder(), tour(seed), np.random.default_rng([seed, 18])
+    trunk, scenario, noise = hub.image_encoder(), survey_scenario(seed), np.random.default_rng([seed, 18])
     vectors = []
     for event in scenario.events:
         times = event.onset + np.array(VIEW_TIMES) + noise.uniform(-0.3, 0.3, len(VIEW_TIMES))
@@ -182,7 +182,7 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
     activities = activity_pairs(read_activities(), hub, training=True)
     spoke = Spoke(spec, hub)
     training, held = split(concatenate_pairs([simulated, activities], share_groups=True), share=0.06)
-    settings = Settings(
+    settings = TrainingOptions(
         epochs=args.epochs or 4, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=100, seed=1,
     )  # fmt: skip
@@ -193,7 +193,7 @@ def _train_with_held_out(
     spec: SpokeSpec, hub: Hub, pairs: Pairs, training: Pairs, held: Pairs, args: argparse.Namespace
 ) -> EpochResult:
     """Train a spoke with held-out pairs, to find the number of epochs. Returns the best epoch."""
-    settings = Settings(
+    settings = TrainingOptions(
         epochs=args.epochs or 12, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=6, seed=1,
     )  # fmt: skip
@@ -202,7 +202,7 @@ def _train_with_held_out(
 
 def train_on_all_pairs(spoke: Spoke, hub: Hub, pairs: Pairs, epochs: int) -> None:
     """Train on all pairs for `epochs` epochs, at least 2. The last weights are kept."""
-    settings = Settings(
+    settings = TrainingOptions(
         epochs=max(epochs, 2), batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
         patience=10**6, keep_last=True, seed=1,
     )  # fmt: skip

@@ -135,10 +135,10 @@ class CompiledImageEncoder:
         self,
         network: EfficientNetLite0,
         channels: int,
-        unnormalized: bool,
+        unit_range_input: bool,
         head: Callable[[EfficientNetOutput], Tensor],
     ) -> None:
-        self._graph = CompiledGraph(_build_image_graph(network, channels, unnormalized))
+        self._graph = CompiledGraph(_build_image_graph(network, channels, unit_range_input))
         self._head = head
 
     def embed_async(self, images: Tensor) -> EmbeddingFuture:
@@ -162,15 +162,15 @@ def matches_pytorch(
     return True
 
 
-def example_image(planes: int) -> Tensor:
-    """A test image: float32 (1, `planes`, 224, 224) in 0..1, objects with edges, shades and noise."""
+def example_image(channels: int) -> Tensor:
+    """A test image: float32 (1, `channels`, 224, 224) in 0..1, objects with edges, shades and noise."""
     noise = np.random.default_rng(0)
     y, x = np.mgrid[0:IMAGE_SIZE, 0:IMAGE_SIZE] / IMAGE_SIZE
     plane = [
         0.3 + 0.4 * x * y + 0.3 * (np.hypot(x - 0.4, y - 0.6) < 0.2) - 0.2 * ((x > 0.6) & (y < 0.5 + 0.1 * i))
-        for i in range(planes)
+        for i in range(channels)
     ]
-    levels = np.stack(plane) + 0.02 * noise.standard_normal((planes, IMAGE_SIZE, IMAGE_SIZE))
+    levels = np.stack(plane) + 0.02 * noise.standard_normal((channels, IMAGE_SIZE, IMAGE_SIZE))
     return torch.from_numpy(levels.clip(0, 1).astype(np.float32))[None]
 
 

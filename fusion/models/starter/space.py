@@ -94,11 +94,11 @@ class StarterSpace(Hub):
         IMU: TrainedWindow(2.0),
     }
 
-    def __init__(self, weights: str, device: str, dtype: torch.dtype, fast: bool = False) -> None:
+    def __init__(self, weights: str, device: str, dtype: torch.dtype, compile_encoders: bool = False) -> None:
         """`fast`: whether encoders, also those of spokes, are compiled for this processor."""
         self.device = torch.device(device)
         self.dtype = dtype
-        self.compiled = fast
+        self.compiled = compile_encoders
         self._compiled_images: compiled.CompiledEncoder | None = None  # the image encoder
         self.id = f"{SPACE_NAME}@{_space_digest()}"
         self._weights_folder = weights
@@ -244,11 +244,11 @@ class StarterImageEncoder(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return image_vectors(self.network(_network_input(images)), self.network)
 
-    def compile_for_cpu(self, planes: int, after: Callable[[Tensor], Tensor]) -> compiled.CompiledEncoder:
-        """This encoder with its present weights, followed by `after`, compiled for this processor. `planes`: 3 for RGB
-        images, 1 for grey images."""
+    def compile_for_cpu(self, channels: int, head: Callable[[Tensor], Tensor]) -> compiled.CompiledEncoder:
+        """This encoder with its present weights, followed by `after`, compiled for this processor. `channels`: 3 for
+        RGB images, 1 for grey images."""
         return compiled.CompiledImageEncoder(
-            self.network, planes, True, lambda output: after(image_vectors(output, self.network))
+            self.network, channels, True, lambda output: head(image_vectors(output, self.network))
         )
 
 
@@ -274,13 +274,13 @@ def concepts_from_logits(scores: Tensor) -> Tensor:
     return functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
 
 
-def appearance_vectors(middle: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
+def appearance_vectors(stage5: Tensor, network: efficientnet.EfficientNetLite0) -> Tensor:
     """(B, 112, 14, 14) → (B, 536) of unit length: each cell's features, standardised by mean and deviation over the
     training images, in a random projection."""
-    mean, deviation = (x.to(middle.device, middle.dtype) for x in (network.middle_mean, network.middle_deviation))
-    cells = functional.adaptive_avg_pool2d(middle, APPEARANCE_GRID)
+    mean, deviation = (x.to(stage5.device, stage5.dtype) for x in (network.middle_mean, network.middle_deviation))
+    cells = functional.adaptive_avg_pool2d(stage5, APPEARANCE_GRID)
     cells = (cells - mean[:, None, None]) / deviation[:, None, None]
-    return functional.normalize(cells.flatten(1) @ _random_projection(middle.device), dim=1)
+    return functional.normalize(cells.flatten(1) @ _random_projection(stage5.device), dim=1)
 
 
 def concepts_from_text(vectors: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class PageContext:
     def __init__(self, data: ReportData) -> None:
         self.data = data
         self.axis = Axis(*data.time_range())
-        self.occurrences = intervals_from_events(data.events)
+        self.intervals = intervals_from_events(data.events)
         self.series: list[dict[str, Any]] = []
         self.images_left = 80  # number of images at onsets that the page may still add
         others = [
@@ -33,8 +33,8 @@ class PageContext:
         self._extra_classes = {modality: f"s-other{i % len(EXTRA_COLOURS)}" for i, modality in enumerate(others)}
 
     def _modalities_shown(self) -> set[str]:
-        media = self.data.media
-        evidence = {e.modality for item in self.occurrences for _, parts in item.evidence_by_tick for e in parts}
+        media = self.data.previews
+        evidence = {e.modality for item in self.intervals for _, parts in item.evidence_by_tick for e in parts}
         return {*media.images, *media.spectra, *media.traces, *evidence}
 
     def colour_class(self, modality: str) -> str:

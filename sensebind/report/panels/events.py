@@ -37,7 +37,7 @@ def event_panel(canvas: PageContext) -> Row:
     truths = list(canvas.data.truth or ())
     for label in known:
         lanes.setdefault((EventKind.PROMPT, label), [])
-    for item in canvas.occurrences:
+    for item in canvas.intervals:
         lanes.setdefault((item.kind, item.label), []).append(item)
     true = {_lane_key(lanes, label) for _, _, label in truths}
     for key in sorted(true):
@@ -54,7 +54,7 @@ def event_panel(canvas: PageContext) -> Row:
             "The hollow bars above are the truth. A dashed bar is a miss: no event with its label was detected at that "
             "time. A hatched bar is a false alarm: the truth has no event with its label near it."
         )
-    if canvas.data.media.images:
+    if canvas.data.previews.images:
         intro.append("The images were taken at the onsets.")
     if never:
         names = ", ".join(f"<bdi>{escape_text(label, 40)}</bdi>" for label in never[:20])
@@ -164,7 +164,7 @@ def _onset_images(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
         at = canvas.axis.x(item.onset)
         if canvas.images_left <= 0 or at < edge or not canvas.axis.start <= item.onset <= canvas.axis.end:
             continue
-        near = canvas.data.media.images_near(item.onset)
+        near = canvas.data.previews.images_near(item.onset)
         modality = next((m for m in (*item.modalities_by_score(), *sort_modalities(near)) if m in near), None)
         if modality is None:
             continue
@@ -220,7 +220,7 @@ def _merged_bars(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
 def _description(canvas: PageContext, item: EventInterval) -> str:
     """The description of one event, escaped."""
     start, until = (item.onset - canvas.axis.start) / SECOND, (item.offset or canvas.axis.end) - canvas.axis.start
-    modalities = ", ".join(f"{escape_text(m, 24)} {format_score(best)}" for m, best in item.senses.items())
+    modalities = ", ".join(f"{escape_text(m, 24)} {format_score(best)}" for m, best in item.score_by_modality.items())
     return (
         f"{escape_text(item.label)}: {format_time(start, canvas.axis.seconds)} to "
         f"{format_time(until / SECOND, canvas.axis.seconds)}"

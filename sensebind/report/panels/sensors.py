@@ -25,7 +25,7 @@ IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow pag
 
 def sensor_panels(canvas: PageContext) -> Row:
     """The panels, as rows of the timeline; no rows if there are no previews."""
-    media = canvas.data.media
+    media = canvas.data.previews
     strips: Row = []
     films = {m: charts.image_strip(m, media.images[m], canvas.axis) for m in sort_modalities(media.images)[:12]}
     every = charts.jpeg_uris([image for film in films.values() if film for image in film.images])
@@ -91,7 +91,7 @@ def _width(canvas: PageContext, start: int, end: int) -> str:
 
 
 def _sound_panel(canvas: PageContext, modality: str) -> Row:
-    spectra = canvas.data.media.spectra[modality]
+    spectra = canvas.data.previews.spectra[modality]
     shown = charts.spectrogram(spectra, canvas.axis)
     if shown is None:
         return []

@@ -15,7 +15,7 @@ from sensebind.fusion.core.space import Hub
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.recorder import GROUNDS, IMU_RATE, SimulatedEvent, SimulatedScenario, simulate_imu
 from sensebind.simulation.scenario import DURATION_BY_KIND, read_scenario
-from sensebind.simulation.survey import tour
+from sensebind.simulation.survey import survey_scenario
 from sensebind.training.data.pairs import Pairs, class_id
 
 Floats = npt.NDArray[np.float32]
@@ -124,7 +124,7 @@ def prototypes(station_vectors: Mapping[int, torch.Tensor]) -> dict[str, torch.T
     """
     views: dict[str, list[torch.Tensor]] = {}
     for seed, vectors in station_vectors.items():
-        for event, own in zip(tour(seed).events, vectors, strict=True):
+        for event, own in zip(survey_scenario(seed).events, vectors, strict=True):
             views.setdefault(event.kind, []).extend(own)
     means = {kind: torch.stack(own).mean(0) for kind, own in views.items()}
     overall = torch.stack(list(means.values())).mean(0)
@@ -147,7 +147,7 @@ def imu_pairs(
     blocks: list[int] = []
     sources = [
         (labelled_windows, vibration_scenario, scenario_seeds),
-        (labelled_station_windows, tour, survey_seeds),
+        (labelled_station_windows, survey_scenario, survey_seeds),
         (labelled_windows, patrol_scenario, patrol_seeds),
     ]
     parts = [cut(make(number)) for cut, make, numbers in sources for number in numbers]
