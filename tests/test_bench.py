@@ -24,7 +24,8 @@ from toy import ToySpace
 
 from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
-from sensebind.benchmarks.harness import figures, sensor_load, spaces
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.harness import environment, report_file, resources, sensor_load, timing
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config.build import make_window_specs
@@ -35,7 +36,7 @@ from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.stream.pipeline import Pipeline
 
-BENCHES = ("line", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind")
+BENCHES = ("pipeline", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind")
 BENCHES += ("gpu", "all")
 
 
@@ -92,7 +93,7 @@ def test_a_window_closes_with_the_first_message_that_reaches_its_time(
 
 def test_a_report_has_machine_versions_command_and_source(tmp_path: Path) -> None:
     target = tmp_path / "new" / "figures.json"
-    figures.write_json(target, figures.with_conditions("line", {"a": 1.0}))
+    report_file.write_json(target, report_file.with_conditions("pipeline", {"a": 1.0}))
     report = json.loads(target.read_text())
     assert report["figures"] == {"a": 1.0} and report["machine"]["cores"] >= 1
     assert "torch" in report["versions"] and report["command"].startswith("sensebind")
@@ -103,7 +104,7 @@ def test_a_report_has_machine_versions_command_and_source(tmp_path: Path) -> Non
 
 def test_numbers_that_json_cannot_express_are_written_as_null(tmp_path: Path) -> None:
     target = tmp_path / "figures.json"
-    figures.write_json(target, {"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (np.float64("nan"), 2)}})
+    report_file.write_json(target, {"a": math.nan, "b": [math.inf, 1.0], "c": {"d": (np.float64("nan"), 2)}})
     assert json.loads(target.read_text(), parse_constant=pytest.fail) == {
         "a": None,
         "b": [None, 1.0],
@@ -113,21 +114,21 @@ def test_numbers_that_json_cannot_express_are_written_as_null(tmp_path: Path) ->
 
 def test_the_source_digest_changes_with_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr(figures, "SOURCE_FOLDER", tmp_path)
-    first = figures.source_version()
-    assert first == figures.source_version() and "commit" not in first, "a folder outside of git has no commit"
+    monkeypatch.setattr(environment, "SOURCE_FOLDER", tmp_path)
+    first = environment.source_version()
+    assert first == environment.source_version() and "commit" not in first, "a folder outside of git has no commit"
     (tmp_path / "a.py").write_text("x = 2\n")
-    assert figures.source_version()["digest"] != first["digest"]
+    assert environment.source_version()["digest"] != first["digest"]
 
 
 def test_quantiles_of_values_and_of_no_values() -> None:
-    assert figures.quantiles(list(range(101)))["p95"] == 95
-    assert figures.quantiles([])["count"] == 0
+    assert timing.quantiles(list(range(101)))["p95"] == 95
+    assert timing.quantiles([])["count"] == 0
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=40), st.integers(1, 12))
 def test_a_ring_buffer_keeps_the_newest_values_in_order(values: list[float], size: int) -> None:
-    buffer = figures.RingBuffer(size)
+    buffer = timing.RingBuffer(size)
     for value in values:
         buffer.add(value)
     assert list(buffer.values()) == values[-size:] and buffer.count == len(values)
@@ -135,18 +136,18 @@ def test_a_ring_buffer_keeps_the_newest_values_in_order(values: list[float], siz
 
 def test_growth_is_the_least_squares_slope() -> None:
     times = np.arange(20.0)
-    assert figures.least_squares_slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
-    assert figures.least_squares_slope(times, np.full(20, 7.0)) == 0 and math.isnan(
-        figures.least_squares_slope([1.0], [1.0])
+    assert resources.least_squares_slope(times, 3 + 0.5 * times) == pytest.approx(0.5)
+    assert resources.least_squares_slope(times, np.full(20, 7.0)) == 0 and math.isnan(
+        resources.least_squares_slope([1.0], [1.0])
     )
 
 
 def test_open_files_and_memory_of_a_process_are_counted(tmp_path: Path) -> None:
-    before = figures.process_resources()
+    before = resources.process_resources()
     files = [(tmp_path / str(i)).open("w") for i in range(5)]
     block = np.frombuffer(mmap.mmap(-1, 320_000_000), np.uint8)  # pages that no earlier test has left resident
     block[:] = 1
-    after = figures.process_resources()
+    after = resources.process_resources()
     assert after["files"] == before["files"] + 5 and after["rss_mb"] > before["rss_mb"] + 150
     for file in files:
         file.close()

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from sensebind.benchmarks import gpu, model, stream
-from sensebind.benchmarks.harness import batch_profile, figures, parts
-from sensebind.benchmarks.harness.spaces import TINY_SIZES, SyntheticImageBind
+from sensebind.benchmarks.encoders import batch_profile
+from sensebind.benchmarks.encoders.spaces import TINY_SIZES, SyntheticImageBind
+from sensebind.benchmarks.harness import parts, report_file
 from sensebind.cli import main
 
 SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # a driver that does not report the causes of clock limits
@@ -70,7 +71,7 @@ def test_every_part_runs_on_a_simulated_gpu(simulated_gpu: argparse.Namespace, t
         seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends early: `MAX_ROBOTS` is 1
         found[part.name] = parts.run_in_process(part, seconds, lambda result: None)
         assert "failed" not in found[part.name], (part.name, found[part.name])
-    figures.write_json(tmp_path / "gpu.json", found)
+    report_file.write_json(tmp_path / "gpu.json", found)
     for modality, item in found["correctness"]["modalities"].items():
         assert item["passed"] and item["graphs"] == {"captured": 5, "shapes": 5, "passed": True}, modality
         assert item["reference_on_cpu"]["passed"]

@@ -121,6 +121,6 @@ def test_doctor_lists_the_spaces() -> None:
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
 
 
-def test_bench_line_prints_the_load_of_five_sensors() -> None:
-    done = sensebind("bench", "line", "--seconds", 6)
+def test_bench_pipeline_prints_the_cpu_time_of_five_sensors() -> None:
+    done = sensebind("bench", "pipeline", "--seconds", 6)
     assert done.returncode == 0 and "five sensors: % of one core" in done.stdout

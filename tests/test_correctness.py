@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensebind.benchmarks.harness import correctness, sensor_load
-from sensebind.benchmarks.harness.spaces import TINY_SIZES, SyntheticImageBind
+from sensebind.benchmarks.encoders import correctness
+from sensebind.benchmarks.encoders.spaces import TINY_SIZES, SyntheticImageBind
+from sensebind.benchmarks.harness import sensor_load
 from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.windows import Window

@@ -86,7 +86,7 @@ def test_a_run_fails_if_every_part_is_skipped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        parts.figures, "run_conditions", lambda bench, device: {"machine": {}}
+        parts.environment, "run_conditions", lambda bench, device: {"machine": {}}
     )  # takes time of the budget
     args = argparse.Namespace(only=None, budget=10.0, output=None, device="cpu")
     content = parts.run_parts("some", [Part("long", 60, lambda seconds, report: {})], args)

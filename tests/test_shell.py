@@ -39,7 +39,7 @@ def test_a_run_prints_and_writes_the_figures_with_the_device_that_was_used(
         args.device = "resolved"
         return {"hop": args.hop}
 
-    monkeypatch.setattr(command_line.figures, "with_conditions", report)
+    monkeypatch.setattr(command_line.report_file, "with_conditions", report)
     args = options(tmp_path)
     assert command_line.run_and_report("some", measure, args) == 0
     assert json.loads((tmp_path / "figures.json").read_text()) == {"bench": "some", "figures": {"hop": 0.3}}
@@ -92,5 +92,5 @@ def test_a_process_that_ignores_the_signal_is_killed() -> None:
 
 def test_all_begins_with_gpu_benchmarks_and_on_a_cpu_with_the_quickest() -> None:
     names = {d: [p.name for p in everything.parts(argparse.Namespace(device=d))] for d in ("cpu", "cuda")}
-    assert names["cuda"][:3] == ["model_vision", "one_robot", "most_robots"] and names["cpu"][0] == "line"
+    assert names["cuda"][:3] == ["model_vision", "one_robot", "most_robots"] and names["cpu"][0] == "pipeline"
     assert len(names["cpu"]) == 11 and sorted(names["cpu"]) == sorted(names["cuda"]) and names["cpu"][-1] == "ros"

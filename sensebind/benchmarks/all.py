@@ -10,8 +10,9 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
+from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import parts as bench_parts
-from sensebind.benchmarks.harness import sensor_load, spaces
+from sensebind.benchmarks.harness import sensor_load
 from sensebind.benchmarks.harness.parts import Part, Report
 from sensebind.benchmarks.stream import RealtimeBenchmark
 from sensebind.fusion.core.samples import VISION
@@ -44,10 +45,10 @@ def parts(args: argparse.Namespace) -> list[Part]:
         Part("overload", 30, measurements.overload),
         Part("soak", 30, measurements.soak),
     ]
-    line, ros = Part("line", 30, measurements.line), Part("ros", 90, measurements.ros)
+    pipeline, ros = Part("pipeline", 30, measurements.pipeline), Part("ros", 90, measurements.ros)
     if gpu:
-        return [vision, *robots, others, *frames, *rest, line, ros]
-    return [line, *robots, *frames, vision, others, *rest, ros]
+        return [vision, *robots, others, *frames, *rest, pipeline, ros]
+    return [pipeline, *robots, *frames, vision, others, *rest, ros]
 
 
 @dataclass
@@ -94,8 +95,8 @@ class PartMeasurements:
         given = ["--minutes", str(min(2.0, (seconds_left - 10) / 60)), "--hop", "0.2"]
         return self._measure("soak", given, self.bench())
 
-    def line(self, seconds_left: float, report: Report) -> dict[str, Any]:
-        return dict(_module("line").measure(10.0))
+    def pipeline(self, seconds_left: float, report: Report) -> dict[str, Any]:
+        return dict(_module("pipeline_cost").measure(10.0))
 
     def ros(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return self._measure("ros", ["--seconds", "6", *(["--no-peak"] if seconds_left < 200 else [])])

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from sensebind.benchmarks import model
-from sensebind.benchmarks.harness import batch_profile, correctness, figures, sensor_load, spaces
+from sensebind.benchmarks.encoders import batch_profile, correctness, spaces
+from sensebind.benchmarks.encoders.correctness import ReferenceVectors
+from sensebind.benchmarks.harness import environment, sensor_load
 from sensebind.benchmarks.harness import parts as bench_parts
-from sensebind.benchmarks.harness.correctness import ReferenceVectors
 from sensebind.benchmarks.harness.interference import control
 from sensebind.benchmarks.harness.parts import Part, PartError, Report
 from sensebind.benchmarks.harness.timing import device_seconds
@@ -85,7 +86,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
 def check_vectors(args: argparse.Namespace, seconds: float, report: Report) -> dict[str, Any]:
     """Compare every way to compute a vector with eager float32: one modality at a time, then all through one runner.
     See `correctness`."""
-    result: dict[str, Any] = {"passed": False, "device": figures.device_name(args.device), "modalities": {}}
+    result: dict[str, Any] = {"passed": False, "device": environment.device_name(args.device), "modalities": {}}
     deadline, turns = time.monotonic() + seconds, _check_sizes(args)[1]
     wanted: list[ReferenceVectors] = []
     for number, modality in enumerate(sensor_load.MESSAGE_RATES):
@@ -141,7 +142,7 @@ def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> di
     """Describe the device, and measure what limits its speed: matrix products, the image encoder's linear layers, and
     copies from pinned memory."""
     each = min(1.0, seconds / 20)
-    result: dict[str, Any] = figures.machine_info(args.device)
+    result: dict[str, Any] = environment.machine_info(args.device)
     report(result)
     result["matmul_tflops"] = model.matmul_tflops(args.device, each)
     report(result)
@@ -152,7 +153,7 @@ def device_facts(args: argparse.Namespace, seconds: float, report: Report) -> di
         device = torch.empty(COPY_BYTES, dtype=torch.uint8, device=args.device)
         took = device_seconds(lambda: device.copy_(host, non_blocking=True), args.device, each)
         result["pinned_copy_gb_per_s"] = round(COPY_BYTES / took / 1e9, 2)
-        result["gpu_state_at_end"] = figures.gpu_state(args.device)
+        result["gpu_state_at_end"] = environment.gpu_state(args.device)
     return result
 
 

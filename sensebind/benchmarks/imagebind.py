@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sensebind.benchmarks.harness.figures import peak_resident_bytes
-from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
+from sensebind.benchmarks.encoders.synthetic_weights import synthetic_weights
+from sensebind.benchmarks.harness.resources import peak_resident_bytes
 from sensebind.fusion.core.samples import IMU, TEXT, VISION
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.imagebind.network import (

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
-from sensebind.benchmarks.harness.correctness import compare_with_reference, reference_vectors
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.encoders.correctness import compare_with_reference, reference_vectors
+from sensebind.benchmarks.harness import command_line, environment, resources, sensor_load
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.benchmarks.harness.timing import device_seconds, wall_seconds
 from sensebind.fusion.core.samples import VISION
@@ -62,9 +63,9 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
     plain_dtypes = ["float32"] + ["bf16"] * ("bf16" in rate)
     result: dict[str, Any] = {"matmul_tflops": rate, "input": sensor_load.input_digest(), "encoders": {}}
     on_gpu = args.device.startswith("cuda")
-    result["device"] = figures.device_name(args.device)
+    result["device"] = environment.device_name(args.device)
     if on_gpu:
-        result["gpu_state_before"] = figures.gpu_state(args.device)
+        result["gpu_state_before"] = environment.gpu_state(args.device)
     # One encoder at a time is in memory, in up to three copies; imagebind_huge's vision takes 2.5 GB in float32.
     for modality in args.modalities:
         fast = spaces.load(args, [modality])
@@ -80,7 +81,7 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
             report(result)
         del fast, plain
         if on_gpu:
-            result["gpu_state_after"] = figures.gpu_state(args.device)
+            result["gpu_state_after"] = environment.gpu_state(args.device)
             empty_cache()
         report(result)
     return result
@@ -154,7 +155,7 @@ def _time_batch(
     if runner is None:
         batch = torch.stack(list(rows))
         vectors = space.embed(modality, batch)
-        return wall_seconds(lambda: space.embed(modality, batch), args.seconds), vectors, figures.resident_bytes()
+        return wall_seconds(lambda: space.embed(modality, batch), args.seconds), vectors, resources.resident_bytes()
     torch.cuda.reset_peak_memory_stats(runner.device)
     vectors = runner.launch(modality, rows).fetch()
     runner.launch(modality, rows).fetch()

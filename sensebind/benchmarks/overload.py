@@ -9,7 +9,8 @@ import argparse
 import math
 from typing import Any
 
-from sensebind.benchmarks.harness import command_line, sensor_load, spaces
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.harness import command_line, sensor_load
 from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, replay_seconds, run_realtime
 from sensebind.fusion.inference.engine import TIME_SLICE_S
 

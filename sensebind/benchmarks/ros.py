@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.benchmarks.harness import command_line, figures, sensor_load
+from sensebind.benchmarks.harness import command_line, resources, sensor_load, timing
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
 from sensebind.nodes.support.processes import node_process, stop_process
@@ -124,7 +124,7 @@ class RosBenchmark:
         late = {m: round(SECOND / rates[m]) if m == "audio" else 0 for m in rates}  # audio is stamped with its start
         return {
             "messages": {m: _arrival_counts(len(arrivals[m]), len(sent[m]["stamps"])) for m in rates},
-            "latency_ms": {m: figures.quantiles([(t - s - late[m]) / 1e6 for t, s in arrivals[m]]) for m in rates},
+            "latency_ms": {m: timing.quantiles([(t - s - late[m]) / 1e6 for t, s in arrivals[m]]) for m in rates},
             "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu_percent(sent),
         }
 
@@ -153,11 +153,11 @@ class RosBenchmark:
 
         with self._embedder() as embedder, self._sensors(rates, seconds, 1) as sensors:
             self._spin_until(lambda: listener.space is not None, spin, embedder)
-            spent, began = figures.cpu_seconds(embedder.pid), time.monotonic()
+            spent, began = resources.cpu_seconds(embedder.pid), time.monotonic()
             own = time.process_time()
             sensors.start_all()
             sent = sensors.wait_for_all(spin)
-            cpu = (figures.cpu_seconds(embedder.pid) - spent) / (time.monotonic() - began)
+            cpu = (resources.cpu_seconds(embedder.pid) - spent) / (time.monotonic() - began)
             own = (time.process_time() - own) / (time.monotonic() - began)
             counts = self._final_counts(listener, spin, list(rates))
         closing = {m: sent[m]["stamps"] for m in rates}
@@ -177,7 +177,7 @@ class RosBenchmark:
                 for m in rates
             },
             "windows": {m: {k: counts[m][k] for k in ("windows", "embedded", "overload")} for m in rates},
-            "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
+            "latency_ms": {m: timing.quantiles(values) for m, values in latencies.items()},
             "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if values},
             "cpu_percent_of_a_core": {"embedder": round(100 * cpu, 1), "listener": round(100 * own, 1)}
             | _cpu_percent(sent),
@@ -340,7 +340,7 @@ def in_process(args: argparse.Namespace) -> dict[str, Any]:
     seen = run_realtime([pipeline], sensor_load.sensors(args.modalities), args.seconds)
     latencies = {m: x.values() for m, x in seen.latencies.items()}
     return {
-        "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items() if len(values)},
+        "latency_ms": {m: timing.quantiles(values) for m, values in latencies.items() if len(values)},
         "cpu_percent_of_a_core": {"in process": round(100 * seen.cpu_seconds / args.seconds, 1)},
     }
 

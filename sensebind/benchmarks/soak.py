@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sensebind.benchmarks.harness import command_line, sensor_load, spaces
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.harness import command_line, sensor_load
 from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, run_realtime
 
 

@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.encoders.synthetic_weights import synthetic_weights
+from sensebind.benchmarks.harness import command_line, resources, sensor_load
 from sensebind.benchmarks.harness.processes import ProcessError, subprocess_environment
-from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
 from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME
 
 CHILD_COMMAND = f"import sys; from {__package__} import start; start.child_main(sys.argv[1])"
@@ -83,7 +84,7 @@ def child_main(asked: str) -> None:
         "first_vector_s": min(first.values()),
         "all_senses_s": max(first.values()),
         "by_sense_s": first,
-        "peak_memory_mb": round(figures.peak_resident_bytes() / 2**20, 1),
+        "peak_memory_mb": round(resources.peak_resident_bytes() / 2**20, 1),
     }
     if args.device.startswith("cuda"):
         import torch

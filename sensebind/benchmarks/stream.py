@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sensebind.benchmarks.harness import command_line, figures, sensor_load, spaces
+from sensebind.benchmarks.encoders import spaces
+from sensebind.benchmarks.harness import command_line, environment, resources, sensor_load, timing
 from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
@@ -126,7 +127,7 @@ class RealtimeBenchmark:
         runner = self.engine.runner
         return {
             "input": sensor_load.input_digest(),
-            "device": figures.device_name(self.device),
+            "device": environment.device_name(self.device),
             "space": self.space.id,
             "weights": spaces.weights_description(self.space),
             "batch_size": self.engine.batch_size,
@@ -271,10 +272,10 @@ class RealtimeRun:
     """Measurements of robots that ran in real time. Latencies in ms."""
 
     seconds: float
-    latencies: dict[str, figures.RingBuffer]
+    latencies: dict[str, timing.RingBuffer]
     cpu_seconds: float = 0.0  # processor seconds of the process
     feeder_cpu_seconds: float = 0.0  # of these, the thread that delivers samples and cuts windows
-    sample_delays_ms: figures.RingBuffer = field(default_factory=figures.RingBuffer)  # of late samples only
+    sample_delays_ms: timing.RingBuffer = field(default_factory=timing.RingBuffer)  # of late samples only
     first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality after half of the time
     held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files: `ResourceSampler.summary`
     engine_turns: int = 0
@@ -297,7 +298,7 @@ def run_realtime(
     delivered in time order. `lead_in`: seconds at the start whose latencies do not count.
     """
     by_name = {sensor.modality: sensor for sensor in sensors}
-    result = RealtimeRun(seconds, {m: figures.RingBuffer() for m in by_name})
+    result = RealtimeRun(seconds, {m: timing.RingBuffer() for m in by_name})
     began = sensor_load.next_start_time()
     starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
 
@@ -322,7 +323,7 @@ def run_realtime(
     schedule = heapq.merge(*owned, key=lambda item: item[0].end)
     cpu, feeder_cpu = time.process_time(), time.thread_time()
     try:
-        with frozen_garbage(), figures.ResourceSampler(period, device) as sampler:
+        with frozen_garbage(), resources.ResourceSampler(period, device) as sampler:
             for sample, pipeline in schedule:
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
@@ -331,7 +332,7 @@ def run_realtime(
                 if pipeline.accept(sample):
                     scheduler.notify()
                 if not result.first_half and time.time_ns() > began + seconds * SECOND / 2:
-                    result.first_half = {m: figures.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
+                    result.first_half = {m: timing.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
             result.cpu_seconds, result.feeder_cpu_seconds = time.process_time() - cpu, time.thread_time() - feeder_cpu
     finally:
         result.is_finished = True  # the remaining windows are embedded at once: their latency does not count
@@ -362,8 +363,8 @@ def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[st
     return {
         "robots": len(pipelines),
         "seconds": run.seconds,
-        "latency_ms": {m: figures.quantiles(values) for m, values in latencies.items()},
-        "latency_all_modalities_ms": figures.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
+        "latency_ms": {m: timing.quantiles(values) for m, values in latencies.items()},
+        "latency_all_modalities_ms": timing.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
         "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if len(values)},
         "windows": embedded,
         "windows_per_s": round(sum(embedded.values()) / run.seconds, 1),
@@ -380,6 +381,6 @@ def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[st
             "of_which_samples_and_windows": round(100 * run.feeder_cpu_seconds / run.seconds, 1),
             "of_the_machine": round(100 * run.cpu_seconds / run.seconds / available_cores(), 1),
         },
-        "samples_given_late_ms": figures.quantiles(run.sample_delays_ms.values()),
+        "samples_given_late_ms": timing.quantiles(run.sample_delays_ms.values()),
         "held": run.held,
     }

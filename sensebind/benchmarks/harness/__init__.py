@@ -1,1 +1,1 @@
-"""Code that benchmarks share: parts, timing, reports, simulated robots, spaces."""
+"""Code that benchmarks share: options, parts, processes, simulated sensors, times, resources, reports."""

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sensebind.benchmarks.harness import figures, sensor_load
+from sensebind.benchmarks.harness import report_file, sensor_load
 
 
 def add_space_options(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +53,9 @@ def run_and_report(
     except expected as error:
         print(f"bench {bench}: {error}", file=sys.stderr)
         return 1
-    figures.print_figures(result)
+    report_file.print_figures(result)
     if args.output:
-        figures.write_json(
-            args.output, figures.with_conditions(bench, result, device or vars(args).get("device", "cpu"))
+        report_file.write_json(
+            args.output, report_file.with_conditions(bench, result, device or vars(args).get("device", "cpu"))
         )
     return 0 if passed(result) else 1

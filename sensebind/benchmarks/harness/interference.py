@@ -28,8 +28,8 @@ def control() -> Iterator[dict[str, Any]]:
     If the control failed, the dictionary holds `control_failed` instead: the reason.
     """
     # Imported here, so that the child imports nothing heavy.
-    from sensebind.benchmarks.harness.figures import quantiles
     from sensebind.benchmarks.harness.processes import subprocess_environment
+    from sensebind.benchmarks.harness.timing import quantiles
 
     found: dict[str, Any] = {}
     process = subprocess.Popen(

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sensebind.benchmarks.harness import figures
+from sensebind.benchmarks.harness import environment, report_file
 from sensebind.benchmarks.harness.processes import subprocess_environment
 from sensebind.fusion.core.errors import SensebindError
 
@@ -75,11 +75,11 @@ def run_parts(
     """
     chosen = _select_parts(bench, parts, args)
     deadline = time.monotonic() + args.budget
-    content = figures.run_conditions(bench, None if run_part else args.device)
+    content = environment.run_conditions(bench, None if run_part else args.device)
     content |= {"device": args.device, "budget_s": args.budget, "parts": {}}
     if args.output:
         try:
-            figures.write_json(args.output, content)
+            report_file.write_json(args.output, content)
         except OSError as error:
             reason = f"cannot write the figures to '{args.output}': {error.strerror}: choose another -o"
             raise PartError(reason) from error
@@ -171,7 +171,7 @@ def child_main(asked: str) -> None:
     part = next(part for part in everything if part.name == given["part"])
 
     def report(result: dict[str, Any]) -> None:
-        figures.write_json(given["path"], result)
+        report_file.write_json(given["path"], result)
 
     report(run_in_process(part, given["deadline"] - time.monotonic(), report))
 
@@ -204,7 +204,7 @@ def _run_part(part: Part, deadline: float, content: dict[str, Any], output: str 
 
     result = run_part(part, left, report)
     report(result)
-    figures.print_figures(result)
+    report_file.print_figures(result)
 
 
 def _forward_figures(process: subprocess.Popen[bytes], path: Path, deadline: float, report: Report) -> int | None:
@@ -258,7 +258,7 @@ def _write_figures(output: str | None, content: dict[str, Any]) -> None:
     if not output:
         return
     try:
-        figures.write_json(output, content)
+        report_file.write_json(output, content)
     except OSError as error:
         print(f"cannot write the figures to '{output}': {error}", file=sys.stderr)
 

@@ -1,12 +1,14 @@
-"""Time of a piece of work: the median of repeated runs, measured by CUDA events on a GPU."""
+"""Times: the median of repeated runs of a piece of work, by CUDA events on a GPU, and quantiles of many times."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 MIN_RUNS = 3  # runs that are timed, even if they take longer than the given time
@@ -51,3 +53,35 @@ def wall_seconds(work: Callable[[], Any], seconds: float) -> float:
         work()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def quantiles(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
+    """p50, p95, p99 and max in the unit of the values, and the count. Without values: NaN, and count 0."""
+    if not len(values):
+        return dict.fromkeys(("p50", "p95", "p99", "max"), float("nan")) | {"count": 0}
+    p50, p95, p99, top = np.percentile(np.asarray(values, float), [50, 95, 99, 100])
+    return {
+        "p50": round(p50, 3),
+        "p95": round(p95, 3),
+        "p99": round(p99, 3),
+        "max": round(top, 3),
+        "count": len(values),
+    }
+
+
+class RingBuffer:
+    """The newest `size` numbers. All memory is allocated at once, so that it does not look like a leak."""
+
+    def __init__(self, size: int = 1 << 16) -> None:
+        self._values = np.full(size, np.nan)
+        self.count = 0  # numbers added so far
+
+    def add(self, value: float) -> None:
+        self._values[self.count % len(self._values)] = value
+        self.count += 1
+
+    def values(self) -> npt.NDArray[np.float64]:
+        """The numbers, oldest first."""
+        at = self.count % len(self._values)
+        both = np.concatenate([self._values[at:], self._values[:at]])
+        return both[~np.isnan(both)]

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from sensebind.benchmarks.encoders.synthetic_weights import synthetic_weights
 from sensebind.benchmarks.harness import command_line
 from sensebind.benchmarks.harness.sensor_load import MESSAGE_RATES
-from sensebind.benchmarks.harness.synthetic_weights import synthetic_weights
 from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.samples import TEXT

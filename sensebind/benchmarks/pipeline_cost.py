@@ -1,4 +1,4 @@
-"""`sensebind bench line`: CPU time of the pipeline without a model, per message and for a robot with five sensors."""
+"""`sensebind bench pipeline`: CPU time of the pipeline without a model, per message and for a robot of five sensors."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The spaces that benchmarks measure: loading, synthetic weights, correct vectors, time of a batch by stage."""

@@ -1,0 +1,130 @@
+"""Memory, threads, open files, processor time and GPU use of processes, and their growth during a run."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class ResourceSampler:
+    """Context manager: its thread records the resources of this process and the use of a GPU every `period` seconds.
+
+    `rows` hold `s`, the seconds since the start, and the figures of `process_resources` and `gpu_usage`.
+    """
+
+    def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
+        self._period, self._device = period, device
+        self.rows: list[dict[str, float]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> ResourceSampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(self._period):
+            self.rows.append(
+                {"s": round(time.monotonic() - began, 1), **process_resources(), **gpu_usage(self._device)}
+            )
+
+    def summary(self, warm_up_fraction: float = 0.2) -> dict[str, Any]:
+        """First, last, largest and mean value of each figure and its growth per hour by least squares, without the
+        first `warm_up_fraction` of the rows."""
+        rows = self.rows[int(warm_up_fraction * len(self.rows)) :]
+        result: dict[str, Any] = {"samples": len(rows)}
+        for name in rows[0] if rows else ():
+            if name == "s":
+                continue
+            values = [row.get(name, math.nan) for row in rows]
+            growth = least_squares_slope([row["s"] for row in rows], values) * 3600
+            result[name] = {
+                "first": values[0],
+                "last": values[-1],
+                "max": max(values),
+                "mean": round(float(np.mean(values)), 2),
+                "growth_per_hour": round(growth, 3),
+            }
+        return result
+
+
+def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> float:
+    """Growth of `values` per unit of `times`, by least squares; NaN for fewer than two values."""
+    if len(times) < 2:
+        return math.nan
+    x = np.asarray(times, float) - np.mean(times)
+    return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
+
+
+def process_resources() -> dict[str, float]:
+    """Resources of this process: resident memory in MB, threads, open files."""
+    status = {line.split(":")[0]: line.split() for line in read_lines("/proc/self/status")}
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    return {
+        "rss_mb": round(int(status["VmRSS"][1]) / 1024, 2) if "VmRSS" in status else math.nan,
+        "threads": int(status["Threads"][1]) if "Threads" in status else threading.active_count(),
+        "files": files,
+    }
+
+
+def gpu_usage(device: str) -> dict[str, float]:
+    """Memory that PyTorch reserved (MB), and the percentage of time in which kernels ran; empty without a GPU."""
+    if not device.startswith("cuda"):
+        return {}
+    found = {"gpu_mb": round(torch.cuda.memory_reserved(torch.device(device)) / 2**20, 1)}
+    try:
+        found["gpu_percent"] = float(torch.cuda.utilization(torch.device(device)))
+    except Exception:  # NVIDIA's library is missing or has the wrong version, or the driver lacks it
+        return found
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time in s that a process has used so far, in all its threads; NaN if it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+    except (OSError, IndexError):
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Resident memory of a process in bytes (None: this process)."""
+    return _proc_status_bytes(pid or os.getpid(), "VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process in bytes.
+
+    Unlike the peak of `getrusage`, it does not include the process that this one was forked from.
+    """
+    return _proc_status_bytes(os.getpid(), "VmHWM")
+
+
+def _proc_status_bytes(pid: int, name: str) -> int:
+    """A size in bytes from /proc/PID/status; 0 if it is missing."""
+    for line in read_lines(f"/proc/{pid}/status"):
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def read_lines(path: str) -> list[str]:
+    """Lines of a file of /proc; empty if it cannot be read."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
