@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from sensebind.benchmarks.harness import command_line, resources, sensor_load, t
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND
 from sensebind.nodes.support.processes import node_process, stop_process
+
+if TYPE_CHECKING:
+    from sensebind.nodes.support.listener import Listener
 
 MAX_LOST_SHARE = 0.05  # fraction of messages that may be lost at the peak rate
 RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # factors of the sensors' rates, tried in this order
@@ -225,16 +228,16 @@ class RosBenchmark:
                 log = (self.folder / "embedder.log").read_text(errors="replace")
                 raise ProcessError(f"the embedder did not start:\n{log}")
 
-    def _final_counts(self, listener: Any, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
+    def _final_counts(self, listener: Listener, spin: Any, modalities: list[str]) -> dict[str, dict[str, int]]:
         """The counts that the embedder reports, once two successive reports are equal (at most 10 are read)."""
         names = ("arrived", "lost", "windows", "embedded", "overload")
         previous: Any = None
         for _ in range(10):
-            listener.status.clear()
+            listener.statuses.clear()
             deadline = time.monotonic() + 5
-            while not all(f"sensebind: {m}" in listener.status for m in modalities) and time.monotonic() < deadline:
+            while not all(f"sensebind: {m}" in listener.statuses for m in modalities) and time.monotonic() < deadline:
                 spin()
-            found = {m: {n: int(listener.figure(m, n) or 0) for n in names} for m in modalities}
+            found = {m: {n: int(listener.diagnostic_value(m, n) or 0) for n in names} for m in modalities}
             if found == previous:
                 break
             previous = found
