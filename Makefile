@@ -24,6 +24,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/vocabulary.py
 
 # Writes the tables of parameters into the documentation (docs/*.md and README.md).
 docs: $(READY)

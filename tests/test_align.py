@@ -228,9 +228,8 @@ def test_a_checkpoint_with_other_settings_is_an_error(tmp_path: Path) -> None:
 
 
 def test_training_ends_early_and_keeps_the_best_epoch() -> None:
-    training, held = split(
-        scenes(48, inverted_fraction=False), 0.3
-    )  # the spoke already matches the hub: nothing to learn
+    # The spoke already matches the hub: nothing to learn.
+    training, held = split(scenes(48, inverted=False), 0.3)
     spoke, epochs = Spoke(spec(), HUB), []
     best = train_spoke(spoke, HUB, training, held, settings(epochs=40, patience=2), on_epoch=epochs.append)
     assert len(epochs) < 40

@@ -96,7 +96,7 @@ def test_a_colour_image_of_a_real_scene_retrieves_the_image_of_another_camera(
 
 
 def test_evaluate_alignment_measures_a_held_out_survey(tmp_path: Path) -> None:
-    assert main(["simulate", "--tour", "6", "--held-out", "-o", str(tmp_path / "survey")]) == 0
+    assert main(["simulate", "--survey", "6", "--held-out", "-o", str(tmp_path / "survey")]) == 0
     assert main(["evaluate", "alignment", str(tmp_path / "survey"), "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "alignment.json").read_text())
     assert len(written["retrieval"]) == 30 and (tmp_path / "alignment.png").stat().st_size > 5000

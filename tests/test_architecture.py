@@ -65,10 +65,10 @@ def imports() -> Mapping[str, frozenset[str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0 and node.module, f"{path}: import by full name"
-                names = {f"{node.module}.{alias.name}" for alias in node.class_names}
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
                 targets |= {name if name in known else node.module for name in names}
             elif isinstance(node, ast.Import):
-                targets |= {alias.name for alias in node.class_names}
+                targets |= {alias.name for alias in node.names}
         result[module] = frozenset(t if t in known else t.split(".")[0] for t in targets if t != module)
     return result
 

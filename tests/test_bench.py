@@ -284,7 +284,7 @@ def test_bench_soak_reports_the_growth_of_resources(tiny_bench: Callable[..., Sp
 def test_bench_start_measures_a_new_process() -> None:
     result = start.measure(options(start, "--modalities", "vision", "--times", "1"))
     assert 0 < result["imported_s"] < result["loaded_s"] < result["first_vector_s"]
-    assert result["peak_memory_mb"] > 50 and list(result["by_sense_s"]) == ["vision"]
+    assert result["peak_memory_mb"] > 50 and list(result["by_modality_s"]) == ["vision"]
 
 
 def test_bench_all_continues_after_a_failed_part_and_keeps_its_figures(

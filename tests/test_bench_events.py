@@ -32,9 +32,9 @@ def test_the_delay_counts_from_the_players_clock_and_is_split_by_cause() -> None
         GroundTruthEvent(20.0, 22.0, "cat"),
     ]
     found = events.combine_runs(events.onset_delays(received, clock, truth, 0))
-    assert (found["events"], found["told"]) == (3, 2)
+    assert (found["events"], found["reported"]) == (3, 2)
     assert found["live_s"]["audio"]["p50"] == pytest.approx(0.9) and found["live_s"]["imu"]["p50"] == pytest.approx(1.2)
-    assert found["told_s"]["audio"]["p50"] == pytest.approx(0.5)
+    assert found["design_delay_s"]["audio"]["p50"] == pytest.approx(0.5)
     assert found["added_s"]["imu"]["p50"] == pytest.approx(1.2)
 
 

@@ -103,7 +103,7 @@ def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
         find_calibration(str(path), "toy@2")
     assert find_calibration("none", SPACE) is None and find_calibration("", "nobody@0") is None
     data = path.read_bytes()
-    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 1", b"calibration 9")):
+    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 2", b"calibration 9")):
         path.write_bytes(bad)
         with pytest.raises(CalibrationError, match="sensebind calibrate"):
             load(path)

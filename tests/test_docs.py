@@ -44,7 +44,7 @@ def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
 
 def test_the_examples_in_the_python_page_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sensebind.cli", "simulate", "--tour", "2", "--seed", "1", "-o", "tour"]
+    command = [sys.executable, "-m", "sensebind.cli", "simulate", "--survey", "2", "--seed", "1", "-o", "survey"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120, env=environment)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
     printed = []

@@ -20,7 +20,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replayed")
     (folder / "prompts.yaml").write_text(PROMPTS)
     for arguments in (
-        ["simulate", "--tour", "2", "--seed", "1", "-o", "survey"],
+        ["simulate", "--survey", "2", "--seed", "1", "-o", "survey"],
         ["replay", "survey", "--config", "prompts.yaml", "--out", "out"],
     ):
         command = [sys.executable, "-m", "sensebind.cli", *arguments]

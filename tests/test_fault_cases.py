@@ -85,9 +85,9 @@ def test_the_summary_counts_detected_missed_and_false_reports() -> None:
         "false alarms in these cases: 1" in text
         and "without a fault: 1 in 0.50 h\n  scene 3: audio:muted at 5.0 s" in text
     )
-    assert (found["cases"], found["named"], found["explained"], found["well_hours"]) == (2, 1, 1, 0.5)
+    assert (found["cases"], found["detected"], found["cause_correct"], found["hours_without_fault"]) == (2, 1, 1, 0.5)
     assert found["missed"] == [
-        {"seed": 2, "sensor": "depth", "fault": "dark", "onset": MIDWAY_ONSET, "told": ["imu:muted at 3.0"]}
+        {"seed": 2, "sensor": "depth", "fault": "dark", "onset": MIDWAY_ONSET, "other_reports": ["imu:muted at 3.0"]}
     ]
 
 

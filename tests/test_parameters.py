@@ -359,7 +359,7 @@ class Services:
         from rcl_interfaces.srv import GetParameters
         from rclpy.parameter import parameter_value_to_python
 
-        answer = self.call(GetParameters, f"/{node}/get_parameters", GetParameters.Request(class_names=names))
+        answer = self.call(GetParameters, f"/{node}/get_parameters", GetParameters.Request(names=names))
         return [parameter_value_to_python(value) for value in answer.values]
 
     def change_state(self, node: str, *transitions: int) -> list[bool]:
@@ -394,7 +394,7 @@ def test_ros_parameter_descriptions_have_the_meaning_the_unit_and_the_bounds() -
         running("detector", environment=environment, values={"prompts.dog": ["a dog"]}),
     ):
         names = ["novelty.habituation", "novelty.max_prototypes", "detectors", "prompts.dog"]
-        request = DescribeParameters.Request(class_names=names)
+        request = DescribeParameters.Request(names=names)
         found = Services(peer_node).call(DescribeParameters, "/detector/describe_parameters", request)
     habituation, prototypes, which, dog = found.descriptors
     assert habituation.description.endswith("[s]") and "novel" in habituation.description

@@ -57,7 +57,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def perform(module: Any, *names: str, output: Path, budget: float = 120.0) -> dict[str, Any]:
-    args = argparse.Namespace(class_names=names, only=None, budget=budget, output=str(output), device="cpu")
+    args = argparse.Namespace(names=names, only=None, budget=budget, output=str(output), device="cpu")
     parts.run_parts("some", module.parts(args), args, parts.run_in_subprocess("some_parts", args))
     content: dict[str, Any] = json.loads(output.read_text())["parts"]
     return content

@@ -498,7 +498,7 @@ def test_the_summary_holds_space_statistics_and_events(tmp_path: Path) -> None:
     assert vision["dropped"] == {"coverage": 1, "overload": 1} and vision["latency_ms"]["p50"] == 10.0
     cat, _, open_one = written["events"]
     assert (cat["kind"], cat["label"], cat["onset"], cat["offset"]) == ("PROMPT", "cat", 2.0, 5.0)
-    assert cat["onset_ns"] == START + 2 * SECOND and cat["senses"] == {VISION: 0.9} and cat["score"] == 0.9
+    assert cat["onset_ns"] == START + 2 * SECOND and cat["score_by_modality"] == {VISION: 0.9} and cat["score"] == 0.9
     assert open_one["offset"] is None and open_one["offset_ns"] is None
 
 
@@ -671,6 +671,6 @@ def test_a_rerun_file_is_written_or_the_missing_package_named(tmp_path: Path, mo
     file.finish(stream, similarities(stream, {"cat": np.eye(4, dtype=np.float32)[:1]}), found, truth)
     data = (tmp_path / "x.rrd").read_bytes()
     assert data[:3] == b"RRF" and len(data) > 10_000
-    for path in (b"senses/vision/image", b"senses/audio/spectrogram", b"senses/imu/acceleration", b"embeddings/vision",
-                 b"similarity/vision", b"events/log", b"events/a_b", b"truth/cat"):  # fmt: skip
+    for path in (b"sensors/vision/image", b"sensors/audio/spectrogram", b"sensors/imu/acceleration",
+                 b"embeddings/vision", b"similarity/vision", b"events/log", b"events/a_b", b"truth/cat"):  # fmt: skip
         assert path in data, path

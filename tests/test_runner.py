@@ -13,8 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_imagebind_space import SIZES, checkpoint, motion, sound, window
-from test_imagebind_space import image_frame as picture
+from test_imagebind_space import SIZES, checkpoint, image_frame, motion, sound, window
 from torch import Tensor
 from toy import ToySpace
 
@@ -47,14 +46,14 @@ def windows_of_all_modalities(seed: int) -> list[Window]:
     """A window of each kind whose input on the device differs from the engine's without a runner."""
     calibration = Calibration(500.0, 80)
     return [
-        window("vision", picture(seed=seed)),
-        window("vision", picture(seed=seed), picture(seed=seed + 50)),
-        window("vision", picture("bgr8", (90, 70, 3), seed=seed)),
+        window("vision", image_frame(seed=seed)),
+        window("vision", image_frame(seed=seed), image_frame(seed=seed + 50)),
+        window("vision", image_frame("bgr8", (90, 70, 3), seed=seed)),
         window("audio", int16_sound(seed=seed)),
         window("audio", sound(2.0)),
         window("audio", int16_sound(3.0, seed), length=3.0),
-        window("depth", picture("16UC1", (60, 80), np.uint16, seed), calibration=calibration),
-        window("thermal", picture("mono16", (60, 80), np.uint16, seed)),
+        window("depth", image_frame("16UC1", (60, 80), np.uint16, seed), calibration=calibration),
+        window("thermal", image_frame("mono16", (60, 80), np.uint16, seed)),
         window("imu", *motion(), length=5.0),
     ]
 
@@ -132,7 +131,7 @@ def test_batches_are_padded_to_powers_of_two() -> None:
 
 def test_rows_past_the_batch_do_not_change_its_vectors(space: ImageBindSpace) -> None:
     """The same windows alone, and after a full batch of others in the same buffers: the same vectors."""
-    windows = [window("vision", picture(seed=seed)) for seed in range(12)]
+    windows = [window("vision", image_frame(seed=seed)) for seed in range(12)]
     rows = [space.device_input(w) for w in windows]
     alone = GpuRunner(space).launch("vision", rows[:5]).fetch()
     used = GpuRunner(space)
@@ -170,7 +169,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_and_logged(
 ) -> None:
     space = Cramped.load(weights=str(checkpoint), dtype="float32", **SIZES)
     engine = Engine(space, runner=GpuRunner(space))
-    windows = [window("thermal", picture("mono16", (60, 80), np.uint16, seed)) for seed in range(8)]
+    windows = [window("thermal", image_frame("mono16", (60, 80), np.uint16, seed)) for seed in range(8)]
     plain = Engine(space, runner=None).embed(windows)
     for a, b in zip(plain, engine.embed(windows), strict=True):
         assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999

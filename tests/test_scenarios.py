@@ -141,7 +141,7 @@ def test_an_occluder_hides_an_object_from_the_cameras_and_not_from_the_microphon
 
 def test_a_camera_that_cannot_detect_an_object_shows_the_room_behind_it() -> None:
     content = {"type": "obstacle", "at": 4, "for": 8, "aside": 0}
-    views = [render_cameras(parse({"events": [{**content, "senses": modalities}]}), 6.0, np.random.default_rng(0))
+    views = [render_cameras(parse({"events": [{**content, "modalities": modalities}]}), 6.0, np.random.default_rng(0))
              for modalities in ([], ["depth"], ["vision"])]  # fmt: skip
     depths, colours = [np.nan_to_num(v.depth) for v in views], [v.colour.astype(int) for v in views]
     assert np.abs(depths[1] - depths[0]).mean() > 0.3 and np.abs(depths[2] - depths[0]).mean() < 0.05
@@ -221,7 +221,7 @@ def test_a_faulty_sensor_records_the_data_of_its_fault(tmp_path: Path, sensor: s
         ({"events": [{"type": "dragon", "at": 1}]}, "dragon"),
         ({"events": [{"type": "dog"}]}, "at"),
         ({"events": [{"type": "dog", "at": 99}]}, "at"),
-        ({"events": [{"type": "dog", "at": 1, "senses": ["taste"]}]}, "taste"),
+        ({"events": [{"type": "dog", "at": 1, "modalities": ["taste"]}]}, "taste"),
         ({"faults": [{"sensor": "depth", "fault": "bored", "at": 1}]}, "bored"),
         ({"ground": "lava"}, "lava"),
         ({"duration": "long"}, "duration"),

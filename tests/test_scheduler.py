@@ -178,7 +178,7 @@ def test_a_full_batch_does_not_wait() -> None:
 
 
 class Overlapping(Engine):
-    """An engine whose device works while the host does other things, as a GPU does; two windows fill a batch."""
+    """An engine whose device works while the host does other work, as a GPU does; two windows fill a batch."""
 
     @property
     def is_asynchronous(self) -> bool:

@@ -191,7 +191,7 @@ def test_the_calibration_error_covers_every_scored_second() -> None:
     found = calibration_error([DetectionRun(truth, np.zeros(1), timeline)], [truth], [6.0])
     assert found["segments"] == 4  # whole seconds from 1 to 5
     assert found["ece"] == pytest.approx((0.1 + 0.3 + 0.1 + 0.0) / 4, abs=1e-4)
-    assert found["segments_told"] == 3 and sum(b["segments"] for b in found["bins"]) == 4
+    assert found["segments_high_scores"] == 3 and sum(b["segments"] for b in found["bins"]) == 4
 
 
 def faults(*rows: tuple[float, float, str, str]) -> S.FaultSpans:
@@ -302,16 +302,17 @@ def test_the_metrics_have_all_labels_runs_and_faults(tmp_path: Path) -> None:
                            fault_reports=(fault_report("audio", 6, 9),), unscored_events={"NOVELTY": 2})  # fmt: skip
     found = compute_metrics([first, recording_runs("two", NO_SPANS, NO_SPANS, ("cat", "dog"))])
     json.dumps(found, allow_nan=False)
-    overall = found["ways"][ALL]["overall"]
+    overall = found["detectors"][ALL]["overall"]
     assert overall["event"] == {
         "f1": 0.5, "precision": 0.5, "recall": 0.5, "hits": 1, "false": 1, "missed": 1, "f1_macro": 0.5,
     }  # fmt: skip
     assert overall["false_alarms_per_hour"] == 60.0  # one in a minute
     assert overall["onset_latency_s"]["stamp"]["median"] == 0.5
     assert overall["onset_latency_s"]["report"]["median"] == 1.5
-    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL] and found["best_single"] == VISION
-    assert set(found["ways"][ALL]["types"]) == {"cat", "dog", "ghost"}
-    assert found["faults"]["share_named"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
+    assert list(found["detectors"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL]
+    assert found["best_single"] == VISION
+    assert set(found["detectors"][ALL]["labels"]) == {"cat", "dog", "ghost"}
+    assert found["faults"]["fraction_detected"] == 1.0 and found["faults"]["false_per_hour"] == 0.0
     table = metrics_table(found)
     for words in ("ghost", "dog", "counted as missed", "2 novelty", "two: the truth is empty", "1 of 1 detected"):
         assert words in table, words
@@ -365,7 +366,7 @@ def test_evaluate_events_writes_metrics_a_table_and_plots(
     assert main(["evaluate", "events", str(patrol / "bag"), *config, "--out", str(tmp_path / "o")]) == 0
     output = capsys.readouterr().out
     found = json.loads((tmp_path / "o" / "events.json").read_text())
-    assert list(found["ways"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL]
+    assert list(found["detectors"]) == [ALL, VISION, AUDIO, LATE, MODEL_FREE, ONE_LABEL]
     assert found["recordings"][0]["name"] == "bag" and found["faults"]["faults"] == 1
     assert "| late fusion |" in output and "dog" in output
     assert output.startswith((tmp_path / "o" / "events.md").read_text())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_events import DOG, HOP, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities, embed_text
@@ -15,7 +18,7 @@ from test_events import DOG, HOP, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities
 from sensebind.cli import main
 from sensebind.fusion.core.embeddings import Vector, l2_normalize
 from sensebind.fusion.events.prompt import PromptDetector
-from sensebind.fusion.events.prompt_calibration import CalibrationError, PromptCalibration, load
+from sensebind.fusion.events.prompt_calibration import CalibrationError, ModalityCalibration, PromptCalibration, load
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.training.calibration import with_calibration
 from sensebind.training.prompt_classifiers import LabelledStream, LabelSpanNs, TickEmbeddings, train_prompt_classifiers
@@ -236,3 +239,35 @@ def test_unlikely_labels_do_not_raise_other_labels(trained: PromptCalibration) -
     unlike = {"vision": replace(world.perceive("vision", ROOM), vector=example_vectors("vision", {"forest": 1.0})[0])}
     scores = [d.score(d.initial_state(), tick, unlike)[1]["dog"].score for d in (plain, rare)]
     assert scores[0] == pytest.approx(scores[1])
+
+
+def test_a_calibration_file_of_version_0_1_0_is_read(trained: PromptCalibration, tmp_path: Path) -> None:
+    path, old_path = tmp_path / "new.safetensors", tmp_path / "old.safetensors"
+    trained.save(path, {"recordings": 3})
+    with safetensors.safe_open(path, "np") as file:
+        metadata = json.loads(file.metadata()["calibration"])
+    own = metadata["classifiers"]
+    curves = {"audio": {"deviation": 1.0, "lead": 0.5, "bias": -3.0, "reliability": 0.8}}
+    old = {
+        **{"space": metadata["space"], "prior": metadata["prior"], "notes": {"recordings": 3}, "senses": curves},
+        "doubt": metadata["max_negative_evidence"],
+        "words": {
+            **{"names": own["class_names"], "owners": own["phrase_classes"], "near": own["min_similarity"]},
+            **{"reaches": own["residual_thresholds"], "ranks": own["rank_weights"], "prior": own["prior"]},
+        },
+    }
+    old_names = {"phrase_vectors": "phrases", "mean": "middle", "principal_directions": "directions"}
+    tensors = {}
+    for name, tensor in safetensors.numpy.load_file(path).items():
+        modality, dot, last = name.rpartition(".")
+        tensors[f"{modality}{dot}{old_names.get(last, last)}"] = tensor
+    header = {"format": "sensebind calibration 1", "calibration": json.dumps(old)}
+    safetensors.numpy.save_file(tensors, old_path, header)
+    before, after = load(path), load(old_path)
+    assert after.modalities == {"audio": ModalityCalibration(1.0, 0.5, -3.0, 0.8)}
+    assert after.max_negative_evidence == before.max_negative_evidence
+    expected, found = classifiers_of(before), classifiers_of(after)
+    assert (found.class_names, found.rank_weights) == (expected.class_names, expected.rank_weights)
+    for modality in expected.modalities:
+        vectors = example_vectors(modality, DOG)
+        assert log_likelihood_ratios(found, modality, vectors) == log_likelihood_ratios(expected, modality, vectors)

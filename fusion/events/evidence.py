@@ -56,11 +56,7 @@ class EvidenceOptions(Options):
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # super() does not work in a class with slots
         for name, value, most in (
-            (
-                "prior",
-                self.prior,
-                self.lifecycle.offset_threshold / 2,
-            ),  # else an event would stay open without evidence
+            ("prior", self.prior, self.lifecycle.offset_threshold / 2),  # else an event would never end
             ("support", self.support, self.lifecycle.offset_threshold),
         ):
             if not 1e-6 <= value <= most:

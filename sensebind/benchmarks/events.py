@@ -3,7 +3,8 @@
 A simulated recording is played in real time to the embedder and the detector, each in its own process. For each true
 onset, in s:
 - `live_s`: the wall time from the moment at which the player's clock passed the onset to the arrival of the message.
-- `told_s`: the part that is due to the design (windows, hop, `min_duration`): the message's stamp minus the true onset.
+- `design_delay_s`: the part that is due to the design (windows, hop, `min_duration`): the message's stamp minus the
+  true onset.
 - `added_s`: the rest, due to lateness, the wait for the slowest modality, computing and DDS.
 """
 
@@ -173,7 +174,7 @@ def onset_delays(
             by_design = (event.tick - epoch) / SECOND - item.onset
             began = bisect_left(clock_times, epoch + round(item.onset * SECOND))
             live = arrived - clock[min(began, len(clock) - 1)][0]
-            row |= {"sense": modality, "live_s": round(live, 3), "told_s": round(by_design, 3)}
+            row |= {"modality": modality, "live_s": round(live, 3), "design_delay_s": round(by_design, 3)}
             row["added_s"] = round(live - by_design, 3)
         rows.append(row)
     return rows
@@ -181,18 +182,20 @@ def onset_delays(
 
 def combine_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The summary of all rows of `onset_delays`, and the rows."""
-    return {"events": len(rows), "told": sum("sense" in row for row in rows), **delay_summary(rows), "onsets": rows}
+    reported = sum("modality" in row for row in rows)
+    return {"events": len(rows), "reported": reported, **delay_summary(rows), "onsets": rows}
 
 
 def delay_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Median and 90th percentile of each delay, of all detected events and by the modality with the highest score."""
-    found = [row for row in rows if "sense" in row]
-    groups = {"all": found, **{m: [r for r in found if r["sense"] == m] for m in sorted({r["sense"] for r in found})}}
+    found = [row for row in rows if "modality" in row]
+    modalities = sorted({row["modality"] for row in found})
+    groups = {"all": found, **{m: [row for row in found if row["modality"] == m] for m in modalities}}
     return {
         key: {
             name: {"p50": round(float(np.median(values)), 3), "p90": round(float(np.percentile(values, 90)), 3)}
             for name, own in groups.items()
             if (values := [row[key] for row in own])
         }
-        for key in ("live_s", "told_s", "added_s")
+        for key in ("live_s", "design_delay_s", "added_s")
     }

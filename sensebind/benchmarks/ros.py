@@ -1,9 +1,10 @@
 """`sensebind bench ros`: five sensors through DDS, each in its own process, to the embedder and back.
 
-One run has three phases. `ear`: a subscriber that only records arrival times, the cost of the middleware and rclpy
-alone. `line`: the embedder, measured from outside: the time from the `publish` call of the message that closes a window
-to the arrival of its vector. `in_process`: the same pipeline without ROS, from that message to its vector. Then the
-rates are raised until more than 5 % of a sensor's messages are lost. The figures have the form of ros2_benchmark's.
+One run has three phases. `subscriber_only`: a node that only records arrival times, the cost of the middleware and
+rclpy alone. `embedder`: the embedder, measured from outside: the time from the `publish` call of the message that
+closes a window to the arrival of its vector. `in_process`: the same pipeline without ROS, from that message to its
+vector. Then the rates are raised until more than 5 % of a sensor's messages are lost. The figures have the form of
+ros2_benchmark's.
 """
 
 from __future__ import annotations
@@ -66,16 +67,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             bench = RosBenchmark(args, environment, Path(folder))
-            result["ear"] = bench.subscriber_baseline(rates)
-            result["line"] = bench.embedder_latency(rates, args.seconds)
+            result["subscriber_only"] = bench.subscriber_baseline(rates)
+            result["embedder"] = bench.embedder_latency(rates, args.seconds)
             result["in_process"] = in_process(args)
             result["added_p50_ms"] = {
-                m: round(result["line"]["latency_ms"][m]["p50"] - latency["p50"], 3)
+                m: round(result["embedder"]["latency_ms"][m]["p50"] - latency["p50"], 3)
                 for m, latency in result["in_process"]["latency_ms"].items()
-                if m in result["line"]["latency_ms"]
+                if m in result["embedder"]["latency_ms"]
             }
-            ear, line = (result[n]["cpu_percent_of_a_core"] for n in ("ear", "line"))
-            result["rclpy_share_of_cpu"] = round(ear["ear"] / max(line["embedder"], 0.1), 3)
+            subscriber, embedder = (result[n]["cpu_percent_of_a_core"] for n in ("subscriber_only", "embedder"))
+            result["rclpy_share_of_cpu"] = round(subscriber["subscriber"] / max(embedder["embedder"], 0.1), 3)
             if not args.no_peak:
                 result["peak"] = bench.find_peak_rate(rates)
     finally:
@@ -101,7 +102,7 @@ class RosBenchmark:
         from sensebind.nodes.support.message_types import message_type
         from sensebind.nodes.support.qos import sensor_data_qos
 
-        node = rclpy.create_node("ear")
+        node = rclpy.create_node("subscriber")
         arrivals: dict[str, list[tuple[int, int]]] = defaultdict(list)
 
         def subscribe(modality: str) -> None:
@@ -128,7 +129,7 @@ class RosBenchmark:
         return {
             "messages": {m: _arrival_counts(len(arrivals[m]), len(sent[m]["stamps"])) for m in rates},
             "latency_ms": {m: timing.quantiles([(t - s - late[m]) / 1e6 for t, s in arrivals[m]]) for m in rates},
-            "cpu_percent_of_a_core": {"ear": round(100 * cpu, 1)} | _cpu_percent(sent),
+            "cpu_percent_of_a_core": {"subscriber": round(100 * cpu, 1)} | _cpu_percent(sent),
         }
 
     def embedder_latency(self, rates: Mapping[str, float], seconds: float) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def child_main(asked: str) -> None:
         "imported_s": round(imported, 3),
         "loaded_s": round(loaded, 3),
         "first_vector_s": min(first.values()),
-        "all_senses_s": max(first.values()),
-        "by_sense_s": first,
+        "all_modalities_s": max(first.values()),
+        "by_modality_s": first,
         "peak_memory_mb": round(resources.peak_resident_bytes() / 2**20, 1),
     }
     if args.device.startswith("cuda"):

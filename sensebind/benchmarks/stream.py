@@ -78,10 +78,10 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
         "fixed_rate": bench.measure_robots(args.robots, args.seconds),
     }
     report(result)
-    if args.find_max_robots:
+    if args.find:
         result["most_robots"] = bench.find_max_robots(args.seconds)
         report(result)
-    if args.find_peak_rate:
+    if args.peak:
         result["peak"] = bench.find_peak_rate(args.seconds)
         report(result)
     if not args.no_plain:

@@ -111,7 +111,7 @@ def _settings(args: argparse.Namespace) -> TrainingOptions:
     return TrainingOptions(
         epochs=args.epochs, batch=args.batch, chunk=args.chunk, learning_rate=args.learning_rate, bank=args.bank,
         temperature=args.temperature, learn_temperature=args.learn_temperature, views=args.views,
-        inverted_fraction=args.inverted_fraction, patience=args.patience, precision=args.precision, seed=args.seed,
+        inverted_fraction=args.inverted, patience=args.patience, precision=args.precision, seed=args.seed,
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
     calibration, notes = fit_and_assess(detector, streams, space.id)
     calibration.save(args.out, notes)
-    for name in ("before", "after", "each by others"):
+    for name in ("before", "after", "cross-validated"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
     for modality, modality_calibration in calibration.modalities.items():

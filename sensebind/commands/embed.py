@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     vectors = embed(space, args.modality, args.inputs, max(1, args.batch_size))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with args.out.open("wb") as file:  # np.savez adds .npz to a path with another suffix
-        np.savez(file, vectors=vectors, class_names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
+        np.savez(file, vectors=vectors, names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
     print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}")
     return 0
 

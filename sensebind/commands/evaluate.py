@@ -66,7 +66,7 @@ def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argpars
         "classification by text, and retrieval by sums of two vectors. Writes alignment.json and alignment.png to DIR.",
     )
     parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
-    parser.add_argument("--tours", type=int, default=0, metavar="N", help="simulate N held-out surveys to evaluate on")
+    parser.add_argument("--surveys", type=int, default=0, metavar="N", help="number of held-out surveys to simulate")
     parser.add_argument("--space", default="starter", help="space to evaluate (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
     add_spokes(parser)
@@ -171,9 +171,9 @@ def _alignment(args: argparse.Namespace) -> int:
     specs = space.specs if isinstance(space, BoundSpace) else {}
     trained = {m: spec.about.get("anchors", ["vision"]) for m, spec in specs.items()}
     found = [retrieval.embeddings_of_recording(path, space) for path in args.recordings]
-    found += retrieval.embeddings_of_surveys(args.tours, space)
+    found += retrieval.embeddings_of_surveys(args.surveys, space)
     if not found:
-        raise retrieval.RetrievalError("no data to evaluate on: give recordings, or --tours 2")
+        raise retrieval.RetrievalError("no data to evaluate on: give recordings, or --surveys 2")
     moments = retrieval.add_text(retrieval.concatenate(found), space, {k: v.phrases for k, v in CATALOGUE.items()})
     rows = retrieval.retrieval_matrix(moments, trained)
     zero = retrieval.zero_shot_accuracy(moments)

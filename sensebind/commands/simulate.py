@@ -23,7 +23,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--scenario", type=Path, metavar="F", help="scenario (YAML): see docs/simulation.md and config/scenarios"
     )
     what.add_argument(
-        "--tour", type=int, metavar="N", help="survey of N stations, each with one kind of object or sound"
+        "--survey", type=int, metavar="N", help="survey of N stations, each with one kind of object or sound"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument(
@@ -53,13 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.simulation.recorder import ThermalCamera, record
     from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, survey_scenario
 
-    if args.survey_scenario is not None:
-        if args.survey_scenario < 1:
-            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.survey_scenario}")
+    if args.survey is not None:
+        if args.survey < 1:
+            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.survey}")
         camera = ThermalCamera()
         if args.thermal_camera:  # another type of camera: other palette, noise, blur and resolution
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))
-        plan = survey_scenario(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.survey_scenario, camera)
+        plan = survey_scenario(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.survey, camera)
     else:
         plan = scenario.read_scenario(args.scenario, args.seed, args.held_out, args.duration)
     faults = [scenario.parse_fault(text, plan.duration) for text in args.fault]

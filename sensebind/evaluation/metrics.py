@@ -63,7 +63,7 @@ def compute_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any]:
         "prompts": sorted({p for o in recordings for p in o.prompts}),
         "labels": sorted({label for t in truths for label in t.labels}),
         "notes": notes(recordings),
-        "ways": scored,
+        "detectors": scored,
         "best_single": best,
         "model_free_setting": setting,
         "calibration": calibration,
@@ -111,7 +111,7 @@ def score_run(
     for name, scenario in PSDS_SCENARIOS.items():
         value = psds(truths, timelines, sum(seconds), scenario) if timelines is not None else None
         overall[name] = _round(value)
-    return {"overall": overall, "types": types}
+    return {"overall": overall, "labels": types}
 
 
 def _model_free(recordings: Sequence[RecordingRuns]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -121,7 +121,7 @@ def _model_free(recordings: Sequence[RecordingRuns]) -> tuple[dict[str, Any], di
     labelled = [label_from_truth(truth, spans, ANYTHING) for truth, spans in zip(truths, detections, strict=True)]
     label_choices, fixed = best_label_per_modality(truths, [o.activity for o in recordings])
     setting = {
-        "sense": modality,
+        "modality": modality,
         "threshold": threshold,
         "labels": {m: {"label": label, "threshold": t} for m, (label, t) in label_choices.items()},
     }
@@ -133,7 +133,7 @@ def calibration_error(
 ) -> dict[str, Any]:
     """Compare the mean score of each label in each segment with its presence in at least half of the segment.
 
-    `ece`: expected calibration error over all segments and labels. `ece_told`: over those with a score of
+    `ece`: expected calibration error over all segments and labels. `ece_high_scores`: over those with a score of
     `MIN_CALIBRATION_SCORE` or more. Most labels are absent most of the time, which is easy to score.
     """
     scores, right = [], []
@@ -147,9 +147,9 @@ def calibration_error(
     everything, noticed = reliability(s, r), reliability(s[s >= MIN_CALIBRATION_SCORE], r[s >= MIN_CALIBRATION_SCORE])
     return {
         "ece": _round(everything.expected_calibration_error),
-        "ece_told": _round(noticed.expected_calibration_error),
+        "ece_high_scores": _round(noticed.expected_calibration_error),
         "segments": int(everything.counts.sum()),
-        "segments_told": int(noticed.counts.sum()),
+        "segments_high_scores": int(noticed.counts.sum()),
         "bins": _bins(everything),
     }
 
@@ -173,7 +173,7 @@ def _segment_scores(
 
 def _bins(found: Reliability) -> list[dict[str, float]]:
     columns = zip(found.counts.tolist(), found.mean_scores.tolist(), found.accuracies.tolist(), strict=True)
-    return [{"segments": n, "score": round(s, 4), "right": round(r, 4)} for n, s, r in columns]
+    return [{"segments": n, "score": round(s, 4), "fraction_present": round(r, 4)} for n, s, r in columns]
 
 
 def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None:
@@ -188,9 +188,9 @@ def _fault_metrics(recordings: Sequence[RecordingRuns]) -> dict[str, Any] | None
     return {
         "recordings": len(known),
         "faults": found.faults,
-        "named_in_time": found.detected,
-        "share_named": _round(found.detected / found.faults) if found.faults else None,
-        "share_explained": _round(found.cause_correct / found.faults) if found.faults else None,
+        "detected_in_time": found.detected,
+        "fraction_detected": _round(found.detected / found.faults) if found.faults else None,
+        "fraction_cause_correct": _round(found.cause_correct / found.faults) if found.faults else None,
         "in_time_s": MAX_DELAY,
         "delay_s": _median_and_p90(found.delays),
         "false": found.false_alarms,
@@ -267,7 +267,7 @@ def _round(value: float | None) -> float | None:
 def metrics_table(found: Mapping[str, Any]) -> str:
     """Tables in Markdown: metrics of each detector; F1 of each label and detector; metrics of each label for the first
     detector. Then calibration, faults and notes."""
-    runs = found["ways"]
+    runs = found["detectors"]
     lines = [
         "| detector | event F1 | macro | precision | recall | segment F1 | PSDS 1 | PSDS 2 | onset error, s "
         "| reporting delay, s | false alarms/h |",
@@ -283,10 +283,10 @@ def metrics_table(found: Mapping[str, Any]) -> str:
         lines.append(f"| {name}{best} | " + " | ".join(shown) + " |")
     names = list(runs)
     lines += ["", "| label, event F1 | events | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (1 + len(names))]
-    first = runs[names[0]]["types"]
-    for label in sorted({label for run in runs.values() for label in run["types"]}):
-        own = next(run["types"][label]["event"] for run in runs.values() if label in run["types"])
-        row = [_cell(runs[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names]
+    first = runs[names[0]]["labels"]
+    for label in sorted({label for run in runs.values() for label in run["labels"]}):
+        own = next(run["labels"][label]["event"] for run in runs.values() if label in run["labels"])
+        row = [_cell(runs[n]["labels"].get(label, {}).get("event", {}).get("f1")) for n in names]
         lines.append(f"| {label} | {own['hits'] + own['missed']} | " + " | ".join(row) + " |")
     lines += [
         "",
@@ -304,13 +304,15 @@ def metrics_table(found: Mapping[str, Any]) -> str:
         "",
         f"expected calibration error: {_cell(c['ece'], 3)} over {c['segments']} segments "
         f"({SEGMENT_LENGTH:g} s of one label); "
-        f"{_cell(c['ece_told'], 3)} over the {c['segments_told']} with a score of {MIN_CALIBRATION_SCORE:g} or more",
+        f"{_cell(c['ece_high_scores'], 3)} over the {c['segments_high_scores']} with a score of "
+        f"{MIN_CALIBRATION_SCORE:g} or more",
     ]
     if f := found["faults"]:
         lines.append(
-            f"faults: {f['named_in_time']} of {f['faults']} detected within {f['in_time_s']:g} s "
-            f"(fraction {_cell(f['share_named'])}; with the correct cause {_cell(f['share_explained'])}), median delay "
-            f"{_cell(f['delay_s']['median'])} s; {f['false']} false alarms ({_cell(f['false_per_hour'], 1)} per hour)"
+            f"faults: {f['detected_in_time']} of {f['faults']} detected within {f['in_time_s']:g} s "
+            f"(fraction {_cell(f['fraction_detected'])}; with the correct cause {_cell(f['fraction_cause_correct'])}), "
+            f"median delay {_cell(f['delay_s']['median'])} s; "
+            f"{f['false']} false alarms ({_cell(f['false_per_hour'], 1)} per hour)"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 

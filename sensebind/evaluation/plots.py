@@ -36,16 +36,16 @@ def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    runs = metrics["ways"]
+    runs = metrics["detectors"]
     names = list(runs)
-    labels = sorted({label for run in runs.values() for label in run["types"]})
+    labels = sorted({label for run in runs.values() for label in run["labels"]})
     figure = Figure(figsize=(13, 5.2 + 0.26 * max(len(labels), 8)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(4.2, 1.5 + 0.26 * max(len(labels), 8)))
     _bars(figure.add_subplot(grid[0, 0]), runs, names, metrics["best_single"])
     _reliability(figure.add_subplot(grid[0, 1]), metrics["calibration"])
     _types(figure, figure.add_subplot(grid[1, 0]), runs, names, labels)
-    _latency(figure.add_subplot(grid[1, 1]), runs[names[0]]["types"], names[0])
+    _latency(figure.add_subplot(grid[1, 1]), runs[names[0]]["labels"], names[0])
     count = len(metrics["recordings"])
     size = f"{count} recording{'s' if count != 1 else ''}, {metrics['seconds'] / 60:.1f} min"
     figure.suptitle(f"Events against the truth: {size}, space {metrics['space']}", fontsize=11)
@@ -74,9 +74,10 @@ def _reliability(axes: Any, calibration: Mapping[str, Any]) -> None:
     bins = [b for b in calibration["bins"] if b["segments"]]
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     sizes = [14 + 22 * np.log10(b["segments"]) for b in bins]
-    axes.scatter([b["score"] for b in bins], [b["right"] for b in bins], s=sizes, color=BLUE, zorder=3)
+    axes.scatter([b["score"] for b in bins], [b["fraction_present"] for b in bins], s=sizes, color=BLUE, zorder=3)
     for b in bins:
-        axes.annotate(f"{b['segments']}", (b["score"], b["right"]), (5, -9), textcoords="offset points", fontsize=7)
+        at = b["score"], b["fraction_present"]
+        axes.annotate(f"{b['segments']}", at, (5, -9), textcoords="offset points", fontsize=7)
     axes.set(
         xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), xlabel="mean score of a segment", ylabel="fraction of correct segments"
     )
@@ -87,7 +88,7 @@ def _reliability(axes: Any, calibration: Mapping[str, Any]) -> None:
 
 def _types(figure: Any, axes: Any, runs: Mapping[str, Any], names: list[str], labels: list[str]) -> None:
     table = np.array(
-        [[_nan_if_none(runs[n]["types"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
+        [[_nan_if_none(runs[n]["labels"].get(label, {}).get("event", {}).get("f1")) for n in names] for label in labels]
     ).reshape(len(labels), len(names))
     image = axes.imshow(np.ma.masked_invalid(table), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for i in range(len(labels)):

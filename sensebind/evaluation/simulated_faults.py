@@ -248,7 +248,7 @@ def recall_rows(results: Sequence[FaultCaseResult]) -> list[dict[str, Any]]:
                 ("midway", [r for r in own if not r.case.from_start]),
             ):
                 row[name] = [sum(r.score.detected for r in part), len(part)]
-            row["explained"] = [sum(r.score.cause_correct for r in own), len(own)]
+            row["cause_correct"] = [sum(r.score.cause_correct for r in own), len(own)]
             delays = [delay for r in own for delay in r.score.delays]
             row["delay_median"] = round(float(np.median(delays)), 2) if delays else None
             row["delay_longest"] = round(max(delays), 2) if delays else None
@@ -267,7 +267,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [row["sensor"], row["fault"], *(ratio(row[k]) for k in ("from_start", "midway", "explained"))]
+        cells = [row["sensor"], row["fault"], *(ratio(row[k]) for k in ("from_start", "midway", "cause_correct"))]
         cells += ["–" if row[k] is None else f"{row[k]:.1f}" for k in ("delay_median", "delay_longest")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -289,17 +289,17 @@ def summarize(results: Sequence[FaultCaseResult], false: Sequence[str], seconds:
             "sensor": r.case.fault.sensor,
             "fault": r.case.fault.canonical_kind,
             "onset": r.case.fault.onset,
-            "told": list(r.other_reports),
+            "other_reports": list(r.other_reports),
         }
         for r in results
         if not r.score.detected
     ]
     return text, {
         "cases": len(results),
-        "named": named,
-        "explained": explained,
+        "detected": named,
+        "cause_correct": explained,
         "rows": rows,
         "missed": missed,
-        "well_hours": round(seconds / 3600, 3),
+        "hours_without_fault": round(seconds / 3600, 3),
         "false": list(false),
     }

@@ -39,7 +39,7 @@ class RerunError(SensebindError):
 class RerunFile:
     """Writes a file (.rrd): samples as they pass; embeddings, similarities, events and truth at the end.
 
-    Entities: `senses/<camera>/image`, `senses/<microphone>/level` and `/spectrogram`, `senses/<imu>/…`,
+    Entities: `sensors/<camera>/image`, `sensors/<microphone>/level` and `/spectrogram`, `sensors/<imu>/…`,
     `similarity/<modality>`, `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
     Raises `RerunError` if rerun-sdk is not installed or the file cannot be written.
     """
@@ -114,9 +114,9 @@ class RerunFile:
                 unit = "celsius" if small.radiometric else "metres" if sample.modality == "depth" else "level"
                 values = np.percentile(known, [5, 50, 95]) - (273.15 if small.radiometric else 0.0)
                 self._scalar_cameras.add(sample.modality)
-                self._stream.log(f"senses/{sample.modality}/{unit}", self._rr.Scalars(values))
+                self._stream.log(f"sensors/{sample.modality}/{unit}", self._rr.Scalars(values))
         pixels = charts.false_colour(sample.modality, [small.values])[0]
-        self._log_jpeg(f"senses/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
+        self._log_jpeg(f"sensors/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
 
     def _log_jpeg(self, path: str, pixels: npt.NDArray) -> None:
         """Write uint8 (H, W, 3) in BGR order as JPEG."""
@@ -132,7 +132,7 @@ class RerunFile:
         block = np.nan_to_num(block.mean(axis=1) if block.ndim == 2 else block).astype(np.float32)
         level = 10 * np.log10(max(float(np.mean(np.square(block))), 1e-10))
         self._set_time(sample.end)
-        self._stream.log(f"senses/{sample.modality}/level", self._rr.Scalars(level))
+        self._stream.log(f"sensors/{sample.modality}/level", self._rr.Scalars(level))
         end, rate, rest = self._recent_sound.get(sample.modality, (0, 0.0, np.zeros(0, np.float32)))
         if rate != sound.sample_rate or abs(sample.stamp - end) > SECOND // 10:
             rest = np.zeros(0, np.float32)
@@ -156,7 +156,7 @@ class RerunFile:
         levels = np.clip((decibels.T[::-1, -width:] + 100) / 80, 0, 1)
         image[:, width - levels.shape[1] :] = np.round(levels * 255)
         large = cv2.resize(cv2.applyColorMap(image, cv2.COLORMAP_MAGMA), (width * 2, MEL_BANDS * 4))
-        self._log_jpeg(f"senses/{modality}/spectrogram", large)
+        self._log_jpeg(f"sensors/{modality}/spectrogram", large)
 
     def _reading(self, sample: Sample, reading: Reading) -> None:
         self._data_kinds[sample.modality] = "reading"
@@ -179,14 +179,14 @@ class RerunFile:
                 "angular_velocity": (range(3, 6), list(IMU_CHANNEL_NAMES[3:])),
             }
         for part, (channels, names) in parts.items():
-            path = f"senses/{modality}/{part}".rstrip("/")
+            path = f"sensors/{modality}/{part}".rstrip("/")
             self._series(path, stamps, values[:, list(channels)], names)
 
     def _series(self, path: str, stamps: npt.NDArray, values: npt.NDArray, names: Sequence[str]) -> None:
         """Write values (N, K) at stamps (N,) in ns as K lines with these names."""
         if not len(stamps) or not values.shape[1]:
             return
-        self._stream.log(path, self._rr.SeriesLines(class_names=list(names)), static=True)
+        self._stream.log(path, self._rr.SeriesLines(names=list(names)), static=True)
         column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
         scalars = self._rr.Scalars.columns(scalars=np.asarray(values, np.float64).ravel())
         self._stream.send_columns(path, [column], scalars.partition([values.shape[1]] * len(values)))
@@ -196,7 +196,7 @@ class RerunFile:
         stamps = np.array([t for t, _ in changes], np.int64)
         values = np.array([v for _, v in changes], np.float64)
         self._stream.log(
-            path, self._rr.SeriesLines(class_names=[path.split("/", 1)[1]], interpolation_mode="StepAfter"), static=True
+            path, self._rr.SeriesLines(names=[path.split("/", 1)[1]], interpolation_mode="StepAfter"), static=True
         )
         column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
         self._stream.send_columns(path, [column], self._rr.Scalars.columns(scalars=values))
@@ -239,11 +239,11 @@ class RerunFile:
         import rerun.blueprint as rrb
 
         images = [
-            rrb.Spatial2DView(origin=f"senses/{m}/image", name=m)
+            rrb.Spatial2DView(origin=f"sensors/{m}/image", name=m)
             for m in sort_modalities(m for m, kind in self._data_kinds.items() if kind == "image")
         ]
         images += [
-            rrb.Spatial2DView(origin=f"senses/{m}/spectrogram", name=m)
+            rrb.Spatial2DView(origin=f"sensors/{m}/spectrogram", name=m)
             for m, kind in self._data_kinds.items()
             if kind == "sound"
         ]
@@ -251,7 +251,7 @@ class RerunFile:
         lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
         numbers = [
             rrb.TimeSeriesView(
-                origin=f"senses/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
+                origin=f"sensors/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
             )
             for m, kind in self._data_kinds.items()
             if kind != "image" or m in self._scalar_cameras

@@ -55,7 +55,7 @@ def _event(item: EventInterval, start: int) -> dict[str, Any]:
         "onset_ns": item.onset,
         "offset_ns": item.offset,
         "score": round(item.peak_score, 4),
-        "senses": {modality: round(score, 4) for modality, score in item.score_by_modality.items()},
+        "score_by_modality": {modality: round(score, 4) for modality, score in item.score_by_modality.items()},
     }
 
 

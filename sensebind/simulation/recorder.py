@@ -57,7 +57,7 @@ class GroundTruthEvent:
 @dataclass(frozen=True, slots=True)
 class SimulatedEvent:
     """An event from `onset` to `offset` (s), `ahead` and `aside` m from the robot's start position in the room. Only
-    `senses` can detect it. `kind` is a key of `CATALOGUE`, and the default of `label`.
+    `modalities` can detect it. `kind` is a key of `CATALOGUE`, and the default of `label`.
 
     These replace a property of the kind: `audio_clip`, sound float32 (N,) at 16 kHz, with `snr`, its level in dB over
     the motor noise; `photograph`, uint8 (H, W, 3) on a board; `warmth`, kelvin above the room.
@@ -219,7 +219,8 @@ class SimulatedScenario:
         """All events with sound: (index, event)."""
         return [
             (number, event) for number, event in enumerate(self.events)
-            if "audio" in event.modalities and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
+            if "audio" in event.modalities
+            and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
         ]  # fmt: skip
 
     def is_dark(self, t: float) -> bool:
@@ -289,9 +290,8 @@ def render_cameras(scenario: SimulatedScenario, t: float, noise: np.random.Gener
     }
     for shown_events in shown.values():
         if shown_events not in views:  # modalities with the same events share a view
-            steady = np.random.default_rng(
-                [scenario.seed, 6, room_index]
-            )  # exposure and tint do not change within a room
+            # Exposure and tint do not change within a room.
+            steady = np.random.default_rng([scenario.seed, 6, room_index])
             views[shown_events] = rooms.render(
                 _room_with_events(scenario, t, shown_events, eye, float(yaw)),
                 steady,

@@ -8,7 +8,7 @@ events:
   - {type: person, at: 10, for: 8}
   - {type: glass_breaking, at: 30}
   - {type: dog, rate: 2, for: 4}                            # 2 per minute, at random times
-  - {type: person, at: 50, for: 6, senses: [vision, depth]} # cold and silent, like a dummy
+  - {type: person, at: 50, for: 6, modalities: [vision, depth]} # cold and silent, like a dummy
   - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14}   # on a board, 14 K warmer than the room
 clips: {folder: sounds, every: 12, snr: 10}                 # files sounds/<label>/*; mean pause in s; dB over the motor
 distractors: [{type: radio, at: 70, for: 5}]                # simulated like events, but not in the truth
@@ -108,7 +108,8 @@ def parse_scenario(
         tuple(e for e in events if e.onset < until), seed, tuple(f for f in faults if f.onset < until),
         _parse_spans(content, "dark", name), _parse_thermal_camera(content.get("thermal_camera", {}), name),
         _number(content, "motor", name, -120.0, 0.0, MOTOR_LEVEL), path=_parse_path(content, name),
-        occluded=_parse_spans(content, "occluded", name), noise_scales=_parse_noise_scales(content.get("noise", {}), name),
+        occluded=_parse_spans(content, "occluded", name),
+        noise_scales=_parse_noise_scales(content.get("noise", {}), name),
     )  # fmt: skip
 
 
@@ -121,13 +122,13 @@ def _parse_events(
     in_ground_truth: bool,
     folder: Path,
 ) -> list[SimulatedEvent]:
-    names = ("type", "at", "for", "rate", "senses", "label", "ahead", "aside", "photograph", "warmth")
+    names = ("type", "at", "for", "rate", "modalities", "label", "ahead", "aside", "photograph", "warmth")
     _check_keys(entry, names, where)
     kind = _choice(entry.get("type"), tuple(CATALOGUE), f"{where}: type")
     where = f"{where}: {kind}"
     duration = _number(entry, "for", where, 0.05, 36_000.0, DURATION_BY_KIND.get(kind, DEFAULT_DURATION))
     modalities = frozenset(
-        _choice(s, SIMULATED_SENSORS, f"{where}: senses") for s in entry.get("senses", SIMULATED_SENSORS)
+        _choice(s, SIMULATED_SENSORS, f"{where}: modalities") for s in entry.get("modalities", SIMULATED_SENSORS)
     )
     if ("at" in entry) == ("rate" in entry):
         raise ScenarioError(f"{where}: give either 'at' (s) or 'rate' (per minute)")

@@ -194,7 +194,7 @@ def fit_and_assess(
             fitted = with_calibration(detector, fit_calibration_on_streams(detector, rest, space))
             scored += [collect_examples(fitted, *stream) for stream in streams[part::FOLDS]]
         held_out = concatenate_examples(scored)
-        notes["each by others"] = probability_metrics(held_out.scores, held_out.truth)
+        notes["cross-validated"] = probability_metrics(held_out.scores, held_out.truth)
     return calibration, notes
 
 

@@ -35,7 +35,7 @@ class TrainingOptions:
         temperature: of InfoNCE (ImageBind's τ); the initial value if `learn_temperature`.
         bank: number of further vectors of the hub that are negatives.
         views: random crops of each image, if the hub's images are kept; 0: no crops, no change of brightness.
-        inverted: fraction of images that are inverted, for cameras with other palettes.
+        inverted_fraction: fraction of images that are inverted, for cameras with other palettes.
         patience: epochs without a better held-out recall after which the training ends.
         precision: of the encoder, float32 or bf16.
         by_block: fill batches block by block, because the pairs of a block are the most similar.

@@ -48,7 +48,7 @@ ENCODINGS = {VISION: "rgb8", DEPTH: "16UC1", THERMAL: "mono16"}
 FIRST_SEED = 7000  # of the first training scenario
 
 
-def lesson(seed: int, seconds: float = 150.0) -> SimulatedScenario:
+def training_scenario(seed: int, seconds: float = 150.0) -> SimulatedScenario:
     """The training scenario of a seed: a walk of `seconds` past objects of all kinds, one at a time."""
     noise = np.random.default_rng([seed, 41])
     events: list[SimulatedEvent] = []
@@ -139,14 +139,14 @@ def _frame(pixels: npt.NDArray, encoding: str) -> Frame:
 def labelled_streams(space: Space, seeds: range) -> Iterator[LabelledStream]:
     """The streams of the training scenarios with these seeds."""
     for seed in tqdm(seeds, desc="training scenarios", unit="scenario", disable=None):
-        yield embed_scenario(lesson(seed), space)
+        yield embed_scenario(training_scenario(seed), space)
 
 
 def main() -> None:
     """Train classifiers of the simulator's kinds and write the calibration file that ships with the starter space."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--lessons", type=int, default=48, help="training scenarios of 150 s each (default: %(default)s)"
+        "--scenarios", type=int, default=48, help="training scenarios of 150 s each (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first (default: %(default)s)")
     parser.add_argument(
@@ -159,10 +159,10 @@ def main() -> None:
     args = parser.parse_args()
     space = registry.load_space("starter")
     phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in CATALOGUE.items()}
-    streams = list(labelled_streams(space, range(args.seed, args.seed + args.lessons)))
+    streams = list(labelled_streams(space, range(args.seed, args.seed + args.scenarios)))
     classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
     calibration = PromptCalibration(space.id, PromptOptions().prior, {}, classifiers, max_negative_evidence)
-    calibration.save(args.out, {"lessons": args.lessons, "seed": args.seed})
+    calibration.save(args.out, {"training_scenarios": args.scenarios, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} labels; maximum negative evidence {max_negative_evidence:g} nats")
     if classifiers:
         weights = ", ".join(f"{weight:.2f}" for weight in classifiers.rank_weights)

@@ -139,13 +139,13 @@ def train_audio_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochR
         first = int(noise.integers(len(wave) - count))
         return wave[first : first + count]
 
-    prototypes = image_prototypes(hub, range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt))
+    prototypes = image_prototypes(hub, range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.surveys))
     prototype_of_sound = {CATALOGUE[kind].sound_name: prototype for kind, prototype in prototypes.items()}
-    clips = read_esc10(args.esc10, "123", args.without or ())
+    clips = read_esc10(args.esc10, "123", args.exclude or ())
     synthetic = [
         item
         for item in synthetic_sounds(8)
-        if item.captions != QUIET_CAPTIONS and item.captions[0] not in (args.without or ())
+        if item.captions != QUIET_CAPTIONS and item.captions[0] not in (args.exclude or ())
     ]
     pairs = concatenate_pairs(
         [
@@ -176,9 +176,9 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
     spec = SpokeSpec(
         IMU, "series", hub.id, hub.dimension, length=simulated_imu.WINDOW_LENGTH, frames=0, rate=IMU_RATE, channels=6
     )  # fmt: skip
-    surveys = range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.felt)
+    surveys = range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.surveys)
     prototypes = image_prototypes(hub, surveys)
-    simulated = simulated_imu.imu_pairs(hub, range(2 * args.felt), surveys, range(args.felt), prototypes)
+    simulated = simulated_imu.imu_pairs(hub, range(2 * args.surveys), surveys, range(args.surveys), prototypes)
     activities = activity_pairs(read_activities(), hub, training=True)
     spoke = Spoke(spec, hub)
     training, held = split(concatenate_pairs([simulated, activities], share_groups=True), share=0.06)
@@ -252,9 +252,9 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
     parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
                         help="folder of ESC-10; folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--felt", type=int, default=30,
+    parser.add_argument("--surveys", type=int, default=30,
                         help="surveys that the image prototypes are made from (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--without", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
+    parser.add_argument("--exclude", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
     parser.add_argument(
         "--epochs", type=int, help="maximum number (default: 8 for images, 12 for audio, 4 for IMU data)"
     )
