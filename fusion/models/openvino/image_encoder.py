@@ -126,7 +126,7 @@ class CompilableEncoder(Protocol):
 class CompiledImageEncoder:
     """An image network followed by `head`: float32 (B, channels, 224, 224) → `head` of its `EfficientNetOutput`.
 
-    `head` gets `stage5` as (B, 112, 4, 4), means over cells. `unnormalized`: images are in 0..1, as in spokes, and the
+    `head` gets `stage5` as (B, 112, 4, 4), means over cells. `unit_range_input`: images are in 0..1, as in spokes, and the
     graph scales them for the network. With one channel, images are grey: the weights of the three equal channels are
     summed in the first convolution, which is a third of its work.
     """
@@ -174,12 +174,12 @@ def example_image(channels: int) -> Tensor:
     return torch.from_numpy(levels.clip(0, 1).astype(np.float32))[None]
 
 
-def _build_image_graph(network: EfficientNetLite0, channels: int, unnormalized: bool) -> openvino.Model:
+def _build_image_graph(network: EfficientNetLite0, channels: int, unit_range_input: bool) -> openvino.Model:
     import openvino
     from openvino import opset13 as ops
 
     images = x = ops.parameter([1, channels, IMAGE_SIZE, IMAGE_SIZE], np.float32)
-    if unnormalized:
+    if unit_range_input:
         x = ops.divide(ops.subtract(ops.multiply(images, scalar(255)), scalar(127)), scalar(128))
     x = _add_convolution(network.stem, x, grey=channels == 1)
     stage5 = None

@@ -95,7 +95,7 @@ class StarterSpace(Hub):
     }
 
     def __init__(self, weights: str, device: str, dtype: torch.dtype, compile_encoders: bool = False) -> None:
-        """`fast`: whether encoders, also those of spokes, are compiled for this processor."""
+        """`compile_encoders`: whether encoders, also those of spokes, are compiled for this processor."""
         self.device = torch.device(device)
         self.dtype = dtype
         self.compiled = compile_encoders
@@ -245,7 +245,7 @@ class StarterImageEncoder(torch.nn.Module):
         return image_vectors(self.network(_network_input(images)), self.network)
 
     def compile_for_cpu(self, channels: int, head: Callable[[Tensor], Tensor]) -> compiled.CompiledEncoder:
-        """This encoder with its present weights, followed by `after`, compiled for this processor. `channels`: 3 for
+        """This encoder with its present weights, followed by `head`, compiled for this processor. `channels`: 3 for
         RGB images, 1 for grey images."""
         return compiled.CompiledImageEncoder(
             self.network, channels, True, lambda output: head(image_vectors(output, self.network))
