@@ -249,11 +249,18 @@ def test_a_calibration_file_of_version_0_1_0_is_read(trained: PromptCalibration,
     own = metadata["classifiers"]
     curves = {"audio": {"deviation": 1.0, "lead": 0.5, "bias": -3.0, "reliability": 0.8}}
     old = {
-        "space": metadata["space"], "prior": metadata["prior"], "notes": {"recordings": 3}, "senses": curves,
+        "space": metadata["space"],
+        "prior": metadata["prior"],
+        "notes": {"recordings": 3},
+        "senses": curves,
         "doubt": metadata["max_negative_evidence"],
         "words": {
-            "names": own["class_names"], "owners": own["phrase_classes"], "near": own["min_similarity"],
-            "reaches": own["residual_thresholds"], "ranks": own["rank_weights"], "prior": own["prior"],
+            "names": own["class_names"],
+            "owners": own["phrase_classes"],
+            "near": own["min_similarity"],
+            "reaches": own["residual_thresholds"],
+            "ranks": own["rank_weights"],
+            "prior": own["prior"],
         },
     }
     old_names = {"phrase_vectors": "phrases", "mean": "middle", "principal_directions": "directions"}

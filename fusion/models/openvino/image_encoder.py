@@ -126,9 +126,9 @@ class CompilableEncoder(Protocol):
 class CompiledImageEncoder:
     """An image network followed by `head`: float32 (B, channels, 224, 224) → `head` of its `EfficientNetOutput`.
 
-    `head` gets `stage5` as (B, 112, 4, 4), means over cells. `unit_range_input`: images are in 0..1, as in spokes, and the
-    graph scales them for the network. With one channel, images are grey: the weights of the three equal channels are
-    summed in the first convolution, which is a third of its work.
+    `head` gets `stage5` as (B, 112, 4, 4), means over cells. `unit_range_input`: images are in 0..1, as in spokes, and
+    the graph scales them for the network. With one channel, images are grey: the weights of the three equal channels
+    are summed in the first convolution, which is a third of its work.
     """
 
     def __init__(
