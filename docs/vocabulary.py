@@ -44,12 +44,12 @@ ALLOWED = (  # file, as a glob → text around the word, as a regular expression
     ("*", r'formerly="\w+"'),  # names of parameters in version 0.1.0
     ("parameters.md", r"^\| `\w+` \| `[\w.<>]+` \| `[\w.<>]+` \|$"),
     ("test_parameters.py", r"trust|silence|maturity|staleness|rivalry"),
-    ("prompt_calibration.py", r'"(doubt|senses)": "'),  # keys of calibration files of version 0.1.0
+    ("*prompt_c*.py", r'"(doubt|senses)": '),  # keys of calibration files of version 0.1.0
     ("*", r"a picture|type: picture|\"type\": \"picture\"|['\"`]picture['\"`]"),  # a phrase; a simulated object
     ("activities.py", r"[Ss]tanding"),  # an activity
     ("prompts.md", r"standing"),
     ("evaluation.md", r"`told_s`"),  # a key of result files of version 0.1.0
-    ("vocabulary.py", r".*"),
+    ("*vocabulary.py", r".*"),
 )
 WORD = r"(?<![A-Za-z])(?:{})(?![a-z])|(?<=[a-z])(?:{})(?![a-z])"
 

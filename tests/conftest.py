@@ -7,11 +7,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from helpers.paths import SHARED
+
 # No deadline for an example: its duration depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +20,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder 'shared' with real data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the small ImageBind, as PyTorch saves it."""
+    import torch
+
+    from helpers.small_imagebind import SIZES
+    from sensebind.fusion.models.imagebind.network import ImageBind
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("imagebind") / "small.pth"
+    torch.save(ImageBind(**SIZES).state_dict(), path)
+    return path

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from helpers.paths import ROOT
+
 # Layers, the lowest first. A package imports from lower layers only.
 LAYERS = (
     ("fusion.core",),
@@ -133,6 +134,18 @@ def test_the_number_of_files_in_a_folder_is_limited() -> None:
         for m in modules()
         if m.count(".") == 2 and m.startswith("sensebind.fusion.") and modules()[m].name != "__init__.py"
     ]
+
+
+def test_tests_are_in_folders_named_as_the_packages_and_import_no_other_test() -> None:
+    packages = {package.removeprefix("fusion.") for layer in LAYERS for package in layer} | {"docs", "helpers"}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/*.py")}
+    assert folders <= packages, folders - packages
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            tests = [name for name in names if name.split(".")[-1].startswith("test_")]
+            assert not tests, f"{path} imports {tests}: put what both use into tests/helpers"
 
 
 def test_a_comment_gives_the_reason_for_each_long_function() -> None:

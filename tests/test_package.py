@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.paths import ROOT
 from sensebind import __version__
 from sensebind.fusion.config.files import read_parameter_file
 from sensebind.fusion.config.parameters import NODE_PARAMETERS, parameters_of_other_nodes, resolve_values
 
-ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = sorted([*(ROOT / "sensebind_msgs" / "msg").iterdir(), *(ROOT / "sensebind_msgs" / "srv").iterdir()])
 
 

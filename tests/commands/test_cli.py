@@ -1,0 +1,127 @@
+"""The command line, run as a user does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers.paths import ROOT
+from helpers.patrols import record_patrol
+from sensebind.fusion.io.recordings import Recording
+
+
+def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sensebind.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("patrol") / "bag"
+    record_patrol(path, duration=8.0)
+    return path
+
+
+def test_replay_writes_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path) -> None:
+    config = ROOT / "config" / "demo.yaml"
+    done = sensebind("replay", patrol, "--config", config, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["space"].startswith("starter@") and summary["realtime_factor"] > 0
+    assert summary["duration_s"] == pytest.approx(8, abs=0.2)
+    for modality in ("vision", "depth", "thermal", "audio", "imu"):
+        figures = summary["modalities"][modality]
+        assert figures["windows"] == figures["embedded"] + sum(figures["dropped"].values()) or modality != "vision"
+        assert figures["windows"] >= 12 and 0 < figures["coverage_mean"] <= 1
+    assert summary["modalities"]["vision"]["latency_ms"]["p50"] > 0
+    assert next(event["label"] for event in summary["events"]) == "person"
+    with Recording(tmp_path / "outputs") as bag:
+        counts = {topic.name: topic.message_count for topic in bag.topics}
+        vectors = [np.asarray(m.vector) for _, _, _, m in bag.messages(["/embeddings/vision"])]
+    assert counts["/embeddings/vision"] == summary["modalities"]["vision"]["embedded"] == len(vectors)
+    assert counts["/embedding_space"] == 1 and counts["/events"] >= 2
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    page = (tmp_path / "report.html").read_text()
+    assert "person" in page and "<script src" not in page and "https://" not in page
+
+
+def test_a_replay_does_not_overwrite_outputs_unasked(patrol: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    done = sensebind("replay", patrol, "--out", tmp_path)
+    assert done.returncode == 2 and "outputs" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"),
+    [("gopro_drone", ("vision",)), ("euroc_stereo_imu", ("vision",)), ("auv", ())],
+)
+def test_real_recordings_replay_without_warnings(
+    shared: Path, tmp_path: Path, name: str, vectors: tuple[str, ...]
+) -> None:
+    done = sensebind("replay", shared / "recordings" / name, "--out", tmp_path)
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    motion = summary["modalities"]["imu"]
+    if name == "auv":  # its driver leaves the stamps empty: dropped and reported, not an error
+        assert motion["samples_dropped"] == {"unstamped": 161} and "161 of 161 messages have no stamp" in done.stdout
+    else:
+        assert motion["windows"] > 5
+    for modality in vectors:
+        assert summary["modalities"][modality]["embedded"] == summary["modalities"][modality]["windows"] > 5
+
+
+def test_embeddings_of_images_are_nearest_to_their_phrases(tmp_path: Path) -> None:
+    skimage = pytest.importorskip("skimage.data")
+    phrases = ("a cat", "a rocket launch", "a cup of coffee")
+    assert sensebind("embed", "--modality", "text", "-o", tmp_path / "t.npz", *phrases).returncode == 0
+    for name in ("chelsea.png", "rocket.jpg", "coffee.png"):
+        image = cv2.imread(str(Path(skimage.__file__).parent / name))
+        cv2.imwrite(str(tmp_path / Path(name).with_suffix(".png")), image)
+    files = [tmp_path / name for name in ("chelsea.png", "rocket.png", "coffee.png")]
+    done = sensebind("embed", "--space", "starter", "--modality", "vision", "-o", tmp_path / "v.npz", *files)
+    assert done.returncode == 0, done.stderr
+    text, vision = np.load(tmp_path / "t.npz"), np.load(tmp_path / "v.npz")
+    assert text["space"] == vision["space"] and list(text["names"]) == list(phrases)
+    assert vision["vectors"].dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vision["vectors"], axis=1), 1, atol=1e-5)
+    assert (vision["vectors"] @ text["vectors"].T).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("replay", "nowhere.mcap"), "nowhere.mcap"),
+        (("embed", "--modality", "smell", "-o", "x.npz", "a"), "smell"),
+        (("embed", "--space", "mars", "--modality", "text", "-o", "x.npz", "a"), "mars"),
+        (("embed", "--modality", "vision", "-o", "x.npz", "nowhere.png"), "nowhere.png"),
+        (("replay", "nowhere", "--config", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_the_error_of_a_wrong_argument_names_it_without_a_traceback(arguments: tuple[str, ...], name: str) -> None:
+    done = sensebind(*arguments)
+    assert done.returncode == 2 and name in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_error_of_a_misspelt_parameter_suggests_the_nearest_one(patrol: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("embedder:\n  ros__parameters:\n    vision: {hopp: 1.0}\n")
+    done = sensebind("replay", patrol, "--config", file, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "vision.hopp" in done.stderr and "vision.hop'" in done.stderr
+
+
+def test_doctor_lists_the_spaces() -> None:
+    done = sensebind("doctor")
+    assert "space starter: starter@" in done.stdout.replace("ok   ", "")
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+def test_bench_pipeline_prints_the_cpu_time_of_five_sensors() -> None:
+    done = sensebind("bench", "pipeline", "--seconds", 6)
+    assert done.returncode == 0 and "five sensors: % of one core" in done.stdout

@@ -1,0 +1,484 @@
+"""Every parameter is declared once. Its ROS description, check and row in the docs follow from the declaration."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.paths import ROOT
+from helpers.patrols import record_patrol
+from helpers.ros_processes import Peer, peer, ros_environment, running
+from sensebind.fusion.config.build import make_window_specs
+from sensebind.fusion.config.detectors import make_detectors
+from sensebind.fusion.config.files import read_parameter_file
+from sensebind.fusion.config.parameters import (
+    DETECTOR_TYPES,
+    NODE_PARAMETERS,
+    BridgeNodeOptions,
+    DetectorNodeOptions,
+    EmbedderNodeOptions,
+    PlayerNodeOptions,
+    detector_values,
+    embedder_values,
+    parameters_of_other_nodes,
+    resolve_values,
+    sensor_options,
+    sensor_parameters,
+)
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_with_values, parameters_of
+from sensebind.fusion.core.samples import SENSOR_MODALITIES, Calibration, to_ns
+from sensebind.fusion.core.space import TrainedWindow
+from sensebind.fusion.core.windows import WindowOptions, WindowSpec
+from sensebind.fusion.events.lifecycle import LifecycleOptions
+from sensebind.fusion.inference.options import EngineOptions
+from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.models.registry import SpaceOptions
+from sensebind.fusion.stream.options import StreamOptions
+from sensebind.replay.session import Settings
+
+OPTIONS = [
+    *(detector.default_options for detector in DETECTOR_TYPES.values()),
+    LifecycleOptions(),
+    SensorOptions("depth"),
+    WindowOptions(),
+    SpaceOptions(),
+    StreamOptions(),
+    EngineOptions(),
+    EmbedderNodeOptions(),
+    DetectorNodeOptions(),
+    BridgeNodeOptions(),
+    PlayerNodeOptions(),
+]
+NUMBERS = [
+    (options, field.name, parameter)
+    for options in OPTIONS
+    for field in dataclasses.fields(options)
+    for parameter in [field.metadata.get("parameter")]
+    if parameter is not None and type(parameter.default) in (int, float)
+]
+
+
+def embed_text(phrases: list[str]) -> Any:
+    return np.eye(len(phrases), dtype=np.float32)
+
+
+# Declarations
+
+
+def test_without_given_values_every_part_has_its_default_options() -> None:
+    values = detector_values({"prompts.dog": ["a dog"]})
+    made = make_detectors(values, embed_text)
+    assert [type(detector) for detector in made] == list(DETECTOR_TYPES.values())
+    for detector in made:
+        assert detector.options == type(detector).default_options
+    values = embedder_values({})
+    for modality in SENSOR_MODALITIES:
+        assert sensor_options(values, modality) == SensorOptions(modality)
+    assert options_with_values(SpaceOptions(), values) == SpaceOptions()
+    assert options_with_values(StreamOptions(), values) == StreamOptions()
+    specs = make_window_specs(values, dict.fromkeys(SENSOR_MODALITIES, TrainedWindow(2.0, 2)))
+    assert specs["depth"] == WindowSpec("depth", to_ns(2.0), to_ns(WindowOptions().hop), frames=2)
+
+
+def test_a_parameter_sets_only_the_field_that_declares_it_and_only_for_its_modality() -> None:
+    values = embedder_values(
+        {"depth.unit": 0.5, "thermal.unit": 0.25, "depth.focal_width": 320, "audio.sample_rate": 8000}
+    )
+    assert sensor_options(values, "depth").calibration == Calibration(depth_unit=0.5, focal_width=320)
+    assert sensor_options(values, "thermal").calibration == Calibration(thermal_unit=0.25)
+    assert sensor_options(values, "audio").audio_format.sample_rate == 8000.0
+    assert sensor_options(values, "vision") == SensorOptions("vision")
+
+
+@pytest.mark.parametrize("node", NODE_PARAMETERS)
+def test_every_parameter_has_one_declaration_and_a_valid_default(node: str) -> None:
+    parameters = NODE_PARAMETERS[node]()
+    names = [parameter.name for parameter in parameters]
+    assert len(set(names)) == len(names)
+    for parameter in parameters:
+        assert not parameter.description.endswith("."), parameter
+        assert parameter.check(parameter.default) == parameter.default
+
+
+def test_a_sensor_has_the_parameters_of_its_modality() -> None:
+    names = {m: {p.name.removeprefix(f"{m}.") for p in sensor_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
+    assert {"transport", "frames", "camera_info_topic"} <= names["vision"] and "unit" not in names["vision"]
+    assert {"unit", "baseline", "focal_length"} <= names["depth"] and {"unit", "offset"} <= names["thermal"]
+    assert {"type", "sample_rate"} <= names["audio"] and not {"frames", "transport"} & names["audio"]
+    assert {"fields", "fill", "rate", "type"} <= names["smell"] and USER_DEFINED not in names
+    assert {"topic", "hop", "lateness"} <= set.intersection(*names.values())
+
+
+# Checks of values
+
+
+@given(st.sampled_from(NUMBERS), st.floats(0.0, 1.0), st.sampled_from([-1, 1]))
+def test_a_number_out_of_range_is_refused_with_its_name_in_python_and_in_a_file(
+    found: tuple[Any, str, Parameter], inside: float, side: int
+) -> None:
+    options, name, parameter = found
+    assert parameter.bounds is not None
+    low, high = parameter.bounds
+    kind = type(parameter.default)
+    value = kind(low + inside * (high - low))
+    assert dataclasses.replace(parameter, name=name).check(value) == value
+    outside = kind(low - 1 - inside) if side < 0 else kind(high + 1 + inside)
+    shown = parameter.name or name
+    with pytest.raises(ConfigError, match=rf"parameter '{shown}' must be .* to .*, not"):
+        dataclasses.replace(options, **{name: outside})
+    with pytest.raises(ConfigError, match=rf"parameter 'front\.{shown}' must be .* to .*, not"):
+        options_with_values(options, {f"front.{shown}": outside}, "front.")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"vision.hop": float("nan")}, "'vision.hop' must be 0.001 to 3600 s, not nan"),
+        ({"vision.hop": "0.5"}, "'vision.hop' must be a number, not '0.5'"),
+        ({"vision.hop": True}, "'vision.hop' must be a number, not True"),
+        ({"vision.hop": 10**400}, "'vision.hop' must be 0.001 to 3600 s, not 1000"),
+        ({"batch_size": 2.0}, "'batch_size' must be a whole number, not 2.0"),
+        ({"autostart": 1}, "'autostart' must be a boolean, not 1"),
+        ({"modalities": "vision"}, "'modalities' must be a list of strings, not 'vision'"),
+        ({"spokes": [1]}, r"'spokes' must be a list of strings, not \[1\]"),
+        ({"vision.transport": "zip"}, "'vision.transport' must be one of raw, compressed, not 'zip'"),
+        ({"vision.hopp": 0.5}, "no parameter 'vision.hopp'; did you mean 'vision.hop'"),
+        ({"vision.unit": 0.5}, "no parameter 'vision.unit'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_the_allowed_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        embedder_values(values)
+
+
+def test_whole_numbers_and_numpy_numbers_are_accepted() -> None:
+    assert embedder_values({"vision.hop": 1, "batch_size": np.int64(4)})["vision.hop"] == 1.0
+    assert type(embedder_values({"vision.hop": np.float32(0.25)})["vision.hop"]) is float
+    assert LifecycleOptions(onset_threshold=np.float64(0.7), min_duration=2).onset_threshold == 0.7
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"novelty.habituation": 20.0},
+            r"'novelty\.\*': habituation must be at most warm_up, and 20 s is more than 10 s",
+        ),
+        (
+            {"disagreement.time_constant": 5.0},
+            r"'disagreement\.\*': warm_up must be at most time_constant, and 10 s is more than 5 s",
+        ),
+        (
+            {"fault.onset_threshold": 0.96},
+            r"'fault\.\*': onset_threshold must be at most 0.95, the score of every fault, and it is 0.96",
+        ),
+        (
+            {"novelty.offset_threshold": 0.7},
+            r"'novelty\.\*': offset_threshold must be at most onset_threshold, and 0.7 is more than 0.6",
+        ),
+        (
+            {"prompt.immediate_onset_threshold": 0.5},
+            r"'prompt\.\*': immediate_onset_threshold must be at least onset_threshold",
+        ),
+        ({"prompt.background": ["one"]}, r"'prompt\.\*': background needs at least 8"),
+        ({"fault.causes": ["dark", "tired"]}, "'fault.causes' must be some of dark, .*, not 'tired'"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_refused_with_the_name_of_their_detector(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_detectors(detector_values({"prompts.dog": ["a dog"], **values}), embed_text)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "novelty", "disagreement"])
+def test_an_offset_threshold_may_be_as_low_as_its_range_allows(kind: str) -> None:
+    values = detector_values({"prompts.dog": ["a dog"], "detectors": [kind], f"{kind}.offset_threshold": 0.01})
+    (detector,) = make_detectors(values, embed_text)
+    assert detector.options.support <= 0.01 and detector.options.prior <= 0.005
+
+
+# Tables in the documentation
+
+
+def tables() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "parameter_tables.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_in_the_documentation_are_up_to_date() -> None:
+    writer = tables()
+    for page in writer.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert writer.update_tables(text) == text, f"{page.name}: run `make docs`"
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<!-- parameters bridge -->\ntext\n<!-- parameters bridge -->\n<!-- end -->", "a mark has the wrong form"),
+        ("<!-- parameters  bridge -->\n<!-- end -->", "a mark has the wrong form"),
+        ("<!-- parameters bridgee -->\n<!-- end -->", "'bridgee' is not one of embedder"),
+        ("<!-- parameters detector noveltyy -->\n<!-- end -->", r"detector has no parameters 'noveltyy\.\*'"),
+    ],
+)
+def test_a_wrong_mark_in_a_page_is_an_error(page: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tables().update_tables(page)
+
+
+def test_the_parameters_page_contains_every_parameter_of_every_executable() -> None:
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    lifecycle = {p.name for p in parameters_of(LifecycleOptions())}
+    missing = []
+    for node in NODE_PARAMETERS:
+        for parameter in NODE_PARAMETERS[node]():
+            first, _, name = parameter.name.partition(".")
+            if first in SENSOR_MODALITIES:
+                shown = f"`<modality>.{name}`"
+            else:
+                shown = f"`<detector>.{name}`" if name in lifecycle else f"`{parameter.name}`"
+            missing += [] if shown in page else [shown]
+    assert not missing
+
+
+# Files
+
+
+OLD = """
+/**:
+  ros__parameters:
+    patience: 2.0
+    queue_size: 8
+embedder:
+  ros__parameters:
+    vision: {camera_info: /front/camera_info}
+    idle: 0.25
+detector:
+  ros__parameters:
+    prompt: {on: 0.7, off: 0.3, trust: 0.25}
+    fault: {on: 0.8, silence: 3.0}
+    fault.onset_threshold: 0.9
+"""
+
+
+def test_names_of_the_previous_version_work_with_a_warning_that_gives_the_new_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(OLD)  # on and off are names, as in ROS; in YAML 1.1 they are booleans
+    settings = Settings.read(file)
+    found = {
+        "prompt.onset_threshold": 0.7, "prompt.offset_threshold": 0.3, "prompt.baseline_weight": 0.25,
+        "fault.timeout": 3.0, "tick_timeout": 2.0,
+    }  # fmt: skip
+    assert {name: settings.detector[name] for name in found} == found
+    assert settings.detector["fault.onset_threshold"] == 0.9, "the new name takes precedence"
+    found = {
+        "vision.camera_info_topic": "/front/camera_info", "idle_timeout": 0.25, "fusion_timeout": 2.0, "queue_size": 8,
+    }  # fmt: skip
+    assert {name: settings.embedder[name] for name in found} == found
+    assert "'prompt.on' is now called 'prompt.onset_threshold'" in caplog.text
+    assert "'patience' is now called 'fusion_timeout'" in caplog.text
+    bridge = resolve_values(
+        NODE_PARAMETERS["bridge"](), read_parameter_file(file, "bridge"), parameters_of_other_nodes("bridge")
+    )
+    assert bridge["client_queue_size"] == 8
+
+
+def test_no_old_name_is_a_current_name() -> None:
+    for node, parameters in NODE_PARAMETERS.items():
+        current = {p.name for p in parameters()}
+        old = [p.formerly for p in parameters() if p.formerly]
+        assert not current & set(old) and len(old) == len(set(old)), node
+
+
+def test_a_node_accepts_names_of_the_previous_version() -> None:
+    environment = ros_environment("sensebind_msgs")
+    values = {"detectors": ["novelty"], "novelty.on": 0.7, "patience": 2.0}
+    with peer(environment) as peer_node, running("detector", environment=environment, values=values) as detector:
+        services = Services(peer_node)
+        names = ["novelty.onset_threshold", "tick_timeout", "novelty.on"]
+        assert services.get("detector", *names) == [0.7, 2.0, None]
+        assert services.set("detector", "novelty.off", 0.25).successful
+        assert services.get("detector", "novelty.offset_threshold", "novelty.off") == [0.25, None]
+        refused = services.set("detector", "novelty.off", 0.8)
+        assert not refused.successful and "offset_threshold must be at most onset_threshold" in refused.reason
+        for line in ("'novelty.on' is now called 'novelty.onset_threshold'", "'novelty.off' is now called"):
+            detector.wait_for_output(line)
+
+
+def test_changed_settings_are_checked() -> None:
+    settings = Settings.of({})
+    assert settings.with_detector({"novelty.onset_threshold": 0.7}).detector["novelty.onset_threshold"] == 0.7
+    for wrong in ({"novelty.onset_thresholds": 0.7}, {"novelty.onset_threshold": 7}):
+        with pytest.raises(ConfigError, match=r"novelty\.onset_threshold"):
+            settings.with_detector(wrong)
+
+
+# As ROS parameters
+
+
+class Services:
+    """Calls the parameter and lifecycle services of nodes."""
+
+    def __init__(self, peer_node: Peer) -> None:
+        self.peer = peer_node
+
+    def call(self, type_: Any, service: str, request: Any) -> Any:
+        client = self.peer.node.create_client(type_, service)
+        self.peer.wait_until(client.service_is_ready, 60, service)
+        answer = client.call_async(request)
+        self.peer.wait_until(answer.done, 60, service)
+        return answer.result()
+
+    def set(self, node: str, name: str, value: Any) -> Any:
+        from rcl_interfaces.srv import SetParameters
+        from rclpy.parameter import Parameter as RosParameter
+
+        change = RosParameter(name, value=value).to_parameter_msg()
+        (result,) = self.call(
+            SetParameters, f"/{node}/set_parameters", SetParameters.Request(parameters=[change])
+        ).results
+        return result
+
+    def get(self, node: str, *names: str) -> list[Any]:
+        """The values; None for a parameter that is not declared."""
+        from rcl_interfaces.srv import GetParameters
+        from rclpy.parameter import parameter_value_to_python
+
+        answer = self.call(GetParameters, f"/{node}/get_parameters", GetParameters.Request(names=names))
+        return [parameter_value_to_python(value) for value in answer.values]
+
+    def change_state(self, node: str, *transitions: int) -> list[bool]:
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        requests = [ChangeState.Request(transition=Transition(id=transition)) for transition in transitions]
+        return [self.call(ChangeState, f"/{node}/change_state", request).success for request in requests]
+
+
+FILE = """
+/**:
+  ros__parameters:
+    modalities: [vision, gas]
+    gas: {fields: [data], window: 1.0, topic: /gas}
+    spokes: []
+detector:
+  ros__parameters:
+    detectors: []
+    prompt.background: []
+    fault: {causes: [], expected: []}
+    prompts: {dog: [], cat: a cat}
+"""
+
+
+def test_ros_parameter_descriptions_have_the_meaning_the_unit_and_the_bounds() -> None:
+    from rcl_interfaces.srv import DescribeParameters
+
+    environment = ros_environment("sensebind_msgs")
+    with (
+        peer(environment) as peer_node,
+        running("detector", environment=environment, values={"prompts.dog": ["a dog"]}),
+    ):
+        names = ["novelty.habituation", "novelty.max_prototypes", "detectors", "prompts.dog"]
+        request = DescribeParameters.Request(names=names)
+        found = Services(peer_node).call(DescribeParameters, "/detector/describe_parameters", request)
+    habituation, prototypes, which, dog = found.descriptors
+    assert habituation.description.endswith("[s]") and "novel" in habituation.description
+    (bounds,) = habituation.floating_point_range
+    assert (bounds.from_value, bounds.to_value) == (0.1, 3600.0)
+    (whole,) = prototypes.integer_range
+    assert (whole.from_value, whole.to_value) == (2, 1024)
+    assert which.additional_constraints == "some of prompt, novelty, disagreement, change, fault"
+    assert dog.description.startswith("Phrases that mean this label")
+
+
+def test_a_file_with_empty_lists_and_a_user_defined_modality_works_for_all_nodes_and_the_command_line(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(FILE)
+    values = Settings.read(file)
+    assert values.detector["detectors"] == [] and values.prompts == {"cat": ["a cat"]}
+    environment = ros_environment("sensebind_msgs")
+    arguments = ("--ros-args", "--params-file", str(file))
+    with (
+        peer(environment) as peer_node,
+        running("bridge", *arguments, "-p", "address:=tcp://127.0.0.1:*", environment=environment) as bridge,
+        running("detector", *arguments, environment=environment),
+    ):
+        services = Services(peer_node)
+        assert services.set("detector", "detectors", ["novelty"]).successful
+        assert services.set("detector", "detectors", []).successful
+        assert services.set("detector", "prompts.cat", []).successful
+        bridge.wait_for_output("publishing on")
+
+
+def test_a_change_without_effect_is_refused_and_the_node_continues(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    record_patrol(bag, duration=1.0)
+    environment = ros_environment("sensebind_msgs", "audio_common_msgs")
+    with (
+        peer(environment) as peer_node,
+        running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}),
+        running("player", str(bag), environment=environment, values={"delay": 60.0}),
+    ):
+        services = Services(peer_node)
+        for node, name, value in (("bridge", "client_queue_size", 10), ("player", "rate", 2.0)):
+            refused = services.set(node, name, value)
+            assert not refused.successful and "read-only" in refused.reason
+            unknown = services.set(node, f"{name}s", value)
+            assert not unknown.successful and unknown.reason == f"there is no parameter '{name}s'"
+            assert services.set(node, "use_sim_time", True).successful
+            assert services.set(node, "use_sim_time", False).successful
+        assert "is now called 'client_queue_size'" in services.set("bridge", "queue_size", 10).reason
+
+
+def test_unused_phrases_do_not_stop_the_detector_node() -> None:
+    from sensebind.fusion.io import messages
+    from sensebind.nodes.support.message_types import message_type
+    from sensebind.nodes.support.qos import LATCHED_QOS
+
+    environment = ros_environment("sensebind_msgs")
+    values = {"detectors": ["novelty"], "prompt.background": ["a", "b"], "prompts.dog": ["a dog"]}
+    with peer(environment) as peer_node, running("detector", environment=environment, values=values) as detector:
+        space = peer_node.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
+        described = {"id": "toy@1", "dimension": 8, "modalities": ["text", "vision"], "logit_scales": [1.0, 1.0]}
+        space.publish(message_type(messages.EMBEDDING_SPACE_TYPE)(**described))
+        peer_node.wait_until(lambda: "events from novelty" in detector.output, 60, "the detectors")
+        refused = Services(peer_node).set("detector", "detectors", ["prompt"])
+        assert not refused.successful and "background" in refused.reason
+        assert Services(peer_node).set("detector", "novelty.onset_threshold", 0.7).successful
+
+
+def test_an_embedder_can_be_configured_again_with_fewer_modalities() -> None:
+    from lifecycle_msgs.msg import Transition
+
+    environment = ros_environment("sensebind_msgs")
+    values = {"modalities": ["vision", "audio", "gas"], "gas.fields": ["data"], "gas.window": 1.0, "device": "cpu"}
+    with peer(environment) as peer_node, running("embedder", environment=environment, values=values) as embedder:
+        embedder.wait_for_output("vision: ", 90)
+        services = Services(peer_node)
+        assert services.set("embedder", "modalities", ["vision"]).successful
+        assert all(
+            services.change_state(
+                "embedder",
+                Transition.TRANSITION_DEACTIVATE,
+                Transition.TRANSITION_CLEANUP,
+                Transition.TRANSITION_CONFIGURE,
+                Transition.TRANSITION_ACTIVATE,
+            )
+        ), embedder.output

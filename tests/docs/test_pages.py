@@ -1,0 +1,71 @@
+"""Files, modules and links in the documentation exist, and its examples run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("fusion/**/*.md")])
+FILE = re.compile(r"\b((?:fusion|nodes|tests|docs|launch)/[\w/.-]*\w)")
+MODULE = re.compile(r"\bsensebind\.((?:fusion|nodes|[a-z]+)(?:\.[a-z_]+)*)")
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name below `sensebind` is a package, a module, or a name in a module."""
+    path = ROOT / "sensebind" / name.replace(".", "/")
+    return path.is_dir() or any(p.with_suffix(".py").is_file() for p in (path, path.parent, path.parent.parent))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("this is not a git checkout")
+    known = {ROOT / name for name in listed.splitlines()}
+    known |= {parent for path in known for parent in path.parents}
+    named = [name for name in FILE.findall(text) if "." in Path(name).name or (ROOT / name).parent not in known]
+    missing = [name for name in named if ROOT / name not in known and (ROOT / name).with_suffix(".py") not in known]
+    for name, anchor in LINK.findall(text):
+        target = page.parent / name if name else page
+        if not target.exists():
+            missing.append(name)
+        elif anchor and anchor not in anchors(target):
+            missing.append(f"{name}#{anchor}")
+    modules = set(MODULE.findall(text)) - {
+        "models",
+        "launch.py",
+    }  # not modules: an entry-point group and the launch file
+    missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
+    assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
+
+
+def test_the_examples_in_the_python_page_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sensebind.cli", "simulate", "--survey", "2", "--seed", "1", "-o", "survey"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120, env=environment)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    printed = []
+    for block in blocks:
+        command = [sys.executable, "-c", block]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    recording, own, phrases = printed
+    assert re.search(r"ONSET  piano    since  0\.\d s", recording) and "OFFSET" in recording
+    assert own.count("[") > 3 and phrases.strip() == "True"

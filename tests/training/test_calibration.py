@@ -1,0 +1,171 @@
+"""Calibration: fitted scores are probabilities, and modalities are weighted by their reliability."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.patrols import record_patrol
+from helpers.scripted_modalities import DOG, HOP, PROMPTS, ROOM, SPACE, START, ScriptedModalities, embed_text
+from sensebind.cli import main
+from sensebind.evaluation.reliability import reliability
+from sensebind.fusion.config.detectors import make_detectors
+from sensebind.fusion.config.parameters import detector_values
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.events import prompt_calibration as calibrations
+from sensebind.fusion.events.evidence import logistic
+from sensebind.fusion.events.prompt import PromptDetector
+from sensebind.fusion.events.prompt_calibration import (
+    CalibrationError,
+    ModalityCalibration,
+    PromptCalibration,
+    find_calibration,
+    load,
+)
+from sensebind.training.calibration import (
+    CalibrationExamples,
+    collect_examples,
+    fit_calibration,
+    fit_calibration_on_streams,
+    probability_metrics,
+    with_calibration,
+)
+from sensebind.training.prompt_classifiers import LabelSpanNs, TickEmbeddings, nonnegative_logistic_regression
+
+
+def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
+    error = reliability(scores, truth).expected_calibration_error
+    assert error is not None and probability_metrics(scores, truth)["ece"] == round(error, 4)
+    return error
+
+
+FITTED = PromptCalibration(SPACE, 0.05, {"audio": ModalityCalibration(0.5, 1.0, -4.0, 1.2)})
+
+
+def stream(seed: int) -> tuple[list[TickEmbeddings], list[LabelSpanNs]]:
+    """Return ticks and true spans of a stream whose audio depends on the label and whose vision does not."""
+    world, random = ScriptedModalities(seed, noise=1.0), np.random.default_rng(seed)
+    ticks, spans, present = [], [], False
+    for number, tick in enumerate(world.ticks(400)):
+        if number % 10 == 0:
+            present = random.random() < 0.3
+        if present:
+            spans.append((tick - HOP, tick, "dog"))
+        camera = DOG if random.random() < 0.1 else ROOM
+        ticks.append((tick, {"audio": world.perceive("audio", DOG if present else ROOM),
+                             "vision": world.perceive("vision", camera)}))  # fmt: skip
+    return ticks, spans
+
+
+def test_nonnegative_logistic_regression_recovers_the_sigmoid_of_the_labels() -> None:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(20_000, 2))
+    truth = random.random(20_000) < logistic(-1.0 + 2.0 * inputs[:, 0] + 0.5 * inputs[:, 1])
+    assert nonnegative_logistic_regression(inputs, truth.astype(float)) == pytest.approx((-1.0, 2.0, 0.5), abs=0.12)
+    assert nonnegative_logistic_regression(-inputs, truth.astype(float))[1:] == pytest.approx((0.0, 0.0))
+
+
+def test_a_calibration_gives_probabilities_on_a_stream_that_it_was_not_fitted_on() -> None:
+    detector = PromptDetector(PROMPTS, embed_text)
+    fitted = fit_calibration_on_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
+    held_out = stream(4)
+    before = collect_examples(detector, *held_out)
+    after = collect_examples(with_calibration(detector, fitted), *held_out)
+    assert expected_calibration_error(after.scores, after.truth) <= 0.05
+    assert (
+        probability_metrics(after.scores, after.truth)["brier"]
+        < probability_metrics(before.scores, before.truth)["brier"]
+    )
+    assert fitted.modalities["audio"].reliability > 3 * fitted.modalities["vision"].reliability
+
+
+def test_a_fit_needs_positive_and_negative_examples() -> None:
+    nothing = CalibrationExamples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
+    with pytest.raises(CalibrationError, match="label more"):
+        fit_calibration(nothing, SPACE)
+
+
+def test_metrics_of_probabilities_have_the_expected_values() -> None:
+    truth = np.array([True, False, True, False])
+    assert expected_calibration_error(np.full(4, 0.5), truth) == 0
+    assert expected_calibration_error(np.ones(4), truth) == 0.5
+    assert probability_metrics(np.array([0.9, 0.1, 0.8, 0.2]), truth)["roc_auc"] == 1.0
+
+
+def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.safetensors"
+    FITTED.save(path, {"recordings": 2})
+    assert load(path) == FITTED == find_calibration(str(path), SPACE)
+    with pytest.raises(CalibrationError, match="toy@2"):
+        find_calibration(str(path), "toy@2")
+    assert find_calibration("none", SPACE) is None and find_calibration("", "nobody@0") is None
+    data = path.read_bytes()
+    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 2", b"calibration 9")):
+        path.write_bytes(bad)
+        with pytest.raises(CalibrationError, match="sensebind calibrate"):
+            load(path)
+    replace(FITTED, prior=2.0).save(path)
+    with pytest.raises(CalibrationError, match="sensebind calibrate"):
+        load(path)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        load(tmp_path / "none.safetensors")
+
+
+def test_the_shipped_calibration_is_found_by_the_id_of_the_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FITTED.save(tmp_path / "some.safetensors")
+    monkeypatch.setattr(calibrations, "SHIPPED_FOLDER", tmp_path)
+    assert find_calibration("", SPACE) == FITTED and find_calibration("", "toy@2") is None
+
+
+def test_shipped_calibrations_can_be_read() -> None:
+    for path in calibrations.SHIPPED_FOLDER.glob("*.safetensors"):
+        found = load(path)
+        assert found.classifiers is not None and set(found.classifiers.class_names) >= {"person", "fire"}, path
+
+
+def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.safetensors"
+    FITTED.save(path)
+    given = {"prompts.dog": ["a dog"], "prompts.car": ["a car"], "prompt.calibration": str(path)}
+    values = detector_values(given)
+    detector = make_detectors(values, embed_text)[0]
+    assert isinstance(detector, PromptDetector)
+    embedding = ScriptedModalities().perceive("audio", DOG)
+    state, scores = detector.score(detector.initial_state(), START, {"audio": embedding})
+    audio = state.modality_states["audio"]
+    assert audio.scores == pytest.approx(FITTED.modalities["audio"].probabilities(audio.deviations, audio.margins))
+    assert scores["dog"].score > 0.5 > scores["car"].score
+    _, without_windows = detector.score(state, START + 60 * 2 * HOP, {})
+    assert without_windows["dog"].score == pytest.approx(0.05)
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        make_detectors({**values, "prompt.calibration": str(tmp_path / "none.safetensors")}, embed_text)
+
+
+def test_a_calibration_prior_is_limited_to_half_of_the_offset_threshold() -> None:
+    detector = with_calibration(PromptDetector(PROMPTS, embed_text), replace(FITTED, prior=0.45))
+    _, scores = detector.score(detector.initial_state(), START, {})
+    assert scores["dog"].score <= detector.lifecycle_options.offset_threshold / 2
+
+
+def test_unknown_detectors_are_rejected_and_named() -> None:
+    with pytest.raises(ConfigError, match="'detectors' must be some of prompt, .*change, fault, not 'smell'"):
+        detector_values({"detectors": ["prompt", "smell"]})
+
+
+def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag, out, config = tmp_path / "bag", tmp_path / "calibration.safetensors", tmp_path / "config.yaml"
+    record_patrol(bag, duration=16.0)
+    config.write_text(
+        "/**:\n  ros__parameters:\n    space: starter\n    modalities: [vision]\n"
+        "    prompts: {person: [an astronaut], cat: [a cat], car: [a car]}\n"
+    )
+    assert main(["calibrate", str(bag), "-o", str(out), "--config", str(config)]) == 0
+    assert "brier" in capsys.readouterr().out
+    assert set(load(out).modalities) == {"vision"} and load(out).space.startswith("starter@")
+    assert main(["calibrate", str(bag), "--truth", str(out), str(out), "-o", str(out)]) == 2
+    assert main(["calibrate", str(bag), "--truth", str(out), "-o", str(out), "--config", str(config)]) == 2
