@@ -216,7 +216,7 @@ def write_report(
     from sensebind.report import ReportData, similarities, write_report
 
     settings = Settings.read(config)
-    media, start, end = previews_of(recording, settings.embedder)
+    previews, start, end = previews_of(recording, settings.embedder)
     text = registry.load_space(str(settings.embedder["space"]), modalities=["text"])
     prompts = {label: text.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     notes = ["Played over DDS to the nodes, each a separate process."]
@@ -232,7 +232,7 @@ def write_report(
         modalities={m: modality_statistics(published.status.get(f"sensebind: {m}", {})) for m in SENSOR_MODALITIES},
         similarities=similarities(published.embeddings, prompts),
         events=published.events,
-        previews=media,
+        previews=previews,
         truth=[(t.onset, t.offset, t.label) for t in truth],
         notes=notes,
     )
@@ -245,12 +245,12 @@ def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPrevi
     from sensebind.replay.session import open_replay
     from sensebind.report import SensorPreviews
 
-    media = SensorPreviews()
+    previews = SensorPreviews()
     with open_replay(recording, values) as replay:
         for sample in replay.samples():
             if isinstance(sample, Sample):
-                media.add(sample, replay.reader.calibration(sample.modality))
-        return media, replay.start, replay.end
+                previews.add(sample, replay.reader.calibration(sample.modality))
+        return previews, replay.start, replay.end
 
 
 def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:

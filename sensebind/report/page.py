@@ -44,12 +44,12 @@ def render_report(data: ReportData) -> str:
     Strings from a recording or a configuration are escaped, cut to 120 characters (notes: 400) and stripped of control
     characters. The content security policy allows no script but the page's own.
     """
-    canvas = PageContext(data)
-    body = _body(canvas)
+    context = PageContext(data)
+    body = _body(context)
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     series = json.dumps(
-        {"duration": canvas.axis.milliseconds(canvas.axis.end), "series": canvas.series}, separators=(",", ":")
+        {"duration": context.axis.milliseconds(context.axis.end), "series": context.series}, separators=(",", ":")
     )
     return "".join(
         [
@@ -65,81 +65,81 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def _body(canvas: PageContext) -> str:
+def _body(context: PageContext) -> str:
     timeline = [
-        *_axis(canvas),
-        *lanes.event_panel(canvas),
-        *strips.sensor_panels(canvas),
-        *similarity.similarity_panels(canvas),
+        *_axis(context),
+        *lanes.event_panel(context),
+        *strips.sensor_panels(context),
+        *similarity.similarity_panels(context),
     ]
     return "".join(
         [
             "<main>",
-            *_header(canvas),
+            *_header(context),
             f'<section class="timeline" aria-label="Timeline">{"".join(timeline)}</section>',
-            *_load_table(canvas),
-            *_event_table(canvas),
+            *_load_table(context),
+            *_event_table(context),
             "<footer>Sensebind. Times are the stamps of the sensors, in seconds after "
-            f"{canvas.axis.start} ns. Only vectors of one space can be compared; these are of "
-            f"{escape_text(canvas.data.space)}.</footer>",
+            f"{context.axis.start} ns. Only vectors of one space can be compared; these are of "
+            f"{escape_text(context.data.space)}.</footer>",
             "</main>",
             '<div id="lens" aria-hidden="true"><b></b><div></div></div>',
         ]
     )
 
 
-def _header(canvas: PageContext) -> Row:
-    data = canvas.data
+def _header(context: PageContext) -> Row:
+    data = context.data
     name = "" if data.recording == data.title else data.recording
-    facts = [name, _date(canvas), data.space and f"space {data.space}", data.licence]
+    facts = [name, _date(context), data.space and f"space {data.space}", data.licence]
     meta = "".join(f"<span><bdi>{escape_text(fact)}</bdi></span>" for fact in facts if fact)
-    notes = [*data.notes, *_remarks(canvas)]
+    notes = [*data.notes, *_remarks(context)]
     listed = "".join(f"<li>{escape_text(note, 400)}</li>" for note in notes[:20])
     return [
         f'<header><p class="brand">{LOGO_SVG}Sensebind report</p>',
         f'<h1><bdi>{escape_text(data.title) or "Report"}</bdi></h1><p class="meta">{meta}</p>',
-        f'<dl class="figures">{"".join(_key_figures(canvas))}</dl>',
+        f'<dl class="figures">{"".join(_key_figures(context))}</dl>',
         f'<ul class="notes">{listed}</ul>' if notes else "",
         "</header>",
     ]
 
 
-def _date(canvas: PageContext) -> str:
-    seconds = canvas.axis.start // SECOND
+def _date(context: PageContext) -> str:
+    seconds = context.axis.start // SECOND
     if not 946_684_800 <= seconds < 4_102_444_800:  # not in 2000 to 2100: the clock started at zero
         return ""
     return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _remarks(canvas: PageContext) -> list[str]:
+def _remarks(context: PageContext) -> list[str]:
     remarks = []
-    if canvas.axis.start != canvas.data.start:
+    if context.axis.start != context.data.start:
         remarks.append(
             "All stamps are outside the recording’s time range. The time axis shows the range of the stamps."
         )
     return remarks
 
 
-def _key_figures(canvas: PageContext) -> Row:
-    data = canvas.data
-    seconds = canvas.axis.seconds
+def _key_figures(context: PageContext) -> Row:
+    data = context.data
+    seconds = context.axis.seconds
     if seconds >= 120:
         tiles = [_tile("Duration", format_time(seconds, max(seconds, 120)), "h:min:s" if seconds >= 3600 else "min:s")]
     else:
         tiles = [_tile("Duration", format_number(seconds, 1), "s")]
-    kinds = [(sum(o.kind is kind for o in canvas.intervals), kind.name.lower()) for kind in EventKind]
+    kinds = [(sum(o.kind is kind for o in context.intervals), kind.name.lower()) for kind in EventKind]
     tiles.append(
         _tile(
             "Events",
-            f"{len(canvas.intervals):,}",
+            f"{len(context.intervals):,}",
             "",
             ", ".join(f"{n:,} {name}" for n, name in kinds if n) or "none",
         )
     )
     if data.truth is not None:
-        hits = sum(bool(_detections_of(canvas, *item)) for item in data.truth)
+        hits = sum(bool(_detections_of(context, *item)) for item in data.truth)
         tiles.append(_tile("Truth detected", f"{hits}", f"of {len(data.truth)}", "same label, overlapping in time"))
-        f1 = _match_truth(canvas).f1
+        f1 = _match_truth(context).f1
         about = f"onset within {ONSET_COLLAR:g} s, offset within {ONSET_COLLAR:g} s or half the duration"
         tiles.append(_tile("Event F1", "–" if f1 is None else format_score(f1), "", about))
     windows = sum(finite_or_zero(m.get("windows")) for m in data.modalities.values())
@@ -158,28 +158,30 @@ def _key_figures(canvas: PageContext) -> Row:
     return tiles
 
 
-def _match_truth(canvas: PageContext) -> Counts:
+def _match_truth(context: PageContext) -> Counts:
     """Match against the truth: the events of prompts, those with a label of the truth, and faults if it has any."""
-    truth = list(canvas.data.truth or ())
+    truth = list(context.data.truth or ())
     known, faults = {label for _, _, label in truth}, any(label.startswith("fault:") for _, _, label in truth)
     counted = [
         o
-        for o in canvas.intervals
+        for o in context.intervals
         if o.kind is EventKind.PROMPT or o.label in known or (faults and o.kind is EventKind.FAULT)
     ]
-    seconds = [((o.onset - canvas.axis.start) / SECOND, o.offset or canvas.axis.end, o.label) for o in counted]
-    detected = [(on, max((off - canvas.axis.start) / SECOND, on + 1e-3), label) for on, off, label in seconds]
+    seconds = [((o.onset - context.axis.start) / SECOND, o.offset or context.axis.end, o.label) for o in counted]
+    detected = [(on, max((off - context.axis.start) / SECOND, on + 1e-3), label) for on, off, label in seconds]
     true = [(onset, max(offset, onset + 1e-3), label) for onset, offset, label in truth]
     return match(Spans.of(true), Spans.of(detected)).counts
 
 
-def _detections_of(canvas: PageContext, onset: float, offset: float, label: str) -> list[EventInterval]:
-    start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
-    return [o for o in canvas.intervals if o.label == label and o.onset < end and (o.offset or canvas.axis.end) > start]
+def _detections_of(context: PageContext, onset: float, offset: float, label: str) -> list[EventInterval]:
+    start, end = (context.axis.start + round(t * SECOND) for t in (onset, offset))
+    return [
+        o for o in context.intervals if o.label == label and o.onset < end and (o.offset or context.axis.end) > start
+    ]
 
 
-def _axis(canvas: PageContext) -> Row:
-    axis = canvas.axis
+def _axis(context: PageContext) -> Row:
+    axis = context.axis
     ticks = axis.ticks()
     marks = []
     for i, tick in enumerate(ticks):
@@ -202,13 +204,13 @@ def _axis(canvas: PageContext) -> Row:
     ]
 
 
-def _load_table(canvas: PageContext) -> Row:
-    names = sort_modalities(canvas.data.modalities)
+def _load_table(context: PageContext) -> Row:
+    names = sort_modalities(context.data.modalities)
     if not names:
         return []
     rows = []
     for name in names:
-        figures = canvas.data.modalities[name]
+        figures = context.data.modalities[name]
         share = min(max(finite_or_zero(figures.get("coverage_mean")), 0.0), 1.0)
         covered = f"{format_number(share * 100, 1)} %" if finite_or_zero(figures.get("windows")) else "–"
         p50, p99 = (format_number(_latency(figures, p), 1) if _latency(figures, p) else "–" for p in ("p50", "p99"))
@@ -216,7 +218,7 @@ def _load_table(canvas: PageContext) -> Row:
             f'<td class="n">{finite_or_zero(figures.get(key)):,.0f}</td>' for key in ("windows", "embedded")
         )
         rows.append(
-            f'<tr class="{canvas.colour_class(name)}"><th scope="row">{escape_text(name, 24)}</th>{numbers}'
+            f'<tr class="{context.colour_class(name)}"><th scope="row">{escape_text(name, 24)}</th>{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
             f'<td class="n">{p50}</td><td class="n">{p99}</td><td class="w">{_drop_causes(figures)}</td></tr>'
@@ -232,15 +234,15 @@ def _load_table(canvas: PageContext) -> Row:
     ]
 
 
-def _event_table(canvas: PageContext) -> Row:
-    if not canvas.intervals:
+def _event_table(context: PageContext) -> Row:
+    if not context.intervals:
         return []
     rows = []
-    for item in canvas.intervals[:MAX_LISTED_EVENTS]:
-        onset = format_time((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
+    for item in context.intervals[:MAX_LISTED_EVENTS]:
+        onset = format_time((item.onset - context.axis.start) / SECOND, context.axis.seconds)
         duration = f"{format_number((item.offset - item.onset) / SECOND, 1)} s" if item.offset else "ongoing"
         modalities = "".join(
-            f'<span class="tag {canvas.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
+            f'<span class="tag {context.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
             for m, best in item.score_by_modality.items()
         )
         rows.append(
@@ -248,11 +250,11 @@ def _event_table(canvas: PageContext) -> Row:
             f'<td class="w"><bdi>{escape_text(item.label)}</bdi></td><td class="n">{format_score(item.peak_score)}</td>'
             f"<td>{modalities}</td></tr>"
         )
-    more = len(canvas.intervals) - MAX_LISTED_EVENTS
+    more = len(context.intervals) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
     rest = f'<p class="lead">summary.json lists {more:,} more.</p>' if more > 0 else ""
     return [
-        f"<details{opened}><summary>All events <small>{len(canvas.intervals):,}</small></summary>",
+        f"<details{opened}><summary>All events <small>{len(context.intervals):,}</small></summary>",
         '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">duration</th><th>kind</th>'
         '<th>label</th><th class="n">peak score</th><th>supported by</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{rest}</details>",

@@ -44,24 +44,24 @@ class ReplayWriter:
         self,
         bag: BagWriter,
         topics: Mapping[str, str],
-        viewer: RerunFile | None = None,
+        rerun_file: RerunFile | None = None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.media = SensorPreviews()
+        self.previews = SensorPreviews()
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
         self.problems: Counter[str] = Counter()  # text → number of times
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → sequence numbers
-        self._bag, self._topics, self._viewer, self._warn = bag, topics, viewer, warn
+        self._bag, self._topics, self._rerun_file, self._warn = bag, topics, rerun_file, warn
         self._annotated_images = AnnotatedImages(bag.message_factory)
 
     def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
         """Keep the preview of a sample; if it is an image, write a small copy of it."""
-        self.media.add(sample, calibration)
+        self.previews.add(sample, calibration)
         if (written := self._annotated_images.add(sample, calibration)) is not None:
             self._bag.write(*written)
-        if self._viewer:
-            self._viewer.add(sample, calibration)
+        if self._rerun_file:
+            self._rerun_file.add(sample, calibration)
 
     def add_output(self, output: Output) -> None:
         """Write an embedding or an event; count a failure."""
@@ -74,7 +74,7 @@ class ReplayWriter:
         elif isinstance(output, Event):
             self.events.append(output)
             if output.phase is EventPhase.ONSET:
-                self.media.keep_images(output.onset)
+                self.previews.keep_images(output.onset)
             message = messages.event_message(types, output, next(self._sequences["/events"]))
             self._bag.write("/events", messages.EVENT_TYPE, output.tick, message, latched=True)
         else:
@@ -112,8 +112,8 @@ def write_replay(
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
-        viewer = RerunFile(rerun, name.name) if rerun else None
-        writer = ReplayWriter(bag, replay.topics, viewer, warn)
+        rerun_file = RerunFile(rerun, name.name) if rerun else None
+        writer = ReplayWriter(bag, replay.topics, rerun_file, warn)
         described = messages.space_message(bag.message_factory, space, pipeline.specs, replay.start)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described, latched=True)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
@@ -132,7 +132,7 @@ def write_replay(
         modalities={m: s.summary() for m, s in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
         events=writer.events,
-        previews=writer.media,
+        previews=writer.previews,
         truth=truth,
         realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[
@@ -141,10 +141,10 @@ def write_replay(
             *warnings,
         ],
     )
-    if viewer:
+    if rerun_file:
         start = data.start
         spans = [(start + round(on * SECOND), start + round(off * SECOND), label) for on, off, label in truth or ()]
-        viewer.finish(writer.embeddings, data.similarities, intervals_from_events(data.events), spans)
+        rerun_file.finish(writer.embeddings, data.similarities, intervals_from_events(data.events), spans)
     write_report(out / "report.html", data)
     write_summary(out / "summary.json", data)
     return ReplayResult(data, warnings)

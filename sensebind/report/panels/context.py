@@ -33,9 +33,9 @@ class PageContext:
         self._extra_classes = {modality: f"s-other{i % len(EXTRA_COLOURS)}" for i, modality in enumerate(others)}
 
     def _modalities_shown(self) -> set[str]:
-        media = self.data.previews
+        previews = self.data.previews
         evidence = {e.modality for item in self.intervals for _, parts in item.evidence_by_tick for e in parts}
-        return {*media.images, *media.spectra, *media.traces, *evidence}
+        return {*previews.images, *previews.spectra, *previews.traces, *evidence}
 
     def colour_class(self, modality: str) -> str:
         """The CSS class that sets the colour of a modality."""

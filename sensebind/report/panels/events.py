@@ -30,14 +30,14 @@ KIND_TITLES = {
 }
 
 
-def event_panel(canvas: PageContext) -> Row:
+def event_panel(context: PageContext) -> Row:
     """The panel, as rows of the timeline."""
     lanes: dict[tuple[EventKind, str], list[EventInterval]] = {}
-    known = next(iter(canvas.data.similarities.values())).labels if canvas.data.similarities else ()
-    truths = list(canvas.data.truth or ())
+    known = next(iter(context.data.similarities.values())).labels if context.data.similarities else ()
+    truths = list(context.data.truth or ())
     for label in known:
         lanes.setdefault((EventKind.PROMPT, label), [])
-    for item in canvas.intervals:
+    for item in context.intervals:
         lanes.setdefault((item.kind, item.label), []).append(item)
     true = {_lane_key(lanes, label) for _, _, label in truths}
     for key in sorted(true):
@@ -49,12 +49,12 @@ def event_panel(canvas: PageContext) -> Row:
         "Each bar is one event, from onset to offset, with its peak score if there is room. The strips below show each "
         "modality: the stronger the colour, the higher its score. Pale means that it does not support the event."
     ]
-    if canvas.data.truth is not None:
+    if context.data.truth is not None:
         intro.append(
             "The hollow bars above are the truth. A dashed bar is a miss: no event with its label was detected at that "
             "time. A hatched bar is a false alarm: the truth has no event with its label near it."
         )
-    if canvas.data.previews.images:
+    if context.data.previews.images:
         intro.append("The images were taken at the onsets.")
     if never:
         names = ", ".join(f"<bdi>{escape_text(label, 40)}</bdi>" for label in never[:20])
@@ -72,7 +72,7 @@ def event_panel(canvas: PageContext) -> Row:
             rows.append(f'<div class="group">{KIND_TITLES[kind]}</div>')
         before = kind
         truth = [t for t in truths if _lane_key(lanes, t[2]) == (kind, label)]
-        rows += _lane(canvas, label, lanes[kind, label], truth, len(most))
+        rows += _lane(context, label, lanes[kind, label], truth, len(most))
     return rows
 
 
@@ -84,7 +84,7 @@ def _lane_key(lanes: Mapping[tuple[EventKind, str], object], label: str) -> tupl
 
 
 def _lane(
-    canvas: PageContext,
+    context: PageContext,
     label: str,
     items: Sequence[EventInterval],
     truth: Sequence[tuple[float, float, str]],
@@ -95,24 +95,24 @@ def _lane(
     ]
     keys = [f'<div class="head"><bdi title="{escape_text(label)}">{escape_text(label)}</bdi></div>']
     plots = []
-    false = _false_alarms(canvas, items, truth)
+    false = _false_alarms(context, items, truth)
     if not items:
         plots.append('<div class="bars"><span class="nothing">not detected</span></div>')
     else:
         few = len(items) <= max(20, MAX_BARS // lane_count)
         plots.append(
-            f'<div class="bars">{"".join(_bars(canvas, items, false) if few else _merged_bars(canvas, items))}</div>'
+            f'<div class="bars">{"".join(_bars(context, items, false) if few else _merged_bars(context, items))}</div>'
         )
     if truth:
         keys.insert(0, '<div class="sub">truth</div>')
-        plots.insert(0, f'<div class="truth">{"".join(_truth(canvas, items, truth))}</div>')
-    if images := _onset_images(canvas, items):
+        plots.insert(0, f'<div class="truth">{"".join(_truth(context, items, truth))}</div>')
+    if images := _onset_images(context, items):
         keys.append('<div class="seen"></div>')
         plots.append(f'<div class="seen">{"".join(images)}</div>')
     keys += [f'<div class="sub"><bdi>{escape_text(s, 24)}</bdi></div>' for s in modalities]
     if modalities:
         count = max(60, min(600, 24_000 // (lane_count * len(modalities))))
-        paths = "".join(_evidence_strip(canvas, items, modality, i, count) for i, modality in enumerate(modalities))
+        paths = "".join(_evidence_strip(context, items, modality, i, count) for i, modality in enumerate(modalities))
         height = SUBROW_HEIGHT * len(modalities)
         plots.append(
             f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" '
@@ -123,23 +123,23 @@ def _lane(
     ]
 
 
-def _truth(canvas: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]) -> Row:
+def _truth(context: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]) -> Row:
     """The truth as hollow bars; dashed if no event with this label overlaps."""
     marks = []
     for onset, offset, _ in truth[:500]:
-        start, end = (canvas.axis.start + round(t * SECOND) for t in (onset, offset))
-        detected = any(o.onset < end and (o.offset or canvas.axis.end) > start for o in items)
-        words = f"truth, {format_time(onset, canvas.axis.seconds)} to {format_time(offset, canvas.axis.seconds)}"
+        start, end = (context.axis.start + round(t * SECOND) for t in (onset, offset))
+        detected = any(o.onset < end and (o.offset or context.axis.end) > start for o in items)
+        words = f"truth, {format_time(onset, context.axis.seconds)} to {format_time(offset, context.axis.seconds)}"
         words += "" if detected else ", not detected"
         kind = "" if detected else ' class="missed"'
         marks.append(
-            f'<div{kind} {canvas.position_style(start, end)} role="img" aria-label="{words}" title="{words}"></div>'
+            f'<div{kind} {context.position_style(start, end)} role="img" aria-label="{words}" title="{words}"></div>'
         )
     return marks
 
 
 def _false_alarms(
-    canvas: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]
+    context: PageContext, items: Sequence[EventInterval], truth: Sequence[tuple[float, float, str]]
 ) -> set[int]:
     """Indices of the false alarms among the events of one label: events without a truth near them.
 
@@ -147,62 +147,62 @@ def _false_alarms(
     truth does not list all that is unusual.
     """
     scored = items and (items[0].kind in (EventKind.PROMPT, EventKind.FAULT) or truth)
-    if canvas.data.truth is None or not scored:
+    if context.data.truth is None or not scored:
         return set()
     true = Spans.of((onset, max(offset, onset + 1e-3), "") for onset, offset, _ in truth)
-    onsets = np.array([(o.onset - canvas.axis.start) / SECOND for o in items])
-    offsets = np.array([((o.offset or canvas.axis.end) - canvas.axis.start) / SECOND for o in items])
+    onsets = np.array([(o.onset - context.axis.start) / SECOND for o in items])
+    offsets = np.array([((o.offset or context.axis.end) - context.axis.start) / SECOND for o in items])
     detected = Spans(onsets, np.maximum(offsets, onsets + 1e-3), ("",) * len(items))
     return set(false_alarm_indices(true, detected))
 
 
-def _onset_images(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
+def _onset_images(context: PageContext, items: Sequence[EventInterval]) -> Row:
     """An image at each onset, of the camera that supported the event most. Images that would overlap are left out."""
     images: Row = []
     edge = -np.inf
     for item in items:
-        at = canvas.axis.x(item.onset)
-        if canvas.images_left <= 0 or at < edge or not canvas.axis.start <= item.onset <= canvas.axis.end:
+        at = context.axis.x(item.onset)
+        if context.images_left <= 0 or at < edge or not context.axis.start <= item.onset <= context.axis.end:
             continue
-        near = canvas.data.previews.images_near(item.onset)
+        near = context.data.previews.images_near(item.onset)
         modality = next((m for m in (*item.modalities_by_score(), *sort_modalities(near)) if m in near), None)
         if modality is None:
             continue
-        canvas.images_left -= 1
+        context.images_left -= 1
         at = min(at, AXIS_WIDTH - IMAGE_WIDTH)
         edge = at + IMAGE_WIDTH
-        when = format_time((item.onset - canvas.axis.start) / SECOND, canvas.axis.seconds)
+        when = format_time((item.onset - context.axis.start) / SECOND, context.axis.seconds)
         words = f"{escape_text(item.label)} at {when}, {escape_text(modality, 24)}"
         images.append(
-            f'<img class="{canvas.colour_class(modality)}" src="{charts.thumbnail(modality, near[modality])}" '
+            f'<img class="{context.colour_class(modality)}" src="{charts.thumbnail(modality, near[modality])}" '
             f'alt="{words}" '
             f'title="{words}" style="left:{format_number(at / AXIS_WIDTH * 100, 3)}%">'
         )
     return images
 
 
-def _bars(canvas: PageContext, items: Sequence[EventInterval], false: set[int]) -> Row:
+def _bars(context: PageContext, items: Sequence[EventInterval], false: set[int]) -> Row:
     bars = []
     for i, item in enumerate(items):
-        end = item.offset or canvas.axis.end
-        if end < canvas.axis.start or item.onset > canvas.axis.end:
+        end = item.offset or context.axis.end
+        if end < context.axis.start or item.onset > context.axis.end:
             continue
-        description = _description(canvas, item) + ("; false alarm" if i in false else "")
+        description = _description(context, item) + ("; false alarm" if i in false else "")
         kinds = " ".join(["open"] * (not item.offset) + ["false"] * (i in false))
         bars.append(
-            f'<div class="{kinds}" {canvas.position_style(item.onset, end)} role="img" '
+            f'<div class="{kinds}" {context.position_style(item.onset, end)} role="img" '
             f'aria-label="{description}" title="{description}">'
             f"<span>{format_score(item.peak_score)}</span></div>"
         )
     return bars
 
 
-def _merged_bars(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
+def _merged_bars(context: PageContext, items: Sequence[EventInterval]) -> Row:
     """All events of a lane as one shape, if there are too many for a bar and a description each."""
     parts = []
     edge = -1.0
     for item in items:
-        start, end = canvas.axis.x(item.onset), canvas.axis.x(item.offset or canvas.axis.end)
+        start, end = context.axis.x(item.onset), context.axis.x(item.offset or context.axis.end)
         start, end = max(start, edge), max(end, start + 0.5)  # 0.5 units of the axis are visible
         if end > start:
             parts.append(
@@ -217,46 +217,46 @@ def _merged_bars(canvas: PageContext, items: Sequence[EventInterval]) -> Row:
     ]
 
 
-def _description(canvas: PageContext, item: EventInterval) -> str:
+def _description(context: PageContext, item: EventInterval) -> str:
     """The description of one event, escaped."""
-    start, until = (item.onset - canvas.axis.start) / SECOND, (item.offset or canvas.axis.end) - canvas.axis.start
+    start, until = (item.onset - context.axis.start) / SECOND, (item.offset or context.axis.end) - context.axis.start
     modalities = ", ".join(f"{escape_text(m, 24)} {format_score(best)}" for m, best in item.score_by_modality.items())
     return (
-        f"{escape_text(item.label)}: {format_time(start, canvas.axis.seconds)} to "
-        f"{format_time(until / SECOND, canvas.axis.seconds)}"
+        f"{escape_text(item.label)}: {format_time(start, context.axis.seconds)} to "
+        f"{format_time(until / SECOND, context.axis.seconds)}"
         f"{'' if item.offset else ', ongoing'}, peak {format_score(item.peak_score)}"
         f"{'; ' + modalities if modalities else ''}"
     )
 
 
-def _evidence_strip(canvas: PageContext, items: Sequence[EventInterval], modality: str, row: int, count: int) -> str:
+def _evidence_strip(context: PageContext, items: Sequence[EventInterval], modality: str, row: int, count: int) -> str:
     """The evidence of one modality during the events, as a strip: shade 0 for no support, 3 to 8 by score."""
     shades = np.full(count, -1, np.int64)
-    span = canvas.axis.end - canvas.axis.start
+    span = context.axis.end - context.axis.start
     for item in items:
-        until = item.offset or canvas.axis.end
+        until = item.offset or context.axis.end
         for i, (tick, evidence) in enumerate(item.evidence_by_tick):
             own_evidence = next((e for e in evidence if e.modality == modality), None)
             if own_evidence is None:
                 continue
             begin = item.onset if i == 0 else tick  # the first report covers the time since the onset
             end = item.evidence_by_tick[i + 1][0] if i + 1 < len(item.evidence_by_tick) else until
-            if min(end, until) <= max(begin, canvas.axis.start) or begin > canvas.axis.end:
+            if min(end, until) <= max(begin, context.axis.start) or begin > context.axis.end:
                 continue
-            first = max((begin - canvas.axis.start) * count // span, 0)
-            last = max(-(-(min(end, until) - canvas.axis.start) * count // span), first + 1)
+            first = max((begin - context.axis.start) * count // span, 0)
+            last = max(-(-(min(end, until) - context.axis.start) * count // span), first + 1)
             shades[first:last] = np.maximum(shades[first:last], _shade(own_evidence))
-    edges = [canvas.axis.start + i * span // count for i in range(count + 1)]
+    edges = [context.axis.start + i * span // count for i in range(count + 1)]
     paths: dict[int, list[str]] = {}
     for start, end, shade in charts.merge_runs(edges[:-1], edges[1:], shades.tolist()):
         if shade >= 0:
-            x, w = canvas.axis.x(start), canvas.axis.x(end) - canvas.axis.x(start)
+            x, w = context.axis.x(start), context.axis.x(end) - context.axis.x(start)
             paths.setdefault(shade, []).append(
                 f"M{format_number(x)} {row * SUBROW_HEIGHT + 2}h{format_number(w)}"
                 f"v{SUBROW_HEIGHT - 4}h{format_number(-w)}z"
             )
     drawn = "".join(f'<path class="shade{shade}" d="{"".join(d)}"/>' for shade, d in sorted(paths.items()))
-    return f'<g class="{canvas.colour_class(modality)}">{drawn}</g>'
+    return f'<g class="{context.colour_class(modality)}">{drawn}</g>'
 
 
 def _shade(evidence: Evidence) -> int:

@@ -23,20 +23,20 @@ CHANNEL_GROUPS = {
 IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow page
 
 
-def sensor_panels(canvas: PageContext) -> Row:
+def sensor_panels(context: PageContext) -> Row:
     """The panels, as rows of the timeline; no rows if there are no previews."""
-    media = canvas.data.previews
+    previews = context.data.previews
     strips: Row = []
-    films = {m: charts.image_strip(m, media.images[m], canvas.axis) for m in sort_modalities(media.images)[:12]}
+    films = {m: charts.image_strip(m, previews.images[m], context.axis) for m in sort_modalities(previews.images)[:12]}
     every = charts.jpeg_uris([image for film in films.values() if film for image in film.images])
     for modality, film in films.items():
         if film:
-            strips += _image_strip(canvas, modality, film, every[: len(film.images)])
+            strips += _image_strip(context, modality, film, every[: len(film.images)])
             every = every[len(film.images) :]
-    for modality in sort_modalities(media.spectra)[:4]:
-        strips += _sound_panel(canvas, modality)
-    for modality in sort_modalities(media.traces)[:4]:
-        strips += _trace_panel(canvas, modality, media.traces[modality])
+    for modality in sort_modalities(previews.spectra)[:4]:
+        strips += _sound_panel(context, modality)
+    for modality in sort_modalities(previews.traces)[:4]:
+        strips += _trace_panel(context, modality, previews.traces[modality])
     if not strips:
         return []
     lead = (
@@ -45,10 +45,10 @@ def sensor_panels(canvas: PageContext) -> Row:
     return [f'<h2>Sensors</h2><p class="lead">{lead}</p>', *strips]
 
 
-def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
+def _image_strip(context: PageContext, modality: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
     steps = np.diff([start for start, _ in film.times])
-    usual = float(np.median(steps)) if len(steps) else canvas.axis.end - canvas.axis.start
-    whole = (canvas.axis.end - canvas.axis.start) / max(usual, 1.0)
+    usual = float(np.median(steps)) if len(steps) else context.axis.end - context.axis.start
+    whole = (context.axis.end - context.axis.start) / max(usual, 1.0)
     every = [max(1, math.ceil(whole / fit)) for fit in IMAGES_PER_WIDTH]
     cells = []
     first = 0  # first image of a run without a gap
@@ -60,11 +60,11 @@ def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, ur
         for name, variable, step in zip("abc", "abd", every, strict=True):
             if (i - first) % step == 0:
                 classes.append(name)
-                widths.append(f"--{variable}:{_width(canvas, start, rest[min(step, upto) - 1][1])}")
+                widths.append(f"--{variable}:{_width(context, start, rest[min(step, upto) - 1][1])}")
         kind = f' class="{" ".join(classes)}"' if classes else ""
         cells.append(
-            f'<img{kind} alt="" src="{uri}" style="--x:{canvas.axis.percent(start)};{";".join(widths)}" '
-            f'data-t="{canvas.axis.milliseconds(start)}" data-e="{canvas.axis.milliseconds(end)}">'
+            f'<img{kind} alt="" src="{uri}" style="--x:{context.axis.percent(start)};{";".join(widths)}" '
+            f'data-t="{context.axis.milliseconds(start)}" data-e="{context.axis.milliseconds(end)}">'
         )
     name = escape_text(modality, 24)
     legend = ""
@@ -75,24 +75,24 @@ def _image_strip(canvas: PageContext, modality: str, film: charts.ImageStrip, ur
         shown = f"{format_number(low, digits)}{ramp}{format_number(high, digits)} {unit}"
         legend = f'<div class="wide"><span class="scale">{shown}</span></div>'
     since, until = (
-        format_time((t - canvas.axis.start) / SECOND, canvas.axis.seconds)
+        format_time((t - context.axis.start) / SECOND, context.axis.seconds)
         for t in (film.times[0][0], film.times[-1][0])
     )
     return [
-        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
+        f'<div class="row strip {context.colour_class(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
         '<div class="plot">'
         f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {count_noun(len(cells), "image")}, '
         f'{since} to {until}">{"".join(cells)}</div></div></div>',
     ]
 
 
-def _width(canvas: PageContext, start: int, end: int) -> str:
-    return f"{format_number((canvas.axis.x(end) - canvas.axis.x(start)) / 10, 3)}%"
+def _width(context: PageContext, start: int, end: int) -> str:
+    return f"{format_number((context.axis.x(end) - context.axis.x(start)) / 10, 3)}%"
 
 
-def _sound_panel(canvas: PageContext, modality: str) -> Row:
-    spectra = canvas.data.previews.spectra[modality]
-    shown = charts.spectrogram(spectra, canvas.axis)
+def _sound_panel(context: PageContext, modality: str) -> Row:
+    spectra = context.data.previews.spectra[modality]
+    shown = charts.spectrogram(spectra, context.axis)
     if shown is None:
         return []
     name = escape_text(modality, 24)
@@ -103,16 +103,16 @@ def _sound_panel(canvas: PageContext, modality: str) -> Row:
     level = np.clip(shown.level, charts.MIN_LEVEL, 0.0)
     floor = np.full_like(level, charts.MIN_LEVEL)
     path = charts.envelope(
-        shown.starts, shown.width, floor, level, canvas.axis, 34, charts.MIN_LEVEL / 2, -charts.MIN_LEVEL
+        shown.starts, shown.width, floor, level, context.axis, 34, charts.MIN_LEVEL / 2, -charts.MIN_LEVEL
     )
-    at = canvas.add_cursor_series(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
+    at = context.add_cursor_series(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
     return [
-        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys" style="min-height:96px">',
+        f'<div class="row strip {context.colour_class(modality)}"><div class="keys" style="min-height:96px">',
         f"<h3>{name}</h3>{marks}</div>",
         f'<div class="plot frame"><div class="spectrum" role="img" aria-label="{name}: spectrogram, '
         f'up to {format_number(spectra.max_frequency / 1000, 1)} kHz" '
         f'style="--i:url({shown.image})"></div></div></div>',
-        f'<div class="row strip {canvas.colour_class(modality)}"><div class="keys"><div><span>level, dBFS</span>'
+        f'<div class="row strip {context.colour_class(modality)}"><div class="keys"><div><span>level, dBFS</span>'
         f'<output data-s="{at}" data-r="0"></output></div>'
         f'<div class="wide">0 to {format_number(charts.MIN_LEVEL)}</div></div>',
         '<div class="plot frame"><svg class="wave" viewBox="0 0 1000 34" height="34" preserveAspectRatio="none" '
@@ -120,8 +120,8 @@ def _sound_panel(canvas: PageContext, modality: str) -> Row:
     ]
 
 
-def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row:
-    starts, values = bins.between(canvas.axis.start, canvas.axis.end)
+def _trace_panel(context: PageContext, modality: str, bins: TimeBins[Any]) -> Row:
+    starts, values = bins.between(context.axis.start, context.axis.end)
     if not len(starts):
         return []
     table = np.stack(values)  # (N, 2, C)
@@ -129,7 +129,7 @@ def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row
     parts = CHANNEL_GROUPS.get(modality, ()) if count == MAX_CHANNELS else ()
     groups = [(name, unit, range(at, at + 3), least) for name, unit, at, least in parts]
     groups = groups or [("readings", "", range(count), 1e-3 * float(np.abs(table).max()) or 1e-9)]
-    at = canvas.add_cursor_series(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
+    at = context.add_cursor_series(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
     name = escape_text(modality, 24)
     rows: Row = []
     for i, (what, unit, channels, least) in enumerate(groups):
@@ -140,15 +140,15 @@ def _trace_panel(canvas: PageContext, modality: str, bins: TimeBins[Any]) -> Row
         about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
         heading = f"<h3>{name}</h3>" if i == 0 else ""
         rows.append(
-            f'<div class="panelhead {canvas.colour_class(modality)}">{heading}<span class="about">{what}'
+            f'<div class="panelhead {context.colour_class(modality)}">{heading}<span class="about">{what}'
             f"{f', {unit}' if unit else ''}; {about}</span></div>"
         )
         for c in channels:
             middle = float(high[:, c].max() + low[:, c].min()) / 2
-            path = charts.envelope(starts, bins.width, low[:, c], high[:, c], canvas.axis, 26, middle, scale)
+            path = charts.envelope(starts, bins.width, low[:, c], high[:, c], context.axis, 26, middle, scale)
             axis_name = "xyz"[c % 3] if parts else str(c + 1)
             rows.append(
-                f'<div class="row {canvas.colour_class(modality)}"><div class="keys" style="--row:28px"><div>'
+                f'<div class="row {context.colour_class(modality)}"><div class="keys" style="--row:28px"><div>'
                 f'<span>{axis_name}</span><output data-s="{at}" data-r="{c}"></output></div></div>'
                 '<div class="plot trace">'
                 f'<svg class="wave" viewBox="0 0 1000 27" height="27" preserveAspectRatio="none" role="img" '

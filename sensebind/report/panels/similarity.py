@@ -14,9 +14,9 @@ MAX_CELLS = 24_000  # cells of one heat map
 ROW_HEIGHT = 16  # px
 
 
-def similarity_panels(canvas: PageContext) -> Row:
+def similarity_panels(context: PageContext) -> Row:
     """The panels, as rows of the timeline; one sentence if there are no similarities."""
-    shown = {m: s for m, s in canvas.data.similarities.items() if len(s.ticks) and s.labels}
+    shown = {m: s for m, s in context.data.similarities.items() if len(s.ticks) and s.labels}
     if not shown:
         return ['<h2>Similarity</h2><p class="lead">There are no similarities: no prompts, or no vectors.</p>']
     lead = (
@@ -26,12 +26,12 @@ def similarity_panels(canvas: PageContext) -> Row:
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
     for modality in sort_modalities(shown)[:12]:
-        rows += _heat_map(canvas, modality)
+        rows += _heat_map(context, modality)
     return rows
 
 
-def _heat_map(canvas: PageContext, modality: str) -> Row:
-    similarity = canvas.data.similarities[modality]
+def _heat_map(context: PageContext, modality: str) -> Row:
+    similarity = context.data.similarities[modality]
     labels, note = similarity.labels, ""
     if len(labels) > MAX_LABELS:
         # The prompts whose maximum is highest above their median, in the given order.
@@ -41,10 +41,10 @@ def _heat_map(canvas: PageContext, modality: str) -> Row:
         similarity = similarity._replace(labels=tuple(labels[i] for i in keep), scores=similarity.scores[:, keep])
         note = f"{MAX_LABELS} of {len(labels)} prompts: those with the highest peaks above their median"
         labels = similarity.labels
-    cells = charts.downsample(similarity, canvas.axis, max(40, min(600, MAX_CELLS // len(labels))))
+    cells = charts.downsample(similarity, context.axis, max(40, min(600, MAX_CELLS // len(labels))))
     low, high = charts.contrast_limits(cells.scores)
-    paths = charts.heat_map_paths(cells, canvas.axis, low, high, ROW_HEIGHT)
-    at = canvas.add_cursor_series(cells.starts, cells.ends, list(cells.scores.T), 0.001, 3)
+    paths = charts.heat_map_paths(cells, context.axis, low, high, ROW_HEIGHT)
+    at = context.add_cursor_series(cells.starts, cells.ends, list(cells.scores.T), 0.001, 3)
     drawn = "".join(f'<path class="shade{shade}" d="{d}"/>' for shade, d in paths.items())
     keys = "".join(
         f'<div><bdi title="{escape_text(label)}">{escape_text(label)}</bdi>'
@@ -54,10 +54,10 @@ def _heat_map(canvas: PageContext, modality: str) -> Row:
     name = escape_text(modality, 24)
     height = ROW_HEIGHT * len(labels)
     return [
-        f'<div class="panelhead {canvas.colour_class(modality)}"><h3>{name}</h3>',
+        f'<div class="panelhead {context.colour_class(modality)}"><h3>{name}</h3>',
         f'<span class="scale">{format_score(low)}<i></i>{format_score(high)}</span>',
         f'<span class="about">{note}</span></div>',
-        f'<div class="row {canvas.colour_class(modality)}"><div class="keys">{keys}</div><div class="plot">',
+        f'<div class="row {context.colour_class(modality)}"><div class="keys">{keys}</div><div class="plot">',
         f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" shape-rendering="crispEdges" '
         f'class="heat" role="img" aria-label="{name}: cosine with {count_noun(len(labels), "prompt")} over time">',
         drawn,
