@@ -1,4 +1,4 @@
-"""Events: the reports with their kind, phase, times and evidence, and intervals assembled from reports."""
+"""Reports on events (`Event`), and the events that are assembled from their reports (`EventInterval`)."""
 
 from __future__ import annotations
 

@@ -29,9 +29,10 @@ TYPE_NAMES: Mapping[type, str] = {
 class Parameter:
     """One parameter.
 
-    `bounds`: smallest and largest value of a number. `choices`: the allowed strings; empty: all. `modalities`: those
-    whose sensors have this parameter, which may include `USER_DEFINED`; empty: all. `formerly`: its name in the
-    previous version, which is still accepted; empty: its name has not changed.
+    Its type is that of `default`. `bounds`: smallest and largest value of a number; None: no bounds. `choices`: the
+    allowed strings; empty: all. `modalities`: the modalities whose sensors have this parameter, or `USER_DEFINED`;
+    empty: all sensors have it. `formerly`: its name in the previous version, which is still accepted; empty: its name
+    has not changed.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Samples: stamped measurements of one modality.
 
-Images are not decoded (`encodings`) until a window closes, so a camera at 30 Hz costs one copy per frame.
+Images are decoded (`encodings`) only as part of a closed window, so a frame that no window uses is not decoded.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Calibration:
     )
     thermal_offset: float = parameter(
         0.0,
-        "Temperature of count 0 of a 16-bit thermal image. 273.15 for counts in °C",
+        "Temperature of a pixel with count 0 in a 16-bit thermal image. 273.15 if count 0 means 0 °C",
         bounds=(-1000.0, 1000.0),
         unit="K",
         name="offset",

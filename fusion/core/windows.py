@@ -19,7 +19,8 @@ class WindowOptions(Options):
 
     hop: float = parameter(
         0.5,
-        "Time from one window to the next. A multiple of the shortest hop of all modalities",
+        "Time from the end of one window to the end of the next. Must be a multiple of the shortest hop of all "
+        "modalities",
         bounds=(0.001, 3600.0),
         unit="s",
     )
@@ -38,8 +39,8 @@ class WindowOptions(Options):
     )
     lateness: float = parameter(
         0.05,
-        "Largest delay of a message behind newer ones, by stamps. Windows close this much later. Shorter than "
-        "`max_gap`",
+        "How far the stamp of a message may be behind the newest stamp of its modality. A window closes when the "
+        "newest stamp is this far past its end. Must be shorter than `max_gap`",
         bounds=(0.0, 60.0),
         unit="s",
     )
@@ -116,7 +117,7 @@ class Window:
     """The samples of one modality in `[start, tick)`, int nanoseconds, in order of their stamps.
 
     `coverage` is the fraction of the window with valid data, 0..1. Image modalities: `samples` holds the chosen frames.
-    Time series: it holds every sample that overlaps the window; a sound may begin before `start`.
+    Time series: `samples` holds every sample that overlaps the window, so a sound may begin before `start`.
     """
 
     modality: str

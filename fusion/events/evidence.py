@@ -36,7 +36,7 @@ class EvidenceOptions(Options):
     )
     time_constant: float = parameter(
         60.0,
-        "Time constant of the running mean and deviation that a score is compared with",
+        "Time constant of the baseline: the running mean and deviation of the similarity or distance",
         bounds=TIME_CONSTANT_BOUNDS,
         unit="s",
         formerly="memory",

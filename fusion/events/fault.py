@@ -28,7 +28,7 @@ class FaultOptions(Options):
 
     causes: tuple[str, ...] = parameter(
         (),
-        "Faults to detect. Empty: all. Omit `frozen` for sensors that are simulated without noise",
+        "Causes of faults to detect. Empty: all. For sensors simulated without noise, list all causes except `frozen`",
         choices=FAULT_CAUSES,
     )
     timeout: float = parameter(

@@ -43,8 +43,8 @@ class CalibrationError(SensebindError):
 
 @dataclass(frozen=True, slots=True)
 class ModalityCalibration:
-    """The score curve of one modality, p = 1 / (1 + exp(−(`deviation`·x + `margin_weight`·m + `bias`))), and its
-    `reliability`.
+    """The score curve of one modality, p = 1 / (1 + exp(−(`deviation_weight`·x + `margin_weight`·m + `bias`))), and
+    its `reliability`.
 
     Platt's sigmoid (J. Platt, "Probabilistic outputs for support vector machines", 1999) of two numbers: x, the
     deviation of a label from its baseline, and m, its margin, clipped to −`MAX_MARGIN` … `MAX_MARGIN`. `reliability` is
@@ -70,8 +70,8 @@ class PromptCalibration:
     """The calibration of one space.
 
     `prior` is the probability of a label without evidence. `modalities` has the score curve of each modality.
-    `classifiers` are the trained prompt classifiers, and `max_negative_evidence` limits the evidence of one modality
-    against their labels, in nats.
+    `classifiers` are the trained prompt classifiers. `max_negative_evidence` (nats) is the most that one modality can
+    subtract, before weighting, from the log-odds of a label with a classifier.
     """
 
     space: str

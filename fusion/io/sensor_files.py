@@ -37,11 +37,13 @@ class FileError(SensebindError):
 def read_windows(
     modality: str, path: str | Path, aperture: TrainedWindow, calibration: Calibration | None = None
 ) -> list[Window]:
-    """The windows of a file, of the length `aperture`. The normalized mean of their vectors is the file's vector.
+    """The windows of a file, each `aperture.length` s long: one, or `CLIPS_PER_FILE` if the file is longer. The caller
+    embeds them; the normalized mean of their vectors is the file's vector.
 
-    `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in centikelvin, or any JPEG or PNG.
-    `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row for each reading: time in
-    seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a heading is ignored.
+    `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in hundredths of a kelvin, or another
+    PNG or JPEG without a unit. `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row
+    for each reading: time in seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a header row is
+    ignored.
 
     Raises `FileError`. An image that cannot be decoded raises `EncodingError` later, when the window is decoded.
     """

@@ -61,7 +61,8 @@ class AudioFormat:
 class SensorOptions(Options):
     """The topics, message types and calibration of one sensor, from parameters. Raises `ConfigError`.
 
-    `calibration` and `audio_format` contain the values from parameters; side messages set the unknown ones.
+    `calibration` and `audio_format` contain the values from parameters. A `SampleDecoder` sets those that are unknown
+    (0 or empty) from CameraInfo and AudioInfo messages.
     """
 
     modality: str
@@ -116,7 +117,8 @@ class SensorOptions(Options):
 
     @property
     def has_explicit_topic(self) -> bool:
-        """Whether the topic is set or the modality is user-defined; otherwise a replay selects it by type and name."""
+        """Whether the topic follows from the parameters: `topic` is set, or the modality is user-defined, whose name is
+        the default topic. Otherwise a replay selects a topic by type and name."""
         return bool(self.topic) or self.modality not in SENSOR_MODALITIES
 
     @property

@@ -106,7 +106,8 @@ class SlidingLogMel:
 
 
 def log_mel_frames(samples: Tensor) -> Tensor:
-    """float32 (…, N) at 16 kHz → (…, 1 + (N − 400) // 160, 128), in nats of power, without padding."""
+    """Sound float32 (…, N) at 16 kHz, N ≥ 400 → float32 (…, 1 + (N − 400) // 160 frames, 128 bands), without padding:
+    natural logarithm of the power."""
     window, bands = _window_and_filterbank(samples.device)
     frames = samples.unfold(-1, FRAME_LENGTH, FRAME_SHIFT)
     frames = frames - frames.mean(-1, keepdim=True)

@@ -31,10 +31,11 @@ def normalize_temperature(
 def imagebind_tensor(
     image: ThermalImage, *, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
 ) -> torch.Tensor:
-    """One thermal image → float32 (1, 224, 224) in 0..1: quantized to 8 bits, then resized and cropped as an image.
+    """One thermal image (H, W) → float32 (1, 224, 224): `min_kelvin` becomes 0 and `max_kelvin` 1; an image
+    of levels keeps them. The image is quantized to 8 bits, then resized and cropped like a camera image.
 
-    No further normalization: users of the published weights measured 62.4 on LLVIP without it and 55.2 with it.
-    Raises `ValueError` for other shapes.
+    The values are not normalized further: users of the published weights measured an accuracy of 62.4 % on LLVIP
+    without normalization and 55.2 % with it. Raises `ValueError` if the image is not of shape (H, W).
     """
     return imagebind_batch(torch.from_numpy(to_uint8(image, min_kelvin=min_kelvin, max_kelvin=max_kelvin))[None])[0]
 

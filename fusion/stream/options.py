@@ -9,18 +9,19 @@ from sensebind.fusion.core.parameters import Options, parameter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(Options):
-    """Limits on how long windows wait for fusion and in the queue. Raises `ConfigError`."""
+    """Limits of the wait for fusion, and of the number and age of windows in the queue. Raises `ConfigError`."""
 
     fusion_timeout: float = parameter(
         1.0,
-        "Lag behind the newest sensor, by stamps, up to which fusion waits for a modality. 0: no waiting",
+        "Fusion waits for a modality while it is at most this far behind the newest sensor, by stamps. 0: no waiting",
         bounds=(0.0, 60.0),
         unit="s",
         formerly="patience",
     )
     queue_size: int = parameter(
         16,
-        "Closed windows of one modality that may wait. One more drops the oldest (counted as `overload`). Live only",
+        "Number of closed windows of one modality that may wait. If there are more, the oldest is dropped (counted "
+        "as `overload`). Live only",
         bounds=(1, 10_000),
     )
     deadline: float = parameter(

@@ -35,9 +35,9 @@ class TickFuser:
         return True
 
     def fuse(self, watermark: int | None) -> Iterator[FusedTick]:
-        """Fuse the held ticks up to `watermark` (ns), oldest first, and close all ticks up to it. Iterate to the end.
+        """Fuse the held ticks up to the fusion watermark (ns), oldest first, and close all ticks up to it.
 
-        None: fuse all held ticks, and close none.
+        `watermark` None: fuse all held ticks and close none. This is a generator: iterate to its end.
         """
         for tick in sorted(t for t in self._pending if watermark is None or t <= watermark):
             present = self._pending.pop(tick)

@@ -1,7 +1,7 @@
 """`sensebind bench stream`: robots with five sensors each, in real time, through one engine.
 
-Latency is the time from the moment at which the sample that closes a window is due to the call that publishes its
-vector. So it includes the delay of a sample that this machine delivers late. The figures have the form of
+The latency of a window begins when the sample that closes it is due, and ends with the call that publishes its vector.
+So it includes the delay of a sample that this machine delivers late. The figures are of the same kinds as
 ros2_benchmark's: latency and jitter at fixed rates, missed windows, processor and GPU use, the largest rate with at
 most 5 % missed windows, and a hash of the input.
 """

@@ -64,7 +64,8 @@ class ScoreRecorder(Detector[Any]):
 
 @dataclass(frozen=True, slots=True)
 class TrackerStep:
-    """A step of an event tracker: a new tick or, if `late`, late embeddings of a past tick."""
+    """A step of an event tracker: a new tick (ns) and its embeddings by modality, or, if `late`, embeddings that came
+    late for an earlier tick."""
 
     tick: int
     embeddings: dict[str, Embedding]

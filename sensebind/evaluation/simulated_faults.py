@@ -94,7 +94,7 @@ class ConstantSpace(Space):
 
 @dataclass(frozen=True, slots=True)
 class FaultCase:
-    """A fault in the scene of a seed, from the start or from `MIDWAY_ONSET` on."""
+    """A fault in the scene of a seed, from its start or from `MIDWAY_ONSET` on (up to 0.5 s later)."""
 
     seed: int
     fault: Fault

@@ -64,7 +64,8 @@ class ReplayWriter:
             self._rerun_file.add(sample, calibration)
 
     def add_output(self, output: Output) -> None:
-        """Write an embedding or an event; count a failure."""
+        """Write an embedding or an event to the bag, and keep it for the report. Count a `Failure`, and warn the first
+        time."""
         types = self._bag.message_factory
         if isinstance(output, Embedding):
             self.embeddings.append(output)

@@ -47,7 +47,8 @@ def harmonic_chirp(frequency: Wave, harmonics: int = 1, slope: float = 1.0) -> W
 
 
 def decaying_impulses(onsets: npt.ArrayLike, decay: float, body: Callable[[Wave], Wave]) -> Wave:
-    """`body(time since the onset)` at each onset (s), with an exponential decay of time constant `decay` (s)."""
+    """A wave of `SOUND_DURATION` s: from each onset (s) on, `body(t)` · exp(−t / `decay`) is added. `t` (s) is the time
+    since this onset."""
     t, wave = sample_times(), np.zeros(len(sample_times()))
     for onset in np.atleast_1d(onsets):
         first = int(onset * SAMPLE_RATE)

@@ -183,9 +183,10 @@ def _shape_matches(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> boo
 
 
 def make_encoder_configs(sizes: Mapping[str, Any]) -> dict[str, EncoderConfig]:
-    """The encoders' configurations with `sizes` (for example `imu_num_blocks=2`) in place of the published values.
+    """Modality → configuration of its encoder, with `sizes` in place of the published values.
 
-    Raises `TypeError` for an unknown name.
+    The names in `sizes` are `<modality>_embed_dim`, `…_num_blocks`, `…_num_heads` and `…_drop_path`, for example
+    `imu_num_blocks`. Raises `TypeError` for an unknown name.
     """
     encoders = dict(ENCODER_CONFIGS)
     for name, value in sizes.items():

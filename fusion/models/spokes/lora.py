@@ -8,7 +8,8 @@ from torch.nn.utils import parametrize
 
 
 class LowRankUpdate(nn.Module):
-    """Weight W (out, …) → W + B A. A (rank, in) is random and B (out, rank) zero at first, so W does not change."""
+    """Weight W (out, …) → W + B A in the shape of W. At first A (rank, in) is random and B (out, rank) is 0, so the
+    result is W."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()

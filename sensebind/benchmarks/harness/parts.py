@@ -1,4 +1,5 @@
-"""Benchmarks that consist of parts: the most useful part first, all within a time budget, into one file.
+"""Runs a benchmark that consists of parts: the most useful part first, all within a time budget. One file has the
+figures of all parts.
 
 The file is rewritten after every part and is always valid JSON. If the machine is lost, the figures so far remain. A
 failed part is reported, and the next one runs. With `run_in_subprocess` each part has its own process, so that a hang

@@ -17,7 +17,7 @@ Row = list[str]  # pieces of HTML
 
 
 class PageContext:
-    """The state of one rendering of `data`."""
+    """What the panels share while one page of `data` is rendered."""
 
     def __init__(self, data: ReportData) -> None:
         self.data = data

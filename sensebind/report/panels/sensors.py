@@ -24,7 +24,8 @@ IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow pag
 
 
 def sensor_panels(context: PageContext) -> Row:
-    """The panels, as rows of the timeline; no rows if there are no previews."""
+    """The panels of sensor data, as pieces of HTML: at most 12 modalities of images, 4 of sound and 4 of readings.
+    Empty if there are no previews."""
     previews = context.data.previews
     strips: Row = []
     films = {m: charts.image_strip(m, previews.images[m], context.axis) for m in sort_modalities(previews.images)[:12]}

@@ -112,9 +112,10 @@ def activity_windows(activities: Sequence[ActivityRecording], step: float = 1.0)
 
 
 def activity_pairs(activities: Sequence[ActivityRecording], hub: Hub, training: bool) -> Pairs:
-    """Windows of the training recordings (or of the held-out ones), paired with the hub's vectors of the phrases.
+    """Windows of the training recordings, or of the held-out ones if `training` is False, each paired with the hub's
+    vector of its phrase.
 
-    A block is a person; recordings of unknown people are in four blocks.
+    `Pairs.blocks` has one block for each person. Recordings of unknown people are divided into four blocks.
     """
     chosen = [activity for activity in activities if activity.held_out != training]
     inputs, owners = activity_windows(chosen)
