@@ -76,7 +76,7 @@ def make_pipeline(
     return Pipeline(
         specs,
         engine or Engine(space, options_with_values(EngineOptions(), values).batch_size),
-        patience=to_ns(options.fusion_timeout),
+        fusion_timeout=to_ns(options.fusion_timeout),
         fusion_weights={m: window_options(values, m).fusion_weight for m in specs},
         calibrations={m: sensor_options(values, m).calibration for m in specs},
         queue_size=options.queue_size if live else None,

@@ -161,7 +161,7 @@ def background_z_score(
     This is the cosine of the label's best phrase minus the median of the background's cosines, in deviations of these
     (1.4826 times the median absolute deviation). `vector` (D,), `phrases` (N, D) and `background` (M, D) are unit
     vectors; the phrases of label l begin at `label_starts[l]`. Cosines of image and text, or of sound and text, are in
-    different, narrow bands; z-scores can be compared. This is the test normalisation of speaker verification
+    different, narrow bands; z-scores can be compared. This is the test normalization of speaker verification
     (Auckenthaler, Carey and Lloyd-Thomas, "Score normalization for text-independent speaker verification systems",
     2000), with median and median absolute deviation.
     """

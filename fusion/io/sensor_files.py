@@ -35,10 +35,10 @@ class FileError(SensebindError):
 
 
 def read_windows(
-    modality: str, path: str | Path, aperture: TrainedWindow, calibration: Calibration | None = None
+    modality: str, path: str | Path, trained_window: TrainedWindow, calibration: Calibration | None = None
 ) -> list[Window]:
-    """The windows of a file, each `aperture.length` s long: one, or `CLIPS_PER_FILE` if the file is longer. The caller
-    embeds them; the normalized mean of their vectors is the file's vector.
+    """The windows of a file, each `trained_window.length` s long: one, or `CLIPS_PER_FILE` if the file is longer. The
+    caller embeds them; the normalized mean of their vectors is the file's vector.
 
     `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in hundredths of a kelvin, or another
     PNG or JPEG without a unit. `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row
@@ -55,8 +55,8 @@ def read_windows(
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
     return [
-        _make_window(modality, samples, start, to_ns(aperture.length), calibration or Calibration())
-        for start in _clip_starts(samples, to_ns(aperture.length))
+        _make_window(modality, samples, start, to_ns(trained_window.length), calibration or Calibration())
+        for start in _clip_starts(samples, to_ns(trained_window.length))
     ]
 
 

@@ -31,7 +31,7 @@ TEXT_BATCH_SIZE = 64
 
 
 class ClipImageEncoder(nn.Module):
-    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resizing, normalisation and image encoder."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): resizing, normalization and image encoder."""
 
     mean: Tensor
     std: Tensor

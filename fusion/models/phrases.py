@@ -27,7 +27,7 @@ CLIP_TEMPLATES = (  # seven of CLIP's 80 templates; according to its authors, ne
 def embed_prompt_ensemble(
     embed_text: EmbedText, phrases: Sequence[str], templates: Sequence[str] = CLIP_TEMPLATES
 ) -> Tensor:
-    """N phrases → float32 (N, D) of unit length: the normalised mean of a phrase's vectors in all `templates`.
+    """N phrases → float32 (N, D) of unit length: the normalized mean of a phrase's vectors in all `templates`.
 
     Raises `ValueError` if there are no templates, or one does not hold ``{}`` exactly once.
     """

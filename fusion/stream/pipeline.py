@@ -50,7 +50,7 @@ class Pipeline:
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
-    If the space has no encoder for a modality, its windows are counted and not embedded. `patience` (ns): see
+    If the space has no encoder for a modality, its windows are counted and not embedded. `fusion_timeout` (ns): see
     `WindowQueue`. `fusion_weights`: see `TickFuser`.
     """
 
@@ -59,7 +59,7 @@ class Pipeline:
         specs: Mapping[str, WindowSpec],
         engine: Engine,
         *,
-        patience: int = to_ns(DEFAULTS.fusion_timeout),
+        fusion_timeout: int = to_ns(DEFAULTS.fusion_timeout),
         fusion_weights: Mapping[str, float] | None = None,
         calibrations: Mapping[str, Calibration] | None = None,
         queue_size: int | None = None,
@@ -71,7 +71,7 @@ class Pipeline:
         self._queue = WindowQueue(
             specs,
             engine.space.modalities,
-            patience=patience,
+            fusion_timeout=fusion_timeout,
             calibrations=calibrations,
             max_windows=queue_size,
             deadline=deadline,
@@ -173,14 +173,14 @@ class Pipeline:
     def _complete_window(
         self,
         item: QueuedWindow,
-        embeddable: frozenset[str],
+        embeddable_modalities: frozenset[str],
         results: Iterator[Embedding | Failure],
         late: list[Embedding],
     ) -> Iterator[Output]:
         """Check the data of one window and process its result. An embedding whose tick is closed is added to `late`."""
         window, totals = item.window, self._totals[item.window.modality]
         symptoms = self._health[window.modality].check(window)  # done while the device computes
-        if window.modality not in embeddable:
+        if window.modality not in embeddable_modalities:
             with self._lock:
                 totals.counts.update(symptoms)
             return
@@ -196,7 +196,7 @@ class Pipeline:
             totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
             totals.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
             totals.tick = window.tick
-        if not on_time:  # the modality is behind the others by more than `patience`
+        if not on_time:  # the modality is behind the others by more than `fusion_timeout`
             late.append(result)
         yield result
 

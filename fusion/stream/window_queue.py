@@ -73,28 +73,29 @@ class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
     `max_windows`: how many of each modality may wait; beyond that, the oldest is dropped and counted as `overload`
-    (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota (None: no bound). `patience`:
-    ns; fusion does not wait for a modality whose newest sample is older than the newest of all by more than this.
+    (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota (None: no bound).
+    `fusion_timeout` (ns): fusion does not wait for a modality whose newest sample is older than the newest of all by
+    more than this.
     """
 
     def __init__(
         self,
         specs: Mapping[str, WindowSpec],
-        embeddable: Iterable[str],
+        embeddable_modalities: Iterable[str],
         *,
-        patience: int,
+        fusion_timeout: int,
         calibrations: Mapping[str, Calibration] | None = None,
         max_windows: int | None = None,
         deadline: float | None = None,
     ) -> None:
-        self._embeddable = frozenset(specs) & frozenset(embeddable)
-        self._patience, self._max_windows, self._deadline = patience, max_windows, deadline or None
+        self._embeddable_modalities = frozenset(specs) & frozenset(embeddable_modalities)
+        self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
         self._lock = threading.Lock()  # guards everything below
         self._windowers = {modality: Windower(spec) for modality, spec in specs.items()}
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
         self._batch_count = 0  # number of batches dequeued so far
-        # ns, end of the first sample: fusion waits for all modalities until `patience` after it.
+        # ns, end of the first sample: fusion waits for all modalities until `fusion_timeout` after it.
         self._first_stamp: int | None = None
 
     # --- input
@@ -160,12 +161,13 @@ class WindowQueue:
             self._expire(quota)
             items = self._dequeue_quota(dict(quota))
             horizon = self._fusion_watermark()
-            waiting = [item.window.tick for item in self._items if item and item.window.modality in self._embeddable]
+            embeddable = self._embeddable_modalities
+            waiting = [item.window.tick for item in self._items if item and item.window.modality in embeddable]
             if None in self._items:  # a restart still waits: its completion fuses these ticks
                 horizon = None
             elif horizon is not None and waiting:
                 newest = max(w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None)
-                horizon = min(horizon, max(min(waiting) - 1, newest - self._patience))
+                horizon = min(horizon, max(min(waiting) - 1, newest - self._fusion_timeout))
             return self._make_batch(items, horizon)
 
     # --- state
@@ -200,7 +202,7 @@ class WindowQueue:
 
     def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
         self._batch_count += 1
-        return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable)
+        return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable_modalities)
 
     def _enqueue(self, windows: Iterable[Window]) -> None:
         now = time.perf_counter()  # for deadlines and latencies
@@ -269,14 +271,15 @@ class WindowQueue:
     def _fusion_watermark(self) -> int | None:
         """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.
 
-        Fusion waits for a modality while its newest sample is no older than the newest of all minus `patience`, and for
-        all modalities at the start. So a sensor that stops delays a tick by at most `patience` of the others' stamps.
+        Fusion waits for a modality while its newest sample is no older than the newest of all minus `fusion_timeout`,
+        and for all modalities at the start. So a sensor that stops delays a tick by at most `fusion_timeout` of the
+        others' stamps.
         """
-        awaited = [w for m, w in self._windowers.items() if m in self._embeddable]
+        awaited = [w for m, w in self._windowers.items() if m in self._embeddable_modalities]
         seen = [w.newest_stamp for w in awaited if w.newest_stamp is not None]
         if not seen or self._first_stamp is None:
             return None
-        horizon = max(seen) - self._patience
+        horizon = max(seen) - self._fusion_timeout
         closed = [
             w.closed_through
             for w in awaited

@@ -27,7 +27,7 @@ MODULES = {"pipeline": "pipeline_cost"}  # benchmark → module in `sensebind.be
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "bench",
         help="measure time and memory on this computer",

@@ -31,7 +31,7 @@ class DemoError(Exception):
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "demo",
         help="play a simulated patrol to the nodes",

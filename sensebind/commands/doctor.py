@@ -46,7 +46,7 @@ class Finding:
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     subparsers.add_parser(
         "doctor",
         help="check the installation; print how to fix problems",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser("evaluate", help="evaluate spaces, events and faults on data", description=__doc__)
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for add, measure in (

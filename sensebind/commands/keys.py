@@ -21,7 +21,7 @@ class KeysError(SensebindError):
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "keys",
         help="make keys for the bridge and a client on another computer",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command."""
+    """Declare the subcommand."""
     parser = subparsers.add_parser(
         "simulate",
         help="write a recording of a simulated robot, and its truth",

@@ -32,7 +32,7 @@ from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_
 from sensebind.fusion.io.recordings import Recording
 from sensebind.replay.session import Settings, open_replay
 
-MAX_TICK_GAP = 4  # in usual steps between ticks: a longer gap has score 0
+MAX_TICK_GAP_STEPS = 4  # in usual steps between ticks: a longer gap has score 0
 
 
 ScoresByTick = dict[int, dict[str, float]]  # tick in ns → label → score
@@ -228,7 +228,7 @@ def _score_timeline(scores: ScoresByTick, start: int) -> ScoreTimeline:
     for tick, after in zip(ticks, [*ticks[1:], ticks[-1] + hop], strict=True):
         edges.append(tick)
         rows.append([scores[tick].get(label, 0.0) for label in labels])
-        if after - tick > MAX_TICK_GAP * hop:
+        if after - tick > MAX_TICK_GAP_STEPS * hop:
             edges.append(tick + hop)
             rows.append([0.0] * len(labels))
     edges.append(ticks[-1] + hop)

@@ -256,7 +256,7 @@ def _event_table(context: PageContext) -> Row:
     return [
         f"<details{opened}><summary>All events <small>{len(context.intervals):,}</small></summary>",
         '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">duration</th><th>kind</th>'
-        '<th>label</th><th class="n">peak score</th><th>supported by</th></tr></thead>'
+        '<th>label</th><th class="n">highest reported score</th><th>supported by</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{rest}</details>",
     ]
 

@@ -86,14 +86,14 @@ def initial_spoke(
 
 def _window(hub: Hub, modality: str, values: Mapping[str, Any]) -> float:
     """Length of a window in s: from the config, else from the hub, else 0."""
-    aperture = hub.trained_windows.get(modality)
-    return float(values[f"{modality}.window"] or (aperture.length if aperture else 0.0))
+    trained_window = hub.trained_windows.get(modality)
+    return float(values[f"{modality}.window"] or (trained_window.length if trained_window else 0.0))
 
 
 def _image_spec(hub: Hub, modality: str, values: Mapping[str, Any], initialization: SpokeInitialization) -> SpokeSpec:
-    aperture = hub.trained_windows.get(modality)
+    trained_window = hub.trained_windows.get(modality)
     length = _window(hub, modality, values) or IMAGE_WINDOW
-    frames = aperture.frames if aperture else 1
+    frames = trained_window.frames if trained_window else 1
     method = initialization.method or "lora"
     return SpokeSpec(modality, "image", hub.id, hub.dimension, method, length, frames, rank=max(1, initialization.rank))
 

@@ -195,7 +195,7 @@ def test_a_slow_modality_drops_only_its_own_windows() -> None:
 
 
 def test_windows_before_a_restart_are_fused_before_windows_after_it() -> None:
-    pipeline = Pipeline(SPECS, Engine(ToySpace(), batch_size=1), patience=10 * SECOND)
+    pipeline = Pipeline(SPECS, Engine(ToySpace(), batch_size=1), fusion_timeout=10 * SECOND)
     for sample in samples_of_robot(3):
         pipeline.accept(sample)
     pipeline.restart()

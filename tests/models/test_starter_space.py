@@ -181,7 +181,7 @@ def test_the_sentence_encoder_gives_the_published_vectors(space: StarterSpace) -
 
 
 def test_the_image_encoder_classifies_photographs(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
-    """The classes are right only if padding, the scale of the pixels and folded normalisations are right."""
+    """The classes are right only if padding, the scale of the pixels and folded normalizations are right."""
     names = starter.class_names()
     scores = evaluation.run_image_network(
         space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]

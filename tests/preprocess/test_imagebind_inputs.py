@@ -54,7 +54,7 @@ def on_cuda(rgb: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["land", "port", "small", "sq"])
 @pytest.mark.parametrize("path", [on_host, without_uint8_kernel, on_cuda])
-def test_images_are_resized_cropped_and_normalised_as_published(
+def test_images_are_resized_cropped_and_normalized_as_published(
     golden_images: Any, name: str, path: Callable[[np.ndarray], torch.Tensor]
 ) -> None:
     error = np.abs(path(golden_images[f"image/{name}/in"]).numpy() - golden_images[f"image/{name}/out"])

@@ -109,7 +109,7 @@ def test_the_fused_vector_is_the_normalized_sum_of_its_sources_by_weight_and_cov
 
 def test_a_stopped_sensor_delays_fusion_by_the_timeout_at_most() -> None:
     samples = [s for s in samples_of_robot(8) if s.modality != VISION or s.stamp < START + 3 * SECOND]
-    pipeline = make_pipeline(patience=SECOND)
+    pipeline = make_pipeline(fusion_timeout=SECOND)
     for sample in samples:
         for output in push(pipeline, sample):
             if isinstance(output, Embedding) and output.modality == FUSED:

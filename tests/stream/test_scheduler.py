@@ -330,7 +330,7 @@ def test_removing_a_pipeline_does_not_affect_the_others() -> None:
     engine = Engine(ToySpace())
     scheduler = Scheduler(engine)
     timeout = 3600 * SECOND  # samples arrive faster than in real time: fusion must not skip a modality
-    first, second = (Pipeline(SPECS, engine, patience=timeout) for _ in range(2))
+    first, second = (Pipeline(SPECS, engine, fusion_timeout=timeout) for _ in range(2))
     got: dict[str, list[Output]] = {"first": [], "second": []}
     scheduler.add(first, got["first"].extend)
     scheduler.add(second, got["second"].extend)

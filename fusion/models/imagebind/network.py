@@ -2,7 +2,7 @@
 
 The encoders of all modalities have the same structure. A stem turns patches of the input into tokens. A transformer
 processes the tokens. One output token (the class token, or the end token of a text) is projected to the joint space,
-normalised to unit length and scaled. Only stems, sizes and scales differ. Parameters have the names of the published
+normalized to unit length and scaled. Only stems, sizes and scales differ. Parameters have the names of the published
 checkpoint, so its state dict loads unchanged.
 
 Written from the paper and from published facts (names, shapes, constants, outputs).
@@ -300,7 +300,7 @@ class Trunk(nn.Module):
 
 
 def _trunk(modality: str, encoder: EncoderConfig) -> Trunk:
-    """The encoders from CLIP (vision, text) have no `add_bias_kv`. Only vision normalises tokens before the blocks."""
+    """The encoders from CLIP (vision, text) have no `add_bias_kv`. Only vision normalizes tokens before the blocks."""
     return Trunk(encoder, norm_first=modality == VISION, add_bias_kv=modality not in (VISION, TEXT))
 
 
@@ -457,7 +457,7 @@ class TextHead(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Normalises to unit length, in float32."""
+    """Normalizes to unit length, in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         return normalize(x.float(), dim=-1)

@@ -214,7 +214,7 @@ class ImageBindSpace(Hub):
 
 
 class ImageBindImageEncoder(torch.nn.Module):
-    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): normalisation and image encoder."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D): normalization and image encoder."""
 
     mean: Tensor
     std: Tensor

@@ -229,7 +229,7 @@ class Spoke:
                 self._compiled = images
 
     def saved_state(self) -> dict[str, Tensor]:
-        """The content of the file: trained parameters and the normalisation of the data, without frozen weights of the
+        """The content of the file: trained parameters and the normalization of the data, without frozen weights of the
         hub or the trunk."""
         trained = {name for name, p in self.encoder.named_parameters() if p.requires_grad}
         normalization = {name for name in self.encoder.state_dict() if name.endswith((".mean", ".deviation"))}

@@ -1,6 +1,6 @@
 """EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variant: ReLU6, no squeeze-and-excitation), for inference.
 
-Batch normalisation is folded into the convolutions when the weights are loaded. Padding is TensorFlow's, as in
+Batch normalization is folded into the convolutions when the weights are loaded. Padding is TensorFlow's, as in
 training: with stride 2 the extra row and column are at the bottom and the right.
 """
 
@@ -76,8 +76,8 @@ class EfficientNetLite0(nn.Module):
     """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `EfficientNetOutput`.
 
     `middle_mean` and `middle_deviation` (112,): mean and standard deviation of `EfficientNetOutput.stage5` over the
-    training images. They follow from the weights: the stage's output is the sum of the normalised outputs of its
-    blocks, whose means and deviations are the biases and the weights of the batch normalisation.
+    training images. They follow from the weights: the stage's output is the sum of the normalized outputs of its
+    blocks, whose means and deviations are the biases and the weights of the batch normalization.
     """
 
     middle_mean: Tensor
@@ -124,7 +124,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def _fold_batch_norm(into: Convolution, state: Mapping[str, Tensor], conv: str, norm: str) -> None:
-    """Batch normalisation is a scale and a shift per channel, so it is merged into the convolution before it."""
+    """Batch normalization is a scale and a shift per channel, so it is merged into the convolution before it."""
     scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + NORM_EPSILON)
     into.weight.copy_(state[f"{conv}.weight"] * scale[:, None, None, None])
     into.bias.copy_(state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale)

@@ -1,6 +1,6 @@
 """The sentence encoder all-MiniLM-L6-v2 (a BERT of 6 layers, 384-d; arXiv 1810.04805), for inference.
 
-A phrase's vector is the normalised mean over its tokens.
+A phrase's vector is the normalized mean over its tokens.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class StarterSpace(Hub):
 
 
 class StarterImageEncoder(torch.nn.Module):
-    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): normalisation and image encoder."""
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, 1536): normalization and image encoder."""
 
     def __init__(self, network: efficientnet.EfficientNetLite0) -> None:
         super().__init__()

@@ -46,8 +46,9 @@ def event_panel(context: PageContext) -> Row:
     shown.sort(key=lambda key: key[0])
     never = [key[1] for key in lanes if key not in shown]
     intro = [
-        "Each bar is one event, from onset to offset, with its peak score if there is room. The strips below show each "
-        "modality: the stronger the colour, the higher its score. Pale means that it does not support the event."
+        "Each bar is one event, from onset to offset, with the highest score in its reports if there is room. The "
+        "strips below show each modality: the stronger the colour, the higher its score. Pale means that it does not "
+        "support the event."
     ]
     if context.data.truth is not None:
         intro.append(

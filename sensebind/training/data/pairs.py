@@ -130,10 +130,10 @@ def _merged(spans: Tensor) -> list[tuple[int, int]]:
 
 
 def windows_by_tick(
-    samples: Iterator[Sample], values: Mapping[str, Any], apertures: Mapping[str, Any]
+    samples: Iterator[Sample], values: Mapping[str, Any], trained_windows: Mapping[str, Any]
 ) -> dict[str, dict[int, Window]]:
     """Samples → modality → tick → window, as the pipeline makes them."""
-    specs = build.make_window_specs(values, apertures)
+    specs = build.make_window_specs(values, trained_windows)
     windowers = {modality: Windower(spec) for modality, spec in specs.items()}
     found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
 
@@ -154,15 +154,15 @@ def pairs_from_recording(
     hub: Hub,
     tensor: Callable[[Window], Tensor],
     values: Mapping[str, Any],
-    apertures: Mapping[str, Any],
+    trained_windows: Mapping[str, Any],
     block: float = 10.0,
     keep_views: bool = False,
     anchor: str = VISION,
 ) -> Pairs:
     """Pairs of `modality` and the hub's `anchor` at the same ticks of a recording.
 
-    `tensor` turns a window into the spoke's input. `values` are the embedder's parameters, `apertures` the trained
-    windows by modality. `block` is the length of a block in s. `keep_views`: keep the hub's images. Raises `AlignError`
+    `tensor` turns a window into the spoke's input. `values` are the embedder's parameters, `trained_windows` those
+    of each modality. `block` is the length of a block in s. `keep_views`: keep the hub's images. Raises `AlignError`
     if a topic is missing, if no tick has windows of both, or if a window cannot be decoded.
     """
     from sensebind.replay.session import open_replay
@@ -172,7 +172,7 @@ def pairs_from_recording(
         if missing:
             raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: set {missing[0]}.topic")
         samples = (s for s in replay.samples() if isinstance(s, Sample))
-        found = windows_by_tick(samples, values, apertures)
+        found = windows_by_tick(samples, values, trained_windows)
         calibrations = replay.reader.calibrations
     chosen: list[tuple[Window, Window, Tensor]] = []
     for tick in sorted(found[anchor].keys() & found[modality].keys()):
@@ -210,7 +210,7 @@ def _hub_images(chosen: Sequence[Window]) -> Tensor:
 
 
 def pairs_from_folder(
-    folder: Path, modality: str, hub: Hub, tensor: Callable[[Window], Tensor], aperture: Any,
+    folder: Path, modality: str, hub: Hub, tensor: Callable[[Window], Tensor], trained_window: Any,
     block: int = 8, keep_views: bool = False,
 ) -> Pairs:  # fmt: skip
     """Pairs of files with equal names (suffixes aside) in FOLDER/<modality> and FOLDER/vision or FOLDER/text.
@@ -229,7 +229,7 @@ def pairs_from_folder(
     owners: list[int] = []
     for number, name in enumerate(names):
         try:
-            parts = [tensor(window) for window in sensor_files.read_windows(modality, own[name], aperture)]
+            parts = [tensor(window) for window in sensor_files.read_windows(modality, own[name], trained_window)]
         except EncodingError as error:
             raise AlignError(f"'{own[name]}': {error}") from error
         inputs += parts
