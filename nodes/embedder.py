@@ -152,6 +152,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             for publisher in [*self._embedding_publishers.values(), self._space_publisher]:
                 self.destroy_publisher(publisher)
             self.destroy_service(self._embed_text_service)
+            # These hold the model. Without it, the next configuration does not need memory for two models.
+            del self._space, self._diagnostics
         self._pipeline = None
         return TransitionCallbackReturn.SUCCESS
 

@@ -73,7 +73,8 @@ class SensorOptions(Options):
     )
     transport: str = parameter(
         RAW_TRANSPORT,
-        "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed",
+        "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed (depth: "
+        "`topic`/compressedDepth)",
         choices=(RAW_TRANSPORT, COMPRESSED_TRANSPORT),
         modalities=IMAGE_MODALITIES,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
-from helpers.ros_processes import Peer, parameter_arguments, peer, ros_environment, running
+from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.core.embeddings import FUSED, Embedding
@@ -290,6 +291,33 @@ def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
         too_large = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=7.0)
         refused = set_parameter("prompt.onset_threshold", too_large)
         assert not refused.successful and "prompt.onset_threshold" in refused.reason
+
+
+CLEANUP = """
+import gc, weakref, rclpy
+from sensebind.nodes.embedder import EmbedderNode
+rclpy.init()
+node = EmbedderNode()
+for _ in range(2):
+    node.trigger_configure()
+    model = weakref.ref(node._space)
+    assert model() is not None
+    node.trigger_activate()
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    gc.collect()
+    print("released" if model() is None else "kept", flush=True)
+"""
+
+
+def test_cleanup_releases_the_model() -> None:
+    values = parameter_arguments({"modalities": ["vision"]})
+    process = Executable(
+        [sys.executable, "-c", CLEANUP.replace("rclpy.init()", f"rclpy.init(args={values})")],
+        ros_environment(*MESSAGES),
+    )
+    assert process.wait(60) == 0, process.output
+    assert process.output.count("released") == 2, process.output
 
 
 def test_lifecycle_transitions_can_be_repeated() -> None:
