@@ -198,10 +198,5 @@ def fuzz_frames(space: ImageBindSpace, count: int) -> None:
             assert tensor.shape[-2:] == (224, 224) and torch.isfinite(tensor).all()
 
 
-def test_mutated_images_are_refused_or_become_finite_tensors(space: ImageBindSpace) -> None:
-    fuzz_frames(space, 100)
-
-
-@pytest.mark.slow
 def test_a_thousand_mutated_images_are_refused_or_become_finite_tensors(space: ImageBindSpace) -> None:
     fuzz_frames(space, 1000)

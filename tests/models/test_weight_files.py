@@ -289,11 +289,6 @@ def fuzz(pth: Path, converted: Path, count: int) -> None:
             file.unlink()  # not overwritten in place, because it is mapped
 
 
-def test_mutated_files_are_refused_or_read_correctly(pth: Path, converted: Path) -> None:
-    fuzz(pth, converted, 100)
-
-
-@pytest.mark.slow
 def test_a_thousand_mutated_files_are_refused_or_read_correctly(pth: Path, converted: Path) -> None:
     fuzz(pth, converted, 1000)
 

@@ -253,12 +253,6 @@ def fuzz_arrays(count: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
-def test_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
-    fuzz_arrays(100)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
 def test_a_thousand_mutated_arrays_are_refused_or_become_finite_tensors() -> None:
     fuzz_arrays(1000)
 
