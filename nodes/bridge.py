@@ -98,10 +98,10 @@ class BridgeNode(EmptyListParametersMixin, Node):
                 else "is empty, and these clients used keys"
             )
             self.get_logger().warning(
-                f"{changes['refused']} connections were refused: 'authorized_keys' {why}", throttle_duration_sec=10.0
+                f"connections refused: {changes['refused']}; 'authorized_keys' {why}", throttle_duration_sec=10.0
             )
         if changes["accepted"] or changes["closed"] > changes["refused"]:
-            self.get_logger().info(f"{self._publisher.client_count} clients")
+            self.get_logger().info(f"clients connected: {self._publisher.client_count}")
 
     def _publish_diagnostics(self) -> None:
         clients = self._publisher.client_count

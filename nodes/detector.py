@@ -151,7 +151,9 @@ class DetectorNode(EmptyListParametersMixin, Node):
         )
         if self._tracker is None:
             self._tracker = EventTracker(found, self._space_id)
-            self.get_logger().info(f"events from {', '.join(d.kind.name.lower() for d in found)} in {self._space_id}")
+            self.get_logger().info(
+                f"events from {', '.join(d.kind.name.lower() for d in found)} in space {self._space_id}"
+            )
             self._step([])
         else:
             self._tracker.replace_detectors(found)
@@ -161,7 +163,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._embed_text_call = None
         answer = future.result()
         if not answer.success:
-            self.get_logger().error(f"phrases were not embedded: {answer.message}")
+            self.get_logger().error(f"the phrases of the prompts could not be embedded: {answer.message}")
             return
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
             return  # the embedder changed its space meanwhile: `_on_space` starts another request
@@ -175,7 +177,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         embedding = messages.embedding_from_message(message)
         self._counts[embedding.modality] += 1
         if self._assembler.jumped_back(embedding.tick):
-            self.get_logger().info("time jumped back: event tracking starts again")
+            self.get_logger().info("the clock jumped back: event tracking starts again")
             self._step(self._assembler.flush())
             self._assembler.restart()
             if self._tracker is not None:

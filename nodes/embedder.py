@@ -138,7 +138,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             post_callback=lambda jump: self._restart(),
         )
         for modality, topic in self._sensor_subscriptions.topics.items():
-            self.get_logger().info(f"{modality}: {topic}")
+            self.get_logger().info(f"{modality}: subscribed to {topic}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

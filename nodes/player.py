@@ -124,7 +124,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
             self._advertise(recording)
 
     def play(self, stop: StopFlag) -> None:
-        """Play until the end, or until `stop` is set. Raises what reading the recording raises."""
+        """Play until the end, or until `stop` is set. Raises `RecordingError` if the recording is damaged."""
         self._wait_for_subscribers(stop)
         rate = self._options.rate
         self.get_logger().info(f"playing {len(self._topics)} topics of '{self._options.recording}' at rate {rate:g}")
@@ -134,12 +134,12 @@ class PlayerNode(EmptyListParametersMixin, Node):
             if not self._options.loop:
                 break
             self.get_logger().info("end of the recording: starting again")
-        message = f"{self._sent} messages in {time.monotonic() - began:.1f} s"
+        message = f"published {self._sent} messages in {time.monotonic() - began:.1f} s"
         if self._late_count:
             self.get_logger().warning(
                 f"{message}; {self._late_count} were published more than {1000 * LATE_THRESHOLD:.0f} ms late, "
                 f"at most {self._max_lateness:.2f} s: "
-                "this machine is too slow for the rate"
+                "this machine is too slow for the rate, so set a lower rate"
             )
         else:
             self.get_logger().info(message)
@@ -172,11 +172,18 @@ class PlayerNode(EmptyListParametersMixin, Node):
             try:
                 self._topics[topic.name] = self.create_publisher(kind, topic.name, _qos_of(topic))
             except InvalidTopicNameException as error:
-                self.get_logger().warning(f"skipping {topic.name}: {error}; remap it")
+                self.get_logger().warning(
+                    f"topic '{topic.name}' is skipped: ROS 2 allows no such name, so rename it in the bag: {error}"
+                )
         for type_name, names in absent.items():
-            self.get_logger().warning(f"skipping {', '.join(names)}: message type '{type_name}' is not installed")
+            self.get_logger().warning(
+                f"skipping {', '.join(names)}: message type '{type_name}' is not installed: install or build the ROS "
+                f"package '{type_name.split('/', 1)[0]}'"
+            )
         if not self._topics:
-            raise ConfigError(f"'{self._options.recording}' holds no message that can be played")
+            raise ConfigError(
+                f"'{self._options.recording}' contains no message that can be played: see the warnings above"
+            )
 
     def _wait_for_subscribers(self, stop: StopFlag) -> None:
         stop.wait(self._options.delay)
@@ -190,8 +197,9 @@ class PlayerNode(EmptyListParametersMixin, Node):
             if time.monotonic() > deadline:
                 if unmatched:
                     self.get_logger().warning(
-                        f"some subscribers of {', '.join(unmatched)} were not matched: their quality of service "
-                        "requests more than the player offers"
+                        f"some subscribers of {', '.join(unmatched)} were not matched: their "
+                        "quality of service requests more than the player offers (reliable; no deadline; "
+                        "transient local for latched topics only)"
                     )
                 return
             stop.wait(0.05)
@@ -258,7 +266,9 @@ class PlayerNode(EmptyListParametersMixin, Node):
             ]
         if unmatched and not stop.is_set():
             names = ", ".join(publisher.topic_name for publisher in unmatched)
-            self.get_logger().warning(f"subscribers of {names} have not acknowledged all messages")
+            self.get_logger().warning(
+                f"subscribers of {names} have not acknowledged all messages: they may miss the last ones"
+            )
         stop.wait(LINGER)
 
 

@@ -115,7 +115,7 @@ class BridgeNodeOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayerNodeOptions(Options):
-    """Parameters of `player`. Raises `ConfigError`."""
+    """Parameters of `player`. Raises `ConfigError` for a wrong value."""
 
     recording: str = parameter("", "Bag to play (required): a folder, or an .mcap, .db3 or .bag file")
     rate: float = parameter(1.0, "Playback speed. 1: as recorded", bounds=(0.01, 100.0))

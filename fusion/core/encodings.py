@@ -172,7 +172,9 @@ def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
     bytes_used = width * channels * dtype.itemsize
     step = frame.step or bytes_used
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-        raise EncodingError(f"a '{frame.encoding}' image cannot have {width} × {height} pixels")
+        raise EncodingError(
+            f"a '{frame.encoding}' image cannot have {width} × {height} pixels: use 1 to {MAX_PIXELS:,} pixels"
+        )
     if step < bytes_used:
         raise EncodingError(f"'{frame.encoding}' rows of {width} pixels need {bytes_used} bytes, but step is {step}")
     if frame.data.size < step * (height - 1) + bytes_used:
@@ -256,11 +258,11 @@ def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32A
             f"format '{frame.encoding}' is not known: set the publisher's compressedDepth format to png"
         )
     if frame.data.size <= 12:
-        raise EncodingError(f"'{frame.encoding}' of {frame.data.size} bytes holds no image")
+        raise EncodingError(f"a '{frame.encoding}' message of {frame.data.size} bytes contains no image")
     _, a, b = struct.unpack("<iff", frame.data[:12].tobytes())
     image = _decode_compressed(Frame(frame.data[12:], "png", compressed=True), cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
-        raise EncodingError(f"'{frame.encoding}' holds {image.dtype} {image.shape}, not a 16-bit PNG")
+        raise EncodingError(f"'{frame.encoding}' contains {image.dtype} {image.shape}, not a 16-bit PNG")
     if "32FC1" not in frame.encoding:
         return _counts_to_metres(image, calibration)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -315,7 +317,10 @@ def decode_pcm(data: bytes | memoryview, sample_format: str, channels: int) -> n
     size, read = PCM_FORMATS[name]
     raw = np.frombuffer(data, np.uint8)
     if channels < 1 or raw.size % (size * channels):
-        raise EncodingError(f"{raw.size} bytes are not a whole number of {name} samples of {channels} channels")
+        raise EncodingError(
+            f"{raw.size} bytes are not a whole number of {name} samples of {channels} channels: check "
+            "audio.sample_format and audio.channels"
+        )
     return read(raw).reshape(-1, channels)
 
 

@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample, to_ns
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Sample, to_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,10 @@ class WindowSpec:
         if self.lateness < 0 or self.frames < 0 or not 0 <= self.min_coverage <= 1:
             raise ValueError(f"{self.modality}: lateness and frames must be at least 0, min_coverage 0 to 1")
         if self.lateness >= self.max_gap:
-            raise ValueError(f"{self.modality}.lateness must be shorter than max_gap")
+            raise ValueError(
+                f"{self.modality}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
+                f"{self.modality}.max_gap ({self.max_gap / SECOND:g} s)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

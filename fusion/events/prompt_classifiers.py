@@ -82,8 +82,8 @@ class PromptClassifiers:
     def log_likelihood_ratios(self, modality: str, vector: Vector, label_classes: BoolArray) -> FloatArray:
         """Return the log likelihood ratio of each label, (L,), for one vector (D,): that of its most likely class.
 
-        `label_classes` (L, K) is from `match_labels`. NaN for labels without a classifier, and for all labels if the
-        modality has no classifiers or the vector is out of distribution.
+        `label_classes` (L, K), for L labels and K classes, is from `match_labels`. NaN for labels without a classifier,
+        and for all labels if the modality has no classifiers or the vector is out of distribution.
         """
         classifiers = self.modalities.get(modality)
         if classifiers is None or classifiers.residual(vector) > classifiers.residual_threshold:

@@ -247,7 +247,11 @@ class _CapturedBatch:
                 self._encode()
         except RuntimeError as error:
             self.streams.graphs.allowed, self.streams.graphs.error = False, f"{self.streams.modality}: {error}"
-            LOG.warning("%s: no CUDA graph could be captured, and no more are tried: %s", self.streams.modality, error)
+            LOG.warning(
+                "%s: no CUDA graph could be captured, and no more are tried. Other batch sizes run more slowly: %s",
+                self.streams.modality,
+                error,
+            )
             if is_out_of_memory(error):
                 raise
             torch.cuda.synchronize(self.streams.device)

@@ -248,7 +248,7 @@ class Engine:
     def _fetch_vectors(self, batch: _BatchInFlight) -> npt.NDArray[np.float32]:
         vectors = batch.future.fetch().numpy()
         if not np.isfinite(vectors).all():
-            raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype:=float32")
+            raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype to float32")
         if batch.future.compute_seconds is not None:
             self._update_batch_statistics(batch.modality, len(batch.items), batch.future.compute_seconds)
             return vectors
@@ -299,7 +299,7 @@ class Engine:
             if half == 0 or half >= statistics.batch_limit:
                 return
             statistics.batch_limit, statistics.batches_since_change = half, 0
-        LOG.warning("out of memory with %d windows of %s: batches of at most %d from now on", count, modality, half)
+        LOG.warning("out of memory with a batch of %d windows of %s: at most %d from now on", count, modality, half)
 
     def _make_embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
         return Embedding(

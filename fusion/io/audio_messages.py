@@ -112,7 +112,10 @@ def _audio_stamped_adapter(message: Any, form: AudioFormat) -> tuple[int | None,
     channels, rate = form.channels or int(info.channels), form.sample_rate or float(info.rate)
     samples = np.asarray(getattr(data, field))
     if channels < 1 or rate <= 0 or samples.size % channels:
-        raise EncodingError(f"{samples.size} audio samples of {channels} channels at {rate} Hz are not a valid sound")
+        raise EncodingError(
+            f"{samples.size} audio samples of {channels} channels at {rate} Hz are not a valid sound: check "
+            "audio.channels and audio.sample_rate"
+        )
     if samples.dtype == np.uint8:  # zero of unsigned PCM is 128
         samples = (samples.astype(np.int16) - 128).astype(np.int8)
     return stamp_to_ns(message.header.stamp), Sound(samples.reshape(-1, channels), rate)

@@ -341,7 +341,7 @@ class RosbagsMessageFactory:
 
 
 class BagWriter:
-    """Writes a bag for `ros2 bag play` and Foxglove: a folder with an MCAP file that contains the definitions.
+    """Writes a bag for `ros2 bag play` and Foxglove: a folder with an MCAP file that contains the message definitions.
 
     Use it as a context manager. `overwrite`: an existing bag in `folder` is deleted. Raises `RecordingError` if
     `folder` exists and `overwrite` is False, or if it exists and is not a bag.

@@ -97,9 +97,13 @@ class OpenClipSpace(Hub):
             ) from error
         if not model or open_clip.get_model_config(model) is None:
             known = ", ".join(open_clip.list_models()[:8])
-            raise SpaceError(f"name a model of open_clip, as in space:=open_clip:ViT-B-32 (known: {known}, …)")
+            raise SpaceError(
+                f"open_clip has no model '{model}': name one, as in open_clip:ViT-B-32 (known: {known}, …)"
+            )
         if not weights or not Path(weights).is_file():
-            raise SpaceError(f"space '{FAMILY_NAME}:{model}' needs weights:=<file of its weights>, not '{weights}'")
+            raise SpaceError(
+                f"space '{FAMILY_NAME}:{model}' needs a weight file: set weights to its path; '{weights}' is not a file"
+            )
         precision = torch_dtype(dtype)
         clip = open_clip.create_model(model, pretrained=None, device="cpu")
         try:

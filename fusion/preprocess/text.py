@@ -26,7 +26,7 @@ def imagebind_tokens(texts: Sequence[str]) -> torch.Tensor:
     Raises `TypeError` if `texts` is not a sequence of strings.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("expected a list of strings")
+        raise TypeError("phrases must be a list of strings")
     ids = np.zeros((len(texts), CONTEXT_LENGTH), np.int64)
     for row, text in zip(ids, texts, strict=True):
         tokens = [START_TOKEN, *_encode(clean_text(text))][: CONTEXT_LENGTH - 1] + [END_TOKEN]

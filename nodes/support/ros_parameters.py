@@ -87,7 +87,7 @@ def values_after(node: Node, executable: str, changes: Iterable[RosParameter]) -
 def accept_old_names(node: Node, executable: str) -> None:
     """Accept the parameter names of the previous version while the node runs, with a warning.
 
-    ROS 2 Humble cannot do this: there, the node refuses the old name.
+    `executable` is a key of `NODE_PARAMETERS`. ROS 2 Humble cannot do this: there, the node refuses the old name.
     """
     if not hasattr(node, "add_pre_set_parameters_callback"):
         return

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="length of the scenario in s (default: as in the file)"
     )
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument(
+        "--config", type=Path, metavar="F", help="ROS parameter file (default: the package's starter.yaml)"
+    )
     command_line.add_output(parser)
 
 
@@ -132,7 +134,7 @@ def play_and_record_events(
                 for name, process in processes.items():
                     if process.poll() is not None:
                         log = (logs / f"{name}.log").read_text(errors="replace")[-2000:]
-                        raise ProcessError(f"{name} stopped ({process.returncode}):\n{log}")
+                        raise ProcessError(f"{name} stopped with exit status {process.returncode}:\n{log}")
                 if time.monotonic() > deadline:
                     raise ProcessError(f"{what} took longer than {seconds:.0f} s")
 

@@ -43,8 +43,11 @@ MIN_BF16_SPEEDUP = 4.0  # vision, bf16 relative to float32, on a CPU with AMX
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--weights", type=Path, help="checkpoint (default: random weights of the same sizes)")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of each; the fastest counts (default: %(default)s)")
-    parser.add_argument("--modalities", default=",".join(MODALITIES), help="encoders to time (default: %(default)s)")
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="runs of each encoder; the fastest counts (default: %(default)s)"
+    )
+    text = "encoders to measure, separated by commas (default: %(default)s)"
+    parser.add_argument("--modalities", default=",".join(MODALITIES), help=text)
 
 
 def run(args: argparse.Namespace) -> int:

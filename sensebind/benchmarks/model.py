@@ -42,8 +42,8 @@ TARGETS = {"times_float32_eager_1": 12.0, "times_bf16_eager_1": 5.0, "share_of_m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    command_line.add_modalities(parser)
-    text = "batch sizes (default: 1, 2, 4, … 256)"
+    command_line.add_modalities(parser, "encoders to measure, separated by spaces ")
+    text = "batch sizes, separated by spaces (default: 1, 2, 4, … 256)"
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCH_SIZES), help=text)
     text = "time of each measurement in s (default: %(default)s)"
     parser.add_argument("--seconds", type=float, default=0.5, help=text)

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
     parser.add_argument(
-        "--times", type=float, default=3.0, help="load as a multiple of the capacity (default: %(default)s)"
+        "--times", type=float, default=3.0, help="load as a multiple of the maximum load (default: %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the run in s (default: %(default)s)")
     parser.set_defaults(hop=0.2, lead_in=0.0)

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     command_line.add_hop(parser)
     command_line.add_space_options(parser)
     parser.add_argument("--device", default="cpu", help="device of the embedder (default: %(default)s)")
-    command_line.add_modalities(parser, "modalities of the sensors ")
+    command_line.add_modalities(parser, "modalities of the sensors, separated by spaces ")
     parser.add_argument("--no-peak", action="store_true", help="do not search for the peak rate")
     command_line.add_output(parser)
 

@@ -13,7 +13,9 @@ from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    parser.add_argument("--minutes", type=float, default=30.0, help="length of the run (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="length of the run in minutes (default: %(default)s)"
+    )
     parser.add_argument("--robots", type=int, default=1, help="number of robots (default: %(default)s)")
     command_line.add_hop(parser, 0.5)
     parser.set_defaults(lead_in=5.0)

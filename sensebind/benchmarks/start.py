@@ -29,8 +29,10 @@ CHILD_COMMAND = f"import sys; from {__package__} import start; start.child_main(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     spaces.add_arguments(parser)
-    command_line.add_modalities(parser)
-    parser.add_argument("--times", type=int, default=2, help="runs; the fastest one counts (default: %(default)s)")
+    command_line.add_modalities(parser, "encoders to load, separated by spaces ")
+    parser.add_argument(
+        "--times", type=int, default=2, help="number of runs; the fastest one counts (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +102,9 @@ def _run_child(asked: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-c", CHILD_COMMAND, json.dumps({**asked, "began": began})]
     ended = subprocess.run(command, capture_output=True, text=True, env=subprocess_environment())
     if ended.returncode:
-        raise ProcessError(f"the process failed: {ended.stderr.strip()[-800:]}")
+        raise ProcessError(
+            f"the measured process failed with exit status {ended.returncode}: {ended.stderr.strip()[-800:]}"
+        )
     report: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return report
 

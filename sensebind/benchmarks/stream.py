@@ -51,14 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spaces.add_arguments(parser)
     parser.add_argument("--robots", type=int, default=1, help="number of robots (default: %(default)s)")
     command_line.add_hop(parser)
-    parser.add_argument("--every-frame", action="store_true", help="embed each image; audio, IMU and thermal at 10 Hz")
+    parser.add_argument(
+        "--every-frame", action="store_true", help="embed each image; audio, IMU and thermal windows at 10 Hz"
+    )
     text = f"find the largest number of robots with a p99 of at most {P99_BOUND_MS:g} ms and no missed window"
     parser.add_argument("--find", action="store_true", help=text)
     text = f"find the highest image rate of one robot with at most {100 * MAX_MISSED_SHARE:g} %% missed windows"
     parser.add_argument("--peak", action="store_true", help=text)
-    parser.add_argument("--no-plain", action="store_true", help="do not compare the speed of a replay with a baseline")
+    text = "do not compare the speed of a replay with plain PyTorch (float32, one window at a time)"
+    parser.add_argument("--no-plain", action="store_true", help=text)
     parser.add_argument("--batch-size", type=int, default=0, help="batch size of the engine (default: 16, on a GPU 32)")
-    parser.add_argument("--lead-in", type=float, default=1.0, help="s before latencies count (default: %(default)s)")
+    text = "time in s at the start whose latencies are not counted (default: %(default)s)"
+    parser.add_argument("--lead-in", type=float, default=1.0, help=text)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each run in s (default: %(default)s)")
 
 

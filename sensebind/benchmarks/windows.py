@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     command_line.add_space_options(parser)
     command_line.add_hop(parser)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="number of rounds; the median counts (default: %(default)s)"
+    )
     command_line.add_output(parser)
 
 

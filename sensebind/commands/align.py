@@ -40,21 +40,43 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     add("--scratch", action="store_true", help="start from a new spoke")
     add("--epochs", type=int, default=20, help="maximum number of epochs (default: %(default)s)")
     add(
-        "--patience", type=int, default=6, help="epochs without a better held-out R@1, then stop (default: %(default)s)"
+        "--patience",
+        type=int,
+        default=6,
+        help="stop after so many epochs without a better held-out R@1 (default: %(default)s)",
     )
     add("--batch", type=int, default=64, help="pairs that are compared with each other (default: %(default)s)")
     add("--chunk", type=int, default=32, help="pairs in memory at once, with gradient caching (default: %(default)s)")
-    add("--bank", type=int, default=512, help="additional negatives: vectors of the hub (default: %(default)s)")
-    add("--views", type=int, default=1, help="crops of each image, the same in both modalities (default: %(default)s)")
-    add("--inverted", type=float, default=0.0, help="fraction of images with inverted levels (default: %(default)s)")
+    add(
+        "--bank",
+        type=int,
+        default=512,
+        help="number of negatives beside the batch: vectors of the hub (default: %(default)s)",
+    )
+    add(
+        "--views",
+        type=int,
+        default=1,
+        help="number of crops of each image, equal in both modalities (default: %(default)s)",
+    )
+    add(
+        "--inverted", type=float, default=0.0, help="fraction of images with inverted brightness (default: %(default)s)"
+    )
     add("--learning-rate", type=float, default=1e-3, help="learning rate of AdamW (default: %(default)s)")
     add("--temperature", type=float, default=0.07, help="temperature of InfoNCE (default: %(default)s)")
     add("--learn-temperature", action="store_true", help="train the temperature too, from --temperature on")
-    add("--precision", choices=("float32", "bf16"), default="float32", help="of training (default: %(default)s)")
-    add("--block", type=float, default=10.0, help="length of a block in s; of files: 8 (default: %(default)s)")
-    add("--held-out", type=float, default=0.2, metavar="F", help="fraction of blocks held out (default: %(default)s)")
+    add(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="precision of training (default: %(default)s)",
+    )
+    add(
+        "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
+    )
+    add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    add("--checkpoint", type=Path, metavar="F", help="write it after each epoch; resume from it if it exists")
+    add("--checkpoint", type=Path, metavar="F", help="file to save after each epoch, and to resume from if it exists")
     add("--tensorboard", type=Path, metavar="DIR", help="write training curves to this folder (extra: tensorboard)")
     add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")
 
@@ -99,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     spokes.save(spoke, args.out)
     print(
         f"held-out R@1 {best.recall:.3f} after epoch {best.number} (before {before:.3f}, chance {best.chance:.3f}, "
-        f"n {len(held)})\n{args.out}: to use it, set spokes: [{args.out}] in the config"
+        f"n {len(held)})\n{args.out}: to use it, set spokes: [{args.out}] in the parameter file"
     )
     return 0
 

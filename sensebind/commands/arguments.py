@@ -8,7 +8,9 @@ from pathlib import Path
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """--config: a Path; None for the shipped file."""
-    parser.add_argument("--config", type=Path, metavar="F", help="ROS parameter file (default: config/starter.yaml)")
+    parser.add_argument(
+        "--config", type=Path, metavar="F", help="ROS parameter file (default: the package's config/starter.yaml)"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

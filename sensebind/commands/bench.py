@@ -36,7 +36,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     names = "\n".join(f"{name:10} {text}" for name, text in BENCHMARKS.items())
     parser.add_argument("bench", choices=BENCHMARKS, help=names)
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; --help lists them")
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, help="options of the benchmark; `sensebind bench NAME --help` lists them"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,8 +21,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "calibrate",
         help="fit prompt calibration and prompt classifiers on labelled recordings",
         description="Fit on labelled recordings, for each modality: the probability of a prompt at a given similarity; "
-        "prompt classifiers; and the reliability of the modality, which is its weight beside the others. To use FILE, "
-        "set the detector's parameter prompt.calibration to it.",
+        "prompt classifiers; and the reliability of the modality, which is its weight among all modalities. To use "
+        "FILE, set the detector's parameter prompt.calibration to it.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bag: a folder or a file")
     parser.add_argument(
@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     space = settings.space()
     found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
     if not found or not isinstance(found[0], PromptDetector):
-        print(f"'{file}' has no prompts: add those of the truth as prompts.<label>: [phrase, …]", file=sys.stderr)
+        print(f"'{file}' has no prompts: add prompts.<label>: [phrase, …] for each label of the truth", file=sys.stderr)
         return 1
     detector = found[0]
     unknown = sorted({label for spans in labels for _, _, label in spans} - set(detector.prompts))
     if unknown:
-        print(f"ignored, because they have no prompt: {', '.join(unknown)}", file=sys.stderr)
+        print(f"labels of the truth without a prompt are ignored: {', '.join(unknown)}", file=sys.stderr)
     streams: list[LabelledStream] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
@@ -76,5 +76,5 @@ def run(args: argparse.Namespace) -> int:
         line = f"{modality:8} reliability {modality_calibration.reliability:.2f}"
         classifiers = calibration.classifiers.modalities.get(modality) if calibration.classifiers else None
         print(line + (f", {np.any(classifiers.weights, axis=1).sum()} prompt classifiers" if classifiers else ""))
-    print(f"{args.out}: for space {space.id}; to use it, set prompt.calibration")
+    print(f"{args.out}: for space {space.id}; to use it, set prompt.calibration: {args.out}")
     return 0

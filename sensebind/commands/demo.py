@@ -141,7 +141,7 @@ def play_to_nodes(recording: Path, config: Path, out: Path, rate: float, start: 
         player = started("player", *(part for name, value in given.items() for part in ("-p", f"{name}:={value}")))
         spin_until(listener, nodes, out, lambda: player.poll() is not None, 600 / rate, "playing")
         if player.returncode:
-            raise DemoError(f"player failed ({player.returncode}): see {out / 'player.log'}")
+            raise DemoError(f"the player failed with exit status {player.returncode}: see {out / 'player.log'}")
         spin_for(listener, nodes, out, 2.5)  # the last windows close when their topics have had no message for a while
         # The detector publishes the end of each event that is still open when it stops.
         nodes.pop("detector").send_signal(signal.SIGINT)
@@ -166,7 +166,7 @@ def spin_until(
         rclpy.spin_once(listener, timeout_sec=0.05)
         for name, process in nodes.items():
             if process.poll() is not None:
-                raise DemoError(f"{name} stopped ({process.returncode}): see {out / f'{name}.log'}")
+                raise DemoError(f"{name} stopped with exit status {process.returncode}: see {out / f'{name}.log'}")
         if time.monotonic() > deadline:
             raise DemoError(f"{what} took over {seconds:.0f} s: see the logs in {out}")
 

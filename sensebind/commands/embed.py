@@ -26,7 +26,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "length, names (N) and space.",
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="image files, depth PNGs in mm, audio files, IMU CSVs; or phrases"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="phrases, or files: JPEG or PNG; depth PNG in mm; thermal PNG in 0.01 K; sound; IMU CSV with the columns "
+        "time, ax, ay, az, gx, gy, gz in s, m/s² and rad/s",
     )
     parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
@@ -35,7 +39,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
     parser.add_argument("--modality", required=True, help="vision, text, audio, depth, thermal or imu")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT.npz", help="file to write")
-    parser.add_argument("--batch-size", type=int, default=16, help="inputs embedded together (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="number of inputs embedded at once (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,18 +27,23 @@ def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse
     parser = kinds.add_parser(
         "zeroshot",
         help="photographs by phrase, and retrieval between modalities: the starter's mapping and the alternatives",
+        description="Print the accuracy of photographs by phrase and of retrieval between modalities, for the starter "
+        "space's mapping and for the alternatives to it. Data sets that are missing are left out.",
     )
     _add_data(parser)
     parser.add_argument(
         "--stamps", type=Path, default=Path("/usr/share/tuxpaint/stamps"), metavar="DIR",
-        help="stamps of Debian's package tuxpaint-stamps-default (default: %(default)s)",
+        help="images of Debian's package tuxpaint-stamps-default (default: %(default)s)",
     )  # fmt: skip
     return parser
 
 
 def _add_audio(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
-        "audio", help="ESC-10: a linear probe on the starter's audio trunk, and its audio spoke by text"
+        "audio",
+        help="ESC-10: a linear probe on the starter's audio trunk, and its audio spoke by text",
+        description="Print the accuracy on the sounds of ESC-10: of a linear probe on the starter space's audio trunk, "
+        "and of its audio spoke by text.",
     )
     _add_data(parser)
     return parser
@@ -53,7 +58,12 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_motion(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    parser = kinds.add_parser("motion", help="activities of people from motion data (packages seglearn and aeon)")
+    parser = kinds.add_parser(
+        "motion",
+        help="activities of people from motion data (packages seglearn and aeon)",
+        description="Print the accuracy of the starter space on activities of people that were not used in training, "
+        "by text and by a linear probe. The motion data are from the packages seglearn and aeon.",
+    )
     add_spokes(parser)
     return parser
 
@@ -65,7 +75,7 @@ def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argpars
         description="Retrieval between all pairs of modalities at the events of RECORDING.truth.tsv, zero-shot "
         "classification by text, and retrieval by sums of two vectors. Writes alignment.json and alignment.png to DIR.",
     )
-    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags")
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with a truth file")
     parser.add_argument("--surveys", type=int, default=0, metavar="N", help="number of held-out surveys to simulate")
     parser.add_argument("--space", default="starter", help="space to evaluate (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
@@ -79,8 +89,8 @@ def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
         "events",
         help="events against the truth: F1, PSDS, latency, false alarms, calibration, faults",
         description="Run recordings through the pipeline and score the events against the truth. For comparison: each "
-        "modality alone, late fusion by maximum, and a detector without a model. Writes events.json, events.md and "
-        "events.png to DIR. docs/evaluation.md explains the metrics.",
+        "modality alone, late fusion by maximum, and a detector of signal activity without a model. Writes "
+        "events.json, events.md and events.png to DIR. docs/evaluation.md explains the metrics.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
     parser.add_argument(
@@ -90,7 +100,11 @@ def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
     add_config(parser)
     add_out(parser)
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="recordings to process at once (default: %(default)s)"
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of recordings to process at once (default: %(default)s)",
     )
     add_device(parser)
     return parser
@@ -105,8 +119,12 @@ def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
         "of healthy sensors. Writes faults.json and faults.md to DIR.",
     )
     parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags of healthy sensors")
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="scenes, about 50 cases each (default: 2)")
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="first seed (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=2, metavar="N", help="number of scenes, each with about 50 faults (default: 2)"
+    )
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="N", help="seed of the first scene (default: %(default)s)"
+    )
     parser.add_argument(
         "--hours", type=float, default=0.1, metavar="H", help="simulated hours without a fault (default: 0.1)"
     )
@@ -173,7 +191,7 @@ def _alignment(args: argparse.Namespace) -> int:
     found = [retrieval.embeddings_of_recording(path, space) for path in args.recordings]
     found += retrieval.embeddings_of_surveys(args.surveys, space)
     if not found:
-        raise retrieval.RetrievalError("no data to evaluate on: give recordings, or --surveys 2")
+        raise retrieval.RetrievalError("there are no data to evaluate on: give recordings, or --surveys 2")
     moments = retrieval.add_text(retrieval.concatenate(found), space, {k: v.phrases for k, v in CATALOGUE.items()})
     rows = retrieval.retrieval_matrix(moments, trained)
     zero = retrieval.zero_shot_accuracy(moments)

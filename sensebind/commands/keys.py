@@ -30,7 +30,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("keys"), metavar="DIR", help="folder of the keys (default: %(default)s)"
     )
-    parser.add_argument("--client", default="client", metavar="NAME", help="client to authorise (default: %(default)s)")
+    parser.add_argument("--client", default="client", metavar="NAME", help="client to authorize (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{'made' if new else 'kept'} {path}")
     print(
         f"""
-The bridge:  secret_key:={(out / SERVER).resolve()}.key_secret authorized_keys:={authorized.resolve()}
+The bridge:  set the parameters
+             secret_key: {(out / SERVER).resolve()}.key_secret
+             authorized_keys: {authorized.resolve()}
 The client:  copy {name}.key_secret and {SERVER}.key to it over a secure channel, then delete {name}.key_secret here.
 Restart a running bridge: it reads the keys of clients when it starts."""
     )

@@ -56,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
                 f"{modality:8} {topic} ({replay.reader.topic_reasons[modality]})" if topic else f"{modality:8} no topic"
             )
         if not replay.topics:
-            print(f"'{args.recording}' has no topic of any modality", file=sys.stderr)
+            print(
+                f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",
+                file=sys.stderr,
+            )
             return 1
         space = settings.space()
         with tqdm(total=round(replay.seconds), unit="s", disable=None) as bar:
@@ -77,5 +80,5 @@ def run(args: argparse.Namespace) -> int:
         f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
     )
     also = f"; {args.rerun}" if args.rerun else ""
-    print(f"{data.realtime_factor} × real time; {args.out}/outputs, summary.json, report.html{also}")
+    print(f"{data.realtime_factor} × real time; written to {args.out}: outputs, summary.json, report.html{also}")
     return 0

@@ -15,15 +15,18 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "simulate",
         help="write a recording of a simulated robot, and its truth",
-        description="Write BAG (MCAP, five sensors), BAG.truth.tsv (onset, offset, label) and, if sensors fail, "
-        "BAG.faults.tsv. The same scenario and seed give the same bytes.",
+        description="Write BAG (MCAP, five sensors), BAG.truth.tsv (onset and offset in s from the start, label) and, "
+        "if sensors fail, BAG.faults.tsv. The same scenario and seed give the same bytes.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--scenario", type=Path, metavar="F", help="scenario (YAML): see docs/simulation.md and config/scenarios"
     )
     what.add_argument(
-        "--survey", type=int, metavar="N", help="survey of N stations, each with one kind of object or sound"
+        "--survey",
+        type=int,
+        metavar="N",
+        help="instead of a scenario: N stations, each with one kind of object or sound",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument(
@@ -34,12 +37,13 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--fault", action="append", default=[], metavar="SENSOR:FAULT[:AT[:FOR]]",
-        help="make a sensor fail from AT (s, default: the start), FOR s (default: to the end); repeatable",
+        help="make a sensor fail from AT (s, default: the start), FOR s (default: to the end), as in "
+        "vision:dark:20:30; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--thermal-camera",
         choices=("radiometric", "white-hot", "black-hot", "iron"),
-        help="palette of the survey's thermal camera",
+        help="output of the survey's thermal camera: temperatures (radiometric) or images in a palette",
     )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="BAG", help="bag folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing BAG")

@@ -38,7 +38,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
     )  # fmt: skip
-    convert.add_argument("--modalities", metavar="A,B", help="only these; a robot with prompts needs text too")
+    convert.add_argument("--modalities", metavar="A,B", help="write only these; prompts need text (default: all)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,7 +101,7 @@ def _convert(args: argparse.Namespace) -> int:
         raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
     for target in targets:
         print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
-    print(f"Use it with space:=imagebind_huge weights:={output}")
+    print(f"To use it, set the parameters space: imagebind_huge and weights: {output}")
     return 0
 
 

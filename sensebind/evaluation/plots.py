@@ -30,7 +30,7 @@ def require_matplotlib() -> None:
 def plot(metrics: Mapping[str, Any], path: str | Path) -> None:
     """Write the result of `compute_metrics` as one PNG: F1 of each detector and label, latency, reliability.
 
-    Raises `PlotError`.
+    Raises `PlotError` if matplotlib is missing.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg

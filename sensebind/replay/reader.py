@@ -102,7 +102,9 @@ class SampleReader:
             for decoder in sensors.get(topic, ()):
                 try:
                     if type_name != decoder.type_name:
-                        raise EncodingError(f"a message has type '{type_name}', its topic '{decoder.type_name}'")
+                        raise EncodingError(
+                            f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
+                        )
                     yield decoder.decode(message, received)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error))

@@ -67,7 +67,7 @@ class Settings:
         return make_detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), embedded)
 
     def events(self, space: Space) -> EventTracker:
-        """The detectors, ready to run in a pipeline. Raises what `detectors` raises."""
+        """The detectors, ready to run in a pipeline. Raises `ConfigError` and `CalibrationError`."""
         return EventTracker(self.detectors(space), space.id)
 
     def pipeline(self, space: Space, events: EventTracker | None = None) -> Pipeline:

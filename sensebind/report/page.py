@@ -115,7 +115,7 @@ def _remarks(context: PageContext) -> list[str]:
     remarks = []
     if context.axis.start != context.data.start:
         remarks.append(
-            "All stamps are outside the recording’s time range. The time axis shows the range of the stamps."
+            "All sensor stamps are outside the recording’s time range. The time axis shows the range of the stamps."
         )
     return remarks
 
@@ -228,8 +228,8 @@ def _load_table(context: PageContext) -> Row:
         '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th><th>dropped data and symptoms</th></tr>'
     )
     return [
-        '<section><h2>Load and latency</h2><p class="lead">Latency is the time from the close of a window to its '
-        "vector. Coverage is the fraction of a window with valid data.</p>",
+        '<section><h2>Load and latency</h2><p class="lead">Latency is the time from the close of a window until '
+        "its vector is ready. Coverage is the fraction of a window with valid data.</p>",
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div></section>',
     ]
 
@@ -252,7 +252,7 @@ def _event_table(context: PageContext) -> Row:
         )
     more = len(context.intervals) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
-    rest = f'<p class="lead">summary.json lists {more:,} more.</p>' if more > 0 else ""
+    rest = f'<p class="lead">{more:,} more events are in summary.json.</p>' if more > 0 else ""
     return [
         f"<details{opened}><summary>All events <small>{len(context.intervals):,}</small></summary>",
         '<div class="scroll"><table><thead><tr><th class="n">onset</th><th class="n">duration</th><th>kind</th>'

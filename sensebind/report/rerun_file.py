@@ -222,7 +222,7 @@ class RerunFile:
         for item in found:
             modalities = ", ".join(f"{m} {score:.2f}" for m, score in item.score_by_modality.items())
             self._set_time(item.onset)
-            text = f"{item.kind.name.lower()}: {item.label}, peak {item.peak_score:.2f}"
+            text = f"{item.kind.name.lower()}: {item.label}, highest score {item.peak_score:.2f}"
             text += f" ({modalities})" if modalities else ""
             level = "WARN" if item.kind.name == "FAULT" else "INFO"
             self._stream.log("events/log", self._rr.TextLog(text, level=level))

@@ -167,7 +167,8 @@ def _parse_events(
 
 
 def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3) of a file in the scenario's folder or of an image of scikit-image."""
+    """Read RGB uint8 (H, W, 3) from a file in the scenario's folder or from an image of scikit-image. Raises
+    `ScenarioError`."""
     if kind != "picture":
         raise ScenarioError(f"{where}: 'photograph' is only for type 'picture'")
     path = folder / str(value)

@@ -109,7 +109,8 @@ def train_prompt_classifiers(
 def _fit_combination(gains: FloatArray, truth: BoolArray) -> tuple[float, float, tuple[float, ...]]:
     """Maximum negative evidence (nats), prior and rank weights (M,) with the smallest log loss.
 
-    `gains` (M, R): log likelihood ratios of M modalities times coverage; `truth` (R,).
+    R pairs of a tick and a label. `gains` (M, R): log likelihood ratios of M modalities, multiplied by the coverage.
+    `truth` (R,): whether the label is true at the tick.
     """
     fits = []
     for limit in NEGATIVE_EVIDENCE_LIMITS:

@@ -69,7 +69,9 @@ def initial_spoke(
     if file is not None:
         spec = spokes.read_spec(file)
         if spec.modality != modality or spec.hub != hub.id:
-            raise SpaceError(f"spoke '{file}' is for {spec.modality} and {spec.hub}, not {modality} and {hub.id}")
+            raise SpaceError(
+                f"spoke '{file}' is for modality {spec.modality} and hub {spec.hub}, not for {modality} and {hub.id}"
+            )
         spoke = Spoke(spec, hub)
         spokes.load_weights(spoke, file)
     elif modality in (VISION, DEPTH, THERMAL):
@@ -106,7 +108,7 @@ def _series_spec(
         raise SpaceError(f"--method {initialization.method} is for images; a spoke for '{modality}' is trained whole")
     length = _window(hub, modality, values)
     if not length:
-        raise SpaceError(f"set {modality}.window in the config: the length of a window in seconds")
+        raise SpaceError(f"set {modality}.window in the parameter file (--config): the length of a window in seconds")
     rate = IMU_RATE if modality == IMU else float(values.get(f"{modality}.rate", 0.0))
     if modality == AUDIO:
         kind, channels = "sound", 0
@@ -128,4 +130,6 @@ def reading_size(recordings: Sequence[Path], modality: str, values: Mapping[str,
                 return int(sample.data.values.size)
             if not isinstance(sample, Sample):
                 raise SensebindError(f"'{recordings[0]}', {modality}: {sample.message}")
-    raise SensebindError(f"'{recordings[0]}' has no message of '{modality}': set {modality}.topic in the config")
+    raise SensebindError(
+        f"'{recordings[0]}' has no message of '{modality}': set {modality}.topic in the parameter file"
+    )

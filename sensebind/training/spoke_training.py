@@ -30,10 +30,10 @@ class TrainingOptions:
 
     Attributes:
         epochs: maximum number of epochs.
-        batch: pairs that are compared at once.
-        chunk: pairs that are in memory at once.
+        batch: number of pairs that are compared with each other.
+        chunk: number of pairs that are in memory at once.
         temperature: of InfoNCE (ImageBind's τ); the initial value if `learn_temperature`.
-        bank: number of further vectors of the hub that are negatives.
+        bank: number of vectors of the hub that are negatives, beside those of the batch.
         views: random crops of each image, if the hub's images are kept; 0: no crops, no change of brightness.
         inverted_fraction: fraction of images that are inverted, for cameras with other palettes.
         patience: epochs without a better held-out recall after which the training ends.
@@ -63,7 +63,10 @@ class TrainingOptions:
             if getattr(self, name) < 1:
                 raise AlignError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if not 0 < self.temperature <= 10 or self.learning_rate <= 0:
-            raise AlignError("temperature and learning rate must be more than 0 (and temperature at most 10)")
+            raise AlignError(
+                f"temperature must be more than 0 and at most 10, and learning rate more than 0; they are "
+                f"{self.temperature:g} and {self.learning_rate:g}"
+            )
         if self.precision not in ("float32", "bf16"):
             raise AlignError(f"precision '{self.precision}' is not one of float32, bf16")
 

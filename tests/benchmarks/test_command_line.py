@@ -51,7 +51,7 @@ def test_a_run_prints_and_writes_the_figures_with_the_device_that_was_used(
     assert devices == ["resolved", "cpu", "cpu"]
 
 
-def test_an_expected_error_is_a_message_and_a_status_and_others_are_raised(
+def test_an_expected_error_gives_a_message_and_exit_status_1_and_others_are_raised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(args: argparse.Namespace) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def test_a_process_that_ignores_the_signal_is_killed() -> None:
         process.stdout.close()
 
 
-def test_all_begins_with_gpu_benchmarks_and_on_a_cpu_with_the_quickest() -> None:
+def test_bench_all_begins_with_gpu_benchmarks_or_on_a_cpu_with_the_quickest() -> None:
     names = {d: [p.name for p in everything.parts(argparse.Namespace(device=d))] for d in ("cpu", "cuda")}
     assert names["cuda"][:3] == ["model_vision", "one_robot", "most_robots"] and names["cpu"][0] == "pipeline"
     assert len(names["cpu"]) == 11 and sorted(names["cpu"]) == sorted(names["cuda"]) and names["cpu"][-1] == "ros"

@@ -234,7 +234,7 @@ def test_the_tables_in_the_documentation_are_up_to_date() -> None:
         ("<!-- parameters detector noveltyy -->\n<!-- end -->", r"detector has no parameters 'noveltyy\.\*'"),
     ],
 )
-def test_a_wrong_mark_in_a_page_is_an_error(page: str, message: str) -> None:
+def test_a_wrong_mark_of_a_table_in_a_page_is_an_error(page: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tables().update_tables(page)
 

@@ -191,7 +191,7 @@ def test_a_cpu_has_no_runner(space: ImageBindSpace) -> None:
     assert space.device.type == "cpu" and GpuRunner.for_space(space) is None
 
 
-def test_the_video_stem_equals_its_matrix_product() -> None:
+def test_the_video_stem_as_a_matrix_product_gives_the_same_tokens() -> None:
     torch.manual_seed(0)
     stem = VideoStem(32).eval()
     for shape in ((2, 3, 56, 56), (2, 3, 1, 56, 56), (2, 3, 2, 56, 56), (1, 3, 2, 28, 28)):

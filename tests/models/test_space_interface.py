@@ -96,8 +96,8 @@ def test_the_error_for_a_device_that_is_a_string_names_the_torch_device() -> Non
         validate_space(space, "toy")
 
 
-def test_the_default_encoder_passes_embed_a_batch_on_the_cpu() -> None:
-    """A space may call `.numpy()` on it."""
+def test_the_default_encoder_copies_a_batch_to_the_cpu_before_it_calls_embed() -> None:
+    """A space may call `.numpy()` on the batch."""
     batch = ToySpace().tensor(WINDOW)[None]
 
     class OnDevice:

@@ -73,7 +73,7 @@ def test_the_page_shows_events_truth_and_statistics() -> None:
                   "not detected", "Played once.", "coverage: 1 window", "late: 3 samples", "ongoing"):  # fmt: skip
         assert words in page.text, words
     labels = [a["aria-label"] for _, a in page.tags if "aria-label" in a]
-    assert any(label.startswith("cat: 2 s to 5 s, peak 0.90; vision 0.90") for label in labels)
+    assert any(label.startswith("cat: 2 s to 5 s, highest score 0.90; vision 0.90") for label in labels)
     for modality in (VISION, DEPTH, THERMAL):
         assert any(label.startswith(f"{modality}: ") and "image" in label for label in labels)
     assert any("spectrogram" in label for label in labels) and any("acceleration" in label for label in labels)
@@ -270,7 +270,7 @@ def test_true_faults_and_detected_faults_share_a_lane() -> None:
     assert "Faults" in page.text and "fault:imu:dark" in page.text
 
 
-def test_onsets_show_data_of_the_reporting_modality() -> None:
+def test_an_image_at_an_onset_is_of_the_modality_that_supports_the_event() -> None:
     previews = SensorPreviews()
     for i in range(40):
         previews.add(frame(VISION, i / 4, i))

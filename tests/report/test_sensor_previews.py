@@ -53,7 +53,7 @@ def test_previews_are_bounded_and_cover_the_whole_recording() -> None:
     assert len(previews.spectra[AUDIO].remainder) < 2000
 
 
-def test_a_wrong_stamp_costs_one_column() -> None:
+def test_a_wrong_stamp_adds_at_most_one_column() -> None:
     previews = recorded(10, (IMU,))
     width = previews.traces[IMU].width
     previews.add(Sample(IMU, 1, Reading(np.ones(6))))

@@ -330,7 +330,7 @@ def test_an_initial_spoke_from_a_file_must_have_the_same_modality_and_window(tmp
     assert again.spec == first.spec
     for name, tensor in again.saved_state().items():
         torch.testing.assert_close(tensor, first.saved_state()[name], atol=1e-3, rtol=1e-2)
-    with pytest.raises(SpaceError, match="is for imu and"):
+    with pytest.raises(SpaceError, match="is for modality imu and"):
         initial_spoke(HUB, "thermal", training_parameters(None, "thermal"), start)
     with pytest.raises(AlignError, match=r"imu\.window is 3 s, the spoke's is 2 s"):
         initial_spoke(HUB, "imu", {**values, "imu.window": 3.0}, start)

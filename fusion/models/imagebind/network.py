@@ -409,7 +409,7 @@ class ImuStem(ClassTokenStem):
 
 
 class TextStem(nn.Module):
-    """Token ids → tokens. `mask` is the causal mask: a token does not attend to later ones."""
+    """Token ids (B, N) → tokens (B, N, D). `mask` (N, N) is the causal mask: a token does not attend to later ones."""
 
     mask: Tensor
 

@@ -84,7 +84,7 @@ class ImageBindSpace(Hub):
         if not weights:
             raise SpaceError(
                 f"{SPACE_NAME} needs its checkpoint, which is not for commercial use ({cls.licence}): "
-                f"download {CHECKPOINT_URL} and set weights:=<the file>"
+                f"download {CHECKPOINT_URL} and set weights to its path"
             )
         space = cls(weights, device, resolve_dtype(dtype, device), sizes)
         requested = space._available_modalities if modalities is None else set(modalities)
@@ -173,7 +173,7 @@ class ImageBindSpace(Hub):
             raise ValueError(f"{self.id} has no encoder for '{modality}' here; it has {', '.join(self.modalities)}")
         vectors = self.load_encoder(modality).embed(modality, batch.to(self.device)).cpu()
         if not torch.isfinite(vectors).all():
-            raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype:=float32")
+            raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype to float32")
         return vectors
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:

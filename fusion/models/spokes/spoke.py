@@ -67,7 +67,7 @@ class SpokeSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in SPOKE_KINDS:
-            raise SpaceError(f"unknown kind of spoke '{self.kind}'; known: {', '.join(SPOKE_KINDS)}")
+            raise SpaceError(f"spoke kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
         if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != "image"):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
 
@@ -311,7 +311,10 @@ def load_weights(spoke: Spoke, path: str | Path) -> None:
     wanted = spoke.saved_state()
     wrong = sorted(state.keys() ^ wanted.keys()) or [n for n in wanted if state[n].shape != wanted[n].shape]
     if wrong:
-        raise SpaceError(f"spoke file '{path}' does not fit: {', '.join(wrong[:5])} missing, extra or of another shape")
+        raise SpaceError(
+            f"spoke file '{path}' does not fit: {', '.join(wrong[:5])} missing, extra or of another shape; align it "
+            "again"
+        )
     spoke.encoder.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
 
 

@@ -89,7 +89,7 @@ class MiniLMTextEncoder:
         Phrases of similar length are embedded together. Raises `TypeError` if `texts` is not a sequence of strings.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("expected a list of strings")
+            raise TypeError("phrases must be a list of strings")
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
         result = torch.empty(len(tokens), HIDDEN_SIZE, device=self._device)

@@ -46,9 +46,9 @@ def event_panel(context: PageContext) -> Row:
     shown.sort(key=lambda key: key[0])
     never = [key[1] for key in lanes if key not in shown]
     intro = [
-        "Each bar is one event, from onset to offset, with the highest score in its reports if there is room. The "
-        "strips below show each modality: the stronger the colour, the higher its score. Pale means that it does not "
-        "support the event."
+        "Each bar is one event, from onset to offset. The number in a bar is its highest reported score. The strips "
+        "below show the score of each modality: a stronger colour is a higher score. Where a strip is pale, the "
+        "modality does not support the event."
     ]
     if context.data.truth is not None:
         intro.append(
@@ -56,7 +56,7 @@ def event_panel(context: PageContext) -> Row:
             "time. A hatched bar is a false alarm: the truth has no event with its label near it."
         )
     if context.data.previews.images:
-        intro.append("The images were taken at the onsets.")
+        intro.append("Each image was taken near an onset.")
     if never:
         names = ", ".join(f"<bdi>{escape_text(label, 40)}</bdi>" for label in never[:20])
         intro.append(f"Prompts that were never detected: {names}{' and others' if len(never) > 20 else ''}.")
@@ -211,7 +211,8 @@ def _merged_bars(context: PageContext, items: Sequence[EventInterval]) -> Row:
             )
             edge = end
     peak_score = max(o.peak_score for o in items)
-    description = f"{escape_text(items[0].label)}: {count_noun(len(items), 'event')}, peak {format_score(peak_score)}"
+    count = count_noun(len(items), "event")
+    description = f"{escape_text(items[0].label)}: {count}, highest score {format_score(peak_score)}"
     return [
         f'<svg viewBox="0 0 1000 20" height="20" preserveAspectRatio="none" role="img" aria-label="{description}">'
         f'<title>{description}</title><path class="bar" d="{"".join(parts)}"/></svg>'
@@ -225,7 +226,7 @@ def _description(context: PageContext, item: EventInterval) -> str:
     return (
         f"{escape_text(item.label)}: {format_time(start, context.axis.seconds)} to "
         f"{format_time(until / SECOND, context.axis.seconds)}"
-        f"{'' if item.offset else ', ongoing'}, peak {format_score(item.peak_score)}"
+        f"{'' if item.offset else ', ongoing'}, highest score {format_score(item.peak_score)}"
         f"{'; ' + modalities if modalities else ''}"
     )
 

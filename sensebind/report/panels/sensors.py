@@ -41,7 +41,8 @@ def sensor_panels(context: PageContext) -> Row:
     if not strips:
         return []
     lead = (
-        "Data of the sensors. The left edge of an image is at its stamp. Point at a time to see its images and values."
+        "Data of the sensors. The left edge of an image is at its stamp. Point at a time to see its images and values; "
+        "click to keep them, and click again to release them."
     )
     return [f'<h2>Sensors</h2><p class="lead">{lead}</p>', *strips]
 

@@ -18,11 +18,11 @@ def similarity_panels(context: PageContext) -> Row:
     """The panels, as rows of the timeline; one sentence if there are no similarities."""
     shown = {m: s for m, s in context.data.similarities.items() if len(s.ticks) and s.labels}
     if not shown:
-        return ['<h2>Similarity</h2><p class="lead">There are no similarities: no prompts, or no vectors.</p>']
+        return ['<h2>Similarity</h2><p class="lead">There are no similarities: there are no prompts or no vectors.</p>']
     lead = (
-        "Cosine similarity of the vectors of each modality and each prompt. Each modality has its own colour scale, "
-        "because cosines to text have a different range in each modality. Trained prompt classifiers score vectors "
-        "directly: their events do not follow from these similarities."
+        "Cosine similarity between the vectors of each modality and each prompt. Each modality has its own colour "
+        "scale, because cosines to text have a different range in each modality. Trained prompt classifiers score "
+        "vectors directly, so the scores of their events do not follow from these similarities."
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
     for modality in sort_modalities(shown)[:12]:

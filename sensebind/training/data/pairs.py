@@ -114,7 +114,9 @@ def split(pairs: Pairs, share: float = 0.2, seed: int = 0) -> tuple[Pairs, Pairs
         for first, last in merged:
             clean &= ~(of_source & (starts < last) & (ends > first))
     if not clean.any():
-        raise AlignError("no training pair is left beside the held-out ones: make blocks longer (--block)")
+        raise AlignError(
+            "each other pair overlaps a held-out one, so none is left for training: make blocks longer (--block)"
+        )
     return pairs.select(clean.nonzero()[:, 0]), pairs.select(out.nonzero()[:, 0])
 
 
@@ -220,7 +222,7 @@ def pairs_from_folder(
     """
     anchor = next((m for m in (VISION, TEXT) if (folder / m).is_dir()), None)
     if anchor is None or not (folder / modality).is_dir():
-        raise AlignError(f"'{folder}' must hold folders '{modality}' and 'vision' or 'text' with equal names in them")
+        raise AlignError(f"'{folder}' must hold folders '{modality}' and 'vision' or 'text' with files of equal names")
     own, others = (_by_stem(folder / m) for m in (modality, anchor))
     names = sorted(own.keys() & others.keys())
     if not names:
