@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sensebind.benchmarks.harness import command_line
 from sensebind.fusion.core.encodings import decode_depth, decode_rgb, decode_thermal
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
@@ -30,29 +30,31 @@ WINDOW_SPECS = {
     AUDIO: WindowSpec(AUDIO, 2 * SECOND, SECOND // 2),
     IMU: WindowSpec(IMU, 5 * SECOND, SECOND // 2),
 }
+MIN_SECONDS = 6.0  # of sensor data: the longest window, and one hop
 MESSAGE_PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds of sensor data (default: %(default)s)")
-    parser.add_argument("--json", metavar="F", help="also write the figures to this file")
+    command_line.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure and print."""
-    figures = measure(args.seconds)
-    print(f"five sensors for {args.seconds:g} s: images 640 × 480 at 30 Hz, audio 16 kHz, IMU 200 Hz; one thread")
-    for name, value in figures.items():
-        print(f"{name:44} {value:10.3f}")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=2)
-    return 0
+    """Measure, print and write."""
+    return command_line.run_and_report(
+        "pipeline", lambda args: measure(args.seconds), args, device="cpu", expected=(ValueError,)
+    )
 
 
 def measure(seconds: float = 20.0) -> dict[str, float]:
-    """CPU time of message → sample → window → tensor by modality, with ImageBind's preprocessing (the slowest)."""
+    """CPU time of message → sample → window → tensor by modality, with ImageBind's preprocessing (the slowest).
+
+    Five sensors: images of 640 × 480 at 30 Hz, audio at 16 kHz, an IMU at 200 Hz; one thread. Raises `ValueError` if
+    `seconds` is less than `MIN_SECONDS`.
+    """
+    if seconds < MIN_SECONDS:
+        raise ValueError(f"--seconds must be at least {MIN_SECONDS:g}, because the longest window has 5 s")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -132,6 +132,10 @@ def fit_calibration(examples: CalibrationExamples, space: str) -> PromptCalibrat
         gain = np.zeros(len(truth))
         gain[present] = np.clip(log_odds - base, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE) * rows[present, 2]
         gains.append(gain)
+    if not gains:
+        raise CalibrationError(
+            f"no modality has {MIN_EXAMPLES} ticks with a prompt's label and {MIN_EXAMPLES} without: label more"
+        )
     prior, *weights = nonnegative_logistic_regression(np.stack(gains, axis=1), truth)
     # The second fit changes the prior. The biases change by the same amount, so that the evidence stays as fitted.
     by_modality = {

@@ -125,3 +125,5 @@ def test_doctor_lists_the_spaces() -> None:
 def test_bench_pipeline_prints_the_cpu_time_of_five_sensors() -> None:
     done = sensebind("bench", "pipeline", "--seconds", 6)
     assert done.returncode == 0 and "five sensors: % of one core" in done.stdout
+    short = sensebind("bench", "pipeline", "--seconds", 1)
+    assert short.returncode == 1 and "--seconds must be at least 6" in short.stderr

@@ -86,6 +86,11 @@ def test_a_fit_needs_positive_and_negative_examples() -> None:
     nothing = CalibrationExamples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
     with pytest.raises(CalibrationError, match="label more"):
         fit_calibration(nothing, SPACE)
+    truth = np.arange(80) < 40
+    inputs = np.full((80, 3), np.nan)
+    inputs[:5] = inputs[-5:] = 1.0  # enough ticks in all, too few with this modality
+    with pytest.raises(CalibrationError, match="no modality has"):
+        fit_calibration(CalibrationExamples(truth, np.zeros(80), {"audio": inputs}), SPACE)
 
 
 def test_metrics_of_probabilities_have_the_expected_values() -> None:
