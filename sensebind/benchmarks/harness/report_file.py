@@ -13,20 +13,21 @@ from sensebind.benchmarks.harness import environment
 
 def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
     """Print a table: one line for each figure, groups indented."""
+    width = max([34, *(len(name) + 2 for name in figures)])
     for name, value in figures.items():
         if isinstance(value, Mapping) and all(not isinstance(v, Mapping | list) for v in value.values()):
-            print(f"{indent}{name:<34}" + "  ".join(f"{k} {_format_value(v)}" for k, v in value.items()))
+            print(f"{indent}{name:<{width}}" + "  ".join(f"{k} {_format_value(v)}" for k, v in value.items()))
         elif isinstance(value, Mapping):
             print(f"{indent}{name}")
             print_figures(value, indent + "  ")
         elif isinstance(value, list):
             for item in value:
                 print(
-                    f"{indent}{name:<34}"
+                    f"{indent}{name:<{width}}"
                     + "  ".join(f"{k} {_format_value(v)}" for k, v in item.items() if not isinstance(v, Mapping))
                 )
         else:
-            print(f"{indent}{name:<34}{_format_value(value)}")
+            print(f"{indent}{name:<{width}}{_format_value(value)}")
 
 
 def _format_value(value: Any) -> str:
