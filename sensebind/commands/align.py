@@ -27,13 +27,29 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "are windows of MODALITY and vision at the same tick of a recording, or files with equal names in DIR/MODALITY "
         "and DIR/vision (or DIR/text: captions). Whole blocks of time are held out, not single frames.",
     )
+    _add_data_options(parser.add_argument)
+    _add_training_options(parser.add_argument)
     add = parser.add_argument
+    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    add("--checkpoint", type=Path, metavar="F", help="file to save after each epoch, and to resume from if it exists")
+    add("--tensorboard", type=Path, metavar="DIR", help="write training curves to this folder (extra: tensorboard)")
+    add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")
+
+
+def _add_data_options(add: Callable[..., Any]) -> None:
     add("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with MODALITY and vision")
     add("--pairs", type=Path, metavar="DIR", help="folder of paired files, instead of recordings")
     add("--modality", required=True, help="depth, thermal, audio, imu, vision, or a user-defined modality")
     add("--hub", default="starter", help="frozen space to bind it to (default: %(default)s)")
     add("--weights", default="", help="weight file or folder of the hub")
     add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, user-defined modalities")
+    add(
+        "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
+    )
+    add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
+
+
+def _add_training_options(add: Callable[..., Any]) -> None:
     add("--method", choices=("whole", "head", "lora"), help="part to train (default: lora for images, else whole)")
     add("--rank", type=int, default=8, help="rank of LoRA (default: %(default)s)")
     add("--start", type=Path, metavar="F", help="spoke to start from (default: the hub's spoke, if any)")
@@ -71,14 +87,6 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         default="float32",
         help="precision of training (default: %(default)s)",
     )
-    add(
-        "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
-    )
-    add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
-    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    add("--checkpoint", type=Path, metavar="F", help="file to save after each epoch, and to resume from if it exists")
-    add("--tensorboard", type=Path, metavar="DIR", help="write training curves to this folder (extra: tensorboard)")
-    add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")
 
 
 def run(args: argparse.Namespace) -> int:
