@@ -44,7 +44,8 @@ ALLOWED = (  # file, as a glob → text around the word, as a regular expression
     ("*", r'formerly="\w+"'),  # names of parameters in version 0.1.0
     ("parameters.md", r"^\| `\w+` \| `[\w.<>]+` \| `[\w.<>]+` \|$"),
     ("test_parameters.py", r"trust|silence|maturity|staleness|rivalry"),
-    ("*prompt_c*.py", r'"(doubt|senses)": '),  # keys of calibration files of version 0.1.0
+    ("*calibration.py", r'"(doubt|senses)": '),  # keys of calibration files of version 0.1.0
+    ("test_prompt_classifiers.py", r'"(doubt|senses)": '),
     ("*", r"a picture|type: picture|\"type\": \"picture\"|['\"`]picture['\"`]"),  # a phrase; a simulated object
     ("activities.py", r"[Ss]tanding"),  # an activity
     ("prompts.md", r"standing"),

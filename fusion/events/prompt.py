@@ -153,26 +153,26 @@ def calibration_lookup(calibration: str | CalibrationLookup) -> CalibrationLooku
     return lru_cache(maxsize=8)(partial(find_calibration, calibration))
 
 
-def background_z_score(
-    vector: Vector, phrases: Vector, label_starts: npt.NDArray[np.intp], background: Vector
-) -> FloatArray:
+def background_z_score(similarities: FloatArray, vector: Vector, background: Vector) -> FloatArray:
     """Return the background z-score of each label, (L,) float64.
 
-    This is the cosine of the label's best phrase minus the median of the background's cosines, in deviations of these
-    (1.4826 times the median absolute deviation). `vector` (D,), `phrases` (N, D) and `background` (M, D) are unit
-    vectors; the phrases of label l begin at `label_starts[l]`. Cosines of image and text, or of sound and text, are in
-    different, narrow bands; z-scores can be compared. This is the test normalization of speaker verification
-    (Auckenthaler, Carey and Lloyd-Thomas, "Score normalization for text-independent speaker verification systems",
-    2000), with median and median absolute deviation.
+    This is the cosine of the label's best phrase, `similarities` (L,) of `vector`, minus the median of the background's
+    cosines, in deviations of these (1.4826 times the median absolute deviation). `vector` (D,) and `background` (M, D)
+    are unit vectors. Cosines of image and text, or of sound and text, are in different, narrow bands; z-scores can be
+    compared. This is the test normalization of speaker verification (Auckenthaler, Carey and Lloyd-Thomas, "Score
+    normalization for text-independent speaker verification systems", 2000), with median and median absolute deviation.
     """
     cosines = background @ vector
     median = np.median(cosines)
     deviation = max(1.4826 * float(np.median(np.abs(cosines - median))), MIN_BACKGROUND_DEVIATION)
-    return np.asarray((best_similarities(vector, phrases, label_starts) - median) / deviation, np.float64)
+    return np.asarray((similarities - median) / deviation, np.float64)
 
 
 def best_similarities(vector: Vector, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> FloatArray:
-    """Return the cosine of `vector` and the best phrase of each label, (L,). Arguments as in `background_z_score`."""
+    """Return the cosine of `vector` (D,) and the best phrase of each label, (L,).
+
+    `phrases` (N, D) are unit vectors, as `vector`; those of label l begin at `label_starts[l]`.
+    """
     return np.asarray(np.maximum.reduceat(phrases @ vector, label_starts))
 
 
@@ -334,7 +334,8 @@ class PromptDetector(Detector[PromptOptions]):
                     modality_states[modality] = replace(known, faulty=True)
                 continue
             baseline = known.baseline if known else RunningBaseline.empty(len(labels))
-            u = background_z_score(embedding.vector, self.phrase_vectors, self.label_starts, self.background_vectors)
+            cosines = best_similarities(embedding.vector, self.phrase_vectors, self.label_starts)
+            u = background_z_score(cosines, embedding.vector, self.background_vectors)
             z_scores[modality] = subtract_competition(u, options.competition)
             deviations = deviation_from_baseline(
                 z_scores[modality], baseline, options.baseline_weight, options.baseline_warm_up
@@ -343,15 +344,15 @@ class PromptDetector(Detector[PromptOptions]):
             calibration = self._calibration(embedding.space)
             ratios = self._classify(calibration, modality, embedding.vector)
             scores = self._modality_scores(calibration, modality, deviations, label_margins, ratios)
-            cosines = best_similarities(embedding.vector, self.phrase_vectors, self.label_starts)
             modality_states[modality] = PromptModalityState(
                 embedding.start, tick, embedding.coverage, deviations, label_margins, ratios, scores, cosines, baseline
             )
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
         fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
-        weights = self._weights(calibration, fresh)
-        pooled = self._apply_min_modalities(self._pool_modalities(calibration, fresh, table, weights), table)
+        log_ratios = self._log_likelihood_ratios(fresh)
+        weights = self._weights(calibration, fresh, log_ratios)
+        pooled = self._apply_min_modalities(self._pool_modalities(calibration, table, weights, log_ratios), table)
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
@@ -368,12 +369,14 @@ class PromptDetector(Detector[PromptOptions]):
             scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), similarities)
         return PromptState(modality_states, recent, calibration), scored
 
-    def _weights(self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
-        """Return the weights of the modalities' scores, (M, L): reliability times coverage.
+    def _weights(
+        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
+    ) -> FloatArray:
+        """Return the weights of the modalities' scores, (M, L): reliability times coverage. `log_ratios` (M, L).
 
         For a label with a trained classifier, the reliabilities of the options count, not those of the calibration.
         """
-        trained = ~np.isnan(self._log_likelihood_ratios(fresh))
+        trained = ~np.isnan(log_ratios)
         coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
         plain = np.array([self.options.modality_weight(m, calibration) for m in fresh]).reshape(-1, 1)
         own = np.array([self.options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
@@ -401,22 +404,21 @@ class PromptDetector(Detector[PromptOptions]):
     def _pool_modalities(
         self,
         calibration: PromptCalibration | None,
-        fresh: Mapping[str, PromptModalityState],
         table: FloatArray,
         weights: FloatArray,
+        log_ratios: FloatArray,
     ) -> FloatArray:
-        """Pool the modalities' scores (M, L), with weights (M, L), to scores (L,)."""
+        """Pool the modalities' scores (M, L), with weights and log likelihood ratios (M, L), to scores (L,)."""
         options = self.options
         base = options.prior_score(calibration)
         gains = logit(table) - float(logit(base))
         pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
         if not (calibration and calibration.classifiers):
             return pooled
-        ratios = self._log_likelihood_ratios(fresh)
-        trained = ~np.isnan(ratios)
+        trained = ~np.isnan(log_ratios)
         limited = np.where(
             trained,
-            np.clip(ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
+            np.clip(log_ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
         prior = float(logit(options.classifier_prior_score(calibration.classifiers)))

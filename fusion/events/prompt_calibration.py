@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class PromptCalibration:
 def load(path: str | Path) -> PromptCalibration:
     """Read a calibration file. Raises `CalibrationError`."""
     metadata = _read_metadata(path)
-    try:
+    with _calibration_errors(path):
         modalities = {
             str(m): ModalityCalibration(**{name: float(values[name]) for name in ModalityCalibration.__slots__})
             for m, values in metadata["modalities"].items()
@@ -138,12 +139,6 @@ def load(path: str | Path) -> PromptCalibration:
             classifiers,
             float(metadata["max_negative_evidence"]),
         )
-    except OSError as error:
-        raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        raise CalibrationError(
-            f"'{path}' is not a calibration file: {error!r}; make one with sensebind calibrate"
-        ) from error
     valid = all(
         0 <= s.reliability <= 10 and s.deviation_weight >= 0 and np.isfinite(s.bias) for s in modalities.values()
     )
@@ -154,16 +149,23 @@ def load(path: str | Path) -> PromptCalibration:
 
 def _read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata of a calibration file, without its tensors. Raises `CalibrationError`."""
-    try:
+    with _calibration_errors(path):
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_OF_0_1_0):
             raise CalibrationError(f"'{path}' is not a calibration file: make one with sensebind calibrate")
         found = dict(json.loads(metadata["calibration"]))
         return found if metadata["format"] == CALIBRATION_FORMAT else _with_new_names(found)
+
+
+@contextmanager
+def _calibration_errors(path: str | Path) -> Iterator[None]:
+    """Convert what reading a file that may hold anything raises to `CalibrationError`."""
+    try:
+        yield
     except OSError as error:
         raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise CalibrationError(
             f"'{path}' is not a calibration file: {error!r}; make one with sensebind calibrate"
         ) from error

@@ -190,9 +190,8 @@ class _CapturedBatch:
         self.next_slot = (self.next_slot + 1) % BATCHES_IN_FLIGHT
         if slot.future is not None:
             slot.future.fetch()  # its buffers are reused now; the future keeps a copy of its vectors
-        torch.stack(
-            list(rows), out=slot.host_rows[:count]
-        )  # later rows are of earlier batches; their output is ignored
+        # Later rows are of earlier batches; their output is ignored.
+        torch.stack(list(rows), out=slot.host_rows[:count])
         with streams.use(streams.copy_stream):
             if slot.device_rows is not slot.host_rows:
                 slot.device_rows[:count].copy_(slot.host_rows[:count], non_blocking=True)

@@ -85,9 +85,8 @@ def test_a_part_is_skipped_if_too_little_time_is_left(tmp_path: Path) -> None:
 def test_a_run_fails_if_every_part_is_skipped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        parts.environment, "run_conditions", lambda bench, device: {"machine": {}}
-    )  # takes time of the budget
+    # The real one takes time of the budget.
+    monkeypatch.setattr(parts.environment, "run_conditions", lambda bench, device: {"machine": {}})
     args = argparse.Namespace(only=None, budget=10.0, output=None, device="cpu")
     content = parts.run_parts("some", [Part("long", 60, lambda seconds, report: {})], args)
     assert parts.exit_status(content) == 1 and "long is skipped" in capsys.readouterr().out

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from helpers.ros_processes import ROOT, Executable, parameter_arguments, ros_environment, running
+from helpers.paths import ROOT
+from helpers.python_process import run_python
+from helpers.ros_processes import Executable, parameter_arguments, ros_environment, running
 from sensebind import Recording
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -17,27 +17,18 @@ PROMPTS = "detector: {ros__parameters: {prompts: {piano: [a piano], drums: [drum
 
 
 @pytest.fixture(scope="module")
-def replayed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def replayed(survey: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output bag of a replay: a piano at first, then drums."""
     folder = tmp_path_factory.mktemp("replayed")
     (folder / "prompts.yaml").write_text(PROMPTS)
-    for arguments in (
-        ["simulate", "--survey", "2", "--seed", "1", "-o", "survey"],
-        ["replay", "survey", "--config", "prompts.yaml", "--out", "out"],
-    ):
-        command = [sys.executable, "-m", "sensebind.cli", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120, env=environment)
+    replay = ["replay", str(survey), "--config", "prompts.yaml", "--out", "out"]
+    run_python("-m", "sensebind.cli", *replay, folder=folder)
     return folder / "out" / "outputs"
 
 
 def run_example(name: str, *arguments: str) -> str:
     """The output of an example that ends by itself."""
-    command = [sys.executable, str(EXAMPLES / name), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_python(str(EXAMPLES / name), *arguments, folder=ROOT)
 
 
 def test_the_events_of_a_replay_are_read_with_their_times(replayed: Path) -> None:

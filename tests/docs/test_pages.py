@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from helpers.paths import ROOT
+from helpers.python_process import run_python
 
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("fusion/**/*.md")])
 FILE = re.compile(r"\b((?:fusion|nodes|tests|docs|launch)/[\w/.-]*\w)")
@@ -47,25 +46,13 @@ def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
             missing.append(name)
         elif anchor and anchor not in anchors(target):
             missing.append(f"{name}#{anchor}")
-    modules = set(MODULE.findall(text)) - {
-        "models",
-        "launch.py",
-    }  # not modules: an entry-point group and the launch file
+    modules = set(MODULE.findall(text)) - {"models", "launch.py"}  # an entry-point group and the launch file
     missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
     assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
 
 
-def test_the_examples_in_the_python_page_run(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sensebind.cli", "simulate", "--survey", "2", "--seed", "1", "-o", "survey"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120, env=environment)
+def test_the_examples_in_the_python_page_run(survey: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
-    printed = []
-    for block in blocks:
-        command = [sys.executable, "-c", block]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
-        assert done.returncode == 0, done.stderr
-        printed.append(done.stdout)
-    recording, own, phrases = printed
+    recording, own, phrases = (run_python("-c", block, folder=survey.parent) for block in blocks)
     assert re.search(r"ONSET  piano    since  0\.\d s", recording) and "OFFSET" in recording
     assert own.count("[") > 3 and phrases.strip() == "True"

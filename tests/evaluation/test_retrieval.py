@@ -79,9 +79,8 @@ def embed_files(tmp_path: Path, modality: str, files: list[Path]) -> torch.Tenso
     return torch.from_numpy(np.load(out)["vectors"])
 
 
-@pytest.mark.parametrize(
-    ("modality", "least"), [("thermal", 0.8), ("depth", 0.35)]
-)  # README: 0.95 and 0.43; chance 0.01
+# README: 0.95 and 0.43; chance 0.01.
+@pytest.mark.parametrize(("modality", "least"), [("thermal", 0.8), ("depth", 0.35)])
 def test_a_colour_image_of_a_real_scene_retrieves_the_image_of_another_camera(
     tmp_path: Path, shared: Path, modality: str, least: float
 ) -> None:

@@ -33,7 +33,7 @@ from sensebind.fusion.events.disagreement import DisagreementDetector, Disagreem
 from sensebind.fusion.events.evidence import RunningBaseline, pool_scores
 from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, add_prototype, nearest_neighbour_distance
-from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score, best_similarities
 from sensebind.fusion.events.tracker import EventTracker
 
 
@@ -157,16 +157,16 @@ def test_background_z_score_is_invariant_to_scale_and_shift() -> None:
     phrases, background = l2_normalize(random.normal(size=(3, SIZE))), l2_normalize(random.normal(size=(40, SIZE)))
     vector = l2_normalize(phrases[0] + random.normal(size=SIZE) / 8)
     label_starts = np.array([0, 2])
-    plain = background_z_score(vector, phrases, label_starts, background)
+    plain = background_z_score(best_similarities(vector, phrases, label_starts), vector, background)
     assert plain[0] > 3 > plain[1]
     common = np.full((1, 1), 3.0, np.float32)  # an additional component that all vectors share
 
     def with_common(v: np.ndarray) -> np.ndarray:
         return l2_normalize(np.concatenate((v, np.repeat(common, len(v), axis=0)), axis=1))
 
-    narrow = background_z_score(
-        with_common(vector[None])[0], with_common(phrases), label_starts, with_common(background)
-    )
+    (shifted,) = with_common(vector[None])
+    similarities = best_similarities(shifted, with_common(phrases), label_starts)
+    narrow = background_z_score(similarities, shifted, with_common(background))
     assert narrow == pytest.approx(plain, rel=0.02, abs=0.02)
 
 

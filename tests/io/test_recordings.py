@@ -150,9 +150,8 @@ def test_a_ros_1_bag_can_be_opened_and_its_messages_are_converted_to_ros_2(tmp_p
         HEADER: head,
         IMU: types.types[IMU](head, turn, np.zeros(9), zero, np.zeros(9), zero, np.zeros(9)),
         "odd_msgs/msg/Odd": types.types["odd_msgs/msg/Odd"](head, 7),  # defined only in the bag
-        "sensor_msgs/msg/Range": types.types["sensor_msgs/msg/Range"](
-            head, 1, 0.1, 0.2, 4.0, 2.0
-        ),  # ROS 2 added a field
+        # ROS 2 added a field.
+        "sensor_msgs/msg/Range": types.types["sensor_msgs/msg/Range"](head, 1, 0.1, 0.2, 4.0, 2.0),
     }
     with Writer1(tmp_path / "old.bag") as writer:
         for stamp, (name, message) in enumerate(messages.items()):

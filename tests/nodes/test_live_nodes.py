@@ -188,10 +188,8 @@ def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path
     for modality, topic in topics.items():
         counts = {name: int(found[modality][name]) for name in ("arrived", "lost", "earlier")}
         assert sum(counts.values()) <= sent[topic], (modality, counts)  # less only if the last ones were lost
-        assert counts["arrived"] >= 0.5 * sent[topic], (
-            modality,
-            counts,
-        )  # with Fast DDS's defaults: 3 to 10 % of images
+        # With Fast DDS's defaults: 3 to 10 % of images.
+        assert counts["arrived"] >= 0.5 * sent[topic], (modality, counts)
 
 
 def image(me: Peer, encoding: str, seconds: float) -> Any:

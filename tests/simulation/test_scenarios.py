@@ -163,9 +163,8 @@ def test_a_path_changes_the_position_the_depth_and_the_yaw_rate() -> None:
 @pytest.mark.parametrize("sensor", SIMULATED_SENSORS)
 def test_noise_of_one_sensor_does_not_change_the_others(sensor: str) -> None:
     def noise_levels(plan: SimulatedScenario) -> dict[str, float]:
-        (_, a), (_, b) = (
-            p for _, p in zip(range(2), simulate_sensors(plan, 1000.0).images, strict=False)
-        )  # 1 ms apart
+        # Two images, 1 ms apart.
+        (_, a), (_, b) = (p for _, p in zip(range(2), simulate_sensors(plan, 1000.0).images, strict=False))
         found = {s: float(np.diff(np.stack([a[s], b[s]]).astype(float), axis=0).std()) for s in a}
         wave = synthesize_audio(plan).astype(float)
         return {**found, "audio": float(np.diff(wave).std()), "imu": float(simulate_imu(plan, times)[:, 3].std())}

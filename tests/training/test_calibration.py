@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from helpers.patrols import record_patrol
 from helpers.scripted_modalities import DOG, HOP, PROMPTS, ROOM, SPACE, START, ScriptedModalities, embed_text
@@ -112,6 +113,12 @@ def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(CalibrationError, match="sensebind calibrate"):
             load(path)
+    for version in (1, 2):
+        for content in ("1", "[]", '{"modalities": 1}', '{"senses": [1]}', '{"senses": {"audio": 1}, "words": 2}'):
+            header = {"format": f"sensebind calibration {version}", "calibration": content}
+            safetensors.numpy.save_file({}, path, header)
+            with pytest.raises(CalibrationError, match="sensebind calibrate"):
+                load(path)
     replace(FITTED, prior=2.0).save(path)
     with pytest.raises(CalibrationError, match="sensebind calibrate"):
         load(path)

@@ -33,9 +33,8 @@ LEAKY_RELU_SLOPE, ACTIVATION_MIN = 0.2, -0.4  # slope of the network's leaky ReL
 POOL_SIZES = {2: (2, 2), 6: (1, 2), 10: (2, 2), 14: (1, 2), 18: (2, 2)}
 CONVOLUTION_COUNT = 20
 STAGE_CHANNELS = (24, 48, 72, 96, 96, 96)
-MIN_SAMPLES = (
-    (FRAMES_PER_FEATURE + 4) // 8 * STEP_SAMPLES + STEP_WINDOW_SAMPLES - STEP_SAMPLES
-)  # samples that one feature needs
+# Samples that one feature needs.
+MIN_SAMPLES = (FRAMES_PER_FEATURE + 4) // 8 * STEP_SAMPLES + STEP_WINDOW_SAMPLES - STEP_SAMPLES
 
 
 def feature_count(samples: int) -> int:

@@ -17,9 +17,8 @@ from sensebind.report.panels.charts import format_number, format_time
 from sensebind.report.panels.context import PageContext, Row
 from sensebind.report.sensor_previews import MAX_CHANNELS, TimeBins
 
-CHANNEL_GROUPS = {
-    IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))
-}  # modality → (name, unit, first channel, smallest full height in the unit)
+# Modality → (name, unit, first channel, smallest full height in the unit).
+CHANNEL_GROUPS = {IMU: (("acceleration", "m/s²", 0, 0.5), ("angular velocity", "rad/s", 3, 0.1))}
 IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow page
 
 
