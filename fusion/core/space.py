@@ -93,12 +93,7 @@ class Space(ABC):
         """Modality → term that is added to its scaled cosines before a sigmoid; 0 if it is missing."""
         return {}
 
-    # --- Windows of streams, and computation of several modalities at the same time
-
-    def stream_tensor(self, window: Window) -> torch.Tensor:
-        """Preprocess one window of a stream. Results that overlapping windows share may be reused, and the shape may
-        differ from that of `tensor`. `embed` and `embed_async` accept batches of it. Raises the errors of `tensor`."""
-        return self.tensor(window)
+    # --- Computation of several modalities at the same time
 
     def embed_async(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
         """Start to `embed` a batch (B, …) and return without waiting, so that several modalities are computed at the

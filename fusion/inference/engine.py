@@ -93,7 +93,7 @@ class Engine:
     ) -> None:
         self.space = space
         self.runner = GpuRunner.for_space(space) if runner == "auto" else runner
-        self._preprocess = space.stream_tensor if self.runner is None else self.runner.device_input
+        self._preprocess = space.tensor if self.runner is None else self.runner.device_input
         # On a CPU the encoders need the cores.
         threads = min(MAX_PREPROCESSING_THREADS, available_cores() - 1) if self.is_asynchronous else 0
         self._preprocessing_pool = ThreadPoolExecutor(threads, "prepare") if threads > 1 else None

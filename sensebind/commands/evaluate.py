@@ -17,8 +17,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser("evaluate", help="evaluate spaces, events and faults on data", description=__doc__)
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     for add, measure in (
-        (_add_zeroshot, _zeroshot), (_add_audio, _audio), (_add_motion, _motion), (_add_alignment, _alignment),
-        (_add_events, _events), (_add_faults, _faults),
+        (_add_zeroshot, _zeroshot), (_add_images, _images), (_add_audio, _audio), (_add_motion, _motion),
+        (_add_alignment, _alignment), (_add_events, _events), (_add_faults, _faults),
     ):  # fmt: skip
         add(kinds).set_defaults(measure=measure)
 
@@ -41,18 +41,37 @@ def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse
 def _add_audio(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     parser = kinds.add_parser(
         "audio",
-        help="ESC-10: a linear probe on the starter's audio trunk, and its audio spoke by text",
-        description="Print the accuracy on the sounds of ESC-10: of a linear probe on the starter space's audio trunk, "
-        "and of its audio spoke by text.",
+        help="sounds by name: ESC-10, UrbanSound8K, office sounds, sounds from a booth",
+        description="Print the accuracy of recorded sounds by the phrases of their classes, with chance. No class is "
+        "trained. Data sets that are missing are left out.",
     )
     _add_data(parser)
+    _add_space(parser)
     return parser
+
+
+def _add_images(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = kinds.add_parser(
+        "images",
+        help="images: people by phrase, and retrieval between colour, thermal and depth images",
+        description="Print how well a space finds people in photographs by phrase, and the thermal or depth image of "
+        "the same view by a colour image. Data sets that are missing are left out.",
+    )
+    _add_data(parser)
+    _add_space(parser)
+    return parser
+
+
+def _add_space(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--space", default="starter", help="space to evaluate (default: %(default)s)")
+    parser.add_argument("--weights", default="", help="weight file or folder of the space")
+    add_spokes(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shared", type=Path, default=Path("../shared"), metavar="DIR",
-        help="folder that contains evaluation/roadscene, seven_scenes and esc10 (default: %(default)s)",
+        help="folder that contains the folder evaluation, with the data sets (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or auto (default: %(default)s)")
 
@@ -77,9 +96,7 @@ def _add_alignment(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argpars
     )
     parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with a truth file")
     parser.add_argument("--surveys", type=int, default=0, metavar="N", help="number of held-out surveys to simulate")
-    parser.add_argument("--space", default="starter", help="space to evaluate (default: %(default)s)")
-    parser.add_argument("--weights", default="", help="weight file or folder of the space")
-    add_spokes(parser)
+    _add_space(parser)
     add_out(parser)
     return parser
 
@@ -152,18 +169,27 @@ def _zeroshot(args: argparse.Namespace) -> int:
 
 
 def _audio(args: argparse.Namespace) -> int:
-    from sensebind.fusion.models.registry import resolve_device
-    from sensebind.fusion.models.starter.space import StarterSpace
-    from sensebind.training import starter_comparison as evaluation
+    from sensebind.evaluation.spaces import sounds
+    from sensebind.fusion.models import registry
 
-    space = StarterSpace.load(modalities=["text"], device=resolve_device(args.device))
-    folder = args.shared / "evaluation" / "esc10"
-    accuracy, clips = evaluation.audio_linear_probe(space, folder)
-    print(f"ESC-10, linear probe, trained on the other folds: accuracy {accuracy:.3f}, {clips} clips (chance 0.100)")
-    accuracy, clips = evaluation.audio_text_accuracy(space, folder)
-    print(f"ESC-10 by text, spoke trained on the other folds: accuracy {accuracy:.3f}, {clips} clips (chance 0.100)")
-    for name, share in evaluation.audio_zero_shot(space, folder).items():
-        print(f"  class not in training, recall among all ten: {name:16} {share:.2f}")
+    sets = sounds.read_sets(args.shared / "evaluation")
+    space = registry.load_space(
+        args.space, modalities=["audio", "text"], device=args.device, weights=args.weights, spokes=args.spoke
+    )
+    print(f"space {space.id}")
+    for line in sounds.report_lines(space, sets):
+        print(line)
+    return 0
+
+
+def _images(args: argparse.Namespace) -> int:
+    from sensebind.evaluation.spaces import images
+    from sensebind.fusion.models import registry
+
+    space = registry.load_space(args.space, device=args.device, weights=args.weights, spokes=args.spoke)
+    print(f"space {space.id}")
+    for line in images.report_lines(space, args.shared / "evaluation"):
+        print(line)
     return 0
 
 
@@ -180,7 +206,7 @@ def _motion(args: argparse.Namespace) -> int:
 def _alignment(args: argparse.Namespace) -> int:
     import json
 
-    from sensebind.evaluation import retrieval
+    from sensebind.evaluation.spaces import retrieval
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes.bound_space import BoundSpace
     from sensebind.simulation.catalogue import CATALOGUE

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sensebind.evaluation.retrieval import recall_at_k
+from sensebind.evaluation.spaces.retrieval import recall_at_k
 from sensebind.fusion.core.space import Hub
-from sensebind.fusion.models.spokes.sound_features import FEATURE_SIZE
 from sensebind.fusion.models.spokes.spoke import Spoke
 from sensebind.training.data.augmentation import apply_crops, jitter_brightness, random_crops
 from sensebind.training.data.pairs import AlignError, Pairs
@@ -203,12 +202,10 @@ def _prepare_inputs(spoke: Spoke, hub: Hub, pairs: Pairs, settings: TrainingOpti
     each epoch.
     """
     if spoke.spec.kind == "sound":
-        features = pairs.inputs
-        if features.shape[1] != FEATURE_SIZE:
-            extractor = spoke.encoder.features
-            assert isinstance(extractor, nn.Module)
-            with torch.no_grad():
-                features = torch.cat([extractor(batch) for batch in pairs.inputs.split(32)])
+        extractor = spoke.encoder.features
+        assert isinstance(extractor, nn.Module)
+        with torch.no_grad():
+            features = torch.cat([extractor(batch) for batch in pairs.inputs.split(32)])
         return features[:, None], pairs.targets[:, None], pairs.class_ids
     inputs, targets = [pairs.inputs], [pairs.targets]
     if spoke.spec.kind == IMAGE_SPOKE and len(pairs.hub_images):

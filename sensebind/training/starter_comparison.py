@@ -1,5 +1,5 @@
 """Measures mappings of images and phrases to one space: the figures of docs/starter.md, for the shipped mapping and
-for the other candidates. Also measures the audio and IMU spokes.
+for the other candidates. Also measures the IMU spoke. The map of sounds is measured by `evaluation.sounds`.
 
 The mappings are not trained. The mapping of phrases was chosen on `STAMPS_DEVELOPMENT` and scikit-image's photographs;
 its result is reported on `STAMPS_TEST`. The appearance part was chosen on the image pairs that it is reported on.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,20 +21,14 @@ from torch.nn.functional import cross_entropy, normalize, pad
 
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, load_audio_features
-from sensebind.fusion.models.starter import space as starter
-from sensebind.fusion.models.starter.efficientnet import FEATURE_COUNT, EfficientNetOutput
-from sensebind.fusion.models.starter.space import StarterSpace
+from sensebind.fusion.models.starter import concepts as starter_map
+from sensebind.fusion.models.starter.efficientnet import FEATURE_COUNT
+from sensebind.fusion.models.starter.space import StarterSpace, detector_input
 from sensebind.fusion.preprocess.image import starter_tensor
-from sensebind.simulation.captioned_sounds import ESC10_CAPTIONS, SAMPLE_RATE, CaptionedSound
-from sensebind.simulation.synthetic_sounds import synthetic_sounds
 from sensebind.training.data.activities import activity_windows, read_activities
-from sensebind.training.data.pairs import Pairs, class_id, concatenate_pairs
-from sensebind.training.data.sounds import audio_pairs, read_esc10
-from sensebind.training.spoke_training import TrainingOptions, train_spoke
 
 Image = npt.NDArray[np.uint8]
-ImageEncoding = Callable[[EfficientNetOutput], Tensor]
+ImageEncoding = Callable[["ImageOutput"], Tensor]
 TextTransform = Callable[[Tensor], Tensor]
 
 BATCH_SIZE = 16
@@ -61,6 +56,16 @@ class ComparisonDataError(SensebindError):
     """Missing data to measure on."""
 
 
+class ImageOutput(NamedTuple):
+    """The outputs of the networks for B images: see `EfficientNetOutput`, and `presence` (B, 23), the scores of the
+    object detector."""
+
+    stage5: Tensor
+    features: Tensor
+    logits: Tensor
+    presence: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class SpaceMapping:
     """A mapping to one space, of the image network's output and of sentence vectors (None: no phrases)."""
@@ -79,15 +84,16 @@ class Row:
 
 
 def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
-    """The mappings that were compared; the last one is shipped."""
-    raw = starter.class_vectors()
+    """The mappings of images that were compared; the last one is shipped. Sound concepts, which images do not have, are
+    left out of the other mappings: they do not change a ranking."""
+    raw = starter_map.read_vectors(starter_map.IMAGE_FILES)["class_vectors"]
     mean = raw.mean(dim=0)
     classes = normalize(raw - mean, dim=1)
     network = space.vision_encoder()
     weights = network.classifier.weight.float().cpu()
     centred = weights - weights.mean(dim=0)
 
-    def conse(out: EfficientNetOutput) -> Tensor:
+    def conse(out: ImageOutput) -> Tensor:
         return normalize(out.logits.softmax(dim=1) @ (raw - mean), dim=1)
 
     def conse_text(text: Tensor) -> Tensor:
@@ -101,14 +107,17 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
     def distribution(text: Tensor) -> Tensor:
         return (8 * normalize(text - mean, dim=1) @ classes.T).softmax(dim=1).sqrt()
 
-    def appearance(out: EfficientNetOutput) -> Tensor:
-        return starter.appearance_vectors(out.stage5, network)
+    def appearance(out: ImageOutput) -> Tensor:
+        return starter_map.appearance_vectors(out.stage5, network)
 
-    def features(out: EfficientNetOutput) -> Tensor:
+    def features(out: ImageOutput) -> Tensor:
         return normalize(out.features, dim=1)
 
-    def concepts(out: EfficientNetOutput) -> Tensor:
-        return starter.concepts_from_logits(out.logits)
+    def concepts(out: ImageOutput) -> Tensor:
+        return starter_map.concepts_from_logits(out.logits)
+
+    def shipped(out: ImageOutput) -> Tensor:
+        return starter_map.image_vectors(out.logits, out.stage5, network, out.presence)
 
     def side_by_side(first: ImageEncoding, second: ImageEncoding, share: float) -> ImageEncoding:
         return lambda out: torch.cat([first(out) * share**0.5, second(out) * (1 - share) ** 0.5], dim=1)
@@ -116,9 +125,10 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
     def padded(text: TextTransform, width: int) -> TextTransform:
         return lambda vectors: pad(text(vectors), (0, width))
 
-    share = starter.CONCEPT_SHARE
-    conse_padded = padded(conse_text, starter.APPEARANCE_DIMENSION)
-    phrases = padded(starter.concepts_from_text, starter.APPEARANCE_DIMENSION)
+    share = starter_map.CONCEPT_SHARE
+    width = starter_map.APPEARANCE.stop - starter_map.APPEARANCE.start
+    image_concepts_of_text = starter_map.image_concepts().of_text
+    conse_padded, phrases = padded(conse_text, width), padded(image_concepts_of_text, width)
     return [
         SpaceMapping("features alone", features, None),
         SpaceMapping("ConSE", lambda out: normalize(out.logits.softmax(dim=1) @ raw, dim=1), lambda text: text),
@@ -126,11 +136,12 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
         *(SpaceMapping(f"ridge {s:g}", ridge(s), conse_text) for s in (1.0, 10.0, 100.0)),
         SpaceMapping("ConSE and features, ½", side_by_side(conse, features, 0.5), padded(conse_text, FEATURE_COUNT)),
         SpaceMapping("class distributions", lambda out: out.logits.softmax(dim=1).sqrt(), distribution),
-        SpaceMapping("concepts alone", concepts, starter.concepts_from_text),
+        SpaceMapping("concepts alone", concepts, image_concepts_of_text),
         SpaceMapping("appearance alone", appearance, None),
         SpaceMapping(f"ConSE and appearance, {share:g}", side_by_side(conse, appearance, share), conse_padded),
         SpaceMapping("concepts and appearance, ½", side_by_side(concepts, appearance, 0.5), phrases),
-        SpaceMapping("starter (shipped)", side_by_side(concepts, appearance, share), phrases),
+        SpaceMapping(f"concepts and appearance, {share:g}", side_by_side(concepts, appearance, share), phrases),
+        SpaceMapping("starter (shipped): and object concepts", shipped, starter_map.text_vectors),
     ]
 
 
@@ -207,16 +218,14 @@ def recall_at_k(scores: Tensor, k: int) -> float:
 
 
 @torch.inference_mode()
-def run_image_network(space: StarterSpace, images: Sequence[Image]) -> EfficientNetOutput:
+def run_image_network(space: StarterSpace, images: Sequence[Image]) -> ImageOutput:
     """The image network's output for RGB images uint8 (H, W, 3)."""
-    network = space.vision_encoder()
-    outputs = []
+    network, outputs = space.vision_encoder(), []
     for first in range(0, len(images), BATCH_SIZE):
         batch = torch.stack([starter_tensor(image) for image in images[first : first + BATCH_SIZE]])
-        outputs.append(network(batch.to(space.device, space.dtype)))
-    return EfficientNetOutput(
-        *(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True))
-    )
+        rows = batch.to(space.device, space.dtype)
+        outputs.append([*network(rows), space.object_detector().presence(detector_input(rows))])
+    return ImageOutput(*(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True)))
 
 
 def read_photos() -> dict[str, Image]:
@@ -299,38 +308,6 @@ def best_scale(space: StarterSpace, stamps: Path) -> float:
     return float(min(scales, key=lambda scale: float(cross_entropy(cosines * scale, own))))
 
 
-def audio_linear_probe(space: StarterSpace, folder: Path) -> tuple[float, int]:
-    """Accuracy on ESC-10 of a linear probe of the audio trunk's features (mean and maximum over time), and the number
-    of clips.
-
-    Each fold (the digit that file names begin with) is classified by a probe that was trained on the others. Raises
-    `ComparisonDataError`.
-    """
-    import soundfile
-    import soxr
-
-    files = sorted(folder.glob("*/*.ogg"))
-    if not files:
-        raise ComparisonDataError(f"'{folder}' has no clips: it must have a folder with .ogg files for each class")
-    trunk = space.audio_trunk()
-    features = []
-    for file in files:
-        data, rate = soundfile.read(file, dtype="float32", always_2d=True)
-        sound = torch.from_numpy(soxr.resample(data.mean(axis=1), rate, 16_000)).to(space.device)
-        with torch.inference_mode():
-            steps = trunk(pad(sound, (0, max(0, 80_000 - len(sound))))[None, :80_000])[0].cpu()
-        features.append(torch.cat([steps.mean(dim=0), steps.amax(dim=0)]))
-    inputs = torch.stack(features).clone()
-    classes = sorted({file.parent.name for file in files})
-    targets = torch.tensor([classes.index(file.parent.name) for file in files])
-    folds = np.array([file.name[0] for file in files])
-    correct = 0
-    for fold in sorted(set(folds)):
-        held_out = torch.from_numpy(folds == fold)
-        correct += _linear_probe(inputs[~held_out], targets[~held_out], inputs[held_out], targets[held_out])
-    return correct / len(files), len(files)
-
-
 def _linear_probe(inputs: Tensor, targets: Tensor, test_inputs: Tensor, test_targets: Tensor) -> int:
     """How many test inputs a logistic regression on the standardised `inputs` (N, D), `targets` (N,) classifies
     correctly."""
@@ -350,79 +327,6 @@ def _linear_probe(inputs: Tensor, targets: Tensor, test_inputs: Tensor, test_tar
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return int((layer(test_inputs).argmax(dim=1) == test_targets).sum())
-
-
-def audio_text_accuracy(space: StarterSpace, folder: Path) -> tuple[float, int]:
-    """Accuracy on ESC-10 with its folder names as prompts, and the number of clips.
-
-    Each fold is classified by a spoke that was trained on the other folds and on synthetic sounds, like the shipped
-    one but without surveys.
-    """
-    clips = read_esc10(folder)
-    pairs, tests = _audio_features(space, clips)
-    correct = 0
-    for fold in sorted({clip.block for clip in clips}):
-        spoke = _train_audio_spoke(space, pairs.select((pairs.blocks != fold).nonzero()[:, 0]))
-        correct += sum(
-            found == own for (found, own), clip in zip(_classify(space, spoke, clips, tests), clips, strict=True)
-            if clip.block == fold
-        )  # fmt: skip
-    return correct / len(clips), len(clips)
-
-
-def audio_zero_shot(space: StarterSpace, folder: Path) -> dict[str, float]:
-    """Class of ESC-10 → the fraction of its clips that are classified correctly among all ten classes by text.
-
-    The spoke was trained without recordings or synthetic sounds of this class and of one other class.
-    """
-    clips = read_esc10(folder)
-    pairs, tests = _audio_features(space, clips)
-    names = list(ESC10_CAPTIONS)
-    result = {}
-    for first in range(0, len(names), 2):
-        excluded = names[first : first + 2]
-        out = torch.isin(pairs.class_ids, torch.tensor([class_id(name) for name in excluded]))
-        spoke = _train_audio_spoke(space, pairs.select((~out).nonzero()[:, 0]))
-        classified = _classify(space, spoke, clips, tests)
-        for name in excluded:
-            correct = [found == name for found, truth in classified if truth == name]
-            result[name] = sum(correct) / len(correct)
-    return result
-
-
-def _audio_features(space: StarterSpace, clips: Sequence[CaptionedSound]) -> tuple[Pairs, Tensor]:
-    """Training pairs of the clips and of synthetic sounds; features of three windows of each clip (clips, 3, F)."""
-    extractor = torch.inference_mode()(load_audio_features())
-
-    def extract(pieces: Tensor) -> Tensor:
-        return torch.as_tensor(extractor(pieces)).clone()
-
-    parts = [audio_pairs(clips, space, crops_per_sound=12, extract_features=extract)]
-    parts.append(audio_pairs(synthetic_sounds(10), space, crops_per_sound=4, extract_features=extract))
-    padded = [np.pad(clip.samples, (0, max(0, 5 * SAMPLE_RATE - len(clip.samples)))) for clip in clips]
-    tests = [np.stack([wave[first : first + 2 * SAMPLE_RATE] for first in (0, 24_000, 48_000)]) for wave in padded]
-    return concatenate_pairs(parts, share_groups=True), torch.stack([extract(torch.from_numpy(test)) for test in tests])
-
-
-def _train_audio_spoke(space: StarterSpace, pairs: Pairs) -> Spoke:
-    """An audio spoke, trained for 8 epochs on all pairs."""
-    torch.manual_seed(0)
-    spoke = Spoke(SpokeSpec("audio", "sound", space.id, space.dimension, length=2.0, frames=0), space)
-    settings = TrainingOptions(
-        epochs=8, batch=256, chunk=256, weight_decay=1e-2, temperature=0.1, bank=0, patience=8, keep_last=True
-    )
-    train_spoke(spoke, space, pairs, pairs.select(torch.arange(0, len(pairs), 37)), settings)
-    return spoke
-
-
-def _classify(
-    space: StarterSpace, spoke: Spoke, clips: Sequence[CaptionedSound], tests: Tensor
-) -> list[tuple[str, str]]:
-    """(predicted class, true class) of each clip, by the mean vector of its windows."""
-    names = list(ESC10_CAPTIONS)
-    vectors = normalize(spoke.embed(tests.flatten(0, 1)).view(len(tests), tests.shape[1], -1).mean(dim=1), dim=1)
-    found = (vectors @ space.embed_text(names).T).argmax(dim=1)
-    return [(names[int(i)], clip.captions[0]) for i, clip in zip(found, clips, strict=True)]
 
 
 def imu_report_lines(space: Space) -> list[str]:

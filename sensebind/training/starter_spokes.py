@@ -16,29 +16,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sensebind.fusion.core.encodings import ThermalImage
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
+from sensebind.fusion.core.samples import DEPTH, IMU, TEXT, THERMAL, VISION
 from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import spoke as spokes
-from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec, load_audio_features
+from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
 from sensebind.fusion.models.starter.space import SPOKE_FOLDER
 from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
 from sensebind.fusion.preprocess.image import squash_to_tensor
 from sensebind.simulation import rooms
-from sensebind.simulation.captioned_sounds import QUIET_CAPTIONS, robot_noise
-from sensebind.simulation.catalogue import CATALOGUE
-from sensebind.simulation.recorder import IMU_RATE, SimulatedScenario, render_cameras, synthesize_audio
+from sensebind.simulation.recorder import IMU_RATE, render_cameras
 from sensebind.simulation.survey import survey_scenario
-from sensebind.simulation.synthetic_sounds import synthetic_sounds
 from sensebind.training.data import simulated_imu
 from sensebind.training.data.activities import activity_pairs, read_activities
 from sensebind.training.data.pairs import Pairs, concatenate_pairs, split
-from sensebind.training.data.sounds import Floats, audio_pairs, noise_pairs, read_esc10
 from sensebind.training.spoke_training import EpochResult, TrainingOptions, train_spoke
 
 FIRST_SURVEY_SEED = 100  # seed of the first survey that is trained on
-NOISE_WINDOW_COUNT = 1200  # windows of robot noise alone
 VIEW_TIMES = (1.2, 2.5, 3.8)  # s from the start of a station
 VIEWS_PER_ROOM = 6
 
@@ -104,67 +99,10 @@ def station_image_vectors(hub: Hub, seed: int) -> Tensor:
     return torch.stack(vectors)
 
 
-def motor_noise(seed: int) -> Floats:
-    """30 s of a simulated robot's own noise at one to three places, float32 (480000,) at 16 kHz."""
-    noise = np.random.default_rng([seed, 41])
-    starts = [0.0, *sorted(noise.uniform(4, 26, int(noise.integers(0, 3))).tolist())]
-    scenario = SimulatedScenario(30.0, tuple((start, "carpet") for start in starts), (), seed)
-    return synthesize_audio(scenario).astype(np.float32) / np.float32(32767)
-
-
 def image_prototypes(hub: Hub, survey_seeds: range) -> dict[str, Tensor]:
     """Kind → image prototype (D,) from the surveys with these seeds."""
     seeds = tqdm(survey_seeds, desc="images of surveys", unit="survey", disable=None)
     return simulated_imu.prototypes({seed: station_image_vectors(hub, seed) for seed in seeds})
-
-
-def train_audio_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochResult, Pairs]:
-    """Train the audio spoke, a small network on the frozen trunk, with a part of the pairs held out.
-
-    The pairs are captioned sounds with text and with image prototypes of their sources, and robot noise with text.
-    Returns an untrained spoke, the best epoch of the training, and all pairs.
-    """
-    torch.manual_seed(0)
-    spec = SpokeSpec(AUDIO, "sound", hub.id, hub.dimension, length=2.0, frames=0)
-    extractor = torch.inference_mode()(load_audio_features())
-    simulated_noise = [motor_noise(seed) for seed in range(40)]
-
-    def extract(pieces: Tensor) -> Tensor:
-        return torch.cat([extractor(part).clone() for part in pieces.split(16)])
-
-    def make_noise(noise: np.random.Generator, count: int) -> Floats:
-        if noise.random() < 0.4:
-            return robot_noise(noise, count)
-        wave = simulated_noise[int(noise.integers(len(simulated_noise)))]
-        first = int(noise.integers(len(wave) - count))
-        return wave[first : first + count]
-
-    prototypes = image_prototypes(hub, range(FIRST_SURVEY_SEED, FIRST_SURVEY_SEED + args.surveys))
-    prototype_of_sound = {CATALOGUE[kind].sound_name: prototype for kind, prototype in prototypes.items()}
-    clips = read_esc10(args.esc10, "123", args.exclude or ())
-    synthetic = [
-        item
-        for item in synthetic_sounds(8)
-        if item.captions != QUIET_CAPTIONS and item.captions[0] not in (args.exclude or ())
-    ]
-    pairs = concatenate_pairs(
-        [
-            audio_pairs(clips, hub, crops_per_sound=24, extract_features=extract, noise_source=make_noise),
-            audio_pairs(
-                synthetic,
-                hub,
-                seed=1,
-                crops_per_sound=4,
-                extract_features=extract,
-                noise_source=make_noise,
-                image_prototypes=prototype_of_sound,
-            ),
-            noise_pairs(hub, NOISE_WINDOW_COUNT, make_noise, extract),
-        ],
-        share_groups=True,
-    )
-    training, held = split(pairs, share=0.15)
-    return Spoke(spec, hub), _train_with_held_out(spec, hub, pairs, training, held, args), pairs
 
 
 def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochResult]:
@@ -189,26 +127,6 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
     return spoke, train_spoke(spoke, hub, training, held, settings, on_epoch=print_epoch)
 
 
-def _train_with_held_out(
-    spec: SpokeSpec, hub: Hub, pairs: Pairs, training: Pairs, held: Pairs, args: argparse.Namespace
-) -> EpochResult:
-    """Train a spoke with held-out pairs, to find the number of epochs. Returns the best epoch."""
-    settings = TrainingOptions(
-        epochs=args.epochs or 12, batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
-        patience=6, seed=1,
-    )  # fmt: skip
-    return train_spoke(Spoke(spec, hub), hub, training, held, settings, on_epoch=print_epoch)
-
-
-def train_on_all_pairs(spoke: Spoke, hub: Hub, pairs: Pairs, epochs: int) -> None:
-    """Train on all pairs for `epochs` epochs, at least 2. The last weights are kept."""
-    settings = TrainingOptions(
-        epochs=max(epochs, 2), batch=192, chunk=192, learning_rate=1e-3, weight_decay=1e-2, temperature=0.1, bank=0,
-        patience=10**6, keep_last=True, seed=1,
-    )  # fmt: skip
-    train_spoke(spoke, hub, pairs, pairs.select(torch.arange(0, len(pairs), 41)), settings)
-
-
 def print_epoch(epoch: EpochResult) -> None:
     """Print the loss and the held-out recall of an epoch."""
     print(
@@ -228,12 +146,6 @@ class TrainingDataCard:
 
 ROOMS_DATA = "random rooms of sensebind/simulation/rooms.py, with textures from scikit-image's photographs"
 TRAINING_DATA = {
-    AUDIO: TrainingDataCard(
-        "ESC-10 (K. J. Piczak), folds 1 to 3, with text; synthetic sounds, with text and with mean image vectors of "
-        "their sources on simulated surveys; robot noise, with text",
-        "CC BY 3.0",
-        (TEXT, VISION),
-    ),
     IMU: TrainingDataCard(
         "simulated robots, with text and vision; seglearn's shoulder exercises of subjects 1 to 7 and half of aeon's "
         "BasicMotions, with text",
@@ -250,22 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modality", choices=sorted(TRAINING_DATA))
     parser.add_argument("--rooms", type=int, default=600, help="random rooms to train on (default: %(default)s)")
-    parser.add_argument("--esc10", type=Path, default=Path("../shared/evaluation/esc10"), metavar="DIR",
-                        help="folder of ESC-10; folds 1 to 3 are used (default: %(default)s)")  # fmt: skip
     parser.add_argument("--surveys", type=int, default=30,
                         help="surveys that the image prototypes are made from (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--exclude", action="append", metavar="CLASS", help="class of ESC-10 to leave out")
-    parser.add_argument(
-        "--epochs", type=int, help="maximum number (default: 8 for images, 12 for audio, 4 for IMU data)"
-    )
+    parser.add_argument("--epochs", type=int, help="maximum number (default: 8 for images, 4 for IMU data)")
     parser.add_argument("--checkpoint", type=Path, help="file to resume from (depth and thermal)")
     parser.add_argument("-o", "--out", type=Path, help="spoke file to write (default: the shipped one)")
     args = parser.parse_args()
     hub = registry.load_without_spokes("starter")
-    if args.modality == AUDIO:
-        spoke, best, pairs = train_audio_spoke(hub, args)  # type: ignore[arg-type]
-        train_on_all_pairs(spoke, hub, pairs, best.number)  # type: ignore[arg-type]
-    elif args.modality == IMU:
+    if args.modality == IMU:
         spoke, best = train_imu_spoke(hub, args)  # type: ignore[arg-type]
     else:
         spoke, best = train_image_spoke(args.modality, hub, args.rooms, args.epochs or 8, args.checkpoint)  # type: ignore[arg-type]

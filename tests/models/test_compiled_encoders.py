@@ -6,7 +6,6 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,10 +21,8 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VI
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.openvino import image_encoder as compiled
-from sensebind.fusion.models.openvino.audio_encoder import MAX_CACHED_WINDOWS, CompiledAudioEncoder
+from sensebind.fusion.models.openvino import graphs
 from sensebind.fusion.models.spokes.bound_space import BoundSpace
-from sensebind.fusion.models.spokes.sound_features import FEATURE_SIZE
 from sensebind.fusion.preprocess import thermal
 from sensebind.simulation import rooms, synthetic_sounds
 from sensebind.training import starter_comparison as evaluation
@@ -76,8 +73,10 @@ def imu_window(number: int) -> Window:
 
 
 @cache
-def synthetic_sound() -> np.ndarray:
-    return synthetic_sounds.synthetic_sounds(1)[0].samples
+def synthetic_sound(name: str = "knocking on a door") -> np.ndarray:
+    """A sound of 4 s at 16 kHz, in −0.7..0.7."""
+    wave = np.nan_to_num(synthetic_sounds.synthesizer_named(name)(np.random.default_rng(0)))
+    return np.asarray(0.7 * wave / np.abs(wave).max(), np.float32)
 
 
 @cache
@@ -87,8 +86,8 @@ def windows(modality: str) -> list[Window]:
         return [imu_window(number) for number in range(4)]
     noise = np.random.default_rng(3)
     if modality == AUDIO:
-        waves = [one.samples[:32_000] for one in synthetic_sounds.synthetic_sounds(1)[::4]]
-        faint = 1e-4 * noise.standard_normal(32_000)  # beside a bang, it is below the trunk's dynamic range
+        waves = [synthetic_sound(name)[:32_000] for name in synthetic_sounds.SYNTHESIZERS]
+        faint = 1e-4 * noise.standard_normal(32_000)
         bang = np.where(np.arange(32_000) > 28_000, 0.8 * noise.standard_normal(32_000), faint)
         return [audio_window(w, i) for i, w in enumerate([*waves, np.zeros(32_000), faint, bang])]
     views = [view for _ in range(2) for view in rooms.render_walk(rooms.random_room(noise), noise, 4)]
@@ -109,8 +108,8 @@ def test_vectors_are_those_of_pytorch_in_float32(
     vectors, expected = compiled_space.embed(modality, batch), eager_space.embed(modality, batch)
     assert vectors.dtype == torch.float32 and vectors.device.type == "cpu"
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(batch)))
-    assert (vectors * expected).sum(dim=1).min() >= compiled.MIN_COSINE
-    assert (expected @ expected.T).min() < compiled.MIN_COSINE  # windows differ by more than the tolerance
+    assert (vectors * expected).sum(dim=1).min() >= graphs.MIN_COSINE
+    assert (expected @ expected.T).min() < graphs.MIN_COSINE  # windows differ by more than the tolerance
 
 
 def test_vectors_do_not_depend_on_the_other_windows_of_a_batch(compiled_space: BoundSpace) -> None:
@@ -128,7 +127,7 @@ def test_vectors_do_not_depend_on_the_other_windows_of_a_batch(compiled_space: B
 def test_sounds_of_any_length_are_embedded(eager_space: BoundSpace, compiled_space: BoundSpace, samples: int) -> None:
     wave = torch.from_numpy(synthetic_sound()[:samples].astype(np.float32))
     wave = torch.nn.functional.pad(wave, (0, samples - len(wave)))[None]
-    assert float((compiled_space.embed(AUDIO, wave) * eager_space.embed(AUDIO, wave)).sum()) >= compiled.MIN_COSINE
+    assert float((compiled_space.embed(AUDIO, wave) * eager_space.embed(AUDIO, wave)).sum()) >= graphs.MIN_COSINE
 
 
 def test_several_threads_get_the_vectors_of_one_thread(compiled_space: BoundSpace) -> None:
@@ -148,95 +147,13 @@ def test_several_threads_get_the_vectors_of_one_thread(compiled_space: BoundSpac
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-@cache
-def long_recording() -> np.ndarray:
-    """12 s at 16 kHz with all special cases of the trunk: noise, zeros, and faint noise beside a bang."""
-    noise = np.random.default_rng(8)
-    wave = 0.1 * noise.standard_normal(12 * 16_000)
-    wave[40_000:90_000] *= 1e-5
-    wave[100_000:130_000] = 0
-    wave[60_000:62_000] = 0.9 * np.sign(noise.standard_normal(2_000))
-    return wave.astype(np.float32)
-
-
-def streaming_encoder(space: BoundSpace) -> CompiledAudioEncoder:
-    encoder = space.load_spoke(AUDIO).streaming_encoder
-    assert encoder is not None
-    return encoder
-
-
-def assert_equals_pytorch(space: BoundSpace, eager: BoundSpace, tensor: torch.Tensor, wave: np.ndarray) -> None:
-    vectors, expected = space.embed(AUDIO, tensor[None]), eager.embed(AUDIO, torch.from_numpy(wave)[None])
-    torch.testing.assert_close(vectors, expected, atol=2e-4, rtol=0)
-
-
-@pytest.mark.parametrize("hop", [3200, 1600, 2560])
-def test_overlapping_windows_share_work_and_have_the_same_vectors(
-    compiled_space: BoundSpace, eager_space: BoundSpace, hop: int
-) -> None:
-    encoder, name = streaming_encoder(compiled_space), f"microphone {hop}"
-    for run in range(2):  # in the first run, graphs may still be compiled
-        starts = range(0, len(long_recording()) - 32_000, hop)
-        tensors = [encoder.stream_tensor(name, run * 2**30 + at, long_recording()[at : at + 32_000]) for at in starts]
-        encoder.wait_for_graphs()
-        shared = [len(tensor) == FEATURE_SIZE for tensor in tensors]
-        assert all(shared[8:]) and not shared[0]
-        for tensor, at in list(zip(tensors, starts, strict=True))[:: len(tensors) // 9]:
-            assert_equals_pytorch(compiled_space, eager_space, tensor, long_recording()[at : at + 32_000])
-
-
-def test_windows_that_are_never_a_whole_number_of_steps_apart_share_nothing(compiled_space: BoundSpace) -> None:
-    starts = range(0, len(long_recording()) - 32_000, 8000)
-    assert all(
-        len(streaming_encoder(compiled_space).stream_tensor("half", at, long_recording()[at : at + 32_000])) == 32_000
-        for at in starts
-    )
-
-
-@settings(max_examples=15)
-@given(st.lists(st.tuples(st.integers(0, 24), st.booleans()), min_size=2, max_size=12))
-def test_windows_may_come_in_any_order_be_missing_or_hold_another_sound(
-    compiled_space: BoundSpace, eager_space: BoundSpace, order: list[tuple[int, bool]]
-) -> None:
-    """A cached window is continued only if it equals the new one, bit for bit, in the overlap."""
-    encoder = streaming_encoder(compiled_space)
-    encoder.wait_for_graphs()
-    for step, other in order:
-        wave = np.roll(long_recording(), 77 if other else 0)[step * 3200 : step * 3200 + 32_000]
-        tensor = encoder.stream_tensor("order", step * 3200, wave.copy())
-        assert_equals_pytorch(compiled_space, eager_space, tensor, wave)
-
-
-def test_the_cache_is_bounded(compiled_space: BoundSpace) -> None:
-    for number in range(3 * MAX_CACHED_WINDOWS):
-        streaming_encoder(compiled_space).stream_tensor(f"robot {number}", 0, long_recording()[:32_000])
-    assert streaming_encoder(compiled_space).cached_windows() == MAX_CACHED_WINDOWS
-
-
-def test_windows_of_sound_have_the_same_vectors_one_by_one_and_in_a_batch(compiled_space: BoundSpace) -> None:
-    some = [audio_window_at(start) for start in range(0, 80_000, 3200)]
-    streaming_encoder(compiled_space).wait_for_graphs()
-    live = [result for window in some for result in Engine(compiled_space).embed([window])]
-    for one, other in zip(live, Engine(compiled_space).embed(some), strict=True):
-        assert isinstance(one, Embedding) and isinstance(other, Embedding)
-        np.testing.assert_allclose(one.vector, other.vector, atol=2e-4)
-
-
-def audio_window_at(start: int) -> Window:
-    """2 s of `long_recording` from sample number `start`, in blocks of 0.1 s with the stamps of one stream."""
-    window = audio_window(long_recording()[start : start + 32_000])
-    begin = 100 * SECOND + start * SECOND // 16_000
-    samples = tuple(replace(s, stamp=s.stamp - window.start + begin) for s in window.samples)
-    return replace(window, start=begin, tick=begin + 2 * SECOND, samples=samples)
-
-
 @pytest.fixture
 def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "openvino", None)  # makes the import fail
-    for cached in (compiled.openvino_available, compiled.openvino_core):
+    for cached in (graphs.openvino_available, graphs.openvino_core):
         cached.cache_clear()
     yield
-    for cached in (compiled.openvino_available, compiled.openvino_core):
+    for cached in (graphs.openvino_available, graphs.openvino_core):
         cached.cache_clear()
 
 
@@ -270,7 +187,7 @@ def test_a_compiled_encoder_with_different_vectors_is_not_used(
 ) -> None:
     rotated = torch.tensor([[np.cos(angle), np.sin(angle)]], dtype=torch.float32)
     assert (
-        compiled.matches_pytorch(
+        graphs.matches_pytorch(
             DifferentEncoder(rotated), lambda batch: torch.tensor([[1.0, 0.0]]), torch.zeros(1), "smell"
         )
         is agrees

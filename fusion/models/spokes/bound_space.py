@@ -75,11 +75,6 @@ class BoundSpace(Space):
         spoke = self._spokes.get(modality)
         return spoke.embed(batch) if spoke else self.hub.embed(modality, batch)
 
-    def stream_tensor(self, window: Window) -> Tensor:
-        """See `core.space.Space`."""
-        spoke = self._spokes.get(window.modality)
-        return spoke.stream_tensor(window) if spoke else self.hub.stream_tensor(window)
-
     def embed_async(self, modality: str, batch: Tensor) -> EmbeddingFuture:
         """See `core.space.Space`."""
         spoke = self._spokes.get(modality)

@@ -4,7 +4,7 @@ A spoke turns windows of its modality into vectors of the hub's space. The data 
 
 - **image**: depth and thermal cameras. A copy of the hub's image encoder takes the image as a grey photograph. Training
   changes only a residual after the copy (`head`), or also low-rank updates (`lora`) or all (`whole`) of the copy.
-- **sound**: a frozen pretrained trunk and a small network after it.
+- **sound**: the frozen network YAMNet and a small network after it.
 - **series**: any numbers over time (motion, gas, touch, torque). A small network.
 """
 
@@ -25,15 +25,19 @@ from torch.nn import functional
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
-from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, Frame, Reading, Sound
+from sensebind.fusion.core.samples import DEPTH, THERMAL, Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
-from sensebind.fusion.models.openvino import audio_encoder as compiled_sound
-from sensebind.fusion.models.openvino import image_encoder as compiled
+from sensebind.fusion.models.openvino import audio_encoder, graphs, image_encoder
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes.series_encoder import SeriesEncoder
-from sensebind.fusion.models.spokes.sound_features import FEATURE_SIZE, AudioFeatureExtractor
+from sensebind.fusion.models.spokes.sound_features import (
+    FEATURE_SHAPE,
+    AudioFeatureExtractor,
+    load_audio_features,
+    patch_statistics,
+)
 from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
 from sensebind.fusion.preprocess.image import squash_to_tensor
@@ -42,7 +46,7 @@ from sensebind.fusion.preprocess.resampling import resample_audio, resample_read
 SPOKE_FORMAT = "sensebind spoke 1"
 SPOKE_KINDS = ("image", "sound", "series")
 TRAINING_METHODS = ("whole", "head", "lora")
-AUDIO_SAMPLE_RATE = 16_000  # Hz, of the trunk
+AUDIO_SAMPLE_RATE = 16_000  # Hz, of YAMNet
 RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 
 
@@ -105,7 +109,7 @@ class SpokeImageEncoder(nn.Module):
 
 
 class SpokeAudioEncoder(nn.Module):
-    """Sound float32 (B, samples) at 16 kHz, or its features (B, 1809) → unit vectors (B, D).
+    """Sound float32 (B, samples) at 16 kHz, or its features (B, 2, 1024) → unit vectors (B, D).
 
     `mean` and `deviation` of the features are those of the training data.
     """
@@ -116,21 +120,22 @@ class SpokeAudioEncoder(nn.Module):
     def __init__(self, features: AudioFeatureExtractor, dimension: int, hidden: int = 384) -> None:
         super().__init__()
         self.features = features
-        self.register_buffer("mean", torch.zeros(FEATURE_SIZE))
-        self.register_buffer("deviation", torch.ones(FEATURE_SIZE))
+        self.register_buffer("mean", torch.zeros(FEATURE_SHAPE))
+        self.register_buffer("deviation", torch.ones(FEATURE_SHAPE))
+        size = FEATURE_SHAPE[0] * FEATURE_SHAPE[1]
         self.read = nn.Sequential(
-            nn.Dropout(0.3), nn.Linear(FEATURE_SIZE, hidden), nn.GELU(), nn.Dropout(0.3), nn.Linear(hidden, dimension)
+            nn.Dropout(0.3), nn.Linear(size, hidden), nn.GELU(), nn.Dropout(0.3), nn.Linear(hidden, dimension)
         )
 
     def fit_normalization(self, features: Tensor) -> None:
-        """Set mean and deviation from training features (N, 1809)."""
+        """Set mean and deviation from training features (N, 2, 1024)."""
         self.mean.copy_(features.mean(dim=0))
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-4))
 
     def forward(self, sound: Tensor) -> Tensor:
-        features = sound if sound.shape[1] == FEATURE_SIZE else self.features(sound)
+        features = sound if sound.ndim == 3 else self.features(sound)
         scaled = ((features - self.mean) / self.deviation).clamp(-5, 5)
-        return functional.normalize(self.read(scaled), dim=1)
+        return functional.normalize(self.read(scaled.flatten(1)), dim=1)
 
 
 class SpokeSeriesEncoder(nn.Module):
@@ -158,8 +163,7 @@ class Spoke:
                 f"{hub.dimension}"
             )
         self.spec = spec
-        self._compiled: compiled.CompiledEncoder | None = None
-        self.streaming_encoder: compiled_sound.CompiledAudioEncoder | None = None  # `_compiled`, of a sound spoke
+        self._compiled: graphs.CompiledEncoder | None = None
         self.encoder: nn.Module
         if spec.kind == "image":
             self.encoder = SpokeImageEncoder(hub, spec)
@@ -176,16 +180,6 @@ class Spoke:
         if self.spec.kind == "series":
             return torch.from_numpy(resample_readings(window, self.spec.rate, self.spec.channels))
         return image_tensor(window)
-
-    def stream_tensor(self, window: Window) -> Tensor:
-        """As `tensor`, but a compiled sound spoke returns features, and computes what windows of a stream share only
-        once."""
-        if self.streaming_encoder is None:
-            return self.tensor(window)
-        start = round(window.start * AUDIO_SAMPLE_RATE / SECOND)
-        return self.streaming_encoder.stream_tensor(
-            window.samples[-1].frame_id, start, resample_audio(window, AUDIO_SAMPLE_RATE)
-        )
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
@@ -218,14 +212,14 @@ class Spoke:
         """
         encoder, spec = self.encoder, self.spec
         if isinstance(encoder, SpokeAudioEncoder):
-            length = round(spec.length * AUDIO_SAMPLE_RATE)
-            sound = compiled_sound.CompiledAudioEncoder(encoder, encoder.features.trunk, length)
-            if compiled.matches_pytorch(sound, encoder, compiled_sound.example_audio(length), spec.modality):
-                self._compiled = self.streaming_encoder = sound
-        elif isinstance(encoder, SpokeImageEncoder) and isinstance(encoder.trunk, compiled.CompilableEncoder):
+            network = encoder.features.network
+            sounds = audio_encoder.CompiledAudioEncoder(network, lambda output: encoder(patch_statistics(output)))
+            if graphs.matches_pytorch(sounds, encoder, audio_encoder.example_audio(spec.length), spec.modality):
+                self._compiled = sounds
+        elif isinstance(encoder, SpokeImageEncoder) and isinstance(encoder.trunk, graphs.CompilableEncoder):
             planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
             images = encoder.trunk.compile_for_cpu(planes, encoder.residual)
-            if compiled.matches_pytorch(images, encoder, compiled.example_image(planes), spec.modality):
+            if graphs.matches_pytorch(images, encoder, image_encoder.example_image(planes), spec.modality):
                 self._compiled = images
 
     def saved_state(self) -> dict[str, Tensor]:
@@ -248,15 +242,6 @@ def image_tensor(window: Window) -> Tensor:
     if window.modality == THERMAL:
         return squash_to_tensor(thermal_frontend.stretch_contrast(encodings.decode_thermal(frame, window.calibration)))
     return squash_to_tensor(encodings.decode_rgb(frame).astype(np.float32) / 255)
-
-
-def load_audio_features() -> AudioFeatureExtractor:
-    """The features of sounds, with the trunk from its package. Raises `SpaceError`."""
-    from sensebind.fusion.models.starter import space as starter
-    from sensebind.fusion.models.starter import wakeword_trunk
-
-    files = [starter.find_weight_file(name) for name in ("melspectrogram.tflite", "embedding_model.tflite")]
-    return AudioFeatureExtractor(wakeword_trunk.load(files[0].parent))
 
 
 def save(spoke: Spoke, path: str | Path, dtype: torch.dtype = torch.float16) -> None:

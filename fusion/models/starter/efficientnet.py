@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; the Lite variant: ReLU6, no squeeze-and-excitation), for inference.
 
 Batch normalization is folded into the convolutions when the weights are loaded. Padding is TensorFlow's, as in
-training: with stride 2 the extra row and column are at the bottom and the right.
+training.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.models.starter.layers import Convolution, InvertedResidual
 
 IMAGE_SIZE = 224
 FEATURE_COUNT = 1280
@@ -26,42 +26,6 @@ STAGE5_CHANNELS = 112
 # Per stage: number of blocks, kernel, stride of the first block, expansion, output channels.
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
-
-
-class Convolution(nn.Module):
-    """A convolution with bias, TensorFlow's ``SAME`` padding for even input sizes, and ReLU6 if `active`."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, active: bool = True):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel), requires_grad=False)
-        self.bias = nn.Parameter(torch.empty(outputs), requires_grad=False)
-        self.stride, self.groups, self.relu6 = stride, groups, active
-        before = (kernel - stride) // 2
-        after = kernel - stride - before
-        self.uneven = (before, after, before, after) if before != after else None
-        self.padding = 0 if self.uneven else before
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.uneven:
-            x = functional.pad(x, self.uneven)
-        x = functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        return functional.relu6(x, inplace=True) if self.relu6 else x
-
-
-class Block(nn.Module):
-    """Inverted residual block: expansion, depthwise convolution, projection; a shortcut if the shape is unchanged."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        expanded = inputs * expansion
-        self.expand = Convolution(inputs, expanded, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = Convolution(expanded, expanded, kernel, stride, groups=expanded)
-        self.project = Convolution(expanded, outputs, 1, active=False)
-        self.shortcut = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.shortcut else y
 
 
 class EfficientNetOutput(NamedTuple):
@@ -87,11 +51,11 @@ class EfficientNetLite0(nn.Module):
         """`state`: the entries of the published file. Raises `KeyError` if one is missing."""
         super().__init__()
         self.stem = Convolution(3, 32, 3, stride=2)
-        blocks: list[Block] = []
+        blocks: list[InvertedResidual] = []
         inputs = 32
         for count, kernel, stride, expansion, outputs in STAGES:
             for index in range(count):
-                blocks.append(Block(inputs, outputs, kernel, 1 if index else stride, expansion))
+                blocks.append(InvertedResidual(inputs, outputs, kernel, 1 if index else stride, expansion))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = Convolution(inputs, FEATURE_COUNT, 1)
@@ -109,7 +73,7 @@ class EfficientNetLite0(nn.Module):
     def _load_state(self, state: Mapping[str, Tensor]) -> None:
         _fold_batch_norm(self.stem, state, "_conv_stem", "_bn0")
         for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
+            assert isinstance(block, InvertedResidual)
             at = f"_blocks.{index}."
             if isinstance(block.expand, Convolution):
                 _fold_batch_norm(block.expand, state, at + "_expand_conv", at + "_bn0")

@@ -1,0 +1,253 @@
+"""The map of the starter space: what images, sounds and phrases have in common are concepts with names.
+
+A vector has 2080 values. 1000 are image concepts, the classes of ImageNet. 23 are object concepts, the labels of the
+object detector. 521 are sound concepts, the classes of AudioSet. 536 are the appearance of an image: features of the
+cells of a grid, without names. An image has no sound concepts. A sound has no appearance and no object concepts. A
+phrase has all concepts, but no appearance. A sound has a small part of image concepts, those whose names are similar to
+its own, so that it finds images of its source. docs/starter.md has the figures by which this map was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sensebind.fusion.models.starter.efficientnet import CLASS_COUNT, STAGE5_CHANNELS, EfficientNetLite0
+from sensebind.fusion.models.starter.object_detector import LABEL_COUNT
+from sensebind.fusion.models.starter.yamnet import CLASS_COUNT as SOUND_CLASS_COUNT
+
+IMAGE_CONCEPTS = slice(0, CLASS_COUNT)
+OBJECT_CONCEPTS = slice(IMAGE_CONCEPTS.stop, IMAGE_CONCEPTS.stop + LABEL_COUNT)
+SOUND_CONCEPTS = slice(OBJECT_CONCEPTS.stop, OBJECT_CONCEPTS.stop + SOUND_CLASS_COUNT)
+APPEARANCE = slice(SOUND_CONCEPTS.stop, SOUND_CONCEPTS.stop + 536)
+DIMENSION = APPEARANCE.stop
+
+APPEARANCE_GRID = 4  # rows and columns of the grid of cells
+# Fractions of a vector's squared length. The object concepts of an image and of a phrase are added to them.
+CONCEPT_SHARE = 0.25  # of an image: image concepts; the rest is appearance
+TEXT_IMAGE_SHARE = 0.5  # of a phrase: image concepts; the rest are sound concepts
+SOUND_IMAGE_SHARE = 0.02  # of a sound: image concepts. A larger share mixes up sounds whose names are similar
+# Lengths of the object concepts of an image that surely shows one object, and of a phrase that is the object's name.
+# Their product is that of the image concepts, so for an object of both kinds both count the same.
+IMAGE_OBJECT_LENGTH = 1.0
+TEXT_OBJECT_LENGTH = (CONCEPT_SHARE * TEXT_IMAGE_SHARE) ** 0.5 / IMAGE_OBJECT_LENGTH
+IMAGE_POWER, SOUND_POWER = 2, 12  # of a phrase's similarities to the classes
+OBJECT_POWER = 3  # of a phrase's similarities to the objects, and of the scores of the object detector
+SOUND_ROOT = 0.25  # power of the probabilities of sounds
+
+
+class ConceptFiles(NamedTuple):
+    """The names of a kind of concepts, one in a line, and the sentence vectors made of them
+    (`sensebind.training.conversion.concepts`)."""
+
+    names: Path
+    vectors: Path
+
+
+IMAGE_FILES = ConceptFiles(*(Path(__file__).with_name(f"imagenet_classes.{end}") for end in ("txt", "safetensors")))
+OBJECT_FILES = ConceptFiles(*(Path(__file__).with_name(f"object_classes.{end}") for end in ("txt", "safetensors")))
+SOUND_FILES = ConceptFiles(*(Path(__file__).with_name(f"audioset_classes.{end}") for end in ("txt", "safetensors")))
+
+
+class Concepts:
+    """N concepts, and the map of sentence vectors to them.
+
+    The similarity of a phrase and a concept is their cosine, at least 0, after the directions of the usual wordings of
+    prompts are projected out of their sentence vectors and the mean of the concepts is subtracted.
+    """
+
+    def __init__(self, class_vectors: Tensor, template_shifts: Tensor, power: int) -> None:
+        """`class_vectors` (N, 384): sentence vectors of the concepts' phrases. `template_shifts` (T, 384): their mean
+        shifts by T wordings. `power`: of the similarities."""
+        self._wordings = torch.linalg.qr(template_shifts.T).Q
+        classes = project_out(class_vectors, self._wordings)
+        self._mean = classes.mean(dim=0)
+        self._classes = functional.normalize(classes - self._mean, dim=1)
+        self._power = power
+
+    def centred(self, vectors: Tensor) -> Tensor:
+        """Sentence vectors (B, 384) → (B, 384) of unit length, whose cosines are the similarities."""
+        return functional.normalize(project_out(vectors, self._wordings) - self._mean, dim=1)
+
+    def of_text(self, vectors: Tensor) -> Tensor:
+        """Sentence vectors (B, 384) → (B, N) of unit length: powers of the similarities, minus their mean."""
+        closeness = (self.centred(vectors) @ self._classes.T).clamp(min=0) ** self._power
+        return functional.normalize(closeness - closeness.mean(dim=1, keepdim=True), dim=1)
+
+
+class SoundMap(NamedTuple):
+    """`typical` (521,): mean concepts of everyday sounds. `image_concepts` (521, 1000): those of each class's name."""
+
+    typical: Tensor
+    image_concepts: Tensor
+
+
+def project_out(vectors: Tensor, directions: Tensor) -> Tensor:
+    """Vectors (N, D) minus their components along the orthonormal columns of `directions` (D, K)."""
+    return vectors - (vectors @ directions) @ directions.T
+
+
+def text_vectors(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → unit vectors (N, 2080)."""
+    images, sounds = image_concepts().of_text(sentences), sound_concepts().of_text(sentences)
+    return _joined(images, objects_from_text(sentences) * TEXT_OBJECT_LENGTH, sounds, TEXT_IMAGE_SHARE)
+
+
+def image_vectors(logits: Tensor, stage5: Tensor, network: EfficientNetLite0, presence: Tensor | None = None) -> Tensor:
+    """The network's logits (B, 1000) and stage 5 for B images → unit vectors (B, 2080).
+
+    `presence` (B, 23): scores of the object detector. None: the vectors have no object concepts.
+    """
+    concepts = concepts_from_logits(logits.float()) * CONCEPT_SHARE**0.5
+    objects = logits.new_zeros(len(logits), LABEL_COUNT) if presence is None else presence**OBJECT_POWER
+    silent = logits.new_zeros(len(logits), SOUND_CLASS_COUNT)
+    appearance = appearance_vectors(stage5.float(), network) * (1 - CONCEPT_SHARE) ** 0.5
+    parts = [concepts, objects.float() * IMAGE_OBJECT_LENGTH, silent.float(), appearance]
+    return functional.normalize(torch.cat(parts, dim=1), dim=1)
+
+
+def sound_vectors(logits: Tensor) -> Tensor:
+    """The network's logits (B, P, 521) for P patches of B sounds → unit vectors (B, 2080)."""
+    sound_map = _sound_map(logits.device)
+    sounds = concepts_from_sound(logits.float(), sound_map.typical)
+    images = functional.normalize(sounds @ sound_map.image_concepts, dim=1)
+    return _joined(images, sounds.new_zeros(len(sounds), LABEL_COUNT), sounds, SOUND_IMAGE_SHARE)
+
+
+def objects_from_text(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → (N, 23): third powers of the similarities to the nearest phrase of each object, at
+    least 0. Near 0 for a phrase that names no object."""
+    similar = image_concepts().centred(sentences) @ image_concepts().centred(_object_phrase_vectors()).T
+    of_objects = similar.split([len(phrases) for _, phrases in object_classes()], dim=1)
+    return torch.stack([own.amax(dim=1) for own in of_objects], dim=1).clamp(min=0) ** OBJECT_POWER
+
+
+def concepts_from_logits(scores: Tensor) -> Tensor:
+    """Logits (B, 1000) → (B, 1000) of unit length: square roots of the class probabilities minus their mean.
+
+    The dot product of two vectors of such roots is the Bhattacharyya coefficient of two distributions: all classes that
+    are likely in both count, and one of high probability does not dominate the others.
+    """
+    roots = scores.softmax(dim=1).sqrt()
+    return functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
+
+
+def concepts_from_sound(logits: Tensor, typical: Tensor) -> Tensor:
+    """Logits (B, P, 521) → (B, 521) of unit length: fourth roots of the probabilities, a mean over patches, minus their
+    mean; then minus those of a typical sound, because some classes are likely in every sound."""
+    roots = logits.sigmoid().mean(dim=1) ** SOUND_ROOT
+    centred = functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
+    return functional.normalize(centred - typical, dim=1)
+
+
+def appearance_vectors(stage5: Tensor, network: EfficientNetLite0) -> Tensor:
+    """(B, 112, 14, 14) → (B, 536) of unit length: each cell's features, standardised by mean and deviation over the
+    training images, in a random projection."""
+    mean, deviation = (x.to(stage5.device, stage5.dtype) for x in (network.middle_mean, network.middle_deviation))
+    cells = functional.adaptive_avg_pool2d(stage5, APPEARANCE_GRID)
+    cells = (cells - mean[:, None, None]) / deviation[:, None, None]
+    return functional.normalize(cells.flatten(1) @ _random_projection(stage5.device), dim=1)
+
+
+def image_class_names() -> list[str]:
+    """The 1000 classes of images in the classifier's order: names of the image concepts."""
+    return [line.split(" | ")[0] for line in _lines(IMAGE_FILES)]
+
+
+def image_class_phrases() -> list[str]:
+    """For each class of images a phrase that describes them; queries are compared with these phrases."""
+    return [parts[1] if len(parts := line.split(" | ")) > 1 else with_article(line) for line in _lines(IMAGE_FILES)]
+
+
+def sound_class_names() -> list[str]:
+    """The 521 classes of sounds in the classifier's order: names of the sound concepts."""
+    return _lines(SOUND_FILES)
+
+
+def sound_class_phrases() -> list[str]:
+    """For each class of sounds the phrase that queries are compared with."""
+    return [f"the sound of {name}" for name in sound_class_names()]
+
+
+def object_classes() -> list[tuple[str, list[str]]]:
+    """The 23 labels of the object detector in its order, and phrases for each: names of the object concepts."""
+    return [(name, phrases.split("; ")) for name, phrases in (line.split(" | ") for line in _lines(OBJECT_FILES))]
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
+@lru_cache(maxsize=1)
+def image_concepts() -> Concepts:
+    """The image concepts."""
+    entries = read_vectors(IMAGE_FILES)
+    return Concepts(entries["class_vectors"], entries["template_shifts"], IMAGE_POWER)
+
+
+@lru_cache(maxsize=1)
+def sound_concepts() -> Concepts:
+    """The sound concepts."""
+    entries = read_vectors(SOUND_FILES)
+    return Concepts(entries["class_vectors"], entries["template_shifts"], SOUND_POWER)
+
+
+def read_vectors(files: ConceptFiles) -> dict[str, Tensor]:
+    """The entries of a file of sentence vectors, float32."""
+    with torch.inference_mode(False):  # they are cached, and the training of spokes backpropagates through them
+        return {name: tensor.float() for name, tensor in safetensors.torch.load_file(files.vectors).items()}
+
+
+def map_digest() -> bytes:
+    """SHA-256 of the files and settings of the map."""
+    total = hashlib.sha256()
+    for files in (IMAGE_FILES, OBJECT_FILES, SOUND_FILES):
+        total.update(files.vectors.read_bytes())
+    shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
+    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, SOUND_ROOT
+    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers)).encode())
+    return total.digest()
+
+
+def _joined(images: Tensor, objects: Tensor, sounds: Tensor, image_share: float) -> Tensor:
+    """Image (B, 1000), object (B, 23) and sound concepts (B, 521) → unit vectors (B, 2080) without appearance."""
+    parts = [images * image_share**0.5, objects, sounds * (1 - image_share) ** 0.5]
+    without_appearance = functional.normalize(torch.cat(parts, dim=1), dim=1)
+    return functional.pad(without_appearance, (0, APPEARANCE.stop - APPEARANCE.start))
+
+
+@lru_cache(maxsize=1)
+def _object_phrase_vectors() -> Tensor:
+    return read_vectors(OBJECT_FILES)["class_vectors"]
+
+
+@lru_cache(maxsize=4)
+def _sound_map(device: torch.device) -> SoundMap:
+    entries = read_vectors(SOUND_FILES)
+    with torch.inference_mode(False):
+        names = image_concepts().of_text(entries["name_vectors"])
+        return SoundMap(entries["typical_sound"].to(device), names.to(device))
+
+
+@lru_cache(maxsize=4)
+def _random_projection(device: torch.device) -> Tensor:
+    """(112 · 4 · 4, 536) of one value with random signs: a projection that preserves distances (Achlioptas, 2003).
+    It is the same on every machine."""
+    rows, columns = STAGE5_CHANNELS * APPEARANCE_GRID * APPEARANCE_GRID, APPEARANCE.stop - APPEARANCE.start
+    data = hashlib.shake_256(b"starter appearance").digest(rows * columns // 8)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, columns)
+    with torch.inference_mode(False):
+        return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
+
+
+def _lines(files: ConceptFiles) -> list[str]:
+    return files.names.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,1 @@
+"""Evaluation of spaces: retrieval between modalities, and sounds by name."""

@@ -1,0 +1,77 @@
+"""Figures of images on real data: people by phrase, and retrieval between colour, thermal and depth images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sensebind.evaluation.spaces.retrieval import recall_at_k
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
+from sensebind.fusion.core.space import Space
+from sensebind.replay.embed_files import embed_files
+
+PERSON_PHRASES = ("a person", "a person nearby", "people", "someone", "a man")
+MIN_PERSON_SHARE = 0.05  # of the image: smaller people are left out
+ROOM_STEP = 3  # of the images of a room, every third: neighbours show the same view
+
+
+class ImageDataError(SensebindError):
+    """Images are missing. The message names the folder."""
+
+
+def report_lines(space: Space, folder: Path) -> list[str]:
+    """A Markdown table of all figures for which the folder of evaluation data has images. Raises `ImageDataError` if it
+    has none."""
+    lines = []
+    if (folder / "coco256" / "labels.csv").is_file():
+        lines += _person_lines(space, folder / "coco256")
+    visible = sorted((folder / "roadscene" / "visible").glob("*"))
+    thermal = [folder / "roadscene" / "thermal" / path.name for path in visible]
+    rooms = [sorted(room.glob("*.color.jpg"))[::ROOM_STEP] for room in sorted((folder / "rgbd_rooms").glob("*"))]
+    for title, colour, other, modality in (
+        ("visible → thermal R@1, RoadScene", visible, thermal, THERMAL),
+        _depth_pairs("7-Scenes, one room", sorted((folder / "seven_scenes").glob("*.color.jpg"))),
+        _depth_pairs("two other places", [path for room in rooms for path in room]),
+    ):
+        if colour and modality in space.modalities:
+            vectors = [embed_files(space, m, [str(p) for p in f]) for m, f in ((VISION, colour), (modality, other))]
+            scores = torch.from_numpy(vectors[0] @ vectors[1].T)
+            recall = recall_at_k(scores, torch.arange(len(colour)))[0]
+            lines.append(f"| {title} | {recall:.3f} | {1 / len(colour):.3f} | {len(colour)} pairs |")
+    if not lines:
+        raise ImageDataError(f"'{folder}' has none of coco256, roadscene, seven_scenes, rgbd_rooms")
+    return ["| figure | value | chance | data |", "| --- | --- | --- | --- |", *lines]
+
+
+def area_under_roc(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.floating]) -> float:
+    """The probability that a score of `positive` (P,) is above one of `negative` (N,); ties count half."""
+    difference = positive[:, None] - negative[None]
+    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
+
+
+def _person_lines(space: Space, folder: Path) -> list[str]:
+    """The area under the ROC curve of phrases for a person: images with a person that is large enough, against images
+    without people."""
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shares = np.array([float(row["largest_person_share_of_picture"]) for row in rows])
+    without = np.array([row["person"] == "0" for row in rows])
+    large = ~without & (shares > MIN_PERSON_SHARE)
+    images = embed_files(space, VISION, [str(folder / "images" / row["file"]) for row in rows])
+    scores = images @ space.embed_text(PERSON_PHRASES).numpy().T
+    data = f"{large.sum()} with a person, {without.sum()} without"
+    return [
+        f'| "{phrase}", AUC, COCO | {area_under_roc(scores[large, at], scores[without, at]):.3f} | 0.500 | {data} |'
+        for at, phrase in enumerate(PERSON_PHRASES)
+    ]
+
+
+def _depth_pairs(title: str, colour: Sequence[Path]) -> tuple[str, Sequence[Path], Sequence[Path], str]:
+    depth = [path.with_name(path.name.replace("color.jpg", "depth.png")) for path in colour]
+    return f"colour → depth R@1, {title}", colour, depth, DEPTH

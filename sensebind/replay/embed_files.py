@@ -1,0 +1,42 @@
+"""Embeds files of images and sounds, and phrases, without a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from sensebind.fusion.core.embeddings import l2_normalize
+from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.space import Space
+from sensebind.fusion.io.sensor_files import FileError, read_windows
+
+
+def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
+    """N files, or N phrases for `text` → float32 (N, D) unit vectors; of a file, the mean over its windows.
+
+    Raises `SensebindError` if a file cannot be read.
+    """
+    batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
+    result = []
+    for batch in tqdm(batches, unit="batch", disable=None):
+        if modality == "text":
+            result.append(space.embed_text(batch).numpy())
+            continue
+        tensors, owners = [], []
+        for owner, name in enumerate(batch):
+            try:
+                parts = [
+                    space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])
+                ]
+            except EncodingError as error:
+                raise FileError(f"'{name}': {error}") from error
+            tensors += parts
+            owners += [owner] * len(parts)
+        vectors = space.embed(modality, torch.stack(tensors)).numpy()
+        belongs = np.array(owners)
+        result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
+    return np.concatenate(result).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Scripts that write the weight files that ship with the starter space."""
