@@ -108,7 +108,7 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
         return (8 * normalize(text - mean, dim=1) @ classes.T).softmax(dim=1).sqrt()
 
     def appearance(out: ImageOutput) -> Tensor:
-        return starter_map.appearance_vectors(out.stage5, network)
+        return starter_map.appearance_vectors(out.stage5, network.stage5_statistics)
 
     def features(out: ImageOutput) -> Tensor:
         return normalize(out.features, dim=1)
@@ -117,7 +117,7 @@ def candidate_mappings(space: StarterSpace) -> list[SpaceMapping]:
         return starter_map.concepts_from_logits(out.logits)
 
     def shipped(out: ImageOutput) -> Tensor:
-        return starter_map.image_vectors(out.logits, out.stage5, network, out.presence)
+        return starter_map.image_vectors(out.logits, out.stage5, network.stage5_statistics, out.presence)
 
     def side_by_side(first: ImageEncoding, second: ImageEncoding, share: float) -> ImageEncoding:
         return lambda out: torch.cat([first(out) * share**0.5, second(out) * (1 - share) ** 0.5], dim=1)

@@ -283,6 +283,8 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compile
     spoke.encoder.requires_grad_(False).to(device)
     if compiled:
         spoke.compile()
+        if spoke.is_compiled:
+            spoke.encoder = nn.Identity()  # the compiled encoder replaces it: saves 20 MB of each image spoke
     return spoke
 
 

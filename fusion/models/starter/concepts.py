@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sensebind.fusion.models.starter.efficientnet import CLASS_COUNT, STAGE5_CHANNELS, EfficientNetLite0
+from sensebind.fusion.models.starter.efficientnet import CLASS_COUNT, STAGE5_CHANNELS, Stage5Statistics
 from sensebind.fusion.models.starter.object_detector import LABEL_COUNT
 from sensebind.fusion.models.starter.yamnet import CLASS_COUNT as SOUND_CLASS_COUNT
 
@@ -102,7 +102,9 @@ def text_vectors(sentences: Tensor) -> Tensor:
     return _joined(images, objects_from_text(sentences) * TEXT_OBJECT_LENGTH, sounds, TEXT_IMAGE_SHARE)
 
 
-def image_vectors(logits: Tensor, stage5: Tensor, network: EfficientNetLite0, presence: Tensor | None = None) -> Tensor:
+def image_vectors(
+    logits: Tensor, stage5: Tensor, statistics: Stage5Statistics, presence: Tensor | None = None
+) -> Tensor:
     """The network's logits (B, 1000) and stage 5 for B images → unit vectors (B, 2080).
 
     `presence` (B, 23): scores of the object detector. None: the vectors have no object concepts.
@@ -110,7 +112,7 @@ def image_vectors(logits: Tensor, stage5: Tensor, network: EfficientNetLite0, pr
     concepts = concepts_from_logits(logits.float()) * CONCEPT_SHARE**0.5
     objects = logits.new_zeros(len(logits), LABEL_COUNT) if presence is None else presence**OBJECT_POWER
     silent = logits.new_zeros(len(logits), SOUND_CLASS_COUNT)
-    appearance = appearance_vectors(stage5.float(), network) * (1 - CONCEPT_SHARE) ** 0.5
+    appearance = appearance_vectors(stage5.float(), statistics) * (1 - CONCEPT_SHARE) ** 0.5
     parts = [concepts, objects.float() * IMAGE_OBJECT_LENGTH, silent.float(), appearance]
     return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
@@ -149,10 +151,10 @@ def concepts_from_sound(logits: Tensor, typical: Tensor) -> Tensor:
     return functional.normalize(centred - typical, dim=1)
 
 
-def appearance_vectors(stage5: Tensor, network: EfficientNetLite0) -> Tensor:
+def appearance_vectors(stage5: Tensor, statistics: Stage5Statistics) -> Tensor:
     """(B, 112, 14, 14) → (B, 536) of unit length: each cell's features, standardised by mean and deviation over the
     training images, in a random projection."""
-    mean, deviation = (x.to(stage5.device, stage5.dtype) for x in (network.middle_mean, network.middle_deviation))
+    mean, deviation = (x.to(stage5.device, stage5.dtype) for x in statistics)
     cells = functional.adaptive_avg_pool2d(stage5, APPEARANCE_GRID)
     cells = (cells - mean[:, None, None]) / deviation[:, None, None]
     return functional.normalize(cells.flatten(1) @ _random_projection(stage5.device), dim=1)

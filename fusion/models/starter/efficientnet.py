@@ -36,12 +36,18 @@ class EfficientNetOutput(NamedTuple):
     logits: Tensor
 
 
+class Stage5Statistics(NamedTuple):
+    """Mean and standard deviation (112,) of `EfficientNetOutput.stage5` over the training images."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
 class EfficientNetLite0(nn.Module):
     """Images float32 (B, 3, 224, 224), RGB as (value − 127) / 128 → `EfficientNetOutput`.
 
-    `middle_mean` and `middle_deviation` (112,): mean and standard deviation of `EfficientNetOutput.stage5` over the
-    training images. They follow from the weights: the stage's output is the sum of the normalized outputs of its
-    blocks, whose means and deviations are the biases and the weights of the batch normalization.
+    `stage5_statistics` follow from the weights: the stage's output is the sum of the normalized outputs of its blocks,
+    whose means and deviations are the biases and the weights of the batch normalization.
     """
 
     middle_mean: Tensor
@@ -69,6 +75,10 @@ class EfficientNetLite0(nn.Module):
         stage5 = self.blocks[: STAGE5_BLOCKS.stop](self.stem(x))
         features = self.head(self.blocks[STAGE5_BLOCKS.stop :](stage5)).mean(dim=(2, 3))
         return EfficientNetOutput(stage5, features, self.classifier(features))
+
+    @property
+    def stage5_statistics(self) -> Stage5Statistics:
+        return Stage5Statistics(self.middle_mean, self.middle_deviation)
 
     def _load_state(self, state: Mapping[str, Tensor]) -> None:
         _fold_batch_norm(self.stem, state, "_conv_stem", "_bn0")

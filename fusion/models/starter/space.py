@@ -108,7 +108,7 @@ class StarterSpace(Hub):
     @property
     def modalities(self) -> tuple[str, ...]:
         loaded = {VISION: self._vision, AUDIO: self._audio}
-        return (TEXT, *(modality for modality, encoder in loaded.items() if encoder is not None))
+        return (TEXT, *(m for m, encoder in loaded.items() if m in self._compiled or encoder is not None))
 
     @property
     def compiled_modalities(self) -> frozenset[str]:
@@ -149,7 +149,7 @@ class StarterSpace(Hub):
         encoders: dict[str, tuple[graphs.CompiledEncoder, Tensor]] = {}
         if (network := self._vision) is not None:
             scenes = image_encoder.CompiledSceneEncoder(
-                network, self.object_detector(), detector_input, partial(_image_vectors, network)
+                network, self.object_detector(), detector_input, partial(_image_vectors, network.stage5_statistics)
             )
             encoders[VISION] = scenes, _network_input(image_encoder.example_image(3))
         if self._audio is not None:
@@ -158,6 +158,10 @@ class StarterSpace(Hub):
         for modality, (encoder, example) in encoders.items():
             if graphs.matches_pytorch(encoder, self.encoder(modality), example, modality):
                 self._compiled[modality] = encoder
+        if VISION in self._compiled:
+            self._vision = self._objects = None  # 40 MB that a robot does not need twice
+        if AUDIO in self._compiled:
+            self._audio = None
 
     def device_input(self, window: Window) -> Tensor:
         """See `core.space.Space`. As `tensor`, because a GPU does not shrink images as OpenCV does."""
@@ -171,7 +175,7 @@ class StarterSpace(Hub):
 
             def embed_images(batch: Tensor) -> Tensor:
                 rows = batch.to(self.dtype)
-                return _image_vectors(images, images(rows), objects.presence(detector_input(rows)))
+                return _image_vectors(images.stage5_statistics, images(rows), objects.presence(detector_input(rows)))
 
             return embed_images
         if modality == AUDIO:
@@ -195,7 +199,9 @@ class StarterSpace(Hub):
 
     def image_encoder(self) -> StarterImageEncoder:
         """A trainable copy of the image encoder: see `core.space.Hub`."""
-        return StarterImageEncoder(copy.deepcopy(self.vision_encoder()).to("cpu", torch.float32))
+        network = self._vision
+        copied = efficientnet.load(self._weight_file(IMAGE_WEIGHTS)) if network is None else copy.deepcopy(network)
+        return StarterImageEncoder(copied.to("cpu", torch.float32))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
         """The image encoder, loaded by the first call. Raises `SpaceError`."""
@@ -244,13 +250,14 @@ class StarterImageEncoder(torch.nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return _image_vectors(self.network, self.network(_network_input(images)))
+        return _image_vectors(self.network.stage5_statistics, self.network(_network_input(images)))
 
     def compile_for_cpu(self, channels: int, head: Callable[[Tensor], Tensor]) -> graphs.CompiledEncoder:
         """This encoder with its present weights, followed by `head`, compiled for this processor. `channels`: 3 for
         RGB images, 1 for grey images."""
+        statistics = self.network.stage5_statistics
         return image_encoder.CompiledImageEncoder(
-            self.network, channels, True, lambda output: head(_image_vectors(self.network, output))
+            self.network, channels, True, lambda output: head(_image_vectors(statistics, output))
         )
 
 
@@ -265,11 +272,11 @@ def detector_input(images: Tensor) -> Tensor:
 
 
 def _image_vectors(
-    network: efficientnet.EfficientNetLite0,
+    statistics: efficientnet.Stage5Statistics,
     output: efficientnet.EfficientNetOutput,
     presence: Tensor | None = None,
 ) -> Tensor:
-    return concepts.image_vectors(output.logits, output.stage5, network, presence)
+    return concepts.image_vectors(output.logits, output.stage5, statistics, presence)
 
 
 def _sound_vectors(output: yamnet.YamNetOutput) -> Tensor:
