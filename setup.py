@@ -80,6 +80,7 @@ setup(
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
+        "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

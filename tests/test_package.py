@@ -100,7 +100,12 @@ def test_an_installed_copy_contains_its_data_files(tmp_path: Path) -> None:
     for name in (
         "config/fastdds.xml",
         "config/starter.yaml",
-        "fusion/models/starter/imagenet_classes.npy",
+        "fusion/models/starter/imagenet_classes.safetensors",
+        "fusion/models/starter/audioset_classes.txt",
+        "fusion/models/starter/object_classes.safetensors",
+        "fusion/models/starter/weights/yamnet.safetensors",
+        "fusion/models/starter/weights/object_detector.safetensors",
+        "fusion/models/starter/weights/yamnet.md",
         "fusion/events/calibrations/starter.safetensors",
         "interfaces/sensebind_msgs/msg/Embedding.msg",
         "nodes/embedder.py",

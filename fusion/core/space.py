@@ -156,6 +156,11 @@ class Hub(Space):
         """Return a copy of the image encoder, float32 on the CPU. It maps RGB images, float32 (B, 3, 224, 224) in 0..1,
         to unit vectors (B, dimension)."""
 
+    def target_encoder(self) -> Encoder:
+        """Return the function that maps images, as `image_encoder` takes them, to the vectors that spokes are trained
+        to match. These are the vectors of `embed`, which may have parts that `image_encoder` does not compute."""
+        return self.image_encoder()
+
 
 class SpaceFactory(Protocol):
     """Creates a space. The entry points of the group ``sensebind.models`` name objects of this type."""

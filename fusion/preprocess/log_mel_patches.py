@@ -6,7 +6,7 @@ batches, on the sound's device. Source: TensorFlow Model Garden, research/audios
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def log_mel_patches(sound: Tensor) -> Tensor:
     return log_mel.unfold(1, PATCH_FRAMES, PATCH_HOP_FRAMES).transpose(2, 3)
 
 
-@lru_cache(maxsize=8)
+@cache  # CUDA graphs keep pointers to the tensors
 def _window_and_filterbank(device: torch.device) -> tuple[Tensor, Tensor]:
     window = torch.hann_window(FRAME_LENGTH, periodic=True, dtype=torch.float64)
     bands = mel_filterbank(BAND_COUNT, MIN_FREQUENCY, MAX_FREQUENCY)

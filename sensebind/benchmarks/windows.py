@@ -22,7 +22,7 @@ from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.models import registry
 
 SENSOR_SECONDS = 12.0  # sensor data from which windows are cut
-MEASURED_WINDOWS = 10  # the last ones: earlier ones are incomplete, or have no results to reuse
+MEASURED_WINDOWS = 10  # the last ones: earlier ones are incomplete
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

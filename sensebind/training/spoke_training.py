@@ -116,7 +116,7 @@ def train_spoke(
     state.resume(checkpoint)
     chance = _chance_recall(held_out.class_ids)
     best = EpochResult(0, float("nan"), state.best, state.best, chance)
-    if state.epoch == 0:  # an untrained image spoke returns the hub's vectors: training must not make it worse
+    if state.epoch == 0:  # an untrained image spoke is the hub's image encoder: training must not make it worse
         state.update_best(held_out_recall(spoke, held_out))
     for number in range(state.epoch, settings.epochs):
         if number - state.best_epoch >= settings.patience or (stop_after is not None and number >= stop_after):
@@ -209,7 +209,7 @@ def _prepare_inputs(spoke: Spoke, hub: Hub, pairs: Pairs, settings: TrainingOpti
         return features[:, None], pairs.targets[:, None], pairs.class_ids
     inputs, targets = [pairs.inputs], [pairs.targets]
     if spoke.spec.kind == IMAGE_SPOKE and len(pairs.hub_images):
-        trunk = hub.image_encoder()
+        trunk = hub.target_encoder()
         generator = torch.Generator().manual_seed(settings.seed)
         for _ in range(settings.views):
             maps = random_crops(len(pairs), generator)

@@ -1,5 +1,5 @@
 """Measures mappings of images and phrases to one space: the figures of docs/starter.md, for the shipped mapping and
-for the other candidates. Also measures the IMU spoke. The map of sounds is measured by `evaluation.sounds`.
+for the other candidates. Also measures the IMU spoke. The map of sounds is measured by `evaluation.spaces.sounds`.
 
 The mappings are not trained. The mapping of phrases was chosen on `STAMPS_DEVELOPMENT` and scikit-image's photographs;
 its result is reported on `STAMPS_TEST`. The appearance part was chosen on the image pairs that it is reported on.
@@ -224,7 +224,7 @@ def run_image_network(space: StarterSpace, images: Sequence[Image]) -> ImageOutp
     for first in range(0, len(images), BATCH_SIZE):
         batch = torch.stack([starter_tensor(image) for image in images[first : first + BATCH_SIZE]])
         rows = batch.to(space.device, space.dtype)
-        outputs.append([*network(rows), space.object_detector().presence(detector_input(rows))])
+        outputs.append([*network(rows), space.detector().presence(detector_input(rows))])
     return ImageOutput(*(torch.cat([part.float().cpu() for part in parts]) for parts in zip(*outputs, strict=True)))
 
 

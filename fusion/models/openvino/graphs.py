@@ -40,7 +40,7 @@ def openvino_available() -> bool:
     try:
         openvino_core()
     except ImportError:
-        LOG.info("OpenVINO is not installed: images and sounds take 1.5 times as long on a CPU: pip install openvino")
+        LOG.info("OpenVINO is not installed: encoders take 1.2 to 1.9 times as long on a CPU: pip install openvino")
         return False
     except RuntimeError as error:
         LOG.warning("OpenVINO does not work, so PyTorch is used: %s", error)

@@ -18,6 +18,7 @@ from sensebind.fusion.models.openvino.graphs import (
     scalar,
 )
 from sensebind.fusion.models.starter import object_detector
+from sensebind.fusion.models.starter.concepts import APPEARANCE_GRID
 from sensebind.fusion.models.starter.efficientnet import (
     IMAGE_SIZE,
     STAGE5_BLOCKS,
@@ -28,8 +29,6 @@ from sensebind.fusion.models.starter.layers import Convolution, InvertedResidual
 
 if TYPE_CHECKING:
     import openvino
-
-APPEARANCE_GRID = 4  # rows and columns of cells in the output `stage5` of an image network
 
 
 class CompiledImageEncoder:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.starter.efficientnet import CLASS_COUNT, STAGE5_CHANNELS, Stage5Statistics
 from sensebind.fusion.models.starter.object_detector import LABEL_COUNT
 from sensebind.fusion.models.starter.yamnet import CLASS_COUNT as SOUND_CLASS_COUNT
@@ -109,11 +110,16 @@ def image_vectors(
 
     `presence` (B, 23): scores of the object detector. None: the vectors have no object concepts.
     """
-    concepts = concepts_from_logits(logits.float()) * CONCEPT_SHARE**0.5
-    objects = logits.new_zeros(len(logits), LABEL_COUNT) if presence is None else presence**OBJECT_POWER
-    silent = logits.new_zeros(len(logits), SOUND_CLASS_COUNT)
-    appearance = appearance_vectors(stage5.float(), statistics) * (1 - CONCEPT_SHARE) ** 0.5
-    parts = [concepts, objects.float() * IMAGE_OBJECT_LENGTH, silent.float(), appearance]
+    images = concepts_from_logits(logits.float())
+    objects = images.new_zeros(len(images), LABEL_COUNT) if presence is None else presence.float() ** OBJECT_POWER
+    sounds = images.new_zeros(len(images), SOUND_CLASS_COUNT)
+    appearance = appearance_vectors(stage5.float(), statistics)
+    parts = [
+        images * CONCEPT_SHARE**0.5,
+        objects * IMAGE_OBJECT_LENGTH,
+        sounds,
+        appearance * (1 - CONCEPT_SHARE) ** 0.5,
+    ]
     return functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
@@ -129,7 +135,7 @@ def objects_from_text(sentences: Tensor) -> Tensor:
     """Sentence vectors (N, 384) → (N, 23): third powers of the similarities to the nearest phrase of each object, at
     least 0. Near 0 for a phrase that names no object."""
     similar = image_concepts().centred(sentences) @ image_concepts().centred(_object_phrase_vectors()).T
-    of_objects = similar.split([len(phrases) for _, phrases in object_classes()], dim=1)
+    of_objects = similar.split(list(_object_phrase_counts()), dim=1)
     return torch.stack([own.amax(dim=1) for own in of_objects], dim=1).clamp(min=0) ** OBJECT_POWER
 
 
@@ -205,7 +211,7 @@ def sound_concepts() -> Concepts:
 
 def read_vectors(files: ConceptFiles) -> dict[str, Tensor]:
     """The entries of a file of sentence vectors, float32."""
-    with torch.inference_mode(False):  # they are cached, and the training of spokes backpropagates through them
+    with torch.inference_mode(False):  # they are cached, and also used outside of inference mode
         return {name: tensor.float() for name, tensor in safetensors.torch.load_file(files.vectors).items()}
 
 
@@ -216,7 +222,7 @@ def map_digest() -> bytes:
         total.update(files.vectors.read_bytes())
     shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
     powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, SOUND_ROOT
-    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers)).encode())
+    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
     return total.digest()
 
 
@@ -228,11 +234,22 @@ def _joined(images: Tensor, objects: Tensor, sounds: Tensor, image_share: float)
 
 
 @lru_cache(maxsize=1)
+def _object_phrase_counts() -> tuple[int, ...]:
+    return tuple(len(phrases) for _, phrases in object_classes())
+
+
+@lru_cache(maxsize=1)
 def _object_phrase_vectors() -> Tensor:
-    return read_vectors(OBJECT_FILES)["class_vectors"]
+    vectors = read_vectors(OBJECT_FILES)["class_vectors"]
+    if len(vectors) != sum(_object_phrase_counts()):
+        raise SpaceError(
+            f"'{OBJECT_FILES.vectors}' does not fit '{OBJECT_FILES.names}': "
+            "python -m sensebind.training.conversion.concepts"
+        )
+    return vectors
 
 
-@lru_cache(maxsize=4)
+@cache  # CUDA graphs keep pointers to the tensors
 def _sound_map(device: torch.device) -> SoundMap:
     entries = read_vectors(SOUND_FILES)
     with torch.inference_mode(False):
@@ -240,7 +257,7 @@ def _sound_map(device: torch.device) -> SoundMap:
         return SoundMap(entries["typical_sound"].to(device), names.to(device))
 
 
-@lru_cache(maxsize=4)
+@cache  # CUDA graphs keep pointers to the tensors
 def _random_projection(device: torch.device) -> Tensor:
     """(112 · 4 · 4, 536) of one value with random signs: a projection that preserves distances (Achlioptas, 2003).
     It is the same on every machine."""
@@ -248,6 +265,7 @@ def _random_projection(device: torch.device) -> Tensor:
     data = hashlib.shake_256(b"starter appearance").digest(rows * columns // 8)
     bits = np.unpackbits(np.frombuffer(data, np.uint8)).reshape(rows, columns)
     with torch.inference_mode(False):
+        # Training of spokes backpropagates through it.
         return torch.from_numpy((bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(rows))).to(device)
 
 

@@ -2,7 +2,8 @@
 
 The network is MobileNetV2 (Sandler et al., arXiv 1801.04381) with four additional layers. Two maps of the backbone and
 the output of each additional layer, 19 × 19 to 1 × 1 cells, are the input of one linear layer for the classes and one
-for the boxes (SSD: Liu et al., arXiv 1512.02325). Google trained it on Open Images.
+for the boxes (SSD: Liu et al., arXiv 1512.02325). Google trained it on Open Images. The starter space uses the scores
+of the whole image, `ObjectDetector.presence`. The complete output also has the boxes.
 Batch normalization is folded into its convolutions. `sensebind.training.conversion.object_detector` makes the weight
 file.
 """

@@ -20,7 +20,9 @@ from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
 from sensebind.fusion.core.space import Hub, TrainedWindow
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.models.openvino import audio_encoder, graphs, image_encoder
+from sensebind.fusion.models.openvino import audio_encoder as compiled_audio
+from sensebind.fusion.models.openvino import graphs
+from sensebind.fusion.models.openvino import image_encoder as compiled_images
 from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.precision import AUTO_DTYPE, torch_dtype
 from sensebind.fusion.models.starter import concepts, efficientnet, minilm, object_detector, yamnet
@@ -33,12 +35,12 @@ from sensebind.fusion.models.starter.weight_files import (
     WEIGHT_FILES,
     find_weight_file,
 )
+from sensebind.fusion.preprocess.audio import SAMPLE_RATE
 from sensebind.fusion.preprocess.image import starter_tensor
 from sensebind.fusion.preprocess.resampling import resample_audio
 
 SPACE_NAME = "starter"
 SPOKE_FOLDER = Path(__file__).with_name("spokes")  # spokes that this project trained, and their cards
-AUDIO_SAMPLE_RATE = 16_000  # Hz, of the audio encoder
 LOGIT_SCALES = {TEXT: 32.0, VISION: 32.0, AUDIO: 45.0}  # minimise the cross-entropy on development data
 
 
@@ -86,8 +88,8 @@ class StarterSpace(Hub):
     ) -> StarterSpace:
         """Load the encoders of `modalities` (None: all). The text encoder, unless named, is loaded by the first phrase.
 
-        `weights`: a folder with the packages' files, if the packages are not installed. `dtype`: of the image encoder
-        in PyTorch. On a CPU, auto means encoders compiled by OpenVINO if it is installed, else float32. Raises
+        `weights`: a folder with the packages' files, if the packages are not installed. `dtype`: of the networks for
+        images in PyTorch. On a CPU, auto means encoders compiled by OpenVINO if it is installed, else float32. Raises
         `SpaceError` if weights are missing or are not the expected files.
         """
         precision = torch_dtype(dtype)
@@ -96,7 +98,7 @@ class StarterSpace(Hub):
         requested = {TEXT, VISION, AUDIO} if modalities is None else set(modalities)
         if VISION in requested:
             space.vision_encoder()
-            space.object_detector()
+            space.detector()
         if AUDIO in requested:
             space.audio_encoder()
         if use_openvino:
@@ -122,7 +124,7 @@ class StarterSpace(Hub):
         Raises `EncodingError`, and `ValueError` for windows of other modalities.
         """
         if window.modality == AUDIO:
-            return torch.from_numpy(resample_audio(window, AUDIO_SAMPLE_RATE))
+            return torch.from_numpy(resample_audio(window, SAMPLE_RATE))
         if window.modality != VISION:
             raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
         frame = window.samples[-1].data
@@ -148,13 +150,13 @@ class StarterSpace(Hub):
         """Compile the loaded encoders. `embed` uses a compiled one if its vectors match PyTorch's."""
         encoders: dict[str, tuple[graphs.CompiledEncoder, Tensor]] = {}
         if (network := self._vision) is not None:
-            scenes = image_encoder.CompiledSceneEncoder(
-                network, self.object_detector(), detector_input, partial(_image_vectors, network.stage5_statistics)
+            scenes = compiled_images.CompiledSceneEncoder(
+                network, self.detector(), detector_input, partial(_image_vectors, network.stage5_statistics)
             )
-            encoders[VISION] = scenes, _network_input(image_encoder.example_image(3))
+            encoders[VISION] = scenes, _network_input(compiled_images.example_image(3))
         if self._audio is not None:
-            sounds = audio_encoder.CompiledAudioEncoder(self._audio, _sound_vectors)
-            encoders[AUDIO] = sounds, audio_encoder.example_audio()
+            sounds = compiled_audio.CompiledAudioEncoder(self._audio, _sound_vectors)
+            encoders[AUDIO] = sounds, compiled_audio.example_audio()
         for modality, (encoder, example) in encoders.items():
             if graphs.matches_pytorch(encoder, self.encoder(modality), example, modality):
                 self._compiled[modality] = encoder
@@ -171,7 +173,7 @@ class StarterSpace(Hub):
         """See `core.space.Space`. The audio encoder is always float32. Raises `ValueError` for other modalities than
         vision and audio."""
         if modality == VISION:
-            images, objects = self.vision_encoder(), self.object_detector()
+            images, objects = self.vision_encoder(), self.detector()
 
             def embed_images(batch: Tensor) -> Tensor:
                 rows = batch.to(self.dtype)
@@ -199,9 +201,13 @@ class StarterSpace(Hub):
 
     def image_encoder(self) -> StarterImageEncoder:
         """A trainable copy of the image encoder: see `core.space.Hub`."""
-        network = self._vision
-        copied = efficientnet.load(self._weight_file(IMAGE_WEIGHTS)) if network is None else copy.deepcopy(network)
-        return StarterImageEncoder(copied.to("cpu", torch.float32))
+        if self._vision is None or self.dtype != torch.float32:  # a copy of rounded weights would be less accurate
+            return StarterImageEncoder(efficientnet.load(self._weight_file(IMAGE_WEIGHTS)))
+        return StarterImageEncoder(copy.deepcopy(self._vision).cpu())
+
+    def target_encoder(self) -> Callable[[Tensor], Tensor]:
+        """See `core.space.Hub`: with object concepts."""
+        return lambda images: self.embed(VISION, _network_input(images))
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
         """The image encoder, loaded by the first call. Raises `SpaceError`."""
@@ -211,7 +217,7 @@ class StarterSpace(Hub):
                 self._vision = network.to(self.device, self.dtype)
             return self._vision
 
-    def object_detector(self) -> object_detector.ObjectDetector:
+    def detector(self) -> object_detector.ObjectDetector:
         """The object detector, loaded by the first call. Raises `SpaceError`."""
         with self._load_lock:
             if self._objects is None:
@@ -256,7 +262,7 @@ class StarterImageEncoder(torch.nn.Module):
         """This encoder with its present weights, followed by `head`, compiled for this processor. `channels`: 3 for
         RGB images, 1 for grey images."""
         statistics = self.network.stage5_statistics
-        return image_encoder.CompiledImageEncoder(
+        return compiled_images.CompiledImageEncoder(
             self.network, channels, True, lambda output: head(_image_vectors(statistics, output))
         )
 

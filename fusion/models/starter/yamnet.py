@@ -1,6 +1,6 @@
 """YAMNet (Google; a MobileNet, arXiv 1704.04861, trained on AudioSet), for inference.
 
-Batch normalization is folded into the convolutions of the weight file (`weights/yamnet.md`). Its input are the log-mel
+Batch normalization is folded into the convolutions of the weight file (`weights/yamnet.md`). Its inputs are the log-mel
 patches of `preprocess.log_mel_patches`.
 """
 

@@ -14,6 +14,9 @@ from sensebind.evaluation.spaces.retrieval import recall_at_k
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.io.sensor_files import read_windows
+from sensebind.fusion.models.spokes.bound_space import BoundSpace
+from sensebind.fusion.models.starter.space import StarterSpace, detector_input
 from sensebind.replay.embed_files import embed_files
 
 PERSON_PHRASES = ("a person", "a person nearby", "people", "someone", "a man")
@@ -28,7 +31,9 @@ class ImageDataError(SensebindError):
 def report_lines(space: Space, folder: Path) -> list[str]:
     """A Markdown table of all figures for which the folder of evaluation data has images. Raises `ImageDataError` if it
     has none."""
-    lines = []
+    lines: list[str] = []
+    if VISION not in space.modalities:
+        raise ImageDataError(f"space {space.id} has no encoder for vision: choose another --space")
     if (folder / "coco256" / "labels.csv").is_file():
         lines += _person_lines(space, folder / "coco256")
     visible = sorted((folder / "roadscene" / "visible").glob("*"))
@@ -45,7 +50,10 @@ def report_lines(space: Space, folder: Path) -> list[str]:
             recall = recall_at_k(scores, torch.arange(len(colour)))[0]
             lines.append(f"| {title} | {recall:.3f} | {1 / len(colour):.3f} | {len(colour)} pairs |")
     if not lines:
-        raise ImageDataError(f"'{folder}' has none of coco256, roadscene, seven_scenes, rgbd_rooms")
+        raise ImageDataError(
+            f"'{folder}' has none of coco256, roadscene, seven_scenes, rgbd_rooms: --shared is the folder that "
+            "contains 'evaluation'"
+        )
     return ["| figure | value | chance | data |", "| --- | --- | --- | --- |", *lines]
 
 
@@ -63,13 +71,27 @@ def _person_lines(space: Space, folder: Path) -> list[str]:
     shares = np.array([float(row["largest_person_share_of_picture"]) for row in rows])
     without = np.array([row["person"] == "0" for row in rows])
     large = ~without & (shares > MIN_PERSON_SHARE)
-    images = embed_files(space, VISION, [str(folder / "images" / row["file"]) for row in rows])
-    scores = images @ space.embed_text(PERSON_PHRASES).numpy().T
+    files = [str(folder / "images" / row["file"]) for row in rows]
+    scores = embed_files(space, VISION, files) @ space.embed_text(PERSON_PHRASES).numpy().T
     data = f"{large.sum()} with a person, {without.sum()} without"
+    named = {f'"{phrase}"': scores[:, at] for at, phrase in enumerate(PERSON_PHRASES)}
+    hub = space.hub if isinstance(space, BoundSpace) else space
+    if isinstance(hub, StarterSpace):
+        named["the object detector's score of a person alone"] = _detector_scores(hub, files)
     return [
-        f'| "{phrase}", AUC, COCO | {area_under_roc(scores[large, at], scores[without, at]):.3f} | 0.500 | {data} |'
-        for at, phrase in enumerate(PERSON_PHRASES)
+        f"| {name}, AUC, COCO | {area_under_roc(values[large], values[without]):.3f} | 0.500 | {data} |"
+        for name, values in named.items()
     ]
+
+
+@torch.inference_mode()
+def _detector_scores(space: StarterSpace, files: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The object detector's highest score of a person in each image, (N,)."""
+    detector, trained_window = space.detector(), space.trained_windows[VISION]
+    person = detector.labels.index("Person")
+    images = (space.tensor(read_windows(VISION, file, trained_window)[0]) for file in files)
+    rows = (detector_input(image[None].to(space.device, space.dtype)) for image in images)
+    return np.array([float(detector.presence(row)[0, person]) for row in rows], np.float32)
 
 
 def _depth_pairs(title: str, colour: Sequence[Path]) -> tuple[str, Sequence[Path], Sequence[Path], str]:

@@ -26,8 +26,7 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.starter.concepts import sound_class_names
 from sensebind.fusion.models.starter.space import StarterSpace
-
-SAMPLE_RATE = 16_000  # Hz
+from sensebind.fusion.preprocess.audio import SAMPLE_RATE
 
 # Class → three paraphrases, and the names of AudioSet's classes that fit it.
 ESC10 = {
@@ -142,7 +141,10 @@ def read_sets(folder: Path) -> list[SoundSet]:
         words = {row["file"].split("/")[0]: row["words"] for row in _rows(booth / "labels.csv")}
         sets.append(SoundSet("everyday sounds from a booth", sounds, words, {}))
     if not sets:
-        raise SoundDataError(f"'{folder}' has none of esc10, urbansound8k_subset, dcase2016_office, booth_sounds")
+        raise SoundDataError(
+            f"'{folder}' has none of esc10, urbansound8k_subset, dcase2016_office, booth_sounds: "
+            "--shared is the folder that contains 'evaluation'"
+        )
     return sets
 
 
@@ -150,7 +152,7 @@ def report_lines(space: Space, sets: Sequence[SoundSet]) -> list[str]:
     """A Markdown table: accuracy by phrase, by AudioSet's names (starter space only), and chance. Raises
     `SoundDataError` if the space has no audio encoder."""
     if AUDIO not in space.modalities:
-        raise SoundDataError(f"space {space.id} has no encoder for audio")
+        raise SoundDataError(f"space {space.id} has no encoder for audio: choose another --space")
     hub = space.hub if isinstance(space, BoundSpace) else space
     lines = ["| sounds | by phrase | by AudioSet's names | chance | clips |", "| --- | --- | --- | --- | --- |"]
     vectors: dict[int, Tensor] = {}  # sets with the same sounds share their vectors
@@ -172,7 +174,8 @@ def report_lines(space: Space, sets: Sequence[SoundSet]) -> list[str]:
 
 def clip_vector(space: Space, samples: npt.NDArray[np.float32]) -> Tensor:
     """The mean, of unit length, of the vectors of a sound's windows, (D,). Windows are as long as in the space's
-    training, and each begins half a window after the one before. A shorter sound is one window of its own length."""
+    training, and each begins half a window after the one before. What remains after the last one, less than half a
+    window, is left out. A shorter sound is one window of its own length."""
     length = round(space.trained_windows[AUDIO].length * SAMPLE_RATE)
     starts = range(0, max(len(samples) - length, 0) + 1, length // 2)
     pieces = [samples[start : start + length] for start in starts]

@@ -1,6 +1,6 @@
 """Writes the sentence vectors of the starter space's concepts: `python -m sensebind.training.conversion.concepts`.
 
-To run after a change of one of the files `…_classes.txt` in `fusion/models/starter`.
+Run it after a change of one of the files `…_classes.txt` in `fusion/models/starter`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from sensebind.fusion.models.starter.object_detector import (
     STAGES,
 )
 from sensebind.fusion.models.starter.weight_files import OBJECT_WEIGHTS, WEIGHTS_FOLDER
-from sensebind.training.conversion import tflite
+from sensebind.training.conversion import ConversionError, tflite
 
 PACKAGE = "@mediapipe/objectron 0.4.1675468480"
 ASSETS_NAME = "objectron_solution_packed_assets.data"
@@ -40,10 +40,6 @@ ORIGIN = (
 LICENCE = "Apache-2.0"
 BACKBONE = "FeatureExtractor/MobilenetV2/"
 NAME_ENDINGS = ("/Conv2D", "/BatchNorm/FusedBatchNormV3", "/BiasAdd")  # of constants, after the name of the layer
-
-
-class ConversionError(Exception):
-    """A file that is not the one to convert, or that cannot be read."""
 
 
 def read_assets(path: Path) -> bytes:
@@ -88,7 +84,11 @@ def layer_names() -> dict[str, str]:
 def convert_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
     """The weights of a TensorFlow Lite model, as `ObjectDetector` takes them. Raises `ConversionError`."""
     constants = {}
-    for constant in tflite.float_constants(model):
+    try:
+        found = tflite.float_constants(model)
+    except ValueError as error:
+        raise ConversionError(f"the model cannot be read: {error}") from error
+    for constant in found:
         name = constant.name.split(";")[0]  # constants that the converter merged have several names
         for ending in NAME_ENDINGS:
             name = name.removesuffix(ending)

