@@ -170,7 +170,7 @@ def spaces() -> Iterator[Finding]:
 
     for name in registry.space_names():
         try:
-            space = registry.load_space(name, modalities=["vision"])
+            space = registry.load_space(name, modalities=["vision", "audio", "text"])
         except SensebindError as error:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
         else:

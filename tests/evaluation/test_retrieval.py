@@ -57,6 +57,10 @@ def test_an_event_is_embedded_by_the_windows_that_lie_in_it() -> None:
     assert found.vectors["audio"].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
+def test_scores_that_are_not_numbers_are_misses() -> None:
+    assert recall_at_k(torch.full((3, 3), float("nan")), torch.arange(3), (1, 3)) == [0.0, 1.0]
+
+
 def test_every_shipped_spoke_has_a_card() -> None:
     files = list(starter.SPOKE_FOLDER.glob("*.safetensors"))
     assert {file.stem for file in files} == {"depth", "imu", "thermal"}

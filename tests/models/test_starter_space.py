@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sensebind.evaluation.spaces import images, sounds
 from sensebind.fusion.core.samples import AUDIO, SECOND, VISION, Frame, Sample, Sound
@@ -18,6 +20,7 @@ from sensebind.fusion.models.openvino.audio_encoder import example_audio
 from sensebind.fusion.models.starter import concepts, efficientnet, minilm, weight_files, yamnet
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.image import squash_to_tensor, starter_tensor
+from sensebind.fusion.preprocess.log_mel_patches import log_mel_patches
 from sensebind.training import starter_comparison as evaluation
 
 
@@ -263,10 +266,31 @@ def test_the_audio_encoder_gives_the_outputs_of_the_published_weights() -> None:
         "Inside, small room": (-4.766, -4.998, -3.145),
     }
     for name, logits in expected.items():
-        torch.testing.assert_close(output.logits[0, :, names.index(name)], torch.tensor(logits), atol=0.03, rtol=0)
+        torch.testing.assert_close(output.logits[0, 1:, names.index(name)], torch.tensor(logits), atol=0.03, rtol=0)
     torch.testing.assert_close(
-        output.embedding[0].mean(dim=1), torch.tensor([0.0491, 0.0494, 0.0331]), atol=1e-3, rtol=0
+        output.embedding[0, 1:].mean(dim=1), torch.tensor([0.0491, 0.0494, 0.0331]), atol=1e-3, rtol=0
     )
+
+
+@given(st.integers(400, 80_000), st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_every_part_of_a_sound_is_in_a_patch(samples: int, place: float) -> None:
+    silence = torch.zeros(1, samples)
+    first = round(place * (samples - 300))
+    burst = silence.clone()
+    burst[0, first : first + 300] = 0.5 * torch.sin(torch.arange(300.0))
+    assert (log_mel_patches(burst) - log_mel_patches(silence)).abs().max() > 0.1
+
+
+def test_a_phrase_that_names_no_sound_is_like_no_sound(space: StarterSpace) -> None:
+    torch.manual_seed(0)
+    waves = torch.cat([example_audio(), 0.1 * torch.randn(2, 32_000), torch.zeros(1, 32_000)])
+    vectors = space.embed(AUDIO, waves)
+    no_sound = space.embed_text(["a person", "a man", "a woman", "someone", "a mountain"])
+    assert (vectors @ no_sound.T).abs().max() < 0.05
+    torch.testing.assert_close(no_sound.norm(dim=1), torch.ones(5))
+    named = space.embed_text(["rain", "white noise", "a whistle"])
+    assert (vectors @ named.T).max() > 0.2
 
 
 def test_a_compiled_space_releases_the_networks_and_loads_them_again_if_they_are_needed() -> None:

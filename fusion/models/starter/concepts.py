@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ TEXT_OBJECT_LENGTH = (CONCEPT_SHARE * TEXT_IMAGE_SHARE) ** 0.5 / IMAGE_OBJECT_LE
 IMAGE_POWER, SOUND_POWER = 2, 12  # of a phrase's similarities to the classes
 OBJECT_POWER = 3  # of a phrase's similarities to the objects, and of the scores of the object detector
 SOUND_ROOT = 0.25  # power of the probabilities of sounds
+# Similarity to the nearest sound concept at which a phrase begins to name a sound, and at which it surely does.
+NAMES_A_SOUND = (0.25, 0.45)
 
 
 class ConceptFiles(NamedTuple):
@@ -81,8 +84,12 @@ class Concepts:
 
     def of_text(self, vectors: Tensor) -> Tensor:
         """Sentence vectors (B, 384) → (B, N) of unit length: powers of the similarities, minus their mean."""
-        closeness = (self.centred(vectors) @ self._classes.T).clamp(min=0) ** self._power
+        closeness = self.similarities(vectors).clamp(min=0) ** self._power
         return functional.normalize(closeness - closeness.mean(dim=1, keepdim=True), dim=1)
+
+    def similarities(self, vectors: Tensor) -> Tensor:
+        """Sentence vectors (B, 384) → cosines with the concepts, (B, N)."""
+        return self.centred(vectors) @ self._classes.T
 
 
 class SoundMap(NamedTuple):
@@ -99,7 +106,7 @@ def project_out(vectors: Tensor, directions: Tensor) -> Tensor:
 
 def text_vectors(sentences: Tensor) -> Tensor:
     """Sentence vectors (N, 384) → unit vectors (N, 2080)."""
-    images, sounds = image_concepts().of_text(sentences), sound_concepts().of_text(sentences)
+    images, sounds = image_concepts().of_text(sentences), sounds_from_text(sentences)
     return _joined(images, objects_from_text(sentences) * TEXT_OBJECT_LENGTH, sounds, TEXT_IMAGE_SHARE)
 
 
@@ -129,6 +136,19 @@ def sound_vectors(logits: Tensor) -> Tensor:
     sounds = concepts_from_sound(logits.float(), sound_map.typical)
     images = functional.normalize(sounds @ sound_map.image_concepts, dim=1)
     return _joined(images, sounds.new_zeros(len(sounds), LABEL_COUNT), sounds, SOUND_IMAGE_SHARE)
+
+
+def sounds_from_text(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → sound concepts (N, 521) of unit length.
+
+    A phrase that is not similar to any class names no sound. Its sound concepts are all equal: they are orthogonal to
+    the concepts of every sound, whose mean is 0. Between the two limits of `NAMES_A_SOUND` it has a part of both.
+    """
+    low, high = NAMES_A_SOUND
+    best = sound_concepts().similarities(sentences).amax(dim=1, keepdim=True)
+    named = ((best - low) / (high - low)).clamp(0, 1)
+    equal = SOUND_CLASS_COUNT**-0.5
+    return sound_concepts().of_text(sentences) * named + (1 - named**2).sqrt() * equal
 
 
 def objects_from_text(sentences: Tensor) -> Tensor:
@@ -210,18 +230,24 @@ def sound_concepts() -> Concepts:
 
 
 def read_vectors(files: ConceptFiles) -> dict[str, Tensor]:
-    """The entries of a file of sentence vectors, float32."""
-    with torch.inference_mode(False):  # they are cached, and also used outside of inference mode
-        return {name: tensor.float() for name, tensor in safetensors.torch.load_file(files.vectors).items()}
+    """The entries of a file of sentence vectors, float32. Raises `SpaceError` if it is missing or damaged."""
+    try:
+        with torch.inference_mode(False):  # they are cached, and also used outside of inference mode
+            return {name: tensor.float() for name, tensor in safetensors.torch.load_file(files.vectors).items()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SpaceError(f"'{files.vectors}' cannot be read: install Sensebind again ({error})") from error
 
 
 def map_digest() -> bytes:
-    """SHA-256 of the files and settings of the map."""
+    """SHA-256 of the files and settings of the map. Raises `SpaceError` if a file is missing."""
     total = hashlib.sha256()
     for files in (IMAGE_FILES, OBJECT_FILES, SOUND_FILES):
-        total.update(files.vectors.read_bytes())
+        try:
+            total.update(files.vectors.read_bytes())
+        except OSError as error:
+            raise SpaceError(f"'{files.vectors}' cannot be read: install Sensebind again ({error})") from error
     shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
-    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, SOUND_ROOT
+    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, SOUND_ROOT, NAMES_A_SOUND
     total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
     return total.digest()
 

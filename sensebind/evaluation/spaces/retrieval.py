@@ -53,11 +53,16 @@ class RetrievalResult:
 
 def recall_at_k(scores: Tensor, groups: Tensor, ks: Sequence[int] = (1,)) -> list[float]:
     """For each k, the fraction of queries (rows of `scores` (N, N)) with a candidate (column) of their group among the
-    best k. `groups` (N,). A tie counts as a miss."""
-    same = groups[:, None] == groups[None, :]
-    best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
-    before = ((scores >= best) & ~same).sum(dim=1)
+    best k. `groups` (N,). A tie counts as a miss, and so does a score that is not a number."""
+    before = _first_ranks(scores, groups[:, None] == groups[None, :]) - 1
     return [float((before < k).float().mean()) for k in ks]
+
+
+def _first_ranks(scores: Tensor, same: Tensor) -> Tensor:
+    """Rank (N,) of the first candidate of a query's own group, 1 for the best. Ties, and scores that are not numbers,
+    count against it."""
+    best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
+    return 1 + (~(scores < best) & ~same).sum(dim=1)
 
 
 def embeddings_of_recording(path: Path, space: Space) -> EventEmbeddings:
@@ -142,8 +147,7 @@ def retrieval_matrix(events: EventEmbeddings, trained: Mapping[str, Sequence[str
             if query == target:
                 continue
             scores = torch.from_numpy(events.vectors[query] @ events.vectors[target].T)
-            best = scores.masked_fill(~same, float("-inf")).amax(dim=1, keepdim=True)
-            ranks = 1 + ((scores >= best) & ~same).sum(dim=1)
+            ranks = _first_ranks(scores, same)
             one, five = recall_at_k(scores, groups, (1, 5))
             together = (
                 target in trained.get(query, ())

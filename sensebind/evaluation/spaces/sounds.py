@@ -119,9 +119,9 @@ def read_sets(folder: Path) -> list[SoundSet]:
     """The sets of a folder of evaluation data; sets that are missing are left out. Raises `SoundDataError` if all
     are."""
     sets = []
-    if (folder / "esc10").is_dir():
-        audioset = {name: names for name, (_, names) in ESC10.items()}
-        for title, folds in (("ESC-10 fold 1 (the map was chosen on it)", "1"), ("ESC-10 folds 2 and 3", "23")):
+    audioset = {name: names for name, (_, names) in ESC10.items()}
+    for title, folds in (("ESC-10 fold 1 (the map was chosen on it)", "1"), ("ESC-10 folds 2 and 3", "23")):
+        if any((folder / "esc10").glob(f"* - */[{folds}]*.ogg")):
             sounds = read_esc10(folder / "esc10", folds)
             sets.append(SoundSet(f"{title}, by name", sounds, {name: name for name in ESC10}, audioset))
             for number in range(3):
