@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-SAMPLE_RATE = 16_000  # Hz
+from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
+
 Wave = npt.NDArray[np.float64]
 Noise = np.random.Generator
 SOUND_DURATION = 4.0  # s
@@ -15,7 +16,7 @@ SOUND_DURATION = 4.0  # s
 
 def sample_times(seconds: float = SOUND_DURATION) -> Wave:
     """Times of the samples in s."""
-    return np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return np.arange(round(seconds * AUDIO_SAMPLE_RATE)) / AUDIO_SAMPLE_RATE
 
 
 def mix(waves: Iterable[Wave]) -> Wave:
@@ -25,16 +26,16 @@ def mix(waves: Iterable[Wave]) -> Wave:
 
 def band_noise(rng: Noise, low: float, high: float, seconds: float = SOUND_DURATION) -> Wave:
     """Noise between two frequencies (Hz), with standard deviation 1."""
-    spectrum = np.fft.rfft(rng.standard_normal(round(seconds * SAMPLE_RATE)))
-    frequencies = np.fft.rfftfreq(round(seconds * SAMPLE_RATE), 1 / SAMPLE_RATE)
+    spectrum = np.fft.rfft(rng.standard_normal(round(seconds * AUDIO_SAMPLE_RATE)))
+    frequencies = np.fft.rfftfreq(round(seconds * AUDIO_SAMPLE_RATE), 1 / AUDIO_SAMPLE_RATE)
     spectrum *= 1 / (1 + (low / np.maximum(frequencies, 1)) ** 6) / (1 + (frequencies / high) ** 6)
-    wave = np.fft.irfft(spectrum, round(seconds * SAMPLE_RATE))
+    wave = np.fft.irfft(spectrum, round(seconds * AUDIO_SAMPLE_RATE))
     return np.asarray(wave / (wave.std() + 1e-12))
 
 
 def harmonic_chirp(frequency: Wave, harmonics: int = 1, slope: float = 1.0) -> Wave:
     """A tone with a frequency (Hz) for each sample, and harmonics. The amplitude of harmonic k is k^-`slope`."""
-    phase = 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
+    phase = 2 * np.pi * np.cumsum(frequency) / AUDIO_SAMPLE_RATE
     audible = [k for k in range(1, harmonics + 1) if np.mean(frequency) * k < 7800]
     return mix(np.sin(k * phase) / k**slope for k in audible)
 
@@ -44,7 +45,7 @@ def decaying_impulses(onsets: npt.ArrayLike, decay: float, body: Callable[[Wave]
     since this onset."""
     t, wave = sample_times(), np.zeros(len(sample_times()))
     for onset in np.atleast_1d(onsets):
-        first = int(onset * SAMPLE_RATE)
+        first = int(onset * AUDIO_SAMPLE_RATE)
         since = t[: max(0, len(t) - first)]
         wave[first:] += np.exp(-since / decay) * body(since)
     return wave
@@ -61,10 +62,10 @@ def repeated_calls(rng: Noise, length: float, pause: float, voice: Callable[[Wav
     """Repeated calls of about `length` s with pauses of about `pause` s. `voice` gets the phase 0..1 in a call."""
     wave, at = np.zeros(len(sample_times())), rng.uniform(0, pause)
     while at < SOUND_DURATION:
-        count = round(length * rng.uniform(0.85, 1.15) * SAMPLE_RATE)
+        count = round(length * rng.uniform(0.85, 1.15) * AUDIO_SAMPLE_RATE)
         phase = np.linspace(0, 1, count)
         made = voice(phase) * np.sin(np.pi * phase) ** 0.5
-        first = int(at * SAMPLE_RATE)
+        first = int(at * AUDIO_SAMPLE_RATE)
         wave[first : first + count] += made[: max(0, len(wave) - first)]
         at += length + pause * rng.uniform(0.6, 1.5)
     return wave

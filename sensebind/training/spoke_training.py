@@ -38,7 +38,6 @@ class TrainingOptions:
         patience: epochs without a better held-out recall after which the training ends.
         precision: of the encoder, float32 or bf16.
         by_block: fill batches block by block, because the pairs of a block are the most similar.
-        keep_last: keep the weights of the last epoch, not of the best; for a training on all pairs.
     """
 
     epochs: int = 40
@@ -54,7 +53,6 @@ class TrainingOptions:
     patience: int = 10
     precision: str = "float32"
     by_block: bool = False
-    keep_last: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -127,8 +125,7 @@ def train_spoke(
         state.update_best(held_out_recall(spoke, held_out))
         state.save(checkpoint)
         on_epoch(EpochResult(number + 1, loss, state.last, state.best, chance))
-    if not settings.keep_last:
-        encoder.load_state_dict(state.best_state, strict=False)
+    encoder.load_state_dict(state.best_state, strict=False)
     encoder.eval()
     best = EpochResult(state.best_epoch, float("nan"), state.best, state.best, chance)
     spoke.spec = type(spoke.spec)(**{**asdict(spoke.spec), "logit_scale": float(log_scale.detach().exp())})

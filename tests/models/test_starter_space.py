@@ -96,10 +96,10 @@ def test_object_concepts_are_named_by_phrases_for_the_object(space: StarterSpace
 
 
 def test_a_person_is_found_in_photographs_of_ordinary_places(shared: Path) -> None:
-    folder = shared / "evaluation"
-    if not (folder / "coco256").is_dir():
+    folder = shared / "evaluation" / "coco256"
+    if not folder.is_dir():
         pytest.skip("no photographs of ordinary places in the shared data")
-    lines = images.report_lines(StarterSpace.load(), folder)
+    lines = images.person_lines(StarterSpace.load(), folder)
     person = next(line for line in lines if '"a person"' in line)
     assert float(person.split("|")[2]) >= 0.96
 

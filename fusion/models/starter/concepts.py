@@ -84,7 +84,11 @@ class Concepts:
 
     def of_text(self, vectors: Tensor) -> Tensor:
         """Sentence vectors (B, 384) → (B, N) of unit length: powers of the similarities, minus their mean."""
-        closeness = self.similarities(vectors).clamp(min=0) ** self._power
+        return self.of_similarities(self.similarities(vectors))
+
+    def of_similarities(self, similarities: Tensor) -> Tensor:
+        """As `of_text`, from the phrases' `similarities` (B, N)."""
+        closeness = similarities.clamp(min=0) ** self._power
         return functional.normalize(closeness - closeness.mean(dim=1, keepdim=True), dim=1)
 
     def similarities(self, vectors: Tensor) -> Tensor:
@@ -145,16 +149,16 @@ def sounds_from_text(sentences: Tensor) -> Tensor:
     the concepts of every sound, whose mean is 0. Between the two limits of `NAMES_A_SOUND` it has a part of both.
     """
     low, high = NAMES_A_SOUND
-    best = sound_concepts().similarities(sentences).amax(dim=1, keepdim=True)
-    named = ((best - low) / (high - low)).clamp(0, 1)
+    similarities = sound_concepts().similarities(sentences)
+    named = ((similarities.amax(dim=1, keepdim=True) - low) / (high - low)).clamp(0, 1)
     equal = SOUND_CLASS_COUNT**-0.5
-    return sound_concepts().of_text(sentences) * named + (1 - named**2).sqrt() * equal
+    return sound_concepts().of_similarities(similarities) * named + (1 - named**2).sqrt() * equal
 
 
 def objects_from_text(sentences: Tensor) -> Tensor:
     """Sentence vectors (N, 384) → (N, 23): third powers of the similarities to the nearest phrase of each object, at
     least 0. Near 0 for a phrase that names no object."""
-    similar = image_concepts().centred(sentences) @ image_concepts().centred(_object_phrase_vectors()).T
+    similar = image_concepts().centred(sentences) @ _centred_object_phrases().T
     of_objects = similar.split(list(_object_phrase_counts()), dim=1)
     return torch.stack([own.amax(dim=1) for own in of_objects], dim=1).clamp(min=0) ** OBJECT_POWER
 
@@ -265,14 +269,15 @@ def _object_phrase_counts() -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=1)
-def _object_phrase_vectors() -> Tensor:
+def _centred_object_phrases() -> Tensor:
     vectors = read_vectors(OBJECT_FILES)["class_vectors"]
     if len(vectors) != sum(_object_phrase_counts()):
         raise SpaceError(
             f"'{OBJECT_FILES.vectors}' does not fit '{OBJECT_FILES.names}': "
             "python -m sensebind.training.conversion.concepts"
         )
-    return vectors
+    with torch.inference_mode(False):
+        return image_concepts().centred(vectors)
 
 
 @cache  # CUDA graphs keep pointers to the tensors

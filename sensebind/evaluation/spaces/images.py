@@ -35,7 +35,7 @@ def report_lines(space: Space, folder: Path) -> list[str]:
     if VISION not in space.modalities:
         raise ImageDataError(f"space {space.id} has no encoder for vision: choose another --space")
     if (folder / "coco256" / "labels.csv").is_file():
-        lines += _person_lines(space, folder / "coco256")
+        lines += person_lines(space, folder / "coco256")
     visible = sorted((folder / "roadscene" / "visible").glob("*"))
     thermal = [folder / "roadscene" / "thermal" / path.name for path in visible]
     rooms = [sorted(room.glob("*.color.jpg"))[::ROOM_STEP] for room in sorted((folder / "rgbd_rooms").glob("*"))]
@@ -63,7 +63,7 @@ def area_under_roc(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.
     return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
 
 
-def _person_lines(space: Space, folder: Path) -> list[str]:
+def person_lines(space: Space, folder: Path) -> list[str]:
     """The area under the ROC curve of phrases for a person: images with a person that is large enough, against images
     without people."""
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
