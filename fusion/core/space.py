@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import TEXT
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from sensebind.fusion.core.futures import EmbeddingFuture
@@ -92,6 +95,16 @@ class Space(ABC):
     def logit_biases(self) -> Mapping[str, float]:
         """Modality → term that is added to its scaled cosines before a sigmoid; 0 if it is missing."""
         return {}
+
+    def competence(self, modality: str, phrases: Sequence[str]) -> torch.Tensor:
+        """Return how well a modality of this space can recognise each of N phrases: float32 (N,), 0 to 1, on the CPU.
+
+        With 0, the modality is no evidence for or against the phrase. 1: its vectors are full evidence, or the
+        competence is not known. The default implementation returns 1 for all phrases.
+        """
+        import torch
+
+        return torch.ones(len(phrases))
 
     # --- Computation of several modalities at the same time
 
@@ -178,6 +191,26 @@ class SpaceFactory(Protocol):
         `weights` is a file or folder (empty: the default of the space); `dtype` is auto, float32, bf16 or fp16. Raises
         `SpaceError` if the weights are missing or wrong.
         """
+
+
+def limited_competences(space: Space, phrases: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    """Return modality → competence of each of N phrases, float32 (N,), without the modalities that have 1 for all.
+
+    Raises `SpaceError` if the space returns an array of another shape, or values that are not 0 to 1.
+    """
+    import numpy as np
+
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for modality in set(space.modalities) - {TEXT} if phrases else ():
+        values = np.asarray(space.competence(modality, phrases), np.float32)
+        if values.shape != (len(phrases),) or not ((values >= 0) & (values <= 1)).all():
+            raise SpaceError(
+                f"space {space.id} has a competence of '{modality}' that is not one number of 0 to 1 for each of "
+                f"{len(phrases)} phrases"
+            )
+        if (values < 1).any():
+            found[modality] = values
+    return found
 
 
 REQUIRED_ATTRIBUTES = ("id", "dimension", "modalities", "logit_scales", "trained_windows", "licence")

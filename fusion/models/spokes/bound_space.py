@@ -104,6 +104,13 @@ class BoundSpace(Space):
         """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
+    def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
+        """See `core.space.Space`. The hub's, also for the spokes that ship with it. That of other spokes is not known:
+        1."""
+        if modality in self._spoke_files and self._spoke_files[modality] not in self.hub.shipped_spokes:
+            return super().competence(modality, phrases)
+        return self.hub.competence(modality, phrases)
+
     def load_spoke(self, modality: str) -> Spoke:
         """The spoke of a modality, loaded by the first call. Raises `SpaceError`, and `KeyError` if there is none."""
         with self._load_lock:

@@ -25,7 +25,14 @@ from sensebind.fusion.models.openvino import graphs
 from sensebind.fusion.models.openvino import image_encoder as compiled_images
 from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.precision import AUTO_DTYPE, torch_dtype
-from sensebind.fusion.models.starter import concepts, efficientnet, minilm, object_detector, yamnet
+from sensebind.fusion.models.starter import (
+    concepts,
+    efficientnet,
+    minilm,
+    motion_competence,
+    object_detector,
+    yamnet,
+)
 from sensebind.fusion.models.starter.weight_files import (
     AUDIO_WEIGHTS,
     IMAGE_WEIGHTS,
@@ -75,7 +82,7 @@ class StarterSpace(Hub):
         self._audio: yamnet.YamNet | None = None
         self._text: minilm.MiniLMTextEncoder | None = None
         self._load_lock = threading.Lock()  # guards the networks above: one is loaded at a time
-        self._text_cache = TextEmbeddingCache()
+        self._sentence_cache, self._text_cache = TextEmbeddingCache(), TextEmbeddingCache()
 
     @classmethod
     def load(
@@ -197,7 +204,19 @@ class StarterSpace(Hub):
 
     @torch.inference_mode()
     def _embed_text(self, texts: Sequence[str]) -> Tensor:
-        return concepts.text_vectors(self.text_encoder()(texts).cpu())
+        return concepts.text_vectors(self._embed_sentences(texts))
+
+    @torch.inference_mode()
+    def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
+        """See `core.space.Space`. Motion recognises phrases for the motion of the robot itself. The competence of the
+        other modalities is 1."""
+        if modality != IMU or not phrases:
+            return super().competence(modality, phrases)
+        return motion_competence.competence(self._embed_sentences(phrases))
+
+    def _embed_sentences(self, texts: Sequence[str]) -> Tensor:
+        """N ≥ 1 phrases → sentence vectors (N, 384) on the CPU."""
+        return self._sentence_cache.embed(self.id, texts, lambda missing: self.text_encoder()(missing).cpu())
 
     def image_encoder(self) -> StarterImageEncoder:
         """A trainable copy of the image encoder: see `core.space.Hub`."""

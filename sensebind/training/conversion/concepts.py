@@ -1,6 +1,8 @@
-"""Writes the sentence vectors of the starter space's concepts: `python -m sensebind.training.conversion.concepts`.
+"""Writes the sentence vectors of the starter space's concepts and of its motion phrases.
 
-Run it after a change of one of the files `…_classes.txt` in `fusion/models/starter`.
+    python -m sensebind.training.conversion.concepts
+
+Run it after a change of `motion_phrases.txt` or one of the files `…_classes.txt` in `fusion/models/starter`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensebind.evaluation.spaces.sounds import read_esc10
-from sensebind.fusion.models.starter import concepts, minilm, yamnet
+from sensebind.fusion.models.starter import concepts, minilm, motion_competence, yamnet
 from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, TEXT_WEIGHTS, find_weight_file
 
 # Usual wordings of a prompt. The mean shift of sentence vectors by each is projected out.
@@ -58,6 +60,11 @@ def main() -> None:
         write(concepts.IMAGE_FILES, concept_vectors(encoder, concepts.image_class_phrases(), IMAGE_TEMPLATES))
         objects = [phrase for _, own in concepts.object_classes() for phrase in own]
         write(concepts.OBJECT_FILES, {"class_vectors": encoder(objects)})
+        phrases = motion_competence.phrases()
+        write(
+            motion_competence.PHRASE_FILES,
+            {"motion": encoder(phrases.motion), "other": encoder(phrases.other)},
+        )
         sounds = concept_vectors(encoder, concepts.sound_class_phrases(), SOUND_TEMPLATES)
         sounds["name_vectors"] = encoder(concepts.sound_class_names())
         write(concepts.SOUND_FILES, {**sounds, "typical_sound": typical_sound(args.esc10)})
