@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -23,6 +23,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import to_ns
+from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
@@ -40,6 +41,7 @@ from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
 from sensebind.nodes.tick_assembler import TickAssembler
 
 MESSAGE_FACTORY = RosMessageFactory()
+MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is missing
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
 
 
@@ -54,6 +56,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
         super().__init__("detector", **NODE_ARGUMENTS)
         self._values: dict[str, Any] = declare(self, "detector")
         self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
+        # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
+        self._phrase_competences: dict[str, dict[str, float]] = {}
         self._embed_text_call: Any = None  # the call to embed_text in progress
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
@@ -68,6 +72,9 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._last_published = -math.inf  # `time.monotonic()` of the last event
         self._embedding_subscriptions: dict[str, Any] = {}
+        self._prompt_detector: PromptDetector | None = None  # of the tracker
+        self._unrecognisable: list[str] = []  # labels that no present modality can recognise
+        self._logged_labels: set[str] = set()  # those that were in the log
         self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
@@ -101,7 +108,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
                     f"the space changed from {self._space_id} to {message.id}: event tracking starts again"
                 )
             self.finish()
-            self._space_id, self._phrase_vectors, self._tracker, self._needs_configuration = message.id, {}, None, True
+            self._space_id, self._tracker, self._needs_configuration = message.id, None, True
+            self._phrase_vectors, self._phrase_competences, self._prompt_detector = {}, {}, None
             try:
                 find_calibration(self._values["prompt.calibration"], self._space_id)
             except SensebindError as error:
@@ -144,11 +152,14 @@ class DetectorNode(EmptyListParametersMixin, Node):
                 self._embed_text_call.add_done_callback(lambda future: self._on_phrases_embedded(missing, future))
             return
         self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
+        self._phrase_competences = {phrase: self._phrase_competences[phrase] for phrase in self._required_phrases}
         found = make_detectors(
             self._values,
             lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
             self._embedded_modalities,
+            self._competences,
         )
+        self._prompt_detector = next((d for d in found if isinstance(d, PromptDetector)), None)
         if self._tracker is None:
             self._tracker = EventTracker(found, self._space_id)
             self.get_logger().info(
@@ -167,9 +178,16 @@ class DetectorNode(EmptyListParametersMixin, Node):
             return
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
             return  # the embedder changed its space meanwhile: `_on_space` starts another request
-        for phrase, embedding in zip(phrases, answer.embeddings, strict=True):
+        competences = messages.competences_from_messages(answer.competences)
+        for at, (phrase, embedding) in enumerate(zip(phrases, answer.embeddings, strict=True)):
             self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
+            self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
         self._update_detectors()
+
+    def _competences(self, phrases: Sequence[str]) -> dict[str, list[float]]:
+        """Modality → its competence for each of N phrases."""
+        of_phrases = [self._phrase_competences[phrase] for phrase in phrases]
+        return {m: [of.get(m, 1.0) for of in of_phrases] for m in {m for of in of_phrases for m in of}}
 
     # --- embeddings in, events out
 
@@ -225,12 +243,30 @@ class DetectorNode(EmptyListParametersMixin, Node):
             )
             self._scores.publish(message)
 
+    def _find_unrecognisable_labels(self) -> None:
+        """Find the labels that no modality with embeddings can recognise. Each is logged once.
+
+        For the first ticks, the list is empty: a modality with long windows may still be missing.
+        """
+        self._unrecognisable = []
+        if self._prompt_detector is None or self._counts["ticks"] < MIN_TICKS_OF_PRESENCE:
+            return
+        present = [modality for modality in self._embedding_subscriptions if self._counts[modality]]
+        found = self._prompt_detector.unrecognisable_labels(m for m in present if m != FUSED)
+        if new := [label for label in found if label not in self._logged_labels]:
+            self.get_logger().warning(unrecognisable_text(new))
+            self._logged_labels.update(new)
+        self._unrecognisable = found
+
     def _publish_diagnostics(self) -> None:
+        self._find_unrecognisable_labels()
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"
         if not self._space_id:
             level, message = DiagnosticStatus.STALE, "no embedder has published its space yet"
         elif self._needs_configuration:
             level, message = DiagnosticStatus.WARN, "waiting for the embedder's embed_text"
+        elif self._unrecognisable:
+            level, message = DiagnosticStatus.WARN, f"{message}; {unrecognisable_text(self._unrecognisable)}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
         status = diagnostic_status("detector", level, message, dict(sorted(self._counts.items())))

@@ -22,7 +22,7 @@ from sensebind.fusion.config.parameters import embedder_parameters, modalities_o
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
-from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.core.space import SpaceError, limited_competences
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -220,9 +220,11 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
                 self._report_error(output.modality, f"topic '{topic}': {output.message}")
 
     def _embed_text(self, request: Any, response: Any) -> Any:
+        texts = list(request.texts)
         try:
-            vectors: Any = self._space.embed_text(list(request.texts)).numpy() if request.texts else []
-        except (ValueError, RuntimeError) as error:
+            vectors: Any = self._space.embed_text(texts).numpy() if texts else []
+            competences = limited_competences(self._space, texts)
+        except (ValueError, RuntimeError, SpaceError) as error:
             response.message = f"embed_text: {error}"
             return response
         now = self.get_clock().now().nanoseconds
@@ -231,6 +233,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             messages.embedding_message(MESSAGE_FACTORY, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
             for vector in vectors
         ]
+        response.competences = messages.competence_messages(MESSAGE_FACTORY, competences)
         return response
 
     # --- errors and diagnostics

@@ -15,7 +15,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
-from sensebind.fusion.events.prompt import PromptDetector
+from sensebind.fusion.events.prompt import CompetenceLookup, PromptDetector, full_competence
 
 CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities of the embedder
 
@@ -33,12 +33,13 @@ def make_detectors(
     values: Mapping[str, Any],
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
     modalities: Sequence[str] = (),
+    competences: CompetenceLookup = full_competence,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
     `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
-    has encoders for. Raises `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration
-    that cannot be read.
+    has encoders for. `competences`: see `PromptDetector`. Raises `ConfigError` for values that do not fit together, and
+    `CalibrationError` for a calibration that cannot be read.
     """
     if CONFIGURED_MODALITIES in values["fault.expected"]:
         values = {
@@ -53,7 +54,9 @@ def make_detectors(
         options = _options(detector.default_options, f"{name}.", values)
         try:
             found.append(
-                PromptDetector(prompts, embed_text, options) if detector is PromptDetector else detector(options)
+                PromptDetector(prompts, embed_text, options, competences)
+                if detector is PromptDetector
+                else detector(options)
             )
         except ValueError as error:
             raise ConfigError(f"parameters '{name}.*': {error}") from error

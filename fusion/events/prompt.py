@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -44,6 +44,9 @@ DEFAULT_BACKGROUND_PHRASES = (
 )  # fmt: skip
 MIN_BACKGROUND_PHRASES = 8  # the deviation of fewer phrases is not reliable
 MIN_BACKGROUND_DEVIATION = 0.005  # cosine; lower limit of the deviation of the background
+MIN_COMPETENCE = 0.5  # of a modality that can support an event of a label
+# N phrases → modality → its competence for each phrase (N,), 0 to 1. A modality that is missing has competence 1.
+CompetenceLookup = Callable[[Sequence[str]], Mapping[str, npt.ArrayLike]]
 CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
 # Deviations; limits of the running mean of a label above and below 0.
 MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
@@ -142,6 +145,19 @@ class PromptOptions(EvidenceOptions):
         return needed.get(label, 1) if isinstance(needed, Mapping) else needed
 
 
+def full_competence(phrases: Sequence[str]) -> Mapping[str, npt.ArrayLike]:
+    """The `CompetenceLookup` of a space whose competences are not known: 1 for all modalities and phrases."""
+    return {}
+
+
+def unrecognisable_text(labels: Sequence[str]) -> str:
+    """Return the warning for labels that no present modality can recognise (`unrecognisable_labels`)."""
+    return (
+        f"no modality with data can recognise the prompts {', '.join(labels)}: they are not detected. Add a sensor "
+        "that can, or use phrases that these modalities can recognise (docs/guides/prompts.md)"
+    )
+
+
 def calibration_lookup(calibration: str | CalibrationLookup) -> CalibrationLookup:
     """Return `PromptOptions.calibration` as a function from the id of a space to its calibration.
 
@@ -238,8 +254,10 @@ class PromptState:
 class PromptDetector(Detector[PromptOptions]):
     """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
 
-    `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space. Raises
-    `ValueError` if a label has no phrase or the vectors do not fit.
+    `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space.
+    `competences` returns how well its modalities can recognise N phrases. The competence of a modality for a label is
+    the highest of the label's phrases. Raises `ValueError` if a label has no phrase, or the vectors or the competences
+    do not fit.
     """
 
     kind = EventKind.PROMPT
@@ -250,6 +268,7 @@ class PromptDetector(Detector[PromptOptions]):
         prompts: Mapping[str, Sequence[str]],
         embed_text: Callable[[Sequence[str]], npt.ArrayLike],
         options: PromptOptions | None = None,
+        competences: CompetenceLookup = full_competence,
     ) -> None:
         super().__init__(options)
         self.prompts = {label: tuple(prompts[label]) for label in sorted(prompts)}
@@ -265,6 +284,7 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
+        self._competences = self._label_competences(competences(flat), len(flat))
         self._calibration = calibration_lookup(self.options.calibration)
         # A calibration, and the classes of each label (L, K) in it.
         self._label_classes: tuple[PromptCalibration, BoolArray] | None = None
@@ -279,6 +299,32 @@ class PromptDetector(Detector[PromptOptions]):
 
     def has_label(self, label: str) -> bool:
         return label in self.prompts
+
+    def competence(self, modality: str) -> FloatArray:
+        """Return how well a modality can recognise each label, (L,), 0 to 1."""
+        return self._competences.get(modality, np.ones(len(self.prompts)))
+
+    def unrecognisable_labels(self, modalities: Iterable[str]) -> list[str]:
+        """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
+
+        Without modalities, the list is empty.
+        """
+        table = [self.competence(modality) for modality in modalities]
+        if not table:
+            return []
+        return [label for label, best in zip(self.prompts, np.max(table, axis=0), strict=True) if best < MIN_COMPETENCE]
+
+    def _label_competences(self, found: Mapping[str, npt.ArrayLike], count: int) -> dict[str, FloatArray]:
+        """Return modality → competence for each label (L,), from those for all `count` phrases. Raises `ValueError`."""
+        result: dict[str, FloatArray] = {}
+        for modality, values in found.items():
+            of_phrases = np.asarray(values, np.float64)
+            if of_phrases.shape != (count,) or not ((of_phrases >= 0) & (of_phrases <= 1)).all():
+                raise ValueError(
+                    f"the competence of '{modality}' must be one number of 0 to 1 for each of {count} phrases"
+                )
+            result[modality] = np.maximum.reduceat(of_phrases, self.label_starts) if count else of_phrases
+        return result
 
     def initial_state(self) -> PromptState:
         return PromptState()
@@ -350,9 +396,12 @@ class PromptDetector(Detector[PromptOptions]):
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
         fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
+        competences = np.array([self.competence(m) for m in fresh]).reshape(len(fresh), len(labels))
         log_ratios = self._log_likelihood_ratios(fresh)
-        weights = self._weights(calibration, fresh, log_ratios)
-        pooled = self._apply_min_modalities(self._pool_modalities(calibration, table, weights, log_ratios), table)
+        weights = self._weights(calibration, fresh, log_ratios) * competences
+        pooled = self._apply_min_modalities(
+            self._pool_modalities(calibration, table, weights, log_ratios), table * (competences >= MIN_COMPETENCE)
+        )
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
@@ -364,7 +413,7 @@ class PromptDetector(Detector[PromptOptions]):
             modality_states[modality] = replace(modality_state, baseline=baseline)
         scored = {}
         for at, label in enumerate(labels):
-            evidence = self._evidence(fresh, weights, at)
+            evidence = self._evidence(fresh, weights, competences, at)
             similarities = tuple(float(s.similarities[at]) for s in fresh.values())
             scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), similarities)
         return PromptState(modality_states, recent, calibration), scored
@@ -372,7 +421,8 @@ class PromptDetector(Detector[PromptOptions]):
     def _weights(
         self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
     ) -> FloatArray:
-        """Return the weights of the modalities' scores, (M, L): reliability times coverage. `log_ratios` (M, L).
+        """Return the weights of the modalities' scores, (M, L), without their competence: reliability times coverage.
+        `log_ratios` (M, L).
 
         For a label with a trained classifier, the reliabilities of the options count, not those of the calibration.
         """
@@ -387,18 +437,23 @@ class PromptDetector(Detector[PromptOptions]):
         ratios = [modality_state.log_likelihood_ratios for modality_state in fresh.values()]
         return np.array(ratios).reshape(len(fresh), len(self.prompts))
 
-    def _evidence(self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, at: int) -> tuple[Evidence, ...]:
-        """Return the evidence for label number `at`. `weights` (M, L) are from `_weights`."""
+    def _evidence(
+        self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, competences: FloatArray, at: int
+    ) -> tuple[Evidence, ...]:
+        """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L)."""
         return tuple(
             Evidence(
                 modality,
                 float(modality_state.scores[at]),
-                bool(modality_state.scores[at] >= self.options.support),
+                bool(modality_state.scores[at] >= self.options.support and competence >= MIN_COMPETENCE),
                 modality_state.start,
                 modality_state.tick,
                 weight=float(weight),
+                competence=float(competence),
             )
-            for (modality, modality_state), weight in zip(fresh.items(), weights[:, at], strict=True)
+            for (modality, modality_state), weight, competence in zip(
+                fresh.items(), weights[:, at], competences[:, at], strict=True
+            )
         )
 
     def _pool_modalities(
@@ -426,7 +481,8 @@ class PromptDetector(Detector[PromptOptions]):
         return np.where(trained.any(axis=0), classified, pooled)
 
     def _classify(self, calibration: PromptCalibration | None, modality: str, vector: Vector) -> FloatArray:
-        """Return the ratios of the trained classifiers, (L,): NaN without one."""
+        """Return the ratios of the trained classifiers, (L,): NaN without one, and for labels that the modality cannot
+        recognise at all."""
         if calibration is None or calibration.classifiers is None:
             return np.full(len(self.prompts), np.nan)
         if self._label_classes is None or self._label_classes[0] is not calibration:
@@ -434,7 +490,8 @@ class PromptDetector(Detector[PromptOptions]):
                 calibration,
                 calibration.classifiers.match_labels(self.phrase_vectors, self.label_starts),
             )
-        return calibration.classifiers.log_likelihood_ratios(modality, vector, self._label_classes[1])
+        ratios = calibration.classifiers.log_likelihood_ratios(modality, vector, self._label_classes[1])
+        return np.where(self.competence(modality) > 0, ratios, np.nan)
 
     def _modality_scores(
         self,

@@ -12,8 +12,9 @@ MAX_TIMESTAMP_CORRECTION = SECOND  # ns
 
 
 def timestamp_correction(evidence: Sequence[Evidence]) -> int:
-    """Return the timestamp correction in ns: `half_window` of the modality with the highest score."""
-    strongest = max(evidence, key=lambda e: e.score, default=None)
+    """Return the timestamp correction in ns: `half_window` of the modality with the highest score, among those that can
+    recognise the label."""
+    strongest = max((e for e in evidence if e.competence > 0), key=lambda e: e.score, default=None)
     return 0 if strongest is None else half_window(strongest.start, strongest.tick)
 
 

@@ -7,7 +7,7 @@ function reads both. Functions that make messages take a `MessageFactory`, which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ SENSOR_INFO = "sensebind_msgs/msg/SensorInfo"
 PROMPT_SCORES = "sensebind_msgs/msg/PromptScores"
 PROMPT_SCORE = "sensebind_msgs/msg/PromptScore"
 MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
+MODALITY_COMPETENCE = "sensebind_msgs/msg/ModalityCompetence"
 
 Message = Any  # an object of a class that rclpy or rosbags generates; the classes have no common base
 
@@ -195,6 +196,21 @@ def space_message(
         ],
         licence=space.licence,
     )
+
+
+def competence_messages(
+    message_factory: MessageFactory, competences: Mapping[str, npt.NDArray[np.float32]]
+) -> list[Message]:
+    """Modality → competence of each phrase (N,), as a sensebind_msgs/ModalityCompetence for each modality."""
+    return [
+        message_factory.make(MODALITY_COMPETENCE, modality=modality, competences=message_factory.float_array(values))
+        for modality, values in sorted(competences.items())
+    ]
+
+
+def competences_from_messages(found: Sequence[Message]) -> dict[str, npt.NDArray[np.float32]]:
+    """The inverse of `competence_messages`."""
+    return {message.modality: np.array(message.competences, np.float32) for message in found}
 
 
 def event_message(message_factory: MessageFactory, event: Event, sequence: int = 0) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sensebind.fusion.config.detectors import make_detectors, prompts_of
 from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
 from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
-from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.space import Space, limited_competences
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
@@ -62,9 +63,15 @@ class Settings:
         return build.load_space_from(self.embedder)
 
     def detectors(self, space: Space) -> list[Detector]:
-        """The detectors, with their phrases embedded in `space`. Raises `ConfigError` and `CalibrationError`."""
+        """The detectors, with their phrases embedded in `space`. Raises `ConfigError`, `CalibrationError`, and
+        `SpaceError` for a space with wrong competences."""
         embedded = [modality for modality in self.modalities if modality in space.modalities]
-        return make_detectors(self.detector, lambda phrases: space.embed_text(phrases).numpy(), embedded)
+        return make_detectors(
+            self.detector,
+            lambda phrases: space.embed_text(phrases).numpy(),
+            embedded,
+            partial(limited_competences, space),
+        )
 
     def events(self, space: Space) -> EventTracker:
         """The detectors, ready to run in a pipeline. Raises `ConfigError` and `CalibrationError`."""

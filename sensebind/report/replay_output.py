@@ -9,10 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventPhase, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
+from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter
@@ -109,7 +112,8 @@ def write_replay(
     each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
     name = replay.recording.path
-    pipeline = settings.pipeline(space, settings.events(space))
+    detectors = settings.detectors(space)
+    pipeline = settings.pipeline(space, EventTracker(detectors, space.id))
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
@@ -122,7 +126,7 @@ def write_replay(
         writer.annotate()
     elapsed = time.perf_counter() - started
     statistics = pipeline.statistics()
-    warnings = _unstamped_warnings(statistics)
+    warnings = [*_unstamped_warnings(statistics), *_competence_warnings(detectors, writer.embeddings)]
     data = ReportData(
         title=name.resolve().name,
         recording=name.resolve().name,
@@ -167,4 +171,13 @@ def _unstamped_warnings(statistics: Mapping[str, ModalityStatistics]) -> list[st
         "and were dropped: make the driver set the stamp"
         for modality, own in statistics.items()
         if (unstamped := own.counts["unstamped"])
+    ]
+
+
+def _competence_warnings(detectors: Sequence[Detector], embeddings: Sequence[Embedding]) -> list[str]:
+    present = {embedding.modality for embedding in embeddings} - {FUSED}
+    return [
+        unrecognisable_text(labels)
+        for detector in detectors
+        if isinstance(detector, PromptDetector) and (labels := detector.unrecognisable_labels(present))
     ]

@@ -42,7 +42,7 @@ class CalibrationExamples:
     """R examples: one for every tick and label.
 
     `inputs`: modality → (R, 3), the columns are deviation from baseline, margin and coverage. They are NaN if the
-    modality has no current window.
+    modality has no current window, or cannot recognise the label.
     """
 
     truth: BoolArray  # (R,)
@@ -76,6 +76,7 @@ def collect_examples(
                     np.clip(modality_state.margins, -MAX_MARGIN, MAX_MARGIN),
                     modality_state.coverage,
                 )
+                rows[detector.competence(modality) == 0] = np.nan  # no evidence
             inputs[modality].append(rows)
         truth += [2 * _overlap_duration(since, tick, label, spans) >= tick - since for label in labels]
         scores += [found[label].score for label in labels]
@@ -163,7 +164,9 @@ def fit_calibration_on_streams(
         )
     assert calibration is not None
     phrases = dict(zip(detector.prompts, np.split(detector.phrase_vectors, detector.label_starts[1:]), strict=True))
-    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
+    modalities = {modality for ticks, _ in streams for _, present in ticks for modality in present}
+    competences = {modality: detector.competence(modality) for modality in modalities}
+    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams, competences)
     if classifiers is None:
         return calibration
     return replace(calibration, classifiers=classifiers, max_negative_evidence=max_negative_evidence)

@@ -50,8 +50,10 @@ class ModalityExamples:
 def train_prompt_classifiers(
     labels: Mapping[str, npt.NDArray[np.float32]],
     streams: Sequence[LabelledStream],
+    competences: Mapping[str, npt.NDArray[np.float64]] | None = None,
 ) -> tuple[PromptClassifiers | None, float]:
     """Train the classifiers of a `PromptCalibration`. `labels`: label → unit vectors of its phrases (P, D).
+    `competences`: modality → its competence for each label (L,), 1 if it is missing. With 0 it gets no classifier.
 
     A ridge regression on the vectors is fitted for each modality and label. Platt's sigmoid, fitted on held-out folds,
     turns its output into a log likelihood ratio; the slope is 0 if the modality cannot separate the label. Then the
@@ -73,6 +75,7 @@ def train_prompt_classifiers(
         delay = max(LABEL_DELAY * _window_length(streams, modality), hop / 2)
         examples = _examples_of(streams, modality, _label_matrix(streams, names, delay, hop))
         enough = (examples.truth.sum(axis=0) >= MIN_EXAMPLES) & ((~examples.truth).sum(axis=0) >= MIN_EXAMPLES)
+        enough &= np.asarray((competences or {}).get(modality, 1.0)) > 0
         if not enough.any():
             continue
         held_out, weights, biases = cross_validated_ridge(examples.vectors, examples.truth, fold[examples.rows])

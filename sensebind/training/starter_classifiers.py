@@ -160,7 +160,11 @@ def main() -> None:
     space = registry.load_space("starter")
     phrases = {label: space.embed_text(kind.phrases).numpy() for label, kind in CATALOGUE.items()}
     streams = list(labelled_streams(space, range(args.seed, args.seed + args.scenarios)))
-    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams)
+    competences = {
+        modality: np.array([float(space.competence(modality, kind.phrases).max()) for kind in CATALOGUE.values()])
+        for modality in space.modalities
+    }
+    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams, competences)
     calibration = PromptCalibration(space.id, PromptOptions().prior, {}, classifiers, max_negative_evidence)
     calibration.save(args.out, {"training_scenarios": args.scenarios, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} labels; maximum negative evidence {max_negative_evidence:g} nats")

@@ -13,7 +13,21 @@ import pytest
 
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
+from helpers.rocking_imu import record_rocking_imu
 from sensebind.fusion.io.recordings import Recording
+
+ROCKING_CONFIG = """
+/**:
+  ros__parameters:
+    space: starter
+    device: cpu
+    modalities: [vision, imu]
+    detectors: [prompt]
+    prompts:
+      person: [a person nearby, somebody nearby, a person walking]
+      dog: [a dog]
+      bump: [a bump, the robot hits something]
+"""
 
 
 def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -50,6 +64,20 @@ def test_replay_writes_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     page = (tmp_path / "report.html").read_text()
     assert "person" in page and "<script src" not in page and "https://" not in page
+
+
+def test_a_replay_of_motion_alone_detects_no_person_and_names_the_prompts_that_motion_cannot_recognise(
+    tmp_path: Path,
+) -> None:
+    record_rocking_imu(tmp_path / "bag", 16.0)
+    (tmp_path / "p.yaml").write_text(ROCKING_CONFIG)
+    done = sensebind("replay", tmp_path / "bag", "--config", tmp_path / "p.yaml", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no modality with data can recognise the prompts dog, person:") == 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["modalities"]["imu"]["embedded"] > 20
+    assert not {event["label"] for event in summary["events"]} & {"person", "dog"}
+    assert any("prompts dog, person" in note for note in summary["notes"])
 
 
 def test_a_replay_does_not_overwrite_outputs_unasked(patrol: Path, tmp_path: Path) -> None:

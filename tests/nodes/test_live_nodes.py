@@ -15,10 +15,9 @@ from helpers.paths import ROOT
 from helpers.patrols import record_patrol
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
-from sensebind.fusion.core.samples import SENSOR_MODALITIES
+from sensebind.fusion.core.samples import IMU, SENSOR_MODALITIES
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import stamp_to_ns
@@ -51,9 +50,9 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
     settings = Settings.read(CONFIG)
-    values, wanted = settings.embedder, settings.detector
+    values = settings.embedder
     space = registry.load_space("starter")
-    tracker = EventTracker(make_detectors(wanted, lambda phrases: space.embed_text(phrases).numpy()), space.id)
+    tracker = EventTracker(settings.detectors(space), space.id)
     with Recording(path) as recording:
         outputs = list(
             process_recording(
@@ -133,6 +132,12 @@ def test_the_nodes_publish_the_results_of_a_replay_at_any_rate(
     for key, vector in vectors.items():
         assert vector @ wanted[key] >= 0.9999, key
     assert [(e.id, e.phase) for e in events] == [(e.id, e.phase) for e in expected_events]
+    prompts = [(e, x) for e, x in zip(events, expected_events, strict=True) if e.kind is EventKind.PROMPT]
+    assert any(own.modality == IMU for e, _ in prompts for own in e.evidence)
+    for event, expected_event in prompts:
+        evidence = [(e.modality, e.competence, e.supports) for e in event.evidence]
+        assert evidence == [(e.modality, e.competence, e.supports) for e in expected_event.evidence]
+        assert [c for m, c, _ in evidence if m == IMU] in ([], [0.0]), "no prompt of this file names a motion"
 
 
 def test_every_message_of_five_sensors_arrives_and_every_modality_has_windows(
@@ -171,8 +176,11 @@ def test_the_scores_of_all_prompts_are_published_for_each_tick(played: Callable[
     for event in onsets:
         prompt = scores[event.tick][event.label]
         assert prompt.score == pytest.approx(event.score, abs=1e-6)
-        expected = [(e.modality, e.sensor, pytest.approx(e.weight), pytest.approx(e.score)) for e in event.evidence]
-        assert [(m.modality, m.sensor, m.weight, m.score) for m in prompt.modalities] == expected
+        expected = [
+            (e.modality, e.sensor, pytest.approx(e.weight), pytest.approx(e.score), pytest.approx(e.competence))
+            for e in event.evidence
+        ]
+        assert [(m.modality, m.sensor, m.weight, m.score, m.competence) for m in prompt.modalities] == expected
         assert all(-1 <= m.similarity <= 1 for m in prompt.modalities)
         assert all(e.sensor == e.modality and e.frame_id for e in event.evidence)
 
