@@ -16,12 +16,27 @@ Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class DetectedObject:
+    """An object in an image. `score` is 0..1.
+
+    `region` is (x, y, width, height) in pixels of the received image. `bearing` is the horizontal angle from the
+    forward axis of the sensor to the middle of the region in rad, positive to the left (REP 103); None if not known.
+    """
+
+    name: str
+    score: float
+    region: tuple[int, int, int, int]
+    bearing: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
 
     `coverage` is 0..1. `sources` (modalities) and `weights` belong to a fused vector and are empty for others.
     `symptoms` are signs of a faulty sensor (`health`), the clearest first. `sensor` is the name of the sensor: that of
-    the modality if it has only one, and empty for fused vectors and text.
+    the modality if it has only one, and empty for fused vectors and text. `objects` are those that the encoder located
+    in the newest image: the best one of each name, the highest score first.
     """
 
     modality: str
@@ -35,6 +50,7 @@ class Embedding:
     weights: tuple[float, ...] = field(default=())
     symptoms: tuple[str, ...] = field(default=())
     sensor: str = ""
+    objects: tuple[DetectedObject, ...] = field(default=())
 
 
 def l2_normalize(vectors: npt.ArrayLike) -> Vector:

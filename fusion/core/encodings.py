@@ -18,6 +18,7 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 MAX_PIXELS = 100_000_000  # of an image; an image that declares more is rejected
+PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
 
 
@@ -212,27 +213,39 @@ def _decode_compressed(frame: Frame, flags: int) -> npt.NDArray[Any]:
     return np.asarray(image)
 
 
+def image_size(frame: Frame) -> tuple[int, int]:
+    """Width and height in pixels; (0, 0) if a compressed image does not declare them. It is not decoded."""
+    return _declared_size(frame.data) if frame.compressed else (frame.width, frame.height)
+
+
+def _declared_size(image: UInt8Array) -> tuple[int, int]:
+    """Width and height in the header of a PNG or JPEG; (0, 0) if they are not found."""
+    data = image[:65536].tobytes()
+    if data[:8] == PNG_SIGNATURE and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return width, height
+    at = 2 if data[:2] == JPEG_SIGNATURE else len(data)
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker, size = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header (ITU-T T.81)
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + size
+    return 0, 0
+
+
 def _check_declared_size(frame: Frame) -> None:
     """Reject a PNG or JPEG that is cut off or declares more pixels than it can hold, before it is decoded."""
-    data = frame.data[:65536].tobytes()
-    width = height = 0
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
+    start = frame.data[:8].tobytes()
+    if start == PNG_SIGNATURE and frame.data.size >= 24:
         at = 8
         while at + 8 <= frame.data.size:  # chunks: length, name, content, checksum (PNG, third edition, 5.3)
             at += 12 + int.from_bytes(frame.data[at : at + 4].tobytes(), "big")
         if at > frame.data.size:
             raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is cut off or damaged")
-    elif data[:2] == b"\xff\xd8":
-        at = 2
-        while at + 9 < len(data) and data[at] == 0xFF:
-            marker, size = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header (ITU-T T.81)
-                height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-                break
-            at += 2 + size
-    else:
+    elif start[:2] != JPEG_SIGNATURE:
         raise EncodingError(f"a '{frame.encoding}' image of {frame.data.size} bytes is neither JPEG nor PNG")
+    width, height = _declared_size(frame.data)
     if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
         raise EncodingError(f"a '{frame.encoding}' image declares {width} × {height} pixels: it is damaged")
 

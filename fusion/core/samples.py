@@ -72,7 +72,8 @@ class Reading:
 class Calibration:
     """Focal length, stereo baseline and units of a sensor, from parameters and CameraInfo.
 
-    An integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
+    `principal_x` is the column of the forward axis in px, in images `focal_width` wide; None if it is not known. An
+    integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
     (kelvin − `thermal_offset`) / `thermal_unit`.
     """
 
@@ -122,6 +123,7 @@ class Calibration:
         name="offset",
         modalities=(THERMAL,),
     )
+    principal_x: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

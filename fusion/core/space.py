@@ -106,11 +106,24 @@ class Space(ABC):
 
         return torch.ones(len(phrases))
 
+    # --- Objects with their place in the image
+
+    def object_names(self, modality: str) -> tuple[str, ...]:
+        """Return the names of the K kinds of objects that the encoder of a modality locates, in the order of
+        `EmbeddingFuture.objects`. The default implementation returns none."""
+        return ()
+
+    def named_objects(self, phrases: Sequence[str]) -> list[str]:
+        """Return, for each of N phrases, which of the `object_names` it means; empty if it means none of them, as in
+        the default implementation."""
+        return [""] * len(phrases)
+
     # --- Computation of several modalities at the same time
 
     def embed_async(self, modality: str, batch: torch.Tensor) -> EmbeddingFuture:
         """Start to `embed` a batch (B, …) and return without waiting, so that several modalities are computed at the
-        same time. The default implementation computes the vectors before it returns."""
+        same time. The future also has the objects, if `object_names` are not empty. The default implementation
+        computes the vectors before it returns."""
         from sensebind.fusion.core.futures import CompletedFuture
 
         began = time.perf_counter()

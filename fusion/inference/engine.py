@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.embeddings import DetectedObject, Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import Frame
@@ -23,6 +23,7 @@ from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.cuda import GpuRunner, empty_cache, is_out_of_memory
+from sensebind.fusion.inference.objects import detected_objects
 from sensebind.fusion.inference.options import EngineOptions
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Engine:
     `embed` returns one result for each window, in the order given. Bad data and device errors are returned as a
     `Failure`, never raised. A batch that fails is tried again in halves, so one bad window does not fail the others. If
     memory ran out, batches of that modality stay smaller for `LIMIT_RECOVERY_BATCHES` batches; the log says so. A
-    window whose images equal those of its stream's previous window, byte for byte, reuses the vector.
+    window whose images equal those of its stream's previous window, byte for byte, reuses the vector and the objects.
 
     On a GPU a `GpuRunner` computes; elsewhere, or with `runner=None`, the space's own `embed_async`.
     """
@@ -102,7 +103,7 @@ class Engine:
         self._state_lock = threading.Lock()  # guards the attributes below
         self.reused_count = 0  # windows that reused a vector
         self._batch_statistics: defaultdict[str, _BatchStatistics] = defaultdict(lambda: _BatchStatistics(batch_size))
-        self._vector_cache: OrderedDict[tuple[str, str], tuple[Window, npt.NDArray[np.float32]]] = OrderedDict()
+        self._embedding_cache: OrderedDict[tuple[str, str], tuple[Window, Embedding]] = OrderedDict()
         self._last_fetch_time = 0.0  # when the last batch was fetched (`time.perf_counter`, s)
 
     def limit(self, modality: str) -> int:
@@ -168,9 +169,9 @@ class Engine:
                 job.duplicates.append((index, before))
                 continue
             with self._state_lock:
-                known = self._vector_cache.get(stream)
+                known = self._embedding_cache.get(stream)
             if before is None and known is not None and _same_images(window, known[0]):
-                job.results[index] = self._make_embedding(window, known[1])
+                job.results[index] = self._make_embedding(window, known[1].vector, known[1].objects)
                 self._count_reuse()
                 continue
             fresh.append(index)
@@ -203,26 +204,29 @@ class Engine:
             if index in same:
                 result = results[same[index]]
                 if isinstance(result, Embedding):
-                    result = self._make_embedding(window, result.vector)
+                    result = self._make_embedding(window, result.vector, result.objects)
                     self._count_reuse()
                 results[index] = result
             while index not in results:
                 self._complete_oldest_batch(job)
             yield results[index]
         for stream, index in job.last_index_by_stream.items():
-            self._cache_vector(stream, windows[index], results[index])
+            self._cache_embedding(stream, windows[index], results[index])
 
     def _complete_oldest_batch(self, job: EmbeddingJob) -> None:
         """Wait for the batch that was launched first."""
         batch = job.in_flight.popleft()
         try:
-            vectors = self._fetch_vectors(batch)
+            vectors, objects = self._fetch_vectors(batch)
         except Exception as error:  # a space of another package may raise anything
             for part in self._split_failed_batch(job, batch.modality, batch.items, error):
                 self._launch(job, batch.modality, part)
             return
-        for (index, _), vector in zip(batch.items, vectors, strict=True):
-            job.results[index] = self._make_embedding(job.windows[index], vector)
+        names = self.space.object_names(batch.modality)
+        for row, (index, _) in enumerate(batch.items):
+            window = job.windows[index]
+            own = () if objects is None else detected_objects(names, objects[row], window)
+            job.results[index] = self._make_embedding(window, vectors[row], own)
 
     def _launch(self, job: EmbeddingJob, modality: str, items: list[tuple[int, torch.Tensor]]) -> None:
         todo = [items]
@@ -245,20 +249,28 @@ class Engine:
         with self._device_lock:
             return self.space.embed_async(modality, torch.stack(tensors))
 
-    def _fetch_vectors(self, batch: _BatchInFlight) -> npt.NDArray[np.float32]:
+    def _fetch_vectors(self, batch: _BatchInFlight) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Wait for the vectors (B, D) and, if the encoder locates them, the objects (B, K, 5)."""
         vectors = batch.future.fetch().numpy()
+        objects = None if batch.future.objects is None else batch.future.objects.numpy()
+        names = self.space.object_names(batch.modality)
+        if objects is not None and not (objects.shape == (len(vectors), len(names), 5) and np.isfinite(objects).all()):
+            raise RuntimeError(
+                f"objects of {batch.modality} must be finite numbers ({len(vectors)}, {len(names)}, 5), not of shape "
+                f"{objects.shape}"
+            )
         if not np.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {batch.modality} are not finite: set dtype to float32")
         if batch.future.compute_seconds is not None:
             self._update_batch_statistics(batch.modality, len(batch.items), batch.future.compute_seconds)
-            return vectors
+            return vectors, objects
         now = time.perf_counter()
         with self._state_lock:
             before, self._last_fetch_time = self._last_fetch_time, now
         if not batch.future.is_first_of_shape:
             # The device computes one batch after another, so this one began when the previous one was fetched.
             self._update_batch_statistics(batch.modality, len(batch.items), now - max(batch.started_at, before))
-        return vectors
+        return vectors, objects
 
     def _count_reuse(self) -> None:
         with self._state_lock:
@@ -301,7 +313,9 @@ class Engine:
             statistics.batch_limit, statistics.batches_since_change = half, 0
         LOG.warning("out of memory with a batch of %d windows of %s: at most %d from now on", count, modality, half)
 
-    def _make_embedding(self, window: Window, vector: npt.NDArray[np.float32]) -> Embedding:
+    def _make_embedding(
+        self, window: Window, vector: npt.NDArray[np.float32], objects: tuple[DetectedObject, ...] = ()
+    ) -> Embedding:
         return Embedding(
             modality=window.modality,
             start=window.start,
@@ -311,16 +325,17 @@ class Engine:
             vector=vector,
             frame_id=window.samples[-1].frame_id,
             sensor=window.modality,
+            objects=objects,
         )
 
-    def _cache_vector(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
+    def _cache_embedding(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
         if isinstance(result, Failure) or not isinstance(window.samples[-1].data, Frame):
             return
         with self._state_lock:
-            self._vector_cache[stream] = window, result.vector
-            self._vector_cache.move_to_end(stream)
-            while len(self._vector_cache) > MAX_CACHED_STREAMS:
-                self._vector_cache.popitem(last=False)
+            self._embedding_cache[stream] = window, result
+            self._embedding_cache.move_to_end(stream)
+            while len(self._embedding_cache) > MAX_CACHED_STREAMS:
+                self._embedding_cache.popitem(last=False)
 
 
 def _stream_key(window: Window) -> tuple[str, str]:

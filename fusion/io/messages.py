@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.embeddings import DetectedObject, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space
@@ -25,6 +25,7 @@ COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 IMU_TYPE = "sensor_msgs/msg/Imu"
 REGION = "sensor_msgs/msg/RegionOfInterest"
+DETECTED_OBJECT = "sensebind_msgs/msg/DetectedObject"
 EMBEDDING_TYPE = "sensebind_msgs/msg/Embedding"
 EMBEDDING_SPACE_TYPE = "sensebind_msgs/msg/EmbeddingSpace"
 EVENT_TYPE = "sensebind_msgs/msg/CrossModalEvent"
@@ -35,6 +36,7 @@ PROMPT_SCORE = "sensebind_msgs/msg/PromptScore"
 MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
 MODALITY_COMPETENCE = "sensebind_msgs/msg/ModalityCompetence"
 
+Region = tuple[int, int, int, int]  # x, y, width, height in pixels
 Message = Any  # an object of a class that rclpy or rosbags generates; the classes have no common base
 
 
@@ -103,13 +105,14 @@ def imu_sample(modality: str, message: Message) -> Sample:
 def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
     """`calibration` with its unknown values set from a sensor_msgs/CameraInfo.
 
-    The focal length is fx of K. The baseline is −Tx/fx of P, if that is positive (sensor_msgs/CameraInfo).
+    The focal length is fx of K, the column of the forward axis cx. The baseline is −Tx/fx of P, if that is positive
+    (sensor_msgs/CameraInfo).
     """
     # In ROS 1 the names are capital letters.
     k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
     focal, tx = float(k[0]), float(p[3])
     if not calibration.focal_length and focal > 0 and message.width > 0:
-        calibration = replace(calibration, focal_length=focal, focal_width=int(message.width))
+        calibration = replace(calibration, focal_length=focal, focal_width=int(message.width), principal_x=float(k[2]))
     if not calibration.baseline and tx < 0 and p[0] > 0:
         calibration = replace(calibration, baseline=-tx / float(p[0]))
     return calibration
@@ -149,6 +152,16 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
         sources=list(embedding.sources),
         weights=message_factory.float_array(embedding.weights),
         symptoms=list(embedding.symptoms),
+        objects=[
+            message_factory.make(
+                DETECTED_OBJECT,
+                name=found.name,
+                score=float(found.score),
+                region=_region_message(message_factory, found.region),
+                bearing=_bearing_field(found.bearing),
+            )
+            for found in embedding.objects
+        ],
     )
 
 
@@ -166,6 +179,12 @@ def embedding_from_message(message: Message) -> Embedding:
         weights=tuple(float(w) for w in message.weights),
         symptoms=tuple(getattr(message, "symptoms", ())),
         sensor=getattr(message, "sensor", ""),
+        objects=tuple(
+            DetectedObject(
+                found.name, float(found.score), _region_of(found.region) or (0, 0, 0, 0), _bearing_of(found.bearing)
+            )
+            for found in getattr(message, "objects", ())
+        ),
     )
 
 
@@ -264,8 +283,25 @@ def scores_message(
     )
 
 
+def _region_message(message_factory: MessageFactory, region: Region | None) -> Message:
+    x, y, width, height = region or (0, 0, 0, 0)
+    return message_factory.make(REGION, x_offset=x, y_offset=y, height=height, width=width, do_rectify=False)
+
+
+def _region_of(message: Message) -> Region | None:
+    """The region in a sensor_msgs/RegionOfInterest; None if it has no width."""
+    return (message.x_offset, message.y_offset, message.width, message.height) if message.width else None
+
+
+def _bearing_field(bearing: float | None) -> float:
+    return math.nan if bearing is None else float(bearing)
+
+
+def _bearing_of(field: float) -> float | None:
+    return None if math.isnan(field) else float(field)
+
+
 def _evidence_message(message_factory: MessageFactory, evidence: Evidence) -> Message:
-    x, y, width, height = evidence.region or (0, 0, 0, 0)
     return message_factory.make(
         EVIDENCE,
         modality=evidence.modality,
@@ -278,8 +314,8 @@ def _evidence_message(message_factory: MessageFactory, evidence: Evidence) -> Me
         coincides=bool(evidence.coincides),
         window_start=stamp_message(message_factory, evidence.start),
         window_end=stamp_message(message_factory, evidence.tick),
-        region=message_factory.make(REGION, x_offset=x, y_offset=y, height=height, width=width, do_rectify=False),
-        bearing=math.nan if evidence.bearing is None else float(evidence.bearing),
+        region=_region_message(message_factory, evidence.region),
+        bearing=_bearing_field(evidence.bearing),
     )
 
 
@@ -305,7 +341,6 @@ def _evidence_of(message: Message) -> Evidence:
     basic = Evidence(message.modality, float(message.score), bool(message.supports), start, end)
     if not hasattr(message, "competence"):  # a message of Sensebind 0.1.0
         return basic
-    region = message.region
     return replace(
         basic,
         weight=float(message.weight),
@@ -313,6 +348,6 @@ def _evidence_of(message: Message) -> Evidence:
         coincides=bool(message.coincides),
         sensor=message.sensor,
         frame_id=message.frame_id,
-        region=(region.x_offset, region.y_offset, region.width, region.height) if region.width else None,
-        bearing=None if math.isnan(message.bearing) else float(message.bearing),
+        region=_region_of(message.region),
+        bearing=_bearing_of(message.bearing),
     )

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.embeddings import DetectedObject, Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 
@@ -72,6 +72,15 @@ def _embedding_to_fields(embedding: Embedding) -> dict[str, Any]:
         "sources": list(embedding.sources),
         "weights": [float(weight) for weight in embedding.weights],
         "symptoms": list(embedding.symptoms),
+        "objects": [
+            {
+                "name": found.name,
+                "score": float(found.score),
+                "region": list(found.region),
+                "bearing": found.bearing,
+            }
+            for found in embedding.objects
+        ],
     }
 
 
@@ -88,6 +97,10 @@ def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
         weights=tuple(fields["weights"]),
         symptoms=tuple(fields.get("symptoms", ())),  # missing in some messages of version 1
         sensor=fields.get("sensor", ""),  # since version 2
+        objects=tuple(  # missing in some messages of version 2
+            DetectedObject(found["name"], found["score"], tuple(found["region"]), found["bearing"])
+            for found in fields.get("objects", ())
+        ),
     )
 
 

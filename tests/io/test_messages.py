@@ -14,7 +14,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from helpers.toy_space import ToySpace
-from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
+from sensebind.fusion.core.embeddings import FUSED, DetectedObject, Embedding, l2_normalize
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.windows import WindowSpec
@@ -98,10 +98,14 @@ def assert_same(found: Embedding, expected: Embedding) -> None:
 
 def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(types: messages.MessageFactory) -> None:
     fused = replace(EMBEDDING, modality=FUSED, sources=("audio", "vision"), weights=(0.25, 0.75))
-    for sent in (replace(EMBEDDING, sensor="front"), fused):
+    objects = (DetectedObject("Person", 0.75, (0, 20, 30, 40), 0.5), DetectedObject("Dog", 0.5, (1, 2, 3, 4)))
+    for sent in (replace(EMBEDDING, sensor="front"), replace(EMBEDDING, objects=objects), fused):
         message = messages.embedding_message(types, sent, 7)
         assert message.sequence == 7
         assert_same(messages.embedding_from_message(message), sent)
+        decoded = decode(*encode(sent))
+        assert isinstance(decoded, Embedding)
+        assert_same(decoded, sent)
 
 
 def test_an_event_message_carries_all_of_the_evidence(types: messages.MessageFactory) -> None:
@@ -201,7 +205,7 @@ def test_messages_of_the_first_version_are_played_as_messages_of_this_one(old_ba
 
 
 def test_a_client_of_this_version_decodes_messages_of_a_bridge_of_the_first() -> None:
-    added = {"sequence", "sensor", "predecessor"}
+    added = {"sequence", "sensor", "predecessor", "objects"}
     in_evidence = {"weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing"}
     for sent in (EMBEDDING, EVENT):
         topic, payload = encode(sent, 5)

@@ -395,7 +395,10 @@ def test_a_calibration_applies_from_its_message_on(names: list[str], focal: floa
         before = known
         if name in ("mono", "stereo") and not known.focal_length:
             known = replace(
-                known, focal_length=5.0 if name == "mono" else 10.0, focal_width=8 if name == "mono" else 16
+                known,
+                focal_length=5.0 if name == "mono" else 10.0,
+                focal_width=8 if name == "mono" else 16,
+                principal_x=3.5 if name == "mono" else 7.5,
             )
         if name == "stereo" and not known.baseline:
             known = replace(known, baseline=0.05)

@@ -112,6 +112,27 @@ def test_vectors_are_those_of_pytorch_in_float32(
     assert (expected @ expected.T).min() < graphs.MIN_COSINE  # windows differ by more than the tolerance
 
 
+def test_objects_are_those_of_pytorch_and_only_images_have_them(
+    eager_space: BoundSpace, compiled_space: BoundSpace
+) -> None:
+    batch = torch.stack([compiled_space.tensor(window) for window in windows(VISION)])
+    futures = [space.embed_async(VISION, batch) for space in (compiled_space, eager_space)]
+    vectors = [future.fetch() for future in futures]
+    assert (vectors[0] * vectors[1]).sum(dim=1).min() >= graphs.MIN_COSINE
+    found, expected = (future.objects for future in futures)
+    names = compiled_space.object_names(VISION)
+    assert found is not None and expected is not None and found.shape == (len(batch), len(names), 5)
+    torch.testing.assert_close(found[..., 0], expected[..., 0], atol=0.02, rtol=0)
+    clear = expected[..., 0] > 0.4
+    assert clear.any()
+    torch.testing.assert_close(found[clear], expected[clear], atol=0.05, rtol=0)
+    for modality in (AUDIO, DEPTH):
+        assert compiled_space.object_names(modality) == ()
+        future = compiled_space.embed_async(modality, compiled_space.tensor(windows(modality)[0])[None])
+        future.fetch()
+        assert future.objects is None
+
+
 @pytest.mark.parametrize("modality", [VISION, AUDIO, DEPTH, THERMAL])
 def test_a_compiled_encoder_also_answers_for_the_device(compiled_space: BoundSpace, modality: str) -> None:
     batch = torch.stack([compiled_space.tensor(window) for window in windows(modality)[:2]])

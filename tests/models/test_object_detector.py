@@ -146,6 +146,15 @@ def test_presence_without_boxes_is_that_of_the_whole_output(network: ObjectDetec
 
 
 @torch.inference_mode()
+def test_the_best_objects_have_the_presence_and_the_best_region_of_each_label(network: ObjectDetector) -> None:
+    images = torch.cat([synthetic_image(), noise_images(2)])
+    objects, output = network.objects(images), network(images)
+    assert objects.shape == (3, LABEL_COUNT, 5)
+    torch.testing.assert_close(objects[..., 0], presence(output.scores), atol=1e-5, rtol=0)
+    torch.testing.assert_close(objects[..., 1:], best_region(output), atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
 def test_scores_of_a_synthetic_image_are_those_of_the_published_model(network: ObjectDetector) -> None:
     scores = dict(zip(network.labels, presence(network(synthetic_image()).scores)[0].tolist(), strict=True))
     assert {label: scores[label] for label in SYNTHETIC_PRESENCE} == pytest.approx(SYNTHETIC_PRESENCE, abs=TOLERANCE)

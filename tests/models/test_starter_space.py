@@ -282,6 +282,29 @@ def test_every_part_of_a_sound_is_in_a_patch(samples: int, place: float) -> None
     assert (log_mel_patches(burst) - log_mel_patches(silence)).abs().max() > 0.1
 
 
+@pytest.mark.parametrize(
+    ("phrase", "name"),
+    [
+        ("a person", "Person"),
+        ("a woman", "Person"),
+        ("someone", "Person"),
+        ("a barking dog", "Dog"),
+        ("a cat", "Cat"),
+        ("a truck", "Vehicle"),
+        ("a bicycle", "Bicycle"),
+        ("glass breaking", ""),
+        ("breaking glass", ""),
+        ("a window shatters", ""),
+        ("a bump", ""),
+        ("a siren", ""),
+        ("flames and smoke", ""),
+    ],
+)
+def test_a_phrase_means_an_object_of_the_detector_or_none(space: StarterSpace, phrase: str, name: str) -> None:
+    assert space.named_objects([phrase]) == [name]
+    assert name in (*space.object_names(VISION), "") and space.named_objects([]) == []
+
+
 def test_a_phrase_that_names_no_sound_is_like_no_sound(space: StarterSpace) -> None:
     torch.manual_seed(0)
     waves = torch.cat([example_audio(), 0.1 * torch.randn(2, 32_000), torch.zeros(1, 32_000)])

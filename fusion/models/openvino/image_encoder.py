@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture, SceneFuture
 from sensebind.fusion.models.openvino.graphs import (
     CompiledGraph,
     add_convolution,
@@ -59,7 +59,7 @@ class CompiledSceneEncoder:
     """An image network and the object detector: float32 (B, 3, 224, 224) → `head` of both outputs.
 
     Images are as `EfficientNetLite0` takes them. `detector_input` makes from them what the detector takes. `head` gets
-    `EfficientNetOutput` and the presence of each label, (B, 23).
+    `EfficientNetOutput` and the presence of each label, (B, 23). The objects of the futures are the detector's.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class CompiledSceneEncoder:
         head: Callable[[EfficientNetOutput, Tensor], Tensor],
     ) -> None:
         self._images = CompiledGraph(_build_image_graph(network, 3, False))
-        self._objects = CompiledGraph(_build_presence_graph(detector))
+        self._objects = CompiledGraph(_build_detector_graph(detector))
+        self._anchors = detector.anchors.float()
         self._detector_input, self._head = detector_input, head
 
     def embed_async(self, images: Tensor) -> EmbeddingFuture:
@@ -78,11 +79,13 @@ class CompiledSceneEncoder:
         finish_images = self._images.start_async(np.ascontiguousarray(images.numpy(), np.float32))
         finish_objects = self._objects.start_async(np.ascontiguousarray(self._detector_input(images).numpy()))
 
-        def fetch() -> Tensor:
+        def fetch() -> tuple[Tensor, Tensor]:
             output = EfficientNetOutput(*map(torch.from_numpy, finish_images()))
-            return self._head(output, torch.from_numpy(finish_objects()[0]))
+            logits, encodings = map(torch.from_numpy, finish_objects())
+            objects = object_detector.best_objects(logits, encodings, self._anchors)
+            return self._head(output, objects[..., 0]), objects
 
-        return DeferredFuture(fetch)
+        return SceneFuture(fetch)
 
 
 def example_image(channels: int) -> Tensor:
@@ -115,8 +118,8 @@ def _build_image_graph(network: EfficientNetLite0, channels: int, unit_range_inp
     return openvino.Model([stage5, features, add_linear(network.classifier, features)], [images], "images")
 
 
-def _build_presence_graph(network: object_detector.ObjectDetector) -> openvino.Model:
-    """An image (1, 3, 300, 300) → the highest score of each label, (1, 23). Boxes are not computed."""
+def _build_detector_graph(network: object_detector.ObjectDetector) -> openvino.Model:
+    """An image (1, 3, 300, 300) → the class logits (1, 1917, 24) and encoded boxes (1, 1917, 4) of `raw_outputs`."""
     import openvino
     from openvino import opset13 as ops
 
@@ -140,14 +143,12 @@ def _build_presence_graph(network: object_detector.ObjectDetector) -> openvino.M
             assert isinstance(layer, Convolution)
             x = add_convolution(layer, x)
         maps.append(x)
-    best = []
-    for head, feature_map in zip(network.class_heads, maps, strict=True):
-        assert isinstance(head, Convolution)
-        logits = ops.reduce_max(add_convolution(head, feature_map), np.array([2, 3], np.int64))
-        shape = np.array([1, -1, object_detector.CLASS_COUNT], np.int64)
-        best.append(ops.reduce_max(ops.reshape(logits, shape, False), np.array([1], np.int64), True))
-    logits = ops.reduce_max(ops.concat(best, 1), np.array([1], np.int64))
-    without_background = ops.slice(
-        logits, *(np.array([n], np.int64) for n in (1, object_detector.CLASS_COUNT, 1, 1))
-    )  # from, to, step, axis
-    return openvino.Model([ops.sigmoid(without_background)], [images], "objects")
+    outputs = []
+    for heads, values in ((network.class_heads, object_detector.CLASS_COUNT), (network.box_heads, 4)):
+        rows = []
+        for head, feature_map in zip(heads, maps, strict=True):
+            assert isinstance(head, Convolution)
+            cells = ops.transpose(add_convolution(head, feature_map), np.array([0, 2, 3, 1], np.int64))
+            rows.append(ops.reshape(cells, np.array([1, -1, values], np.int64), False))
+        outputs.append(ops.concat(rows, 1))
+    return openvino.Model(outputs, [images], "objects")

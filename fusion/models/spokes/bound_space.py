@@ -111,6 +111,14 @@ class BoundSpace(Space):
             return super().competence(modality, phrases)
         return self.hub.competence(modality, phrases)
 
+    def object_names(self, modality: str) -> tuple[str, ...]:
+        """See `core.space.Space`. Spokes locate no objects."""
+        return () if modality in self._spokes else self.hub.object_names(modality)
+
+    def named_objects(self, phrases: Sequence[str]) -> list[str]:
+        """See `core.space.Space`."""
+        return self.hub.named_objects(phrases)
+
     def load_spoke(self, modality: str) -> Spoke:
         """The spoke of a modality, loaded by the first call. Raises `SpaceError`, and `KeyError` if there is none."""
         with self._load_lock:

@@ -47,6 +47,7 @@ OBJECT_POWER = 3  # of a phrase's similarities to the objects, and of the scores
 SOUND_ROOT = 0.25  # power of the probabilities of sounds
 # Similarity to the nearest sound concept at which a phrase begins to name a sound, and at which it surely does.
 NAMES_A_SOUND = (0.25, 0.45)
+NAMES_AN_OBJECT = 0.5  # similarity to the nearest object at which a phrase means it: "a woman" does, "a sheep" does not
 
 
 class ConceptFiles(NamedTuple):
@@ -158,9 +159,15 @@ def sounds_from_text(sentences: Tensor) -> Tensor:
 def objects_from_text(sentences: Tensor) -> Tensor:
     """Sentence vectors (N, 384) → (N, 23): third powers of the similarities to the nearest phrase of each object, at
     least 0. Near 0 for a phrase that names no object."""
-    similar = image_concepts().centred(sentences) @ _centred_object_phrases().T
-    of_objects = similar.split(list(_object_phrase_counts()), dim=1)
-    return torch.stack([own.amax(dim=1) for own in of_objects], dim=1).clamp(min=0) ** OBJECT_POWER
+    return _object_similarities(sentences).clamp(min=0) ** OBJECT_POWER
+
+
+def named_objects(sentences: Tensor) -> list[str]:
+    """Sentence vectors (N, 384) → for each the name of the object that the phrase means: the nearest one, if the
+    similarity is at least `NAMES_AN_OBJECT`; else empty."""
+    nearest = _object_similarities(sentences).max(dim=1)
+    found = zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
+    return [object_names()[index] if similarity >= NAMES_AN_OBJECT else "" for similarity, index in found]
 
 
 def concepts_from_logits(scores: Tensor) -> Tensor:
@@ -215,6 +222,12 @@ def object_classes() -> list[tuple[str, list[str]]]:
     return [(name, phrases.split("; ")) for name, phrases in (line.split(" | ") for line in _lines(OBJECT_FILES))]
 
 
+@lru_cache(maxsize=1)
+def object_names() -> tuple[str, ...]:
+    """The 23 labels of the object detector in its order."""
+    return tuple(name for name, _ in object_classes())
+
+
 def with_article(name: str) -> str:
     return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
 
@@ -261,6 +274,13 @@ def _joined(images: Tensor, objects: Tensor, sounds: Tensor, image_share: float)
     parts = [images * image_share**0.5, objects, sounds * (1 - image_share) ** 0.5]
     without_appearance = functional.normalize(torch.cat(parts, dim=1), dim=1)
     return functional.pad(without_appearance, (0, APPEARANCE.stop - APPEARANCE.start))
+
+
+def _object_similarities(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → similarity to the nearest phrase of each object, (N, 23)."""
+    similar = image_concepts().centred(sentences) @ _centred_object_phrases().T
+    of_objects = similar.split(list(_object_phrase_counts()), dim=1)
+    return torch.stack([own.amax(dim=1) for own in of_objects], dim=1)
 
 
 @lru_cache(maxsize=1)

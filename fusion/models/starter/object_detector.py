@@ -2,8 +2,8 @@
 
 The network is MobileNetV2 (Sandler et al., arXiv 1801.04381) with four additional layers. Two maps of the backbone and
 the output of each additional layer, 19 × 19 to 1 × 1 cells, are the input of one linear layer for the classes and one
-for the boxes (SSD: Liu et al., arXiv 1512.02325). Google trained it on Open Images. The starter space uses the scores
-of the whole image, `ObjectDetector.presence`. The complete output also has the boxes.
+for the boxes (SSD: Liu et al., arXiv 1512.02325). Google trained it on Open Images. The starter space uses
+the highest score of each label in the whole image, and the box that has it (`ObjectDetector.objects`).
 Batch normalization is folded into its convolutions. `sensebind.training.conversion.object_detector` makes the weight
 file.
 """
@@ -111,6 +111,10 @@ class ObjectDetector(nn.Module):
         ]
         return torch.stack(rows).amax(dim=0)[:, 1:].sigmoid()
 
+    def objects(self, images: Tensor) -> Tensor:
+        """The best object of each label, (B, 23, 5): see `best_objects`."""
+        return best_objects(*self.raw_outputs(images), self.anchors)
+
     def raw_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (B, 1917, 24), background first, and encoded boxes (B, 1917, 4), which `decode_boxes` takes."""
         maps = self.feature_maps(images)
@@ -206,6 +210,16 @@ def best_region(output: DetectorOutput) -> Tensor:
     """
     best = output.scores.argmax(dim=1)
     return output.boxes.gather(1, best[..., None].expand(-1, -1, 4))
+
+
+def best_objects(logits: Tensor, encodings: Tensor, anchors: Tensor) -> Tensor:
+    """The network's outputs (B, N, 24) and (B, N, 4) at `anchors` (N, 4) → the best object of each label, (B, 23, 5).
+
+    The first number is the label's `presence`. The others are the edges of `best_region`. Only these boxes are decoded.
+    """
+    scores, best = logits[..., 1:].max(dim=1)
+    own = encodings.gather(1, best[..., None].expand(-1, -1, 4))
+    return torch.cat([scores.sigmoid()[..., None], decode_boxes(own, anchors[best])], dim=2)
 
 
 def load(path: str | Path) -> ObjectDetector:

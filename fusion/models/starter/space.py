@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sensebind.fusion.core.encodings import decode_rgb
-from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
+from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture, SceneFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
 from sensebind.fusion.core.space import Hub, TrainedWindow
 from sensebind.fusion.core.windows import Window
@@ -151,7 +151,25 @@ class StarterSpace(Hub):
         """Begin to `embed`. A compiled encoder computes while the next batches are started."""
         if modality in self._compiled:
             return self._compiled[modality].embed_async(batch)
+        if modality == VISION:
+            return SceneFuture(lambda: self._embed_scenes(batch))
         return DeferredFuture(lambda: self.embed(modality, batch))
+
+    def _embed_scenes(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, 224, 224) → vectors (B, 2080), as `embed`, and objects (B, 23, 5), on the CPU."""
+        images, rows = self.vision_encoder(), batch.to(self.device, self.dtype)
+        objects = self.detector().objects(detector_input(rows)).float()
+        vectors = _image_vectors(images.stage5_statistics, images(rows), objects[..., 0])
+        return vectors.cpu(), objects.cpu()
+
+    def object_names(self, modality: str) -> tuple[str, ...]:
+        """See `core.space.Space`. Images have the labels of the object detector."""
+        return concepts.object_names() if modality == VISION else ()
+
+    @torch.inference_mode()
+    def named_objects(self, phrases: Sequence[str]) -> list[str]:
+        """See `core.space.Space`."""
+        return concepts.named_objects(self._embed_sentences(phrases)) if phrases else []
 
     def compile(self) -> None:
         """Compile the loaded encoders. `embed` uses a compiled one if its vectors match PyTorch's."""
