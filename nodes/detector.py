@@ -58,6 +58,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
         # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
         self._phrase_competences: dict[str, dict[str, float]] = {}
+        self._phrase_objects: dict[str, str] = {}  # phrase → name of the object that it means; empty if none
         self._embed_text_call: Any = None  # the call to embed_text in progress
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
@@ -109,7 +110,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
                 )
             self.finish()
             self._space_id, self._tracker, self._needs_configuration = message.id, None, True
-            self._phrase_vectors, self._phrase_competences, self._prompt_detector = {}, {}, None
+            self._phrase_vectors, self._phrase_competences, self._phrase_objects = {}, {}, {}
+            self._prompt_detector = None
             try:
                 find_calibration(self._values["prompt.calibration"], self._space_id)
             except SensebindError as error:
@@ -153,11 +155,13 @@ class DetectorNode(EmptyListParametersMixin, Node):
             return
         self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
         self._phrase_competences = {phrase: self._phrase_competences[phrase] for phrase in self._required_phrases}
+        self._phrase_objects = {phrase: self._phrase_objects[phrase] for phrase in self._required_phrases}
         found = make_detectors(
             self._values,
             lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
             self._embedded_modalities,
             self._competences,
+            lambda phrases: [self._phrase_objects[phrase] for phrase in phrases],
         )
         self._prompt_detector = next((d for d in found if isinstance(d, PromptDetector)), None)
         if self._tracker is None:
@@ -181,6 +185,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         competences = messages.competences_from_messages(answer.competences)
         for at, (phrase, embedding) in enumerate(zip(phrases, answer.embeddings, strict=True)):
             self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
+            self._phrase_objects[phrase] = answer.objects[at]
             self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
         self._update_detectors()
 

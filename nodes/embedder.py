@@ -224,6 +224,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         try:
             vectors: Any = self._space.embed_text(texts).numpy() if texts else []
             competences = limited_competences(self._space, texts)
+            objects = self._space.named_objects(texts)
         except (ValueError, RuntimeError, SpaceError) as error:
             response.message = f"embed_text: {error}"
             return response
@@ -233,6 +234,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             messages.embedding_message(MESSAGE_FACTORY, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
             for vector in vectors
         ]
+        response.objects = objects
         response.competences = messages.competence_messages(MESSAGE_FACTORY, competences)
         return response
 

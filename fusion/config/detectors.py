@@ -15,7 +15,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
-from sensebind.fusion.events.prompt import CompetenceLookup, PromptDetector, full_competence
+from sensebind.fusion.events.prompt import CompetenceLookup, ObjectLookup, PromptDetector, full_competence, no_objects
 
 CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities of the embedder
 
@@ -34,12 +34,13 @@ def make_detectors(
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
     modalities: Sequence[str] = (),
     competences: CompetenceLookup = full_competence,
+    named_objects: ObjectLookup = no_objects,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
     `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
-    has encoders for. `competences`: see `PromptDetector`. Raises `ConfigError` for values that do not fit together, and
-    `CalibrationError` for a calibration that cannot be read.
+    has encoders for. `competences` and `named_objects`: see `PromptDetector`. Raises `ConfigError` for values that do
+    not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
     if CONFIGURED_MODALITIES in values["fault.expected"]:
         values = {
@@ -54,7 +55,7 @@ def make_detectors(
         options = _options(detector.default_options, f"{name}.", values)
         try:
             found.append(
-                PromptDetector(prompts, embed_text, options, competences)
+                PromptDetector(prompts, embed_text, options, competences, named_objects)
                 if detector is PromptDetector
                 else detector(options)
             )

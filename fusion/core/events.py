@@ -118,6 +118,16 @@ class EventInterval:
                     best[item.modality] = max(best.get(item.modality, 0.0), item.score)
         return {modality: best[modality] for modality in sort_modalities(best)}
 
+    @property
+    def place_by_modality(self) -> dict[str, Evidence]:
+        """Supporting modality → its first evidence with a region."""
+        found: dict[str, Evidence] = {}
+        for _, evidence in self.evidence_by_tick:
+            for item in evidence:
+                if item.supports and item.region is not None:
+                    found.setdefault(item.modality, item)
+        return {modality: found[modality] for modality in sort_modalities(found)}
+
     def modalities_by_score(self) -> list[str]:
         """The supporting modalities, the highest score first."""
         scores = self.score_by_modality

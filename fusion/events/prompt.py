@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import Embedding, Vector, l2_normalize
+from sensebind.fusion.core.embeddings import DetectedObject, Embedding, Vector, l2_normalize
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
@@ -47,6 +47,8 @@ MIN_BACKGROUND_DEVIATION = 0.005  # cosine; lower limit of the deviation of the 
 MIN_COMPETENCE = 0.5  # of a modality that can support an event of a label
 # N phrases → modality → its competence for each phrase (N,), 0 to 1. A modality that is missing has competence 1.
 CompetenceLookup = Callable[[Sequence[str]], Mapping[str, npt.ArrayLike]]
+# N phrases → for each the name of the `DetectedObject` that it means; empty if it means none.
+ObjectLookup = Callable[[Sequence[str]], Sequence[str]]
 CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
 # Deviations; limits of the running mean of a label above and below 0.
 MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
@@ -150,6 +152,11 @@ def full_competence(phrases: Sequence[str]) -> Mapping[str, npt.ArrayLike]:
     return {}
 
 
+def no_objects(phrases: Sequence[str]) -> Sequence[str]:
+    """The `ObjectLookup` of a space that locates no objects."""
+    return [""] * len(phrases)
+
+
 def unrecognisable_text(labels: Sequence[str]) -> str:
     """Return the warning for labels that no present modality can recognise (`unrecognisable_labels`)."""
     return (
@@ -235,6 +242,7 @@ class PromptModalityState:
     scores: FloatArray  # (L,)
     similarities: FloatArray  # (L,), cosine similarities of the best phrases
     baseline: RunningBaseline  # of the background z-scores after competition, (L,)
+    objects: tuple[DetectedObject, ...]  # in the window
     faulty: bool = False  # a later window has a symptom
 
 
@@ -256,8 +264,8 @@ class PromptDetector(Detector[PromptOptions]):
 
     `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space.
     `competences` returns how well its modalities can recognise N phrases. The competence of a modality for a label is
-    the highest of the label's phrases. Raises `ValueError` if a label has no phrase, or the vectors or the competences
-    do not fit.
+    the highest of the label's phrases. `named_objects` returns which objects the phrases mean: the region of a label is
+    that of the best one. Raises `ValueError` if a label has no phrase, or what these functions return does not fit.
     """
 
     kind = EventKind.PROMPT
@@ -269,6 +277,7 @@ class PromptDetector(Detector[PromptOptions]):
         embed_text: Callable[[Sequence[str]], npt.ArrayLike],
         options: PromptOptions | None = None,
         competences: CompetenceLookup = full_competence,
+        named_objects: ObjectLookup = no_objects,
     ) -> None:
         super().__init__(options)
         self.prompts = {label: tuple(prompts[label]) for label in sorted(prompts)}
@@ -285,6 +294,14 @@ class PromptDetector(Detector[PromptOptions]):
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
         self._competences = self._label_competences(competences(flat), len(flat))
+        names = list(named_objects(flat))
+        if len(names) != len(flat):
+            raise ValueError(f"named_objects returned {len(names)} names for {len(flat)} phrases")
+        ends = [*self.label_starts[1:], len(flat)]
+        # The objects that the phrases of each label mean.
+        self._label_objects = [
+            frozenset(names[start:end]) - {""} for start, end in zip(self.label_starts, ends, strict=True)
+        ]
         self._calibration = calibration_lookup(self.options.calibration)
         # A calibration, and the classes of each label (L, K) in it.
         self._label_classes: tuple[PromptCalibration, BoolArray] | None = None
@@ -390,8 +407,9 @@ class PromptDetector(Detector[PromptOptions]):
             calibration = self._calibration(embedding.space)
             ratios = self._classify(calibration, modality, embedding.vector)
             scores = self._modality_scores(calibration, modality, deviations, label_margins, ratios)
+            values = deviations, label_margins, ratios, scores, cosines
             modality_states[modality] = PromptModalityState(
-                embedding.start, tick, embedding.coverage, deviations, label_margins, ratios, scores, cosines, baseline
+                embedding.start, tick, embedding.coverage, *values, baseline, embedding.objects
             )
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
         fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
@@ -441,20 +459,26 @@ class PromptDetector(Detector[PromptOptions]):
         self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, competences: FloatArray, at: int
     ) -> tuple[Evidence, ...]:
         """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L)."""
-        return tuple(
-            Evidence(
-                modality,
-                float(modality_state.scores[at]),
-                bool(modality_state.scores[at] >= self.options.support and competence >= MIN_COMPETENCE),
-                modality_state.start,
-                modality_state.tick,
-                weight=float(weight),
-                competence=float(competence),
+        evidence = []
+        for (modality, modality_state), weight, competence in zip(
+            fresh.items(), weights[:, at], competences[:, at], strict=True
+        ):
+            # The objects are sorted by score.
+            best = next((o for o in modality_state.objects if o.name in self._label_objects[at]), None)
+            evidence.append(
+                Evidence(
+                    modality,
+                    float(modality_state.scores[at]),
+                    bool(modality_state.scores[at] >= self.options.support and competence >= MIN_COMPETENCE),
+                    modality_state.start,
+                    modality_state.tick,
+                    weight=float(weight),
+                    competence=float(competence),
+                    region=best.region if best else None,
+                    bearing=best.bearing if best else None,
+                )
             )
-            for (modality, modality_state), weight, competence in zip(
-                fresh.items(), weights[:, at], competences[:, at], strict=True
-            )
-        )
+        return tuple(evidence)
 
     def _pool_modalities(
         self,

@@ -71,6 +71,7 @@ class Settings:
             lambda phrases: space.embed_text(phrases).numpy(),
             embedded,
             partial(limited_competences, space),
+            space.named_objects,
         )
 
     def events(self, space: Space) -> EventTracker:

@@ -14,7 +14,7 @@ from typing import Any
 from sensebind.evaluation.matching import ONSET_COLLAR, Counts, match
 from sensebind.evaluation.spans import Spans
 from sensebind.fusion.core.embeddings import sort_modalities
-from sensebind.fusion.core.events import EventInterval, EventKind
+from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
 from sensebind.report.panels import events as lanes
@@ -245,10 +245,11 @@ def _event_table(context: PageContext) -> Row:
             f'<span class="tag {context.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
             for m, best in item.score_by_modality.items()
         )
+        places = "".join(_place_text(own) for own in item.place_by_modality.values())
         rows.append(
             f'<tr><td class="n">{onset}</td><td class="n">{duration}</td><td>{item.kind.name.lower()}</td>'
             f'<td class="w"><bdi>{escape_text(item.label)}</bdi></td><td class="n">{format_score(item.peak_score)}</td>'
-            f"<td>{modalities}</td></tr>"
+            f"<td>{modalities}{places}</td></tr>"
         )
     more = len(context.intervals) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
@@ -259,6 +260,16 @@ def _event_table(context: PageContext) -> Row:
         '<th>label</th><th class="n">highest reported score</th><th>supported by</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{rest}</details>",
     ]
+
+
+def _place_text(evidence: Evidence) -> str:
+    """The region of an event, and its direction if that is known, as HTML."""
+    x, y, width, height = evidence.region or (0, 0, 0, 0)
+    text = f"{escape_text(evidence.modality, 24)} at {x}, {y}, {width} × {height} px"
+    if evidence.bearing is not None and math.isfinite(evidence.bearing):
+        side = "left" if evidence.bearing >= 0 else "right"
+        text += f", {abs(math.degrees(evidence.bearing)):.0f}° {side}"
+    return f" <small>{text}</small>"
 
 
 def _tile(name: str, value: str, unit: str = "", about: str = "") -> str:

@@ -56,6 +56,10 @@ def _event(item: EventInterval, start: int) -> dict[str, Any]:
         "offset_ns": item.offset,
         "score": round(item.peak_score, 4),
         "score_by_modality": {modality: round(score, 4) for modality, score in item.score_by_modality.items()},
+        "place_by_modality": {
+            modality: {"region": own.region, "bearing": None if own.bearing is None else round(own.bearing, 4)}
+            for modality, own in item.place_by_modality.items()
+        },
     }
 
 
