@@ -1,4 +1,4 @@
-"""Vectors of phrases: a cache, and prompt ensembles, which average a phrase over several templates."""
+"""Vectors of phrases: a cache, templates, and prompt ensembles, which average a phrase over several templates."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ def embed_prompt_ensemble(
     prompts = [template.replace("{}", phrase) for phrase in phrases for template in templates]
     vectors = embed_text(prompts)
     return normalize(vectors.unflatten(0, (len(phrases), len(templates))).mean(1), dim=-1)
+
+
+def apply_template(template: str, phrase: str) -> str:
+    """Put a phrase into a template, which holds ``{}`` once.
+
+    A phrase that already is such a sentence does not change. If the template has an article before ``{}`` and the
+    phrase begins with one, the phrase's article is used: "a photo of a {}." and "the dog" give "a photo of the dog.".
+    """
+    before, _, after = template.partition("{}")
+    if before.strip() and phrase.lower().startswith(before.lower().removesuffix("a ")) and phrase.endswith(after):
+        return phrase
+    if before.endswith((" a ", " the ")) and phrase.lower().startswith(("a ", "an ", "the ", "some ")):
+        before = before.removesuffix("a ").removesuffix("the ")
+    return f"{before}{phrase}{after}"
 
 
 class TextEmbeddingCache:

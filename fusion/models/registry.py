@@ -1,4 +1,5 @@
-"""Loads spaces by name: those of this package, the models of open_clip, and spaces that other packages register.
+"""Loads spaces by name: those of this package, models of transformers and open_clip, and spaces that other packages
+register.
 
 Other packages register spaces under the entry-point group ``sensebind.models``. The name of an entry point is the name
 of the space. Its object is a factory with the signature of `core.space.SpaceFactory`.
@@ -20,7 +21,10 @@ BUILTIN_SPACES = {
     "imagebind_huge": "sensebind.fusion.models.imagebind.space:ImageBindSpace.load",
 }
 
-OPEN_CLIP = "open_clip"  # the space is called open_clip:<model>
+DOORS = {  # a space is called <door>:<model>
+    "open_clip": "sensebind.fusion.models.open_clip:OpenClipSpace.load",
+    "transformers": "sensebind.fusion.models.transformers.space:TransformersSpace.load",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +33,13 @@ class SpaceOptions(Options):
 
     space: str = parameter(
         "starter",
-        "Embedding space (the model): starter, imagebind_huge, open_clip:<model>, or one that another package "
-        "registers",
+        "Embedding space (the model): starter, imagebind_huge, transformers:<folder or Hub id>, open_clip:<model>, or "
+        "one that another package registers",
     )
     weights: str = parameter(
         "",
-        "Weight file or folder; imagebind_huge and open_clip need one. Empty: those that are installed with the space",
+        "Weight file or folder; imagebind_huge and open_clip need one. Empty: those that are installed with the space, "
+        "or that the space's name says",
     )
     spokes: tuple[str, ...] = parameter(
         (), "Files of spokes (encoders trained by `sensebind align`). Each replaces the space's encoder of its modality"
@@ -105,10 +110,9 @@ def _factory(name: str) -> SpaceFactory:
     from functools import partial
     from importlib.metadata import EntryPoint
 
-    family, _, variant = name.partition(":")
-    if family == OPEN_CLIP:
-        clip = EntryPoint(family, "sensebind.fusion.models.open_clip:OpenClipSpace.load", ENTRY_POINT_GROUP).load()
-        return partial(clip, model=variant)
+    door, _, model = name.partition(":")
+    if door in DOORS:
+        return partial(EntryPoint(door, DOORS[door], ENTRY_POINT_GROUP).load(), model=model)
     if name in BUILTIN_SPACES:
         loaded: SpaceFactory = EntryPoint(name, BUILTIN_SPACES[name], ENTRY_POINT_GROUP).load()
         return loaded
@@ -116,4 +120,7 @@ def _factory(name: str) -> SpaceFactory:
         if entry.name == name:
             found: SpaceFactory = entry.load()
             return found
-    raise SpaceError(f"there is no space '{name}'; available: {', '.join(space_names())}, {OPEN_CLIP}:<model>")
+    raise SpaceError(
+        f"there is no space '{name}'; available: {', '.join(space_names())}, "
+        f"{', '.join(f'{door}:<model>' for door in DOORS)}"
+    )

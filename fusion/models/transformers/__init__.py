@@ -1,0 +1,1 @@
+"""Spaces from models of the package transformers: `space: transformers:<folder or Hub id>`."""

@@ -1,0 +1,154 @@
+"""The contract between a family of models and the space: the encoders of sensors, and the encoder of text."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from sensebind.fusion.core.space import SpaceError, TrainedWindow
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.phrases import apply_template
+from sensebind.fusion.models.transformers.cards import ModelCard
+from sensebind.fusion.models.transformers.checkpoint import Checkpoint
+
+TEXT_BATCH_SIZE = 64  # phrases that are embedded together
+
+
+class SensorEncoder(nn.Module, ABC):
+    """The encoder of one sensor modality. Its steps: window → `device_input` (a CPU row of few bytes) → `prepare` (on
+    the device) → `forward` (unit vectors).
+
+    `window`: the window that the model was trained with. `capturable`: whether a CUDA graph can capture `prepare` and
+    `forward`; they must not wait for the device.
+    """
+
+    window: TrainedWindow
+    capturable: bool = False
+
+    @abstractmethod
+    def device_input(self, window: Window) -> Tensor:
+        """One window → the row that is copied to the device. Raises `EncodingError`, `ValueError`."""
+
+    @abstractmethod
+    def prepare(self, rows: Tensor) -> Tensor:
+        """Stacked rows (B, …) → float32 inputs of the network (B, …), on the same device."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Prepared inputs (B, …) → float32 unit vectors (B, D), on the same device."""
+
+
+class PictureEncoder(SensorEncoder):
+    """An encoder of RGB images."""
+
+    @abstractmethod
+    def prepare_levels(self, images: Tensor) -> Tensor:
+        """RGB images float32 (B, 3, 224, 224) in 0..1 → inputs of the network, with gradients."""
+
+
+class TextEncoder(nn.Module, ABC):
+    """The encoder of phrases: a tokenizer and a network. `max_tokens`: the longest phrase that the network takes."""
+
+    def __init__(self, card: ModelCard, tokenizer: Any, max_tokens: int) -> None:
+        super().__init__()
+        self.card = card
+        self.max_tokens = min(max_tokens, card.max_length or max_tokens, tokenizer.model_max_length)
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()  # a tokenizer is used by one thread at a time
+
+    @abstractmethod
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Tokens, int64 (N, T), and their mask (N, T) → float32 unit vectors (N, D), on the same device.
+
+        Without a mask, the network sees the padding: some models were trained so.
+        """
+
+    def embed(self, phrases: Sequence[str]) -> Tensor:
+        """N phrases → float32 unit vectors (N, D) on the CPU. The card's first template is put around each."""
+        sentences = [self.sentence(phrase) for phrase in phrases]
+        parts = [sentences[i : i + TEXT_BATCH_SIZE] for i in range(0, len(sentences), TEXT_BATCH_SIZE)]
+        device = next(self.parameters()).device
+        return torch.cat([self(*(t.to(device) for t in self._tokens(part))).float().cpu() for part in parts])
+
+    def sentence(self, phrase: str) -> str:
+        """A phrase as the tokenizer gets it."""
+        sentence = apply_template(self.card.templates[0], phrase)
+        return sentence.lower() if self.card.lowercase else sentence
+
+    def _tokens(self, sentences: Sequence[str]) -> list[Tensor]:
+        """Tokens (N, T), and their mask if the tokenizer of the model makes one."""
+        with self._lock:
+            tokens = self._tokenizer(
+                list(sentences),
+                padding=self.card.padding,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+        return [tokens[name] for name in ("input_ids", "attention_mask") if name in tokens]
+
+
+class ModelFamily(ABC):
+    """A loaded model. A subclass loads the encoders of one family.
+
+    Attributes:
+        dimension: length D of its vectors.
+        encoders: sensor modality → its encoder.
+        text: the encoder of phrases.
+        logit_scales: modality → factor of its cosines.
+        logit_biases: modality → term that is added to its scaled cosines.
+    """
+
+    names: ClassVar[tuple[str, ...]]  # of the cards that it serves
+
+    dimension: int
+    encoders: Mapping[str, SensorEncoder]
+    text: TextEncoder
+    logit_scales: Mapping[str, float]
+    logit_biases: Mapping[str, float]
+
+    @classmethod
+    @abstractmethod
+    def load(cls, checkpoint: Checkpoint, modalities: Sequence[str] | None, dtype: torch.dtype) -> ModelFamily:
+        """Load the encoders of `modalities` (None: all) on the CPU in `dtype`. Raises `SpaceError`."""
+
+
+def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype) -> Any:
+    """The model of transformers' class `class_name`, on the CPU, without gradients. No code of the checkpoint is run.
+
+    Raises `SpaceError` if files do not fit.
+    """
+    import transformers
+
+    try:
+        model, report = getattr(transformers, class_name).from_pretrained(
+            checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+        raise SpaceError(f"'{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
+    if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
+        raise SpaceError(f"the weights in '{checkpoint.folder}' do not fit: {', '.join(missing[:5])} missing or wrong")
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokenizer of a checkpoint. Raises `SpaceError`."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise SpaceError(
+            f"the tokenizer in '{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (B, D) → float32, unit length."""
+    return normalize(vectors.float(), dim=-1)

@@ -1,0 +1,193 @@
+"""A model of transformers as a space and a hub: `space: transformers:<folder or Hub id>`.
+
+Supported are the families that have a card in `cards/`. Nothing is downloaded here: `sensebind weights fetch` does that.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
+from sensebind.fusion.core.space import Encoder, Hub, SpaceError, TrainedWindow
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.phrases import TextEmbeddingCache
+from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES, torch_dtypes
+from sensebind.fusion.models.transformers.cards import ModelCard
+from sensebind.fusion.models.transformers.checkpoint import PREFIX, Checkpoint, open_checkpoint
+from sensebind.fusion.models.transformers.family import ModelFamily, PictureEncoder, SensorEncoder
+
+LOG = logging.getLogger(__name__)
+
+FAMILY_MODULES = {  # family of a card → module and class that load it
+    "clip": "image_text:ImageTextModel",
+    "metaclip_2": "image_text:ImageTextModel",
+    "siglip": "image_text:ImageTextModel",
+    "siglip2": "image_text:ImageTextModel",
+}
+SPOKE_WINDOWS: Mapping[str, TrainedWindow] = {  # of modalities for which a spoke may be trained
+    AUDIO: TrainedWindow(2.0),
+    DEPTH: TrainedWindow(0.25, frames=1),
+    THERMAL: TrainedWindow(0.25, frames=1),
+    IMU: TrainedWindow(5.0),
+}
+
+
+class TransformersSpace(Hub):
+    """A model of transformers. Its card (`card`) says what is published about its family."""
+
+    id: str
+    licence: str
+
+    def __init__(self, checkpoint: Checkpoint, model: ModelFamily, device: str, dtype: torch.dtype) -> None:
+        self.card: ModelCard = checkpoint.card
+        self.device, self.dtype = torch.device(device), dtype
+        self.id = f"{checkpoint.name.rstrip('/').rpartition('/')[2]}@{checkpoint.digest()[:12]}"
+        self.licence = licence_of(checkpoint)
+        self.dimension = model.dimension
+        self.logit_scales = {m: s for m, s in model.logit_scales.items() if m == TEXT or m in model.encoders}
+        self._logit_biases = dict(model.logit_biases)
+        self._encoders: Mapping[str, SensorEncoder] = {m: e.to(self.device) for m, e in model.encoders.items()}
+        self._text = model.text.to(self.device)
+        self._text_cache = TextEmbeddingCache()
+        self.trained_windows: Mapping[str, TrainedWindow] = {
+            **SPOKE_WINDOWS,
+            **{modality: encoder.window for modality, encoder in model.encoders.items()},
+        }
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        weights: str = "",
+        dtype: str = AUTO_DTYPE,
+        model: str = "",
+    ) -> TransformersSpace:
+        """Load the checkpoint `model`, a folder or a downloaded model of the Hub. `weights`: its folder, if `model` does
+        not say it. Raises `SpaceError`."""
+        try:
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise SpaceError(f"{PREFIX} cannot be imported ({error}): pip install 'sensebind[transformers]'") from error
+        checkpoint = open_checkpoint(model, weights)
+        precision = _precision(checkpoint.card, dtype, device)
+        requested = None if modalities is None else tuple(modalities)
+        loaded = cls(checkpoint, _family(checkpoint).load(checkpoint, requested, precision), device, precision)
+        _log(checkpoint, loaded)
+        return loaded
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return (TEXT, *self._encoders)
+
+    @property
+    def logit_biases(self) -> Mapping[str, float]:
+        """See `core.space.Space`."""
+        return self._logit_biases
+
+    def tensor(self, window: Window) -> Tensor:
+        """See `core.space.Space`. Raises `EncodingError`, and `ValueError` for modalities without an encoder."""
+        encoder = self._encoder_of(window.modality)
+        return encoder.prepare(encoder.device_input(window)[None])[0]
+
+    def device_input(self, window: Window) -> Tensor:
+        """See `core.space.Space`. Images are uint8 (H, W, 3); the device resizes and normalizes them."""
+        return self._encoder_of(window.modality).device_input(window)
+
+    @torch.inference_mode()
+    def embed(self, modality: str, batch: Tensor) -> Tensor:
+        """See `core.space.Space`. Raises `ValueError` for modalities without an encoder, and `RuntimeError` if vectors
+        are not finite."""
+        vectors = self._encoder_of(modality)(batch.to(self.device)).cpu()
+        if not torch.isfinite(vectors).all():
+            raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype to float32")
+        return vectors
+
+    def encoder(self, modality: str) -> Encoder:
+        """See `core.space.Space`. Raises `ValueError` for modalities without an encoder."""
+        encoder = self._encoder_of(modality)
+        return lambda rows: encoder(encoder.prepare(rows))
+
+    def graph_capturable(self, modality: str) -> bool:
+        """See `core.space.Space`."""
+        return modality in self._encoders and self._encoders[modality].capturable
+
+    @torch.inference_mode()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """N phrases → float32 (N, D) unit vectors on the CPU. The first template of the card is put around each."""
+        if not len(texts):
+            return torch.empty(0, self.dimension)
+        return self._text_cache.embed(self.id, texts, self._text.embed)
+
+    def image_encoder(self) -> nn.Module:
+        """See `core.space.Hub`. Raises `SpaceError` if the image encoder is not loaded."""
+        encoder = self._encoders.get(VISION)
+        if not isinstance(encoder, PictureEncoder):
+            raise SpaceError(f"{self.id} has no image encoder here; it has {', '.join(self.modalities)}")
+        return HubImageEncoder(copy.deepcopy(encoder).to("cpu", torch.float32))
+
+    def _encoder_of(self, modality: str) -> SensorEncoder:
+        if modality not in self._encoders:
+            raise ValueError(f"{self.id} has no encoder for '{modality}'; it has {', '.join(self.modalities)}")
+        return self._encoders[modality]
+
+
+class HubImageEncoder(nn.Module):
+    """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D)."""
+
+    def __init__(self, encoder: PictureEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.encoder(self.encoder.prepare_levels(images)))
+
+
+def licence_of(checkpoint: Checkpoint) -> str:
+    """The licence of a checkpoint as a sentence. A checkpoint that its card does not name has that of the family, which
+    is then marked as not verified."""
+    model, card = checkpoint.model, checkpoint.card
+    if model is not None:
+        return str(model.licence or card.licence)
+    return f"{card.licence.id} as other models of {card.title}; unverified: see the source of the weights"
+
+
+def _family(checkpoint: Checkpoint) -> type[ModelFamily]:
+    from importlib import import_module
+
+    module, name = FAMILY_MODULES[checkpoint.card.family].split(":")
+    family: type[ModelFamily] = getattr(import_module(f"{__package__}.{module}"), name)
+    return family
+
+
+def _precision(card: ModelCard, dtype: str, device: str) -> torch.dtype:
+    """The precision of `dtype`. auto: the first of bf16, fp16 that the card allows on a GPU, else float32.
+
+    Raises `SpaceError` if the card does not allow `dtype`.
+    """
+    known = torch_dtypes()
+    if dtype == AUTO_DTYPE:
+        on_gpu = torch.device(device).type == "cuda"
+        fast = ("bf16", "fp16") if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else ("fp16",)
+        return known[next((name for name in fast if on_gpu and name in card.dtypes), "float32")]
+    if dtype not in known:
+        raise SpaceError(f"dtype '{dtype}' is not one of {AUTO_DTYPE}, {', '.join(DTYPE_NAMES)}")
+    if dtype not in card.dtypes:
+        raise SpaceError(f"{card.title} cannot compute in {dtype}: set dtype to {' or '.join(card.dtypes)}")
+    return known[dtype]
+
+
+def _log(checkpoint: Checkpoint, space: TransformersSpace) -> None:
+    if checkpoint.model is None:
+        LOG.info(
+            "'%s' is not in the card of %s: the family's settings and its own files are used",
+            checkpoint.name,
+            checkpoint.card.title,
+        )
+    LOG.info("%s (%s): licence %s", space.id, checkpoint.card.title, space.licence)

@@ -1,0 +1,150 @@
+"""The preprocessing of an image model, as the files of its checkpoint describe it, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.preprocess.pillow_resize import pillow_resize
+
+PILLOW_FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers of the filters, as checkpoints store them
+
+
+class RecipeError(SensebindError):
+    """The preprocessing in a checkpoint cannot be followed. The message names the setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecipe:
+    """How an RGB image becomes the input of a model.
+
+    Attributes:
+        size: height and width of the input in pixels.
+        shortest_edge: the shorter side of the image is resized to this, and the centre of `size` is cut out. 0: the
+            image is resized to `size` without cropping, so its aspect ratio changes.
+        interpolation: bicubic or bilinear. Resizing is antialiased.
+        scale: factor of the levels 0..255 before the normalization.
+        mean, std: of each channel: (level · scale − mean) / std.
+    """
+
+    size: tuple[int, int]
+    shortest_edge: int = 0
+    interpolation: str = "bicubic"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def read_recipe(settings: Mapping[str, Any], defaults: ImageRecipe) -> ImageRecipe:
+    """The recipe in the settings of an image processor of transformers (`preprocessor_config.json`).
+
+    Missing settings have the values of `defaults`. Raises `RecipeError` for settings that cannot be followed.
+    """
+    resized = settings.get("do_resize", True)
+    if not resized:
+        raise RecipeError("do_resize is false: images of a camera must be resized to the size of the model")
+    size, shortest_edge = defaults.size, defaults.shortest_edge
+    if "size" in settings:
+        size, shortest_edge = _read_size(settings["size"])
+    if settings.get("do_center_crop", shortest_edge > 0):
+        if "crop_size" in settings:
+            size, _ = _read_size(settings["crop_size"])
+    elif shortest_edge:
+        raise RecipeError("do_center_crop is false, but size only names the shortest_edge: images would differ in size")
+    else:
+        shortest_edge = 0
+    normalized = settings.get("do_normalize", True)
+    rescaled = settings.get("do_rescale", True)
+    return ImageRecipe(
+        size=size,
+        shortest_edge=shortest_edge,
+        interpolation=_read_filter(settings.get("resample"), defaults.interpolation),
+        scale=float(settings.get("rescale_factor") or defaults.scale) if rescaled else 1.0,
+        mean=_triple(settings.get("image_mean"), defaults.mean) if normalized else (0.0, 0.0, 0.0),
+        std=_triple(settings.get("image_std"), defaults.std) if normalized else (1.0, 1.0, 1.0),
+    )
+
+
+def apply_recipe(images: Tensor, recipe: ImageRecipe) -> Tensor:
+    """RGB images, uint8 (B, 3, H, W) on any device → float32 (B, 3, *size) on that device.
+
+    Resized images are rounded to 8 bits, as by Pillow. Raises `ValueError` for other shapes and dtypes, and for images
+    that are too narrow to be cropped.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    height, width = recipe.size
+    if not recipe.shortest_edge:
+        return normalize(pillow_resize(images, recipe.size, recipe.interpolation).float(), recipe)
+    rows, columns = images.shape[-2:]
+    short = min(rows, columns)
+    if max(rows, columns) > 100 * short:
+        raise ValueError(f"an image of {rows} × {columns} pixels is too narrow to be cropped")
+    edge = recipe.shortest_edge
+    resized = pillow_resize(images, (int(edge * rows / short), int(edge * columns / short)), recipe.interpolation)
+    return normalize(_crop_centre(resized, height, width).float(), recipe)
+
+
+def normalize(levels: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Levels 0..255, float32 (B, 3, H, W) → (level · scale − mean) / std."""
+    scale, mean, std = _constants(recipe, levels.device)
+    return (levels * scale - mean) / std
+
+
+def _crop_centre(images: Tensor, height: int, width: int) -> Tensor:
+    """The centre of `height` × `width` pixels. An odd pixel is cut off below and to the right. Smaller images are
+    padded with zeros."""
+    rows, columns = images.shape[-2:]
+    if rows < height or columns < width:
+        above, left = max(height - rows, 0) // 2, max(width - columns, 0) // 2
+        below, right = max(height - rows, 0) - above, max(width - columns, 0) - left
+        images = torch.nn.functional.pad(images, (left, right, above, below))
+        rows, columns = images.shape[-2:]
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return images[..., top : top + height, left : left + width]
+
+
+@lru_cache(maxsize=32)
+def _constants(recipe: ImageRecipe, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale (), mean and std (3, 1, 1) on the device. Cached, because a new transfer makes the host wait."""
+    scale = torch.tensor(recipe.scale, device=device)
+    mean, std = (torch.tensor(values).view(3, 1, 1).to(device) for values in (recipe.mean, recipe.std))
+    return scale, mean, std
+
+
+def _read_size(size: Any) -> tuple[tuple[int, int], int]:
+    """((height, width), shortest edge or 0) of a `size` or `crop_size`."""
+    if isinstance(size, int):
+        return (size, size), 0
+    if isinstance(size, Mapping):
+        if size.get("height") and size.get("width"):
+            return (int(size["height"]), int(size["width"])), 0
+        if size.get("shortest_edge") and not size.get("longest_edge"):
+            edge = int(size["shortest_edge"])
+            return (edge, edge), edge
+    raise RecipeError(f"size {size!r} of the image processor is not supported: height and width, or shortest_edge")
+
+
+def _read_filter(number: Any, default: str) -> str:
+    if number is None:
+        return default
+    if number in PILLOW_FILTERS.values():
+        return str(number)
+    if number not in PILLOW_FILTERS:
+        raise RecipeError(f"resample {number!r} of the image processor is not supported: 2 (bilinear) or 3 (bicubic)")
+    return PILLOW_FILTERS[number]
+
+
+def _triple(values: Any, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    if values is None:
+        return default
+    numbers = [float(values)] * 3 if isinstance(values, int | float) else [float(value) for value in values]
+    if len(numbers) != 3 or not all(abs(number) < 1e6 for number in numbers):
+        raise RecipeError(f"image_mean and image_std must have 3 numbers, not {values!r}")
+    return numbers[0], numbers[1], numbers[2]

@@ -1,0 +1,71 @@
+"""Small random checkpoints of transformers' families, written to folders, and the library's own vectors of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORDS = "a an the this is photo of dog cat person glass breaking rain nearby siren engine door music sound".split()
+
+
+def randomize(model: Any, seed: int = 0) -> Any:
+    """Give a model weights that are large enough for different inputs to have different vectors."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 1.5 / fan_in**0.5)
+            elif "logit" not in name and name.endswith("bias"):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model.eval()
+
+
+def word_tokenizer(folder: Path, *, class_name: str = "", max_length: int = 16, mask: bool = True) -> Any:
+    """A tokenizer of words: ``<bos>`` words ``<eos>``. Words that it does not know become ``<unk>``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    vocabulary = {word: number for number, word in enumerate([*specials, ".", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 2), ("<eos>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>",
+        model_max_length=max_length, model_input_names=["input_ids", "attention_mask"] if mask else ["input_ids"],
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def write_checkpoint(folder: Path, model: Any, **parts: Any) -> Path:
+    """Write a randomized model, and the processor parts that have `save_pretrained`, to `folder`."""
+    model.save_pretrained(folder)
+    for part in parts.values():
+        part.save_pretrained(folder)
+    return folder
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Largest error of a row, relative to the mean length of rows after the batch mean is removed."""
+    centred = expected - expected.mean(0)
+    return float((got - expected).norm(dim=1).max() / centred.norm(dim=1).mean())
+
+
+def pictures(count: int = 4, height: int = 97, width: int = 131, seed: int = 0) -> list[np.ndarray]:
+    """RGB pictures uint8 (H, W, 3) with large coloured areas and noise."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    found = []
+    for _ in range(count):
+        waves = [np.sin(12 * (random.normal() * x + random.normal() * y) + 6 * random.random()) for _ in range(3)]
+        levels = 127 + 90 * np.stack(waves, 2) + random.normal(0, 12, (height, width, 3))
+        found.append(np.clip(levels, 0, 255).astype(np.uint8))
+    return found
