@@ -40,6 +40,7 @@ setup(
     package_data={
         f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
         f"{NAME}.fusion.models.starter": ["*.txt", "*.safetensors", "spokes/*", "weights/*"],
+        f"{NAME}.fusion.models.transformers": ["cards/*.yaml"],
         f"{NAME}.fusion.events": ["calibrations/*"],
     },
     data_files=[
@@ -72,13 +73,15 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "hypothesis", "matplotlib"],
+        "test": ["pytest", "hypothesis", "matplotlib", "transformers>=5.24"],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
+        # Models of the Hub as spaces. `sensebind weights fetch` downloads them with huggingface_hub.
+        "transformers": ["transformers>=5.24", "huggingface_hub"],
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],

@@ -172,10 +172,13 @@ class Hub(Space):
     Attributes:
         shipped_spokes: spoke files that come with the hub.
         compiled: whether the encoders of the hub and of its spokes are compiled for this processor.
+        renders_images: whether depth and thermal images without an encoder of their own may use the image encoder,
+            rendered as grey images. False for a hub that is published with such encoders, or with spokes.
     """
 
     shipped_spokes: Sequence[Path] = ()
     compiled: bool = False
+    renders_images: bool = True
 
     @abstractmethod
     def image_encoder(self) -> torch.nn.Module:

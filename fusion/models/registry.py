@@ -66,13 +66,16 @@ def load_space(
 ) -> Space:
     """Load the space `name`, with the spokes that it ships and those in the files `spokes`.
 
+    A hub without an encoder for depth or thermal images embeds them with its image encoder (`image_rendering`).
+
     Raises `SpaceError` if the name is unknown or the weights are missing or wrong.
     """
+    from sensebind.fusion.models.image_rendering import with_rendering
     from sensebind.fusion.models.spokes.bound_space import bind_spokes
 
     device, requested = resolve_device(device), None if modalities is None else list(modalities)
     hub = load_without_spokes(name, modalities=requested, device=device, weights=weights, dtype=dtype)
-    return bind_spokes(hub, spokes, requested, device)
+    return bind_spokes(with_rendering(hub, requested), spokes, requested, device)
 
 
 def load_without_spokes(

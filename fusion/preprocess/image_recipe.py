@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,20 +82,26 @@ def apply_recipe(images: Tensor, recipe: ImageRecipe) -> Tensor:
         raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     height, width = recipe.size
     if not recipe.shortest_edge:
-        return normalize(pillow_resize(images, recipe.size, recipe.interpolation).float(), recipe)
+        return normalize_levels(pillow_resize(images, recipe.size, recipe.interpolation), recipe)
     rows, columns = images.shape[-2:]
     short = min(rows, columns)
     if max(rows, columns) > 100 * short:
         raise ValueError(f"an image of {rows} × {columns} pixels is too narrow to be cropped")
     edge = recipe.shortest_edge
     resized = pillow_resize(images, (int(edge * rows / short), int(edge * columns / short)), recipe.interpolation)
-    return normalize(_crop_centre(resized, height, width).float(), recipe)
+    return normalize_levels(_crop_centre(resized, height, width), recipe)
 
 
-def normalize(levels: Tensor, recipe: ImageRecipe) -> Tensor:
-    """Levels 0..255, float32 (B, 3, H, W) → (level · scale − mean) / std."""
-    scale, mean, std = _constants(recipe, levels.device)
-    return (levels * scale - mean) / std
+def normalize_levels(levels: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Levels uint8 (B, 3, H, W) → float32 (B, 3, H, W): (level · scale − mean) / std, rounded as by transformers."""
+    channel, table = _lookup_table(recipe, levels.device)
+    return table[channel, levels.long()]
+
+
+def normalize(images: Tensor, recipe: ImageRecipe) -> Tensor:
+    """Images float32 (B, 3, H, W) in 0..1 → (image · 255 · scale − mean) / std."""
+    scale, mean, std = _constants(recipe, images.device)
+    return (images * (255 * scale) - mean) / std
 
 
 def _crop_centre(images: Tensor, height: int, width: int) -> Tensor:
@@ -108,6 +115,15 @@ def _crop_centre(images: Tensor, height: int, width: int) -> Tensor:
         rows, columns = images.shape[-2:]
     top, left = (rows - height) // 2, (columns - width) // 2
     return images[..., top : top + height, left : left + width]
+
+
+@lru_cache(maxsize=32)
+def _lookup_table(recipe: ImageRecipe, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Channel numbers int64 (3, 1, 1), and for each channel the results of all levels, float32 (3, 256)."""
+    levels = (np.arange(256, dtype=np.float64) * recipe.scale).astype(np.float32)
+    mean, std = (np.array(values, np.float32)[:, None] for values in (recipe.mean, recipe.std))
+    channel = torch.arange(3).view(3, 1, 1)
+    return channel.to(device), torch.from_numpy((levels - mean) / std).to(device)
 
 
 @lru_cache(maxsize=32)

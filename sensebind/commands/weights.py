@@ -1,4 +1,4 @@
-"""`sensebind weights`: inspects checkpoints of ImageBind, and converts them to another precision."""
+"""`sensebind weights`: downloads models of the Hub; inspects and converts checkpoints of ImageBind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "weights",
-        help="inspect and convert checkpoints of ImageBind",
+        help="download models of the Hub; inspect and convert checkpoints of ImageBind",
         description="Code in a weight file is never executed: files are read by safetensors, or by PyTorch with "
         "weights_only.",
     )
@@ -39,11 +39,46 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
     )  # fmt: skip
     convert.add_argument("--modalities", metavar="A,B", help="write only these; prompts need text (default: all)")
+    fetch = actions.add_parser(
+        "fetch",
+        help="download a model of the Hugging Face Hub, for the space transformers:NAME",
+        description="The only command of sensebind that downloads. It uses the package huggingface_hub, and the "
+        "revision that the model's card names, so that all robots have the same files. HF_HOME sets the folder.",
+    )
+    fetch.add_argument(
+        "name", nargs="?", help="model, as in google/siglip2-base-patch16-224. Without: list known models"
+    )
+    fetch.add_argument("--revision", default="", help="commit or branch (default: that of the card, else the newest)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the action. Exit status 1 if imagebind_huge cannot use the inspected file. Raises `WeightsError`."""
+    """Run the action. Exit status 1 if imagebind_huge cannot use the inspected file. Raises `WeightsError`,
+    `SpaceError`."""
+    if args.action == "fetch":
+        return _fetch(args.name, args.revision)
     return _inspect(args.file) if args.action == "inspect" else _convert(args)
+
+
+def _fetch(name: str | None, revision: str) -> int:
+    from sensebind.fusion.models.transformers import cards, download
+
+    if name is None:
+        for card in cards.all_cards():
+            print(f"{card.title}: {card.licence}")
+            for model in card.models:
+                size = model.memory_mb.get("float32")
+                print(f"  {model.id:<48}{f'{size / 1000:.1f} GB' if size else '':>8}  {model.licence or ''}".rstrip())
+        return 0
+    found = cards.find_known_model(name)
+    if found is None:
+        print(f"{name}: no card names it, so its licence is not known here: read it before use")
+    else:
+        print(f"{name} ({found[0].title}): licence {found[1].licence or found[0].licence}")
+    folder = download.fetch(name, revision or (found[1].revision if found else ""))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}  {size / 1e9:.2f} GB")
+    print(f"To use it, set the parameter space: transformers:{name}")
+    return 0
 
 
 def _inspect(path: Path) -> int:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-WORDS = "a an the this is photo of dog cat person glass breaking rain nearby siren engine door music sound".split()
+from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
+from sensebind.fusion.core.windows import Window
+
+IMAGE_ENCODINGS = ("rgb8", "bgr8", "mono8", "jpeg", "bayer_rggb8")
+
+WORDS = ["a", "an", "the", "this", "is", "photo", "of", "dog", "cat", "person", "glass", "breaking", "rain", "siren"]
 
 
 def randomize(model: Any, seed: int = 0) -> Any:
@@ -25,7 +31,7 @@ def randomize(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def word_tokenizer(folder: Path, *, class_name: str = "", max_length: int = 16, mask: bool = True) -> Any:
+def word_tokenizer(folder: Path, *, max_length: int = 64, mask: bool = True) -> Any:
     """A tokenizer of words: ``<bos>`` words ``<eos>``. Words that it does not know become ``<unk>``."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -45,6 +51,27 @@ def word_tokenizer(folder: Path, *, class_name: str = "", max_length: int = 16, 
     return tokenizer
 
 
+def letter_tokenizer(folder: Path, class_name: str, max_length: int = 64) -> Any:
+    """A tokenizer of letters, of Gemma's kind: `GemmaTokenizer` or `Siglip2Tokenizer`."""
+    import transformers
+
+    symbols = [
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        "<unk>",
+        "<mask>",
+        "▁",
+        ".",
+        *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    ]
+    vocabulary = {symbol: number for number, symbol in enumerate(symbols)}
+    kind = getattr(transformers, class_name)
+    tokenizer = kind(vocab=vocabulary, merges=[], model_max_length=max_length, padding_side="right")
+    tokenizer.save_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
 def write_checkpoint(folder: Path, model: Any, **parts: Any) -> Path:
     """Write a randomized model, and the processor parts that have `save_pretrained`, to `folder`."""
     model.save_pretrained(folder)
@@ -59,8 +86,8 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).norm(dim=1).max() / centred.norm(dim=1).mean())
 
 
-def pictures(count: int = 4, height: int = 97, width: int = 131, seed: int = 0) -> list[np.ndarray]:
-    """RGB pictures uint8 (H, W, 3) with large coloured areas and noise."""
+def images(count: int = 4, height: int = 97, width: int = 131, seed: int = 0) -> list[np.ndarray]:
+    """RGB images uint8 (H, W, 3) with large coloured areas and noise."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     found = []
@@ -69,3 +96,24 @@ def pictures(count: int = 4, height: int = 97, width: int = 131, seed: int = 0) 
         levels = 127 + 90 * np.stack(waves, 2) + random.normal(0, 12, (height, width, 3))
         found.append(np.clip(levels, 0, 255).astype(np.uint8))
     return found
+
+
+def encoded(rgb: np.ndarray, encoding: str) -> Frame:
+    """An RGB image as a camera driver sends it: rgb8, bgr8, mono8, bayer_rggb8 or jpeg."""
+    height, width = rgb.shape[:2]
+    if encoding == "jpeg":
+        return Frame(cv2.imencode(".jpg", rgb[..., ::-1])[1].ravel(), "jpeg", compressed=True)
+    if encoding == "mono8":
+        rows = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    elif encoding == "bayer_rggb8":
+        rows = rgb[..., 1].copy()
+        rows[::2, ::2], rows[1::2, 1::2] = rgb[::2, ::2, 0], rgb[1::2, 1::2, 2]
+    else:
+        rows = rgb if encoding == "rgb8" else rgb[..., ::-1]
+    rows = np.ascontiguousarray(rows)
+    return Frame(rows.ravel(), encoding, height, width, rows.strides[0])
+
+
+def image_window(frame: Frame, modality: str = VISION) -> Window:
+    """A window with one image."""
+    return Window(modality, 0, SECOND, 1.0, (Sample(modality, 1, frame),))

@@ -40,6 +40,7 @@ class ImageBindSpace(Hub):
 
     id: str
     licence = "CC BY-NC-SA 4.0 (not for commercial use)"
+    renders_images = False
     trained_windows: Mapping[str, TrainedWindow] = {
         VISION: TrainedWindow(2.0, frames=2),
         AUDIO: TrainedWindow(2.0),

@@ -25,10 +25,11 @@ from torch.nn import functional
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
-from sensebind.fusion.core.samples import DEPTH, THERMAL, Frame, Reading, Sound
+from sensebind.fusion.core.samples import Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
+from sensebind.fusion.models.image_rendering import RENDERED, render
 from sensebind.fusion.models.openvino import audio_encoder, graphs, image_encoder
 from sensebind.fusion.models.spokes import lora
 from sensebind.fusion.models.spokes.series_encoder import SeriesEncoder
@@ -38,8 +39,6 @@ from sensebind.fusion.models.spokes.sound_features import (
     load_audio_features,
     patch_statistics,
 )
-from sensebind.fusion.preprocess import depth as depth_frontend
-from sensebind.fusion.preprocess import thermal as thermal_frontend
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
 from sensebind.fusion.preprocess.image import squash_to_tensor
 from sensebind.fusion.preprocess.resampling import resample_audio, resample_readings
@@ -224,7 +223,7 @@ class Spoke:
             if graphs.matches_pytorch(sounds, encoder, audio_encoder.example_audio(spec.length), spec.modality):
                 self._compiled = sounds
         elif isinstance(encoder, SpokeImageEncoder) and isinstance(encoder.trunk, graphs.CompilableEncoder):
-            planes = 1 if spec.modality in (DEPTH, THERMAL) else 3
+            planes = 1 if spec.modality in RENDERED else 3
             images = encoder.trunk.compile_for_cpu(planes, encoder.residual)
             if graphs.matches_pytorch(images, encoder, image_encoder.example_image(planes), spec.modality):
                 self._compiled = images
@@ -255,10 +254,8 @@ def image_tensor(window: Window) -> Tensor:
     frame = window.samples[-1].data
     if not isinstance(frame, Frame):
         raise ValueError(f"a window of {window.modality} holds frames, not {type(frame).__name__}")
-    if window.modality == DEPTH:
-        return squash_to_tensor(depth_frontend.log_depth_image(encodings.decode_depth(frame, window.calibration)))
-    if window.modality == THERMAL:
-        return squash_to_tensor(thermal_frontend.stretch_contrast(encodings.decode_thermal(frame, window.calibration)))
+    if window.modality in RENDERED:
+        return squash_to_tensor(render(window.modality, frame, window.calibration))
     return squash_to_tensor(encodings.decode_rgb(frame).astype(np.float32) / 255)
 
 

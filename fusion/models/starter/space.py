@@ -56,6 +56,7 @@ class StarterSpace(Hub):
 
     dimension = concepts.DIMENSION
     id: str
+    renders_images = False
     shipped_spokes = tuple(sorted(SPOKE_FOLDER.glob("*.safetensors")))
     licence = (
         "Apache-2.0 (weights of EfficientNet-Lite0, SSD MobileNetV2, YAMNet, all-MiniLM-L6-v2); see docs/starter.md"

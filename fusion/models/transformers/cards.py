@@ -144,7 +144,7 @@ def find_known_model(name: str) -> tuple[ModelCard, KnownModel] | None:
 
 def _licence(data: Mapping[str, Any]) -> Licence:
     return Licence(
-        id=str(data["id"]),
+        id=str(data["id"] or "not known"),
         commercial=data.get("commercial"),
         source=str(data.get("source") or ""),
         revision=str(data.get("revision") or ""),

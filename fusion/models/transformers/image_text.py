@@ -25,8 +25,15 @@ from sensebind.fusion.models.transformers.family import (
     load_tokenizer,
     unit,
 )
+from sensebind.fusion.preprocess.image_recipe import (
+    ImageRecipe,
+    RecipeError,
+    apply_recipe,
+    normalize,
+    normalize_levels,
+    read_recipe,
+)
 from sensebind.fusion.preprocess.pillow_resize import pillow_resize
-from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, apply_recipe, normalize, read_recipe
 
 IMAGE_WINDOW = TrainedWindow(0.5, frames=1)
 MODEL_CLASSES = {
@@ -57,7 +64,7 @@ class ImageTower(PictureEncoder):
 
     def prepare_levels(self, images: Tensor) -> Tensor:
         """See `PictureEncoder`."""
-        return normalize_levels(images, self.recipe.size, self.recipe)
+        return normalize_images(images, self.recipe.size, self.recipe)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, 3, *size) → float32 unit vectors (B, D)."""
@@ -86,12 +93,12 @@ class FlexibleImageTower(PictureEncoder):
         """uint8 (B, H, W, 3) → float32 (B, 3, h, w)."""
         size = size_for_patches(rows.shape[1], rows.shape[2], self.patch_size, self.max_patches)
         resized = pillow_resize(rows.permute(0, 3, 1, 2), size, self.recipe.interpolation)
-        return normalize(resized.float(), self.recipe)
+        return normalize_levels(resized, self.recipe)
 
     def prepare_levels(self, images: Tensor) -> Tensor:
         """See `PictureEncoder`."""
         size = size_for_patches(images.shape[2], images.shape[3], self.patch_size, self.max_patches)
-        return normalize_levels(images, size, self.recipe)
+        return normalize_images(images, size, self.recipe)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, 3, h, w) → float32 unit vectors (B, D)."""
@@ -162,11 +169,11 @@ def newest_rgb(window: Window) -> Tensor:
     return torch.from_numpy(pixels if shared else np.array(pixels, order="C"))
 
 
-def normalize_levels(images: Tensor, size: tuple[int, int], recipe: ImageRecipe) -> Tensor:
+def normalize_images(images: Tensor, size: tuple[int, int], recipe: ImageRecipe) -> Tensor:
     """RGB images float32 (B, 3, H, W) in 0..1 → float32 (B, 3, *size), resized without cropping and normalized."""
     if tuple(images.shape[-2:]) != size:
         images = interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-    return normalize(images * 255, recipe)
+    return normalize(images, recipe)
 
 
 @lru_cache(maxsize=64)
@@ -195,7 +202,7 @@ def _image_encoder(checkpoint: Checkpoint, model: Any) -> PictureEncoder:
     vision, facts = model.config.vision_config, checkpoint.card.vision
     flexible = str(checkpoint.config["model_type"]) == "siglip2"
     side = 224 if flexible else int(vision.image_size)
-    crops = facts.get("size", {}).get("crop") == "centre"
+    crops = facts["size"]["crop"] == "center"
     defaults = ImageRecipe(
         size=(side, side),
         shortest_edge=side if crops else 0,

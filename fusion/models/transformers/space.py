@@ -1,6 +1,6 @@
 """A model of transformers as a space and a hub: `space: transformers:<folder or Hub id>`.
 
-Supported are the families that have a card in `cards/`. Nothing is downloaded here: `sensebind weights fetch` does that.
+Families that have a card in `cards/` are supported. Nothing is downloaded here: `sensebind weights fetch` does that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
 from sensebind.fusion.core.space import Encoder, Hub, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.image_rendering import RENDERED
 from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES, torch_dtypes
 from sensebind.fusion.models.transformers.cards import ModelCard
@@ -41,7 +42,9 @@ class TransformersSpace(Hub):
     """A model of transformers. Its card (`card`) says what is published about its family."""
 
     id: str
+    dimension: int
     licence: str
+    logit_scales: Mapping[str, float]
 
     def __init__(self, checkpoint: Checkpoint, model: ModelFamily, device: str, dtype: torch.dtype) -> None:
         self.card: ModelCard = checkpoint.card
@@ -69,16 +72,23 @@ class TransformersSpace(Hub):
         dtype: str = AUTO_DTYPE,
         model: str = "",
     ) -> TransformersSpace:
-        """Load the checkpoint `model`, a folder or a downloaded model of the Hub. `weights`: its folder, if `model` does
-        not say it. Raises `SpaceError`."""
+        """Load the checkpoint `model`: a folder, or a downloaded model of the Hub. `weights`: its folder, if it is
+        elsewhere. Raises `SpaceError`."""
         try:
             import transformers  # noqa: F401
         except ImportError as error:
             raise SpaceError(f"{PREFIX} cannot be imported ({error}): pip install 'sensebind[transformers]'") from error
         checkpoint = open_checkpoint(model, weights)
         precision = _precision(checkpoint.card, dtype, device)
-        requested = None if modalities is None else tuple(modalities)
-        loaded = cls(checkpoint, _family(checkpoint).load(checkpoint, requested, precision), device, precision)
+        requested = None if modalities is None else set(modalities)
+        if requested is not None and requested & set(RENDERED):
+            requested.add(VISION)  # its encoder embeds rendered images
+        loaded = cls(
+            checkpoint,
+            _family(checkpoint).load(checkpoint, None if requested is None else sorted(requested), precision),
+            device,
+            precision,
+        )
         _log(checkpoint, loaded)
         return loaded
 
