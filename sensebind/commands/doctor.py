@@ -56,7 +56,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print all findings. Exit status 1 if one that is not optional needs a fix."""
     failed = False
-    for finding in (*system(), *packages(), *ros(), *transport(), *spaces()):
+    for finding in (*system(), *packages(), *ros(), *transport(), *spaces(), *downloads()):
         sign = "ok  " if not finding.fix else ("note" if finding.optional else "FAIL")
         print(f"{sign} {finding.name}: {finding.result}")
         if finding.fix:
@@ -175,3 +175,28 @@ def spaces() -> Iterator[Finding]:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
         else:
             yield Finding(f"space {name}", f"{space.id}: {', '.join(space.modalities)} ({space.licence})")
+
+
+def downloads() -> Iterator[Finding]:
+    """List the downloaded models of the Hub that cards name, with their licence. They are not loaded."""
+    from sensebind.fusion.models.transformers import cards, checkpoint
+
+    try:
+        found: str = version("transformers")
+    except PackageNotFoundError:
+        yield Finding(
+            "spaces transformers:…", "not installed", "pip install 'sensebind[transformers]', to use models of the Hub",
+            optional=True,
+        )  # fmt: skip
+        return
+    models = [(card, model) for card in cards.all_cards() for model in card.models]
+    present = [(c, m) for c, m in models if checkpoint.downloaded_folder(m.id, m.revision) is not None]
+    for card, model in present:
+        yield Finding(f"space transformers:{model.id}", f"downloaded; licence {model.licence or card.licence}")
+    if not present:
+        yield Finding(
+            "spaces transformers:…",
+            f"transformers {found}; none of {len(models)} known models is downloaded",
+            "sensebind weights fetch lists them",
+            optional=True,
+        )

@@ -28,6 +28,7 @@ class Checkpoint:
         config: content of `config.json`.
         card: the card of its family.
         model: the entry of the card for this checkpoint; None for one that the card does not know.
+        dimension: length to which vectors are cut (Matryoshka); 0: their full length.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     card: ModelCard
     model: KnownModel | None
+    dimension: int = 0
 
     def processor_settings(self, part: str) -> Mapping[str, Any]:
         """The settings of `image_processor`, `video_processor` or `feature_extractor`; empty if no file has them.
@@ -65,8 +67,10 @@ class Checkpoint:
 def open_checkpoint(name: str, weights: str = "") -> Checkpoint:
     """Find the checkpoint `name`: a folder, or the Hub id of a model that `sensebind weights fetch` downloaded.
 
+    A number after the name, as in ``google/embeddinggemma-2:256``, is the length to which its vectors are cut.
     `weights`: its folder; empty: `name` decides. Nothing is downloaded. Raises `SpaceError`, which names the remedy.
     """
+    name, dimension = _split_dimension(name)
     if not name and not weights:
         known = ", ".join(card.models[0].id for card in all_cards() if card.models)
         raise SpaceError(
@@ -81,7 +85,11 @@ def open_checkpoint(name: str, weights: str = "") -> Checkpoint:
     config = _read_json(folder / "config.json")
     found = find_known_model(name)
     card = find_card(config, _read_json(folder / "tokenizer_config.json"), folder)
-    return Checkpoint(name or folder.name, folder, config, card, found[1] if found and found[0] is card else None)
+    if dimension and dimension not in card.matryoshka:
+        allowed = f"can be cut to {', '.join(map(str, card.matryoshka))}" if card.matryoshka else "cannot be cut"
+        raise SpaceError(f"vectors of {card.title} {allowed}, not to {dimension}")
+    model = found[1] if found and found[0] is card else None
+    return Checkpoint(name or folder.name, folder, config, card, model, dimension)
 
 
 def find_card(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], folder: Path) -> ModelCard:
@@ -96,6 +104,12 @@ def find_card(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], fo
         second |= "siglip2" in str(tokenizer_config.get("tokenizer_class", "")).lower()
         cards = [card for card in cards if (card.family == "siglip2") == second] or cards
     return cards[0]
+
+
+def _split_dimension(name: str) -> tuple[str, int]:
+    """``name:256`` → (``name``, 256); without a number → (name, 0)."""
+    before, colon, after = name.rpartition(":")
+    return (before, int(after)) if colon and after.isdigit() else (name, 0)
 
 
 def _folder(name: str, weights: str) -> Path:

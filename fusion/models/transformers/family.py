@@ -44,7 +44,7 @@ class SensorEncoder(nn.Module, ABC):
         """Prepared inputs (B, …) → float32 unit vectors (B, D), on the same device."""
 
 
-class PictureEncoder(SensorEncoder):
+class RgbEncoder(SensorEncoder):
     """An encoder of RGB images."""
 
     @abstractmethod
@@ -125,12 +125,13 @@ def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype) -> A
     Raises `SpaceError` if files do not fit.
     """
     import transformers
+    from safetensors import SafetensorError
 
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise SpaceError(f"'{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
     if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
         raise SpaceError(f"the weights in '{checkpoint.folder}' do not fit: {', '.join(missing[:5])} missing or wrong")

@@ -19,7 +19,7 @@ from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import Checkpoint
 from sensebind.fusion.models.transformers.family import (
     ModelFamily,
-    PictureEncoder,
+    RgbEncoder,
     TextEncoder,
     load_model,
     load_tokenizer,
@@ -44,7 +44,7 @@ MODEL_CLASSES = {
 }
 
 
-class ImageTower(PictureEncoder):
+class ImageTower(RgbEncoder):
     """An image encoder with a fixed size: RGB images → `pooler_output` of the network → projection, if there is one."""
 
     window = IMAGE_WINDOW
@@ -63,7 +63,7 @@ class ImageTower(PictureEncoder):
         return apply_recipe(rows.permute(0, 3, 1, 2), self.recipe)
 
     def prepare_levels(self, images: Tensor) -> Tensor:
-        """See `PictureEncoder`."""
+        """See `RgbEncoder`."""
         return normalize_images(images, self.recipe.size, self.recipe)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ImageTower(PictureEncoder):
         return unit(self.projection(pooled))
 
 
-class FlexibleImageTower(PictureEncoder):
+class FlexibleImageTower(RgbEncoder):
     """SigLIP 2's NaFlex encoder: an image keeps its aspect ratio and becomes at most `max_patches` patches.
 
     Images of one shape have the same number of patches, so a batch needs no padding. The inputs are images
@@ -96,7 +96,7 @@ class FlexibleImageTower(PictureEncoder):
         return normalize_levels(resized, self.recipe)
 
     def prepare_levels(self, images: Tensor) -> Tensor:
-        """See `PictureEncoder`."""
+        """See `RgbEncoder`."""
         size = size_for_patches(images.shape[2], images.shape[3], self.patch_size, self.max_patches)
         return normalize_images(images, size, self.recipe)
 
@@ -197,7 +197,7 @@ def size_for_patches(height: int, width: int, patch_size: int, max_patches: int)
     return rows * patch_size, columns * patch_size
 
 
-def _image_encoder(checkpoint: Checkpoint, model: Any) -> PictureEncoder:
+def _image_encoder(checkpoint: Checkpoint, model: Any) -> RgbEncoder:
     settings = checkpoint.processor_settings("image_processor")
     vision, facts = model.config.vision_config, checkpoint.card.vision
     flexible = str(checkpoint.config["model_type"]) == "siglip2"

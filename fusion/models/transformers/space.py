@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION
 from sensebind.fusion.core.space import Encoder, Hub, SpaceError, TrainedWindow
@@ -20,7 +22,7 @@ from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES, torch_dtypes
 from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import PREFIX, Checkpoint, open_checkpoint
-from sensebind.fusion.models.transformers.family import ModelFamily, PictureEncoder, SensorEncoder
+from sensebind.fusion.models.transformers.family import ModelFamily, RgbEncoder, SensorEncoder
 
 LOG = logging.getLogger(__name__)
 
@@ -49,9 +51,10 @@ class TransformersSpace(Hub):
     def __init__(self, checkpoint: Checkpoint, model: ModelFamily, device: str, dtype: torch.dtype) -> None:
         self.card: ModelCard = checkpoint.card
         self.device, self.dtype = torch.device(device), dtype
-        self.id = f"{checkpoint.name.rstrip('/').rpartition('/')[2]}@{checkpoint.digest()[:12]}"
+        self.dimension = checkpoint.dimension or model.dimension
+        cut = f"-{self.dimension}" if self.dimension < model.dimension else ""
+        self.id = f"{Path(checkpoint.name).name}{cut}@{checkpoint.digest()[:12]}"
         self.licence = licence_of(checkpoint)
-        self.dimension = model.dimension
         self.logit_scales = {m: s for m, s in model.logit_scales.items() if m == TEXT or m in model.encoders}
         self._logit_biases = dict(model.logit_biases)
         self._encoders: Mapping[str, SensorEncoder] = {m: e.to(self.device) for m, e in model.encoders.items()}
@@ -114,7 +117,7 @@ class TransformersSpace(Hub):
     def embed(self, modality: str, batch: Tensor) -> Tensor:
         """See `core.space.Space`. Raises `ValueError` for modalities without an encoder, and `RuntimeError` if vectors
         are not finite."""
-        vectors = self._encoder_of(modality)(batch.to(self.device)).cpu()
+        vectors = self._cut(self._encoder_of(modality)(batch.to(self.device))).cpu()
         if not torch.isfinite(vectors).all():
             raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype to float32")
         return vectors
@@ -122,7 +125,7 @@ class TransformersSpace(Hub):
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`. Raises `ValueError` for modalities without an encoder."""
         encoder = self._encoder_of(modality)
-        return lambda rows: encoder(encoder.prepare(rows))
+        return lambda rows: self._cut(encoder(encoder.prepare(rows)))
 
     def graph_capturable(self, modality: str) -> bool:
         """See `core.space.Space`."""
@@ -133,14 +136,17 @@ class TransformersSpace(Hub):
         """N phrases → float32 (N, D) unit vectors on the CPU. The first template of the card is put around each."""
         if not len(texts):
             return torch.empty(0, self.dimension)
-        return self._text_cache.embed(self.id, texts, self._text.embed)
+        return self._text_cache.embed(self.id, texts, lambda missing: self._cut(self._text.embed(missing)))
 
     def image_encoder(self) -> nn.Module:
         """See `core.space.Hub`. Raises `SpaceError` if the image encoder is not loaded."""
         encoder = self._encoders.get(VISION)
-        if not isinstance(encoder, PictureEncoder):
+        if not isinstance(encoder, RgbEncoder):
             raise SpaceError(f"{self.id} has no image encoder here; it has {', '.join(self.modalities)}")
-        return HubImageEncoder(copy.deepcopy(encoder).to("cpu", torch.float32))
+        return HubImageEncoder(copy.deepcopy(encoder).to("cpu", torch.float32), self.dimension)
+
+    def _cut(self, vectors: Tensor) -> Tensor:
+        return cut_vectors(vectors, self.dimension)
 
     def _encoder_of(self, modality: str) -> SensorEncoder:
         if modality not in self._encoders:
@@ -151,12 +157,17 @@ class TransformersSpace(Hub):
 class HubImageEncoder(nn.Module):
     """RGB images float32 (B, 3, 224, 224) in 0..1 → unit vectors (B, D)."""
 
-    def __init__(self, encoder: PictureEncoder) -> None:
+    def __init__(self, encoder: RgbEncoder, dimension: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.dimension = encoder, dimension
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.as_tensor(self.encoder(self.encoder.prepare_levels(images)))
+        return cut_vectors(self.encoder(self.encoder.prepare_levels(images)), self.dimension)
+
+
+def cut_vectors(vectors: Tensor, dimension: int) -> Tensor:
+    """Unit vectors (B, D) → unit vectors (B, dimension): the first numbers (Matryoshka)."""
+    return vectors if vectors.shape[1] == dimension else normalize(vectors[:, :dimension], dim=1)
 
 
 def licence_of(checkpoint: Checkpoint) -> str:

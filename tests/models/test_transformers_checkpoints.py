@@ -1,0 +1,201 @@
+"""Model cards, checkpoints of transformers on the disk, and their download from a Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from helpers.hub_server import COMMIT, hub
+from helpers.small_transformers import encoded, image_window, images, randomize, word_tokenizer, write_checkpoint
+from sensebind.fusion.core.space import SpaceError
+from sensebind.fusion.models.phrases import apply_template
+from sensebind.fusion.models.registry import load_space
+from sensebind.fusion.models.transformers import cards
+from sensebind.fusion.models.transformers.cards import Licence, ModelCard, all_cards, read_card
+from sensebind.fusion.models.transformers.checkpoint import find_card, open_checkpoint
+
+SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SigLIP without the settings of an image processor: those of the card are used."""
+    import transformers as hf
+
+    folder = tmp_path_factory.mktemp("siglip")
+    text = {**SIZES, "vocab_size": 40, "max_position_embeddings": 64}
+    config = hf.SiglipConfig(text_config=text, vision_config={**SIZES, "image_size": 32, "patch_size": 16})
+    write_checkpoint(folder, randomize(hf.SiglipModel(config)))
+    word_tokenizer(folder, mask=False)
+    return folder
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sensebind.cli", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("card", all_cards(), ids=lambda card: card.family)
+def test_every_card_is_complete(card: ModelCard) -> None:
+    assert set(card.modalities) <= {"text", "vision", "audio"} and "text" in card.modalities
+    assert ("vision" in card.modalities) == bool(card.vision) and ("audio" in card.modalities) == bool(card.audio)
+    assert set(card.dtypes) <= {"float32", "bf16", "fp16"} and "float32" in card.dtypes
+    assert card.models and all(model.parameters > 1e6 and model.dimension for model in card.models)
+    if card.vision:
+        assert len(card.vision["mean"]) == len(card.vision["std"]) == 3
+    if card.audio:
+        assert card.audio["sampling_rate"] in (16_000, 48_000)
+
+
+def test_a_licence_without_a_source_and_a_revision_is_not_verified() -> None:
+    assert "unverified" in str(Licence("MIT", True, "https://example.org/LICENSE", "", verified=True))
+    assert (
+        str(Licence("MIT", True, "https://example.org/LICENSE", "abc", verified=True)) == "MIT (commercial use allowed)"
+    )
+    by_family = {card.family: card.licence for card in all_cards()}
+    assert by_family["metaclip_2"].commercial is False and by_family["siglip2"].commercial is True
+    assert "fp16" not in cards.card_of_family("embedding_gemma2").dtypes
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    for content in (
+        "family: x",
+        "[1",
+        "family: x\ntitle: x\nmodel_types: [x]\nlicence: {id: MIT}\nmodalities: []\ndtypes: []",
+    ):
+        (tmp_path / "x.yaml").write_text(content)
+        with pytest.raises(SpaceError, match=r"x\.yaml"):
+            read_card(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("template", "phrase", "sentence"),
+    [
+        ("{}", "a dog", "a dog"),
+        ("a photo of a {}.", "dog", "a photo of a dog."),
+        ("a photo of a {}.", "the dog", "a photo of the dog."),
+        ("a photo of a {}.", "A photo of two dogs.", "A photo of two dogs."),
+        ("This is a sound of {}.", "glass breaking", "This is a sound of glass breaking."),
+        ("task: search result | query: {}", "a dog", "task: search result | query: a dog"),
+    ],
+)
+def test_a_template_is_put_around_a_phrase_once(template: str, phrase: str, sentence: str) -> None:
+    assert apply_template(template, phrase) == sentence
+    assert apply_template(template, sentence) == sentence
+
+
+def test_siglip_2_of_a_fixed_size_has_the_model_type_of_siglip() -> None:
+    def family(model_type: str, tokenizer: str) -> str:
+        return find_card({"model_type": model_type}, {"tokenizer_class": tokenizer}, Path()).family
+
+    assert family("siglip", "SiglipTokenizer") == "siglip"
+    assert family("siglip", "GemmaTokenizer") == family("siglip", "Siglip2Tokenizer") == "siglip2"
+    assert family("siglip2", "") == "siglip2" and family("clip", "CLIPTokenizer") == "clip"
+
+
+def test_without_settings_of_a_processor_the_card_s_are_used(folder: Path) -> None:
+    space = load_space(f"transformers:{folder}")
+    tensor = space.tensor(image_window(encoded(images(1)[0], "rgb8")))
+    assert tensor.shape == (3, 32, 32) and -1 <= tensor.min() < tensor.max() <= 1
+
+
+def test_vectors_are_cut_where_the_card_allows_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpaceError, match="cannot be cut, not to 16"):
+        load_space(f"transformers:{folder}:16")
+    full = load_space(f"transformers:{folder}")
+    card = cards.card_of_family("siglip")
+    monkeypatch.setattr(
+        "sensebind.fusion.models.transformers.checkpoint.find_card",
+        lambda *_: __import__("dataclasses").replace(card, matryoshka=(32, 16)),
+    )
+    with pytest.raises(SpaceError, match="can be cut to 32, 16, not to 8"):
+        load_space(f"transformers:{folder}:8")
+    cut = load_space(f"transformers:{folder}:16")
+    assert cut.dimension == 16 and cut.id.partition("@")[0] == f"{folder.name}-16"
+    window = image_window(encoded(images(1)[0], "rgb8"))
+    for vectors, expected in (
+        (cut.embed_text(["a dog"]), full.embed_text(["a dog"])),
+        (cut.embed("vision", cut.tensor(window)[None]), full.embed("vision", full.tensor(window)[None])),
+        (cut.encoder("vision")(cut.device_input(window)[None]), full.embed("vision", full.tensor(window)[None])),
+    ):
+        assert torch.allclose(vectors, normalize(expected[:, :16], dim=1), atol=1e-6)
+
+
+def test_missing_and_damaged_checkpoints_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="sensebind weights fetch nobody/nothing"):
+        load_space("transformers:nobody/nothing")
+    with pytest.raises(SpaceError, match="name a folder or a model after 'transformers:'"):
+        load_space("transformers:")
+    with pytest.raises(SpaceError, match=r"no config\.json"):
+        open_checkpoint(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(SpaceError, match="weights"):
+        open_checkpoint(str(tmp_path))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"damaged")
+    with pytest.raises(SpaceError, match="model_type 'bert', which is not supported; supported: .*siglip"):
+        open_checkpoint(str(tmp_path))
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(SpaceError, match=f"'{tmp_path}' cannot be loaded"):
+        load_space(f"transformers:{tmp_path}")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(SpaceError, match=r"config\.json' cannot be read"):
+        open_checkpoint(str(tmp_path))
+
+
+def test_weights_of_another_size_are_refused(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SpaceError, match="do not fit: vision_model.*missing or wrong"):
+        load_space(f"transformers:{tmp_path}")
+
+
+def test_a_model_is_downloaded_once_and_then_used_without_a_network(folder: Path, tmp_path: Path) -> None:
+    with hub(folder, "someone/small") as endpoint:
+        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+        done = run("weights", "fetch", "someone/small", **environment)
+        assert done.returncode == 0, done.stderr
+        assert "space: transformers:someone/small" in done.stdout and COMMIT in done.stdout
+        missing = run("weights", "fetch", "someone/absent", **environment)
+        assert missing.returncode == 2 and "no model 'someone/absent'" in missing.stderr
+    code = "from sensebind import load_space; print(load_space('transformers:someone/small').id)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert loaded.stdout.startswith("small@"), loaded.stderr
+
+
+def test_without_a_network_a_download_fails_with_one_line(tmp_path: Path) -> None:
+    done = run(
+        "weights", "fetch", "google/siglip2-base-patch16-224", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path)
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "cannot be downloaded" in done.stderr and "transformers:<folder>" in done.stderr
+    assert "licence Apache-2.0 (commercial use allowed)" in done.stdout
+
+
+def test_the_known_models_and_their_licences_are_listed() -> None:
+    done = run("weights", "fetch")
+    assert done.returncode == 0
+    for card in all_cards():
+        assert card.title in done.stdout and card.models[0].id in done.stdout
+    assert "not for commercial use" in done.stdout
