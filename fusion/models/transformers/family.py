@@ -127,6 +127,7 @@ def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype) -> A
     import transformers
     from safetensors import SafetensorError
 
+    transformers.logging.disable_progress_bar()  # a node writes a log
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
             checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
