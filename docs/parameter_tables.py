@@ -1,8 +1,8 @@
-"""Writes the tables of parameters in the documentation from the declarations of the parameters: `make docs`.
+"""Writes the tables of parameters and of models in the documentation from their declarations: `make docs`.
 
 A page marks the place of a table with ``<!-- parameters NODE [GROUP] -->`` and ``<!-- end -->``. GROUP is `sensor`, the
 name of a detector, or `lifecycle`; without it the table has the parameters whose names have no dot. NODE `renamed` is
-the table of old and new names.
+the table of old and new names; NODE `models` that of the model cards.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sensebind.fusion.config.parameters import DETECTOR_TYPES, NODE_PARAMETERS, 
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, parameters_of
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifecycleOptions
+from sensebind.fusion.models.transformers.cards import all_cards
 
 PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
 MARK_START = "<!-- parameters"
@@ -36,6 +37,8 @@ def table(node: str, group: str) -> str:
         return sensor_table()
     if node == "renamed":
         return renamed()
+    if node == "models":
+        return models()
     if node not in NODE_PARAMETERS:
         raise ValueError(f"'{node}' is not one of {', '.join(NODE_PARAMETERS)}")
     parameters = NODE_PARAMETERS[node]()
@@ -75,6 +78,30 @@ def renamed() -> str:
                 group = "<modality>" if part in SENSOR_MODALITIES else of_all
                 rows.append((f"`{node}`", *(f"`{name.replace(part + '.', group + '.')}`" for name in (old, new))))
     return markdown_table(("executable", "old name", "new name"), list(dict.fromkeys(rows)))
+
+
+def models() -> str:
+    """The known models of the Hub, from their cards."""
+    rows = []
+    for card in all_cards():
+        for model in card.models:
+            work = ", ".join(f"{m} {g:.0f}" for m, g in model.gflop.items() if m in card.modalities and g)
+            size = model.memory_mb.get("bf16" if "bf16" in card.dtypes else "float32")
+            licence = model.licence or card.licence
+            rows.append(
+                (
+                    f"`{model.id}`",
+                    card.title,
+                    str(model.dimension),
+                    f"{model.parameters / 1e6:.0f} M",
+                    work,
+                    f"{size:.0f} MB" if size else "",
+                    f"{licence.id}{'' if licence.is_verified else ' (unverified)'}",
+                )
+            )
+    return markdown_table(
+        ("model", "family", "numbers", "parameters", "GFLOP for each input", "weights in bf16 or float32", "licence"), rows
+    )
 
 
 def lifecycle_table(parameters: Sequence[Parameter]) -> str:

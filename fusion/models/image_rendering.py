@@ -82,6 +82,12 @@ class RenderingHub(Hub):
         """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
+    def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
+        """See `core.space.Space`. The competence of rendered images is not known: 1."""
+        if modality in self.rendered:
+            return super().competence(modality, phrases)
+        return self.hub.competence(modality, phrases)
+
     @property
     def compiled_modalities(self) -> frozenset[str]:
         """See `core.space.Space`."""
