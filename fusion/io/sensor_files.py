@@ -27,6 +27,7 @@ from sensebind.fusion.core.samples import (
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
 
+MAX_AMPLITUDE = 100.0  # times full scale: floats above are integers that were not scaled
 CLIPS_PER_FILE = 3  # windows, evenly spaced, for a file that is longer than one window, as ImageBind does for sounds
 
 
@@ -76,6 +77,8 @@ def _read_audio(path: Path) -> list[Sample]:
         raise FileError(f"'{path}' cannot be read as a sound: {error}") from error
     if not len(data):
         raise FileError(f"'{path}' contains no sound")
+    if not np.abs(data).max() <= MAX_AMPLITUDE:  # this form rejects NaN too
+        raise FileError(f"'{path}' has values that are not finite, or over {MAX_AMPLITUDE:g} times full scale (−1..1)")
     return [Sample(AUDIO, SECOND, Sound(data, float(rate)), str(path))]
 
 

@@ -61,7 +61,12 @@ class TextEmbeddingCache:
         self._lock = threading.Lock()  # guards `_vectors`
 
     def embed(self, space: str, phrases: Sequence[str], embed_text: EmbedText) -> Tensor:
-        """N ≥ 1 phrases → (N, D). Calls `embed_text` at most once, with the phrases that are not cached."""
+        """N ≥ 1 phrases → (N, D). Calls `embed_text` at most once, with the phrases that are not cached.
+
+        Raises `TypeError` for one string, which would be taken for a list of letters.
+        """
+        if isinstance(phrases, str):
+            raise TypeError(f"expected a list of phrases, not one string: [{phrases!r}]")
         with self._lock:
             known = {p: self._vectors[space, p] for p in phrases if (space, p) in self._vectors}
         missing = list(dict.fromkeys(p for p in phrases if p not in known))

@@ -32,11 +32,21 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
                 parts = [
                     space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])
                 ]
-            except EncodingError as error:
+            except (EncodingError, ValueError) as error:
                 raise FileError(f"'{name}': {error}") from error
             tensors += parts
             owners += [owner] * len(parts)
-        vectors = space.embed(modality, torch.stack(tensors)).numpy()
+        vectors = _embed_by_shape(space, modality, tensors)
         belongs = np.array(owners)
         result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
     return np.concatenate(result).astype(np.float32)
+
+
+def _embed_by_shape(space: Space, modality: str, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+    """N tensors → float32 (N, D). Tensors of equal shape are one batch: the shape of some encoders' input depends on
+    that of the image."""
+    vectors = np.empty((len(tensors), space.dimension), np.float32)
+    for shape in dict.fromkeys(tensor.shape for tensor in tensors):
+        places = [place for place, tensor in enumerate(tensors) if tensor.shape == shape]
+        vectors[places] = space.embed(modality, torch.stack([tensors[place] for place in places])).numpy()
+    return vectors
