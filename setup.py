@@ -73,7 +73,7 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "hypothesis", "matplotlib", "transformers>=5.24"],
+        "test": ["pytest", "hypothesis", "matplotlib", "transformers>=5.24", "sentencepiece", "protobuf"],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`
@@ -81,7 +81,7 @@ setup(
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
         # Models of the Hub as spaces. `sensebind weights fetch` downloads them with huggingface_hub.
-        "transformers": ["transformers>=5.24", "huggingface_hub"],
+        "transformers": ["transformers>=5.24", "huggingface_hub", "sentencepiece", "protobuf"],  # the last two: SigLIP
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],

@@ -100,7 +100,8 @@ def models() -> str:
                 )
             )
     return markdown_table(
-        ("model", "family", "numbers", "parameters", "GFLOP for each input", "weights in bf16 or float32", "licence"), rows
+        ("model", "family", "numbers", "parameters", "GFLOP for each input", "weights in bf16 or float32", "licence"),
+        rows,
     )
 
 

@@ -72,6 +72,23 @@ def letter_tokenizer(folder: Path, class_name: str, max_length: int = 64) -> Any
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
+def sentencepiece_tokenizer(folder: Path, max_length: int = 64) -> Any:
+    """SigLIP's own tokenizer, which writes lower case and drops punctuation, with a vocabulary of `WORDS`."""
+    import sentencepiece
+    import transformers
+
+    (folder / "words.txt").write_text("\n".join(" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "words.txt"), model_prefix=str(folder / "spiece"), vocab_size=60, hard_vocab_limit=False,
+        pad_id=1, eos_id=2, unk_id=0, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    tokenizer = transformers.SiglipTokenizer(
+        str(folder / "spiece.model"), model_max_length=max_length, model_input_names=["input_ids"]
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def write_checkpoint(folder: Path, model: Any, **parts: Any) -> Path:
     """Write a randomized model, and the processor parts that have `save_pretrained`, to `folder`."""
     model.save_pretrained(folder)
@@ -83,7 +100,7 @@ def write_checkpoint(folder: Path, model: Any, **parts: Any) -> Path:
 def relative_error(got: Tensor, expected: Tensor) -> float:
     """Largest error of a row, relative to the mean length of rows after the batch mean is removed."""
     centred = expected - expected.mean(0)
-    return float((got - expected).norm(dim=1).max() / centred.norm(dim=1).mean())
+    return float((got - expected).norm(dim=1).max().detach() / centred.norm(dim=1).mean().detach())
 
 
 def images(count: int = 4, height: int = 97, width: int = 131, seed: int = 0) -> list[np.ndarray]:

@@ -22,6 +22,7 @@ from helpers.small_transformers import (
     letter_tokenizer,
     randomize,
     relative_error,
+    sentencepiece_tokenizer,
     word_tokenizer,
     write_checkpoint,
 )
@@ -87,8 +88,10 @@ class Checkpoint:
             self.tokenizer = letter_tokenizer(folder, "GemmaTokenizer")
         elif family == "siglip2":
             self.tokenizer = letter_tokenizer(folder, "Siglip2Tokenizer")
+        elif family == "siglip":
+            self.tokenizer = sentencepiece_tokenizer(folder)
         else:
-            self.tokenizer = word_tokenizer(folder, mask=family != "siglip")
+            self.tokenizer = word_tokenizer(folder)
 
     @torch.no_grad()
     def image_vectors(self, pixels: list[np.ndarray], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -222,7 +225,7 @@ def test_the_id_names_the_content_of_the_folder(checkpoint: Checkpoint, tmp_path
     copied = tmp_path / checkpoint.folder.name
     shutil.copytree(checkpoint.folder, copied)
     assert load_space(f"transformers:{copied}").id == checkpoint.space.id
-    tokenizer = copied / "tokenizer.json"
+    tokenizer = copied / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
     assert load_space(f"transformers:{copied}").id != checkpoint.space.id
 

@@ -14,7 +14,10 @@ from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.transformers.cards import KnownModel, ModelCard, all_cards, find_known_model
 
 WEIGHT_PATTERNS = ("*.safetensors",)
-SETTINGS_PATTERNS = ("config.json", "*processor_config.json", "tokenizer.json", "tokenizer_config.json")
+SETTINGS_PATTERNS = (  # with the weights, all files that decide the vectors
+    "config.json", "*processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
+)  # fmt: skip
 PREFIX = "transformers"  # the space is called transformers:<folder or Hub id>
 
 
