@@ -44,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether the cause is in the arguments or the input: then `main` prints the message without a traceback."""
+    """Whether the cause is in the arguments, the input or a named file: then `main` prints the message without a
+    traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'"."""
     from sensebind.fusion.core.errors import SensebindError
 
-    return isinstance(error, SensebindError)
+    return isinstance(error, SensebindError) or (isinstance(error, OSError) and error.filename is not None)
 
 
 if __name__ == "__main__":

@@ -272,5 +272,7 @@ class _TrainingState:
                 self._log_scale.copy_(content["log_scale"])
             self.best_state, self.best = content["best_state"], content["best"]
             self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (
+            OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError,
+        ) as error:  # fmt: skip
             raise AlignError(f"checkpoint '{path}' cannot be read: remove it ({error})") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
@@ -103,6 +104,31 @@ def test_real_recordings_replay_without_warnings(
         assert motion["windows"] > 5
     for modality in vectors:
         assert summary["modalities"][modality]["embedded"] == summary["modalities"][modality]["windows"] > 5
+
+
+def test_an_output_that_is_a_folder_is_named_without_a_traceback(tmp_path: Path) -> None:
+    done = sensebind("embed", "--modality", "text", "-o", tmp_path, "a dog")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "Is a directory" in done.stderr and str(tmp_path) in done.stderr
+
+
+def test_captions_that_are_not_text_and_a_damaged_checkpoint_are_named(tmp_path: Path) -> None:
+    for number in range(20):
+        for folder, content in (
+            ("thermal", cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes()),
+            ("text", b"\xff"),
+        ):
+            (tmp_path / "pairs" / folder).mkdir(parents=True, exist_ok=True)
+            suffix = "png" if folder == "thermal" else "txt"
+            (tmp_path / "pairs" / folder / f"{number:02}.{suffix}").write_bytes(content)
+    arguments = ("align", "--pairs", tmp_path / "pairs", "--modality", "thermal", "-o", tmp_path / "x.safetensors")
+    done = sensebind(*arguments)
+    assert done.returncode == 2 and "00.txt' is not text in UTF-8" in done.stderr and "Traceback" not in done.stderr
+    for number in range(20):
+        (tmp_path / "pairs" / "text" / f"{number:02}.txt").write_text(f"thing {number}")
+    torch.save([1, 2], tmp_path / "checkpoint.pt")
+    done = sensebind(*arguments, "--method", "head", "--checkpoint", tmp_path / "checkpoint.pt")
+    assert done.returncode == 2 and "checkpoint.pt' cannot be read: remove it" in done.stderr
 
 
 def test_embeddings_of_images_are_nearest_to_their_phrases(tmp_path: Path) -> None:

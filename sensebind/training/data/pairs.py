@@ -239,7 +239,7 @@ def pairs_from_folder(
     rows = torch.tensor(owners)
     views = torch.empty(0)
     if anchor == TEXT:
-        captions = [others[name].read_text(encoding="utf-8").strip() for name in names]
+        captions = [_read_caption(others[name]) for name in names]
         groups = torch.tensor([captions.index(caption) for caption in captions])
         targets = hub.embed_text(captions)
     else:
@@ -251,6 +251,13 @@ def pairs_from_folder(
         torch.stack(inputs), targets[rows], groups[rows], rows // block, span, torch.zeros(len(rows), dtype=torch.long),
         views,
     )  # fmt: skip
+
+
+def _read_caption(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise AlignError(f"'{path}' is not text in UTF-8: {error}") from error
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
