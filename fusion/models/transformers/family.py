@@ -119,10 +119,10 @@ class ModelFamily(ABC):
         """Load the encoders of `modalities` (None: all) on the CPU in `dtype`. Raises `SpaceError`."""
 
 
-def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype) -> Any:
+def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype, **settings: Any) -> Any:
     """The model of transformers' class `class_name`, on the CPU, without gradients. No code of the checkpoint is run.
 
-    Raises `SpaceError` if files do not fit.
+    `settings` replace those of `config.json`. Raises `SpaceError` if files do not fit.
     """
     import transformers
     from safetensors import SafetensorError
@@ -130,7 +130,12 @@ def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype) -> A
     transformers.logging.disable_progress_bar()  # a node writes a log
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
-            checkpoint.folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            checkpoint.folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise SpaceError(f"'{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}") from error

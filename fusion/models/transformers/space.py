@@ -31,6 +31,7 @@ FAMILY_MODULES = {  # family of a card → module and class that load it
     "metaclip_2": "image_text:ImageTextModel",
     "siglip": "image_text:ImageTextModel",
     "siglip2": "image_text:ImageTextModel",
+    "embedding_gemma2": "embedding_gemma:EmbeddingGemmaModel",
 }
 SPOKE_WINDOWS: Mapping[str, TrainedWindow] = {  # of modalities for which a spoke may be trained
     AUDIO: TrainedWindow(2.0),
