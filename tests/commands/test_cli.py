@@ -125,7 +125,7 @@ def test_captions_that_are_not_text_and_a_damaged_checkpoint_are_named(tmp_path:
     done = sensebind(*arguments)
     assert done.returncode == 2 and "00.txt' is not text in UTF-8" in done.stderr and "Traceback" not in done.stderr
     for number in range(20):
-        (tmp_path / "pairs" / "text" / f"{number:02}.txt").write_text(f"thing {number}")
+        (tmp_path / "pairs" / "text" / f"{number:02}.txt").write_text(f"object {number}")
     torch.save([1, 2], tmp_path / "checkpoint.pt")
     done = sensebind(*arguments, "--method", "head", "--checkpoint", tmp_path / "checkpoint.pt")
     assert done.returncode == 2 and "checkpoint.pt' cannot be read: remove it" in done.stderr

@@ -83,7 +83,7 @@ def test_a_modality_without_competence_does_not_count_for_min_modalities() -> No
 
 
 def one_classifier(ratio: float) -> PromptCalibration:
-    """A calibration in which `imu` has this log likelihood ratio for a dog, whatever its vector is."""
+    """A calibration in which `imu` has this log likelihood ratio for a dog and any vector."""
     own = ModalityClassifiers(
         np.zeros((1, SIZE), np.float32),
         np.array([ratio]),

@@ -29,12 +29,20 @@ from transformers.models.gemma4.image_processing_pil_gemma4 import (  # noqa: E4
 )
 
 from helpers.small_imagebind import window  # noqa: E402
-from helpers.small_transformers import pictures, randomize, relative_error, word_tokenizer, write_checkpoint  # noqa: E402
+from helpers.small_transformers import (  # noqa: E402
+    IMAGE_ENCODINGS,
+    encoded,
+    randomize,
+    relative_error,
+    word_tokenizer,
+    write_checkpoint,
+)
+from helpers.small_transformers import images as random_images  # noqa: E402
 from sensebind.fusion.core.encodings import decode_rgb  # noqa: E402
-from sensebind.fusion.core.samples import SECOND, Frame, Sample, Sound  # noqa: E402
+from sensebind.fusion.core.samples import SECOND, Sample, Sound  # noqa: E402
 from sensebind.fusion.core.space import SpaceError  # noqa: E402
 from sensebind.fusion.core.windows import Window  # noqa: E402
-from sensebind.fusion.models.registry import load_space  # noqa: E402
+from sensebind.fusion.models.registry import load_without_spokes  # noqa: E402
 from sensebind.fusion.models.transformers.embedding_gemma import size_for_tokens  # noqa: E402
 from sensebind.fusion.models.transformers.space import TransformersSpace  # noqa: E402
 from sensebind.fusion.preprocess import image_recipe  # noqa: E402
@@ -93,7 +101,9 @@ class Library:
         return torch.cat([self(**self.processor(audio=sound, return_tensors="pt")) for sound in sounds])
 
     def phrases(self, phrases: list[str]) -> Tensor:
-        return self(**self.processor(text=phrases, return_tensors="pt"))
+        """Phrases in the published prompt of a search."""
+        texts = [f"task: search result | query: {phrase}" for phrase in phrases]
+        return self(**self.processor(text=texts, return_tensors="pt"))
 
     def video(self, frames: list[np.ndarray]) -> Tensor:
         resized = Gemma4ImageProcessorPil(patch_size=PATCH, max_soft_tokens=FRAME_TOKENS)(frames, return_tensors="pt")
@@ -174,7 +184,7 @@ def space(library: Library) -> TransformersSpace:
 
 
 def load(library: Library, **options: Any) -> TransformersSpace:
-    found = load_space(f"transformers:{library.folder}", **options)
+    found = load_without_spokes(f"transformers:{library.folder}", **options)
     assert isinstance(found, TransformersSpace)
     return found
 
@@ -196,38 +206,23 @@ def check(got: Tensor, expected: Tensor, limit: float = 1e-3) -> None:
     assert error <= limit and nearest == list(range(len(got))), (error, nearest)
 
 
-def encoded(image: np.ndarray, encoding: str) -> Frame:
-    """An RGB image, uint8 (H, W, 3), as a camera sends it."""
-    height, width = image.shape[:2]
-    if encoding == "jpeg":
-        cv2 = pytest.importorskip("cv2")
-        return Frame(cv2.imencode(".jpg", image[..., ::-1])[1].reshape(-1), "jpeg", compressed=True)
-    if encoding == "bayer_rggb8":
-        raw = image[..., 1].copy()
-        raw[::2, ::2], raw[1::2, 1::2] = image[::2, ::2, 0], image[1::2, 1::2, 2]
-    else:
-        raw = {"rgb8": image, "bgr8": image[..., ::-1], "mono8": image[..., 1]}[encoding]
-    raw = np.ascontiguousarray(raw)
-    return Frame(raw.reshape(-1), encoding, height, width, raw.strides[0])
-
-
 # ------------------------------------------------------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "mono8", "jpeg", "bayer_rggb8"])
+@pytest.mark.parametrize("encoding", IMAGE_ENCODINGS)
 def test_images_of_each_encoding_have_the_librarys_vectors(
     library: Library, space: TransformersSpace, encoding: str
 ) -> None:
-    frames = [encoded(image, encoding) for image in pictures(4, 96, 130)]
+    frames = [encoded(image, encoding) for image in random_images(4, 96, 130)]
     expected = library.images([np.ascontiguousarray(decode_rgb(frame)) for frame in frames])
     check(rows(space, [window("vision", frame) for frame in frames]), expected)
 
 
-@pytest.mark.parametrize("shape", [(160, 90), (100, 300), (6, 900), (600, 6), (24, 36)])
+@pytest.mark.parametrize("shape", [(160, 90), (100, 300), (6, 900), (600, 6)])
 def test_images_of_each_aspect_ratio_have_the_librarys_vectors(
     library: Library, space: TransformersSpace, shape: tuple[int, int]
 ) -> None:
-    images = pictures(3, *shape)
+    images = random_images(3, *shape)
     windows = [window("vision", encoded(image, "rgb8")) for image in images]
     side = PATCH * 3
     assert space.tensor(windows[0]).shape == (3, *size_for_tokens(*shape, side, IMAGE_TOKENS))
@@ -235,7 +230,7 @@ def test_images_of_each_aspect_ratio_have_the_librarys_vectors(
 
 
 def test_pixels_are_those_of_the_librarys_processor(library: Library, space: TransformersSpace) -> None:
-    image = pictures(1, 75, 100)[0]
+    image = random_images(1, 75, 100)[0]
     tensor = space.tensor(window("vision", encoded(image, "rgb8")))
     rows, columns = tensor.shape[1] // PATCH, tensor.shape[2] // PATCH
     patches = tensor.reshape(3, rows, PATCH, columns, PATCH).permute(1, 3, 2, 4, 0).reshape(rows * columns, -1)
@@ -254,7 +249,7 @@ def test_sizes_are_those_of_the_librarys_processor() -> None:
 
 
 def test_several_frames_are_a_video(library: Library, space: TransformersSpace) -> None:
-    images = pictures(12, 90, 120)
+    images = random_images(12, 90, 120)
     windows, expected = [], []
     for first in range(0, 12, 4):
         windows.append(window("vision", *(encoded(image, "rgb8") for image in images[first : first + 4])))
@@ -263,10 +258,10 @@ def test_several_frames_are_a_video(library: Library, space: TransformersSpace) 
 
 
 def test_a_video_has_at_most_32_frames(space: TransformersSpace) -> None:
-    many = pictures(33, 12, 16)
+    many = random_images(33, 12, 16)
     row = space.device_input(window("vision", *(encoded(image, "rgb8") for image in many)))
     assert len(row) == 32 and torch.equal(row[-1], torch.from_numpy(many[-1]))
-    mixed = [encoded(image, "rgb8") for image in (*pictures(1, 12, 16), *pictures(1, 12, 18))]
+    mixed = [encoded(image, "rgb8") for image in (*random_images(1, 12, 16), *random_images(1, 12, 18))]
     with pytest.raises(ValueError, match="differ in size"):
         space.device_input(window("vision", *mixed))
 
@@ -364,8 +359,7 @@ def test_a_sound_over_half_a_minute_is_refused(space: TransformersSpace) -> None
 
 
 def test_phrases_have_the_librarys_vectors(library: Library, space: TransformersSpace) -> None:
-    template = space.card.templates[0]
-    check(space.embed_text(PHRASES), library.phrases([template.replace("{}", phrase) for phrase in PHRASES]))
+    check(space.embed_text(PHRASES), library.phrases(PHRASES))
 
 
 # ---------------------------------------------------------------------------------------------------------- the space
@@ -374,7 +368,7 @@ def test_phrases_have_the_librarys_vectors(library: Library, space: Transformers
 @pytest.mark.parametrize("modality", ["vision", "audio", "text"])
 def test_bfloat16_has_the_vectors_of_the_library_in_bfloat16(library: Library, modality: str) -> None:
     half = load(library, dtype="bf16")
-    images, blocks = pictures(4, 96, 130), sounds(4, 2.0, 16_000)
+    images, blocks = random_images(4, 96, 130), sounds(4, 2.0, 16_000)
     waves = [block.data[:, 0] for block in blocks]
     got = {
         "vision": lambda: rows(half, [window("vision", encoded(image, "rgb8")) for image in images]),
@@ -416,7 +410,7 @@ def test_only_the_towers_that_are_asked_for_are_loaded(
 
 def test_a_checkpoint_without_towers_has_text_alone(library: Library, tmp_path: Path) -> None:
     write_model(tmp_path, special_tokenizer(tmp_path), vision_config=None, audio_config=None)
-    assert load_space(f"transformers:{tmp_path}").modalities == ("text",)
+    assert load_without_spokes(f"transformers:{tmp_path}").modalities == ("text",)
 
 
 def test_damaged_settings_are_refused(library: Library, tmp_path: Path) -> None:
@@ -432,11 +426,11 @@ def test_damaged_settings_are_refused(library: Library, tmp_path: Path) -> None:
     ):
         settings.write_text(text)
         with pytest.raises(SpaceError, match=message):
-            load_space(f"transformers:{tmp_path}")
+            load_without_spokes(f"transformers:{tmp_path}")
     settings.unlink()
     word_tokenizer(tmp_path)
     with pytest.raises(SpaceError, match="no boi_token, image_token, eoi_token"):
-        load_space(f"transformers:{tmp_path}")
+        load_without_spokes(f"transformers:{tmp_path}")
 
 
 class NoCopies(TorchDispatchMode):

@@ -25,25 +25,26 @@ from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import Checkpoint
 from sensebind.fusion.models.transformers.family import (
     ModelFamily,
-    PictureEncoder,
+    RgbEncoder,
     SensorEncoder,
     TextEncoder,
     load_model,
     load_tokenizer,
     unit,
 )
-from sensebind.fusion.models.transformers.image_text import newest_rgb, normalize_levels
+from sensebind.fusion.models.transformers.image_text import IMAGE_WINDOW, newest_rgb, normalize_images
 from sensebind.fusion.preprocess.audio import check_waveform
 from sensebind.fusion.preprocess.gemma_audio import LogMelRecipe, log_mel, read_log_mel_recipe
-from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, normalize, read_recipe
+from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, normalize_levels, read_recipe
 from sensebind.fusion.preprocess.pillow_resize import pillow_resize
 from sensebind.fusion.preprocess.resampling import resample_audio
 
 MODEL_CLASS = "EmbeddingGemma2Model"
 IMAGE_TOKENS, FRAME_TOKENS = 280, 70  # soft tokens of an image and of a frame of a video, if no file says otherwise
 MAX_FRAMES = 32  # of a video
+SOUND_WINDOW = 5.0  # s: our choice, because no length is published
 LONGEST_SOUND = 30.0  # s; the published preprocessing drops what is after it
-LOGIT_SCALE = 20.0  # the model has no temperature; 20 is the usual factor of cosines of sentence embeddings
+LOGIT_SCALE = 20.0  # our choice, because none is published: the usual factor of cosines of sentence embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,7 @@ class FrameRecipe:
     def resize(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) → float32 (B, 3, h, w), normalized."""
         size = self.size(images.shape[1], images.shape[2])
-        return normalize(
-            pillow_resize(images.permute(0, 3, 1, 2), size, self.recipe.interpolation).float(), self.recipe
-        )
+        return normalize_levels(pillow_resize(images.permute(0, 3, 1, 2), size, self.recipe.interpolation), self.recipe)
 
 
 class Surroundings(nn.Module):
@@ -107,7 +106,7 @@ class Surroundings(nn.Module):
         return torch.cat([start, middle, finish], dim=1)
 
 
-class ImageEncoder(PictureEncoder):
+class ImageEncoder(RgbEncoder):
     """Images and videos. An image keeps its aspect ratio; all images of one shape have the same number of tokens.
 
     The parts of the vision tower are called one by one, because its own `forward` removes padding, for which the host
@@ -150,8 +149,8 @@ class ImageEncoder(PictureEncoder):
         return self.video.resize(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
 
     def prepare_levels(self, images: Tensor) -> Tensor:
-        """See `PictureEncoder`."""
-        return normalize_levels(images, self.image.size(images.shape[2], images.shape[3]), self.image.recipe)
+        """See `RgbEncoder`."""
+        return normalize_images(images, self.image.size(images.shape[2], images.shape[3]), self.image.recipe)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, 3, h, w) or (B, F, 3, h, w) → float32 unit vectors (B, D)."""
@@ -294,7 +293,7 @@ def _image_encoder(checkpoint: Checkpoint, model: Any, surroundings: Surrounding
     return ImageEncoder(
         model,
         surroundings,
-        TrainedWindow(float(facts.get("window", 0.5)), int(facts.get("frames", 1))),
+        TrainedWindow(float(facts.get("window") or IMAGE_WINDOW.length), int(facts.get("frames", 1))),
         _frame_recipe(checkpoint, "image_processor", IMAGE_TOKENS, model.config.vision_config),
         _frame_recipe(checkpoint, "video_processor", FRAME_TOKENS, model.config.vision_config),
         int(video.get("max_frames") or MAX_FRAMES),
@@ -329,4 +328,4 @@ def _sound_encoder(checkpoint: Checkpoint, model: Any, surroundings: Surrounding
         )
     except RecipeError as error:
         raise SpaceError(f"'{checkpoint.folder}': {error}") from error
-    return SoundEncoder(model, surroundings, TrainedWindow(float(facts.get("window", 5.0))), recipe)
+    return SoundEncoder(model, surroundings, TrainedWindow(float(facts.get("window") or SOUND_WINDOW)), recipe)
