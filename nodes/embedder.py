@@ -108,7 +108,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         self._embed_text_service = self.create_service(
             message_type("sensebind_msgs/srv/EmbedText"), "embed_text", self._embed_text
         )
-        self.get_logger().info(f"space {space.id} ready in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self.get_logger().info(f"space {space.id} ready in {seconds:.1f} s; licence of its weights: {space.licence}")
         for modality in modalities:
             if modality not in space.modalities:
                 self.get_logger().warning(

@@ -172,12 +172,11 @@ def cut_vectors(vectors: Tensor, dimension: int) -> Tensor:
 
 
 def licence_of(checkpoint: Checkpoint) -> str:
-    """The licence of a checkpoint as a sentence. A checkpoint that its card does not name has that of the family, which
-    is then marked as not verified."""
+    """The licence of a checkpoint as a sentence. That of a checkpoint that its card does not name is not verified."""
     model, card = checkpoint.model, checkpoint.card
     if model is not None:
         return str(model.licence or card.licence)
-    return f"{card.licence.id} as other models of {card.title}; unverified: see the source of the weights"
+    return f"unverified: the card of {card.title}, whose models have {card.licence.id}, does not name '{checkpoint.name}'"
 
 
 def _family(checkpoint: Checkpoint) -> type[ModelFamily]:
@@ -207,8 +206,8 @@ def _precision(card: ModelCard, dtype: str, device: str) -> torch.dtype:
 
 def _log(checkpoint: Checkpoint, space: TransformersSpace) -> None:
     if checkpoint.model is None:
-        LOG.info(
-            "'%s' is not in the card of %s: the family's settings and its own files are used",
+        LOG.warning(
+            "'%s' is not in the card of %s: the settings of the family are used, and its licence is not verified",
             checkpoint.name,
             checkpoint.card.title,
         )
