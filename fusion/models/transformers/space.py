@@ -176,7 +176,9 @@ def licence_of(checkpoint: Checkpoint) -> str:
     model, card = checkpoint.model, checkpoint.card
     if model is not None:
         return str(model.licence or card.licence)
-    return f"unverified: the card of {card.title}, whose models have {card.licence.id}, does not name '{checkpoint.name}'"
+    return (
+        f"unverified: the card of {card.title}, whose models have {card.licence.id}, does not name '{checkpoint.name}'"
+    )
 
 
 def _family(checkpoint: Checkpoint) -> type[ModelFamily]:
