@@ -103,6 +103,7 @@ class ModelFamily(ABC):
         text: the encoder of phrases.
         logit_scales: modality → factor of its cosines.
         logit_biases: modality → term that is added to its scaled cosines.
+        variant: part of the space's id, if one checkpoint makes spaces whose vectors cannot be compared.
     """
 
     names: ClassVar[tuple[str, ...]]  # of the cards that it serves
@@ -112,6 +113,7 @@ class ModelFamily(ABC):
     text: TextEncoder
     logit_scales: Mapping[str, float]
     logit_biases: Mapping[str, float]
+    variant: str = ""
 
     @classmethod
     @abstractmethod
@@ -122,10 +124,9 @@ class ModelFamily(ABC):
 def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype, **settings: Any) -> Any:
     """The model of transformers' class `class_name`, on the CPU, without gradients. No code of the checkpoint is run.
 
-    `settings` replace those of `config.json`. Raises `SpaceError` if files do not fit.
+    `settings` replace those of `config.json`; `config` replaces it whole. Raises `SpaceError` if files do not fit.
     """
     import transformers
-    from safetensors import SafetensorError
 
     transformers.logging.disable_progress_bar()  # a node writes a log
     try:
@@ -137,7 +138,7 @@ def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype, **se
             output_loading_info=True,
             **settings,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
+    except Exception as error:  # the errors of damaged files have no common base
         raise SpaceError(f"'{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
     if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
         raise SpaceError(f"the weights in '{checkpoint.folder}' do not fit: {', '.join(missing[:5])} missing or wrong")
@@ -150,7 +151,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+    except Exception as error:  # the errors of damaged files have no common base
         raise SpaceError(
             f"the tokenizer in '{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}"
         ) from error

@@ -27,6 +27,7 @@ from sensebind.fusion.models.transformers.family import ModelFamily, RgbEncoder,
 LOG = logging.getLogger(__name__)
 
 FAMILY_MODULES = {  # family of a card → module and class that load it
+    "clap": "clap:ClapFamily",
     "clip": "image_text:ImageTextModel",
     "metaclip_2": "image_text:ImageTextModel",
     "siglip": "image_text:ImageTextModel",
@@ -54,7 +55,8 @@ class TransformersSpace(Hub):
         self.device, self.dtype = torch.device(device), dtype
         self.dimension = checkpoint.dimension or model.dimension
         cut = f"-{self.dimension}" if self.dimension < model.dimension else ""
-        self.id = f"{Path(checkpoint.name).name}{cut}@{checkpoint.digest()[:12]}"
+        variant = f"+{model.variant}" if model.variant else ""
+        self.id = f"{Path(checkpoint.name).name}{variant}{cut}@{checkpoint.digest()[:12]}"
         self.licence = licence_of(checkpoint)
         self.logit_scales = {m: s for m, s in model.logit_scales.items() if m == TEXT or m in model.encoders}
         self._logit_biases = dict(model.logit_biases)
