@@ -77,7 +77,7 @@ def expected(model: Any, features: Any, windows: list[Window]) -> tuple[torch.Te
 
 @pytest.mark.parametrize(
     ("seconds", "channels", "rate"),
-    [(2.0, 1, 16_000), (2.0, 1, 44_100), (2.0, 1, 48_000), (3.7, 2, 44_100), (10.0, 1, 16_000), (10.0, 2, 48_000)],
+    [(2.0, 1, 16_000), (2.0, 1, 44_100), (3.7, 2, 44_100), (10.0, 2, 48_000)],
 )
 def test_sounds_have_the_librarys_vectors(published: Any, seconds: float, channels: int, rate: int) -> None:
     folder, model, features, _ = published

@@ -34,7 +34,7 @@ class ClapSound(SoundEncoder):
     """
 
     def __init__(self, card: ModelCard, model: Any, recipe: ClapRecipe) -> None:
-        super().__init__(card, recipe.rate, recipe.max_samples)
+        super().__init__(float(card.audio["window"]), recipe.rate, recipe.max_samples)
         self.network, self.projection, self.recipe = model.audio_model, model.audio_projection, recipe
         encoder = self.network.audio_encoder
         encoder.enable_fusion = encoder.patch_embed.enable_fusion = False  # see the text of the module
@@ -59,9 +59,7 @@ class ClapFamily(ModelFamily):
 
     def __init__(self, checkpoint: Checkpoint, model: Any, with_audio: bool, dtype: torch.dtype) -> None:
         text = model.config.text_config
-        longest = (
-            text.max_position_embeddings - text.pad_token_id - 1
-        )  # positions are counted from the padding's number
+        longest = text.max_position_embeddings - text.pad_token_id - 1  # positions begin after the padding's number
         self.text = TextTower(
             checkpoint.card, load_tokenizer(checkpoint), longest, model.text_model, model.text_projection
         )

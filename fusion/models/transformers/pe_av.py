@@ -40,19 +40,21 @@ from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import Checkpoint
 from sensebind.fusion.models.transformers.family import (
     ModelFamily,
-    PictureEncoder,
+    RgbEncoder,
     TextEncoder,
     load_model,
     load_tokenizer,
     unit,
 )
-from sensebind.fusion.models.transformers.image_text import newest_rgb, normalize_levels
+from sensebind.fusion.models.transformers.image_text import newest_rgb, normalize_images
 from sensebind.fusion.models.transformers.sound import SoundEncoder
 from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, apply_recipe, read_recipe
 
 LOG = logging.getLogger(__name__)
 
 VIDEO_PACKAGES = ("timm", "torchvision")  # that the library's encoder of video imports
+SOUND_WINDOW, VIDEO_WINDOW = 5.0, 2.0  # s: our choices, because no lengths are published
+HOP = 1920  # samples of a frame of the audio codec
 LIBRARY_NAMES = {AUDIO: "audio", VISION: "video"}  # sensor → its name in the library
 CODEC = ("audio_encoder.embedder.dac_encoder.", "audio_encoder.embedder.bottleneck.")  # names of its weights
 
@@ -70,8 +72,8 @@ class PeSound(SoundEncoder):
     """Waveform → network → head. `of_frames`: whether the model has a vector for each frame. `joint`: whether vectors
     have three blocks."""
 
-    def __init__(self, card: ModelCard, model: Any, rate: int, hop: int, of_frames: bool, joint: bool) -> None:
-        super().__init__(card, rate)
+    def __init__(self, length: float, model: Any, rate: int, hop: int, of_frames: bool, joint: bool) -> None:
+        super().__init__(length, rate)
         self.network, self.head = model.audio_encoder, model.audio_head
         self.hop, self.of_frames, self.joint = hop, of_frames, joint
 
@@ -89,7 +91,7 @@ class PeSound(SoundEncoder):
         return join_blocks(found, None, found) if self.joint else found
 
 
-class PeVideo(PictureEncoder):
+class PeVideo(RgbEncoder):
     """The frames of a window → network → head. `joint`: whether vectors have three blocks.
 
     An image is a video of one frame.
@@ -112,8 +114,8 @@ class PeVideo(PictureEncoder):
         return prepare_video(rows, self.recipe)
 
     def prepare_levels(self, images: Tensor) -> Tensor:
-        """See `PictureEncoder`. → (B, 1 frame, 3, *size)."""
-        return normalize_levels(images, self.recipe.size, self.recipe)[:, None]
+        """See `RgbEncoder`. → (B, 1 frame, 3, *size)."""
+        return normalize_images(images, self.recipe.size, self.recipe)[:, None]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, frames, 3, *size) → float32 unit vectors (B, D), or (B, 3 D)."""
@@ -142,7 +144,7 @@ class PeText(TextEncoder):
 class PeFamily(ModelFamily):
     """A model with an encoder of text, and those encoders of sound and video that are loaded."""
 
-    names: ClassVar[tuple[str, ...]] = ("pe_av",)
+    names: ClassVar[tuple[str, ...]] = ("pe_audio_video",)
 
     def __init__(self, checkpoint: Checkpoint, parts: Mapping[str, Part], sensors: Sequence[str]) -> None:
         """`parts`: by sensor, sound first. `sensors`: those whose encoder is used; empty: only text is embedded."""
@@ -207,15 +209,16 @@ def prepare_video(rows: Tensor, recipe: ImageRecipe) -> Tensor:
 
 def _sound_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeSound:
     settings, facts = checkpoint.processor_settings("feature_extractor"), checkpoint.card.audio
-    rate, hop = (settings.get(a) or facts[b] for a, b in (("sampling_rate", "sampling_rate"), ("hop_length", "hop")))
+    rate, hop = settings.get("sampling_rate") or facts["sampling_rate"], settings.get("hop_length") or HOP
     of_frames = "PeAudioFrameLevelModel" in (checkpoint.config.get("architectures") or ())
-    return PeSound(checkpoint.card, model, int(rate), int(hop), of_frames, joint)
+    length = float(facts["window"] or SOUND_WINDOW)
+    return PeSound(length, model, int(rate), int(hop), of_frames, joint)
 
 
 def _video_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeVideo:
     settings, facts = checkpoint.processor_settings("video_processor"), checkpoint.card.vision
     defaults = ImageRecipe(
-        size=(int(facts["size"]), int(facts["size"])),
+        size=(int(facts["size"]["default"]), int(facts["size"]["default"])),
         interpolation=str(facts["interpolation"]),
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
@@ -225,7 +228,7 @@ def _video_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeVideo:
     except RecipeError as error:
         raise SpaceError(f"'{checkpoint.folder}': {error}") from error
     frames = int(settings.get("num_frames") or facts["frames"])
-    return PeVideo(TrainedWindow(float(facts["window"]), frames), model, recipe, joint)
+    return PeVideo(TrainedWindow(VIDEO_WINDOW, frames), model, recipe, joint)
 
 
 def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Part:
@@ -244,7 +247,7 @@ def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Part:
         message = " ".join(str(error).split())
         raise SpaceError(f"'{checkpoint.folder}': config.json is wrong: {message}") from error
     with _without_report():
-        model = load_model(checkpoint, name, torch.float32 if part == "audio" else dtype, config)
+        model = load_model(checkpoint, name, torch.float32 if part == "audio" else dtype, config=config)
     scale, bias = (float(getattr(model, f"text_{part}_logit_{what}")) for what in ("scale", "bias"))
     if part == "audio":
         _convert(model, dtype)

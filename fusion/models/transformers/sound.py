@@ -7,20 +7,20 @@ from torch import Tensor
 
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.family import SensorEncoder
 from sensebind.fusion.preprocess.audio import check_waveform
 from sensebind.fusion.preprocess.resampling import resample_audio
 
 
 class SoundEncoder(SensorEncoder):
-    """An encoder of sound. `rate`: its samples per second. `max_samples`: the longest sound that it takes; 0: any."""
+    """An encoder of sound. `length`: its window in s. `rate`: samples per second. `max_samples`: the longest sound that
+    it takes; 0: any."""
 
     capturable = True
 
-    def __init__(self, card: ModelCard, rate: int, max_samples: int = 0) -> None:
+    def __init__(self, length: float, rate: int, max_samples: int = 0) -> None:
         super().__init__()
-        self.window = TrainedWindow(float(card.audio["window"]))
+        self.window = TrainedWindow(length)
         self.rate, self.max_samples = rate, max_samples
 
     def device_input(self, window: Window) -> Tensor:

@@ -30,7 +30,7 @@ FAMILY_MODULES = {  # family of a card → module and class that load it
     "clap": "clap:ClapFamily",
     "clip": "image_text:ImageTextModel",
     "metaclip_2": "image_text:ImageTextModel",
-    "pe_av": "pe_av:PeFamily",
+    "pe_audio_video": "pe_av:PeFamily",
     "siglip": "image_text:ImageTextModel",
     "siglip2": "image_text:ImageTextModel",
     "embedding_gemma2": "embedding_gemma:EmbeddingGemmaModel",
