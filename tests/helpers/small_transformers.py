@@ -16,8 +16,8 @@ from sensebind.fusion.core.windows import Window
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "mono8", "jpeg", "bayer_rggb8")
 
 WORDS = [
-    "a", "an", "the", "this", "is", "photo", "of", "dog", "cat", "person", "glass", "breaking", "rain", "nearby", "siren",
-    "engine", "door", "music", "sound",
+    "a", "an", "the", "this", "is", "photo", "of", "dog", "cat", "person", "glass", "breaking", "rain", "nearby",
+    "siren", "engine", "door", "music", "sound",
 ]  # fmt: skip
 
 
