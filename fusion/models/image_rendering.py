@@ -88,6 +88,14 @@ class RenderingHub(Hub):
             return super().competence(modality, phrases)
         return self.hub.competence(modality, phrases)
 
+    def object_names(self, modality: str) -> tuple[str, ...]:
+        """See `core.space.Space`."""
+        return self.hub.object_names(self._encoder_name(modality))
+
+    def named_objects(self, phrases: Sequence[str]) -> list[str]:
+        """See `core.space.Space`."""
+        return self.hub.named_objects(phrases)
+
     @property
     def compiled_modalities(self) -> frozenset[str]:
         """See `core.space.Space`."""
