@@ -172,7 +172,8 @@ def onset_delays(
         row: dict[str, Any] = {"label": item.label, "onset": round(item.onset, 3)}
         if onsets:
             arrived, event = onsets[0]
-            modality = max(event.evidence, key=lambda e: e.score).modality if event.evidence else ""
+            competent = [e for e in event.evidence if e.competence > 0]
+            modality = max(competent, key=lambda e: e.score).modality if competent else ""
             by_design = (event.tick - epoch) / SECOND - item.onset
             began = bisect_left(clock_times, epoch + round(item.onset * SECOND))
             live = arrived - clock[min(began, len(clock) - 1)][0]
