@@ -75,7 +75,7 @@ def load_space(
 
     device, requested = resolve_device(device), None if modalities is None else list(modalities)
     hub = load_without_spokes(name, modalities=requested, device=device, weights=weights, dtype=dtype)
-    return bind_spokes(with_rendering(hub, requested), spokes, requested, device)
+    return bind_spokes(with_rendering(hub, requested), spokes, requested, device, load_source=load_space)
 
 
 def load_without_spokes(

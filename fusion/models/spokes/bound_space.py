@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,23 +14,53 @@ from torch import Tensor
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.space import Encoder, Hub, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.models.spokes import joined
 from sensebind.fusion.models.spokes import spoke as spokes
-from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
+from sensebind.fusion.models.spokes.joined import JoinedSpoke, SourceLoader
+from sensebind.fusion.models.spokes.spoke import JOINED, SpokeSpec
+
+
+class LoadedSpoke(Protocol):
+    """What a bound space uses of a spoke: `Spoke` and `JoinedSpoke`."""
+
+    @property
+    def is_compiled(self) -> bool: ...
+
+    @property
+    def graph_capturable(self) -> bool: ...
+
+    def tensor(self, window: Window) -> Tensor: ...
+
+    def device_input(self, window: Window) -> Tensor: ...
+
+    def embed(self, batch: Tensor) -> Tensor: ...
+
+    def embed_async(self, batch: Tensor) -> EmbeddingFuture: ...
+
+    def embed_on_device(self, batch: Tensor) -> Tensor: ...
 
 
 class BoundSpace(Space):
     """A hub with its spokes. A spoke embeds its modality in place of the hub; the hub embeds all others.
 
     The id identifies the hub and the files of all spokes, also of those that are not loaded. `files`: spoke files; of
-    several for one modality the last is used. `modalities`: spokes to load (None: all).
+    several for one modality the last is used. `modalities`: spokes to load (None: all). `load_source` loads the spaces
+    of joined spokes.
+
+    Spokes of other kinds need a `Hub`.
     """
 
     id: str
 
     def __init__(
-        self, hub: Hub, files: Sequence[Path], modalities: Iterable[str] | None = None, device: str = "cpu"
+        self,
+        hub: Space,
+        files: Sequence[Path],
+        modalities: Iterable[str] | None = None,
+        device: str = "cpu",
+        load_source: SourceLoader | None = None,
     ) -> None:
-        self.hub = hub
+        self.hub, self._load_source = hub, load_source
         self._spoke_files: dict[str, Path] = {}
         self.specs: dict[str, SpokeSpec] = {}
         for path in files:
@@ -41,7 +72,7 @@ class BoundSpace(Space):
         self.id = f"{hub.id.partition('@')[0]}@{total.hexdigest()[:12]}"
         self.device, self.dtype = torch.device(device), hub.dtype
         self._load_lock = threading.Lock()  # one spoke is loaded at a time
-        self._spokes: Mapping[str, Spoke] = {}  # replaced, never changed, so it can be read without the lock
+        self._spokes: Mapping[str, LoadedSpoke] = {}  # replaced, never changed, so it can be read without the lock
         for modality in self._spoke_files if modalities is None else set(modalities) & set(self._spoke_files):
             self.load_spoke(modality)
 
@@ -51,7 +82,9 @@ class BoundSpace(Space):
 
     @property
     def licence(self) -> str:
-        return self.hub.licence
+        """The licence of the hub, and those of the sources of joined spokes."""
+        sources = [spoke.source.licence for spoke in self._spokes.values() if isinstance(spoke, JoinedSpoke)]
+        return "; ".join(dict.fromkeys([self.hub.licence, *sources]))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -87,9 +120,9 @@ class BoundSpace(Space):
         return (self.hub.compiled_modalities - self._spokes.keys()) | of_spokes
 
     def device_input(self, window: Window) -> Tensor:
-        """See `core.space.Space`. A spoke's windows are preprocessed on the host, by OpenCV."""
+        """See `core.space.Space`."""
         spoke = self._spokes.get(window.modality)
-        return spoke.tensor(window) if spoke else self.hub.device_input(window)
+        return spoke.device_input(window) if spoke else self.hub.device_input(window)
 
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`."""
@@ -98,16 +131,21 @@ class BoundSpace(Space):
 
     def graph_capturable(self, modality: str) -> bool:
         """See `core.space.Space`."""
-        return modality in self._spokes or self.hub.graph_capturable(modality)
+        spoke = self._spokes.get(modality)
+        return spoke.graph_capturable if spoke else self.hub.graph_capturable(modality)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
     def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
-        """See `core.space.Space`. The hub's, also for the spokes that ship with it. That of other spokes is not known:
-        1."""
-        if modality in self._spoke_files and self._spoke_files[modality] not in self.hub.shipped_spokes:
+        """See `core.space.Space`. The hub's, also for the spokes that ship with it. Of a joined spoke: the source's.
+        That of other spokes is not known: 1."""
+        spoke = self._spokes.get(modality)
+        if isinstance(spoke, JoinedSpoke):
+            return spoke.source.competence(modality, phrases)
+        shipped = self.hub.shipped_spokes if isinstance(self.hub, Hub) else ()
+        if modality in self._spoke_files and self._spoke_files[modality] not in shipped:
             return super().competence(modality, phrases)
         return self.hub.competence(modality, phrases)
 
@@ -119,27 +157,40 @@ class BoundSpace(Space):
         """See `core.space.Space`."""
         return self.hub.named_objects(phrases)
 
-    def load_spoke(self, modality: str) -> Spoke:
+    def load_spoke(self, modality: str) -> LoadedSpoke:
         """The spoke of a modality, loaded by the first call. Raises `SpaceError`, and `KeyError` if there is none."""
         with self._load_lock:
             if modality not in self._spokes:
-                spoke = spokes.load(self._spoke_files[modality], self.hub, self.device, self.hub.compiled)
-                self._spokes = {**self._spokes, modality: spoke}
+                self._spokes = {**self._spokes, modality: self._read_spoke(modality)}
             return self._spokes[modality]
+
+    def _read_spoke(self, modality: str) -> LoadedSpoke:
+        path = self._spoke_files[modality]
+        if self.specs[modality].kind == JOINED:
+            return joined.load(path, self.hub, self.device, self._load_source)
+        if not isinstance(self.hub, Hub):
+            raise SpaceError(
+                f"space {self.hub.id} has no image encoder and cannot use the spoke '{path}': leave it out"
+            )
+        return spokes.load(path, self.hub, self.device, self.hub.compiled)
 
 
 def bind_spokes(
-    hub: Space, files: Sequence[str | Path], modalities: Iterable[str] | None = None, device: str = "cpu"
+    hub: Space,
+    files: Sequence[str | Path],
+    modalities: Iterable[str] | None = None,
+    device: str = "cpu",
+    load_source: SourceLoader | None = None,
 ) -> Space:
     """`hub` with the spokes that it ships and those in `files`; `hub` itself if there are none.
 
-    Raises `SpaceError` if files are missing, damaged or trained for another hub, or if there are files and `hub` is not
-    a `Hub`.
+    Raises `SpaceError` if files are missing, damaged or made for another hub, or if a file needs a `Hub` and `hub` is
+    none. A joined spoke needs only the hub's text; `load_source` loads its source.
     """
     shipped = hub.shipped_spokes if isinstance(hub, Hub) else ()
     paths = [*shipped, *(Path(file) for file in files)]
     if not paths:
         return hub
-    if not isinstance(hub, Hub):
+    if not isinstance(hub, Hub) and any(spokes.read_spec(path).kind != JOINED for path in paths):
         raise SpaceError(f"space {hub.id} has no image encoder and cannot use spokes: leave out 'spokes'")
-    return BoundSpace(hub, paths, modalities, device)
+    return BoundSpace(hub, paths, modalities, device, load_source)

@@ -6,6 +6,8 @@ A spoke turns windows of its modality into vectors of the hub's space. The data 
   changes only a residual after the copy (`head`), or also low-rank updates (`lora`) or all (`whole`) of the copy.
 - **sound**: the frozen network YAMNet and a small network after it.
 - **series**: any numbers over time (motion, gas, touch, torque). A small network.
+
+A file can also be of the kind **joined**: `joined.py` loads it.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch.nn import functional
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
-from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import Hub, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.image_rendering import RENDERED, render
@@ -44,7 +46,8 @@ from sensebind.fusion.preprocess.image import squash_to_tensor
 from sensebind.fusion.preprocess.resampling import resample_audio, resample_readings
 
 SPOKE_FORMAT = "sensebind spoke 1"
-SPOKE_KINDS = ("image", "sound", "series")
+JOINED = "joined"  # the encoder of another space and a map to the hub: `joined.py`
+SPOKE_KINDS = ("image", "sound", "series", JOINED)
 TRAINING_METHODS = ("whole", "head", "lora")
 RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 
@@ -53,7 +56,8 @@ RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 class SpokeSpec:
     """The description of a spoke. `length` (s) and `frames`: its window, as in `TrainedWindow`. `rate` (Hz) and
     `channels`: of a series. `rank`: of LoRA. `logit_scale`: the factor of its cosines before a softmax. `about`: the
-    content of the card (data, licence, recipe, figures). Raises `SpaceError` for an unknown kind or method."""
+    content of the card (data, licence, recipe, figures). `source`, `source_id`, `source_weights`: the space of
+    a joined spoke's encoder. Raises `SpaceError` for an unknown kind or method."""
 
     modality: str
     kind: str
@@ -67,6 +71,9 @@ class SpokeSpec:
     rank: int = 0
     logit_scale: float = 20.0
     about: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    source_id: str = ""
+    source_weights: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in SPOKE_KINDS:
@@ -159,6 +166,8 @@ class Spoke:
     """An encoder with its preprocessing. A new spoke is untrained: an image spoke then gives the hub's vectors."""
 
     def __init__(self, spec: SpokeSpec, hub: Hub) -> None:
+        if spec.kind == JOINED:
+            raise SpaceError(f"the spoke for '{spec.modality}' is joined through text and has no weights to train")
         if spec.dimension != hub.dimension:
             raise SpaceError(
                 f"the vectors of the spoke for '{spec.modality}' have {spec.dimension} dimensions, those of {hub.id} "
@@ -182,6 +191,10 @@ class Spoke:
         if self.spec.kind == "series":
             return torch.from_numpy(resample_readings(window, self.spec.rate, self.spec.channels))
         return image_tensor(window)
+
+    def device_input(self, window: Window) -> Tensor:
+        """As `tensor`: windows are preprocessed on the host, by OpenCV."""
+        return self.tensor(window)
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
@@ -207,6 +220,11 @@ class Spoke:
     def is_compiled(self) -> bool:
         """Whether `embed` uses a compiled encoder."""
         return self._compiled is not None
+
+    @property
+    def graph_capturable(self) -> bool:
+        """Whether a CUDA graph can capture `embed_on_device`: always."""
+        return True
 
     def compile(self) -> None:
         """Compile the encoder for this processor. `embed` uses the compiled one if its vectors match PyTorch's.
@@ -261,8 +279,15 @@ def image_tensor(window: Window) -> Tensor:
 
 def save(spoke: Spoke, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a spoke as safetensors. Raises `SpaceError` if the file cannot be written."""
-    state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in spoke.saved_state().items()}
-    metadata = {"format": SPOKE_FORMAT, "spoke": json.dumps(asdict(spoke.spec), sort_keys=True)}
+    write_spoke(path, spoke.spec, spoke.saved_state(), dtype)
+
+
+def write_spoke(
+    path: str | Path, spec: SpokeSpec, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write the file of a spoke with these trained or fitted tensors. Raises `SpaceError` if it cannot be written."""
+    state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
+    metadata = {"format": SPOKE_FORMAT, "spoke": json.dumps(asdict(spec), sort_keys=True)}
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # Not `save_file`: only the owner could read its file.
@@ -290,8 +315,7 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compile
     """Load a spoke for inference; compile it if `compiled`. Raises `SpaceError`, also if it was trained for another
     hub."""
     spec = read_spec(path)
-    if spec.hub != hub.id:
-        raise SpaceError(f"spoke '{path}' was trained for the hub {spec.hub}, not for {hub.id}: align it again")
+    check_hub(path, spec, hub)
     spoke = Spoke(spec, hub)
     load_weights(spoke, path)
     lora.merge_lora(spoke.encoder)
@@ -303,13 +327,24 @@ def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compile
     return spoke
 
 
+def check_hub(path: str | Path, spec: SpokeSpec, hub: Space) -> None:
+    """Raises `SpaceError` if the spoke in the file `path` was made for another hub."""
+    if spec.hub != hub.id:
+        raise SpaceError(f"spoke '{path}' was trained for the hub {spec.hub}, not for {hub.id}: align it again")
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors in a spoke file. Raises `SpaceError`."""
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+
+
 def load_weights(spoke: Spoke, path: str | Path) -> None:
     """Load a file's weights into a spoke of the same spec. Raises `SpaceError` if entries are missing, extra or of
     another shape."""
-    try:
-        state = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+    state = read_state(path)
     wanted = spoke.saved_state()
     wrong = sorted(state.keys() ^ wanted.keys()) or [n for n in wanted if state[n].shape != wanted[n].shape]
     if wrong:
