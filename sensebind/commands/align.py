@@ -1,4 +1,5 @@
-"""`sensebind align`: train a spoke of a frozen image-text space, on recordings or folders of paired files."""
+"""`sensebind align`: train a spoke of a frozen image-text space, on recordings or folders of paired files; or join a
+modality of another space through text."""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "align",
-        help="train a spoke: bind a modality to a space by contrastive learning",
+        help="train a spoke: bind a modality to a space by contrastive learning, or through text",
         description="Train a spoke: an encoder of one modality, aligned to a frozen image-text space by InfoNCE. Pairs "
         "are windows of MODALITY and vision at the same tick of a recording, or files with equal names in DIR/MODALITY "
-        "and DIR/vision (or DIR/text: captions). Whole blocks of time are held out, not single frames.",
+        "and DIR/vision (or DIR/text: captions). Whole blocks of time are held out, not single frames. With --through "
+        "text no pairs are needed: the encoder is that of another space that also embeds text (--source).",
     )
     _add_data_options(parser.add_argument)
-    _add_training_options(parser.add_argument)
+    _add_join_options(parser.add_argument_group("joining a modality of another space (--through text)").add_argument)
+    _add_training_options(parser.add_argument_group("training on pairs").add_argument)
     add = parser.add_argument
     add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     add("--checkpoint", type=Path, metavar="F", help="file to save after each epoch, and to resume from if it exists")
@@ -47,6 +50,17 @@ def _add_data_options(add: Callable[..., Any]) -> None:
         "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
     )
     add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
+
+
+def _add_join_options(add: Callable[..., Any]) -> None:
+    add("--through", choices=("text",), help="join the spaces by phrases that both embed, instead of training on pairs")
+    add("--source", metavar="SPACE", help="space with an encoder for MODALITY and for text")
+    add("--source-weights", default="", metavar="W", help="weight file or folder of the source")
+    add("--phrases", type=Path, metavar="F.txt", help="more phrases, one in a line: the names of what your robot meets")
+    add(
+        "--unlabelled", nargs="+", type=Path, default=[], metavar="DATA",
+        help="recordings, files or folders of files of MODALITY: their mean vector is subtracted",
+    )  # fmt: skip
 
 
 def _add_training_options(add: Callable[..., Any]) -> None:
@@ -90,7 +104,50 @@ def _add_training_options(add: Callable[..., Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train a spoke and write its file. Raises `SensebindError`."""
+    """Train or join a spoke and write its file. Raises `SensebindError`."""
+    return _join(args) if args.through else _train(args)
+
+
+def _join(args: argparse.Namespace) -> int:
+    """Join a modality of another space to the hub, through text."""
+    import time
+
+    from sensebind.fusion.models import registry
+    from sensebind.fusion.models.spokes import joined
+    from sensebind.training import text_join
+    from sensebind.training.data.pairs import AlignError
+    from sensebind.training.spoke_initialization import training_parameters
+
+    if not args.source:
+        raise AlignError("--through text needs --source: a space with encoders for the modality and for text")
+    if args.recordings or args.pairs:
+        raise AlignError("--through text needs no pairs: leave out the recordings and --pairs (or use --unlabelled)")
+    began = time.perf_counter()
+    phrases = text_join.shared_phrases(text_join.read_phrases(args.phrases) if args.phrases else ())
+    hub = registry.load_without_spokes(args.hub, modalities=["text"], weights=args.weights)
+    source = registry.load_space(args.source, modalities=[args.modality, "text"], weights=args.source_weights)
+    text_join.check_spaces(source, hub, args.modality)
+    mean = None
+    if args.unlabelled:
+        values = training_parameters(args.config, args.modality)
+        mean = text_join.mean_vector(source, args.modality, args.unlabelled, values)
+    weights = str(Path(args.source_weights).absolute()) if args.source_weights else ""
+    spec, join, quality = text_join.join_through_text(
+        source, hub, args.modality, phrases, mean, name=args.source, weights=weights
+    )
+    joined.save(args.out, spec, join)
+    print(
+        f"hub {hub.id}; {args.modality} of {source.id}, through {len(phrases.phrases)} phrases"
+        f"{'' if mean is None else ', centred by unlabelled data'}\n"
+        f"held-out phrases find themselves: R@1 {quality.recall:.3f} (chance {quality.chance:.3f}, "
+        f"n {quality.held_out}); {time.perf_counter() - began:.0f} s\n"
+        f"{args.out}: to use it, set spokes: [{args.out}] in the parameter file"
+    )
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Train a spoke on pairs."""
     from dataclasses import replace
 
     from tqdm import tqdm
@@ -102,6 +159,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.training.spoke_initialization import SpokeInitialization, initial_spoke, training_parameters
     from sensebind.training.spoke_training import held_out_recall, train_spoke
 
+    if args.source or args.unlabelled or args.phrases:
+        raise AlignError("--source, --phrases and --unlabelled join spaces: add --through text")
     if bool(args.recordings) == bool(args.pairs):
         raise AlignError("give recordings or --pairs DIR, and not both")
     settings = _settings(args)

@@ -172,6 +172,23 @@ def report_lines(space: Space, sets: Sequence[SoundSet]) -> list[str]:
     return lines
 
 
+def comparison_lines(spaces: Mapping[str, Space], sets: Sequence[SoundSet]) -> list[str]:
+    """A Markdown table of several spaces by their titles: accuracy by phrase in each, and chance."""
+    titles = ["sounds", *spaces, "chance", "clips"]
+    lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
+    vectors: dict[tuple[str, int], Tensor] = {}  # sets with the same sounds share their vectors
+    for one in sets:
+        shares = []
+        for title, space in spaces.items():
+            key = title, id(one.sounds)
+            if key not in vectors:
+                vectors[key] = torch.stack([clip_vector(space, sound.samples) for sound in one.sounds])
+            shares.append(_correct_by_phrase(space, one, vectors[key]).mean())
+        cells = [*(f"{share:.3f}" for share in (*shares, 1 / len(one.phrases))), str(len(one.sounds))]
+        lines.append(f"| {' | '.join([one.title, *cells])} |")
+    return lines
+
+
 def clip_vector(space: Space, samples: npt.NDArray[np.float32]) -> Tensor:
     """The mean, of unit length, of the vectors of a sound's windows, (D,). Windows are as long as in the space's
     training, and each begins half a window after the one before. What remains after the last one, less than half a

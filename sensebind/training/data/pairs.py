@@ -19,7 +19,7 @@ from sensebind.fusion.config import build
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
-from sensebind.fusion.core.space import Hub
+from sensebind.fusion.core.space import Hub, Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.io import sensor_files
 from sensebind.fusion.stream.windower import Windower
@@ -198,11 +198,11 @@ def pairs_from_recording(
     )
 
 
-def embed_windows(hub: Hub, modality: str, chosen: Sequence[Window]) -> Tensor:
-    """N windows of a modality of the hub → float32 (N, D)."""
-    tensors = [hub.tensor(window) for window in chosen]
+def embed_windows(space: Space, modality: str, chosen: Sequence[Window]) -> Tensor:
+    """N windows of a modality of the space → float32 (N, D)."""
+    tensors = [space.tensor(window) for window in chosen]
     batches = [torch.stack(tensors[i : i + HUB_BATCH_SIZE]) for i in range(0, len(tensors), HUB_BATCH_SIZE)]
-    return torch.cat([hub.embed(modality, batch) for batch in batches])
+    return torch.cat([space.embed(modality, batch) for batch in batches])
 
 
 def _hub_images(chosen: Sequence[Window]) -> Tensor:
