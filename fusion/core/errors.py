@@ -7,3 +7,7 @@ class SensebindError(Exception):
 
 class ConfigError(SensebindError, ValueError):
     """A parameter or a parameter file is invalid."""
+
+
+class RecipeError(SensebindError, ValueError):
+    """The preprocessing in the files of a model cannot be followed. The message names the setting."""

@@ -21,7 +21,7 @@ BUILTIN_SPACES = {
     "imagebind_huge": "sensebind.fusion.models.imagebind.space:ImageBindSpace.load",
 }
 
-DOORS = {  # a space is called <door>:<model>
+PREFIXED_SPACES = {  # prefix → factory; the space is called <prefix>:<model>
     "open_clip": "sensebind.fusion.models.open_clip:OpenClipSpace.load",
     "transformers": "sensebind.fusion.models.transformers.space:TransformersSpace.load",
 }
@@ -33,7 +33,7 @@ class SpaceOptions(Options):
 
     space: str = parameter(
         "starter",
-        "Embedding space (the model): starter, imagebind_huge, transformers:<folder or Hub id>, open_clip:<model>, or "
+        "Embedding space (the model): starter, imagebind_huge, transformers:<folder or owner/model>, open_clip:<model>, or "
         "one that another package registers",
     )
     weights: str = parameter(
@@ -113,9 +113,9 @@ def _factory(name: str) -> SpaceFactory:
     from functools import partial
     from importlib.metadata import EntryPoint
 
-    door, _, model = name.partition(":")
-    if door in DOORS:
-        return partial(EntryPoint(door, DOORS[door], ENTRY_POINT_GROUP).load(), model=model)
+    prefix, _, model = name.partition(":")
+    if prefix in PREFIXED_SPACES:
+        return partial(EntryPoint(prefix, PREFIXED_SPACES[prefix], ENTRY_POINT_GROUP).load(), model=model)
     if name in BUILTIN_SPACES:
         loaded: SpaceFactory = EntryPoint(name, BUILTIN_SPACES[name], ENTRY_POINT_GROUP).load()
         return loaded
@@ -125,5 +125,5 @@ def _factory(name: str) -> SpaceFactory:
             return found
     raise SpaceError(
         f"there is no space '{name}'; available: {', '.join(space_names())}, "
-        f"{', '.join(f'{door}:<model>' for door in DOORS)}"
+        f"{', '.join(f'{prefix}:<model>' for prefix in PREFIXED_SPACES)}"
     )

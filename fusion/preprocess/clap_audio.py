@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sensebind.fusion.preprocess.image_recipe import RecipeError
+from sensebind.fusion.core.errors import RecipeError
 
 MIN_POWER = 1e-10  # −100 dB
 TRUNCATIONS = ("fusion", "rand_trunc")  # how the published feature extractor cuts sounds that are too long

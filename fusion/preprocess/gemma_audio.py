@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sensebind.fusion.preprocess.image_recipe import RecipeError
+from sensebind.fusion.core.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True)

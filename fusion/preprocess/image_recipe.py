@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import RecipeError
 from sensebind.fusion.preprocess.pillow_resize import pillow_resize
 
 PILLOW_FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers of the filters, as checkpoints store them
-
-
-class RecipeError(SensebindError):
-    """The preprocessing in a checkpoint cannot be followed. The message names the setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +44,22 @@ def read_recipe(settings: Mapping[str, Any], defaults: ImageRecipe) -> ImageReci
 
     Missing settings have the values of `defaults`. Raises `RecipeError` for settings that cannot be followed.
     """
+    try:
+        return _read_recipe(settings, defaults)
+    except (TypeError, ValueError, KeyError) as error:
+        raise error if isinstance(error, RecipeError) else RecipeError(f"the settings of images: {error}") from error
+
+
+def _read_recipe(settings: Mapping[str, Any], defaults: ImageRecipe) -> ImageRecipe:
     resized = settings.get("do_resize", True)
     if not resized:
         raise RecipeError("do_resize is false: images of a camera must be resized to the size of the model")
     size, shortest_edge = defaults.size, defaults.shortest_edge
-    if "size" in settings:
+    if settings.get("size"):
         size, shortest_edge = _read_size(settings["size"])
-    if settings.get("do_center_crop", shortest_edge > 0):
-        if "crop_size" in settings:
+    crops = settings.get("do_center_crop")
+    if crops if crops is not None else shortest_edge > 0:
+        if settings.get("crop_size"):
             size, _ = _read_size(settings["crop_size"])
     elif shortest_edge:
         raise RecipeError("do_center_crop is false, but size only names the shortest_edge: images would differ in size")
@@ -82,7 +87,7 @@ def apply_recipe(images: Tensor, recipe: ImageRecipe) -> Tensor:
         raise ValueError(f"expected RGB images, uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     height, width = recipe.size
     if not recipe.shortest_edge:
-        return normalize_levels(pillow_resize(images, recipe.size, recipe.interpolation), recipe)
+        return resize_and_normalize(images, recipe.size, recipe)
     rows, columns = images.shape[-2:]
     short = min(rows, columns)
     if max(rows, columns) > 100 * short:
@@ -98,10 +103,22 @@ def normalize_levels(levels: Tensor, recipe: ImageRecipe) -> Tensor:
     return table[channel, levels.long()]
 
 
-def normalize(images: Tensor, recipe: ImageRecipe) -> Tensor:
+def normalize_float(images: Tensor, recipe: ImageRecipe) -> Tensor:
     """Images float32 (B, 3, H, W) in 0..1 → (image · 255 · scale − mean) / std."""
     scale, mean, std = _constants(recipe, images.device)
     return (images * (255 * scale) - mean) / std
+
+
+def resize_and_normalize(images: Tensor, size: tuple[int, int], recipe: ImageRecipe) -> Tensor:
+    """RGB images, uint8 (B, 3, H, W) or float32 in 0..1 → float32 (B, 3, *size), without cropping.
+
+    uint8 is resized as by Pillow. Floats are resized by PyTorch, with gradients.
+    """
+    if images.dtype == torch.uint8:
+        return normalize_levels(pillow_resize(images, size, recipe.interpolation), recipe)
+    if tuple(images.shape[-2:]) != size:
+        images = interpolate(images, size, mode=recipe.interpolation, antialias=True).clamp(0, 1)
+    return normalize_float(images, recipe)
 
 
 def _crop_centre(images: Tensor, height: int, width: int) -> Tensor:

@@ -178,16 +178,14 @@ def spaces() -> Iterator[Finding]:
 
 
 def downloads() -> Iterator[Finding]:
-    """List the downloaded models of the Hub that cards name, with their licence. They are not loaded."""
+    """List the downloaded models of Hugging Face that cards name, with their licence. They are not loaded."""
     from sensebind.fusion.models.transformers import cards, checkpoint
 
     try:
         found: str = version("transformers")
     except PackageNotFoundError:
-        yield Finding(
-            "spaces transformers:…", "not installed", "pip install 'sensebind[transformers]', to use models of the Hub",
-            optional=True,
-        )  # fmt: skip
+        fix = "to use models of Hugging Face: pip install 'transformers>=5.24' (Python 3.11 or newer)"
+        yield Finding("spaces transformers:…", "not installed", fix, optional=True)
         return
     models = [(card, model) for card in cards.all_cards() for model in card.models]
     present = [(c, m) for c, m in models if checkpoint.downloaded_folder(m.id, m.revision) is not None]

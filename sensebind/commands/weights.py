@@ -1,4 +1,4 @@
-"""`sensebind weights`: downloads models of the Hub; inspects and converts checkpoints of ImageBind."""
+"""`sensebind weights`: downloads models of Hugging Face; inspects and converts checkpoints of ImageBind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     parser = subparsers.add_parser(
         "weights",
-        help="download models of the Hub; inspect and convert checkpoints of ImageBind",
+        help="download models of Hugging Face; inspect and convert checkpoints of ImageBind",
         description="Code in a weight file is never executed: files are read by safetensors, or by PyTorch with "
         "weights_only.",
     )
@@ -41,9 +41,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     convert.add_argument("--modalities", metavar="A,B", help="write only these; prompts need text (default: all)")
     fetch = actions.add_parser(
         "fetch",
-        help="download a model of the Hugging Face Hub, for the space transformers:NAME",
+        help="download a model of Hugging Face, for the space transformers:NAME",
         description="The only command of sensebind that downloads. It uses the package huggingface_hub, and the "
-        "revision that the model's card names, so that all robots have the same files. HF_HOME sets the folder.",
+        "revision that the model's card names; without one, the newest. HF_HOME sets the folder.",
     )
     fetch.add_argument(
         "name", nargs="?", help="model, as in google/siglip2-base-patch16-224. Without: list known models"
@@ -63,6 +63,7 @@ def _fetch(name: str | None, revision: str) -> int:
     from sensebind.fusion.models.transformers import cards, download
 
     if name is None:
+        print("model, its weights in float32, and its licence if it is not that of the family\n")
         for card in cards.all_cards():
             print(f"{card.title}: {card.licence}")
             for model in card.models:
@@ -73,11 +74,11 @@ def _fetch(name: str | None, revision: str) -> int:
     if found is None:
         print(f"{name}: no card names it, so its licence is not known here: read it before use")
     else:
-        print(f"{name} ({found[0].title}): licence {found[1].licence or found[0].licence}")
+        print(f"{name} ({found[0].title}): licence {found[1].licence or found[0].licence}\n{found[0].notes}")
     folder = download.fetch(name, revision or (found[1].revision if found else ""))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}  {size / 1e9:.2f} GB")
-    print(f"To use it, set the parameter space: transformers:{name}")
+    print(f"To use it, set the parameter space: transformers:{folder if revision else name}")
     return 0
 
 

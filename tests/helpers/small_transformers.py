@@ -7,12 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
 from sensebind.fusion.core.windows import Window
 
+pytest.importorskip("transformers", minversion="5.24")  # needs Python 3.11
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "mono8", "jpeg", "bayer_rggb8")
 
 WORDS = [

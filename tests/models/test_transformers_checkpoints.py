@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helpers.hub_server import COMMIT, hub
+from helpers.hugging_face_server import COMMIT, hub
 from helpers.small_transformers import encoded, image_window, images, randomize, word_tokenizer, write_checkpoint
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.phrases import apply_template

@@ -14,11 +14,11 @@ pytest.importorskip("transformers")
 from helpers.small_imagebind import sound, window
 from helpers.small_sounds import sound_windows
 from helpers.small_transformers import randomize, relative_error, word_tokenizer, write_checkpoint
+from sensebind.fusion.core.errors import RecipeError
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.registry import load_space
 from sensebind.fusion.preprocess.clap_audio import ClapRecipe, clap_log_mel, read_clap_recipe
-from sensebind.fusion.preprocess.image_recipe import RecipeError
 from sensebind.fusion.preprocess.resampling import resample_audio
 
 PHRASES = ["a dog", "glass breaking nearby", "rain", "the siren of an engine"]

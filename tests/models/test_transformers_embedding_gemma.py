@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 
 from transformers import EmbeddingGemma2Config, EmbeddingGemma2Model, Gemma4AudioFeatureExtractor  # noqa: E402
 from transformers.models.embedding_gemma2.processing_embedding_gemma2 import EmbeddingGemma2Processor  # noqa: E402
@@ -39,6 +39,7 @@ from helpers.small_transformers import (  # noqa: E402
 )
 from helpers.small_transformers import images as random_images  # noqa: E402
 from sensebind.fusion.core.encodings import decode_rgb  # noqa: E402
+from sensebind.fusion.core.errors import RecipeError  # noqa: E402
 from sensebind.fusion.core.samples import SECOND, Sample, Sound  # noqa: E402
 from sensebind.fusion.core.space import SpaceError  # noqa: E402
 from sensebind.fusion.core.windows import Window  # noqa: E402
@@ -47,7 +48,6 @@ from sensebind.fusion.models.transformers.embedding_gemma import size_for_tokens
 from sensebind.fusion.models.transformers.space import TransformersSpace  # noqa: E402
 from sensebind.fusion.preprocess import image_recipe  # noqa: E402
 from sensebind.fusion.preprocess.gemma_audio import log_mel, mel_bands, read_log_mel_recipe  # noqa: E402
-from sensebind.fusion.preprocess.image_recipe import RecipeError  # noqa: E402
 from sensebind.fusion.preprocess.resampling import resample_audio  # noqa: E402
 
 SPECIAL_TOKENS = {
@@ -350,9 +350,9 @@ def test_invalid_settings_of_sound_are_refused() -> None:
     assert log_mel(torch.zeros(1, 161), read_log_mel_recipe({})).shape == (1, 1, 128)
 
 
-def test_a_sound_over_half_a_minute_is_refused(space: TransformersSpace) -> None:
-    with pytest.raises(ValueError, match=r"set audio\.window to 30"):
-        space.device_input(window("audio", sounds(1, 31, 16_000)[0], length=31.0))
+def test_of_a_longer_window_the_newest_half_minute_is_used(space: TransformersSpace) -> None:
+    long = window("audio", sounds(1, 31, 16_000)[0], length=31.0)
+    assert np.array_equal(space.device_input(long), resample_audio(long, 16_000)[-480_000:])
 
 
 # --------------------------------------------------------------------------------------------------------------- text

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, apply_recipe, read_recipe
+from sensebind.fusion.core.errors import RecipeError
+from sensebind.fusion.preprocess.image_recipe import ImageRecipe, apply_recipe, read_recipe
 from sensebind.fusion.preprocess.pillow_resize import pillow_resize
 
 SIDES = st.integers(1, 90)

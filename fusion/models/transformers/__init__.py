@@ -1,1 +1,1 @@
-"""Spaces from models of the package transformers: `space: transformers:<folder or Hub id>`."""
+"""Spaces from models of the package transformers: `space: transformers:<folder or owner/model>`."""

@@ -1,4 +1,7 @@
-"""Model cards: the published facts of each family of models, as data (`cards/*.yaml`)."""
+"""Model cards: the published facts of each family of models, as data (`cards/*.yaml`).
+
+Keys of a file that this module does not read are for people.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Licence:
     commercial: bool | None = None
     source: str = ""
     revision: str = ""
-    verified: bool = False
+    verified: bool = False  # by whoever wrote the card
 
     def __str__(self) -> str:
         use = {True: "commercial use allowed", False: "not for commercial use", None: "commercial use not known"}
@@ -45,7 +48,6 @@ class KnownModel:
     revision: str = ""
     licence: Licence | None = None
     dimension: int = 0
-    image_size: int = 0
     parameters: float = 0.0
     gflop: Mapping[str, float | None] = field(default_factory=dict)
     memory_mb: Mapping[str, float | None] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class ModelCard:
         vision, audio: settings of the sensors; see the file of the family.
         matryoshka: lengths to which vectors may be cut.
         models: known checkpoints.
-        notes: what a user must know.
+        notes: what a user must know; `sensebind weights fetch NAME` prints it.
     """
 
     family: str
@@ -135,7 +137,7 @@ def card_of_family(family: str) -> ModelCard:
 
 
 def find_known_model(name: str) -> tuple[ModelCard, KnownModel] | None:
-    """The card and the entry of a published checkpoint, by its Hub id; None if no card knows it."""
+    """The card and the entry of a published checkpoint, by its name (owner/model); None if no card knows it."""
     for card in all_cards():
         if model := card.known_model(name):
             return card, model
@@ -158,7 +160,6 @@ def _known_model(data: Mapping[str, Any]) -> KnownModel:
         revision=str(data.get("revision") or ""),
         licence=_licence(data["licence"]) if data.get("licence") else None,
         dimension=int(data.get("dimension") or 0),
-        image_size=int(data.get("image_size") or 0),
         parameters=float(data.get("parameters") or 0),
         gflop=data.get("gflop") or {},
         memory_mb=data.get("memory_mb") or {},

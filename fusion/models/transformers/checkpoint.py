@@ -18,7 +18,7 @@ SETTINGS_PATTERNS = (  # with the weights, all files that decide the vectors
     "config.json", "*processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
 )  # fmt: skip
-PREFIX = "transformers"  # the space is called transformers:<folder or Hub id>
+PREFIX = "transformers"  # the space is called transformers:<folder or owner/model>
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Checkpoint:
     """The files of one model.
 
     Attributes:
-        name: folder or Hub id, as in the name of the space.
+        name: folder or name (owner/model), as in the name of the space.
         folder: where the files are.
         config: content of `config.json`.
         card: the card of its family.
@@ -68,7 +68,7 @@ class Checkpoint:
 
 
 def open_checkpoint(name: str, weights: str = "") -> Checkpoint:
-    """Find the checkpoint `name`: a folder, or the Hub id of a model that `sensebind weights fetch` downloaded.
+    """Find the checkpoint `name`: a folder, or owner/model of one that `sensebind weights fetch` downloaded.
 
     A number after the name, as in ``google/embeddinggemma-2:256``, is the length to which its vectors are cut.
     `weights`: its folder; empty: `name` decides. Nothing is downloaded. Raises `SpaceError`, which names the remedy.
@@ -103,9 +103,9 @@ def find_card(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], fo
         known = ", ".join(sorted({kind for card in all_cards() for kind in card.model_types}))
         raise SpaceError(f"'{folder}' has the model_type '{model_type}', which is not supported; supported: {known}")
     if len(cards) > 1:  # SigLIP 2 with a fixed size has the model_type of SigLIP, and Gemma's tokenizer
-        second = "gemma" in str(tokenizer_config.get("tokenizer_class", "")).lower()
-        second |= "siglip2" in str(tokenizer_config.get("tokenizer_class", "")).lower()
-        cards = [card for card in cards if (card.family == "siglip2") == second] or cards
+        is_siglip2 = "gemma" in str(tokenizer_config.get("tokenizer_class", "")).lower()
+        is_siglip2 |= "siglip2" in str(tokenizer_config.get("tokenizer_class", "")).lower()
+        cards = [card for card in cards if (card.family == "siglip2") == is_siglip2] or cards
     return cards[0]
 
 

@@ -10,23 +10,29 @@ a sound must not depend on its batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sensebind.fusion.core.errors import RecipeError
 from sensebind.fusion.core.samples import AUDIO, TEXT
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import Checkpoint
-from sensebind.fusion.models.transformers.family import ModelFamily, load_model, load_tokenizer, unit
-from sensebind.fusion.models.transformers.image_text import TextTower
+from sensebind.fusion.models.transformers.family import (
+    ModelFamily,
+    PooledTextEncoder,
+    dtype_of,
+    load_model,
+    load_tokenizer,
+    unit,
+)
 from sensebind.fusion.models.transformers.sound import SoundEncoder
 from sensebind.fusion.preprocess.clap_audio import ClapRecipe, clap_log_mel, read_clap_recipe
-from sensebind.fusion.preprocess.image_recipe import RecipeError
 
 
-class ClapSound(SoundEncoder):
+class ClapSoundEncoder(SoundEncoder):
     """CLAP's encoder of sound: waveform → log-mel spectrogram → `pooler_output` of the network → projection.
 
     It takes at most 10 s; of a longer window, the newest 10 s are used. Its first layer normalizes the spectrogram. It
@@ -48,27 +54,27 @@ class ClapSound(SoundEncoder):
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, 1, frames, bands) → float32 unit vectors (B, D)."""
         normalized = self.normalization(inputs.transpose(1, 3)).transpose(1, 3)
-        dtype = next(self.projection.parameters()).dtype
-        return unit(self.projection(self.network(input_features=normalized.to(dtype)).pooler_output))
+        outputs = self.network(input_features=normalized.to(dtype_of(self.projection)))
+        return unit(self.projection(outputs.pooler_output))
 
 
 class ClapFamily(ModelFamily):
     """A model with an encoder of sound and an encoder of text."""
 
-    names: ClassVar[tuple[str, ...]] = ("clap",)
-
     def __init__(self, checkpoint: Checkpoint, model: Any, with_audio: bool, dtype: torch.dtype) -> None:
         text = model.config.text_config
         longest = text.max_position_embeddings - text.pad_token_id - 1  # positions begin after the padding's number
-        self.text = TextTower(
+        self.text = PooledTextEncoder(
             checkpoint.card, load_tokenizer(checkpoint), longest, model.text_model, model.text_projection
         )
-        self.encoders = {AUDIO: ClapSound(checkpoint.card, model, _recipe(checkpoint, model))} if with_audio else {}
+        self.encoders = (
+            {AUDIO: ClapSoundEncoder(checkpoint.card, model, _recipe(checkpoint, model))} if with_audio else {}
+        )
         self.dimension = model.config.projection_dim
         scales = {AUDIO: model.logit_scale_a, TEXT: model.logit_scale_t}
         self.logit_scales: Mapping[str, float] = {m: float(s.detach().float().exp()) for m, s in scales.items()}
         self.logit_biases: Mapping[str, float] = {}
-        model.to(dtype)  # but not the layer that the encoder of sound keeps in float32
+        model.to(dtype)  # not the normalization, which `ClapSoundEncoder` took out of `model`
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, modalities: Sequence[str] | None, dtype: torch.dtype) -> ClapFamily:

@@ -1,4 +1,4 @@
-"""Downloads models of the Hugging Face Hub. Only `sensebind weights fetch` calls this; a node never does."""
+"""Downloads models of Hugging Face. Only `sensebind weights fetch` calls this; a node never does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fetch(name: str, revision: str = "") -> Path:
             RevisionNotFoundError,
         )
     except ImportError as error:
-        raise SpaceError("downloads need huggingface_hub: pip install 'sensebind[transformers]'") from error
+        raise SpaceError("downloads need the package huggingface_hub: pip install huggingface_hub") from error
     try:
         # Asked first, because this fails at once where `snapshot_download` tries again for 20 s.
         HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT)
@@ -42,9 +42,9 @@ def fetch(name: str, revision: str = "") -> Path:
     except RevisionNotFoundError as error:
         raise SpaceError(f"'{name}' has no revision '{revision}'") from error
     except RepositoryNotFoundError as error:
-        raise SpaceError(f"the Hub has no model '{name}', or it is private: check the name") from error
+        raise SpaceError(f"Hugging Face has no model '{name}', or it is private: check the name") from error
     except HfHubHTTPError as error:
-        raise SpaceError(f"'{name}' cannot be downloaded; the Hub answered: {str(error).splitlines()[0]}") from error
+        raise SpaceError(f"'{name}' cannot be downloaded; the server answered: {str(error).splitlines()[0]}") from error
     except Exception as error:  # of the HTTP library, which differs between versions of huggingface_hub
         raise SpaceError(
             f"'{name}' cannot be downloaded ({str(error).splitlines()[0]}). On a computer with a connection, run: "

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sensebind.fusion.core.errors import RecipeError
 from sensebind.fusion.core.samples import AUDIO, TEXT, VISION
 from sensebind.fusion.core.space import SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
@@ -32,18 +33,14 @@ from sensebind.fusion.models.transformers.family import (
     load_tokenizer,
     unit,
 )
-from sensebind.fusion.models.transformers.image_text import IMAGE_WINDOW, newest_rgb, normalize_images
-from sensebind.fusion.preprocess.audio import check_waveform
+from sensebind.fusion.models.transformers.image import IMAGE_WINDOW, image_patches, rgb_frames
+from sensebind.fusion.models.transformers.sound import SoundEncoder
 from sensebind.fusion.preprocess.gemma_audio import LogMelRecipe, log_mel, read_log_mel_recipe
-from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, normalize_levels, read_recipe
-from sensebind.fusion.preprocess.pillow_resize import pillow_resize
-from sensebind.fusion.preprocess.resampling import resample_audio
+from sensebind.fusion.preprocess.image_recipe import ImageRecipe, read_recipe, resize_and_normalize
 
 MODEL_CLASS = "EmbeddingGemma2Model"
-IMAGE_TOKENS, FRAME_TOKENS = 280, 70  # soft tokens of an image and of a frame of a video, if no file says otherwise
-MAX_FRAMES = 32  # of a video
 SOUND_WINDOW = 5.0  # s: our choice, because no length is published
-LONGEST_SOUND = 30.0  # s; the published preprocessing drops what is after it
+LONGEST_SOUND = 30.0  # s: longest sound of the published preprocessing
 LOGIT_SCALE = 20.0  # our choice, because none is published: the usual factor of cosines of sentence embeddings
 
 
@@ -67,10 +64,10 @@ class FrameRecipe:
     def resize(self, images: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) → float32 (B, 3, h, w), normalized."""
         size = self.size(images.shape[1], images.shape[2])
-        return normalize_levels(pillow_resize(images.permute(0, 3, 1, 2), size, self.recipe.interpolation), self.recipe)
+        return resize_and_normalize(images.permute(0, 3, 1, 2), size, self.recipe)
 
 
-class Surroundings(nn.Module):
+class SequenceTemplate(nn.Module):
     """The embedded tokens around an image, a video or a sound that is alone, as the tokenizer puts them.
 
     The sequence is `start`, then for each frame `opening`, its soft tokens, `closing`, then `finish`: buffers (n, H).
@@ -106,7 +103,7 @@ class Surroundings(nn.Module):
         return torch.cat([start, middle, finish], dim=1)
 
 
-class ImageEncoder(RgbEncoder):
+class GemmaImageEncoder(RgbEncoder):
     """Images and videos. An image keeps its aspect ratio; all images of one shape have the same number of tokens.
 
     The parts of the vision tower are called one by one, because its own `forward` removes padding, for which the host
@@ -118,7 +115,7 @@ class ImageEncoder(RgbEncoder):
     def __init__(
         self,
         model: Any,
-        surroundings: Surroundings,
+        template: SequenceTemplate,
         window: TrainedWindow,
         image: FrameRecipe,
         video: FrameRecipe,
@@ -126,7 +123,7 @@ class ImageEncoder(RgbEncoder):
     ) -> None:
         super().__init__()
         self.tower, self.embedder, self.language_model = model.vision_tower, model.embed_vision, model.language_model
-        self.surroundings, self.window = surroundings, window
+        self.template, self.window = template, window
         self.image, self.video, self.max_frames = image, video, max_frames
 
     def device_input(self, window: Window) -> Tensor:
@@ -137,10 +134,8 @@ class ImageEncoder(RgbEncoder):
         samples = window.samples
         if len(samples) > self.max_frames:
             samples = tuple(samples[i] for i in np.linspace(0, len(samples) - 1, self.max_frames, dtype=int))
-        frames = [newest_rgb(replace(window, samples=(sample,))) for sample in samples]
-        if len({frame.shape for frame in frames}) > 1:
-            raise ValueError(f"the frames of a window of {window.modality} differ in size")
-        return torch.stack(frames) if len(frames) > 1 else frames[0]
+        frames = rgb_frames(samples)
+        return frames if len(frames) > 1 else frames[0]
 
     def prepare(self, rows: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) → float32 (B, 3, h, w); uint8 (B, F, H, W, 3) → float32 (B, F, 3, h, w)."""
@@ -148,22 +143,21 @@ class ImageEncoder(RgbEncoder):
             return self.image.resize(rows)
         return self.video.resize(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
 
-    def prepare_levels(self, images: Tensor) -> Tensor:
+    def prepare_float(self, images: Tensor) -> Tensor:
         """See `RgbEncoder`."""
-        return normalize_images(images, self.image.size(images.shape[2], images.shape[3]), self.image.recipe)
+        return resize_and_normalize(images, self.image.size(images.shape[2], images.shape[3]), self.image.recipe)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, 3, h, w) or (B, F, 3, h, w) → float32 unit vectors (B, D)."""
         frames = inputs if inputs.ndim == 5 else inputs[:, None]
         soft = self._soft_tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return mean_vector(self.language_model, self.surroundings(soft))
+        return mean_vector(self.language_model, self.template(soft))
 
     def _soft_tokens(self, images: Tensor) -> Tensor:
         """float32 (B, 3, h, w) → soft tokens (B, n, H)."""
         side, count = self.image.patch, len(images)
         rows, columns = images.shape[2] // side, images.shape[3] // side
-        patches = images.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # (B, 3, rows, side, columns, side)
-        patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, -1)
+        patches = image_patches(images, side)
         y, x = torch.meshgrid(*(torch.arange(n, device=images.device) for n in (rows, columns)), indexing="ij")
         places = torch.stack([x, y], dim=-1).reshape(1, -1, 2).expand(count, -1, -1)
         padding = torch.zeros(count, rows * columns, dtype=torch.bool, device=images.device)
@@ -180,25 +174,13 @@ class ImageEncoder(RgbEncoder):
         return torch.as_tensor(self.embedder(inputs_embeds=pooled.to(embedded.dtype)))
 
 
-class SoundEncoder(SensorEncoder):
-    """Sounds: log-mel spectrogram → soft tokens, one for 40 ms."""
+class GemmaSoundEncoder(SoundEncoder):
+    """Sounds: log-mel spectrogram → soft tokens, one for 40 ms. It takes at most 30 s."""
 
-    capturable = True
-
-    def __init__(self, model: Any, surroundings: Surroundings, window: TrainedWindow, recipe: LogMelRecipe) -> None:
-        super().__init__()
+    def __init__(self, model: Any, template: SequenceTemplate, length: float, recipe: LogMelRecipe) -> None:
+        super().__init__(length, recipe.rate, round(LONGEST_SOUND * recipe.rate))
         self.tower, self.embedder, self.language_model = model.audio_tower, model.embed_audio, model.language_model
-        self.surroundings, self.window, self.recipe = surroundings, window, recipe
-
-    def device_input(self, window: Window) -> Tensor:
-        """The sound of the window → float32 (N,). Raises `ValueError` for sounds that are too short or too long."""
-        samples = resample_audio(window, self.recipe.rate)
-        check_waveform(samples)
-        if len(samples) > LONGEST_SOUND * self.recipe.rate:
-            raise ValueError(
-                f"a window of {len(samples) / self.recipe.rate:g} s: set {AUDIO}.window to {LONGEST_SOUND:g}"
-            )
-        return torch.from_numpy(samples)
+        self.template, self.recipe = template, recipe
 
     def prepare(self, rows: Tensor) -> Tensor:
         """float32 or int16 (B, N) → float32 (B, frames, bands)."""
@@ -211,10 +193,10 @@ class SoundEncoder(SensorEncoder):
         has none of these frames, so no mask is needed: a convolution pads with the zeros that masked frames contain.
         """
         soft = self.embedder(inputs_embeds=self.tower(input_features=inputs).last_hidden_state)
-        return mean_vector(self.language_model, self.surroundings(soft[:, None]))
+        return mean_vector(self.language_model, self.template(soft[:, None]))
 
 
-class PhraseEncoder(TextEncoder):
+class GemmaTextEncoder(TextEncoder):
     """Text. It owns the table of embedded words, which no other encoder needs."""
 
     def __init__(
@@ -228,31 +210,31 @@ class PhraseEncoder(TextEncoder):
         return mean_vector(self.language_model, self.embed_tokens(input_ids), attention_mask)
 
 
-class EmbeddingGemmaModel(ModelFamily):
+class EmbeddingGemmaFamily(ModelFamily):
     """The language model, and the towers that are wanted."""
-
-    names: ClassVar[tuple[str, ...]] = ("embedding_gemma2",)
 
     def __init__(self, checkpoint: Checkpoint, model: Any) -> None:
         card, config = checkpoint.card, model.config.text_config
         tokenizer = load_tokenizer(checkpoint)
         embed_tokens = model.language_model.embed_tokens
         del model.language_model.embed_tokens  # copies of the image encoder shall not contain half a gigabyte of words
-        self.text = PhraseEncoder(card, tokenizer, config.max_position_embeddings, embed_tokens, model.language_model)
+        self.text = GemmaTextEncoder(
+            card, tokenizer, config.max_position_embeddings, embed_tokens, model.language_model
+        )
         encoders: dict[str, SensorEncoder] = {}
         if model.vision_tower is not None:
-            surroundings = Surroundings(tokenizer, embed_tokens, ("boi_token", "image_token", "eoi_token"))
-            encoders[VISION] = _image_encoder(checkpoint, model, surroundings)
+            template = SequenceTemplate(tokenizer, embed_tokens, ("boi_token", "image_token", "eoi_token"))
+            encoders[VISION] = _image_encoder(checkpoint, model, template)
         if model.audio_tower is not None:
-            surroundings = Surroundings(tokenizer, embed_tokens, ("boa_token", "audio_token", "eoa_token"))
-            encoders[AUDIO] = _sound_encoder(checkpoint, model, surroundings)
+            template = SequenceTemplate(tokenizer, embed_tokens, ("boa_token", "audio_token", "eoa_token"))
+            encoders[AUDIO] = _sound_encoder(checkpoint, model, template)
         self.encoders = encoders
         self.dimension = int(config.embedding_dim)
         self.logit_scales: Mapping[str, float] = dict.fromkeys((TEXT, *encoders), LOGIT_SCALE)
         self.logit_biases: Mapping[str, float] = {}
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, modalities: Sequence[str] | None, dtype: torch.dtype) -> EmbeddingGemmaModel:
+    def load(cls, checkpoint: Checkpoint, modalities: Sequence[str] | None, dtype: torch.dtype) -> EmbeddingGemmaFamily:
         """See `ModelFamily`. The towers of other modalities are not read."""
         towers = {VISION: "vision_config", AUDIO: "audio_config"}
         unused = {} if modalities is None else {name: None for m, name in towers.items() if m not in modalities}
@@ -286,17 +268,19 @@ def size_for_tokens(height: int, width: int, side: int, max_tokens: int) -> tupl
     return rows * side, columns * side
 
 
-def _image_encoder(checkpoint: Checkpoint, model: Any, surroundings: Surroundings) -> ImageEncoder:
-    facts, video = checkpoint.card.vision, checkpoint.processor_settings("video_processor")
+def _image_encoder(checkpoint: Checkpoint, model: Any, template: SequenceTemplate) -> GemmaImageEncoder:
+    card, video = checkpoint.card.vision, checkpoint.processor_settings("video_processor")
     if video.get("add_timestamps", False):
         raise SpaceError(f"'{checkpoint.folder}': add_timestamps of the video processor is not supported")
-    return ImageEncoder(
+    return GemmaImageEncoder(
         model,
-        surroundings,
-        TrainedWindow(float(facts.get("window") or IMAGE_WINDOW.length), int(facts.get("frames", 1))),
-        _frame_recipe(checkpoint, "image_processor", IMAGE_TOKENS, model.config.vision_config),
-        _frame_recipe(checkpoint, "video_processor", FRAME_TOKENS, model.config.vision_config),
-        int(video.get("max_frames") or MAX_FRAMES),
+        template,
+        IMAGE_WINDOW,
+        _frame_recipe(checkpoint, "image_processor", int(card["size"]["default"]), model.config.vision_config),
+        _frame_recipe(
+            checkpoint, "video_processor", int(card["video"]["soft_tokens_per_frame"]), model.config.vision_config
+        ),
+        int(video.get("max_frames") or card["video"]["max_frames"]),
     )
 
 
@@ -320,12 +304,12 @@ def _frame_recipe(checkpoint: Checkpoint, part: str, max_tokens: int, vision: An
     return FrameRecipe(recipe, patch, pooling, tokens)
 
 
-def _sound_encoder(checkpoint: Checkpoint, model: Any, surroundings: Surroundings) -> SoundEncoder:
-    facts = checkpoint.card.audio
+def _sound_encoder(checkpoint: Checkpoint, model: Any, template: SequenceTemplate) -> GemmaSoundEncoder:
+    card = checkpoint.card.audio
     try:
         recipe = read_log_mel_recipe(
-            checkpoint.processor_settings("feature_extractor"), int(facts.get("sampling_rate", 16_000))
+            checkpoint.processor_settings("feature_extractor"), int(card.get("sampling_rate", 16_000))
         )
     except RecipeError as error:
         raise SpaceError(f"'{checkpoint.folder}': {error}") from error
-    return SoundEncoder(model, surroundings, TrainedWindow(float(facts.get("window") or SOUND_WINDOW)), recipe)
+    return GemmaSoundEncoder(model, template, float(card.get("window") or SOUND_WINDOW), recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ class SensorEncoder(nn.Module, ABC):
 
     @abstractmethod
     def device_input(self, window: Window) -> Tensor:
-        """One window → the row that is copied to the device. Raises `EncodingError`, `ValueError`."""
+        """One window → one row without the batch axis: uint8 (H, W, 3) or (F, H, W, 3) for images, float32 (N,) for
+        sound. Raises `EncodingError` if the data cannot be decoded, and `ValueError` if the window does not fit."""
 
     @abstractmethod
     def prepare(self, rows: Tensor) -> Tensor:
@@ -48,8 +49,9 @@ class RgbEncoder(SensorEncoder):
     """An encoder of RGB images."""
 
     @abstractmethod
-    def prepare_levels(self, images: Tensor) -> Tensor:
-        """RGB images float32 (B, 3, 224, 224) in 0..1 → inputs of the network, with gradients."""
+    def prepare_float(self, images: Tensor) -> Tensor:
+        """RGB images float32 (B, 3, H, W) in 0..1 → float32 inputs of the network, with gradients. The training of
+        spokes calls it with 224 × 224 pixels."""
 
 
 class TextEncoder(nn.Module, ABC):
@@ -70,7 +72,10 @@ class TextEncoder(nn.Module, ABC):
         """
 
     def embed(self, phrases: Sequence[str]) -> Tensor:
-        """N phrases → float32 unit vectors (N, D) on the CPU. The card's first template is put around each."""
+        """N phrases → float32 unit vectors (N, D) on the CPU. The card's first template is put around each.
+
+        Phrases longer than `max_tokens` are cut at the end.
+        """
         sentences = [self.sentence(phrase) for phrase in phrases]
         parts = [sentences[i : i + TEXT_BATCH_SIZE] for i in range(0, len(sentences), TEXT_BATCH_SIZE)]
         device = next(self.parameters()).device
@@ -82,7 +87,7 @@ class TextEncoder(nn.Module, ABC):
         return sentence.lower() if self.card.lowercase else sentence
 
     def _tokens(self, sentences: Sequence[str]) -> list[Tensor]:
-        """Tokens (N, T), and their mask if the tokenizer of the model makes one."""
+        """Tokens int64 (N, T), and their mask (N, T) if the tokenizer of the model makes one."""
         with self._lock:
             tokens = self._tokenizer(
                 list(sentences),
@@ -92,6 +97,21 @@ class TextEncoder(nn.Module, ABC):
                 return_tensors="pt",
             )
         return [tokens[name] for name in ("input_ids", "attention_mask") if name in tokens]
+
+
+class PooledTextEncoder(TextEncoder):
+    """A text encoder: tokens → `pooler_output` of the network → projection, if there is one."""
+
+    def __init__(
+        self, card: ModelCard, tokenizer: Any, max_tokens: int, network: nn.Module, projection: nn.Module | None
+    ) -> None:
+        super().__init__(card, tokenizer, max_tokens)
+        self.network, self.projection = network, projection or nn.Identity()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """See `TextEncoder`."""
+        outputs = self.network(input_ids=input_ids, attention_mask=attention_mask)
+        return unit(self.projection(outputs.pooler_output))
 
 
 class ModelFamily(ABC):
@@ -105,8 +125,6 @@ class ModelFamily(ABC):
         logit_biases: modality → term that is added to its scaled cosines.
         variant: part of the space's id, if one checkpoint makes spaces whose vectors cannot be compared.
     """
-
-    names: ClassVar[tuple[str, ...]]  # of the cards that it serves
 
     dimension: int
     encoders: Mapping[str, SensorEncoder]
@@ -160,3 +178,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (B, D) → float32, unit length."""
     return normalize(vectors.float(), dim=-1)
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """The precision of a network's parameters."""
+    return next(network.parameters()).dtype

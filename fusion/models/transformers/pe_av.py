@@ -26,9 +26,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +42,14 @@ from sensebind.fusion.models.transformers.family import (
     ModelFamily,
     RgbEncoder,
     TextEncoder,
+    dtype_of,
     load_model,
     load_tokenizer,
     unit,
 )
-from sensebind.fusion.models.transformers.image_text import newest_rgb, normalize_images
+from sensebind.fusion.models.transformers.image import checkpoint_recipe, rgb_frames
 from sensebind.fusion.models.transformers.sound import SoundEncoder
-from sensebind.fusion.preprocess.image_recipe import ImageRecipe, RecipeError, apply_recipe, read_recipe
+from sensebind.fusion.preprocess.image_recipe import ImageRecipe, apply_recipe, resize_and_normalize
 
 LOG = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ CODEC = ("audio_encoder.embedder.dac_encoder.", "audio_encoder.embedder.bottlene
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SensorModel:
     """The library's model of one sensor and of text, in the precision of the space, and its logit scale and bias."""
 
     model: Any
@@ -68,7 +69,7 @@ class Part:
     bias: float
 
 
-class PeSound(SoundEncoder):
+class PeSoundEncoder(SoundEncoder):
     """Waveform → network → head. `of_frames`: whether the model has a vector for each frame. `joint`: whether vectors
     have three blocks."""
 
@@ -91,7 +92,7 @@ class PeSound(SoundEncoder):
         return join_blocks(found, None, found) if self.joint else found
 
 
-class PeVideo(RgbEncoder):
+class PeVideoEncoder(RgbEncoder):
     """The frames of a window → network → head. `joint`: whether vectors have three blocks.
 
     An image is a video of one frame.
@@ -104,28 +105,24 @@ class PeVideo(RgbEncoder):
 
     def device_input(self, window: Window) -> Tensor:
         """The frames of a window → uint8 (frames, H, W, 3). Raises `ValueError` if their sizes differ."""
-        frames = [newest_rgb(replace(window, samples=(sample,))) for sample in window.samples]
-        if len({frame.shape for frame in frames}) != 1:
-            raise ValueError(f"the frames of a window of {window.modality} differ in size")
-        return torch.stack(frames)
+        return rgb_frames(window.samples)
 
     def prepare(self, rows: Tensor) -> Tensor:
         """uint8 (B, frames, H, W, 3) → float32 (B, frames, 3, *size)."""
         return prepare_video(rows, self.recipe)
 
-    def prepare_levels(self, images: Tensor) -> Tensor:
+    def prepare_float(self, images: Tensor) -> Tensor:
         """See `RgbEncoder`. → (B, 1 frame, 3, *size)."""
-        return normalize_images(images, self.recipe.size, self.recipe)[:, None]
+        return resize_and_normalize(images, self.recipe.size, self.recipe)[:, None]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """float32 (B, frames, 3, *size) → float32 unit vectors (B, D), or (B, 3 D)."""
-        dtype = next(self.head.parameters()).dtype
-        outputs = self.network(pixel_values_videos=inputs.to(dtype).contiguous())
+        outputs = self.network(pixel_values_videos=inputs.to(dtype_of(self.head)).contiguous())
         found = unit(self.head(outputs.pooler_output))
         return join_blocks(None, found, found) if self.joint else found
 
 
-class PeText(TextEncoder):
+class PeTextEncoder(TextEncoder):
     """Tokens → the last hidden state of the first token → the heads of the sensors: one, or first sound, then video."""
 
     def __init__(self, card: ModelCard, tokenizer: Any, network: Any, heads: Sequence[nn.Module]) -> None:
@@ -134,7 +131,8 @@ class PeText(TextEncoder):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """See `TextEncoder`."""
-        # The published model reads hidden_states; whether its last one is normalized depends on the configuration.
+        # −1 asks for the last hidden state alone, as the library's own forward does. `last_hidden_state` may be
+        # normalized once more.
         outputs = self.network(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=-1)
         first = outputs.hidden_states[-1][:, 0]
         found = [unit(head(first)) for head in self.heads]
@@ -144,16 +142,14 @@ class PeText(TextEncoder):
 class PeFamily(ModelFamily):
     """A model with an encoder of text, and those encoders of sound and video that are loaded."""
 
-    names: ClassVar[tuple[str, ...]] = ("pe_audio_video",)
-
-    def __init__(self, checkpoint: Checkpoint, parts: Mapping[str, Part], sensors: Sequence[str]) -> None:
+    def __init__(self, checkpoint: Checkpoint, parts: Mapping[str, SensorModel], sensors: Sequence[str]) -> None:
         """`parts`: by sensor, sound first. `sensors`: those whose encoder is used; empty: only text is embedded."""
         joint, first = len(parts) == 2, next(iter(parts.values()))
         encoders = {AUDIO: _sound_encoder, VISION: _video_encoder}
         self.encoders = {name: encoders[name](checkpoint, parts[name].model, joint) for name in sensors}
         heads = [getattr(part.model, f"text_{LIBRARY_NAMES[name]}_head") for name, part in parts.items()]
-        network = first.model.text_model  # the parts have equal ones
-        self.text = PeText(checkpoint.card, load_tokenizer(checkpoint), network, heads)
+        network = first.model.text_model  # each part loads the same weights of the text model
+        self.text = PeTextEncoder(checkpoint.card, load_tokenizer(checkpoint), network, heads)
         self.dimension = network.config.hidden_size * (3 if joint else 1)
         factor = 2.0 if joint else 1.0
         self.logit_scales: Mapping[str, float] = {
@@ -207,31 +203,23 @@ def prepare_video(rows: Tensor, recipe: ImageRecipe) -> Tensor:
     return images.unflatten(0, rows.shape[:2])
 
 
-def _sound_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeSound:
-    settings, facts = checkpoint.processor_settings("feature_extractor"), checkpoint.card.audio
-    rate, hop = settings.get("sampling_rate") or facts["sampling_rate"], settings.get("hop_length") or HOP
+def _sound_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeSoundEncoder:
+    settings, card = checkpoint.processor_settings("feature_extractor"), checkpoint.card.audio
+    rate, hop = settings.get("sampling_rate") or card["sampling_rate"], settings.get("hop_length") or HOP
     of_frames = "PeAudioFrameLevelModel" in (checkpoint.config.get("architectures") or ())
-    length = float(facts["window"] or SOUND_WINDOW)
-    return PeSound(length, model, int(rate), int(hop), of_frames, joint)
+    length = float(card["window"] or SOUND_WINDOW)
+    return PeSoundEncoder(length, model, int(rate), int(hop), of_frames, joint)
 
 
-def _video_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeVideo:
-    settings, facts = checkpoint.processor_settings("video_processor"), checkpoint.card.vision
-    defaults = ImageRecipe(
-        size=(int(facts["size"]["default"]), int(facts["size"]["default"])),
-        interpolation=str(facts["interpolation"]),
-        mean=tuple(facts["mean"]),
-        std=tuple(facts["std"]),
-    )
-    try:
-        recipe = read_recipe(settings, defaults)
-    except RecipeError as error:
-        raise SpaceError(f"'{checkpoint.folder}': {error}") from error
-    frames = int(settings.get("num_frames") or facts["frames"])
-    return PeVideo(TrainedWindow(VIDEO_WINDOW, frames), model, recipe, joint)
+def _video_encoder(checkpoint: Checkpoint, model: Any, joint: bool) -> PeVideoEncoder:
+    """Raises `SpaceError` if the settings of the video processor cannot be followed."""
+    card = checkpoint.card.vision
+    recipe = checkpoint_recipe(checkpoint, "video_processor", int(card["size"]["default"]))
+    frames = int(checkpoint.processor_settings("video_processor").get("num_frames") or card["frames"])
+    return PeVideoEncoder(TrainedWindow(VIDEO_WINDOW, frames), model, recipe, joint)
 
 
-def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Part:
+def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> SensorModel:
     """The library's model of sound or video with text, from a checkpoint of it or of PE-AV. `part`: audio or video.
 
     In a checkpoint of PE-AV, the names of its weights begin with ``audio_model.`` or ``video_model.``. The library
@@ -250,8 +238,8 @@ def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> Part:
         model = load_model(checkpoint, name, torch.float32 if part == "audio" else dtype, config=config)
     scale, bias = (float(getattr(model, f"text_{part}_logit_{what}")) for what in ("scale", "bias"))
     if part == "audio":
-        _convert(model, dtype)
-    return Part(model, scale, bias)
+        _convert_all_but_codec(model, dtype)
+    return SensorModel(model, scale, bias)
 
 
 def _library_config(checkpoint: Checkpoint, part: str) -> Any:
@@ -278,7 +266,7 @@ def _image_config(settings: Mapping[str, Any]) -> Any:
     return config
 
 
-def _convert(model: Any, dtype: torch.dtype) -> None:
+def _convert_all_but_codec(model: Any, dtype: torch.dtype) -> None:
     """Convert the weights of a model of sound to `dtype`, but not its audio codec, where bf16 would lose most."""
     for name, weight in model.named_parameters():
         if not name.startswith(CODEC):

@@ -29,6 +29,7 @@ class SoundEncoder(SensorEncoder):
         Of a window that is longer than `max_samples`, the newest samples are used. Raises `ValueError` for sound that
         is not scaled to −1..1.
         """
-        samples = resample_audio(window, self.rate)[-self.max_samples :]
+        samples = resample_audio(window, self.rate)
+        samples = samples[-self.max_samples :] if self.max_samples else samples
         check_waveform(samples)
         return torch.from_numpy(samples)

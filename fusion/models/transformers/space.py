@@ -1,4 +1,4 @@
-"""A model of transformers as a space and a hub: `space: transformers:<folder or Hub id>`.
+"""A model of transformers as a space and a hub: `space: transformers:<folder or owner/model>`.
 
 Families that have a card in `cards/` are supported. Nothing is downloaded here: `sensebind weights fetch` does that.
 """
@@ -26,14 +26,16 @@ from sensebind.fusion.models.transformers.family import ModelFamily, RgbEncoder,
 
 LOG = logging.getLogger(__name__)
 
+MIN_VERSION = (5, 24)
+INSTALL = "pip install 'transformers>=5.24' huggingface_hub sentencepiece protobuf (Python 3.11 or newer)"
 FAMILY_MODULES = {  # family of a card → module and class that load it
     "clap": "clap:ClapFamily",
-    "clip": "image_text:ImageTextModel",
-    "metaclip_2": "image_text:ImageTextModel",
+    "clip": "image_text:ImageTextFamily",
+    "metaclip_2": "image_text:ImageTextFamily",
     "pe_audio_video": "pe_av:PeFamily",
-    "siglip": "image_text:ImageTextModel",
-    "siglip2": "image_text:ImageTextModel",
-    "embedding_gemma2": "embedding_gemma:EmbeddingGemmaModel",
+    "siglip": "image_text:ImageTextFamily",
+    "siglip2": "image_text:ImageTextFamily",
+    "embedding_gemma2": "embedding_gemma:EmbeddingGemmaFamily",
 }
 SPOKE_WINDOWS: Mapping[str, TrainedWindow] = {  # of modalities for which a spoke may be trained
     AUDIO: TrainedWindow(2.0),
@@ -79,12 +81,9 @@ class TransformersSpace(Hub):
         dtype: str = AUTO_DTYPE,
         model: str = "",
     ) -> TransformersSpace:
-        """Load the checkpoint `model`: a folder, or a downloaded model of the Hub. `weights`: its folder, if it is
+        """Load the checkpoint `model`: a folder, or a downloaded model of Hugging Face. `weights`: its folder, if it is
         elsewhere. Raises `SpaceError`."""
-        try:
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise SpaceError(f"{PREFIX} cannot be imported ({error}): pip install 'sensebind[transformers]'") from error
+        _check_package()
         checkpoint = open_checkpoint(model, weights)
         precision = _precision(checkpoint.card, dtype, device)
         requested = None if modalities is None else set(modalities)
@@ -166,12 +165,22 @@ class HubImageEncoder(nn.Module):
         self.encoder, self.dimension = encoder, dimension
 
     def forward(self, images: Tensor) -> Tensor:
-        return cut_vectors(self.encoder(self.encoder.prepare_levels(images)), self.dimension)
+        return cut_vectors(self.encoder(self.encoder.prepare_float(images)), self.dimension)
 
 
 def cut_vectors(vectors: Tensor, dimension: int) -> Tensor:
     """Unit vectors (B, D) → unit vectors (B, dimension): the first numbers (Matryoshka)."""
     return vectors if vectors.shape[1] == dimension else normalize(vectors[:, :dimension], dim=1)
+
+
+def _check_package() -> None:
+    """Raises `SpaceError` if the package transformers is missing or too old."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise SpaceError(f"the space {PREFIX}:… needs the package transformers ({error}): {INSTALL}") from error
+    if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < MIN_VERSION:
+        raise SpaceError(f"the space {PREFIX}:… needs transformers 5.24, not {transformers.__version__}: {INSTALL}")
 
 
 def licence_of(checkpoint: Checkpoint) -> str:
