@@ -16,7 +16,7 @@ from sensebind.fusion.config.parameters import DETECTOR_TYPES, NODE_PARAMETERS, 
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, parameters_of
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifecycleOptions
-from sensebind.fusion.models.transformers.cards import all_cards
+from sensebind.fusion.models.transformers.cards import KnownModel, all_cards
 
 PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
 MARK_START = "<!-- parameters"
@@ -81,28 +81,36 @@ def renamed() -> str:
 
 
 def models() -> str:
-    """The known models of the Hub, from their cards."""
+    """The known models of Hugging Face, from their cards."""
     rows = []
     for card in all_cards():
         for model in card.models:
-            work = ", ".join(f"{m} {g:.0f}" for m, g in model.gflop.items() if m in card.modalities and g)
-            size = model.memory_mb.get("bf16" if "bf16" in card.dtypes else "float32")
+            sensors = [
+                m for m in card.modalities if m in ("vision", "audio") and not (m == "vision" and _no_images(model))
+            ]
+            work = ", ".join(f"{m} {model.gflop[m]:.0f}" if model.gflop.get(m) else f"{m} ?" for m in sensors)
+            size = model.memory_mb.get("bf16")
             licence = model.licence or card.licence
             rows.append(
                 (
-                    f"`{model.id}`",
+                    f"`{model.id}`{'' if model.revision else ' (no revision)'}",
                     card.title,
                     str(model.dimension),
                     f"{model.parameters / 1e6:.0f} M",
                     work,
-                    f"{size:.0f} MB" if size else "",
+                    f"{size:.0f}" if size else "",
                     f"{licence.id}{'' if licence.is_verified else ' (unverified)'}",
                 )
             )
     return markdown_table(
-        ("model", "family", "numbers", "parameters", "GFLOP for each input", "weights in bf16 or float32", "licence"),
+        ("model", "family", "vector length", "parameters", "GFLOP for one input", "weights in bf16, MB", "licence"),
         rows,
     )
+
+
+def _no_images(model: KnownModel) -> bool:
+    """Whether a checkpoint of a family with images has none: it states the cost of other modalities, and no vision."""
+    return bool(model.gflop) and "vision" not in model.gflop
 
 
 def lifecycle_table(parameters: Sequence[Parameter]) -> str:

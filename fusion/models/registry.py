@@ -33,8 +33,8 @@ class SpaceOptions(Options):
 
     space: str = parameter(
         "starter",
-        "Embedding space (the model): starter, imagebind_huge, transformers:<folder or owner/model>, open_clip:<model>, or "
-        "one that another package registers",
+        "Embedding space (the model): starter, imagebind_huge, transformers:<folder or owner/model>, "
+        "open_clip:<model>, or one that another package registers",
     )
     weights: str = parameter(
         "",
@@ -104,6 +104,8 @@ def resolve_device(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise SpaceError(f"PyTorch does not know the device '{device}': use cpu, cuda or auto") from error
+    if kind not in ("cpu", "cuda"):
+        raise SpaceError(f"device '{device}' is not supported: use cpu, cuda or auto")
     if kind == "cuda" and not torch.cuda.is_available():
         raise SpaceError(f"device '{device}' cannot be used, because PyTorch finds no GPU: choose cpu or auto")
     return device

@@ -68,10 +68,11 @@ def _taps(length: int, size: int, mode: str, device: torch.device) -> tuple[tupl
     fixed = np.trunc(weights * (1 << COEFFICIENT_BITS) + np.copysign(0.5, weights)).astype(np.int32)
     used = np.flatnonzero(np.any(fixed != 0, axis=0))
     places = np.minimum(places, length - 1)  # where the coefficient is 0
-    return (
-        tuple(torch.from_numpy(places[:, tap].copy()).to(device) for tap in used),
-        tuple(torch.from_numpy(fixed[:, tap].copy()).to(device) for tap in used),
-    )
+    with torch.inference_mode(False):
+        return (
+            tuple(torch.from_numpy(places[:, tap].copy()).to(device) for tap in used),
+            tuple(torch.from_numpy(fixed[:, tap].copy()).to(device) for tap in used),
+        )
 
 
 def _filter(x: np.ndarray, mode: str) -> np.ndarray:

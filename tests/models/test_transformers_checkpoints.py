@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from sensebind.fusion.models.phrases import apply_template
 from sensebind.fusion.models.registry import load_space
 from sensebind.fusion.models.transformers import cards
 from sensebind.fusion.models.transformers.cards import Licence, ModelCard, all_cards, read_card
-from sensebind.fusion.models.transformers.checkpoint import find_card, open_checkpoint
+from sensebind.fusion.models.transformers.checkpoint import find_card, open_checkpoint, without_network
+from sensebind.fusion.models.transformers.pe_av import _image_config
 
 SIZES = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -102,6 +104,8 @@ def test_siglip_2_of_a_fixed_size_has_the_model_type_of_siglip() -> None:
 
     assert family("siglip", "SiglipTokenizer") == "siglip"
     assert family("siglip", "GemmaTokenizer") == family("siglip", "Siglip2Tokenizer") == "siglip2"
+    sizes = {"model_type": "siglip", "text_config": {"vocab_size": 256_000}}
+    assert find_card(sizes, {}, Path()).family == "siglip2"
     assert family("siglip2", "") == "siglip2" and family("clip", "CLIPTokenizer") == "clip"
 
 
@@ -161,8 +165,106 @@ def test_weights_of_another_size_are_refused(folder: Path, tmp_path: Path) -> No
     config = json.loads((folder / "config.json").read_text())
     config["vision_config"]["num_hidden_layers"] = 2
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(SpaceError, match="do not fit: vision_model.*missing or wrong"):
+    with pytest.raises(SpaceError, match="do not fit: vision_model.*missing, left over or of another size"):
         load_space(f"transformers:{tmp_path}")
+
+
+def changed(folder: Path, target: Path, file: str, *path: str, value: object) -> Path:
+    """A copy of a checkpoint in which one value of a JSON file is another."""
+    shutil.copytree(folder, target, dirs_exist_ok=True)
+    content = json.loads((target / file).read_text()) if (target / file).is_file() else {}
+    inner = content
+    for name in path[:-1]:
+        inner = inner.setdefault(name, {})
+    inner[path[-1]] = value
+    (target / file).write_text(json.dumps(content))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value", "message"),
+    [
+        ("config.json", ("vision_config", "num_hidden_layers"), 0, "do not fit: vision_model.*left over"),
+        ("config.json", ("text_config", "hidden_size"), "wide", "cannot be loaded: .*hidden_size"),
+        ("config.json", ("vision_config", "hidden_act"), "nope", "cannot be loaded: .*nope"),
+        ("config.json", ("attn_implementation",), "someone/code", "attn_implementation is 'someone/code'"),
+        ("config.json", ("text_config", "_attn_implementation"), "flash_attention_2", "remove it, or set it to sdpa"),
+        ("preprocessor_config.json", ("size",), {"shortest_edge": "a"}, "image_processor: "),
+        ("preprocessor_config.json", ("size",), 10**9, "image_processor: size .*1000000000"),
+        ("preprocessor_config.json", ("rescale_factor",), "x", "image_processor: "),
+        ("preprocessor_config.json", ("image_std",), [0, 0, 0], "image_std above 0"),
+        ("preprocessor_config.json", ("resample",), [1], "image_processor: "),
+        ("tokenizer_config.json", ("model_max_length",), 2, "takes fewer than 4 tokens"),
+        ("tokenizer_config.json", ("model_max_length",), "x", "tokenizer in .* cannot be loaded"),
+    ],
+)
+def test_wrong_values_of_a_checkpoint_are_named_at_once(
+    folder: Path, tmp_path: Path, file: str, path: tuple[str, ...], value: object, message: str
+) -> None:
+    with pytest.raises(SpaceError, match=message) as refused:
+        load_space(f"transformers:{changed(folder, tmp_path / 'changed', file, *path, value=value)}")
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_without_the_files_of_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    import transformers as hf
+
+    text = {**SIZES, "vocab_size": 40, "max_position_embeddings": 64}
+    config = hf.CLIPConfig(text_config=text, vision_config={**SIZES, "image_size": 32, "patch_size": 16})
+    write_checkpoint(tmp_path, randomize(hf.CLIPModel(config)))
+    with pytest.raises(SpaceError, match="tokenizer"):
+        load_space(f"transformers:{tmp_path}")
+
+
+def test_the_id_covers_the_files_that_are_loaded_and_no_others(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    before = open_checkpoint(str(tmp_path)).digest()
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"another library's copy")
+    (tmp_path / "README.md").write_text("text")
+    assert open_checkpoint(str(tmp_path)).digest() == before
+    whole = (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    for name, message in (("sub/model.safetensors", "which is not a file of weights there"), (whole.name, "")):
+        index.write_text(json.dumps({"weight_map": {"x": name}}))
+        if message:
+            with pytest.raises(SpaceError, match=message):
+                open_checkpoint(str(tmp_path))
+    split = open_checkpoint(str(tmp_path)).digest()
+    whole.write_bytes(whole.read_bytes() + b"0")
+    assert len({before, split, open_checkpoint(str(tmp_path)).digest()}) == 3
+
+
+def test_names_of_folders_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run:3")
+    assert open_checkpoint(str(tmp_path / "run:3")).dimension == 0
+    for name in ("x:²", "~nobody-here/x", "x" * 5000, f"{folder}:0"):
+        with pytest.raises(SpaceError):
+            open_checkpoint(name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"architecture": "hf-hub:someone/model"},
+        {"architecture": "local-dir:/tmp"},
+        {"model_args": {"checkpoint_path": "weights"}},
+        {"model_args": {"pretrained": True}},
+        {"model_args": {"pretrained_cfg": {"url": "http://127.0.0.1"}}},
+        {"model_args": {"cache_dir": "x"}},
+    ],
+)
+def test_a_checkpoint_cannot_make_timm_read_or_download_other_files(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="is not allowed|is not the name of a model"):
+        _image_config(settings)
+
+
+def test_nothing_can_be_downloaded_while_a_checkpoint_is_loaded() -> None:
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    with without_network():
+        assert constants.HF_HUB_OFFLINE
+    assert before == constants.HF_HUB_OFFLINE
 
 
 def test_a_model_is_downloaded_once_and_then_used_without_a_network(folder: Path, tmp_path: Path) -> None:
@@ -171,6 +273,8 @@ def test_a_model_is_downloaded_once_and_then_used_without_a_network(folder: Path
         done = run("weights", "fetch", "someone/small", **environment)
         assert done.returncode == 0, done.stderr
         assert "space: transformers:someone/small" in done.stdout and COMMIT in done.stdout
+        fixed = run("weights", "fetch", "someone/small", "--revision", COMMIT, **environment)
+        assert f"space: transformers:{tmp_path}" in fixed.stdout  # by name, the newest is used
         missing = run("weights", "fetch", "someone/absent", **environment)
         assert missing.returncode == 2 and "no model 'someone/absent'" in missing.stderr
     code = "from sensebind import load_space; print(load_space('transformers:someone/small').id)"

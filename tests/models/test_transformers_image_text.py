@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +140,25 @@ def test_images_of_every_shape_have_the_library_s_vectors(checkpoint: Checkpoint
     pixels = images(4, *shape)
     got = embed(checkpoint.space, windows_of(pixels))
     assert relative_error(got, checkpoint.image_vectors(pixels)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": 64, "crop_size": 64, "do_center_crop": True, "feature_extractor_type": "CLIPFeatureExtractor"},
+        {"size": 72, "crop_size": {"height": 64, "width": 64}},
+        {"size": {"height": 72, "width": 80}, "crop_size": 64, "do_center_crop": True},
+        {"size": {"height": 64, "width": 64}, "do_center_crop": False, "resample": 2},
+    ],
+)
+def test_old_and_unusual_settings_of_clip_are_followed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    checkpoint = Checkpoint("clip", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    checkpoint.processor = CLIPImageProcessorPil.from_pretrained(tmp_path)
+    pixels = images(4)
+    assert relative_error(embed(checkpoint.space, windows_of(pixels)), checkpoint.image_vectors(pixels)) < 1e-4
 
 
 def test_in_bf16_image_vectors_equal_the_library_s_in_bf16(checkpoint: Checkpoint) -> None:

@@ -5,7 +5,8 @@ name such a motion, and no other ones: persons, animals, objects, sounds, places
 in simulation, where a person near the robot shakes the floor. On a real robot its vectors show motion and nothing else.
 
 `motion_phrases.txt` has examples of both kinds, written for this purpose. Some of the others resemble a motion in their
-words: "a person walking", "a car turning", "a vibrating phone". A phrase is compared with all examples.
+words: "a person walking", "a car turning", "a vibrating phone". A phrase is compared with all
+examples; the similar ones count most.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from torch import Tensor
 from sensebind.fusion.models.starter.concepts import ConceptFiles, read_vectors
 
 PHRASE_FILES = ConceptFiles(*(Path(__file__).with_name(f"motion_phrases.{end}") for end in ("txt", "safetensors")))
-# Factor of the cosines in the soft maximum over the examples: a phrase is compared with the examples that are similar
-# to it, not with the nearest one alone.
+# Factor of the cosines in the soft maximum over the examples: several similar examples count, not only the nearest.
 SHARPNESS = 10.0
 # Difference of the similarities to the two kinds (cosine) from which on a phrase begins to name a motion of the robot,
 # and from which on it surely does.

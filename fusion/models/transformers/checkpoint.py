@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.transformers.cards import KnownModel, ModelCard, all_cards, find_known_model
 
-WEIGHT_PATTERNS = ("*.safetensors",)
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 SETTINGS_PATTERNS = (  # with the weights, all files that decide the vectors
     "config.json", "*processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
 )  # fmt: skip
+GEMMA_VOCABULARY = 256_000  # tokens of Gemma's tokenizer, which SigLIP 2 has
 PREFIX = "transformers"  # the space is called transformers:<folder or owner/model>
 
 
@@ -58,9 +60,9 @@ class Checkpoint:
         """SHA-256 of the names and contents of all files that decide the vectors, in hexadecimal. Raises
         `SpaceError`."""
         total = hashlib.sha256()
-        patterns = (*WEIGHT_PATTERNS, *SETTINGS_PATTERNS)
+        settings = {path for pattern in SETTINGS_PATTERNS for path in self.folder.glob(pattern)}
         try:
-            for path in sorted({path for pattern in patterns for path in self.folder.glob(pattern)}):
+            for path in sorted({*settings, *weight_files(self.folder)}):
                 total.update(f"{path.name} {sha256_of(path)}\n".encode())
         except OSError as error:
             raise SpaceError(f"'{self.folder}' cannot be read: {error}") from error
@@ -83,16 +85,39 @@ def open_checkpoint(name: str, weights: str = "") -> Checkpoint:
     folder = _folder(name, weights)
     if not (folder / "config.json").is_file():
         raise SpaceError(f"'{folder}' is not a model of transformers: it has no config.json")
-    if not any(folder.glob(WEIGHT_PATTERNS[0])):
-        raise SpaceError(f"'{folder}' has no weights: a file *.safetensors is missing")
+    weight_files(folder)
     config = _read_json(folder / "config.json")
+    _check_attention(config, folder)
     found = find_known_model(name)
     card = find_card(config, _read_json(folder / "tokenizer_config.json"), folder)
-    if dimension and dimension not in card.matryoshka:
+    if dimension is not None and dimension not in card.matryoshka:
         allowed = f"can be cut to {', '.join(map(str, card.matryoshka))}" if card.matryoshka else "cannot be cut"
         raise SpaceError(f"vectors of {card.title} {allowed}, not to {dimension}")
     model = found[1] if found and found[0] is card else None
-    return Checkpoint(name or folder.name, folder, config, card, model, dimension)
+    return Checkpoint(name or folder.name, folder, config, card, model, dimension or 0)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """`model.safetensors`, or the index of several files and the files that it names. Raises `SpaceError`."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    names = _read_json(folder / WEIGHTS_INDEX).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise SpaceError(f"'{folder}' has no weights: neither {WEIGHTS} nor {WEIGHTS_INDEX}")
+    files = sorted({str(name) for name in names.values()})
+    for name in files:
+        if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
+            raise SpaceError(f"'{folder}': {WEIGHTS_INDEX} names '{name}', which is not a file of weights there")
+    return [folder / WEIGHTS_INDEX, *(folder / name for name in files)]
+
+
+def _check_attention(settings: Any, folder: Path) -> None:
+    """Refuse a configuration that asks for an implementation of attention which the library would download and run.
+    Raises `SpaceError`."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if "attn_implementation" in key and value not in (None, "eager", "sdpa"):
+            raise SpaceError(f"'{folder}': {key} is {value!r} in config.json: remove it, or set it to sdpa")
+        _check_attention(value, folder)
 
 
 def find_card(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], folder: Path) -> ModelCard:
@@ -103,30 +128,41 @@ def find_card(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any], fo
         known = ", ".join(sorted({kind for card in all_cards() for kind in card.model_types}))
         raise SpaceError(f"'{folder}' has the model_type '{model_type}', which is not supported; supported: {known}")
     if len(cards) > 1:  # SigLIP 2 with a fixed size has the model_type of SigLIP, and Gemma's tokenizer
-        is_siglip2 = "gemma" in str(tokenizer_config.get("tokenizer_class", "")).lower()
-        is_siglip2 |= "siglip2" in str(tokenizer_config.get("tokenizer_class", "")).lower()
+        tokenizer, text = str(tokenizer_config.get("tokenizer_class", "")).lower(), config.get("text_config")
+        is_siglip2 = "gemma" in tokenizer or "siglip2" in tokenizer
+        is_siglip2 |= isinstance(text, dict) and text.get("vocab_size") == GEMMA_VOCABULARY
         cards = [card for card in cards if (card.family == "siglip2") == is_siglip2] or cards
     return cards[0]
 
 
-def _split_dimension(name: str) -> tuple[str, int]:
-    """``name:256`` → (``name``, 256); without a number → (name, 0)."""
+def _split_dimension(name: str) -> tuple[str, int | None]:
+    """``name:256`` → (``name``, 256); without a number, or if it is the name of a folder → (name, None)."""
     before, colon, after = name.rpartition(":")
-    return (before, int(after)) if colon and after.isdigit() else (name, 0)
+    numbered = bool(colon) and after.isascii() and after.isdecimal() and len(after) < 8
+    return (before, int(after)) if numbered and not _is_folder(name) else (name, None)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, an unknown user
+        return False
 
 
 def _folder(name: str, weights: str) -> Path:
+    """The folder of the files. Raises `SpaceError`."""
     if weights:
-        if not Path(weights).is_dir():
+        if not _is_folder(weights):
             raise SpaceError(f"weights '{weights}' is not a folder: set it to the folder with config.json")
-        return Path(weights)
-    if Path(name).expanduser().is_dir():
+        return Path(weights).expanduser()
+    if _is_folder(name):
         return Path(name).expanduser()
     found = find_known_model(name)
     downloaded = downloaded_folder(name, found[1].revision if found else "") if name.count("/") == 1 else None
     if downloaded is None:
         raise SpaceError(
-            f"'{name}' is neither a folder nor a downloaded model. Download it with: sensebind weights fetch {name}"
+            f"'{name[:200]}' is neither a folder nor a downloaded model. Download it with: sensebind weights fetch "
+            f"{name[:200]}"
         )
     return downloaded
 
@@ -144,13 +180,29 @@ def downloaded_folder(name: str, revision: str = "") -> Path | None:
         return None
 
 
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Keep the libraries from downloading anything, whatever the files of a checkpoint name."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        yield
+        return
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _read_json(path: Path) -> Mapping[str, Any]:
     """The content of a JSON file; empty if there is no such file. Raises `SpaceError`."""
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SpaceError(f"'{path}' cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise SpaceError(f"'{path}' does not hold a JSON object")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sensebind.fusion.core.space import SpaceError
 
-FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model")  # weights, settings, tokenizer
+FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model")  # weights, settings, tokenizer
 TIMEOUT = 10.0  # s: to wait for the first answer
 
 
@@ -50,6 +50,6 @@ def fetch(name: str, revision: str = "") -> Path:
             f"'{name}' cannot be downloaded ({str(error).splitlines()[0]}). On a computer with a connection, run: "
             f"sensebind weights fetch {name}, then copy its folder here and set space to transformers:<folder>"
         ) from error
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob("model*.safetensors")):
         raise SpaceError(f"'{name}' has no weights in safetensors, and pickled weights are not loaded: choose another")
     return folder

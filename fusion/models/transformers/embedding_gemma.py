@@ -238,7 +238,7 @@ class EmbeddingGemmaFamily(ModelFamily):
         """See `ModelFamily`. The towers of other modalities are not read."""
         towers = {VISION: "vision_config", AUDIO: "audio_config"}
         unused = {} if modalities is None else {name: None for m, name in towers.items() if m not in modalities}
-        return cls(checkpoint, load_model(checkpoint, MODEL_CLASS, dtype, **unused))
+        return cls(checkpoint, load_model(checkpoint, MODEL_CLASS, dtype, partial=bool(unused), **unused))
 
 
 def mean_vector(language_model: nn.Module, embedded: Tensor, mask: Tensor | None = None) -> Tensor:

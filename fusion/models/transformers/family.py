@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from sensebind.fusion.models.transformers.cards import ModelCard
 from sensebind.fusion.models.transformers.checkpoint import Checkpoint
 
 TEXT_BATCH_SIZE = 64  # phrases that are embedded together
+MIN_TOKENS = 4  # of a phrase
+NUMBERED_LAYER = re.compile(r"layers?\.\d+\.")  # in the name of a weight
 
 
 class SensorEncoder(nn.Module, ABC):
@@ -139,40 +142,69 @@ class ModelFamily(ABC):
         """Load the encoders of `modalities` (None: all) on the CPU in `dtype`. Raises `SpaceError`."""
 
 
-def load_model(checkpoint: Checkpoint, class_name: str, dtype: torch.dtype, **settings: Any) -> Any:
+def load_model(
+    checkpoint: Checkpoint, class_name: str, dtype: torch.dtype, *, partial: bool = False, **settings: Any
+) -> Any:
     """The model of transformers' class `class_name`, on the CPU, without gradients. No code of the checkpoint is run.
 
-    `settings` replace those of `config.json`; `config` replaces it whole. Raises `SpaceError` if files do not fit.
+    `settings` replace those of `config.json`; `config` replaces it whole. `partial`: the checkpoint has layers that
+    this model leaves out. Raises `SpaceError` if files do not fit.
     """
     import transformers
 
     transformers.logging.disable_progress_bar()  # a node writes a log
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # the library's table of names is checked here
     try:
         model, report = getattr(transformers, class_name).from_pretrained(
             checkpoint.folder,
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are in the report
             output_loading_info=True,
             **settings,
         )
     except Exception as error:  # the errors of damaged files have no common base
-        raise SpaceError(f"'{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}") from error
-    if missing := sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"]):
-        raise SpaceError(f"the weights in '{checkpoint.folder}' do not fit: {', '.join(missing[:5])} missing or wrong")
+        raise SpaceError(
+            f"'{checkpoint.folder}' cannot be loaded: {_one_line(error)}. If it was downloaded, remove the folder and "
+            "fetch it again"
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(before)
+    wrong = [*sorted(report["missing_keys"]), *sorted(str(key[0]) for key in report["mismatched_keys"])]
+    if not partial:  # other names may be left over from training
+        wrong += sorted(key for key in report["unexpected_keys"] if NUMBERED_LAYER.search(key))
+    if wrong:
+        raise SpaceError(
+            f"the weights in '{checkpoint.folder}' do not fit: {', '.join(wrong[:5])} missing, left over or of another "
+            "size than config.json says"
+        )
     return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokenizer of a checkpoint. Raises `SpaceError`."""
+    """The tokenizer of a checkpoint. Raises `SpaceError`, also if it cannot distinguish two words."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+        usable = tokenizer.pad_token_id is not None and int(tokenizer.model_max_length) >= MIN_TOKENS
+        # Without its files, the library makes a tokenizer with an empty vocabulary: each letter is unknown.
+        usable = usable and tokenizer("dogs")["input_ids"] != tokenizer("rain")["input_ids"]
     except Exception as error:  # the errors of damaged files have no common base
+        raise SpaceError(f"the tokenizer in '{checkpoint.folder}' cannot be loaded: {_one_line(error)}") from error
+    if not usable:
         raise SpaceError(
-            f"the tokenizer in '{checkpoint.folder}' cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
+            f"the tokenizer in '{checkpoint.folder}' is damaged: it has no padding token, takes fewer than "
+            f"{MIN_TOKENS} tokens, or gives different words the same tokens, as without tokenizer.json. Fetch the "
+            "model again"
+        )
+    return tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def unit(vectors: Tensor) -> Tensor:

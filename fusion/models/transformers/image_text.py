@@ -26,6 +26,7 @@ from sensebind.fusion.models.transformers.family import (
 from sensebind.fusion.models.transformers.image import IMAGE_WINDOW, checkpoint_recipe, image_patches, rgb_frames
 from sensebind.fusion.preprocess.image_recipe import ImageRecipe, apply_recipe, resize_and_normalize
 
+MAX_PATCHES = 16_384  # of an image
 MODEL_CLASSES = {
     "clip": "CLIPModel",
     "metaclip_2": "MetaClip2Model",
@@ -155,13 +156,7 @@ def _image_encoder(checkpoint: Checkpoint, model: Any) -> RgbEncoder:
     """Raises `SpaceError` if the settings of the image processor do not fit the model."""
     vision = model.config.vision_config
     if checkpoint.config["model_type"] == "siglip2":
-        settings = checkpoint.processor_settings("image_processor")
-        return NaFlexImageEncoder(
-            model.vision_model,
-            checkpoint_recipe(checkpoint, "image_processor", int(checkpoint.card.vision["size"]["default"])),
-            int(settings.get("patch_size") or vision.patch_size),
-            int(settings.get("max_num_patches") or checkpoint.card.vision["naflex"]["max_num_patches"]),
-        )
+        return _naflex_encoder(checkpoint, model)
     side = int(vision.image_size)
     recipe = checkpoint_recipe(checkpoint, "image_processor", side)
     if recipe.size != (side, side):
@@ -171,3 +166,21 @@ def _image_encoder(checkpoint: Checkpoint, model: Any) -> RgbEncoder:
         )
     projection = model.visual_projection if hasattr(model, "visual_projection") else None
     return FixedSizeImageEncoder(model.vision_model, projection, recipe)
+
+
+def _naflex_encoder(checkpoint: Checkpoint, model: Any) -> NaFlexImageEncoder:
+    """Raises `SpaceError` if the settings of the image processor do not fit the model."""
+    card, vision = checkpoint.card.vision, model.config.vision_config
+    settings = checkpoint.processor_settings("image_processor")
+    try:
+        patch = int(settings.get("patch_size") or vision.patch_size)
+        patches = int(settings.get("max_num_patches") or card["naflex"]["max_num_patches"])
+    except (TypeError, ValueError) as error:
+        raise SpaceError(f"'{checkpoint.folder}': image_processor: {error}") from error
+    if patch != vision.patch_size or not 1 <= patches <= MAX_PATCHES:
+        raise SpaceError(
+            f"'{checkpoint.folder}': the image processor makes at most {patches} patches of {patch} pixels; needed are "
+            f"1 to {MAX_PATCHES} of {vision.patch_size}"
+        )
+    recipe = checkpoint_recipe(checkpoint, "image_processor", int(card["size"]["default"]))
+    return NaFlexImageEncoder(model.vision_model, recipe, patch, patches)

@@ -24,8 +24,8 @@ mean of the published scores of the frames is the score of the mean vector.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -56,6 +56,7 @@ LOG = logging.getLogger(__name__)
 VIDEO_PACKAGES = ("timm", "torchvision")  # that the library's encoder of video imports
 SOUND_WINDOW, VIDEO_WINDOW = 5.0, 2.0  # s: our choices, because no lengths are published
 HOP = 1920  # samples of a frame of the audio codec
+PLAIN_NAME, FILE_ARGUMENT = re.compile(r"[a-z0-9_.]+"), re.compile(r"cache|dir|file|path|url")
 LIBRARY_NAMES = {AUDIO: "audio", VISION: "video"}  # sensor → its name in the library
 CODEC = ("audio_encoder.embedder.dac_encoder.", "audio_encoder.embedder.bottleneck.")  # names of its weights
 
@@ -234,8 +235,7 @@ def _load(checkpoint: Checkpoint, part: str, dtype: torch.dtype) -> SensorModel:
     except (ValueError, TypeError, KeyError, ImportError, AttributeError, StrictDataclassError) as error:
         message = " ".join(str(error).split())
         raise SpaceError(f"'{checkpoint.folder}': config.json is wrong: {message}") from error
-    with _without_report():
-        model = load_model(checkpoint, name, torch.float32 if part == "audio" else dtype, config=config)
+    model = load_model(checkpoint, name, torch.float32 if part == "audio" else dtype, partial=True, config=config)
     scale, bias = (float(getattr(model, f"text_{part}_logit_{what}")) for what in ("scale", "bias"))
     if part == "audio":
         _convert_all_but_codec(model, dtype)
@@ -257,10 +257,18 @@ def _library_config(checkpoint: Checkpoint, part: str) -> Any:
 
 def _image_config(settings: Mapping[str, Any]) -> Any:
     """The configuration of the encoder of images. Its number of outputs is `num_classes`, which transformers 5.24 does
-    not read in a configuration inside another one."""
+    not read in a configuration inside another one. Raises `ValueError` for settings with which timm would download or
+    read other files, which it may unpickle."""
     from transformers import PeVideoEncoderConfig, TimmWrapperConfig
 
     complete = {**PeVideoEncoderConfig.sub_configs_defaults["vision_config"].init_kwargs, **settings}
+    if not PLAIN_NAME.fullmatch(str(complete.get("architecture"))):
+        raise ValueError(f"architecture {complete.get('architecture')!r} is not the name of a model of timm")
+    for name, value in (complete.get("model_args") or {}).items():
+        number = value is None or isinstance(value, bool | int | float | list | tuple)
+        word = isinstance(value, str) and PLAIN_NAME.fullmatch(value) and not FILE_ARGUMENT.search(name)
+        if name.startswith(("pretrained", "checkpoint")) or not (number or word):
+            raise ValueError(f"model_args.{name} is not allowed")
     config = TimmWrapperConfig.from_dict(complete)
     config.num_labels = int(complete["num_classes"])
     return config
@@ -284,19 +292,6 @@ def _missing_packages() -> list[str]:
         except (ImportError, OSError, RuntimeError):  # also one that was built for another PyTorch
             missing.append(name)
     return missing
-
-
-@contextmanager
-def _without_report() -> Iterator[None]:
-    """Keep the library from logging the names of all weights of the parts that are not loaded."""
-    from transformers.utils import logging as library_logging
-
-    before = library_logging.get_verbosity()
-    library_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(before)
 
 
 def _has_video(checkpoint: Checkpoint) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sensebind.fusion.models.image_rendering import RENDERED
 from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES, torch_dtypes
 from sensebind.fusion.models.transformers.cards import ModelCard
-from sensebind.fusion.models.transformers.checkpoint import PREFIX, Checkpoint, open_checkpoint
+from sensebind.fusion.models.transformers.checkpoint import PREFIX, Checkpoint, open_checkpoint, without_network
 from sensebind.fusion.models.transformers.family import ModelFamily, RgbEncoder, SensorEncoder
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class TransformersSpace(Hub):
         self.licence = licence_of(checkpoint)
         self.logit_scales = {m: s for m, s in model.logit_scales.items() if m == TEXT or m in model.encoders}
         self._logit_biases = dict(model.logit_biases)
+        if not all(map(math.isfinite, (*self.logit_scales.values(), *self._logit_biases.values()))):
+            raise SpaceError(f"'{checkpoint.folder}': the logit scale or bias is not finite: the weights are damaged")
         self._encoders: Mapping[str, SensorEncoder] = {m: e.to(self.device) for m, e in model.encoders.items()}
         self._text = model.text.to(self.device)
         self._text_cache = TextEmbeddingCache()
@@ -89,12 +92,9 @@ class TransformersSpace(Hub):
         requested = None if modalities is None else set(modalities)
         if requested is not None and requested & set(RENDERED):
             requested.add(VISION)  # its encoder embeds rendered images
-        loaded = cls(
-            checkpoint,
-            _family(checkpoint).load(checkpoint, None if requested is None else sorted(requested), precision),
-            device,
-            precision,
-        )
+        names = None if requested is None else sorted(requested)
+        with without_network():
+            loaded = cls(checkpoint, _family(checkpoint).load(checkpoint, names, precision), device, precision)
         _log(checkpoint, loaded)
         return loaded
 
@@ -121,9 +121,7 @@ class TransformersSpace(Hub):
         """See `core.space.Space`. Raises `ValueError` for modalities without an encoder, and `RuntimeError` if vectors
         are not finite."""
         vectors = self._cut(self._encoder_of(modality)(batch.to(self.device))).cpu()
-        if not torch.isfinite(vectors).all():
-            raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: set dtype to float32")
-        return vectors
+        return self._finite(modality, vectors)
 
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`. Raises `ValueError` for modalities without an encoder."""
@@ -139,7 +137,7 @@ class TransformersSpace(Hub):
         """N phrases → float32 (N, D) unit vectors on the CPU. The first template of the card is put around each."""
         if not len(texts):
             return torch.empty(0, self.dimension)
-        return self._text_cache.embed(self.id, texts, lambda missing: self._cut(self._text.embed(missing)))
+        return self._text_cache.embed(self.id, texts, self._embed_text)
 
     def image_encoder(self) -> nn.Module:
         """See `core.space.Hub`. Raises `SpaceError` if the image encoder is not loaded."""
@@ -147,6 +145,15 @@ class TransformersSpace(Hub):
         if not isinstance(encoder, RgbEncoder):
             raise SpaceError(f"{self.id} has no image encoder here; it has {', '.join(self.modalities)}")
         return HubImageEncoder(copy.deepcopy(encoder).to("cpu", torch.float32), self.dimension)
+
+    def _embed_text(self, texts: Sequence[str]) -> Tensor:
+        return self._finite(TEXT, self._cut(self._text.embed(texts)))
+
+    def _finite(self, modality: str, vectors: Tensor) -> Tensor:
+        if torch.isfinite(vectors).all():
+            return vectors
+        remedy = "the weights are damaged" if self.dtype == torch.float32 else "set dtype to float32"
+        raise RuntimeError(f"vectors of {modality} are not finite in {self.dtype}: {remedy}")
 
     def _cut(self, vectors: Tensor) -> Tensor:
         return cut_vectors(vectors, self.dimension)

@@ -13,8 +13,9 @@ import torch
 from sensebind.evaluation.spaces.retrieval import recall_at_k
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
-from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.space import Hub, Space
 from sensebind.fusion.io.sensor_files import read_windows
+from sensebind.fusion.models.image_rendering import RenderingHub
 from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.starter.space import StarterSpace, detector_input
 from sensebind.replay.embed_files import embed_files
@@ -44,17 +45,27 @@ def report_lines(space: Space, folder: Path) -> list[str]:
         _depth_pairs("7-Scenes, one room", sorted((folder / "seven_scenes").glob("*.color.jpg"))),
         _depth_pairs("two other places", [path for room in rooms for path in room]),
     ):
-        if colour and modality in space.modalities:
-            vectors = [embed_files(space, m, [str(p) for p in f]) for m, f in ((VISION, colour), (modality, other))]
+        spaces = [(title, space)] if modality in space.modalities else []
+        if (hub := _hub_of(space)) is not None:
+            spaces.append((f"{title}, rendered for the image encoder", RenderingHub(hub, [modality])))
+        for name, one in spaces if colour else ():
+            vectors = [embed_files(one, m, [str(p) for p in f]) for m, f in ((VISION, colour), (modality, other))]
             scores = torch.from_numpy(vectors[0] @ vectors[1].T)
             recall = recall_at_k(scores, torch.arange(len(colour)))[0]
-            lines.append(f"| {title} | {recall:.3f} | {1 / len(colour):.3f} | {len(colour)} pairs |")
+            lines.append(f"| {name} | {recall:.3f} | {1 / len(colour):.3f} | {len(colour)} pairs |")
     if not lines:
         raise ImageDataError(
             f"'{folder}' has none of coco256, roadscene, seven_scenes, rgbd_rooms: --shared is the folder that "
             "contains 'evaluation'"
         )
     return ["| figure | value | chance | data |", "| --- | --- | --- | --- |", *lines]
+
+
+def _hub_of(space: Space) -> Hub | None:
+    """The hub whose own modalities do not include rendered ones; None if the space has none with an image encoder."""
+    while isinstance(space, BoundSpace | RenderingHub):
+        space = space.hub
+    return space if isinstance(space, Hub) else None
 
 
 def area_under_roc(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.floating]) -> float:
