@@ -182,7 +182,7 @@ def downloaded_folder(name: str, revision: str = "") -> Path | None:
 
 @contextmanager
 def without_network() -> Iterator[None]:
-    """Keep the libraries from downloading anything, whatever the files of a checkpoint name."""
+    """Keep the libraries from downloading what files of a checkpoint name."""
     try:
         from huggingface_hub import constants
     except ImportError:
