@@ -60,7 +60,8 @@ class TransformersSpace(Hub):
         self.dimension = checkpoint.dimension or model.dimension
         cut = f"-{self.dimension}" if self.dimension < model.dimension else ""
         variant = f"+{model.variant}" if model.variant else ""
-        self.id = f"{Path(checkpoint.name).name}{variant}{cut}@{checkpoint.digest()[:12]}"
+        name = Path(checkpoint.name).name or checkpoint.folder.resolve().name
+        self.id = f"{name}{variant}{cut}@{checkpoint.digest()[:12]}"
         self.licence = licence_of(checkpoint)
         self.logit_scales = {m: s for m, s in model.logit_scales.items() if m == TEXT or m in model.encoders}
         self._logit_biases = dict(model.logit_biases)
