@@ -3,6 +3,8 @@
 A frame is 25 ms long, and one begins every 10 ms. The mean of each frame is removed. The frame is pre-emphasised and
 multiplied by a Hann window. Its power spectrum is summed in bands that are evenly spaced in mel. The output is the
 natural logarithm. All steps run in PyTorch, in batches, on the waveform's device.
+
+`mel_bands` are the bands of other models, whose triangles are straight in Hz instead of mel.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ MIN_FREQUENCY, MAX_FREQUENCY = 20.0, 8000.0  # Hz
 PRE_EMPHASIS = 0.97
 MIN_POWER = float(np.finfo(np.float32).eps)
 CLIP_SAMPLES = 2 * SAMPLE_RATE  # samples in a clip, as ImageBind was trained
+SLANEY_CORNER = 1000.0  # Hz: Slaney's mel is linear below and logarithmic above (Slaney 1998, Auditory Toolbox)
+SLANEY_LINEAR = 200 / 3  # Hz for one mel below the corner
+SLANEY_LOG = np.log(6.4) / 27  # natural logarithm for one mel above the corner
 MAX_AMPLITUDE = 100.0  # times full scale: largest valid value; integers that were not scaled exceed it
 IMAGEBIND_MEAN, IMAGEBIND_STD = -4.268, 9.138
 
 Waveform = Tensor | npt.NDArray[np.floating]
+Float64Array = npt.NDArray[np.float64]
 
 
 def log_mel(waveform: Waveform) -> Tensor:
@@ -159,3 +165,35 @@ def check_waveform(samples: Waveform) -> None:
         raise ValueError(f"expected a waveform of {FRAME_LENGTH} samples or more, got {samples.shape[-1]}")
     if not torch.as_tensor(samples).abs().max() <= MAX_AMPLITUDE:  # this form rejects NaN too
         raise ValueError("expected a waveform scaled to −1..1, got values that are not finite or far beyond this range")
+
+
+def mel_bands(
+    rate: int, fft_size: int, bands: int, lowest: float, highest: float, *, slaney: bool = False
+) -> Float64Array:
+    """float64 (fft_size / 2 + 1, bands): triangles in Hz, which end at the centres of their neighbours.
+
+    `rate`: samples per second. `lowest`, `highest`: ends of the bands in Hz; the centres between them are evenly spaced
+    in mel. HTK: mel is 2595 log10(1 + f / 700), and triangles are 1 at the centre. `slaney`: mel is linear below 1 kHz,
+    and triangles have an area of 1 Hz. A triangle between two bins of the spectrum is empty.
+    """
+    edges = _to_hz(np.linspace(_to_mel(lowest, slaney), _to_mel(highest, slaney), bands + 2), slaney)
+    frequencies = np.linspace(0, rate // 2, fft_size // 2 + 1)[:, None]
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
+    triangles = np.maximum(np.minimum(rising, falling), 0)
+    return triangles * (2 / (right - left)) if slaney else triangles
+
+
+def _to_mel(hz: float, slaney: bool) -> float:
+    if not slaney:
+        return float(2595 * np.log10(1 + hz / 700))  # in another unit, the mel of `mel_filterbank`
+    if hz < SLANEY_CORNER:
+        return hz / SLANEY_LINEAR
+    return float(SLANEY_CORNER / SLANEY_LINEAR + np.log(hz / SLANEY_CORNER) / SLANEY_LOG)
+
+
+def _to_hz(mels: Float64Array, slaney: bool) -> Float64Array:
+    if not slaney:
+        return np.asarray(700 * (10 ** (mels / 2595) - 1))
+    above = np.maximum(mels - SLANEY_CORNER / SLANEY_LINEAR, 0)
+    return np.where(above > 0, SLANEY_CORNER * np.exp(SLANEY_LOG * above), SLANEY_LINEAR * mels)

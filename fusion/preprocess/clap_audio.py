@@ -14,19 +14,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sensebind.fusion.core.errors import RecipeError
+from sensebind.fusion.preprocess.audio import mel_bands
 
 MIN_POWER = 1e-10  # −100 dB
 TRUNCATIONS = ("fusion", "rand_trunc")  # how the published feature extractor cuts sounds that are too long
 PADDINGS = ("repeatpad", "repeat", "pad")
-SLANEY_CORNER, SLANEY_LINEAR, SLANEY_LOG = 1000.0, 200 / 3, np.log(6.4) / 27  # Hz; Hz per mel; ln(Hz) per mel
-
-Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +99,13 @@ def clap_log_mel(samples: Tensor, recipe: ClapRecipe) -> Tensor:
     """
     window, bands = _constants(recipe, samples.device)
     half = recipe.fft_size // 2
-    padded = torch.nn.functional.pad(fill(samples, recipe), (half, half), mode="reflect")
+    padded = torch.nn.functional.pad(pad_to_length(samples, recipe), (half, half), mode="reflect")
     spectrum = torch.fft.rfft(padded.unfold(-1, recipe.fft_size, recipe.hop) * window)  # float64
     power = (spectrum.real.square() + spectrum.imag.square()).float()
     return (power @ bands).clamp_(min=MIN_POWER).log10_().mul_(10)[:, None]
 
 
-def fill(samples: Tensor, recipe: ClapRecipe) -> Tensor:
+def pad_to_length(samples: Tensor, recipe: ClapRecipe) -> Tensor:
     """Sounds (B, N), N ≤ `max_samples` → (B, `max_samples`), repeated or padded with silence."""
     length = samples.shape[-1]
     missing = recipe.max_samples - length
@@ -119,38 +115,11 @@ def fill(samples: Tensor, recipe: ClapRecipe) -> Tensor:
     return torch.nn.functional.pad(samples, (0, recipe.max_samples - samples.shape[-1]))
 
 
-def mel_bands(recipe: ClapRecipe) -> Float64Array:
-    """float64 (fft_size / 2 + 1, bands): triangles in Hz, which end at the centres of their neighbours.
-
-    Their ends are evenly spaced in mel. Those of HTK are 1 at the centre; those of Slaney have an area of 1 Hz.
-    """
-    lowest, highest = _hz_to_mel(recipe.lowest, recipe.slaney), _hz_to_mel(recipe.highest, recipe.slaney)
-    edges = _mel_to_hz(np.linspace(lowest, highest, recipe.bands + 2), recipe.slaney)
-    frequencies = np.linspace(0, recipe.rate // 2, recipe.fft_size // 2 + 1)[:, None]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (frequencies - left) / (centre - left), (right - frequencies) / (right - centre)
-    triangles = np.maximum(np.minimum(rising, falling), 0)
-    return triangles * (2 / (right - left)) if recipe.slaney else triangles
-
-
-def _hz_to_mel(hz: float, slaney: bool) -> float:
-    if not slaney:
-        return float(2595 * np.log10(1 + hz / 700))
-    if hz < SLANEY_CORNER:
-        return hz / SLANEY_LINEAR
-    return float(SLANEY_CORNER / SLANEY_LINEAR + np.log(hz / SLANEY_CORNER) / SLANEY_LOG)
-
-
-def _mel_to_hz(mels: Float64Array, slaney: bool) -> Float64Array:
-    if not slaney:
-        return np.asarray(700 * (10 ** (mels / 2595) - 1))
-    above = np.maximum(mels - SLANEY_CORNER / SLANEY_LINEAR, 0)
-    return np.where(above > 0, SLANEY_CORNER * np.exp(SLANEY_LOG * above), SLANEY_LINEAR * mels)
-
-
 @lru_cache(maxsize=8)
 def _constants(recipe: ClapRecipe, device: torch.device) -> tuple[Tensor, Tensor]:
     """The Hann window, float64 (fft_size,), and the bands, float32 (fft_size / 2 + 1, bands), on the device. Cached,
     because a new transfer makes the host wait."""
-    window = torch.hann_window(recipe.fft_size, dtype=torch.float64)
-    return window.to(device), torch.from_numpy(mel_bands(recipe)).float().to(device)
+    bands = mel_bands(recipe.rate, recipe.fft_size, recipe.bands, recipe.lowest, recipe.highest, slaney=recipe.slaney)
+    with torch.inference_mode(False):
+        window = torch.hann_window(recipe.fft_size, dtype=torch.float64)
+        return window.to(device), torch.from_numpy(bands).float().to(device)

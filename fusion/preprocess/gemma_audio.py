@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sensebind.fusion.core.errors import RecipeError
+from sensebind.fusion.preprocess.audio import mel_bands
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +114,13 @@ def log_mel(sounds: Tensor, recipe: LogMelRecipe) -> Tensor:
     return (torch.log(magnitudes @ bands + recipe.floor) - mean) / std
 
 
-def mel_bands(recipe: LogMelRecipe) -> Tensor:
-    """float64 (fft_size // 2 + 1, bands): triangles in Hz, which end at the centres of their neighbours.
-
-    The centres are evenly spaced in 2595 log10(1 + f / 700). A triangle between two bins of the spectrum is empty.
-    """
-    ends = torch.log10(1 + torch.tensor([recipe.lowest, recipe.highest], dtype=torch.float64) / 700)
-    steps = torch.arange(recipe.bands + 2, dtype=torch.float64) / (recipe.bands + 1)
-    edges = 700 * (10 ** (ends[0] + (ends[1] - ends[0]) * steps) - 1)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    bins = torch.linspace(0, recipe.rate // 2, recipe.fft_size // 2 + 1, dtype=torch.float64)[:, None]
-    return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
-
-
 @lru_cache(maxsize=8)  # CUDA graphs keep pointers to the tensors, and a new transfer makes the host wait
 def _constants(recipe: LogMelRecipe, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Window (frame,), bands (fft_size // 2 + 1, bands), mean and std (bands,) or (1,), float32."""
     with torch.inference_mode(False):
         window = torch.hann_window(recipe.frame, periodic=True, dtype=torch.float64)
         mean, std = torch.tensor(recipe.mean or (0.0,)), torch.tensor(recipe.std or (1.0,))
-        return window.float().to(device), mel_bands(recipe).float().to(device), mean.to(device), std.to(device)
+        bands = torch.from_numpy(
+            mel_bands(recipe.rate, recipe.fft_size, recipe.bands, recipe.lowest, recipe.highest)
+        ).float()
+        return window.float().to(device), bands.to(device), mean.to(device), std.to(device)
