@@ -183,9 +183,10 @@ class DetectorNode(EmptyListParametersMixin, Node):
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
             return  # the embedder changed its space meanwhile: `_on_space` starts another request
         competences = messages.competences_from_messages(answer.competences)
+        objects = list(answer.objects) or [""] * len(phrases)  # an embedder that locates none may send none
         for at, (phrase, embedding) in enumerate(zip(phrases, answer.embeddings, strict=True)):
             self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
-            self._phrase_objects[phrase] = answer.objects[at]
+            self._phrase_objects[phrase] = objects[at]
             self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
         self._update_detectors()
 

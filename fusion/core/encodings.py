@@ -220,12 +220,15 @@ def image_size(frame: Frame) -> tuple[int, int]:
 
 def _declared_size(image: UInt8Array) -> tuple[int, int]:
     """Width and height in the header of a PNG or JPEG; (0, 0) if they are not found."""
-    data = image[:65536].tobytes()
+    data = np.ascontiguousarray(image).data
     if data[:8] == PNG_SIGNATURE and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return width, height
     at = 2 if data[:2] == JPEG_SIGNATURE else len(data)
     while at + 9 < len(data) and data[at] == 0xFF:
+        if data[at + 1] == 0xFF:  # a fill byte before a marker (ITU-T T.81, B.1.1.2)
+            at += 1
+            continue
         marker, size = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header (ITU-T T.81)
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])

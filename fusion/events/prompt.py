@@ -191,12 +191,21 @@ def background_z_score(similarities: FloatArray, vector: Vector, background: Vec
     return np.asarray((similarities - median) / deviation, np.float64)
 
 
-def best_similarities(vector: Vector, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> FloatArray:
+def best_similarities(
+    vector: Vector,
+    phrases: Vector,
+    label_starts: npt.NDArray[np.intp],
+    recognisable: BoolArray | None = None,
+) -> FloatArray:
     """Return the cosine of `vector` (D,) and the best phrase of each label, (L,).
 
-    `phrases` (N, D) are unit vectors, as `vector`; those of label l begin at `label_starts[l]`.
+    `phrases` (N, D) are unit vectors, as `vector`; those of label l begin at `label_starts[l]`. `recognisable` (N,):
+    the phrases that count; at least one of each label. None: all.
     """
-    return np.asarray(np.maximum.reduceat(phrases @ vector, label_starts))
+    cosines = phrases @ vector
+    if recognisable is not None:
+        cosines = np.where(recognisable, cosines, -np.inf)
+    return np.asarray(np.maximum.reduceat(cosines, label_starts))
 
 
 def subtract_competition(z_scores: FloatArray, competition: float) -> FloatArray:
@@ -293,7 +302,9 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
-        self._competences = self._label_competences(competences(flat), len(flat))
+        found = competences(flat)
+        self._competences = self._label_competences(found, len(flat))
+        self._recognisable = {m: self._recognisable_phrases(values) for m, values in found.items()} if flat else {}
         names = list(named_objects(flat))
         if len(names) != len(flat):
             raise ValueError(f"named_objects returned {len(names)} names for {len(flat)} phrases")
@@ -342,6 +353,13 @@ class PromptDetector(Detector[PromptOptions]):
                 )
             result[modality] = np.maximum.reduceat(of_phrases, self.label_starts) if count else of_phrases
         return result
+
+    def _recognisable_phrases(self, competences: npt.ArrayLike) -> BoolArray:
+        """Return which phrases (N,) count for a modality with these competences (N,): those above 0, and all of a label
+        that has no such phrase."""
+        own = np.asarray(competences, np.float64) > 0
+        sizes = np.diff([*self.label_starts, len(own)])
+        return own | ~np.repeat(np.maximum.reduceat(own, self.label_starts), sizes)
 
     def initial_state(self) -> PromptState:
         return PromptState()
@@ -397,7 +415,9 @@ class PromptDetector(Detector[PromptOptions]):
                     modality_states[modality] = replace(known, faulty=True)
                 continue
             baseline = known.baseline if known else RunningBaseline.empty(len(labels))
-            cosines = best_similarities(embedding.vector, self.phrase_vectors, self.label_starts)
+            cosines = best_similarities(
+                embedding.vector, self.phrase_vectors, self.label_starts, self._recognisable.get(modality)
+            )
             u = background_z_score(cosines, embedding.vector, self.background_vectors)
             z_scores[modality] = subtract_competition(u, options.competition)
             deviations = deviation_from_baseline(

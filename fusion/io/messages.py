@@ -106,13 +106,22 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
     """`calibration` with its unknown values set from a sensor_msgs/CameraInfo.
 
     The focal length is fx of K, the column of the forward axis cx. The baseline is −Tx/fx of P, if that is positive
-    (sensor_msgs/CameraInfo).
+    (sensor_msgs/CameraInfo). K is of the full image: if the camera sends a region of it, `roi`, the column is counted
+    from its left edge, and the width is that of the region.
     """
     # In ROS 1 the names are capital letters.
     k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
     focal, tx = float(k[0]), float(p[3])
-    if not calibration.focal_length and focal > 0 and message.width > 0:
-        calibration = replace(calibration, focal_length=focal, focal_width=int(message.width), principal_x=float(k[2]))
+    if not calibration.focal_length and 0 < focal < math.inf and message.width > 0:
+        left, width, centre = 0, int(message.width), float(k[2])
+        if 0 < message.roi.width < width:
+            left, width = int(message.roi.x_offset), int(message.roi.width)
+        calibration = replace(
+            calibration,
+            focal_length=focal,
+            focal_width=width,
+            principal_x=centre - left if math.isfinite(centre) else None,
+        )
     if not calibration.baseline and tx < 0 and p[0] > 0:
         calibration = replace(calibration, baseline=-tx / float(p[0]))
     return calibration

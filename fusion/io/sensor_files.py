@@ -36,10 +36,16 @@ class FileError(SensebindError):
 
 
 def read_windows(
-    modality: str, path: str | Path, trained_window: TrainedWindow, calibration: Calibration | None = None
+    modality: str,
+    path: str | Path,
+    trained_window: TrainedWindow,
+    calibration: Calibration | None = None,
+    *,
+    whole: bool = False,
 ) -> list[Window]:
     """The windows of a file, each `trained_window.length` s long: one, or `CLIPS_PER_FILE` if the file is longer. The
-    caller embeds them; the normalized mean of their vectors is the file's vector.
+    caller embeds them; the normalized mean of their vectors is the file's vector. `whole`: all windows of the file, one
+    after another, instead of `CLIPS_PER_FILE`.
 
     `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in hundredths of a kelvin, or another
     PNG or JPEG without a unit. `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row
@@ -57,7 +63,7 @@ def read_windows(
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
     return [
         _make_window(modality, samples, start, to_ns(trained_window.length), calibration or Calibration())
-        for start in _clip_starts(samples, to_ns(trained_window.length))
+        for start in _clip_starts(samples, to_ns(trained_window.length), whole)
     ]
 
 
@@ -116,10 +122,12 @@ FILE_READERS: dict[str, Callable[[Path], list[Sample]]] = {
 }
 
 
-def _clip_starts(samples: list[Sample], length: int) -> list[int]:
+def _clip_starts(samples: list[Sample], length: int, whole: bool) -> list[int]:
     begin, end = samples[0].stamp, samples[-1].end
     if end - begin <= length:
         return [begin]
+    if whole:
+        return list(range(begin, end - length + 1, length))
     return [begin + i * (end - begin - length) // (CLIPS_PER_FILE - 1) for i in range(CLIPS_PER_FILE)]
 
 

@@ -133,7 +133,7 @@ def _join(args: argparse.Namespace) -> int:
         mean = text_join.mean_vector(source, args.modality, args.unlabelled, values)
     weights = str(Path(args.source_weights).absolute()) if args.source_weights else ""
     spec, join, quality = text_join.join_through_text(
-        source, hub, args.modality, phrases, mean, name=args.source, weights=weights
+        source, hub, args.modality, phrases, mean, name=absolute_source(args.source), weights=weights
     )
     joined.save(args.out, spec, join)
     print(
@@ -144,6 +144,12 @@ def _join(args: argparse.Namespace) -> int:
         f"{args.out}: to use it, set spokes: [{args.out}] in the parameter file"
     )
     return 0
+
+
+def absolute_source(space: str) -> str:
+    """The name of a space; a folder in it is made absolute, so that the spoke file can be used from any folder."""
+    prefix, colon, folder = space.partition(":")
+    return f"{prefix}:{Path(folder).absolute()}" if colon and Path(folder).is_dir() else space
 
 
 def _train(args: argparse.Namespace) -> int:

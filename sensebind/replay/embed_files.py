@@ -36,13 +36,13 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
                 raise FileError(f"'{name}': {error}") from error
             tensors += parts
             owners += [owner] * len(parts)
-        vectors = _embed_by_shape(space, modality, tensors)
+        vectors = embed_tensors(space, modality, tensors)
         belongs = np.array(owners)
         result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
     return np.concatenate(result).astype(np.float32)
 
 
-def _embed_by_shape(space: Space, modality: str, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+def embed_tensors(space: Space, modality: str, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
     """N tensors → float32 (N, D). Tensors of equal shape are one batch: the shape of some encoders' input depends on
     that of the image."""
     vectors = np.empty((len(tensors), space.dimension), np.float32)

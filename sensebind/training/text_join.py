@@ -18,21 +18,27 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import TEXT, Sample
+from sensebind.fusion.core.samples import AUDIO, IMAGE_MODALITIES, IMU, TEXT, Sample
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.io.sensor_files import read_windows
 from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.spokes.joined import JoinMap
 from sensebind.fusion.models.spokes.spoke import JOINED, SpokeSpec
 from sensebind.fusion.models.starter.concepts import image_class_names, sound_class_names, sound_class_phrases
-from sensebind.replay.embed_files import embed_files
+from sensebind.replay.embed_files import embed_tensors
 from sensebind.replay.session import open_replay
-from sensebind.training.data.pairs import AlignError, embed_windows, windows_by_tick
+from sensebind.training.data.pairs import AlignError, windows_by_tick
 
 EVERYDAY_PHRASES = Path(__file__).parent / "data" / "everyday_phrases.txt"  # one in a line, by this project
 HELD_OUT = 0.1  # fraction of the meanings that measure the map and are left out of its fit
 MIN_PHRASES = 50
 LOGIT_SCALES = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 57.0, 80.0, 113.0)  # candidates
 BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+FILE_SUFFIXES = {  # of files in a folder of unlabelled data
+    AUDIO: (".wav", ".flac", ".ogg", ".mp3"), IMU: (".csv",),
+    **dict.fromkeys(IMAGE_MODALITIES, (".jpg", ".jpeg", ".png")),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def shared_phrases(more: Sequence[str] = ()) -> SharedPhrases:
 def read_phrases(file: Path) -> list[str]:
     """The phrases in a text file, one in a line. Raises `AlignError`."""
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeError) as error:
         raise AlignError(f"'{file}' cannot be read as phrases: {error}") from error
 
@@ -159,19 +165,33 @@ def mean_vector(space: Space, modality: str, paths: Sequence[Path], values: Mapp
 
     `values` are the embedder's parameters. Raises `AlignError` if there are no data or a window cannot be decoded.
     """
-    vectors, files = [], []
-    for path in paths:
-        if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
-            vectors.append(_recorded_vectors(space, modality, path, values))
-        elif path.is_dir():
-            files += sorted(str(f) for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
-        else:
-            files.append(str(path))
-    if files:
-        vectors.append(torch.from_numpy(embed_files(space, modality, files)))
+    recordings, files = _unlabelled_data(modality, paths)
+    vectors = [_recorded_vectors(space, modality, path, values) for path in recordings]
+    vectors += [_file_vectors(space, modality, path) for path in files]
     if not vectors:
         raise AlignError(f"'{paths[0]}' has no files of {modality}: --unlabelled needs recordings or files")
     return torch.cat(vectors).mean(dim=0)
+
+
+def _unlabelled_data(modality: str, paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Recordings and files of `paths`. Of a folder: its recordings, and the files with a suffix of the modality."""
+    recordings, files = [], []
+    for path in paths:
+        if path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file():
+            recordings.append(path)
+        elif path.is_dir():
+            bags = sorted({file.parent for file in path.rglob("metadata.yaml")})
+            inside = [file for file in sorted(path.rglob("*")) if not any(bag in file.parents for bag in bags)]
+            recordings += [*bags, *(file for file in inside if file.suffix in BAG_SUFFIXES and file.is_file())]
+            files += [file for file in inside if file.suffix.lower() in FILE_SUFFIXES.get(modality, ())]
+        else:
+            files.append(path)
+    return recordings, files
+
+
+def _file_vectors(space: Space, modality: str, path: Path) -> Tensor:
+    """The unit vectors (N, D) of all windows of a file."""
+    return _vectors(space, modality, path, read_windows(modality, path, space.trained_windows[modality], whole=True))
 
 
 def _recorded_vectors(space: Space, modality: str, path: Path, values: Mapping[str, Any]) -> Tensor:
@@ -182,7 +202,12 @@ def _recorded_vectors(space: Space, modality: str, path: Path, values: Mapping[s
         found = windows_by_tick(samples, values, space.trained_windows)[modality]
     if not found:
         raise AlignError(f"'{path}' has no windows of {modality}: set {modality}.topic in --config")
+    return _vectors(space, modality, path, list(found.values()))
+
+
+def _vectors(space: Space, modality: str, path: Path, windows: Sequence[Window]) -> Tensor:
+    """The unit vectors (N, D) of N windows of `path`. Raises `AlignError` if one cannot be decoded."""
     try:
-        return embed_windows(space, modality, list(found.values()))
+        return torch.from_numpy(embed_tensors(space, modality, [space.tensor(window) for window in windows]))
     except (EncodingError, ValueError) as error:
         raise AlignError(f"'{path}', {modality}: {error}") from error

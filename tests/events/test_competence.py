@@ -12,7 +12,7 @@ import pytest
 from helpers.scripted_modalities import DOG, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities, embed_text
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Evidence, Score
-from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, best_similarities
 from sensebind.fusion.events.prompt_calibration import PromptCalibration
 from sensebind.fusion.events.prompt_classifiers import ModalityClassifiers, PromptClassifiers
 from sensebind.training.calibration import collect_examples, with_calibration
@@ -74,6 +74,17 @@ def test_the_weight_of_evidence_is_multiplied_by_the_competence() -> None:
 def test_the_competence_for_a_label_is_the_highest_of_its_phrases() -> None:
     assert detector({"a dog": 0.0, "a puppy": 0.7}).competence("imu").tolist() == [1.0, 0.7]
     assert detector(BLIND).competence("vision").tolist() == [1.0, 1.0]
+
+
+def test_of_a_label_only_the_phrases_that_a_modality_can_recognise_count() -> None:
+    dog, puppy, starts = np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0])
+    phrases = np.stack([dog, puppy])
+    assert best_similarities(dog, phrases, starts).tolist() == [1.0]
+    assert best_similarities(dog, phrases, starts, np.array([False, True])).tolist() == [0.0]
+    seen = perceive(imu=DOG)
+    full, mixed = (score(detector(of), seen) for of in ({}, {"a dog": 0.0}))
+    assert full.score > 0.9 and mixed.similarities[0] < full.similarities[0]
+    assert score(detector(BLIND), seen).similarities == full.similarities  # reported all the same
 
 
 def test_a_modality_without_competence_does_not_count_for_min_modalities() -> None:

@@ -80,6 +80,13 @@ def test_the_size_of_a_compressed_image_is_read_from_its_header(extension: str) 
     assert image_size(replace(frame, data=data[:10])) == (0, 0)
 
 
+def test_the_size_of_a_jpeg_with_fill_bytes_or_long_metadata_is_found() -> None:
+    data = cv2.imencode(".jpg", np.zeros((30, 50, 3), np.uint8))[1].tobytes()
+    metadata = b"\xff\xe1\xff\xff" + b"x" * 65_533
+    for changed in (data[:2] + b"\xff\xff" + data[2:], data[:2] + 2 * metadata + data[2:]):
+        assert image_size(Frame(np.frombuffer(changed, np.uint8), "jpeg", compressed=True)) == (50, 30)
+
+
 class LocatingSpace(ToySpace):
     """Locates a person in each image. `objects`: what its futures have."""
 

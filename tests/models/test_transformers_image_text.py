@@ -227,6 +227,10 @@ def test_a_spoke_starts_from_the_rendering_and_binds_to_the_hub(checkpoint: Chec
     spokes.save(spoke, file)
     bound = load_space(f"transformers:{checkpoint.folder}", spokes=[str(file)])
     assert {THERMAL, DEPTH, VISION, "text"} == set(bound.modalities) and bound.id != hub.id
+    # A spoke has a scale of its own and no bias; other modalities keep the hub's.
+    assert bound.logit_biases == {m: b for m, b in hub.logit_biases.items() if m != THERMAL} | (
+        {DEPTH: hub.logit_biases[VISION]} if hub.logit_biases else {}
+    )
 
 
 def test_the_licence_is_in_the_log_and_an_unknown_checkpoint_is_named(

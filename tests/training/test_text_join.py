@@ -20,12 +20,14 @@ from torch.nn.functional import normalize
 from helpers.patrols import record_patrol
 from helpers.toy_space import ToySpace
 from sensebind.cli import main
+from sensebind.commands.align import absolute_source
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import AUDIO, SECOND, TEXT, Sample, Sound
 from sensebind.fusion.core.space import Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.io.sensor_files import read_windows
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import joined, spoke
 from sensebind.fusion.models.spokes.bound_space import BoundSpace, bind_spokes
@@ -167,6 +169,34 @@ def test_unlabelled_data_are_recordings_and_files(tmp_path: Path) -> None:
         text_join.mean_vector(space, AUDIO, [tmp_path / "empty"], values)
 
 
+def test_every_window_of_unlabelled_files_counts_the_same(tmp_path: Path) -> None:
+    values, space = training_parameters(None, AUDIO), ToySpace()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * 16_000)
+    noise[40_000:] *= 0.1
+    soundfile.write(tmp_path / "long.wav", noise, 16_000)
+    length = space.trained_windows[AUDIO].length
+    windows = read_windows(AUDIO, tmp_path / "long.wav", space.trained_windows[AUDIO], whole=True)
+    assert len(windows) == int(10 / length)
+    vectors = space.embed(AUDIO, torch.stack([space.tensor(window) for window in windows]))
+    got = text_join.mean_vector(space, AUDIO, [tmp_path / "long.wav"], values)
+    assert torch.allclose(got, vectors.mean(dim=0), atol=1e-6)
+
+
+def test_a_folder_of_unlabelled_data_may_hold_recordings_and_other_files(tmp_path: Path) -> None:
+    record_patrol(tmp_path / "data" / "bag", duration=3.0)
+    soundfile.write(tmp_path / "data" / "quiet.wav", np.full(16_000, 0.01), 16_000)
+    (tmp_path / "data" / "notes.yaml").write_text("a: 1")
+    values, space = training_parameters(None, AUDIO), ToySpace()
+    both = [tmp_path / "data" / name for name in ("bag", "quiet.wav")]
+    of_folder = text_join.mean_vector(space, AUDIO, [tmp_path / "data"], values)
+    assert torch.allclose(of_folder, text_join.mean_vector(space, AUDIO, both, values))
+
+
+def test_phrases_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes("\ufeffa dog\n\na cat\n".encode())
+    assert text_join.read_phrases(tmp_path / "p.txt") == ["a dog", "a cat"]
+
+
 # --- the spoke in a bound space
 
 
@@ -237,8 +267,24 @@ def test_files_that_do_not_fit_are_errors(file: Path, tmp_path: Path) -> None:
     spoke.write_spoke(tmp_path / "bad.safetensors", spec, {"matrix": torch.eye(24, 11), "mean": torch.zeros(24)})
     with pytest.raises(SpaceError, match=r"bad\.safetensors' is damaged"):
         bind_spokes(HUB, [tmp_path / "bad.safetensors"], load_source=load_source)
+    for matrix in (torch.full((24, 12), float("nan")), torch.zeros(24, 12)):
+        spoke.write_spoke(tmp_path / "bad.safetensors", spec, {"matrix": matrix, "mean": torch.zeros(24)})
+        with pytest.raises(SpaceError, match=r"numbers in spoke file .*bad\.safetensors' are damaged"):
+            bind_spokes(HUB, [tmp_path / "bad.safetensors"], load_source=load_source)
+    for wrong in ({"length": -1.0}, {"logit_scale": float("nan")}, {"source": None}):
+        with pytest.raises(SpaceError, match="of a spoke must be"):
+            dataclasses.replace(spec, **wrong)  # type: ignore[arg-type]
     with pytest.raises(SpaceError, match="no weights to train"):
         spoke.Spoke(spec, None)  # type: ignore[arg-type]
+
+
+def test_the_source_s_folder_is_stored_so_that_any_working_directory_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clap").mkdir()
+    assert absolute_source("transformers:clap") == f"transformers:{tmp_path / 'clap'}"
+    assert absolute_source("starter") == "starter" and absolute_source("transformers:a/b") == "transformers:a/b"
 
 
 def test_weights_are_also_found_beside_the_spoke(file: Path, tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ class BoundSpace(Space):
         return {**self.hub.logit_scales, **{m: s.logit_scale for m, s in self.specs.items()}}
 
     @property
+    def logit_biases(self) -> Mapping[str, float]:
+        """See `core.space.Space`. A spoke has none."""
+        return {m: bias for m, bias in self.hub.logit_biases.items() if m not in self.specs}
+
+    @property
     def trained_windows(self) -> Mapping[str, TrainedWindow]:
         return {**self.hub.trained_windows, **{m: s.trained_window for m, s in self.specs.items()}}
 

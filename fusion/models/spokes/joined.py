@@ -134,6 +134,8 @@ def load(path: str | Path, hub: Space, device: str | torch.device, load_source: 
     state = read_state(path)
     if state.keys() != {"matrix", "mean"} or state["matrix"].shape != (*state["mean"].shape, spec.dimension):
         raise SpaceError(f"spoke file '{path}' is damaged: run sensebind align --through text again")
+    if not all(tensor.isfinite().all() for tensor in state.values()) or not state["matrix"].any():
+        raise SpaceError(f"the numbers in spoke file '{path}' are damaged: run sensebind align --through text again")
     if load_source is None:
         raise SpaceError(f"spoke '{path}' needs the space '{spec.source}': load the hub with load_space")
     try:

@@ -80,6 +80,11 @@ class SpokeSpec:
             raise SpaceError(f"spoke kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
         if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != "image"):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
+        texts = (self.modality, self.hub, self.source, self.source_id, self.source_weights)
+        if not all(isinstance(text, str) for text in texts):
+            raise SpaceError("modality, hub and source of a spoke must be text")
+        if not (0 < self.length < float("inf") and 0 < self.logit_scale < float("inf") and self.dimension > 0):
+            raise SpaceError("length, logit_scale and dimension of a spoke must be positive numbers")
 
     @property
     def trained_window(self) -> TrainedWindow:
