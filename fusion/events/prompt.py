@@ -354,6 +354,10 @@ class PromptDetector(Detector[PromptOptions]):
             result[modality] = np.maximum.reduceat(of_phrases, self.label_starts) if count else of_phrases
         return result
 
+    def _similarities(self, modality: str, vector: Vector) -> FloatArray:
+        """Return the cosine of a vector (D,) of a modality and the best phrase that it can recognise of each label."""
+        return best_similarities(vector, self.phrase_vectors, self.label_starts, self._recognisable.get(modality))
+
     def _recognisable_phrases(self, competences: npt.ArrayLike) -> BoolArray:
         """Return which phrases (N,) count for a modality with these competences (N,): those above 0, and all of a label
         that has no such phrase."""
@@ -415,9 +419,7 @@ class PromptDetector(Detector[PromptOptions]):
                     modality_states[modality] = replace(known, faulty=True)
                 continue
             baseline = known.baseline if known else RunningBaseline.empty(len(labels))
-            cosines = best_similarities(
-                embedding.vector, self.phrase_vectors, self.label_starts, self._recognisable.get(modality)
-            )
+            cosines = self._similarities(modality, embedding.vector)
             u = background_z_score(cosines, embedding.vector, self.background_vectors)
             z_scores[modality] = subtract_competition(u, options.competition)
             deviations = deviation_from_baseline(
