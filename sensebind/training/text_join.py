@@ -26,9 +26,8 @@ from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.spokes.joined import JoinMap
 from sensebind.fusion.models.spokes.spoke import JOINED, SpokeSpec
 from sensebind.fusion.models.starter.concepts import image_class_names, sound_class_names, sound_class_phrases
-from sensebind.replay.embed_files import embed_tensors
 from sensebind.replay.session import open_replay
-from sensebind.training.data.pairs import AlignError, windows_by_tick
+from sensebind.training.data.pairs import AlignError, embed_windows, windows_by_tick
 
 EVERYDAY_PHRASES = Path(__file__).parent / "data" / "everyday_phrases.txt"  # one in a line, by this project
 HELD_OUT = 0.1  # fraction of the meanings that measure the map and are left out of its fit
@@ -208,6 +207,6 @@ def _recorded_vectors(space: Space, modality: str, path: Path, values: Mapping[s
 def _vectors(space: Space, modality: str, path: Path, windows: Sequence[Window]) -> Tensor:
     """The unit vectors (N, D) of N windows of `path`. Raises `AlignError` if one cannot be decoded."""
     try:
-        return torch.from_numpy(embed_tensors(space, modality, [space.tensor(window) for window in windows]))
+        return embed_windows(space, modality, windows)
     except (EncodingError, ValueError) as error:
         raise AlignError(f"'{path}', {modality}: {error}") from error

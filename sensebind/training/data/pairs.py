@@ -200,9 +200,11 @@ def pairs_from_recording(
 
 def embed_windows(space: Space, modality: str, chosen: Sequence[Window]) -> Tensor:
     """N windows of a modality of the space → float32 (N, D)."""
-    tensors = [space.tensor(window) for window in chosen]
-    batches = [torch.stack(tensors[i : i + HUB_BATCH_SIZE]) for i in range(0, len(tensors), HUB_BATCH_SIZE)]
-    return torch.cat([space.embed(modality, batch) for batch in batches])
+    from sensebind.replay.embed_files import embed_tensors
+
+    batches = [chosen[i : i + HUB_BATCH_SIZE] for i in range(0, len(chosen), HUB_BATCH_SIZE)]
+    vectors = [embed_tensors(space, modality, [space.tensor(window) for window in batch]) for batch in batches]
+    return torch.cat([torch.from_numpy(part) for part in vectors])
 
 
 def _hub_images(chosen: Sequence[Window]) -> Tensor:
