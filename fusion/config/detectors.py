@@ -35,12 +35,13 @@ def make_detectors(
     modalities: Sequence[str] = (),
     competences: CompetenceLookup = full_competence,
     named_objects: ObjectLookup = no_objects,
+    encoders: Mapping[str, str] | None = None,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
     `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
-    has encoders for. `competences` and `named_objects`: see `PromptDetector`. Raises `ConfigError` for values that do
-    not fit together, and `CalibrationError` for a calibration that cannot be read.
+    has encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises `ConfigError` for
+    values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
     if CONFIGURED_MODALITIES in values["fault.expected"]:
         values = {
@@ -55,7 +56,7 @@ def make_detectors(
         options = _options(detector.default_options, f"{name}.", values)
         try:
             found.append(
-                PromptDetector(prompts, embed_text, options, competences, named_objects)
+                PromptDetector(prompts, embed_text, options, competences, named_objects, encoders)
                 if detector is PromptDetector
                 else detector(options)
             )

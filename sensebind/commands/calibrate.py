@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.events.prompt import PromptDetector
     from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
     from sensebind.replay.session import DEFAULT_PARAMETER_FILE, Settings
-    from sensebind.training.calibration import fit_and_assess
+    from sensebind.training.calibration import CalibratedSpace, fit_and_assess
     from sensebind.training.data.labelled_streams import labelled_stream
 
     truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
         print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
-    calibration, notes = fit_and_assess(detector, streams, space.id)
+    source = f"recordings: {', '.join(recording.resolve().name for recording in args.recordings)}"
+    calibration, notes = fit_and_assess(detector, streams, CalibratedSpace.of(space, source))
     calibration.save(args.out, notes)
     for name in ("before", "after", "cross-validated"):
         if name in notes:

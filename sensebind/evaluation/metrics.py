@@ -210,6 +210,7 @@ def notes(recordings: Sequence[RecordingRuns]) -> list[str]:
         found.append(
             f"prompts with a label that is not in the truth; all their events count as false: {', '.join(extra)}"
         )
+    found += dict.fromkeys(warning for o in recordings for warning in o.warnings)
     others: dict[str, int] = {}
     for o in recordings:
         for kind, count in o.unscored_events.items():

@@ -30,7 +30,7 @@ from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_truth, require_truth_file
 from sensebind.fusion.io.recordings import Recording
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_replay, prompt_warnings
 
 MAX_TICK_GAP_STEPS = 4  # in usual steps between ticks: a longer gap has score 0
 
@@ -106,7 +106,8 @@ def run_recording(
     """
     spans = Spans.of(read_truth(require_truth_file(path, truth)))
     faults = find_truth_file(path, "faults")
-    all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in settings.detectors(space)]
+    plain_detectors = settings.detectors(space)
+    all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
     scores = next((d.scores for d in all_detectors if isinstance(d, ScoreRecorder)), {})
     tracker = StepRecorder(all_detectors, space.id)
     activity = SignalActivity()
@@ -133,6 +134,7 @@ def run_recording(
         activity=activity.z_scores(start, end),
         fault_reports=fault_reports(events, start),
         unscored_events=counted,
+        warnings=tuple(prompt_warnings(plain_detectors, space, runs.keys() - {ALL, LATE})),
     )
 
 
