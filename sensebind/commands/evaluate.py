@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes
+from sensebind.commands.evaluation import real_data
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -21,6 +22,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         (_add_motion, _motion), (_add_alignment, _alignment), (_add_events, _events), (_add_faults, _faults),
     ):  # fmt: skip
         add(kinds).set_defaults(measure=measure)
+    real_data.add_sounds(kinds)
 
 
 def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

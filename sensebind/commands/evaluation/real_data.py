@@ -1,0 +1,68 @@
+"""`sensebind evaluate sounds-in-noise`: events on recorded data."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sensebind.commands.arguments import add_config, add_device, add_out
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+
+def add_sounds(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `sounds-in-noise`."""
+    parser = kinds.add_parser(
+        "sounds-in-noise",
+        help="events of recorded sounds at random times in robot noise, from the microphone alone",
+        description="Join the clips FOLDER/<class>/<file> at random times in robot noise, run the streams through the "
+        "pipeline with the microphone alone and the prompts 'the sound of <class name>', and score the events. Then "
+        "run the streams with ten prompts of things that are not in them. Writes sounds.json and sounds.md to DIR. "
+        "docs/evaluation.md explains streams and metrics.",
+    )
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="clips as <class>/<file>, for example those of ESC-10"
+    )
+    parser.add_argument(
+        "--folds", default="", metavar="LETTERS",
+        help="only files whose name begins with one of these characters: the folds of ESC-10 (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="length of a stream (default: 5)")
+    parser.add_argument(
+        "--snr", type=float, default=10.0, metavar="DB",
+        help="level of the audible part of a clip over that of the noise, dB (default: 10)",
+    )  # fmt: skip
+    parser.add_argument("--streams", type=int, default=2, metavar="N", help="number of streams (default: 2)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the first stream (default: 1)")
+    add_config(parser)
+    add_out(parser)
+    add_device(parser)
+    parser.set_defaults(measure=run_sounds)
+
+
+def run_sounds(args: argparse.Namespace) -> int:
+    """Evaluate sounds in noise. Raises `SensebindError`."""
+    from sensebind.evaluation.real import sounds_in_noise as sounds
+    from sensebind.evaluation.real.sound_streams import read_clips
+
+    clips = read_clips(args.folder, args.folds)
+    found = sounds.evaluate_clips(
+        clips, range(args.seed, args.seed + args.streams), args.minutes * 60, args.snr, args.config, args.device
+    )
+    title = f"{args.folder.name}{f' {args.folds}' if args.folds else ''}, {args.snr:g} dB"
+    write(args.out, "sounds", {title: found}, sounds.sound_table({title: found}))
+    return 0
+
+
+def write(folder: Path, name: str, found: Mapping[str, Any], table: str) -> None:
+    """Print a table, and write it and the figures to NAME.md and NAME.json."""
+    import json
+
+    print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    print(f"{folder / f'{name}.json'}, {folder / f'{name}.md'}")
