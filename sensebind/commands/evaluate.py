@@ -23,6 +23,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     ):  # fmt: skip
         add(kinds).set_defaults(measure=measure)
     real_data.add_sounds(kinds)
+    real_data.add_falls(kinds)
 
 
 def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

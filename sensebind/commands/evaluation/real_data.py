@@ -1,4 +1,4 @@
-"""`sensebind evaluate sounds-in-noise`: events on recorded data."""
+"""`sensebind evaluate sounds-in-noise` and `falls`: events on recorded data."""
 
 from __future__ import annotations
 
@@ -54,6 +54,32 @@ def run_sounds(args: argparse.Namespace) -> int:
     )
     title = f"{args.folder.name}{f' {args.folds}' if args.folds else ''}, {args.snr:g} dB"
     write(args.out, "sounds", {title: found}, sounds.sound_table({title: found}))
+    return 0
+
+
+def add_falls(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `falls`."""
+    parser = kinds.add_parser(
+        "falls",
+        help="falls and other motions of people, from the IMU alone with the prompt 'a fall'",
+        description="Run recordings of falls and of other motions through the pipeline with the IMU alone and the "
+        "prompt 'a fall'. Writes falls.json and falls.md to DIR. docs/evaluation.md explains the files of FOLDER.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="labels.csv and the recordings, as .csv.gz")
+    parser.add_argument("--subject", nargs="+", default=[], metavar="N", help="only these subjects (default: all)")
+    add_config(parser)
+    add_out(parser)
+    add_device(parser)
+    parser.set_defaults(measure=run_falls)
+
+
+def run_falls(args: argparse.Namespace) -> int:
+    """Evaluate falls. Raises `SensebindError`."""
+    from sensebind.evaluation.real import falls
+
+    runs = falls.run_recordings(falls.read_recordings(args.folder, args.subject), args.config, args.device)
+    found = falls.fall_metrics(runs)
+    write(args.out, "falls", found, falls.fall_table(found))
     return 0
 
 
