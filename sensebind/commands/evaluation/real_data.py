@@ -1,4 +1,4 @@
-"""`sensebind evaluate sounds-in-noise` and `falls`: events on recorded data."""
+"""`sensebind evaluate sounds-in-noise`, `falls` and `false-alarms`: events on recorded data."""
 
 from __future__ import annotations
 
@@ -80,6 +80,32 @@ def run_falls(args: argparse.Namespace) -> int:
     runs = falls.run_recordings(falls.read_recordings(args.folder, args.subject), args.config, args.device)
     found = falls.fall_metrics(runs)
     write(args.out, "falls", found, falls.fall_table(found))
+    return 0
+
+
+def add_false_alarms(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `false-alarms`."""
+    parser = kinds.add_parser(
+        "false-alarms",
+        help="false events in recordings with nothing to detect",
+        description="Replay recordings in which no event is expected, with the prompts of the parameter file and again "
+        "with prompts of things that are not there, and list every event. Writes false_alarms.json and "
+        "false_alarms.md to DIR.",
+    )
+    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
+    add_config(parser)
+    add_out(parser)
+    add_device(parser)
+    parser.set_defaults(measure=run_false_alarms)
+
+
+def run_false_alarms(args: argparse.Namespace) -> int:
+    """Count false events. Raises `SensebindError`."""
+    from sensebind.evaluation.real import false_alarms
+
+    runs = false_alarms.run_recordings(args.recordings, args.config, args.device)
+    found = false_alarms.false_alarm_metrics(runs)
+    write(args.out, "false_alarms", found, false_alarms.false_alarm_table(found))
     return 0
 
 
