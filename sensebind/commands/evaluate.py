@@ -22,8 +22,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         (_add_motion, _motion), (_add_alignment, _alignment), (_add_events, _events), (_add_faults, _faults),
     ):  # fmt: skip
         add(kinds).set_defaults(measure=measure)
-    for add_real in (real_data.add_sounds, real_data.add_falls, real_data.add_false_alarms):
-        add_real(kinds)
+    for declare in (real_data.add_sounds, real_data.add_office, real_data.add_falls, real_data.add_false_alarms):
+        declare(kinds)
 
 
 def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`sensebind evaluate sounds-in-noise`, `falls` and `false-alarms`: events on recorded data."""
+"""`sensebind evaluate sounds-in-noise`, `office-sounds`, `falls` and `false-alarms`: events on recorded data."""
 
 from __future__ import annotations
 
@@ -54,6 +54,36 @@ def run_sounds(args: argparse.Namespace) -> int:
     )
     title = f"{args.folder.name}{f' {args.folds}' if args.folds else ''}, {args.snr:g} dB"
     write(args.out, "sounds", {title: found}, sounds.sound_table({title: found}))
+    return 0
+
+
+def add_office(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `office-sounds`."""
+    parser = kinds.add_parser(
+        "office-sounds",
+        help="events of sounds that were recorded in office noise, by level, beside a plain YAMNet threshold",
+        description="Join the clips that FOLDER/noisy.csv names into a stream for each level, with noise of the same "
+        "kind and level between them, run the streams through the pipeline with the microphone alone and the prompts "
+        "'the sound of <class>', and score the events. Writes office.json and office.md to DIR.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="noisy.csv and its clips (DCASE 2016, task 2)")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="ESC10",
+        help="folder of ESC-10: compare with a threshold on YAMNet's probabilities, chosen on its fold 1",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of order and pauses (default: 1)")
+    add_config(parser)
+    add_out(parser)
+    add_device(parser)
+    parser.set_defaults(measure=run_office)
+
+
+def run_office(args: argparse.Namespace) -> int:
+    """Evaluate office sounds. Raises `SensebindError`."""
+    from sensebind.evaluation.real import office_evaluation
+
+    found = office_evaluation.evaluate_levels(args.folder, args.baseline, args.seed, args.config, args.device)
+    write(args.out, "office", found, office_evaluation.office_table(found))
     return 0
 
 
