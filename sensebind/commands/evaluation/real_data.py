@@ -20,7 +20,7 @@ def add_sounds(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="events of recorded sounds at random times in robot noise, from the microphone alone",
         description="Join the clips FOLDER/<class>/<file> at random times in robot noise, run the streams through the "
         "pipeline with the microphone alone and the prompts 'the sound of <class name>', and score the events. Then "
-        "run the streams with ten prompts of things that are not in them. Writes sounds.json and sounds.md to DIR. "
+        "run the streams with ten prompts of sounds that are not in them. Writes sounds.json and sounds.md to DIR. "
         "docs/evaluation.md explains streams and metrics.",
     )
     parser.add_argument(
@@ -119,7 +119,7 @@ def add_false_alarms(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "false-alarms",
         help="false events in recordings with nothing to detect",
         description="Replay recordings in which no event is expected, with the prompts of the parameter file and again "
-        "with prompts of things that are not there, and list every event. Writes false_alarms.json and "
+        "with prompts of objects that are not there, and list every event. Writes false_alarms.json and "
         "false_alarms.md to DIR.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
@@ -136,6 +136,19 @@ def run_false_alarms(args: argparse.Namespace) -> int:
     runs = false_alarms.run_recordings(args.recordings, args.config, args.device)
     found = false_alarms.false_alarm_metrics(runs)
     write(args.out, "false_alarms", found, false_alarms.false_alarm_table(found))
+    return 0
+
+
+def run_all(args: argparse.Namespace) -> int:
+    """All evaluations on the real data in `args.shared` that nothing was chosen on. Sets that are missing are left out.
+    Exit status 1 if all are."""
+    from sensebind.evaluation.real import summary
+
+    found, table = summary.evaluate(args.shared, args.config, args.device)
+    if not found:
+        print(f"'{args.shared}' has none of {', '.join(summary.SETS)}: name RECORDINGs, or a folder with --shared")
+        return 1
+    write(args.out, "real", found, table)
     return 0
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from sensebind.evaluation.metrics import median_and_p95, table_cell
 from sensebind.evaluation.real.prompt_runs import PromptRun, run_samples, settings_for
-from sensebind.evaluation.real.sounds_in_noise import median_and_p95
 from sensebind.evaluation.spans import Array
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import IMU, SECOND, Reading, Sample
@@ -177,7 +177,7 @@ def fall_table(found: Mapping[str, Any]) -> str:
         delay = f["reporting_delay_s"]
         cells = [f["falls"], f["found"], f["recall"], delay["median"], delay["p95"], f["other_motions"], f["false"]]
         cells += [f["false_per_10_motions"], f["false_in_recordings_of_falls"]]
-        lines.append(f"| {name} | " + " | ".join(_cell(c) for c in cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(table_cell(c) for c in cells) + " |")
     for r in found["recordings"]:
         events = ", ".join(f"{a:.1f} to {b:.1f} s" for a, b in r["events"])
         if r["impact"] is None and events:
@@ -185,7 +185,3 @@ def fall_table(found: Mapping[str, Any]) -> str:
         elif r["impact"] is not None and not any(a - COLLAR <= r["impact"] <= b + COLLAR for a, b in r["events"]):
             lines.append(f"missed: {r['words']} at {r['impact']:.1f} s ({r['name']}); events: {events or 'none'}")
     return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)

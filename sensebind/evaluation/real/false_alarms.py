@@ -1,4 +1,4 @@
-"""False events in recordings with nothing to detect: with the prompts of a parameter file, and with prompts of things
+"""False events in recordings with nothing to detect: with the prompts of a parameter file, and with prompts of objects
 that are not there."""
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any
 from sensebind.evaluation.psds import HOUR
 from sensebind.evaluation.real.prompt_runs import PromptRun, collect, recording_tracker, with_prompts
 from sensebind.fusion.config.parameters import detector_values
+from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.replay.session import Settings, open_replay
 
 OWN = "prompts of the file"
-ABSENT = "absent things"
-ABSENT_PROMPTS = {  # label → phrases, for things that robots rarely meet, to be seen, heard and felt
+ABSENT = "absent objects"
+ABSENT_PROMPTS = {  # label → phrases, for objects that robots rarely meet, to be seen, heard and felt
     "elephant": ["an elephant"],
     "piano": ["a piano", "piano music"],
     "pizza": ["a pizza"],
@@ -34,13 +35,13 @@ ABSENT_PROMPTS = {  # label → phrases, for things that robots rarely meet, to 
 
 @dataclass(frozen=True)
 class QuietRun:
-    """The events of one recording with one set of prompts. `start` in ns."""
+    """The events of one recording with one set of prompts. `seconds`: its length, 0 without any window. `start` in
+    ns."""
 
     name: str
     prompts: str
     seconds: float
     start: int
-    modalities: tuple[str, ...]
     run: PromptRun
 
 
@@ -52,7 +53,8 @@ def run_recording(path: Path, settings: Settings, space: Space) -> list[QuietRun
         with open_replay(path, own.embedder) as replay:
             tracker, scores = recording_tracker(own, space)
             run = collect(replay.outputs(own.pipeline(space, tracker)), scores, replay.start)
-            found.append(QuietRun(path.name, title, replay.seconds, replay.start, tuple(replay.topics), run))
+            seconds = replay.seconds if run.windows else 0.0  # without stamps there is nothing to detect events in
+            found.append(QuietRun(path.name, title, seconds, replay.start, run))
     return found
 
 
@@ -96,7 +98,7 @@ def _listed(r: QuietRun) -> dict[str, Any]:
         "name": r.name,
         "prompts": r.prompts,
         "seconds": round(r.seconds, 1),
-        "modalities": list(r.modalities),
+        "windows": {m: r.run.windows[m] for m in sort_modalities(r.run.windows)},
         "false": r.run.count(EventKind.PROMPT),
         "other_kinds": r.run.other_kinds,
         "events": events,
@@ -108,7 +110,13 @@ def false_alarm_table(found: Mapping[str, Any]) -> str:
     lines = ["| recording | modalities | prompts | s | false events | other kinds |", "|---|---|---|---:|---:|---|"]
     for r in found["recordings"]:
         others = ", ".join(f"{number} {kind}" for kind, number in r["other_kinds"].items()) or "–"
-        cells = [r["name"], ", ".join(r["modalities"]) or "none", r["prompts"], f"{r['seconds']:.1f}", str(r["false"])]
+        cells = [
+            r["name"],
+            ", ".join(r["windows"]) or "no windows",
+            r["prompts"],
+            f"{r['seconds']:.1f}",
+            str(r["false"]),
+        ]
         lines.append(f"| {' | '.join(cells)} | {others} |")
     lines.append("")
     for title, s in found["sets"].items():

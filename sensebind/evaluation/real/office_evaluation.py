@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.evaluation.metrics import score_run
+from sensebind.evaluation.metrics import score_run, table_cell
 from sensebind.evaluation.real import yamnet_threshold
 from sensebind.evaluation.real.office_sounds import class_words, level_streams, read_noisy_clips
 from sensebind.evaluation.real.prompt_runs import settings_for
@@ -68,30 +68,24 @@ def yamnet_metrics(
 
 def office_table(found: Mapping[str, Any]) -> str:
     """Markdown: a row for each level and detector."""
-    lines = [
-        "| level | detector | events | event F1 | precision | recall | segment F1 | onset error, s | reporting delay, s "
-        "| calibration error |",
-        "| --- | --- |" + " ---: |" * 8,
-    ]
+    titles = ["events", "event F1", "precision", "recall", "segment F1", "onset error, s", "reporting delay, s"]
+    titles.append("calibration error")
+    lines = [f"| level | detector | {' | '.join(titles)} |", "| --- | --- |" + " ---: |" * len(titles)]
     for level, m in found["levels"].items():
-        e = m["event"]
-        cells = [e["f1"], e["precision"], e["recall"], m["segment"]["f1"], m["onset_error_s"]["median"]]
-        cells += [m["reporting_delay_s"]["median"], m["calibration"]["ece_high_scores"]]
-        lines.append(f"| {level} | prompts | {m['events']} | " + " | ".join(_cell(c) for c in cells) + " |")
+        rows = [("prompts", m, m["onset_error_s"]["median"])]
         if y := m.get("yamnet"):
-            o = y["overall"]
-            cells = [o["event"]["f1"], o["event"]["precision"], o["event"]["recall"], o["segment"]["f1"]]
-            cells += [o["onset_latency_s"]["stamp"]["median"], None, None]
-            lines.append(
-                f"| {level} | YAMNet threshold | {m['events']} | " + " | ".join(_cell(c) for c in cells) + " |"
-            )
+            rows.append(("YAMNet threshold", y["overall"], y["overall"]["onset_latency_s"]["stamp"]["median"]))
+        for name, own, error in rows:
+            e = own["event"]
+            cells = [m["events"], e["f1"], e["precision"], e["recall"], own["segment"]["f1"], error]
+            if own is m:
+                cells += [m["reporting_delay_s"]["median"], m["calibration"]["ece_high_scores"]]
+            else:  # it has no reports and no calibrated scores
+                cells += [None, None]
+            lines.append(f"| {level} | {name} | {' | '.join(map(table_cell, cells))} |")
     if s := found.get("setting"):
         lines.append(
             f"\nYAMNet threshold {s['threshold']:g}, pauses up to {s['longest_pause_s']:g} s: event F1 "
             f"{s['event_f1_where_chosen']:.2f} on fold 1 of ESC-10 in robot noise, where they were chosen"
         )
     return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

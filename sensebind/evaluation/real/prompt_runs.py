@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from sensebind.evaluation.detection_runs import DetectionRun
 from sensebind.evaluation.run_recordings import ScoreRecorder, detection_run
 from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
+from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventInterval, EventKind, intervals_from_events
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.core.space import Space
@@ -25,10 +27,11 @@ Prompts = Mapping[str, Sequence[str]]  # label → phrases
 @dataclass(frozen=True)
 class PromptRun:
     """The events of one stream. `detections`: ended events of prompts, with their reports and scores, in s from the
-    start. `intervals`: all events, of all kinds, in ns."""
+    start. `intervals`: all events, of all kinds, in ns. `windows`: modality → number of embedded windows."""
 
     detections: DetectionRun
     intervals: tuple[EventInterval, ...]
+    windows: Mapping[str, int]
 
     def count(self, kind: EventKind) -> int:
         """Number of events of a kind."""
@@ -79,5 +82,11 @@ def run_samples(samples: Iterable[Sample | Failure], start: int, settings: Setti
 
 def collect(outputs: Iterable[Output], scores: dict[int, dict[str, float]], start: int) -> PromptRun:
     """The events among the outputs of a pipeline, whose tracker fills `scores` while the outputs are made."""
-    events = [output for output in outputs if isinstance(output, Event)]
-    return PromptRun(detection_run(events, scores, set(), start), tuple(intervals_from_events(events)))
+    events: list[Event] = []
+    windows: Counter[str] = Counter()
+    for output in outputs:
+        if isinstance(output, Event):
+            events.append(output)
+        elif isinstance(output, Embedding) and output.modality != FUSED:
+            windows[output.modality] += 1
+    return PromptRun(detection_run(events, scores, set(), start), tuple(intervals_from_events(events)), windows)

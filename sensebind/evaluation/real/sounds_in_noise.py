@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sensebind.evaluation.detection_runs import DetectionRun
 from sensebind.evaluation.matching import match
-from sensebind.evaluation.metrics import MIN_CALIBRATION_SCORE, calibration_error, score_run
+from sensebind.evaluation.metrics import MIN_CALIBRATION_SCORE, calibration_error, median_and_p95, score_run, table_cell
 from sensebind.evaluation.real.prompt_runs import PromptRun, run_samples, settings_for, with_prompts
 from sensebind.evaluation.real.sound_streams import Clip, SoundStream, join_in_robot_noise
 from sensebind.evaluation.spans import Spans
@@ -22,7 +20,7 @@ from sensebind.fusion.core.space import Space
 from sensebind.replay.session import Settings
 from sensebind.simulation.messages import SIMULATION_START
 
-ABSENT_THINGS = {  # label → phrase, for things that are in none of the streams
+ABSENT_SOUNDS = {  # label → phrase, for sounds that are in none of the streams
     "siren": "the sound of a siren",
     "gunshot": "the sound of a gunshot",
     "telephone": "the sound of a telephone",
@@ -39,7 +37,7 @@ ABSENT_THINGS = {  # label → phrase, for things that are in none of the stream
 @dataclass(frozen=True)
 class StreamRun:
     """A stream, its truth with the labels of the prompts, the events with prompts of its classes, and the events with
-    prompts of absent things (None: not run)."""
+    prompts of absent sounds (None: not run)."""
 
     stream: SoundStream
     truth: Spans
@@ -66,11 +64,11 @@ def evaluate_clips(
     device: str | None = None,
 ) -> dict[str, Any]:
     """`sound_metrics` of a stream of `seconds` s for each seed, with the clips at `snr` dB over robot noise, the
-    prompts of their classes and the prompts `ABSENT_THINGS`. `config`: a parameter file; None: the shipped one."""
+    prompts of their classes and the prompts `ABSENT_SOUNDS`. `config`: a parameter file; None: the shipped one."""
     settings = settings_for([AUDIO], class_prompts([clip.name for clip in clips]), config, device)
     space = settings.space()
     streams = (join_in_robot_noise(clips, seconds, snr, seed) for seed in seeds)
-    return sound_metrics([run_stream(stream, settings, space, ABSENT_THINGS) for stream in streams])
+    return sound_metrics([run_stream(stream, settings, space, ABSENT_SOUNDS) for stream in streams])
 
 
 def run_stream(
@@ -92,14 +90,16 @@ def _run(stream: SoundStream, settings: Settings, space: Space) -> PromptRun:
 def sound_metrics(runs: Sequence[StreamRun]) -> dict[str, Any]:
     """Metrics of all streams together: strings, finite numbers, None, lists and dicts.
 
-    `overall` and `labels`: as in `score_run`. `onset_error_s` and `reporting_delay_s`: n, median and p95 over the
-    matched events. `calibration`: see `calibration_error`. `absent`: the number and list of events of prompts of absent
-    things. `other_kinds`: number of events of other kinds, with the prompts of the classes.
+    `event`, `segment`, `false_alarms_per_hour` and `labels`: as in `score_run`. `onset_error_s` and
+    `reporting_delay_s`: n, median and p95 over the matched events. `first_report_delay_s`: see `first_report_delays`.
+    `calibration`: see `calibration_error`. `absent`: the number and list of events of prompts of absent sounds.
+    `other_kinds`: number of events of other kinds, with the prompts of the classes.
     """
     truths, seconds = [r.truth for r in runs], [r.stream.seconds for r in runs]
     found = [r.present.detections for r in runs]
     scored = score_run(truths, [d.spans for d in found], seconds, [d.reported_at for d in found], None)
     errors, delays = _delays(truths, found)
+    first = [x for truth, run in zip(truths, found, strict=True) for x in first_report_delays(truth, run)]
     kinds: dict[str, int] = {}
     for r in runs:
         for kind, number in r.present.other_kinds.items():
@@ -114,6 +114,7 @@ def sound_metrics(runs: Sequence[StreamRun]) -> dict[str, Any]:
         "labels": scored["labels"],
         "onset_error_s": median_and_p95(errors),
         "reporting_delay_s": median_and_p95(delays),
+        "first_report_delay_s": median_and_p95(first),
         "calibration": calibration_error(found, truths, seconds),
         "other_kinds": kinds,
     }
@@ -149,12 +150,19 @@ def _delays(truths: Sequence[Spans], runs: Sequence[DetectionRun]) -> tuple[list
     return errors, delays
 
 
-def median_and_p95(values: Sequence[float]) -> dict[str, Any]:
-    """`n`, `median` and `p95` of some values; None without values."""
-    if not len(values):
-        return {"n": 0, "median": None, "p95": None}
-    median, high = np.percentile(np.asarray(values, np.float64), [50, 95])
-    return {"n": len(values), "median": round(float(median), 3), "p95": round(float(high), 3)}
+def first_report_delays(truth: Spans, run: DetectionRun) -> list[float]:
+    """For each true event that a detection of its label overlaps, also one that begins far too late: the stamp of the
+    first ONSET report of these, minus the true onset, in s. A detection that began before the event counts as 0."""
+    delays = []
+    for onset, offset, label in truth.rows():
+        own = [
+            at
+            for (a, b, name), at in zip(run.spans.rows(), run.reported_at.tolist(), strict=True)
+            if name == label and a < offset and b > onset
+        ]
+        if own:
+            delays.append(max(min(own) - onset, 0.0))
+    return delays
 
 
 def sound_table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -166,9 +174,14 @@ def sound_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for title, m in found.items():
         e, delay = m["event"], m["reporting_delay_s"]
-        cells = [_cell(e["f1"]), _cell(e["precision"]), _cell(e["recall"]), _cell(m["segment"]["f1"])]
-        cells += [_cell(m["onset_error_s"]["median"]), _cell(delay["median"]), _cell(delay["p95"])]
-        cells += [_cell(m["false_alarms_per_hour"], 1), _cell(m["calibration"]["ece_high_scores"], 3)]
+        cells = [
+            table_cell(e["f1"]),
+            table_cell(e["precision"]),
+            table_cell(e["recall"]),
+            table_cell(m["segment"]["f1"]),
+        ]
+        cells += [table_cell(m["onset_error_s"]["median"]), table_cell(delay["median"]), table_cell(delay["p95"])]
+        cells += [table_cell(m["false_alarms_per_hour"], 1), table_cell(m["calibration"]["ece_high_scores"], 3)]
         cells.append(str(m["other_kinds"].get(EventKind.UNKNOWN.name, 0)))
         lines.append(f"| {title} | {m['events']} | {' | '.join(cells)} |")
     lines.append(f"\ncalibration error: over segments of 1 s with a score of {MIN_CALIBRATION_SCORE:g} or more")
@@ -177,15 +190,11 @@ def sound_table(found: Mapping[str, Mapping[str, Any]]) -> str:
         for label, own in m["labels"].items():
             e = own["event"]
             cells = [str(e["hits"] + e["missed"]), str(e["hits"]), str(e["false"]), str(e["missed"])]
-            lines.append(f"| {label} | {' | '.join(cells)} | {_cell(own['segment']['f1'])} |")
+            lines.append(f"| {label} | {' | '.join(cells)} | {table_cell(own['segment']['f1'])} |")
         if a := m.get("absent"):
             lines.append(
-                f"\nprompts of absent things ({', '.join(ABSENT_THINGS)}): {a['prompt_events']} events in "
+                f"\nprompts of absent sounds ({', '.join(ABSENT_SOUNDS)}): {a['prompt_events']} events in "
                 f"{a['seconds'] / 60:.0f} minutes; {a['unknown_events']} UNKNOWN"
             )
             lines += [f"  {x['stream']}: {x['label']} from {x['onset']:.1f} to {x['offset']:.1f} s" for x in a["list"]]
     return "\n".join(lines)
-
-
-def _cell(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
