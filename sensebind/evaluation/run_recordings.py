@@ -117,7 +117,7 @@ def run_recording(
         events = [output for output in outputs if isinstance(output, Event)]
     known = {*settings.prompts, *spans.labels}
     runs = {
-        ALL: _detection_run(events, scores, known, start),
+        ALL: detection_run(events, scores, known, start),
         **_single_modality_runs(tracker.steps, settings, space, known, start),
     }
     counted = Counter(
@@ -149,11 +149,11 @@ def _single_modality_runs(
     for modality in sort_modalities({m for step in steps if step for m in step.embeddings}):
         detector = ScoreRecorder(prompt_detectors[0])
         events = _rerun_steps(steps, EventTracker([detector], space.id), modality)
-        runs[modality] = _detection_run(events, detector.scores, known, start)
+        runs[modality] = detection_run(events, detector.scores, known, start)
         timelines.append(detector.scores)
     if timelines:
         best = _max_scores(timelines)
-        runs[LATE] = _detection_run(
+        runs[LATE] = detection_run(
             _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options, space.id), best, known, start
         )
     return runs
@@ -202,7 +202,7 @@ def _events_from_scores(
     return events
 
 
-def _detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str], start: int) -> DetectionRun:
+def detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str], start: int) -> DetectionRun:
     """The ended events of prompts, and of other kinds with a label in `known`. Times in s from `start` (ns)."""
     rows = []
     for item in intervals_from_events(events):
