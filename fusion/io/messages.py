@@ -171,6 +171,9 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
             )
             for found in embedding.objects
         ],
+        activity=message_factory.float_array([]),
+        activity_features=0,
+        activity_period=0.0,
     )
 
 
@@ -207,6 +210,7 @@ def space_message(
         id=space.id,
         dimension=space.dimension,
         modalities=list(space.modalities),
+        encoders=[],
         logit_scales=message_factory.float_array([space.logit_scales[modality] for modality in space.modalities]),
         logit_biases=message_factory.float_array(
             [space.logit_biases.get(modality, 0.0) for modality in space.modalities]
