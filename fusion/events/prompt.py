@@ -29,7 +29,7 @@ from sensebind.fusion.events.evidence import (
     logit,
     pool_log_likelihood_ratios,
 )
-from sensebind.fusion.events.lifecycle import LifecycleOptions
+from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_threshold
 from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.scores import timestamp_correction
@@ -60,7 +60,8 @@ class PromptOptions(EvidenceOptions):
     """Options of the prompt detector. Raises `ConfigError`.
 
     `min_modalities` may also be a mapping from label to number, 1 for the others. `calibration` may also be a function
-    from the id of a space to its calibration or None.
+    from the id of a space to its calibration or None. `onset_thresholds`: label → its own onset threshold; the other
+    thresholds of the label move along (`with_onset_threshold`).
     """
 
     threshold: float = parameter(
@@ -109,6 +110,7 @@ class PromptOptions(EvidenceOptions):
         f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves of the "
         "space's encoders. none: similarity alone",
     )
+    onset_thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         EvidenceOptions.__post_init__(self)  # super() does not work in a class with slots
@@ -120,6 +122,13 @@ class PromptOptions(EvidenceOptions):
         for label, count in self.min_modalities.items() if isinstance(self.min_modalities, Mapping) else ():
             if count < 1:
                 raise ConfigError(f"min_modalities of {label!r} must be 1 or more, not {count}")
+        for label in self.onset_thresholds:
+            self.lifecycle_for(label)
+
+    def lifecycle_for(self, label: str) -> LifecycleOptions:
+        """Return when an event of this label begins and ends. Raises `ConfigError` for a threshold out of bounds."""
+        own = self.onset_thresholds.get(label)
+        return self.lifecycle if own is None else with_onset_threshold(self.lifecycle, own)
 
     @property
     def background_phrases(self) -> tuple[str, ...]:
@@ -357,6 +366,19 @@ class PromptDetector(Detector[PromptOptions]):
         """Return the calibration in the space of this id. Raises `CalibrationError` for a file of other encoders."""
         return self._calibration(space)
 
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        return self.options.lifecycle_for(label)
+
+    @property
+    def _offset_thresholds(self) -> FloatArray:
+        """The offset threshold of each label, (L,)."""
+        return np.array([self.options.lifecycle_for(label).offset_threshold for label in self.prompts])
+
+    def _prior(self, prior: float) -> FloatArray:
+        """Return the score of each label without evidence, (L,): at most half of its offset threshold, so that every
+        event can end."""
+        return np.minimum(prior, self._offset_thresholds / 2)
+
     def competence(self, modality: str, calibration: PromptCalibration | None = None) -> FloatArray:
         """Return how well a modality can recognise each label, (L,), 0 to 1: as the space states it; 1 for labels with
         a trained classifier of this modality in `calibration`, if the space does not limit it."""
@@ -478,7 +500,7 @@ class PromptDetector(Detector[PromptOptions]):
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
         # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
-        held = pooled >= options.lifecycle.offset_threshold
+        held = pooled >= self._offset_thresholds
         for modality, u in z_scores.items():
             modality_state = modality_states[modality]
             baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
@@ -514,6 +536,7 @@ class PromptDetector(Detector[PromptOptions]):
     ) -> tuple[Evidence, ...]:
         """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L)."""
         evidence = []
+        support = min(self.options.support, float(self._offset_thresholds[at]))
         for (modality, modality_state), weight, competence in zip(
             fresh.items(), weights[:, at], competences[:, at], strict=True
         ):
@@ -523,7 +546,7 @@ class PromptDetector(Detector[PromptOptions]):
                 Evidence(
                     modality,
                     float(modality_state.scores[at]),
-                    bool(modality_state.scores[at] >= self.options.support and competence >= MIN_COMPETENCE),
+                    bool(modality_state.scores[at] >= support and competence >= MIN_COMPETENCE),
                     modality_state.start,
                     modality_state.tick,
                     weight=float(weight),
@@ -543,8 +566,8 @@ class PromptDetector(Detector[PromptOptions]):
     ) -> FloatArray:
         """Pool the modalities' scores (M, L), with weights and log likelihood ratios (M, L), to scores (L,)."""
         options = self.options
-        base = options.prior_score(calibration)
-        gains = logit(table) - float(logit(base))
+        base = self._prior(options.prior_score(calibration))
+        gains = logit(table) - logit(base)
         pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
         if not (calibration and calibration.classifiers):
             return pooled
@@ -554,7 +577,7 @@ class PromptDetector(Detector[PromptOptions]):
             np.clip(log_ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
-        prior = float(logit(options.classifier_prior_score(calibration.classifiers)))
+        prior = logit(self._prior(options.classifier_prior_score(calibration.classifiers)))
         classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.classifiers.rank_weights))
         return np.where(trained.any(axis=0), classified, pooled)
 
@@ -612,7 +635,7 @@ class PromptDetector(Detector[PromptOptions]):
         known = ~np.isnan(log_likelihood_ratios)
         if not (calibration and calibration.classifiers and known.any()):
             return similar
-        prior = float(logit(self.options.classifier_prior_score(calibration.classifiers)))
+        prior = logit(self._prior(self.options.classifier_prior_score(calibration.classifiers)))
         return np.where(known, logistic(prior + np.where(known, log_likelihood_ratios, 0.0)), similar)
 
     def _apply_min_modalities(self, pooled: FloatArray, table: FloatArray) -> FloatArray:
@@ -622,6 +645,6 @@ class PromptDetector(Detector[PromptOptions]):
         for at, label in enumerate(self.prompts):
             needed = self.options.min_modalities_for(label)
             limit = float(ordered[needed - 1, at]) if needed <= len(ordered) else 0.0
-            if needed > 1 and limit < self.options.support:
+            if needed > 1 and limit < min(self.options.support, self._offset_thresholds[at]):
                 result[at] = min(result[at], limit)
         return result

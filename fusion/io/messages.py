@@ -171,6 +171,9 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
             )
             for found in embedding.objects
         ],
+        activity=message_factory.float_array([]),
+        activity_features=0,
+        activity_period=0.0,
     )
 
 

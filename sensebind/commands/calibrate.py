@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.training.calibration import CalibratedSpace, fit_and_assess
     from sensebind.training.data.labelled_streams import labelled_stream
 
-    truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
-    labels = [read_truth(require_truth_file(recording, given)) for recording, given in truths]
     file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
+    truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
+    labels = [read_truth(require_truth_file(recording, given), settings.prompts) for recording, given in truths]
     space = settings.space()
     found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
     if not found or not isinstance(found[0], PromptDetector):

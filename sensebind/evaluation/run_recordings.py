@@ -47,6 +47,9 @@ class ScoreRecorder(Detector[Any]):
         self.detector = detector
         self.scores: ScoresByTick = {}
 
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        return self.detector.lifecycle_options_for(label)
+
     def has_label(self, label: str) -> bool:
         return self.detector.has_label(label)
 
@@ -104,7 +107,7 @@ def run_recording(
     `truth`: the truth file; None is the one beside the recording. The faults file is always the one beside it.
     `progress` is called with the seconds done. Raises `TruthError` without a truth, and the errors of reading.
     """
-    spans = Spans.of(read_truth(require_truth_file(path, truth)))
+    spans = Spans.of(read_truth(require_truth_file(path, truth), settings.prompts))
     faults = find_truth_file(path, "faults")
     plain_detectors = settings.detectors(space)
     all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
@@ -154,7 +157,7 @@ def _single_modality_runs(
     if timelines:
         best = _max_scores(timelines)
         runs[LATE] = detection_run(
-            _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options, space.id), best, known, start
+            _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options_for, space.id), best, known, start
         )
     return runs
 
@@ -183,9 +186,9 @@ def _max_scores(timelines: Sequence[ScoresByTick]) -> ScoresByTick:
 
 
 def _events_from_scores(
-    scores: ScoresByTick, steps: Iterable[TrackerStep | None], options: LifecycleOptions, space: str
+    scores: ScoresByTick, steps: Iterable[TrackerStep | None], options: Callable[[str], LifecycleOptions], space: str
 ) -> list[Event]:
-    """Events from scores, with the event lifecycle of the detector."""
+    """Events from scores, with the event lifecycle of the detector, `options(label)`."""
     events: list[Event] = []
     lifecycles: dict[str, EventLifecycle] = {}
     last = 0
@@ -197,7 +200,7 @@ def _events_from_scores(
             last = step.tick
             own = scores.get(last, {})
             for label in sorted(own):
-                lifecycle = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, options))
+                lifecycle = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, options(label)))
                 events += lifecycle.step(last, Score(own[label]))
     return events
 

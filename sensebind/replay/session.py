@@ -11,9 +11,10 @@ from typing import Any
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, prompts_of
-from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
+from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
 from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
 from sensebind.fusion.core.embeddings import FUSED
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space, encoder_ids, limited_competences, suggested_phrases
 from sensebind.fusion.events.detector import Detector
@@ -43,7 +44,14 @@ class Settings:
         Raises `ConfigError`.
         """
         file = shipped_parameter_file(DEFAULT_PARAMETER_FILE) if file is None else file
-        found = cls.of(read_parameter_file(file, "embedder"), read_parameter_file(file, "detector"))
+        embedder, detector = (read_parameter_file(file, node) for node in ("embedder", "detector"))
+        names = section_names(file)
+        if names and not any(name.rpartition("/")[2] in ("**", "embedder", "detector") for name in names):
+            raise ConfigError(
+                f"parameter file '{file}' has sections for {', '.join(sorted(names))} only: name them '/**', "
+                "'embedder' and 'detector'"
+            )
+        found = cls.of(embedder, detector)
         return replace(found, embedder={**found.embedder, "device": device}) if device else found
 
     @classmethod
