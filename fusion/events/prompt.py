@@ -425,6 +425,11 @@ class PromptDetector(Detector[PromptOptions]):
         own = self._competences.get(modality, np.ones(len(self.prompts)))
         return np.where(self._trained_labels(calibration, modality), 1.0, own)
 
+    def competition(self, modality: str) -> Competition:
+        """Return what competes with the labels in an interval of a modality. Raises `KeyError` for one that does not
+        name intervals."""
+        return self._competitions[modality]
+
     def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
 
@@ -602,10 +607,7 @@ class PromptDetector(Detector[PromptOptions]):
         if before is None:
             empty = PooledSimilarities.empty(len(cosines), len(competing))
             before = NamingState(empty, empty)
-        proposal = proposals.proposal
-        is_open = proposal is not None and proposal.is_open
-        window = embedding.start, embedding.tick
-        return updated_naming(before, proposal if is_open else None, window, cosines, competing, seconds)
+        return updated_naming(before, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
 
     def _named_scores(
         self, modality: str, proposals: ProposalState, naming: NamingState, curve: NamingCurve

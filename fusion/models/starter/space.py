@@ -71,7 +71,7 @@ class StarterSpace(Hub):
     logit_scales: Mapping[str, float] = LOGIT_SCALES
     trained_windows: Mapping[str, TrainedWindow] = {
         VISION: TrainedWindow(0.5, frames=1),
-        AUDIO: TrainedWindow(2.0),
+        AUDIO: TrainedWindow(1.0),
         DEPTH: TrainedWindow(0.25, frames=1),
         THERMAL: TrainedWindow(0.25, frames=1),
         IMU: TrainedWindow(2.0),
