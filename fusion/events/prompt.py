@@ -66,7 +66,7 @@ class PromptOptions(EvidenceOptions):
     threshold: float = parameter(
         3.0,
         "Similarity above the background at which a modality's score is 0.5. No effect on labels with a trained "
-        "classifier, and on modalities whose score curve is in the calibration file",
+        "classifier, and on modalities with a fitted score curve in the calibration file",
         bounds=(0.0, 20.0),
         unit="σ",
     )
