@@ -110,6 +110,12 @@ def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(ty
         assert_same(decoded, sent)
 
 
+def test_an_embedding_on_the_wire_names_its_encoder_and_an_event_does_not() -> None:
+    encoder = {msgpack.unpackb(encode(EMBEDDING, 0, name)[1])["encoder"] for name in ("", "own-vision@1")}
+    assert encoder == {"", "own-vision@1"}
+    assert "encoder" not in msgpack.unpackb(encode(EVENT)[1])
+
+
 def test_an_event_message_carries_all_of_the_evidence(types: messages.MessageFactory) -> None:
     evidence = Evidence(
         "vision", 0.5, True, START, TICK, 0.25, 0.75, True, "front", "front_optical", (10, 20, 30, 40), -0.5
