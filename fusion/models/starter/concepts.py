@@ -54,6 +54,11 @@ NAMES_A_SOUND = (0.25, 0.45)
 NAMES_AN_OBJECT = 0.5  # similarity to the nearest object at which a phrase means it: "a woman" does, "a sheep" does not
 
 
+# Similarity to the nearest image or object concept at which a phrase begins to name something that can be seen, and at
+# which it surely does. Not part of the map.
+NAMES_A_SIGHT = (0.25, 0.35)
+
+
 class ConceptFiles(NamedTuple):
     """The names of a kind of concepts, one in a line, and the sentence vectors made of them
     (`sensebind.training.conversion.concepts`)."""
@@ -162,11 +167,21 @@ def sounds_from_text(sentences: Tensor) -> Tensor:
     A phrase that is not similar to any class names no sound. Its sound concepts are all equal: they are orthogonal to
     the concepts of every sound, whose mean is 0. Between the two limits of `NAMES_A_SOUND` it has a part of both.
     """
-    low, high = NAMES_A_SOUND
     similarities = sound_concepts().similarities(sentences)
-    named = ((similarities.amax(dim=1, keepdim=True) - low) / (high - low)).clamp(0, 1)
+    named = _ramp(similarities.amax(dim=1, keepdim=True), NAMES_A_SOUND)
     equal = SOUND_CLASS_COUNT**-0.5
     return sound_concepts().of_similarities(similarities) * named + (1 - named**2).sqrt() * equal
+
+
+def sound_competence(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → how far each phrase names a sound, (N,), 0 to 1: see `sounds_from_text`."""
+    return _ramp(sound_concepts().similarities(sentences).amax(dim=1), NAMES_A_SOUND)
+
+
+def image_competence(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → how far each phrase names something that can be seen, (N,), 0 to 1."""
+    classes = image_concepts().similarities(sentences).amax(dim=1)
+    return _ramp(torch.maximum(classes, _object_similarities(sentences).amax(dim=1)), NAMES_A_SIGHT)
 
 
 def objects_from_text(sentences: Tensor) -> Tensor:
@@ -301,6 +316,12 @@ def map_digest() -> bytes:
     powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, MIN_SOUND_RATIO, SOUND_DOUBT, PROBABILITY_FLOOR, NAMES_A_SOUND
     total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
     return total.digest()
+
+
+def _ramp(values: Tensor, limits: tuple[float, float]) -> Tensor:
+    """0 up to the first limit, 1 from the second on."""
+    low, high = limits
+    return ((values - low) / (high - low)).clamp(0, 1)
 
 
 def _joined(images: Tensor, objects: Tensor, sounds: Tensor, image_share: float) -> Tensor:
