@@ -12,7 +12,13 @@ from typing import Any
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, prompts_of
 from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
-from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
+from sensebind.fusion.config.parameters import (
+    detector_parameters,
+    detector_values,
+    embedder_parameters,
+    embedder_values,
+    modalities_of,
+)
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space, limited_competences
@@ -60,6 +66,12 @@ class Settings:
     def with_detector(self, values: Mapping[str, Any]) -> Settings:
         """The same settings with other values of some of the detector's parameters. Raises `ConfigError`."""
         return replace(self, detector=detector_values({**self.detector, **values}))
+
+    def changed_values(self) -> dict[str, Any]:
+        """The values that differ from the defaults, of both nodes, and those of labels."""
+        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities), *detector_parameters())}
+        values = {**self.embedder, **self.detector}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @property
     def prompts(self) -> dict[str, list[str]]:
