@@ -165,11 +165,11 @@ def value_at(message: Any, path: str) -> Any:
 
 
 def test_labels_with_quotation_marks_are_written_as_message_paths_allow() -> None:
-    thresholds = {'the "thing"': (0.6, 0.35), "it's": (0.6, 0.35), '"it\'s"': (0.6, 0.35)}
+    thresholds = {'the "box"': (0.6, 0.35), "it's": (0.6, 0.35), '"it\'s"': (0.6, 0.35)}
     layout = foxglove_layout(thresholds, [VISION], [])
     paths = [path["value"] for path in layout["configById"]["Plot!scores"]["paths"]]
     assert paths[:2] == [
-        "/prompt_scores.prompts[:]{label=='the \"thing\"'}.score", '/prompt_scores.prompts[:]{label=="it\'s"}.score',
+        "/prompt_scores.prompts[:]{label=='the \"box\"'}.score", '/prompt_scores.prompts[:]{label=="it\'s"}.score',
     ]  # fmt: skip
     assert len([path for path in paths if path.startswith("/")]) == 2, "there is no way to write the third"
     empty = foxglove_layout({}, [], [])

@@ -119,7 +119,7 @@ CONFIG = """
     detectors: [prompt]
     prompt: {onset_threshold: 0.99, offset_threshold: 0.98, immediate_onset_threshold: 1.0, calibration: none}
     prompts:
-      odd thing: [an astronaut, a cat, a cup of coffee, a rocket launch]
+      odd object: [an astronaut, a cat, a cup of coffee, a rocket launch]
       fire: [a fire]
 """
 
@@ -129,7 +129,7 @@ def suggested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder with a recording, its truth, and the file that a replay suggests; and the output of that replay."""
     folder = tmp_path_factory.mktemp("suggest")
     record_patrol(folder / "bag")
-    rows = [(onset, offset, "Odd_Thing") for onset, offset, _ in read_truth(folder / "bag.truth.tsv")]
+    rows = [(onset, offset, "Odd_Object") for onset, offset, _ in read_truth(folder / "bag.truth.tsv")]
     write_truth(folder / "bag.truth.tsv", rows)
     (folder / "config.yaml").write_text(CONFIG)
     import contextlib
@@ -147,31 +147,31 @@ def suggested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_a_replay_prints_and_writes_a_threshold_that_a_second_replay_uses(suggested: tuple[Path, str]) -> None:
     folder, output = suggested
-    row = next(line for line in output.splitlines() if line.startswith("odd thing"))
+    row = next(line for line in output.splitlines() if line.startswith("odd object"))
     assert "0.99" in row and "4 blocks" in row and "not applied" in output
     assert "fire" in output and "none: fewer than 4 events" in output
     before, after = (Settings.read(folder / file) for file in ("config.yaml", "new/suggested.yaml"))
-    threshold = after.detector["prompt.onset_thresholds.odd thing"]
+    threshold = after.detector["prompt.onset_thresholds.odd object"]
     assert 0.05 <= threshold < 0.99 and f"{threshold:g} " in row
-    changed = {**before.changed_values(), "prompt.onset_thresholds.odd thing": threshold}
+    changed = {**before.changed_values(), "prompt.onset_thresholds.odd object": threshold}
     assert after.changed_values() == changed, "all other parameters are those of --config"
     config = str(folder / "new" / "suggested.yaml")
     assert main(["replay", str(folder / "bag"), "--config", config, "--out", str(folder / "again")]) == 0
     first, second = (json.loads((folder / out / "summary.json").read_text())["events"] for out in ("out", "again"))
-    assert len(second) > len(first) and {event["label"] for event in second} == {"odd thing"}
+    assert len(second) > len(first) and {event["label"] for event in second} == {"odd object"}
 
 
 def test_the_suggested_file_is_a_parameter_file_of_the_nodes(suggested: tuple[Path, str]) -> None:
     from rcl_interfaces.srv import GetParameters
 
     folder, _ = suggested
-    expected = Settings.read(folder / "new" / "suggested.yaml").detector["prompt.onset_thresholds.odd thing"]
+    expected = Settings.read(folder / "new" / "suggested.yaml").detector["prompt.onset_thresholds.odd object"]
     environment = ros_environment("sensebind_msgs")
     arguments = ("--ros-args", "--params-file", str(folder / "new" / "suggested.yaml"), "-r", "__ns:=/robot1")
     with peer(environment) as me, running("detector", *arguments, environment=environment):
         client = me.node.create_client(GetParameters, "/robot1/detector/get_parameters")
         me.wait_until(client.service_is_ready, 60, "the detector")
-        names = ["prompt.onset_thresholds.odd thing", "prompt.onset_threshold", "prompts.odd thing"]
+        names = ["prompt.onset_thresholds.odd object", "prompt.onset_threshold", "prompts.odd object"]
         answer = client.call_async(GetParameters.Request(names=names))
         me.wait_until(answer.done, 30, "the parameters")
         own, common, phrases = answer.result().values
