@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
 
-    settings = Settings.read(args.config, args.device)
+    configured = Settings.read(args.config)
+    settings = configured.with_device(args.device)
     if args.suggest:
         require_truth_file(args.recording, args.truth)
         if not settings.prompts:
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     also = f"; {args.rerun}" if args.rerun else ""
     print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
     if args.suggest:
-        _suggest(args, settings, space, steps, truth or [], data.start)
+        _suggest(args, configured, space, steps, truth or [], data.start)
     return 0
 
 
@@ -124,7 +125,6 @@ def _suggest(
     from sensebind.fusion.config.files import write_parameter_file
     from sensebind.fusion.config.parameters import ONSET_THRESHOLD_PREFIX
     from sensebind.fusion.events.prompt import PromptDetector
-    from sensebind.replay.session import Settings
     from sensebind.training import onset_thresholds
 
     (detector,) = (
@@ -135,7 +135,7 @@ def _suggest(
     progress = partial(tqdm, unit=" thresholds", leave=False, disable=None)
     found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, progress)
     print(f"onset thresholds by event F1:\n{onset_thresholds.suggestion_table(found)}")
-    values = Settings.read(args.config).changed_values()
+    values = settings.changed_values()
     values |= {f"{ONSET_THRESHOLD_PREFIX}{label}": v for label, v in onset_thresholds.threshold_values(found).items()}
     heading = [
         f"Suggested by `sensebind replay {args.recording} --suggest`, from its truth. Nothing applies it for you."

@@ -55,13 +55,16 @@ class Settings:
                 f"parameter file '{file}' has sections for {', '.join(sorted(names))} only: name them '/**', "
                 "'embedder' and 'detector'"
             )
-        found = cls.of(embedder, detector)
-        return replace(found, embedder={**found.embedder, "device": device}) if device else found
+        return cls.of(embedder, detector).with_device(device)
 
     @classmethod
     def of(cls, embedder: Mapping[str, Any], detector: Mapping[str, Any] | None = None) -> Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
+
+    def with_device(self, device: str | None) -> Settings:
+        """The same settings with another device; None: unchanged."""
+        return replace(self, embedder={**self.embedder, "device": device}) if device else self
 
     def with_detector(self, values: Mapping[str, Any]) -> Settings:
         """The same settings with other values of some of the detector's parameters. Raises `ConfigError`."""
