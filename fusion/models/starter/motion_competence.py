@@ -60,7 +60,7 @@ def competence(sentences: Tensor) -> Tensor:
 
 def nearest_phrases(sentence: Tensor, count: int) -> list[str]:
     """Sentence vector (1, 384) of unit length → the `count` nearest examples that name a motion."""
-    motion, _ = _example_vectors()
+    motion, _ = example_vectors()
     nearest = (motion @ sentence[0]).topk(count).indices.tolist()
     return [phrases().motion[index] for index in nearest]
 

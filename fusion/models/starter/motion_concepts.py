@@ -1,7 +1,7 @@
 """Motion concepts: motions that are computed from the readings of an IMU by the laws of mechanics, not learned.
 
-There is one, a fall. Its strength, 0 to 1, turns the vector of a window towards the phrases that name a fall. A window
-without a fall (strength exactly 0) keeps its vector.
+There is one, a fall. Its strength, 0 to 1, turns the vector of a window towards the phrases that name a fall. The vector
+of a window without a fall (strength 0) has no similarity to them; to other phrases it has that of the trained network.
 
 An IMU at rest measures the specific force of gravity, 1 g upwards. Falling over shows as a phase of low specific force,
 an impact, and another direction of gravity afterwards. A drop shows as free fall from rest, an impact, and rest.
@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -54,38 +55,50 @@ REST = (0.3, 0.15)  # root mean square of the specific force minus 1 g over `RES
 REST_TIME = 0.3  # s
 REST_GAP = 0.1  # s between the rest before a drop and the free fall
 
-# Examples in `motion_phrases.txt` that name a fall. The others that contain one of `SIMILAR_WORDS` are not contrasted
-# with them.
+# Examples in `motion_phrases.txt` that name a fall, in groups of one kind. The others that contain one of `SIMILAR_WORDS`
+# are not contrasted with them.
 FALL_PHRASES = (
-    "a fall", "falling over", "falling down", "the robot falls over", "falling to the ground", "free fall",
-    "tipping over", "the robot tips over", "being dropped", "the robot was dropped", "dropped on the ground",
-)  # fmt: skip
+    ("a fall", "falling over", "falling down", "falling to the ground", "free fall"),
+    ("the robot falls over", "the robot tips over", "the robot was dropped"),
+    ("being dropped", "dropped on the ground"),
+    ("tipping over",),
+)
 SIMILAR_WORDS = ("fall", "drop", "tip")
-RIDGE = 0.003  # added to the variances of the other phrases
-
-# The strength s mixes a vector v with the direction d of the phrases: (1 − s)·v + s·`MIXING`·d, then unit length.
-MIXING = 1.0
+# Ridges of the directions that are added and removed, in units of the variance of the other phrases (`_directions`). A
+# small one separates falls from other phrases best, a large one changes a vector least.
+ADDED_RIDGE, REMOVED_RIDGE = 0.003, 0.03
+MIXING = 0.5  # length of the added direction for strength 1, where the rest has length 1 for strength 0
 
 
 class MotionConcepts(nn.Module):
     """Adds the motion concepts of series (B, 6, T) at `rate` Hz to their vectors (B, 2080). Uses no trained weights.
 
-    A series has acceleration (m/s², gravity included) and angular velocity. The result of a row depends on this row
-    alone. All operations are on the device of the series, and none waits for it.
+    A series has acceleration (m/s², gravity included) and angular velocity. With the strength s of a fall, a vector v
+    becomes (1 − s)·u + s·`MIXING`·d, scaled to unit length. d is the direction of the phrases that name a fall. u is v
+    without its similarity to these phrases, where that is more than its mean similarity to phrases that name no motion:
+    the network was trained without falls and finds bumps and steps similar to them.
+
+    The result of a row depends on this row alone. All operations are on the device of the series, and none waits for it.
     """
 
     direction: Tensor
+    phrases: Tensor
+    removed: Tensor
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.register_buffer("direction", fall_direction(), persistent=False)
+        directions = fall_directions()
+        self.register_buffer("direction", directions.added, persistent=False)
+        self.register_buffer("phrases", directions.phrases, persistent=False)
+        self.register_buffer("removed", directions.removed, persistent=False)
 
     def forward(self, series: Tensor, vectors: Tensor) -> Tensor:
         """Unit vectors (B, 2080) of the series → unit vectors (B, 2080)."""
+        excess = (vectors @ self.phrases.T).clamp(min=0.0)
+        rest = functional.normalize(vectors - excess @ self.removed, dim=1)
         strength = fall_strength(series, self.rate)[:, None]
-        mixed = functional.normalize((1 - strength) * vectors + strength * MIXING * self.direction, dim=1)
-        return torch.where(strength > 0, mixed, vectors)
+        return functional.normalize((1 - strength) * rest + strength * MIXING * self.direction, dim=1)
 
 
 def fall_strength(series: Tensor, rate: float) -> Tensor:
@@ -152,32 +165,48 @@ def _ramp(values: Tensor, ends: tuple[float, ...]) -> Tensor:
     return ((values - start) / (end - start)).clamp(0.0, 1.0)
 
 
-@lru_cache(maxsize=1)
-def fall_direction() -> Tensor:
-    """The direction that the phrases of a fall have in common and other phrases have not: (2080,), unit length.
+class FallDirections(NamedTuple):
+    """Directions of the space for G groups of phrases. `added` (2080,): of all groups, unit length. `phrases` (G, 2080):
+    means of the groups minus that of phrases that name no motion. `removed` (G, 2080): has the inner product 1 with the
+    same row of `phrases`, and 0 with the others."""
 
-    It is the linear discriminant of the two groups of examples, w = (Σ + λ·I)⁻¹·(m₁ − m₀), with the covariance of the
-    other phrases and a ridge (J. H. Friedman, "Regularized discriminant analysis", 1989). Its cosines with other
-    phrases differ little. So a phrase of a fall stands out of the background phrases of a prompt detector.
-    """
-    motion, other = motion_competence.example_vectors()
-    phrases = motion_competence.phrases()
-    numbers = [phrases.motion.index(phrase) for phrase in FALL_PHRASES]
-    contrast = [
-        vector
-        for names, vectors in ((phrases.motion, motion), (phrases.other, other))
-        for name, vector in zip(names, vectors, strict=True)
-        if not any(word in name for word in SIMILAR_WORDS)
-    ]
+    added: Tensor
+    phrases: Tensor
+    removed: Tensor
+
+
+@lru_cache(maxsize=1)
+def fall_directions() -> FallDirections:
+    """The directions of `FALL_PHRASES`. Raises `SpaceError` if the file of the phrases is missing."""
+    examples, vectors = motion_competence.phrases(), motion_competence.example_vectors()
     with torch.inference_mode(False):
-        negative = concepts.text_vectors(torch.stack(contrast)).double()
-        mean = negative.mean(dim=0)
-        rows = (negative - mean) / len(contrast) ** 0.5
-        difference = concepts.text_vectors(motion[numbers]).double().mean(dim=0) - mean
-        # The inverse of a matrix of the size of the number of phrases, by Woodbury's identity.
-        gram = rows @ rows.T + RIDGE * torch.eye(len(rows), dtype=rows.dtype)
-        solution = difference - rows.T @ torch.linalg.solve(gram, rows @ difference)
-        return functional.normalize(solution, dim=0).float()
+        motion, other = (concepts.text_vectors(group).double() for group in vectors)
+        plain = [
+            rows[[not any(word in name for word in SIMILAR_WORDS) for name in names]]
+            for names, rows in zip(examples, (motion, other), strict=True)
+        ]
+        groups = torch.stack([motion[[examples.motion.index(p) for p in group]].mean(dim=0) for group in FALL_PHRASES])
+        phrases = groups - plain[1].mean(dim=0)
+        contrast = torch.cat(plain)
+        added = _directions(groups, phrases, contrast, ADDED_RIDGE).sum(dim=0)
+        removed = _directions(groups, phrases, contrast, REMOVED_RIDGE)
+        return FallDirections(functional.normalize(added, dim=0).float(), phrases.float(), removed.float())
+
+
+def _directions(groups: Tensor, phrases: Tensor, contrast: Tensor, ridge: float) -> Tensor:
+    """Means of groups (G, D), `FallDirections.phrases` (G, D) and other phrases (N, D) → directions (G, D).
+
+    They are combinations of the linear discriminants (Σ + λ·I)⁻¹·(m₁ − m₀) of each group and the other phrases, with the
+    covariance Σ of the other phrases and the ridge λ (J. H. Friedman, "Regularized discriminant analysis", 1989). So
+    the other phrases have nearly equal cosines with them. Row i has the inner product 1 with row i of `phrases`, and 0
+    with the other rows.
+    """
+    mean = contrast.mean(dim=0)
+    rows, differences = (contrast - mean) / len(contrast) ** 0.5, groups - mean
+    # The inverse of a matrix of the size of the number of phrases, by Woodbury's identity.
+    gram = rows @ rows.T + ridge * torch.eye(len(rows), dtype=rows.dtype)
+    discriminants = differences - (rows.T @ torch.linalg.solve(gram, rows @ differences.T)).T
+    return torch.linalg.solve(discriminants @ phrases.T, discriminants)
 
 
 @lru_cache(maxsize=1)
@@ -188,7 +217,8 @@ def concepts_id() -> str:
     """
     settings = (
         AVERAGING, IMPACT, JOLT, JOLT_TIME, START_OF_FALL, FALL_TIME, POSTURE_CHANGE, POSTURE_TIME, GRAVITY_RANGE,
-        FREE_FALL, FREE_FALL_TIME, REST, REST_TIME, REST_GAP, FALL_PHRASES, SIMILAR_WORDS, RIDGE, MIXING,
+        FREE_FALL, FREE_FALL_TIME, REST, REST_TIME, REST_GAP, FALL_PHRASES, SIMILAR_WORDS, ADDED_RIDGE, REMOVED_RIDGE,
+        MIXING,
     )  # fmt: skip
     vectors = torch.cat(motion_competence.example_vectors()).numpy().tobytes()
     return f"motion@{hashlib.sha256(vectors + repr(settings).encode()).hexdigest()[:12]}"
