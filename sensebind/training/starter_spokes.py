@@ -1,7 +1,7 @@
 """Trains the spokes that ship with the starter space: `python -m sensebind.training.starter_spokes MODALITY`.
 
 Each training uses simulated or permissively licensed data only and runs on two CPU cores. With `--restamp`, nothing is
-trained: the shipped file of `imu` gets the id of the motion concepts (`fusion/models/starter/motion_concepts.py`), which
+trained: the shipped file of `imu` gets the id of the motion concepts (`fusion/models/starter/motion_concepts.py`). This
 is needed after a change of their settings.
 """
 
@@ -131,7 +131,7 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
 
 
 def with_motion_concepts(spec: SpokeSpec) -> SpokeSpec:
-    """The spec of the IMU spoke with the motion concepts of this version. They are computed after the trained network."""
+    """The spec of the IMU spoke with the motion concepts of this version, which are computed after its network."""
     return replace(spec, concepts=motion_concepts.concepts_id())
 
 

@@ -58,8 +58,8 @@ class SpokeSpec:
     """The description of a spoke. `length` (s) and `frames`: its window, as in `TrainedWindow`. `rate` (Hz) and
     `channels`: of a series. `rank`: of LoRA. `logit_scale`: the factor of its cosines before a softmax. `about`: the
     content of the card (data, licence, recipe, figures). `source`, `source_id`, `source_weights`: the space of
-    a joined spoke's encoder. `concepts`: name of the concepts that the hub computes from a series (`Hub.computed_concepts`);
-    empty: none. Raises `SpaceError` for an unknown kind or method."""
+    a joined spoke's encoder. `concepts`: name of the concepts that the hub computes from a series
+    (`Hub.computed_concepts`); empty: none. Raises `SpaceError` for an unknown kind or method."""
 
     modality: str
     kind: str

@@ -1,7 +1,8 @@
 """Motion concepts: motions that are computed from the readings of an IMU by the laws of mechanics, not learned.
 
-There is one, a fall. Its strength, 0 to 1, turns the vector of a window towards the phrases that name a fall. The vector
-of a window without a fall (strength 0) has no similarity to them; to other phrases it has that of the trained network.
+There is one, a fall. Its strength, 0 to 1, turns the vector of a window towards the phrases that name a fall. The
+vector of a window without a fall (strength 0) loses its similarity to them; its similarity to other phrases is that of
+the trained network.
 
 An IMU at rest measures the specific force of gravity, 1 g upwards. Falling over shows as a phase of low specific force,
 an impact, and another direction of gravity afterwards. A drop shows as free fall from rest, an impact, and rest.
@@ -44,6 +45,7 @@ AVERAGING = 0.02  # s; readings are averaged over this time, so that single wron
 IMPACT = (1.5, 2.0)  # specific force
 JOLT = (1.4, 2.0)  # length of the change of the specific force within `JOLT_TIME`
 JOLT_TIME = 0.1  # s
+DROP_JOLT_TIME = 0.04  # s; after free fall, the ground stops a robot faster than rotors catch a drone
 START_OF_FALL = (0.8, 0.6)  # lowest specific force in `FALL_TIME` before the impact
 FALL_TIME = 1.0  # s; a fall from 5 m
 POSTURE_CHANGE = (45.0, 75.0)  # °; angle between the mean specific forces at the two ends of the window
@@ -55,7 +57,7 @@ REST = (0.3, 0.15)  # root mean square of the specific force minus 1 g over `RES
 REST_TIME = 0.3  # s
 REST_GAP = 0.1  # s between the rest before a drop and the free fall
 
-# Examples in `motion_phrases.txt` that name a fall, in groups of one kind. The others that contain one of `SIMILAR_WORDS`
+# Examples in `motion_phrases.txt` that name a fall, in groups of one kind. Others that contain one of `SIMILAR_WORDS`
 # are not contrasted with them.
 FALL_PHRASES = (
     ("a fall", "falling over", "falling down", "falling to the ground", "free fall"),
@@ -78,7 +80,7 @@ class MotionConcepts(nn.Module):
     without its similarity to these phrases, where that is more than its mean similarity to phrases that name no motion:
     the network was trained without falls and finds bumps and steps similar to them.
 
-    The result of a row depends on this row alone. All operations are on the device of the series, and none waits for it.
+    The result of a row depends on this row alone. All operations are on the device of the series, none waits for it.
     """
 
     direction: Tensor
@@ -106,16 +108,20 @@ def fall_strength(series: Tensor, rate: float) -> Tensor:
 
     Each sign has a strength of its own; the weakest sign counts. Windows of less than 1.5 s have 0.
     """
-    steps = lambda seconds: max(1, round(seconds * rate))  # noqa: E731
+
+    def steps(seconds: float) -> int:
+        return max(1, round(seconds * rate))
+
     if series.shape[2] < steps(3 * POSTURE_TIME):
         return series.new_zeros(len(series))
     force = functional.avg_pool1d(series[:, :3] / GRAVITY, steps(AVERAGING), 1)  # (B, 3, T')
     size = force.norm(dim=1)  # (B, T')
-    impact = torch.minimum(_ramp(size, IMPACT), _jolt(force, steps(JOLT_TIME)))
+    strong = _ramp(size, IMPACT)
+    impact = torch.minimum(strong, _jolt(force, steps(JOLT_TIME)))
     low = _ramp(size, START_OF_FALL)
     falling_over = torch.minimum(impact, _highest_before(low, steps(FALL_TIME))).amax(dim=1)
     falling_over = torch.minimum(falling_over, _posture_change(force, steps(POSTURE_TIME)))
-    dropped = _drop(size, impact, steps)
+    dropped = _drop(size, torch.minimum(strong, _jolt(force, steps(DROP_JOLT_TIME))), steps)
     return torch.maximum(falling_over, dropped)
 
 
@@ -166,9 +172,11 @@ def _ramp(values: Tensor, ends: tuple[float, ...]) -> Tensor:
 
 
 class FallDirections(NamedTuple):
-    """Directions of the space for G groups of phrases. `added` (2080,): of all groups, unit length. `phrases` (G, 2080):
-    means of the groups minus that of phrases that name no motion. `removed` (G, 2080): has the inner product 1 with the
-    same row of `phrases`, and 0 with the others."""
+    """Directions of the space for G groups of phrases.
+
+    `added` (2080,): of all groups, unit length. `phrases` (G, 2080): means of the groups minus that of phrases that name
+    no motion. `removed` (G, 2080): each has the inner product 1 with the same row of `phrases`, and 0 with the others.
+    """
 
     added: Tensor
     phrases: Tensor
@@ -196,10 +204,10 @@ def fall_directions() -> FallDirections:
 def _directions(groups: Tensor, phrases: Tensor, contrast: Tensor, ridge: float) -> Tensor:
     """Means of groups (G, D), `FallDirections.phrases` (G, D) and other phrases (N, D) → directions (G, D).
 
-    They are combinations of the linear discriminants (Σ + λ·I)⁻¹·(m₁ − m₀) of each group and the other phrases, with the
-    covariance Σ of the other phrases and the ridge λ (J. H. Friedman, "Regularized discriminant analysis", 1989). So
-    the other phrases have nearly equal cosines with them. Row i has the inner product 1 with row i of `phrases`, and 0
-    with the other rows.
+    They are combinations of the linear discriminants (Σ + λ·I)⁻¹·(m₁ − m₀) of each group and the other phrases, with
+    the covariance Σ of the other phrases and the ridge λ (J. H. Friedman, "Regularized discriminant analysis", 1989).
+    So the other phrases have nearly equal cosines with them. Row i has the inner product 1 with row i of `phrases`, and
+    0 with the other rows.
     """
     mean = contrast.mean(dim=0)
     rows, differences = (contrast - mean) / len(contrast) ** 0.5, groups - mean
@@ -216,7 +224,8 @@ def concepts_id() -> str:
     Raises `SpaceError` if the file of the phrases is missing.
     """
     settings = (
-        AVERAGING, IMPACT, JOLT, JOLT_TIME, START_OF_FALL, FALL_TIME, POSTURE_CHANGE, POSTURE_TIME, GRAVITY_RANGE,
+        AVERAGING, IMPACT, JOLT, JOLT_TIME, DROP_JOLT_TIME, START_OF_FALL, FALL_TIME, POSTURE_CHANGE, POSTURE_TIME,
+        GRAVITY_RANGE,
         FREE_FALL, FREE_FALL_TIME, REST, REST_TIME, REST_GAP, FALL_PHRASES, SIMILAR_WORDS, ADDED_RIDGE, REMOVED_RIDGE,
         MIXING,
     )  # fmt: skip
