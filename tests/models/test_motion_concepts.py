@@ -51,8 +51,8 @@ def test_another_motion_has_no_strength_at_all(name: str) -> None:
 
 
 def test_the_strength_grows_with_the_impact_and_does_not_depend_on_the_rate() -> None:
-    soft = [motion_concepts.fall_strength(windows(topple(1.7, 0.9, impact=t)), RATE).max() for t in (0.05, 0.45, 4.0)]
-    assert soft[0] == 1.0 > soft[1] > soft[2] == 0.0
+    soft = [motion_concepts.fall_strength(windows(topple(1.7, 0.9, impact=t)), RATE).max() for t in (0.05, 0.45, 1.0)]
+    assert soft[0] == 1.0 and 0.9 > soft[1] > 0.3 and soft[2] < 0.1
     halved = windows(drop(0.5))[:, :, ::2]
     assert motion_concepts.fall_strength(halved, RATE / 2).max() == 1.0
     assert (motion_concepts.fall_strength(windows(drop(0.5))[:, :, :250], RATE) == 0.0).all()  # too short
@@ -80,7 +80,7 @@ def test_phrases_of_a_fall_stand_out_of_the_background_in_a_fall_and_not_in_othe
         assert np.max([z_scores(v) for v in vectors], axis=0).min() > 8
     for motion in OTHER_MOTIONS.values():
         vectors = space.embed(IMU, windows(motion())).numpy()
-        assert np.max([z_scores(v) for v in vectors]) < 3.5
+        assert np.max([z_scores(v) for v in vectors]) < 4
 
 
 def test_similarities_to_other_phrases_are_those_of_the_trained_network(space: Space) -> None:
