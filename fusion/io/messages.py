@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import DetectedObject, Embedding
+from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space, encoder_ids
@@ -148,6 +148,7 @@ def header_message(message_factory: MessageFactory, stamp: int, frame_id: str = 
 
 def embedding_message(message_factory: MessageFactory, embedding: Embedding, sequence: int = 0) -> Message:
     """sensebind_msgs/Embedding. `sequence` counts the messages of its publisher, from 0."""
+    activity = embedding.activity
     return message_factory.make(
         EMBEDDING_TYPE,
         header=header_message(message_factory, embedding.tick, embedding.frame_id),
@@ -171,9 +172,9 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
             )
             for found in embedding.objects
         ],
-        activity=message_factory.float_array([]),
-        activity_features=0,
-        activity_period=0.0,
+        activity=message_factory.float_array([] if activity is None else activity.values.reshape(-1)),
+        activity_features=0 if activity is None else activity.values.shape[1],
+        activity_period=0.0 if activity is None else activity.period / SECOND,
     )
 
 
@@ -197,7 +198,19 @@ def embedding_from_message(message: Message) -> Embedding:
             )
             for found in getattr(message, "objects", ())
         ),
+        activity=_activity_of(message),
     )
+
+
+def _activity_of(message: Message) -> Activity | None:
+    """The activity in a sensebind_msgs/Embedding, None if it has none or its sizes do not fit. A copy."""
+    features = int(getattr(message, "activity_features", 0))
+    values = np.array(getattr(message, "activity", ()), np.float32)
+    if features < 1 or not values.size or values.size % features:
+        return None
+    # A float32 second is exact to a microsecond.
+    period = round(float(message.activity_period) * 1e6) * 1000
+    return Activity(values.reshape(-1, features), period) if period >= 0 else None
 
 
 def space_message(
@@ -239,18 +252,31 @@ def encoders_from_message(message: Message) -> dict[str, str]:
 
 
 def competence_messages(
-    message_factory: MessageFactory, competences: Mapping[str, npt.NDArray[np.float32]]
+    message_factory: MessageFactory,
+    competences: Mapping[str, npt.NDArray[np.float32]],
+    nearest: Mapping[str, Sequence[Sequence[str]]],
 ) -> list[Message]:
-    """Modality → competence of each phrase (N,), as a sensebind_msgs/ModalityCompetence for each modality."""
+    """Modality → competence of each phrase (N,), and the phrases that are near to it, as a
+    sensebind_msgs/ModalityCompetence for each modality."""
     return [
-        message_factory.make(MODALITY_COMPETENCE, modality=modality, competences=message_factory.float_array(values))
+        message_factory.make(
+            MODALITY_COMPETENCE,
+            modality=modality,
+            competences=message_factory.float_array(values),
+            nearest=["; ".join(phrases) for phrases in nearest[modality]],
+        )
         for modality, values in sorted(competences.items())
     ]
 
 
 def competences_from_messages(found: Sequence[Message]) -> dict[str, npt.NDArray[np.float32]]:
-    """The inverse of `competence_messages`."""
+    """Modality → competence of each phrase (N,), from `competence_messages`."""
     return {message.modality: np.array(message.competences, np.float32) for message in found}
+
+
+def nearest_from_messages(found: Sequence[Message]) -> dict[str, list[list[str]]]:
+    """Modality → for each phrase those that are near to it, from `competence_messages`."""
+    return {message.modality: [text.split("; ") if text else [] for text in message.nearest] for message in found}
 
 
 def event_message(message_factory: MessageFactory, event: Event, sequence: int = 0) -> Message:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from sensebind.fusion.core.embeddings import DetectedObject, Embedding
+from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 
@@ -33,9 +33,13 @@ def topic_for(item: Embedding | Event) -> bytes:
     return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.modality).encode()
 
 
-def encode(item: Embedding | Event, sequence: int = 0) -> tuple[bytes, bytes]:
-    """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0."""
-    fields = _event_to_fields(item) if isinstance(item, Event) else _embedding_to_fields(item)
+def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "") -> tuple[bytes, bytes]:
+    """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0. `encoder`: the id of
+    the encoder of an embedding's vector; empty if it is not known."""
+    if isinstance(item, Event):
+        fields = _event_to_fields(item)
+    else:
+        fields = {**_embedding_to_fields(item), "encoder": encoder}
     return topic_for(item), bytes(msgpack.packb({"version": SCHEMA_VERSION, "sequence": sequence, **fields}))
 
 
@@ -81,7 +85,21 @@ def _embedding_to_fields(embedding: Embedding) -> dict[str, Any]:
             }
             for found in embedding.objects
         ],
+        "activity": _activity_to_fields(embedding.activity),
     }
+
+
+def _activity_to_fields(activity: Activity | None) -> dict[str, Any] | None:
+    if activity is None:
+        return None
+    values = np.ascontiguousarray(activity.values, "<f4")
+    return {"values": values.tobytes(), "features": values.shape[1], "period": activity.period}
+
+
+def _activity_from_fields(fields: dict[str, Any] | None) -> Activity | None:
+    if fields is None:
+        return None
+    return Activity(np.frombuffer(fields["values"], "<f4").reshape(-1, fields["features"]), fields["period"])
 
 
 def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
@@ -101,6 +119,7 @@ def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
             DetectedObject(found["name"], found["score"], tuple(found["region"]), found["bearing"])
             for found in fields.get("objects", ())
         ),
+        activity=_activity_from_fields(fields.get("activity")),  # missing in some messages of version 2
     )
 
 
