@@ -660,8 +660,8 @@ class PromptDetector(Detector[PromptOptions]):
             correction = 0 if interval else timestamp_correction(evidence)
             scored[label] = Score(float(pooled[at]), evidence, correction, similarities, interval)
         explained = max((score.score for score in scored.values()), default=0.0)
-        scored[UNKNOWN_LABEL] = _unknown_score(tick, fresh, explained)
-        return scored
+        unknown = _unknown_score(tick, fresh, explained)
+        return scored if unknown is None else {**scored, UNKNOWN_LABEL: unknown}
 
     def _weights(
         self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
@@ -836,13 +836,13 @@ def _interval_of(
     return proposal.start, proposal.end
 
 
-def _unknown_score(tick: int, fresh: Mapping[str, PromptModalityState], explained: float) -> Score:
+def _unknown_score(tick: int, fresh: Mapping[str, PromptModalityState], explained: float) -> Score | None:
     """Return the score of the intervals that no label explains: 1 minus the best label's score, `explained`, once an
-    interval has lasted for `TIME_TO_NAME`; 0 without an open interval."""
+    interval has lasted for `TIME_TO_NAME`; None without such an interval."""
     found = {m: s.proposal for m, s in fresh.items() if s.naming is not None}
     unnamed = {m: p for m, p in found.items() if p is not None and tick - p.start >= TIME_TO_NAME}
     if not unnamed:
-        return Score(0.0)
+        return None
     score = 1.0 - explained
     first = min(unnamed.values(), key=lambda proposal: proposal.start)
     evidence = tuple(

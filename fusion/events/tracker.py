@@ -175,7 +175,7 @@ class EventTracker:
         for kind, detector in self._detectors.items():
             self._detector_states[kind], found = detector.score(self._detector_states[kind], tick, embeddings)
             scores = {label: self._with_sensors(score) for label, score in found.items()}
-            self.scores[kind] = scores
+            self.scores[kind] = {label: s for label, s in scores.items() if detector.kind_of(label) is kind}
             for label in sorted(scores):
                 key = kind, label
                 if (
@@ -229,7 +229,8 @@ class EventTracker:
             elif report.phase is EventPhase.OFFSET and lifecycle.interval is not None:
                 self._last_in_interval = lifecycle.interval[0], report.id
             result.append(report)
-        return ended + result
+        over = {event.id for event in ended}
+        return ended + [report for report in result if report.id not in over]  # without their update of this tick
 
     def _close(self, tick: int, offset: int) -> list[Event]:
         self._checkpoints.clear()  # late data must not reopen events that are closed here

@@ -64,7 +64,7 @@ class ScoreRecorder(Detector[Any]):
 
     def score(self, state: Any, tick: int, embeddings: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
         state, scores = self.detector.score(state, tick, embeddings)
-        self.scores[tick] = {label: float(s.score) for label, s in scores.items()}
+        self.scores[tick] = {label: float(s.score) for label, s in scores.items() if self.kind_of(label) is self.kind}
         return state, scores
 
 

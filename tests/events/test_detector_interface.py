@@ -38,6 +38,9 @@ class Forwarding:
     def lifecycle_options_for(self, label: str) -> LifecycleOptions:
         return self._detector.lifecycle_options_for(label)
 
+    def kind_of(self, label: str) -> EventKind:
+        return self._detector.kind_of(label)
+
     def has_label(self, label: str) -> bool:
         return self._detector.has_label(label)
 
