@@ -62,6 +62,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._embed_text_call: Any = None  # the call to embed_text in progress
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
+        self._encoders: dict[str, str] = {}  # modality → id of its encoder in the space
         # Modalities that the embedder is configured for and has encoders for.
         self._embedded_modalities: tuple[str, ...] = ()
         self._tracker: EventTracker | None = None
@@ -76,6 +77,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._prompt_detector: PromptDetector | None = None  # of the tracker
         self._unrecognisable: list[str] = []  # labels that no present modality can recognise
         self._logged_labels: set[str] = set()  # those that were in the log
+        self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
         self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
@@ -103,6 +105,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._embedded_modalities = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
         for modality in message.modalities:
             self._subscribe(modality)
+        encoders = messages.encoders_from_message(message)
+        changed, self._encoders = encoders != self._encoders, encoders
         if message.id != self._space_id:
             if self._space_id:
                 self.get_logger().warning(
@@ -113,10 +117,13 @@ class DetectorNode(EmptyListParametersMixin, Node):
             self._phrase_vectors, self._phrase_competences, self._phrase_objects = {}, {}, {}
             self._prompt_detector = None
             try:
-                find_calibration(self._values["prompt.calibration"], self._space_id)
+                find_calibration(self._values["prompt.calibration"], self._space_id, self._encoders)
             except SensebindError as error:
                 self.get_logger().error(f"{error}; continuing without a calibration")
                 self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
+            self._update_detectors()
+        elif changed:  # other modalities of the same space
+            self._needs_configuration = True
             self._update_detectors()
 
     def _subscribe(self, modality: str) -> None:
@@ -128,7 +135,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
     def _validate(self, values: dict[str, Any]) -> list[str]:
         """The phrases that detectors with these values need. Raises `SensebindError` if they are not valid."""
         phrases = phrases_of(values)
-        find_calibration(values["prompt.calibration"], self._space_id)
+        find_calibration(values["prompt.calibration"], self._space_id, self._encoders)
         return phrases
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
@@ -162,8 +169,10 @@ class DetectorNode(EmptyListParametersMixin, Node):
             self._embedded_modalities,
             self._competences,
             lambda phrases: [self._phrase_objects[phrase] for phrase in phrases],
+            self._encoders,
         )
         self._prompt_detector = next((d for d in found if isinstance(d, PromptDetector)), None)
+        self._warn_of_lost_calibrations()
         if self._tracker is None:
             self._tracker = EventTracker(found, self._space_id)
             self.get_logger().info(
@@ -173,6 +182,14 @@ class DetectorNode(EmptyListParametersMixin, Node):
         else:
             self._tracker.replace_detectors(found)
         self._needs_configuration = False
+
+    def _warn_of_lost_calibrations(self) -> None:
+        """Log once each modality that loses its part of the calibration, because its encoder is another."""
+        calibration = self._prompt_detector.calibration(self._space_id) if self._prompt_detector else None
+        for text in calibration.warnings(self._embedded_modalities) if calibration else []:
+            if text not in self._logged_calibrations:
+                self._logged_calibrations.add(text)
+                self.get_logger().warning(text)
 
     def _on_phrases_embedded(self, phrases: list[str], future: Any) -> None:
         self._embed_text_call = None
@@ -258,7 +275,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         if self._prompt_detector is None or self._counts["ticks"] < MIN_TICKS_OF_PRESENCE:
             return
         present = [modality for modality in self._embedding_subscriptions if self._counts[modality]]
-        found = self._prompt_detector.unrecognisable_labels(m for m in present if m != FUSED)
+        found = self._prompt_detector.unrecognisable_labels((m for m in present if m != FUSED), self._space_id)
         if new := [label for label in found if label not in self._logged_labels]:
             self.get_logger().warning(unrecognisable_text(new))
             self._logged_labels.update(new)

@@ -107,6 +107,7 @@ def test_an_installed_copy_contains_its_data_files(tmp_path: Path) -> None:
         "fusion/models/starter/weights/object_detector.safetensors",
         "fusion/models/starter/weights/yamnet.md",
         "fusion/events/calibrations/starter.safetensors",
+        "fusion/events/calibrations/starter_house.safetensors",
         "interfaces/sensebind_msgs/msg/Embedding.msg",
         "nodes/embedder.py",
         "commands/replay.py",

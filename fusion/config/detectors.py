@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.config.parameters import DETECTOR_TYPES, PROMPT_PREFIX
+from sensebind.fusion.config.parameters import DETECTOR_TYPES, ONSET_THRESHOLD_PREFIX, PROMPT_PREFIX
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
-from sensebind.fusion.events.prompt import CompetenceLookup, ObjectLookup, PromptDetector, full_competence, no_objects
+from sensebind.fusion.events.prompt import (
+    CompetenceLookup,
+    ObjectLookup,
+    PromptDetector,
+    PromptOptions,
+    full_competence,
+    no_objects,
+)
 
 CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities of the embedder
 
@@ -29,18 +37,40 @@ def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
+def onset_thresholds_of(values: Mapping[str, Any]) -> dict[str, float]:
+    """Label → onset threshold, from `prompt.onset_thresholds.<label>`.
+
+    Raises `ConfigError` for a label that no parameter `prompts.<label>` names.
+    """
+    found = {
+        name.removeprefix(ONSET_THRESHOLD_PREFIX): float(value)
+        for name, value in values.items()
+        if name.startswith(ONSET_THRESHOLD_PREFIX)
+    }
+    for label in found:
+        if f"{PROMPT_PREFIX}{label}" not in values:
+            labels = [name.removeprefix(PROMPT_PREFIX) for name in values if name.startswith(PROMPT_PREFIX)]
+            near = difflib.get_close_matches(label, labels, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(
+                f"parameter '{ONSET_THRESHOLD_PREFIX}{label}' is for a label without 'prompts.{label}'{hint}"
+            )
+    return found
+
+
 def make_detectors(
     values: Mapping[str, Any],
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
     modalities: Sequence[str] = (),
     competences: CompetenceLookup = full_competence,
     named_objects: ObjectLookup = no_objects,
+    encoders: Mapping[str, str] | None = None,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
     `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
-    has encoders for. `competences` and `named_objects`: see `PromptDetector`. Raises `ConfigError` for values that do
-    not fit together, and `CalibrationError` for a calibration that cannot be read.
+    has encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises `ConfigError` for
+    values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
     if CONFIGURED_MODALITIES in values["fault.expected"]:
         values = {
@@ -55,7 +85,7 @@ def make_detectors(
         options = _options(detector.default_options, f"{name}.", values)
         try:
             found.append(
-                PromptDetector(prompts, embed_text, options, competences, named_objects)
+                PromptDetector(prompts, embed_text, options, competences, named_objects, encoders)
                 if detector is PromptDetector
                 else detector(options)
             )
@@ -82,4 +112,9 @@ def _options(default: Any, prefix: str, values: Mapping[str, Any]) -> Any:
         # A score that keeps an event open must count as support, even if the user sets a low `offset_threshold`.
         offset = values[f"{prefix}offset_threshold"]
         default = replace(default, support=min(default.support, offset), prior=min(default.prior, offset / 2))
-    return options_with_values(default, values, prefix)
+    options = options_with_values(default, values, prefix)
+    return (
+        replace(options, onset_thresholds=onset_thresholds_of(values))
+        if isinstance(options, PromptOptions)
+        else options
+    )

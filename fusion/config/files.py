@@ -26,8 +26,40 @@ class _RosYamlLoader(yaml.SafeLoader):
 def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
     """The parameters that a ROS parameter file sets for the node `node`, with flat names (`vision.hop`).
 
-    Sections that name the node take precedence over sections for all nodes (`/**`). Raises `ConfigError`.
+    Sections that name the node take precedence over sections for all nodes (`/**`). If no section names the node
+    without a namespace, those with a namespace are used, as in a dump of `/robot1/detector`. Raises `ConfigError`, also
+    if these are of several namespaces.
     """
+    document = _read_document(path)
+    for name, body in document.items():
+        if name.strip("/") in ("**", node, f"**/{node}") and not _sections({name: body}):
+            raise ConfigError(f"'{name}' in '{path}' must contain 'ros__parameters:' with names and values")
+    sections = _sections(document)
+    names = {name.strip("/") for name, _ in sections}
+    own = {name for name in names if name == node}
+    own = own or {name for name in names if name.endswith(f"/{node}") and not name.startswith("*")}
+    if len(own) > 1:
+        raise ConfigError(
+            f"parameter file '{path}' has sections of several nodes '{node}': {', '.join(sorted(own))}; keep one"
+        )
+    wanted = {*own, f"**/{node}", f"*/{node}"}
+    values: dict[str, Any] = {}
+    for for_all in (True, False):
+        for name, body in sections:
+            if (name.strip("/") == "**") if for_all else (name.strip("/") in wanted):
+                values.update(_flatten(body))
+    if document and not sections:
+        raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
+    return values
+
+
+def section_names(path: str | Path) -> set[str]:
+    """The names of the sections of a parameter file, without slashes at the ends. Raises `ConfigError`."""
+    return {name.strip("/") for name, _ in _sections(_read_document(path))}
+
+
+def _read_document(path: str | Path) -> dict[str, Any]:
+    """The contents of a parameter file. Raises `ConfigError`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -38,18 +70,19 @@ def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
         raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"parameter file '{path}' must contain '/**:' with 'ros__parameters:' inside")
-    values: dict[str, Any] = {}
-    for wanted in (("/**",), (node, f"/{node}", f"/**/{node}")):
-        for section, body in document.items():
-            if section not in wanted:
-                continue
-            if not isinstance(body, dict) or not isinstance(body.get("ros__parameters"), dict):
-                raise ConfigError(f"'{section}' in '{path}' must contain 'ros__parameters:' with names and values")
-            values.update(_flatten(body["ros__parameters"]))
-    bodies = [body for body in document.values() if isinstance(body, dict)]
-    if document and not values and not any("ros__parameters" in body for body in bodies):
-        raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
-    return values
+    return document
+
+
+def _sections(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    """(name of the node, parameters) of each section with `ros__parameters`. A namespace may be a level of its own."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for name, body in tree.items():
+        full = f"{prefix}/{name}" if prefix else name
+        if isinstance(body, Mapping) and isinstance(body.get("ros__parameters"), Mapping):
+            found.append((full, body["ros__parameters"]))
+        elif isinstance(body, Mapping) and "ros__parameters" not in body:
+            found += _sections(body, full)
+    return found
 
 
 def shipped_parameter_file(name: str) -> Path:

@@ -10,7 +10,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED
@@ -37,8 +37,12 @@ from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
 LOG = logging.getLogger(__name__)
-PROMPT_PREFIX = "prompts."  # the user chooses the label in `prompts.<label>`, a list of phrases
-ROS_NODE_PARAMETERS = ("use_sim_time", "start_type_description_service")  # parameters that every node has
+# Parameters whose names end in a label, which the user chooses.
+PROMPT_PREFIX = "prompts."  # a list of phrases
+ONSET_THRESHOLD_PREFIX = "prompt.onset_thresholds."  # a number
+# Parameters that ROS declares on a node, by name and by the beginning of the name. `ros2 param dump` writes them.
+ROS_NODE_PARAMETERS = ("use_sim_time", "start_type_description_service")
+ROS_NODE_PREFIXES = ("qos_overrides.",)
 
 DETECTOR_TYPES: Mapping[str, type[Detector]] = {
     "prompt": PromptDetector,
@@ -160,7 +164,7 @@ def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
 
 
 def detector_parameters() -> list[Parameter]:
-    """All parameters of `detector`, except `prompts.<label>`, whose names the user chooses."""
+    """All parameters of `detector`, except those whose names end in a label (`label_parameter`)."""
     own = [p for name, detector in DETECTOR_TYPES.items() for p in parameters_of(detector.default_options, f"{name}.")]
     return parameters_of(DetectorNodeOptions()) + own
 
@@ -173,9 +177,20 @@ NODE_PARAMETERS: Mapping[str, Callable[[], list[Parameter]]] = {  # executable â
 }
 
 
-def prompt_parameter(name: str) -> Parameter:
-    """The declaration of the parameter `name`, which is `prompts.<label>`."""
-    return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
+def label_parameter(name: str) -> Parameter | None:
+    """The declaration of a parameter whose name ends in a label; None for any other name."""
+    if name.startswith(PROMPT_PREFIX):
+        return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
+    if name.startswith(ONSET_THRESHOLD_PREFIX):
+        common = next(p for p in detector_parameters() if p.name == "prompt.onset_threshold")
+        return replace(
+            common,
+            name=name,
+            formerly="",
+            description="Onset threshold of this label. Its offset threshold keeps the ratio of "
+            "`prompt.offset_threshold` to `prompt.onset_threshold`",
+        )
+    return None
 
 
 def parameters_of_other_nodes(node: str, given: Mapping[str, Any] | None = None) -> set[str]:
@@ -209,9 +224,11 @@ def resolve_values(
 ) -> dict[str, Any]:
     """The value of every parameter: the one in `values`, or else the default.
 
-    Names that begin with `PROMPT_PREFIX` are lists of strings. Names in `other_names` belong to other nodes and are
-    ignored. `warn` is called for each name of the previous version; if `values` has the current name too, its value
-    is used. Raises `ConfigError` for a wrong value, and for an unknown name, with the most similar known name.
+    Names that end in a label (`label_parameter`) have a value only if `values` has one. Names in `other_names` belong
+    to other nodes, and ROS declares `ROS_NODE_PARAMETERS`: both are ignored. A value of None, as in a dump of a
+    parameter that is not set, counts as missing. `warn` is called for each name of the previous version; if `values`
+    has the current name too, its value is used. Raises `ConfigError` for a wrong value, and for an unknown name, with
+    the most similar known name.
     """
     parameters = list(parameters)
     known = {p.name: p for p in parameters}
@@ -222,13 +239,14 @@ def resolve_values(
         name = old.get(given, given)
         if name != given:
             warn(renamed(given, name))
-            if name in values:
+            if values.get(name) is not None:
                 continue
-        if name in known:
-            result[name] = known[name].check(value)
-        elif name.startswith(PROMPT_PREFIX):
-            result[name] = prompt_parameter(name).check([value] if isinstance(value, str) else value)
-        elif name not in elsewhere and name not in ROS_NODE_PARAMETERS:
+        declared = known.get(name) or label_parameter(name)
+        if declared is not None:
+            if value is not None:
+                is_phrase = name.startswith(PROMPT_PREFIX) and isinstance(value, str)
+                result[name] = declared.check([value] if is_phrase else value)
+        elif name not in elsewhere and name not in ROS_NODE_PARAMETERS and not name.startswith(ROS_NODE_PREFIXES):
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"there is no parameter '{name}'{hint}")
@@ -266,4 +284,5 @@ def detector_values(given: Mapping[str, Any], embedder: Mapping[str, Any] | None
 
     `embedder`: the values that the same file sets for the embedder; their names are ignored.
     """
-    return resolve_values(detector_parameters(), given, parameters_of_other_nodes("detector", embedder))
+    others = parameters_of_other_nodes("detector", {**given, **(embedder or {})})
+    return resolve_values(detector_parameters(), given, others)

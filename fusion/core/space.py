@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -96,15 +97,42 @@ class Space(ABC):
         """Modality → term that is added to its scaled cosines before a sigmoid; 0 if it is missing."""
         return {}
 
+    def encoder_id(self, modality: str) -> str:
+        """Return the id of the encoder of a modality, or of text: the same id means the same vectors for the same data.
+
+        What was fitted to the vectors of an encoder (`events.prompt_calibration`) belongs to its id. The default
+        implementation returns the id of the space: then all encoders change together.
+        """
+        return self.id
+
+    # --- Phrases that a modality can recognise
+
     def competence(self, modality: str, phrases: Sequence[str]) -> torch.Tensor:
         """Return how well a modality of this space can recognise each of N phrases: float32 (N,), 0 to 1, on the CPU.
 
-        With 0, the modality is no evidence for or against the phrase. 1: its vectors are full evidence, or the
-        competence is not known. The default implementation returns 1 for all phrases.
+        With 0, the modality is no evidence for or against the phrase, unless a trained prompt classifier recognises it
+        (`limits_classifiers`). 1: its vectors are full evidence, or the competence is not known. The default
+        implementation returns 1 for all phrases.
         """
         import torch
 
         return torch.ones(len(phrases))
+
+    def limits_classifiers(self, modality: str) -> bool:
+        """Return whether the competence of a modality also limits trained prompt classifiers.
+
+        True: with competence 0, the modality does not measure what the phrase names. A classifier would only learn what
+        came at the same time in its training data, so none is trained or used. False, as in the default implementation:
+        a classifier gives the competence 1 for its label.
+        """
+        return False
+
+    def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
+        """Return phrases that a modality can recognise and that are similar to `phrase`, the nearest first.
+
+        They are suggestions for a prompt that no modality can recognise. The default implementation returns none.
+        """
+        return []
 
     # --- Objects with their place in the image
 
@@ -227,6 +255,27 @@ def limited_competences(space: Space, phrases: Sequence[str]) -> dict[str, npt.N
         if (values < 1).any():
             found[modality] = values
     return found
+
+
+def encoder_ids(space: Space) -> dict[str, str]:
+    """Return modality → id of its encoder, for the modalities of a space, also for text."""
+    return {modality: space.encoder_id(modality) for modality in space.modalities}
+
+
+def limited_modalities(space: Space) -> frozenset[str]:
+    """Return the modalities of a space whose competence also limits trained prompt classifiers."""
+    return frozenset(m for m in space.modalities if m != TEXT and space.limits_classifiers(m))
+
+
+def suggested_phrases(space: Space, phrases: Sequence[str], modalities: Iterable[str], count: int = 3) -> list[str]:
+    """Return at most `count` phrases that some of `modalities` can recognise, near to any of `phrases`.
+
+    The nearest of each modality come first. A modality that the space does not have is passed over.
+    """
+    known = [modality for modality in modalities if modality in space.modalities and modality != TEXT]
+    found = [space.nearest_phrases(modality, phrase) for phrase in phrases for modality in known]
+    by_rank = (near for rank in zip_longest(*found) for near in rank if near)
+    return list(islice(dict.fromkeys(by_rank), count))
 
 
 REQUIRED_ATTRIBUTES = ("id", "dimension", "modalities", "logit_scales", "trained_windows", "licence")

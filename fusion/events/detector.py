@@ -39,8 +39,12 @@ class Detector(ABC, Generic[OptionsT]):
 
     @property
     def lifecycle_options(self) -> LifecycleOptions:
-        """When an event of each of its labels begins and ends."""
+        """When an event begins and ends, for labels without options of their own."""
         return self.options.lifecycle
+
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        """Return when an event of this label begins and ends: by default `lifecycle_options`."""
+        return self.lifecycle_options
 
     @abstractmethod
     def has_label(self, label: str) -> bool:

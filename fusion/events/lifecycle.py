@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
@@ -70,6 +71,21 @@ class LifecycleOptions(Options):
             raise ConfigError(
                 f"immediate_onset_threshold must be at least onset_threshold, and {immediate:g} is less than {onset:g}"
             )
+
+
+@lru_cache(maxsize=1024)
+def with_onset_threshold(options: LifecycleOptions, onset_threshold: float) -> LifecycleOptions:
+    """Return the options with another onset threshold, and the other two thresholds moved along.
+
+    `offset_threshold` keeps its ratio to the onset threshold, but is at least 0.01. `immediate_onset_threshold` is at
+    least the onset threshold. Raises `ConfigError` for a threshold that is out of bounds.
+    """
+    return replace(
+        options,
+        onset_threshold=onset_threshold,
+        offset_threshold=max(options.offset_threshold * onset_threshold / options.onset_threshold, 0.01),
+        immediate_onset_threshold=max(options.immediate_onset_threshold, onset_threshold),
+    )
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,8 @@ from sensebind.fusion.events.evidence import (
     logit,
     pool_log_likelihood_ratios,
 )
-from sensebind.fusion.events.lifecycle import LifecycleOptions
-from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration
+from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_threshold
+from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.scores import timestamp_correction
 
@@ -59,7 +60,8 @@ class PromptOptions(EvidenceOptions):
     """Options of the prompt detector. Raises `ConfigError`.
 
     `min_modalities` may also be a mapping from label to number, 1 for the others. `calibration` may also be a function
-    from the id of a space to its calibration or None.
+    from the id of a space to its calibration or None. `onset_thresholds`: label → its own onset threshold; the other
+    thresholds of the label move along (`with_onset_threshold`).
     """
 
     threshold: float = parameter(
@@ -104,9 +106,11 @@ class PromptOptions(EvidenceOptions):
     )
     calibration: str | CalibrationLookup = parameter(
         "",
-        "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. "
-        "Empty: the one shipped for the space. none: similarity alone",
+        "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. A "
+        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves of the "
+        "space's encoders. none: similarity alone",
     )
+    onset_thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         EvidenceOptions.__post_init__(self)  # super() does not work in a class with slots
@@ -118,6 +122,13 @@ class PromptOptions(EvidenceOptions):
         for label, count in self.min_modalities.items() if isinstance(self.min_modalities, Mapping) else ():
             if count < 1:
                 raise ConfigError(f"min_modalities of {label!r} must be 1 or more, not {count}")
+        for label in self.onset_thresholds:
+            self.lifecycle_for(label)
+
+    def lifecycle_for(self, label: str) -> LifecycleOptions:
+        """Return when an event of this label begins and ends. Raises `ConfigError` for a threshold out of bounds."""
+        own = self.onset_thresholds.get(label)
+        return self.lifecycle if own is None else with_onset_threshold(self.lifecycle, own)
 
     @property
     def background_phrases(self) -> tuple[str, ...]:
@@ -157,23 +168,34 @@ def no_objects(phrases: Sequence[str]) -> Sequence[str]:
     return [""] * len(phrases)
 
 
-def unrecognisable_text(labels: Sequence[str]) -> str:
-    """Return the warning for labels that no present modality can recognise (`unrecognisable_labels`)."""
+def unrecognisable_text(labels: Sequence[str], suggestions: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return the warning for labels that no present modality can recognise (`unrecognisable_labels`).
+
+    `suggestions`: label → the nearest phrases that a present modality can recognise; none for those that are missing.
+    """
+    near = [
+        f"{label}: {', '.join(phrases)}" for label in labels if (phrases := (suggestions or {}).get(label)) is not None
+    ]
     return (
         f"no modality with data can recognise the prompts {', '.join(labels)}: they are not detected. Add a sensor "
-        "that can, or use phrases that these modalities can recognise (docs/guides/prompts.md)"
+        "that can, or use phrases that these modalities can recognise"
+        + (f"; the nearest are, for {'; for '.join(near)}" if near else "")
+        + " (docs/guides/prompts.md)"
     )
 
 
-def calibration_lookup(calibration: str | CalibrationLookup) -> CalibrationLookup:
+def calibration_lookup(
+    calibration: str | CalibrationLookup, encoders: Mapping[str, str] | None = None
+) -> CalibrationLookup:
     """Return `PromptOptions.calibration` as a function from the id of a space to its calibration.
 
-    Raises `CalibrationError` for a file that cannot be read. The function raises it for a file of another space.
+    `encoders` is modality → id of its encoder in the space. Raises `CalibrationError` for a file that cannot be read.
+    The function raises it for a file of other encoders.
     """
     if callable(calibration):
         return calibration
     find_calibration(calibration, "")  # a file that cannot be read is reported now
-    return lru_cache(maxsize=8)(partial(find_calibration, calibration))
+    return lru_cache(maxsize=8)(partial(find_calibration, calibration, encoders=encoders))
 
 
 def background_z_score(similarities: FloatArray, vector: Vector, background: Vector) -> FloatArray:
@@ -268,13 +290,24 @@ class PromptState:
         }
 
 
+class LabelMatches(NamedTuple):
+    """The classes of each label in a calibration's classifiers, (L, K), and modality → the labels (L,) for which a
+    trained classifier gives it the competence 1."""
+
+    calibration: PromptCalibration
+    classes: BoolArray
+    trained: Mapping[str, BoolArray]
+
+
 class PromptDetector(Detector[PromptOptions]):
     """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
 
     `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space.
     `competences` returns how well its modalities can recognise N phrases. The competence of a modality for a label is
     the highest of the label's phrases. `named_objects` returns which objects the phrases mean: the region of a label is
-    that of the best one. Raises `ValueError` if a label has no phrase, or what these functions return does not fit.
+    that of the best one. `encoders` is modality → id of its encoder, which finds its part of the calibration; the id
+    of the space for those that are missing. Raises `ValueError` if a label has no phrase, or what these functions
+    return does not fit.
     """
 
     kind = EventKind.PROMPT
@@ -287,8 +320,10 @@ class PromptDetector(Detector[PromptOptions]):
         options: PromptOptions | None = None,
         competences: CompetenceLookup = full_competence,
         named_objects: ObjectLookup = no_objects,
+        encoders: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(options)
+        self._encoders = encoders
         self.prompts = {label: tuple(prompts[label]) for label in sorted(prompts)}
         for label, phrases in self.prompts.items():
             if not label or not phrases or not all(p.strip() for p in phrases):
@@ -313,31 +348,50 @@ class PromptDetector(Detector[PromptOptions]):
         self._label_objects = [
             frozenset(names[start:end]) - {""} for start, end in zip(self.label_starts, ends, strict=True)
         ]
-        self._calibration = calibration_lookup(self.options.calibration)
-        # A calibration, and the classes of each label (L, K) in it.
-        self._label_classes: tuple[PromptCalibration, BoolArray] | None = None
+        self._calibration = calibration_lookup(self.options.calibration, encoders)
+        self._matches: LabelMatches | None = None  # of the last calibration
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
         """Return a detector with the same prompts and other options. Raises `ValueError` if the background differs."""
         if options.background_phrases != self.options.background_phrases:
             raise ValueError("the background phrases differ and must be embedded: create a new detector")
         result = copy(self)
-        result.options, result._calibration = options, calibration_lookup(options.calibration)
+        result.options, result._calibration = options, calibration_lookup(options.calibration, self._encoders)
         return result
 
     def has_label(self, label: str) -> bool:
         return label in self.prompts
 
-    def competence(self, modality: str) -> FloatArray:
-        """Return how well a modality can recognise each label, (L,), 0 to 1."""
-        return self._competences.get(modality, np.ones(len(self.prompts)))
+    def calibration(self, space: str) -> PromptCalibration | None:
+        """Return the calibration in the space of this id. Raises `CalibrationError` for a file of other encoders."""
+        return self._calibration(space)
 
-    def unrecognisable_labels(self, modalities: Iterable[str]) -> list[str]:
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        return self.options.lifecycle_for(label)
+
+    @property
+    def _offset_thresholds(self) -> FloatArray:
+        """The offset threshold of each label, (L,)."""
+        return np.array([self.options.lifecycle_for(label).offset_threshold for label in self.prompts])
+
+    def _prior(self, prior: float) -> FloatArray:
+        """Return the score of each label without evidence, (L,): at most half of its offset threshold, so that every
+        event can end."""
+        return np.minimum(prior, self._offset_thresholds / 2)
+
+    def competence(self, modality: str, calibration: PromptCalibration | None = None) -> FloatArray:
+        """Return how well a modality can recognise each label, (L,), 0 to 1: as the space states it; 1 for labels with
+        a trained classifier of this modality in `calibration`, if the space does not limit it."""
+        own = self._competences.get(modality, np.ones(len(self.prompts)))
+        return np.where(self._trained_labels(calibration, modality), 1.0, own)
+
+    def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
 
-        Without modalities, the list is empty.
+        `space`: its id, with which the calibration is found. Without modalities, the list is empty.
         """
-        table = [self.competence(modality) for modality in modalities]
+        calibration = self._calibration(space) if space else None
+        table = [self.competence(modality, calibration) for modality in modalities]
         if not table:
             return []
         return [label for label, best in zip(self.prompts, np.max(table, axis=0), strict=True) if best < MIN_COMPETENCE]
@@ -436,7 +490,7 @@ class PromptDetector(Detector[PromptOptions]):
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
         fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
-        competences = np.array([self.competence(m) for m in fresh]).reshape(len(fresh), len(labels))
+        competences = self._window_competences(calibration, fresh)
         log_ratios = self._log_likelihood_ratios(fresh)
         weights = self._weights(calibration, fresh, log_ratios) * competences
         pooled = self._apply_min_modalities(
@@ -446,7 +500,7 @@ class PromptDetector(Detector[PromptOptions]):
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
         # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
-        held = pooled >= options.lifecycle.offset_threshold
+        held = pooled >= self._offset_thresholds
         for modality, u in z_scores.items():
             modality_state = modality_states[modality]
             baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
@@ -482,6 +536,7 @@ class PromptDetector(Detector[PromptOptions]):
     ) -> tuple[Evidence, ...]:
         """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L)."""
         evidence = []
+        support = min(self.options.support, float(self._offset_thresholds[at]))
         for (modality, modality_state), weight, competence in zip(
             fresh.items(), weights[:, at], competences[:, at], strict=True
         ):
@@ -491,7 +546,7 @@ class PromptDetector(Detector[PromptOptions]):
                 Evidence(
                     modality,
                     float(modality_state.scores[at]),
-                    bool(modality_state.scores[at] >= self.options.support and competence >= MIN_COMPETENCE),
+                    bool(modality_state.scores[at] >= support and competence >= MIN_COMPETENCE),
                     modality_state.start,
                     modality_state.tick,
                     weight=float(weight),
@@ -511,8 +566,8 @@ class PromptDetector(Detector[PromptOptions]):
     ) -> FloatArray:
         """Pool the modalities' scores (M, L), with weights and log likelihood ratios (M, L), to scores (L,)."""
         options = self.options
-        base = options.prior_score(calibration)
-        gains = logit(table) - float(logit(base))
+        base = self._prior(options.prior_score(calibration))
+        gains = logit(table) - logit(base)
         pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
         if not (calibration and calibration.classifiers):
             return pooled
@@ -522,7 +577,7 @@ class PromptDetector(Detector[PromptOptions]):
             np.clip(log_ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
             np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
         )
-        prior = float(logit(options.classifier_prior_score(calibration.classifiers)))
+        prior = logit(self._prior(options.classifier_prior_score(calibration.classifiers)))
         classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.classifiers.rank_weights))
         return np.where(trained.any(axis=0), classified, pooled)
 
@@ -531,13 +586,38 @@ class PromptDetector(Detector[PromptOptions]):
         recognise at all."""
         if calibration is None or calibration.classifiers is None:
             return np.full(len(self.prompts), np.nan)
-        if self._label_classes is None or self._label_classes[0] is not calibration:
-            self._label_classes = (
-                calibration,
-                calibration.classifiers.match_labels(self.phrase_vectors, self.label_starts),
-            )
-        ratios = calibration.classifiers.log_likelihood_ratios(modality, vector, self._label_classes[1])
-        return np.where(self.competence(modality) > 0, ratios, np.nan)
+        classes = self._match_labels(calibration, calibration.classifiers).classes
+        ratios = calibration.classifiers.log_likelihood_ratios(modality, vector, classes)
+        return np.where(self.competence(modality, calibration) > 0, ratios, np.nan)
+
+    def _window_competences(
+        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState]
+    ) -> FloatArray:
+        """Return how well the modalities can recognise each label in their last windows, (M, L). A trained classifier
+        counts only if it classified the window."""
+        table = [
+            np.where(np.isnan(s.log_likelihood_ratios), self.competence(m), self.competence(m, calibration))
+            for m, s in fresh.items()
+        ]
+        return np.array(table).reshape(len(fresh), len(self.prompts))
+
+    def _trained_labels(self, calibration: PromptCalibration | None, modality: str) -> BoolArray:
+        """Return the labels (L,) for which a trained classifier gives a modality the competence 1."""
+        none = np.zeros(len(self.prompts), bool)
+        if calibration is None or calibration.classifiers is None:
+            return none
+        return self._match_labels(calibration, calibration.classifiers).trained.get(modality, none)
+
+    def _match_labels(self, calibration: PromptCalibration, classifiers: PromptClassifiers) -> LabelMatches:
+        if self._matches is None or self._matches.calibration is not calibration:
+            classes = classifiers.match_labels(self.phrase_vectors, self.label_starts)
+            trained = {
+                m: np.asarray((classes & own.trained_classes()).any(axis=1))
+                for m, own in classifiers.modalities.items()
+                if m not in classifiers.limited_modalities
+            }
+            self._matches = LabelMatches(calibration, classes, trained)
+        return self._matches
 
     def _modality_scores(
         self,
@@ -555,7 +635,7 @@ class PromptDetector(Detector[PromptOptions]):
         known = ~np.isnan(log_likelihood_ratios)
         if not (calibration and calibration.classifiers and known.any()):
             return similar
-        prior = float(logit(self.options.classifier_prior_score(calibration.classifiers)))
+        prior = logit(self._prior(self.options.classifier_prior_score(calibration.classifiers)))
         return np.where(known, logistic(prior + np.where(known, log_likelihood_ratios, 0.0)), similar)
 
     def _apply_min_modalities(self, pooled: FloatArray, table: FloatArray) -> FloatArray:
@@ -565,6 +645,6 @@ class PromptDetector(Detector[PromptOptions]):
         for at, label in enumerate(self.prompts):
             needed = self.options.min_modalities_for(label)
             limit = float(ordered[needed - 1, at]) if needed <= len(ordered) else 0.0
-            if needed > 1 and limit < self.options.support:
+            if needed > 1 and limit < min(self.options.support, self._offset_thresholds[at]):
                 result[at] = min(result[at], limit)
         return result

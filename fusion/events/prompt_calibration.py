@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import safetensors.numpy
 
 from sensebind.fusion.core.embeddings import l2_normalize
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import IMU, TEXT
 from sensebind.fusion.events import prompt_classifiers
 from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, logistic
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers
 
 SHIPPED_FOLDER = Path(__file__).parent / "calibrations"
-CALIBRATION_FORMAT = "sensebind calibration 2"
-FORMAT_OF_0_1_0 = "sensebind calibration 1"  # the same numbers under other names
+CALIBRATION_FORMAT = "sensebind calibration 3"
+FORMAT_WITHOUT_ENCODERS = "sensebind calibration 2"  # belongs to a whole space
+FORMAT_OF_0_1_0 = "sensebind calibration 1"  # the numbers of format 2 under other names
+LIMITED_IN_OLDER_FORMATS = (IMU,)  # modalities: see `PromptClassifiers.limited_modalities`
 NAMES_OF_0_1_0 = {  # part of the file → old name → name
     "calibration": {"doubt": "max_negative_evidence", "senses": "modalities", "words": "classifiers"},
     "modality": {"deviation": "deviation_weight", "lead": "margin_weight"},
@@ -34,6 +38,8 @@ NAMES_OF_0_1_0 = {  # part of the file → old name → name
     },
     "tensor": {"phrases": "phrase_vectors", "middle": "mean", "directions": "principal_directions"},
 }
+ANALYTIC = "analytic"  # source of a score curve that was not fitted: that of `prompt.threshold` and `prompt.slope`
+UNKNOWN_SOURCE = "not stated"  # source of a score curve in a file of an older format
 NO_CALIBRATION = "none"  # value of the parameter that selects no calibration
 MAX_MARGIN = 6.0  # deviations; a margin is clipped to ± this value
 
@@ -49,13 +55,14 @@ class ModalityCalibration:
 
     Platt's sigmoid (J. Platt, "Probabilistic outputs for support vector machines", 1999) of two numbers: x, the
     deviation of a label from its baseline, and m, its margin, clipped to −`MAX_MARGIN` … `MAX_MARGIN`. `reliability` is
-    the weight of the modality's evidence.
+    the weight of the modality's evidence. `source` names the data that the curve was fitted on.
     """
 
     deviation_weight: float
     margin_weight: float
     bias: float
     reliability: float = 1.0
+    source: str = UNKNOWN_SOURCE
 
     def probabilities(self, deviations: FloatArray, margins: FloatArray) -> FloatArray:
         """Convert deviations (L,) and margins (L,) to probabilities (L,)."""
@@ -68,11 +75,15 @@ class ModalityCalibration:
 
 @dataclass(frozen=True, slots=True)
 class PromptCalibration:
-    """The calibration of one space.
+    """The calibration of the encoders of a space.
 
-    `prior` is the probability of a label without evidence. `modalities` has the score curve of each modality.
-    `classifiers` are the trained prompt classifiers. `max_negative_evidence` (nats) is the most that one modality can
-    subtract, before weighting, from the log-odds of a label with a classifier.
+    `prior` is the probability of a label without evidence. `modalities` has the fitted score curve of each modality;
+    the curve of the others is analytic. `classifiers` are the trained prompt classifiers. `max_negative_evidence`
+    (nats) is the most that one modality can subtract, before weighting, from the log-odds of a label with a classifier.
+
+    `encoders` is modality → id of the encoder that its curve and classifiers belong to, also of text: phrases are
+    compared as vectors of the text encoder. Empty: all belong to the whole space `space`, as in files of older formats.
+    `file` is the file that it was read from. `lost_modalities` are left out by `for_encoders`.
     """
 
     space: str
@@ -80,6 +91,57 @@ class PromptCalibration:
     modalities: Mapping[str, ModalityCalibration] = field(default_factory=dict)
     classifiers: PromptClassifiers | None = None
     max_negative_evidence: float = MAX_NEGATIVE_EVIDENCE
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    file: str = field(default="", compare=False)
+    lost_modalities: tuple[str, ...] = ()
+
+    @property
+    def fitted_modalities(self) -> tuple[str, ...]:
+        """The modalities with a fitted score curve or trained classifiers, in alphabetical order."""
+        trained = self.classifiers.modalities if self.classifiers else {}
+        return tuple(sorted({*self.modalities, *trained}))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Modality → what its score curve was fitted on, or `ANALYTIC`. In alphabetical order."""
+        known = {*self.encoders, *self.fitted_modalities} - {TEXT}
+        return {m: self.modalities[m].source if m in self.modalities else ANALYTIC for m in sorted(known)}
+
+    def for_encoders(self, space: str, encoders: Mapping[str, str]) -> PromptCalibration | None:
+        """Return the part for a space and its encoders (modality → id; the id of the space for those that are missing).
+
+        A modality whose encoder has another id loses its curve and its classifiers, and is in `lost_modalities`. Those
+        that `encoders` does not name, if it names any, are not in the space: they are left out without a report.
+        None if nothing fits: another text encoder, or another encoder for each modality.
+        """
+        if not self.encoders:
+            return self if self.space == space else None
+        if self.encoders.get(TEXT) != encoders.get(TEXT, space):
+            return None
+        present = [m for m in self.encoders if m in encoders or not encoders]
+        kept = {m for m in present if m != TEXT and self.encoders[m] == encoders.get(m, space)}
+        if not kept:
+            return None
+        classifiers = self.classifiers
+        if classifiers is not None:
+            own = {m: c for m, c in classifiers.modalities.items() if m in kept}
+            classifiers = replace(classifiers, modalities=own) if own else None
+        return replace(
+            self,
+            modalities={m: curve for m, curve in self.modalities.items() if m in kept},
+            classifiers=classifiers,
+            lost_modalities=tuple(m for m in self.fitted_modalities if m in present and m not in kept),
+        )
+
+    def warnings(self, modalities: Collection[str]) -> list[str]:
+        """Return a warning for each of `modalities` that is lost: it names the modality, the file and the remedy."""
+        return [
+            f"what calibration '{self.file}' has for {modality} is not used: it was fitted for the encoder "
+            f"{self.encoders[modality]}, which a spoke or another model replaced. Fit a calibration for the present "
+            "encoder with sensebind calibrate"
+            for modality in self.lost_modalities
+            if modality in modalities
+        ]
 
     def save(self, path: str | Path, notes: Mapping[str, Any] | None = None) -> None:
         """Write a safetensors file. `notes` (figures of the fit) are written to it, and `load` ignores them. Raises
@@ -87,10 +149,12 @@ class PromptCalibration:
         tensors: dict[str, np.ndarray] = {}
         metadata: dict[str, Any] = {
             "space": self.space,
+            "encoders": dict(sorted(self.encoders.items())),
             "prior": round(self.prior, 5),
             "max_negative_evidence": round(self.max_negative_evidence, 3),
             "modalities": {
-                m: {k: round(v, 4) for k, v in asdict(curve).items()} for m, curve in sorted(self.modalities.items())
+                m: _curve_fields(self.modalities[m]) if m in self.modalities else {"source": ANALYTIC}
+                for m in self.sources
             },
             **({"notes": dict(notes)} if notes else {}),
         }
@@ -104,6 +168,7 @@ class PromptCalibration:
                     m: round(own.residual_threshold, 4) for m, own in sorted(classifiers.modalities.items())
                 },
                 "prior": round(classifiers.prior, 6),
+                "limited_modalities": sorted(classifiers.limited_modalities),
                 "rank_weights": [round(weight, 4) for weight in classifiers.rank_weights],
             }
             tensors["phrase_vectors"] = classifiers.phrase_vectors.astype(np.float16)
@@ -115,10 +180,26 @@ class PromptCalibration:
         data = safetensors.numpy.save(
             tensors, {"format": CALIBRATION_FORMAT, "calibration": json.dumps(metadata, sort_keys=True)}
         )
+        written = Path(f"{path}.{os.getpid()}.part")
         try:
-            Path(path).write_bytes(data)
+            written.write_bytes(data)
+            written.replace(path)
         except OSError as error:
             raise CalibrationError(f"'{path}' cannot be written: {error.strerror or error}") from error
+
+
+def _curve_fields(curve: ModalityCalibration) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(curve).items()}
+
+
+def _curve_of_fields(values: Mapping[str, Any]) -> ModalityCalibration:
+    return ModalityCalibration(
+        float(values["deviation_weight"]),
+        float(values["margin_weight"]),
+        float(values["bias"]),
+        float(values["reliability"]),
+        str(values.get("source", UNKNOWN_SOURCE)),
+    )
 
 
 def load(path: str | Path) -> PromptCalibration:
@@ -126,8 +207,9 @@ def load(path: str | Path) -> PromptCalibration:
     metadata = _read_metadata(path)
     with _calibration_errors(path):
         modalities = {
-            str(m): ModalityCalibration(**{name: float(values[name]) for name in ModalityCalibration.__slots__})
+            str(m): _curve_of_fields(values)
             for m, values in metadata["modalities"].items()
+            if values.get("source") != ANALYTIC
         }
         classifiers = (
             _read_classifiers(_read_tensors(path), metadata["classifiers"]) if "classifiers" in metadata else None
@@ -138,6 +220,8 @@ def load(path: str | Path) -> PromptCalibration:
             modalities,
             classifiers,
             float(metadata["max_negative_evidence"]),
+            {str(m): str(encoder) for m, encoder in metadata.get("encoders", {}).items()},
+            str(path),
         )
     valid = all(
         0 <= s.reliability <= 10 and s.deviation_weight >= 0 and np.isfinite(s.bias) for s in modalities.values()
@@ -152,10 +236,10 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
     with _calibration_errors(path):
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_OF_0_1_0):
+        if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_WITHOUT_ENCODERS, FORMAT_OF_0_1_0):
             raise CalibrationError(f"'{path}' is not a calibration file: make one with sensebind calibrate")
         found = dict(json.loads(metadata["calibration"]))
-        return found if metadata["format"] == CALIBRATION_FORMAT else _with_new_names(found)
+        return _with_new_names(found) if metadata["format"] == FORMAT_OF_0_1_0 else found
 
 
 @contextmanager
@@ -226,26 +310,40 @@ def _read_classifiers(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         modalities,
         rank_weights,
         float(metadata["prior"]),
+        frozenset(metadata.get("limited_modalities", LIMITED_IN_OLDER_FORMATS)),
     )
 
 
-def find_calibration(choice: str, space: str) -> PromptCalibration | None:
-    """Return the calibration that the parameter `prompt.calibration` selects for a space (its id).
+def shipped_names() -> list[str]:
+    """The names of the shipped calibration files, without the suffix."""
+    return sorted(path.stem for path in SHIPPED_FOLDER.glob("*.safetensors"))
 
-    Empty: the one that ships with the space, or None. ``none``: None. Otherwise a file, which must be of this space. An
-    empty `space` means that the space is not known yet. Raises `CalibrationError`.
+
+def calibration_file(choice: str) -> Path:
+    """Return the file that a value of `prompt.calibration` names: a shipped file by its name, or a path."""
+    return SHIPPED_FOLDER / f"{choice}.safetensors" if choice in shipped_names() else Path(choice)
+
+
+def find_calibration(choice: str, space: str, encoders: Mapping[str, str] | None = None) -> PromptCalibration | None:
+    """Return the calibration that the parameter `prompt.calibration` selects for a space and its encoders.
+
+    Empty: the shipped one for these encoders, or None; those with trained classifiers must be named. ``none``: None.
+    Otherwise the name of a shipped file, or a path: its part for the encoders. `space` is the id of the space; if it is
+    empty, the space is not known yet, and all of the file is returned. `encoders` is modality → id of its encoder; the
+    id of the space for those that are missing. Raises `CalibrationError`, also for a file that fits no modality.
     """
     if choice == NO_CALIBRATION:
         return None
     if choice:
-        found = load(choice)
-        if space and found.space != space:
+        found = load(calibration_file(choice))
+        part = found.for_encoders(space, encoders or {}) if space else found
+        if part is None or (part.lost_modalities and not part.fitted_modalities):
             raise CalibrationError(
-                f"calibration '{choice}' is of space '{found.space}', but the space is '{space}': make one for it with "
-                "sensebind calibrate, or set prompt.calibration to none"
+                f"calibration '{choice}' is of space '{found.space}' and fits no modality of the space '{space}': make "
+                "one for it with sensebind calibrate, or set prompt.calibration to none"
             )
-        return found
+        return part
     for path in sorted(SHIPPED_FOLDER.glob("*.safetensors")) if space else []:
-        if _read_metadata(path)["space"] == space:
-            return load(path)
+        if "classifiers" not in _read_metadata(path) and (part := load(path).for_encoders(space, encoders or {})):
+            return part
     return None

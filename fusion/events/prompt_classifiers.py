@@ -39,6 +39,11 @@ class ModalityClassifiers:
     principal_directions: Vector
     residual_threshold: float
 
+    def trained_classes(self) -> BoolArray:
+        """Return which classes (K,) have a classifier that depends on the vector. That of another class has weights of
+        0: the modality had too few training examples, or cannot separate the class."""
+        return np.asarray(self.weights.any(axis=1) & ~np.isnan(self.biases))
+
     def residual(self, vectors: Vector) -> FloatArray:
         """Return the out-of-distribution residuals (…) of vectors (…, D).
 
@@ -56,7 +61,8 @@ class PromptClassifiers:
 
     `owners` (P,) is the class of each phrase. A phrase of a prompt belongs to the class of the nearest of these
     phrases, if their cosine is at least `near`. `ranks` are the weights of the highest ratio of all modalities, of the
-    second highest, and so on. `prior` is the probability of a class without evidence.
+    second highest, and so on. `prior` is the probability of a class without evidence. A classifier of a modality gives
+    it the competence 1 for its labels, unless it is in `limited_modalities` (`core.space.Space.limits_classifiers`).
     """
 
     class_names: tuple[str, ...]
@@ -66,6 +72,7 @@ class PromptClassifiers:
     modalities: Mapping[str, ModalityClassifiers]
     rank_weights: tuple[float, ...]
     prior: float
+    limited_modalities: frozenset[str] = frozenset()
 
     def match_labels(self, phrases: Vector, label_starts: npt.NDArray[np.intp]) -> BoolArray:
         """Return the classes of each label, (L, K).

@@ -114,7 +114,7 @@ class EventTracker:
         revised, self._lifecycles = self._lifecycles, reported
         events = []
         for key in sorted({*revised, *reported}):
-            idle = EventLifecycle(key[0], key[1], self.space, self._detectors[key[0]].lifecycle_options)
+            idle = EventLifecycle(key[0], key[1], self.space, self._detectors[key[0]].lifecycle_options_for(key[1]))
             lifecycle = reported.setdefault(key, idle)
             # A lifecycle that became inactive in the replay still has the offset of its event.
             events += lifecycle.revise(self.last_tick, revised.get(key) or ended.get(key) or idle)
@@ -177,9 +177,10 @@ class EventTracker:
             for label in sorted(scores):
                 key = kind, label
                 if key not in self._lifecycles:
-                    if scores[label].score < detector.lifecycle_options.onset_threshold:
+                    options = detector.lifecycle_options_for(label)
+                    if scores[label].score < options.onset_threshold:
                         continue
-                    self._lifecycles[key] = EventLifecycle(kind, label, self.space, detector.lifecycle_options)
+                    self._lifecycles[key] = EventLifecycle(kind, label, self.space, options)
             for key in sorted(k for k in self._lifecycles if k[0] is kind):
                 lifecycle = self._lifecycles[key]
                 events += lifecycle.step(tick, scores.get(key[1], ZERO_SCORE))
@@ -206,7 +207,7 @@ class EventTracker:
         for key in sorted(self._lifecycles):
             detector = self._detectors.get(key[0])
             if detector is not None and detector.has_label(key[1]):
-                self._lifecycles[key].options = detector.lifecycle_options
+                self._lifecycles[key].options = detector.lifecycle_options_for(key[1])
             else:
                 events += self._lifecycles.pop(key).close(tick, tick)
         return events

@@ -31,13 +31,25 @@ class TruthError(SensebindError):
     """A truth file cannot be used. The message names the file, the line and the expected content."""
 
 
-def read_truth(path: str | Path) -> list[LabelSpan]:
+def read_truth(path: str | Path, prompts: Iterable[str] = ()) -> list[LabelSpan]:
     """The rows of a truth file, in the order of the file.
 
     The heading is optional. With a heading the columns may come in any order, and other columns (DCASE's `filename`)
-    are ignored. Raises `TruthError` if the file cannot be read or a row is not valid.
+    are ignored. `prompts` are labels of prompts: a row whose label is one of them except for case, spaces and `_` gets
+    the label of the prompt. Raises `TruthError` if the file cannot be read or a row is not valid.
     """
-    return [(onset, offset, label) for onset, offset, (label,) in _read_table(Path(path), TRUTH_COLUMNS)]
+    rows = [(onset, offset, label) for onset, offset, (label,) in _read_table(Path(path), TRUTH_COLUMNS)]
+    known = list(prompts)
+    by_key = {_label_key(label): label for label in reversed(known)}
+    return [
+        (onset, offset, label if label in known else by_key.get(_label_key(label), label))
+        for onset, offset, label in rows
+    ]
+
+
+def _label_key(label: str) -> str:
+    """A label without case, spaces and `_`: 'Glass breaking' and 'glass_breaking' are equal."""
+    return "".join(label.casefold().replace("_", " ").split())
 
 
 def read_faults(path: str | Path) -> list[FaultSpan]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import DetectedObject, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
-from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.space import Space, encoder_ids
 from sensebind.fusion.core.windows import WindowSpec
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
@@ -171,6 +171,9 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
             )
             for found in embedding.objects
         ],
+        activity=message_factory.float_array([]),
+        activity_features=0,
+        activity_period=0.0,
     )
 
 
@@ -207,6 +210,7 @@ def space_message(
         id=space.id,
         dimension=space.dimension,
         modalities=list(space.modalities),
+        encoders=list(encoder_ids(space).values()),
         logit_scales=message_factory.float_array([space.logit_scales[modality] for modality in space.modalities]),
         logit_biases=message_factory.float_array(
             [space.logit_biases.get(modality, 0.0) for modality in space.modalities]
@@ -224,6 +228,14 @@ def space_message(
         ],
         licence=space.licence,
     )
+
+
+def encoders_from_message(message: Message) -> dict[str, str]:
+    """Modality → id of its encoder, in a sensebind_msgs/EmbeddingSpace. In a message of version 0.1.0: the space's."""
+    encoders = list(getattr(message, "encoders", ()))
+    if len(encoders) != len(message.modalities):
+        encoders = [message.id] * len(message.modalities)
+    return dict(zip(message.modalities, encoders, strict=True))
 
 
 def competence_messages(

@@ -82,11 +82,24 @@ class RenderingHub(Hub):
         """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
+    def encoder_id(self, modality: str) -> str:
+        """See `core.space.Space`. Of rendered images: from that of the image encoder."""
+        encoder = self.hub.encoder_id(self._encoder_name(modality))
+        return f"rendered-{encoder}" if modality in self.rendered else encoder
+
     def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
         """See `core.space.Space`. The competence of rendered images is not known: 1."""
         if modality in self.rendered:
             return super().competence(modality, phrases)
         return self.hub.competence(modality, phrases)
+
+    def limits_classifiers(self, modality: str) -> bool:
+        """See `core.space.Space`. False for rendered images."""
+        return modality not in self.rendered and self.hub.limits_classifiers(modality)
+
+    def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
+        """See `core.space.Space`."""
+        return self.hub.nearest_phrases(modality, phrase)
 
     def object_names(self, modality: str) -> tuple[str, ...]:
         """See `core.space.Space`."""

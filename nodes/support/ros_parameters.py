@@ -12,10 +12,9 @@ from rclpy.parameter import Parameter as RosParameter
 
 from sensebind.fusion.config.parameters import (
     NODE_PARAMETERS,
-    PROMPT_PREFIX,
+    label_parameter,
     old_names,
     parameters_of_other_nodes,
-    prompt_parameter,
     renamed,
     resolve_values,
 )
@@ -54,8 +53,8 @@ def declare(
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
     given = _without_undeclared(node, parameter_values(node, unset=[]), parameters)
     values = resolve_values(parameters, given, parameters_of_other_nodes(executable, given), node.get_logger().warning)
-    prompts = [prompt_parameter(name) for name in values if executable == "detector" and name.startswith(PROMPT_PREFIX)]
-    for parameter in [*parameters, *prompts]:
+    labels = [label_parameter(name) for name in values if executable == "detector"]
+    for parameter in [*parameters, *(found for found in labels if found is not None)]:
         if parameter.formerly and node.has_parameter(parameter.formerly):
             node.undeclare_parameter(parameter.formerly)
         if not node.has_parameter(parameter.name):

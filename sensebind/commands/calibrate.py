@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.events.prompt import PromptDetector
     from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
     from sensebind.replay.session import DEFAULT_PARAMETER_FILE, Settings
-    from sensebind.training.calibration import fit_and_assess
+    from sensebind.training.calibration import CalibratedSpace, fit_and_assess
     from sensebind.training.data.labelled_streams import labelled_stream
 
-    truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
-    labels = [read_truth(require_truth_file(recording, given)) for recording, given in truths]
     file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
+    truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
+    labels = [read_truth(require_truth_file(recording, given), settings.prompts) for recording, given in truths]
     space = settings.space()
     found = settings.with_detector({"detectors": ["prompt"], "prompt.calibration": "none"}).detectors(space)
     if not found or not isinstance(found[0], PromptDetector):
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     for recording, spans in zip(args.recordings, labels, strict=True):
         streams.append(labelled_stream(recording, spans, settings, space))
         print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
-    calibration, notes = fit_and_assess(detector, streams, space.id)
+    source = f"recordings: {', '.join(recording.resolve().name for recording in args.recordings)}"
+    calibration, notes = fit_and_assess(detector, streams, CalibratedSpace.of(space, source))
     calibration.save(args.out, notes)
     for name in ("before", "after", "cross-validated"):
         if name in notes:

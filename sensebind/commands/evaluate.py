@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes
+from sensebind.commands.evaluation import real_data
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -21,6 +22,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         (_add_motion, _motion), (_add_alignment, _alignment), (_add_events, _events), (_add_faults, _faults),
     ):  # fmt: skip
         add(kinds).set_defaults(measure=measure)
+    for declare in (real_data.add_sounds, real_data.add_office, real_data.add_falls, real_data.add_false_alarms):
+        declare(kinds)
 
 
 def _add_zeroshot(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -119,11 +122,17 @@ def _add_events(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
     parser = kinds.add_parser(
         "events",
         help="events against the truth: F1, PSDS, latency, false alarms, calibration, faults",
-        description="Run recordings through the pipeline and score the events against the truth. For comparison: each "
-        "modality alone, late fusion by maximum, and a detector of signal activity without a model. Writes "
-        "events.json, events.md and events.png to DIR. docs/evaluation.md explains the metrics.",
+        description="Without RECORDINGs: evaluate events on the real data of --shared: sounds in noise, office sounds, "
+        "falls, and recordings with nothing to detect. Writes real.json and real.md to DIR. With RECORDINGs: run "
+        "them through the pipeline and score the events against the truth. For comparison: each modality alone, late "
+        "fusion by maximum, and a detector of signal activity without a model. Writes events.json, events.md and "
+        "events.png to DIR. docs/evaluation.md explains the metrics.",
     )
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
+    parser.add_argument("recordings", nargs="*", type=Path, metavar="RECORDING", help="bags with a truth")
+    parser.add_argument(
+        "--shared", type=Path, default=Path("../shared"), metavar="DIR",
+        help="folder with the folders evaluation and recordings, for real data (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--truth", nargs="+", type=Path, default=[], metavar="TSV",
         help="truth of each recording: onset, offset (s from its start) and label (default: RECORDING.truth.tsv)",
@@ -292,6 +301,8 @@ def _events(args: argparse.Namespace) -> int:
     from sensebind.fusion.io.ground_truth import match_truth_files
     from sensebind.replay.session import Settings
 
+    if not args.recordings:
+        return real_data.run_all(args)
     plots.require_matplotlib()
     truths = match_truth_files(args.recordings, args.truth)
     settings = Settings.read(args.config, args.device)

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.report.report_data import report_truth
 
     settings = Settings.read(args.config, args.device)
-    truth = report_truth(args.recording, args.truth)
+    truth = report_truth(args.recording, args.truth, settings.prompts)
     with open_replay(args.recording, settings.embedder) as replay:
         for modality in settings.modalities:
             topic = replay.topics.get(modality)

@@ -28,7 +28,8 @@ class RecordingRuns:
     """One recording, its truth, and the output of each compared detector. Times in s from `Recording.start`.
 
     `runs`: detector → output, for `ALL`, each modality alone and `LATE`. `activity`: result of
-    `SignalActivity.z_scores`. `unscored_events`: kind → number of events that are not scored.
+    `SignalActivity.z_scores`. `unscored_events`: kind → number of events that are not scored. `warnings`: see
+    `replay.session.prompt_warnings`.
     """
 
     name: str
@@ -41,3 +42,4 @@ class RecordingRuns:
     activity: tuple[Array, dict[str, Array]]
     fault_reports: tuple[FaultReport, ...]
     unscored_events: Mapping[str, int]
+    warnings: tuple[str, ...] = ()

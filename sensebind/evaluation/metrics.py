@@ -210,6 +210,7 @@ def notes(recordings: Sequence[RecordingRuns]) -> list[str]:
         found.append(
             f"prompts with a label that is not in the truth; all their events count as false: {', '.join(extra)}"
         )
+    found += dict.fromkeys(warning for o in recordings for warning in o.warnings)
     others: dict[str, int] = {}
     for o in recordings:
         for kind, count in o.unscored_events.items():
@@ -260,6 +261,14 @@ def _median_and_p90(values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "median": _round(float(median)), "p90": _round(float(high))}
 
 
+def median_and_p95(values: Sequence[float]) -> dict[str, Any]:
+    """`n`, `median` and `p95` of some values; None without values."""
+    if not len(values):
+        return {"n": 0, "median": None, "p95": None}
+    median, high = np.percentile(np.asarray(values, np.float64), [50, 95])
+    return {"n": len(values), "median": _round(float(median)), "p95": _round(float(high))}
+
+
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
@@ -279,14 +288,14 @@ def metrics_table(found: Mapping[str, Any]) -> str:
         cells = [o["event"]["f1"], o["event"]["f1_macro"], o["event"]["precision"], o["event"]["recall"]]
         cells += [o["segment"]["f1"], o["psds1"], o["psds2"], latency["stamp"]["median"], latency["report"]["median"]]
         best = " (best single)" if name == found["best_single"] else ""
-        shown = [_cell(c) for c in cells] + [_cell(o["false_alarms_per_hour"], 1)]
+        shown = [table_cell(c) for c in cells] + [table_cell(o["false_alarms_per_hour"], 1)]
         lines.append(f"| {name}{best} | " + " | ".join(shown) + " |")
     names = list(runs)
     lines += ["", "| label, event F1 | events | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (1 + len(names))]
     first = runs[names[0]]["labels"]
     for label in sorted({label for run in runs.values() for label in run["labels"]}):
         own = next(run["labels"][label]["event"] for run in runs.values() if label in run["labels"])
-        row = [_cell(runs[n]["labels"].get(label, {}).get("event", {}).get("f1")) for n in names]
+        row = [table_cell(runs[n]["labels"].get(label, {}).get("event", {}).get("f1")) for n in names]
         lines.append(f"| {label} | {own['hits'] + own['missed']} | " + " | ".join(row) + " |")
     lines += [
         "",
@@ -296,26 +305,28 @@ def metrics_table(found: Mapping[str, Any]) -> str:
     ]
     for label, t in first.items():
         e, latency = t["event"], t["onset_latency_s"]
-        cells = [str(e["hits"]), str(e["false"]), str(e["missed"]), _cell(t["segment"]["f1"])]
-        cells += [_cell(latency["stamp"]["median"]), _cell(latency["report"]["median"])]
-        lines.append(f"| {label} | " + " | ".join([*cells, _cell(t["false_alarms_per_hour"], 1)]) + " |")
+        cells = [str(e["hits"]), str(e["false"]), str(e["missed"]), table_cell(t["segment"]["f1"])]
+        cells += [table_cell(latency["stamp"]["median"]), table_cell(latency["report"]["median"])]
+        lines.append(f"| {label} | " + " | ".join([*cells, table_cell(t["false_alarms_per_hour"], 1)]) + " |")
     c = found["calibration"]
     lines += [
         "",
-        f"expected calibration error: {_cell(c['ece'], 3)} over {c['segments']} segments "
+        f"expected calibration error: {table_cell(c['ece'], 3)} over {c['segments']} segments "
         f"({SEGMENT_LENGTH:g} s of one label); "
-        f"{_cell(c['ece_high_scores'], 3)} over the {c['segments_high_scores']} with a score of "
+        f"{table_cell(c['ece_high_scores'], 3)} over the {c['segments_high_scores']} with a score of "
         f"{MIN_CALIBRATION_SCORE:g} or more",
     ]
     if f := found["faults"]:
         lines.append(
             f"faults: {f['detected_in_time']} of {f['faults']} detected within {f['in_time_s']:g} s "
-            f"(fraction {_cell(f['fraction_detected'])}; with the correct cause {_cell(f['fraction_cause_correct'])}), "
-            f"median delay {_cell(f['delay_s']['median'])} s; "
-            f"{f['false']} false alarms ({_cell(f['false_per_hour'], 1)} per hour)"
+            f"(fraction {table_cell(f['fraction_detected'])}; with the correct cause "
+            f"{table_cell(f['fraction_cause_correct'])}), "
+            f"median delay {table_cell(f['delay_s']['median'])} s; "
+            f"{f['false']} false alarms ({table_cell(f['false_per_hour'], 1)} per hour)"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
 
-def _cell(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def table_cell(value: float | None, digits: int = 2) -> str:
+    """A cell of a table: an int as it is, a float with `digits` decimals, "–" for None."""
+    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.{digits}f}"

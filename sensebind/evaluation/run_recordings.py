@@ -30,7 +30,7 @@ from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_truth, require_truth_file
 from sensebind.fusion.io.recordings import Recording
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_replay, prompt_warnings
 
 MAX_TICK_GAP_STEPS = 4  # in usual steps between ticks: a longer gap has score 0
 
@@ -46,6 +46,9 @@ class ScoreRecorder(Detector[Any]):
         self.kind = detector.kind
         self.detector = detector
         self.scores: ScoresByTick = {}
+
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        return self.detector.lifecycle_options_for(label)
 
     def has_label(self, label: str) -> bool:
         return self.detector.has_label(label)
@@ -104,9 +107,10 @@ def run_recording(
     `truth`: the truth file; None is the one beside the recording. The faults file is always the one beside it.
     `progress` is called with the seconds done. Raises `TruthError` without a truth, and the errors of reading.
     """
-    spans = Spans.of(read_truth(require_truth_file(path, truth)))
+    spans = Spans.of(read_truth(require_truth_file(path, truth), settings.prompts))
     faults = find_truth_file(path, "faults")
-    all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in settings.detectors(space)]
+    plain_detectors = settings.detectors(space)
+    all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
     scores = next((d.scores for d in all_detectors if isinstance(d, ScoreRecorder)), {})
     tracker = StepRecorder(all_detectors, space.id)
     activity = SignalActivity()
@@ -116,7 +120,7 @@ def run_recording(
         events = [output for output in outputs if isinstance(output, Event)]
     known = {*settings.prompts, *spans.labels}
     runs = {
-        ALL: _detection_run(events, scores, known, start),
+        ALL: detection_run(events, scores, known, start),
         **_single_modality_runs(tracker.steps, settings, space, known, start),
     }
     counted = Counter(
@@ -133,6 +137,7 @@ def run_recording(
         activity=activity.z_scores(start, end),
         fault_reports=fault_reports(events, start),
         unscored_events=counted,
+        warnings=tuple(prompt_warnings(plain_detectors, space, runs.keys() - {ALL, LATE})),
     )
 
 
@@ -147,12 +152,12 @@ def _single_modality_runs(
     for modality in sort_modalities({m for step in steps if step for m in step.embeddings}):
         detector = ScoreRecorder(prompt_detectors[0])
         events = _rerun_steps(steps, EventTracker([detector], space.id), modality)
-        runs[modality] = _detection_run(events, detector.scores, known, start)
+        runs[modality] = detection_run(events, detector.scores, known, start)
         timelines.append(detector.scores)
     if timelines:
         best = _max_scores(timelines)
-        runs[LATE] = _detection_run(
-            _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options, space.id), best, known, start
+        runs[LATE] = detection_run(
+            _events_from_scores(best, steps, prompt_detectors[0].lifecycle_options_for, space.id), best, known, start
         )
     return runs
 
@@ -181,9 +186,9 @@ def _max_scores(timelines: Sequence[ScoresByTick]) -> ScoresByTick:
 
 
 def _events_from_scores(
-    scores: ScoresByTick, steps: Iterable[TrackerStep | None], options: LifecycleOptions, space: str
+    scores: ScoresByTick, steps: Iterable[TrackerStep | None], options: Callable[[str], LifecycleOptions], space: str
 ) -> list[Event]:
-    """Events from scores, with the event lifecycle of the detector."""
+    """Events from scores, with the event lifecycle of the detector, `options(label)`."""
     events: list[Event] = []
     lifecycles: dict[str, EventLifecycle] = {}
     last = 0
@@ -195,12 +200,12 @@ def _events_from_scores(
             last = step.tick
             own = scores.get(last, {})
             for label in sorted(own):
-                lifecycle = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, options))
+                lifecycle = lifecycles.setdefault(label, EventLifecycle(EventKind.PROMPT, label, space, options(label)))
                 events += lifecycle.step(last, Score(own[label]))
     return events
 
 
-def _detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str], start: int) -> DetectionRun:
+def detection_run(events: Sequence[Event], scores: ScoresByTick, known: set[str], start: int) -> DetectionRun:
     """The ended events of prompts, and of other kinds with a label in `known`. Times in s from `start` (ns)."""
     rows = []
     for item in intervals_from_events(events):

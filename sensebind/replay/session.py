@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,11 +11,14 @@ from typing import Any
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, prompts_of
-from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
+from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
 from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
+from sensebind.fusion.core.embeddings import FUSED
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
-from sensebind.fusion.core.space import Space, limited_competences
+from sensebind.fusion.core.space import Space, encoder_ids, limited_competences, suggested_phrases
 from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
@@ -41,7 +44,14 @@ class Settings:
         Raises `ConfigError`.
         """
         file = shipped_parameter_file(DEFAULT_PARAMETER_FILE) if file is None else file
-        found = cls.of(read_parameter_file(file, "embedder"), read_parameter_file(file, "detector"))
+        embedder, detector = (read_parameter_file(file, node) for node in ("embedder", "detector"))
+        names = section_names(file)
+        if names and not any(name.rpartition("/")[2] in ("**", "embedder", "detector") for name in names):
+            raise ConfigError(
+                f"parameter file '{file}' has sections for {', '.join(sorted(names))} only: name them '/**', "
+                "'embedder' and 'detector'"
+            )
+        found = cls.of(embedder, detector)
         return replace(found, embedder={**found.embedder, "device": device}) if device else found
 
     @classmethod
@@ -72,6 +82,7 @@ class Settings:
             embedded,
             partial(limited_competences, space),
             space.named_objects,
+            encoder_ids(space),
         )
 
     def events(self, space: Space) -> EventTracker:
@@ -81,6 +92,21 @@ class Settings:
     def pipeline(self, space: Space, events: EventTracker | None = None) -> Pipeline:
         """The pipeline; without `events` it only embeds. Raises `ConfigError`."""
         return build.make_pipeline(self.embedder, space, tracker=events)
+
+
+def prompt_warnings(detectors: Sequence[Detector], space: Space, modalities: Collection[str]) -> list[str]:
+    """Return warnings about prompts for a stream with data of `modalities`: labels that none of them can recognise, and
+    modalities without their part of the calibration."""
+    found, modalities = [], sorted(set(modalities) - {FUSED})
+    for detector in detectors:
+        if not isinstance(detector, PromptDetector):
+            continue
+        if labels := detector.unrecognisable_labels(modalities, space.id):
+            near = {label: suggested_phrases(space, detector.prompts[label], modalities) for label in labels}
+            found.append(unrecognisable_text(labels, {label: phrases for label, phrases in near.items() if phrases}))
+        if calibration := detector.calibration(space.id):
+            found += calibration.warnings(modalities)
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,17 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, EventPhase, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.events.detector import Detector
-from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.statistics import ModalityStatistics
-from sensebind.replay.session import Replay, Settings
+from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
 from sensebind.report.page import write_report
 from sensebind.report.report_data import ReportData, similarities
@@ -111,13 +109,12 @@ def write_replay(
     `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
     each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
-    name = replay.recording.path
     detectors = settings.detectors(space)
     pipeline = settings.pipeline(space, EventTracker(detectors, space.id))
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
-        rerun_file = RerunFile(rerun, name.name) if rerun else None
+        rerun_file = RerunFile(rerun, replay.recording.path.name) if rerun else None
         writer = ReplayWriter(bag, replay.topics, rerun_file, warn)
         described = messages.space_message(bag.message_factory, space, pipeline.specs, replay.start)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described, latched=True)
@@ -126,10 +123,11 @@ def write_replay(
         writer.annotate()
     elapsed = time.perf_counter() - started
     statistics = pipeline.statistics()
-    warnings = [*_unstamped_warnings(statistics), *_competence_warnings(detectors, writer.embeddings)]
+    present = {embedding.modality for embedding in writer.embeddings}
+    warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
     data = ReportData(
-        title=name.resolve().name,
-        recording=name.resolve().name,
+        title=replay.recording.path.resolve().name,
+        recording=replay.recording.path.resolve().name,
         space=space.id,
         licence=space.licence,
         start=replay.start,
@@ -172,13 +170,4 @@ def _unstamped_warnings(statistics: Mapping[str, ModalityStatistics]) -> list[st
         "and were dropped: make the driver set the stamp"
         for modality, own in statistics.items()
         if (unstamped := own.counts["unstamped"])
-    ]
-
-
-def _competence_warnings(detectors: Sequence[Detector], embeddings: Sequence[Embedding]) -> list[str]:
-    present = {embedding.modality for embedding in embeddings} - {FUSED}
-    return [
-        unrecognisable_text(labels)
-        for detector in detectors
-        if isinstance(detector, PromptDetector) and (labels := detector.unrecognisable_labels(present))
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +52,8 @@ def similarities(
     return result
 
 
-def report_truth(recording: Path, given: Path | None = None) -> list[LabelSpan] | None:
-    """The truth of a recording, in seconds from its start; None if no file exists.
+def report_truth(recording: Path, given: Path | None = None, prompts: Iterable[str] = ()) -> list[LabelSpan] | None:
+    """The truth of a recording, in seconds from its start; None if no file exists. `prompts`: see `read_truth`.
 
     First the rows of the truth file (`given`, or the file beside the recording), then those of the faults file beside
     the recording, with the label ``fault:<sensor>:<cause>``. Raises `TruthError`.
@@ -61,7 +61,7 @@ def report_truth(recording: Path, given: Path | None = None) -> list[LabelSpan] 
     file, faults = given or find_truth_file(recording), find_truth_file(recording, "faults")
     if file is None and faults is None:
         return None
-    rows = sorted(read_truth(file)) if file else []
+    rows = sorted(read_truth(file, prompts)) if file else []
     failures = sorted(read_faults(faults), key=lambda row: row[:2]) if faults else []
     return rows + [(onset, offset, f"fault:{sensor}:{cause}") for onset, offset, sensor, cause in failures]
 

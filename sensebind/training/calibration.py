@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sensebind.evaluation.reliability import reliability
+from sensebind.fusion.core.space import Space, encoder_ids, limited_modalities
 from sensebind.fusion.events.evidence import (
     MAX_NEGATIVE_EVIDENCE,
     MAX_POSITIVE_EVIDENCE,
@@ -20,6 +21,7 @@ from sensebind.fusion.events.evidence import (
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.events.prompt_calibration import (
     MAX_MARGIN,
+    UNKNOWN_SOURCE,
     CalibrationError,
     ModalityCalibration,
     PromptCalibration,
@@ -106,13 +108,30 @@ def concatenate_examples(parts: Sequence[CalibrationExamples]) -> CalibrationExa
     )
 
 
-def fit_calibration(examples: CalibrationExamples, space: str) -> PromptCalibration:
+@dataclass(frozen=True, slots=True)
+class CalibratedSpace:
+    """The space that a calibration is fitted in: its id, and modality → id of its encoder, as in `PromptCalibration`.
+
+    `limited_modalities`: see `PromptClassifiers`. `source` names the data of the fit.
+    """
+
+    id: str
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    limited_modalities: frozenset[str] = frozenset()
+    source: str = UNKNOWN_SOURCE
+
+    @classmethod
+    def of(cls, space: Space, source: str) -> CalibratedSpace:
+        """Describe a space, and the data of the fit."""
+        return cls(space.id, encoder_ids(space), limited_modalities(space), source)
+
+
+def fit_calibration(examples: CalibrationExamples, space: CalibratedSpace) -> PromptCalibration:
     """Fit a sigmoid for each modality, then the weights of their evidence.
 
     Both are logistic regressions with weights of 0 or more, so a higher similarity never makes a label less probable.
     The inputs of the second one are the log-odds that `evidence.pool_scores` adds up. A modality with fewer than
-    `MIN_EXAMPLES` true or false examples is left out. `space` is the id of the space. Raises `CalibrationError` if
-    all examples together are too few.
+    `MIN_EXAMPLES` true or false examples is left out. Raises `CalibrationError` if all examples together are too few.
     """
     truth = examples.truth.astype(np.float64)
     if min(int(truth.sum()), int((1 - truth).sum())) < MIN_EXAMPLES:
@@ -128,7 +147,7 @@ def fit_calibration(examples: CalibrationExamples, space: str) -> PromptCalibrat
         if min(truth[present].sum(), (1 - truth[present]).sum()) < MIN_EXAMPLES:
             continue
         (bias, deviation_weight, margin_weight) = nonnegative_logistic_regression(rows[present, :2], truth[present])
-        fitted[modality] = ModalityCalibration(deviation_weight, margin_weight, bias)
+        fitted[modality] = ModalityCalibration(deviation_weight, margin_weight, bias, source=space.source)
         log_odds = bias + rows[present, :2] @ np.array([deviation_weight, margin_weight])
         gain = np.zeros(len(truth))
         gain[present] = np.clip(log_odds - base, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE) * rows[present, 2]
@@ -143,11 +162,11 @@ def fit_calibration(examples: CalibrationExamples, space: str) -> PromptCalibrat
         m: replace(calibration, bias=calibration.bias + prior - base, reliability=min(weight, 10.0))
         for (m, calibration), weight in zip(fitted.items(), weights, strict=True)
     }
-    return PromptCalibration(space, float(np.clip(logistic(prior), 1e-4, 0.5)), by_modality)
+    return PromptCalibration(space.id, float(np.clip(logistic(prior), 1e-4, 0.5)), by_modality, encoders=space.encoders)
 
 
 def fit_calibration_on_streams(
-    detector: PromptDetector, streams: Sequence[LabelledStream], space: str
+    detector: PromptDetector, streams: Sequence[LabelledStream], space: CalibratedSpace
 ) -> PromptCalibration:
     """`fit_calibration` on streams, with the classifiers of `train_prompt_classifiers`.
 
@@ -166,14 +185,16 @@ def fit_calibration_on_streams(
     phrases = dict(zip(detector.prompts, np.split(detector.phrase_vectors, detector.label_starts[1:]), strict=True))
     modalities = {modality for ticks, _ in streams for _, present in ticks for modality in present}
     competences = {modality: detector.competence(modality) for modality in modalities}
-    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams, competences)
+    classifiers, max_negative_evidence = train_prompt_classifiers(
+        phrases, streams, competences, space.limited_modalities
+    )
     if classifiers is None:
         return calibration
     return replace(calibration, classifiers=classifiers, max_negative_evidence=max_negative_evidence)
 
 
 def fit_and_assess(
-    detector: PromptDetector, streams: Sequence[LabelledStream], space: str
+    detector: PromptDetector, streams: Sequence[LabelledStream], space: CalibratedSpace
 ) -> tuple[PromptCalibration, dict[str, Any]]:
     """`fit_calibration_on_streams`, and notes on the fit.
 

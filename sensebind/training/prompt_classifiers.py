@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,10 +50,12 @@ class ModalityExamples:
 def train_prompt_classifiers(
     labels: Mapping[str, npt.NDArray[np.float32]],
     streams: Sequence[LabelledStream],
-    competences: Mapping[str, npt.NDArray[np.float64]] | None = None,
+    competences: Mapping[str, FloatArray] | None = None,
+    limited_modalities: frozenset[str] = frozenset(),
 ) -> tuple[PromptClassifiers | None, float]:
     """Train the classifiers of a `PromptCalibration`. `labels`: label → unit vectors of its phrases (P, D).
-    `competences`: modality → its competence for each label (L,), 1 if it is missing. With 0 it gets no classifier.
+    `competences`: modality → its competence for each label (L,), 1 if it is missing. With 0, one of
+    `limited_modalities` gets no classifier.
 
     A ridge regression on the vectors is fitted for each modality and label. Platt's sigmoid, fitted on held-out folds,
     turns its output into a log likelihood ratio; the slope is 0 if the modality cannot separate the label. Then the
@@ -74,8 +76,9 @@ def train_prompt_classifiers(
     for modality in sorted({m for ticks, _ in streams for _, present in ticks for m in present} - {FUSED}):
         delay = max(LABEL_DELAY * _window_length(streams, modality), hop / 2)
         examples = _examples_of(streams, modality, _label_matrix(streams, names, delay, hop))
-        enough = (examples.truth.sum(axis=0) >= MIN_EXAMPLES) & ((~examples.truth).sum(axis=0) >= MIN_EXAMPLES)
-        enough &= np.asarray((competences or {}).get(modality, 1.0)) > 0
+        enough = np.minimum(examples.truth.sum(axis=0), (~examples.truth).sum(axis=0)) >= MIN_EXAMPLES
+        if modality in limited_modalities:
+            enough &= np.asarray((competences or {}).get(modality, 1.0)) > 0
         if not enough.any():
             continue
         held_out, weights, biases = cross_validated_ridge(examples.vectors, examples.truth, fold[examples.rows])
@@ -102,11 +105,20 @@ def train_prompt_classifiers(
     rows = joint if joint.any() else np.ones(len(truth), bool)
     gains = np.stack([np.nan_to_num(ratios[m][rows]) * coverage[m][rows, None] for m in sorted(trained)])
     max_negative_evidence, prior, rank_weights = _fit_combination(gains.reshape(len(trained), -1), truth[rows].ravel())
-    phrases = np.concatenate([labels[name] for name in names])
-    phrase_classes = np.repeat(np.arange(len(names)), [len(labels[name]) for name in names])
+    found = _prompt_classifiers(labels, trained, rank_weights, prior)
+    return replace(found, limited_modalities=limited_modalities), max_negative_evidence
+
+
+def _prompt_classifiers(
+    labels: Mapping[str, npt.NDArray[np.float32]],
+    trained: Mapping[str, prompt_classifiers.ModalityClassifiers],
+    rank_weights: tuple[float, ...],
+    prior: float,
+) -> PromptClassifiers:
+    phrases = np.concatenate(list(labels.values()))
+    phrase_classes = np.repeat(np.arange(len(labels)), [len(own) for own in labels.values()])
     min_similarity = prompt_classifiers.phrase_match_threshold(phrases, phrase_classes)
-    found = PromptClassifiers(tuple(names), phrases, phrase_classes, min_similarity, trained, rank_weights, prior)
-    return found, max_negative_evidence
+    return PromptClassifiers(tuple(labels), phrases, phrase_classes, min_similarity, trained, rank_weights, prior)
 
 
 def _fit_combination(gains: FloatArray, truth: BoolArray) -> tuple[float, float, tuple[float, ...]]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.space import Space, encoder_ids, limited_modalities
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.prompt import PromptOptions
 from sensebind.fusion.events.prompt_calibration import SHIPPED_FOLDER, PromptCalibration
@@ -143,7 +143,7 @@ def labelled_streams(space: Space, seeds: range) -> Iterator[LabelledStream]:
 
 
 def main() -> None:
-    """Train classifiers of the simulator's kinds and write the calibration file that ships with the starter space."""
+    """Train classifiers of the simulator's kinds and write the shipped calibration file `starter_house`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--scenarios", type=int, default=48, help="training scenarios of 150 s each (default: %(default)s)"
@@ -153,7 +153,7 @@ def main() -> None:
         "-o",
         "--out",
         type=Path,
-        default=SHIPPED_FOLDER / "starter.safetensors",
+        default=SHIPPED_FOLDER / "starter_house.safetensors",
         help="file to write (default: the shipped one)",
     )
     args = parser.parse_args()
@@ -164,8 +164,12 @@ def main() -> None:
         modality: np.array([float(space.competence(modality, kind.phrases).max()) for kind in CATALOGUE.values()])
         for modality in space.modalities
     }
-    classifiers, max_negative_evidence = train_prompt_classifiers(phrases, streams, competences)
-    calibration = PromptCalibration(space.id, PromptOptions().prior, {}, classifiers, max_negative_evidence)
+    classifiers, max_negative_evidence = train_prompt_classifiers(
+        phrases, streams, competences, limited_modalities(space)
+    )
+    calibration = PromptCalibration(
+        space.id, PromptOptions().prior, {}, classifiers, max_negative_evidence, encoder_ids(space)
+    )
     calibration.save(args.out, {"training_scenarios": args.scenarios, "seed": args.seed})
     print(f"{args.out}: {len(phrases)} labels; maximum negative evidence {max_negative_evidence:g} nats")
     if classifiers:

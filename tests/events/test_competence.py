@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.scripted_modalities import DOG, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities, embed_text
+from helpers.scripted_modalities import CONCEPTS, DOG, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities, embed_text
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Evidence, Score
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, best_similarities
@@ -93,10 +93,10 @@ def test_a_modality_without_competence_does_not_count_for_min_modalities() -> No
     assert score(detector(BLIND, min_modalities=2), seen).score < 0.1
 
 
-def one_classifier(ratio: float) -> PromptCalibration:
-    """A calibration in which `imu` has this log likelihood ratio for a dog and any vector."""
+def one_classifier(ratio: float, slope: float = 0.0) -> PromptCalibration:
+    """A calibration in which `imu` has the log likelihood ratio `ratio` for a dog, plus `slope` times the concept."""
     own = ModalityClassifiers(
-        np.zeros((1, SIZE), np.float32),
+        (slope * CONCEPTS["dog"])[None],
         np.array([ratio]),
         np.zeros(SIZE, np.float32),
         np.eye(SIZE, dtype=np.float32),
@@ -108,7 +108,7 @@ def one_classifier(ratio: float) -> PromptCalibration:
 
 
 @pytest.mark.parametrize("ratio", [6.0, -6.0])
-def test_a_trained_classifier_of_a_modality_without_competence_is_not_used(ratio: float) -> None:
+def test_a_classifier_that_does_not_depend_on_the_vector_gives_no_competence(ratio: float) -> None:
     seen = perceive(vision=DOG, imu=ROOM)
     trained = with_calibration(detector({}), one_classifier(ratio))
     assert score(trained, seen).score != pytest.approx(score(detector({}), seen).score, abs=1e-3)
@@ -116,6 +116,35 @@ def test_a_trained_classifier_of_a_modality_without_competence_is_not_used(ratio
     assert score(blind, seen).score == pytest.approx(score(detector({}), {"vision": seen["vision"]}).score)
     own = evidence(score(blind, seen), "imu")
     assert (own.supports, own.weight) == (False, 0.0)
+
+
+def test_a_trained_classifier_gives_its_modality_the_competence_for_its_label() -> None:
+    trained = one_classifier(-2.0, slope=12.0)
+    detectors = [with_calibration(detector(BLIND), calibration) for calibration in (None, trained)]
+    assert [d.competence("imu", trained).tolist() for d in detectors] == [[1.0, 1.0]] * 2
+    assert detectors[0].competence("imu").tolist() == [1.0, 0.0], "car, dog"
+    seen = perceive(imu=DOG)
+    plain, classified = (evidence(score(d, seen), "imu") for d in detectors)
+    assert (plain.competence, plain.weight, plain.supports) == (0.0, 0.0, False)
+    assert (classified.competence, classified.weight, classified.supports) == (1.0, 1.0, True)
+    assert [d.unrecognisable_labels(["imu"], SPACE) for d in detectors] == [["dog"], []]
+    assert trained.classifiers is not None
+    limited = replace(trained, classifiers=replace(trained.classifiers, limited_modalities=frozenset({"imu"})))
+    own = evidence(score(with_calibration(detector(BLIND), limited), seen), "imu")
+    assert (own.competence, own.weight, own.supports) == (0.0, 0.0, False)
+
+
+def test_a_window_that_no_classifier_scores_gives_no_competence() -> None:
+    found = one_classifier(-2.0, slope=12.0)
+    assert found.classifiers is not None
+    narrow = replace(
+        found.classifiers.modalities["imu"], residual_threshold=-1.0
+    )  # every vector is out of distribution
+    nothing = replace(found, classifiers=replace(found.classifiers, modalities={"imu": narrow}))
+    seen = perceive(vision=DOG, imu=DOG)
+    own = score(with_calibration(detector(BLIND), nothing), seen)
+    assert evidence(own, "imu").competence == 0.0
+    assert own.score == pytest.approx(score(detector(BLIND), {"vision": seen["vision"]}).score)
 
 
 def test_labels_that_no_present_modality_can_recognise_are_named() -> None:
@@ -143,5 +172,5 @@ def test_a_calibration_learns_nothing_from_a_modality_without_competence() -> No
     assert np.isnan(inputs["imu"][dogs]).all() and not np.isnan(inputs["vision"][dogs]).any()
     assert not np.isnan(inputs["imu"][~dogs]).any()
     labels = {"dog": embed_text(PROMPTS["dog"])}
-    found, _ = train_prompt_classifiers(labels, [(ticks, spans)], {"imu": np.zeros(1)})
+    found, _ = train_prompt_classifiers(labels, [(ticks, spans)], {"imu": np.zeros(1)}, frozenset({"imu"}))
     assert found is not None and set(found.modalities) == {"vision"}

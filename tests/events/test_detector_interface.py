@@ -35,6 +35,9 @@ class Forwarding:
     def lifecycle_options(self) -> LifecycleOptions:
         return self._detector.lifecycle_options
 
+    def lifecycle_options_for(self, label: str) -> LifecycleOptions:
+        return self._detector.lifecycle_options_for(label)
+
     def has_label(self, label: str) -> bool:
         return self._detector.has_label(label)
 

@@ -9,7 +9,7 @@ import torch
 
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
-from sensebind.fusion.core.space import Hub, SpaceError, limited_competences
+from sensebind.fusion.core.space import Hub, SpaceError, limited_competences, limited_modalities
 from sensebind.fusion.models.spokes.bound_space import BoundSpace, bind_spokes
 from sensebind.fusion.models.starter import motion_competence
 from sensebind.fusion.models.starter.space import StarterSpace
@@ -83,13 +83,31 @@ def test_the_examples_have_a_vector_each_and_are_of_their_own_kind(space: Starte
     assert torch.allclose(found, torch.stack([vectors[0][3], vectors[1][5]]), atol=2e-3), "write the vectors again"
 
 
-def test_other_modalities_recognise_every_phrase_and_only_imu_is_limited(space: StarterSpace) -> None:
+def test_depth_and_thermal_images_recognise_no_phrase_and_sounds_and_photographs_every_phrase(
+    space: StarterSpace,
+) -> None:
     bound = bind_spokes(space, [])
     phrases = ["a person", "a bump"]
-    for modality in (VISION, AUDIO, DEPTH, THERMAL):
+    for modality in (VISION, AUDIO):
         assert bound.competence(modality, phrases).tolist() == [1.0, 1.0]
-    assert {m: v.tolist() for m, v in limited_competences(bound, phrases).items()} == {IMU: [0.0, 1.0]}
-    assert limited_competences(bound, ["a bump"]) == {} and limited_competences(bound, []) == {}
+    limited = {m: v.tolist() for m, v in limited_competences(bound, phrases).items()}
+    assert limited == {IMU: [0.0, 1.0], DEPTH: [0.0, 0.0], THERMAL: [0.0, 0.0]}
+    assert limited_competences(bound, ["a bump"]).keys() == {DEPTH, THERMAL} and limited_competences(bound, []) == {}
+
+
+def test_the_competence_of_motion_also_limits_classifiers_and_that_of_other_modalities_does_not(
+    space: StarterSpace,
+) -> None:
+    assert limited_modalities(bind_spokes(space, [])) == {IMU}
+
+
+def test_near_phrases_are_among_those_that_the_modality_can_recognise(space: StarterSpace) -> None:
+    bound = bind_spokes(space, [])
+    assert "a forklift truck" in bound.nearest_phrases(VISION, "a pallet lifter")
+    assert "the sound of Siren" in bound.nearest_phrases(AUDIO, "an ambulance siren")
+    motions = bound.nearest_phrases(IMU, "the robot hits a wall")
+    assert motions and bound.competence(IMU, motions).tolist() == [1.0] * len(motions)
+    assert bound.nearest_phrases(THERMAL, "a hot pipe") == []
 
 
 def test_the_competence_of_a_spoke_that_does_not_ship_with_the_hub_is_not_known(

@@ -11,7 +11,17 @@ import torch
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.futures import CompletedFuture, DeferredFuture
 from sensebind.fusion.core.samples import SECOND, VISION, Frame, Sample
-from sensebind.fusion.core.space import REQUIRED_ATTRIBUTES, Hub, Space, SpaceError, validate_space
+from sensebind.fusion.core.space import (
+    REQUIRED_ATTRIBUTES,
+    Hub,
+    Space,
+    SpaceError,
+    encoder_ids,
+    limited_competences,
+    limited_modalities,
+    suggested_phrases,
+    validate_space,
+)
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.inference.engine import Engine, Failure
@@ -70,6 +80,22 @@ def test_a_registered_space_is_loaded_and_runs_on_a_cpu_with_the_defaults(monkey
     assert isinstance(future, CompletedFuture) and future.compute_seconds is not None and future.compute_seconds >= 0
     assert torch.equal(future.fetch(), space.embed(VISION, row[None]))
     assert torch.equal(space.encoder(VISION)(row[None]), space.embed(VISION, row[None]))
+
+
+def test_without_a_statement_of_its_own_a_space_has_one_encoder_id_full_competence_and_no_suggestions() -> None:
+    space = ToySpace()
+    assert encoder_ids(space) == dict.fromkeys(("text", "vision", "audio", "imu"), "toy@0")
+    assert limited_competences(space, ["a dog"]) == {} and limited_modalities(space) == frozenset()
+    assert suggested_phrases(space, ["a dog"], ["vision", "imu"]) == []
+
+
+def test_the_nearest_phrases_of_each_modality_are_suggested_first() -> None:
+    class Suggesting(ToySpace):
+        def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
+            return [f"{phrase} by {modality}", "anything", f"more {phrase}"]
+
+    found = suggested_phrases(Suggesting(), ["a", "b"], ["vision", "gas", "text", "imu"], 5)
+    assert found == ["a by vision", "a by imu", "b by vision", "b by imu", "anything"]
 
 
 @pytest.mark.parametrize("deferred", [False, True])

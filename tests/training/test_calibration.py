@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from helpers.patrols import record_patrol
-from helpers.scripted_modalities import DOG, HOP, PROMPTS, ROOM, SPACE, START, ScriptedModalities, embed_text
+from helpers.scripted_modalities import DOG, HOP, PROMPTS, ROOM, SIZE, SPACE, START, ScriptedModalities, embed_text
 from sensebind.cli import main
 from sensebind.evaluation.reliability import reliability
 from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events import prompt_calibration as calibrations
 from sensebind.fusion.events.evidence import logistic
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.events.prompt_calibration import (
+    ANALYTIC,
     CalibrationError,
     ModalityCalibration,
     PromptCalibration,
     find_calibration,
     load,
 )
+from sensebind.fusion.events.prompt_classifiers import ModalityClassifiers, PromptClassifiers
+from sensebind.fusion.models import registry
 from sensebind.training.calibration import (
+    CalibratedSpace,
     CalibrationExamples,
     collect_examples,
     fit_calibration,
@@ -43,7 +50,63 @@ def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
     return error
 
 
+TRAINED_IN = CalibratedSpace(SPACE, {"text": "t@1", "audio": "a@1", "vision": "v@1"}, source="scripted streams")
 FITTED = PromptCalibration(SPACE, 0.05, {"audio": ModalityCalibration(0.5, 1.0, -4.0, 1.2)})
+
+
+def two_modalities() -> PromptCalibration:
+    """A calibration with curves and classifiers of audio and vision, for encoders with ids of their own."""
+    phrases = embed_text(PROMPTS["dog"])
+    own = ModalityClassifiers(
+        2.0 * phrases[:1], np.zeros(1), np.zeros(SIZE, np.float32), np.eye(SIZE, dtype=np.float32), 9.0
+    )
+    classifiers = PromptClassifiers(
+        ("dog",), phrases, np.zeros(2, np.intp), 0.9, {"audio": own, "vision": own}, (1.0, 0.5), 0.02
+    )
+    curves = {"audio": ModalityCalibration(0.5, 1.0, -4.0, 1.2, "real sounds"), "vision": ModalityCalibration(1, 0, -3)}
+    return PromptCalibration(SPACE, 0.05, curves, classifiers, encoders=TRAINED_IN.encoders)
+
+
+TWO_MODALITIES = two_modalities()
+
+
+def test_a_modality_whose_encoder_is_the_same_keeps_its_calibration_when_another_encoder_is_replaced(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    TWO_MODALITIES.save(path)
+    whole = find_calibration(str(path), SPACE, TRAINED_IN.encoders)
+    assert whole is not None and not whole.lost_modalities and not whole.warnings(["audio", "vision"])
+    part = find_calibration(str(path), "toy@2", {**TRAINED_IN.encoders, "vision": "v@2"})
+    assert part is not None and part.classifiers is not None and whole.classifiers is not None
+    assert part.modalities == {"audio": TWO_MODALITIES.modalities["audio"]} and part.lost_modalities == ("vision",)
+    assert part.sources == {"audio": "real sounds", "vision": ANALYTIC}
+    assert list(part.classifiers.modalities) == ["audio"]
+    np.testing.assert_array_equal(
+        part.classifiers.modalities["audio"].weights, whole.classifiers.modalities["audio"].weights
+    )
+    (warning,) = part.warnings(["audio", "vision"])
+    assert "vision" in warning and str(path) in warning and "sensebind calibrate" in warning
+    assert "v@1" in warning and not part.warnings(["audio"])
+    alone = find_calibration(str(path), "toy@2", {"text": "t@1", "audio": "a@1"})
+    assert alone is not None and not alone.lost_modalities, "a modality that the space does not have is not lost"
+
+
+@pytest.mark.parametrize(
+    "encoders",
+    [
+        {"text": "t@2", "audio": "a@1", "vision": "v@1"},
+        {"text": "t@1", "audio": "a@2", "vision": "v@2"},
+        {"text": "t@1", "audio": "a@2"},
+        {"text": "t@1", "audio": "a@2", "vision": "v@2", "depth": "d@1"},
+        {},
+    ],
+)
+def test_a_calibration_that_fits_no_modality_is_an_error(tmp_path: Path, encoders: dict[str, str]) -> None:
+    path = tmp_path / "mine.safetensors"
+    replace(TWO_MODALITIES, encoders={**TRAINED_IN.encoders, "depth": "d@1"}).save(path)
+    with pytest.raises(CalibrationError, match=r"fits no modality of the space 'toy@2'.*sensebind calibrate"):
+        find_calibration(str(path), "toy@2", encoders)
 
 
 def stream(seed: int) -> tuple[list[TickEmbeddings], list[LabelSpanNs]]:
@@ -71,7 +134,7 @@ def test_nonnegative_logistic_regression_recovers_the_sigmoid_of_the_labels() ->
 
 def test_a_calibration_gives_probabilities_on_a_stream_that_it_was_not_fitted_on() -> None:
     detector = PromptDetector(PROMPTS, embed_text)
-    fitted = fit_calibration_on_streams(detector, [stream(seed) for seed in (1, 2, 3)], SPACE)
+    fitted = fit_calibration_on_streams(detector, [stream(seed) for seed in (1, 2, 3)], TRAINED_IN)
     held_out = stream(4)
     before = collect_examples(detector, *held_out)
     after = collect_examples(with_calibration(detector, fitted), *held_out)
@@ -81,17 +144,19 @@ def test_a_calibration_gives_probabilities_on_a_stream_that_it_was_not_fitted_on
         < probability_metrics(before.scores, before.truth)["brier"]
     )
     assert fitted.modalities["audio"].reliability > 3 * fitted.modalities["vision"].reliability
+    assert (fitted.space, fitted.encoders) == (SPACE, TRAINED_IN.encoders)
+    assert fitted.sources == {"audio": "scripted streams", "vision": "scripted streams"}
 
 
 def test_a_fit_needs_positive_and_negative_examples() -> None:
     nothing = CalibrationExamples(np.zeros(50, bool), np.zeros(50), {"audio": np.zeros((50, 3))})
     with pytest.raises(CalibrationError, match="label more"):
-        fit_calibration(nothing, SPACE)
+        fit_calibration(nothing, TRAINED_IN)
     truth = np.arange(80) < 40
     inputs = np.full((80, 3), np.nan)
     inputs[:5] = inputs[-5:] = 1.0  # enough ticks in all, too few with this modality
     with pytest.raises(CalibrationError, match="no modality has"):
-        fit_calibration(CalibrationExamples(truth, np.zeros(80), {"audio": inputs}), SPACE)
+        fit_calibration(CalibrationExamples(truth, np.zeros(80), {"audio": inputs}), TRAINED_IN)
 
 
 def test_metrics_of_probabilities_have_the_expected_values() -> None:
@@ -107,13 +172,22 @@ def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
     assert load(path) == FITTED == find_calibration(str(path), SPACE)
     with pytest.raises(CalibrationError, match="toy@2"):
         find_calibration(str(path), "toy@2")
+    with safetensors.safe_open(path, "np") as file:
+        metadata = json.loads(file.metadata()["calibration"])
+    del metadata["encoders"], metadata["modalities"]["audio"]["source"]
+    older = {"format": "sensebind calibration 2", "calibration": json.dumps(metadata)}
+    safetensors.numpy.save_file({}, path, older)
+    assert load(path) == FITTED == find_calibration(str(path), SPACE, {"text": "t@1", "audio": "a@1"})
+    with pytest.raises(CalibrationError, match="toy@2"):
+        find_calibration(str(path), "toy@2")
+    FITTED.save(path)
     assert find_calibration("none", SPACE) is None and find_calibration("", "nobody@0") is None
     data = path.read_bytes()
-    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 2", b"calibration 9")):
+    for bad in (b"", b"[]", data[:-1], data[:200], data.replace(b"calibration 3", b"calibration 9")):
         path.write_bytes(bad)
         with pytest.raises(CalibrationError, match="sensebind calibrate"):
             load(path)
-    for version in (1, 2):
+    for version in (1, 2, 3):
         for content in ("1", "[]", '{"modalities": 1}', '{"senses": [1]}', '{"senses": {"audio": 1}, "words": 2}'):
             header = {"format": f"sensebind calibration {version}", "calibration": content}
             safetensors.numpy.save_file({}, path, header)
@@ -126,18 +200,33 @@ def test_a_calibration_file_is_only_used_in_its_space(tmp_path: Path) -> None:
         load(tmp_path / "none.safetensors")
 
 
-def test_the_shipped_calibration_is_found_by_the_id_of_the_space(
+def test_the_shipped_calibration_is_found_by_the_encoders_and_one_with_classifiers_by_its_name_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FITTED.save(tmp_path / "some.safetensors")
     monkeypatch.setattr(calibrations, "SHIPPED_FOLDER", tmp_path)
     assert find_calibration("", SPACE) == FITTED and find_calibration("", "toy@2") is None
+    assert find_calibration("some", SPACE) == FITTED
+    replace(FITTED, classifiers=TWO_MODALITIES.classifiers).save(tmp_path / "some.safetensors")
+    assert find_calibration("", SPACE) is None
+    named = find_calibration("some", SPACE)
+    assert named is not None and named.classifiers is not None
+    with pytest.raises(CalibrationError, match="cannot be read"):
+        find_calibration("other", SPACE)
 
 
-def test_shipped_calibrations_can_be_read() -> None:
-    for path in calibrations.SHIPPED_FOLDER.glob("*.safetensors"):
-        found = load(path)
-        assert found.classifiers is not None and set(found.classifiers.class_names) >= {"person", "fire"}, path
+def test_the_default_calibration_of_the_starter_has_no_classifiers_and_states_the_source_of_each_curve() -> None:
+    space = registry.load_space("starter", modalities=["text"])
+    encoders = {m: space.encoder_id(m) for m in ("text", *SENSOR_MODALITIES)}
+    default = find_calibration("", space.id, encoders)
+    house = find_calibration("starter_house", space.id, encoders)
+    assert default is not None and default.classifiers is None and not default.lost_modalities
+    assert set(default.sources) == set(SENSOR_MODALITIES)
+    assert all(source == ANALYTIC for m, source in default.sources.items() if m not in default.modalities)
+    assert house is not None and house.classifiers is not None and not house.lost_modalities
+    assert set(house.classifiers.class_names) >= {"person", "fire"}
+    assert set(house.classifiers.modalities) == set(SENSOR_MODALITIES)
+    assert house.classifiers.limited_modalities == {"imu"}
 
 
 def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.spokes import joined
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.joined import JoinedSpoke, SourceLoader
-from sensebind.fusion.models.spokes.spoke import JOINED, SpokeSpec
+from sensebind.fusion.models.spokes.spoke import IMAGE, JOINED, SpokeSpec
 
 
 class LoadedSpoke(Protocol):
@@ -66,10 +66,13 @@ class BoundSpace(Space):
         for path in files:
             spec = spokes.read_spec(path)
             self._spoke_files[spec.modality], self.specs[spec.modality] = path, spec
-        total = hashlib.sha256(hub.id.encode())
+        total, name = hashlib.sha256(hub.id.encode()), hub.id.partition("@")[0]
+        self._spoke_ids: dict[str, str] = {}  # modality → id of the encoder in its spoke file
         for modality in sorted(self._spoke_files):
-            total.update(spokes.sha256_of_spoke(self._spoke_files[modality]).encode())
-        self.id = f"{hub.id.partition('@')[0]}@{total.hexdigest()[:12]}"
+            digest = spokes.sha256_of_spoke(self._spoke_files[modality])
+            self._spoke_ids[modality] = f"{name}-{modality}@{digest[:12]}"
+            total.update(digest.encode())
+        self.id = f"{name}@{total.hexdigest()[:12]}"
         self.device, self.dtype = torch.device(device), hub.dtype
         self._load_lock = threading.Lock()  # one spoke is loaded at a time
         self._spokes: Mapping[str, LoadedSpoke] = {}  # replaced, never changed, so it can be read without the lock
@@ -143,16 +146,38 @@ class BoundSpace(Space):
         """See `core.space.Space`."""
         return self.hub.embed_text(texts)
 
+    def encoder_id(self, modality: str) -> str:
+        """See `core.space.Space`. A spoke's id identifies its file, which names its hub or source; the other encoders
+        have the hub's ids."""
+        return self._spoke_ids.get(modality) or self.hub.encoder_id(modality)
+
     def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
-        """See `core.space.Space`. The hub's, also for the spokes that ship with it. Of a joined spoke: the source's.
-        That of other spokes is not known: 1."""
+        """See `core.space.Space`. Of a joined spoke: the source's. Of a spoke for images: the hub's, because the spoke
+        was trained to match the hub's images. Of a spoke for sounds or series that does not ship with the hub: 1, not
+        known. Of all others: the hub's."""
+        space = self._judge(modality)
+        return space.competence(modality, phrases) if space else super().competence(modality, phrases)
+
+    def limits_classifiers(self, modality: str) -> bool:
+        """See `core.space.Space`. Stated by the same space as the competence; False if it is not known."""
+        space = self._judge(modality)
+        return space.limits_classifiers(modality) if space else super().limits_classifiers(modality)
+
+    def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
+        """See `core.space.Space`. Stated by the same space as the competence; none if it is not known."""
+        space = self._judge(modality)
+        return space.nearest_phrases(modality, phrase) if space else super().nearest_phrases(modality, phrase)
+
+    def _judge(self, modality: str) -> Space | None:
+        """The space that states which phrases a modality can recognise. None: it is not known."""
         spoke = self._spokes.get(modality)
         if isinstance(spoke, JoinedSpoke):
-            return spoke.source.competence(modality, phrases)
+            return spoke.source
         shipped = self.hub.shipped_spokes if isinstance(self.hub, Hub) else ()
-        if modality in self._spoke_files and self._spoke_files[modality] not in shipped:
-            return super().competence(modality, phrases)
-        return self.hub.competence(modality, phrases)
+        file = self._spoke_files.get(modality)
+        if file is None or file in shipped or self.specs[modality].kind == IMAGE:
+            return self.hub
+        return None
 
     def object_names(self, modality: str) -> tuple[str, ...]:
         """See `core.space.Space`. Spokes locate no objects."""

@@ -47,7 +47,8 @@ from sensebind.fusion.preprocess.resampling import resample_audio, resample_read
 
 SPOKE_FORMAT = "sensebind spoke 1"
 JOINED = "joined"  # the encoder of another space and a map to the hub: `joined.py`
-SPOKE_KINDS = ("image", "sound", "series", JOINED)
+IMAGE = "image"
+SPOKE_KINDS = (IMAGE, "sound", "series", JOINED)
 TRAINING_METHODS = ("whole", "head", "lora")
 RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 
@@ -78,7 +79,7 @@ class SpokeSpec:
     def __post_init__(self) -> None:
         if self.kind not in SPOKE_KINDS:
             raise SpaceError(f"spoke kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
-        if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != "image"):
+        if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != IMAGE):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
         texts = (self.modality, self.hub, self.source, self.source_id, self.source_weights)
         if not all(isinstance(text, str) for text in texts):
@@ -181,7 +182,7 @@ class Spoke:
         self.spec = spec
         self._compiled: graphs.CompiledEncoder | None = None
         self.encoder: nn.Module
-        if spec.kind == "image":
+        if spec.kind == IMAGE:
             self.encoder = SpokeImageEncoder(hub, spec)
         elif spec.kind == "sound":
             self.encoder = SpokeAudioEncoder(load_audio_features(), spec.dimension)
@@ -371,4 +372,4 @@ def sha256_of_spoke(path: str | Path) -> str:
 def spoke_kind(modality: str, example: Window) -> str:
     """The kind of spoke for the data in a modality's windows."""
     data = example.samples[0].data
-    return {Frame: "image", Sound: "sound", Reading: "series"}[type(data)]
+    return {Frame: IMAGE, Sound: "sound", Reading: "series"}[type(data)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -168,6 +169,21 @@ def named_objects(sentences: Tensor) -> list[str]:
     nearest = _object_similarities(sentences).max(dim=1)
     found = zip(nearest.values.tolist(), nearest.indices.tolist(), strict=True)
     return [object_names()[index] if similarity >= NAMES_AN_OBJECT else "" for similarity, index in found]
+
+
+def nearest_image_phrases(sentence: Tensor, count: int) -> list[str]:
+    """Sentence vector (1, 384) → the `count` nearest concepts of images, as phrases: classes and objects."""
+    phrases = [*map(with_article, image_class_names()), *(own[0] for _, own in object_classes())]
+    similarities = torch.cat([image_concepts().similarities(sentence), _object_similarities(sentence)], dim=1)[0]
+    ordered = (phrases[index] for index in similarities.argsort(descending=True).tolist())
+    return list(islice(dict.fromkeys(ordered), count))
+
+
+def nearest_sound_phrases(sentence: Tensor, count: int) -> list[str]:
+    """Sentence vector (1, 384) → the `count` nearest concepts of sounds, as phrases."""
+    nearest = sound_concepts().similarities(sentence)[0].topk(count).indices.tolist()
+    phrases = sound_class_phrases()
+    return [phrases[index] for index in nearest]
 
 
 def concepts_from_logits(scores: Tensor) -> Tensor:

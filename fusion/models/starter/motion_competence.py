@@ -58,6 +58,13 @@ def competence(sentences: Tensor) -> Tensor:
     return ((difference - low) / (high - low)).clamp(0.0, 1.0)
 
 
+def nearest_phrases(sentence: Tensor, count: int) -> list[str]:
+    """Sentence vector (1, 384) of unit length → the `count` nearest examples that name a motion."""
+    motion, _ = _example_vectors()
+    nearest = (motion @ sentence[0]).topk(count).indices.tolist()
+    return [phrases().motion[index] for index in nearest]
+
+
 def _soft_maximum(cosines: Tensor) -> Tensor:
     """Cosines (N, P) → (N,)."""
     return (torch.logsumexp(cosines * SHARPNESS, dim=1) - math.log(cosines.shape[1])) / SHARPNESS

@@ -48,6 +48,13 @@ from sensebind.fusion.preprocess.resampling import resample_audio
 
 SPACE_NAME = "starter"
 SPOKE_FOLDER = Path(__file__).with_name("spokes")  # spokes that this project trained, and their cards
+ENCODER_FILES = {  # modality → the weight files of its encoder
+    TEXT: (TEXT_WEIGHTS, TOKENIZER),
+    VISION: (IMAGE_WEIGHTS, OBJECT_WEIGHTS),
+    AUDIO: (AUDIO_WEIGHTS,),
+}
+NEAREST_COUNT = 3  # phrases that `nearest_phrases` returns
+WITHOUT_WORDS = (DEPTH, THERMAL)  # their vectors find images of the same view, but hardly any phrase: docs/starter.md
 LOGIT_SCALES = {TEXT: 32.0, VISION: 32.0, AUDIO: 45.0}  # minimise the cross-entropy on development data
 
 
@@ -76,7 +83,7 @@ class StarterSpace(Hub):
         self.dtype = dtype
         self.compiled = compile_encoders
         self._compiled: dict[str, graphs.CompiledEncoder] = {}  # modality → its compiled encoder
-        self.id = f"{SPACE_NAME}@{_space_digest()}"
+        self.id = f"{SPACE_NAME}@{_digest(tuple(WEIGHT_FILES))}"
         self._weights_folder = weights
         self._vision: efficientnet.EfficientNetLite0 | None = None
         self._objects: object_detector.ObjectDetector | None = None  # belongs to vision
@@ -225,13 +232,36 @@ class StarterSpace(Hub):
     def _embed_text(self, texts: Sequence[str]) -> Tensor:
         return concepts.text_vectors(self._embed_sentences(texts))
 
+    def encoder_id(self, modality: str) -> str:
+        """See `core.space.Space`. From the weight files of the encoder and the settings of the map."""
+        if modality not in ENCODER_FILES:
+            return self.id
+        return f"{SPACE_NAME}-{modality}@{_digest(ENCODER_FILES[modality])}"
+
     @torch.inference_mode()
     def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
-        """See `core.space.Space`. Motion recognises phrases for the motion of the robot itself. The competence of the
-        other modalities is 1."""
+        """See `core.space.Space`. Motion recognises phrases for the motion of the robot itself. Depth and thermal
+        images recognise no phrase. The competence of the other modalities is 1."""
+        if modality in WITHOUT_WORDS:
+            return torch.zeros(len(phrases))
         if modality != IMU or not phrases:
             return super().competence(modality, phrases)
         return motion_competence.competence(self._embed_sentences(phrases))
+
+    def limits_classifiers(self, modality: str) -> bool:
+        """See `core.space.Space`. True for an IMU: it measures the motion of the robot itself and nothing else."""
+        return modality == IMU
+
+    @torch.inference_mode()
+    def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
+        """See `core.space.Space`. Of images: classes of images and objects. Of sounds: classes of sounds. Of motion:
+        the examples of phrases for a motion."""
+        sentence = self._embed_sentences([phrase])
+        if modality == VISION:
+            return concepts.nearest_image_phrases(sentence, NEAREST_COUNT)
+        if modality == AUDIO:
+            return concepts.nearest_sound_phrases(sentence, NEAREST_COUNT)
+        return motion_competence.nearest_phrases(sentence, NEAREST_COUNT) if modality == IMU else []
 
     def _embed_sentences(self, texts: Sequence[str]) -> Tensor:
         """N ≥ 1 phrases → sentence vectors (N, 384) on the CPU."""
@@ -327,11 +357,11 @@ def _sound_vectors(output: yamnet.YamNetOutput) -> Tensor:
     return concepts.sound_vectors(output.logits)
 
 
-@lru_cache(maxsize=1)
-def _space_digest() -> str:
-    """12 hexadecimal digits that identify the weights, the classes' phrases and the settings of the map."""
+@lru_cache(maxsize=8)
+def _digest(files: tuple[str, ...]) -> str:
+    """12 hexadecimal digits that identify weight files, the classes' phrases and the settings of the map."""
     total = hashlib.sha256()
-    for file in WEIGHT_FILES.values():
-        total.update(file.sha256.encode())
+    for name in files:
+        total.update(WEIGHT_FILES[name].sha256.encode())
     total.update(concepts.map_digest())
     return total.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""Evaluation of events on recorded data: sounds in noise, falls, and recordings with nothing to detect."""
