@@ -281,7 +281,7 @@ def write_results(
         previews=previews,
         truth=[(t.onset, t.offset, t.label) for t in truth],
         notes=notes,
-        onset_threshold=float(settings.detector["prompt.onset_threshold"]),
+        onset_thresholds=settings.onset_thresholds,
     )
     write_report(out / "report.html", data)
     write_summary(out / "summary.json", data)
@@ -320,7 +320,7 @@ def print_result(data: ReportData) -> list[TrueEvent]:
     from sensebind.report import true_events
     from sensebind.report.summary import ONSET_TOLERANCE
 
-    found = true_events(data.truth or (), data.events, data.start, data.onset_threshold)
+    found = true_events(data.truth or (), data.events, data.start, data.onset_thresholds)
     print("truth and detections:")
     for item in found:
         print(f"  {item.onset:6.1f} to {item.offset:6.1f} s  {item.label:10} {detection_text(item)}")

@@ -143,7 +143,7 @@ def write_replay(
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
             *warnings,
         ],
-        onset_threshold=float(settings.detector["prompt.onset_threshold"]),
+        onset_thresholds=settings.onset_thresholds,
     )
     if rerun_file:
         start = data.start

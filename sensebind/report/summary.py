@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sensebind.fusion.core.embeddings import sort_modalities
@@ -55,12 +56,16 @@ class TrueEvent:
 
 
 def true_events(
-    truth: Sequence[LabelSpan], events: Iterable[Event], start: int, onset_threshold: float | None = None
+    truth: Sequence[LabelSpan],
+    events: Iterable[Event],
+    start: int,
+    onset_thresholds: Mapping[str, float] = MappingProxyType({}),
 ) -> list[TrueEvent]:
     """Find the detection of each true event (onset, offset, label), in s from `start` (ns).
 
     A detection is a prompt event, or a fault, of the same label that overlaps the true event and begins at most
     `ONSET_TOLERANCE` before it: the one with the smallest error of the onset. Each detection counts once.
+    `onset_thresholds`: label → onset threshold, for the margin.
     """
     free = [item for item in intervals_from_events(events) if item.kind in (EventKind.PROMPT, EventKind.FAULT)]
     found = []
@@ -78,7 +83,7 @@ def true_events(
             continue
         best = min(fitting, key=lambda item: abs(item.onset - first))
         free.remove(best)
-        threshold = onset_threshold if best.kind is EventKind.PROMPT else None
+        threshold = onset_thresholds.get(label) if best.kind is EventKind.PROMPT else None
         margin = None if threshold is None else best.peak_score - threshold
         found.append(
             TrueEvent(onset, offset, label, True, (best.onset - first) / SECOND, margin, _roles(best)),
@@ -118,7 +123,7 @@ def summary(data: ReportData) -> dict[str, Any]:
         "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None
-        else [item.as_json() for item in true_events(data.truth, data.events, start, data.onset_threshold)],
+        else [item.as_json() for item in true_events(data.truth, data.events, start, data.onset_thresholds)],
         "notes": list(data.notes),
     }
     cleaned: dict[str, Any] = _finite(result)

@@ -16,7 +16,7 @@ TRUTH = [(2.0, 5.5, "cat"), (8.0, 9.0, "fire")]
 
 
 def test_the_exit_status_is_1_if_a_true_event_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
-    known = {"truth": TRUTH, "onset_threshold": 0.6}
+    known = {"truth": TRUTH, "onset_thresholds": {"cat": 0.6, "fire": 0.6}}
     missed = demo.print_result(report(**known))
     assert demo.exit_status(missed) == 1
     text = capsys.readouterr().out

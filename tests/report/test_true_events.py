@@ -26,7 +26,7 @@ def test_a_detected_event_has_its_onset_error_its_margin_and_the_modalities_that
     events = event("cat", 2.3, 5.0, score=0.85)
     events[0] = with_evidence(events[:1], ("vision", True, False), ("depth", True, True), ("audio", False, True))[0]
     events[1] = with_evidence(events[1:2], ("vision", False, True), ("audio", True, False), ("imu", False, False))[0]
-    (found,) = true_events([(2.0, 5.5, "cat")], events, START, 0.6)
+    (found,) = true_events([(2.0, 5.5, "cat")], events, START, {"cat": 0.6})
     assert found.detected and found.onset_error == pytest.approx(0.3) and found.margin == pytest.approx(0.25)
     assert found.modalities == (("vision", "names"), ("depth", "coincides"), ("audio", "names"))
     assert found.corroborated
@@ -34,7 +34,7 @@ def test_a_detected_event_has_its_onset_error_its_margin_and_the_modalities_that
 
 def test_an_event_that_one_modality_alone_supports_or_that_none_names_is_not_corroborated() -> None:
     for evidence in ([("vision", True, False)], [("depth", True, True), ("imu", True, True)]):
-        (found,) = true_events([(2.0, 5.0, "cat")], with_evidence(event("cat", 2, 5), *evidence), START, 0.6)
+        (found,) = true_events([(2.0, 5.0, "cat")], with_evidence(event("cat", 2, 5), *evidence), START, {"cat": 0.6})
         assert found.detected and not found.corroborated
 
 
@@ -49,7 +49,7 @@ def test_an_event_that_one_modality_alone_supports_or_that_none_names_is_not_cor
     ],
 )
 def test_an_event_without_a_detection_of_its_label_at_its_time_is_missed(events: list[Event]) -> None:
-    (found,) = true_events([(2.0, 5.5, "cat")], events, START, 0.6)
+    (found,) = true_events([(2.0, 5.5, "cat")], events, START, {"cat": 0.6})
     assert not found.detected and found.onset_error is found.margin is None and not found.modalities
 
 
@@ -59,7 +59,7 @@ def test_a_detection_counts_for_one_true_event() -> None:
 
 
 def test_the_summary_has_an_entry_for_each_true_event(tmp_path: Path) -> None:
-    write_summary(tmp_path / "summary.json", report(onset_threshold=0.6))
+    write_summary(tmp_path / "summary.json", report(onset_thresholds={"cat": 0.6}))
     truth = json.loads((tmp_path / "summary.json").read_text())["truth"]
     names = [{"modality": "vision", "role": "names"}]
     assert truth == [
