@@ -26,8 +26,9 @@ VOICE_BANDWIDTHS = (80.0, 90.0, 120.0, 180.0)  # Hz
 VOICE_PITCH = 120.0  # Hz
 MEOW_PITCH, MEOW_DURATION, MEOW_PAUSE = 736.0, 0.95, 0.6  # Hz, s, s
 MEOW_BANDWIDTHS = (244.0, 313.0, 435.0, 696.0)  # Hz
-BUBBLES_PER_SECOND = 220
-BUBBLE_FREQUENCIES = (500.0, 3000.0)  # Hz
+BUBBLES_PER_SECOND, BUBBLE_FREQUENCIES = 55, (330.0, 4700.0)  # Hz
+STREAM_SPECTRUM = ((90, -36), (150, -6), (180, 0), (5000, 0), (6200, -6), (8000, -24))  # Hz, dB
+CUP_RESONANCE, CUP_BANDWIDTH = (450.0, 900.0), 80.0  # Hz: the pitch of a cup rises while it is filled
 ROCKET_SPECTRUM = ((30, -7), (100, -18), (300, -11), (1000, -25), (3000, -24), (8000, -33))  # Hz, dB
 PUMP_FREQUENCY, PUMP_LEVEL = 3550.0, 0.34  # Hz; amplitude of the whine, in standard deviations of the roar
 
@@ -104,17 +105,21 @@ def meows(rng: Noise, seconds: float) -> Floats:
 
 
 def pouring(rng: Noise, seconds: float) -> Floats:
-    """A liquid that is poured: the decaying tones of many bubbles, and the noise of the stream."""
-    wave = np.zeros(_count(seconds))
+    """A liquid that is poured into a cup: the decaying tones of bubbles, and the noise of the stream in the cup."""
+    bubbles = np.zeros(_count(seconds))
     for onset in rng.uniform(0, seconds, round(BUBBLES_PER_SECOND * seconds)):
-        frequency, decay = np.exp(rng.uniform(*np.log(BUBBLE_FREQUENCIES))), 0.13 * rng.uniform(0.03, 0.12)
+        frequency, decay = np.exp(rng.uniform(*np.log(BUBBLE_FREQUENCIES))), 0.11 * rng.uniform(0.03, 0.12)
         since = np.arange(_count(6 * decay)) / AUDIO_SAMPLE_RATE
-        tone = np.sin(2 * np.pi * frequency * (1 + rng.uniform(0, 2) * since) * since)
+        tone = np.sin(2 * np.pi * frequency * (1 + rng.uniform(0, 6.5) * since) * since)
         bubble = rng.exponential(1) * np.exp(-since / decay) * tone
         first = int(onset * AUDIO_SAMPLE_RATE)
-        wave[first : first + len(bubble)] += bubble[: len(wave) - first]
-    stream = shaped_noise(rng, seconds, ((200, -36), (400, -6), (500, 0), (4000, 0), (5000, -6), (8000, -24)))
-    return np.asarray(wave / wave.std() + stream)
+        bubbles[first : first + len(bubble)] += bubble[: len(bubbles) - first]
+    stream = shaped_noise(rng, seconds, STREAM_SPECTRUM)
+    in_cup = resonate(stream, [np.geomspace(*CUP_RESONANCE, len(stream))], [CUP_BANDWIDTH])
+    wave = bubbles / bubbles.std() + 1.05 * stream + 0.5 * in_cup / in_cup.std()
+    t = np.arange(len(wave)) / AUDIO_SAMPLE_RATE
+    drift = 6 * np.cumsum(rng.standard_normal(len(t))) / AUDIO_SAMPLE_RATE**0.5
+    return np.asarray(wave * (1 + 0.27 * np.sin(2 * np.pi * 14 * t + drift)))
 
 
 def rocket_engine(rng: Noise, seconds: float) -> Floats:

@@ -70,7 +70,7 @@ def test_a_custom_modality_bound_to_vision_matches_unseen_prompts(
     file, spoke = tmp_path / "smell.yaml", tmp_path / "smell.safetensors"
     file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
     command = ["align", *map(str, bags), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
-    assert main([*command, "--block", "7.5", "--epochs", "20", "--patience", "20"]) == 0
+    assert main([*command, "--block", "9", "--epochs", "20", "--patience", "20"]) == 0
 
     ENOSE_PARAMETERS["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
     file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
