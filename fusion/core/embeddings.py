@@ -29,6 +29,19 @@ class DetectedObject:
     bearing: float | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Activity:
+    """Features of the raw data of a window that rise when something begins, frame by frame.
+
+    `values` float32 (T, F): T ≥ 1 frames, the oldest first, of F ≥ 1 features. A rise of 1 is the smallest that
+    matters. NaN: no reading. The last frame ends with the window. `period` is the time from one frame to the next in
+    ns; 0: there is one frame, that of the newest image.
+    """
+
+    values: npt.NDArray[np.float32]
+    period: int
+
+
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
@@ -36,7 +49,8 @@ class Embedding:
     `coverage` is 0..1. `sources` (modalities) and `weights` belong to a fused vector and are empty for others.
     `symptoms` are signs of a faulty sensor (`health`), the clearest first. `sensor` is the name of the sensor: that of
     the modality if it has only one, and empty for fused vectors and text. `objects` are those that the encoder located
-    in the newest image: the best one of each name, the highest score first.
+    in the newest image: the best one of each name, the highest score first. `activity` is None if the raw data have no
+    features of activity.
     """
 
     modality: str
@@ -51,6 +65,7 @@ class Embedding:
     symptoms: tuple[str, ...] = field(default=())
     sensor: str = ""
     objects: tuple[DetectedObject, ...] = field(default=())
+    activity: Activity | None = None
 
 
 def l2_normalize(vectors: npt.ArrayLike) -> Vector:

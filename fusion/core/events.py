@@ -58,7 +58,8 @@ class Evidence:
 class Score:
     """The score of one label at one tick, 0..1, with the evidence of each modality.
 
-    The score describes the time `timestamp_correction` ns before the tick. `similarities`, for prompts only, has one
+    The score describes the time `timestamp_correction` ns before the tick. `interval` is the interval [start, end) in ns
+    that it describes, if one was proposed: an event then begins and ends with it. `similarities`, for prompts only, has one
     value for each item of `evidence`: the cosine similarity of the window and the best phrase of the label.
     """
 
@@ -66,6 +67,7 @@ class Score:
     evidence: tuple[Evidence, ...] = ()
     timestamp_correction: int = 0
     similarities: tuple[float, ...] = ()
+    interval: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

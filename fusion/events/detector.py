@@ -46,6 +46,10 @@ class Detector(ABC, Generic[OptionsT]):
         """Return when an event of this label begins and ends: by default `lifecycle_options`."""
         return self.lifecycle_options
 
+    def kind_of(self, label: str) -> EventKind:
+        """Return the kind of the events of this label: by default `kind`."""
+        return self.kind
+
     @abstractmethod
     def has_label(self, label: str) -> bool:
         """Return whether it scores this label. An open event of a label that it does not score is closed."""

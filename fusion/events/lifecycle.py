@@ -94,11 +94,11 @@ class EventLifecycle:
 
     The label has one of three states:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
-      that tick minus the `Score.timestamp_correction`.
+      that tick minus the `Score.timestamp_correction`, or the start of the `Score.interval`.
     - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
       of `immediate_onset_threshold`, the event is reported (ONSET).
     - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
-      minus the `Score.timestamp_correction` of the last higher score. A score of `offset_threshold` or more before that
+      minus the `Score.timestamp_correction` of the last higher score, or the end of its `Score.interval`. A score of `offset_threshold` or more before that
       resets the hold time. An UPDATE is reported every `update_period`.
     """
 
@@ -115,6 +115,13 @@ class EventLifecycle:
     last_offset: int | None = None
     id_onset: int | None = None  # the onset in the id of the open event: that of the first report
     last_score: Score = field(default=ZERO_SCORE)
+    interval: tuple[int, int] | None = None  # ns, of the last score of `offset_threshold` or more
+    predecessor: str = ""  # id of the event that the open one continues
+
+    @property
+    def event_id(self) -> str:
+        """The id of the open event, or of the last one."""
+        return f"{self.kind.name.lower()}/{self.label}/{self.id_onset}"
 
     def step(self, tick: int, score: Score) -> list[Event]:
         """Process the score of one tick. Return the event to report, if there is one."""
@@ -123,14 +130,11 @@ class EventLifecycle:
         if self.onset is None:
             if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
-            self.pending_since = tick
-            self.onset = (
-                tick - score.timestamp_correction
-                if self.last_offset is None
-                else max(tick - score.timestamp_correction, self.last_offset + 1)
-            )
+            began = tick - score.timestamp_correction if score.interval is None else score.interval[0]
+            self.pending_since = tick if score.interval is None else score.interval[0]
+            self.onset = began if self.last_offset is None else max(began, self.last_offset + 1)
         if score.score >= options.offset_threshold:
-            self.timestamp_correction = score.timestamp_correction
+            self.timestamp_correction, self.interval = score.timestamp_correction, score.interval
         if not self.is_open:
             if score.score < options.offset_threshold:
                 self.onset = None
@@ -144,7 +148,9 @@ class EventLifecycle:
         if score.score >= options.offset_threshold:
             self.below_offset_since = None
         else:
-            self.below_offset_since = tick if self.below_offset_since is None else self.below_offset_since
+            if self.below_offset_since is None:
+                # An interval ended before it was known that it had.
+                self.below_offset_since = tick if self.interval is None else min(self.interval[1], tick)
             if tick - self.below_offset_since >= options.hold_time * SECOND:
                 return self.close(tick, self.below_offset_since)
         if tick - self.last_report >= options.update_period * SECOND:
@@ -163,7 +169,7 @@ class EventLifecycle:
                 else max(self.below_offset_since - self.timestamp_correction, self.onset)
             )
             events.append(self._event(EventPhase.OFFSET, tick, self.last_offset))
-        self.onset, self.is_open, self.below_offset_since, self.id_onset = None, False, None, None
+        self.onset, self.is_open, self.below_offset_since, self.predecessor = None, False, None, ""
         return events
 
     def revise(self, tick: int, revised: EventLifecycle) -> list[Event]:
@@ -180,6 +186,7 @@ class EventLifecycle:
                     self.onset if self.last_offset is not None and revised.onset <= self.last_offset else revised.onset
                 )
                 changed = onset != self.onset or revised.last_score != self.last_score
+                self.interval = revised.interval
                 self.onset, self.below_offset_since, self.last_score, self.timestamp_correction = (
                     onset,
                     revised.below_offset_since,
@@ -199,6 +206,7 @@ class EventLifecycle:
             self.below_offset_since, self.last_score = None, revised.last_score
             events = self.close(tick, offset)
             if revised.onset is not None and revised.onset > offset:
+                self.interval = revised.interval
                 self.onset, self.pending_since, self.timestamp_correction = (
                     revised.onset,
                     revised.pending_since,
@@ -214,6 +222,7 @@ class EventLifecycle:
             revised.last_score,
         )
         self.pending_since, self.timestamp_correction = revised.pending_since, revised.timestamp_correction
+        self.interval = revised.interval
         return self._open(tick) if revised.is_open else []
 
     def is_inactive(self, tick: int) -> bool:
@@ -229,6 +238,17 @@ class EventLifecycle:
 
     def _event(self, phase: EventPhase, tick: int, offset: int = 0) -> Event:
         assert self.onset is not None
-        event_id = f"{self.kind.name.lower()}/{self.label}/{self.id_onset}"
         score, evidence = self.last_score.score, self.last_score.evidence
-        return Event(event_id, self.kind, self.label, phase, self.onset, offset, tick, score, self.space, evidence)
+        return Event(
+            self.event_id,
+            self.kind,
+            self.label,
+            phase,
+            self.onset,
+            offset,
+            tick,
+            score,
+            self.space,
+            evidence,
+            self.predecessor,
+        )

@@ -32,7 +32,19 @@ from sensebind.fusion.events.evidence import (
 from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_threshold
 from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
-from sensebind.fusion.events.scores import timestamp_correction
+from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
+from sensebind.fusion.events.proposals.naming import (
+    COMPETING_PHRASES,
+    MIN_STEADY_TIME,
+    PRIOR_WINDOWS,
+    Competition,
+    NamingCurve,
+    NamingState,
+    PooledSimilarities,
+    naming_scores,
+    updated_naming,
+)
+from sensebind.fusion.events.scores import half_window, timestamp_correction
 
 # Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
 # of these phrases: a single phrase has little effect on the median and the deviation.
@@ -51,6 +63,9 @@ CompetenceLookup = Callable[[Sequence[str]], Mapping[str, npt.ArrayLike]]
 # N phrases → for each the name of the `DetectedObject` that it means; empty if it means none.
 ObjectLookup = Callable[[Sequence[str]], Sequence[str]]
 CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
+UNKNOWN_LABEL = "unknown"  # of events of the kind UNKNOWN: intervals that no label explains
+TIME_TO_NAME = 3 * SECOND // 2  # ns after the start of an interval; without a label by then it is unknown
+COINCIDENCE = 3 * SECOND  # ns; largest difference of two starts that coincide
 # Deviations; limits of the running mean of a label above and below 0.
 MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
 
@@ -274,13 +289,23 @@ class PromptModalityState:
     similarities: FloatArray  # (L,), cosine similarities of the best phrases
     baseline: RunningBaseline  # of the background z-scores after competition, (L,)
     objects: tuple[DetectedObject, ...]  # in the window
+    proposals: ProposalState | None = None  # None: no window had features of activity
+    naming: NamingState | None = None  # None: the modality does not name intervals
+    named: BoolArray | None = None  # (L,), whether a score is that of the interval; None as for `naming`
     faulty: bool = False  # a later window has a symptom
+
+    @property
+    def proposal(self) -> Proposal | None:
+        """The interval that is open and confirmed."""
+        return self.proposals.current if self.proposals is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
     modality_states: Mapping[str, PromptModalityState] = field(default_factory=dict)
     recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # tick, pooled scores (L,); of the last `smoothing` seconds
+    # (L,) ns, since when a modality has supported each label; 0: none does. None: no tick yet.
+    supported_since: npt.NDArray[np.int64] | None = None
     calibration: PromptCalibration | None = None  # of the stream's space
 
     def current_modalities(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
@@ -328,15 +353,27 @@ class PromptDetector(Detector[PromptOptions]):
         for label, phrases in self.prompts.items():
             if not label or not phrases or not all(p.strip() for p in phrases):
                 raise ValueError(f"prompt '{label}' needs a name and at least one phrase, none of them empty")
+        if UNKNOWN_LABEL in self.prompts:
+            raise ValueError(f"a prompt cannot have the label '{UNKNOWN_LABEL}': it is that of events without a prompt")
         flat = [phrase for phrases in self.prompts.values() for phrase in phrases]
         background = list(dict.fromkeys(self.options.background_phrases))
-        vectors = l2_normalize(embed_text(flat + background))
-        wanted = len(flat) + len(background)
+        competing = {m: list(phrases) for m, phrases in COMPETING_PHRASES.items()} if flat else {}
+        vectors = l2_normalize(embed_text([*flat, *background, *(p for own in competing.values() for p in own)]))
+        wanted = len(flat) + len(background) + sum(map(len, competing.values()))
         if vectors.ndim != 2 or len(vectors) != wanted:
             raise ValueError(f"embed_text returned an array of shape {vectors.shape} for {wanted} phrases")
-        self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :]
+        self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :][: len(background)]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
+        # Of the modalities that name intervals: the vectors of competing phrases, and what competes with which label.
+        self._competing_vectors: dict[str, Vector] = {}
+        self._competitions: dict[str, Competition] = {}
+        rest = vectors[len(flat) + len(background) :]
+        for modality, own in competing.items():
+            self._competing_vectors[modality], rest = rest[: len(own)], rest[len(own) :]
+            self._competitions[modality] = Competition.of(
+                self.phrase_vectors, self.label_starts, self._competing_vectors[modality]
+            )
         found = competences(flat)
         self._competences = self._label_competences(found, len(flat))
         self._recognisable = {m: self._recognisable_phrases(values) for m, values in found.items()} if flat else {}
@@ -360,7 +397,10 @@ class PromptDetector(Detector[PromptOptions]):
         return result
 
     def has_label(self, label: str) -> bool:
-        return label in self.prompts
+        return label in self.prompts or label == UNKNOWN_LABEL
+
+    def kind_of(self, label: str) -> EventKind:
+        return EventKind.UNKNOWN if label == UNKNOWN_LABEL else self.kind
 
     def calibration(self, space: str) -> PromptCalibration | None:
         """Return the calibration in the space of this id. Raises `CalibrationError` for a file of other encoders."""
@@ -446,11 +486,13 @@ class PromptDetector(Detector[PromptOptions]):
                     move(modality_state.baseline.deviation),
                     move(modality_state.baseline.observed_time),
                 ),
+                naming=None,
+                named=None,
             )
             for modality, modality_state in state.modality_states.items()
         }
         recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent_scores)
-        return PromptState(modality_states, recent, state.calibration)
+        return PromptState(modality_states, recent, None, state.calibration)
 
     def score(
         self, state: PromptState, tick: int, embeddings: Mapping[str, Embedding]
@@ -458,7 +500,7 @@ class PromptDetector(Detector[PromptOptions]):
         """Score the windows of one tick. Pool the scores of all modalities that are not older than `max_age`."""
         if not self.prompts:
             return PromptState(), {}
-        options, labels = self.options, list(self.prompts)
+        options = self.options
         modality_states, z_scores, seconds, calibration = dict(state.modality_states), {}, {}, state.calibration
         for modality in unfused_modalities(embeddings):
             embedding = embeddings[modality]
@@ -472,29 +514,20 @@ class PromptDetector(Detector[PromptOptions]):
                 if known:
                     modality_states[modality] = replace(known, faulty=True)
                 continue
-            baseline = known.baseline if known else RunningBaseline.empty(len(labels))
-            cosines = self._similarities(modality, embedding.vector)
-            u = background_z_score(cosines, embedding.vector, self.background_vectors)
-            z_scores[modality] = subtract_competition(u, options.competition)
-            deviations = deviation_from_baseline(
-                z_scores[modality], baseline, options.baseline_weight, options.baseline_warm_up
-            )
-            label_margins = margins(u)
             calibration = self._calibration(embedding.space)
-            ratios = self._classify(calibration, modality, embedding.vector)
-            scores = self._modality_scores(calibration, modality, deviations, label_margins, ratios)
-            values = deviations, label_margins, ratios, scores, cosines
-            modality_states[modality] = PromptModalityState(
-                embedding.start, tick, embedding.coverage, *values, baseline, embedding.objects
-            )
             seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
+            modality_states[modality], z_scores[modality] = self._score_window(
+                known, tick, embedding, calibration, seconds[modality]
+            )
         fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
-        table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(labels))
+        table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(self.prompts))
         competences = self._window_competences(calibration, fresh)
         log_ratios = self._log_likelihood_ratios(fresh)
         weights = self._weights(calibration, fresh, log_ratios) * competences
+        limits = np.array([0.0 if s.naming is not None else MAX_NEGATIVE_EVIDENCE for s in fresh.values()])
         pooled = self._apply_min_modalities(
-            self._pool_modalities(calibration, table, weights, log_ratios), table * (competences >= MIN_COMPETENCE)
+            self._pool_modalities(calibration, table, weights, log_ratios, limits.reshape(-1, 1)),
+            table * (competences >= MIN_COMPETENCE),
         )
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
@@ -505,12 +538,129 @@ class PromptDetector(Detector[PromptOptions]):
             modality_state = modality_states[modality]
             baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
             modality_states[modality] = replace(modality_state, baseline=baseline)
+        supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
+        scored = self._scores(tick, pooled, fresh, weights, competences, supported_since)
+        return PromptState(modality_states, recent, supported_since, calibration), scored
+
+    def _score_window(
+        self,
+        known: PromptModalityState | None,
+        tick: int,
+        embedding: Embedding,
+        calibration: PromptCalibration | None,
+        seconds: float,
+    ) -> tuple[PromptModalityState, FloatArray]:
+        """Return the state of a modality after a window, `seconds` after the one before, with its baseline of before;
+        and the background z-scores after competition, (L,), with which the baseline can be updated."""
+        options, modality = self.options, embedding.modality
+        baseline = known.baseline if known else RunningBaseline.empty(len(self.prompts))
+        cosines = self._similarities(modality, embedding.vector)
+        u = background_z_score(cosines, embedding.vector, self.background_vectors)
+        z_scores = subtract_competition(u, options.competition)
+        deviations = deviation_from_baseline(z_scores, baseline, options.baseline_weight, options.baseline_warm_up)
+        label_margins = margins(u)
+        ratios = self._classify(calibration, modality, embedding.vector)
+        proposals = updated_proposals(known.proposals if known else None, embedding.activity, tick)
+        curve = calibration.naming.get(modality) if calibration else None
+        naming, named = None, None
+        if curve is not None and proposals is not None and modality in self._competitions:
+            naming = self._update_naming(known, embedding, proposals, cosines, seconds)
+            similar, named = self._named_scores(modality, proposals, naming, curve)
+        elif calibration is not None and modality in calibration.modalities:
+            similar = calibration.modalities[modality].probabilities(deviations, label_margins)
+        else:
+            similar = options.scores_from_deviations(deviations)
+        scores = self._modality_scores(calibration, similar, ratios)
+        state = PromptModalityState(
+            embedding.start,
+            tick,
+            embedding.coverage,
+            deviations,
+            label_margins,
+            ratios,
+            scores,
+            cosines,
+            baseline,
+            embedding.objects,
+            proposals,
+            naming,
+            named,
+        )
+        return state, z_scores
+
+    def _update_naming(
+        self,
+        known: PromptModalityState | None,
+        embedding: Embedding,
+        proposals: ProposalState,
+        cosines: FloatArray,
+        seconds: float,
+    ) -> NamingState:
+        """Return the pooled similarities of a modality after a window with the `cosines` (L,) of the labels."""
+        competing = np.asarray(self._competing_vectors[embedding.modality] @ embedding.vector, np.float64)
+        before = known.naming if known else None
+        if before is None:
+            empty = PooledSimilarities.empty(len(cosines), len(competing))
+            before = NamingState(empty, empty)
+        proposal = proposals.proposal
+        is_open = proposal is not None and proposal.is_open
+        window = embedding.start, embedding.tick
+        return updated_naming(before, proposal if is_open else None, window, cosines, competing, seconds)
+
+    def _named_scores(
+        self, modality: str, proposals: ProposalState, naming: NamingState, curve: NamingCurve
+    ) -> tuple[FloatArray, BoolArray]:
+        """Return the scores (L,) of a modality that names intervals, and for which labels they are of the interval."""
+        competition = self._competitions[modality]
+        steady = np.zeros(len(self.prompts))
+        if naming.steady_time >= MIN_STEADY_TIME:
+            steady = naming_scores(naming.steady, competition, curve, 0.0)
+        current = proposals.current
+        if current is None or naming.interval_start != current.start:
+            return steady, np.zeros(len(self.prompts), bool)
+        of_interval = naming_scores(naming.interval, competition, curve, PRIOR_WINDOWS)
+        return np.maximum(steady, of_interval), of_interval >= steady
+
+    def _supported_since(
+        self,
+        before: npt.NDArray[np.int64] | None,
+        tick: int,
+        fresh: Mapping[str, PromptModalityState],
+        competences: FloatArray,
+    ) -> npt.NDArray[np.int64]:
+        """Return since when (ns) a modality has supported each label, (L,): 0 if none does at this tick."""
+        since = np.zeros(len(self.prompts), np.int64)
+        for (_, modality_state), competence in zip(fresh.items(), competences, strict=True):
+            began = tick - half_window(modality_state.start, modality_state.tick)
+            starts = np.full(len(since), began)
+            if modality_state.named is not None and (proposal := modality_state.proposal) is not None:
+                starts = np.where(modality_state.named, proposal.start, starts)
+            supports = (modality_state.scores >= self._support) & (competence >= MIN_COMPETENCE)
+            since = np.where(supports & ((since == 0) | (starts < since)), starts, since)
+        if before is not None:
+            since = np.where((since > 0) & (before > 0), np.minimum(since, before), since)
+        return since
+
+    def _scores(
+        self,
+        tick: int,
+        pooled: FloatArray,
+        fresh: Mapping[str, PromptModalityState],
+        weights: FloatArray,
+        competences: FloatArray,
+        supported_since: npt.NDArray[np.int64],
+    ) -> dict[str, Score]:
+        """Return the score of each label, and that of intervals that no label explains."""
         scored = {}
-        for at, label in enumerate(labels):
-            evidence = self._evidence(fresh, weights, competences, at)
+        for at, label in enumerate(self.prompts):
+            evidence = self._evidence(fresh, weights, competences, at, int(supported_since[at]))
             similarities = tuple(float(s.similarities[at]) for s in fresh.values())
-            scored[label] = Score(float(pooled[at]), evidence, timestamp_correction(evidence), similarities)
-        return PromptState(modality_states, recent, calibration), scored
+            interval = _interval_of(fresh, evidence, at)
+            correction = 0 if interval else timestamp_correction(evidence)
+            scored[label] = Score(float(pooled[at]), evidence, correction, similarities, interval)
+        explained = max((score.score for score in scored.values()), default=0.0)
+        scored[UNKNOWN_LABEL] = _unknown_score(tick, fresh, explained)
+        return scored
 
     def _weights(
         self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
@@ -531,26 +681,42 @@ class PromptDetector(Detector[PromptOptions]):
         ratios = [modality_state.log_likelihood_ratios for modality_state in fresh.values()]
         return np.array(ratios).reshape(len(fresh), len(self.prompts))
 
+    @property
+    def _support(self) -> FloatArray:
+        """The score with which a modality supports each label, (L,)."""
+        return np.minimum(self.options.support, self._offset_thresholds)
+
     def _evidence(
-        self, fresh: Mapping[str, PromptModalityState], weights: FloatArray, competences: FloatArray, at: int
+        self,
+        fresh: Mapping[str, PromptModalityState],
+        weights: FloatArray,
+        competences: FloatArray,
+        at: int,
+        since: int,
     ) -> tuple[Evidence, ...]:
-        """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L)."""
+        """Return the evidence for label number `at`, from the weights and competences of the modalities, (M, L).
+
+        `since`: the time in ns since when a modality has supported the label; 0: none does.
+        """
         evidence = []
-        support = min(self.options.support, float(self._offset_thresholds[at]))
+        support = float(self._support[at])
         for (modality, modality_state), weight, competence in zip(
             fresh.items(), weights[:, at], competences[:, at], strict=True
         ):
             # The objects are sorted by score.
             best = next((o for o in modality_state.objects if o.name in self._label_objects[at]), None)
+            names = bool(modality_state.scores[at] >= support and competence >= MIN_COMPETENCE)
+            coincides = since > 0 and not names and _began_with(modality_state.proposals, since)
             evidence.append(
                 Evidence(
                     modality,
                     float(modality_state.scores[at]),
-                    bool(modality_state.scores[at] >= support and competence >= MIN_COMPETENCE),
+                    names or coincides,
                     modality_state.start,
                     modality_state.tick,
                     weight=float(weight),
                     competence=float(competence),
+                    coincides=coincides,
                     region=best.region if best else None,
                     bearing=best.bearing if best else None,
                 )
@@ -563,19 +729,23 @@ class PromptDetector(Detector[PromptOptions]):
         table: FloatArray,
         weights: FloatArray,
         log_ratios: FloatArray,
+        limits: FloatArray,
     ) -> FloatArray:
-        """Pool the modalities' scores (M, L), with weights and log likelihood ratios (M, L), to scores (L,)."""
+        """Pool the modalities' scores (M, L), with weights and log likelihood ratios (M, L), to scores (L,).
+
+        `limits` (M, 1): the most that each modality can subtract, in nats, without a trained classifier.
+        """
         options = self.options
         base = self._prior(options.prior_score(calibration))
         gains = logit(table) - logit(base)
-        pooled = pool_log_likelihood_ratios(gains, weights, base, MAX_NEGATIVE_EVIDENCE)
+        pooled = pool_log_likelihood_ratios(gains, weights, base, limits)
         if not (calibration and calibration.classifiers):
             return pooled
         trained = ~np.isnan(log_ratios)
         limited = np.where(
             trained,
             np.clip(log_ratios, -calibration.max_negative_evidence, MAX_POSITIVE_EVIDENCE),
-            np.clip(gains, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE),
+            np.clip(gains, -limits, MAX_POSITIVE_EVIDENCE),
         )
         prior = logit(self._prior(options.classifier_prior_score(calibration.classifiers)))
         classified = logistic(prior + rank_weighted_sum(limited * weights, calibration.classifiers.rank_weights))
@@ -620,18 +790,10 @@ class PromptDetector(Detector[PromptOptions]):
         return self._matches
 
     def _modality_scores(
-        self,
-        calibration: PromptCalibration | None,
-        modality: str,
-        deviations: FloatArray,
-        margins: FloatArray,
-        log_likelihood_ratios: FloatArray,
+        self, calibration: PromptCalibration | None, similar: FloatArray, log_likelihood_ratios: FloatArray
     ) -> FloatArray:
-        """Return the scores of one modality, (L,): by trained classifiers if there is a ratio, else by similarity."""
-        if calibration is not None and modality in calibration.modalities:
-            similar = calibration.modalities[modality].probabilities(deviations, margins)
-        else:
-            similar = self.options.scores_from_deviations(deviations)
+        """Return the scores of one modality, (L,): by trained classifiers if there is a ratio, else `similar` (L,), by
+        similarity."""
         known = ~np.isnan(log_likelihood_ratios)
         if not (calibration and calibration.classifiers and known.any()):
             return similar
@@ -648,3 +810,43 @@ class PromptDetector(Detector[PromptOptions]):
             if needed > 1 and limit < min(self.options.support, self._offset_thresholds[at]):
                 result[at] = min(result[at], limit)
         return result
+
+
+def _began_with(proposals: ProposalState | None, since: int) -> bool:
+    """Whether the newest interval of a modality began when something else did, at `since` (ns)."""
+    proposal = proposals.latest if proposals is not None else None
+    return proposal is not None and abs(proposal.start - since) <= COINCIDENCE
+
+
+def _interval_of(
+    fresh: Mapping[str, PromptModalityState], evidence: Sequence[Evidence], at: int
+) -> tuple[int, int] | None:
+    """Return the interval that label number `at` names, (start, end) in ns.
+
+    None if the modality with the highest score, among those that can recognise the label, does not name an interval.
+    """
+    strongest = max((e for e in evidence if e.competence > 0), key=lambda e: e.score, default=None)
+    if strongest is None:
+        return None
+    modality_state = fresh[strongest.modality]
+    proposal = modality_state.proposal
+    if modality_state.named is None or not modality_state.named[at] or proposal is None:
+        return None
+    return proposal.start, proposal.end
+
+
+def _unknown_score(tick: int, fresh: Mapping[str, PromptModalityState], explained: float) -> Score:
+    """Return the score of the intervals that no label explains: 1 minus the best label's score, `explained`, once an
+    interval has lasted for `TIME_TO_NAME`; 0 without an open interval."""
+    found = {m: s.proposal for m, s in fresh.items() if s.naming is not None}
+    unnamed = {m: p for m, p in found.items() if p is not None and tick - p.start >= TIME_TO_NAME}
+    if not unnamed:
+        return Score(0.0)
+    score = 1.0 - explained
+    first = min(unnamed.values(), key=lambda proposal: proposal.start)
+    evidence = tuple(
+        Evidence(m, score, True, fresh[m].start, fresh[m].tick, coincides=m not in unnamed)
+        for m, s in fresh.items()
+        if s.proposal is not None and (m in unnamed or _began_with(s.proposals, first.start))
+    )
+    return Score(score, evidence, 0, (), (first.start, first.end))

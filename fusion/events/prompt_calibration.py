@@ -20,6 +20,7 @@ from sensebind.fusion.core.samples import IMU, TEXT
 from sensebind.fusion.events import prompt_classifiers
 from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, logistic
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers
+from sensebind.fusion.events.proposals.naming import NamingCurve
 
 SHIPPED_FOLDER = Path(__file__).parent / "calibrations"
 CALIBRATION_FORMAT = "sensebind calibration 3"
@@ -78,8 +79,10 @@ class PromptCalibration:
     """The calibration of the encoders of a space.
 
     `prior` is the probability of a label without evidence. `modalities` has the fitted score curve of each modality;
-    the curve of the others is analytic. `classifiers` are the trained prompt classifiers. `max_negative_evidence`
-    (nats) is the most that one modality can subtract, before weighting, from the log-odds of a label with a classifier.
+    the curve of the others is analytic. `naming` has the curves of the modalities that name the intervals in which
+    their data stand out; these replace score curves. `classifiers` are the trained prompt classifiers.
+    `max_negative_evidence` (nats) is the most that one modality can subtract, before weighting, from the log-odds of a
+    label with a classifier.
 
     `encoders` is modality → id of the encoder that its curve and classifiers belong to, also of text: phrases are
     compared as vectors of the text encoder. Empty: all belong to the whole space `space`, as in files of older formats.
@@ -94,18 +97,20 @@ class PromptCalibration:
     encoders: Mapping[str, str] = field(default_factory=dict)
     file: str = field(default="", compare=False)
     lost_modalities: tuple[str, ...] = ()
+    naming: Mapping[str, NamingCurve] = field(default_factory=dict)
 
     @property
     def fitted_modalities(self) -> tuple[str, ...]:
         """The modalities with a fitted score curve or trained classifiers, in alphabetical order."""
         trained = self.classifiers.modalities if self.classifiers else {}
-        return tuple(sorted({*self.modalities, *trained}))
+        return tuple(sorted({*self.modalities, *self.naming, *trained}))
 
     @property
     def sources(self) -> dict[str, str]:
         """Modality → what its score curve was fitted on, or `ANALYTIC`. In alphabetical order."""
         known = {*self.encoders, *self.fitted_modalities} - {TEXT}
-        return {m: self.modalities[m].source if m in self.modalities else ANALYTIC for m in sorted(known)}
+        sources = {m: curve.source for curves in (self.modalities, self.naming) for m, curve in curves.items()}
+        return {m: sources.get(m, ANALYTIC) for m in sorted(known)}
 
     def for_encoders(self, space: str, encoders: Mapping[str, str]) -> PromptCalibration | None:
         """Return the part for a space and its encoders (modality → id; the id of the space for those that are missing).
@@ -129,6 +134,7 @@ class PromptCalibration:
         return replace(
             self,
             modalities={m: curve for m, curve in self.modalities.items() if m in kept},
+            naming={m: curve for m, curve in self.naming.items() if m in kept},
             classifiers=classifiers,
             lost_modalities=tuple(m for m in self.fitted_modalities if m in present and m not in kept),
         )
@@ -156,6 +162,7 @@ class PromptCalibration:
                 m: _curve_fields(self.modalities[m]) if m in self.modalities else {"source": ANALYTIC}
                 for m in self.sources
             },
+            **({"naming": {m: asdict(curve) for m, curve in sorted(self.naming.items())}} if self.naming else {}),
             **({"notes": dict(notes)} if notes else {}),
         }
         if self.classifiers is not None:
@@ -202,6 +209,13 @@ def _curve_of_fields(values: Mapping[str, Any]) -> ModalityCalibration:
     )
 
 
+def _naming_of_fields(values: Mapping[str, Any]) -> NamingCurve:
+    similarity, margin, bias = (float(values[name]) for name in ("similarity_weight", "margin_weight", "bias"))
+    if not np.isfinite((similarity, margin, bias)).all() or min(similarity, margin) < 0:
+        raise ValueError(f"the numbers {similarity, margin, bias} of a naming curve are out of range")
+    return NamingCurve(similarity, margin, bias, str(values["source"]))
+
+
 def load(path: str | Path) -> PromptCalibration:
     """Read a calibration file. Raises `CalibrationError`."""
     metadata = _read_metadata(path)
@@ -222,6 +236,7 @@ def load(path: str | Path) -> PromptCalibration:
             float(metadata["max_negative_evidence"]),
             {str(m): str(encoder) for m, encoder in metadata.get("encoders", {}).items()},
             str(path),
+            naming={str(m): _naming_of_fields(values) for m, values in metadata.get("naming", {}).items()},
         )
     valid = all(
         0 <= s.reliability <= 10 and s.deviation_weight >= 0 and np.isfinite(s.bias) for s in modalities.values()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.events import Event, EventKind, Score
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import EventLifecycle
@@ -52,6 +52,8 @@ class EventTracker:
         self._detector_states: dict[EventKind, Any] = {kind: d.initial_state() for kind, d in self._detectors.items()}
         self._lifecycles: dict[tuple[EventKind, str], EventLifecycle] = {}
         self._next_detectors: dict[EventKind, Detector] | None = None
+        # Start of an interval (ns), and the id of the event with this interval that ended last.
+        self._last_in_interval: tuple[int, str] | None = None
         self._sensors: dict[str, tuple[str, str]] = {}  # modality → sensor and frame_id of its newest embedding
         # Of the last `allowed_lateness`, since the detectors were replaced.
         self._checkpoints: deque[TickCheckpoint] = deque()
@@ -114,7 +116,7 @@ class EventTracker:
         revised, self._lifecycles = self._lifecycles, reported
         events = []
         for key in sorted({*revised, *reported}):
-            idle = EventLifecycle(key[0], key[1], self.space, self._detectors[key[0]].lifecycle_options_for(key[1]))
+            idle = self._new_lifecycle(key)
             lifecycle = reported.setdefault(key, idle)
             # A lifecycle that became inactive in the replay still has the offset of its event.
             events += lifecycle.revise(self.last_tick, revised.get(key) or ended.get(key) or idle)
@@ -176,19 +178,58 @@ class EventTracker:
             self.scores[kind] = scores
             for label in sorted(scores):
                 key = kind, label
-                if key not in self._lifecycles:
-                    options = detector.lifecycle_options_for(label)
-                    if scores[label].score < options.onset_threshold:
-                        continue
-                    self._lifecycles[key] = EventLifecycle(kind, label, self.space, options)
-            for key in sorted(k for k in self._lifecycles if k[0] is kind):
-                lifecycle = self._lifecycles[key]
-                events += lifecycle.step(tick, scores.get(key[1], ZERO_SCORE))
+                if (
+                    key not in self._lifecycles
+                    and scores[label].score >= detector.lifecycle_options_for(label).onset_threshold
+                ):
+                    self._lifecycles[key] = self._new_lifecycle(key)
+            stepped = [self._lifecycles[key] for key in sorted(k for k in self._lifecycles if k[0] is kind)]
+            reports = [event for each in stepped for event in each.step(tick, scores.get(each.label, ZERO_SCORE))]
+            events += self._with_predecessors(tick, stepped, reports)
+            for lifecycle in stepped:
                 if lifecycle.is_inactive(tick):
-                    del self._lifecycles[key]
+                    del self._lifecycles[kind, lifecycle.label]
                     if inactive is not None:
-                        inactive[key] = lifecycle
+                        inactive[kind, lifecycle.label] = lifecycle
         return events
+
+    def _new_lifecycle(self, key: tuple[EventKind, str]) -> EventLifecycle:
+        detector = self._detectors[key[0]]
+        return EventLifecycle(detector.kind_of(key[1]), key[1], self.space, detector.lifecycle_options_for(key[1]))
+
+    def _with_predecessors(
+        self, tick: int, lifecycles: Sequence[EventLifecycle], reports: Sequence[Event]
+    ) -> list[Event]:
+        """Return the reports of one detector with those of events that got another name.
+
+        An event that begins in the interval of another one continues it, if that has ended or is no longer above its
+        onset threshold: then it ends now.
+        """
+        by_label = {lifecycle.label: lifecycle for lifecycle in lifecycles}
+        ended: list[Event] = []
+        result: list[Event] = []
+        for report in reports:
+            lifecycle = by_label[report.label]
+            if report.phase is EventPhase.ONSET and lifecycle.interval is not None:
+                start = lifecycle.interval[0]
+                for other in lifecycles:
+                    is_renamed = (
+                        other is not lifecycle
+                        and other.is_open
+                        and other.interval is not None
+                        and other.interval[0] == start
+                        and other.last_score.score < other.options.onset_threshold
+                    )
+                    if is_renamed:
+                        ended += other.close(tick, tick)
+                        self._last_in_interval = start, other.event_id
+                if self._last_in_interval is not None and self._last_in_interval[0] == start:
+                    lifecycle.predecessor = self._last_in_interval[1]
+                    report = replace(report, predecessor=lifecycle.predecessor)
+            elif report.phase is EventPhase.OFFSET and lifecycle.interval is not None:
+                self._last_in_interval = lifecycle.interval[0], report.id
+            result.append(report)
+        return ended + result
 
     def _close(self, tick: int, offset: int) -> list[Event]:
         self._checkpoints.clear()  # late data must not reopen events that are closed here

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sensebind.fusion.core.embeddings import Activity
 from sensebind.fusion.core.encodings import EncodingError, pcm_to_float, raw_pixels
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Calibration, Frame, Reading, Sound
 from sensebind.fusion.core.symptoms import BLINDED, DARK, FROZEN, MISCALIBRATED, MUTED, SATURATED, SWAPPED, SYMPTOMS
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.health.activity import window_activity
 from sensebind.fusion.health.camera_changes import (
     MIN_HISTORY_WINDOWS,
     ImageFormatMonitor,
@@ -43,6 +45,13 @@ MAX_GRAVITY_ERROR = 4.5  # m/s²: largest `gravity_rotation_error` of a working 
 IMU_HISTORY_NS = round(4.05 * SECOND)  # ns of readings that `gravity_rotation_error` uses
 
 
+class Inspection(NamedTuple):
+    """What the raw data of a window show: `symptoms` in the order of `SYMPTOMS`, and `activity`."""
+
+    symptoms: tuple[str, ...]
+    activity: Activity | None
+
+
 class SensorHealthMonitor:
     """Checks the windows of one modality, in order of tick, and keeps the sensor's baseline.
 
@@ -66,7 +75,12 @@ class SensorHealthMonitor:
 
     def check(self, window: Window) -> tuple[str, ...]:
         """The symptoms of the sensor after this window, in the order of `SYMPTOMS`; empty: none."""
+        return self.inspect(window).symptoms
+
+    def inspect(self, window: Window) -> Inspection:
+        """The symptoms of the sensor after this window, and the activity of its data: one pass over the data."""
         checked = _data_to_check(window)
+        activity = window_activity(window, checked)
         found = _check_data(window, self._previous_window, checked)
         self._previous_window = window
         data = window.samples[-1].data
@@ -76,7 +90,7 @@ class SensorHealthMonitor:
             found |= self._check_camera_changes(window.modality, checked, bool(found & {DARK, BLINDED}))
         if window.modality == IMU and isinstance(data, Reading) and self._gyroscope_disagrees(window) and not found:
             found.add(MISCALIBRATED)
-        return tuple(name for name in SYMPTOMS if name in found)
+        return Inspection(tuple(name for name in SYMPTOMS if name in found), activity)
 
     def _gyroscope_disagrees(self, window: Window) -> bool:
         last = int(self._imu_stamps[-1]) if self._imu_stamps.size else 0

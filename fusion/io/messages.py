@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import DetectedObject, Embedding
+from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
 from sensebind.fusion.core.space import Space, encoder_ids
@@ -148,6 +148,7 @@ def header_message(message_factory: MessageFactory, stamp: int, frame_id: str = 
 
 def embedding_message(message_factory: MessageFactory, embedding: Embedding, sequence: int = 0) -> Message:
     """sensebind_msgs/Embedding. `sequence` counts the messages of its publisher, from 0."""
+    activity = embedding.activity
     return message_factory.make(
         EMBEDDING_TYPE,
         header=header_message(message_factory, embedding.tick, embedding.frame_id),
@@ -171,9 +172,9 @@ def embedding_message(message_factory: MessageFactory, embedding: Embedding, seq
             )
             for found in embedding.objects
         ],
-        activity=message_factory.float_array([]),
-        activity_features=0,
-        activity_period=0.0,
+        activity=message_factory.float_array([] if activity is None else activity.values.reshape(-1)),
+        activity_features=0 if activity is None else activity.values.shape[1],
+        activity_period=0.0 if activity is None else activity.period / SECOND,
     )
 
 
@@ -197,7 +198,19 @@ def embedding_from_message(message: Message) -> Embedding:
             )
             for found in getattr(message, "objects", ())
         ),
+        activity=_activity_of(message),
     )
+
+
+def _activity_of(message: Message) -> Activity | None:
+    """The activity in a sensebind_msgs/Embedding, None if it has none or its sizes do not fit. A copy."""
+    features = int(getattr(message, "activity_features", 0))
+    values = np.array(getattr(message, "activity", ()), np.float32)
+    if features < 1 or not values.size or values.size % features:
+        return None
+    # A float32 second is exact to a microsecond.
+    period = round(float(message.activity_period) * 1e6) * 1000
+    return Activity(values.reshape(-1, features), period) if period >= 0 else None
 
 
 def space_message(

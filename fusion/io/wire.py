@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from sensebind.fusion.core.embeddings import DetectedObject, Embedding
+from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 
@@ -81,7 +81,21 @@ def _embedding_to_fields(embedding: Embedding) -> dict[str, Any]:
             }
             for found in embedding.objects
         ],
+        "activity": _activity_to_fields(embedding.activity),
     }
+
+
+def _activity_to_fields(activity: Activity | None) -> dict[str, Any] | None:
+    if activity is None:
+        return None
+    values = np.ascontiguousarray(activity.values, "<f4")
+    return {"values": values.tobytes(), "features": values.shape[1], "period": activity.period}
+
+
+def _activity_from_fields(fields: dict[str, Any] | None) -> Activity | None:
+    if fields is None:
+        return None
+    return Activity(np.frombuffer(fields["values"], "<f4").reshape(-1, fields["features"]), fields["period"])
 
 
 def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
@@ -101,6 +115,7 @@ def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:
             DetectedObject(found["name"], found["score"], tuple(found["region"]), found["bearing"])
             for found in fields.get("objects", ())
         ),
+        activity=_activity_from_fields(fields.get("activity")),  # missing in some messages of version 2
     )
 
 

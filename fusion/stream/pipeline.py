@@ -179,7 +179,7 @@ class Pipeline:
     ) -> Iterator[Output]:
         """Check the data of one window and process its result. An embedding whose tick is closed is added to `late`."""
         window, totals = item.window, self._totals[item.window.modality]
-        symptoms = self._health[window.modality].check(window)  # done while the device computes
+        symptoms, activity = self._health[window.modality].inspect(window)  # done while the device computes
         if window.modality not in embeddable_modalities:
             with self._lock:
                 totals.counts.update(symptoms)
@@ -190,7 +190,7 @@ class Pipeline:
                 totals.counts.update((*symptoms, result.cause))
             yield result
             return
-        result = replace(result, symptoms=symptoms)
+        result = replace(result, symptoms=symptoms, activity=activity)
         on_time = self._fuser.add(result)
         with self._lock:
             totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))

@@ -50,6 +50,9 @@ class ScoreRecorder(Detector[Any]):
     def lifecycle_options_for(self, label: str) -> LifecycleOptions:
         return self.detector.lifecycle_options_for(label)
 
+    def kind_of(self, label: str) -> EventKind:
+        return self.detector.kind_of(label)
+
     def has_label(self, label: str) -> bool:
         return self.detector.has_label(label)
 

@@ -137,7 +137,7 @@ def motions(tmp_path: Path) -> Path:
         (folder / f"{name}.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     (folder / "labels.csv").write_text(
         f"file,words,fall,subject,{falls.IMPACT_COLUMN},peak_m_s2\n"
-        "fall.csv.gz,fall forward,1,2,3.10,30\nstill.csv.gz,standing,0,3,,9.8\n"
+        "fall.csv.gz,fall forward,1,2,3.10,30\nstill.csv.gz,walking,0,3,,9.8\n"
     )
     return folder
 

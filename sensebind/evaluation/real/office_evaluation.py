@@ -25,7 +25,7 @@ CHOICE_FOLD, CHOICE_SEEDS, CHOICE_SECONDS, CHOICE_SNR = "1", (1, 2), 300.0, 10.0
 def evaluate_levels(
     folder: Path, baseline: Path | None, seed: int, config: Path | None = None, device: str | None = None
 ) -> dict[str, Any]:
-    """`levels`: level ("+6 dB") → `sound_metrics`, with the prompts "the sound of <class>".
+    """`levels`: level ("6 dB") → `sound_metrics`, with the prompts "the sound of <class>".
 
     With `baseline`, the folder of ESC-10, each has `yamnet`: `score_run` of YAMNet's probabilities of the classes of
     AudioSet, with the threshold chosen on fold 1 of ESC-10 in robot noise. `setting`: this choice. Raises

@@ -127,7 +127,7 @@ def join_level(clips: Sequence[NoisyClip], pieces: Sequence[Wave], seed: int, pa
             wave, noise_of_length(pieces, round(pause * float(random.uniform(0.3, 1.7)) * SAMPLE_RATE), random)
         )
     wave = crossfaded(wave, noise_of_length(pieces, round(MARGIN * SAMPLE_RATE), random))
-    return SoundStream(f"{clips[0].level:+g} dB", to_int16(wave), Spans.of(truth))
+    return SoundStream(f"{clips[0].level:g} dB", to_int16(wave), Spans.of(truth))
 
 
 def _shuffled(clips: Sequence[NoisyClip], random: np.random.Generator) -> Iterator[NoisyClip]:

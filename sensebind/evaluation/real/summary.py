@@ -16,6 +16,7 @@ SEEDS = {"2": (1001, 1002), "3": (1003, 1004)}  # fold → seeds of its streams.
 SECONDS, SNR = 300.0, 10.0  # of each stream of ESC-10; dB
 OFFICE_SEED = 1001
 SUBJECTS = ("3", "4")
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 
 def evaluate(shared: Path, config: Path | None = None, device: str | None = None) -> tuple[dict[str, Any], str]:
@@ -39,7 +40,7 @@ def evaluate(shared: Path, config: Path | None = None, device: str | None = None
         runs = falls.run_recordings(falls.read_recordings(motions, SUBJECTS), config, device)
         found["falls"] = falls.fall_metrics(runs)
         tables.append(f"## Falls\n\n{falls.fall_table(found['falls'])}")
-    if recordings := sorted(path.parent for path in bags.glob("*/metadata.yaml")):
+    if recordings := sorted({path.parent for path in bags.glob("*/*") if path.suffix in BAG_SUFFIXES}):
         found["false_alarms"] = false_alarms.false_alarm_metrics(
             false_alarms.run_recordings(recordings, config, device)
         )

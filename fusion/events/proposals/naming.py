@@ -1,0 +1,169 @@
+"""Names proposals: how well each label explains an interval, from the similarities of all its windows.
+
+The similarities of windows are pooled over the interval. A label explains it if its pooled similarity is high and no
+dissimilar phrase, of another label or of a list of common sounds, has a higher one. So an interval with another sound
+gets no wrong name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.embeddings import Vector
+from sensebind.fusion.core.samples import AUDIO
+from sensebind.fusion.events.evidence import BoolArray, FloatArray, logistic
+from sensebind.fusion.events.proposals.intervals import Proposal
+
+# Common sounds, which compete with the labels for a sound. A phrase that is similar to a label does not compete with
+# it.
+COMPETING_SOUNDS = (
+    "speech", "a man speaking", "a woman speaking", "a child speaking", "laughter", "crying", "a baby crying",
+    "shouting", "screaming", "whispering", "singing", "a choir", "humming", "snoring", "a cough", "a sneeze",
+    "breathing", "clearing the throat", "sniffing", "footsteps", "running", "chewing", "applause", "cheering",
+    "a crowd", "clapping", "whistling", "a dog barking", "a dog growling", "a cat meowing", "purring", "a horse",
+    "a cow mooing", "a pig", "a sheep bleating", "a goat", "a chicken clucking", "a rooster crowing",
+    "a duck quacking", "birds singing", "a crow", "an owl hooting", "a pigeon", "insects", "crickets", "a bee buzzing",
+    "a mosquito", "a frog croaking", "a snake hissing", "a lion roaring", "music", "a guitar", "a piano", "a violin",
+    "drums", "a trumpet", "a flute", "an organ", "a harmonica", "a bell", "a church bell", "a doorbell",
+    "a bicycle bell", "wind chimes", "wind", "rustling leaves", "thunder", "rain", "dripping water", "a stream",
+    "ocean waves", "a waterfall", "fire crackling", "a boat", "a car passing", "a car horn", "car brakes screeching",
+    "a truck", "a bus", "an engine starting", "an idling engine", "a motorcycle", "a train", "a train horn",
+    "an aeroplane", "a jet engine", "a helicopter", "a propeller", "a bicycle", "a siren", "an ambulance siren",
+    "a police siren", "a door opening", "a door slam", "knocking", "a drawer closing", "dishes clattering", "cutlery",
+    "frying food", "a microwave oven", "a blender", "a tap running", "a toilet flush", "a vacuum cleaner",
+    "a hair dryer", "an electric shaver", "a washing machine", "a telephone ringing", "a busy signal",
+    "an alarm clock", "a smoke alarm", "beeping", "a clock ticking", "a mechanical click", "a camera shutter",
+    "typing on a keyboard", "a printer", "a sewing machine", "a fan", "air conditioning", "a cash register",
+    "keys jingling", "coins", "paper rustling", "tearing paper", "scissors", "writing", "a zipper", "a hammer",
+    "a saw", "a chainsaw", "a drill", "a jackhammer", "filing", "sanding", "power tools", "an explosion", "a gunshot",
+    "fireworks", "glass breaking", "a crash", "a thud", "something falling", "a splash", "boiling water",
+    "pouring water", "steam hissing", "squeaking", "scraping", "a hum", "white noise", "static", "silence", "echo",
+    "a buzzer", "a radio", "a television",
+)  # fmt: skip
+COMPETING_PHRASES: Mapping[str, Sequence[str]] = {AUDIO: COMPETING_SOUNDS}
+# Of the way from the median cosine of two phrases to 1: phrases that are nearer than this mean nearly the same.
+SIMILAR_PHRASE_FRACTION = 0.5
+PRIOR_WINDOWS = 0.5  # windows of similarity 0 that are added: an interval of a short time has less evidence
+MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
+STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
+MIN_STEADY_TIME = 5.0  # s; with less observed, nothing is steady
+
+
+@dataclass(frozen=True, slots=True)
+class NamingCurve:
+    """The probability that a label explains an interval: 1 / (1 + exp(−(`similarity_weight`·c + `margin_weight`·m +
+    `bias`))).
+
+    c is the pooled cosine similarity of the label, m ≤ 0 how far that of the best competing phrase is above it (Platt
+    1999, as `ModalityCalibration`). `source` names the data that the curve was fitted on.
+    """
+
+    similarity_weight: float
+    margin_weight: float
+    bias: float
+    source: str
+
+    def probabilities(self, similarities: FloatArray, margins: FloatArray) -> FloatArray:
+        """Convert pooled similarities (L,) and margins (L,) to probabilities (L,)."""
+        return logistic(
+            self.similarity_weight * similarities + self.margin_weight * np.minimum(margins, 0.0) + self.bias
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PooledSimilarities:
+    """Sums over windows, each with a weight: of the similarities of the labels (L,) and of competing phrases (C,)."""
+
+    labels: FloatArray
+    competing: FloatArray
+    weight: float = 0.0
+
+    @classmethod
+    def empty(cls, labels: int, competing: int) -> PooledSimilarities:
+        return cls(np.zeros(labels), np.zeros(competing))
+
+    def added(self, labels: FloatArray, competing: FloatArray, weight: float) -> PooledSimilarities:
+        """Return the sums with one more window."""
+        return PooledSimilarities(
+            self.labels + weight * labels, self.competing + weight * competing, self.weight + weight
+        )
+
+    def decayed(self, factor: float) -> PooledSimilarities:
+        """Return the sums times a factor of 0 to 1."""
+        return PooledSimilarities(self.labels * factor, self.competing * factor, self.weight * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Competition:
+    """Which phrases compete with each label: other labels (L, L), and competing phrases (L, C)."""
+
+    between_labels: BoolArray
+    with_phrases: BoolArray
+
+    @classmethod
+    def of(cls, phrases: Vector, label_starts: npt.NDArray[np.intp], competing: Vector) -> Competition:
+        """From the unit vectors of the labels' phrases (N, D), those of label l from `label_starts[l]` on, and of the
+        competing phrases (C, D). Phrases that mean nearly the same do not compete."""
+        between = competing @ competing.T
+        usual = float(np.median(between)) if between.size else 0.0
+        limit = usual + SIMILAR_PHRASE_FRACTION * (1.0 - usual)
+        nearest = np.maximum.reduceat(phrases @ competing.T, label_starts, axis=0)
+        own = np.maximum.reduceat(phrases @ phrases.T, label_starts, axis=0)
+        own = np.maximum.reduceat(own, label_starts, axis=1)
+        return cls(own < limit, nearest < limit)
+
+    def margins(self, labels: FloatArray, competing: FloatArray) -> FloatArray:
+        """Return each label's similarity (L,) minus that of the best phrase that competes with it, (L,)."""
+        best = np.where(self.with_phrases, competing, -np.inf).max(axis=1, initial=-np.inf)
+        best = np.maximum(best, np.where(self.between_labels, labels, -np.inf).max(axis=1, initial=-np.inf))
+        return np.asarray(np.where(np.isfinite(best), labels - best, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class NamingState:
+    """The pooled similarities of the newest proposal, which began at `interval_start` (ns; None: no proposal yet), and
+    of all time, which is forgotten with `STEADY_TIME_CONSTANT` and was observed for `steady_time` (s)."""
+
+    interval: PooledSimilarities
+    steady: PooledSimilarities
+    interval_start: int | None = None
+    steady_time: float = field(default=0.0)
+
+
+def updated_naming(
+    state: NamingState,
+    proposal: Proposal | None,
+    window: tuple[int, int],
+    labels: FloatArray,
+    competing: FloatArray,
+    seconds: float,
+) -> NamingState:
+    """Return the state after one window [start, tick) in ns with the similarities `labels` (L,) and `competing` (C,),
+    which came `seconds` after the one before. `proposal`: the open one, confirmed or not; None: none is open."""
+    start, tick = window
+    steady = state.steady.decayed(float(np.exp(-seconds / STEADY_TIME_CONSTANT))).added(labels, competing, seconds)
+    steady_time = min(state.steady_time + seconds, STEADY_TIME_CONSTANT)
+    if proposal is None:
+        return NamingState(state.interval, steady, state.interval_start, steady_time)
+    interval = state.interval
+    if state.interval_start != proposal.start:
+        interval = PooledSimilarities.empty(len(labels), len(competing))
+    overlap = (min(proposal.end, tick) - max(proposal.start, start)) / max(tick - start, 1)
+    if overlap > MIN_OVERLAP:
+        interval = interval.added(labels, competing, overlap)
+    return NamingState(interval, steady, proposal.start, steady_time)
+
+
+def naming_scores(
+    pooled: PooledSimilarities, competition: Competition, curve: NamingCurve, prior_windows: float
+) -> FloatArray:
+    """Return the probability that each label explains what was pooled, (L,)."""
+    weight = pooled.weight + prior_windows
+    if not weight:
+        return np.zeros(len(pooled.labels))
+    labels, competing = pooled.labels / weight, pooled.competing / weight
+    return curve.probabilities(labels, competition.margins(labels, competing))
