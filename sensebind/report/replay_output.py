@@ -121,8 +121,7 @@ def write_replay(
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
         writer.annotate()
-    elapsed = time.perf_counter() - started
-    statistics = pipeline.statistics()
+    elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
     present = {embedding.modality for embedding in writer.embeddings}
     warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
     data = ReportData(
