@@ -36,6 +36,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
         super().__init__("bridge", **NODE_ARGUMENTS)
         options = options_with_values(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
         self._modalities: set[str] = set()
+        self._encoders: dict[tuple[str, str], str] = {}  # (space, modality) → id of the encoder
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         self._publisher = ZmqPublisher(
@@ -71,6 +72,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
             )
 
     def _on_space(self, message: Any) -> None:
+        self._encoders = {(message.id, m): encoder for m, encoder in messages.encoders_from_message(message).items()}
         for modality in message.modalities:
             self._subscribe(modality)
 
@@ -81,7 +83,8 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self._send(messages.event_from_message(message))
 
     def _send(self, item: Embedding | Event) -> None:
-        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)])))
+        encoder = self._encoders.get((item.space, item.modality), "") if isinstance(item, Embedding) else ""
+        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder))
 
     def _poll(self) -> None:
         """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""

@@ -6,7 +6,8 @@ import math
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -23,6 +24,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import to_ns
+from sensebind.fusion.core.space import suggested_phrases
 from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
 from sensebind.fusion.events.tracker import EventTracker
@@ -58,6 +60,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
         # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
         self._phrase_competences: dict[str, dict[str, float]] = {}
+        # Phrase → modality → similar phrases that it can recognise; empty if it can recognise the phrase.
+        self._phrase_suggestions: dict[str, dict[str, list[str]]] = {}
         self._phrase_objects: dict[str, str] = {}  # phrase → name of the object that it means; empty if none
         self._embed_text_call: Any = None  # the call to embed_text in progress
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
@@ -75,7 +79,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._last_published = -math.inf  # `time.monotonic()` of the last event
         self._embedding_subscriptions: dict[str, Any] = {}
         self._prompt_detector: PromptDetector | None = None  # of the tracker
-        self._unrecognisable: list[str] = []  # labels that no present modality can recognise
+        self._unrecognisable = ""  # the warning for labels that no present modality can recognise
         self._logged_labels: set[str] = set()  # those that were in the log
         self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
         self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
@@ -115,6 +119,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
             self.finish()
             self._space_id, self._tracker, self._needs_configuration = message.id, None, True
             self._phrase_vectors, self._phrase_competences, self._phrase_objects = {}, {}, {}
+            self._phrase_suggestions = {}
             self._prompt_detector = None
             try:
                 find_calibration(self._values["prompt.calibration"], self._space_id, self._encoders)
@@ -163,6 +168,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
         self._phrase_competences = {phrase: self._phrase_competences[phrase] for phrase in self._required_phrases}
         self._phrase_objects = {phrase: self._phrase_objects[phrase] for phrase in self._required_phrases}
+        self._phrase_suggestions = {phrase: self._phrase_suggestions[phrase] for phrase in self._required_phrases}
         found = make_detectors(
             self._values,
             lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
@@ -200,11 +206,13 @@ class DetectorNode(EmptyListParametersMixin, Node):
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
             return  # the embedder changed its space meanwhile: `_on_space` starts another request
         competences = messages.competences_from_messages(answer.competences)
+        nearest = messages.nearest_from_messages(answer.competences)
         objects = list(answer.objects) or [""] * len(phrases)  # an embedder that locates none may send none
         for at, (phrase, embedding) in enumerate(zip(phrases, answer.embeddings, strict=True)):
             self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
             self._phrase_objects[phrase] = objects[at]
             self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
+            self._phrase_suggestions[phrase] = {m: own[at] for m, own in nearest.items() if at < len(own)}
         self._update_detectors()
 
     def _competences(self, phrases: Sequence[str]) -> dict[str, list[float]]:
@@ -271,15 +279,32 @@ class DetectorNode(EmptyListParametersMixin, Node):
 
         For the first ticks, the list is empty: a modality with long windows may still be missing.
         """
-        self._unrecognisable = []
+        self._unrecognisable = ""
         if self._prompt_detector is None or self._counts["ticks"] < MIN_TICKS_OF_PRESENCE:
             return
         present = [modality for modality in self._embedding_subscriptions if self._counts[modality]]
         found = self._prompt_detector.unrecognisable_labels((m for m in present if m != FUSED), self._space_id)
+        text = partial(self._unrecognisable_text, self._prompt_detector.prompts, present)
         if new := [label for label in found if label not in self._logged_labels]:
-            self.get_logger().warning(unrecognisable_text(new))
+            self.get_logger().warning(text(new))
             self._logged_labels.update(new)
-        self._unrecognisable = found
+        self._unrecognisable = text(found) if found else ""
+
+    def _unrecognisable_text(
+        self, prompts: Mapping[str, Sequence[str]], modalities: Sequence[str], labels: Sequence[str]
+    ) -> str:
+        """The warning for labels that `modalities` cannot recognise, with the nearest phrases that they can."""
+        near = {
+            label: suggested_phrases(
+                [
+                    self._phrase_suggestions.get(phrase, {}).get(modality, [])
+                    for phrase in prompts[label]
+                    for modality in sorted(modalities)
+                ]
+            )
+            for label in labels
+        }
+        return unrecognisable_text(labels, near)
 
     def _publish_diagnostics(self) -> None:
         self._find_unrecognisable_labels()
@@ -289,7 +314,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         elif self._needs_configuration:
             level, message = DiagnosticStatus.WARN, "waiting for the embedder's embed_text"
         elif self._unrecognisable:
-            level, message = DiagnosticStatus.WARN, f"{message}; {unrecognisable_text(self._unrecognisable)}"
+            level, message = DiagnosticStatus.WARN, f"{message}; {self._unrecognisable}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
         status = diagnostic_status("detector", level, message, dict(sorted(self._counts.items())))

@@ -22,7 +22,7 @@ from sensebind.fusion.config.parameters import embedder_parameters, modalities_o
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
-from sensebind.fusion.core.space import SpaceError, limited_competences
+from sensebind.fusion.core.space import SpaceError, limited_competences, nearest_recognisable
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -225,6 +225,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         try:
             vectors: Any = self._space.embed_text(texts).numpy() if texts else []
             competences = limited_competences(self._space, texts)
+            nearest = nearest_recognisable(self._space, texts, competences)
             objects = self._space.named_objects(texts)
         except (ValueError, RuntimeError, SpaceError) as error:
             response.message = f"embed_text: {error}"
@@ -236,7 +237,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             for vector in vectors
         ]
         response.objects = objects
-        response.competences = messages.competence_messages(MESSAGE_FACTORY, competences)
+        response.competences = messages.competence_messages(MESSAGE_FACTORY, competences, nearest)
         return response
 
     # --- errors and diagnostics

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.futures import EmbeddingFuture
     from sensebind.fusion.core.windows import Window
 
+MIN_COMPETENCE = 0.5  # of a modality that can recognise a phrase
 Encoder: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, …) on the device → float32 (B, D) there
 
 
@@ -267,14 +268,25 @@ def limited_modalities(space: Space) -> frozenset[str]:
     return frozenset(m for m in space.modalities if m != TEXT and space.limits_classifiers(m))
 
 
-def suggested_phrases(space: Space, phrases: Sequence[str], modalities: Iterable[str], count: int = 3) -> list[str]:
-    """Return at most `count` phrases that some of `modalities` can recognise, near to any of `phrases`.
+def nearest_recognisable(
+    space: Space, phrases: Sequence[str], competences: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, list[list[str]]]:
+    """Return modality → for each of N phrases, similar phrases that the modality can recognise.
 
-    The nearest of each modality come first. A modality that the space does not have is passed over.
+    `competences` is from `limited_competences`. The list is empty for phrases that the modality can recognise.
     """
-    known = [modality for modality in modalities if modality in space.modalities and modality != TEXT]
-    found = [space.nearest_phrases(modality, phrase) for phrase in phrases for modality in known]
-    by_rank = (near for rank in zip_longest(*found) for near in rank if near)
+    return {
+        modality: [
+            space.nearest_phrases(modality, phrase) if value < MIN_COMPETENCE else []
+            for phrase, value in zip(phrases, values.tolist(), strict=True)
+        ]
+        for modality, values in competences.items()
+    }
+
+
+def suggested_phrases(near: Sequence[Sequence[str]], count: int = 3) -> list[str]:
+    """Return at most `count` phrases of several lists (`Space.nearest_phrases`), the first of each list first."""
+    by_rank = (phrase for rank in zip_longest(*near) for phrase in rank if phrase)
     return list(islice(dict.fromkeys(by_rank), count))
 
 

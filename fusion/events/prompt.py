@@ -16,6 +16,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.space import MIN_COMPETENCE
 from sensebind.fusion.events.detector import Detector, unfused_modalities
 from sensebind.fusion.events.evidence import (
     MAX_NEGATIVE_EVIDENCE,
@@ -57,7 +58,6 @@ DEFAULT_BACKGROUND_PHRASES = (
 )  # fmt: skip
 MIN_BACKGROUND_PHRASES = 8  # the deviation of fewer phrases is not reliable
 MIN_BACKGROUND_DEVIATION = 0.005  # cosine; lower limit of the deviation of the background
-MIN_COMPETENCE = 0.5  # of a modality that can support an event of a label
 # N phrases → modality → its competence for each phrase (N,), 0 to 1. A modality that is missing has competence 1.
 CompetenceLookup = Callable[[Sequence[str]], Mapping[str, npt.ArrayLike]]
 # N phrases → for each the name of the `DetectedObject` that it means; empty if it means none.
@@ -82,7 +82,7 @@ class PromptOptions(EvidenceOptions):
     threshold: float = parameter(
         3.0,
         "Similarity above the background at which a modality's score is 0.5. No effect on labels with a trained "
-        "classifier, and on modalities whose score curve is in the calibration file",
+        "classifier, and on modalities with a fitted score curve in the calibration file",
         bounds=(0.0, 20.0),
         unit="σ",
     )
@@ -186,16 +186,14 @@ def no_objects(phrases: Sequence[str]) -> Sequence[str]:
 def unrecognisable_text(labels: Sequence[str], suggestions: Mapping[str, Sequence[str]] | None = None) -> str:
     """Return the warning for labels that no present modality can recognise (`unrecognisable_labels`).
 
-    `suggestions`: label → the nearest phrases that a present modality can recognise; none for those that are missing.
+    `suggestions`: label → the nearest phrases that a present modality can recognise.
     """
-    near = [
-        f"{label}: {', '.join(phrases)}" for label in labels if (phrases := (suggestions or {}).get(label)) is not None
-    ]
+    near = [f"{label}: {'; '.join(phrases)}" for label, phrases in (suggestions or {}).items() if phrases]
     return (
         f"no modality with data can recognise the prompts {', '.join(labels)}: they are not detected. Add a sensor "
         "that can, or use phrases that these modalities can recognise"
-        + (f"; the nearest are, for {'; for '.join(near)}" if near else "")
-        + " (docs/guides/prompts.md)"
+        + (f" (the nearest for {'. For '.join(near)})" if near else "")
+        + ": docs/guides/prompts.md"
     )
 
 
@@ -425,6 +423,11 @@ class PromptDetector(Detector[PromptOptions]):
         own = self._competences.get(modality, np.ones(len(self.prompts)))
         return np.where(self._trained_labels(calibration, modality), 1.0, own)
 
+    def competition(self, modality: str) -> Competition:
+        """Return what competes with the labels in an interval of a modality. Raises `KeyError` for one that does not
+        name intervals."""
+        return self._competitions[modality]
+
     def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
 
@@ -602,10 +605,7 @@ class PromptDetector(Detector[PromptOptions]):
         if before is None:
             empty = PooledSimilarities.empty(len(cosines), len(competing))
             before = NamingState(empty, empty)
-        proposal = proposals.proposal
-        is_open = proposal is not None and proposal.is_open
-        window = embedding.start, embedding.tick
-        return updated_naming(before, proposal if is_open else None, window, cosines, competing, seconds)
+        return updated_naming(before, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
 
     def _named_scores(
         self, modality: str, proposals: ProposalState, naming: NamingState, curve: NamingCurve

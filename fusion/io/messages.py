@@ -252,18 +252,31 @@ def encoders_from_message(message: Message) -> dict[str, str]:
 
 
 def competence_messages(
-    message_factory: MessageFactory, competences: Mapping[str, npt.NDArray[np.float32]]
+    message_factory: MessageFactory,
+    competences: Mapping[str, npt.NDArray[np.float32]],
+    nearest: Mapping[str, Sequence[Sequence[str]]],
 ) -> list[Message]:
-    """Modality → competence of each phrase (N,), as a sensebind_msgs/ModalityCompetence for each modality."""
+    """Modality → competence of each phrase (N,), and the phrases that are near to it, as a
+    sensebind_msgs/ModalityCompetence for each modality."""
     return [
-        message_factory.make(MODALITY_COMPETENCE, modality=modality, competences=message_factory.float_array(values))
+        message_factory.make(
+            MODALITY_COMPETENCE,
+            modality=modality,
+            competences=message_factory.float_array(values),
+            nearest=["; ".join(phrases) for phrases in nearest[modality]],
+        )
         for modality, values in sorted(competences.items())
     ]
 
 
 def competences_from_messages(found: Sequence[Message]) -> dict[str, npt.NDArray[np.float32]]:
-    """The inverse of `competence_messages`."""
+    """Modality → competence of each phrase (N,), from `competence_messages`."""
     return {message.modality: np.array(message.competences, np.float32) for message in found}
+
+
+def nearest_from_messages(found: Sequence[Message]) -> dict[str, list[list[str]]]:
+    """Modality → for each phrase those that are near to it, from `competence_messages`."""
+    return {message.modality: [text.split("; ") if text else [] for text in message.nearest] for message in found}
 
 
 def event_message(message_factory: MessageFactory, event: Event, sequence: int = 0) -> Message:

@@ -33,9 +33,13 @@ def topic_for(item: Embedding | Event) -> bytes:
     return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.modality).encode()
 
 
-def encode(item: Embedding | Event, sequence: int = 0) -> tuple[bytes, bytes]:
-    """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0."""
-    fields = _event_to_fields(item) if isinstance(item, Event) else _embedding_to_fields(item)
+def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "") -> tuple[bytes, bytes]:
+    """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0. `encoder`: the id of
+    the encoder of an embedding's vector; empty if it is not known."""
+    if isinstance(item, Event):
+        fields = _event_to_fields(item)
+    else:
+        fields = {**_embedding_to_fields(item), "encoder": encoder}
     return topic_for(item), bytes(msgpack.packb({"version": SCHEMA_VERSION, "sequence": sequence, **fields}))
 
 

@@ -41,8 +41,6 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit a calibration and write its file. Exit status 1 if no prompt is set. Raises `SensebindError`."""
-    import numpy as np
-
     from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.fusion.events.prompt import PromptDetector
     from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
@@ -73,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     for name in ("before", "after", "cross-validated"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
-    for modality, modality_calibration in calibration.modalities.items():
-        line = f"{modality:8} reliability {modality_calibration.reliability:.2f}"
+    for modality in calibration.fitted_modalities:
+        curve = calibration.modalities.get(modality)
+        line = f"{modality:8} " + (f"reliability {curve.reliability:.2f}" if curve else "no score curve")
         classifiers = calibration.classifiers.modalities.get(modality) if calibration.classifiers else None
-        print(line + (f", {np.any(classifiers.weights, axis=1).sum()} prompt classifiers" if classifiers else ""))
-    print(f"{args.out}: for space {space.id}; to use it, set prompt.calibration: {args.out}")
+        print(line + (f", {classifiers.trained_classes().sum()} prompt classifiers" if classifiers else ""))
+    print(f"{args.out}: for the encoders of space {space.id}; to use it, set prompt.calibration: {args.out}")
     return 0

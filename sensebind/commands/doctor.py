@@ -56,7 +56,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print all findings. Exit status 1 if one that is not optional needs a fix."""
     failed = False
-    for finding in (*system(), *packages(), *ros(), *transport(), *spaces(), *downloads()):
+    for finding in (*system(), *packages(), *ros(), *transport(), *spaces(), *calibrations(), *downloads()):
         sign = "ok  " if not finding.fix else ("note" if finding.optional else "FAIL")
         print(f"{sign} {finding.name}: {finding.result}")
         if finding.fix:
@@ -175,6 +175,22 @@ def spaces() -> Iterator[Finding]:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
         else:
             yield Finding(f"space {name}", f"{space.id}: {', '.join(space.modalities)} ({space.licence})")
+
+
+def calibrations() -> Iterator[Finding]:
+    """List the shipped calibrations of prompts, with the source of each score curve."""
+    from sensebind.fusion.core.errors import SensebindError
+    from sensebind.fusion.events import prompt_calibration
+
+    for name in prompt_calibration.shipped_names():
+        try:
+            found = prompt_calibration.load(prompt_calibration.calibration_file(name))
+        except SensebindError as error:
+            yield Finding(f"calibration {name}", "cannot be read", f"{error}; install Sensebind again")
+            continue
+        curves = ", ".join(f"{modality} {source}" for modality, source in found.sources.items())
+        classifiers = f"; classifiers of {len(found.classifiers.class_names)} labels" if found.classifiers else ""
+        yield Finding(f"calibration {name}", f"score curves: {curves}{classifiers}")
 
 
 def downloads() -> Iterator[Finding]:

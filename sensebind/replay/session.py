@@ -108,8 +108,13 @@ def prompt_warnings(detectors: Sequence[Detector], space: Space, modalities: Col
         if not isinstance(detector, PromptDetector):
             continue
         if labels := detector.unrecognisable_labels(modalities, space.id):
-            near = {label: suggested_phrases(space, detector.prompts[label], modalities) for label in labels}
-            found.append(unrecognisable_text(labels, {label: phrases for label, phrases in near.items() if phrases}))
+            near = {
+                label: suggested_phrases(
+                    [space.nearest_phrases(m, phrase) for phrase in detector.prompts[label] for m in modalities]
+                )
+                for label in labels
+            }
+            found.append(unrecognisable_text(labels, near))
         if calibration := detector.calibration(space.id):
             found += calibration.warnings(modalities)
     return found

@@ -131,7 +131,8 @@ def fit_calibration(examples: CalibrationExamples, space: CalibratedSpace) -> Pr
 
     Both are logistic regressions with weights of 0 or more, so a higher similarity never makes a label less probable.
     The inputs of the second one are the log-odds that `evidence.pool_scores` adds up. A modality with fewer than
-    `MIN_EXAMPLES` true or false examples is left out. Raises `CalibrationError` if all examples together are too few.
+    `MIN_EXAMPLES` true or false examples is left out, and so is one without competence for the labels; if that are all,
+    there are no curves. Raises `CalibrationError` if all examples together are too few.
     """
     truth = examples.truth.astype(np.float64)
     if min(int(truth.sum()), int((1 - truth).sum())) < MIN_EXAMPLES:
@@ -152,6 +153,8 @@ def fit_calibration(examples: CalibrationExamples, space: CalibratedSpace) -> Pr
         gain = np.zeros(len(truth))
         gain[present] = np.clip(log_odds - base, -MAX_NEGATIVE_EVIDENCE, MAX_POSITIVE_EVIDENCE) * rows[present, 2]
         gains.append(gain)
+    if not gains and not any((~np.isnan(rows[:, 0])).any() for rows in examples.inputs.values()):
+        return PromptCalibration(space.id, float(np.clip(truth.mean(), 1e-4, 0.5)), encoders=space.encoders)
     if not gains:
         raise CalibrationError(
             f"no modality has {MIN_EXAMPLES} ticks with a prompt's label and {MIN_EXAMPLES} without: label more"
@@ -189,6 +192,11 @@ def fit_calibration_on_streams(
         phrases, streams, competences, space.limited_modalities
     )
     if classifiers is None:
+        if not calibration.modalities:
+            raise CalibrationError(
+                "no modality can recognise the labels by similarity, and there are too few examples for classifiers: "
+                "label more"
+            )
         return calibration
     return replace(calibration, classifiers=classifiers, max_negative_evidence=max_negative_evidence)
 

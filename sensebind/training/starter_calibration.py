@@ -10,17 +10,21 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.core.space import Space, encoder_ids
 from sensebind.fusion.events.prompt import PromptOptions
 from sensebind.fusion.events.prompt_calibration import SHIPPED_FOLDER, ModalityCalibration, PromptCalibration
+from sensebind.fusion.events.proposals.naming import NamingCurve
 from sensebind.fusion.models import registry
+from sensebind.training.naming_curve import SOURCE
 
 FITTED: Mapping[str, ModalityCalibration] = {}  # modality → its curve, with the data that it was fitted on as `source`
+NAMING = {AUDIO: NamingCurve(34.24, 15.96, -3.26, SOURCE)}  # from `naming_curve`
 
 
 def default_calibration(space: Space) -> PromptCalibration:
     """The default calibration of a space: `FITTED`, and analytic curves of its other modalities."""
-    return PromptCalibration(space.id, PromptOptions().prior, FITTED, encoders=encoder_ids(space))
+    return PromptCalibration(space.id, PromptOptions().prior, FITTED, encoders=encoder_ids(space), naming=NAMING)
 
 
 def main() -> None:

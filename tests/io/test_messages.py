@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgpack
@@ -109,6 +110,12 @@ def test_an_embedding_message_carries_the_embedding_its_sensor_and_its_number(ty
         assert_same(decoded, sent)
 
 
+def test_an_embedding_on_the_wire_names_its_encoder_and_an_event_does_not() -> None:
+    encoder = {msgpack.unpackb(encode(EMBEDDING, 0, name)[1])["encoder"] for name in ("", "own-vision@1")}
+    assert encoder == {"", "own-vision@1"}
+    assert "encoder" not in msgpack.unpackb(encode(EVENT)[1])
+
+
 def test_an_event_message_carries_all_of_the_evidence(types: messages.MessageFactory) -> None:
     evidence = Evidence(
         "vision", 0.5, True, START, TICK, 0.25, 0.75, True, "front", "front_optical", (10, 20, 30, 40), -0.5
@@ -136,6 +143,26 @@ def test_the_space_message_names_the_sensors_and_their_windows(types: messages.M
     ]
     assert [s.topic for s in message.sensors] == ["embeddings/vision", ""], "no encoder, no topic"
     assert list(message.logit_biases) == [0.0] * len(message.modalities)
+
+
+def test_the_space_message_names_the_encoder_of_each_modality(types: messages.MessageFactory) -> None:
+    class Replaced(ToySpace):
+        def encoder_id(self, modality: str) -> str:
+            return f"own-{modality}@1" if modality == "vision" else super().encoder_id(modality)
+
+    message = messages.space_message(types, Replaced(), {}, TICK)
+    expected = {"text": "toy@0", "vision": "own-vision@1", "audio": "toy@0", "imu": "toy@0"}
+    assert messages.encoders_from_message(message) == expected
+    older = SimpleNamespace(id="toy@0", modalities=["text", "audio"])
+    assert messages.encoders_from_message(older) == {"text": "toy@0", "audio": "toy@0"}
+
+
+def test_the_competence_messages_have_the_competences_and_near_phrases(types: messages.MessageFactory) -> None:
+    competences = {"imu": np.array([0.0, 1.0], np.float32)}
+    sent = messages.competence_messages(types, competences, {"imu": [["a bump", "a fall"], []]})
+    received = messages.competences_from_messages(sent)
+    assert received.keys() == {"imu"} and received["imu"].tolist() == [0.0, 1.0]
+    assert messages.nearest_from_messages(sent) == {"imu": [["a bump", "a fall"], []]}
 
 
 def test_the_scores_message_has_each_prompt_with_each_modality(types: messages.MessageFactory) -> None:

@@ -42,6 +42,10 @@ def test_only_hubs_without_own_encoders_render(hub: Hub, monkeypatch: pytest.Mon
     assert with_rendering(hub, [VISION, AUDIO]) is hub
     rendering = with_rendering(hub, [DEPTH])
     assert isinstance(rendering, RenderingHub) and rendering.modalities == (*hub.modalities, DEPTH)
+    assert rendering.encoder_id(VISION) == hub.encoder_id(VISION)
+    assert rendering.encoder_id(DEPTH) == f"rendered-{hub.encoder_id(VISION)}"
+    assert hub.competence(DEPTH, ["a dog"]).tolist() == [0.0]  # of the spoke that the hub ships
+    assert rendering.competence(DEPTH, ["a dog"]).tolist() == [1.0]
     assert rendering.id == hub.id and rendering.logit_scales[DEPTH] == hub.logit_scales[VISION]
     assert load_space("starter", modalities=[DEPTH]).modalities.count(DEPTH) == 1
 

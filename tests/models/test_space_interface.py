@@ -19,6 +19,7 @@ from sensebind.fusion.core.space import (
     encoder_ids,
     limited_competences,
     limited_modalities,
+    nearest_recognisable,
     suggested_phrases,
     validate_space,
 )
@@ -86,16 +87,23 @@ def test_without_a_statement_of_its_own_a_space_has_one_encoder_id_full_competen
     space = ToySpace()
     assert encoder_ids(space) == dict.fromkeys(("text", "vision", "audio", "imu"), "toy@0")
     assert limited_competences(space, ["a dog"]) == {} and limited_modalities(space) == frozenset()
-    assert suggested_phrases(space, ["a dog"], ["vision", "imu"]) == []
+    assert space.nearest_phrases("vision", "a dog") == []
 
 
-def test_the_nearest_phrases_of_each_modality_are_suggested_first() -> None:
-    class Suggesting(ToySpace):
+def test_the_first_phrase_of_each_list_is_suggested_first() -> None:
+    near = [["a by sight", "anything", "more"], [], ["a by motion", "anything"]]
+    assert suggested_phrases(near) == ["a by sight", "a by motion", "anything"]
+    assert suggested_phrases([[], []]) == [] == suggested_phrases([])
+
+
+def test_near_phrases_are_listed_for_the_phrases_that_a_modality_cannot_recognise() -> None:
+    class Limited(ToySpace):
         def nearest_phrases(self, modality: str, phrase: str) -> list[str]:
-            return [f"{phrase} by {modality}", "anything", f"more {phrase}"]
+            return [f"{phrase} by {modality}"]
 
-    found = suggested_phrases(Suggesting(), ["a", "b"], ["vision", "gas", "text", "imu"], 5)
-    assert found == ["a by vision", "a by imu", "b by vision", "b by imu", "anything"]
+    competences = {"imu": np.array([0.0, 0.5, 0.4], np.float32)}
+    found = nearest_recognisable(Limited(), ["a", "b", "c"], competences)
+    assert found == {"imu": [["a by imu"], [], ["c by imu"]]}
 
 
 @pytest.mark.parametrize("deferred", [False, True])

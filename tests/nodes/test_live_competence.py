@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from helpers.own_spokes import write_own_spoke
 from helpers.rocking_imu import record_rocking_imu
 from helpers.ros_processes import parameter_arguments, peer, ros_environment, running
 
@@ -47,7 +48,8 @@ def test_motion_alone_is_no_evidence_for_a_person_and_the_detector_warns_once(tm
         me.wait_until(lambda: WARNING in newest().message, 20, "the warning")
         me.spin(2.5)
         assert newest().level == DiagnosticStatus.WARN
-        assert sum(WARNING in line for line in detector.lines) == 1, detector.output
+        (line,) = [line for line in detector.lines if WARNING in line]
+        assert "the nearest for person: " in line and "the robot is carried by a person" in line, line
         healthy = [message for _, message in scores if message.prompts[0].modalities]
         assert len(healthy) > 20, "windows without a symptom of a faulty sensor"
         for message in healthy:
@@ -58,3 +60,18 @@ def test_motion_alone_is_no_evidence_for_a_person_and_the_detector_warns_once(tm
             }
             assert own["person"].weight == 0.0 and own["bump"].weight > 0.4
         assert not [message for _, message in events if message.label == "person"]
+
+
+def test_the_detector_warns_by_name_of_a_modality_whose_encoder_was_replaced_and_uses_the_rest(tmp_path: Path) -> None:
+    spoke = write_own_spoke("imu", tmp_path / "my_imu.safetensors")
+    environment = ros_environment("sensebind_msgs", "audio_common_msgs")
+    values = {**PROMPTS, "prompt.calibration": "starter_house"}
+    with (
+        peer(environment),
+        running("embedder", environment=environment, values={**VALUES, "spokes": [str(spoke)]}),
+        running("detector", environment=environment, values=values) as detector,
+    ):
+        detector.wait_for_output("events from prompt", 90)
+        found = [line for line in detector.lines if "starter_house.safetensors" in line]
+        assert len(found) == 1 and "for imu is not used" in found[0] and "sensebind calibrate" in found[0], found
+        assert "without a calibration" not in detector.output

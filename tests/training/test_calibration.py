@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events import prompt_calibration as calibrations
 from sensebind.fusion.events.evidence import logistic
-from sensebind.fusion.events.prompt import PromptDetector
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
 from sensebind.fusion.events.prompt_calibration import (
     ANALYTIC,
     CalibrationError,
@@ -41,7 +42,12 @@ from sensebind.training.calibration import (
     probability_metrics,
     with_calibration,
 )
-from sensebind.training.prompt_classifiers import LabelSpanNs, TickEmbeddings, nonnegative_logistic_regression
+from sensebind.training.prompt_classifiers import (
+    LabelledStream,
+    LabelSpanNs,
+    TickEmbeddings,
+    nonnegative_logistic_regression,
+)
 
 
 def expected_calibration_error(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -157,6 +163,26 @@ def test_a_fit_needs_positive_and_negative_examples() -> None:
     inputs[:5] = inputs[-5:] = 1.0  # enough ticks in all, too few with this modality
     with pytest.raises(CalibrationError, match="no modality has"):
         fit_calibration(CalibrationExamples(truth, np.zeros(80), {"audio": inputs}), TRAINED_IN)
+
+
+def test_without_competence_for_words_a_modality_gets_classifiers_and_no_score_curve() -> None:
+    def blind(phrases: Sequence[str]) -> dict[str, list[float]]:
+        return {"audio": [0.0] * len(phrases)}
+
+    def audio_alone(seed: int) -> LabelledStream:
+        ticks, spans = stream(seed)
+        return [(tick, {"audio": present["audio"]}) for tick, present in ticks], spans
+
+    detector = PromptDetector(PROMPTS, embed_text, PromptOptions(calibration="none"), blind)
+    fitted = fit_calibration_on_streams(detector, [audio_alone(seed) for seed in (1, 2, 3)], TRAINED_IN)
+    assert fitted.modalities == {} and fitted.classifiers is not None
+    assert set(fitted.classifiers.modalities) == {"audio"} and fitted.fitted_modalities == ("audio",)
+    held_out = audio_alone(4)
+    after = collect_examples(with_calibration(detector, fitted), *held_out)
+    assert probability_metrics(after.scores, after.truth)["roc_auc"] > 0.8
+    limited = replace(TRAINED_IN, limited_modalities=frozenset({"audio"}))
+    with pytest.raises(CalibrationError, match="label more"):
+        fit_calibration_on_streams(detector, [audio_alone(1)], limited)
 
 
 def test_metrics_of_probabilities_have_the_expected_values() -> None:

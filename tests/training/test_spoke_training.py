@@ -17,7 +17,7 @@ from sensebind.cli import main
 from sensebind.evaluation.spaces.retrieval import recall_at_k
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
-from sensebind.fusion.core.space import Hub, SpaceError
+from sensebind.fusion.core.space import Hub, SpaceError, encoder_ids
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import lora
@@ -294,6 +294,14 @@ def test_a_hub_with_a_spoke_is_a_space_with_another_id(tmp_path: Path) -> None:
     window = Window("thermal", SECOND, 2 * SECOND, 1.0, (Sample("thermal", SECOND, frame),))
     vector = space.embed("thermal", space.tensor(window)[None])
     assert vector.shape == (1, 16) and float(vector.norm()) == pytest.approx(1, abs=1e-5)
+    assert encoder_ids(space) == {
+        "text": HUB.encoder_id("text"),
+        "vision": HUB.encoder_id("vision"),
+        "thermal": space.encoder_id("thermal"),
+    }
+    spokes.save(Spoke(replace(spec(), about={"data": "other"}), HUB), tmp_path / "other.safetensors")
+    other = bind_spokes(HUB, [tmp_path / "other.safetensors"]).encoder_id("thermal")
+    assert len({other, space.encoder_id("thermal"), HUB.id, space.id}) == 4
     assert bind_spokes(HUB, []) is HUB
     only = bind_spokes(HUB, [tmp_path / "thermal.safetensors"], ["vision"])
     assert "thermal" not in only.modalities and only.id == space.id

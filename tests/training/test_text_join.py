@@ -203,6 +203,8 @@ def test_phrases_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_sounds_find_their_phrases_in_a_hub_without_sounds(file: Path) -> None:
     space = bind_spokes(HUB, [file], load_source=load_source)
     assert space.modalities == (TEXT, AUDIO) and space.trained_windows[AUDIO].length == 1.0
+    assert space.encoder_id(TEXT) == HUB.encoder_id(TEXT)
+    assert space.encoder_id(AUDIO) not in (HUB.id, space.id, SOURCE.id)
     assert space.id != HUB.id and space.logit_scales[AUDIO] in text_join.LOGIT_SCALES
     names = [f"name {n}" for n in range(50)]
     vectors = space.embed(AUDIO, meanings_of(names))

@@ -57,11 +57,15 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class ProposalState:
-    """The frames of the last `HISTORY`, (N, F) with their ends (N,) in ns, and the newest proposal of a modality."""
+    """The frames of the last `HISTORY`, (N, F) with their ends (N,) in ns, and the newest proposal of a modality.
+
+    `active_fraction`: fraction of the newest window's new frames that are active.
+    """
 
     frames: FloatArray
     ends: npt.NDArray[np.int64]
     proposal: Proposal | None = None
+    active_fraction: float = 0.0
 
     @property
     def current(self) -> Proposal | None:
@@ -98,7 +102,10 @@ def updated_proposals(state: ProposalState | None, activity: Activity | None, ti
     proposal = _extended(state.proposal, zip(middles, strengths, strict=True), tick)
     kept = int(np.searchsorted(state.ends, tick - HISTORY, side="right"))
     return ProposalState(
-        np.concatenate([state.frames[kept:], new]), np.concatenate([state.ends[kept:], new_ends]), proposal
+        np.concatenate([state.frames[kept:], new]),
+        np.concatenate([state.ends[kept:], new_ends]),
+        proposal,
+        float(np.mean(np.array(strengths) >= ACTIVE_THRESHOLD)),
     )
 
 

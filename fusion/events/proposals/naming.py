@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.events.evidence import BoolArray, FloatArray, logistic
-from sensebind.fusion.events.proposals.intervals import Proposal
+from sensebind.fusion.events.proposals.intervals import ProposalState
 
 # Common sounds, which compete with the labels for a sound. A phrase that is similar to a label does not compete with
 # it.
@@ -49,6 +49,7 @@ COMPETING_PHRASES: Mapping[str, Sequence[str]] = {AUDIO: COMPETING_SOUNDS}
 SIMILAR_PHRASE_FRACTION = 0.5
 PRIOR_WINDOWS = 0.5  # windows of similarity 0 that are added: an interval of a short time has less evidence
 MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
+MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
 MIN_STEADY_TIME = 5.0  # s; with less observed, nothing is steady
 
@@ -126,7 +127,7 @@ class Competition:
 @dataclass(frozen=True, slots=True)
 class NamingState:
     """The pooled similarities of the newest proposal, which began at `interval_start` (ns; None: no proposal yet), and
-    of all time, which is forgotten with `STEADY_TIME_CONSTANT` and was observed for `steady_time` (s)."""
+    of the time without an open one, which are forgotten with `STEADY_TIME_CONSTANT`; `steady_time` (s) was observed."""
 
     interval: PooledSimilarities
     steady: PooledSimilarities
@@ -136,26 +137,31 @@ class NamingState:
 
 def updated_naming(
     state: NamingState,
-    proposal: Proposal | None,
+    proposals: ProposalState,
     window: tuple[int, int],
     labels: FloatArray,
     competing: FloatArray,
     seconds: float,
 ) -> NamingState:
     """Return the state after one window [start, tick) in ns with the similarities `labels` (L,) and `competing` (C,),
-    which came `seconds` after the one before. `proposal`: the open one, confirmed or not; None: none is open."""
+    which came `seconds` after the one before. `proposals`: those of the modality after this window.
+
+    Its weight is the fraction of it that is in the interval times the fraction of its new frames that are active.
+    """
     start, tick = window
-    steady = state.steady.decayed(float(np.exp(-seconds / STEADY_TIME_CONSTANT))).added(labels, competing, seconds)
-    steady_time = min(state.steady_time + seconds, STEADY_TIME_CONSTANT)
-    if proposal is None:
+    proposal = proposals.proposal
+    if proposal is None or not proposal.is_open:
+        steady = state.steady.decayed(float(np.exp(-seconds / STEADY_TIME_CONSTANT))).added(labels, competing, seconds)
+        steady_time = min(state.steady_time + seconds, STEADY_TIME_CONSTANT)
         return NamingState(state.interval, steady, state.interval_start, steady_time)
     interval = state.interval
     if state.interval_start != proposal.start:
         interval = PooledSimilarities.empty(len(labels), len(competing))
     overlap = (min(proposal.end, tick) - max(proposal.start, start)) / max(tick - start, 1)
     if overlap > MIN_OVERLAP:
-        interval = interval.added(labels, competing, overlap)
-    return NamingState(interval, steady, proposal.start, steady_time)
+        weight = overlap * max(proposals.active_fraction, MIN_ACTIVE_FRACTION)
+        interval = interval.added(labels, competing, weight)
+    return NamingState(interval, state.steady, proposal.start, state.steady_time)
 
 
 def naming_scores(

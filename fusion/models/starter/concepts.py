@@ -4,7 +4,7 @@ A vector has 2080 values. 1000 are image concepts, the classes of ImageNet. 23 a
 object detector. 521 are sound concepts, the classes of AudioSet. 536 are the appearance of an image: features of the
 cells of a grid, without names. An image has no sound concepts. A sound has no appearance and no object concepts. A
 phrase has all concepts, but no appearance. A sound has a small part of image concepts, those whose names are similar to
-its own, so that it finds images of its source. docs/starter.md has the figures by which this map was chosen.
+its own, so that it finds images of its source. The first value of its appearance is what is missing to unit length. docs/starter.md has the figures by which this map was chosen.
 """
 
 from __future__ import annotations
@@ -45,10 +45,18 @@ IMAGE_OBJECT_LENGTH = 1.0
 TEXT_OBJECT_LENGTH = (CONCEPT_SHARE * TEXT_IMAGE_SHARE) ** 0.5 / IMAGE_OBJECT_LENGTH
 IMAGE_POWER, SOUND_POWER = 2, 12  # of a phrase's similarities to the classes
 OBJECT_POWER = 3  # of a phrase's similarities to the objects, and of the scores of the object detector
-SOUND_ROOT = 0.25  # power of the probabilities of sounds
+# Log-likelihood ratios of sounds, nats: the part that is left out, and the length of all concepts at which a sound is
+# half as similar to a phrase as one without doubt.
+MIN_SOUND_RATIO, SOUND_DOUBT = 1.0, 20.0
+PROBABILITY_FLOOR = 1e-6  # added to the probabilities of sounds
 # Similarity to the nearest sound concept at which a phrase begins to name a sound, and at which it surely does.
 NAMES_A_SOUND = (0.25, 0.45)
 NAMES_AN_OBJECT = 0.5  # similarity to the nearest object at which a phrase means it: "a woman" does, "a sheep" does not
+
+
+# Similarity to the nearest image or object concept at which a phrase begins to name something that can be seen, and at
+# which it surely does. Not part of the map.
+NAMES_A_SIGHT = (0.25, 0.35)
 
 
 class ConceptFiles(NamedTuple):
@@ -99,7 +107,8 @@ class Concepts:
 
 
 class SoundMap(NamedTuple):
-    """`typical` (521,): mean concepts of everyday sounds. `image_concepts` (521, 1000): those of each class's name."""
+    """`typical` (521,): mean log probabilities of everyday sounds. `image_concepts` (521, 1000): those of each class's
+    name."""
 
     typical: Tensor
     image_concepts: Tensor
@@ -140,8 +149,16 @@ def sound_vectors(logits: Tensor) -> Tensor:
     """The network's logits (B, P, 521) for P patches of B sounds → unit vectors (B, 2080)."""
     sound_map = _sound_map(logits.device)
     sounds = concepts_from_sound(logits.float(), sound_map.typical)
-    images = functional.normalize(sounds @ sound_map.image_concepts, dim=1)
-    return _joined(images, sounds.new_zeros(len(sounds), LABEL_COUNT), sounds, SOUND_IMAGE_SHARE)
+    length = sounds.norm(dim=1, keepdim=True)
+    images = functional.normalize(sounds @ sound_map.image_concepts, dim=1) * length
+    joined = [
+        images * SOUND_IMAGE_SHARE**0.5,
+        sounds.new_zeros(len(sounds), LABEL_COUNT),
+        sounds * (1 - SOUND_IMAGE_SHARE) ** 0.5,
+        (1 - length**2).clamp(min=0).sqrt(),
+    ]
+    vectors = functional.normalize(torch.cat(joined, dim=1), dim=1)
+    return functional.pad(vectors, (0, DIMENSION - vectors.shape[1]))
 
 
 def sounds_from_text(sentences: Tensor) -> Tensor:
@@ -150,11 +167,21 @@ def sounds_from_text(sentences: Tensor) -> Tensor:
     A phrase that is not similar to any class names no sound. Its sound concepts are all equal: they are orthogonal to
     the concepts of every sound, whose mean is 0. Between the two limits of `NAMES_A_SOUND` it has a part of both.
     """
-    low, high = NAMES_A_SOUND
     similarities = sound_concepts().similarities(sentences)
-    named = ((similarities.amax(dim=1, keepdim=True) - low) / (high - low)).clamp(0, 1)
+    named = _ramp(similarities.amax(dim=1, keepdim=True), NAMES_A_SOUND)
     equal = SOUND_CLASS_COUNT**-0.5
     return sound_concepts().of_similarities(similarities) * named + (1 - named**2).sqrt() * equal
+
+
+def sound_competence(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → how far each phrase names a sound, (N,), 0 to 1: see `sounds_from_text`."""
+    return _ramp(sound_concepts().similarities(sentences).amax(dim=1), NAMES_A_SOUND)
+
+
+def image_competence(sentences: Tensor) -> Tensor:
+    """Sentence vectors (N, 384) → how far each phrase names something that can be seen, (N,), 0 to 1."""
+    classes = image_concepts().similarities(sentences).amax(dim=1)
+    return _ramp(torch.maximum(classes, _object_similarities(sentences).amax(dim=1)), NAMES_A_SIGHT)
 
 
 def objects_from_text(sentences: Tensor) -> Tensor:
@@ -197,11 +224,17 @@ def concepts_from_logits(scores: Tensor) -> Tensor:
 
 
 def concepts_from_sound(logits: Tensor, typical: Tensor) -> Tensor:
-    """Logits (B, P, 521) → (B, 521) of unit length: fourth roots of the probabilities, a mean over patches, minus their
-    mean; then minus those of a typical sound, because some classes are likely in every sound."""
-    roots = logits.sigmoid().mean(dim=1) ** SOUND_ROOT
-    centred = functional.normalize(roots - roots.mean(dim=1, keepdim=True), dim=1)
-    return functional.normalize(centred - typical, dim=1)
+    """Logits (B, P, 521) → (B, 521) of length 0 to 1: log-likelihood ratios of the sound against a typical one, minus
+    their mean.
+
+    The probabilities are a mean over patches; `typical` (521,) are the mean log probabilities of everyday sounds, because
+    some classes are likely in every sound. Ratios below `MIN_SOUND_RATIO` count as none. The length grows with the
+    ratios: a sound that is like no class in particular is dissimilar to every phrase.
+    """
+    log_probabilities = (logits.sigmoid().mean(dim=1) + PROBABILITY_FLOOR).log()
+    ratios = (log_probabilities - typical - MIN_SOUND_RATIO).clamp(min=0)
+    centred = ratios - ratios.mean(dim=1, keepdim=True)
+    return centred / (centred.square().sum(dim=1, keepdim=True) + SOUND_DOUBT**2).sqrt()
 
 
 def appearance_vectors(stage5: Tensor, statistics: Stage5Statistics) -> Tensor:
@@ -280,9 +313,15 @@ def map_digest() -> bytes:
         except OSError as error:
             raise SpaceError(f"'{files.vectors}' cannot be read: install Sensebind again ({error})") from error
     shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
-    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, SOUND_ROOT, NAMES_A_SOUND
+    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, MIN_SOUND_RATIO, SOUND_DOUBT, PROBABILITY_FLOOR, NAMES_A_SOUND
     total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
     return total.digest()
+
+
+def _ramp(values: Tensor, limits: tuple[float, float]) -> Tensor:
+    """0 up to the first limit, 1 from the second on."""
+    low, high = limits
+    return ((values - low) / (high - low)).clamp(0, 1)
 
 
 def _joined(images: Tensor, objects: Tensor, sounds: Tensor, image_share: float) -> Tensor:
@@ -321,7 +360,7 @@ def _sound_map(device: torch.device) -> SoundMap:
     entries = read_vectors(SOUND_FILES)
     with torch.inference_mode(False):
         names = image_concepts().of_text(entries["name_vectors"])
-        return SoundMap(entries["typical_sound"].to(device), names.to(device))
+        return SoundMap(entries["typical_log_probabilities"].to(device), names.to(device))
 
 
 @cache  # CUDA graphs keep pointers to the tensors

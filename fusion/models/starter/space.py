@@ -53,6 +53,11 @@ ENCODER_FILES = {  # modality → the weight files of its encoder
     VISION: (IMAGE_WEIGHTS, OBJECT_WEIGHTS),
     AUDIO: (AUDIO_WEIGHTS,),
 }
+COMPETENCES: Mapping[str, Callable[[Tensor], Tensor]] = {  # modality → function of the sentence vectors of phrases
+    VISION: concepts.image_competence,
+    AUDIO: concepts.sound_competence,
+    IMU: motion_competence.competence,
+}
 NEAREST_COUNT = 3  # phrases that `nearest_phrases` returns
 WITHOUT_WORDS = (DEPTH, THERMAL)  # their vectors find images of the same view, but hardly any phrase: docs/starter.md
 LOGIT_SCALES = {TEXT: 32.0, VISION: 32.0, AUDIO: 45.0}  # minimise the cross-entropy on development data
@@ -71,7 +76,7 @@ class StarterSpace(Hub):
     logit_scales: Mapping[str, float] = LOGIT_SCALES
     trained_windows: Mapping[str, TrainedWindow] = {
         VISION: TrainedWindow(0.5, frames=1),
-        AUDIO: TrainedWindow(2.0),
+        AUDIO: TrainedWindow(1.0),
         DEPTH: TrainedWindow(0.25, frames=1),
         THERMAL: TrainedWindow(0.25, frames=1),
         IMU: TrainedWindow(2.0),
@@ -240,13 +245,13 @@ class StarterSpace(Hub):
 
     @torch.inference_mode()
     def competence(self, modality: str, phrases: Sequence[str]) -> Tensor:
-        """See `core.space.Space`. Motion recognises phrases for the motion of the robot itself. Depth and thermal
-        images recognise no phrase. The competence of the other modalities is 1."""
+        """See `core.space.Space`. Images and sounds recognise phrases that are similar to one of their concepts. Motion
+        recognises phrases for the motion of the robot itself. Depth and thermal images recognise no phrase."""
         if modality in WITHOUT_WORDS:
             return torch.zeros(len(phrases))
-        if modality != IMU or not phrases:
+        if modality not in COMPETENCES or not phrases:
             return super().competence(modality, phrases)
-        return motion_competence.competence(self._embed_sentences(phrases))
+        return COMPETENCES[modality](self._embed_sentences(phrases))
 
     def limits_classifiers(self, modality: str) -> bool:
         """See `core.space.Space`. True for an IMU: it measures the motion of the robot itself and nothing else."""

@@ -11,14 +11,18 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from sensebind.evaluation.spaces.sounds import read_esc10
+from sensebind.evaluation.real.robot_noise import robot_noise
+from sensebind.evaluation.real.sound_streams import read_clips
 from sensebind.fusion.models.starter import concepts, minilm, motion_competence, yamnet
 from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, TEXT_WEIGHTS, find_weight_file
+from sensebind.fusion.preprocess.audio import SAMPLE_RATE
 
+TYPICAL_SNR = 10.0  # dB, of the sounds that are typical
 # Usual wordings of a prompt. The mean shift of sentence vectors by each is projected out.
 IMAGE_TEMPLATES = ("a photo of {}", "a picture of {}", "This is {}.", "There is {} in the scene.")
 SOUND_TEMPLATES = ("the sound of {}", "a recording of {}", "{} sound", "This is {}.", "I hear {}.")
@@ -33,11 +37,20 @@ def concept_vectors(
     return {"class_vectors": vectors, "template_shifts": torch.stack(shifts)}
 
 
-def typical_sound(folder: Path) -> Tensor:
-    """(521,): the mean concepts of the clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak)."""
+def typical_log_probabilities(folder: Path) -> Tensor:
+    """(521,): the mean log probabilities of the clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak) at 10 dB in robot noise,
+    in windows of 1 s."""
     network = yamnet.load(find_weight_file(AUDIO_WEIGHTS))
-    outputs = [network.of_sound(torch.from_numpy(clip.samples)[None]) for clip in read_esc10(folder, "1")]
-    return torch.cat([concepts.concepts_from_sound(out.logits, torch.zeros(1)) for out in outputs]).mean(dim=0)
+    random, found = np.random.default_rng(0), []
+    for clip in read_clips(folder, "1"):
+        noise = robot_noise(random, max(clip.seconds, 1.0))
+        level = float(np.sqrt(np.mean(np.square(noise)))) * 10 ** (TYPICAL_SNR / 20)
+        noise[: len(clip.samples)] += clip.samples * (level / clip.level)
+        whole = len(noise) // SAMPLE_RATE * SAMPLE_RATE
+        windows = torch.from_numpy(noise[:whole].astype(np.float32)).reshape(-1, SAMPLE_RATE)
+        probabilities = network.of_sound(windows).logits.sigmoid().mean(dim=(0, 1))
+        found.append((probabilities + concepts.PROBABILITY_FLOOR).log())
+    return torch.stack(found).mean(dim=0)
 
 
 def write(files: concepts.ConceptFiles, entries: dict[str, Tensor]) -> None:
@@ -67,7 +80,8 @@ def main() -> None:
         )
         sounds = concept_vectors(encoder, concepts.sound_class_phrases(), SOUND_TEMPLATES)
         sounds["name_vectors"] = encoder(concepts.sound_class_names())
-        write(concepts.SOUND_FILES, {**sounds, "typical_sound": typical_sound(args.esc10)})
+        sounds["typical_log_probabilities"] = typical_log_probabilities(args.esc10)
+        write(concepts.SOUND_FILES, sounds)
 
 
 if __name__ == "__main__":
