@@ -26,9 +26,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python docs/vocabulary.py
 
-# Writes the tables of parameters into the documentation (docs/*.md and README.md).
+# Writes the tables of parameters into the documentation (docs/*.md and README.md), and the layout for Foxglove.
 docs: $(READY)
 	$(BIN)/python docs/parameter_tables.py
+	$(BIN)/python docs/foxglove_layout.py
 
 # The image of the README: the report of a demo. Needs Chromium or Chrome.
 screenshot: demo

@@ -43,7 +43,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        f"{NAME}": ["config/*.yaml", "config/scenarios/*.yaml", "config/*.xml", "interfaces/*/msg/*.msg"],
+        f"{NAME}": ["config/*.*", "config/scenarios/*.yaml", "interfaces/*/msg/*.msg"],
         f"{NAME}.fusion.models.starter": ["*.txt", "*.safetensors", "spokes/*", "weights/*"],
         f"{NAME}.fusion.models.transformers": ["cards/*.yaml"],
         f"{NAME}.fusion.events": ["calibrations/*"],

@@ -99,6 +99,7 @@ def test_an_installed_copy_contains_its_data_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for name in (
         "config/fastdds.xml",
+        "config/foxglove_layout.json",
         "config/starter.yaml",
         "fusion/models/starter/imagenet_classes.safetensors",
         "fusion/models/starter/audioset_classes.txt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ class _RosYamlLoader(yaml.SafeLoader):
 def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
     """The parameters that a ROS parameter file sets for the node `node`, with flat names (`vision.hop`).
 
-    Sections that name the node take precedence over sections for all nodes (`/**`). If no section names the node
-    without a namespace, those with a namespace are used, as in a dump of `/robot1/detector`. Raises `ConfigError`, also
-    if these are of several namespaces.
+    Sections that name the node take precedence over sections for all nodes (`/**`). If the file has neither, a section
+    that names the node in a namespace is used, as in a dump of `/robot1/detector`. Raises `ConfigError`, also if there
+    are several such sections.
     """
     document = _read_document(path)
     for name, body in document.items():
@@ -37,7 +37,8 @@ def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
     sections = _sections(document)
     names = {name.strip("/") for name, _ in sections}
     own = {name for name in names if name == node}
-    own = own or {name for name in names if name.endswith(f"/{node}") and not name.startswith("*")}
+    if not own and "**" not in names:
+        own = {name for name in names if name.endswith(f"/{node}") and not name.startswith("*")}
     if len(own) > 1:
         raise ConfigError(
             f"parameter file '{path}' has sections of several nodes '{node}': {', '.join(sorted(own))}; keep one"
@@ -83,6 +84,33 @@ def _sections(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Mapp
         elif isinstance(body, Mapping) and "ros__parameters" not in body:
             found += _sections(body, full)
     return found
+
+
+def write_parameter_file(path: str | Path, values: Mapping[str, Any], heading: Sequence[str] = ()) -> None:
+    """Write values with flat names (`vision.hop`) as a parameter file for all nodes, also those in a namespace.
+
+    `heading`: lines of comment. Raises `ConfigError` if the file cannot be written.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = tree
+        for number, group in enumerate(groups):
+            inner = place.setdefault(group, {})
+            if not isinstance(inner, dict):  # a label that is the beginning of another label
+                last = ".".join([*groups[number:], last])
+                break
+            place = inner
+        if isinstance(place.get(last), dict):
+            place, last = tree, name
+        place[last] = value
+    body = yaml.safe_dump({"/**": {"ros__parameters": tree}}, sort_keys=False, allow_unicode=True, width=120)
+    text = "".join(f"# {line}\n" for line in heading) + body
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"parameter file '{path}' cannot be written: {error.strerror or error}") from error
 
 
 def shipped_parameter_file(name: str) -> Path:

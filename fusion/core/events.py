@@ -58,9 +58,9 @@ class Evidence:
 class Score:
     """The score of one label at one tick, 0..1, with the evidence of each modality.
 
-    The score describes the time `timestamp_correction` ns before the tick. `interval` is the interval [start, end) in ns
-    that it describes, if one was proposed: an event then begins and ends with it. `similarities`, for prompts only, has one
-    value for each item of `evidence`: the cosine similarity of the window and the best phrase of the label.
+    The score describes the time `timestamp_correction` ns before the tick. `interval` is the interval [start, end) in
+    ns that it describes, if one was proposed: an event then begins and ends with it. `similarities`, for prompts only,
+    has one value for each item of `evidence`: the cosine similarity of the window and the best phrase of the label.
     """
 
     score: float

@@ -219,6 +219,17 @@ class Hub(Space):
         to match. These are the vectors of `embed`, which may have parts that `image_encoder` does not compute."""
         return self.image_encoder()
 
+    def computed_concepts(self, name: str, rate: float) -> torch.nn.Module:
+        """Return the concepts that the hub computes from series at `rate` Hz, without trained weights: a module that
+        takes series (B, C, T) and their unit vectors (B, dimension), and returns unit vectors (B, dimension).
+
+        `name` is in the file of the spoke, and identifies the computation. Raises `SpaceError` if the hub has no
+        concepts of this name, as in the default implementation."""
+        raise SpaceError(
+            f"the spoke needs the concepts {name}, which {self.id} does not compute: install the version of Sensebind "
+            "that the spoke was made with, or make the spoke again"
+        )
+
 
 class SpaceFactory(Protocol):
     """Creates a space. The entry points of the group ``sensebind.models`` name objects of this type."""

@@ -98,8 +98,8 @@ class EventLifecycle:
     - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
       of `immediate_onset_threshold`, the event is reported (ONSET).
     - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
-      minus the `Score.timestamp_correction` of the last higher score, or the end of its `Score.interval`. A score of `offset_threshold` or more before that
-      resets the hold time. An UPDATE is reported every `update_period`.
+      minus the `Score.timestamp_correction` of the last higher score, or the end of its `Score.interval`. A score of
+      `offset_threshold` or more before that resets the hold time. An UPDATE is reported every `update_period`.
     """
 
     kind: EventKind

@@ -384,6 +384,7 @@ class PromptDetector(Detector[PromptOptions]):
             frozenset(names[start:end]) - {""} for start, end in zip(self.label_starts, ends, strict=True)
         ]
         self._calibration = calibration_lookup(self.options.calibration, encoders)
+        self._offset_thresholds = self._offset_threshold_table()
         self._matches: LabelMatches | None = None  # of the last calibration
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
@@ -392,6 +393,7 @@ class PromptDetector(Detector[PromptOptions]):
             raise ValueError("the background phrases differ and must be embedded: create a new detector")
         result = copy(self)
         result.options, result._calibration = options, calibration_lookup(options.calibration, self._encoders)
+        result._offset_thresholds = result._offset_threshold_table()
         return result
 
     def has_label(self, label: str) -> bool:
@@ -407,9 +409,8 @@ class PromptDetector(Detector[PromptOptions]):
     def lifecycle_options_for(self, label: str) -> LifecycleOptions:
         return self.options.lifecycle_for(label)
 
-    @property
-    def _offset_thresholds(self) -> FloatArray:
-        """The offset threshold of each label, (L,)."""
+    def _offset_threshold_table(self) -> FloatArray:
+        """Return the offset threshold of each label, (L,)."""
         return np.array([self.options.lifecycle_for(label).offset_threshold for label in self.prompts])
 
     def _prior(self, prior: float) -> FloatArray:

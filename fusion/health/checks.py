@@ -42,6 +42,7 @@ PLAUSIBLE_GRAVITY = (6.0, 16.0)  # m/s²: length of the mean acceleration over `
 MAX_FREE_FALL_ACCELERATION = 3.0  # m/s²: a shorter mean acceleration contains no gravity
 ACCELEROMETER_LIMIT = 150.0  # m/s²: slightly below the limit of a range of 16 g
 MAX_GRAVITY_ERROR = 4.5  # m/s²: largest `gravity_rotation_error` of a working IMU
+ROTATION_STEP = 0.02  # s; at 10 rad/s an IMU turns by 0.2 rad in it
 IMU_HISTORY_NS = round(4.05 * SECOND)  # ns of readings that `gravity_rotation_error` uses
 
 
@@ -164,7 +165,7 @@ def check_window(window: Window, before: Window | None) -> tuple[str, ...]:
     - `saturated`: more than a tenth of the sound is at full scale; more than half of the motion is at the range limit.
     - `frozen`: the same piece of sound, or the same reading, repeats.
     - `swapped`: the gyroscope's values contain gravity, and the accelerometer's do not.
-    - `miscalibrated`: the mean acceleration is not a plausible gravity.
+    - `miscalibrated`: the accelerations are not a plausible gravity.
     """
     found = _check_data(window, before, _data_to_check(window))
     return tuple(name for name in SYMPTOMS if name in found)
@@ -424,7 +425,9 @@ def _check_readings(window: Window) -> set[str]:
         )
         if acceleration < MAX_FREE_FALL_ACCELERATION and rotation > PLAUSIBLE_GRAVITY[0]:
             return {SWAPPED}
-        if not PLAUSIBLE_GRAVITY[0] <= acceleration <= PLAUSIBLE_GRAVITY[1]:
+        # An IMU that turns over has a short mean acceleration, although each reading contains gravity.
+        longest = max(acceleration, float(np.linalg.norm(recent[:, :3], axis=1).mean()))
+        if longest < PLAUSIBLE_GRAVITY[0] or acceleration > PLAUSIBLE_GRAVITY[1]:
             return {MISCALIBRATED}
     return set()
 
@@ -432,30 +435,50 @@ def _check_readings(window: Window) -> set[str]:
 def gravity_rotation_error(stamps: npt.NDArray[np.int64], values: Float64Array) -> float:
     """Difference between the rotation of gravity that the gyroscope predicts and the one that is measured, in m/s².
 
-    `stamps` (N,) ns, `values` (N, 6) as in `Reading`. Gravity g is constant in the world, so dg/dt = −ω × g in the
-    robot's frame (transport theorem). The mean acceleration of each second is compared with that of the second before,
-    rotated by this equation. The errors from speeding up and braking cancel; the errors from a wrong bias or scale add
-    up. Returns the length of the sum of these errors. The sum goes back by 3 s at most, and only to a second whose mean
-    acceleration is not a plausible gravity. Returns 0 if there are fewer than two seconds.
+    `stamps` (N,) ns, `values` (N, 6) as in `Reading`. Gravity is constant in the world. So the accelerations are turned
+    to the frame of the first reading by the integrated angular velocity, and the mean of the newest second is compared
+    with that of the oldest. Errors from speeding up and braking cancel within a second; the errors from a wrong bias or
+    scale add up. This goes back by 3 s at most, and only to a second whose mean acceleration is a plausible gravity.
+    Returns 0 if there are fewer than two seconds.
     """
+    turned = _in_first_frame((stamps - stamps[0]) / SECOND, values)
     age = (stamps[-1] - stamps) / SECOND
-    means, rates = [], []
+    means = []
     for second in range(min(3, int(age[0] + 0.05)) + 1):
         part = (age >= second) & (age < second + 1)
         if np.count_nonzero(part) < 5 or (second + 1) > age[0] + 0.05:
             break
-        mean = values[part, :3].mean(axis=0)
+        mean = turned[part].mean(axis=0)
         if not PLAUSIBLE_GRAVITY[0] <= np.linalg.norm(mean) <= PLAUSIBLE_GRAVITY[1]:
             break
         means.append(mean)
-        rates.append(values[part, 3:6].mean(axis=0))
-    errors = [
-        means[i] - means[i + 1] + _cross((rates[i] + rates[i + 1]) / 2, (means[i] + means[i + 1]) / 2)
-        for i in range(len(means) - 1)
-    ]
-    return float(np.linalg.norm(np.sum(errors, axis=0))) if errors else 0.0
+    return float(np.linalg.norm(means[0] - means[-1])) if means else 0.0
 
 
-def _cross(a: Float64Array, b: Float64Array) -> Float64Array:
-    """The cross product of two vectors (3,). `np.cross` takes longer than the rest of `gravity_rotation_error`."""
-    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
+def _in_first_frame(times: Float64Array, values: Float64Array) -> Float64Array:
+    """Times (N,) in s from 0 and readings (N, 6) → accelerations (N, 3) in the frame of the IMU at the first reading.
+
+    The angular velocity is integrated over steps of `ROTATION_STEP`, and the rotations of the steps are multiplied. An
+    acceleration is turned by the rotation of the nearest step.
+    """
+    rates = (values[1:, 3:6] + values[:-1, 3:6]) / 2 * np.diff(times)[:, None]
+    angles = np.concatenate([np.zeros((1, 3)), np.cumsum(rates, axis=0)])
+    steps = np.arange(round(times[-1] / ROTATION_STEP) + 1) * ROTATION_STEP
+    at_steps = np.stack([np.interp(steps, times, axis) for axis in angles.T], axis=1)
+    rotations = _rotation_matrices(np.diff(at_steps, axis=0, prepend=0.0))
+    reach = 1
+    while reach < len(rotations):  # products of 1, 2, 4, … factors: each step's is that of all steps up to it
+        rotations[reach:] = rotations[:-reach] @ rotations[reach:]
+        reach *= 2
+    nearest = rotations[np.rint(times / ROTATION_STEP).astype(np.intp)]
+    return np.asarray(np.einsum("nij,nj->ni", nearest, values[:, :3]))
+
+
+def _rotation_matrices(vectors: Float64Array) -> Float64Array:
+    """Rotation vectors (N, 3) in rad → matrices (N, 3, 3), by Rodrigues' formula."""
+    angle = np.linalg.norm(vectors, axis=1)[:, None, None]
+    x, y, z = vectors.T
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+    half = np.sinc(angle / (2 * np.pi))  # sin(angle / 2) / (angle / 2)
+    return np.asarray(np.eye(3) + np.sinc(angle / np.pi) * cross + half**2 / 2 * (cross @ cross))

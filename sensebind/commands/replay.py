@@ -12,6 +12,13 @@ from sensebind.commands.arguments import add_config, add_device, add_out
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from sensebind.evaluation.run_recordings import TrackerStep
+    from sensebind.fusion.core.space import Space
+    from sensebind.fusion.io.ground_truth import LabelSpan
+    from sensebind.replay.session import Settings
+
+OUTPUT_NAMES = ("outputs", "foxglove_layout.json", "summary.json", "report.html")
+
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
@@ -19,7 +26,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "replay",
         help="write embeddings, events, a summary and a report of a recording",
         description="Replay a recording offline, faster than real time, through the pipeline of the nodes. Writes "
-        "DIR/outputs/ (an MCAP bag, with annotated images for Foxglove), DIR/summary.json and DIR/report.html.",
+        "DIR/outputs/ (an MCAP bag, with the scores of the prompts, and annotated images for Foxglove), "
+        "DIR/foxglove_layout.json (a layout for DIR/outputs), DIR/summary.json and DIR/report.html.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
     add_config(parser)
@@ -31,6 +39,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="truth for the report: onset, offset (s from the start), label "
         "(default: RECORDING.truth.tsv, if it exists)",
     )  # fmt: skip
+    parser.add_argument(
+        "--suggest", type=Path, metavar="FILE",
+        help="print which onset threshold is best for each prompt by the truth, cross-validated over blocks of time, "
+        "and write them with the parameters of --config to FILE, a parameter file",
+    )  # fmt: skip
     parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a file for the Rerun viewer too (.rrd)")
 
 
@@ -41,13 +54,22 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.core.events import EventPhase
     from sensebind.fusion.core.samples import SECOND
+    from sensebind.fusion.io.ground_truth import require_truth_file
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
 
-    settings = Settings.read(args.config, args.device)
+    configured = Settings.read(args.config)
+    settings = configured.with_device(args.device)
+    if args.suggest:
+        require_truth_file(args.recording, args.truth)
+        if not settings.prompts:
+            raise ConfigError("--suggest needs prompts in the file of --config")
+        if args.config and args.suggest.resolve() == args.config.resolve():
+            raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     truth = report_truth(args.recording, args.truth, settings.prompts)
     with open_replay(args.recording, settings.embedder) as replay:
         for modality in settings.modalities:
@@ -67,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             def progress(seconds: float) -> None:
                 bar.update(int(seconds) - bar.n)
 
-            data, warnings = write_replay(
+            data, warnings, steps = write_replay(
                 replay, settings, space, args.out, overwrite=args.overwrite, truth=truth, rerun=args.rerun,
                 progress=progress, warn=partial(tqdm.write, file=sys.stderr),
             )  # fmt: skip
@@ -80,5 +102,44 @@ def run(args: argparse.Namespace) -> int:
         f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
     )
     also = f"; {args.rerun}" if args.rerun else ""
-    print(f"{data.realtime_factor} × real time; written to {args.out}: outputs, summary.json, report.html{also}")
+    print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
+    if args.suggest:
+        _suggest(args, configured, space, steps, truth or [], data.start)
     return 0
+
+
+def _suggest(
+    args: argparse.Namespace,
+    settings: Settings,
+    space: Space,
+    steps: list[TrackerStep | None],
+    truth: list[LabelSpan],
+    start: int,
+) -> None:
+    """Print the best onset thresholds, and write them with the other parameters to the file of --suggest."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from sensebind.evaluation.spans import Spans
+    from sensebind.fusion.config.files import write_parameter_file
+    from sensebind.fusion.config.parameters import ONSET_THRESHOLD_PREFIX
+    from sensebind.fusion.events.prompt import PromptDetector
+    from sensebind.training import onset_thresholds
+
+    (detector,) = (
+        found
+        for found in settings.with_detector({"detectors": ["prompt"]}).detectors(space)
+        if isinstance(found, PromptDetector)
+    )
+    progress = partial(tqdm, unit=" thresholds", leave=False, disable=None)
+    found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, progress)
+    print(f"onset thresholds by event F1:\n{onset_thresholds.suggestion_table(found)}")
+    values = settings.changed_values()
+    values |= {f"{ONSET_THRESHOLD_PREFIX}{label}": v for label, v in onset_thresholds.threshold_values(found).items()}
+    heading = [
+        f"Suggested by `sensebind replay {args.recording} --suggest`, from its truth. Nothing applies it for you."
+    ]
+    heading += onset_thresholds.suggestion_table(found).splitlines()
+    write_parameter_file(args.suggest, values, heading)
+    print(f"written to {args.suggest}; it is not applied: use it as --config, --params-file or params_file")

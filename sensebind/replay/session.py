@@ -12,7 +12,13 @@ from typing import Any
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, onset_thresholds_of, prompts_of
 from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
-from sensebind.fusion.config.parameters import detector_values, embedder_values, modalities_of
+from sensebind.fusion.config.parameters import (
+    detector_parameters,
+    detector_values,
+    embedder_parameters,
+    embedder_values,
+    modalities_of,
+)
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
@@ -51,17 +57,26 @@ class Settings:
                 f"parameter file '{file}' has sections for {', '.join(sorted(names))} only: name them '/**', "
                 "'embedder' and 'detector'"
             )
-        found = cls.of(embedder, detector)
-        return replace(found, embedder={**found.embedder, "device": device}) if device else found
+        return cls.of(embedder, detector).with_device(device)
 
     @classmethod
     def of(cls, embedder: Mapping[str, Any], detector: Mapping[str, Any] | None = None) -> Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
+    def with_device(self, device: str | None) -> Settings:
+        """The same settings with another device; None: unchanged."""
+        return replace(self, embedder={**self.embedder, "device": device}) if device else self
+
     def with_detector(self, values: Mapping[str, Any]) -> Settings:
         """The same settings with other values of some of the detector's parameters. Raises `ConfigError`."""
         return replace(self, detector=detector_values({**self.detector, **values}))
+
+    def changed_values(self) -> dict[str, Any]:
+        """The values that differ from the defaults, of both nodes, and those of labels."""
+        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities), *detector_parameters())}
+        values = {**self.embedder, **self.detector}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @property
     def prompts(self) -> dict[str, list[str]]:

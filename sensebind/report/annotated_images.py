@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.events import EventInterval, EventKind
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Sample
@@ -62,6 +63,11 @@ class AnnotatedImages:
             data=data.ravel(),
         )
         return f"/annotated/{sample.modality}/image", COMPRESSED_IMAGE_TYPE, sample.stamp, message
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities with images so far."""
+        return sort_modalities(modality for modality, shown in self._written_images.items() if shown)
 
     def annotations(self, found: Sequence[EventInterval]) -> Iterator[BagMessage]:
         """Annotations of each image: the events active at its stamp; an empty message if there are none."""

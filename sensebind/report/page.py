@@ -18,8 +18,8 @@ from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
 from sensebind.report.panels import events as lanes
+from sensebind.report.panels import scores, similarity
 from sensebind.report.panels import sensors as strips
-from sensebind.report.panels import similarity
 from sensebind.report.panels.charts import format_number, format_time
 from sensebind.report.panels.context import PageContext, Row
 from sensebind.report.report_data import ReportData
@@ -69,6 +69,7 @@ def _body(context: PageContext) -> str:
     timeline = [
         *_axis(context),
         *lanes.event_panel(context),
+        *scores.score_panel(context),
         *strips.sensor_panels(context),
         *similarity.similarity_panels(context),
     ]

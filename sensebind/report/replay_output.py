@@ -9,11 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from sensebind.evaluation.run_recordings import StepRecorder, TrackerStep
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.events import Event, EventPhase, intervals_from_events
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.events.tracker import EventTracker
+from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter
@@ -21,9 +23,11 @@ from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.statistics import ModalityStatistics
 from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
+from sensebind.report.foxglove_layout import write_foxglove_layout
 from sensebind.report.page import write_report
 from sensebind.report.report_data import ReportData, similarities
 from sensebind.report.rerun_file import RerunFile
+from sensebind.report.score_series import ScoreCollector, ScoreSeries
 from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
 
@@ -33,12 +37,14 @@ class ReplayResult(NamedTuple):
 
     data: ReportData
     warnings: list[str]
+    steps: list[TrackerStep | None]  # of the event tracker; None is a restart
 
 
 class ReplayWriter:
     """Writes the outputs of a run and small copies of its images to a bag, and keeps the data of the report.
 
-    `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs.
+    `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs. `thresholds` is
+    label → onset and offset threshold of each prompt.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class ReplayWriter:
         topics: Mapping[str, str],
         rerun_file: RerunFile | None = None,
         warn: Callable[[str], None] = lambda text: None,
+        thresholds: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self.previews = SensorPreviews()
         self.embeddings: list[Embedding] = []
@@ -55,6 +62,17 @@ class ReplayWriter:
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → sequence numbers
         self._bag, self._topics, self._rerun_file, self._warn = bag, topics, rerun_file, warn
         self._annotated_images = AnnotatedImages(bag.message_factory)
+        self._scores = ScoreCollector(thresholds or {})
+
+    @property
+    def scores(self) -> ScoreSeries:
+        """The scores of the prompts so far."""
+        return self._scores.series()
+
+    @property
+    def cameras(self) -> list[str]:
+        """The modalities with annotated images so far."""
+        return self._annotated_images.modalities
 
     def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
         """Keep the preview of a sample; if it is an image, write a small copy of it."""
@@ -85,10 +103,34 @@ class ReplayWriter:
                 self._warn(text)
             self.problems[text] += 1
 
+    def add_scores(self, tick: int, space: str, scores: Mapping[str, Score]) -> None:
+        """Write the scores of all prompts at one tick (ns) to the bag, and keep them for the report."""
+        self._scores.add(tick, scores)
+        sequence = next(self._sequences["/prompt_scores"])
+        message = messages.scores_message(self._bag.message_factory, tick, space, scores, sequence)
+        self._bag.write("/prompt_scores", messages.PROMPT_SCORES, tick, message)
+
     def annotate(self) -> None:
         """Write the annotations of all images. Call it when all events are known."""
         for annotation in self._annotated_images.annotations(intervals_from_events(self.events)):
             self._bag.write(*annotation)
+
+
+class ScoreReportingTracker(StepRecorder):
+    """An event tracker that keeps its steps and, after each tick, calls `on_scores` with the tick, the space and the
+    scores of all prompts: what the detector node publishes as `prompt_scores`."""
+
+    def __init__(
+        self, detectors: Sequence[Detector], space: str, on_scores: Callable[[int, str, Mapping[str, Score]], None]
+    ) -> None:
+        super().__init__(detectors, space)
+        self._on_scores = on_scores
+
+    def step(self, tick: int, embeddings: Mapping[str, Embedding]) -> list[Event]:
+        events = super().step(tick, embeddings)
+        if EventKind.PROMPT in self.scores:
+            self._on_scores(tick, self.space, self.scores[EventKind.PROMPT])
+        return events
 
 
 def write_replay(
@@ -103,19 +145,20 @@ def write_replay(
     progress: Callable[[float], None] = lambda seconds: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> ReplayResult:
-    """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/summary.json, `out`/report.html
-    and, if given, the file `rerun` for the Rerun viewer.
+    """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/foxglove_layout.json,
+    `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer.
 
     `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
     each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
     detectors = settings.detectors(space)
-    pipeline = settings.pipeline(space, EventTracker(detectors, space.id))
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
     with BagWriter(out / "outputs", overwrite=overwrite) as bag:
         rerun_file = RerunFile(rerun, replay.recording.path.name) if rerun else None
-        writer = ReplayWriter(bag, replay.topics, rerun_file, warn)
+        writer = ReplayWriter(bag, replay.topics, rerun_file, warn, prompt_thresholds(detectors))
+        tracker = ScoreReportingTracker(detectors, space.id, writer.add_scores)
+        pipeline = settings.pipeline(space, tracker)
         described = messages.space_message(bag.message_factory, space, pipeline.specs, replay.start)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described, latched=True)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
@@ -133,6 +176,7 @@ def write_replay(
         end=replay.end,
         modalities={m: s.summary() for m, s in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
+        scores=writer.scores,
         events=writer.events,
         previews=writer.previews,
         truth=truth,
@@ -144,13 +188,33 @@ def write_replay(
         ],
         onset_thresholds=settings.onset_thresholds,
     )
+    _write_views(out, data, writer, rerun_file)
+    return ReplayResult(data, warnings, tracker.steps)
+
+
+def _write_views(out: Path, data: ReportData, writer: ReplayWriter, rerun_file: RerunFile | None) -> None:
+    """Write the report page, the summary, the layout for Foxglove, and the rest of the file for the Rerun viewer."""
     if rerun_file:
-        start = data.start
-        spans = [(start + round(on * SECOND), start + round(off * SECOND), label) for on, off, label in truth or ()]
-        rerun_file.finish(writer.embeddings, data.similarities, intervals_from_events(data.events), spans)
+        stamps = [
+            (data.start + round(onset * SECOND), data.start + round(offset * SECOND), label)
+            for onset, offset, label in data.truth or ()
+        ]
+        rerun_file.finish(writer.embeddings, data.similarities, intervals_from_events(data.events), stamps, data.scores)
+    layout, scores = out / "foxglove_layout.json", data.scores
+    write_foxglove_layout(layout, scores.thresholds, list(scores.modalities), writer.cameras)
     write_report(out / "report.html", data)
     write_summary(out / "summary.json", data)
-    return ReplayResult(data, warnings)
+
+
+def prompt_thresholds(detectors: Sequence[Detector]) -> dict[str, tuple[float, float]]:
+    """Label → onset and offset threshold, for each prompt."""
+    return {
+        label: (options.onset_threshold, options.offset_threshold)
+        for detector in detectors
+        if isinstance(detector, PromptDetector)
+        for label in detector.prompts
+        for options in [detector.lifecycle_options_for(label)]
+    }
 
 
 def _topic_notes(replay: Replay, space: Space) -> list[str]:

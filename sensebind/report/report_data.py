@@ -14,6 +14,7 @@ from sensebind.fusion.core.embeddings import Embedding, sort_modalities
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import LabelSpan, find_truth_file, read_faults, read_truth
+from sensebind.report.score_series import ScoreSeries, empty_scores
 from sensebind.report.sensor_previews import SensorPreviews
 
 
@@ -71,6 +72,7 @@ class ReportData:
     """All data of a report. `start` and `end` are those of the recording or of the run, in int nanoseconds.
 
     `modalities` is name → `ModalityStatistics.summary()`; `similarities` is the result of the function `similarities`;
+    `scores` are those of the prompts at each tick;
     `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
     `onset_thresholds` is label → onset threshold, for prompts;
     `realtime_factor` is seconds of recording per second of processing (None: not measured); `notes` are sentences for
@@ -85,6 +87,7 @@ class ReportData:
     end: int
     modalities: Mapping[str, Mapping[str, Any]]
     similarities: Mapping[str, Similarity] = field(default_factory=dict)
+    scores: ScoreSeries = field(default_factory=empty_scores)
     events: Sequence[Event] = ()
     previews: SensorPreviews = field(default_factory=SensorPreviews)
     truth: Sequence[tuple[float, float, str]] | None = None

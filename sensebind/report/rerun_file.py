@@ -18,6 +18,7 @@ from sensebind.fusion.core.events import EventInterval
 from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.report.panels import charts
 from sensebind.report.report_data import Similarity
+from sensebind.report.score_series import ScoreSeries, empty_scores
 from sensebind.report.sensor_previews import MAX_FREQUENCY, MEL_BANDS, frame_size, image_preview, mel_spectra
 from sensebind.report.style import EXTRA_COLOURS, LIGHT_COLOURS
 from sensebind.report.style import FUSED_COLOURS as FUSED_COLOUR
@@ -29,6 +30,7 @@ MAX_IMAGE_SIDE = 640  # px, the longer side of an image
 SPECTROGRAM_DURATION = 3.0  # s in a spectrogram
 SPECTROGRAM_INTERVAL = 0.25  # s from one spectrogram to the next
 READINGS_PER_BATCH = 256  # readings that are written together
+MAX_SCORE_VIEWS = 40  # labels with a view of their scores
 IMU_CHANNEL_NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
 
 
@@ -40,7 +42,8 @@ class RerunFile:
     """Writes a file (.rrd): samples as they pass; embeddings, similarities, events and truth at the end.
 
     Entities: `sensors/<camera>/image`, `sensors/<microphone>/level` and `/spectrogram`, `sensors/<imu>/…`,
-    `similarity/<modality>`, `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
+    `similarity/<modality>`, `scores/<label>/…` of all modalities together, of each one, and the thresholds,
+    `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
     Raises `RerunError` if rerun-sdk is not installed or the file cannot be written.
     """
 
@@ -81,6 +84,7 @@ class RerunFile:
         similarities: Mapping[str, Similarity],
         found: Sequence[EventInterval],
         truth: Sequence[tuple[int, int, str]] = (),
+        scores: ScoreSeries | None = None,
     ) -> None:
         """Write the rest and the layout of the viewer, and close the file. `truth`: (onset, offset, label), int ns."""
         for modality in list(self._readings):
@@ -88,13 +92,16 @@ class RerunFile:
         self._embeddings(embeddings)
         for modality, similarity in similarities.items():
             self._series(f"similarity/{modality}", similarity.ticks, similarity.scores, similarity.labels)
+        scores = scores or empty_scores()
+        self._scores(scores)
         self._events(found)
         for label in sorted({label for _, _, label in truth}):
             own = [(onset, offset) for onset, offset, name in truth if name == label]
             self._log_step_line(
                 f"truth/{label}", [(t, v) for onset, offset in own for t, v in ((onset, 1.0), (offset, 0.0))]
             )
-        self._stream.send_blueprint(self._layout(sort_modalities(similarities), bool(truth)))
+        scored = () if scores.is_empty else scores.labels[:MAX_SCORE_VIEWS]
+        self._stream.send_blueprint(self._layout(sort_modalities(similarities), bool(truth), scored))
         self._stream.flush()
         self._stream.disconnect()
 
@@ -201,6 +208,20 @@ class RerunFile:
         column = self._rr.TimeColumn(TIME, timestamp=stamps.astype("datetime64[ns]"))
         self._stream.send_columns(path, [column], self._rr.Scalars.columns(scalars=values))
 
+    def _scores(self, series: ScoreSeries) -> None:
+        """Write the score of each label, those of single modalities, and the thresholds."""
+        if series.is_empty:
+            return
+        for at, label in enumerate(series.labels):
+            path = f"scores/{_entity(label)}"
+            self._series(f"{path}/all", series.ticks, series.scores[:, [at]], ["all modalities"])
+            for modality, own in series.modalities.items():
+                self._series(f"{path}/{modality}", own.ticks, own.score[:, [at]], [modality])
+            if label in series.thresholds:
+                ends = series.ticks[[0, -1]]
+                values = np.array([series.thresholds[label]] * 2)
+                self._series(f"{path}/thresholds", ends, values, ["onset threshold", "offset threshold"])
+
     def _embeddings(self, embeddings: Sequence[Embedding]) -> None:
         if not embeddings:
             return
@@ -235,7 +256,7 @@ class RerunFile:
         for path, steps in changes.items():
             self._log_step_line(path, sorted(steps))
 
-    def _layout(self, compared: Sequence[str], truth: bool) -> Any:
+    def _layout(self, compared: Sequence[str], truth: bool, scored: Sequence[str]) -> Any:
         import rerun.blueprint as rrb
 
         images = [
@@ -257,7 +278,8 @@ class RerunFile:
             if kind != "image" or m in self._scalar_cameras
         ]
         similar = [rrb.TimeSeriesView(origin=f"similarity/{m}", name=f"similarity, {m}") for m in compared]
-        lines += [rrb.Tabs(*views) for views in (similar, numbers) if views]
+        scores = [rrb.TimeSeriesView(origin=f"scores/{_entity(label)}", name=f"scores, {label}") for label in scored]
+        lines += [rrb.Tabs(*views) for views in (scores, similar, numbers) if views]
         return rrb.Blueprint(
             rrb.Horizontal(
                 rrb.Vertical(

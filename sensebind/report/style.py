@@ -92,6 +92,14 @@ color-mix(in srgb,var(--c) 4%,var(--page)),var(--c))}
 .shade0{fill-opacity:.2}.shade1{fill-opacity:.09}.shade2{fill-opacity:.18}.shade3{fill-opacity:.28}
 .shade4{fill-opacity:.4}
 .shade5{fill-opacity:.54}.shade6{fill-opacity:.7}.shade7{fill-opacity:.86}.shade8{fill-opacity:1}
+.curves path{fill:none;stroke:var(--c);stroke-width:1.3;vector-effect:non-scaling-stroke;stroke-linejoin:round}
+.curves .all{stroke:var(--ink);stroke-width:2}
+.curves .onset,.curves .offset{stroke:var(--faint);stroke-width:1;stroke-dasharray:6 4}
+.curves .offset{stroke-dasharray:1.5 3}
+.scores .keys>div.wide{height:44px;font-size:12px;color:var(--faint);align-items:flex-start}
+.scores .keys>div>span:first-child::before{content:"";display:inline-block;width:7px;height:7px;border-radius:2px;
+background:var(--c);margin-right:6px}
+.scores .keys small{font-size:11px;color:var(--faint)}
 .lane{padding:9px 0 8px;border-top:1px solid var(--line)}
 .lane .keys>div.head{height:20px;line-height:20px;font-size:14px;color:var(--ink);font-weight:550}
 .lane .keys>div.head small{font-weight:400;font-size:12px;color:var(--faint)}

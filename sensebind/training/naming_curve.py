@@ -1,7 +1,7 @@
 """Fits the curve with which the starter space names intervals of sound: `python -m sensebind.training.naming_curve`.
 
 The data are clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak) in robot noise, with the prompts of the ten classes and
-of sounds that do not occur. The curve is a logistic regression on the intervals of the streams: at each tick, each label
+of sounds that do not occur. The curve is a logistic regression on the intervals of the streams: at each tick, a label
 is right if its clip overlaps the interval so far.
 """
 
@@ -48,8 +48,8 @@ Array = npt.NDArray[np.float64]
 def pooled_examples(
     stream: SoundStream, space: Space, settings: Settings, detector: PromptDetector
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """For each tick with an open interval and each label of `detector`: the pooled similarity and the margin (N, 2), and
-    whether the label is right (N,)."""
+    """For each tick with an open interval and each label of `detector`: the pooled similarity and the margin, (N, 2),
+    and whether the label is right, (N,)."""
     labels, state = list(detector.prompts), detector.initial_state()
     rows: list[Array] = []
     truth: list[npt.NDArray[np.bool_]] = []

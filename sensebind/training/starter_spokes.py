@@ -1,12 +1,14 @@
 """Trains the spokes that ship with the starter space: `python -m sensebind.training.starter_spokes MODALITY`.
 
-Each training uses simulated or permissively licensed data only and runs on two CPU cores.
+Each training uses simulated or permissively licensed data only and runs on two CPU cores. With `--restamp`, nothing is
+trained: the shipped file of `imu` gets the id of the motion concepts (`fusion/models/starter/motion_concepts.py`). This
+is needed after a change of their settings.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models import registry
 from sensebind.fusion.models.spokes import spoke as spokes
 from sensebind.fusion.models.spokes.spoke import Spoke, SpokeSpec
+from sensebind.fusion.models.starter import motion_concepts
 from sensebind.fusion.models.starter.space import SPOKE_FOLDER
 from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
@@ -127,6 +130,19 @@ def train_imu_spoke(hub: Hub, args: argparse.Namespace) -> tuple[Spoke, EpochRes
     return spoke, train_spoke(spoke, hub, training, held, settings, on_epoch=print_epoch)
 
 
+def with_motion_concepts(spec: SpokeSpec) -> SpokeSpec:
+    """The spec of the IMU spoke with the motion concepts of this version, which are computed after its network."""
+    return replace(spec, concepts=motion_concepts.concepts_id())
+
+
+def restamp(path: Path) -> None:
+    """Write the id of the motion concepts into the file of the IMU spoke. The weights stay the same. Raises
+    `SpaceError`."""
+    state = spokes.read_state(path)
+    dtype = next(iter(state.values())).dtype
+    spokes.write_spoke(path, with_motion_concepts(spokes.read_spec(path)), state, dtype)
+
+
 def print_epoch(epoch: EpochResult) -> None:
     """Print the loss and the held-out recall of an epoch."""
     print(
@@ -167,7 +183,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="maximum number (default: 8 for images, 4 for IMU data)")
     parser.add_argument("--checkpoint", type=Path, help="file to resume from (depth and thermal)")
     parser.add_argument("-o", "--out", type=Path, help="spoke file to write (default: the shipped one)")
+    parser.add_argument("--restamp", action="store_true", help="only write the id of the motion concepts (imu)")
     args = parser.parse_args()
+    out = args.out or SPOKE_FOLDER / f"{args.modality}.safetensors"
+    if args.restamp:
+        if args.modality != IMU:
+            parser.error("only imu has motion concepts")
+        return restamp(out)
     hub = registry.load_without_spokes("starter")
     if args.modality == IMU:
         spoke, best = train_imu_spoke(hub, args)  # type: ignore[arg-type]
@@ -178,8 +200,8 @@ def main() -> None:
         "data": card.data, "licence": card.licence, "anchors": list(card.anchors),
         "held_out_recall": round(best.recall, 3),
     }  # fmt: skip
-    spoke.spec = SpokeSpec(**{**vars(spoke.spec), "about": about})
-    out = args.out or SPOKE_FOLDER / f"{args.modality}.safetensors"
+    spec = replace(spoke.spec, about=about)
+    spoke.spec = with_motion_concepts(spec) if args.modality == IMU else spec
     spokes.save(spoke, out)
     print(f"{out}: held-out R@1 {best.recall:.3f}, chance {best.chance:.3f}")
 

@@ -18,7 +18,7 @@ from helpers.patrols import record_patrol
 from helpers.ros_processes import Peer, peer, ros_environment, running
 from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.detectors import make_detectors
-from sensebind.fusion.config.files import read_parameter_file
+from sensebind.fusion.config.files import read_parameter_file, write_parameter_file
 from sensebind.fusion.config.parameters import (
     DETECTOR_TYPES,
     NODE_PARAMETERS,
@@ -296,6 +296,64 @@ def test_names_of_the_previous_version_work_with_a_warning_that_gives_the_new_na
         NODE_PARAMETERS["bridge"](), read_parameter_file(file, "bridge"), parameters_of_other_nodes("bridge")
     )
     assert bridge["client_queue_size"] == 8
+
+
+DUMP = """
+/robot1/detector:
+  ros__parameters:
+    detectors: [prompt]
+    prompt: {onset_threshold: 0.7, onset_thresholds: {person: 0.5}, background: []}
+    prompts: {person: [a person], gone: null}
+    qos_overrides: {/clock: {subscription: {depth: 1}}}
+    start_type_description_service: true
+    use_sim_time: false
+    vision: {hop: 0.25}
+"""
+
+
+def test_a_dump_of_a_running_node_is_a_parameter_file(tmp_path: Path) -> None:
+    file = tmp_path / "dump.yaml"
+    file.write_text(DUMP)
+    found = Settings.read(file)
+    assert found.prompts == {"person": ["a person"]} and found.embedder["vision.hop"] == 0.5, "of the other node"
+    assert found.changed_values() == {
+        "detectors": ["prompt"], "prompts.person": ["a person"],
+        "prompt.onset_threshold": 0.7, "prompt.onset_thresholds.person": 0.5,
+    }  # fmt: skip
+    file.write_text(DUMP.replace("\n  ", "\n    ").replace("/robot1/detector:", "robot1:\n  detector:"))
+    assert Settings.read(file) == found, "the namespace may be a level of its own"
+    file.write_text(DUMP.replace("background", "foreground"))
+    with pytest.raises(ConfigError, match=r"no parameter 'prompt\.foreground'"):
+        Settings.read(file)
+    file.write_text(DUMP + DUMP.replace("robot1", "robot2"))
+    with pytest.raises(ConfigError, match="several nodes 'detector': robot1/detector, robot2/detector"):
+        Settings.read(file)
+    file.write_text("/**: {ros__parameters: {prompts: {dog: [a dog]}}}\n" + DUMP)
+    assert set(Settings.read(file).prompts) == {"dog"}, "a section of a node in a namespace is for that node"
+    file.write_text(DUMP.replace("detector:", "listener:"))
+    with pytest.raises(ConfigError, match="sections for robot1/listener only"):
+        Settings.read(file)
+
+
+def test_a_written_parameter_file_is_read_with_the_same_values(tmp_path: Path) -> None:
+    values = {
+        "space": "toy", "vision.hop": 0.25, "detectors": [], "prompts.a b": ["on", "yes: no"], "prompts.a": ["a"],
+        "prompts.a.b": ["ä"], "prompts.a.b.c": ["c"], "prompt.onset_thresholds.a.b": 0.5,
+    }  # fmt: skip
+    for ordered in (values, dict(reversed(values.items()))):
+        write_parameter_file(tmp_path / "new" / "p.yaml", ordered, ["from: a test", "of parameter files"])
+        for node in ("embedder", "detector"):
+            assert read_parameter_file(tmp_path / "new" / "p.yaml", node) == values
+
+
+def test_a_threshold_for_a_label_without_phrases_is_refused_with_the_nearest_label() -> None:
+    values = detector_values({"prompts.person": ["a person"], "prompt.onset_thresholds.persn": 0.5})
+    with pytest.raises(ConfigError, match="label without 'prompts.persn'; did you mean 'person'"):
+        make_detectors(values, embed_text)
+    with pytest.raises(ConfigError, match=r"'prompt\.onset_thresholds\.person' must be 0\.01 to 0\.99"):
+        detector_values({"prompts.person": ["a person"], "prompt.onset_thresholds.person": 1.5})
+    values = detector_values({"prompts.person": [], "prompts.dog": ["a dog"], "prompt.onset_thresholds.person": 0.5})
+    assert make_detectors(values, embed_text)[0].options.onset_thresholds == {"person": 0.5}
 
 
 def test_no_old_name_is_a_current_name() -> None:

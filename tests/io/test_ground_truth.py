@@ -101,3 +101,14 @@ def test_an_unclosed_quotation_mark_is_an_error(tmp_path: Path) -> None:
     file.write_text('0\t1\t"dog\n2\t3\tcat\n')
     with pytest.raises(TruthError, match=r"t\.tsv' cannot be read"):
         read_truth(file)
+
+
+def test_labels_match_those_of_prompts_without_regard_to_case_spaces_and_underscores(tmp_path: Path) -> None:
+    names = ("Glass  Breaking", "glass_breaking", "DOG", "cat", "hot spot", "hot-spot")
+    write_truth(tmp_path / "t.tsv", [(float(i), i + 1.0, name) for i, name in enumerate(names)])
+    prompts = ("glass_breaking", "dog", "Hot_Spot", "hotspot")
+    labels = [label for _, _, label in read_truth(tmp_path / "t.tsv", prompts)]
+    assert labels == ["glass_breaking", "glass_breaking", "dog", "cat", "Hot_Spot", "hot-spot"]
+    write_truth(tmp_path / "same.tsv", [(0.0, 1.0, "hotspot")])
+    assert read_truth(tmp_path / "same.tsv", prompts)[0][2] == "hotspot", "an equal label takes precedence"
+    assert [label for _, _, label in read_truth(tmp_path / "t.tsv")][2] == "DOG"

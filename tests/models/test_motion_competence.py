@@ -77,7 +77,7 @@ def test_a_motion_of_someone_or_something_else_is_not_recognised(space: StarterS
 def test_the_examples_have_a_vector_each_and_are_of_their_own_kind(space: StarterSpace) -> None:
     motion, other = motion_competence.phrases()
     assert not set(motion) & set(other) and not {*motion, *other} & {*OWN_MOTION, *OTHER}
-    vectors = motion_competence._example_vectors()
+    vectors = motion_competence.example_vectors()
     assert [len(group) for group in vectors] == [len(motion), len(other)]
     found = space._embed_sentences([motion[3], other[5]])
     assert torch.allclose(found, torch.stack([vectors[0][3], vectors[1][5]]), atol=2e-3), "write the vectors again"

@@ -14,6 +14,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
+from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
@@ -183,6 +184,25 @@ def test_the_scores_of_all_prompts_are_published_for_each_tick(played: Callable[
         assert [(m.modality, m.sensor, m.weight, m.score, m.competence) for m in prompt.modalities] == expected
         assert all(-1 <= m.similarity <= 1 for m in prompt.modalities)
         assert all(e.sensor == e.modality and e.frame_id for e in event.evidence)
+
+
+def test_a_replay_writes_the_scores_that_the_detector_publishes(
+    patrol: Path, played: Callable[[float], Live], tmp_path: Path
+) -> None:
+    assert main(["replay", str(patrol), "--config", str(CONFIG), "--out", str(tmp_path)]) == 0
+    with Recording(tmp_path / "outputs") as bag:
+        written = {stamp_to_ns(m.header.stamp): m for _, _, _, m in bag.messages(["/prompt_scores"])}
+    published = played(1.0).messages["prompt_scores"]
+    assert len(published) > 10
+    for message in published:
+        other = written[stamp_to_ns(message.header.stamp)]
+        assert other.space == message.space and other.header.frame_id == message.header.frame_id
+        for own, expected in zip(message.prompts, other.prompts, strict=True):
+            assert own.label == expected.label and own.score == pytest.approx(expected.score, abs=2e-3)
+            for one, same in zip(own.modalities, expected.modalities, strict=True):
+                assert (one.modality, one.sensor, one.competence) == (same.modality, same.sensor, same.competence)
+                for name in ("similarity", "score", "weight"):
+                    assert getattr(one, name) == pytest.approx(getattr(same, name), abs=2e-3), (own.label, name)
 
 
 def test_at_full_rate_every_message_arrives_or_is_counted_as_lost(tmp_path: Path) -> None:

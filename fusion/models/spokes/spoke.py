@@ -58,7 +58,8 @@ class SpokeSpec:
     """The description of a spoke. `length` (s) and `frames`: its window, as in `TrainedWindow`. `rate` (Hz) and
     `channels`: of a series. `rank`: of LoRA. `logit_scale`: the factor of its cosines before a softmax. `about`: the
     content of the card (data, licence, recipe, figures). `source`, `source_id`, `source_weights`: the space of
-    a joined spoke's encoder. Raises `SpaceError` for an unknown kind or method."""
+    a joined spoke's encoder. `concepts`: name of the concepts that the hub computes from a series
+    (`Hub.computed_concepts`); empty: none. Raises `SpaceError` for an unknown kind or method."""
 
     modality: str
     kind: str
@@ -75,15 +76,18 @@ class SpokeSpec:
     source: str = ""
     source_id: str = ""
     source_weights: str = ""
+    concepts: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in SPOKE_KINDS:
             raise SpaceError(f"spoke kind '{self.kind}' is not known; known: {', '.join(SPOKE_KINDS)}")
         if self.method not in TRAINING_METHODS or (self.method == "lora" and self.kind != IMAGE):
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot be trained by '{self.method}'")
-        texts = (self.modality, self.hub, self.source, self.source_id, self.source_weights)
+        texts = (self.modality, self.hub, self.source, self.source_id, self.source_weights, self.concepts)
         if not all(isinstance(text, str) for text in texts):
-            raise SpaceError("modality, hub and source of a spoke must be text")
+            raise SpaceError("modality, hub, source and concepts of a spoke must be text")
+        if self.concepts and self.kind != "series":
+            raise SpaceError(f"a spoke of kind '{self.kind}' cannot have concepts that are computed from series")
         if not (0 < self.length < float("inf") and 0 < self.logit_scale < float("inf") and self.dimension > 0):
             raise SpaceError("length, logit_scale and dimension of a spoke must be positive numbers")
 
@@ -154,18 +158,20 @@ class SpokeAudioEncoder(nn.Module):
 
 
 class SpokeSeriesEncoder(nn.Module):
-    """Series float32 (B, C, T) → unit vectors (B, D)."""
+    """Series float32 (B, C, T) → unit vectors (B, D), with the concepts that the hub computes from the series."""
 
-    def __init__(self, spec: SpokeSpec) -> None:
+    def __init__(self, hub: Hub, spec: SpokeSpec) -> None:
         super().__init__()
         self.network = SeriesEncoder(spec.channels, round(spec.length * spec.rate), spec.dimension)
+        self.concepts = hub.computed_concepts(spec.concepts, spec.rate) if spec.concepts else None
 
     def fit_normalization(self, series: Tensor) -> None:
         """Set mean and deviation of each channel from training data (N, C, T)."""
         self.network.fit_normalization(series)
 
     def forward(self, series: Tensor) -> Tensor:
-        return functional.normalize(self.network(series), dim=1)
+        vectors = functional.normalize(self.network(series), dim=1)
+        return vectors if self.concepts is None else torch.as_tensor(self.concepts(series, vectors))
 
 
 class Spoke:
@@ -187,7 +193,7 @@ class Spoke:
         elif spec.kind == "sound":
             self.encoder = SpokeAudioEncoder(load_audio_features(), spec.dimension)
         else:
-            self.encoder = SpokeSeriesEncoder(spec)
+            self.encoder = SpokeSeriesEncoder(hub, spec)
         self.encoder.eval()
 
     def tensor(self, window: Window) -> Tensor:

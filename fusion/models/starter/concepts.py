@@ -4,7 +4,8 @@ A vector has 2080 values. 1000 are image concepts, the classes of ImageNet. 23 a
 object detector. 521 are sound concepts, the classes of AudioSet. 536 are the appearance of an image: features of the
 cells of a grid, without names. An image has no sound concepts. A sound has no appearance and no object concepts. A
 phrase has all concepts, but no appearance. A sound has a small part of image concepts, those whose names are similar to
-its own, so that it finds images of its source. The first value of its appearance is what is missing to unit length. docs/starter.md has the figures by which this map was chosen.
+its own, so that it finds images of its source. The first value of its appearance is what is missing to unit length.
+docs/starter.md has the figures by which this map was chosen.
 """
 
 from __future__ import annotations
@@ -227,8 +228,8 @@ def concepts_from_sound(logits: Tensor, typical: Tensor) -> Tensor:
     """Logits (B, P, 521) → (B, 521) of length 0 to 1: log-likelihood ratios of the sound against a typical one, minus
     their mean.
 
-    The probabilities are a mean over patches; `typical` (521,) are the mean log probabilities of everyday sounds, because
-    some classes are likely in every sound. Ratios below `MIN_SOUND_RATIO` count as none. The length grows with the
+    The probabilities are a mean over patches. `typical` (521,) are the mean log probabilities of everyday sounds: some
+    classes are likely in every sound. Ratios below `MIN_SOUND_RATIO` count as none. The length grows with the
     ratios: a sound that is like no class in particular is dissimilar to every phrase.
     """
     log_probabilities = (logits.sigmoid().mean(dim=1) + PROBABILITY_FLOOR).log()

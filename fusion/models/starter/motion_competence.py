@@ -52,7 +52,7 @@ def competence(sentences: Tensor) -> Tensor:
     competence is a ramp of the difference of the two similarities. Raises `SpaceError` if the file of the examples is
     missing or damaged.
     """
-    motion, other = _example_vectors()
+    motion, other = example_vectors()
     low, high = NAMES_A_MOTION
     difference = _soft_maximum(sentences @ motion.T) - _soft_maximum(sentences @ other.T)
     return ((difference - low) / (high - low)).clamp(0.0, 1.0)
@@ -60,7 +60,7 @@ def competence(sentences: Tensor) -> Tensor:
 
 def nearest_phrases(sentence: Tensor, count: int) -> list[str]:
     """Sentence vector (1, 384) of unit length → the `count` nearest examples that name a motion."""
-    motion, _ = _example_vectors()
+    motion, _ = example_vectors()
     nearest = (motion @ sentence[0]).topk(count).indices.tolist()
     return [phrases().motion[index] for index in nearest]
 
@@ -71,6 +71,6 @@ def _soft_maximum(cosines: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _example_vectors() -> tuple[Tensor, Tensor]:
+def example_vectors() -> tuple[Tensor, Tensor]:
     entries = read_vectors(PHRASE_FILES)
     return entries["motion"], entries["other"]

@@ -30,6 +30,7 @@ from sensebind.fusion.models.starter import (
     efficientnet,
     minilm,
     motion_competence,
+    motion_concepts,
     object_detector,
     yamnet,
 )
@@ -281,6 +282,12 @@ class StarterSpace(Hub):
     def target_encoder(self) -> Callable[[Tensor], Tensor]:
         """See `core.space.Hub`: with object concepts."""
         return lambda images: self.embed(VISION, _network_input(images))
+
+    def computed_concepts(self, name: str, rate: float) -> torch.nn.Module:
+        """See `core.space.Hub`. The starter has motion concepts, for acceleration and angular velocity."""
+        if name != motion_concepts.concepts_id():
+            return super().computed_concepts(name, rate)
+        return motion_concepts.MotionConcepts(rate)
 
     def vision_encoder(self) -> efficientnet.EfficientNetLite0:
         """The image encoder, loaded by the first call. Raises `SpaceError`."""

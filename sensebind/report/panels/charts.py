@@ -133,6 +133,24 @@ def downsample(similarity: Similarity, axis: Axis, limit: int) -> SimilarityColu
     return SimilarityColumns(starts, np.minimum(starts + width, axis.end), np.maximum.reduceat(scores, first, axis=0))
 
 
+def curve(columns: SimilarityColumns, values: npt.NDArray, axis: Axis, height: float, low: float, high: float) -> str:
+    """An SVG path of values (N,) at the ends of the columns, from `low` at the bottom to `high` at the top, `height`.
+
+    Gaps of more than five times the median distance of columns interrupt it. A single point is a short line.
+    """
+    ends = columns.ends
+    if not len(ends):
+        return ""
+    steps = np.diff(ends)
+    longest = 5 * int(np.median(steps)) if len(steps) else 0
+    ys = np.clip((1 - (values - low) / (high - low)) * height, 0, height)
+    parts = []
+    for at in np.split(np.arange(len(ends)), np.flatnonzero(steps > longest) + 1):
+        points = [f"{format_number(axis.x(int(ends[i])), 1)} {format_number(float(ys[i]), 1)}" for i in at]
+        parts.append(f"M{'L'.join(points)}" if len(points) > 1 else f"M{points[0]}h1")
+    return "".join(parts)
+
+
 def contrast_limits(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
     """The cosines of the lightest and the strongest shade: the 35th and the 99.5th percentile."""
     finite = scores[np.isfinite(scores)]

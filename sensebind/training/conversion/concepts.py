@@ -38,8 +38,8 @@ def concept_vectors(
 
 
 def typical_log_probabilities(folder: Path) -> Tensor:
-    """(521,): the mean log probabilities of the clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak) at 10 dB in robot noise,
-    in windows of 1 s."""
+    """(521,): the mean log probabilities of the clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak) at 10 dB in robot
+    noise, in windows of 1 s."""
     network = yamnet.load(find_weight_file(AUDIO_WEIGHTS))
     random, found = np.random.default_rng(0), []
     for clip in read_clips(folder, "1"):
