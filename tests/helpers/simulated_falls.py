@@ -67,7 +67,7 @@ def drop(height: float, impact: float = 0.03) -> Series:
 
 
 def jump(height: float = 0.3) -> Series:
-    """A jump in place from a crouch, `height` (m), and standing still afterwards."""
+    """A jump in place from a crouch, `height` (m), and rest afterwards."""
     speed = np.sqrt(2 * GRAVITY * height)
     flight = still(2 * speed / GRAVITY) - [0.0, 0.0, GRAVITY]
     crouch = np.concatenate([blow(1.0, 0.3, (0.0, -1.0)), blow(1.0, 0.2, (0.0, 1.0))])

@@ -175,7 +175,8 @@ class FallDirections(NamedTuple):
     """Directions of the space for G groups of phrases.
 
     `added` (2080,): of all groups, unit length. `phrases` (G, 2080): means of the groups minus that of phrases that
-    name no motion. `removed` (G, 2080): each has the inner product 1 with the same row of `phrases`, and 0 with the others.
+    name no motion. `removed` (G, 2080): the inner product of each with the same row of `phrases` is 1, with the other
+    rows 0.
     """
 
     added: Tensor
