@@ -301,7 +301,10 @@ def event_message(message_factory: MessageFactory, event: Event, sequence: int =
 def scores_message(
     message_factory: MessageFactory, tick: int, space: str, scores: Mapping[str, Score], sequence: int = 0
 ) -> Message:
-    """sensebind_msgs/PromptScores. `scores`: label → score. `sequence` counts the messages of its publisher, from 0."""
+    """sensebind_msgs/PromptScores. `scores`: label → score. `sequence` counts the messages of its publisher, from 0.
+
+    Scores without similarities, those of intervals that no label explains, are left out.
+    """
     return message_factory.make(
         PROMPT_SCORES,
         header=header_message(message_factory, tick),
@@ -326,6 +329,7 @@ def scores_message(
                 ],
             )
             for label, score in sorted(scores.items())
+            if len(score.similarities) == len(score.evidence)
         ],
     )
 

@@ -1,4 +1,4 @@
-"""`sensebind demo`: plays a simulated patrol to the nodes, and reports what they detect."""
+"""`sensebind demo`: plays a simulated patrol to the nodes, or replays it offline, and reports what is detected."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
     from sensebind.fusion.core.embeddings import Embedding
     from sensebind.fusion.core.events import Event
+    from sensebind.fusion.core.space import Space
     from sensebind.nodes.support.listener import Listener
-    from sensebind.report import SensorPreviews
+    from sensebind.replay.session import Settings
+    from sensebind.report import ReportData, SensorPreviews, TrueEvent
     from sensebind.simulation.recorder import GroundTruthEvent
 
+CONFIG, SCENARIO = "demo.yaml", "scenarios/patrol.yaml"
+REQUIRED_MARGIN = 0.1  # of the peak score of a detected event over the onset threshold
 STARTUP_TIMEOUT = 60.0  # s, limit for the start of the nodes
 PLAYBACK_DELAY = 4.0  # s before the first message: enough to discover all subscribers, also on a busy computer
 
@@ -36,7 +40,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "demo",
         help="play a simulated patrol to the nodes",
         description="Simulate a short patrol with five sensors and play it over DDS to the nodes, each a separate "
-        "process. Print events as they are reported, and write DIR/report.html.",
+        "process. Print events as they are reported, and write DIR/report.html and DIR/summary.json. The exit status "
+        "is 1 if a true event is missed.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="output folder (default: %(default)s)"
@@ -45,13 +50,22 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed of the player, 1 for real time (default: %(default)s)"
     )
+    parser.add_argument(
+        "--offline", action="store_true", help="replay the patrol in this process, as fast as possible, without ROS"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="number of patrols, with the seeds from --seed on, each in its own folder; implies --offline (default: 1)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo. Exit status 1 if a node fails, embeds nothing, or the input is wrong."""
+    """Run the demo. Exit status 1 if a true event is missed, a node fails, embeds nothing, or the input is wrong."""
     from sensebind.fusion.core.errors import SensebindError
 
     try:
+        if args.offline or args.seeds != 1:
+            return run_offline(args.out, range(args.seed, args.seed + args.seeds))
         return run_demo(args.out, args.seed, args.rate)
     except (DemoError, SensebindError) as error:
         print(f"sensebind demo: {error}", file=sys.stderr)
@@ -59,25 +73,58 @@ def run(args: argparse.Namespace) -> int:
 
 
 def run_demo(out: Path, seed: int, rate: float) -> int:
-    """Simulate, play to the nodes, write the report and print the result. Raises `DemoError` if a node fails."""
+    """Simulate, play to the nodes, write the report and print the result. Returns the exit status. Raises `DemoError`
+    if a node fails."""
     from sensebind.fusion.config.files import shipped_parameter_file
 
     try:
         import rclpy  # noqa: F401 - checked before the simulation, which takes half a minute
     except ImportError as error:
-        raise DemoError("rclpy is not installed: source a ROS 2 installation, or run `make demo`") from error
+        raise DemoError(
+            "rclpy is not installed: source a ROS 2 installation, run `make demo`, or add --offline"
+        ) from error
     out.mkdir(parents=True, exist_ok=True)
-    recording, config = out / "patrol", shipped_parameter_file("demo.yaml")
+    recording, config = out / "patrol", shipped_parameter_file(CONFIG)
     truth = simulate_patrol(recording, seed)
     start = recording_start(recording)
     published = play_to_nodes(recording, config, out, rate, start)
     if not published.embeddings:
         raise DemoError(f"the embedder published no vector: see {out / 'embedder.log'}")
     print("received: " + ", ".join(f"{m} {count} (lost {published.lost[m]})" for m, count in published.arrived.items()))
-    write_report(out, recording, config, published, truth)
-    print_result(published.events, truth, start)
+    data = write_results(out, recording, config, published, truth)
+    found = print_result(data)
     print(f"report: {(out / 'report.html').resolve()}")
-    return 0
+    return exit_status(found)
+
+
+def run_offline(out: Path, seeds: Sequence[int]) -> int:
+    """Simulate and replay a patrol for each seed, write its results and print them. Returns the exit status."""
+    from sensebind.fusion.config.files import shipped_parameter_file
+    from sensebind.replay.session import Settings
+
+    settings = Settings.read(shipped_parameter_file(CONFIG))
+    space = settings.space()
+    found: list[TrueEvent] = []
+    for seed in seeds:
+        folder = out if len(seeds) == 1 else out / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        found += print_result(replay_patrol(folder, seed, settings, space))
+        print(f"report: {(folder / 'report.html').resolve()}")
+    if len(seeds) > 1:
+        print(f"all {len(seeds)} patrols: {result_summary(found)}")
+    return exit_status(found)
+
+
+def replay_patrol(out: Path, seed: int, settings: Settings, space: Space) -> ReportData:
+    """Simulate a patrol and replay it offline. Write `out`/patrol, `out`/outputs, `out`/summary.json and
+    `out`/report.html."""
+    from sensebind.replay.session import open_replay
+    from sensebind.report.replay_output import write_replay
+
+    recording = out / "patrol"
+    truth = [(t.onset, t.offset, t.label) for t in simulate_patrol(recording, seed)]
+    with open_replay(recording, settings.embedder) as replay:
+        return write_replay(replay, settings, space, out, overwrite=True, truth=truth).data
 
 
 def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
@@ -86,11 +133,9 @@ def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
     from sensebind.simulation import scenario
     from sensebind.simulation.recorder import record
 
-    print(f"simulating a patrol: {recording}")
+    print(f"simulating a patrol with seed {seed}: {recording}")
     began = time.monotonic()
-    truth = record(
-        scenario.read_scenario(shipped_parameter_file("scenarios/patrol.yaml"), seed), recording, overwrite=True
-    )
+    truth = record(scenario.read_scenario(shipped_parameter_file(SCENARIO), seed), recording, overwrite=True)
     print(f"  {time.monotonic() - began:.0f} s")
     return truth
 
@@ -206,14 +251,15 @@ def format_event(event: Event, start: int) -> str:
     )
 
 
-def write_report(
+def write_results(
     out: Path, recording: Path, config: Path, published: NodeOutputs, truth: Sequence[GroundTruthEvent]
-) -> None:
-    """Write `out`/report.html from the outputs of the nodes and the recording."""
+) -> ReportData:
+    """Write `out`/report.html and `out`/summary.json from the outputs of the nodes and the recording. Returns their
+    data."""
     from sensebind.fusion.core.samples import SENSOR_MODALITIES
     from sensebind.fusion.models import registry
     from sensebind.replay.session import Settings
-    from sensebind.report import ReportData, similarities, write_report
+    from sensebind.report import ReportData, similarities, write_report, write_summary
 
     settings = Settings.read(config)
     previews, start, end = previews_of(recording, settings.embedder)
@@ -235,8 +281,11 @@ def write_report(
         previews=previews,
         truth=[(t.onset, t.offset, t.label) for t in truth],
         notes=notes,
+        onset_thresholds=settings.onset_thresholds,
     )
     write_report(out / "report.html", data)
+    write_summary(out / "summary.json", data)
+    return data
 
 
 def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPreviews, int, int]:
@@ -265,21 +314,51 @@ def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def print_result(events: Any, truth: Any, start: int) -> None:
-    """Print the truth with the onset of the first matching event of each item, then the false alarms."""
+def print_result(data: ReportData) -> list[TrueEvent]:
+    """Print each true event with its detection, then the false alarms and the margins. Returns the true events."""
     from sensebind.fusion.core.events import EventKind, EventPhase
+    from sensebind.report import true_events
+    from sensebind.report.summary import ONSET_TOLERANCE
 
+    found = true_events(data.truth or (), data.events, data.start, data.onset_thresholds)
     print("truth and detections:")
-    onsets = [e for e in events if e.phase is EventPhase.ONSET and e.kind is EventKind.PROMPT]
-    labels = {t.label for t in truth}
-    for item in truth:
-        hits = [
-            (e.onset - start) / 1e9
-            for e in onsets
-            if e.label == item.label and item.onset - 2 <= (e.onset - start) / 1e9 <= item.offset + 2
-        ]
-        result = f"detected, onset at {hits[0]:.1f} s" if hits else "not detected"
-        print(f"  {item.onset:6.1f} to {item.offset:6.1f} s  {item.label:20} {result}")
-    others = [e for e in onsets if e.label not in labels]
-    if others:
-        print("  false alarms: " + ", ".join(f"{e.label} at {(e.onset - start) / 1e9:.1f} s" for e in others))
+    for item in found:
+        print(f"  {item.onset:6.1f} to {item.offset:6.1f} s  {item.label:10} {detection_text(item)}")
+    onsets = [
+        (e.label, (e.onset - data.start) / 1e9)
+        for e in data.events
+        if e.phase is EventPhase.ONSET and e.kind is EventKind.PROMPT
+    ]
+    false = [
+        f"{label} at {at:.1f} s"
+        for label, at in onsets
+        if not any(label == t.label and t.onset - ONSET_TOLERANCE <= at <= t.offset for t in found)
+    ]
+    if false:
+        print(f"  false alarms: {', '.join(false)}")
+    print(f"  {result_summary(found)}")
+    return found
+
+
+def detection_text(item: TrueEvent) -> str:
+    """The detection of a true event as text: error of the onset, margin, and the modalities by their role."""
+    if not item.detected:
+        return "missed"
+    parts = [f"detected, onset {item.onset_error or 0:+.2f} s"]
+    parts += [] if item.margin is None else [f"margin {item.margin:.2f}"]
+    for role in dict.fromkeys(role for _, role in item.modalities):
+        parts.append(f"{role}: " + " ".join(modality for modality, own in item.modalities if own == role))
+    return ", ".join(parts)
+
+
+def result_summary(found: Sequence[TrueEvent]) -> str:
+    """The number of detected events, of those that a second modality supports, and the smallest margin."""
+    text = f"{sum(item.detected for item in found)} of {len(found)} detected"
+    text += f", {sum(item.corroborated for item in found)} of them by two modalities or more"
+    margins = [item.margin for item in found if item.margin is not None]
+    return text + (f"; smallest margin {min(margins):.2f} (required: {REQUIRED_MARGIN:g})" if margins else "")
+
+
+def exit_status(found: Sequence[TrueEvent]) -> int:
+    """1 if a true event was missed, else 0."""
+    return int(any(not item.detected for item in found))

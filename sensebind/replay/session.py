@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.detectors import make_detectors, prompts_of
+from sensebind.fusion.config.detectors import make_detectors, onset_thresholds_of, prompts_of
 from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
 from sensebind.fusion.config.parameters import (
     detector_parameters,
@@ -82,6 +82,12 @@ class Settings:
     def prompts(self) -> dict[str, list[str]]:
         """Label → phrases."""
         return prompts_of(self.detector)
+
+    @property
+    def onset_thresholds(self) -> dict[str, float]:
+        """Label of each prompt → the score at which its events begin."""
+        usual, own = float(self.detector["prompt.onset_threshold"]), onset_thresholds_of(self.detector)
+        return {label: own.get(label, usual) for label in self.prompts}
 
     def space(self) -> Space:
         """Load the space. Raises `SpaceError`."""

@@ -164,8 +164,7 @@ def write_replay(
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
         writer.annotate()
-    elapsed = time.perf_counter() - started
-    statistics = pipeline.statistics()
+    elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
     present = {embedding.modality for embedding in writer.embeddings}
     warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
     data = ReportData(
@@ -187,6 +186,7 @@ def write_replay(
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
             *warnings,
         ],
+        onset_thresholds=settings.onset_thresholds,
     )
     _write_views(out, data, writer, rerun_file)
     return ReplayResult(data, warnings, tracker.steps)

@@ -74,6 +74,7 @@ class ReportData:
     `modalities` is name → `ModalityStatistics.summary()`; `similarities` is the result of the function `similarities`;
     `scores` are those of the prompts at each tick;
     `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
+    `onset_thresholds` is label → onset threshold, for prompts;
     `realtime_factor` is seconds of recording per second of processing (None: not measured); `notes` are sentences for
     the reader.
     """
@@ -92,6 +93,7 @@ class ReportData:
     truth: Sequence[tuple[float, float, str]] | None = None
     realtime_factor: float | None = None
     notes: Sequence[str] = ()
+    onset_thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def time_range(self) -> tuple[int, int]:
         """Start and end of the time axis, in int nanoseconds, at least 1 ms apart.

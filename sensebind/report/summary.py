@@ -4,12 +4,103 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from sensebind.fusion.core.events import EventInterval, intervals_from_events
+from sensebind.fusion.core.embeddings import sort_modalities
+from sensebind.fusion.core.events import Event, EventInterval, EventKind, intervals_from_events
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.report.report_data import ReportData
+
+ONSET_TOLERANCE = 1.0  # s: a detection may begin this long before the true event
+NAMES, COINCIDES = "names", "coincides"
+
+
+@dataclass(frozen=True, slots=True)
+class TrueEvent:
+    """A true event from `onset` to `offset` (s), and its detection: an event of the same label at the same time.
+
+    `onset_error` (s) is positive if the detection begins late. `margin` is the peak score minus the onset threshold.
+    Both are None if it is not detected, and `margin` also if the threshold is not known. `modalities`: modality →
+    `NAMES` if it recognised the label, `COINCIDES` if something began in it at the same time.
+    """
+
+    onset: float
+    offset: float
+    label: str
+    detected: bool = False
+    onset_error: float | None = None
+    margin: float | None = None
+    modalities: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def corroborated(self) -> bool:
+        """Whether a modality names it, and another one names it or coincides with it."""
+        return len(self.modalities) >= 2 and any(role == NAMES for _, role in self.modalities)
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry of `summary.json`."""
+        return {
+            "onset": self.onset,
+            "offset": self.offset,
+            "label": self.label,
+            "detected": self.detected,
+            "onset_error_s": None if self.onset_error is None else round(self.onset_error, 3),
+            "margin": None if self.margin is None else round(self.margin, 4),
+            "modalities": [{"modality": modality, "role": role} for modality, role in self.modalities],
+        }
+
+
+def true_events(
+    truth: Sequence[LabelSpan],
+    events: Iterable[Event],
+    start: int,
+    onset_thresholds: Mapping[str, float] = MappingProxyType({}),
+) -> list[TrueEvent]:
+    """Find the detection of each true event (onset, offset, label), in s from `start` (ns).
+
+    A detection is a prompt event, or a fault, of the same label that overlaps the true event and begins at most
+    `ONSET_TOLERANCE` before it: the one with the smallest error of the onset. Each detection counts once.
+    `onset_thresholds`: label → onset threshold, for the margin.
+    """
+    free = [item for item in intervals_from_events(events) if item.kind in (EventKind.PROMPT, EventKind.FAULT)]
+    found = []
+    for onset, offset, label in truth:
+        first, last = start + round(onset * SECOND), start + round(offset * SECOND)
+        fitting = [
+            item
+            for item in free
+            if item.label == label
+            and first - ONSET_TOLERANCE * SECOND <= item.onset <= last
+            and (item.offset is None or item.offset >= first)
+        ]
+        if not fitting:
+            found.append(TrueEvent(onset, offset, label))
+            continue
+        best = min(fitting, key=lambda item: abs(item.onset - first))
+        free.remove(best)
+        threshold = onset_thresholds.get(label) if best.kind is EventKind.PROMPT else None
+        margin = None if threshold is None else best.peak_score - threshold
+        found.append(
+            TrueEvent(onset, offset, label, True, (best.onset - first) / SECOND, margin, _roles(best)),
+        )
+    return found
+
+
+def _roles(item: EventInterval) -> tuple[tuple[str, str], ...]:
+    """(modality, role) of the modalities that supported an event at any time. `NAMES` has precedence."""
+    roles: dict[str, str] = {}
+    for _, evidence in item.evidence_by_tick:
+        for own in evidence:
+            if own.coincides:
+                roles.setdefault(own.modality, COINCIDES)
+            elif own.supports:
+                roles[own.modality] = NAMES
+    return tuple((modality, roles[modality]) for modality in sort_modalities(roles))
 
 
 def summary(data: ReportData) -> dict[str, Any]:
@@ -17,7 +108,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is name → `ModalityStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
-    latency_ms, and more.
+    latency_ms, and more. `truth` has an entry for each true event: `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
@@ -32,7 +123,7 @@ def summary(data: ReportData) -> dict[str, Any]:
         "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None
-        else [{"onset": onset, "offset": offset, "label": label} for onset, offset, label in data.truth],
+        else [item.as_json() for item in true_events(data.truth, data.events, start, data.onset_thresholds)],
         "notes": list(data.notes),
     }
     cleaned: dict[str, Any] = _finite(result)

@@ -59,8 +59,9 @@ class SimulatedEvent:
     """An event from `onset` to `offset` (s), `ahead` and `aside` m from the robot's start position in the room. Only
     `modalities` can detect it. `kind` is a key of `CATALOGUE`, and the default of `label`.
 
-    These replace a property of the kind: `audio_clip`, sound float32 (N,) at 16 kHz, with `snr`, its level in dB over
-    the motor noise; `photograph`, uint8 (H, W, 3) on a board; `warmth`, kelvin above the room.
+    These replace a property of the kind: `sound`, a name of `synthetic_sounds.SYNTHESIZERS`; `audio_clip`, sound
+    float32 (N,) at 16 kHz, with `snr`, its level in dB over the motor noise; `photograph`, uint8 (H, W, 3) on a board;
+    `warmth`, kelvin above the room.
     """
 
     kind: str
@@ -75,6 +76,12 @@ class SimulatedEvent:
     in_ground_truth: bool = True  # False for distractors
     photograph: npt.NDArray[np.uint8] | None = None
     warmth: float | None = None
+    sound: str = ""
+
+    @property
+    def sound_name(self) -> str:
+        """The name of its synthetic sound; empty if it has none."""
+        return self.sound or catalogue.CATALOGUE[self.kind].sound_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +226,7 @@ class SimulatedScenario:
         """All events with sound: (index, event)."""
         return [
             (number, event) for number, event in enumerate(self.events)
-            if "audio" in event.modalities
-            and (event.audio_clip is not None or catalogue.CATALOGUE[event.kind].sound_name)
+            if "audio" in event.modalities and (event.audio_clip is not None or event.sound_name)
         ]  # fmt: skip
 
     def is_dark(self, t: float) -> bool:
@@ -333,7 +339,7 @@ def synthesize_audio(scenario: SimulatedScenario) -> npt.NDArray[np.int16]:
         piece = (
             event.audio_clip
             if event.audio_clip is not None
-            else _synthetic_sound(kind.sound_name, length, scenario.noise(8, number))
+            else _synthetic_sound(event.sound_name, length, scenario.noise(8, number))
         )
         piece = np.asarray(piece[:length], np.float64)
         loud = 10 ** (kind.sound_level / 20) if event.snr is None else level * 10 ** (event.snr / 20)

@@ -9,7 +9,8 @@ events:
   - {type: glass_breaking, at: 30}
   - {type: dog, rate: 2, for: 4}                            # 2 per minute, at random times
   - {type: person, at: 50, for: 6, modalities: [vision, depth]} # cold and silent, like a dummy
-  - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14}   # on a board, 14 K warmer than the room
+  - {type: picture, at: 60, photograph: cat.png, label: cat, warmth: 14, sound: a cat's meows}   # on a board, 14 K
+                         # warmer than the room; `sound`: a name of simulation.synthetic_sounds.SYNTHESIZERS
 clips: {folder: sounds, every: 12, snr: 10}                 # files sounds/<label>/*; mean pause in s; dB over the motor
 distractors: [{type: radio, at: 70, for: 5}]                # simulated like events, but not in the truth
 dark: [[80, 95]]         # s without light
@@ -49,6 +50,7 @@ from sensebind.simulation.recorder import (
     Waypoint,
 )
 from sensebind.simulation.sensor_faults import FAULTS, SIMULATED_SENSORS, Fault
+from sensebind.simulation.synthetic_sounds import SYNTHESIZERS
 
 DEFAULT_DURATION = 4.0  # s of an event without `for`
 DURATION_BY_KIND = {"glass_breaking": 1.5, "bump": 0.6, "fall": 1.0, "knock": 2.0, "bell": 3.0}
@@ -122,7 +124,7 @@ def _parse_events(
     in_ground_truth: bool,
     folder: Path,
 ) -> list[SimulatedEvent]:
-    names = ("type", "at", "for", "rate", "modalities", "label", "ahead", "aside", "photograph", "warmth")
+    names = ("type", "at", "for", "rate", "modalities", "label", "ahead", "aside", "photograph", "warmth", "sound")
     _check_keys(entry, names, where)
     kind = _choice(entry.get("type"), tuple(CATALOGUE), f"{where}: type")
     where = f"{where}: {kind}"
@@ -149,6 +151,7 @@ def _parse_events(
     label = str(entry.get("label", kind))
     photograph = _load_photograph(entry["photograph"], where, kind, folder) if "photograph" in entry else None
     warmth = _number(entry, "warmth", where, -50.0, 500.0, 0.0) if "warmth" in entry else None
+    sound = _choice(entry["sound"], tuple(SYNTHESIZERS), f"{where}: sound") if "sound" in entry else ""
     return [
         SimulatedEvent(
             kind,
@@ -161,6 +164,7 @@ def _parse_events(
             in_ground_truth=in_ground_truth,
             photograph=photograph,
             warmth=warmth,
+            sound=sound,
         )
         for at in sorted(onsets)
     ]

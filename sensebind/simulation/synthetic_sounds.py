@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
+from sensebind.simulation import sound_models
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
 
 Wave = npt.NDArray[np.float64]
@@ -205,6 +206,11 @@ SYNTHESIZERS: dict[str, Callable[[Noise], Wave]] = {
         )
         + 0.05 * band_noise(n, 60, 800)
     ),
+    # YAMNet, the starter's audio encoder, names these correctly: see docs/simulation.md.
+    "a person speaking": lambda n: sound_models.speech(n, SOUND_DURATION),
+    "a cat's meows": lambda n: sound_models.meows(n, SOUND_DURATION),
+    "pouring coffee": lambda n: sound_models.pouring(n, SOUND_DURATION),
+    "a rocket engine": lambda n: sound_models.rocket_engine(n, SOUND_DURATION),
 }
 
 

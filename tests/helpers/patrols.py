@@ -10,7 +10,8 @@ from sensebind.simulation import scenario
 from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record
 
 PATROL_FILE = ROOT / "config" / "scenarios" / "patrol.yaml"
-SECONDS_PER_ROOM = 7.5  # s
+SECONDS_PER_ROOM = 9.0  # s
+BOARD_ONSET = 3.2  # s: the first board appears
 
 
 def patrol_scenario(seed: int = 0, duration: float | None = None) -> SimulatedScenario:

@@ -286,7 +286,7 @@ def test_unknown_detectors_are_rejected_and_named() -> None:
 
 def test_a_labelled_recording_becomes_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag, out, config = tmp_path / "bag", tmp_path / "calibration.safetensors", tmp_path / "config.yaml"
-    record_patrol(bag, duration=16.0)
+    record_patrol(bag, duration=17.0)
     config.write_text(
         "/**:\n  ros__parameters:\n    space: starter\n    modalities: [vision]\n"
         "    prompts: {person: [an astronaut], cat: [a cat], car: [a car]}\n"

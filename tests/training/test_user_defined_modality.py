@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.patrols import patrol_scenario
+from helpers.patrols import SECONDS_PER_ROOM, patrol_scenario
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config import parameters as config
@@ -56,7 +57,12 @@ def enose_messages(scenario: SimulatedScenario) -> Iterator[LoggedMessage]:
 
 
 def patrol(path: Path, seed: int) -> list[GroundTruthEvent]:
+    """A patrol whose boards are there as long as the robot is in their room."""
     scenario = patrol_scenario(seed)
+    boards = [event for event in scenario.events if event.in_ground_truth]
+    rooms = [(start, start + SECONDS_PER_ROOM - 0.3) for start, _ in scenario.places]
+    events = [replace(b, onset=start + 0.2, offset=end) for b, (start, end) in zip(boards, rooms, strict=True)]
+    scenario = replace(scenario, events=tuple(events))
     return record(scenario, path, frame_rate=4.0, extra=enose_messages(scenario))
 
 
@@ -70,7 +76,7 @@ def test_a_custom_modality_bound_to_vision_matches_unseen_prompts(
     file, spoke = tmp_path / "smell.yaml", tmp_path / "smell.safetensors"
     file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
     command = ["align", *map(str, bags), "--modality", "smell", "--config", str(file), "-o", str(spoke)]
-    assert main([*command, "--block", "7.5", "--epochs", "20", "--patience", "20"]) == 0
+    assert main([*command, "--block", "9", "--epochs", "20", "--patience", "20"]) == 0
 
     ENOSE_PARAMETERS["embedder"]["ros__parameters"]["spokes"] = [str(spoke)]
     file.write_text(yaml.safe_dump(ENOSE_PARAMETERS))
