@@ -34,17 +34,7 @@ from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_thres
 from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
-from sensebind.fusion.events.proposals.naming import (
-    COMPETING_PHRASES,
-    MIN_STEADY_TIME,
-    PRIOR_WINDOWS,
-    Competition,
-    NamingCurve,
-    NamingState,
-    PooledSimilarities,
-    naming_scores,
-    updated_naming,
-)
+from sensebind.fusion.events.proposals.naming import COMPETING_PHRASES, Competition, IntervalNamer, NamingState
 from sensebind.fusion.events.scores import half_window, timestamp_correction
 
 # Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
@@ -363,15 +353,11 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :][: len(background)]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
-        # Of the modalities that name intervals: the vectors of competing phrases, and what competes with which label.
-        self._competing_vectors: dict[str, Vector] = {}
-        self._competitions: dict[str, Competition] = {}
+        self._namers: dict[str, IntervalNamer] = {}  # of the modalities that can name intervals
         rest = vectors[len(flat) + len(background) :]
         for modality, own in competing.items():
-            self._competing_vectors[modality], rest = rest[: len(own)], rest[len(own) :]
-            self._competitions[modality] = Competition.of(
-                self.phrase_vectors, self.label_starts, self._competing_vectors[modality]
-            )
+            self._namers[modality] = IntervalNamer.of(self.phrase_vectors, self.label_starts, rest[: len(own)])
+            rest = rest[len(own) :]
         found = competences(flat)
         self._competences = self._label_competences(found, len(flat))
         self._recognisable = {m: self._recognisable_phrases(values) for m, values in found.items()} if flat else {}
@@ -427,7 +413,7 @@ class PromptDetector(Detector[PromptOptions]):
     def competition(self, modality: str) -> Competition:
         """Return what competes with the labels in an interval of a modality. Raises `KeyError` for one that does not
         name intervals."""
-        return self._competitions[modality]
+        return self._namers[modality].competition
 
     def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
@@ -567,9 +553,10 @@ class PromptDetector(Detector[PromptOptions]):
         proposals = updated_proposals(known.proposals if known else None, embedding.activity, tick)
         curve = calibration.naming.get(modality) if calibration else None
         naming, named = None, None
-        if curve is not None and proposals is not None and modality in self._competitions:
-            naming = self._update_naming(known, embedding, proposals, cosines, seconds)
-            similar, named = self._named_scores(modality, proposals, naming, curve)
+        if curve is not None and proposals is not None and modality in self._namers:
+            namer = self._namers[modality]
+            naming = namer.updated(known.naming if known else None, proposals, embedding, cosines, seconds)
+            similar, named = namer.scores(proposals, naming, curve)
         elif calibration is not None and modality in calibration.modalities:
             similar = calibration.modalities[modality].probabilities(deviations, label_margins)
         else:
@@ -591,36 +578,6 @@ class PromptDetector(Detector[PromptOptions]):
             named,
         )
         return state, z_scores
-
-    def _update_naming(
-        self,
-        known: PromptModalityState | None,
-        embedding: Embedding,
-        proposals: ProposalState,
-        cosines: FloatArray,
-        seconds: float,
-    ) -> NamingState:
-        """Return the pooled similarities of a modality after a window with the `cosines` (L,) of the labels."""
-        competing = np.asarray(self._competing_vectors[embedding.modality] @ embedding.vector, np.float64)
-        before = known.naming if known else None
-        if before is None:
-            empty = PooledSimilarities.empty(len(cosines), len(competing))
-            before = NamingState(empty, empty)
-        return updated_naming(before, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
-
-    def _named_scores(
-        self, modality: str, proposals: ProposalState, naming: NamingState, curve: NamingCurve
-    ) -> tuple[FloatArray, BoolArray]:
-        """Return the scores (L,) of a modality that names intervals, and for which labels they are of the interval."""
-        competition = self._competitions[modality]
-        steady = np.zeros(len(self.prompts))
-        if naming.steady_time >= MIN_STEADY_TIME:
-            steady = naming_scores(naming.steady, competition, curve, 0.0)
-        current = proposals.current
-        if current is None or naming.interval_start != current.start:
-            return steady, np.zeros(len(self.prompts), bool)
-        of_interval = naming_scores(naming.interval, competition, curve, PRIOR_WINDOWS)
-        return np.maximum(steady, of_interval), of_interval >= steady
 
     def _supported_since(
         self,
