@@ -72,7 +72,7 @@ class PromptOptions(EvidenceOptions):
     threshold: float = parameter(
         3.0,
         "Similarity above the background at which a modality's score is 0.5. No effect on labels with a trained "
-        "classifier, and on modalities with a fitted score curve in the calibration file",
+        "classifier, and on modalities with a fitted score curve or a naming curve in the calibration",
         bounds=(0.0, 20.0),
         unit="σ",
     )
@@ -112,8 +112,8 @@ class PromptOptions(EvidenceOptions):
     calibration: str | CalibrationLookup = parameter(
         "",
         "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. A "
-        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves of the "
-        "space's encoders. none: similarity alone",
+        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves and "
+        "naming curves of the space's encoders. none: similarity of windows alone",
     )
     onset_thresholds: Mapping[str, float] = field(default_factory=dict)
 
@@ -314,6 +314,9 @@ class LabelMatches(NamedTuple):
 
 class PromptDetector(Detector[PromptOptions]):
     """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
+
+    A modality with a naming curve in the calibration is scored by intervals, in which its raw data stand out; others by
+    windows. An interval that no label explains has the label `UNKNOWN_LABEL`.
 
     `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space.
     `competences` returns how well its modalities can recognise N phrases. The competence of a modality for a label is
