@@ -51,7 +51,7 @@ PRIOR_WINDOWS = 0.5  # windows of similarity 0 that are added: an interval of a 
 MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
-MIN_STEADY_TIME = 5.0  # s; with less observed, nothing is steady
+MIN_STEADY_TIME = 2.0  # s; with less observed, nothing is steady
 
 
 @dataclass(frozen=True, slots=True)
