@@ -1,0 +1,122 @@
+"""Events of intervals keep their invariants, whatever the activity, the similarities and the losses of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.scripted_modalities import HOP, PROMPTS, SPACE, START, ScriptedModalities, assert_well_formed, embed_text
+from sensebind.fusion.core.embeddings import Activity, Embedding
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
+from sensebind.fusion.core.samples import AUDIO, SECOND
+from sensebind.fusion.events.lifecycle import LifecycleOptions
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
+from sensebind.fusion.events.prompt_calibration import PromptCalibration
+from sensebind.fusion.events.proposals.naming import NamingCurve
+from sensebind.fusion.events.tracker import EventTracker
+
+PERIOD = SECOND // 10
+WINDOW_FRAMES = 10
+NAMING = PromptCalibration(SPACE, 0.02, naming={AUDIO: NamingCurve(12.0, 60.0, -3.0, "test")})
+SOUNDS: Mapping[str, Mapping[str, float]] = {
+    "quiet": {"hum": 1.0},
+    "dog": {"hum": 1.0, "dog": 1.5},
+    "car": {"hum": 1.0, "car": 1.5},
+    "dog and car": {"hum": 1.0, "dog": 1.0, "car": 0.9},
+    "faint dog": {"hum": 1.0, "dog": 0.5},
+    "other": {"hum": 1.0, "forest": 1.5},
+}
+
+
+def options(**lifecycle: float) -> PromptOptions:
+    return PromptOptions(calibration=lambda _: NAMING, lifecycle=LifecycleOptions(**lifecycle))
+
+
+def tracker(**lifecycle: float) -> EventTracker:
+    chosen = options(**lifecycle) if lifecycle else PromptOptions(calibration=lambda _: NAMING)
+    return EventTracker([PromptDetector(PROMPTS, embed_text, chosen)], SPACE)
+
+
+def stream(script: Sequence[tuple[str, bool, int]], seed: int = 0, start: int = START) -> list[Embedding]:
+    """Windows of 1 s each 0.5 s. `script`: (sound, whether it is loud, number of windows). 6 s of noise come first."""
+    world, random = ScriptedModalities(seed), np.random.default_rng(seed)
+    found, levels, tick = [], random.normal(40, 1, (60, 16)).astype(np.float32), start + 6 * SECOND
+    for sound, loud, count in [("quiet", False, 12), *script]:
+        for _ in range(count):
+            new = random.normal(40, 1, (HOP // PERIOD, 16)).astype(np.float32)
+            new[:, :6] += 15 if loud else 0
+            levels, tick = np.concatenate([levels, new])[-60:], tick + HOP
+            vector = world.perceive(AUDIO, SOUNDS[sound]).vector
+            activity = Activity(levels[-WINDOW_FRAMES:], PERIOD)
+            found.append(Embedding(AUDIO, tick - SECOND, tick, SPACE, 1.0, vector, activity=activity))
+    return found
+
+
+SCRIPTS = st.lists(st.tuples(st.sampled_from(sorted(SOUNDS)), st.booleans(), st.integers(1, 8)), max_size=16)
+
+
+def is_open_at(events: Sequence[Event], label: str) -> bool:
+    phases = [e.phase for e in events if e.label == label]
+    return bool(phases) and phases[-1] is not EventPhase.OFFSET
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    script=SCRIPTS,
+    seed=st.integers(0, 99),
+    times=st.tuples(*[st.sampled_from([0.0, 0.5, 2.0])] * 3),
+    lost=st.sets(st.integers(0, 60), max_size=8),
+)
+def test_any_stream_gives_well_formed_events(
+    script: list[tuple[str, bool, int]], seed: int, times: tuple[float, ...], lost: set[int]
+) -> None:
+    own = tracker(min_duration=times[0], hold_time=times[1], refractory=times[2], immediate_onset_threshold=0.95)
+    windows = [e for number, e in enumerate(stream(script, seed)) if number not in lost]
+    events = [event for e in windows for event in own.step(e.tick, {AUDIO: e})] + own.finish()
+    assert_well_formed(events)
+    onsets = {e.id: e for e in events if e.phase is EventPhase.ONSET}
+    for event in onsets.values():
+        if event.predecessor:
+            assert onsets[event.predecessor].tick <= event.tick and event.predecessor != event.id
+            assert onsets[event.predecessor].label != event.label
+
+
+def in_one_interval(*scores: Mapping[str, float], interval: tuple[int, int] = (START, START + SECOND)) -> list[Event]:
+    """The events of scripted scores at successive ticks, all of one interval."""
+
+    class Scripted(PromptDetector):
+        def score(self, state: object, tick: int, embeddings: Mapping[str, Embedding]) -> tuple:  # type: ignore[type-arg,override]
+            return state, {label: Score(value, interval=interval) for label, value in next(script).items()}
+
+    script = iter(scores)
+    own = EventTracker(
+        [Scripted(PROMPTS, embed_text, options(min_duration=1.0, immediate_onset_threshold=0.95))], SPACE
+    )
+    events = [event for number in range(len(scores)) for event in own.step(START + (number + 1) * HOP, {})]
+    return [*events, *own.finish()]
+
+
+def test_of_two_names_that_begin_at_once_the_weaker_one_is_not_reported() -> None:
+    events = in_one_interval({"dog": 0.7}, {"dog": 0.4, "car": 0.97}, {"car": 0.97})
+    assert_well_formed(events)
+    assert {e.label for e in events} == {"car"} and {e.predecessor for e in events} == {""}
+    both = in_one_interval({"dog": 0.7, "car": 0.7}, {"dog": 0.4, "car": 0.4}, {"dog": 0.4})
+    assert_well_formed(both)
+    assert len({e.id for e in both}) == 1
+
+
+def test_an_event_that_resumes_in_its_interval_begins_after_its_end_and_is_not_its_own_predecessor() -> None:
+    events = in_one_interval({"dog": 0.97}, *[{"dog": 0.1}] * 4, {"dog": 0.97}, {"dog": 0.97})
+    assert_well_formed(events)
+    first, second = [e for e in events if e.phase is EventPhase.ONSET]
+    assert second.onset > first.onset and second.predecessor == ""
+
+
+def test_a_recording_that_is_played_again_has_no_predecessors_of_the_first_time() -> None:
+    own, windows = tracker(), stream([("dog", True, 6), ("quiet", False, 8)])
+    for _ in range(2):
+        events = [event for e in windows for event in own.step(e.tick, {AUDIO: e})] + own.restart()
+        assert {e.label for e in events} == {"dog"} and {e.predecessor for e in events} == {""}
