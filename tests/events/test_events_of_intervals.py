@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helpers.scripted_modalities import HOP, PROMPTS, SPACE, START, ScriptedModalities, assert_well_formed, embed_text
 from sensebind.fusion.core.embeddings import Activity, Embedding
-from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
+from sensebind.fusion.core.events import Event, EventPhase, Score
 from sensebind.fusion.core.samples import AUDIO, SECOND
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions

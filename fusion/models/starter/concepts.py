@@ -46,8 +46,8 @@ IMAGE_OBJECT_LENGTH = 1.0
 TEXT_OBJECT_LENGTH = (CONCEPT_SHARE * TEXT_IMAGE_SHARE) ** 0.5 / IMAGE_OBJECT_LENGTH
 IMAGE_POWER, SOUND_POWER = 2, 12  # of a phrase's similarities to the classes
 OBJECT_POWER = 3  # of a phrase's similarities to the objects, and of the scores of the object detector
-# Log-likelihood ratios of sounds, nats: the part that is left out, and the length of all concepts at which they are half
-# of a vector's squared length.
+# Log-likelihood ratios of sounds, nats: the part that is left out, and the length of all concepts at which they are
+# half of a vector's squared length.
 MIN_SOUND_RATIO, SOUND_HALF_LENGTH = 1.0, 20.0
 PROBABILITY_FLOOR = 1e-6  # added to the probabilities of sounds
 # Similarity to the nearest sound concept at which a phrase begins to name a sound, and at which it surely does.
@@ -314,8 +314,9 @@ def map_digest() -> bytes:
         except OSError as error:
             raise SpaceError(f"'{files.vectors}' cannot be read: install Sensebind again ({error})") from error
     shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
-    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER, MIN_SOUND_RATIO, SOUND_HALF_LENGTH, PROBABILITY_FLOOR, NAMES_A_SOUND
-    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
+    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER
+    sounds = MIN_SOUND_RATIO, SOUND_HALF_LENGTH, PROBABILITY_FLOOR, NAMES_A_SOUND
+    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers + sounds, _object_phrase_counts())).encode())
     return total.digest()
 
 
