@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helpers.scripted_modalities import HOP, PROMPTS, SPACE, START, ScriptedModalities, assert_well_formed, embed_text
 from sensebind.fusion.core.embeddings import Activity, Embedding
-from sensebind.fusion.core.events import Event, EventPhase, Score
+from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
 from sensebind.fusion.core.samples import AUDIO, SECOND
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
@@ -120,3 +120,38 @@ def test_a_recording_that_is_played_again_has_no_predecessors_of_the_first_time(
     for _ in range(2):
         events = [event for e in windows for event in own.step(e.tick, {AUDIO: e})] + own.restart()
         assert {e.label for e in events} == {"dog"} and {e.predecessor for e in events} == {""}
+
+
+def reports(windows: Sequence[Embedding], images: Mapping[int, Embedding] | None = None) -> list[Event]:
+    own, events = tracker(), list[Event]()
+    for window in windows:
+        present = {AUDIO: window} | ({"vision": images[window.tick]} if images else {})
+        events += own.step(window.tick, present)
+    return events + own.finish()
+
+
+def test_an_interval_that_was_named_is_not_unknown_when_its_sound_pauses_or_becomes_another_one() -> None:
+    for after in ("quiet", "faint dog", "other"):
+        events = reports(stream([("dog", True, 5), (after, True, 12), ("quiet", False, 8)]))
+        assert_well_formed(events)
+        assert {e.kind for e in events} == {EventKind.PROMPT}, after
+    # Another interval is named anew.
+    again = reports(stream([("dog", True, 5), ("quiet", False, 10), ("other", True, 8), ("quiet", False, 8)]))
+    assert {e.kind for e in again} == {EventKind.PROMPT, EventKind.UNKNOWN}
+
+
+def test_a_sound_is_not_unknown_while_a_label_that_is_seen_is_reported() -> None:
+    windows = stream([("quiet", False, 4), ("other", True, 14), ("quiet", False, 8)])
+    world = ScriptedModalities(5)
+    seen = range(windows[16].tick, windows[22].tick)  # ends long before the sound
+    images = {
+        w.tick: Embedding(
+            "vision", w.tick - HOP, w.tick, SPACE, 1.0,
+            world.perceive("vision", {"room": 0.6, "dog": 1.0} if w.tick in seen else {"room": 1.0}).vector,
+        )
+        for w in windows
+    }  # fmt: skip
+    assert {e.kind for e in reports(windows)} == {EventKind.UNKNOWN}
+    events = reports(windows, images)
+    assert {(e.kind, e.label) for e in events} == {(EventKind.PROMPT, "dog")}
+    assert any(e.modality == AUDIO and e.coincides for event in events for e in event.evidence)
