@@ -486,7 +486,8 @@ class PromptDetector(Detector[PromptOptions]):
         return PromptState()
 
     def migrate_state(self, old: Detector, state: PromptState) -> PromptState:
-        """Keep the values and baselines of labels whose phrases are the same. Other labels start again."""
+        """Keep the values and baselines of labels whose phrases are the same. Other labels start again: with similarity
+        0 so far, in an open interval and in what is steady."""
         if not isinstance(old, PromptDetector) or old.options.background_phrases != self.options.background_phrases:
             return PromptState()
         old_labels = list(old.prompts)
@@ -509,7 +510,7 @@ class PromptDetector(Detector[PromptOptions]):
                     move(modality_state.baseline.deviation),
                     move(modality_state.baseline.observed_time),
                 ),
-                naming=None,
+                naming=self._migrated_naming(old, modality, modality_state.naming, move),
                 named=None,
             )
             for modality, modality_state in state.modality_states.items()
@@ -520,6 +521,15 @@ class PromptDetector(Detector[PromptOptions]):
             open_labels = move(open_labels.astype(np.float64)) > 0
         explained = ExplainedIntervals(open_labels, state.explained.starts)
         return PromptState(modality_states, recent, None, explained, state.calibration)
+
+    def _migrated_naming(
+        self, old: PromptDetector, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
+    ) -> NamingState | None:
+        """Return the pooled similarities of a modality for these labels, with `move`; 0 for new labels."""
+        if naming is None or len(self._competing_vectors.get(modality, ())) != len(old._competing_vectors[modality]):
+            return None
+        interval, steady = (replace(p, labels=move(p.labels)) for p in (naming.interval, naming.steady))
+        return replace(naming, interval=interval, steady=steady)
 
     def score(
         self, state: PromptState, tick: int, embeddings: Mapping[str, Embedding]

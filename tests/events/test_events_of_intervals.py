@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,3 +156,37 @@ def test_a_sound_is_not_unknown_while_a_label_that_is_seen_is_reported() -> None
     events = reports(windows, images)
     assert {(e.kind, e.label) for e in events} == {(EventKind.PROMPT, "dog")}
     assert any(e.modality == AUDIO and e.coincides for event in events for e in event.evidence)
+
+
+@pytest.mark.parametrize(
+    "sounds",
+    [
+        pytest.param([("dog", True, 30)], id="an interval"),
+        pytest.param([("dog", False, 40)], id="steady"),
+    ],
+)
+@pytest.mark.parametrize("prompts", [PROMPTS, {**PROMPTS, "bell": ["a bell"]}, {"dog": PROMPTS["dog"]}])
+def test_other_prompts_do_not_interrupt_an_open_event(
+    sounds: list[tuple[str, bool, int]], prompts: dict[str, list[str]]
+) -> None:
+    own, windows, events = tracker(), stream(sounds), list[Event]()
+    for number, window in enumerate(windows):
+        if number == 30:
+            assert is_open_at(events, "dog")
+            own.replace_detectors([PromptDetector(prompts, embed_text, PromptOptions(calibration=lambda _: NAMING))])
+        events += own.step(window.tick, {AUDIO: window})
+    events += own.finish()
+    assert_well_formed(events)
+    assert len({e.id for e in events}) == 1
+
+
+def test_a_prompt_that_is_added_while_its_sound_lasts_is_detected() -> None:
+    own, windows, events = EventTracker([only_car := PromptDetector({"car": ["a car"]}, embed_text, options())]), [], []
+    windows = stream([("dog", True, 6), ("quiet", False, 8), ("dog", True, 8), ("quiet", False, 4)])
+    for number, window in enumerate(windows):
+        if number == 14:
+            own.replace_detectors([PromptDetector(PROMPTS, embed_text, only_car.options)])
+        events += own.step(window.tick, {AUDIO: window})
+    events += own.finish()
+    assert_well_formed(events)
+    assert sum(e.phase is EventPhase.ONSET and e.label == "dog" for e in events) in (1, 2)
