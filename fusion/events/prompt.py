@@ -86,7 +86,8 @@ class PromptOptions(EvidenceOptions):
         bounds=(0.0, 20.0),
         unit="σ",
     )
-    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.95)
+    # One modality alone gives at most 0.984 (`MAX_POSITIVE_EVIDENCE`): one wrong image makes no event.
+    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.99)
     background: tuple[str, ...] = parameter(
         (),
         f"Phrases that each label is compared with, at least {MIN_BACKGROUND_PHRASES} different ones. "

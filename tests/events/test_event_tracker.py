@@ -184,6 +184,16 @@ def test_a_prompt_is_detected_from_its_first_tick_to_its_last() -> None:
     assert events[0].evidence[0].supports and events[0].evidence[0].modality == "vision"
 
 
+@pytest.mark.parametrize("modalities", [["vision"], ["vision", "audio"]])
+def test_a_single_window_of_one_modality_makes_no_event_and_two_modalities_are_reported_at_once(
+    modalities: list[str],
+) -> None:
+    world, what = ScriptedModalities(), {"dog": 1.0}
+    scenes = [(20, same_scene(ROOM)), (1, {**same_scene(ROOM), **dict.fromkeys(modalities, what)})]
+    events = play(prompt_tracker(), world, [*scenes, (10, same_scene(ROOM))])
+    assert [e.phase for e in events if e.phase is EventPhase.ONSET] == [EventPhase.ONSET] * (len(modalities) - 1)
+
+
 def test_an_event_present_from_the_first_tick_stays_detected() -> None:
     tracker, world = prompt_tracker(), ScriptedModalities()
     events = play(tracker, world, [(1000, {"vision": DOG}), (10, {"vision": ROOM})])
