@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.samples import SENSOR_MODALITIES
+from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
 
 FUSED = "fused"
 
 Vector = npt.NDArray[np.float32]
+
+MAX_ACTIVITY_SHAPE = 256, 256  # frames, features
+ACTIVITY_PERIODS = SECOND // 1000, 60 * SECOND  # ns, shortest and longest time from one frame to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,19 @@ class Activity:
 
     values: npt.NDArray[np.float32]
     period: int
+
+    @classmethod
+    def of_message(cls, values: npt.NDArray[np.float32], features: int, seconds: float) -> Activity:
+        """From the values (T · F,) of a message, F and the period in s. Raises `ValueError` if they do not fit, or are
+        more than `MAX_ACTIVITY_SHAPE`, so that no message can fill the memory of a detector."""
+        if not 1 <= features <= MAX_ACTIVITY_SHAPE[1] or not values.size or values.size % features:
+            raise ValueError(f"{values.size} values of activity with {features} features")
+        frames = values.reshape(-1, features)
+        period = round(seconds * 1e6) * 1000 if 0 <= seconds <= 3600 else -1  # a float32 second is exact to 1 µs
+        is_valid = ACTIVITY_PERIODS[0] <= period <= ACTIVITY_PERIODS[1] or (period == 0 and len(frames) == 1)
+        if not is_valid or len(frames) > MAX_ACTIVITY_SHAPE[0]:
+            raise ValueError(f"{len(frames)} frames of activity with a period of {seconds} s")
+        return cls(frames, period)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,9 +226,13 @@ class EventLifecycle:
         self.interval = revised.interval
         return self._open(tick) if revised.is_open else []
 
-    def is_inactive(self, tick: int) -> bool:
-        """Return whether the label is idle and after its refractory period, so that this object can be deleted."""
-        return self.onset is None and not self._is_refractory(tick)
+    @property
+    def is_unused(self) -> bool:
+        """Whether the label is idle and has had no event, so that this object can be deleted.
+
+        After an event it is kept: the next one, in the same interval or by late data, must not overlap it.
+        """
+        return self.onset is None and self.last_offset is None
 
     def _is_refractory(self, tick: int) -> bool:
         return self.last_offset is not None and tick - self.last_offset < self.options.refractory * SECOND

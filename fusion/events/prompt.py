@@ -56,6 +56,7 @@ CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space �
 UNKNOWN_LABEL = "unknown"  # of events of the kind UNKNOWN: intervals that no label explains
 TIME_TO_NAME = 3 * SECOND // 2  # ns after the start of an interval; without a label by then it is unknown
 COINCIDENCE = 3 * SECOND  # ns; largest difference of two starts that coincide
+MAX_GAP = SECOND // 2  # ns; largest time from the end of one to the start of the other: an image each 0.5 s
 # Deviations; limits of the running mean of a label above and below 0.
 MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
 
@@ -76,7 +77,8 @@ class PromptOptions(EvidenceOptions):
         bounds=(0.0, 20.0),
         unit="σ",
     )
-    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.95)
+    # One modality alone gives at most 0.984 (`MAX_POSITIVE_EVIDENCE`): one wrong image makes no event.
+    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.99)
     background: tuple[str, ...] = parameter(
         (),
         f"Phrases that each label is compared with, at least {MIN_BACKGROUND_PHRASES} different ones. "
@@ -289,11 +291,29 @@ class PromptModalityState:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainedIntervals:
+    """Which intervals a label explains: those that an event of a label overlaps.
+
+    `open_labels` (L,): the labels whose score reached the onset threshold and has not fallen below the offset threshold
+    since; None: none. `starts`: modality → start (ns) of its newest interval that was open at the same time as a label.
+    Such an interval stays explained when the label's score falls.
+    """
+
+    open_labels: BoolArray | None = None
+    starts: Mapping[str, int] = field(default_factory=dict)
+
+    def contain(self, modality: str, proposal: Proposal) -> bool:
+        """Whether an interval of a modality is explained."""
+        return self.starts.get(modality) == proposal.start
+
+
+@dataclass(frozen=True, slots=True)
 class PromptState:
     modality_states: Mapping[str, PromptModalityState] = field(default_factory=dict)
     recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # tick, pooled scores (L,); of the last `smoothing` seconds
     # (L,) ns, since when a modality has supported each label; 0: none does. None: no tick yet.
     supported_since: npt.NDArray[np.int64] | None = None
+    explained: ExplainedIntervals = ExplainedIntervals()
     calibration: PromptCalibration | None = None  # of the stream's space
 
     def current_modalities(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
@@ -373,7 +393,7 @@ class PromptDetector(Detector[PromptOptions]):
             frozenset(names[start:end]) - {""} for start, end in zip(self.label_starts, ends, strict=True)
         ]
         self._calibration = calibration_lookup(self.options.calibration, encoders)
-        self._offset_thresholds = self._offset_threshold_table()
+        self._onset_thresholds, self._offset_thresholds = self._threshold_table()
         self._matches: LabelMatches | None = None  # of the last calibration
 
     def with_options(self, options: PromptOptions) -> PromptDetector:
@@ -382,7 +402,7 @@ class PromptDetector(Detector[PromptOptions]):
             raise ValueError("the background phrases differ and must be embedded: create a new detector")
         result = copy(self)
         result.options, result._calibration = options, calibration_lookup(options.calibration, self._encoders)
-        result._offset_thresholds = result._offset_threshold_table()
+        result._onset_thresholds, result._offset_thresholds = result._threshold_table()
         return result
 
     def has_label(self, label: str) -> bool:
@@ -398,9 +418,10 @@ class PromptDetector(Detector[PromptOptions]):
     def lifecycle_options_for(self, label: str) -> LifecycleOptions:
         return self.options.lifecycle_for(label)
 
-    def _offset_threshold_table(self) -> FloatArray:
-        """Return the offset threshold of each label, (L,)."""
-        return np.array([self.options.lifecycle_for(label).offset_threshold for label in self.prompts])
+    def _threshold_table(self) -> tuple[FloatArray, FloatArray]:
+        """Return the onset thresholds and the offset thresholds of the labels, (L,) each."""
+        own = [self.options.lifecycle_for(label) for label in self.prompts]
+        return np.array([o.onset_threshold for o in own]), np.array([o.offset_threshold for o in own])
 
     def _prior(self, prior: float) -> FloatArray:
         """Return the score of each label without evidence, (L,): at most half of its offset threshold, so that every
@@ -456,7 +477,8 @@ class PromptDetector(Detector[PromptOptions]):
         return PromptState()
 
     def migrate_state(self, old: Detector, state: PromptState) -> PromptState:
-        """Keep the values and baselines of labels whose phrases are the same. Other labels start again."""
+        """Keep the values and baselines of labels whose phrases are the same. Other labels start again: with similarity
+        0 so far, in an open interval and in what is steady."""
         if not isinstance(old, PromptDetector) or old.options.background_phrases != self.options.background_phrases:
             return PromptState()
         old_labels = list(old.prompts)
@@ -479,13 +501,26 @@ class PromptDetector(Detector[PromptOptions]):
                     move(modality_state.baseline.deviation),
                     move(modality_state.baseline.observed_time),
                 ),
-                naming=None,
+                naming=self._migrated_naming(modality, modality_state.naming, move),
                 named=None,
             )
             for modality, modality_state in state.modality_states.items()
         }
         recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent_scores)
-        return PromptState(modality_states, recent, None, state.calibration)
+        open_labels = state.explained.open_labels
+        if open_labels is not None:
+            open_labels = move(open_labels.astype(np.float64)) > 0
+        explained = ExplainedIntervals(open_labels, state.explained.starts)
+        return PromptState(modality_states, recent, None, explained, state.calibration)
+
+    def _migrated_naming(
+        self, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
+    ) -> NamingState | None:
+        """Return the pooled similarities of a modality for these labels, with `move`; 0 for new labels."""
+        if naming is None or modality not in self._namers:
+            return None
+        interval, steady = (replace(p, labels=move(p.labels)) for p in (naming.interval, naming.steady))
+        return replace(naming, interval=interval, steady=steady)
 
     def score(
         self, state: PromptState, tick: int, embeddings: Mapping[str, Embedding]
@@ -532,8 +567,11 @@ class PromptDetector(Detector[PromptOptions]):
             baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
             modality_states[modality] = replace(modality_state, baseline=baseline)
         supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
+        explained = self._explained(state.explained, pooled, fresh)
         scored = self._scores(tick, pooled, fresh, weights, competences, supported_since)
-        return PromptState(modality_states, recent, supported_since, calibration), scored
+        if (unknown := _unknown_score(tick, fresh, explained, float(pooled.max()))) is not None:
+            scored[UNKNOWN_LABEL] = unknown
+        return PromptState(modality_states, recent, supported_since, explained, calibration), scored
 
     def _score_window(
         self,
@@ -602,6 +640,17 @@ class PromptDetector(Detector[PromptOptions]):
             since = np.where((since > 0) & (before > 0), np.minimum(since, before), since)
         return since
 
+    def _explained(
+        self, before: ExplainedIntervals, pooled: FloatArray, fresh: Mapping[str, PromptModalityState]
+    ) -> ExplainedIntervals:
+        """Return which intervals are explained after a tick with the pooled scores (L,)."""
+        stays = np.zeros(len(pooled), bool) if before.open_labels is None else before.open_labels
+        open_labels = (pooled >= self._onset_thresholds) | (stays & (pooled >= self._offset_thresholds))
+        starts = dict(before.starts)
+        if open_labels.any():
+            starts.update({m: s.proposal.start for m, s in fresh.items() if s.proposal is not None})
+        return ExplainedIntervals(open_labels, starts)
+
     def _scores(
         self,
         tick: int,
@@ -611,7 +660,7 @@ class PromptDetector(Detector[PromptOptions]):
         competences: FloatArray,
         supported_since: npt.NDArray[np.int64],
     ) -> dict[str, Score]:
-        """Return the score of each label, and that of intervals that no label explains."""
+        """Return the score of each label."""
         scored = {}
         for at, label in enumerate(self.prompts):
             evidence = self._evidence(fresh, weights, competences, at, int(supported_since[at]))
@@ -619,9 +668,7 @@ class PromptDetector(Detector[PromptOptions]):
             interval = _interval_of(fresh, evidence, at)
             correction = 0 if interval else timestamp_correction(evidence)
             scored[label] = Score(float(pooled[at]), evidence, correction, similarities, interval)
-        explained = max((score.score for score in scored.values()), default=0.0)
-        unknown = _unknown_score(tick, fresh, explained)
-        return scored if unknown is None else {**scored, UNKNOWN_LABEL: unknown}
+        return scored
 
     def _weights(
         self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
@@ -774,9 +821,9 @@ class PromptDetector(Detector[PromptOptions]):
 
 
 def _began_with(proposals: ProposalState | None, since: int) -> bool:
-    """Whether the newest interval of a modality began when something else did, at `since` (ns)."""
+    """Whether the newest interval of a modality began when something else did, at `since` (ns), and went on then."""
     proposal = proposals.latest if proposals is not None else None
-    return proposal is not None and abs(proposal.start - since) <= COINCIDENCE
+    return proposal is not None and abs(proposal.start - since) <= COINCIDENCE and proposal.end >= since - MAX_GAP
 
 
 def _interval_of(
@@ -796,14 +843,20 @@ def _interval_of(
     return proposal.start, proposal.end
 
 
-def _unknown_score(tick: int, fresh: Mapping[str, PromptModalityState], explained: float) -> Score | None:
-    """Return the score of the intervals that no label explains: 1 minus the best label's score, `explained`, once an
+def _unknown_score(
+    tick: int, fresh: Mapping[str, PromptModalityState], explained: ExplainedIntervals, best: float
+) -> Score | None:
+    """Return the score of the intervals that no label explains: 1 minus the score of the best label, `best`, once an
     interval has lasted for `TIME_TO_NAME`; None without such an interval."""
     found = {m: s.proposal for m, s in fresh.items() if s.naming is not None}
-    unnamed = {m: p for m, p in found.items() if p is not None and tick - p.start >= TIME_TO_NAME}
+    unnamed = {
+        m: p
+        for m, p in found.items()
+        if p is not None and tick - p.start >= TIME_TO_NAME and not explained.contain(m, p)
+    }
     if not unnamed:
         return None
-    score = 1.0 - explained
+    score = 1.0 - best
     first = min(unnamed.values(), key=lambda proposal: proposal.start)
     evidence = tuple(
         Evidence(m, score, True, fresh[m].start, fresh[m].tick, coincides=m not in unnamed)

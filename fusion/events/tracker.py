@@ -52,8 +52,8 @@ class EventTracker:
         self._detector_states: dict[EventKind, Any] = {kind: d.initial_state() for kind, d in self._detectors.items()}
         self._lifecycles: dict[tuple[EventKind, str], EventLifecycle] = {}
         self._next_detectors: dict[EventKind, Detector] | None = None
-        # Start of an interval (ns), and the id of the event with this interval that ended last.
-        self._last_in_interval: tuple[int, str] | None = None
+        # Start of an interval (ns), and the label and id of the event with this interval that ended last.
+        self._last_in_interval: tuple[int, str, str] | None = None
         self._sensors: dict[str, tuple[str, str]] = {}  # modality → sensor and frame_id of its newest embedding
         # Of the last `allowed_lateness`, since the detectors were replaced.
         self._checkpoints: deque[TickCheckpoint] = deque()
@@ -89,8 +89,9 @@ class EventTracker:
     def add_late_embeddings(self, tick: int, late: Mapping[str, Embedding]) -> list[Event]:
         """Process late embeddings of an earlier tick. Return the changes of open events, reported at the newest tick.
 
-        The result is as if they had arrived in time, but closed events do not change. Embeddings of ticks older than
-        `allowed_lateness`, or before the detectors were replaced, are ignored.
+        The result is as if they had arrived in time, but closed events do not change, an event that begins here names
+        no predecessor, and none names an event that ends here. Embeddings of ticks older than `allowed_lateness`, or
+        before the detectors were replaced, are ignored.
         """
         unfused = self._unfused_embeddings(late)
         if (
@@ -110,17 +111,17 @@ class EventTracker:
         self._checkpoints = deque(before)
         self._detector_states = dict(replayed[0].detector_states)
         self._lifecycles = {key: replace(lifecycle) for key, lifecycle in replayed[0].lifecycles.items()}
-        ended: dict[tuple[EventKind, str], EventLifecycle] = {}
+        last_in_interval = self._last_in_interval
         for checkpoint in replayed:
-            self._score_tick(checkpoint.tick, checkpoint.embeddings, ended)
+            self._score_tick(checkpoint.tick, checkpoint.embeddings)
+        self._last_in_interval = last_in_interval  # the ids of events in the replay may differ from those reported
         revised, self._lifecycles = self._lifecycles, reported
         events = []
         for key in sorted({*revised, *reported}):
             idle = self._new_lifecycle(key)
             lifecycle = reported.setdefault(key, idle)
-            # A lifecycle that became inactive in the replay still has the offset of its event.
-            events += lifecycle.revise(self.last_tick, revised.get(key) or ended.get(key) or idle)
-            if lifecycle.is_inactive(self.last_tick):
+            events += lifecycle.revise(self.last_tick, revised.get(key, idle))
+            if lifecycle.is_unused:
                 del reported[key]
         return events
 
@@ -132,6 +133,7 @@ class EventTracker:
         """Close the open events and delete all states and baselines: for example after a clock jump."""
         events = self.finish()
         self._lifecycles.clear()
+        self._last_in_interval = None
         if self._next_detectors is not None:
             self._detectors, self._next_detectors = self._next_detectors, None
         self._detector_states = {kind: d.initial_state() for kind, d in self._detectors.items()}
@@ -161,13 +163,8 @@ class EventTracker:
         )
         return replace(score, evidence=tuple(evidence))
 
-    def _score_tick(
-        self,
-        tick: int,
-        embeddings: Mapping[str, Embedding],
-        inactive: dict[tuple[EventKind, str], EventLifecycle] | None = None,
-    ) -> list[Event]:
-        """Store a checkpoint, score one tick and step the lifecycles. Inactive lifecycles are moved to `inactive`."""
+    def _score_tick(self, tick: int, embeddings: Mapping[str, Embedding]) -> list[Event]:
+        """Store a checkpoint, score one tick and step the lifecycles."""
         lifecycles = {key: replace(lifecycle) for key, lifecycle in self._lifecycles.items()}
         self._checkpoints.append(TickCheckpoint(tick, embeddings, dict(self._detector_states), lifecycles))
         events: list[Event] = []
@@ -187,10 +184,8 @@ class EventTracker:
             reports = [event for each in stepped for event in each.step(tick, scores.get(each.label, ZERO_SCORE))]
             events += self._with_predecessors(tick, stepped, reports)
             for lifecycle in stepped:
-                if lifecycle.is_inactive(tick):
+                if lifecycle.is_unused:
                     del self._lifecycles[kind, lifecycle.label]
-                    if inactive is not None:
-                        inactive[kind, lifecycle.label] = lifecycle
         return events
 
     def _new_lifecycle(self, key: tuple[EventKind, str]) -> EventLifecycle:
@@ -203,14 +198,15 @@ class EventTracker:
         """Return the reports of one detector with those of events that got another name.
 
         An event that begins in the interval of another one continues it, if that has ended or is no longer above its
-        onset threshold: then it ends now.
+        onset threshold: then it ends now. If that one would begin at this tick itself, it is not reported.
         """
         by_label = {lifecycle.label: lifecycle for lifecycle in lifecycles}
+        new = {report.id for report in reports if report.phase is EventPhase.ONSET}
         ended: list[Event] = []
         result: list[Event] = []
         for report in reports:
             lifecycle = by_label[report.label]
-            if report.phase is EventPhase.ONSET and lifecycle.interval is not None:
+            if report.phase is EventPhase.ONSET and lifecycle.is_open and lifecycle.interval is not None:
                 start = lifecycle.interval[0]
                 for other in lifecycles:
                     is_renamed = (
@@ -222,15 +218,18 @@ class EventTracker:
                     )
                     if is_renamed:
                         ended += other.close(tick, tick)
-                        self._last_in_interval = start, other.event_id
-                if self._last_in_interval is not None and self._last_in_interval[0] == start:
-                    lifecycle.predecessor = self._last_in_interval[1]
+                        if other.event_id not in new:
+                            self._last_in_interval = start, other.label, other.event_id
+                last = self._last_in_interval
+                if last is not None and last[0] == start and last[1] != report.label:
+                    lifecycle.predecessor = last[2]
                     report = replace(report, predecessor=lifecycle.predecessor)
             elif report.phase is EventPhase.OFFSET and lifecycle.interval is not None:
-                self._last_in_interval = lifecycle.interval[0], report.id
+                self._last_in_interval = lifecycle.interval[0], report.label, report.id
             result.append(report)
         over = {event.id for event in ended}
-        return ended + [report for report in result if report.id not in over]  # without their update of this tick
+        # Without what else they have to report at this tick: an update, or their onset.
+        return [e for e in ended if e.id not in new] + [report for report in result if report.id not in over]
 
     def _close(self, tick: int, offset: int) -> list[Event]:
         self._checkpoints.clear()  # late data must not reopen events that are closed here

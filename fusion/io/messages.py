@@ -204,13 +204,13 @@ def embedding_from_message(message: Message) -> Embedding:
 
 def _activity_of(message: Message) -> Activity | None:
     """The activity in a sensebind_msgs/Embedding, None if it has none or its sizes do not fit. A copy."""
-    features = int(getattr(message, "activity_features", 0))
     values = np.array(getattr(message, "activity", ()), np.float32)
-    if features < 1 or not values.size or values.size % features:
+    if not values.size:
         return None
-    # A float32 second is exact to a microsecond.
-    period = round(float(message.activity_period) * 1e6) * 1000
-    return Activity(values.reshape(-1, features), period) if period >= 0 else None
+    try:
+        return Activity.of_message(values, int(message.activity_features), float(message.activity_period))
+    except ValueError:
+        return None
 
 
 def space_message(

@@ -15,6 +15,7 @@ import numpy as np
 from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
+from sensebind.fusion.core.samples import SECOND
 
 SCHEMA_VERSION = 2  # increases when a field is removed or changes its meaning, not when a field is added
 READABLE = (1, 2)  # versions that `decode` reads
@@ -99,7 +100,8 @@ def _activity_to_fields(activity: Activity | None) -> dict[str, Any] | None:
 def _activity_from_fields(fields: dict[str, Any] | None) -> Activity | None:
     if fields is None:
         return None
-    return Activity(np.frombuffer(fields["values"], "<f4").reshape(-1, fields["features"]), fields["period"])
+    values = np.frombuffer(fields["values"], "<f4")
+    return Activity.of_message(values, fields["features"], fields["period"] / SECOND)
 
 
 def _embedding_from_fields(fields: dict[str, Any]) -> Embedding:

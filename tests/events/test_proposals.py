@@ -122,7 +122,8 @@ def test_frames_without_a_reading_and_other_numbers_of_features_are_no_activity(
     state = states(noise(100))[-1]
     other = updated_proposals(state, Activity(np.zeros((1, 3), np.float32), 0), START + 20 * SECOND)
     assert other is not None and other.frames.shape == (1, 3)
-    assert updated_proposals(state, None, START + 20 * SECOND) is state
+    unchanged = updated_proposals(state, None, START + 20 * SECOND)
+    assert unchanged is not None and unchanged.frames is state.frames
 
 
 def test_single_frames_of_images_are_an_interval_from_one_image_to_the_next() -> None:
@@ -267,3 +268,23 @@ def test_late_windows_give_the_events_of_windows_in_time(seed: int, late: set[in
     alone = {n for n in late if n - 1 not in late}
     found = run(alone)
     assert {label for label, _, _ in found} == {"dog", "car"}
+
+
+def test_an_interval_ends_when_no_frames_come_any_more() -> None:
+    found = states(with_sounds(noise(200), (15, 20)))
+    assert found[-1].current is not None
+    late = START + 25 * SECOND
+    assert (ended := updated_proposals(found[-1], None, late)) is not None and ended.current is None
+    repeated = Activity(noise(1), 0)
+    assert (ended := updated_proposals(found[-1], repeated, int(found[-1].ends[-1]))) is not None
+    assert ended.current is not None  # at once it is open
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38])
+def test_values_out_of_range_are_no_activity_and_do_not_hide_the_next_one(value: float) -> None:
+    levels = with_sounds(noise(500), (35, 38))
+    levels[50:60] = value
+    levels[70:80:2, :8] = value
+    found = [p for p in proposals(states(levels)) if p.start > START + 12 * SECOND]
+    assert [round((p.start - START) / SECOND) for p in found] == [35]

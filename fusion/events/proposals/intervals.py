@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +21,10 @@ from sensebind.fusion.core.embeddings import Activity
 from sensebind.fusion.core.samples import SECOND
 
 FloatArray = npt.NDArray[np.float32]
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 HISTORY = 30 * SECOND  # ns of frames that the baseline is made of
+MAX_HISTORY_FRAMES = 2048  # with shorter frames the history is shorter
 MIN_HISTORY = 3 * SECOND  # ns; with a shorter history nothing is proposed
 MIN_HISTORY_FRAMES = 8
 BASELINE_QUANTILE, LOW_QUANTILE = 0.35, 0.10
@@ -31,6 +34,7 @@ MIN_DEVIATION = 1.0  # of a feature, whose unit is the smallest rise that matter
 TOP_FEATURES = 3  # the mean of this many highest features of a frame is compared with the threshold
 ACTIVE_THRESHOLD = 3.5  # deviations
 MAX_PAUSE = 3 * SECOND // 2  # ns; after a longer time without an active frame the interval has ended
+MAX_FIRST_PAUSE = SECOND // 4  # ns; a single active frame before a longer time without one is noise
 MIN_ACTIVE_FRAMES = 2  # of an interval that is proposed
 MAX_FRAME_PERIOD = SECOND  # ns; limit of the time that a single frame stands for
 
@@ -85,8 +89,8 @@ def updated_proposals(state: ProposalState | None, activity: Activity | None, ti
     Frames that an earlier window had already are skipped. The state starts again if the number of features changes.
     """
     if activity is None:
-        return state
-    frames = activity.values
+        return _without_new_frames(state, tick)
+    frames = np.where(np.isfinite(activity.values), activity.values, np.float32(np.nan))
     if state is None or state.frames.shape[1] != frames.shape[1]:
         state = ProposalState(np.empty((0, frames.shape[1]), np.float32), np.empty(0, np.int64))
     last = int(state.ends[-1]) if len(state.ends) else None
@@ -96,17 +100,22 @@ def updated_proposals(state: ProposalState | None, activity: Activity | None, ti
     is_new = np.ones(len(ends), bool) if last is None else ends > last + activity.period // 2
     new, new_ends = frames[is_new], ends[is_new]
     if not len(new):
-        return state
+        return _without_new_frames(state, tick)
     strengths = _strengths(state, new)
     middles = (int(end) - period // 2 for end in new_ends)
-    proposal = _extended(state.proposal, zip(middles, strengths, strict=True), tick)
+    proposal = _extended(state.proposal, zip(middles, strengths, strict=True), tick, period)
     kept = int(np.searchsorted(state.ends, tick - HISTORY, side="right"))
     return ProposalState(
-        np.concatenate([state.frames[kept:], new]),
-        np.concatenate([state.ends[kept:], new_ends]),
+        np.concatenate([state.frames[kept:], new])[-MAX_HISTORY_FRAMES:],
+        np.concatenate([state.ends[kept:], new_ends])[-MAX_HISTORY_FRAMES:],
         proposal,
         float(np.mean(np.array(strengths) >= ACTIVE_THRESHOLD)),
     )
+
+
+def _without_new_frames(state: ProposalState | None, tick: int) -> ProposalState | None:
+    """Return the state at `tick` (ns) after a window without new frames: an interval may have ended."""
+    return None if state is None else replace(state, proposal=_extended(state.proposal, (), tick))
 
 
 def _strengths(state: ProposalState, new: FloatArray) -> list[float]:
@@ -114,7 +123,7 @@ def _strengths(state: ProposalState, new: FloatArray) -> list[float]:
     known = len(state.ends)
     if known < MIN_HISTORY_FRAMES or int(state.ends[-1]) - int(state.ends[0]) < MIN_HISTORY:
         return [0.0] * len(new)
-    baseline, low = column_quantiles(state.frames, (BASELINE_QUANTILE, LOW_QUANTILE))
+    baseline, low = column_quantiles(state.frames.astype(np.float64), (BASELINE_QUANTILE, LOW_QUANTILE))
     deviation = np.maximum((baseline - low) / QUANTILES_APART, MIN_DEVIATION)
     z = (new - baseline) / deviation - BASELINE_BELOW_MEAN
     z = np.where(np.isfinite(z), z, 0.0)
@@ -122,7 +131,7 @@ def _strengths(state: ProposalState, new: FloatArray) -> list[float]:
     return [float(value) for value in np.sort(z, axis=1)[:, -count:].mean(axis=1)]
 
 
-def column_quantiles(values: FloatArray, quantiles: Iterable[float]) -> list[FloatArray]:
+def column_quantiles(values: npt.NDArray[Floating], quantiles: Iterable[float]) -> list[npt.NDArray[Floating]]:
     """Return quantiles of each column of (N, F), (F,) each: the value at that rank, without NaN. NaN if all are NaN."""
     ordered = np.sort(values, axis=0)  # NaN is sorted to the end
     counts = np.count_nonzero(~np.isnan(values), axis=0)
@@ -130,12 +139,18 @@ def column_quantiles(values: FloatArray, quantiles: Iterable[float]) -> list[Flo
     return [ordered[np.maximum(np.round(q * (counts - 1)).astype(int), 0), columns] for q in quantiles]
 
 
-def _extended(proposal: Proposal | None, frames: Iterable[tuple[int, float]], tick: int) -> Proposal | None:
-    """Return the newest proposal after frames (middle in ns, strength), oldest first, up to `tick` (ns)."""
+def _extended(
+    proposal: Proposal | None, frames: Iterable[tuple[int, float]], tick: int, period: int = 0
+) -> Proposal | None:
+    """Return the newest proposal after frames (middle in ns, strength), oldest first, up to `tick` (ns).
+
+    `period`: time between the frames in ns.
+    """
     for middle, strength in frames:
         if strength < ACTIVE_THRESHOLD:
             continue
-        if proposal is None or not proposal.is_open or middle - proposal.end > MAX_PAUSE:
+        pause = MAX_PAUSE if proposal is None or proposal.is_confirmed else max(MAX_FIRST_PAUSE, 2 * period)
+        if proposal is None or not proposal.is_open or middle - proposal.end > pause:
             proposal = Proposal(middle, middle, 1, strength)
         else:
             proposal = replace(
