@@ -36,13 +36,13 @@ from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_w
 from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
 from sensebind.fusion.events.proposals.naming import (
     COMPETING_PHRASES,
-    MIN_STEADY_TIME,
     PRIOR_WINDOWS,
     Competition,
     NamingCurve,
     NamingState,
     PooledSimilarities,
     naming_scores,
+    steady_scores,
     updated_naming,
 )
 from sensebind.fusion.events.scores import half_window, timestamp_correction
@@ -650,9 +650,7 @@ class PromptDetector(Detector[PromptOptions]):
     ) -> tuple[FloatArray, BoolArray]:
         """Return the scores (L,) of a modality that names intervals, and for which labels they are of the interval."""
         competition = self._competitions[modality]
-        steady = np.zeros(len(self.prompts))
-        if naming.steady_time >= MIN_STEADY_TIME:
-            steady = naming_scores(naming.steady, competition, curve, 0.0)
+        steady = steady_scores(naming, competition, curve)
         current = proposals.current
         if current is None or naming.interval_start != current.start:
             return steady, np.zeros(len(self.prompts), bool)
