@@ -190,3 +190,54 @@ def test_a_prompt_that_is_added_while_its_sound_lasts_is_detected() -> None:
     events += own.finish()
     assert_well_formed(events)
     assert sum(e.phase is EventPhase.ONSET and e.label == "dog" for e in events) in (1, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(script=SCRIPTS, seed=st.integers(0, 99), late=st.sets(st.integers(0, 60), max_size=10), delay=st.integers(1, 8))
+def test_late_windows_keep_the_invariants_of_events(
+    script: list[tuple[str, bool, int]], seed: int, late: set[int], delay: int
+) -> None:
+    """Images come in time; the audio of some ticks comes some ticks late. Late data may revise an onset, no more."""
+    own, windows, events = tracker(), stream(script, seed), list[Event]()
+    world, waiting = ScriptedModalities(seed + 1), list[tuple[int, Embedding]]()
+    for number, window in enumerate(windows):
+        world.tick = window.tick
+        present = {"vision": world.perceive("vision", {"room": 1.0})}
+        if number in late:
+            waiting.append((number + delay, window))
+        else:
+            present[AUDIO] = window
+        events += own.step(window.tick, present)
+        for due, old in [w for w in waiting if w[0] <= number]:
+            events += own.add_late_embeddings(old.tick, {AUDIO: old})
+            waiting.remove((due, old))
+    events += own.finish()
+    onsets = [e.id for e in events if e.phase is EventPhase.ONSET]
+    assert len(onsets) == len(set(onsets))
+    ends: dict[str, int] = {}
+    for event in (e for e in events if e.phase is EventPhase.OFFSET):
+        assert event.onset <= event.offset <= event.tick
+        assert event.onset > ends.get(event.label, 0)
+        ends[event.label] = event.offset
+    for name in onsets:
+        phases = [e.phase for e in events if e.id == name]
+        assert phases[0] is EventPhase.ONSET and phases[-1] is EventPhase.OFFSET
+        assert set(phases[1:-1]) <= {EventPhase.UPDATE}
+    assert {e.predecessor for e in events} - {""} <= set(onsets)
+    if not waiting or not late:
+        assert all(e.onset <= e.tick for e in events)
+
+
+@settings(max_examples=20, deadline=None)
+@given(script=SCRIPTS, seed=st.integers(0, 99), restart=st.integers(0, 60), back=st.sampled_from([0, 100 * SECOND]))
+def test_after_a_restart_the_events_are_those_of_a_new_tracker(
+    script: list[tuple[str, bool, int]], seed: int, restart: int, back: int
+) -> None:
+    windows = stream(script, seed)
+    own = tracker()
+    before = [event for e in windows[:restart] for event in own.step(e.tick, {AUDIO: e})] + own.restart()
+    assert_well_formed(before)
+    again = stream(script, seed, START - back)
+    events = [event for e in again for event in own.step(e.tick, {AUDIO: e})] + own.finish()
+    fresh = tracker()
+    assert events == [event for e in again for event in fresh.step(e.tick, {AUDIO: e})] + fresh.finish()
