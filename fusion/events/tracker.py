@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
@@ -142,8 +145,9 @@ class EventTracker:
         return events
 
     def _unfused_embeddings(self, present: Mapping[str, Embedding]) -> dict[str, Embedding]:
-        """Return the embeddings without `fused`. Raises `ValueError` if one is of another space."""
-        unfused = {m: e for m, e in present.items() if m != FUSED}
+        """Return the embeddings without `fused`, and without those with NaN or infinity, which would stay in baselines.
+        Raises `ValueError` if one is of another space."""
+        unfused = {m: e for m, e in present.items() if m != FUSED and _is_finite(e)}
         for modality, embedding in unfused.items():
             self.space = self.space or embedding.space
             if embedding.space != self.space:
@@ -252,6 +256,10 @@ class EventTracker:
             else:
                 events += self._lifecycles.pop(key).close(tick, tick)
         return events
+
+
+def _is_finite(embedding: Embedding) -> bool:
+    return math.isfinite(embedding.coverage) and bool(np.isfinite(embedding.vector).all())
 
 
 def _by_kind(detectors: Sequence[Detector]) -> dict[EventKind, Detector]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
 from sensebind.fusion.events.prompt_calibration import PromptCalibration
 from sensebind.fusion.events.proposals.naming import NamingCurve
 from sensebind.fusion.events.tracker import EventTracker
+from sensebind.fusion.io import wire
 
 PERIOD = SECOND // 10
 WINDOW_FRAMES = 10
@@ -190,3 +192,139 @@ def test_a_prompt_that_is_added_while_its_sound_lasts_is_detected() -> None:
     events += own.finish()
     assert_well_formed(events)
     assert sum(e.phase is EventPhase.ONSET and e.label == "dog" for e in events) in (1, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(script=SCRIPTS, seed=st.integers(0, 99), late=st.sets(st.integers(0, 60), max_size=10), delay=st.integers(1, 8))
+def test_late_windows_keep_the_invariants_of_events(
+    script: list[tuple[str, bool, int]], seed: int, late: set[int], delay: int
+) -> None:
+    """Images come in time; the audio of some ticks comes some ticks late. Late data may revise an onset, no more."""
+    own, windows, events = tracker(), stream(script, seed), list[Event]()
+    world, waiting = ScriptedModalities(seed + 1), list[tuple[int, Embedding]]()
+    for number, window in enumerate(windows):
+        world.tick = window.tick
+        present = {"vision": world.perceive("vision", {"room": 1.0})}
+        if number in late:
+            waiting.append((number + delay, window))
+        else:
+            present[AUDIO] = window
+        events += own.step(window.tick, present)
+        for due, old in [w for w in waiting if w[0] <= number]:
+            events += own.add_late_embeddings(old.tick, {AUDIO: old})
+            waiting.remove((due, old))
+    events += own.finish()
+    onsets = [e.id for e in events if e.phase is EventPhase.ONSET]
+    assert len(onsets) == len(set(onsets))
+    ends: dict[str, int] = {}
+    for event in (e for e in events if e.phase is EventPhase.OFFSET):
+        assert event.onset <= event.offset <= event.tick
+        assert event.onset > ends.get(event.label, 0)
+        ends[event.label] = event.offset
+    for name in onsets:
+        phases = [e.phase for e in events if e.id == name]
+        assert phases[0] is EventPhase.ONSET and phases[-1] is EventPhase.OFFSET
+        assert set(phases[1:-1]) <= {EventPhase.UPDATE}
+    assert {e.predecessor for e in events} - {""} <= set(onsets)
+    if not waiting or not late:
+        assert all(e.onset <= e.tick for e in events)
+
+
+@settings(max_examples=20, deadline=None)
+@given(script=SCRIPTS, seed=st.integers(0, 99), restart=st.integers(0, 60), back=st.sampled_from([0, 100 * SECOND]))
+def test_after_a_restart_the_events_are_those_of_a_new_tracker(
+    script: list[tuple[str, bool, int]], seed: int, restart: int, back: int
+) -> None:
+    windows = stream(script, seed)
+    own = tracker()
+    before = [event for e in windows[:restart] for event in own.step(e.tick, {AUDIO: e})] + own.restart()
+    assert_well_formed(before)
+    again = stream(script, seed, START - back)
+    events = [event for e in again for event in own.step(e.tick, {AUDIO: e})] + own.finish()
+    fresh = tracker()
+    assert events == [event for e in again for event in fresh.step(e.tick, {AUDIO: e})] + fresh.finish()
+
+
+@pytest.mark.filterwarnings("error")
+def test_vectors_that_are_not_finite_are_ignored() -> None:
+    windows = stream([("dog", True, 6), ("quiet", False, 12)])
+    expected = reports(windows)
+    broken = [replace(windows[0], vector=np.full_like(windows[0].vector, np.nan)), replace(windows[1], coverage=np.inf)]
+    own, events = tracker(), list[Event]()
+    for tick, window in ((START, broken[0]), (START + HOP, broken[1]), *((w.tick, w) for w in windows)):
+        events += own.step(tick, {AUDIO: window})
+    assert events + own.finish() == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(script=SCRIPTS, seed=st.integers(0, 99), data=st.data())
+def test_an_activity_that_changes_its_features_or_period_or_is_missing_gives_well_formed_events(
+    script: list[tuple[str, bool, int]], seed: int, data: st.DataObject
+) -> None:
+    def changed(window: Embedding) -> Embedding:
+        activity = window.activity
+        assert activity is not None
+        kind = data.draw(st.sampled_from(["same", "same", "none", "fewer", "period", "one", "nan", "inf"]))
+        values = {"fewer": activity.values[:, :5], "one": activity.values[-1:], "nan": np.nan * activity.values}
+        of_kind = Activity(
+            values.get(kind, activity.values + (np.inf if kind == "inf" else 0)),
+            {"period": 2 * PERIOD, "one": 0}.get(kind, PERIOD),
+        )
+        return replace(window, activity=None if kind == "none" else of_kind)
+
+    events = reports([changed(window) for window in stream(script, seed)])
+    assert_well_formed(events)
+
+
+def only_audio_recognises(phrases: Sequence[str]) -> dict[str, list[float]]:
+    return {"depth": [0.0] * len(phrases), AUDIO: [1.0] * len(phrases)}
+
+
+def with_depth(windows: Sequence[Embedding], changes: tuple[int, int]) -> list[tuple[int, dict[str, Embedding]]]:
+    """Each window with one of depth, whose image changes from one window to another."""
+    world, ticks = ScriptedModalities(9), []
+    for number, window in enumerate(windows):
+        near = 10.0 if changes[0] <= number < changes[1] else 0.0
+        activity = Activity(np.full((1, 8), near, np.float32), 0)
+        vector = world.perceive("depth", {"room": 1.0}).vector
+        depth = Embedding("depth", window.tick - HOP, window.tick, SPACE, 1.0, vector, activity=activity)
+        ticks.append((window.tick, {AUDIO: window, "depth": depth}))
+    return ticks
+
+
+@pytest.mark.parametrize(("begins", "coincides"), [(52, True), (48, True), (56, True), (12, False), (20, False)])
+def test_a_modality_coincides_if_something_began_in_it_within_3_s(begins: int, coincides: bool) -> None:
+    windows = stream([("quiet", False, 40), ("dog", True, 8), ("quiet", False, 8)])  # the dog begins at window 52
+    chosen = PromptOptions(calibration=lambda _: NAMING)
+    own = EventTracker([PromptDetector(PROMPTS, embed_text, chosen, only_audio_recognises)], SPACE)
+    events = [e for tick, present in with_depth(windows, (begins, 62)) for e in own.step(tick, present)] + own.finish()
+    assert {e.label for e in events} == {"dog"}
+    of_depth = [item for e in events for item in e.evidence if item.modality == "depth"]
+    assert any(item.coincides for item in of_depth) is coincides
+    assert all(item.supports is item.coincides for item in of_depth)
+    # The fields of the message are those of the evidence.
+    for event in events:
+        sent = wire.decode(*wire.encode(event))
+        assert isinstance(sent, Event) and [(e.coincides, e.supports) for e in sent.evidence] == [
+            (e.coincides, e.supports) for e in event.evidence
+        ]
+
+
+@pytest.mark.parametrize("competent", [True, False])
+def test_a_modality_that_only_coincides_does_not_count_for_min_modalities(competent: bool) -> None:
+    windows = stream([("quiet", False, 20), ("dog", True, 8), ("quiet", False, 8)])
+    chosen = PromptOptions(calibration=lambda _: NAMING, min_modalities=2)
+    detector = PromptDetector(PROMPTS, embed_text, chosen) if competent else PromptDetector(
+        PROMPTS, embed_text, chosen, only_audio_recognises
+    )  # fmt: skip
+    own = EventTracker([detector], SPACE)
+    events = [e for tick, present in with_depth(windows, (32, 42)) for e in own.step(tick, present)] + own.finish()
+    assert not [e for e in events if e.kind is EventKind.PROMPT]
+
+
+def test_without_a_calibration_sounds_are_scored_window_by_window() -> None:
+    windows = stream([("quiet", False, 20), ("dog", True, 8), ("quiet", False, 8)])
+    own = EventTracker([PromptDetector(PROMPTS, embed_text, PromptOptions(calibration="none"))], SPACE)
+    events = [e for w in windows for e in own.step(w.tick, {AUDIO: w})] + own.finish()
+    assert_well_formed(events)
+    assert {(e.kind, e.label) for e in events} == {(EventKind.PROMPT, "dog")}

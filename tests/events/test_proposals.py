@@ -23,7 +23,14 @@ from sensebind.fusion.events.proposals.intervals import (
     column_quantiles,
     updated_proposals,
 )
-from sensebind.fusion.events.proposals.naming import Competition, NamingCurve
+from sensebind.fusion.events.proposals.naming import (
+    Competition,
+    NamingCurve,
+    NamingState,
+    PooledSimilarities,
+    naming_scores,
+    steady_scores,
+)
 from sensebind.fusion.events.tracker import EventTracker
 
 PERIOD = SECOND // 10
@@ -288,3 +295,13 @@ def test_values_out_of_range_are_no_activity_and_do_not_hide_the_next_one(value:
     levels[70:80:2, :8] = value
     found = [p for p in proposals(states(levels)) if p.start > START + 12 * SECOND]
     assert [round((p.start - START) / SECOND) for p in found] == [35]
+
+
+def test_what_is_steady_needs_more_similarity_than_an_interval() -> None:
+    competition = Competition.of(embed_text(["a dog"]), np.array([0]), embed_text(["a drum"]))
+    weak = PooledSimilarities(np.array([0.32]), np.array([0.0]), 1.0)
+    strong = PooledSimilarities(np.array([0.9]), np.array([0.0]), 1.0)
+    in_interval = naming_scores(weak, competition, CURVE, 0.0)
+    assert in_interval > 0.6 and steady_scores(NamingState(weak, weak, None, 9.0), competition, CURVE) < 0.2
+    assert steady_scores(NamingState(weak, strong, None, 9.0), competition, CURVE) > 0.9
+    assert steady_scores(NamingState(weak, strong, None, 4.0), competition, CURVE) == 0.0

@@ -52,6 +52,9 @@ MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not po
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
 MIN_STEADY_TIME = 2.0  # s; with less observed, nothing is steady
+# Added to the log-odds of what is there all the time. It has no onset, so only its similarity tells it from the robot's
+# own noise and from wind, and the curve is fitted on intervals: the odds of a label are taken 25 times lower.
+STEADY_LOG_ODDS = -3.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,10 @@ class NamingCurve:
     bias: float
     source: str
 
-    def probabilities(self, similarities: FloatArray, margins: FloatArray) -> FloatArray:
-        """Convert pooled similarities (L,) and margins (L,) to probabilities (L,)."""
-        return logistic(
-            self.similarity_weight * similarities + self.margin_weight * np.minimum(margins, 0.0) + self.bias
-        )
+    def probabilities(self, similarities: FloatArray, margins: FloatArray, log_odds: float = 0.0) -> FloatArray:
+        """Convert pooled similarities (L,) and margins (L,) to probabilities (L,). `log_odds` is added."""
+        bias = self.bias + log_odds
+        return logistic(self.similarity_weight * similarities + self.margin_weight * np.minimum(margins, 0.0) + bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +166,26 @@ def updated_naming(
     return NamingState(interval, state.steady, proposal.start, state.steady_time)
 
 
+def steady_scores(naming: NamingState, competition: Competition, curve: NamingCurve) -> FloatArray:
+    """Return the probability that each label is there all the time, (L,)."""
+    if naming.steady_time < MIN_STEADY_TIME:
+        return np.zeros(len(naming.steady.labels))
+    return naming_scores(naming.steady, competition, curve, 0.0, STEADY_LOG_ODDS)
+
+
 def naming_scores(
-    pooled: PooledSimilarities, competition: Competition, curve: NamingCurve, prior_windows: float
+    pooled: PooledSimilarities,
+    competition: Competition,
+    curve: NamingCurve,
+    prior_windows: float,
+    log_odds: float = 0.0,
 ) -> FloatArray:
-    """Return the probability that each label explains what was pooled, (L,)."""
+    """Return the probability that each label explains what was pooled, (L,). `log_odds` is added."""
     weight = pooled.weight + prior_windows
     if not weight:
         return np.zeros(len(pooled.labels))
     labels, competing = pooled.labels / weight, pooled.competing / weight
-    return curve.probabilities(labels, competition.margins(labels, competing))
+    return curve.probabilities(labels, competition.margins(labels, competing), log_odds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +220,7 @@ class IntervalNamer:
     def scores(self, proposals: ProposalState, naming: NamingState, curve: NamingCurve) -> tuple[FloatArray, BoolArray]:
         """Return the scores of the labels (L,), and which of them are of the open interval, (L,): the others are those
         of what is steady."""
-        steady = np.zeros(len(naming.steady.labels))
-        if naming.steady_time >= MIN_STEADY_TIME:
-            steady = naming_scores(naming.steady, self.competition, curve, 0.0)
+        steady = steady_scores(naming, self.competition, curve)
         current = proposals.current
         if current is None or naming.interval_start != current.start:
             return steady, np.zeros(len(steady), bool)
