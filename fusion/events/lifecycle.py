@@ -35,7 +35,8 @@ class LifecycleOptions(Options):
     )
     min_duration: float = parameter(
         1.0,
-        "Time that the score must stay at `offset_threshold` or above before the event is reported",
+        "Time that the score must stay at `offset_threshold` or above before the event is reported; for a named "
+        "interval the time since its start",
         bounds=DURATION_BOUNDS,
         unit="s",
     )

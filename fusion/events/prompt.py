@@ -34,17 +34,7 @@ from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_thres
 from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
-from sensebind.fusion.events.proposals.naming import (
-    COMPETING_PHRASES,
-    PRIOR_WINDOWS,
-    Competition,
-    NamingCurve,
-    NamingState,
-    PooledSimilarities,
-    naming_scores,
-    steady_scores,
-    updated_naming,
-)
+from sensebind.fusion.events.proposals.naming import COMPETING_PHRASES, Competition, IntervalNamer, NamingState
 from sensebind.fusion.events.scores import half_window, timestamp_correction
 
 # Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
@@ -82,7 +72,7 @@ class PromptOptions(EvidenceOptions):
     threshold: float = parameter(
         3.0,
         "Similarity above the background at which a modality's score is 0.5. No effect on labels with a trained "
-        "classifier, and on modalities with a fitted score curve in the calibration file",
+        "classifier, and on modalities with a fitted score curve or a naming curve in the calibration",
         bounds=(0.0, 20.0),
         unit="σ",
     )
@@ -123,8 +113,8 @@ class PromptOptions(EvidenceOptions):
     calibration: str | CalibrationLookup = parameter(
         "",
         "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. A "
-        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves of the "
-        "space's encoders. none: similarity alone",
+        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves and "
+        "naming curves of the space's encoders. none: similarity of windows alone",
     )
     onset_thresholds: Mapping[str, float] = field(default_factory=dict)
 
@@ -344,6 +334,9 @@ class LabelMatches(NamedTuple):
 class PromptDetector(Detector[PromptOptions]):
     """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
 
+    A modality with a naming curve in the calibration is scored by intervals, in which its raw data stand out; others by
+    windows. An interval that no label explains has the label `UNKNOWN_LABEL`.
+
     `prompts` is label → phrases. `embed_text` embeds N phrases as (N, D) unit vectors of the stream's space.
     `competences` returns how well its modalities can recognise N phrases. The competence of a modality for a label is
     the highest of the label's phrases. `named_objects` returns which objects the phrases mean: the region of a label is
@@ -382,15 +375,11 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :][: len(background)]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
-        # Of the modalities that name intervals: the vectors of competing phrases, and what competes with which label.
-        self._competing_vectors: dict[str, Vector] = {}
-        self._competitions: dict[str, Competition] = {}
+        self._namers: dict[str, IntervalNamer] = {}  # of the modalities that can name intervals
         rest = vectors[len(flat) + len(background) :]
         for modality, own in competing.items():
-            self._competing_vectors[modality], rest = rest[: len(own)], rest[len(own) :]
-            self._competitions[modality] = Competition.of(
-                self.phrase_vectors, self.label_starts, self._competing_vectors[modality]
-            )
+            self._namers[modality] = IntervalNamer.of(self.phrase_vectors, self.label_starts, rest[: len(own)])
+            rest = rest[len(own) :]
         found = competences(flat)
         self._competences = self._label_competences(found, len(flat))
         self._recognisable = {m: self._recognisable_phrases(values) for m, values in found.items()} if flat else {}
@@ -447,7 +436,7 @@ class PromptDetector(Detector[PromptOptions]):
     def competition(self, modality: str) -> Competition:
         """Return what competes with the labels in an interval of a modality. Raises `KeyError` for one that does not
         name intervals."""
-        return self._competitions[modality]
+        return self._namers[modality].competition
 
     def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
@@ -511,7 +500,7 @@ class PromptDetector(Detector[PromptOptions]):
                     move(modality_state.baseline.deviation),
                     move(modality_state.baseline.observed_time),
                 ),
-                naming=self._migrated_naming(old, modality, modality_state.naming, move),
+                naming=self._migrated_naming(modality, modality_state.naming, move),
                 named=None,
             )
             for modality, modality_state in state.modality_states.items()
@@ -524,10 +513,10 @@ class PromptDetector(Detector[PromptOptions]):
         return PromptState(modality_states, recent, None, explained, state.calibration)
 
     def _migrated_naming(
-        self, old: PromptDetector, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
+        self, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
     ) -> NamingState | None:
         """Return the pooled similarities of a modality for these labels, with `move`; 0 for new labels."""
-        if naming is None or len(self._competing_vectors.get(modality, ())) != len(old._competing_vectors[modality]):
+        if naming is None or modality not in self._namers:
             return None
         interval, steady = (replace(p, labels=move(p.labels)) for p in (naming.interval, naming.steady))
         return replace(naming, interval=interval, steady=steady)
@@ -604,9 +593,10 @@ class PromptDetector(Detector[PromptOptions]):
         proposals = updated_proposals(known.proposals if known else None, embedding.activity, tick)
         curve = calibration.naming.get(modality) if calibration else None
         naming, named = None, None
-        if curve is not None and proposals is not None and modality in self._competitions:
-            naming = self._update_naming(known, embedding, proposals, cosines, seconds)
-            similar, named = self._named_scores(modality, proposals, naming, curve)
+        if curve is not None and proposals is not None and modality in self._namers:
+            namer = self._namers[modality]
+            naming = namer.updated(known.naming if known else None, proposals, embedding, cosines, seconds)
+            similar, named = namer.scores(proposals, naming, curve)
         elif calibration is not None and modality in calibration.modalities:
             similar = calibration.modalities[modality].probabilities(deviations, label_margins)
         else:
@@ -628,34 +618,6 @@ class PromptDetector(Detector[PromptOptions]):
             named,
         )
         return state, z_scores
-
-    def _update_naming(
-        self,
-        known: PromptModalityState | None,
-        embedding: Embedding,
-        proposals: ProposalState,
-        cosines: FloatArray,
-        seconds: float,
-    ) -> NamingState:
-        """Return the pooled similarities of a modality after a window with the `cosines` (L,) of the labels."""
-        competing = np.asarray(self._competing_vectors[embedding.modality] @ embedding.vector, np.float64)
-        before = known.naming if known else None
-        if before is None:
-            empty = PooledSimilarities.empty(len(cosines), len(competing))
-            before = NamingState(empty, empty)
-        return updated_naming(before, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
-
-    def _named_scores(
-        self, modality: str, proposals: ProposalState, naming: NamingState, curve: NamingCurve
-    ) -> tuple[FloatArray, BoolArray]:
-        """Return the scores (L,) of a modality that names intervals, and for which labels they are of the interval."""
-        competition = self._competitions[modality]
-        steady = steady_scores(naming, competition, curve)
-        current = proposals.current
-        if current is None or naming.interval_start != current.start:
-            return steady, np.zeros(len(self.prompts), bool)
-        of_interval = naming_scores(naming.interval, competition, curve, PRIOR_WINDOWS)
-        return np.maximum(steady, of_interval), of_interval >= steady
 
     def _supported_since(
         self,

@@ -54,5 +54,7 @@ def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
 def test_the_examples_in_the_python_page_run(survey: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
     recording, own, phrases = (run_python("-c", block, folder=survey.parent) for block in blocks)
-    assert re.search(r"ONSET  piano    since  0\.\d s", recording) and "OFFSET" in recording
+    onsets = dict(re.findall(r"ONSET  (\w+) +since +(\d+\.\d) s", recording))
+    assert onsets == {"piano": "3.5", "drums": "3.5"}, "docs/python.md states and explains the onsets"
+    assert "OFFSET" in recording
     assert own.count("[") > 3 and phrases.strip() == "True"

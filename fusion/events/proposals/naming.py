@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import Vector
+from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.events.evidence import BoolArray, FloatArray, logistic
 from sensebind.fusion.events.proposals.intervals import ProposalState
@@ -52,8 +52,8 @@ MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not po
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
 MIN_STEADY_TIME = 5.0  # s; with less observed, nothing is steady
-# Added to the log-odds of what is there all the time. It has no onset, so only its similarity tells it from the robot's
-# own noise and from wind, and the curve is fitted on intervals: the odds of a label are taken 25 times lower.
+# Added to the log-odds of what is there all the time. It has no onset, so only its similarity distinguishes it from the
+# robot's own noise and from wind, and the curve is fitted on intervals: the odds of a label are taken 25 times lower.
 STEADY_LOG_ODDS = -3.2
 
 
@@ -186,3 +186,43 @@ def naming_scores(
         return np.zeros(len(pooled.labels))
     labels, competing = pooled.labels / weight, pooled.competing / weight
     return curve.probabilities(labels, competition.margins(labels, competing), log_odds)
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalNamer:
+    """Names the intervals of one modality. `competing` (C, D) are the unit vectors of its competing phrases, and
+    `competition` is what competes with each of the L labels."""
+
+    competing: Vector
+    competition: Competition
+
+    @classmethod
+    def of(cls, phrases: Vector, label_starts: npt.NDArray[np.intp], competing: Vector) -> IntervalNamer:
+        """The arguments are those of `Competition.of`."""
+        return cls(competing, Competition.of(phrases, label_starts, competing))
+
+    def updated(
+        self,
+        state: NamingState | None,
+        proposals: ProposalState,
+        embedding: Embedding,
+        cosines: FloatArray,
+        seconds: float,
+    ) -> NamingState:
+        """Return the state after a window, `seconds` after the one before, with the `cosines` (L,) of the labels.
+        `state` None: it is the first window."""
+        competing = np.asarray(self.competing @ embedding.vector, np.float64)
+        if state is None:
+            empty = PooledSimilarities.empty(len(cosines), len(competing))
+            state = NamingState(empty, empty)
+        return updated_naming(state, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
+
+    def scores(self, proposals: ProposalState, naming: NamingState, curve: NamingCurve) -> tuple[FloatArray, BoolArray]:
+        """Return the scores of the labels (L,), and which of them are of the open interval, (L,): the others are those
+        of what is steady."""
+        steady = steady_scores(naming, self.competition, curve)
+        current = proposals.current
+        if current is None or naming.interval_start != current.start:
+            return steady, np.zeros(len(steady), bool)
+        of_interval = naming_scores(naming.interval, self.competition, curve, PRIOR_WINDOWS)
+        return np.maximum(steady, of_interval), of_interval >= steady

@@ -314,9 +314,9 @@ def map_digest() -> bytes:
         except OSError as error:
             raise SpaceError(f"'{files.vectors}' cannot be read: install Sensebind again ({error})") from error
     shares = CONCEPT_SHARE, TEXT_IMAGE_SHARE, SOUND_IMAGE_SHARE, IMAGE_OBJECT_LENGTH, TEXT_OBJECT_LENGTH
-    powers = IMAGE_POWER, OBJECT_POWER, SOUND_POWER
-    sounds = MIN_SOUND_RATIO, SOUND_HALF_LENGTH, PROBABILITY_FLOOR, NAMES_A_SOUND
-    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers + sounds, _object_phrase_counts())).encode())
+    sounds = SOUND_POWER, MIN_SOUND_RATIO, SOUND_HALF_LENGTH, PROBABILITY_FLOOR, NAMES_A_SOUND
+    powers = IMAGE_POWER, OBJECT_POWER, *sounds
+    total.update(repr((DIMENSION, APPEARANCE_GRID, shares, powers, _object_phrase_counts())).encode())
     return total.digest()
 
 
