@@ -59,8 +59,10 @@ class Score:
     """The score of one label at one tick, 0..1, with the evidence of each modality.
 
     The score describes the time `timestamp_correction` ns before the tick. `interval` is the interval [start, end) in
-    ns that it describes, if one was proposed: an event then begins and ends with it. `similarities`, for prompts only,
-    has one value for each item of `evidence`: the cosine similarity of the window and the best phrase of the label.
+    ns that it describes, if one was proposed: an event then begins and ends with it. If `timestamp_correction` is above
+    0 too, the score describes only the part since then: another label explained the interval before. `similarities`,
+    for prompts only, has one value for each item of `evidence`: the cosine similarity of the window and the best phrase
+    of the label.
     """
 
     score: float

@@ -95,7 +95,8 @@ class EventLifecycle:
 
     The label has one of three states:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
-      that tick minus the `Score.timestamp_correction`, or the start of the `Score.interval`.
+      that tick minus the `Score.timestamp_correction`, or the start of the `Score.interval` if no other event of the
+      label was in it.
     - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
       of `immediate_onset_threshold`, the event is reported (ONSET).
     - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
@@ -131,11 +132,14 @@ class EventLifecycle:
         if self.onset is None:
             if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
-            began = tick - score.timestamp_correction if score.interval is None else score.interval[0]
-            self.pending_since = tick if score.interval is None else score.interval[0]
+            began, self.pending_since = tick - score.timestamp_correction, tick
+            is_whole = score.interval is not None and score.timestamp_correction == 0
+            if is_whole and score.interval and (self.last_offset is None or score.interval[0] > self.last_offset):
+                began = self.pending_since = score.interval[0]  # else another event of the label was in the interval
             self.onset = began if self.last_offset is None else max(began, self.last_offset + 1)
         if score.score >= options.offset_threshold:
-            self.timestamp_correction, self.interval = score.timestamp_correction, score.interval
+            self.timestamp_correction = score.timestamp_correction if score.interval is None else 0
+            self.interval = score.interval
         if not self.is_open:
             if score.score < options.offset_threshold:
                 self.onset = None

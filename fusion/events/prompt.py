@@ -302,6 +302,10 @@ class ExplainedIntervals:
     open_labels: BoolArray | None = None
     starts: Mapping[str, int] = field(default_factory=dict)
 
+    def by_another(self, start: int, at: int) -> bool:
+        """Whether an interval that began at `start` (ns) is explained by other labels than number `at`."""
+        return start in self.starts.values() and self.open_labels is not None and not self.open_labels[at]
+
     def contain(self, modality: str, proposal: Proposal) -> bool:
         """Whether an interval of a modality is explained."""
         return self.starts.get(modality) == proposal.start
@@ -568,7 +572,7 @@ class PromptDetector(Detector[PromptOptions]):
             modality_states[modality] = replace(modality_state, baseline=baseline)
         supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
         explained = self._explained(state.explained, pooled, fresh)
-        scored = self._scores(tick, pooled, fresh, weights, competences, supported_since)
+        scored = self._scores(tick, pooled, fresh, weights, competences, supported_since, state.explained)
         if (unknown := _unknown_score(tick, fresh, explained, float(pooled.max()))) is not None:
             scored[UNKNOWN_LABEL] = unknown
         return PromptState(modality_states, recent, supported_since, explained, calibration), scored
@@ -659,14 +663,17 @@ class PromptDetector(Detector[PromptOptions]):
         weights: FloatArray,
         competences: FloatArray,
         supported_since: npt.NDArray[np.int64],
+        explained: ExplainedIntervals,
     ) -> dict[str, Score]:
-        """Return the score of each label."""
+        """Return the score of each label. `explained`: the intervals that were explained before this tick."""
         scored = {}
         for at, label in enumerate(self.prompts):
             evidence = self._evidence(fresh, weights, competences, at, int(supported_since[at]))
             similarities = tuple(float(s.similarities[at]) for s in fresh.values())
             interval = _interval_of(fresh, evidence, at)
-            correction = 0 if interval else timestamp_correction(evidence)
+            # Of an interval that another label explained before, a label names the part from now on.
+            is_other = interval is not None and explained.by_another(interval[0], at)
+            correction = 0 if interval and not is_other else timestamp_correction(evidence)
             scored[label] = Score(float(pooled[at]), evidence, correction, similarities, interval)
         return scored
 

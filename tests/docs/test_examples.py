@@ -33,7 +33,7 @@ def run_example(name: str, *arguments: str) -> str:
 
 def test_the_events_of_a_replay_are_read_with_their_times(replayed: Path) -> None:
     piano, drums = run_example("read_outputs.py", str(replayed)).splitlines()
-    assert piano.startswith("piano: 0.") and drums.startswith("drums: 5.")
+    assert piano.startswith("piano: 3.") and drums.startswith("drums: 6.")
 
 
 def test_the_outputs_of_a_replay_are_played_to_late_subscribers_as_the_nodes_publish_them(replayed: Path) -> None:

@@ -1,4 +1,4 @@
-"""Events of intervals keep their invariants, whatever the activity, the similarities and the losses of a stream."""
+"""Events of intervals keep their invariants for any activity, any similarities and any lost windows of a stream."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_an_event_that_resumes_in_its_interval_begins_after_its_end_and_is_not_i
     events = in_one_interval({"dog": 0.97}, *[{"dog": 0.1}] * 4, {"dog": 0.97}, {"dog": 0.97})
     assert_well_formed(events)
     first, second = [e for e in events if e.phase is EventPhase.ONSET]
-    assert second.onset > first.onset and second.predecessor == ""
+    assert first.onset == START and second.onset == START + 6 * HOP and second.predecessor == ""
 
 
 def test_a_recording_that_is_played_again_has_no_predecessors_of_the_first_time() -> None:
@@ -161,19 +161,19 @@ def test_a_sound_is_not_unknown_while_a_label_that_is_seen_is_reported() -> None
 
 
 @pytest.mark.parametrize(
-    "sounds",
+    ("sounds", "swap"),
     [
-        pytest.param([("dog", True, 30)], id="an interval"),
-        pytest.param([("dog", False, 40)], id="steady"),
+        pytest.param([("dog", True, 30)], 30, id="an interval"),
+        pytest.param([("dog", False, 80)], 70, id="steady"),
     ],
 )
 @pytest.mark.parametrize("prompts", [PROMPTS, {**PROMPTS, "bell": ["a bell"]}, {"dog": PROMPTS["dog"]}])
 def test_other_prompts_do_not_interrupt_an_open_event(
-    sounds: list[tuple[str, bool, int]], prompts: dict[str, list[str]]
+    sounds: list[tuple[str, bool, int]], swap: int, prompts: dict[str, list[str]]
 ) -> None:
     own, windows, events = tracker(), stream(sounds), list[Event]()
     for number, window in enumerate(windows):
-        if number == 30:
+        if number == swap:
             assert is_open_at(events, "dog")
             own.replace_detectors([PromptDetector(prompts, embed_text, PromptOptions(calibration=lambda _: NAMING))])
         events += own.step(window.tick, {AUDIO: window})

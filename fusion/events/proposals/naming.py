@@ -52,8 +52,8 @@ MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not po
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
 MIN_STEADY_TIME = 2.0  # s; with less observed, nothing is steady
-# Added to the log-odds of what is there all the time. It has no onset, so only its similarity tells it from the robot's
-# own noise and from wind, and the curve is fitted on intervals: the odds of a label are taken 25 times lower.
+# Added to the log-odds of what is there all the time. It has no onset, so only its similarity distinguishes it from the
+# robot's own noise and from wind, and the curve is fitted on intervals: the odds of a label are taken 25 times lower.
 STEADY_LOG_ODDS = -3.2
 
 
