@@ -248,7 +248,12 @@ def test_the_default_calibration_of_the_starter_has_no_classifiers_and_states_th
     house = find_calibration("starter_house", space.id, encoders)
     assert default is not None and default.classifiers is None and not default.lost_modalities
     assert set(default.sources) == set(SENSOR_MODALITIES)
-    assert all(source == ANALYTIC for m, source in default.sources.items() if m not in default.modalities)
+    fitted = {*default.modalities, *default.naming}
+    assert all((source == ANALYTIC) is (m not in fitted) for m, source in default.sources.items())
+    own_sounds = find_calibration("", space.id, {**encoders, "audio": "own@1"})
+    assert "audio" in default.naming and own_sounds is not None and "audio" not in own_sounds.naming
+    (warning,) = own_sounds.warnings(list(SENSOR_MODALITIES))
+    assert "has for audio is not used" in warning and encoders["audio"] in warning
     assert house is not None and house.classifiers is not None and not house.lost_modalities
     assert set(house.classifiers.class_names) >= {"person", "fire"}
     assert set(house.classifiers.modalities) == set(SENSOR_MODALITIES)
