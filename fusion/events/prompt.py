@@ -55,6 +55,8 @@ ObjectLookup = Callable[[Sequence[str]], Sequence[str]]
 CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
 UNKNOWN_LABEL = "unknown"  # of events of the kind UNKNOWN: intervals that no label explains
 TIME_TO_NAME = 3 * SECOND // 2  # ns after the start of an interval; without a label by then it is unknown
+PAUSE_FACTOR = 1.03  # of the offset threshold: the highest score of an interval in a pause
+FIRST_NAME_TIME = 3 * SECOND  # ns after the start of an interval; until then another name is for all of it
 COINCIDENCE = 3 * SECOND  # ns; largest difference of two starts that coincide
 MAX_GAP = SECOND // 2  # ns; largest time from the end of one to the start of the other: an image each 0.5 s
 # Deviations; limits of the running mean of a label above and below 0.
@@ -601,7 +603,7 @@ class PromptDetector(Detector[PromptOptions]):
         if curve is not None and proposals is not None and modality in self._namers:
             namer = self._namers[modality]
             naming = namer.updated(known.naming if known else None, proposals, embedding, cosines, seconds)
-            similar, named = namer.scores(proposals, naming, curve)
+            similar, named = namer.scores(proposals, naming, curve, PAUSE_FACTOR * self._offset_thresholds)
         elif calibration is not None and modality in calibration.modalities:
             similar = calibration.modalities[modality].probabilities(deviations, label_margins)
         else:
@@ -671,9 +673,9 @@ class PromptDetector(Detector[PromptOptions]):
             evidence = self._evidence(fresh, weights, competences, at, int(supported_since[at]))
             similarities = tuple(float(s.similarities[at]) for s in fresh.values())
             interval = _interval_of(fresh, evidence, at)
-            # Of an interval that another label explained before, a label names the part from now on.
-            is_other = interval is not None and explained.by_another(interval[0], at)
-            correction = 0 if interval and not is_other else timestamp_correction(evidence)
+            # In an interval that another label explained for long, a label names the part from now on.
+            changes = interval and tick - interval[0] > FIRST_NAME_TIME and explained.by_another(interval[0], at)
+            correction = 0 if interval and not changes else timestamp_correction(evidence)
             scored[label] = Score(float(pooled[at]), evidence, correction, similarities, interval)
         return scored
 

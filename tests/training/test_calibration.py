@@ -19,7 +19,7 @@ from sensebind.evaluation.reliability import reliability
 from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import AUDIO, SENSOR_MODALITIES
+from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events import prompt_calibration as calibrations
 from sensebind.fusion.events.evidence import logistic
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
@@ -42,7 +42,6 @@ from sensebind.training.calibration import (
     probability_metrics,
     with_calibration,
 )
-from sensebind.training.naming_curve import SOURCE
 from sensebind.training.prompt_classifiers import (
     LabelledStream,
     LabelSpanNs,
@@ -249,8 +248,12 @@ def test_the_default_calibration_of_the_starter_has_no_classifiers_and_states_th
     house = find_calibration("starter_house", space.id, encoders)
     assert default is not None and default.classifiers is None and not default.lost_modalities
     assert set(default.sources) == set(SENSOR_MODALITIES)
-    assert all(source == ANALYTIC for m, source in default.sources.items() if m != AUDIO)
-    assert default.sources[AUDIO] == SOURCE and set(default.naming) == {AUDIO}
+    fitted = {*default.modalities, *default.naming}
+    assert all((source == ANALYTIC) is (m not in fitted) for m, source in default.sources.items())
+    own_sounds = find_calibration("", space.id, {**encoders, "audio": "own@1"})
+    assert "audio" in default.naming and own_sounds is not None and "audio" not in own_sounds.naming
+    (warning,) = own_sounds.warnings(list(SENSOR_MODALITIES))
+    assert "has for audio is not used" in warning and encoders["audio"] in warning
     assert house is not None and house.classifiers is not None and not house.lost_modalities
     assert set(house.classifiers.class_names) >= {"person", "fire"}
     assert set(house.classifiers.modalities) == set(SENSOR_MODALITIES)

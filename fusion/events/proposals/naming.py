@@ -50,6 +50,7 @@ SIMILAR_PHRASE_FRACTION = 0.5
 PRIOR_WINDOWS = 0.5  # windows of similarity 0 that are added: an interval of a short time has less evidence
 MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
+INTERVAL_TIME_CONSTANT = 5.0  # s after which the similarities of an interval are forgotten: its cause may change
 STEADY_TIME_CONSTANT = 10.0  # s of the running mean of similarities, for what lasts and has no onset
 MIN_STEADY_TIME = 2.0  # s; with less observed, nothing is steady
 # Added to the log-odds of what is there all the time. It has no onset, so only its similarity distinguishes it from the
@@ -162,7 +163,7 @@ def updated_naming(
     overlap = (min(proposal.end, tick) - max(proposal.start, start)) / max(tick - start, 1)
     if overlap > MIN_OVERLAP:
         weight = overlap * max(proposals.active_fraction, MIN_ACTIVE_FRACTION)
-        interval = interval.added(labels, competing, weight)
+        interval = interval.decayed(float(np.exp(-seconds / INTERVAL_TIME_CONSTANT))).added(labels, competing, weight)
     return NamingState(interval, state.steady, proposal.start, state.steady_time)
 
 
@@ -217,12 +218,20 @@ class IntervalNamer:
             state = NamingState(empty, empty)
         return updated_naming(state, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
 
-    def scores(self, proposals: ProposalState, naming: NamingState, curve: NamingCurve) -> tuple[FloatArray, BoolArray]:
+    def scores(
+        self, proposals: ProposalState, naming: NamingState, curve: NamingCurve, max_score_in_pause: FloatArray
+    ) -> tuple[FloatArray, BoolArray]:
         """Return the scores of the labels (L,), and which of them are of the open interval, (L,): the others are those
-        of what is steady."""
+        of what is steady.
+
+        While no new frame is active, the interval pauses, and scores are limited to `max_score_in_pause` (L,): the
+        event goes on, but its cause is not present at this tick.
+        """
         steady = steady_scores(naming, self.competition, curve)
         current = proposals.current
         if current is None or naming.interval_start != current.start:
             return steady, np.zeros(len(steady), bool)
         of_interval = naming_scores(naming.interval, self.competition, curve, PRIOR_WINDOWS)
+        if proposals.active_fraction == 0:
+            of_interval = np.minimum(of_interval, max_score_in_pause)
         return np.maximum(steady, of_interval), of_interval >= steady
