@@ -32,8 +32,8 @@ def run_example(name: str, *arguments: str) -> str:
 
 
 def test_the_events_of_a_replay_are_read_with_their_times(replayed: Path) -> None:
-    piano, drums = run_example("read_outputs.py", str(replayed)).splitlines()
-    assert piano.startswith("piano: 3.") and drums.startswith("drums: 6.")
+    lines = run_example("read_outputs.py", str(replayed)).splitlines()
+    assert {line.partition(" s to ")[0] for line in lines} == {"piano: 3.5", "drums: 3.5"}
 
 
 def test_the_outputs_of_a_replay_are_played_to_late_subscribers_as_the_nodes_publish_them(replayed: Path) -> None:
