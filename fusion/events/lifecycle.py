@@ -35,8 +35,8 @@ class LifecycleOptions(Options):
     )
     min_duration: float = parameter(
         1.0,
-        "Time that the score must stay at `offset_threshold` or above before the event is reported; for a named "
-        "interval the time since its start",
+        "Time after the onset in which the score must stay at `offset_threshold` or above before the event is "
+        "reported. The onset is half a window before the first tick, or the start of a named interval",
         bounds=DURATION_BOUNDS,
         unit="s",
     )
@@ -97,8 +97,8 @@ class EventLifecycle:
     - idle: a score of `onset_threshold` or more, after the refractory period, makes the label pending. The onset is
       that tick minus the `Score.timestamp_correction`, or the start of the `Score.interval` if no other event of the
       label was in it.
-    - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the first tick, or at a score
-      of `immediate_onset_threshold`, the event is reported (ONSET).
+    - pending: a score below `offset_threshold` makes it idle again. `min_duration` after the onset, or at a score of
+      `immediate_onset_threshold`, the event is reported (ONSET).
     - open: after `hold_time` below `offset_threshold` the event ends (OFFSET). The offset is the first of those ticks
       minus the `Score.timestamp_correction` of the last higher score, or the end of its `Score.interval`. A score of
       `offset_threshold` or more before that resets the hold time. An UPDATE is reported every `update_period`.
@@ -109,7 +109,7 @@ class EventLifecycle:
     space: str
     options: LifecycleOptions
     onset: int | None = None
-    pending_since: int = 0  # tick at which the label became pending
+    pending_since: int = 0  # ns, the onset as it was when the label became pending
     timestamp_correction: int = 0  # ns, of the last score of `offset_threshold` or more
     is_open: bool = False
     below_offset_since: int | None = None  # first tick below `offset_threshold` of an open event
@@ -132,7 +132,7 @@ class EventLifecycle:
         if self.onset is None:
             if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
-            began, self.pending_since = tick - score.timestamp_correction, tick
+            began = self.pending_since = tick - score.timestamp_correction
             is_whole = score.interval is not None and score.timestamp_correction == 0
             if is_whole and score.interval and (self.last_offset is None or score.interval[0] > self.last_offset):
                 began = self.pending_since = score.interval[0]  # else another event of the label was in the interval

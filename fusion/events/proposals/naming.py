@@ -47,7 +47,7 @@ COMPETING_SOUNDS = (
 COMPETING_PHRASES: Mapping[str, Sequence[str]] = {AUDIO: COMPETING_SOUNDS}
 # Of the way from the median cosine of two phrases to 1: phrases that are nearer than this mean nearly the same.
 SIMILAR_PHRASE_FRACTION = 0.5
-PRIOR_WINDOWS = 0.5  # windows of similarity 0 that are added: an interval of a short time has less evidence
+PRIOR_WINDOWS = 0.15  # windows of similarity 0 that are added: an interval of a short time has less evidence
 MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
 INTERVAL_TIME_CONSTANT = 5.0  # s after which the similarities of an interval are forgotten: its cause may change
