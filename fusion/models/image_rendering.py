@@ -135,6 +135,10 @@ class RenderingHub(Hub):
         """See `core.space.Hub`."""
         return self.hub.target_encoder()
 
+    def computed_concepts(self, name: str, rate: float) -> nn.Module:
+        """See `core.space.Hub`: the hub's."""
+        return self.hub.computed_concepts(name, rate)
+
     def _encoder_name(self, modality: str) -> str:
         return VISION if modality in self.rendered else modality
 

@@ -108,13 +108,23 @@ def test_the_area_under_the_roc_curve_counts_pairs() -> None:
     assert images.area_under_roc(np.array([3.0, 1.0]), np.array([2.0, 1.0])) == pytest.approx((1 + 1 + 0 + 0.5) / 4)
 
 
-def test_an_image_has_no_sound_concepts_and_a_sound_has_no_appearance(space: StarterSpace) -> None:
+def test_an_image_has_no_sound_concepts_and_a_sound_only_its_missing_length_as_appearance(space: StarterSpace) -> None:
     assert not space.embed(VISION, torch.randn(1, 3, 224, 224))[0, concepts.SOUND_CONCEPTS].any()
     sound = space.embed(AUDIO, example_audio())[0]
-    assert not sound[concepts.APPEARANCE].any()
-    torch.testing.assert_close(
-        sound[concepts.SOUND_CONCEPTS].square().sum(), torch.tensor(1 - concepts.SOUND_IMAGE_SHARE)
-    )
+    missing, *appearance = sound[concepts.APPEARANCE]
+    assert missing > 0 and not torch.stack(appearance).any()
+    of_sounds, of_images = (sound[part].square().sum() for part in (concepts.SOUND_CONCEPTS, concepts.IMAGE_CONCEPTS))
+    torch.testing.assert_close(of_sounds + of_images, 1 - missing.square())
+    torch.testing.assert_close(of_images, (of_sounds + of_images) * concepts.SOUND_IMAGE_SHARE)
+
+
+def test_a_sound_with_less_evidence_is_less_similar_to_all_phrases(space: StarterSpace) -> None:
+    logits = torch.full((2, 1, 521), -9.0)
+    logits[0, 0, 0], logits[1, 0, 0] = 5.0, -1.0  # speech for sure, and perhaps
+    sure, unsure = concepts.sound_vectors(logits)
+    speech = space.embed_text(["speech"])[0]
+    assert sure @ speech > 1.2 * (unsure @ speech) > 0
+    torch.testing.assert_close(torch.stack([sure, unsure]).norm(dim=1), torch.ones(2))
 
 
 def test_the_id_is_a_name_and_a_digest_and_is_the_same_each_time(space: StarterSpace) -> None:
@@ -313,7 +323,7 @@ def test_a_phrase_that_names_no_sound_is_like_no_sound(space: StarterSpace) -> N
     assert (vectors @ no_sound.T).abs().max() < 0.05
     torch.testing.assert_close(no_sound.norm(dim=1), torch.ones(5))
     named = space.embed_text(["rain", "white noise", "a whistle"])
-    assert (vectors @ named.T).max() > 0.2
+    assert (vectors @ named.T).max() > 0.1
 
 
 def test_a_compiled_space_releases_the_networks_and_loads_them_again_if_they_are_needed() -> None:
