@@ -133,9 +133,9 @@ class EventLifecycle:
             if score.score < options.onset_threshold or self._is_refractory(tick):
                 return []
             began = self.pending_since = tick - score.timestamp_correction
-            is_whole = score.interval is not None and score.timestamp_correction == 0
-            if is_whole and score.interval and (self.last_offset is None or score.interval[0] > self.last_offset):
-                began = self.pending_since = score.interval[0]  # else another event of the label was in the interval
+            whole = score.interval if score.timestamp_correction == 0 else None
+            if whole is not None and (self.last_offset is None or whole[0] > self.last_offset):
+                began = self.pending_since = whole[0]  # else another event of the label was in the interval
             self.onset = began if self.last_offset is None else max(began, self.last_offset + 1)
         if score.score >= options.offset_threshold:
             self.timestamp_correction = score.timestamp_correction if score.interval is None else 0

@@ -35,7 +35,7 @@ from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_c
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
 from sensebind.fusion.events.proposals.naming import COMPETING_PHRASES, Competition, IntervalNamer, NamingState
-from sensebind.fusion.events.scores import half_window, timestamp_correction
+from sensebind.fusion.events.scores import half_window, strongest_evidence, timestamp_correction
 
 # Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
 # of these phrases: a single phrase has little effect on the median and the deviation.
@@ -840,9 +840,9 @@ def _interval_of(
 ) -> tuple[int, int] | None:
     """Return the interval that label number `at` names, (start, end) in ns.
 
-    None if the modality with the highest score, among those that can recognise the label, does not name an interval.
+    None if the modality of the `strongest_evidence` does not name an interval.
     """
-    strongest = max((e for e in evidence if e.competence > 0), key=lambda e: e.score, default=None)
+    strongest = strongest_evidence(evidence)
     if strongest is None:
         return None
     modality_state = fresh[strongest.modality]

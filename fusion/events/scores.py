@@ -12,10 +12,14 @@ MAX_TIMESTAMP_CORRECTION = SECOND  # ns
 
 
 def timestamp_correction(evidence: Sequence[Evidence]) -> int:
-    """Return the timestamp correction in ns: `half_window` of the modality with the highest score, among those that can
-    recognise the label."""
-    strongest = max((e for e in evidence if e.competence > 0), key=lambda e: e.score, default=None)
+    """Return the timestamp correction in ns: `half_window` of the `strongest_evidence`; 0 without one."""
+    strongest = strongest_evidence(evidence)
     return 0 if strongest is None else half_window(strongest.start, strongest.tick)
+
+
+def strongest_evidence(evidence: Sequence[Evidence]) -> Evidence | None:
+    """Return the evidence with the highest score, among the modalities that can recognise the label."""
+    return max((e for e in evidence if e.competence > 0), key=lambda e: e.score, default=None)
 
 
 def half_window(start: int, tick: int) -> int:

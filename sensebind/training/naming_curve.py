@@ -63,10 +63,8 @@ def pooled_examples(
         proposal = own.proposal
         if proposal is None or own.naming is None or own.naming.interval_start != proposal.start:
             continue
-        pooled = own.naming.interval
-        weight = pooled.weight + PRIOR_WINDOWS
-        similarities = pooled.labels / weight
-        margins = detector.competition(AUDIO).margins(similarities, pooled.competing / weight)
+        similarities, competing = own.naming.interval.means(PRIOR_WINDOWS)
+        margins = detector.competition(AUDIO).margins(similarities, competing)
         rows.append(np.stack([similarities, np.minimum(margins, 0.0)], axis=1))
         start, end = ((t - SIMULATION_START) / SECOND for t in (proposal.start, max(proposal.end, proposal.start + 1)))
         heard = {

@@ -44,13 +44,12 @@ class Proposal:
     """An interval in which the data of a modality stand out. Times in int nanoseconds.
 
     `start` is the middle of the first active frame, `end` that of the last one so far. `is_open`: the interval has not
-    ended yet. `strength` is the highest mean of the `TOP_FEATURES`, in deviations.
+    ended yet.
     """
 
     start: int
     end: int
     active_frames: int
-    strength: float
     is_open: bool = True
 
     @property
@@ -151,14 +150,9 @@ def _extended(
             continue
         pause = MAX_PAUSE if proposal is None or proposal.is_confirmed else max(MAX_FIRST_PAUSE, 2 * period)
         if proposal is None or not proposal.is_open or middle - proposal.end > pause:
-            proposal = Proposal(middle, middle, 1, strength)
+            proposal = Proposal(middle, middle, 1)
         else:
-            proposal = replace(
-                proposal,
-                end=middle,
-                active_frames=proposal.active_frames + 1,
-                strength=max(proposal.strength, strength),
-            )
+            proposal = replace(proposal, end=middle, active_frames=proposal.active_frames + 1)
     if proposal is not None and proposal.is_open and tick - proposal.end > MAX_PAUSE:
         proposal = replace(proposal, is_open=False)
     return proposal

@@ -8,7 +8,7 @@ gets no wrong name.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,12 @@ class PooledSimilarities:
             self.labels + weight * labels, self.competing + weight * competing, self.weight + weight
         )
 
+    def means(self, prior_windows: float) -> tuple[FloatArray, FloatArray]:
+        """Return the weighted means of the labels (L,) and of the competing phrases (C,), with `prior_windows` windows
+        of similarity 0. The weights must not all be 0."""
+        weight = self.weight + prior_windows
+        return self.labels / weight, self.competing / weight
+
     def decayed(self, factor: float) -> PooledSimilarities:
         """Return the sums times a factor of 0 to 1."""
         return PooledSimilarities(self.labels * factor, self.competing * factor, self.weight * factor)
@@ -135,7 +141,7 @@ class NamingState:
     interval: PooledSimilarities
     steady: PooledSimilarities
     interval_start: int | None = None
-    steady_time: float = field(default=0.0)
+    steady_time: float = 0.0
 
 
 def updated_naming(
@@ -182,10 +188,9 @@ def naming_scores(
     log_odds: float = 0.0,
 ) -> FloatArray:
     """Return the probability that each label explains what was pooled, (L,). `log_odds` is added."""
-    weight = pooled.weight + prior_windows
-    if not weight:
+    if not pooled.weight + prior_windows:
         return np.zeros(len(pooled.labels))
-    labels, competing = pooled.labels / weight, pooled.competing / weight
+    labels, competing = pooled.means(prior_windows)
     return curve.probabilities(labels, competition.margins(labels, competing), log_odds)
 
 

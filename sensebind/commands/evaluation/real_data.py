@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,14 @@ from sensebind.commands.arguments import add_config, add_device, add_out
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+
+def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """Declare the arguments that all these evaluations have, and what runs one."""
+    add_config(parser)
+    add_out(parser)
+    add_device(parser)
+    parser.set_defaults(measure=run)
 
 
 def add_sounds(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,10 +45,7 @@ def add_sounds(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     parser.add_argument("--streams", type=int, default=2, metavar="N", help="number of streams (default: 2)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the first stream (default: 1)")
-    add_config(parser)
-    add_out(parser)
-    add_device(parser)
-    parser.set_defaults(measure=run_sounds)
+    _finish(parser, run_sounds)
 
 
 def run_sounds(args: argparse.Namespace) -> int:
@@ -72,10 +77,7 @@ def add_office(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="folder of ESC-10: compare with a threshold on YAMNet's probabilities, chosen on its fold 1",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of order and pauses (default: 1)")
-    add_config(parser)
-    add_out(parser)
-    add_device(parser)
-    parser.set_defaults(measure=run_office)
+    _finish(parser, run_office)
 
 
 def run_office(args: argparse.Namespace) -> int:
@@ -97,10 +99,7 @@ def add_falls(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="labels.csv and the recordings, as .csv.gz")
     parser.add_argument("--subject", nargs="+", default=[], metavar="N", help="only these subjects (default: all)")
-    add_config(parser)
-    add_out(parser)
-    add_device(parser)
-    parser.set_defaults(measure=run_falls)
+    _finish(parser, run_falls)
 
 
 def run_falls(args: argparse.Namespace) -> int:
@@ -123,10 +122,7 @@ def add_false_alarms(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "false_alarms.md to DIR.",
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="bags")
-    add_config(parser)
-    add_out(parser)
-    add_device(parser)
-    parser.set_defaults(measure=run_false_alarms)
+    _finish(parser, run_false_alarms)
 
 
 def run_false_alarms(args: argparse.Namespace) -> int:
