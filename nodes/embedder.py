@@ -18,8 +18,8 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import embedder_parameters, modalities_of
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.config.parameters import embedder_parameters, modalities_of, sensors_of
+from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError, limited_competences, nearest_recognisable
@@ -78,8 +78,9 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _configure(self) -> None:
-        modalities = modalities_of(parameter_values(self, unset=[]))
-        self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities))
+        given = parameter_values(self, unset=[])
+        modalities, sensors = modalities_of(given), sensors_of(given)
+        self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities, given))
         values = self._values
         started = time.monotonic()
         space = build.load_space_from(values)
@@ -93,9 +94,9 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
                 EMBEDDING_QOS,
                 event_callbacks=NO_EVENT_CALLBACKS,
             )
-            for name in [*(m for m in modalities if m in space.modalities), "fused"]
+            for name in [*(s for s, m in sensors.items() if m in space.modalities), FUSED]
         }
-        # Modality → sequence numbers of its messages; used by the scheduler's thread.
+        # Sensor, or `fused` → sequence numbers of its messages; used by the scheduler's thread.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._space_publisher = self.create_publisher(
             message_type(messages.EMBEDDING_SPACE_TYPE),
@@ -122,7 +123,6 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         self._sensor_subscriptions = SensorSubscriptions(
             self,
             self._values,
-            modalities_of(self._values),
             self._on_sample,
             self._pipeline.set_calibration,
             self._report_error,
@@ -138,8 +138,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._restart(),
         )
-        for modality, topic in self._sensor_subscriptions.topics.items():
-            self.get_logger().info(f"{modality}: subscribed to {topic}")
+        for sensor, topic in self._sensor_subscriptions.topics.items():
+            self.get_logger().info(f"{sensor}: subscribed to {topic}")
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -183,20 +183,20 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _on_sample(self, sample: Sample) -> None:
         if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message arrived
-        self._last_arrival[sample.modality] = time.monotonic()
+        self._last_arrival[sample.sensor] = time.monotonic()
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
     def _flush_idle_topics(self) -> None:
-        """Close complete windows of modalities without messages for `idle_timeout`. Also subscribe to new topics."""
+        """Close complete windows of sensors without messages for `idle_timeout`. Also subscribe to new topics."""
         if self._pipeline is None or self._sensor_subscriptions is None or self._scheduler is None:
             return  # deactivated since this timer fired
         self._sensor_subscriptions.discover_topics()
         now = time.monotonic()
-        for modality, last in list(self._last_arrival.items()):
+        for sensor, last in list(self._last_arrival.items()):
             if now - last > self._values["idle_timeout"]:
-                del self._last_arrival[modality]
-                if self._pipeline.flush(modality):
+                del self._last_arrival[sensor]
+                if self._pipeline.flush(sensor):
                     self._scheduler.notify()
 
     def _restart(self) -> None:
@@ -211,14 +211,14 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, Embedding):
-                sequence = next(self._sequences[output.modality])
-                self._embedding_publishers[output.modality].publish(
+                sequence = next(self._sequences[output.source])
+                self._embedding_publishers[output.source].publish(
                     messages.embedding_message(MESSAGE_FACTORY, output, sequence)
                 )
                 self._last_published = time.monotonic()
             elif isinstance(output, Failure):
-                topic = self._sensor_subscriptions.topics.get(output.modality, "") if self._sensor_subscriptions else ""
-                self._report_error(output.modality, f"topic '{topic}': {output.message}")
+                topic = self._sensor_subscriptions.topics.get(output.sensor, "") if self._sensor_subscriptions else ""
+                self._report_error(output.sensor, f"topic '{topic}': {output.message}")
 
     def _embed_text(self, request: Any, response: Any) -> Any:
         texts = list(request.texts)
@@ -242,9 +242,9 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
 
     # --- errors and diagnostics
 
-    def _report_error(self, modality: str, message: str) -> None:
+    def _report_error(self, sensor: str, message: str) -> None:
         """Log each message once; diagnostics repeat it while the error persists. Called from both threads."""
-        if self._diagnostics.report_error(modality, message):
+        if self._diagnostics.report_error(sensor, message):
             self.get_logger().error(message)
 
     def _publish_diagnostics(self) -> None:

@@ -61,8 +61,8 @@ class WindowOptions(Options):
         bounds=(0.0, 1000.0),
     )
 
-    def spec(self, modality: str, length: float, frames: int) -> WindowSpec:
-        """Return the windows of a modality whose encoder was trained with `length` seconds and `frames` images.
+    def spec(self, modality: str, length: float, frames: int, sensor: str = "") -> WindowSpec:
+        """Return the windows of a sensor whose encoder was trained with `length` seconds and `frames` images.
 
         Raises `ConfigError` for values that do not fit together.
         """
@@ -75,6 +75,7 @@ class WindowOptions(Options):
                 min_coverage=self.min_coverage,
                 frames=self.frames or frames,
                 max_gap=to_ns(self.max_gap),
+                sensor=sensor,
             )
         except ValueError as error:
             raise ConfigError(f"parameters of windows: {error}") from error
@@ -85,11 +86,12 @@ DEFAULTS = WindowOptions()
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """How one modality is divided into windows. Times in int nanoseconds.
+    """How the samples of one sensor are divided into windows. Times in int nanoseconds.
 
     `frames`: number of images in a window; 0 for a time series. If it is 1, the window holds the newest image before
     the tick, and `length` is its maximum age. If it is more, the window holds the images nearest to points that are
     spread evenly from its start to its end. `max_gap`: after a longer step between stamps, windows start again.
+    `sensor`: name of the sensor; empty: that of the modality.
 
     Raises `ValueError` for values that do not fit together.
     """
@@ -101,26 +103,30 @@ class WindowSpec:
     min_coverage: float = DEFAULTS.min_coverage
     frames: int = DEFAULTS.frames
     max_gap: int = to_ns(DEFAULTS.max_gap)
+    sensor: str = ""
 
     def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
         for name in ("length", "hop", "max_gap"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{self.modality}.{name} must be greater than 0")
+                raise ValueError(f"{self.sensor}.{name} must be greater than 0")
         if self.lateness < 0 or self.frames < 0 or not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"{self.modality}: lateness and frames must be at least 0, min_coverage 0 to 1")
+            raise ValueError(f"{self.sensor}: lateness and frames must be at least 0, min_coverage 0 to 1")
         if self.lateness >= self.max_gap:
             raise ValueError(
-                f"{self.modality}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
-                f"{self.modality}.max_gap ({self.max_gap / SECOND:g} s)"
+                f"{self.sensor}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
+                f"{self.sensor}.max_gap ({self.max_gap / SECOND:g} s)"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The samples of one modality in `[start, tick)`, int nanoseconds, in order of their stamps.
+    """The samples of one sensor in `[start, tick)`, int nanoseconds, in order of their stamps.
 
     `coverage` is the fraction of the window with valid data, 0..1. Image modalities: `samples` holds the chosen frames.
-    Time series: `samples` holds every sample that overlaps the window, so a sound may begin before `start`.
+    Time series: `samples` holds every sample that overlaps the window, so a sound may begin before `start`. `sensor` is
+    the name of the sensor; empty: that of the modality.
     """
 
     modality: str
@@ -129,6 +135,11 @@ class Window:
     coverage: float
     samples: tuple[Sample, ...]
     calibration: Calibration = Calibration()
+    sensor: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
 
 
 def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:

@@ -1,4 +1,4 @@
-"""Cuts the samples of one modality into windows that end on the shared grid of ticks.
+"""Cuts the samples of one sensor into windows that end on the shared grid of ticks.
 
 Time is the stamp of a sample, never its time of arrival. A window `[tick − length, tick)` closes when the watermark
 (the newest stamp minus the allowed lateness) reaches its tick. So any order of arrival within that lateness gives the
@@ -19,11 +19,11 @@ from sensebind.fusion.core.windows import Window, WindowSpec, audio_coverage, re
 
 MIN_BACKWARD_JUMP = 1 * SECOND  # ns; a sample behind the newest by more than this is a clock jump, not late
 JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jump is accepted
-MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one modality may hold
+MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
 
 
 class Windower:
-    """Cuts the samples of one modality into windows. Irregular cases, by their names in `counts`:
+    """Cuts the samples of one sensor into windows. Irregular cases, by their names in `counts`:
 
     - `duplicate`: a sample with a stamp that is already held. It is dropped.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
@@ -197,7 +197,7 @@ class Windower:
             coverage = audio_coverage(chosen, start, tick)
         else:
             coverage = reading_coverage(chosen, start, tick)
-        return Window(self.spec.modality, start, tick, coverage, tuple(chosen))
+        return Window(self.spec.modality, start, tick, coverage, tuple(chosen), sensor=self.spec.sensor)
 
 
 def is_valid(sample: Sample) -> bool:

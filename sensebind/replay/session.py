@@ -18,6 +18,7 @@ from sensebind.fusion.config.parameters import (
     embedder_parameters,
     embedder_values,
     modalities_of,
+    sensors_of,
 )
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.errors import ConfigError
@@ -74,7 +75,7 @@ class Settings:
 
     def changed_values(self) -> dict[str, Any]:
         """The values that differ from the defaults, of both nodes, and those of labels."""
-        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities), *detector_parameters())}
+        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities, self.embedder), *detector_parameters())}
         values = {**self.embedder, **self.detector}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
@@ -96,7 +97,7 @@ class Settings:
     def detectors(self, space: Space) -> list[Detector]:
         """The detectors, with their phrases embedded in `space`. Raises `ConfigError`, `CalibrationError`, and
         `SpaceError` for a space with wrong competences."""
-        embedded = [modality for modality in self.modalities if modality in space.modalities]
+        embedded = [sensor for sensor, modality in sensors_of(self.embedder).items() if modality in space.modalities]
         return make_detectors(
             self.detector,
             lambda phrases: space.embed_text(phrases).numpy(),
@@ -159,7 +160,7 @@ class Replay:
 
     @property
     def topics(self) -> Mapping[str, str]:
-        """Modality → topic, for the modalities that the recording has."""
+        """Sensor → topic, for the sensors that the recording has."""
         return self.reader.topics
 
     def samples(self) -> Iterator[Sample | Failure]:
@@ -184,7 +185,7 @@ class Replay:
         return process_recording(
             self.reader,
             pipeline,
-            on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.modality)),
+            on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.sensor)),
             on_progress=lambda stamp: progress((stamp - self.start) / SECOND),
         )
 
