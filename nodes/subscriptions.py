@@ -142,9 +142,7 @@ class SensorSubscriptions:
             for qos in (LATCHED_QOS, SENSOR_DATA_QOS) if side.latched else (SENSOR_DATA_QOS,):
                 self._subscribe_info(side.type, side.name, qos, on_info)
 
-    def _subscribe(
-        self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]
-    ) -> None:
+    def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         sensor = options.sensor
         name = self._node.resolve_topic_name(topic)
         sequence = LossCounter(lambda: self._node.count_publishers(name))

@@ -139,9 +139,9 @@ class ModalityOptions(Options):
 
     sensors: tuple[str, ...] = parameter(
         (),
-        "Names of the sensors of this modality, if it has several. Each has the parameters of the modality under its own "
-        "name, such as front.topic; their defaults are the values of the modality. Empty: one sensor, which is named as "
-        "the modality",
+        "Names of the sensors of this modality, if it has several. Each has the parameters of the modality under its "
+        "own name, such as front.topic; their defaults are the values of the modality. Empty: one sensor, which is "
+        "named as the modality",
     )
 
 
@@ -193,9 +193,7 @@ def _modality_key(modality: str) -> str:
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
 
-def embedder_parameters(
-    modalities: Sequence[str] = (), given: Mapping[str, Any] | None = None
-) -> list[Parameter]:
+def embedder_parameters(modalities: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> list[Parameter]:
     """All parameters of `embedder` and of `sensebind replay`.
 
     They include those of all `SENSOR_MODALITIES`, used or not, of user-defined `modalities`, and of the sensors that
@@ -342,7 +340,8 @@ def sensors_of(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
-    """The sensors that the parameter `<modality>.sensors` names. Raises `ConfigError` for a name that cannot be used."""
+    """The sensors that the parameter `<modality>.sensors` names. Raises `ConfigError` for a name that has another
+    meaning."""
     names = options_with_values(ModalityOptions(), values, f"{modality}.").sensors
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:

@@ -76,7 +76,8 @@ class ExcursionStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSensorState:
-    """The state of one sensor: its modality, its mean and baseline since the last change, and the current excursion of the sum."""
+    """The state of one sensor: its modality, its mean and baseline since the last change, and the current excursion of
+    the sum."""
 
     modality: str
     tick: int

@@ -69,7 +69,8 @@ def pair_label(a: str, b: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DisagreementSensorState:
-    """The state of one sensor: its modality, its last window, its mean vector, and the baseline of its distance from this mean."""
+    """The state of one sensor: its modality, its last window, its mean vector, and the baseline of its distance from
+    this mean."""
 
     modality: str
     start: int
@@ -114,9 +115,7 @@ class DisagreementDetector(Detector[DisagreementOptions]):
     def migrate_state(self, old: Detector, state: DisagreementState) -> DisagreementState:
         modality = {sensor: own.modality for sensor, own in state.sensor_states.items()}
         kept = {
-            (a, b): pair
-            for (a, b), pair in state.pairs.items()
-            if self.has_label(pair_label(modality[a], modality[b]))
+            (a, b): pair for (a, b), pair in state.pairs.items() if self.has_label(pair_label(modality[a], modality[b]))
         }
         return DisagreementState(state.sensor_states, kept)
 
@@ -149,7 +148,9 @@ class DisagreementDetector(Detector[DisagreementOptions]):
             score = float(pool_scores([[pair_score]], [weight], options.prior)[0])
             if label not in scores or score > scores[label].score:
                 evidence = tuple(
-                    Evidence(s.modality, s.score, s.score >= options.support, s.start, s.tick, weight=weight, sensor=name)
+                    Evidence(
+                        s.modality, s.score, s.score >= options.support, s.start, s.tick, weight=weight, sensor=name
+                    )
                     for name, s in ((a, of_a), (b, of_b))
                 )
                 scores[label] = Score(score, evidence, timestamp_correction(evidence))

@@ -66,7 +66,8 @@ def fault_label(sensor: str, cause: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FaultSensorState:
-    """The state of one sensor: its modality, its last window, the usual interval of its windows, and its recent causes."""
+    """The state of one sensor: its modality, its last window, the usual interval of its windows, and its recent
+    causes."""
 
     modality: str
     start: int

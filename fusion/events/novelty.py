@@ -166,9 +166,7 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         pooled = pool_scores(scores, weights, options.prior)
         return sensor_states, {NOVELTY_LABEL: Score(float(pooled[0]), evidence, timestamp_correction(evidence))}
 
-    def _update_sensor(
-        self, state: NoveltySensorState | None, tick: int, embedding: Embedding
-    ) -> NoveltySensorState:
+    def _update_sensor(self, state: NoveltySensorState | None, tick: int, embedding: Embedding) -> NoveltySensorState:
         options, vector = self.options, embedding.vector
         if state is None or state.prototypes.shape[1] != len(vector):
             prototypes, prototype_seconds = np.array(vector[None]), np.array([0.5])

@@ -270,7 +270,8 @@ def deviation_from_baseline(
 
 @dataclass(frozen=True, slots=True)
 class PromptModalityState:
-    """The state of one sensor: its modality, its last window, the values of this window for the L labels, and their baselines."""
+    """The state of one sensor: its modality, its last window, the values of this window for the L labels, and their
+    baselines."""
 
     modality: str
     start: int
@@ -327,7 +328,9 @@ class PromptState:
     def current_sensors(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
         """Return the sensors that are used at a tick: not faulty, and not older than `max_age` (s)."""
         return {
-            name: s for name, s in sorted(self.modality_states.items()) if not s.faulty and tick - s.tick <= max_age * SECOND
+            name: s
+            for name, s in sorted(self.modality_states.items())
+            if not s.faulty and tick - s.tick <= max_age * SECOND
         }
 
 

@@ -7,9 +7,8 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.encodings import EncodingError, pcm_to_float
 from sensebind.fusion.core.samples import Sound
+from sensebind.fusion.io.sensor_options import LOUDER_DB, LOUDEST_CHANNEL, MEAN_CHANNEL
 
-MEAN_CHANNEL, LOUDEST_CHANNEL = "mean", "loudest"  # values of the parameter `audio.channel`, besides a number
-LOUDER_DB = 3.0  # dB by which another channel must be louder before it is selected
 LEVEL_TIME_CONSTANT = 1.0  # s of the running level of each channel
 CANCELLED_DB = 20.0  # dB: channels cancel each other if their mean is this much quieter than they are
 MIN_LEVEL = 1e-4  # root mean square of full scale; quieter sounds show no cancellation

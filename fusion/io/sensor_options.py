@@ -17,9 +17,11 @@ from sensebind.fusion.core.samples import (
     Calibration,
 )
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.channels import LOUDER_DB, LOUDEST_CHANNEL, MEAN_CHANNEL
 
 RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+
+MEAN_CHANNEL, LOUDEST_CHANNEL = "mean", "loudest"  # values of the parameter `<modality>.channel`, besides a number
+LOUDER_DB = 3.0  # dB by which another channel must be louder before `loudest` selects it
 
 DEFAULT_TOPICS = {
     VISION: "camera/image",
@@ -65,7 +67,7 @@ class AudioFormat:
     def __post_init__(self) -> None:
         if self.channel not in ("", MEAN_CHANNEL, LOUDEST_CHANNEL) and not self.channel.isdecimal():
             raise ConfigError(
-                f"parameter 'channel' must be a number from 0, {MEAN_CHANNEL} or {LOUDEST_CHANNEL}, not {self.channel!r}"
+                f"channel must be a number from 0, {MEAN_CHANNEL} or {LOUDEST_CHANNEL}, not {self.channel!r}"
             )
 
     @property

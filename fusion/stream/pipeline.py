@@ -50,8 +50,8 @@ class Pipeline:
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
-    `specs`: sensor → its windows. If the space has no encoder for a modality, its windows are counted and not embedded. `fusion_timeout` (ns): see
-    `WindowQueue`. `fusion_weights`: see `TickFuser`.
+    `specs`: sensor → its windows. If the space has no encoder for a modality, its windows are counted and not embedded.
+    `fusion_timeout` (ns): see `WindowQueue`. `fusion_weights`: see `TickFuser`.
     """
 
     def __init__(

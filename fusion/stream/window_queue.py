@@ -73,9 +73,9 @@ class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
     `specs`: sensor → its windows. `max_windows`: how many of each sensor may wait; beyond that, the oldest is dropped
-    and counted as `overload` (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota (None: no bound).
-    `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the newest of all by more
-    than this.
+    and counted as `overload` (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota
+    (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the
+    newest of all by more than this.
     """
 
     def __init__(

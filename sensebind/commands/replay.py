@@ -54,10 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from sensebind.fusion.config.parameters import sensors_of
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.core.events import EventPhase
     from sensebind.fusion.core.samples import SECOND
     from sensebind.fusion.io.ground_truth import require_truth_file
+    from sensebind.fusion.io.recordings import Recording
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
@@ -71,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     truth = report_truth(args.recording, args.truth, settings.prompts)
+    with Recording(args.recording) as recording:
+        settings = settings.with_sensors_in(recording)
     with open_replay(args.recording, settings.embedder) as replay:
-        for modality in settings.modalities:
-            topic = replay.topics.get(modality)
-            print(
-                f"{modality:8} {topic} ({replay.reader.topic_reasons[modality]})" if topic else f"{modality:8} no topic"
-            )
+        for sensor in sensors_of(settings.embedder):
+            topic = replay.topics.get(sensor)
+            print(f"{sensor:8} {topic} ({replay.reader.topic_reasons[sensor]})" if topic else f"{sensor:8} no topic")
         if not replay.topics:
             print(
                 f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",

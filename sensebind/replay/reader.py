@@ -11,9 +11,10 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.recordings import Recording, select_sensor_topics
+from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.topic_selection import select_sensor_topics, select_sensors
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
@@ -34,10 +35,13 @@ class SampleReader:
         self.topics: dict[str, str] = {}
         self.topic_reasons: dict[str, str] = {}
         found = select_sensor_topics(recording)
+        several = {own.topic: own.reason for sensors in select_sensors(recording).values() for own in sensors.values()}
         for sensor, modality in sensors_of({**values, "modalities": modalities}).items():
             options = sensor_options(values, modality, sensor)
             if options.has_explicit_topic:
                 wanted, reason = options.topic_name, "named by parameter"
+                if sensor != modality:
+                    reason = several.get(wanted, reason)
             elif modality in found:
                 wanted, reason = found[modality].topic, found[modality].reason
             else:

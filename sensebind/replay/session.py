@@ -13,6 +13,7 @@ from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, onset_thresholds_of, prompts_of
 from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
 from sensebind.fusion.config.parameters import (
+    RESERVED_SENSOR_NAMES,
     detector_parameters,
     detector_values,
     embedder_parameters,
@@ -29,6 +30,7 @@ from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.topic_selection import select_sensors
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.reader import SampleReader, process_recording
 
@@ -65,6 +67,19 @@ class Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
+    def with_sensors_in(self, recording: Recording) -> Settings:
+        """The same settings with a sensor for each device that a recording has of a modality, if the parameters name
+        neither the topic nor the sensors of this modality. Raises `ConfigError`."""
+        found = select_sensors(recording, [*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
+        added: dict[str, Any] = {}
+        for modality in self.modalities:
+            sensors = found.get(modality, {})
+            if len(sensors) < 2 or self.embedder[f"{modality}.sensors"] or self.embedder[f"{modality}.topic"]:
+                continue
+            added[f"{modality}.sensors"] = list(sensors)
+            added |= {f"{name}.topic": choice.topic for name, choice in sensors.items()}
+        return replace(self, embedder=embedder_values({**self.embedder, **added})) if added else self
+
     def with_device(self, device: str | None) -> Settings:
         """The same settings with another device; None: unchanged."""
         return replace(self, embedder={**self.embedder, "device": device}) if device else self
@@ -75,7 +90,9 @@ class Settings:
 
     def changed_values(self) -> dict[str, Any]:
         """The values that differ from the defaults, of both nodes, and those of labels."""
-        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities, self.embedder), *detector_parameters())}
+        defaults = {
+            p.name: p.default for p in (*embedder_parameters(self.modalities, self.embedder), *detector_parameters())
+        }
         values = {**self.embedder, **self.detector}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 

@@ -28,10 +28,10 @@ from sensebind.fusion.config.parameters import (
     PlayerNodeOptions,
     detector_values,
     embedder_values,
+    modality_parameters,
     parameters_of_other_nodes,
     resolve_values,
     sensor_options,
-    modality_parameters,
 )
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_with_values, parameters_of
