@@ -321,13 +321,14 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     return wanted
 
 
-def sensors_of(values: Mapping[str, Any]) -> dict[str, str]:
+def sensors_of(values: Mapping[str, Any], modalities: Sequence[str] | None = None) -> dict[str, str]:
     """Sensor → its modality, in the order of `modalities` and `<modality>.sensors`. Raises `ConfigError`.
 
-    A modality without named sensors has one, which is named as the modality.
+    `modalities`: None for those that `values` name. A modality without named sensors has one, which is named as the
+    modality.
     """
     found: dict[str, str] = {}
-    modalities = modalities_of(values)
+    modalities = modalities_of(values) if modalities is None else modalities
     for modality in modalities:
         for sensor in _named_sensors(values, modality) or (modality,):
             if sensor in found or (sensor != modality and sensor in modalities):

@@ -36,7 +36,7 @@ class SampleReader:
         self.topic_reasons: dict[str, str] = {}
         found = select_sensor_topics(recording)
         several = {own.topic: own.reason for sensors in select_sensors(recording).values() for own in sensors.values()}
-        for sensor, modality in sensors_of({**values, "modalities": modalities}).items():
+        for sensor, modality in sensors_of(values, modalities).items():
             options = sensor_options(values, modality, sensor)
             if options.has_explicit_topic:
                 wanted, reason = options.topic_name, "named by parameter"
