@@ -91,11 +91,11 @@ def _topics_by_modality(recording: Recording) -> dict[str, list[Topic]]:
 def _device_of(modality: str, topic: str) -> tuple[str, ...]:
     """The parts of a topic's name that name its device. A depth image may be aligned to another camera of its device:
     then it is still the same sensor."""
-    parts = topic.strip("/").lower().split("/")
-    while parts and DATA_NAME.fullmatch(parts[-1]):
+    parts = topic.strip("/").split("/")
+    while parts and DATA_NAME.fullmatch(parts[-1].lower()):
         parts.pop()
     if modality == DEPTH:
-        parts = [part for part in parts if not TOPIC_NAME_PATTERNS[DEPTH].search(part)]
+        parts = [part for part in parts if not TOPIC_NAME_PATTERNS[DEPTH].search(part.lower())]
     return tuple(parts)
 
 
@@ -104,8 +104,8 @@ def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topi
     shared = set.intersection(*(set(device) for device in devices))
     names = {}
     for device in sorted(devices):
-        parts = [part for part in device if part not in shared] or devices[device][0].name.strip("/").lower().split("/")
-        name = re.sub(r"[^a-z0-9]+", "_", "_".join(parts)).strip("_")
+        parts = [part for part in device if part not in shared] or devices[device][0].name.strip("/").split("/")
+        name = re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
         names[device] = name if name[:1].isalpha() else f"{modality}_{name}".rstrip("_")
     return names
 
