@@ -49,11 +49,11 @@ def record_several_sensors(path: Path, seconds: float, covered: str = "", covere
         rows = [(t, "image", name) for name in CAMERAS for t in _stamps(seconds, IMAGE_RATE)]
         rows += [(t, "imu", name) for name, rate in IMUS.items() for t in _stamps(seconds, rate)]
         rows += [(t, "sound", "microphones") for t in _stamps(seconds, SOUND_RATE // BLOCK)]
-        pictures = {name: _picture(name) for name in CAMERAS}
+        scenes = {name: _scene(name) for name in CAMERAS}
         for stamp, kind, name in sorted(rows):
             if kind == "image":
                 dark = name == covered and stamp - SIMULATION_START >= covered_at * SECOND
-                _write_image(bag, stamp, name, np.zeros_like(pictures[name]) if dark else pictures[name], noise, dark)
+                _write_image(bag, stamp, name, np.zeros_like(scenes[name]) if dark else scenes[name], noise, dark)
             elif kind == "imu":
                 _write_reading(bag, stamp, name, noise)
             else:
@@ -64,7 +64,7 @@ def _stamps(seconds: float, rate: int) -> list[int]:
     return [SIMULATION_START + number * SECOND // rate for number in range(round(seconds * rate))]
 
 
-def _picture(camera: str) -> npt.NDArray[np.uint8]:
+def _scene(camera: str) -> npt.NDArray[np.uint8]:
     """RGB pixels: a cat in front, plain walls of different colours elsewhere."""
     if camera == "front":
         from skimage.data import chelsea
@@ -80,11 +80,11 @@ def _write_image(
     bag: BagWriter,
     stamp: int,
     camera: str,
-    picture: npt.NDArray[np.uint8],
+    scene: npt.NDArray[np.uint8],
     noise: np.random.Generator,
     dark: bool,
 ) -> None:
-    pixels = np.clip(picture + noise.normal(0, 0.5 if dark else 3.0, picture.shape), 0, 255).astype(np.uint8)
+    pixels = np.clip(scene + noise.normal(0, 0.5 if dark else 3.0, scene.shape), 0, 255).astype(np.uint8)
     message = image_message(bag.message_factory, stamp, f"{camera}_optical", "rgb8", pixels)
     bag.write(f"/{camera}/image", messages.IMAGE_TYPE, stamp, message)
 
