@@ -207,8 +207,10 @@ class WindowQueue:
     def _enqueue(self, windows: Iterable[Window]) -> None:
         now = time.perf_counter()  # for deadlines and latencies
         for window in windows:
-            calibration = self._calibrations.get(window.modality)
-            self._items.append(QueuedWindow(replace(window, calibration=calibration) if calibration else window, now))
+            calibration = self._calibrations.get(window.modality, window.calibration)
+            if calibration != window.calibration:  # otherwise the window keeps the arrays of its readings
+                window = replace(window, calibration=calibration)
+            self._items.append(QueuedWindow(window, now))
             self._drop_over_limit(window.modality)
 
     def _drop_over_limit(self, modality: str) -> None:
