@@ -71,9 +71,9 @@ COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 class ThermalImage:
     """A decoded thermal image.
 
-    `known_values` float32 (H, W): kelvin if `radiometric`, else levels 0..1 of an unknown scale. `counts` uint16 (H, W):
-    the values of a 16-bit image as sent, else None; kelvin = counts · `kelvin_per_count` + `kelvin_offset`. One of the
-    two is given.
+    `known_values` float32 (H, W): kelvin if `radiometric`, else levels 0..1 of an unknown scale; None if `counts` are
+    given. `counts` uint16 (H, W): the values of a 16-bit image as sent; kelvin = counts · `kelvin_per_count` +
+    `kelvin_offset`.
     """
 
     known_values: Float32Array | None

@@ -135,15 +135,15 @@ class ReadingSeries:
         """
         known = 0 if before is None else len(before.stamps) - int(np.searchsorted(before.stamps, samples[0].stamp))
         stamps = np.array([s.stamp for s in samples[known:]], np.int64)
-        rows = [s.data.values if isinstance(s.data, Reading) else None for s in samples[known:]]
-        sizes = {None if row is None else row.size for row in rows}
+        rows = [s.data.values for s in samples[known:] if isinstance(s.data, Reading)]
+        sizes = {row.size for row in rows} if len(rows) == len(stamps) else {-1, 0}
         values: npt.NDArray[np.float64] | None = None
         if before is not None and known:
-            stamps = np.concatenate([before.stamps[-known:], stamps])
             if before.values is None or sizes - {before.values.shape[1]}:
                 return cls.of(samples)  # the number of values changed
+            stamps = np.concatenate([before.stamps[-known:], stamps])
             values = np.concatenate([before.values[-known:].ravel(), *rows]).reshape(len(stamps), -1)
-        elif len(sizes) == 1 and None not in sizes:
+        elif len(sizes) == 1:
             values = np.concatenate(rows).reshape(len(rows), -1)
         return cls(stamps, values)
 

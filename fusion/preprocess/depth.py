@@ -47,11 +47,12 @@ def imagebind_tensor(
     mean: float = 0.0,
     std: float = 1.0,
 ) -> torch.Tensor:
-    """float metres or uint16 counts (H, W) → float32 (1, 224, 224): (min(disparity, max_disparity) / max_disparity − mean) / std.
+    """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max_disparity) / max_disparity − mean) / std.
 
-    The focal length is scaled to the embedded image, whose shorter side is 224. The defaults are those of Omnivore's
-    configuration, because ImageBind's values are not published. Resizing takes the nearest pixel, because the mean of
-    two depths is a surface that does not exist. Raises `ValueError` for other shapes.
+    `depth` may also be uint16 counts, as `encodings.depth_pixels` returns them. Then only the pixels that are kept are
+    converted to metres. The focal length is scaled to the embedded image, whose shorter side is 224. The defaults are
+    those of Omnivore's configuration, because ImageBind's values are not published. Resizing takes the nearest pixel,
+    because the mean of two depths is a surface that does not exist. Raises `ValueError` for other shapes.
     """
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
