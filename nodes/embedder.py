@@ -23,6 +23,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError, limited_competences, nearest_recognisable
+from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -265,9 +266,7 @@ def serve(node: EmbedderNode, stop: StopFlag) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 0."""
-    # Seconds after which a waiting thread gets the interpreter lock (Python's default: 5 ms). The encoders release and
-    # acquire it a hundred times for each window, while messages keep the other thread busy.
-    sys.setswitchinterval(0.001)
+    set_switch_interval()
     return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.close)
 
 

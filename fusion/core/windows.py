@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Sample, to_ns
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Reading, Sample, to_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +121,53 @@ class WindowSpec:
             )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadingSeries:
+    """The readings of a window as arrays: `stamps` int64 (N,) in ns, ascending, and `values` float64 (N, C).
+
+    `values` is None if the readings have different numbers of values.
+    """
+
+    stamps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], before: ReadingSeries | None = None) -> ReadingSeries:
+        """Return the series of at least one sample.
+
+        `before`: the series of an earlier window. It must contain every sample up to its own end that is in `samples`.
+        Only the newer ones are then converted. This is much faster, because windows of motion overlap.
+        """
+        known = 0 if before is None else len(before.stamps) - int(np.searchsorted(before.stamps, samples[0].stamp))
+        stamps = np.array([s.stamp for s in samples[known:]], np.int64)
+        rows = [s.data.values for s in samples[known:] if isinstance(s.data, Reading)]
+        sizes = {row.size for row in rows} if len(rows) == len(stamps) else {-1, 0}
+        values: npt.NDArray[np.float64] | None = None
+        if before is not None and known:
+            if before.values is None or sizes - {before.values.shape[1]}:
+                return cls.of(samples)  # the number of values changed
+            stamps = np.concatenate([before.stamps[-known:], stamps])
+            values = np.concatenate([before.values[-known:].ravel(), *rows]).reshape(len(stamps), -1)
+        elif len(sizes) == 1:
+            values = np.concatenate(rows).reshape(len(rows), -1)
+        return cls(stamps, values)
+
+    def first_columns(
+        self, samples: Sequence[Sample], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the stamps (N,) and the first `count` values (N, count) of the readings that have as many.
+
+        `samples`: those of this series.
+        """
+        if self.values is not None:
+            number = len(self.stamps) if self.values.shape[1] >= count else 0
+            return self.stamps[:number], self.values[:number, :count] if number else np.empty((0, count))
+        rows = [(s.stamp, s.data.values[:count]) for s in samples if isinstance(s.data, Reading)]
+        rows = [(stamp, row) for stamp, row in rows if row.size == count]
+        stamps = np.array([stamp for stamp, _ in rows], np.int64)
+        return stamps, np.array([row for _, row in rows], np.float64).reshape(-1, count)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The samples of one sensor in `[start, tick)`, int nanoseconds, in order of their stamps.
@@ -136,10 +184,29 @@ class Window:
     samples: tuple[Sample, ...]
     calibration: Calibration = Calibration()
     sensor: str = ""
+    _series: ReadingSeries | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.sensor:
             object.__setattr__(self, "sensor", self.modality)
+
+    @classmethod
+    def of_readings(
+        cls, spec: WindowSpec, start: int, tick: int, samples: Sequence[Sample], series: ReadingSeries
+    ) -> Window:
+        """Return the window of readings. `series`: these readings as arrays."""
+        coverage = _coverage_of_stamps(series.stamps, start, tick)
+        window = cls(spec.modality, start, tick, coverage, tuple(samples), sensor=spec.sensor)
+        object.__setattr__(window, "_series", series)
+        return window
+
+    @property
+    def series(self) -> ReadingSeries:
+        """The readings of this window as arrays. Converted once."""
+        if self._series is None:
+            object.__setattr__(self, "_series", ReadingSeries.of(self.samples))
+        assert self._series is not None
+        return self._series
 
 
 def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
@@ -160,9 +227,12 @@ def reading_coverage(readings: Sequence[Sample], start: int, tick: int) -> float
     period only. The usual period is the median of five steps around it, because a sensor may change its rate. A single
     reading covers nothing, because its period is not known.
     """
-    if len(readings) < 2:
+    return _coverage_of_stamps(np.array([r.stamp for r in readings], np.int64), start, tick)
+
+
+def _coverage_of_stamps(stamps: npt.NDArray[np.int64], start: int, tick: int) -> float:
+    if len(stamps) < 2:
         return 0.0
-    stamps = np.array([r.stamp for r in readings], np.int64)
     steps = np.diff(stamps).astype(float)
     shortest = steps.min()
     # The times before the first and after the last reading are compared with the periods next to them.

@@ -209,8 +209,10 @@ class WindowQueue:
     def _enqueue(self, windows: Iterable[Window]) -> None:
         now = time.perf_counter()  # for deadlines and latencies
         for window in windows:
-            calibration = self._calibrations.get(window.sensor)
-            self._items.append(QueuedWindow(replace(window, calibration=calibration) if calibration else window, now))
+            calibration = self._calibrations.get(window.sensor, window.calibration)
+            if calibration != window.calibration:  # otherwise the window keeps the arrays of its readings
+                window = replace(window, calibration=calibration)
+            self._items.append(QueuedWindow(window, now))
             self._drop_over_limit(window.sensor)
 
     def _drop_over_limit(self, sensor: str) -> None:
