@@ -24,7 +24,7 @@ def set_thread_environment() -> None:
 
 
 def set_switch_interval() -> None:
-    """Let a waiting thread get the interpreter lock after 1 ms instead of Python's 5 ms: for a process that embeds live.
+    """Let a waiting thread get the interpreter lock after 1 ms, not 5 ms: for a process that embeds live.
 
     The encoders release and acquire the lock a hundred times for each window, while messages keep another thread busy.
     """
