@@ -11,15 +11,28 @@ else
 EXTRAS := ros,fast,test,lint
 VENV_OPTIONS :=
 endif
+# A virtual environment with ROS 2 Jazzy from PyPI wheels, for `make test-jazzy`.
+JAZZY := .venv-jazzy
+JAZZY_READY := $(JAZZY)/.ready
+JAZZY_CMAKE := $(addprefix ros-ament-cmake-,ros gmock gtest pytest)
+# The tests of what uses ROS: nodes, conversion of messages, parameters and configurations, examples, live = replay.
+ROS_TESTS := tests/nodes tests/io tests/config tests/docs/test_examples.py tests/training/test_onset_thresholds.py
+MESSAGES := $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
+# Processes that run tests at the same time. Each needs about 2 GB of memory.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 # Isolates the nodes of a test run from other nodes: this computer only, and a random ROS domain (1 to 101).
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))
 
-.PHONY: demo test lint docs screenshot clean
+.PHONY: demo test test-jazzy lint docs screenshot clean
 demo: $(READY)
 	$(BIN)/sensebind demo
 
 test: $(READY)
-	$(ALONE) $(BIN)/python -m pytest -m "not slow"
+	$(ALONE) $(BIN)/python $(PYTEST)
+
+test-jazzy: $(JAZZY_READY)
+	$(ALONE) $(JAZZY)/bin/python $(PYTEST) $(ROS_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -35,9 +48,10 @@ docs: $(READY)
 screenshot: demo
 	$(BIN)/python docs/report_screenshot.py out/demo/report.html docs/report.png
 
-$(READY): setup.py constraints.txt $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
+# `--no-compile`: Python compiles the few modules that are imported when it first imports them.
+$(READY): setup.py constraints.txt $(MESSAGES)
 	$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 ifdef ROS_DISTRO
 	$(BIN)/python -c "import sensebind_msgs.msg" || { echo "build and source the workspace first: see README.md"; exit 1; }
 else
@@ -45,5 +59,13 @@ else
 endif
 	touch $@
 
+# Jazzy's versions of the ROS packages replace those of constraints.txt. Its generators also need JAZZY_CMAKE.
+$(JAZZY_READY): setup.py constraints.txt constraints-jazzy.txt $(MESSAGES)
+	$(PYTHON) -m venv $(JAZZY)
+	grep -v '^ros-' constraints.txt | cat - constraints-jazzy.txt > $(JAZZY)/constraints.txt
+	$(JAZZY)/bin/python -m pip install --quiet --no-compile -c $(JAZZY)/constraints.txt -e ".[ros,fast,test]" $(JAZZY_CMAKE)
+	sensebind_msgs/build_in_venv.sh $(JAZZY)
+	touch $@
+
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(JAZZY) build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -79,7 +79,7 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "hypothesis", "matplotlib", *TRANSFORMERS],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", *TRANSFORMERS],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`

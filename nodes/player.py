@@ -27,7 +27,7 @@ from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
-from sensebind.nodes.support.run import StopFlag, run_node, spin
+from sensebind.nodes.support.run import StopFlag, has_acknowledgements, run_node, spin
 from sensebind.nodes.support.transport import fastdds_environment
 
 CLOCK_TOPIC = "/clock"
@@ -36,6 +36,7 @@ MAX_CLOCK_AGE = 0.001  # s; no clock is published before a message if the last o
 LATE_THRESHOLD = 0.05  # s; a message that is published later than this after it is due counts as late
 SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
 DISCOVERY_SETTLE_TIME = 0.4  # s without a change of subscribers after which discovery counts as complete
+POLL = Duration(seconds=0.1)  # how long one publisher waits for acknowledgements before the next one is asked
 LINGER = 0.2  # s at the end, in which best-effort subscribers fetch the last messages from shared memory
 MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes of messages that are read before they are due
 QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
@@ -261,9 +262,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
         deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
         unmatched = list(self._topics.values())
         while not stop.is_set() and unmatched and time.monotonic() < deadline:
-            unmatched = [
-                publisher for publisher in unmatched if not publisher.wait_for_all_acked(Duration(seconds=0.1))
-            ]
+            unmatched = [publisher for publisher in unmatched if not has_acknowledgements(publisher, POLL)]
         if unmatched and not stop.is_set():
             names = ", ".join(publisher.topic_name for publisher in unmatched)
             self.get_logger().warning(

@@ -1,17 +1,23 @@
-"""Finds the folder of real data, and skips tests that need it if it is missing."""
+"""Settings of a test run, and the folder of real data: tests that need it are skipped if it is missing."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from helpers.paths import SHARED
+from helpers.ros_processes import random_domain
 
 # No deadline for an example: its duration depends on the load of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes run the tests at the same time
+    os.environ["ROS_DOMAIN_ID"] = str(random_domain())  # for processes that are started without `ros_environment`
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported; the other cores have work
 
 
 @pytest.fixture(scope="session")

@@ -93,11 +93,17 @@ def wait_for_acknowledgements(publishers: Iterable[Publisher], timeout: float = 
     deadline = time.monotonic() + timeout
     for publisher in publishers:
         while publisher.get_subscription_count() and time.monotonic() < deadline:
-            try:
-                if publisher.wait_for_all_acked(ACKNOWLEDGEMENT_POLL):
-                    break
-            except RuntimeError:  # not every middleware has acknowledgements
-                return
+            if has_acknowledgements(publisher, ACKNOWLEDGEMENT_POLL):
+                break
+
+
+def has_acknowledgements(publisher: Publisher, timeout: Duration) -> bool:
+    """Wait until the subscribers of a reliable publisher have acknowledged all messages, for at most `timeout`. Returns
+    whether they have. True at once if the middleware has no acknowledgements."""
+    try:
+        return bool(publisher.wait_for_all_acked(timeout))
+    except RuntimeError:  # not every middleware has acknowledgements
+        return True
 
 
 def run_node(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+KILTED_RMW_VERSION = 9  # major version of rmw_fastrtps_cpp
 
 
 def fastdds_profile_path() -> str:
@@ -22,8 +24,16 @@ def fastdds_environment(base: Mapping[str, str]) -> dict[str, str]:
     """
     if any(name in base for name in PROFILE_VARIABLES):
         return {}
-    old = base.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    return {PROFILE_VARIABLES[old]: fastdds_profile_path()}
+    return {PROFILE_VARIABLES[_is_before_kilted(base)]: fastdds_profile_path()}
+
+
+def _is_before_kilted(base: Mapping[str, str]) -> bool:
+    if "ROS_DISTRO" in base:
+        return base["ROS_DISTRO"] in ("humble", "iron", "jazzy")
+    try:  # an environment of PyPI wheels, which set no ROS_DISTRO
+        return int(version("ros-rmw-fastrtps-cpp").partition(".")[0]) < KILTED_RMW_VERSION
+    except PackageNotFoundError:
+        return False
 
 
 def isolated_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:

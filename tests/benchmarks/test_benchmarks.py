@@ -323,7 +323,7 @@ def test_bench_all_runs_without_ros_and_optional_packages(tmp_path: Path) -> Non
     """ROS and the packages for sound files, bags and texts are missing. The encoders are small, to save time."""
     target = tmp_path / "all.json"
     given = ["--space", "imagebind_huge", "--tiny", "--budget", "36", "--only", "one_robot", "model_vision"]
-    ended = minimal_installation.run_sensebind(tmp_path, "bench", "all", *given, "-o", str(target), timeout=150)
+    ended = minimal_installation.run_sensebind(tmp_path, "bench", "all", *given, "-o", str(target), timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     results = json.loads(target.read_text())["parts"]
     assert results["one_robot"]["windows"]["vision"] > 0 and "synthetic" in results["one_robot"]["weights"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +18,7 @@ import torch
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
 from helpers.rocking_imu import record_rocking_imu
+from sensebind.cli import main
 from sensebind.fusion.io.recordings import Recording
 
 ROCKING_CONFIG = """
@@ -31,9 +35,30 @@ ROCKING_CONFIG = """
 """
 
 
-def sensebind(*arguments: object) -> subprocess.CompletedProcess[str]:
+class Ended(NamedTuple):
+    """The end of a command: its exit status and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def sensebind(*arguments: object) -> Ended:
+    """Run the command in this process, which has the libraries loaded. An error that is not expected is raised."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        try:
+            status = main([*map(str, arguments)])
+        except SystemExit as ended:  # of the parser
+            status = ended.code if isinstance(ended.code, int) else 1
+    return Ended(status, stdout.getvalue(), stderr.getvalue())
+
+
+def sensebind_process(*arguments: object) -> Ended:
+    """Run the command as a shell does."""
     command = [sys.executable, "-m", "sensebind.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +70,7 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_replay_writes_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path) -> None:
     config = ROOT / "config" / "demo.yaml"
-    done = sensebind("replay", patrol, "--config", config, "--out", tmp_path)
+    done = sensebind_process("replay", patrol, "--config", config, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     assert not done.stderr.strip()
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -83,7 +108,7 @@ def test_a_replay_of_motion_alone_detects_no_person_and_names_the_prompts_that_m
 
 def test_a_replay_does_not_overwrite_outputs_unasked(patrol: Path, tmp_path: Path) -> None:
     (tmp_path / "outputs").mkdir()
-    done = sensebind("replay", patrol, "--out", tmp_path)
+    done = sensebind_process("replay", patrol, "--out", tmp_path)
     assert done.returncode == 2 and "outputs" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -171,7 +196,7 @@ def test_the_error_of_a_misspelt_parameter_suggests_the_nearest_one(patrol: Path
 
 
 def test_doctor_lists_the_spaces() -> None:
-    done = sensebind("doctor")
+    done = sensebind_process("doctor")
     assert "space starter: starter@" in done.stdout.replace("ok   ", "")
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
 

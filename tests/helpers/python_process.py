@@ -10,7 +10,7 @@ from pathlib import Path
 from helpers.paths import ROOT
 
 
-def run_python(*arguments: str, folder: Path, timeout: float = 120.0) -> str:
+def run_python(*arguments: str, folder: Path, timeout: float = 600.0) -> str:
     """Run ``python ARGUMENTS`` in `folder` to its end. Returns its output; fails the test if its status is not 0."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]

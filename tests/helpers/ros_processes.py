@@ -8,6 +8,7 @@ with running("player", str(bag), environment=ros_environment()) as player, peer(
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -22,11 +23,22 @@ import pytest
 
 from helpers.paths import ROOT
 
+# Factor of all time limits (`timeout`), which are those of an idle machine; on a busy one, nodes start ten times as
+# slowly. A wait ends when its condition holds, so a high limit costs time only if a test fails.
+PATIENCE = 5.0
+
 MIDDLEWARE = (
     "ROS_AUTOMATIC_DISCOVERY_RANGE",
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "FASTRTPS_DEFAULT_PROFILES_FILE",
 )
+
+
+def random_domain() -> int:
+    """A random ROS domain (1 to 101) that no other worker of this test run draws: worker k of n has each n-th one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return secrets.choice(range(1 + worker, 102, workers))
 
 
 def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
@@ -39,8 +51,8 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
             pytest.skip(f"the ROS package '{package}' is not installed here: see `sensebind doctor`")
     from sensebind.nodes.support.transport import isolated_environment
 
-    base = {name: value for name, value in os.environ.items() if name not in ("ROS_DOMAIN_ID", *MIDDLEWARE)}
-    result = isolated_environment(base)
+    base = {name: value for name, value in os.environ.items() if name not in MIDDLEWARE}
+    result = isolated_environment({**base, "ROS_DOMAIN_ID": str(random_domain())})
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**result, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
 
@@ -78,8 +90,8 @@ class Executable:
         return self._process.poll() is None
 
     def wait_for_output(self, text: str, timeout: float = 30.0) -> None:
-        """Wait until `text` is printed. Fails the test if the process ends or `timeout` s pass without it."""
-        deadline = time.monotonic() + timeout
+        """Wait until `text` is printed. Fails the test if the process ends or the time is up before it is printed."""
+        deadline = time.monotonic() + timeout * PATIENCE
         while text not in self.output:
             if not self.is_running:
                 self._reader.join(5)
@@ -93,9 +105,9 @@ class Executable:
             time.sleep(0.02)
 
     def wait(self, timeout: float = 30.0) -> int:
-        """Wait until it ends. Returns its exit status. Fails the test if it does not end within `timeout` s."""
+        """Wait until it ends. Returns its exit status. Fails the test if it does not end in time."""
         try:
-            status = self._process.wait(timeout)
+            status = self._process.wait(timeout * PATIENCE)
         except subprocess.TimeoutExpired:
             pytest.fail(f"{self.command} did not end in {timeout:g} s:\n{self.output}")
         self._reader.join(5)
@@ -208,8 +220,8 @@ class Peer:
             self._executor.spin_once(timeout_sec=min(left, 0.1))
 
     def spin_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Serve callbacks until `condition` holds, for at most `timeout` s; returns whether it holds."""
-        deadline = time.monotonic() + timeout
+        """Serve callbacks until `condition` holds, for at most `timeout` × `PATIENCE` s; returns whether it holds."""
+        deadline = time.monotonic() + timeout * PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 return False

@@ -95,11 +95,11 @@ def test_object_concepts_are_named_by_phrases_for_the_object(space: StarterSpace
     assert other.max() < 0.05 < objects.amax(dim=1).min()
 
 
-def test_a_person_is_found_in_photographs_of_ordinary_places(shared: Path) -> None:
+def test_a_person_is_found_in_photographs_of_ordinary_places(space: StarterSpace, shared: Path) -> None:
     folder = shared / "evaluation" / "coco256"
     if not folder.is_dir():
         pytest.skip("no photographs of ordinary places in the shared data")
-    lines = images.person_lines(StarterSpace.load(), folder)
+    lines = images.person_lines(space, folder)
     person = next(line for line in lines if '"a person"' in line)
     assert float(person.split("|")[2]) >= 0.96
 

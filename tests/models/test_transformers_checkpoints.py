@@ -45,7 +45,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -283,7 +283,7 @@ def test_a_model_is_downloaded_once_and_then_used_without_a_network(folder: Path
         env={**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert loaded.stdout.startswith("small@"), loaded.stderr
 

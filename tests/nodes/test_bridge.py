@@ -421,4 +421,4 @@ def test_a_second_bridge_reports_that_the_address_is_in_use() -> None:
 def _run(values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sensebind.nodes.bridge", *parameter_arguments(values)]
     environment = ros_environment("sensebind_msgs")
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from helpers.paths import ROOT
 from helpers.ros_processes import Executable, ros_environment
@@ -61,7 +62,7 @@ run_and_print("stopped", LoggingNode, serve=until_signal)
 
 def test_a_node_finishes_before_the_middleware_stops_and_an_error_is_a_message_and_a_status() -> None:
     command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     destroyed, finished = "destroyed, rclpy up", "finished, rclpy up"
     assert [json.loads(line) for line in done.stdout.splitlines()] == [
@@ -136,6 +137,28 @@ def test_the_last_messages_of_a_node_reach_a_busy_subscriber_before_the_process_
         subscriber.kill()
 
 
+def test_a_node_does_not_wait_for_acknowledgements_if_the_middleware_has_none() -> None:
+    ros_environment()
+    from rclpy.duration import Duration
+
+    from sensebind.nodes.support.run import has_acknowledgements, wait_for_acknowledgements
+
+    class WithoutAcknowledgements:
+        calls = 0
+
+        def get_subscription_count(self) -> int:
+            return 1
+
+        def wait_for_all_acked(self, timeout: Any) -> bool:
+            self.calls += 1
+            raise RuntimeError("the middleware does not support it")
+
+    publisher: Any = WithoutAcknowledgements()
+    assert has_acknowledgements(publisher, Duration(seconds=60))
+    wait_for_acknowledgements([publisher, publisher], timeout=60)
+    assert publisher.calls == 3
+
+
 INTERRUPTED = """
 import sys
 from sensebind.nodes.support.run import StopFlag
@@ -156,7 +179,7 @@ for _ in range(3):
 
 def test_a_signal_during_the_wait_ends_the_wait() -> None:
     command = [sys.executable, "-c", INTERRUPTED]
-    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, env=ros_environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 
 

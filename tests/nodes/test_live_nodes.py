@@ -251,12 +251,13 @@ def test_an_unknown_encoding_is_logged_once_with_its_topic_and_the_node_continue
             for i in range(30):
                 camera.publish(image(me, "klingon8", 0.1 * i))
                 me.spin(0.05)
-            me.wait_until(lambda: "klingon8" in status(diagnostics, "vision")["message"], 90, "the diagnostics")
+            me.wait_until(lambda: "klingon8" in status(diagnostics, "vision").get("message", ""), 90, "the diagnostics")
             logged = [line for line in embedder.lines if "klingon8" in line]
             assert len(logged) == 1 and "/camera/image" in logged[0]
-            for i in range(30, 60):
+            for i in range(30, 1000):  # a busy node loses some
                 camera.publish(image(me, "rgb8", 0.1 * i))
-                me.spin(0.02)
+                if me.spin_until(lambda: len(received) >= 4, 0.02):
+                    break
             me.wait_until(lambda: len(received) >= 4, 90, "embeddings of images that can be read")
 
 
@@ -313,7 +314,7 @@ def test_prompts_change_at_run_time_and_a_wrong_one_is_refused() -> None:
 
         phrases = ParameterValue(type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=["a bicycle"])
         assert set_parameter("prompts.bicycle", phrases).successful
-        me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector")["message"], 90, "the new prompt")
+        me.wait_until(lambda: "8 prompts" in status(diagnostics, "detector").get("message", ""), 90, "the new prompt")
         too_large = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=7.0)
         refused = set_parameter("prompt.onset_threshold", too_large)
         assert not refused.successful and "prompt.onset_threshold" in refused.reason
