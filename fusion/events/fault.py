@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
@@ -34,7 +34,7 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, and 4 times as long after its first window",
+        "usual intervals are longer, and 4 times as long after its first window or a pause of all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",
@@ -72,6 +72,7 @@ class FaultModalityState:
     tick: int
     window_interval: float  # s; 0: not known yet
     recent_causes: tuple[str, ...]  # of its last `VOTING_WINDOWS` windows; empty: no symptom
+    resumed: int = 0  # ns, tick at which windows of any modality came again, if none had any since the last one; or 0
 
     @property
     def cause(self) -> str:
@@ -80,8 +81,25 @@ class FaultModalityState:
             return ""
         return max(reversed(self.recent_causes), key=lambda name: self.recent_causes.count(name) if name else 0)
 
+    def is_missing(self, tick: int, timeout: float) -> bool:
+        """Return whether it has had no window for too long at this tick (ns). `timeout`: see `FaultOptions`."""
+        limit = max(timeout, MAX_MISSED_INTERVALS * self.window_interval)
+        factor = 1.0 if self.window_interval and not self.resumed else FIRST_WINDOW_TIMEOUT_FACTOR
+        return tick - max(self.tick, self.resumed) >= factor * limit * SECOND
+
 
 FaultState = Mapping[str, FaultModalityState]
+
+
+def after_pause(state: FaultState, tick: int, timeout: float) -> FaultState:
+    """Return the state in which the time before this tick does not count, if all modalities were missing in it.
+
+    No sensor is faulty then: the robot or its software paused. Long windows need time to fill again.
+    """
+    if not all(own.is_missing(tick, timeout) for own in state.values()):
+        return state
+    last = max((own.tick for own in state.values()), default=tick)
+    return {m: own if own.is_missing(last, timeout) else replace(own, resumed=tick) for m, own in state.items()}
 
 
 class FaultDetector(Detector[FaultOptions]):
@@ -100,6 +118,7 @@ class FaultDetector(Detector[FaultOptions]):
         self, state: FaultState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[FaultState, dict[str, Score]]:
         """Score the modalities that show a symptom, and those that have had no window for too long."""
+        state = after_pause(state, tick, self.options.timeout)
         modality_states = dict(state)
         for modality in self.options.expected:
             modality_states.setdefault(
@@ -109,11 +128,7 @@ class FaultDetector(Detector[FaultOptions]):
             modality_states[modality] = self._update_modality(state.get(modality), tick, embeddings[modality])
         scores = {}
         for modality, modality_state in sorted(modality_states.items()):
-            age = (tick - modality_state.tick) / SECOND
-            cause = modality_state.cause
-            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * modality_state.window_interval)
-            if age >= (limit if modality_state.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
-                cause = UNPLUGGED
+            cause = UNPLUGGED if modality_state.is_missing(tick, self.options.timeout) else modality_state.cause
             if self.options.detects(cause):
                 evidence = (Evidence(modality, FAULT_SCORE, True, modality_state.start, modality_state.tick),)
                 scores[fault_label(modality, cause)] = Score(FAULT_SCORE, evidence)
