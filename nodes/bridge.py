@@ -114,7 +114,9 @@ class BridgeNode(EmptyListParametersMixin, Node):
             "clients": clients,
             **dict(sorted(self._publisher.counts.items())),
         }
-        status = diagnostic_status("bridge", DiagnosticStatus.OK, f"{clients} clients", values)
+        status = diagnostic_status(
+            self.get_fully_qualified_name(), "clients", DiagnosticStatus.OK, f"{clients} clients", values
+        )
         self._diagnostics.publish(diagnostic_array(self, status))
 
 

@@ -29,11 +29,11 @@ MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warn
 class Diagnostics:
     """Turns the pipeline's totals into one status for each modality, with rates since the previous status.
 
-    `report_error` may be called from any thread, `statuses` from one.
+    `node` is the fully qualified name of the node. `report_error` may be called from any thread, `statuses` from one.
     """
 
-    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline, node: str = "/embedder") -> None:
+        self._pipeline, self._node = pipeline, node
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._previous_counts: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()  # guards the three below
@@ -86,7 +86,7 @@ class Diagnostics:
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
-        return diagnostic_status(modality, level, message, values)
+        return diagnostic_status(self._node, modality, level, message, values, hardware=modality)
 
     def _level_and_message(
         self, modality: str, new: Mapping[str, int], sensors: SensorSubscriptions

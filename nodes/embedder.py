@@ -85,7 +85,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         space = build.load_space_from(values)
         self._space = space
         self._pipeline = build.make_pipeline(values, space, live=True)
-        self._diagnostics = Diagnostics(values, self._pipeline)
+        self._diagnostics = Diagnostics(values, self._pipeline, self.get_fully_qualified_name())
         self._embedding_publishers = {
             name: self.create_publisher(
                 message_type(messages.EMBEDDING_TYPE),

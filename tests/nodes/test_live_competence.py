@@ -37,7 +37,7 @@ def test_motion_alone_is_no_evidence_for_a_person_and_the_detector_warns_once(tm
         diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
 
         def newest() -> Any:
-            found = [s for _, array in diagnostics for s in array.status if s.name == "sensebind: detector"]
+            found = [s for _, array in diagnostics for s in array.status if s.name == "detector: events"]
             return found[-1] if found else DiagnosticStatus()
 
         me.wait_until(lambda: newest().message == "2 prompts", 90, "readiness")
