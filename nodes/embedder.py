@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import embedder_parameters, modalities_of
+from sensebind.fusion.config.parameters import embedder_parameters, modalities_of, sensor_options
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import TEXT, Sample
@@ -41,6 +41,7 @@ from sensebind.nodes.support.ros_parameters import (
     parameter_values,
 )
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, StopFlag, run_node, spin, wait_for_acknowledgements
+from sensebind.nodes.topic_checks import TopicChecks
 
 MESSAGE_FACTORY = RosMessageFactory()
 
@@ -127,6 +128,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             self._pipeline.set_calibration,
             self._report_error,
         )
+        self._topic_checks = TopicChecks(self, [sensor_options(self._values, m) for m in modalities_of(self._values)])
         self._scheduler = Scheduler(self._pipeline.engine)
         self._scheduler.add(self._pipeline, self._publish)
         self._active_timers = [
@@ -184,6 +186,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message arrived
         self._last_arrival[sample.modality] = time.monotonic()
+        self._diagnostics.sample_arrived(sample, self.get_clock().now().nanoseconds)
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
@@ -250,9 +253,10 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _publish_diagnostics(self) -> None:
         if self._sensor_subscriptions is None:
             return  # deactivated since this timer fired
-        self._diagnostics_publisher.publish(
-            diagnostic_array(self, *self._diagnostics.statuses(self._sensor_subscriptions))
-        )
+        sensors, checks = self._sensor_subscriptions, self._topic_checks
+        checks.check({m: sensors.message_counts(m)["arrived"] for m in modalities_of(self._values)})
+        statuses = self._diagnostics.statuses(sensors, problems=checks.problems)
+        self._diagnostics_publisher.publish(diagnostic_array(self, *statuses))
 
 
 def serve(node: EmbedderNode, stop: StopFlag) -> None:
