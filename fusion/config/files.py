@@ -151,6 +151,10 @@ def _read_document(path: str | Path) -> dict[str, Any]:
     """The contents of a parameter file. Raises `ConfigError`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"parameter file '{path}' does not exist: correct the path; a relative one begins at '{Path.cwd()}'"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
     try:

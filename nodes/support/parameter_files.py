@@ -1,13 +1,26 @@
-"""Warns of sections in a node's parameter files that ROS applies to no node, without a word."""
+"""Parameter files of nodes: warnings of sections that ROS passes over, and the files that a launch file makes."""
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from rclpy.node import Node
 
-from sensebind.fusion.config.files import lost_sections, original_path, unknown_sections
+from sensebind.fusion.config.files import (
+    MADE_FROM,
+    lost_sections,
+    original_path,
+    read_parameter_file,
+    unknown_sections,
+    write_parameter_file,
+)
 from sensebind.fusion.core.errors import ConfigError
 
 
@@ -32,3 +45,37 @@ def warn_of_unused_sections(node: Node) -> None:
             found = [str(error)]
         for text in found:
             node.get_logger().warning(text)
+
+
+def make_node_files(
+    path: str | Path,
+    overrides: Mapping[str, Mapping[str, Any]],
+    namespace: str,
+    warn: Callable[[str], None],
+) -> dict[str, str]:
+    """Make a parameter file for each node from one for all, so that it applies in any namespace. Returns node → file.
+
+    `overrides`: node → values that take precedence over those of the file. `namespace`: that of the nodes, such as
+    ``/robot1``; empty or ``/``: none. `warn` is called for each section that no node uses. Raises `ConfigError` for a
+    file that cannot be read. The files are deleted at the end of this process.
+    """
+    for text in unknown_sections(path):
+        warn(text)
+    found, folder = {}, _folder()
+    for node, own in overrides.items():
+        for text in lost_sections(path, node, namespace):
+            warn(text)
+        given = {**read_parameter_file(path, node, namespace), **own}
+        values = {name: value for name, value in given.items() if value is not None}  # null: not set, as in a dump
+        file = folder / f"{namespace.strip('/').replace('/', '_') or 'root'}_{node}.yaml"
+        write_parameter_file(file, values, [MADE_FROM + str(Path(path).absolute())])
+        found[node] = str(file)
+    return found
+
+
+@cache
+def _folder() -> Path:
+    """A folder for the parameter files of this process."""
+    folder = tempfile.mkdtemp(prefix="sensebind_launch_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -124,15 +124,15 @@ class ParameterGuard:
             return  # as in `ros2 param load` of a dump
         if declared.effect is Effect.START:
             raise ConfigError(
-                f"parameter '{name}' takes effect {Effect.START.value}: set it in the parameter file or with -p, and "
-                "start the node again"
+                f"parameter '{name}' is read-only while the process runs: it takes effect {Effect.START.value}. Set it "
+                "in the parameter file or with -p, and start the node again"
             )
         if declared.effect is Effect.CONFIGURE and self._is_configured():
             node = self._node.get_fully_qualified_name()
             raise ConfigError(
-                f"parameter '{name}' takes effect {Effect.CONFIGURE.value}, and can be set while the node is "
-                f"unconfigured: run `ros2 lifecycle set {node} deactivate` and `cleanup`, set it, then `configure` and "
-                "`activate`"
+                f"parameter '{name}' is read-only while the node is configured: it takes effect "
+                f"{Effect.CONFIGURE.value}. Run `ros2 lifecycle set {node} deactivate` and `cleanup`, set it, then run "
+                "`configure` and `activate`"
             )
 
 
@@ -180,7 +180,7 @@ def _without_undeclared(node: Node, set_values: Mapping[str, Any], parameters: I
 def descriptor_of(parameter: Parameter) -> ParameterDescriptor:
     """The descriptor that `ros2 param describe` shows."""
     constraints = [parameter.allowed_values_text] if parameter.choices else []
-    if parameter.effect is not None:
+    if parameter.effect not in (None, Effect.AT_ONCE):
         constraints.append(f"takes effect {parameter.effect.value}")
     descriptor = ParameterDescriptor(
         name=parameter.name,
