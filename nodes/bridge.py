@@ -42,6 +42,7 @@ class BridgeNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("bridge")
         self._publisher: ZmqPublisher | None = None
+        self._diagnostics: Publisher | None = None
         self._active_entities: list[Any] = []  # subscriptions and timers
 
     def configure(self, values: dict[str, Any]) -> None:
@@ -86,8 +87,9 @@ class BridgeNode(ManagedNode):
         """Close the socket, which frees the address."""
         if self._publisher is not None:
             self._publisher.close()
-            self._publisher = None
+        if self._diagnostics is not None:
             self.destroy_publisher(self._diagnostics)
+        self._publisher = self._diagnostics = None
 
     def finish(self) -> Iterable[Publisher]:
         found = super().finish()
@@ -143,8 +145,8 @@ class BridgeNode(ManagedNode):
             self.get_logger().info(f"clients connected: {self._publisher.client_count}")
 
     def _publish_diagnostics(self) -> None:
-        if self._publisher is None:
-            return
+        if self._publisher is None or self._diagnostics is None:
+            return  # cleaned up since this timer fired
         clients = self._publisher.client_count
         values = {
             "address": self._publisher.endpoint,

@@ -173,7 +173,7 @@ def _without_undeclared(node: Node, set_values: Mapping[str, Any], parameters: I
     return {
         name: value
         for name, value in set_values.items()
-        if name in names or not node.describe_parameter(name).description
+        if name in names or label_parameter(name) or not node.describe_parameter(name).description
     }
 
 

@@ -30,9 +30,9 @@ class NodeServices:
             self._clients[service] = self._me.node.create_client(type_, f"{self._node}/{service}")
         client = self._clients[service]
         self._me.wait_until(client.service_is_ready, 60, f"{self._node}/{service}")
-        for _ in range(6):  # a service that was just discovered may lose its first response
+        for seconds in (2, 4, 8, 16, 32):  # a service that was just discovered may lose its first response
             answer = client.call_async(request)
-            if self._me.spin_until(answer.done, 10):
+            if self._me.spin_until(answer.done, seconds):
                 return answer.result()
         raise AssertionError(f"{self._node}/{service} does not answer")
 

@@ -133,7 +133,9 @@ def test_a_deactivated_detector_ends_its_events_and_begins_again_without_a_past(
     space = me.publisher(messages.EMBEDDING_SPACE_TYPE, "/robot1/embedding_space", LATCHED_QOS)
     described = {"id": SPACE, "dimension": SIZE, "modalities": ["text", "vision"], "logit_scales": [1.0, 1.0]}
     space.publish(message_type(messages.EMBEDDING_SPACE_TYPE)(**described))
-    topics = {m: me.publisher(messages.EMBEDDING_TYPE, f"/robot1/embeddings/{m}", EMBEDDING_QOS) for m in ("vision", FUSED)}
+    topics = {
+        m: me.publisher(messages.EMBEDDING_TYPE, f"/robot1/embeddings/{m}", EMBEDDING_QOS) for m in ("vision", FUSED)
+    }
 
     def publish(ticks: range) -> None:
         vector = CONCEPTS["room"] / np.linalg.norm(CONCEPTS["room"])
