@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("detector", __name__)  # before the imports below, which take seconds
+
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +18,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
@@ -31,15 +33,10 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
+from sensebind.nodes.support.parameter_files import source_files
 from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
-from sensebind.nodes.support.ros_parameters import (
-    NODE_ARGUMENTS,
-    EmptyListParametersMixin,
-    accept_old_names,
-    declare,
-    values_after,
-)
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
 from sensebind.nodes.tick_assembler import TickAssembler
 from sensebind.nodes.watchdog import POLL_PERIOD, Backlog, EmbeddingWatchdog
@@ -49,16 +46,25 @@ MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
 
 
-class DetectorNode(EmptyListParametersMixin, Node):
+class DetectorNode(ManagedNode):
     """Runs one step of the event tracker for each tick, when the fused embedding and all its sources have arrived.
 
     The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
-    sensors. All callbacks and `finish` run in the executor's thread.
+    sensors. Once it is configured, it knows the space and requests the vectors; while it is active, it receives
+    embeddings. All callbacks and `finish` run in the executor's thread.
     """
 
     def __init__(self) -> None:
-        super().__init__("detector", **NODE_ARGUMENTS)
-        self._values: dict[str, Any] = declare(self, "detector")
+        super().__init__("detector")
+        self._logged_labels: set[str] = set()  # those that were in the log
+        self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
+        self._last_published = -math.inf  # `time.monotonic()` of the last event
+        self._is_made = False  # whether `configure` made publishers, subscriptions, …
+        self._active_timers: list[Any] = []
+        self._embedding_subscriptions: dict[str, Any] = {}
+
+    def configure(self, values: dict[str, Any]) -> None:
+        self._values = values
         self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
         # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
         self._phrase_competences: dict[str, dict[str, float]] = {}
@@ -73,47 +79,75 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
         self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)
-        self._assembler = TickAssembler(to_ns(self._values["tick_timeout"]))
-        self._watchdog = EmbeddingWatchdog(self._values["fault.update_period"])
+        self._assembler = TickAssembler(to_ns(values["tick_timeout"]))
+        self._watchdog = EmbeddingWatchdog(values["fault.update_period"])
         self._backlog = Backlog()
         self._counts: Counter[str] = Counter()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
-        self._last_published = -math.inf  # `time.monotonic()` of the last event
-        self._embedding_subscriptions: dict[str, Any] = {}
+        self._modalities: set[str] = {FUSED}  # those whose embeddings are received while active
         self._prompt_detector: PromptDetector | None = None  # of the tracker
         self._unrecognisable = ""  # the warning for labels that no present modality can recognise
-        self._logged_labels: set[str] = set()  # those that were in the log
-        self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
         self._embed_text_error = ""  # the newest message of `embed_text` that is in the log
-        self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
+        self._required_phrases = self._validate(values)  # phrases that the detectors need vectors for
+        self._warn_of_missing_prompts()
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._phrase_requests = PhraseRequests(self, self._on_phrases_embedded)
-        self.create_subscription(
+        self._space_subscription = self.create_subscription(
             message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
         )
-        self._subscribe(FUSED)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        accept_old_names(self, "detector")
-        self.create_timer(0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_timer(POLL_PERIOD, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._update_timer = self.create_timer(
+            0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._is_made = True
 
-    def finish(self) -> list[Publisher]:
-        """Process the held ticks and end all open events. Returns the event publisher if its last message is recent."""
+    def activate(self) -> None:
+        for modality in sorted(self._modalities):
+            self._subscribe(modality)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._active_timers = [
+            self.create_timer(1.0, self._publish_diagnostics, clock=steady),
+            self.create_timer(POLL_PERIOD, self._watch, clock=steady),
+        ]
+
+    def deactivate(self) -> list[Publisher]:
+        """Process the held ticks and end all open events. The next activation begins without a past."""
+        for timer in self._active_timers:
+            self.destroy_timer(timer)
+        self._active_timers = []
+        for subscription in self._embedding_subscriptions.values():
+            self.destroy_subscription(subscription)
+        self._embedding_subscriptions = {}
         self._process(self._backlog.flush())
-        self._end_events()
-        self._publish(self._watchdog.finish())
+        self._step(self._assembler.flush())
+        if self._tracker is not None:
+            self._publish(self._tracker.restart())
+        self._report_fault(self._watchdog.restart())
+        self._backlog = Backlog()
+        self._assembler.restart()
+        self._waiting_ticks.clear()
         return [self._event_publisher] if time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT else []
+
+    def release(self) -> None:
+        if not self._is_made:
+            return
+        self._is_made = False
+        self.destroy_timer(self._update_timer)
+        self.destroy_subscription(self._space_subscription)
+        self._phrase_requests.close(self)
+        for publisher in (self._event_publisher, self._scores, self._diagnostics_publisher):
+            self.destroy_publisher(publisher)
 
     # --- the space, prompts and parameters
 
     def _on_space(self, message: Any) -> None:
         self._embedded_modalities = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
         for modality in message.modalities:
-            self._subscribe(modality)
+            self._modalities.add(modality)
+            if self.is_active:
+                self._subscribe(modality)
         self._watchdog.longest_hop = max((s.hop for s in message.sensors), default=0.0)
         self._phrase_requests.restart()  # a new embedder may have started
         encoders = messages.encoders_from_message(message)
@@ -151,17 +185,23 @@ class DetectorNode(EmptyListParametersMixin, Node):
         find_calibration(values["prompt.calibration"], self._space_id, self._encoders)
         return phrases
 
-    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        try:
-            values = values_after(self, "detector", changes)
-            phrases = self._validate(values)
-        except SensebindError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+    def apply_values(self, values: dict[str, Any]) -> None:
+        phrases = self._validate(values)
+        had_prompts = bool(prompts_of(self._values))
         self._values, self._required_phrases, self._needs_configuration = values, phrases, True
         self._assembler.timeout = to_ns(values["tick_timeout"])
         self._watchdog.update_period = values["fault.update_period"]
+        if had_prompts:
+            self._warn_of_missing_prompts()
         self._update_detectors()
-        return SetParametersResult(successful=True)
+
+    def _warn_of_missing_prompts(self) -> None:
+        if "prompt" in self._values["detectors"] and not prompts_of(self._values):
+            files = ", ".join(f"'{file}'" for file in source_files()) or "a parameter file"
+            self.get_logger().warning(
+                "no label has a phrase, so no event that you name is reported: set 'prompts.<label>' in the section "
+                f"'/**' of {files}, for example prompts: {{person: [a person]}}; or remove prompt from 'detectors'"
+            )
 
     def _update_detectors(self) -> None:
         """Set the tracker's detectors if all phrases have vectors; otherwise request the missing vectors."""
@@ -385,7 +425,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if a parameter is wrong or a message type is missing."""
-    return run_node("detector", DetectorNode, args, finish=DetectorNode.finish)
+    return run_node("detector", DetectorNode, args, serve=serve, finish=DetectorNode.finish)
 
 
 if __name__ == "__main__":

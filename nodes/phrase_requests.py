@@ -63,6 +63,11 @@ class PhraseRequests:
         self._open_calls.clear()
         self._phrases = []
 
+    def close(self, node: Node) -> None:
+        """Ignore all answers, and destroy the client."""
+        self.restart()
+        node.destroy_client(self._client)
+
     def _on_done(self, phrases: list[str], future: Any, requested_at: float) -> None:
         if future not in self._open_calls:
             return

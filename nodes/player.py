@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("player", __name__)  # before the imports below, which take seconds
+
 import argparse
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -26,7 +31,8 @@ from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.message_types import message_type
-from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
+from sensebind.nodes.support.parameter_files import warn_of_unused_sections
+from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, ParameterGuard, declare
 from sensebind.nodes.support.run import StopFlag, run_node, spin
 from sensebind.nodes.support.transport import fastdds_environment
 
@@ -111,7 +117,15 @@ class PlayerNode(EmptyListParametersMixin, Node):
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **NODE_ARGUMENTS)
-        self._options = options_with_values(PlayerNodeOptions(), declare(self, "player", read_only=True))
+        warn_of_unused_sections(self)
+        self._options = options_with_values(PlayerNodeOptions(), declare(self, "player"))
+        ParameterGuard(
+            self,
+            "player",
+            parameters=lambda values: parameters_of(PlayerNodeOptions()),
+            is_configured=lambda: True,
+            apply=lambda values: None,
+        )
         if not self._options.recording:
             raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher

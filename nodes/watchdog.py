@@ -90,6 +90,15 @@ class EmbeddingWatchdog:
         self._windows.clear()
         self._tick = tick
 
+    def restart(self) -> list[Event]:
+        """Forget all embeddings. Returns the end of the open event."""
+        events = self.finish()
+        self._windows.clear()
+        self._gaps.clear()
+        self._tick = None
+        self._silence = self._simulated_silence = 0.0
+        return events
+
     def poll(self, now: float, clock: int | None) -> list[Event]:
         """Return the report that is due: the onset if embeddings have just stopped, or an update.
 

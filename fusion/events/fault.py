@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
-from sensebind.fusion.core.parameters import Options, parameter
+from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.detector import Detector, unfused_modalities
@@ -25,6 +25,8 @@ FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the
 @dataclass(frozen=True, slots=True)
 class FaultOptions(Options):
     """Options of the fault detector. Raises `ConfigError`."""
+
+    effect = Effect.AT_ONCE
 
     causes: tuple[str, ...] = parameter(
         (),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -24,6 +24,10 @@ ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reac
 ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
 
 
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived in a block that is `interruptible`. Not an `Exception`: only `run_node` handles it."""
+
+
 class StopFlag:
     """A flag that a signal handler may set. Threads wait for it.
 
@@ -32,6 +36,8 @@ class StopFlag:
     """
 
     def __init__(self) -> None:
+        self.signal_name = ""  # of the signal that set it
+        self.raises = False  # whether a signal raises `Interrupted` in the main thread
         self._is_set = False
         self._wakers: SimpleQueue[None] = SimpleQueue()
 
@@ -55,16 +61,27 @@ class StopFlag:
         return True
 
 
+_process_stop: StopFlag | None = None  # the flag that signals set; there is one, because a process has one handler
+
+
 @contextmanager
 def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
     """Initialise rclpy, and shut it down at the end of the block. Yields a `StopFlag` that SIGINT and SIGTERM set.
 
     rclpy's own handlers would shut the middleware down at once, and a node could not publish its last messages.
     """
-    stop = StopFlag()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    global _process_stop
+    _process_stop = stop = StopFlag()
+
+    def on_signal(number: int, frame: object) -> None:
+        first, stop.signal_name = not stop.is_set(), signal.Signals(number).name
+        stop.set()
+        if first and stop.raises:
+            raise Interrupted
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         yield stop
     finally:
@@ -72,6 +89,26 @@ def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         rclpy.try_shutdown()
+        _process_stop = None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In this block, the first SIGINT or SIGTERM raises `Interrupted`, also one that arrived before it.
+
+    For long work that `run_node` cannot wait for, such as loading a model. Does nothing outside of `run_node`.
+    """
+    stop = _process_stop
+    if stop is None:
+        yield
+        return
+    stop.raises = True
+    try:
+        if stop.is_set():
+            raise Interrupted
+        yield
+    finally:
+        stop.raises = False
 
 
 def spin(node: Node, stop: StopFlag) -> None:
@@ -113,16 +150,22 @@ def run_node(
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
     `finish(node)` runs while the middleware is still up; it may return publishers whose last messages must arrive.
     `name` is the name of the logger until the node exists. The status is 0, or 1 after a `SensebindError` or a
-    `ModuleNotFoundError`, whose message is logged without a traceback. In every case the node is destroyed and rclpy is
-    shut down.
+    `ModuleNotFoundError`, whose message is logged without a traceback. A signal is logged in one line and may arrive at
+    any time, also during `make` and while `serve` configures the node (`interruptible`). In every case the node is
+    destroyed and rclpy is shut down.
     """
     with rclpy_context(args) as stop:
         logger, node = get_logger(name), None
         try:
-            node = make()
-            logger = node.get_logger()
-            serve(node, stop)
-            wait_for_acknowledgements(finish(node) or ())
+            with suppress(Interrupted):
+                with interruptible():
+                    node = make()
+                logger = node.get_logger()
+                serve(node, stop)
+            if node is not None:
+                wait_for_acknowledgements(finish(node) or ())
+            if stop.signal_name:
+                logger.info(f"stopped by {stop.signal_name}")
         except (SensebindError, ModuleNotFoundError) as error:
             logger.fatal(str(error))
             return 1

@@ -499,7 +499,8 @@ def test_a_change_without_effect_is_refused_and_the_node_continues(tmp_path: Pat
             refused = services.set(node, name, value)
             assert not refused.successful and "read-only" in refused.reason
             unknown = services.set(node, f"{name}s", value)
-            assert not unknown.successful and unknown.reason == f"there is no parameter '{name}s'"
+            assert not unknown.successful
+            assert unknown.reason == f"there is no parameter '{name}s'; did you mean '{name}'?"
             assert services.set(node, "use_sim_time", True).successful
             assert services.set(node, "use_sim_time", False).successful
         assert "is now called 'client_queue_size'" in services.set("bridge", "queue_size", 10).reason

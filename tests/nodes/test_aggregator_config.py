@@ -60,6 +60,7 @@ def matches(analyzer: dict[str, Any], name: str) -> bool:
         ("embedder", "vision", "Sensors"),
         ("embedder", "rear_camera", "Sensors"),
         ("detector", "events", "Events"),
+        ("event_recorder", "snapshots", "Event recorder"),
         ("bridge", "clients", "Bridge"),
     ],
 )
