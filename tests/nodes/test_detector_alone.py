@@ -107,9 +107,9 @@ def test_a_lost_answer_is_requested_again_and_a_paused_clock_is_no_fault() -> No
                         publishers[item.modality].publish(messages.embedding_message(make, item, number))
                     number += 1
 
-        play(3.0)
+        play(2.0)
         assert [e.phase for e in events() if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET], detector.output
-        me.spin(4.5)  # the clock stands still
+        me.spin(3.5)  # the clock stands still
         assert {e.label for e in events()} == {"anything"} and all(e.phase is not EventPhase.OFFSET for e in events())
         assert "/clock stands still" in status().message and status().level == b"\x00"
         play(1.0)

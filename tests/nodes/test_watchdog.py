@@ -18,7 +18,6 @@ from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, r
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.io.messages import stamp_to_ns
 
-HOP = 0.5  # s, of all modalities here
 MAX_DELAY = 3.0  # s from the last embedding to the end of the events
 LATENCY = 1.5  # s from a decision to its message, on a loaded machine
 STOPPED = "fault:embeddings:stopped"
@@ -168,23 +167,21 @@ def test_events_end_when_the_embedder_is_stuck(robot: tuple[Robot, Executable], 
     robot[0].wait_for_recovery(since)
 
 
-@pytest.mark.parametrize("seconds", [3.0, 8.0])
 def test_a_detector_that_stands_still_reports_no_fault_and_counts_no_tick_twice(
-    robot: tuple[Robot, Executable], embedder: Executable, seconds: float
+    robot: tuple[Robot, Executable], embedder: Executable
 ) -> None:
     me, detector = robot[0].me, robot[1]
     robot[0].wait_for_open_event()
     since, stalls, first = time.monotonic(), robot[0].value("stalls"), len(robot[0].scores)
     os.kill(detector.pid, signal.SIGSTOP)
-    me.spin(seconds)
+    me.spin(8.0)
     os.kill(detector.pid, signal.SIGCONT)
     me.spin(2.5)
     assert {event.label for _, event in robot[0].reports(since=since)} == {"anything"}
     assert "OFFSET" not in robot[0].phases("anything", since)
     assert robot[0].value("stalls") == stalls + 1
     processed = [stamp_to_ns(message.header.stamp) for _, message in robot[0].scores[first:]]
-    # The middleware keeps the last 10 messages of each topic for a process that does not run.
-    assert len(processed) >= min(seconds / HOP, 10) + 2
+    assert len(processed) >= 10 + 2, "the middleware keeps the last 10 messages for a process that does not run"
     assert processed == sorted(set(processed)), "each tick once, in order"
     assert "jumped back" not in detector.output
 
