@@ -1,4 +1,4 @@
-"""The detector with an embedder that this test plays: a lost answer of `embed_text`, and a paused simulated clock."""
+"""The detector with an embedder that this test plays: a lost answer, a paused simulated clock, another space."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ rclpy.spin(node)
 """
 
 
-def test_a_lost_answer_is_requested_again_and_a_paused_clock_is_no_fault() -> None:
+def test_a_lost_answer_is_requested_again_a_paused_clock_is_no_fault_and_another_space_is_accepted() -> None:
     from diagnostic_msgs.msg import DiagnosticStatus
     from rosgraph_msgs.msg import Clock
 
@@ -120,3 +120,10 @@ def test_a_lost_answer_is_requested_again_and_a_paused_clock_is_no_fault() -> No
         assert labels[-2:] == [("anything", EventPhase.OFFSET), (STOPPED, EventPhase.ONSET)]
         assert next(at for at, m in received if m.label == STOPPED) - began < 3.5
         me.wait_until(lambda: status().level == b"\x03", 5, "STALE")
+
+        # --- an embedder with another space
+        space.id, seen = "toy@1", len(events())
+        space_publisher.publish(messages.space_message(make, space, specs, START))
+        play(3.0)
+        found = [(e.label, e.phase, e.space) for e in events()[seen:] if e.phase is not EventPhase.UPDATE]
+        assert found == [(STOPPED, EventPhase.OFFSET, "toy@0"), ("anything", EventPhase.ONSET, "toy@1")]
