@@ -146,7 +146,8 @@ class EventRecorderNode(ManagedNode):
             self._problem = ""
             self.get_logger().info(f"snapshot for {event.kind.name} {event.label} ({event.id})")
         else:
-            self._fail("refused", f"'{self._options.snapshot_service}' could not take the snapshot: see its log")
+            service = self._options.snapshot_service
+            self._fail("refused", f"'{service}' could not take the snapshot: start the recorder with --snapshot-mode")
 
     def _fail(self, outcome: str, problem: str) -> None:
         self._counts[outcome] += 1
