@@ -28,7 +28,7 @@ from sensebind.nodes.support.qos import NEW_EVENTS_QOS
 from sensebind.nodes.support.run import run_node
 
 SNAPSHOT_TYPE = "rosbag2_interfaces/srv/Snapshot"
-CALL_TIMEOUT = 60.0  # s after which a call without an answer is given up: the recorder writes its memory to disk
+CALL_TIMEOUT = 60.0  # s after which a call without an answer is dropped: the recorder writes its memory to disk
 OUTCOMES = ("onsets", "snapshots", "too_soon", "unavailable", "refused", "unanswered")  # counts in the diagnostics
 
 
@@ -139,7 +139,7 @@ class EventRecorderNode(ManagedNode):
 
     def _on_answer(self, event: Event, future: Any) -> None:
         if future is not self._call:
-            return  # given up, or cleaned up meanwhile
+            return  # dropped, or cleaned up meanwhile
         self._call = None
         if future.result().success:
             self._counts["snapshots"] += 1

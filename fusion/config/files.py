@@ -78,7 +78,7 @@ def unknown_sections(path: str | Path, nodes: Collection[str] = ()) -> list[str]
         last = name.rpartition("/")[2]
         if last not in known and last not in ("*", "**"):
             near = difflib.get_close_matches(last, known, 1)
-            hint = f"did you mean '{name.removesuffix(last)}{near[0]}'? " if near else ""
+            hint = f"Did you mean '{name.removesuffix(last)}{near[0]}'? " if near else ""
             warnings.append(
                 f"parameter file '{path}': the section '{name}' is of no node of Sensebind and is not used. {hint}The "
                 f"nodes are {', '.join(known)}; '/**' is for all"

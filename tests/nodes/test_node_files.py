@@ -36,7 +36,7 @@ def test_a_node_warns_of_sections_that_ros_would_drop_in_silence_and_of_missing_
         detector.wait_for_output("no label has a phrase")
         for text in (
             f"'{file}': the section 'detector' does not apply to '/robot1/detector' and is not used: rename it",
-            f"'{file}': the section 'embeder' is of no node of Sensebind and is not used. did you mean 'embedder'?",
+            f"'{file}': the section 'embeder' is of no node of Sensebind and is not used. Did you mean 'embedder'?",
             f"set 'prompts.<label>' in the section '/**' of '{file}'",
         ):
             assert detector.output.count(text) == 1, (text, detector.output)
