@@ -60,3 +60,12 @@ def test_the_launch_file_makes_a_file_for_each_node_from_the_sections_that_apply
     assert detector == {**common, "prompt.background": [], "tick_timeout": 3.0}
     assert original_path(found["detector"]) == str(file) and original_path(file) == str(file)
     assert len(warnings) == 1 and "'embeder'" in warnings[0]
+
+
+def test_a_parameter_file_that_cannot_be_read_is_a_message_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    arguments = ("--ros-args", "--params-file", str(file))
+    with running("bridge", *arguments, environment=ros_environment(), status=1) as bridge:
+        bridge.wait()
+        assert f"parameter file '{file}' does not exist: correct the path" in bridge.output
+        assert "Traceback" not in bridge.output
