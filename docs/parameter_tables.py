@@ -18,7 +18,7 @@ from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 from sensebind.fusion.models.transformers.cards import KnownModel, all_cards
 
-PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
+PAGES = sorted([*Path(__file__).parent.rglob("*.md"), Path(__file__).parents[1] / "README.md"])
 MARK_START = "<!-- parameters"
 MARKED_TABLE = re.compile(rf"({MARK_START} (\w+)(?: (\w+))? -->\n)(?:(?!{MARK_START}).)*?(<!-- end -->)", re.DOTALL)
 LIFECYCLE_PARAMETERS = {parameter.name for parameter in parameters_of(LifecycleOptions())}

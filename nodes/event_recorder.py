@@ -28,7 +28,7 @@ from sensebind.nodes.support.qos import NEW_EVENTS_QOS
 from sensebind.nodes.support.run import run_node
 
 SNAPSHOT_TYPE = "rosbag2_interfaces/srv/Snapshot"
-CALL_TIMEOUT = 60.0  # s after which a call without an answer is given up: the recorder writes its memory to disk
+CALL_TIMEOUT = 60.0  # s after which a call without an answer is dropped: the recorder writes its memory to disk
 OUTCOMES = ("onsets", "snapshots", "too_soon", "unavailable", "refused", "unanswered")  # counts in the diagnostics
 
 
@@ -139,14 +139,15 @@ class EventRecorderNode(ManagedNode):
 
     def _on_answer(self, event: Event, future: Any) -> None:
         if future is not self._call:
-            return  # given up, or cleaned up meanwhile
+            return  # dropped, or cleaned up meanwhile
         self._call = None
         if future.result().success:
             self._counts["snapshots"] += 1
             self._problem = ""
             self.get_logger().info(f"snapshot for {event.kind.name} {event.label} ({event.id})")
         else:
-            self._fail("refused", f"'{self._options.snapshot_service}' could not take the snapshot: see its log")
+            service = self._options.snapshot_service
+            self._fail("refused", f"'{service}' could not take the snapshot: start the recorder with --snapshot-mode")
 
     def _fail(self, outcome: str, problem: str) -> None:
         self._counts[outcome] += 1

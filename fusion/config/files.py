@@ -28,10 +28,16 @@ class _RosYamlLoader(yaml.SafeLoader):
         return super().construct_object(node, deep)
 
 
-# A number with an exponent needs no point in ROS (1e-3), as in YAML 1.2; in YAML 1.1 that is a string.
-_RosYamlLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _RosYamlDumper(yaml.SafeDumper):
+    """Quotes each string that ROS would read as a value of another type."""
+
+
+for _class in (_RosYamlLoader, _RosYamlDumper):
+    # A number with an exponent needs no point in ROS (1e-3), as in YAML 1.2; in YAML 1.1 that is a string.
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+_RosYamlDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
 def read_parameter_file(path: str | Path, node: str, namespace: str | None = None) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def unknown_sections(path: str | Path, nodes: Collection[str] = ()) -> list[str]
         last = name.rpartition("/")[2]
         if last not in known and last not in ("*", "**"):
             near = difflib.get_close_matches(last, known, 1)
-            hint = f"did you mean '{name.removesuffix(last)}{near[0]}'? " if near else ""
+            hint = f"Did you mean '{name.removesuffix(last)}{near[0]}'? " if near else ""
             warnings.append(
                 f"parameter file '{path}': the section '{name}' is of no node of Sensebind and is not used. {hint}The "
                 f"nodes are {', '.join(known)}; '/**' is for all"
@@ -94,8 +100,8 @@ def lost_sections(path: str | Path, node: str, namespace: str | None, *, as_ros:
         applied = [name for name in names if _matches(name, full)]
         lost = own if not applied else [name for name in own if name.strip("/") == node and name not in applied]
         remedy = (
-            f"rename it to '{full}', or to '/**/{node}' for any namespace (in ROS 2 Humble '/**'), or start the node "
-            "with sensebind.launch.py, which needs no change"
+            f"rename it to '{full}', or to '/**/{node}' for any namespace, or start the node with "
+            "sensebind.launch.py, which needs no change"
         )
     else:
         applied = [name for name in names if _precedence(name, node, namespace) is not None]
@@ -103,7 +109,7 @@ def lost_sections(path: str | Path, node: str, namespace: str | None, *, as_ros:
         remedy = f"rename it to '{full}', or to '{node}' for any namespace"
         if namespace is None and applied:
             lost = [name for name in own if name not in applied]
-            full, remedy = node, "move its values to '/**', or remove the other sections"
+            full, remedy = node, "name the namespace (--namespace of a replay), or move its values to '/**'"
     if not lost:
         return []
     sections = ", ".join(f"'{name}'" for name in lost)
@@ -196,7 +202,8 @@ def write_parameter_file(path: str | Path, values: Mapping[str, Any], heading: S
         if isinstance(place.get(last), dict):
             place, last = tree, name
         place[last] = value
-    body = yaml.safe_dump({"/**": {"ros__parameters": tree}}, sort_keys=False, allow_unicode=True, width=120)
+    document = {"/**": {"ros__parameters": tree}}
+    body = yaml.dump(document, Dumper=_RosYamlDumper, sort_keys=False, allow_unicode=True, width=120)
     text = "".join(f"# {line}\n" for line in heading) + body
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -89,8 +89,14 @@ class ParameterGuard:
         self.paused = False
         self._node, self._executable = node, executable
         self._parameters, self._is_configured, self._apply = parameters, is_configured, apply
-        accept_old_names(node, executable)
+        accept_old_names(node, executable, self._can_change)
         node.add_on_set_parameters_callback(self._on_change)
+
+    def _can_change(self, parameter: Parameter) -> bool:
+        """Whether a new value of this parameter would take effect."""
+        if parameter.effect is Effect.START:
+            return False
+        return parameter.effect is not Effect.CONFIGURE or not self._is_configured()
 
     def _on_change(self, changes: list[RosParameter]) -> SetParametersResult:
         if self.paused:
@@ -122,34 +128,37 @@ class ParameterGuard:
             value = resolve_values([declared], {name: value})[name]
         if self._node.has_parameter(name) and _as_list(self._node.get_parameter(name).value) == value:
             return  # as in `ros2 param load` of a dump
+        if self._can_change(declared):
+            return
         if declared.effect is Effect.START:
             raise ConfigError(
                 f"parameter '{name}' is read-only while the process runs: it takes effect {Effect.START.value}. Set it "
                 "in the parameter file or with -p, and start the node again"
             )
-        if declared.effect is Effect.CONFIGURE and self._is_configured():
-            node = self._node.get_fully_qualified_name()
-            raise ConfigError(
-                f"parameter '{name}' is read-only while the node is configured: it takes effect "
-                f"{Effect.CONFIGURE.value}. Run `ros2 lifecycle set {node} deactivate` and `cleanup`, set it, then run "
-                "`configure` and `activate`"
-            )
+        node = self._node.get_fully_qualified_name()
+        raise ConfigError(
+            f"parameter '{name}' is read-only while the node is configured: it takes effect {Effect.CONFIGURE.value}. "
+            f"Run `ros2 lifecycle set {node} deactivate` and `cleanup`, set it, then run `configure` and `activate`"
+        )
 
 
-def accept_old_names(node: Node, executable: str) -> None:
+def accept_old_names(node: Node, executable: str, can_change: Callable[[Parameter], bool]) -> None:
     """Accept the parameter names of the previous version while the node runs, with a warning.
 
-    `executable` is a key of `NODE_PARAMETERS`. ROS 2 Humble cannot do this: there, the node refuses the old name.
+    `executable` is a key of `NODE_PARAMETERS`. `can_change`: whether a parameter can be changed now; an old name of
+    another one is left as it is, so that the refusal gives the new name. ROS 2 Humble cannot do this: there, the node
+    refuses the old name.
     """
     if not hasattr(node, "add_pre_set_parameters_callback"):
         return
-    old = old_names(NODE_PARAMETERS[executable]())
+    renamed_parameters = {p.formerly: p for p in NODE_PARAMETERS[executable]() if p.formerly}
 
     def with_new_name(change: RosParameter) -> RosParameter:
-        if change.name not in old:
+        parameter = renamed_parameters.get(change.name)
+        if parameter is None or not can_change(parameter):
             return change
-        node.get_logger().warning(renamed(change.name, old[change.name]))
-        return RosParameter(old[change.name], change.type_, change.value)
+        node.get_logger().warning(renamed(change.name, parameter.name))
+        return RosParameter(parameter.name, change.type_, change.value)
 
     node.add_pre_set_parameters_callback(lambda changes: [with_new_name(change) for change in changes])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,9 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
+from sensebind.fusion.config.files import section_names
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.nodes.support.parameter_files import parameter_files
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
@@ -154,6 +157,12 @@ def run_node(
     any time, also during `make` and while `serve` configures the node (`interruptible`). In every case the node is
     destroyed and rclpy is shut down.
     """
+    try:
+        for file in parameter_files(sys.argv if args is None else args):
+            section_names(file)  # rclpy would end with a traceback if it cannot read the file
+    except SensebindError as error:
+        get_logger(name).fatal(str(error))
+        return 1
     with rclpy_context(args) as stop:
         logger, node = get_logger(name), None
         try:

@@ -181,7 +181,7 @@ def test_a_missing_file_stops_the_launch_and_an_unused_section_is_reported(tmp_p
     process = Executable([sys.executable, "-c", LAUNCH, str(LAUNCH_FILE), *arguments], environment)
     try:
         process.wait_for_output(f"'{file}': the section 'embeder' is of no node of Sensebind")
-        process.wait_for_output("did you mean 'embedder'?")
+        process.wait_for_output("Did you mean 'embedder'?")
         process.wait_for_output("'/robot2/detector' does not apply to '/robot1/detector'")
         with peer(environment) as me:
             detector = NodeServices(me, "/robot1/detector")
