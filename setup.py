@@ -100,6 +100,7 @@ setup(
             "embedder = sensebind.nodes.embedder:main",
             "detector = sensebind.nodes.detector:main",
             "bridge = sensebind.nodes.bridge:main",
+            "event_recorder = sensebind.nodes.event_recorder:main",
             "player = sensebind.nodes.player:main",
         ],
     },

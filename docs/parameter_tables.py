@@ -18,7 +18,7 @@ from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 from sensebind.fusion.models.transformers.cards import KnownModel, all_cards
 
-PAGES = sorted([*Path(__file__).parent.glob("*.md"), Path(__file__).parents[1] / "README.md"])
+PAGES = sorted([*Path(__file__).parent.rglob("*.md"), Path(__file__).parents[1] / "README.md"])
 MARK_START = "<!-- parameters"
 MARKED_TABLE = re.compile(rf"({MARK_START} (\w+)(?: (\w+))? -->\n)(?:(?!{MARK_START}).)*?(<!-- end -->)", re.DOTALL)
 LIFECYCLE_PARAMETERS = {parameter.name for parameter in parameters_of(LifecycleOptions())}
@@ -49,7 +49,8 @@ def table(node: str, group: str) -> str:
     rows = [p for p in own if not group or p.name.removeprefix(prefix) not in LIFECYCLE_PARAMETERS]
     if not rows:
         raise ValueError(f"{node} has no parameters '{prefix}*'")
-    return markdown_table(("parameter", "default", "range", "meaning"), [parameter_columns(p) for p in rows])
+    head = ("parameter", "default", "range", "takes effect", "meaning")
+    return parameter_table(head, [parameter_columns(p) for p in rows])
 
 
 def sensor_table() -> str:
@@ -60,8 +61,8 @@ def sensor_table() -> str:
             name, *rest = parameter_columns(parameter)
             rows.setdefault((name.replace(f"{modality}.", "<modality>."), *rest), []).append(modality)
     count = len(SENSOR_MODALITIES) + 1
-    return markdown_table(
-        ("parameter", "modalities", "default", "range", "meaning"),
+    return parameter_table(
+        ("parameter", "modalities", "default", "range", "takes effect", "meaning"),
         [(row[0], "all" if len(m) == count else ", ".join(m), *row[1:]) for row, m in rows.items()],
     )
 
@@ -121,13 +122,23 @@ def lifecycle_table(parameters: Sequence[Parameter]) -> str:
         defaults = {detector: columns[detector][1] for detector in DETECTOR_TYPES}
         usual = max(defaults.values(), key=list(defaults.values()).count)
         others = ", ".join(f"{detector} {value}" for detector, value in defaults.items() if value != usual)
-        _, _, allowed, meaning = columns["prompt"]
-        rows.append((f"`<detector>.{name}`", f"{usual} ({others})" if others else usual, allowed, meaning))
-    return markdown_table(("parameter", "default", "range", "meaning"), rows)
+        shown = f"{usual} ({others})" if others else usual
+        rows.append((f"`<detector>.{name}`", shown, *columns["prompt"][2:]))
+    return parameter_table(("parameter", "default", "range", "takes effect", "meaning"), rows)
 
 
-def parameter_columns(parameter: Parameter) -> tuple[str, str, str, str]:
-    """Name, default, range and meaning, as Markdown."""
+def parameter_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of parameters. If all take effect at the same time, a sentence says so instead of a column."""
+    column = head.index("takes effect")
+    effects = {row[column] for row in rows}
+    if len(effects) > 1:
+        return markdown_table(head, rows)
+    shorter = [(*row[:column], *row[column + 1 :]) for row in (head, *rows)]
+    return f"{markdown_table(shorter[0], shorter[1:])}\n\nA new value takes effect {effects.pop()}."
+
+
+def parameter_columns(parameter: Parameter) -> tuple[str, str, str, str, str]:
+    """Name, default, range, time of effect and meaning, as Markdown."""
     unit = f" {parameter.unit}" if parameter.unit else ""
     default = parameter.default
     if isinstance(default, str | list):
@@ -138,7 +149,8 @@ def parameter_columns(parameter: Parameter) -> tuple[str, str, str, str]:
     else:
         shown = f"{default:.12g}{unit}"
     meaning = parameter.description.replace("|", "\\|").replace("<", "&lt;")
-    return f"`{parameter.name}`", shown, parameter.allowed_values_text, meaning
+    effect = parameter.effect.value if parameter.effect else ""
+    return f"`{parameter.name}`", shown, parameter.allowed_values_text, effect, meaning
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

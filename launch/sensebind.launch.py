@@ -1,16 +1,22 @@
-"""Start the embedder, the detector and, with `bridge:=true`, the bridge. An empty argument keeps the default.
+"""Start the embedder, the detector and, on request, the bridge and the event recorder. Empty arguments keep defaults.
 
-Sets the Fast DDS profile of this package, whose buffers are large enough for images, unless the environment names one.
+The sections `embedder:`, `detector:`, … of the parameter file apply in any namespace, also one that an including launch
+file pushes. Sets the Fast DDS profile of this package, whose buffers are large enough for images, unless the
+environment names one.
 """
 
 import os
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch_ros.actions import LifecycleNode, Node
+from launch.logging import get_logger
+from launch_ros.actions import LifecycleNode
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from launch import LaunchContext, LaunchDescription
+from sensebind.fusion.config.files import shipped_parameter_file
+from sensebind.fusion.io.messages import sibling_topic
+from sensebind.nodes.support.parameter_files import make_node_files
 from sensebind.nodes.support.transport import fastdds_environment
 
 TOPICS = {  # launch argument → relative topic name
@@ -22,53 +28,95 @@ TOPICS = {  # launch argument → relative topic name
     "audio": "audio",
     "imu": "imu",
 }
-ARGUMENTS = {
+INFO_TOPICS = {"camera_info": "camera", "depth_info": "depth"}  # argument → argument of the images that it belongs to
+TEXTS = {  # launch argument → description
     "params_file": "path of the ROS parameter file; empty: config/starter.yaml of this package",
     "namespace": "namespace of the nodes and of their relative topics; empty: none",
-    "space": "embedding space; overrides the parameter file; empty: as in the file",
-    "device": "device of the encoders: cpu, cuda or auto; overrides the parameter file; empty: as in the file",
+    "space": "embedding space; overrides the parameter file",
+    "weights": "weight file or folder of the space; overrides the parameter file",
+    "device": "device of the encoders: cpu, cuda or auto; overrides the parameter file",
+    "bridge_address": "address of the bridge, such as tcp://127.0.0.1:7448; overrides the parameter file",
+    "snapshot_service": "snapshot service for the event recorder; overrides the parameter file",
+}
+CHOICES = {  # launch argument → default, allowed values, description
+    "transport": ("", ["", "raw", "compressed"], "image transport of camera, depth and thermal; as for space"),
+    "autostart": ("", ["", "true", "false"], "configure and activate the nodes; false: a lifecycle manager does it"),
+    "use_respawn": ("false", ["true", "false"], "start a node again 2 s after its process ended"),
+    "log_level": ("info", ["debug", "info", "warn", "error", "fatal"], "log level of the nodes"),
+    "use_sim_time": ("false", ["true", "false"], "use the time of /clock"),
+    "bridge": ("false", ["true", "false"], "also start the bridge"),
+    "event_recorder": ("false", ["true", "false"], "also start the event recorder"),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     arguments = [
-        DeclareLaunchArgument(name, default_value="", description=f"topic to use instead of {topic}; empty: {topic}")
+        DeclareLaunchArgument(name, default_value="", description=f"topic to use instead of {topic}")
         for name, topic in TOPICS.items()
     ]
-    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in ARGUMENTS.items()]
+    arguments += [DeclareLaunchArgument(name, default_value="", description=text) for name, text in TEXTS.items()]
     arguments += [
-        DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=["true", "false"], description="use the time of /clock"
-        ),
-        DeclareLaunchArgument(
-            "bridge", default_value="false", choices=["true", "false"], description="also start the bridge"
-        ),
+        DeclareLaunchArgument(name, default_value=default, choices=choices, description=text)
+        for name, (default, choices, text) in CHOICES.items()
     ]
     profile = [SetEnvironmentVariable(name, value) for name, value in fastdds_environment(os.environ).items()]
     return LaunchDescription([*arguments, *profile, OpaqueFunction(function=nodes)])
 
 
 def nodes(context: LaunchContext) -> list[Any]:
-    given = {name: context.launch_configurations.get(name, "") for name in (*TOPICS, *ARGUMENTS)}
-    share = get_package_share_directory("sensebind")
-    parameters: list[Any] = [given["params_file"] or os.path.join(share, "config", "starter.yaml")]
-    parameters.append({"use_sim_time": context.launch_configurations["use_sim_time"] == "true"})
-    common = {"package": "sensebind", "namespace": given["namespace"], "output": "screen"}
-    remappings = []
-    for name, topic in TOPICS.items():
-        if given[name]:
-            remappings += [(topic, given[name]), (f"{topic}/compressed", f"{given[name]}/compressed")]
-    own = {name: given[name] for name in ("space", "device") if given[name]}
-    found = [
+    given = {name: context.launch_configurations[name] for name in (*TOPICS, *TEXTS, *CHOICES)}
+    pushed = context.launch_configurations.get("ros_namespace", "")
+    namespace = make_namespace_absolute(prefix_namespace(pushed, given["namespace"]) or "/")
+    logger = get_logger("sensebind.launch.py")
+    if given["bridge_address"] and given["bridge"] != "true":
+        logger.warning("'bridge_address' has no effect without bridge:=true")
+    file = given["params_file"] or shipped_parameter_file("starter.yaml")
+    files = make_node_files(file, overrides(given), namespace, logger.warning)
+    respawn = {"respawn": True, "respawn_delay": 2.0} if given["use_respawn"] == "true" else {}
+    return [
         LifecycleNode(
-            executable="embedder",
-            name="embedder",
-            parameters=[*parameters, own] if own else parameters,
-            remappings=remappings,
-            **common,
-        ),
-        Node(executable="detector", name="detector", parameters=parameters, **common),
+            package="sensebind",
+            executable=name,
+            name=name,
+            namespace=given["namespace"],
+            parameters=[path],
+            remappings=remappings(given) if name == "embedder" else [],
+            arguments=["--ros-args", "--log-level", given["log_level"]],
+            output="screen",
+            **respawn,
+        )
+        for name, path in files.items()
     ]
-    if context.launch_configurations["bridge"] == "true":
-        found.append(Node(executable="bridge", name="bridge", parameters=parameters, **common))
+
+
+def overrides(given: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The nodes to start, and for each the parameters that launch arguments set."""
+    common: dict[str, Any] = {"use_sim_time": given["use_sim_time"] == "true"}
+    if given["autostart"]:
+        common["autostart"] = given["autostart"] == "true"
+    embedder = {name: given[name] for name in ("space", "weights", "device") if given[name]}
+    if given["transport"]:
+        embedder |= {f"{modality}.transport": given["transport"] for modality in ("vision", "depth", "thermal")}
+    found = {"embedder": {**common, **embedder}, "detector": common}
+    if given["bridge"] == "true":
+        found["bridge"] = {**common, **({"address": given["bridge_address"]} if given["bridge_address"] else {})}
+    if given["event_recorder"] == "true":
+        own = {"snapshot_service": given["snapshot_service"]} if given["snapshot_service"] else {}
+        found["event_recorder"] = {**common, **own}
+    return found
+
+
+def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """(name in the embedder, topic) for each topic argument. Topics beside an image or a sound move with it."""
+    topics = {name: topic for name in TOPICS if (topic := given[name])}
+    for name, image in INFO_TOPICS.items():
+        if given[image]:
+            topics.setdefault(name, sibling_topic(given[image], "camera_info"))
+    found = [(TOPICS[name], topic) for name, topic in topics.items()]
+    if audio := given["audio"]:
+        found += [
+            ("audio_info", f"{audio}_info"),
+            ("audio/info", f"{audio}/info"),
+            ("info", sibling_topic(audio, "info")),
+        ]
     return found

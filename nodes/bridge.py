@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("bridge", __name__)  # before the imports below, which take seconds
+
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.timer import Timer
 
 from sensebind.fusion.config.parameters import BridgeNodeOptions
 from sensebind.fusion.core.embeddings import FUSED, Embedding
@@ -20,55 +26,83 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
-from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
 from sensebind.nodes.support.run import run_node
 
 
-class BridgeNode(EmptyListParametersMixin, Node):
-    """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher.
+class BridgeNode(ManagedNode):
+    """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher, while it is active.
 
-    It finds the modalities in `embedding_space`, and those that are not named there in the ROS graph.
+    It finds the modalities in `embedding_space`, and those that are not named there in the ROS graph. Its address is
+    bound from `configure` to `release`, so that clients stay connected while it is inactive.
     """
 
     def __init__(self) -> None:
-        super().__init__("bridge", **NODE_ARGUMENTS)
-        options = options_with_values(BridgeNodeOptions(), declare(self, "bridge", read_only=True))
-        self._modalities: set[str] = set()
+        super().__init__("bridge")
+        self._publisher: ZmqPublisher | None = None
+        self._diagnostics: Publisher | None = None
+        self._active_entities: list[Any] = []  # subscriptions and timers
+
+    def configure(self, values: dict[str, Any]) -> None:
+        options = options_with_values(BridgeNodeOptions(), values)
         self._encoders: dict[tuple[str, str], str] = {}  # (space, modality) → id of the encoder
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
+        for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
+            message_type(name)  # fails here if it is not installed
         self._publisher = ZmqPublisher(
             options.address, options.secret_key, options.authorized_keys, options.client_queue_size
         )
-        try:
-            if self._publisher.encrypted and is_readable_by_others(options.secret_key):
-                self.get_logger().warning(f"other users can read '{options.secret_key}': run chmod 600 on it")
-            self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-            self._subscribe(FUSED)
-            self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event, EVENT_QOS)
-            self.create_subscription(
-                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
-            )
-            # The steady clock runs even while a simulated clock stands still.
-            self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
-            self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        except BaseException:
-            self._publisher.close()
-            raise
+        if self._publisher.encrypted and is_readable_by_others(options.secret_key):
+            self.get_logger().warning(f"other users can read '{options.secret_key}': run chmod 600 on it")
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         how = "to clients with a key" if self._publisher.encrypted else "without encryption"
         self.get_logger().info(f"publishing on {self._publisher.endpoint} {how}")
 
-    def close(self) -> None:
+    def activate(self) -> None:
+        self._modalities: set[str] = set()
+        self._subscribe(FUSED)
+        # The steady clock runs even while a simulated clock stands still.
+        self._active_entities += [
+            self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event, EVENT_QOS),
+            self.create_subscription(
+                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
+            ),
+            self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)),
+            self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)),
+        ]
+
+    def deactivate(self) -> list[Publisher]:
+        for entity in self._active_entities:
+            if isinstance(entity, Timer):
+                self.destroy_timer(entity)
+            else:
+                self.destroy_subscription(entity)
+        self._active_entities = []
+        return []
+
+    def release(self) -> None:
         """Close the socket, which frees the address."""
-        self._publisher.close()
+        if self._publisher is not None:
+            self._publisher.close()
+        if self._diagnostics is not None:
+            self.destroy_publisher(self._diagnostics)
+        self._publisher = self._diagnostics = None
+
+    def finish(self) -> Iterable[Publisher]:
+        found = super().finish()
+        self.release()
+        return found
 
     def _subscribe(self, modality: str) -> None:
         if modality not in self._modalities:
             self._modalities.add(modality)
-            self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
+            self._active_entities.append(
+                self.create_subscription(
+                    message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
+                )
             )
 
     def _on_space(self, message: Any) -> None:
@@ -83,11 +117,15 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self._send(messages.event_from_message(message))
 
     def _send(self, item: Embedding | Event) -> None:
+        if self._publisher is None:
+            return  # cleaned up since this message arrived
         encoder = self._encoders.get((item.space, item.modality), "") if isinstance(item, Embedding) else ""
         self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder))
 
     def _poll(self) -> None:
         """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""
+        if self._publisher is None:
+            return  # cleaned up since this timer fired
         prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
         for name, types in self.get_topic_names_and_types():
             modality = name.removeprefix(prefix)
@@ -107,6 +145,8 @@ class BridgeNode(EmptyListParametersMixin, Node):
             self.get_logger().info(f"clients connected: {self._publisher.client_count}")
 
     def _publish_diagnostics(self) -> None:
+        if self._publisher is None or self._diagnostics is None:
+            return  # cleaned up since this timer fired
         clients = self._publisher.client_count
         values = {
             "address": self._publisher.endpoint,
@@ -114,13 +154,15 @@ class BridgeNode(EmptyListParametersMixin, Node):
             "clients": clients,
             **dict(sorted(self._publisher.counts.items())),
         }
-        status = diagnostic_status("bridge", DiagnosticStatus.OK, f"{clients} clients", values)
+        status = diagnostic_status(
+            self.get_fully_qualified_name(), "clients", DiagnosticStatus.OK, f"{clients} clients", values
+        )
         self._diagnostics.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if a parameter is wrong or a message type is missing."""
-    return run_node("bridge", BridgeNode, args, finish=BridgeNode.close)
+    return run_node("bridge", BridgeNode, args, serve=serve, finish=BridgeNode.finish)
 
 
 if __name__ == "__main__":

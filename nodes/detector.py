@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("detector", __name__)  # before the imports below, which take seconds
+
+import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +18,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
@@ -29,41 +31,46 @@ from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
+from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
-from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
-from sensebind.nodes.support.ros_parameters import (
-    NODE_ARGUMENTS,
-    EmptyListParametersMixin,
-    accept_old_names,
-    declare,
-    values_after,
-)
+from sensebind.nodes.support.parameter_files import source_files
+from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
 from sensebind.nodes.tick_assembler import TickAssembler
+from sensebind.nodes.watchdog import POLL_PERIOD, Backlog, EmbeddingWatchdog
 
 MESSAGE_FACTORY = RosMessageFactory()
 MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is missing
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
 
 
-class DetectorNode(EmptyListParametersMixin, Node):
+class DetectorNode(ManagedNode):
     """Runs one step of the event tracker for each tick, when the fused embedding and all its sources have arrived.
 
     The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
-    sensors. All callbacks and `finish` run in the executor's thread.
+    sensors. Once it is configured, it knows the space and requests the vectors; while it is active, it receives
+    embeddings. All callbacks and `finish` run in the executor's thread.
     """
 
     def __init__(self) -> None:
-        super().__init__("detector", **NODE_ARGUMENTS)
-        self._values: dict[str, Any] = declare(self, "detector")
+        super().__init__("detector")
+        self._logged_labels: set[str] = set()  # those that were in the log
+        self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
+        self._last_published = -math.inf  # `time.monotonic()` of the last event
+        self._is_made = False  # whether `configure` made publishers, subscriptions, …
+        self._active_timers: list[Any] = []
+        self._embedding_subscriptions: dict[str, Any] = {}
+
+    def configure(self, values: dict[str, Any]) -> None:
+        self._values = values
         self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
         # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
         self._phrase_competences: dict[str, dict[str, float]] = {}
         # Phrase → modality → similar phrases that it can recognise; empty if it can recognise the phrase.
         self._phrase_suggestions: dict[str, dict[str, list[str]]] = {}
         self._phrase_objects: dict[str, str] = {}  # phrase → name of the object that it means; empty if none
-        self._embed_text_call: Any = None  # the call to embed_text in progress
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
         self._encoders: dict[str, str] = {}  # modality → id of its encoder in the space
@@ -72,43 +79,77 @@ class DetectorNode(EmptyListParametersMixin, Node):
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
         self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)
-        self._assembler = TickAssembler(to_ns(self._values["tick_timeout"]))
+        self._assembler = TickAssembler(to_ns(values["tick_timeout"]))
+        self._watchdog = EmbeddingWatchdog(values["fault.update_period"])
+        self._backlog = Backlog()
         self._counts: Counter[str] = Counter()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
-        self._last_published = -math.inf  # `time.monotonic()` of the last event
-        self._embedding_subscriptions: dict[str, Any] = {}
+        self._topics: set[str] = {FUSED}  # sensors, and `fused`, whose embeddings are received while active
         self._prompt_detector: PromptDetector | None = None  # of the tracker
         self._unrecognisable = ""  # the warning for labels that no present modality can recognise
-        self._logged_labels: set[str] = set()  # those that were in the log
-        self._logged_calibrations: set[str] = set()  # warnings about the calibration that were in the log
-        self._required_phrases = self._validate(self._values)  # phrases that the detectors need vectors for
+        self._embed_text_error = ""  # the newest message of `embed_text` that is in the log
+        self._required_phrases = self._validate(values)  # phrases that the detectors need vectors for
+        self._warn_of_missing_prompts()
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._embed_text_client = self.create_client(message_type("sensebind_msgs/srv/EmbedText"), "embed_text")
-        self.create_subscription(
+        self._phrase_requests = PhraseRequests(self, self._on_phrases_embedded)
+        self._space_subscription = self.create_subscription(
             message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
         )
-        self._subscribe(FUSED)
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-        accept_old_names(self, "detector")
-        self.create_timer(0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._update_timer = self.create_timer(
+            0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._is_made = True
 
-    def finish(self) -> list[Publisher]:
-        """Process the held ticks and end all open events. Returns the event publisher if its last message is recent."""
+    def activate(self) -> None:
+        for sensor in sorted(self._topics):
+            self._subscribe(sensor)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._active_timers = [
+            self.create_timer(1.0, self._publish_diagnostics, clock=steady),
+            self.create_timer(POLL_PERIOD, self._watch, clock=steady),
+        ]
+
+    def deactivate(self) -> list[Publisher]:
+        """Process the held ticks and end all open events. The next activation begins without a past."""
+        for timer in self._active_timers:
+            self.destroy_timer(timer)
+        self._active_timers = []
+        for subscription in self._embedding_subscriptions.values():
+            self.destroy_subscription(subscription)
+        self._embedding_subscriptions = {}
+        self._process(self._backlog.flush())
         self._step(self._assembler.flush())
         if self._tracker is not None:
-            self._publish(self._tracker.finish())
+            self._publish(self._tracker.restart())
+        self._report_fault(self._watchdog.restart())
+        self._backlog = Backlog()
+        self._assembler.restart()
+        self._waiting_ticks.clear()
         return [self._event_publisher] if time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT else []
+
+    def release(self) -> None:
+        if not self._is_made:
+            return
+        self._is_made = False
+        self.destroy_timer(self._update_timer)
+        self.destroy_subscription(self._space_subscription)
+        self._phrase_requests.close(self)
+        for publisher in (self._event_publisher, self._scores, self._diagnostics_publisher):
+            self.destroy_publisher(publisher)
 
     # --- the space, prompts and parameters
 
     def _on_space(self, message: Any) -> None:
         self._sensors = {s.name: s.modality for s in message.sensors if s.modality in message.modalities}
         for sensor in self._sensors or message.modalities:
-            self._subscribe(sensor)
+            self._topics.add(sensor)
+            if self.is_active:
+                self._subscribe(sensor)
+        self._watchdog.longest_hop = max((s.hop for s in message.sensors), default=0.0)
+        self._phrase_requests.restart()  # a new embedder may have started
         encoders = messages.encoders_from_message(message)
         changed, self._encoders = encoders != self._encoders, encoders
         if message.id != self._space_id:
@@ -116,7 +157,8 @@ class DetectorNode(EmptyListParametersMixin, Node):
                 self.get_logger().warning(
                     f"the space changed from {self._space_id} to {message.id}: event tracking starts again"
                 )
-            self.finish()
+            self._process(self._backlog.flush())
+            self._end_events()
             self._space_id, self._tracker, self._needs_configuration = message.id, None, True
             self._phrase_vectors, self._phrase_competences, self._phrase_objects = {}, {}, {}
             self._phrase_suggestions = {}
@@ -134,7 +176,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
     def _subscribe(self, sensor: str) -> None:
         if sensor not in self._embedding_subscriptions and sensor != TEXT:
             self._embedding_subscriptions[sensor] = self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_QOS
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_INPUT_QOS
             )
 
     def _validate(self, values: dict[str, Any]) -> list[str]:
@@ -143,27 +185,31 @@ class DetectorNode(EmptyListParametersMixin, Node):
         find_calibration(values["prompt.calibration"], self._space_id, self._encoders)
         return phrases
 
-    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        try:
-            values = values_after(self, "detector", changes)
-            phrases = self._validate(values)
-        except SensebindError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+    def apply_values(self, values: dict[str, Any]) -> None:
+        phrases = self._validate(values)
+        had_prompts = bool(prompts_of(self._values))
         self._values, self._required_phrases, self._needs_configuration = values, phrases, True
         self._assembler.timeout = to_ns(values["tick_timeout"])
+        self._watchdog.update_period = values["fault.update_period"]
+        if had_prompts:
+            self._warn_of_missing_prompts()
         self._update_detectors()
-        return SetParametersResult(successful=True)
+
+    def _warn_of_missing_prompts(self) -> None:
+        if "prompt" in self._values["detectors"] and not prompts_of(self._values):
+            files = ", ".join(f"'{file}'" for file in source_files()) or "a parameter file"
+            self.get_logger().warning(
+                "no label has a phrase, so no event that you name is reported: set 'prompts.<label>' in the section "
+                f"'/**' of {files}, for example prompts: {{person: [a person]}}; or remove prompt from 'detectors'"
+            )
 
     def _update_detectors(self) -> None:
         """Set the tracker's detectors if all phrases have vectors; otherwise request the missing vectors."""
-        if not self._needs_configuration or not self._space_id or self._embed_text_call is not None:
+        if not self._needs_configuration or not self._space_id:
             return
         missing = sorted(set(self._required_phrases) - set(self._phrase_vectors))
         if missing:
-            if self._embed_text_client.service_is_ready():
-                request = message_type("sensebind_msgs/srv/EmbedText").Request(texts=missing)
-                self._embed_text_call = self._embed_text_client.call_async(request)
-                self._embed_text_call.add_done_callback(lambda future: self._on_phrases_embedded(missing, future))
+            self._phrase_requests.request(missing, time.monotonic())
             return
         self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
         self._phrase_competences = {phrase: self._phrase_competences[phrase] for phrase in self._required_phrases}
@@ -172,7 +218,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
         found = make_detectors(
             self._values,
             lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
-            tuple(self._sensors),
+            self._sensors,
             self._competences,
             lambda phrases: [self._phrase_objects[phrase] for phrase in phrases],
             self._encoders,
@@ -197,14 +243,16 @@ class DetectorNode(EmptyListParametersMixin, Node):
                 self._logged_calibrations.add(text)
                 self.get_logger().warning(text)
 
-    def _on_phrases_embedded(self, phrases: list[str], future: Any) -> None:
-        self._embed_text_call = None
-        answer = future.result()
+    def _on_phrases_embedded(self, phrases: list[str], answer: Any) -> bool:
+        """Store the vectors of phrases. Returns whether they are of the current space."""
         if not answer.success:
-            self.get_logger().error(f"the phrases of the prompts could not be embedded: {answer.message}")
-            return
+            if answer.message != self._embed_text_error:
+                self._embed_text_error = answer.message
+                self.get_logger().error(f"the phrases of the prompts could not be embedded: {answer.message}")
+            return False
+        self._embed_text_error = ""
         if any(embedding.space != self._space_id for embedding in answer.embeddings):
-            return  # the embedder changed its space meanwhile: `_on_space` starts another request
+            return False  # the embedder changed its space meanwhile: `_on_space` starts another request
         competences = messages.competences_from_messages(answer.competences)
         nearest = messages.nearest_from_messages(answer.competences)
         objects = list(answer.objects) or [""] * len(phrases)  # an embedder that locates none may send none
@@ -214,6 +262,7 @@ class DetectorNode(EmptyListParametersMixin, Node):
             self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
             self._phrase_suggestions[phrase] = {m: own[at] for m, own in nearest.items() if at < len(own)}
         self._update_detectors()
+        return True
 
     def _competences(self, phrases: Sequence[str]) -> dict[str, list[float]]:
         """Modality → its competence for each of N phrases."""
@@ -226,18 +275,51 @@ class DetectorNode(EmptyListParametersMixin, Node):
         embedding = messages.embedding_from_message(message)
         self._counts[embedding.source] += 1
         self._present_modalities.add(embedding.modality)
-        if self._assembler.jumped_back(embedding.tick):
-            self.get_logger().info("the clock jumped back: event tracking starts again")
-            self._step(self._assembler.flush())
-            self._assembler.restart()
-            if self._tracker is not None:
-                self._publish(self._tracker.restart())
-        if self._assembler.is_late(embedding):
-            self._counts["late"] += 1
-            if self._tracker is not None and embedding.space == self._space_id:
-                self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.source: embedding}))
-            return
-        self._step(self._assembler.add(embedding))
+        self._report_fault(self._watchdog.add(embedding))
+        if not self._backlog.hold(time.monotonic(), embedding, message.sequence):
+            self._process([embedding])
+
+    def _watch(self) -> None:
+        """Process the embeddings that were held after a stall. End all events if no embeddings arrive."""
+        now = time.monotonic()
+        self._process(self._backlog.release(now))
+        clock = self.get_clock()
+        reports = self._watchdog.poll(now, clock.now().nanoseconds if clock.ros_time_is_active else None)
+        if any(report.phase is EventPhase.ONSET for report in reports):
+            self.get_logger().warning(f"{self._missing_embeddings_text()}: open events end")
+            self._process(self._backlog.flush())
+            self._end_events()
+        self._report_fault(reports)
+
+    def _report_fault(self, reports: list[Event]) -> None:
+        """Publish reports of the watchdog, if faults are detected."""
+        if any(report.phase is EventPhase.OFFSET for report in reports):
+            self.get_logger().info("embeddings arrive again")
+        if "fault" in self._values["detectors"]:
+            self._publish(reports)
+
+    def _end_events(self) -> None:
+        """Process the ticks that the assembler holds, and end all open events."""
+        self._step(self._assembler.flush())
+        if self._tracker is not None:
+            self._publish(self._tracker.finish())
+
+    def _process(self, embeddings: Sequence[Embedding]) -> None:
+        for embedding in embeddings:
+            if self._assembler.jumped_back(embedding):
+                self.get_logger().info("the clock jumped back: event tracking starts again")
+                self._step(self._assembler.flush())
+                self._assembler.restart()
+                self._assembler.jumped_back(embedding)
+                self._watchdog.jumped_back(embedding.tick)
+                if self._tracker is not None:
+                    self._publish(self._tracker.restart())
+            if self._assembler.is_late(embedding):
+                self._counts["late"] += 1
+                if self._tracker is not None and embedding.space == self._space_id:
+                    self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.source: embedding}))
+                continue
+            self._step(self._assembler.add(embedding))
 
     def _step(self, ticks: list[tuple[int, dict[str, Embedding]]]) -> None:
         self._counts["lost_ticks"] += max(0, len(self._waiting_ticks) + len(ticks) - MAX_WAITING_TICKS)
@@ -307,24 +389,44 @@ class DetectorNode(EmptyListParametersMixin, Node):
         }
         return unrecognisable_text(labels, near)
 
+    def _missing_embeddings_text(self) -> str:
+        """The message that embeddings have stopped, with what to check."""
+        topic = self.resolve_topic_name(f"embeddings/{FUSED}")
+        text = f"no embeddings arrive since {self._watchdog.silence:.1f} s"
+        if not self.count_publishers(topic):
+            return f"{text}: no node publishes {topic}, so start the embedder"
+        return f"{text}: the embedder does not run, is not active (`ros2 lifecycle get`), or receives no sensor data"
+
     def _publish_diagnostics(self) -> None:
         self._find_unrecognisable_labels()
         level, message = DiagnosticStatus.OK, f"{len(prompts_of(self._values))} prompts"
         if not self._space_id:
             level, message = DiagnosticStatus.STALE, "no embedder has published its space yet"
+        elif self._watchdog.has_stopped:
+            level, message = DiagnosticStatus.STALE, self._missing_embeddings_text()
         elif self._needs_configuration:
             level, message = DiagnosticStatus.WARN, "waiting for the embedder's embed_text"
         elif self._unrecognisable:
             level, message = DiagnosticStatus.WARN, f"{message}; {self._unrecognisable}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
-        status = diagnostic_status("detector", level, message, dict(sorted(self._counts.items())))
+        if self._watchdog.clock_stands_still:
+            message += "; /clock stands still"
+        values = {
+            "embeddings_age_s": round(self._watchdog.silence, 1),
+            "stalls": self._backlog.stalls,
+            "dropped_after_stalls": self._backlog.dropped,
+            "requests_repeated": self._phrase_requests.repeated,
+            "incomplete_ticks": self._assembler.incomplete_ticks,
+        }
+        values |= dict(sorted(self._counts.items()))
+        status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if a parameter is wrong or a message type is missing."""
-    return run_node("detector", DetectorNode, args, finish=DetectorNode.finish)
+    return run_node("detector", DetectorNode, args, serve=serve, finish=DetectorNode.finish)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
-"""The status of each modality in `/diagnostics` (REP-107), published once a second."""
+"""The status of each sensor in `/diagnostics` (REP-107), published once a second."""
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import defaultdict, deque
 from collections.abc import Mapping
+from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
+from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, SensorStatistics
 from sensebind.nodes.subscriptions import SensorSubscriptions
@@ -24,61 +29,77 @@ OK, WARN, ERROR, STALE = (
 )
 WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
+MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
+CLOCK_OFFSETS = 100  # newest samples whose clock offset counts
 
 
 class Diagnostics:
-    """Turns the pipeline's totals into one status for each modality, with rates since the previous status.
+    """Turns the pipeline's totals into one status for each sensor, with rates since the previous status.
 
-    `report_error` may be called from any thread, `statuses` from one.
+    `node` is the fully qualified name of the node. `report_error` may be called from any thread, `statuses` from one.
     """
 
-    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline, node: str = "/embedder") -> None:
+        self._pipeline, self._node = pipeline, node
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._previous_counts: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()  # guards the three below
-        self._errors: dict[str, str] = {}  # modality → the newest message
-        self._unreported: set[str] = set()  # modalities whose newest message is in no status yet
-        self._logged_errors: set[tuple[str, str]] = set()  # (modality, message) of all errors so far
+        self._errors: dict[str, str] = {}  # sensor → the newest message
+        self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
+        self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, message), in order
+        self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
+        # Sensor → arrival minus stamp of its newest samples, in seconds.
+        self._clock_offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=CLOCK_OFFSETS))
 
-    def report_error(self, modality: str, message: str) -> bool:
-        """Record an error for the next status of a modality. Returns whether this is its first occurrence."""
+    def report_error(self, sensor: str, message: str) -> bool:
+        """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
         with self._lock:
-            self._errors[modality] = message
-            self._unreported.add(modality)
-            first = (modality, message) not in self._logged_errors
-            self._logged_errors.add((modality, message))
+            self._errors[sensor] = message
+            self._unreported.add(sensor)
+            first = (sensor, message) not in self._logged_errors
+            self._logged_errors[sensor, message] = None
+            if len(self._logged_errors) > MAX_LOGGED_ERRORS:
+                del self._logged_errors[next(iter(self._logged_errors))]
         return first
 
-    def statuses(self, sensors: SensorSubscriptions, period: float = 1.0) -> list[DiagnosticStatus]:
-        """One status for each modality. `period` is the time in seconds since the last call."""
+    def sample_arrived(self, sample: Sample, now: int) -> None:
+        """Record the clock offset of a sample. `now`: the node's time in ns. Call it where `statuses` is called."""
+        self._clock_offsets[sample.sensor].append((now - sample.end) / SECOND)
+
+    def statuses(
+        self, sensors: SensorSubscriptions, period: float = 1.0, problems: Mapping[str, str] = MappingProxyType({})
+    ) -> list[DiagnosticStatus]:
+        """One status for each sensor. `period` is the time in seconds since the last call. `problems`: sensor →
+        what is wrong with its topic."""
         return [
-            self._status(modality, statistics, sensors, period)
-            for modality, statistics in self._pipeline.statistics().items()
+            self._status(sensor, statistics, sensors, period, problems.get(sensor, ""))
+            for sensor, statistics in self._pipeline.statistics().items()
         ]
 
     def _status(
-        self, modality: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float
+        self, sensor: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float, problem: str
     ) -> DiagnosticStatus:
-        counts = dict(statistics.counts) | sensors.message_counts(modality)
-        before = self._previous_counts.get(modality, {})
+        counts = dict(statistics.counts) | sensors.message_counts(sensor)
+        before = self._previous_counts.get(sensor, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
-        self._previous_counts[modality] = counts
-        level, message = self._level_and_message(modality, new, sensors)
+        self._previous_counts[sensor] = counts
+        level, message = self._level_and_message(sensor, new, sensors, problem, statistics.lag)
+        offsets = self._clock_offsets.pop(sensor, ())
         # Unknown after a restart until a sample arrives.
         known = statistics.newest_stamp and statistics.last_embedded_tick
         age = (statistics.newest_stamp - statistics.last_embedded_tick) / SECOND if known else float("nan")
         latency = statistics.latency_ms()
         values: dict[str, Any] = {
-            "topic": sensors.topics.get(modality, "no publisher yet"),
+            "topic": sensors.topics.get(sensor, "no publisher yet"),
             "rate_in_hz": round(new.get("arrived", 0) / period, 2),
             "rate_out_hz": round(new.get("embedded", 0) / period, 2),
             "behind_newest_s": round(statistics.lag, 3),
             "newest_window_age_s": round(age, 3),
+            "clock_offset_s": round(median(offsets), 3) if offsets else math.nan,
             "coverage_mean": round(statistics.coverage_mean(), 3),
             "latency_p50_ms": latency["p50"],
             "latency_p99_ms": latency["p99"],
-            "queue_depth": self._pipeline.waiting(modality),
+            "queue_depth": self._pipeline.waiting(sensor),
             "space": self._space,
             "device": self._device,
         }
@@ -86,12 +107,12 @@ class Diagnostics:
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
-        return diagnostic_status(modality, level, message, values)
+        return diagnostic_status(self._node, sensor, level, message, values, hardware=sensor)
 
     def _level_and_message(
-        self, modality: str, new: Mapping[str, int], sensors: SensorSubscriptions
+        self, sensor: str, new: Mapping[str, int], sensors: SensorSubscriptions, problem: str, lag: float
     ) -> tuple[bytes, str]:
-        if (error := self._active_error(modality, new)) is not None:
+        if (error := self._active_error(sensor, new)) is not None:
             return ERROR, error
         arrived, lost = new.get("arrived", 0), new.get("lost", 0)
         if lost > MAX_LOSS_RATIO * (arrived + lost):
@@ -100,16 +121,22 @@ class Diagnostics:
                 "default buffers; see `sensebind doctor`"
             )
         if not arrived:
-            return STALE, f"no messages arrive on {sensors.topics.get(modality, 'its topic')}"
+            return STALE, problem or f"no messages arrive on {sensors.topics.get(sensor, 'its topic')}"
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
+        if new.get("unfused"):
+            warnings.append(
+                f"unfused {new['unfused']}: stamps are {lag:.2f} s behind those of another sensor, and fusion waits "
+                f"{self._fusion_timeout:g} s; compare clock_offset_s of the sensors"
+            )
+        warnings += [problem] if problem else []
         return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")
 
-    def _active_error(self, modality: str, new: Mapping[str, int]) -> str | None:
+    def _active_error(self, sensor: str, new: Mapping[str, int]) -> str | None:
         """The error that the next status shows: a new one, or one that persists. Forgets an error that has ended."""
         with self._lock:
             persists = new.get("encoding") or new.get("failure") or not new.get("samples")
-            if modality in self._unreported or persists:
-                self._unreported.discard(modality)
-                return self._errors.get(modality)
-            self._errors.pop(modality, None)
+            if sensor in self._unreported or persists:
+                self._unreported.discard(sensor)
+                return self._errors.get(sensor)
+            self._errors.pop(sensor, None)
             return None

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("embedder", __name__)  # before the imports below, which take seconds
+
+import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import embedder_parameters, modalities_of, sensors_of
+from sensebind.fusion.config.parameters import embedder_parameters, modalities_of, sensor_options, sensors_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.parameters import Parameter
 from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError, limited_competences, nearest_recognisable
 from sensebind.fusion.core.threads import set_switch_interval
@@ -31,38 +34,31 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_array
+from sensebind.nodes.support.managed_node import ManagedNode
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
 from sensebind.nodes.support.qos import EMBEDDING_QOS, LATCHED_QOS
 from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
-from sensebind.nodes.support.ros_parameters import (
-    NODE_ARGUMENTS,
-    EmptyListParametersMixin,
-    accept_old_names,
-    declare,
-    parameter_values,
-)
-from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, StopFlag, run_node, spin, wait_for_acknowledgements
+from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, StopFlag, run_node, spin
+from sensebind.nodes.topic_checks import TopicChecks
 
 MESSAGE_FACTORY = RosMessageFactory()
 
 
-class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
+class EmbedderNode(ManagedNode):
     """Subscriptions pass samples to the pipeline; the scheduler's threads embed them and publish the embeddings.
 
     All callbacks, lifecycle transitions, timers and `embed_text` run in the executor's thread. Only `_publish`, and
     `_report_error` when `_publish` calls it, run in a thread of the scheduler. The attributes that `_publish` uses are
-    set before that thread starts, and are unset or destroyed after it has ended: `close` waits for it.
+    set before that thread starts, and are unset or destroyed after it has ended: `deactivate` waits for it.
     """
 
     def __init__(self) -> None:
-        super().__init__("embedder", **NODE_ARGUMENTS)
-        accept_old_names(self, "embedder")
+        super().__init__("embedder")
         self._pipeline: Pipeline | None = None
         self._sensor_subscriptions: SensorSubscriptions | None = None
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
         self._last_published = -math.inf  # `time.monotonic()` of the last embedding; set by the scheduler's thread
-        self._unacknowledged_publishers: list[Publisher] = []  # published shortly before the last deactivation
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
@@ -70,24 +66,19 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
 
     # --- lifecycle
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            self._configure()
-        except (ConfigError, SpaceError, ModuleNotFoundError) as error:
-            self.get_logger().error(f"not configured: {error}")
-            return TransitionCallbackReturn.FAILURE
-        return TransitionCallbackReturn.SUCCESS
+    def known_parameters(self, values: Mapping[str, Any]) -> list[Parameter]:
+        modalities = values.get("modalities") or []  # checked when the node is configured
+        return embedder_parameters([m for m in modalities if isinstance(m, str)], values)
 
-    def _configure(self) -> None:
-        given = parameter_values(self, unset=[])
-        modalities, sensors = modalities_of(given), sensors_of(given)
-        self._values: dict[str, Any] = declare(self, "embedder", embedder_parameters(modalities, given))
-        values = self._values
+    def configure(self, values: dict[str, Any]) -> None:
+        modalities, sensors = modalities_of(values), sensors_of(values)
+        for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, "sensebind_msgs/srv/EmbedText"):
+            message_type(name)  # fails here if it is not installed
         started = time.monotonic()
         space = build.load_space_from(values)
-        self._space = space
-        self._pipeline = build.make_pipeline(values, space, live=True)
-        self._diagnostics = Diagnostics(values, self._pipeline)
+        pipeline = build.make_pipeline(values, space, live=True)
+        self._values, self._space, self._pipeline = values, space, pipeline
+        self._diagnostics = Diagnostics(values, self._pipeline, self.get_fully_qualified_name())
         self._embedding_publishers = {
             name: self.create_publisher(
                 message_type(messages.EMBEDDING_TYPE),
@@ -118,7 +109,10 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
                     f"space {space.id} has no encoder for '{modality}': its windows are counted, not embedded"
                 )
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def apply_values(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def activate(self) -> None:
         assert self._pipeline is not None
         self._pipeline.restart()
         self._sensor_subscriptions = SensorSubscriptions(
@@ -128,6 +122,8 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
             self._pipeline.set_calibration,
             self._report_error,
         )
+        sensors = sensors_of(self._values)
+        self._topic_checks = TopicChecks(self, [sensor_options(self._values, m, s) for s, m in sensors.items()])
         self._scheduler = Scheduler(self._pipeline.engine)
         self._scheduler.add(self._pipeline, self._publish)
         self._active_timers = [
@@ -141,34 +137,11 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         )
         for sensor, topic in self._sensor_subscriptions.topics.items():
             self.get_logger().info(f"{sensor}: subscribed to {topic}")
-        return super().on_activate(state)
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.close()
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        wait_for_acknowledgements(self.close())
-        self._unacknowledged_publishers = []
-        if self._pipeline is not None:
-            for publisher in [*self._embedding_publishers.values(), self._space_publisher]:
-                self.destroy_publisher(publisher)
-            self.destroy_service(self._embed_text_service)
-            # These hold the model. Without it, the next configuration does not need memory for two models.
-            del self._space, self._diagnostics
-        self._pipeline = None
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self.on_cleanup(state)
-
-    def close(self) -> list[Publisher]:
-        """Unsubscribe, embed the remaining windows and end the scheduler. Does nothing if the node is not active.
-
-        Returns the publishers whose last messages may still be in transit.
-        """
+    def deactivate(self) -> list[Publisher]:
+        """Unsubscribe, embed the remaining windows and end the scheduler."""
         if self._scheduler is None or self._sensor_subscriptions is None:
-            return self._unacknowledged_publishers
+            return []
         for timer in self._active_timers:
             self.destroy_timer(timer)
         self._jump_handle.unregister()
@@ -176,8 +149,16 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         self._scheduler.close()
         self._scheduler = self._sensor_subscriptions = None
         is_recent = time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT
-        self._unacknowledged_publishers = list(self._embedding_publishers.values()) if is_recent else []
-        return self._unacknowledged_publishers
+        return list(self._embedding_publishers.values()) if is_recent else []
+
+    def release(self) -> None:
+        if self._pipeline is not None:
+            for publisher in [*self._embedding_publishers.values(), self._space_publisher]:
+                self.destroy_publisher(publisher)
+            self.destroy_service(self._embed_text_service)
+            # These hold the model. Without it, the next configuration does not need memory for two models.
+            del self._space, self._diagnostics
+        self._pipeline = None
 
     # --- input: samples
 
@@ -185,6 +166,7 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
         if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message arrived
         self._last_arrival[sample.sensor] = time.monotonic()
+        self._diagnostics.sample_arrived(sample, self.get_clock().now().nanoseconds)
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
@@ -251,23 +233,22 @@ class EmbedderNode(EmptyListParametersMixin, LifecycleNode):
     def _publish_diagnostics(self) -> None:
         if self._sensor_subscriptions is None:
             return  # deactivated since this timer fired
-        self._diagnostics_publisher.publish(
-            diagnostic_array(self, *self._diagnostics.statuses(self._sensor_subscriptions))
-        )
+        sensors, checks = self._sensor_subscriptions, self._topic_checks
+        checks.check({name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)})
+        statuses = self._diagnostics.statuses(sensors, problems=checks.problems)
+        self._diagnostics_publisher.publish(diagnostic_array(self, *statuses))
 
 
 def serve(node: EmbedderNode, stop: StopFlag) -> None:
-    """Configure and activate the node unless `autostart` is false, and serve it until `stop` is set."""
-    autostart = node.get_parameter_or("autostart", Parameter("autostart", value=True)).value
-    if autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-        node.trigger_activate()
+    """Start the node and serve it until `stop` is set. If it cannot be configured, it waits for a correction."""
+    node.start(fail=False)
     spin(node, stop)
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 0."""
     set_switch_interval()
-    return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.close)
+    return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.finish)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+from sensebind.nodes.support.startup import exit_on_signal
+
+exit_on_signal("player", __name__)  # before the imports below, which take seconds
+
 import argparse
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -26,8 +31,9 @@ from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
 from sensebind.nodes.support.message_types import message_type
-from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
-from sensebind.nodes.support.run import StopFlag, has_acknowledgements, run_node, spin
+from sensebind.nodes.support.parameter_files import warn_of_unused_sections
+from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, ParameterGuard, declare
+from sensebind.nodes.support.run import StopFlag, run_node, spin
 from sensebind.nodes.support.transport import fastdds_environment
 
 CLOCK_TOPIC = "/clock"
@@ -36,7 +42,6 @@ MAX_CLOCK_AGE = 0.001  # s; no clock is published before a message if the last o
 LATE_THRESHOLD = 0.05  # s; a message that is published later than this after it is due counts as late
 SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
 DISCOVERY_SETTLE_TIME = 0.4  # s without a change of subscribers after which discovery counts as complete
-POLL = Duration(seconds=0.1)  # how long one publisher waits for acknowledgements before the next one is asked
 LINGER = 0.2  # s at the end, in which best-effort subscribers fetch the last messages from shared memory
 MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes of messages that are read before they are due
 QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
@@ -112,7 +117,15 @@ class PlayerNode(EmptyListParametersMixin, Node):
 
     def __init__(self, overrides: list[Parameter]) -> None:
         super().__init__("player", parameter_overrides=overrides, **NODE_ARGUMENTS)
-        self._options = options_with_values(PlayerNodeOptions(), declare(self, "player", read_only=True))
+        warn_of_unused_sections(self)
+        self._options = options_with_values(PlayerNodeOptions(), declare(self, "player"))
+        ParameterGuard(
+            self,
+            "player",
+            parameters=lambda values: parameters_of(PlayerNodeOptions()),
+            is_configured=lambda: True,
+            apply=lambda values: None,
+        )
         if not self._options.recording:
             raise ConfigError("parameter 'recording' is empty: name a bag, as in `player PATH`")
         self._topics: dict[str, Any] = {}  # name in the recording → publisher
@@ -262,7 +275,9 @@ class PlayerNode(EmptyListParametersMixin, Node):
         deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
         unmatched = list(self._topics.values())
         while not stop.is_set() and unmatched and time.monotonic() < deadline:
-            unmatched = [publisher for publisher in unmatched if not has_acknowledgements(publisher, POLL)]
+            unmatched = [
+                publisher for publisher in unmatched if not publisher.wait_for_all_acked(Duration(seconds=0.1))
+            ]
         if unmatched and not stop.is_set():
             names = ", ".join(publisher.topic_name for publisher in unmatched)
             self.get_logger().warning(

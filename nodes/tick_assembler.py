@@ -5,7 +5,7 @@ from __future__ import annotations
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 
-MIN_JUMP_BACK = 2 * SECOND  # ns; an embedding older than this and the timeout means that time jumped back
+MIN_JUMP_BACK = 2 * SECOND  # ns; a topic that goes back by more than this and the timeout means that time jumped back
 
 
 class TickAssembler:
@@ -25,10 +25,18 @@ class TickAssembler:
         self._pending: dict[int, dict[str, Embedding]] = {}
         self._last_emitted: int | None = None
         self._newest_tick: int | None = None
+        self._newest_by_topic: dict[tuple[str, str], int] = {}  # (modality, sensor) → its newest tick
 
-    def jumped_back(self, tick: int) -> bool:
-        """Whether an embedding of this tick (ns) means that time jumped back."""
-        return self._newest_tick is not None and tick < self._newest_tick - MIN_JUMP_BACK - self.timeout
+    def jumped_back(self, embedding: Embedding) -> bool:
+        """Whether this embedding means that time jumped back. Call it with every embedding.
+
+        It is compared with those of its own topic only, which arrive in order. Others may be ahead of it: after a stall
+        of this process, the topics are received one after the other.
+        """
+        topic = embedding.modality, embedding.sensor
+        newest = self._newest_by_topic.get(topic, embedding.tick)
+        self._newest_by_topic[topic] = max(newest, embedding.tick)
+        return embedding.tick < newest - MIN_JUMP_BACK - self.timeout
 
     def is_late(self, embedding: Embedding) -> bool:
         """Whether the tick of this embedding was already returned, so that `add` drops it. False for a fused one."""

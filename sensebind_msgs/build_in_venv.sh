@@ -18,12 +18,15 @@ export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv
 export LD_LIBRARY_PATH=$venv/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} PYTHONPATH=$site
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for package in "$here" "$here/../sensebind/interfaces/audio_common_msgs"; do
+for package in "$here" "$here/../sensebind/interfaces/audio_common_msgs" "$here/../sensebind/interfaces/rosbag2_interfaces"; do
   name=$(sed -n 's:.*<name>\(.*\)</name>.*:\1:p' "$package/package.xml")
   cmake -S "$package" -B "$work/$name" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
     -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" >"$work/$name.log" 2>&1 &&
     cmake --build "$work/$name" --target install >>"$work/$name.log" 2>&1 ||
     { cat "$work/$name.log"; echo "building $name failed"; exit 1; }
-  "$python" -c "import $name.msg" || { echo "$name was built and cannot be imported"; exit 1; }
+  for kind in msg srv; do
+    [ ! -d "$package/$kind" ] || "$python" -c "import $name.$kind" ||
+      { echo "$name was built and cannot be imported"; exit 1; }
+  done
   echo "built $name"
 done

@@ -61,22 +61,18 @@ def onset_thresholds_of(values: Mapping[str, Any]) -> dict[str, float]:
 def make_detectors(
     values: Mapping[str, Any],
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
-    sensors: Sequence[str] = (),
+    sensors: Mapping[str, str] = {},
     competences: CompetenceLookup = full_competence,
     named_objects: ObjectLookup = no_objects,
     encoders: Mapping[str, str] | None = None,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
-    `embed_text`: N phrases → (N, D) unit vectors. `sensors`: the sensors that the embedder is configured for and has
-    encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises `ConfigError` for
-    values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
+    `embed_text`: N phrases → (N, D) unit vectors. `sensors`: sensor → modality, of those that the embedder is
+    configured for and has encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises
+    `ConfigError` for values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
-    if CONFIGURED_SENSORS in values["fault.expected"]:
-        values = {
-            **values,
-            "fault.expected": sorted({*values["fault.expected"], *sensors} - {CONFIGURED_SENSORS, TEXT}),
-        }
+    values = {**values, "fault.expected": _expected_sensors(values["fault.expected"], sensors)}
     prompts = prompts_of(values)
     found: list[Detector] = []
     for name, detector in DETECTOR_TYPES.items():
@@ -92,6 +88,17 @@ def make_detectors(
         except ValueError as error:
             raise ConfigError(f"parameters '{name}.*': {error}") from error
     return found
+
+
+def _expected_sensors(expected: Sequence[str], sensors: Mapping[str, str]) -> list[str]:
+    """The names of the sensors in `fault.expected`: `configured` means all of them, a modality its named sensors."""
+    found: set[str] = set()
+    for name in expected:
+        if name == CONFIGURED_SENSORS:
+            found |= sensors.keys()
+        else:
+            found |= {sensor for sensor, modality in sensors.items() if modality == name} or {name}
+    return sorted(found - {TEXT})
 
 
 def phrases_of(values: Mapping[str, Any]) -> list[str]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError
+
+MADE_FROM = "made by sensebind.launch.py from "  # first line of a file that the launch file makes, with the original
 
 
 class _RosYamlLoader(yaml.SafeLoader):
@@ -23,35 +28,114 @@ class _RosYamlLoader(yaml.SafeLoader):
         return super().construct_object(node, deep)
 
 
-def read_parameter_file(path: str | Path, node: str) -> dict[str, Any]:
+class _RosYamlDumper(yaml.SafeDumper):
+    """Quotes each string that ROS would read as a value of another type."""
+
+
+for _class in (_RosYamlLoader, _RosYamlDumper):
+    # A number with an exponent needs no point in ROS (1e-3), as in YAML 1.2; in YAML 1.1 that is a string.
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
+_RosYamlDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
+
+
+def read_parameter_file(path: str | Path, node: str, namespace: str | None = None) -> dict[str, Any]:
     """The parameters that a ROS parameter file sets for the node `node`, with flat names (`vision.hop`).
 
-    Sections that name the node take precedence over sections for all nodes (`/**`). If the file has neither, a section
-    that names the node in a namespace is used, as in a dump of `/robot1/detector`. Raises `ConfigError`, also if there
-    are several such sections.
+    `namespace`: that of the node, for example ``/robot1``; None: not known, as in a replay. Later ones of these
+    sections take precedence: `/**`; other wildcards that match the node; those with the bare name of the node, in any
+    namespace; the section with its full name. If the namespace is not known and the file has no other section for the
+    node, the one that names it in a namespace is used, as in a dump of `/robot1/detector`. Raises `ConfigError`, also
+    if there are several such sections.
     """
     document = _read_document(path)
     for name, body in document.items():
         if name.strip("/") in ("**", node, f"**/{node}") and not _sections({name: body}):
             raise ConfigError(f"'{name}' in '{path}' must contain 'ros__parameters:' with names and values")
     sections = _sections(document)
-    names = {name.strip("/") for name, _ in sections}
-    own = {name for name in names if name == node}
-    if not own and "**" not in names:
-        own = {name for name in names if name.endswith(f"/{node}") and not name.startswith("*")}
-    if len(own) > 1:
-        raise ConfigError(
-            f"parameter file '{path}' has sections of several nodes '{node}': {', '.join(sorted(own))}; keep one"
-        )
-    wanted = {*own, f"**/{node}", f"*/{node}"}
-    values: dict[str, Any] = {}
-    for for_all in (True, False):
-        for name, body in sections:
-            if (name.strip("/") == "**") if for_all else (name.strip("/") in wanted):
-                values.update(_flatten(body))
     if document and not sections:
         raise ConfigError(f"parameter file '{path}' has no 'ros__parameters:'; begin it with '/**:'")
+    found = [(rank, name, body) for name, body in sections if (rank := _precedence(name, node, namespace)) is not None]
+    if namespace is None and not found:
+        found = [(0, name, body) for name, body in sections if name.endswith(f"/{node}")]
+        if len(found) > 1:
+            names = ", ".join(sorted(name.strip("/") for _, name, _ in found))
+            raise ConfigError(f"parameter file '{path}' has sections of several nodes '{node}': {names}; keep one")
+    values: dict[str, Any] = {}
+    for _, _, body in sorted(found, key=lambda section: section[0]):
+        values.update(_flatten(body))
     return values
+
+
+def unknown_sections(path: str | Path, nodes: Collection[str] = ()) -> list[str]:
+    """A warning for each section of a parameter file that is of no node of this package, nor of `nodes`.
+
+    Raises `ConfigError`.
+    """
+    known, warnings = sorted({*NODE_PARAMETERS, *nodes}), []
+    for name, _ in _sections(_read_document(path)):
+        last = name.rpartition("/")[2]
+        if last not in known and last not in ("*", "**"):
+            near = difflib.get_close_matches(last, known, 1)
+            hint = f"Did you mean '{name.removesuffix(last)}{near[0]}'? " if near else ""
+            warnings.append(
+                f"parameter file '{path}': the section '{name}' is of no node of Sensebind and is not used. {hint}The "
+                f"nodes are {', '.join(known)}; '/**' is for all"
+            )
+    return warnings
+
+
+def lost_sections(path: str | Path, node: str, namespace: str | None, *, as_ros: bool = False) -> list[str]:
+    """A warning if sections of a parameter file name `node`, and do not apply to it in `namespace`.
+
+    Sections for the node in other namespaces are in order if another section applies. `namespace`: as in
+    `read_parameter_file`; the rules of precedence too, unless `as_ros`: ROS itself applies a section with the bare name
+    of a node to that in no namespace only. Raises `ConfigError`.
+    """
+    names = [name for name, _ in _sections(_read_document(path))]
+    own = [name for name in names if name.rpartition("/")[2] == node]
+    full = f"{(namespace or '').rstrip('/')}/{node}"
+    if as_ros:
+        applied = [name for name in names if _matches(name, full)]
+        lost = own if not applied else [name for name in own if name.strip("/") == node and name not in applied]
+        remedy = (
+            f"rename it to '{full}', or to '/**/{node}' for any namespace, or start the node with "
+            "sensebind.launch.py, which needs no change"
+        )
+    else:
+        applied = [name for name in names if _precedence(name, node, namespace) is not None]
+        lost = own if namespace is not None and not applied else []
+        remedy = f"rename it to '{full}', or to '{node}' for any namespace"
+        if namespace is None and applied:
+            lost = [name for name in own if name not in applied]
+            full, remedy = node, "name the namespace (--namespace of a replay), or move its values to '/**'"
+    if not lost:
+        return []
+    sections = ", ".join(f"'{name}'" for name in lost)
+    return [f"parameter file '{path}': the section {sections} does not apply to '{full}' and is not used: {remedy}"]
+
+
+def _matches(section: str, full_name: str) -> bool:
+    """Whether ROS applies a section to the node with this full name. `/*` stands for one level, `/**` for any."""
+    pattern = "".join(
+        r"(/\w+)*" if part == "**" else r"/\w+" if part == "*" else "/" + re.escape(part)
+        for part in section.strip("/").split("/")
+    )
+    return re.fullmatch(pattern, full_name) is not None
+
+
+def _precedence(section: str, node: str, namespace: str | None) -> int | None:
+    """A larger number for a section that takes precedence; None: it does not apply to the node."""
+    name = section.strip("/")
+    if name == "**":
+        return 0
+    if "*" in name:
+        full = f"/any/{node}" if namespace is None else f"{namespace.rstrip('/')}/{node}"
+        return 1 if _matches(section, full) else None
+    if name == node:
+        return 2
+    return 3 if namespace is not None and f"/{name}" == f"{namespace.rstrip('/')}/{node}" else None
 
 
 def section_names(path: str | Path) -> set[str]:
@@ -59,10 +143,24 @@ def section_names(path: str | Path) -> set[str]:
     return {name.strip("/") for name, _ in _sections(_read_document(path))}
 
 
+def original_path(path: str | Path) -> str:
+    """The file that the launch file made a parameter file from; `path` itself for any other file."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            first = file.readline().strip()
+    except (OSError, UnicodeDecodeError):
+        return str(path)
+    return first.removeprefix(f"# {MADE_FROM}") if first.startswith(f"# {MADE_FROM}") else str(path)
+
+
 def _read_document(path: str | Path) -> dict[str, Any]:
     """The contents of a parameter file. Raises `ConfigError`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"parameter file '{path}' does not exist: correct the path; a relative one begins at '{Path.cwd()}'"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
     try:
@@ -104,7 +202,8 @@ def write_parameter_file(path: str | Path, values: Mapping[str, Any], heading: S
         if isinstance(place.get(last), dict):
             place, last = tree, name
         place[last] = value
-    body = yaml.safe_dump({"/**": {"ros__parameters": tree}}, sort_keys=False, allow_unicode=True, width=120)
+    document = {"/**": {"ros__parameters": tree}}
+    body = yaml.dump(document, Dumper=_RosYamlDumper, sort_keys=False, allow_unicode=True, width=120)
     text = "".join(f"# {line}\n" for line in heading) + body
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

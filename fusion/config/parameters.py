@@ -15,8 +15,10 @@ from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.parameters import (
     USER_DEFINED,
+    Effect,
     Options,
     Parameter,
     options_with_values,
@@ -53,6 +55,15 @@ DETECTOR_TYPES: Mapping[str, type[Detector]] = {
 }
 
 
+def _autostart() -> Any:
+    """The parameter `autostart` of a lifecycle node."""
+    return parameter(
+        True,
+        "Configure and activate when the process starts. False: a lifecycle manager does it",
+        effect=Effect.START,
+    )
+
+
 # Names that a user-defined modality cannot have.
 RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
 RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES)  # names that the user's sensors cannot have
@@ -66,9 +77,7 @@ class EmbedderNodeOptions(Options):
     modalities: tuple[str, ...] = parameter(
         SENSOR_MODALITIES, "Modalities to subscribe to. A user-defined one needs <modality>.fields"
     )
-    autostart: bool = parameter(
-        True, "Configure and activate when the process starts. False: a lifecycle manager does it"
-    )
+    autostart: bool = _autostart()
     idle_timeout: float = parameter(
         0.5,
         "Time without a message after which a sensor's complete windows close, without waiting for `lateness`. Live "
@@ -76,6 +85,7 @@ class EmbedderNodeOptions(Options):
         bounds=(0.05, 60.0),
         unit="s",
         formerly="idle",
+        effect=Effect.AT_ONCE,
     )
 
 
@@ -83,6 +93,9 @@ class EmbedderNodeOptions(Options):
 class DetectorNodeOptions(Options):
     """Parameters of `detector` that belong to none of its detectors. Raises `ConfigError`."""
 
+    effect = Effect.AT_ONCE
+
+    autostart: bool = _autostart()
     detectors: tuple[str, ...] = parameter(
         tuple(DETECTOR_TYPES),
         "Detectors to run. prompt runs only if a label has a phrase",
@@ -101,6 +114,7 @@ class DetectorNodeOptions(Options):
 class BridgeNodeOptions(Options):
     """Parameters of `bridge`. Raises `ConfigError`."""
 
+    autostart: bool = _autostart()
     address: str = parameter(
         "tcp://127.0.0.1:7447",
         "Address of the ZeroMQ PUB socket: tcp://HOST:PORT or ipc://PATH. One that other machines can reach needs keys",
@@ -123,6 +137,8 @@ class BridgeNodeOptions(Options):
 class PlayerNodeOptions(Options):
     """Parameters of `player`. Raises `ConfigError` for a wrong value."""
 
+    effect = Effect.START
+
     recording: str = parameter("", "Bag to play (required): a folder, or an .mcap, .db3 or .bag file")
     rate: float = parameter(1.0, "Playback speed. 1: as recorded", bounds=(0.01, 100.0))
     loop: bool = parameter(False, "Start again at the end")
@@ -131,6 +147,41 @@ class PlayerNodeOptions(Options):
         2.0, "Shortest wait before the first message, so that subscribers connect", bounds=(0.0, 60.0), unit="s"
     )
     topics: tuple[str, ...] = parameter((), "Topics to play. Empty: all")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecorderOptions(Options):
+    """Parameters of `event_recorder`. Raises `ConfigError`."""
+
+    effect = Effect.AT_ONCE
+
+    autostart: bool = _autostart()
+    snapshot_service: str = parameter(
+        "/rosbag2_recorder/snapshot",
+        "Service of the recorder, rosbag2_interfaces/srv/Snapshot. That of `ros2 bag record --snapshot-mode`; with "
+        "`--node-name NAME` it is /NAME/snapshot",
+        effect=Effect.CONFIGURE,
+    )
+    event_kinds: tuple[str, ...] = parameter(
+        (),
+        "Kinds of events to record. Empty: all",
+        choices=tuple(kind.name.lower() for kind in EventKind),
+    )
+    event_labels: tuple[str, ...] = parameter(
+        (), "Labels of events to record, such as person, or fault:thermal:frozen. Empty: all"
+    )
+    snapshot_delay: float = parameter(
+        0.0,
+        "Time from the report of an onset to the snapshot, in which the recorder collects more. 0: at once",
+        bounds=(0.0, 600.0),
+        unit="s",
+    )
+    snapshot_interval: float = parameter(
+        10.0,
+        "Shortest time from one snapshot to the next. Onsets in it are counted, not recorded",
+        bounds=(0.0, 86400.0),
+        unit="s",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +271,7 @@ NODE_PARAMETERS: Mapping[str, Callable[[], list[Parameter]]] = {  # executable â
     "embedder": embedder_parameters,
     "detector": detector_parameters,
     "bridge": lambda: parameters_of(BridgeNodeOptions()),
+    "event_recorder": lambda: parameters_of(EventRecorderOptions()),
     "player": lambda: parameters_of(PlayerNodeOptions()),
 }
 
@@ -227,7 +279,9 @@ NODE_PARAMETERS: Mapping[str, Callable[[], list[Parameter]]] = {  # executable â
 def label_parameter(name: str) -> Parameter | None:
     """The declaration of a parameter whose name ends in a label; None for any other name."""
     if name.startswith(PROMPT_PREFIX):
-        return Parameter(name, [], "Phrases that mean this label. Empty: the label is not detected")
+        return Parameter(
+            name, [], "Phrases that mean this label. Empty: the label is not detected", effect=Effect.AT_ONCE
+        )
     if name.startswith(ONSET_THRESHOLD_PREFIX):
         common = next(p for p in detector_parameters() if p.name == "prompt.onset_threshold")
         return replace(
@@ -294,10 +348,15 @@ def resolve_values(
                 is_phrase = name.startswith(PROMPT_PREFIX) and isinstance(value, str)
                 result[name] = declared.check([value] if is_phrase else value)
         elif name not in elsewhere and name not in ROS_NODE_PARAMETERS and not name.startswith(ROS_NODE_PREFIXES):
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"there is no parameter '{name}'{hint}")
+            raise unknown_parameter(name, known)
     return result
+
+
+def unknown_parameter(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that no parameter has, with the most similar known name."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return ConfigError(f"there is no parameter '{name}'{hint}")
 
 
 def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:

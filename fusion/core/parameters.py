@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from sensebind.fusion.core.errors import ConfigError
 
@@ -25,6 +26,14 @@ TYPE_NAMES: Mapping[type, str] = {
 }
 
 
+class Effect(Enum):
+    """When a new value of a parameter takes effect. The value is the text for people."""
+
+    AT_ONCE = "at once"
+    CONFIGURE = "at the next configure"
+    START = "when the process starts"
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter.
@@ -32,7 +41,7 @@ class Parameter:
     Its type is that of `default`. `bounds`: smallest and largest value of a number; None: no bounds. `choices`: the
     allowed strings; empty: all. `modalities`: the modalities whose sensors have this parameter, or `USER_DEFINED`;
     empty: all sensors have it. `formerly`: its name in the previous version, which is still accepted; empty: its name
-    has not changed.
+    has not changed. `effect`: when a new value takes effect while the node runs; None: as its `Options` say.
     """
 
     name: str
@@ -43,6 +52,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     formerly: str = ""
+    effect: Effect | None = None
 
     @property
     def allowed_values_text(self) -> str:
@@ -95,23 +105,27 @@ def parameter(
     name: str = "",
     modalities: tuple[str, ...] = (),
     formerly: str = "",
+    effect: Effect | None = None,
 ) -> Any:
     """Return a field of an options dataclass that declares a `Parameter`.
 
-    `name`: only if it differs from the name of the field. A list of strings is a tuple in the dataclass.
+    `name`: only if it differs from the name of the field. `effect`: only if it differs from `Options.effect` of the
+    dataclass. A list of strings is a tuple in the dataclass.
     """
     parameter_default = list(default) if isinstance(default, tuple) else default
-    declared = Parameter(name, parameter_default, description, bounds, unit, choices, modalities, formerly)
+    declared = Parameter(name, parameter_default, description, bounds, unit, choices, modalities, formerly, effect)
     return dataclasses.field(default=default, metadata={"parameter": declared})
 
 
 class Options:
     """Base class of options dataclasses. The constructor checks the values and raises `ConfigError`.
 
-    A subclass that accepts a mapping or a function as the value of a parameter checks it itself.
+    A subclass that accepts a mapping or a function as the value of a parameter checks it itself. `effect`: when a new
+    value of its parameters takes effect while the node runs.
     """
 
     __slots__ = ()
+    effect: ClassVar[Effect] = Effect.CONFIGURE
 
     def __post_init__(self) -> None:
         for field in _fields(self):
@@ -172,7 +186,12 @@ def _fields(options: Any, prefix: str = "", modality: str | None = None) -> Iter
         declared: Parameter | None = field.metadata.get("parameter")
         if declared and declared.applies_to(modality):
             old = prefix + declared.formerly if declared.formerly else ""
-            declared = replace(declared, name=prefix + (declared.name or field.name), formerly=old)
+            declared = replace(
+                declared,
+                name=prefix + (declared.name or field.name),
+                formerly=old,
+                effect=declared.effect or getattr(options, "effect", Effect.CONFIGURE),
+            )
         else:
             declared = None
         yield _Field(field.name, getattr(options, field.name), declared)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import EventKind, Evidence, Score
-from sensebind.fusion.core.parameters import Options, parameter
+from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector, healthy_sensors
 from sensebind.fusion.events.evidence import TIME_CONSTANT_BOUNDS, FloatArray, RunningBaseline, distance_from_mean
@@ -30,6 +30,8 @@ PRIOR_MEAN_EXCESS, PRIOR_EXCURSION_RATE, PRIOR_EXCURSION_COUNT = 2.0, 1 / 30, 10
 @dataclass(frozen=True, slots=True)
 class ChangeOptions(Options):
     """Options of the change detector. Raises `ConfigError`."""
+
+    effect = Effect.AT_ONCE
 
     false_alarms_per_hour: float = parameter(
         1.0,

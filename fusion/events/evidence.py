@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Vector
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import Options, parameter
+from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 FloatArray = npt.NDArray[np.float64]
@@ -27,6 +27,8 @@ class EvidenceOptions(Options):
     `prior`: the score without evidence. `support`: a modality with this score or more supports the event.
     `reliability`: modality → weight of its evidence, 0 to 10, 1 if it is missing.
     """
+
+    effect = Effect.AT_ONCE
 
     threshold: float = parameter(
         4.0, "Deviation from the baseline at which the score is 0.5", bounds=(0.0, 20.0), unit="σ"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
-from sensebind.fusion.core.parameters import Options, parameter
+from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.detector import Detector, unfused_sensors
@@ -26,6 +26,8 @@ FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the
 class FaultOptions(Options):
     """Options of the fault detector. Raises `ConfigError`."""
 
+    effect = Effect.AT_ONCE
+
     causes: tuple[str, ...] = parameter(
         (),
         "Causes of faults to detect. Empty: all. For sensors simulated without noise, list all causes except `frozen`",
@@ -34,14 +36,15 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, and 4 times as long after its first window",
+        "usual intervals are longer, and 4 times as long after its first window or a pause of all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",
     )
     expected: tuple[str, ...] = parameter(
         (),
-        "Sensors that must have windows from the start. `configured`: all that the embedder is configured for. "
+        "Sensors, or modalities with all their sensors, that must have windows from the start. `configured`: all that "
+        "the embedder is configured for. "
         "Others are unplugged only after a first window",
     )
     lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
@@ -74,6 +77,7 @@ class FaultSensorState:
     tick: int
     window_interval: float  # s; 0: not known yet
     recent_causes: tuple[str, ...]  # of its last `VOTING_WINDOWS` windows; empty: no symptom
+    resumed: int = 0  # ns, tick at which windows of any sensor came again, if none had any since the last one; or 0
 
     @property
     def cause(self) -> str:
@@ -82,8 +86,25 @@ class FaultSensorState:
             return ""
         return max(reversed(self.recent_causes), key=lambda name: self.recent_causes.count(name) if name else 0)
 
+    def is_missing(self, tick: int, timeout: float) -> bool:
+        """Return whether it has had no window for too long at this tick (ns). `timeout`: see `FaultOptions`."""
+        limit = max(timeout, MAX_MISSED_INTERVALS * self.window_interval)
+        factor = 1.0 if self.window_interval and not self.resumed else FIRST_WINDOW_TIMEOUT_FACTOR
+        return tick - max(self.tick, self.resumed) >= factor * limit * SECOND
+
 
 FaultState = Mapping[str, FaultSensorState]
+
+
+def after_pause(state: FaultState, tick: int, timeout: float) -> FaultState:
+    """Return the state in which the time before this tick does not count, if all sensors were missing in it.
+
+    No sensor is faulty then: the robot or its software paused. Long windows need time to fill again.
+    """
+    if not all(own.is_missing(tick, timeout) for own in state.values()):
+        return state
+    last = max((own.tick for own in state.values()), default=tick)
+    return {name: own if own.is_missing(last, timeout) else replace(own, resumed=tick) for name, own in state.items()}
 
 
 class FaultDetector(Detector[FaultOptions]):
@@ -102,6 +123,7 @@ class FaultDetector(Detector[FaultOptions]):
         self, state: FaultState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[FaultState, dict[str, Score]]:
         """Score the sensors that show a symptom, and those that have had no window for too long."""
+        state = after_pause(state, tick, self.options.timeout)
         sensor_states = dict(state)
         for sensor in self.options.expected:
             sensor_states.setdefault(
@@ -111,11 +133,7 @@ class FaultDetector(Detector[FaultOptions]):
             sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor])
         scores = {}
         for sensor, sensor_state in sorted(sensor_states.items()):
-            age = (tick - sensor_state.tick) / SECOND
-            cause = sensor_state.cause
-            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * sensor_state.window_interval)
-            if age >= (limit if sensor_state.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
-                cause = UNPLUGGED
+            cause = UNPLUGGED if sensor_state.is_missing(tick, self.options.timeout) else sensor_state.cause
             if self.options.detects(cause):
                 own = sensor_state
                 evidence = (Evidence(own.modality, FAULT_SCORE, True, own.start, own.tick, sensor=sensor),)

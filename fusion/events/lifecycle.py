@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
-from sensebind.fusion.core.parameters import Options, parameter
+from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.scores import ZERO_SCORE
 
@@ -20,6 +20,8 @@ class LifecycleOptions(Options):
 
     Raises `ConfigError` for values that are out of bounds, or if an event could never begin or end.
     """
+
+    effect = Effect.AT_ONCE
 
     onset_threshold: float = parameter(
         0.6,

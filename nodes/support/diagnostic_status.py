@@ -9,13 +9,24 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 
-def diagnostic_status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    """A status with the name ``sensebind: <name>``."""
+def status_name(node: str, component: str) -> str:
+    """The name of a status: ``robot1/embedder: vision``. `node`: the node's fully qualified name."""
+    return f"{node.strip('/')}: {component}"
+
+
+def diagnostic_status(
+    node: str, component: str, level: bytes, message: str, values: Mapping[str, Any], hardware: str = "sensebind"
+) -> DiagnosticStatus:
+    """The status of a component of a node, such as a sensor of the embedder. See `status_name`.
+
+    The namespace of the node, which usually names the robot, is part of the name and of the `hardware_id`.
+    """
+    namespace = node.strip("/").rpartition("/")[0]
     return DiagnosticStatus(
         level=level,
-        name=f"sensebind: {name}",
+        name=status_name(node, component),
         message=message,
-        hardware_id="sensebind",
+        hardware_id=f"{namespace}/{hardware}" if namespace else hardware,
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
 

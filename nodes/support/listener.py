@@ -16,7 +16,8 @@ from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 
 
 class Listener(Node):
-    """Stores `embeddings`, `events` in order of arrival; `space` once it is published; `statuses`, the newest by name.
+    """Stores `embeddings`, `events` in order of arrival; `space` once it is published; `statuses`, the newest of each
+    component of the nodes in its namespace: `vision`, `audio`, … of the embedder, `events` of the detector.
 
     They change while the node is spun: read them in the thread that spins it, between spins.
     """
@@ -37,13 +38,13 @@ class Listener(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def diagnostic_value(self, name: str, key: str) -> str:
-        """A value of the newest status ``sensebind: <name>``; empty if there is none."""
-        status = self.statuses.get(f"sensebind: {name}")
+        """A value of the newest status of a component; empty if there is none."""
+        status = self.statuses.get(name)
         return next((pair.value for pair in status.values if pair.key == key), "") if status else ""
 
     def is_ready(self) -> bool:
         """Whether the embedder has published its space and the detector has the vectors of its prompts."""
-        detector = self.statuses.get("sensebind: detector")
+        detector = self.statuses.get("events")
         return self.space is not None and detector is not None and detector.level == DiagnosticStatus.OK
 
     def _subscribe(self, modality: str) -> None:
@@ -68,4 +69,7 @@ class Listener(Node):
         self._on_event(event)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.statuses.update({status.name: status for status in message.status})
+        for status in message.status:
+            node, _, component = status.name.rpartition(": ")
+            if f"/{node}".rpartition("/")[0] == self.get_namespace().rstrip("/"):
+                self.statuses[component] = status

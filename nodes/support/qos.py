@@ -13,6 +13,10 @@ def sensor_data_qos(depth: int) -> QoSProfile:
 
 
 EMBEDDING_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+# For a node that must not lose embeddings while it stands still for some seconds.
+EMBEDDING_INPUT_QOS = QoSProfile(
+    history=QoSHistoryPolicy.KEEP_LAST, depth=100, reliability=QoSReliabilityPolicy.RELIABLE
+)
 # For messages that late subscribers must receive too.
 LATCHED_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
@@ -25,4 +29,11 @@ EVENT_QOS = QoSProfile(
     depth=100,
     reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+)
+# For subscribers that must not receive the events before they started.
+NEW_EVENTS_QOS = QoSProfile(
+    history=QoSHistoryPolicy.KEEP_LAST,
+    depth=100,
+    reliability=QoSReliabilityPolicy.RELIABLE,
+    durability=QoSDurabilityPolicy.VOLATILE,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -12,14 +12,17 @@ from rclpy.parameter import Parameter as RosParameter
 
 from sensebind.fusion.config.parameters import (
     NODE_PARAMETERS,
+    ROS_NODE_PARAMETERS,
+    ROS_NODE_PREFIXES,
     label_parameter,
     old_names,
     parameters_of_other_nodes,
     renamed,
     resolve_values,
+    unknown_parameter,
 )
-from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import Parameter
+from sensebind.fusion.core.errors import ConfigError, SensebindError
+from sensebind.fusion.core.parameters import Effect, Parameter
 from sensebind.nodes.support.rclpy_compat import LOGGER_SERVICE_ARGUMENTS
 
 # For the constructor of a node: all parameters that a launch file sets can then be checked, also misspelt names.
@@ -35,20 +38,16 @@ class EmptyListParametersMixin:
 
     def declare_parameters(self, namespace: str, parameters: Sequence[Any], ignore_override: bool = False) -> Any:
         """As in `rclpy.node.Node`, which sets `ignore_override` for values from files and the command line."""
-        if ignore_override:
-            parameters = [
-                (name, value, ParameterDescriptor(dynamic_typing=value is None)) for name, value, *_ in parameters
-            ]
+        if ignore_override:  # a wrong type must be correctable: `Parameter.check` reports it
+            parameters = [(name, value, ParameterDescriptor(dynamic_typing=True)) for name, value, *_ in parameters]
         return super().declare_parameters(namespace, parameters, ignore_override)  # type: ignore[misc]  # a method of Node
 
 
-def declare(
-    node: Node, executable: str, parameters: Iterable[Parameter] | None = None, *, read_only: bool = False
-) -> dict[str, Any]:
+def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:
     """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`. Returns name → value.
 
-    `parameters`: those to declare (None: all of the executable's). `read_only`: later changes are refused. Raises
-    `ConfigError` for an unknown name, and for a value of a wrong type or out of range.
+    `parameters`: those to declare (None: all of the executable's). Raises `ConfigError` for an unknown name, and for a
+    value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
     given = _without_undeclared(node, parameter_values(node, unset=[]), parameters)
@@ -64,39 +63,102 @@ def declare(
         elif node.get_parameter(parameter.name).value is None:
             node.set_descriptor(parameter.name, descriptor_of(parameter))
             node.set_parameters([RosParameter(parameter.name, RosParameter.Type.STRING_ARRAY, [])])
-        descriptor = descriptor_of(parameter)
-        descriptor.read_only = read_only
-        node.set_descriptor(parameter.name, descriptor)
-    if read_only:
-        node.add_on_set_parameters_callback(lambda changes: _refuse_unknown(node, changes, old_names(parameters)))
+        node.set_descriptor(parameter.name, descriptor_of(parameter))
     return values
 
 
-def values_after(node: Node, executable: str, changes: Iterable[RosParameter]) -> dict[str, Any]:
-    """The values that the parameters of `executable` would have after `changes`. Raises `ConfigError`."""
-    parameters = NODE_PARAMETERS[executable]()
-    old = old_names(parameters)
-    changes = {change.name: _as_list(change.value) for change in changes}
-    if found := next((name for name in changes if name in old), None):
-        raise ConfigError(renamed(found, old[found]))
-    given = {name: value for name, value in (parameter_values(node) | changes).items() if value is not None}
-    return resolve_values(parameters, given, parameters_of_other_nodes(executable, given))
+class ParameterGuard:
+    """Checks every change of a node's parameters, from `ros2 param set` and the like, and refuses it with a reason.
+
+    Refused are unknown names, wrong values, and values that would not take effect now (`Parameter.effect`). Make it
+    when the parameters are declared, and set `paused` while they are declared again. All calls run in the thread of the
+    node's executor.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        executable: str,
+        *,
+        parameters: Callable[[Mapping[str, Any]], list[Parameter]],
+        is_configured: Callable[[], bool],
+        apply: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """`parameters`: those of the node, given its values. `apply`: called with the values of all parameters after an
+        accepted change of a configured node; it may refuse them with a `SensebindError`, and then changes nothing."""
+        self.paused = False
+        self._node, self._executable = node, executable
+        self._parameters, self._is_configured, self._apply = parameters, is_configured, apply
+        accept_old_names(node, executable, self._can_change)
+        node.add_on_set_parameters_callback(self._on_change)
+
+    def _can_change(self, parameter: Parameter) -> bool:
+        """Whether a new value of this parameter would take effect."""
+        if parameter.effect is Effect.START:
+            return False
+        return parameter.effect is not Effect.CONFIGURE or not self._is_configured()
+
+    def _on_change(self, changes: list[RosParameter]) -> SetParametersResult:
+        if self.paused:
+            return SetParametersResult(successful=True)
+        new = {change.name: _as_list(change.value) for change in changes}
+        given = {name: value for name, value in (parameter_values(self._node) | new).items() if value is not None}
+        try:
+            known = {parameter.name: parameter for parameter in self._parameters(given)}
+            for name, value in new.items():
+                self._check(name, value, known)
+            if self._is_configured():
+                others = parameters_of_other_nodes(self._executable, given)
+                self._apply(resolve_values(known.values(), given, others))
+        except SensebindError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _check(self, name: str, value: Any, known: Mapping[str, Parameter]) -> None:
+        """Raises `ConfigError` if this parameter cannot get this value now. None: the parameter is to be deleted."""
+        if name in ROS_NODE_PARAMETERS or name.startswith(ROS_NODE_PREFIXES):
+            return
+        declared = known.get(name) or (label_parameter(name) if self._executable == "detector" else None)
+        if declared is None:
+            if value is None and self._node.has_parameter(name):
+                return  # a wrong name from a file or the command line
+            old = old_names(known.values())
+            raise ConfigError(renamed(name, old[name])) if name in old else unknown_parameter(name, known)
+        if value is not None:
+            value = resolve_values([declared], {name: value})[name]
+        if self._node.has_parameter(name) and _as_list(self._node.get_parameter(name).value) == value:
+            return  # as in `ros2 param load` of a dump
+        if self._can_change(declared):
+            return
+        if declared.effect is Effect.START:
+            raise ConfigError(
+                f"parameter '{name}' is read-only while the process runs: it takes effect {Effect.START.value}. Set it "
+                "in the parameter file or with -p, and start the node again"
+            )
+        node = self._node.get_fully_qualified_name()
+        raise ConfigError(
+            f"parameter '{name}' is read-only while the node is configured: it takes effect {Effect.CONFIGURE.value}. "
+            f"Run `ros2 lifecycle set {node} deactivate` and `cleanup`, set it, then run `configure` and `activate`"
+        )
 
 
-def accept_old_names(node: Node, executable: str) -> None:
+def accept_old_names(node: Node, executable: str, can_change: Callable[[Parameter], bool]) -> None:
     """Accept the parameter names of the previous version while the node runs, with a warning.
 
-    `executable` is a key of `NODE_PARAMETERS`. ROS 2 Humble cannot do this: there, the node refuses the old name.
+    `executable` is a key of `NODE_PARAMETERS`. `can_change`: whether a parameter can be changed now; an old name of
+    another one is left as it is, so that the refusal gives the new name. ROS 2 Humble cannot do this: there, the node
+    refuses the old name.
     """
     if not hasattr(node, "add_pre_set_parameters_callback"):
         return
-    old = old_names(NODE_PARAMETERS[executable]())
+    renamed_parameters = {p.formerly: p for p in NODE_PARAMETERS[executable]() if p.formerly}
 
     def with_new_name(change: RosParameter) -> RosParameter:
-        if change.name not in old:
+        parameter = renamed_parameters.get(change.name)
+        if parameter is None or not can_change(parameter):
             return change
-        node.get_logger().warning(renamed(change.name, old[change.name]))
-        return RosParameter(old[change.name], change.type_, change.value)
+        node.get_logger().warning(renamed(change.name, parameter.name))
+        return RosParameter(parameter.name, change.type_, change.value)
 
     node.add_pre_set_parameters_callback(lambda changes: [with_new_name(change) for change in changes])
 
@@ -120,24 +182,19 @@ def _without_undeclared(node: Node, set_values: Mapping[str, Any], parameters: I
     return {
         name: value
         for name, value in set_values.items()
-        if name in names or not node.describe_parameter(name).description
+        if name in names or label_parameter(name) or not node.describe_parameter(name).description
     }
-
-
-def _refuse_unknown(node: Node, changes: Iterable[RosParameter], old: Mapping[str, str]) -> SetParametersResult:
-    for name in (change.name for change in changes):
-        if not node.has_parameter(name):
-            reason = renamed(name, old[name]) if name in old else f"there is no parameter '{name}'"
-            return SetParametersResult(successful=False, reason=reason)
-    return SetParametersResult(successful=True)
 
 
 def descriptor_of(parameter: Parameter) -> ParameterDescriptor:
     """The descriptor that `ros2 param describe` shows."""
+    constraints = [parameter.allowed_values_text] if parameter.choices else []
+    if parameter.effect not in (None, Effect.AT_ONCE):
+        constraints.append(f"takes effect {parameter.effect.value}")
     descriptor = ParameterDescriptor(
         name=parameter.name,
         description=parameter.description + (f" [{parameter.unit}]" if parameter.unit else ""),
-        additional_constraints=parameter.allowed_values_text if parameter.choices else "",
+        additional_constraints="; ".join(constraints),
         dynamic_typing=True,  # a file may have 1 for 1.0; `Parameter.check` checks the type
     )
     if parameter.bounds is not None:

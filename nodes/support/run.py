@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -17,11 +18,17 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
+from sensebind.fusion.config.files import section_names
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.nodes.support.parameter_files import parameter_files
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
 ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived in a block that is `interruptible`. Not an `Exception`: only `run_node` handles it."""
 
 
 class StopFlag:
@@ -32,6 +39,8 @@ class StopFlag:
     """
 
     def __init__(self) -> None:
+        self.signal_name = ""  # of the signal that set it
+        self.raises = False  # whether a signal raises `Interrupted` in the main thread
         self._is_set = False
         self._wakers: SimpleQueue[None] = SimpleQueue()
 
@@ -55,16 +64,27 @@ class StopFlag:
         return True
 
 
+_process_stop: StopFlag | None = None  # the flag that signals set; there is one, because a process has one handler
+
+
 @contextmanager
 def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
     """Initialise rclpy, and shut it down at the end of the block. Yields a `StopFlag` that SIGINT and SIGTERM set.
 
     rclpy's own handlers would shut the middleware down at once, and a node could not publish its last messages.
     """
-    stop = StopFlag()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    global _process_stop
+    _process_stop = stop = StopFlag()
+
+    def on_signal(number: int, frame: object) -> None:
+        first, stop.signal_name = not stop.is_set(), signal.Signals(number).name
+        stop.set()
+        if first and stop.raises:
+            raise Interrupted
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, on_signal)
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         yield stop
     finally:
@@ -72,6 +92,26 @@ def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         rclpy.try_shutdown()
+        _process_stop = None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In this block, the first SIGINT or SIGTERM raises `Interrupted`, also one that arrived before it.
+
+    For long work that `run_node` cannot wait for, such as loading a model. Does nothing outside of `run_node`.
+    """
+    stop = _process_stop
+    if stop is None:
+        yield
+        return
+    stop.raises = True
+    try:
+        if stop.is_set():
+            raise Interrupted
+        yield
+    finally:
+        stop.raises = False
 
 
 def spin(node: Node, stop: StopFlag) -> None:
@@ -119,16 +159,28 @@ def run_node(
     `make` builds the node. `serve(node, stop)` runs it, and returns once `stop` is set or its work is done. Then
     `finish(node)` runs while the middleware is still up; it may return publishers whose last messages must arrive.
     `name` is the name of the logger until the node exists. The status is 0, or 1 after a `SensebindError` or a
-    `ModuleNotFoundError`, whose message is logged without a traceback. In every case the node is destroyed and rclpy is
-    shut down.
+    `ModuleNotFoundError`, whose message is logged without a traceback. A signal is logged in one line and may arrive at
+    any time, also during `make` and while `serve` configures the node (`interruptible`). In every case the node is
+    destroyed and rclpy is shut down.
     """
+    try:
+        for file in parameter_files(sys.argv if args is None else args):
+            section_names(file)  # rclpy would end with a traceback if it cannot read the file
+    except SensebindError as error:
+        get_logger(name).fatal(str(error))
+        return 1
     with rclpy_context(args) as stop:
         logger, node = get_logger(name), None
         try:
-            node = make()
-            logger = node.get_logger()
-            serve(node, stop)
-            wait_for_acknowledgements(finish(node) or ())
+            with suppress(Interrupted):
+                with interruptible():
+                    node = make()
+                logger = node.get_logger()
+                serve(node, stop)
+            if node is not None:
+                wait_for_acknowledgements(finish(node) or ())
+            if stop.signal_name:
+                logger.info(f"stopped by {stop.signal_name}")
         except (SensebindError, ModuleNotFoundError) as error:
             logger.fatal(str(error))
             return 1

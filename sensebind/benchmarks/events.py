@@ -84,12 +84,15 @@ def measure_run(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
 
 def parameters_with_prompts(config: Path, labels: set[str]) -> str:
     """Text of the parameter file `config`, with prompts for the labels of the catalogue that it lacks."""
+    from sensebind.fusion.config.files import read_parameter_file
     from sensebind.simulation.catalogue import CATALOGUE
 
+    given = read_parameter_file(config, "detector")
     document = yaml.safe_load(config.read_text(encoding="utf-8"))
     prompts = document.setdefault("detector", {}).setdefault("ros__parameters", {}).setdefault("prompts", {})
     for label in sorted(labels & set(CATALOGUE)):
-        prompts.setdefault(label, list(CATALOGUE[label].phrases))
+        if f"prompts.{label}" not in given:
+            prompts[label] = list(CATALOGUE[label].phrases)
     return str(yaml.safe_dump(document))
 
 

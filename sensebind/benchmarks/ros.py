@@ -236,7 +236,7 @@ class RosBenchmark:
         for _ in range(10):
             listener.statuses.clear()
             deadline = time.monotonic() + 5
-            while not all(f"sensebind: {m}" in listener.statuses for m in modalities) and time.monotonic() < deadline:
+            while not all(m in listener.statuses for m in modalities) and time.monotonic() < deadline:
                 spin()
             found = {m: {n: int(listener.diagnostic_value(m, n) or 0) for n in names} for m in modalities}
             if found == previous:

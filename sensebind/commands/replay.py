@@ -31,6 +31,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
     add_config(parser)
+    parser.add_argument(
+        "--namespace",
+        metavar="NS",
+        help="the robot's namespace in the file of --config: its sections, such as /NS/detector, are read too",
+    )
     add_out(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier replay in DIR")
     add_device(parser)
@@ -63,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
 
-    configured = Settings.read(args.config)
+    configured = Settings.read(args.config, namespace=args.namespace)
     settings = configured.with_device(args.device)
     if args.suggest:
         require_truth_file(args.recording, args.truth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,13 @@ from typing import Any
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.detectors import make_detectors, onset_thresholds_of, prompts_of
-from sensebind.fusion.config.files import read_parameter_file, section_names, shipped_parameter_file
+from sensebind.fusion.config.files import (
+    lost_sections,
+    read_parameter_file,
+    section_names,
+    shipped_parameter_file,
+    unknown_sections,
+)
 from sensebind.fusion.config.parameters import (
     RESERVED_SENSOR_NAMES,
     detector_parameters,
@@ -34,6 +41,7 @@ from sensebind.fusion.io.topic_selection import select_sensors
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.reader import SampleReader, process_recording
 
+LOG = logging.getLogger(__name__)
 DEFAULT_PARAMETER_FILE = "starter.yaml"  # the parameter file that is read if none is named
 
 
@@ -46,14 +54,19 @@ class Settings:
     detector: Mapping[str, Any]
 
     @classmethod
-    def read(cls, file: str | Path | None = None, device: str | None = None) -> Settings:
+    def read(cls, file: str | Path | None = None, device: str | None = None, namespace: str | None = None) -> Settings:
         """The settings in a parameter file; None: the shipped `DEFAULT_PARAMETER_FILE`. `device` takes precedence over
-        the file's.
+        the file's. `namespace`: that of the robot, as in `read_parameter_file`.
 
-        Raises `ConfigError`.
+        Logs a warning for each section that is not used. Raises `ConfigError`.
         """
         file = shipped_parameter_file(DEFAULT_PARAMETER_FILE) if file is None else file
-        embedder, detector = (read_parameter_file(file, node) for node in ("embedder", "detector"))
+        namespace = None if namespace is None else f"/{namespace.strip('/')}"
+        embedder, detector = (read_parameter_file(file, node, namespace) for node in ("embedder", "detector"))
+        for text in unknown_sections(file) + [
+            text for node in ("embedder", "detector") for text in lost_sections(file, node, namespace)
+        ]:
+            LOG.warning(text)
         names = section_names(file)
         if names and not any(name.rpartition("/")[2] in ("**", "embedder", "detector") for name in names):
             raise ConfigError(
@@ -114,7 +127,7 @@ class Settings:
     def detectors(self, space: Space) -> list[Detector]:
         """The detectors, with their phrases embedded in `space`. Raises `ConfigError`, `CalibrationError`, and
         `SpaceError` for a space with wrong competences."""
-        embedded = [sensor for sensor, modality in sensors_of(self.embedder).items() if modality in space.modalities]
+        embedded = {sensor: m for sensor, m in sensors_of(self.embedder).items() if m in space.modalities}
         return make_detectors(
             self.detector,
             lambda phrases: space.embed_text(phrases).numpy(),

@@ -18,7 +18,12 @@ from helpers.patrols import record_patrol
 from helpers.ros_processes import Peer, peer, ros_environment, running
 from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.detectors import make_detectors
-from sensebind.fusion.config.files import read_parameter_file, write_parameter_file
+from sensebind.fusion.config.files import (
+    lost_sections,
+    read_parameter_file,
+    unknown_sections,
+    write_parameter_file,
+)
 from sensebind.fusion.config.parameters import (
     DETECTOR_TYPES,
     NODE_PARAMETERS,
@@ -335,6 +340,59 @@ def test_a_dump_of_a_running_node_is_a_parameter_file(tmp_path: Path) -> None:
         Settings.read(file)
 
 
+ROBOTS = """
+/**: {ros__parameters: {modalities: [imu], prompts: {dog: [a dog]}, imu.hop: 1e-1}}
+"*/embedder": {ros__parameters: {imu.hop: 0.2}}
+robot1: {embedder: {ros__parameters: {imu.hop: 0.4}}}
+embedder: {ros__parameters: {imu.hop: 0.3, queue_size: 8}}
+/robot1/detector: {ros__parameters: {prompts: {cat: [a cat]}}}
+/robot2/detector: {ros__parameters: {prompts: {car: [a car]}}}
+"""
+
+
+def test_the_more_specific_section_takes_precedence_in_its_namespace(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "robots.yaml"
+    file.write_text(ROBOTS)
+    for namespace, hop, labels in (
+        ("/robot1", 0.4, {"dog", "cat"}),
+        ("robot2", 0.3, {"dog", "car"}),
+        ("/a/b", 0.3, {"dog"}),
+        ("", 0.3, {"dog"}),
+    ):
+        found = Settings.read(file, namespace=namespace)
+        assert (found.embedder["imu.hop"], found.embedder["queue_size"]) == (hop, 8)
+        assert set(found.prompts) == labels
+    assert not caplog.text, "sections of other robots are in order"
+    assert Settings.read(file).embedder["imu.hop"] == 0.3 and set(Settings.read(file).prompts) == {"dog"}
+    assert "'robot1/embedder' does not apply to 'embedder'" in caplog.text
+    assert "'/robot1/detector', '/robot2/detector' does not apply" in caplog.text and "--namespace" in caplog.text
+    file.write_text("/**: {ros__parameters: {imu.hop: 1e-1}}")
+    assert Settings.read(file).embedder["imu.hop"] == 0.1, "a number, as in ROS"
+
+
+def test_a_section_that_would_be_dropped_in_silence_gives_a_warning_with_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "robots.yaml"
+    file.write_text("detectr: {ros__parameters: {a: 1}}\nnav: {camera: {ros__parameters: {a: 1}}}")
+    wrong, foreign = unknown_sections(file)
+    assert str(file) in wrong and "'detectr'" in wrong and "Did you mean 'detector'?" in wrong
+    assert "'nav/camera' is of no node of Sensebind" in foreign and "Did you mean" not in foreign
+    assert len(unknown_sections(file, {"camera"})) == 1, "a node of another name is known to itself"
+    file.write_text("detector: {ros__parameters: {a: 1}}")
+    assert not lost_sections(file, "detector", "/robot1"), "the launch file and a replay apply it in any namespace"
+    (lost,) = lost_sections(file, "detector", "/robot1", as_ros=True)
+    assert "'detector' does not apply to '/robot1/detector'" in lost and "'/**/detector'" in lost
+    assert not lost_sections(file, "detector", "/", as_ros=True)
+    file.write_text("/robot2/detector: {ros__parameters: {a: 1}}")
+    assert "'/robot2/detector'" in lost_sections(file, "detector", "/robot1")[0]
+    file.write_text("/**/detector: {ros__parameters: {a: 1}}\n/robot2/detector: {ros__parameters: {a: 2}}")
+    for as_ros in (True, False):
+        assert not lost_sections(file, "detector", "/robot1", as_ros=as_ros)
+    with pytest.raises(ConfigError, match="'nowhere.yaml' does not exist: correct the path"):
+        unknown_sections("nowhere.yaml")
+
+
 def test_a_written_parameter_file_is_read_with_the_same_values(tmp_path: Path) -> None:
     values = {
         "space": "toy", "vision.hop": 0.25, "detectors": [], "prompts.a b": ["on", "yes: no"], "prompts.a": ["a"],
@@ -499,7 +557,8 @@ def test_a_change_without_effect_is_refused_and_the_node_continues(tmp_path: Pat
             refused = services.set(node, name, value)
             assert not refused.successful and "read-only" in refused.reason
             unknown = services.set(node, f"{name}s", value)
-            assert not unknown.successful and unknown.reason == f"there is no parameter '{name}s'"
+            assert not unknown.successful
+            assert unknown.reason == f"there is no parameter '{name}s'; did you mean '{name}'?"
             assert services.set(node, "use_sim_time", True).successful
             assert services.set(node, "use_sim_time", False).successful
         assert "is now called 'client_queue_size'" in services.set("bridge", "queue_size", 10).reason
@@ -530,13 +589,8 @@ def test_an_embedder_can_be_configured_again_with_fewer_modalities() -> None:
     with peer(environment) as peer_node, running("embedder", environment=environment, values=values) as embedder:
         embedder.wait_for_output("vision: ", 90)
         services = Services(peer_node)
+        down = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+        up = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+        assert all(services.change_state("embedder", *down)), embedder.output
         assert services.set("embedder", "modalities", ["vision"]).successful
-        assert all(
-            services.change_state(
-                "embedder",
-                Transition.TRANSITION_DEACTIVATE,
-                Transition.TRANSITION_CLEANUP,
-                Transition.TRANSITION_CONFIGURE,
-                Transition.TRANSITION_ACTIVATE,
-            )
-        ), embedder.output
+        assert all(services.change_state("embedder", *up)), embedder.output

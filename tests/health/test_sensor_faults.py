@@ -296,8 +296,9 @@ def run(
     """Events of `tracker`. `change`: (modality, number of the tick, embedding) → embedding that arrives; None: none."""
     world, events = ScriptedModalities(seed), []
     for number, tick in enumerate(world.ticks(ticks)):
-        present = {m: change(m, number, world.perceive(m, what)) for m, what in SCENES.items()}
-        events += tracker.step(tick, {m: e for m, e in present.items() if e is not None})
+        changed = {m: change(m, number, world.perceive(m, what)) for m, what in SCENES.items()}
+        if present := {m: e for m, e in changed.items() if e is not None}:
+            events += tracker.step(tick, present)
     return events + tracker.finish()
 
 
@@ -356,9 +357,37 @@ def test_an_expected_sensor_that_never_publishes_is_a_fault() -> None:
     assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
 
 
+@pytest.mark.parametrize("returns_after", [0, 3, 8, None])
+def test_a_pause_of_all_sensors_is_no_fault_but_one_that_does_not_return_is(returns_after: int | None) -> None:
+    """Long windows fill later than short ones after a restart. `returns_after`: ticks after the others; None: never."""
+
+    def pause(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        back = 56 if modality != "audio" else 200 if returns_after is None else 56 + returns_after
+        return None if 40 <= number < back else embedding
+
+    events = run(fault_tracker(), 100, pause)
+    if returns_after is None:
+        assert [e.label for e in events][:1] == ["fault:audio:unplugged"]
+        assert events[0].tick <= START + 57 * HOP + 6 * SECOND
+    else:
+        assert events == []
+
+
+def test_a_sensor_that_was_unplugged_before_a_pause_stays_so() -> None:
+    def pause(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        return (
+            None
+            if number >= (30 if modality == "audio" else 40) and (number < 56 or modality == "audio")
+            else embedding
+        )
+
+    events = run(fault_tracker(), 100, pause)
+    assert {e.label for e in events} == {"fault:audio:unplugged"} and len({e.id for e in events}) == 1
+
+
 def test_expected_may_be_all_configured_modalities() -> None:
     values = {**detector_values({}), "detectors": ["fault"], "fault.expected": ["configured"]}
-    (detector,) = make_detectors(values, embed_text, ("text", "vision", "imu"))
+    (detector,) = make_detectors(values, embed_text, {"text": "text", "vision": "vision", "imu": "imu"})
     assert isinstance(detector, FaultDetector) and detector.options.expected == ("imu", "vision")
 
 

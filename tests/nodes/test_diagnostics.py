@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind doctor`")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from sensebind.fusion.core.samples import Reading, Sample, to_ns
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.diagnostics import Diagnostics
+from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, Diagnostics
 
 
 class FakePipeline:
@@ -74,3 +76,39 @@ def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_
     pipeline.statistics = lambda: {"vision": restarted}  # type: ignore[method-assign]
     (status,) = pipeline.diagnostics.statuses(pipeline)  # type: ignore[arg-type]
     assert {v.key: v.value for v in status.values}["newest_window_age_s"] == "nan"
+
+
+def test_errors_without_end_take_bounded_memory() -> None:
+    diagnostics = FakePipeline().diagnostics
+    for number in range(3 * MAX_LOGGED_ERRORS):
+        assert diagnostics.report_error("vision", f"message {number}")
+    assert diagnostics.report_error("vision", "message 0"), "forgotten"
+    assert not diagnostics.report_error("vision", f"message {3 * MAX_LOGGED_ERRORS - 1}")
+
+
+def test_the_clock_offset_is_the_median_of_arrival_minus_stamp_since_the_last_status() -> None:
+    pipeline = FakePipeline()
+
+    def offset() -> float:
+        (status,) = pipeline.diagnostics.statuses(pipeline)  # type: ignore[arg-type]
+        return float(next(pair.value for pair in status.values if pair.key == "clock_offset_s"))
+
+    for late in (2.5, 2.6, 9.0):
+        pipeline.diagnostics.sample_arrived(Sample("vision", 10**18, Reading(np.zeros(6))), 10**18 + to_ns(late))
+    assert offset() == pytest.approx(2.6)
+    assert offset() != offset(), "NaN: none arrived"
+
+
+def test_windows_that_come_too_late_for_fusion_are_a_warning_with_the_remedy() -> None:
+    pipeline = FakePipeline()
+    pipeline.status(samples=3)
+    level, message = pipeline.status(samples=3, unfused=2)
+    assert level == DiagnosticStatus.WARN and "unfused 2" in message and "clock_offset_s" in message
+
+
+def test_the_problem_of_a_topic_is_the_message_and_the_namespace_is_in_name_and_hardware_id() -> None:
+    pipeline = FakePipeline()
+    pipeline.diagnostics = Diagnostics({"device": "cpu"}, pipeline, "/robot1/embedder")  # type: ignore[arg-type]
+    (status,) = pipeline.diagnostics.statuses(pipeline, problems={"vision": "set x"})  # type: ignore[arg-type]
+    assert (status.level, status.message) == (DiagnosticStatus.STALE, "set x")
+    assert (status.name, status.hardware_id) == ("robot1/embedder: vision", "robot1/vision")

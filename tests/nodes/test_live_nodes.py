@@ -65,8 +65,9 @@ def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
 
 
 def status(received: list[tuple[float, Any]], name: str) -> dict[str, str]:
-    """The newest diagnostics of ``sensebind: <name>``."""
-    found = [s for _, array in received for s in array.status if s.name == f"sensebind: {name}"]
+    """The newest diagnostics of a sensor of the embedder, or of the detector."""
+    expected = "detector: events" if name == "detector" else f"embedder: {name}"
+    found = [s for _, array in received for s in array.status if s.name == expected]
     return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
 
 
@@ -95,7 +96,7 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
                 with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
                 me.spin_until(lambda: sum(map(len, received.values())) >= vectors, 20)
-                me.spin(2.5)
+                me.spin(1.5)  # less than the time after which the detector reports that embeddings stopped
             me.spin_until(lambda: len(event_messages) >= events, 20)
             me.spin(0.5)
         found = {m: status(diagnostics, m) for m in SENSOR_MODALITIES}

@@ -1,0 +1,78 @@
+"""Requests the vectors of phrases from the embedder's service `embed_text`, again if no answer comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.node import Node
+
+from sensebind.nodes.support.message_types import message_type
+
+SERVICE_TYPE = "sensebind_msgs/srv/EmbedText"
+FIRST_TIMEOUT = 3.0  # s for the first answer; twice as long for each further one
+MAX_TIMEOUT = 48.0  # s
+MAX_OPEN_CALLS = 4  # calls whose answers are still accepted
+RETRY_PERIOD = 2.0  # s from an answer that cannot be used to the next request
+
+
+class PhraseRequests:
+    """The calls of one node to `embed_text`. All methods and `on_answer` run in the executor's thread.
+
+    An answer is lost if the embedder ends, or if it discovers this node after the request (then DDS drops it). So the
+    request is repeated after a time. Late answers are used too: a slow embedder answers in the end.
+
+    `on_answer(phrases, response)` returns whether the response could be used.
+    """
+
+    def __init__(self, node: Node, on_answer: Callable[[list[str], Any], bool]) -> None:
+        self._client = node.create_client(message_type(SERVICE_TYPE), "embed_text")
+        self._on_answer = on_answer
+        self._phrases: list[str] = []  # of the newest request
+        self._timeout = FIRST_TIMEOUT
+        self._next_request = 0.0  # steady time in seconds before which the same request is not repeated
+        self._open_calls: deque[Any] = deque()
+        self.repeated = 0  # requests that were repeated because no answer came
+
+    def request(self, phrases: Sequence[str], now: float) -> None:
+        """Request vectors of these phrases, unless an answer may still come. Call it until they have arrived.
+
+        `now`: steady time in seconds. Does nothing while there is no service.
+        """
+        is_new = list(phrases) != self._phrases
+        if not self._client.service_is_ready() or (not is_new and now < self._next_request):
+            return
+        if is_new:
+            self._phrases, self._timeout = list(phrases), FIRST_TIMEOUT
+        elif self._open_calls:
+            self.repeated += 1
+            self._timeout = min(2 * self._timeout, MAX_TIMEOUT)
+        self._next_request = now + self._timeout
+        if len(self._open_calls) == MAX_OPEN_CALLS:
+            self._client.remove_pending_request(self._open_calls.popleft())
+        call = self._client.call_async(message_type(SERVICE_TYPE).Request(texts=self._phrases))
+        self._open_calls.append(call)
+        requested = self._phrases
+        call.add_done_callback(lambda future: self._on_done(requested, future, now))
+
+    def restart(self) -> None:
+        """Ignore the answers to earlier requests: for example because the space has changed."""
+        for call in self._open_calls:
+            self._client.remove_pending_request(call)
+        self._open_calls.clear()
+        self._phrases = []
+
+    def close(self, node: Node) -> None:
+        """Ignore all answers, and destroy the client."""
+        self.restart()
+        node.destroy_client(self._client)
+
+    def _on_done(self, phrases: list[str], future: Any, requested_at: float) -> None:
+        if future not in self._open_calls:
+            return
+        self._open_calls.remove(future)
+        is_used = self._on_answer(phrases, future.result())
+        if phrases == self._phrases:
+            self._phrases = [] if is_used else self._phrases
+            self._next_request = requested_at + RETRY_PERIOD

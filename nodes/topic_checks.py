@@ -1,0 +1,104 @@
+"""Finds out from the ROS graph why no messages of a sensor arrive, and logs each reason once, with what to set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from rclpy.node import Node
+
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, IMU
+from sensebind.fusion.io import messages
+from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, data_topic, select_message_type
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, SensorOptions
+
+CONFIRMATIONS = 2  # checks in a row that find the same problem before it is logged: drivers start step by step
+
+
+def topic_problem(options: SensorOptions, name: str, published: Callable[[str], Sequence[str]]) -> str:
+    """What is wrong with the publishers of a sensor's topic, and what to set; empty if nothing is known to be wrong.
+
+    `name`: the resolved topic, with the suffix of its transport. `published(topic)`: the type of each publisher.
+    """
+    types = sorted(set(published(name)))
+    if not types:
+        return _other_transport(options, name, published)
+    expected = options.message_type or select_message_type(options.modality, types)
+    if expected not in types:
+        return (
+            f"topic '{name}' is published as {' and '.join(types)}, and this node subscribes to {expected}: "
+            f"{_remedy(options, name, types, expected)}"
+        )
+    if others := [found for found in types if found != expected]:
+        return (
+            f"topic '{name}' has publishers of several types: {expected} is read, {' and '.join(others)} is not. "
+            f"Set {options.sensor}.topic to another topic, or stop one of the publishers"
+        )
+    return ""
+
+
+def _other_transport(options: SensorOptions, name: str, published: Callable[[str], Sequence[str]]) -> str:
+    """The text for a topic without a publisher whose images are published with the other transport."""
+    modality = options.modality
+    if modality not in IMAGE_MODALITIES:
+        return ""
+    if options.transport == COMPRESSED_TRANSPORT:
+        other, wanted, transport = name.rpartition("/")[0], messages.IMAGE_TYPE, RAW_TRANSPORT
+    else:
+        other = data_topic(replace(options, transport=COMPRESSED_TRANSPORT), name)
+        wanted, transport = messages.COMPRESSED_IMAGE_TYPE, COMPRESSED_TRANSPORT
+    if not other or wanted not in published(other):
+        return ""
+    return f"topic '{name}' has no publisher, and '{other}' has: set {options.sensor}.transport: {transport}"
+
+
+def _remedy(options: SensorOptions, name: str, types: Sequence[str], expected: str) -> str:
+    """The parameter that makes the node subscribe to one of the published types."""
+    modality, sensor = options.modality, options.sensor
+    if expected == messages.IMAGE_TYPE and messages.COMPRESSED_IMAGE_TYPE in types:
+        resolved = data_topic(replace(options, transport=COMPRESSED_TRANSPORT), name)
+        remap = "" if resolved == name else f", and remap {resolved} to {name}"
+        return f"set {sensor}.transport: compressed{remap}"
+    if expected == messages.COMPRESSED_IMAGE_TYPE and messages.IMAGE_TYPE in types:
+        return f"set {sensor}.transport: raw, and {sensor}.topic: {name}"
+    readable = [found for found in types if found in MESSAGE_TYPES.get(modality, types)]
+    if readable and modality not in (*IMAGE_MODALITIES, IMU):
+        return f"set {sensor}.type: {readable[0]}, or leave it empty"
+    return f"set {sensor}.topic to a topic of type {expected}"
+
+
+class TopicChecks:
+    """Checks the topics of a node's sensors. Use it in one thread, about once a second."""
+
+    def __init__(self, node: Node, sensors: Iterable[SensorOptions]) -> None:
+        self._node = node
+        self._sensors = {options.sensor: options for options in sensors}
+        self._found: dict[str, tuple[str, int]] = {}  # sensor → problem, and the number of checks that found it
+        self._logged: set[str] = set()
+        self._all_arrived = False
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Sensor → its problem, for those that have one."""
+        return {name: text for name, (text, checks) in self._found.items() if text and checks >= CONFIRMATIONS}
+
+    def check(self, arrived: Mapping[str, int]) -> None:
+        """Look for problems, and log new ones. `arrived`: sensor → number of messages so far."""
+        for sensor, options in self._sensors.items():
+            text = topic_problem(options, self._topic(options), self._published)
+            before, checks = self._found.get(sensor, ("", 0))
+            self._found[sensor] = text, checks + 1 if text == before else 1
+        for sensor, text in self.problems.items():
+            if text not in self._logged:
+                self._logged.add(text)
+                self._node.get_logger().warning(f"{sensor}: {text}")
+        if not self._all_arrived and all(arrived.get(sensor) for sensor in self._sensors):
+            self._all_arrived = True
+            self._node.get_logger().info(f"all sensors arrive: {', '.join(self._sensors)}")
+
+    def _topic(self, options: SensorOptions) -> str:
+        name = self._node.resolve_topic_name(options.topic_name)
+        return self._node.resolve_topic_name(data_topic(options, name))
+
+    def _published(self, topic: str) -> list[str]:
+        return [info.topic_type for info in self._node.get_publishers_info_by_topic(topic)]

@@ -1,0 +1,115 @@
+"""The event recorder: snapshots at chosen onsets, and nothing lost or blocked where there is no recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
+from helpers.ros_services import NodeServices
+from sensebind.fusion.core.events import Event, EventKind, EventPhase
+
+DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
+SERVICE = "/recorder/snapshot"
+
+
+class Recording:
+    """A running event recorder, a publisher of events, and the newest diagnostics."""
+
+    def __init__(self, me: Peer, node: Executable) -> None:
+        from sensebind.fusion.io import messages
+        from sensebind.nodes.support.message_types import RosMessageFactory
+        from sensebind.nodes.support.qos import EVENT_QOS
+
+        self.me, self.node, self._messages, self._factory = me, node, messages, RosMessageFactory()
+        self._events = me.publisher(messages.EVENT_TYPE, "events", EVENT_QOS)
+        self._diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
+        self._publish(EventKind.PROMPT, "latched")  # before the node subscribes: it must not receive it
+        me.wait_for_subscribers(self._events)
+
+    def publish(self, label: str, kind: EventKind = EventKind.PROMPT) -> None:
+        """The reports on one event, from onset to offset."""
+        for phase in EventPhase:
+            self._publish(kind, label, phase)
+
+    def _publish(self, kind: EventKind, label: str, phase: EventPhase = EventPhase.ONSET) -> None:
+        event = Event(f"{label}/1", kind, label, phase, 1, 2 if phase is EventPhase.OFFSET else 0, 2, 0.9, "toy@1", ())
+        self._events.publish(self._messages.event_message(self._factory, event))
+
+    def counts(self) -> dict[str, str]:
+        """The values of the newest status, with its message."""
+        found = [s for _, array in self._diagnostics for s in array.status if s.name == "event_recorder: snapshots"]
+        return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+
+    def wait_for(self, **counts: int) -> None:
+        """Wait until the diagnostics have these counts."""
+        self.me.wait_until(
+            lambda: all(self.counts().get(name) == str(count) for name, count in counts.items()), 15, str(counts)
+        )
+
+
+@contextmanager
+def recording(environment: dict[str, str], **values: Any) -> Iterator[Recording]:
+    values = {"snapshot_service": SERVICE, "snapshot_interval": 0.0, **values}
+    with peer(environment) as me, running("event_recorder", environment=environment, values=values) as node:
+        yield Recording(me, node)
+
+
+def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
+    if find_spec("rosbag2_interfaces") is None:
+        pytest.skip("rosbag2_interfaces is not installed here: `make .venv/.ready` builds its snapshot service")
+    from sensebind.nodes.support.message_types import message_type
+
+    answers = [True, False, True]
+    taken: list[str] = []
+
+    def snapshot(request: Any, response: Any) -> Any:
+        taken.append("")
+        response.success = answers[len(taken) - 1]
+        return response
+
+    environment = ros_environment("sensebind_msgs")
+    with recording(environment, event_kinds=["prompt"], event_labels=["person", "dog"]) as found:
+        found.me.node.create_service(message_type("rosbag2_interfaces/srv/Snapshot"), SERVICE, snapshot)
+        found.me.spin(1.0)  # the node discovers the service
+        found.publish("cat")
+        found.publish("person", EventKind.UNKNOWN)
+        found.publish("person")
+        found.wait_for(onsets=1, snapshots=1, too_soon=0)
+        assert len(taken) == 1 and "snapshot for PROMPT person (person/1)" in found.node.output
+        found.publish("dog")
+        found.wait_for(onsets=2, snapshots=1, refused=1)
+        assert "could not take the snapshot" in found.counts()["message"]
+        assert NodeServices(found.me, "/event_recorder").set("snapshot_interval", 60.0) == "", "effective at once"
+        found.publish("dog")
+        found.wait_for(onsets=3, too_soon=1)
+        assert NodeServices(found.me, "/event_recorder").set("snapshot_interval", 0.0) == ""
+        assert NodeServices(found.me, "/event_recorder").set("snapshot_delay", 0.5) == ""
+        found.publish("dog")
+        found.publish("person")
+        found.me.spin(0.2)
+        assert len(taken) == 2, "the snapshot waits for its delay"
+        found.wait_for(onsets=5, snapshots=2, too_soon=2)
+        assert found.counts()["message"] == "2 snapshots" and len(taken) == 3
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_a_recorder_each_onset_is_counted_and_the_warning_comes_once(installed: bool, tmp_path: Path) -> None:
+    environment = ros_environment("sensebind_msgs")
+    if not installed:  # hides the package, also where it is installed
+        (tmp_path / "rosbag2_interfaces").mkdir()
+        (tmp_path / "rosbag2_interfaces" / "__init__.py").write_text("raise ImportError('hidden')\n")
+        environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
+    elif find_spec("rosbag2_interfaces") is None:
+        pytest.skip("rosbag2_interfaces is not installed here: `make .venv/.ready` builds its snapshot service")
+    with recording(environment) as found:
+        for label in ("a", "b", "c"):
+            found.publish(label)
+        found.wait_for(onsets=3, unavailable=3, snapshots=0)
+        reason = f"the service '{SERVICE}' is not there" if installed else "install or build the ROS package"
+        assert reason in found.counts()["message"] and found.node.output.count(reason) == 1

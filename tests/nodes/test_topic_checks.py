@@ -1,0 +1,125 @@
+"""Why no messages of a sensor arrive: the reason and the parameter that mends it are in the log and in diagnostics."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind doctor`")
+
+from helpers.ros_processes import peer, ros_environment, running
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, VISION
+from sensebind.fusion.io import messages
+from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.nodes.topic_checks import topic_problem
+
+IMAGE, COMPRESSED = messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE
+STAMPED = "audio_common_msgs/msg/AudioDataStamped"
+STRING = "std_msgs/msg/String"
+
+
+@pytest.mark.parametrize(
+    ("options", "published", "expected"),
+    [
+        (SensorOptions(VISION), {"/t/compressed": [COMPRESSED]}, "set vision.transport: compressed"),
+        (SensorOptions(DEPTH), {"/t/compressedDepth": [COMPRESSED]}, "set depth.transport: compressed"),
+        (
+            SensorOptions(VISION),
+            {"/t": [COMPRESSED]},
+            "set vision.transport: compressed, and remap /t/compressed to /t",
+        ),
+        (SensorOptions(VISION), {"/t": [STRING]}, f"set vision.topic to a topic of type {IMAGE}"),
+        (SensorOptions(VISION), {"/t": [IMAGE, COMPRESSED]}, f"several types: {IMAGE} is read, {COMPRESSED} is not"),
+        (SensorOptions(IMU), {"/t": [STRING]}, f"set imu.topic to a topic of type {messages.IMU_TYPE}"),
+        (SensorOptions(AUDIO, type="a/msg/B"), {"/t": [STAMPED]}, f"set audio.type: {STAMPED}"),
+        (SensorOptions(AUDIO), {"/t": [STAMPED, STRING]}, f"several types: {STAMPED} is read, {STRING} is not"),
+        (SensorOptions(VISION), {"/t": [IMAGE, IMAGE], "/t/compressed": [COMPRESSED]}, ""),
+        (SensorOptions(AUDIO), {"/t": [STAMPED]}, ""),
+        (SensorOptions(VISION), {}, ""),
+    ],
+)
+def test_the_problem_of_a_topic_names_what_to_set(
+    options: SensorOptions, published: Mapping[str, list[str]], expected: str
+) -> None:
+    text = topic_problem(options, "/t", lambda topic: published.get(topic, []))
+    assert expected in text and bool(text) == bool(expected)
+
+
+def test_a_raw_topic_of_a_camera_that_is_set_to_compressed_is_named() -> None:
+    options = SensorOptions(VISION, transport="compressed")
+    text = topic_problem(options, "/t/compressed", lambda topic: [IMAGE] if topic == "/t" else [])
+    assert text == "topic '/t/compressed' has no publisher, and '/t' has: set vision.transport: raw"
+
+
+def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> None:
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    environment = ros_environment("sensebind_msgs", "audio_common_msgs")
+    values = {"modalities": ["vision", "imu"], "device": "cpu"}
+    arguments = ("--ros-args", "-r", "__ns:=/robot1")
+    with peer(environment) as me:
+        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics")
+        compressed = me.publisher(COMPRESSED, "/robot1/camera/image/compressed")
+        wrong_imu = me.publisher(STRING, "/robot1/imu")
+        with running("embedder", *arguments, environment=environment, values=values) as embedder:
+
+            def status(name: str) -> Any:
+                found = [s for _, message in diagnostics for s in message.status if s.name.endswith(f": {name}")]
+                return found[-1] if found else DiagnosticStatus()
+
+            embedder.wait_for_output("set vision.transport: compressed", 90)
+            embedder.wait_for_output("set imu.topic to a topic of type sensor_msgs/msg/Imu", 10)
+            me.wait_until(lambda: "vision.transport: compressed" in status("vision").message, 10, "diagnostics")
+            assert status("vision").level == b"\x03"
+            assert {s.name for _, message in diagnostics for s in message.status} == {
+                "robot1/embedder: vision",
+                "robot1/embedder: imu",
+            }, "sensors that are not configured have no status"
+            assert {s.hardware_id for _, message in diagnostics for s in message.status} == {
+                "robot1/vision",
+                "robot1/imu",
+            }
+            me.node.destroy_publisher(compressed)
+            me.node.destroy_publisher(wrong_imu)
+            camera, imu = me.publisher(IMAGE, "/robot1/camera/image"), me.publisher(messages.IMU_TYPE, "/robot1/imu")
+            for publisher in (camera, imu):
+                me.wait_for_subscribers(publisher)
+
+            def publish() -> None:
+                from sensor_msgs.msg import Image, Imu
+
+                now = me.node.get_clock().now()
+                image = Image(height=2, width=2, step=6, encoding="rgb8", data=array("B", bytes(12)))
+                image.header.stamp = now.to_msg()
+                camera.publish(image)
+                reading = Imu()
+                reading.header.stamp.sec, reading.header.stamp.nanosec = divmod(now.nanoseconds - 5 * 10**9, 10**9)
+                imu.publish(reading)
+
+            timer = me.node.create_timer(0.05, publish)
+            me.wait_until(lambda: "all sensors arrive" in embedder.output, 20, "the note")
+
+            def offset(name: str) -> float:
+                found = [float(pair.value) for pair in status(name).values if pair.key == "clock_offset_s"]
+                return found[0] if found else float("nan")
+
+            me.wait_until(lambda: abs(offset("imu") - 5) < 1 and abs(offset("vision")) < 1, 10, "the offsets")
+            me.wait_until(lambda: "unfused" in status("imu").message, 10, "the warning")
+            assert "behind those of another sensor" in status("imu").message
+            timer.cancel()
+            for text in ("set vision.transport: compressed", "set imu.topic", "all sensors arrive: vision, imu"):
+                assert embedder.output.count(text) == 1, embedder.output
+
+
+def test_a_publisher_of_embeddings_with_another_quality_of_service_is_logged() -> None:
+    from rclpy.qos import qos_profile_sensor_data
+
+    environment = ros_environment("sensebind_msgs")
+    with peer(environment) as me, running("detector", environment=environment) as detector:
+        me.publisher(messages.EMBEDDING_TYPE, "embeddings/fused", qos_profile_sensor_data)
+        detector.wait_for_output("incompatible QoS", 20)
+        line = next(line for line in detector.lines if "incompatible QoS" in line)
+        assert "embeddings/fused" in line and "RELIABILITY" in line
