@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sensebind.fusion.config.parameters import DETECTOR_TYPES, NODE_PARAMETERS, sensor_parameters
+from sensebind.fusion.config.parameters import DETECTOR_TYPES, NODE_PARAMETERS, modality_parameters
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, parameters_of
 from sensebind.fusion.core.samples import SENSOR_MODALITIES
 from sensebind.fusion.events.lifecycle import LifecycleOptions
@@ -57,7 +57,7 @@ def sensor_table() -> str:
     """The parameters of sensors; modalities with the same parameter share a row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for modality in (*SENSOR_MODALITIES, USER_DEFINED):
-        for parameter in sensor_parameters(modality):
+        for parameter in modality_parameters(modality):
             name, *rest = parameter_columns(parameter)
             rows.setdefault((name.replace(f"{modality}.", "<modality>."), *rest), []).append(modality)
     count = len(SENSOR_MODALITIES) + 1

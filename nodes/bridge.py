@@ -107,8 +107,8 @@ class BridgeNode(ManagedNode):
 
     def _on_space(self, message: Any) -> None:
         self._encoders = {(message.id, m): encoder for m, encoder in messages.encoders_from_message(message).items()}
-        for modality in message.modalities:
-            self._subscribe(modality)
+        for sensor in [s.name for s in message.sensors if s.topic] or message.modalities:
+            self._subscribe(sensor)
 
     def _on_embedding(self, message: Any) -> None:
         self._send(messages.embedding_from_message(message))

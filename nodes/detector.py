@@ -25,7 +25,7 @@ from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompt
 from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
-from sensebind.fusion.core.samples import to_ns
+from sensebind.fusion.core.samples import TEXT, to_ns
 from sensebind.fusion.core.space import suggested_phrases
 from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
@@ -73,8 +73,8 @@ class DetectorNode(ManagedNode):
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space_id = ""
         self._encoders: dict[str, str] = {}  # modality → id of its encoder in the space
-        # Modalities that the embedder is configured for and has encoders for.
-        self._embedded_modalities: tuple[str, ...] = ()
+        self._sensors: dict[str, str] = {}  # sensor → modality, of those whose embeddings the embedder publishes
+        self._present_modalities: set[str] = set()  # those that had an embedding
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
         self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)
@@ -141,11 +141,11 @@ class DetectorNode(ManagedNode):
     # --- the space, prompts and parameters
 
     def _on_space(self, message: Any) -> None:
-        self._embedded_modalities = tuple(s.modality for s in message.sensors if s.modality in message.modalities)
-        for modality in message.modalities:
-            self._modalities.add(modality)
+        self._sensors = {s.name: s.modality for s in message.sensors if s.modality in message.modalities}
+        for sensor in self._sensors or message.modalities:
+            self._modalities.add(sensor)
             if self.is_active:
-                self._subscribe(modality)
+                self._subscribe(sensor)
         encoders = messages.encoders_from_message(message)
         changed, self._encoders = encoders != self._encoders, encoders
         if message.id != self._space_id:
@@ -168,10 +168,10 @@ class DetectorNode(ManagedNode):
             self._needs_configuration = True
             self._update_detectors()
 
-    def _subscribe(self, modality: str) -> None:
-        if modality not in self._embedding_subscriptions and modality != "text":
-            self._embedding_subscriptions[modality] = self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
+    def _subscribe(self, sensor: str) -> None:
+        if sensor not in self._embedding_subscriptions and sensor != TEXT:
+            self._embedding_subscriptions[sensor] = self.create_subscription(
+                message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_QOS
             )
 
     def _validate(self, values: dict[str, Any]) -> list[str]:
@@ -215,7 +215,7 @@ class DetectorNode(ManagedNode):
         found = make_detectors(
             self._values,
             lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
-            self._embedded_modalities,
+            tuple(self._sensors),
             self._competences,
             lambda phrases: [self._phrase_objects[phrase] for phrase in phrases],
             self._encoders,
@@ -235,7 +235,7 @@ class DetectorNode(ManagedNode):
     def _warn_of_lost_calibrations(self) -> None:
         """Log once each modality that loses its part of the calibration, because its encoder is another."""
         calibration = self._prompt_detector.calibration(self._space_id) if self._prompt_detector else None
-        for text in calibration.warnings(self._embedded_modalities) if calibration else []:
+        for text in calibration.warnings(sorted(set(self._sensors.values()))) if calibration else []:
             if text not in self._logged_calibrations:
                 self._logged_calibrations.add(text)
                 self.get_logger().warning(text)
@@ -269,7 +269,8 @@ class DetectorNode(ManagedNode):
 
     def _on_embedding(self, message: Any) -> None:
         embedding = messages.embedding_from_message(message)
-        self._counts[embedding.modality] += 1
+        self._counts[embedding.source] += 1
+        self._present_modalities.add(embedding.modality)
         if self._assembler.jumped_back(embedding.tick):
             self.get_logger().info("the clock jumped back: event tracking starts again")
             self._step(self._assembler.flush())
@@ -279,7 +280,7 @@ class DetectorNode(ManagedNode):
         if self._assembler.is_late(embedding):
             self._counts["late"] += 1
             if self._tracker is not None and embedding.space == self._space_id:
-                self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.modality: embedding}))
+                self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.source: embedding}))
             return
         self._step(self._assembler.add(embedding))
 
@@ -288,7 +289,7 @@ class DetectorNode(ManagedNode):
         self._waiting_ticks.extend(ticks)
         while self._tracker is not None and self._waiting_ticks:
             tick, present = self._waiting_ticks.popleft()
-            known = {m: e for m, e in present.items() if e.space == self._space_id}
+            known = {s: e for s, e in present.items() if e.space == self._space_id}
             if known:
                 self._publish(self._tracker.step(tick, known))
                 self._publish_scores(tick, self._tracker)
@@ -302,9 +303,9 @@ class DetectorNode(ManagedNode):
             )
             self._last_published = time.monotonic()
             if event.phase is not EventPhase.UPDATE:
-                modalities = ", ".join(e.modality for e in event.evidence if e.supports)
+                sensors = ", ".join(e.sensor or e.modality for e in event.evidence if e.supports)
                 self.get_logger().info(
-                    f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({modalities})"
+                    f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({sensors})"
                 )
 
     def _publish_scores(self, tick: int, tracker: EventTracker) -> None:
@@ -327,8 +328,8 @@ class DetectorNode(ManagedNode):
         self._unrecognisable = ""
         if self._prompt_detector is None or self._counts["ticks"] < MIN_TICKS_OF_PRESENCE:
             return
-        present = [modality for modality in self._embedding_subscriptions if self._counts[modality]]
-        found = self._prompt_detector.unrecognisable_labels((m for m in present if m != FUSED), self._space_id)
+        present = sorted(self._present_modalities - {FUSED})
+        found = self._prompt_detector.unrecognisable_labels(present, self._space_id)
         text = partial(self._unrecognisable_text, self._prompt_detector.prompts, present)
         if new := [label for label in found if label not in self._logged_labels]:
             self.get_logger().warning(text(new))

@@ -12,7 +12,7 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.pipeline import Pipeline
-from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, ModalityStatistics
+from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, SensorStatistics
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_status
 
@@ -58,7 +58,7 @@ class Diagnostics:
         ]
 
     def _status(
-        self, modality: str, statistics: ModalityStatistics, sensors: SensorSubscriptions, period: float
+        self, modality: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float
     ) -> DiagnosticStatus:
         counts = dict(statistics.counts) | sensors.message_counts(modality)
         before = self._previous_counts.get(modality, {})

@@ -21,11 +21,12 @@ from rclpy.duration import Duration
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config import build
-from sensebind.fusion.config.parameters import embedder_parameters, modalities_of
-from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.config.parameters import embedder_parameters, modalities_of, sensors_of
+from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.fusion.core.samples import TEXT, Sample
 from sensebind.fusion.core.space import SpaceError, limited_competences, nearest_recognisable
+from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -66,10 +67,10 @@ class EmbedderNode(ManagedNode):
 
     def known_parameters(self, values: Mapping[str, Any]) -> list[Parameter]:
         modalities = values.get("modalities") or []  # checked when the node is configured
-        return embedder_parameters([m for m in modalities if isinstance(m, str)])
+        return embedder_parameters([m for m in modalities if isinstance(m, str)], values)
 
     def configure(self, values: dict[str, Any]) -> None:
-        modalities = modalities_of(values)
+        modalities, sensors = modalities_of(values), sensors_of(values)
         for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, "sensebind_msgs/srv/EmbedText"):
             message_type(name)  # fails here if it is not installed
         started = time.monotonic()
@@ -84,9 +85,9 @@ class EmbedderNode(ManagedNode):
                 EMBEDDING_QOS,
                 event_callbacks=NO_EVENT_CALLBACKS,
             )
-            for name in [*(m for m in modalities if m in space.modalities), "fused"]
+            for name in [*(s for s, m in sensors.items() if m in space.modalities), FUSED]
         }
-        # Modality → sequence numbers of its messages; used by the scheduler's thread.
+        # Sensor, or `fused` → sequence numbers of its messages; used by the scheduler's thread.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._space_publisher = self.create_publisher(
             message_type(messages.EMBEDDING_SPACE_TYPE),
@@ -116,7 +117,6 @@ class EmbedderNode(ManagedNode):
         self._sensor_subscriptions = SensorSubscriptions(
             self,
             self._values,
-            modalities_of(self._values),
             self._on_sample,
             self._pipeline.set_calibration,
             self._report_error,
@@ -132,8 +132,8 @@ class EmbedderNode(ManagedNode):
             JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._restart(),
         )
-        for modality, topic in self._sensor_subscriptions.topics.items():
-            self.get_logger().info(f"{modality}: subscribed to {topic}")
+        for sensor, topic in self._sensor_subscriptions.topics.items():
+            self.get_logger().info(f"{sensor}: subscribed to {topic}")
 
     def deactivate(self) -> list[Publisher]:
         """Unsubscribe, embed the remaining windows and end the scheduler."""
@@ -162,20 +162,20 @@ class EmbedderNode(ManagedNode):
     def _on_sample(self, sample: Sample) -> None:
         if self._pipeline is None or self._scheduler is None:
             return  # deactivated since this message arrived
-        self._last_arrival[sample.modality] = time.monotonic()
+        self._last_arrival[sample.sensor] = time.monotonic()
         if self._pipeline.accept(sample):
             self._scheduler.notify()
 
     def _flush_idle_topics(self) -> None:
-        """Close complete windows of modalities without messages for `idle_timeout`. Also subscribe to new topics."""
+        """Close complete windows of sensors without messages for `idle_timeout`. Also subscribe to new topics."""
         if self._pipeline is None or self._sensor_subscriptions is None or self._scheduler is None:
             return  # deactivated since this timer fired
         self._sensor_subscriptions.discover_topics()
         now = time.monotonic()
-        for modality, last in list(self._last_arrival.items()):
+        for sensor, last in list(self._last_arrival.items()):
             if now - last > self._values["idle_timeout"]:
-                del self._last_arrival[modality]
-                if self._pipeline.flush(modality):
+                del self._last_arrival[sensor]
+                if self._pipeline.flush(sensor):
                     self._scheduler.notify()
 
     def _restart(self) -> None:
@@ -190,14 +190,14 @@ class EmbedderNode(ManagedNode):
     def _publish(self, outputs: list[Output]) -> None:
         for output in outputs:
             if isinstance(output, Embedding):
-                sequence = next(self._sequences[output.modality])
-                self._embedding_publishers[output.modality].publish(
+                sequence = next(self._sequences[output.source])
+                self._embedding_publishers[output.source].publish(
                     messages.embedding_message(MESSAGE_FACTORY, output, sequence)
                 )
                 self._last_published = time.monotonic()
             elif isinstance(output, Failure):
-                topic = self._sensor_subscriptions.topics.get(output.modality, "") if self._sensor_subscriptions else ""
-                self._report_error(output.modality, f"topic '{topic}': {output.message}")
+                topic = self._sensor_subscriptions.topics.get(output.sensor, "") if self._sensor_subscriptions else ""
+                self._report_error(output.sensor, f"topic '{topic}': {output.message}")
 
     def _embed_text(self, request: Any, response: Any) -> Any:
         texts = list(request.texts)
@@ -221,9 +221,9 @@ class EmbedderNode(ManagedNode):
 
     # --- errors and diagnostics
 
-    def _report_error(self, modality: str, message: str) -> None:
+    def _report_error(self, sensor: str, message: str) -> None:
         """Log each message once; diagnostics repeat it while the error persists. Called from both threads."""
-        if self._diagnostics.report_error(modality, message):
+        if self._diagnostics.report_error(sensor, message):
             self.get_logger().error(message)
 
     def _publish_diagnostics(self) -> None:
@@ -242,9 +242,7 @@ def serve(node: EmbedderNode, stop: StopFlag) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 0."""
-    # Seconds after which a waiting thread gets the interpreter lock (Python's default: 5 ms). The encoders release and
-    # acquire it a hundred times for each window, while messages keep the other thread busy.
-    sys.setswitchinterval(0.001)
+    set_switch_interval()
     return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.finish)
 
 

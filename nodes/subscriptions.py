@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 
-from sensebind.fusion.config.parameters import sensor_options
+from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, select_message_type
@@ -49,7 +49,7 @@ class SensorSubscriptions:
     """The subscriptions of one node to its sensors.
 
     `on_sample` is called with every sample; `on_calibration` with each sensor's calibration, during construction from
-    the parameters and later whenever CameraInfo changes it; `on_error(modality, message)` with each error of a topic.
+    the parameters and later whenever CameraInfo changes it; `on_error(sensor, message)` with each error of a topic.
     After construction, all these calls run in the thread of the node's executor; any thread may read `topics`.
     """
 
@@ -57,35 +57,34 @@ class SensorSubscriptions:
         self,
         node: Node,
         values: Mapping[str, Any],
-        modalities: tuple[str, ...],
         on_sample: Callable[[Sample], None],
         on_calibration: Callable[[str, Calibration], None],
         on_error: Callable[[str, str], None],
     ) -> None:
         self._node = node
         self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
-        self._options = {modality: sensor_options(values, modality) for modality in modalities}
+        self._options = {name: sensor_options(values, modality, name) for name, modality in sensors_of(values).items()}
         self._subscriptions: list[Subscription[Any]] = []
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._arrived: Counter[str] = Counter()
         self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
-        for modality, options in self._options.items():
-            self._on_calibration(modality, options.calibration)
+        for sensor, options in self._options.items():
+            self._on_calibration(sensor, options.calibration)
         self.discover_topics()
 
     @property
     def topics(self) -> Mapping[str, str]:
-        """Modality → resolved topic, once its message type is known."""
+        """Sensor → resolved topic, once its message type is known."""
         return dict(self._topics)
 
-    def message_counts(self, modality: str) -> dict[str, int]:
-        """A modality's messages: `arrived`; `lost` since the first that arrived; `earlier`: published before it.
+    def message_counts(self, sensor: str) -> dict[str, int]:
+        """A sensor's messages: `arrived`; `lost` since the first that arrived; `earlier`: published before it.
         If the middleware does not number messages, `lost` is the middleware's count and `earlier` is 0."""
         return {
-            "arrived": self._arrived[modality],
-            "lost": self._lost[modality],
-            "earlier": self._missed_before_start[modality],
+            "arrived": self._arrived[sensor],
+            "lost": self._lost[sensor],
+            "earlier": self._missed_before_start[sensor],
         }
 
     def close(self) -> None:
@@ -96,54 +95,55 @@ class SensorSubscriptions:
 
     def discover_topics(self) -> None:
         """Subscribe to topics whose message type is known now. Call it repeatedly: publishers may appear later."""
-        for modality, options in self._options.items():
-            if modality in self._topics:
+        for sensor, options in self._options.items():
+            if sensor in self._topics:
                 continue
             type_name = options.message_type
             if not type_name:
                 name = self._node.resolve_topic_name(options.topic_name)
                 published = [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
-                type_name = select_message_type(modality, published)
+                type_name = select_message_type(options.modality, published)
             if type_name:
                 self._subscribe_sensor(options, type_name)
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
-        modality, topic = options.modality, options.topic_name
+        sensor, topic = options.sensor, options.topic_name
         if options.transport == COMPRESSED_TRANSPORT:  # remapping rules use the topic name without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
-        self._topics = {**self._topics, modality: name}
+        self._topics = {**self._topics, sensor: name}
         try:
             decoder = SampleDecoder(options, type_name)
             message_type(type_name)
         except (EncodingError, ModuleNotFoundError) as error:
-            self._on_error(modality, f"topic '{name}': {error}")
+            self._on_error(sensor, f"topic '{name}': {error}")
             return
 
         def on_message(message: Any) -> None:
-            self._arrived[modality] += 1
+            self._arrived[sensor] += 1
             try:
                 sample = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
-                self._on_error(modality, f"topic '{name}': {error}")
+                self._on_error(sensor, f"topic '{name}': {error}")
             else:
                 self._on_sample(sample)
 
         def on_info(message: Any) -> None:
             try:
                 if decoder.apply_side_message(message):
-                    self._on_calibration(modality, decoder.calibration)
+                    self._on_calibration(sensor, decoder.calibration)
             except EncodingError as error:
-                self._on_error(modality, f"topic '{name}': {error}")
+                self._on_error(sensor, f"topic '{name}': {error}")
 
-        self._subscribe(modality, type_name, topic, on_message)
+        self._subscribe(options, type_name, topic, on_message)
         for side in decoder.side_topics(options.topic_name):
             # Some drivers publish this topic once (transient local), others repeatedly (volatile). A volatile
             # subscription misses earlier messages, and a transient-local one does not match a volatile publisher.
             for qos in (LATCHED_QOS, SENSOR_DATA_QOS) if side.latched else (SENSOR_DATA_QOS,):
                 self._subscribe_info(side.type, side.name, qos, on_info)
 
-    def _subscribe(self, modality: str, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
+    def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
+        sensor = options.sensor
         name = self._node.resolve_topic_name(topic)
         sequence = LossCounter(lambda: self._node.count_publishers(name))
         numbered = False
@@ -154,14 +154,14 @@ class SensorSubscriptions:
             if number is not None and 0 < number < MAX_SEQUENCE_NUMBER:
                 numbered = True
                 earlier, since = sequence.count_missing(number)
-                self._missed_before_start[modality] += earlier
-                self._lost[modality] += since
+                self._missed_before_start[sensor] += earlier
+                self._lost[sensor] += since
             callback(message)
 
         def on_lost(info: Any) -> None:
-            self._lost[modality] += 0 if numbered else info.total_count_change
+            self._lost[sensor] += 0 if numbered else info.total_count_change
 
-        qos = sensor_data_qos(IMAGE_QUEUE_DEPTH if modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH)
+        qos = sensor_data_qos(IMAGE_QUEUE_DEPTH if options.modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH)
         arguments = (message_type(type_name), topic, on_message if HAS_MESSAGE_INFO else callback, qos)
         try:
             subscription = self._node.create_subscription(

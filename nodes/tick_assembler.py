@@ -35,11 +35,11 @@ class TickAssembler:
         return self._last_emitted is not None and embedding.tick <= self._last_emitted and embedding.modality != FUSED
 
     def add(self, embedding: Embedding) -> list[tuple[int, dict[str, Embedding]]]:
-        """Add one embedding. Returns the ticks (ns) that are complete now, oldest first, with embeddings by modality,
+        """Add one embedding. Returns the ticks (ns) that are complete now, oldest first, with embeddings by sensor,
         without the fused ones."""
         if self._last_emitted is not None and embedding.tick <= self._last_emitted:
             return []
-        self._pending.setdefault(embedding.tick, {})[embedding.modality] = embedding
+        self._pending.setdefault(embedding.tick, {})[embedding.source] = embedding
         self._newest_tick = embedding.tick if self._newest_tick is None else max(self._newest_tick, embedding.tick)
         return self._pop_complete(self._newest_tick - self.timeout)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import modalities_of, sensor_options, window_options
+from sensebind.fusion.config.parameters import modalities_of, sensor_options, sensors_of, window_options
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES, to_ns
@@ -33,26 +33,26 @@ def load_space_from(values: Mapping[str, Any]) -> Space:
 
 
 def make_window_specs(values: Mapping[str, Any], trained_windows: Mapping[str, TrainedWindow]) -> dict[str, WindowSpec]:
-    """Modality → how its samples are cut into windows.
+    """Sensor → how its samples are cut into windows.
 
     Parameters take precedence over `trained_windows`: the windows that the encoders of the space were trained with.
     Raises `ConfigError` for a modality without a window length, and for windows that do not fit together.
     """
     specs = {}
-    for modality in modalities_of(values):
-        options = window_options(values, modality)
+    for sensor, modality in sensors_of(values).items():
+        options = window_options(values, modality, sensor)
         trained_window = trained_windows.get(modality)
         if trained_window is None and options.window and modality not in SENSOR_MODALITIES:
             trained_window = TrainedWindow(options.window)  # a user-defined modality without a spoke
         if trained_window is None:
             raise ConfigError(f"space '{values['space']}' has no window for '{modality}': remove it from 'modalities'")
-        specs[modality] = options.spec(modality, trained_window.length, trained_window.frames)
-    hops = {m: s.hop for m, s in specs.items()}
+        specs[sensor] = options.spec(modality, trained_window.length, trained_window.frames, sensor)
+    hops = {sensor: spec.hop for sensor, spec in specs.items()}
     shortest = min(hops.values())
-    for modality, hop in hops.items():
+    for sensor, hop in hops.items():
         if hop % shortest:
             raise ConfigError(
-                f"parameter '{modality}.hop' must be a multiple of the shortest hop ({shortest / SECOND:g} s), "
+                f"parameter '{sensor}.hop' must be a multiple of the shortest hop ({shortest / SECOND:g} s), "
                 f"so that windows end together; it is {hop / SECOND:g} s"
             )
     return specs
@@ -69,7 +69,7 @@ def make_pipeline(
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
     `engine`: an engine that several pipelines share; None: the pipeline makes its own engine. `live`: at most
-    `queue_size` windows of each modality wait; if False, their number has no limit and no window is dropped.
+    `queue_size` windows of each sensor wait; if False, their number has no limit and no window is dropped.
     """
     specs = make_window_specs(values, space.trained_windows)
     options = options_with_values(StreamOptions(), values)
@@ -77,8 +77,8 @@ def make_pipeline(
         specs,
         engine or Engine(space, options_with_values(EngineOptions(), values).batch_size),
         fusion_timeout=to_ns(options.fusion_timeout),
-        fusion_weights={m: window_options(values, m).fusion_weight for m in specs},
-        calibrations={m: sensor_options(values, m).calibration for m in specs},
+        fusion_weights={s.modality: window_options(values, s.modality).fusion_weight for s in specs.values()},
+        calibrations={name: sensor_options(values, s.modality, name).calibration for name, s in specs.items()},
         queue_size=options.queue_size if live else None,
         deadline=options.deadline,
         tracker=tracker,

@@ -25,7 +25,7 @@ from sensebind.fusion.events.prompt import (
     no_objects,
 )
 
-CONFIGURED_MODALITIES = "configured"  # in `fault.expected`: all modalities of the embedder
+CONFIGURED_SENSORS = "configured"  # in `fault.expected`: all sensors of the embedder
 
 
 def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -61,21 +61,21 @@ def onset_thresholds_of(values: Mapping[str, Any]) -> dict[str, float]:
 def make_detectors(
     values: Mapping[str, Any],
     embed_text: Callable[[Sequence[str]], npt.ArrayLike],
-    modalities: Sequence[str] = (),
+    sensors: Sequence[str] = (),
     competences: CompetenceLookup = full_competence,
     named_objects: ObjectLookup = no_objects,
     encoders: Mapping[str, str] | None = None,
 ) -> list[Detector]:
     """The detectors that the parameter `detectors` names. The prompt detector is left out if no label has a phrase.
 
-    `embed_text`: N phrases → (N, D) unit vectors. `modalities`: the modalities that the embedder is configured for and
-    has encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises `ConfigError` for
+    `embed_text`: N phrases → (N, D) unit vectors. `sensors`: the sensors that the embedder is configured for and has
+    encoders for. `competences`, `named_objects` and `encoders`: see `PromptDetector`. Raises `ConfigError` for
     values that do not fit together, and `CalibrationError` for a calibration that cannot be read.
     """
-    if CONFIGURED_MODALITIES in values["fault.expected"]:
+    if CONFIGURED_SENSORS in values["fault.expected"]:
         values = {
             **values,
-            "fault.expected": sorted({*values["fault.expected"], *modalities} - {CONFIGURED_MODALITIES, TEXT}),
+            "fault.expected": sorted({*values["fault.expected"], *sensors} - {CONFIGURED_SENSORS, TEXT}),
         }
     prompts = prompts_of(values)
     found: list[Detector] = []

@@ -66,6 +66,8 @@ def _autostart() -> Any:
 
 # Names that a user-defined modality cannot have.
 RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
+RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES)  # names that the user's sensors cannot have
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")  # of sensors and user-defined modalities: they are parts of topics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,20 +184,59 @@ class EventRecorderOptions(Options):
     )
 
 
-def sensor_parameters(modality: str) -> list[Parameter]:
-    """All parameters of one sensor, `<modality>.<name>`."""
-    parts = (SensorOptions(modality), WindowOptions())
+@dataclass(frozen=True, slots=True)
+class ModalityOptions(Options):
+    """Which sensors a modality has. Raises `ConfigError`."""
+
+    sensors: tuple[str, ...] = parameter(
+        (),
+        "Names of the sensors of this modality, if it has several. Each has the parameters of the modality under its "
+        "own name, such as front.topic; their defaults are the values of the modality. Empty: one sensor, which is "
+        "named as the modality",
+    )
+
+
+OWN_PARAMETERS = ("topic", "camera_info_topic", "info_topic")  # their values for a named sensor are its own
+MODALITY_PARAMETERS = ("fusion_weight",)  # which a named sensor does not have: they are of the whole modality
+
+
+def modality_parameters(modality: str) -> list[Parameter]:
+    """All parameters of one modality, `<modality>.<name>`: its sensors, and the parameters of each of them."""
+    parts = (ModalityOptions(), *_sensor_parts(modality))
     return [p for part in parts for p in parameters_of(part, f"{modality}.", _modality_key(modality))]
 
 
-def sensor_options(values: Mapping[str, Any], modality: str) -> SensorOptions:
-    """The options of one sensor's messages, from the embedder's parameters. Raises `ConfigError`."""
-    return options_with_values(SensorOptions(modality), values, f"{modality}.", _modality_key(modality))
+def sensor_parameters(modality: str, sensor: str, given: Mapping[str, Any]) -> list[Parameter]:
+    """All parameters of a named sensor, `<sensor>.<name>`. Their defaults are the modality's values in `given`. Raises
+    `ConfigError` for a value of a wrong type or out of range."""
+    found = []
+    for part in _sensor_parts(modality):
+        for declared in parameters_of(part, "", _modality_key(modality)):
+            if declared.name in MODALITY_PARAMETERS:
+                continue
+            of_modality = replace(declared, name=f"{modality}.{declared.name}")
+            value = given.get(of_modality.name)
+            default = declared.default if value is None or declared.name in OWN_PARAMETERS else of_modality.check(value)
+            found.append(replace(declared, name=f"{sensor}.{declared.name}", default=default, formerly=""))
+    return found
 
 
-def window_options(values: Mapping[str, Any], modality: str) -> WindowOptions:
-    """The options of one modality's windows, from the embedder's parameters. Raises `ConfigError`."""
-    return options_with_values(WindowOptions(), values, f"{modality}.", _modality_key(modality))
+def sensor_options(values: Mapping[str, Any], modality: str, sensor: str = "") -> SensorOptions:
+    """The options of one sensor's messages, from the embedder's parameters. `sensor`: empty for the only sensor of its
+    modality. Raises `ConfigError`."""
+    prefix = f"{sensor or modality}."
+    return options_with_values(SensorOptions(modality, sensor=sensor), values, prefix, _modality_key(modality))
+
+
+def window_options(values: Mapping[str, Any], modality: str, sensor: str = "") -> WindowOptions:
+    """The options of one sensor's windows, from the embedder's parameters. `sensor`: as in `sensor_options`. Raises
+    `ConfigError`."""
+    return options_with_values(WindowOptions(), values, f"{sensor or modality}.", _modality_key(modality))
+
+
+def _sensor_parts(modality: str) -> tuple[SensorOptions, WindowOptions]:
+    """The options that each sensor of a modality has."""
+    return SensorOptions(modality), WindowOptions()
 
 
 def _modality_key(modality: str) -> str:
@@ -203,15 +244,21 @@ def _modality_key(modality: str) -> str:
     return modality if modality in SENSOR_MODALITIES else USER_DEFINED
 
 
-def embedder_parameters(modalities: Sequence[str] = ()) -> list[Parameter]:
+def embedder_parameters(modalities: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> list[Parameter]:
     """All parameters of `embedder` and of `sensebind replay`.
 
-    They include those of all `SENSOR_MODALITIES`, used or not, and of user-defined `modalities`.
+    They include those of all `SENSOR_MODALITIES`, used or not, of user-defined `modalities`, and of the sensors that
+    the values `given` name. Raises `ConfigError` for names that sensors cannot have.
     """
     parts = (SpaceOptions(), EmbedderNodeOptions(), StreamOptions(), EngineOptions())
-    common = [p for part in parts for p in parameters_of(part)]
-    sensors = dict.fromkeys([*SENSOR_MODALITIES, *modalities])
-    return common + [p for modality in sensors for p in sensor_parameters(modality)]
+    found = [p for part in parts for p in parameters_of(part)]
+    every = list(dict.fromkeys([*SENSOR_MODALITIES, *modalities]))
+    for modality in every:
+        found += modality_parameters(modality)
+    for modality in every:
+        for sensor in _named_sensors(given or {}, modality):
+            found += sensor_parameters(modality, sensor, given or {})
+    return found
 
 
 def detector_parameters() -> list[Parameter]:
@@ -255,8 +302,8 @@ def parameters_of_other_nodes(node: str, given: Mapping[str, Any] | None = None)
     found = [p for other, parameters in NODE_PARAMETERS.items() if other != node for p in parameters()]
     names = {p.name for p in found} | {p.formerly for p in found if p.formerly}
     modalities = (given or {}).get("modalities") or []
-    if node != "embedder" and isinstance(modalities, list):
-        names |= {p.name for p in embedder_parameters([m for m in modalities if isinstance(m, str)])}
+    if node != "embedder" and isinstance(modalities, list | tuple):
+        names |= {p.name for p in embedder_parameters([m for m in modalities if isinstance(m, str)], given)}
     return names
 
 
@@ -325,7 +372,7 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
                 f"parameter 'modalities' names '{modality}', which is not one of {', '.join(SENSOR_MODALITIES)}: for a "
                 f"user-defined modality, set '{modality}.fields' to the paths of its numbers"
             )
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality) or modality in RESERVED_MODALITY_NAMES:
+        if not NAME_PATTERN.fullmatch(modality) or modality in RESERVED_MODALITY_NAMES:
             raise ConfigError(
                 f"'{modality}' cannot be the name of a modality: use lower-case letters, digits and _, and not one of "
                 f"{', '.join(RESERVED_MODALITY_NAMES)}"
@@ -333,9 +380,43 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     return wanted
 
 
+def sensors_of(values: Mapping[str, Any], modalities: Sequence[str] | None = None) -> dict[str, str]:
+    """Sensor → its modality, in the order of `modalities` and `<modality>.sensors`. Raises `ConfigError`.
+
+    `modalities`: None for those that `values` name. A modality without named sensors has one, which is named as the
+    modality.
+    """
+    found: dict[str, str] = {}
+    modalities = modalities_of(values) if modalities is None else modalities
+    for modality in modalities:
+        for sensor in _named_sensors(values, modality) or (modality,):
+            if sensor in found or (sensor != modality and sensor in modalities):
+                raise ConfigError(
+                    f"parameter '{modality}.sensors' names '{sensor}', which is the name of another sensor or of a "
+                    "modality: choose another"
+                )
+            found[sensor] = modality
+    return found
+
+
+def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
+    """The sensors that the parameter `<modality>.sensors` names. Raises `ConfigError` for a name that has another
+    meaning."""
+    names = options_with_values(ModalityOptions(), values, f"{modality}.").sensors
+    for name in names:
+        if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
+            raise ConfigError(
+                f"parameter '{modality}.sensors' names '{name}': use lower-case letters, digits and _, each name once, "
+                f"and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
+            )
+    return names
+
+
 def embedder_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """The value of every parameter of the embedder: the given one, or else the default. Raises `ConfigError`."""
-    return resolve_values(embedder_parameters(modalities_of(given)), given, parameters_of_other_nodes("embedder"))
+    sensors_of(given)
+    parameters = embedder_parameters(modalities_of(given), given)
+    return resolve_values(parameters, given, parameters_of_other_nodes("embedder"))
 
 
 def detector_values(given: Mapping[str, Any], embedder: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Activity:
 class Embedding:
     """A float32 unit vector (D,) for the window `[start, tick)` of one modality, or for a tick (`fused`).
 
-    `coverage` is 0..1. `sources` (modalities) and `weights` belong to a fused vector and are empty for others.
+    `coverage` is 0..1. `sources` (names of sensors) and `weights` belong to a fused vector and are empty for others.
     `symptoms` are signs of a faulty sensor (`health`), the clearest first. `sensor` is the name of the sensor: that of
     the modality if it has only one, and empty for fused vectors and text. `objects` are those that the encoder located
     in the newest image: the best one of each name, the highest score first. `activity` is None if the raw data have no
@@ -83,6 +83,11 @@ class Embedding:
     objects: tuple[DetectedObject, ...] = field(default=())
     activity: Activity | None = None
 
+    @property
+    def source(self) -> str:
+        """The name of the sensor; without one, that of the modality: `fused`, `text`, or the modality's only sensor."""
+        return self.sensor or self.modality
+
 
 def l2_normalize(vectors: npt.ArrayLike) -> Vector:
     """Scale vectors (…, D) to unit length, float32. Zero vectors stay zero."""
@@ -94,9 +99,11 @@ def l2_normalize(vectors: npt.ArrayLike) -> Vector:
 def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = None) -> Embedding:
     """Return one vector for a tick: the unit-length sum of the modalities' vectors, each times weight × coverage.
 
-    A sum of vectors of a joint space combines their meanings (ImageBind, arXiv 2305.05665, section 4.3). `weights` maps
-    modality to weight, 1 if it is missing; if all weights are 0, all count the same. The weights of the result sum to
-    1. Its sources are in alphabetical order, so it does not depend on the order of `present`.
+    A sum of vectors of a joint space combines their meanings (ImageBind, arXiv 2305.05665, section 4.3). The vector of
+    a modality with several sensors is the mean of theirs, weighted by coverage, and its coverage is the largest of
+    theirs. So four cameras count as much as one. `weights` maps modality to weight, 1 if it is missing; if all weights
+    are 0, all modalities count the same. The weights of the result, one for each sensor, sum to 1. Its sources, the
+    sensors, are in alphabetical order, so it does not depend on the order of `present`.
 
     Raises `ValueError` if `present` is empty, or if ticks or spaces differ.
     """
@@ -104,9 +111,12 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
         raise ValueError("nothing to fuse")
     if len({(e.tick, e.space) for e in present}) != 1:
         raise ValueError("only embeddings of one tick and one space can be fused")
-    parts = sorted(present, key=lambda e: e.modality)
-    raw = np.array([(weights or {}).get(e.modality, 1.0) * e.coverage for e in parts])
-    shares = raw / raw.sum() if raw.sum() > 0 else np.full(len(parts), 1 / len(parts))
+    parts = sorted(present, key=lambda e: e.source)
+    coverages = {modality: [e.coverage for e in parts if e.modality == modality] for modality in _modalities(parts)}
+    within = np.array([_share(e.coverage, coverages[e.modality]) for e in parts])  # sums to 1 in each modality
+    of_modality = [(weights or {}).get(e.modality, 1.0) * max(coverages[e.modality]) for e in parts]
+    raw = within * np.array(of_modality)
+    shares = raw / raw.sum() if raw.sum() > 0 else within / len(coverages)
     total = sum(share * e.vector.astype(np.float64) for share, e in zip(shares, parts, strict=True))
     return Embedding(
         modality=FUSED,
@@ -115,9 +125,19 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
         space=parts[0].space,
         coverage=float(np.dot(shares, [e.coverage for e in parts])),
         vector=l2_normalize(total),
-        sources=tuple(e.modality for e in parts),
+        sources=tuple(e.source for e in parts),
         weights=tuple(float(share) for share in shares),
     )
+
+
+def _modalities(parts: Iterable[Embedding]) -> set[str]:
+    return {embedding.modality for embedding in parts}
+
+
+def _share(coverage: float, all_coverages: Sequence[float]) -> float:
+    """The share of one sensor in the mean of its modality: by coverage; equal shares if no sensor has any."""
+    total = sum(all_coverages)
+    return coverage / total if total > 0 else 1 / len(all_coverages)
 
 
 def sort_modalities(modalities: Iterable[str]) -> list[str]:

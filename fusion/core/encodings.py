@@ -71,15 +71,31 @@ COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 class ThermalImage:
     """A decoded thermal image.
 
-    `values` float32 (H, W): kelvin if `radiometric`, else levels 0..1 of an unknown scale. `counts` uint16 (H, W): the
-    values of a 16-bit image as sent, else None; kelvin = counts · `kelvin_per_count` + `kelvin_offset`.
+    `known_values` float32 (H, W): kelvin if `radiometric`, else levels 0..1 of an unknown scale; None if `counts` are
+    given. `counts` uint16 (H, W): the values of a 16-bit image as sent; kelvin = counts · `kelvin_per_count` +
+    `kelvin_offset`.
     """
 
-    values: Float32Array
+    known_values: Float32Array | None
     radiometric: bool
     counts: npt.NDArray[np.uint16] | None = None
     kelvin_per_count: float = 1.0
     kelvin_offset: float = 0.0
+
+    @property
+    def values(self) -> Float32Array:
+        """`known_values`, or kelvin from the counts. Each call converts them, so keep the result."""
+        if self.known_values is not None:
+            return self.known_values
+        assert self.counts is not None
+        return self.counts.astype(np.float32) * np.float32(self.kelvin_per_count) + np.float32(self.kelvin_offset)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+        held = self.counts if self.known_values is None else self.known_values
+        assert held is not None
+        return held.shape
 
 
 def decode_rgb(frame: Frame) -> UInt8Array:
@@ -117,18 +133,26 @@ def decode_depth(frame: Frame, calibration: Calibration = Calibration()) -> Floa
     `32FC1`: metres; NaN, infinite, zero and negative values mean no reading. Compressed: `compressedDepth` PNG of both,
     and a plain 16-bit PNG. Raises `EncodingError`.
     """
+    return depth_in_metres(depth_pixels(frame), calibration)
+
+
+def depth_pixels(frame: Frame) -> npt.NDArray[np.generic]:
+    """Decode a depth image to what it holds, (H, W): uint16 counts or float32 metres, for `depth_in_metres`.
+
+    A caller that needs fewer pixels selects them in between. Raises `EncodingError`.
+    """
     if not frame.compressed:
         if frame.encoding not in ("16UC1", "mono16", "32FC1"):
             raise EncodingError(f"encoding '{frame.encoding}' is not a depth encoding; use 16UC1 (mm) or 32FC1 (m)")
-        return _counts_to_metres(raw_pixels(frame), calibration)
+        return raw_pixels(frame)
     if "compresseddepth" in frame.encoding.lower():
-        return _decode_compressed_depth(frame, calibration)
+        return _decode_compressed_depth(frame)
     image = _decode_compressed(frame, cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise EncodingError(
             f"a '{frame.encoding}' image of {image.dtype} {image.shape} is not a depth image: send a 16-bit PNG"
         )
-    return _counts_to_metres(image, calibration)
+    return image
 
 
 def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> ThermalImage:
@@ -153,10 +177,7 @@ def decode_thermal(frame: Frame, calibration: Calibration = Calibration()) -> Th
     if pixels.dtype == np.uint8:
         return ThermalImage(pixels.astype(np.float32) / np.float32(255), False)
     if pixels.dtype == np.uint16:
-        kelvin = pixels.astype(np.float32) * np.float32(calibration.thermal_unit) + np.float32(
-            calibration.thermal_offset
-        )
-        return ThermalImage(kelvin, True, pixels, calibration.thermal_unit, calibration.thermal_offset)
+        return ThermalImage(None, True, pixels, calibration.thermal_unit, calibration.thermal_offset)
     return ThermalImage(np.array(pixels, np.float32), True)
 
 
@@ -253,7 +274,8 @@ def _check_declared_size(frame: Frame) -> None:
         raise EncodingError(f"a '{frame.encoding}' image declares {width} × {height} pixels: it is damaged")
 
 
-def _counts_to_metres(image: npt.NDArray[np.generic], calibration: Calibration) -> Float32Array:
+def depth_in_metres(image: npt.NDArray[np.generic], calibration: Calibration = Calibration()) -> Float32Array:
+    """uint16 counts or float metres (H, W) → float32 (H, W) in metres, NaN for pixels without a reading."""
     if image.dtype == np.uint16:
         metres = image.astype(np.float32) * np.float32(calibration.depth_unit)
         metres[(image == 0) | (image == 65535)] = np.nan
@@ -264,7 +286,7 @@ def _counts_to_metres(image: npt.NDArray[np.generic], calibration: Calibration) 
     return metres
 
 
-def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32Array:
+def _decode_compressed_depth(frame: Frame) -> npt.NDArray[np.generic]:
     """Decode `compressed_depth_image_transport`: 12 bytes (int32 format, float32 A, float32 B), then a 16-bit PNG.
 
     For 32FC1 the PNG holds A / metres + B; 0 means no reading.
@@ -280,11 +302,11 @@ def _decode_compressed_depth(frame: Frame, calibration: Calibration) -> Float32A
     if image.dtype != np.uint16 or image.ndim != 2:
         raise EncodingError(f"'{frame.encoding}' contains {image.dtype} {image.shape}, not a 16-bit PNG")
     if "32FC1" not in frame.encoding:
-        return _counts_to_metres(image, calibration)
+        return image
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         metres = np.float32(a) / (image.astype(np.float32) - np.float32(b))
     metres[image == 0] = np.nan
-    return _counts_to_metres(metres, calibration)
+    return np.asarray(metres, np.float32)
 
 
 def _pcm_int24(data: UInt8Array) -> npt.NDArray[np.generic]:

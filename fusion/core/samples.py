@@ -131,12 +131,18 @@ class Sample:
     """One stamped measurement.
 
     `stamp` is the time in the message header in int nanoseconds: of the exposure, or of the first sample of a sound.
+    `sensor` is the name of the sensor; empty: that of the modality, which has only one sensor.
     """
 
     modality: str
     stamp: int
     data: Frame | Sound | Reading
     frame_id: str = ""
+    sensor: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
 
     @property
     def end(self) -> int:

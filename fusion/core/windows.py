@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Sample, to_ns
+from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Reading, Sample, to_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,8 @@ class WindowOptions(Options):
         bounds=(0.0, 1000.0),
     )
 
-    def spec(self, modality: str, length: float, frames: int) -> WindowSpec:
-        """Return the windows of a modality whose encoder was trained with `length` seconds and `frames` images.
+    def spec(self, modality: str, length: float, frames: int, sensor: str = "") -> WindowSpec:
+        """Return the windows of a sensor whose encoder was trained with `length` seconds and `frames` images.
 
         Raises `ConfigError` for values that do not fit together.
         """
@@ -75,6 +76,7 @@ class WindowOptions(Options):
                 min_coverage=self.min_coverage,
                 frames=self.frames or frames,
                 max_gap=to_ns(self.max_gap),
+                sensor=sensor,
             )
         except ValueError as error:
             raise ConfigError(f"parameters of windows: {error}") from error
@@ -85,11 +87,12 @@ DEFAULTS = WindowOptions()
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """How one modality is divided into windows. Times in int nanoseconds.
+    """How the samples of one sensor are divided into windows. Times in int nanoseconds.
 
     `frames`: number of images in a window; 0 for a time series. If it is 1, the window holds the newest image before
     the tick, and `length` is its maximum age. If it is more, the window holds the images nearest to points that are
     spread evenly from its start to its end. `max_gap`: after a longer step between stamps, windows start again.
+    `sensor`: name of the sensor; empty: that of the modality.
 
     Raises `ValueError` for values that do not fit together.
     """
@@ -101,26 +104,77 @@ class WindowSpec:
     min_coverage: float = DEFAULTS.min_coverage
     frames: int = DEFAULTS.frames
     max_gap: int = to_ns(DEFAULTS.max_gap)
+    sensor: str = ""
 
     def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
         for name in ("length", "hop", "max_gap"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{self.modality}.{name} must be greater than 0")
+                raise ValueError(f"{self.sensor}.{name} must be greater than 0")
         if self.lateness < 0 or self.frames < 0 or not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"{self.modality}: lateness and frames must be at least 0, min_coverage 0 to 1")
+            raise ValueError(f"{self.sensor}: lateness and frames must be at least 0, min_coverage 0 to 1")
         if self.lateness >= self.max_gap:
             raise ValueError(
-                f"{self.modality}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
-                f"{self.modality}.max_gap ({self.max_gap / SECOND:g} s)"
+                f"{self.sensor}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
+                f"{self.sensor}.max_gap ({self.max_gap / SECOND:g} s)"
             )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadingSeries:
+    """The readings of a window as arrays: `stamps` int64 (N,) in ns, ascending, and `values` float64 (N, C).
+
+    `values` is None if the readings have different numbers of values.
+    """
+
+    stamps: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], before: ReadingSeries | None = None) -> ReadingSeries:
+        """Return the series of at least one sample.
+
+        `before`: the series of an earlier window. It must contain every sample up to its own end that is in `samples`.
+        Only the newer ones are then converted. This is much faster, because windows of motion overlap.
+        """
+        known = 0 if before is None else len(before.stamps) - int(np.searchsorted(before.stamps, samples[0].stamp))
+        stamps = np.array([s.stamp for s in samples[known:]], np.int64)
+        rows = [s.data.values for s in samples[known:] if isinstance(s.data, Reading)]
+        sizes = {row.size for row in rows} if len(rows) == len(stamps) else {-1, 0}
+        values: npt.NDArray[np.float64] | None = None
+        if before is not None and known:
+            if before.values is None or sizes - {before.values.shape[1]}:
+                return cls.of(samples)  # the number of values changed
+            stamps = np.concatenate([before.stamps[-known:], stamps])
+            values = np.concatenate([before.values[-known:].ravel(), *rows]).reshape(len(stamps), -1)
+        elif len(sizes) == 1:
+            values = np.concatenate(rows).reshape(len(rows), -1)
+        return cls(stamps, values)
+
+    def first_columns(
+        self, samples: Sequence[Sample], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the stamps (N,) and the first `count` values (N, count) of the readings that have as many.
+
+        `samples`: those of this series.
+        """
+        if self.values is not None:
+            number = len(self.stamps) if self.values.shape[1] >= count else 0
+            return self.stamps[:number], self.values[:number, :count] if number else np.empty((0, count))
+        rows = [(s.stamp, s.data.values[:count]) for s in samples if isinstance(s.data, Reading)]
+        rows = [(stamp, row) for stamp, row in rows if row.size == count]
+        stamps = np.array([stamp for stamp, _ in rows], np.int64)
+        return stamps, np.array([row for _, row in rows], np.float64).reshape(-1, count)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The samples of one modality in `[start, tick)`, int nanoseconds, in order of their stamps.
+    """The samples of one sensor in `[start, tick)`, int nanoseconds, in order of their stamps.
 
     `coverage` is the fraction of the window with valid data, 0..1. Image modalities: `samples` holds the chosen frames.
-    Time series: `samples` holds every sample that overlaps the window, so a sound may begin before `start`.
+    Time series: `samples` holds every sample that overlaps the window, so a sound may begin before `start`. `sensor` is
+    the name of the sensor; empty: that of the modality.
     """
 
     modality: str
@@ -129,6 +183,30 @@ class Window:
     coverage: float
     samples: tuple[Sample, ...]
     calibration: Calibration = Calibration()
+    sensor: str = ""
+    _series: ReadingSeries | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
+
+    @classmethod
+    def of_readings(
+        cls, spec: WindowSpec, start: int, tick: int, samples: Sequence[Sample], series: ReadingSeries
+    ) -> Window:
+        """Return the window of readings. `series`: these readings as arrays."""
+        coverage = _coverage_of_stamps(series.stamps, start, tick)
+        window = cls(spec.modality, start, tick, coverage, tuple(samples), sensor=spec.sensor)
+        object.__setattr__(window, "_series", series)
+        return window
+
+    @property
+    def series(self) -> ReadingSeries:
+        """The readings of this window as arrays. Converted once."""
+        if self._series is None:
+            object.__setattr__(self, "_series", ReadingSeries.of(self.samples))
+        assert self._series is not None
+        return self._series
 
 
 def audio_coverage(sounds: Sequence[Sample], start: int, tick: int) -> float:
@@ -149,9 +227,12 @@ def reading_coverage(readings: Sequence[Sample], start: int, tick: int) -> float
     period only. The usual period is the median of five steps around it, because a sensor may change its rate. A single
     reading covers nothing, because its period is not known.
     """
-    if len(readings) < 2:
+    return _coverage_of_stamps(np.array([r.stamp for r in readings], np.int64), start, tick)
+
+
+def _coverage_of_stamps(stamps: npt.NDArray[np.int64], start: int, tick: int) -> float:
+    if len(stamps) < 2:
         return 0.0
-    stamps = np.array([r.stamp for r in readings], np.int64)
     steps = np.diff(stamps).astype(float)
     shortest = steps.min()
     # The times before the first and after the last reading are compared with the periods next to them.

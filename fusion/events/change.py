@@ -1,4 +1,4 @@
-"""Change: a lasting change of the scene, detected in the distance of each modality from its mean vector."""
+"""Change: a lasting change of the scene, detected in the distance of each sensor from its mean vector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensebind.fusion.core.embeddings import Embedding, Vector
 from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector, healthy_modalities
+from sensebind.fusion.events.detector import Detector, healthy_sensors
 from sensebind.fusion.events.evidence import TIME_CONSTANT_BOUNDS, FloatArray, RunningBaseline, distance_from_mean
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 
@@ -22,7 +22,7 @@ MAX_Z_SCORE = 5.0  # deviations; upper limit of a z-score
 MIN_EXCURSION_PEAK = 2.0  # excursions with at least this peak count for the statistics
 # Of `time_constant`: the time constant of the mean vector. It is short, so the distance stays small in a slow drift.
 MEAN_VECTOR_TIME_FRACTION = 0.25
-CHANGE_HOLD_TIME = 3.0  # s for which a change is reported, so that changes of several modalities are one event
+CHANGE_HOLD_TIME = 3.0  # s for which a change is reported, so that changes of several sensors are one event
 # Prior of the statistics, for slightly correlated windows. It counts as `PRIOR_EXCURSION_COUNT` observed excursions.
 PRIOR_MEAN_EXCESS, PRIOR_EXCURSION_RATE, PRIOR_EXCURSION_COUNT = 2.0, 1 / 30, 10.0
 
@@ -35,7 +35,7 @@ class ChangeOptions(Options):
 
     false_alarms_per_hour: float = parameter(
         1.0,
-        "Accepted number of false alarms in an hour without a change, of all modalities together",
+        "Accepted number of false alarms in an hour without a change, of all sensors together",
         bounds=(0.001, 1000.0),
     )
     warm_up: float = parameter(
@@ -77,9 +77,11 @@ class ExcursionStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeModalityState:
-    """The state of one modality: its mean and baseline since the last change, and the current excursion of the sum."""
+class ChangeSensorState:
+    """The state of one sensor: its modality, its mean and baseline since the last change, and the current excursion of
+    the sum."""
 
+    modality: str
     tick: int
     mean_vector: Vector  # (D,) mean of the vectors, not of unit length
     observed_time: float  # s that `mean_vector` averages
@@ -93,11 +95,11 @@ class ChangeModalityState:
     last_change: tuple[int, int, float] | None = None  # start of its excursion (ns), tick of its detection, score
 
 
-ChangeState = Mapping[str, ChangeModalityState]
+ChangeState = Mapping[str, ChangeSensorState]
 
 
 class ChangeDetector(Detector[ChangeOptions]):
-    """Scores the label `change` by a CUSUM of each modality's distance from its mean vector since the last change.
+    """Scores the label `change` by a CUSUM of each sensor's distance from its mean vector since the last change.
 
     E. S. Page's test ("Continuous inspection schemes", 1954): S ← max(0, S + z − k); there is a change if S > h. z is
     the distance in deviations from its running baseline. Windows overlap, so each window counts by the fraction of it
@@ -116,30 +118,28 @@ class ChangeDetector(Detector[ChangeOptions]):
         self, state: ChangeState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[ChangeState, dict[str, Score]]:
         """Update the sums with the windows of one tick. Score changes of the last `CHANGE_HOLD_TIME` seconds."""
-        modality_states = dict(state)
-        arrived = healthy_modalities(embeddings)
-        modality_count = len(set(modality_states) | set(arrived))
-        for modality in arrived:
-            modality_states[modality] = self._update_modality(
-                state.get(modality), tick, embeddings[modality], modality_count
-            )
+        sensor_states = dict(state)
+        arrived = healthy_sensors(embeddings)
+        sensor_count = len(set(sensor_states) | set(arrived))
+        for sensor in arrived:
+            sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor], sensor_count)
         evidence, best = [], 0.0
-        for modality, modality_state in sorted(modality_states.items()):
-            change = modality_state.last_change
+        for sensor, sensor_state in sorted(sensor_states.items()):
+            modality, change = sensor_state.modality, sensor_state.last_change
             if change is not None and tick - change[1] < CHANGE_HOLD_TIME * SECOND:
                 start, detected, score = change
-                evidence.append(Evidence(modality, score, True, start, detected))
+                evidence.append(Evidence(modality, score, True, start, detected, sensor=sensor))
                 best = max(best, score)
-            elif tick == modality_state.tick:
-                evidence.append(Evidence(modality, 0.0, False, modality_state.excursion_start, tick))
-        return modality_states, {CHANGE_LABEL: Score(best, tuple(evidence) if best else ())}
+            elif tick == sensor_state.tick:
+                evidence.append(Evidence(modality, 0.0, False, sensor_state.excursion_start, tick, sensor=sensor))
+        return sensor_states, {CHANGE_LABEL: Score(best, tuple(evidence) if best else ())}
 
-    def _update_modality(
-        self, state: ChangeModalityState | None, tick: int, embedding: Embedding, modality_count: int
-    ) -> ChangeModalityState:
-        vector = embedding.vector
+    def _update_sensor(
+        self, state: ChangeSensorState | None, tick: int, embedding: Embedding, sensor_count: int
+    ) -> ChangeSensorState:
+        vector, modality = embedding.vector, embedding.modality
         if state is None or state.mean_vector.shape != vector.shape:
-            return _new_modality_state(tick, vector, 0.5, ExcursionStatistics())
+            return _new_sensor_state(modality, tick, vector, 0.5, ExcursionStatistics())
         options = self.options
         seconds = min((tick - state.tick) / SECOND, 1.0)
         effective_windows = min(seconds / max((tick - embedding.start) / SECOND, 1e-3), 1.0)
@@ -150,7 +150,7 @@ class ChangeDetector(Detector[ChangeOptions]):
             cusum = max(0.0, state.cusum + effective_windows * (min(z, MAX_Z_SCORE) - CUSUM_SLACK))
             statistics = replace(statistics, effective_windows=statistics.effective_windows + effective_windows)
         windows_between_alarms = (
-            3600.0 / options.false_alarms_per_hour * modality_count / max(seconds, 1e-3) * effective_windows
+            3600.0 / options.false_alarms_per_hour * sensor_count / max(seconds, 1e-3) * effective_windows
         )
         threshold = statistics.threshold(windows_between_alarms)
         start, excursion_mean, excursion_time = state.excursion_start, state.excursion_mean, state.excursion_time
@@ -164,9 +164,8 @@ class ChangeDetector(Detector[ChangeOptions]):
         if cusum > threshold:
             statistics = statistics.with_excursion(threshold)
             score = 1.0 - 0.4 * float(np.exp(threshold - cusum))
-            return replace(
-                _new_modality_state(tick, excursion_mean, excursion_time, statistics), last_change=(start, tick, score)
-            )
+            renewed = _new_sensor_state(modality, tick, excursion_mean, excursion_time, statistics)
+            return replace(renewed, last_change=(start, tick, score))
         if cusum == 0.0:
             if peak >= MIN_EXCURSION_PEAK:
                 statistics = statistics.with_excursion(peak)
@@ -175,7 +174,8 @@ class ChangeDetector(Detector[ChangeOptions]):
             seconds / (state.observed_time + seconds),
             1.0 - float(np.exp(-seconds / (MEAN_VECTOR_TIME_FRACTION * options.time_constant))),
         )
-        return ChangeModalityState(
+        return ChangeSensorState(
+            modality,
             tick,
             np.asarray(state.mean_vector + share * (vector - state.mean_vector), np.float32),
             min(state.observed_time + seconds, 1e6),
@@ -197,10 +197,10 @@ def _z_score(baseline: RunningBaseline, distance: FloatArray, seconds: float, ef
     return float((distance - baseline.mean)[0] / max(baseline.deviation[0] * factor, MIN_DEVIATION))
 
 
-def _new_modality_state(
-    tick: int, mean: Vector, observed_time: float, statistics: ExcursionStatistics
-) -> ChangeModalityState:
+def _new_sensor_state(
+    modality: str, tick: int, mean: Vector, observed_time: float, statistics: ExcursionStatistics
+) -> ChangeSensorState:
     """Return the state at the start and after a change. The mean counts for at most 1 s, so it adapts quickly."""
-    return ChangeModalityState(
-        tick, mean, min(observed_time, 1.0), RunningBaseline.empty(1), 0.0, 0.0, tick, mean, 0.0, statistics
+    return ChangeSensorState(
+        modality, tick, mean, min(observed_time, 1.0), RunningBaseline.empty(1), 0.0, 0.0, tick, mean, 0.0, statistics
     )

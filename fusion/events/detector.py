@@ -55,7 +55,7 @@ class Detector(ABC, Generic[OptionsT]):
         """Return whether it scores this label. An open event of a label that it does not score is closed."""
 
     def initial_state(self) -> Any:
-        """Return the state before the first tick: by default an empty mapping, for one state per modality."""
+        """Return the state before the first tick: by default an empty mapping, for one state per sensor."""
         return {}
 
     def migrate_state(self, old: Detector, state: Any) -> Any:
@@ -64,14 +64,15 @@ class Detector(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def score(self, state: Any, tick: int, embeddings: Mapping[str, Embedding]) -> tuple[Any, Mapping[str, Score]]:
-        """Score one tick (ns). Return the new state, and label → score. Labels that are not returned have score 0."""
+        """Score one tick (ns), from sensor → embedding. Return the new state, and label → score. Labels that are not
+        returned have score 0."""
 
 
-def unfused_modalities(present: Mapping[str, Embedding]) -> list[str]:
-    """Return the modalities of a tick's embeddings, without `fused`, sorted by name."""
+def unfused_sensors(present: Mapping[str, Embedding]) -> list[str]:
+    """Return the sensors of a tick's embeddings, without `fused`, sorted by name."""
     return sorted(set(present) - {FUSED})
 
 
-def healthy_modalities(present: Mapping[str, Embedding]) -> list[str]:
-    """Return those of `unfused_modalities` whose window shows no symptom of a faulty sensor."""
-    return [modality for modality in unfused_modalities(present) if not present[modality].symptoms]
+def healthy_sensors(present: Mapping[str, Embedding]) -> list[str]:
+    """Return those of `unfused_sensors` whose window shows no symptom of a fault."""
+    return [sensor for sensor in unfused_sensors(present) if not present[sensor].symptoms]

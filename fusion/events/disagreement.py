@@ -13,7 +13,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector, healthy_modalities
+from sensebind.fusion.events.detector import Detector, healthy_sensors
 from sensebind.fusion.events.evidence import (
     WARM_UP_BOUNDS,
     EvidenceOptions,
@@ -45,7 +45,7 @@ class DisagreementOptions(EvidenceOptions):
     )
     max_age: float = parameter(
         1.0,
-        "Age up to which a modality's last window is compared with others",
+        "Age up to which a sensor's last window is compared with others",
         bounds=(0.05, 3600.0),
         unit="s",
         formerly="staleness",
@@ -68,9 +68,11 @@ def pair_label(a: str, b: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class DisagreementModalityState:
-    """The state of one modality: its last window, its mean vector, and the baseline of its distance from this mean."""
+class DisagreementSensorState:
+    """The state of one sensor: its modality, its last window, its mean vector, and the baseline of its distance from
+    this mean."""
 
+    modality: str
     start: int
     tick: int
     coverage: float
@@ -83,8 +85,9 @@ class DisagreementModalityState:
 
 @dataclass(frozen=True, slots=True)
 class DisagreementState:
-    modality_states: Mapping[str, DisagreementModalityState]
-    pairs: Mapping[str, tuple[int, RunningBaseline]]  # label → tick of the last update, baseline of the cosine, (1,)
+    sensor_states: Mapping[str, DisagreementSensorState]
+    # Two sensors → tick of the last update, baseline of their cosine, (1,).
+    pairs: Mapping[tuple[str, str], tuple[int, RunningBaseline]]
 
 
 class DisagreementDetector(Detector[DisagreementOptions]):
@@ -92,7 +95,8 @@ class DisagreementDetector(Detector[DisagreementOptions]):
 
     In a joint space, two modalities have similar vectors for one object. If the scene changes for both, the cosine
     stays about the same; if one changes alone, it falls. The baseline is the pair's own recent past, so the usual
-    cosine may be low. In the evidence, the modality that left its own past supports the event.
+    cosine may be low. In the evidence, the sensor that left its own past supports the event. If a modality has several
+    sensors, each is compared with those of other modalities, and the pair of sensors with the highest score counts.
     """
 
     kind = EventKind.DISAGREEMENT
@@ -109,56 +113,60 @@ class DisagreementDetector(Detector[DisagreementOptions]):
         return DisagreementState({}, {})
 
     def migrate_state(self, old: Detector, state: DisagreementState) -> DisagreementState:
-        return DisagreementState(
-            state.modality_states, {label: pair for label, pair in state.pairs.items() if self.has_label(label)}
-        )
+        modality = {sensor: own.modality for sensor, own in state.sensor_states.items()}
+        kept = {
+            (a, b): pair for (a, b), pair in state.pairs.items() if self.has_label(pair_label(modality[a], modality[b]))
+        }
+        return DisagreementState(state.sensor_states, kept)
 
     def score(
         self, state: DisagreementState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[DisagreementState, dict[str, Score]]:
         """Score the pairs of windows not older than `max_age`. Update the baselines of pairs with a new window."""
         options = self.options
-        modality_states = dict(state.modality_states)
-        arrived = healthy_modalities(embeddings)
-        for modality in set(modality_states) & {m for m, e in embeddings.items() if e.symptoms}:
-            modality_states[modality] = replace(modality_states[modality], faulty=True)
-        for modality in arrived:
-            modality_states[modality] = self._update_modality(modality_states.get(modality), tick, embeddings[modality])
+        sensor_states = dict(state.sensor_states)
+        arrived = healthy_sensors(embeddings)
+        for sensor in set(sensor_states) & {name for name, e in embeddings.items() if e.symptoms}:
+            sensor_states[sensor] = replace(sensor_states[sensor], faulty=True)
+        for sensor in arrived:
+            sensor_states[sensor] = self._update_sensor(sensor_states.get(sensor), tick, embeddings[sensor])
         oldest = tick - options.max_age * SECOND
-        fresh = [
-            m for m in sorted(modality_states) if modality_states[m].tick >= oldest and not modality_states[m].faulty
-        ]
-        pairs, scores = dict(state.pairs), {}
+        fresh = [s for s in sorted(sensor_states) if sensor_states[s].tick >= oldest and not sensor_states[s].faulty]
+        pairs, scores = dict(state.pairs), dict[str, Score]()
         for a, b in combinations(fresh, 2):
-            label = pair_label(a, b)
-            if not self.has_label(label) or modality_states[a].vector.shape != modality_states[b].vector.shape:
+            of_a, of_b = sensor_states[a], sensor_states[b]
+            label = pair_label(of_a.modality, of_b.modality)
+            is_compared = of_a.modality != of_b.modality and of_a.vector.shape == of_b.vector.shape
+            if not is_compared or not self.has_label(label):
                 continue
-            last, baseline = pairs.get(label, (tick - SECOND // 2, RunningBaseline.empty(1)))
-            similarity = np.array([float(modality_states[a].vector @ modality_states[b].vector)])
+            last, baseline = pairs.get((a, b), (tick - SECOND // 2, RunningBaseline.empty(1)))
+            similarity = np.array([float(of_a.vector @ of_b.vector)])
             pair_score = 0.0
             if baseline.observed_time[0] >= options.warm_up:
                 pair_score = float(options.scores_from_deviations(-baseline.z_scores(similarity, MIN_DEVIATION))[0])
-            weight = min(options.reliability.get(m, 1.0) * modality_states[m].coverage for m in (a, b))
-            evidence = tuple(
-                Evidence(m, s.score, s.score >= options.support, s.start, s.tick, weight=weight)
-                for m, s in ((m, modality_states[m]) for m in (a, b))
-            )
-            scores[label] = Score(
-                float(pool_scores([[pair_score]], [weight], options.prior)[0]), evidence, timestamp_correction(evidence)
-            )
+            weight = min(options.reliability.get(own.modality, 1.0) * own.coverage for own in (of_a, of_b))
+            score = float(pool_scores([[pair_score]], [weight], options.prior)[0])
+            if label not in scores or score > scores[label].score:
+                evidence = tuple(
+                    Evidence(
+                        s.modality, s.score, s.score >= options.support, s.start, s.tick, weight=weight, sensor=name
+                    )
+                    for name, s in ((a, of_a), (b, of_b))
+                )
+                scores[label] = Score(score, evidence, timestamp_correction(evidence))
             if a in arrived or b in arrived:
                 seconds = min((tick - last) / SECOND, 1.0)
-                pairs[label] = tick, baseline.updated(similarity, seconds, options.time_constant, MIN_DEVIATION)
-        return DisagreementState(modality_states, pairs), scores
+                pairs[a, b] = tick, baseline.updated(similarity, seconds, options.time_constant, MIN_DEVIATION)
+        return DisagreementState(sensor_states, pairs), scores
 
-    def _update_modality(
-        self, state: DisagreementModalityState | None, tick: int, embedding: Embedding
-    ) -> DisagreementModalityState:
+    def _update_sensor(
+        self, state: DisagreementSensorState | None, tick: int, embedding: Embedding
+    ) -> DisagreementSensorState:
         options, vector = self.options, embedding.vector
         if state is None or state.vector.shape != vector.shape:
             baseline = RunningBaseline.empty(1)
-            return DisagreementModalityState(
-                embedding.start, tick, embedding.coverage, vector, vector.copy(), baseline, 0.0
+            return DisagreementSensorState(
+                embedding.modality, embedding.start, tick, embedding.coverage, vector, vector.copy(), baseline, 0.0
             )
         seconds = min((tick - state.tick) / SECOND, 1.0)
         distance = np.array([distance_from_mean(state.mean_vector, vector)])
@@ -171,4 +179,6 @@ class DisagreementDetector(Detector[DisagreementOptions]):
         )
         mean = np.asarray(state.mean_vector + share * (vector - state.mean_vector), np.float32)
         baseline = baseline.updated(distance, seconds, options.time_constant, MIN_DEVIATION)
-        return DisagreementModalityState(embedding.start, tick, embedding.coverage, vector, mean, baseline, score)
+        return DisagreementSensorState(
+            embedding.modality, embedding.start, tick, embedding.coverage, vector, mean, baseline, score
+        )

@@ -1,8 +1,8 @@
-"""Pooling of the scores of several modalities to one probability, and running baselines."""
+"""Pooling of the scores of several sensors to one probability, and running baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,6 +113,16 @@ def pool_log_likelihood_ratios(
     """
     limited = np.clip(log_likelihood_ratios, -np.asarray(max_negative_evidence, np.float64), MAX_POSITIVE_EVIDENCE)
     return logistic(logit(prior) + np.sum(np.asarray(weights, np.float64) * limited, axis=0))
+
+
+def best_of_modality(modalities: Sequence[str], scores: FloatArray) -> BoolArray:
+    """Return which sensors count for each label, (S, L): in each modality the one with the highest score, the first of
+    equals. So the sensors of one modality never outvote another modality. `modalities` (S,), `scores` (S, L)."""
+    counts = np.ones(scores.shape, bool)
+    for modality in {m for m in modalities if modalities.count(m) > 1}:
+        rows = np.array([at for at, own in enumerate(modalities) if own == modality])
+        counts[rows] = np.arange(len(rows))[:, None] == scores[rows].argmax(axis=0)
+    return counts
 
 
 def distance_from_mean(mean: Vector, vector: Vector) -> float:

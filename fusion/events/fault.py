@@ -11,14 +11,14 @@ from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import Effect, Options, parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
-from sensebind.fusion.events.detector import Detector, unfused_modalities
+from sensebind.fusion.events.detector import Detector, unfused_sensors
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 UNPLUGGED = "unplugged"
 FAULT_CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partly faulty, may show another symptom
 FAULT_SCORE = 0.95  # the score of every fault
-MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a modality is unplugged
+MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a sensor is unplugged
 FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the interval is not known yet
 
 
@@ -43,7 +43,7 @@ class FaultOptions(Options):
     )
     expected: tuple[str, ...] = parameter(
         (),
-        "Modalities that must have windows from the start. `configured`: all that the embedder is configured for. "
+        "Sensors that must have windows from the start. `configured`: all that the embedder is configured for. "
         "Others are unplugged only after a first window",
     )
     lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)
@@ -61,15 +61,17 @@ class FaultOptions(Options):
         return cause in (self.causes or FAULT_CAUSES)
 
 
-def fault_label(modality: str, cause: str) -> str:
+def fault_label(sensor: str, cause: str) -> str:
     """Return the label of a fault: ``fault:thermal:frozen``."""
-    return f"fault:{modality}:{cause}"
+    return f"fault:{sensor}:{cause}"
 
 
 @dataclass(frozen=True, slots=True)
-class FaultModalityState:
-    """The state of one modality: its last window, the usual interval of its windows, and its recent causes."""
+class FaultSensorState:
+    """The state of one sensor: its modality, its last window, the usual interval of its windows, and its recent
+    causes."""
 
+    modality: str
     start: int
     tick: int
     window_interval: float  # s; 0: not known yet
@@ -83,13 +85,13 @@ class FaultModalityState:
         return max(reversed(self.recent_causes), key=lambda name: self.recent_causes.count(name) if name else 0)
 
 
-FaultState = Mapping[str, FaultModalityState]
+FaultState = Mapping[str, FaultSensorState]
 
 
 class FaultDetector(Detector[FaultOptions]):
-    """Scores a label for each modality that shows a symptom or has no windows: one cause at a time.
+    """Scores a label for each sensor that shows a symptom or has no windows: one cause at a time.
 
-    The symptoms of a window are in `Embedding.symptoms`. A modality without windows is detected at the ticks of others.
+    The symptoms of a window are in `Embedding.symptoms`. A sensor without windows is detected at the ticks of others.
     """
 
     kind = EventKind.FAULT
@@ -101,30 +103,31 @@ class FaultDetector(Detector[FaultOptions]):
     def score(
         self, state: FaultState, tick: int, embeddings: Mapping[str, Embedding]
     ) -> tuple[FaultState, dict[str, Score]]:
-        """Score the modalities that show a symptom, and those that have had no window for too long."""
-        modality_states = dict(state)
-        for modality in self.options.expected:
-            modality_states.setdefault(
-                modality, FaultModalityState(tick, tick, self.options.timeout / MAX_MISSED_INTERVALS, ("",))
+        """Score the sensors that show a symptom, and those that have had no window for too long."""
+        sensor_states = dict(state)
+        for sensor in self.options.expected:
+            sensor_states.setdefault(
+                sensor, FaultSensorState(sensor, tick, tick, self.options.timeout / MAX_MISSED_INTERVALS, ("",))
             )
-        for modality in unfused_modalities(embeddings):
-            modality_states[modality] = self._update_modality(state.get(modality), tick, embeddings[modality])
+        for sensor in unfused_sensors(embeddings):
+            sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor])
         scores = {}
-        for modality, modality_state in sorted(modality_states.items()):
-            age = (tick - modality_state.tick) / SECOND
-            cause = modality_state.cause
-            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * modality_state.window_interval)
-            if age >= (limit if modality_state.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
+        for sensor, sensor_state in sorted(sensor_states.items()):
+            age = (tick - sensor_state.tick) / SECOND
+            cause = sensor_state.cause
+            limit = max(self.options.timeout, MAX_MISSED_INTERVALS * sensor_state.window_interval)
+            if age >= (limit if sensor_state.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR * limit):
                 cause = UNPLUGGED
             if self.options.detects(cause):
-                evidence = (Evidence(modality, FAULT_SCORE, True, modality_state.start, modality_state.tick),)
-                scores[fault_label(modality, cause)] = Score(FAULT_SCORE, evidence)
-        return modality_states, scores
+                own = sensor_state
+                evidence = (Evidence(own.modality, FAULT_SCORE, True, own.start, own.tick, sensor=sensor),)
+                scores[fault_label(sensor, cause)] = Score(FAULT_SCORE, evidence)
+        return sensor_states, scores
 
-    def _update_modality(self, state: FaultModalityState | None, tick: int, embedding: Embedding) -> FaultModalityState:
+    def _update_sensor(self, state: FaultSensorState | None, tick: int, embedding: Embedding) -> FaultSensorState:
         cause = next((c for c in FAULT_CAUSES if c in embedding.symptoms and self.options.detects(c)), "")
         if state is None or state.tick == tick:
-            return FaultModalityState(embedding.start, tick, 0.0, (cause,))
+            return FaultSensorState(embedding.modality, embedding.start, tick, 0.0, (cause,))
         gap = (tick - state.tick) / SECOND
         # A single long gap increases the usual interval by at most 10 %.
         interval = (
@@ -132,4 +135,5 @@ class FaultDetector(Detector[FaultOptions]):
             if not state.window_interval
             else state.window_interval + 0.2 * min(gap - state.window_interval, 0.5 * state.window_interval)
         )
-        return FaultModalityState(embedding.start, tick, interval, (*state.recent_causes, cause)[-VOTING_WINDOWS:])
+        recent = (*state.recent_causes, cause)[-VOTING_WINDOWS:]
+        return FaultSensorState(embedding.modality, embedding.start, tick, interval, recent)

@@ -1,4 +1,4 @@
-"""Novelty: a window is unusually far from the past of its modality in this stream."""
+"""Novelty: a window is unusually far from the past of its sensor in this stream."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.events.detector import Detector, unfused_modalities
-from sensebind.fusion.events.evidence import WARM_UP_BOUNDS, EvidenceOptions, FloatArray, RunningBaseline, pool_scores
+from sensebind.fusion.events.detector import Detector, unfused_sensors
+from sensebind.fusion.events.evidence import (
+    WARM_UP_BOUNDS,
+    EvidenceOptions,
+    FloatArray,
+    RunningBaseline,
+    best_of_modality,
+    pool_scores,
+)
 from sensebind.fusion.events.scores import timestamp_correction
 
 NOVELTY_LABEL = "unusual"
@@ -35,7 +42,7 @@ class NoveltyOptions(EvidenceOptions):
     )
     warm_up: float = parameter(
         10.0,
-        "Time at the start of a modality's data without novelty. At least `habituation`",
+        "Time at the start of a sensor's data without novelty. At least `habituation`",
         bounds=WARM_UP_BOUNDS,
         unit="s",
     )
@@ -43,7 +50,7 @@ class NoveltyOptions(EvidenceOptions):
         600.0, "Time after which a remembered scene that was not seen again counts half", bounds=(1.0, 1e6), unit="s"
     )
     max_prototypes: int = parameter(
-        48, "Largest number of vectors that represent the past of one modality", bounds=(2, 1024)
+        48, "Largest number of vectors that represent the past of one sensor", bounds=(2, 1024)
     )
 
     def __post_init__(self) -> None:
@@ -92,9 +99,10 @@ def add_prototype(
 
 
 @dataclass(frozen=True, slots=True)
-class NoveltyModalityState:
-    """The state of one modality: its last window and score, its past, and the baseline of its distances."""
+class NoveltySensorState:
+    """The state of one sensor: its modality, its last window and score, its past, and the baseline of its distances."""
 
+    modality: str
     start: int
     tick: int
     coverage: float
@@ -106,11 +114,12 @@ class NoveltyModalityState:
     novel_time: float = 0.0  # s for which the score has stayed at `offset_threshold` or above
 
 
-NoveltyState = Mapping[str, NoveltyModalityState]
+NoveltyState = Mapping[str, NoveltySensorState]
 
 
 class NoveltyDetector(Detector[NoveltyOptions]):
-    """Scores the label `unusual` by the distance of each modality from its own past."""
+    """Scores the label `unusual` by the distance of each sensor from its own past: in each modality that of the sensor
+    with the highest score."""
 
     kind = EventKind.NOVELTY
     default_options = NoveltyOptions()
@@ -121,9 +130,9 @@ class NoveltyDetector(Detector[NoveltyOptions]):
     def migrate_state(self, old: Detector, state: NoveltyState) -> NoveltyState:
         """Keep the past. If it has more than `max_prototypes`, keep those that stand for the most seconds."""
         result = {}
-        for modality, old_state in state.items():
+        for sensor, old_state in state.items():
             kept = np.sort(np.argsort(-old_state.prototype_seconds, kind="stable")[: self.options.max_prototypes])
-            result[modality] = replace(
+            result[sensor] = replace(
                 old_state, prototypes=old_state.prototypes[kept], prototype_seconds=old_state.prototype_seconds[kept]
             )
         return result
@@ -133,33 +142,36 @@ class NoveltyDetector(Detector[NoveltyOptions]):
     ) -> tuple[NoveltyState, dict[str, Score]]:
         """Score the windows of one tick and add them to the past. Pool the scores that are not older than `max_age`."""
         options = self.options
-        modality_states = dict(state)
-        for modality in unfused_modalities(embeddings):
-            if not embeddings[modality].symptoms:
-                modality_states[modality] = self._update_modality(state.get(modality), tick, embeddings[modality])
-            elif modality in modality_states:  # data of a faulty sensor are not used
-                modality_states[modality] = replace(modality_states[modality], score=options.prior, coverage=0.0)
+        sensor_states = dict(state)
+        for sensor in unfused_sensors(embeddings):
+            if not embeddings[sensor].symptoms:
+                sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor])
+            elif sensor in sensor_states:  # data of a faulty sensor are not used
+                sensor_states[sensor] = replace(sensor_states[sensor], score=options.prior, coverage=0.0)
         fresh = {
-            m: s
-            for m, s in sorted(modality_states.items())
+            sensor: s
+            for sensor, s in sorted(sensor_states.items())
             if s.coverage > 0 and tick - s.tick <= options.max_age * SECOND
         }
-        weights = {m: options.reliability.get(m, 1.0) * s.coverage for m, s in fresh.items()}
         scores = np.array([s.score for s in fresh.values()]).reshape(len(fresh), 1)
+        counts = best_of_modality([s.modality for s in fresh.values()], scores)[:, 0]
+        weights = [
+            options.reliability.get(s.modality, 1.0) * s.coverage * bool(own)
+            for s, own in zip(fresh.values(), counts, strict=True)
+        ]
         evidence = tuple(
-            Evidence(m, s.score, s.score >= options.support, s.start, s.tick, weight=weights[m])
-            for m, s in fresh.items()
+            Evidence(s.modality, s.score, s.score >= options.support, s.start, s.tick, weight=weight, sensor=sensor)
+            for (sensor, s), weight in zip(fresh.items(), weights, strict=True)
         )
-        pooled = pool_scores(scores, list(weights.values()), options.prior)
-        return modality_states, {NOVELTY_LABEL: Score(float(pooled[0]), evidence, timestamp_correction(evidence))}
+        pooled = pool_scores(scores, weights, options.prior)
+        return sensor_states, {NOVELTY_LABEL: Score(float(pooled[0]), evidence, timestamp_correction(evidence))}
 
-    def _update_modality(
-        self, state: NoveltyModalityState | None, tick: int, embedding: Embedding
-    ) -> NoveltyModalityState:
+    def _update_sensor(self, state: NoveltySensorState | None, tick: int, embedding: Embedding) -> NoveltySensorState:
         options, vector = self.options, embedding.vector
         if state is None or state.prototypes.shape[1] != len(vector):
             prototypes, prototype_seconds = np.array(vector[None]), np.array([0.5])
-            return NoveltyModalityState(
+            return NoveltySensorState(
+                embedding.modality,
                 embedding.start,
                 tick,
                 embedding.coverage,
@@ -183,7 +195,8 @@ class NoveltyDetector(Detector[NoveltyOptions]):
             baseline = baseline.updated(distance, seconds, options.time_constant, MIN_DEVIATION)
         faded = state.prototype_seconds * 0.5 ** ((tick - state.tick) / SECOND / options.half_life)
         prototypes, prototype_seconds = add_prototype(state.prototypes, faded, vector, seconds, options.max_prototypes)
-        return NoveltyModalityState(
+        return NoveltySensorState(
+            embedding.modality,
             embedding.start,
             tick,
             embedding.coverage,

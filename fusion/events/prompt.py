@@ -17,7 +17,7 @@ from sensebind.fusion.core.events import EventKind, Evidence, Score
 from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import MIN_COMPETENCE
-from sensebind.fusion.events.detector import Detector, unfused_modalities
+from sensebind.fusion.events.detector import Detector, unfused_sensors
 from sensebind.fusion.events.evidence import (
     MAX_NEGATIVE_EVIDENCE,
     MAX_POSITIVE_EVIDENCE,
@@ -26,6 +26,7 @@ from sensebind.fusion.events.evidence import (
     EvidenceOptions,
     FloatArray,
     RunningBaseline,
+    best_of_modality,
     logistic,
     logit,
     pool_log_likelihood_ratios,
@@ -269,8 +270,10 @@ def deviation_from_baseline(
 
 @dataclass(frozen=True, slots=True)
 class PromptModalityState:
-    """The state of one modality: its last window, the values of this window for the L labels, and their baselines."""
+    """The state of one sensor: its modality, its last window, the values of this window for the L labels, and their
+    baselines."""
 
+    modality: str
     start: int
     tick: int
     coverage: float
@@ -297,7 +300,7 @@ class ExplainedIntervals:
     """Which intervals a label explains: those that an event of a label overlaps.
 
     `open_labels` (L,): the labels whose score reached the onset threshold and has not fallen below the offset threshold
-    since; None: none. `starts`: modality → start (ns) of its newest interval that was open at the same time as a label.
+    since; None: none. `starts`: sensor → start (ns) of its newest interval that was open at the same time as a label.
     Such an interval stays explained when the label's score falls.
     """
 
@@ -308,9 +311,9 @@ class ExplainedIntervals:
         """Whether an interval that began at `start` (ns) is explained by other labels than number `at`."""
         return start in self.starts.values() and self.open_labels is not None and not self.open_labels[at]
 
-    def contain(self, modality: str, proposal: Proposal) -> bool:
-        """Whether an interval of a modality is explained."""
-        return self.starts.get(modality) == proposal.start
+    def contain(self, sensor: str, proposal: Proposal) -> bool:
+        """Whether an interval of a sensor is explained."""
+        return self.starts.get(sensor) == proposal.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,10 +325,12 @@ class PromptState:
     explained: ExplainedIntervals = ExplainedIntervals()
     calibration: PromptCalibration | None = None  # of the stream's space
 
-    def current_modalities(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
-        """Return the modalities that are used at a tick: not faulty, and not older than `max_age` (s)."""
+    def current_sensors(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
+        """Return the sensors that are used at a tick: not faulty, and not older than `max_age` (s)."""
         return {
-            m: s for m, s in sorted(self.modality_states.items()) if not s.faulty and tick - s.tick <= max_age * SECOND
+            name: s
+            for name, s in sorted(self.modality_states.items())
+            if not s.faulty and tick - s.tick <= max_age * SECOND
         }
 
 
@@ -339,7 +344,8 @@ class LabelMatches(NamedTuple):
 
 
 class PromptDetector(Detector[PromptOptions]):
-    """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers.
+    """Scores each label by the similarity of all modalities to its phrases, or by trained prompt classifiers. If a
+    modality has several sensors, the one with the highest score for a label counts.
 
     A modality with a naming curve in the calibration is scored by intervals, in which its raw data stand out; others by
     windows. An interval that no label explains has the label `UNKNOWN_LABEL`.
@@ -495,7 +501,7 @@ class PromptDetector(Detector[PromptOptions]):
             return np.where(index >= 0, values[index], blank) if len(values) else np.full(len(index), blank)
 
         modality_states = {
-            modality: replace(
+            sensor: replace(
                 modality_state,
                 deviations=move(modality_state.deviations),
                 margins=move(modality_state.margins),
@@ -507,10 +513,10 @@ class PromptDetector(Detector[PromptOptions]):
                     move(modality_state.baseline.deviation),
                     move(modality_state.baseline.observed_time),
                 ),
-                naming=self._migrated_naming(modality, modality_state.naming, move),
+                naming=self._migrated_naming(modality_state.modality, modality_state.naming, move),
                 named=None,
             )
-            for modality, modality_state in state.modality_states.items()
+            for sensor, modality_state in state.modality_states.items()
         }
         recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent_scores)
         open_labels = state.explained.open_labels
@@ -536,42 +542,44 @@ class PromptDetector(Detector[PromptOptions]):
             return PromptState(), {}
         options = self.options
         modality_states, z_scores, seconds, calibration = dict(state.modality_states), {}, {}, state.calibration
-        for modality in unfused_modalities(embeddings):
-            embedding = embeddings[modality]
+        for sensor in unfused_sensors(embeddings):
+            embedding = embeddings[sensor]
             if embedding.vector.shape != self.background_vectors.shape[1:]:
                 raise ValueError(
-                    f"{modality} has vectors of shape {embedding.vector.shape}, but the phrases "
+                    f"{sensor} has vectors of shape {embedding.vector.shape}, but the phrases "
                     f"{self.background_vectors.shape[1:]}: they are of different spaces"
                 )
-            known = modality_states.get(modality)
+            known = modality_states.get(sensor)
             if embedding.symptoms:  # data of a faulty sensor are not used
                 if known:
-                    modality_states[modality] = replace(known, faulty=True)
+                    modality_states[sensor] = replace(known, faulty=True)
                 continue
             calibration = self._calibration(embedding.space)
-            seconds[modality] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
-            modality_states[modality], z_scores[modality] = self._score_window(
-                known, tick, embedding, calibration, seconds[modality]
+            seconds[sensor] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
+            modality_states[sensor], z_scores[sensor] = self._score_window(
+                known, tick, embedding, calibration, seconds[sensor]
             )
-        fresh = PromptState(modality_states).current_modalities(tick, options.max_age)
+        fresh = PromptState(modality_states).current_sensors(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(self.prompts))
         competences = self._window_competences(calibration, fresh)
         log_ratios = self._log_likelihood_ratios(fresh)
         weights = self._weights(calibration, fresh, log_ratios) * competences
+        counts = best_of_modality([s.modality for s in fresh.values()], np.where(weights > 0, table, -1.0))
+        weights = weights * counts
         limits = np.array([0.0 if s.naming is not None else MAX_NEGATIVE_EVIDENCE for s in fresh.values()])
         pooled = self._apply_min_modalities(
             self._pool_modalities(calibration, table, weights, log_ratios, limits.reshape(-1, 1)),
-            table * (competences >= MIN_COMPETENCE),
+            table * (competences >= MIN_COMPETENCE) * counts,
         )
         since = tick - options.smoothing * SECOND
         recent = (*((t, p) for t, p in state.recent_scores if t > since), (tick, pooled))
         pooled = np.median([p for _, p in recent], axis=0)
         # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
         held = pooled >= self._offset_thresholds
-        for modality, u in z_scores.items():
-            modality_state = modality_states[modality]
-            baseline = modality_state.baseline.updated(u, seconds[modality], options.time_constant, 1.0, held)
-            modality_states[modality] = replace(modality_state, baseline=baseline)
+        for sensor, u in z_scores.items():
+            modality_state = modality_states[sensor]
+            baseline = modality_state.baseline.updated(u, seconds[sensor], options.time_constant, 1.0, held)
+            modality_states[sensor] = replace(modality_state, baseline=baseline)
         supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
         explained = self._explained(state.explained, pooled, fresh)
         scored = self._scores(tick, pooled, fresh, weights, competences, supported_since, state.explained)
@@ -610,6 +618,7 @@ class PromptDetector(Detector[PromptOptions]):
             similar = options.scores_from_deviations(deviations)
         scores = self._modality_scores(calibration, similar, ratios)
         state = PromptModalityState(
+            modality,
             embedding.start,
             tick,
             embedding.coverage,
@@ -654,7 +663,7 @@ class PromptDetector(Detector[PromptOptions]):
         open_labels = (pooled >= self._onset_thresholds) | (stays & (pooled >= self._offset_thresholds))
         starts = dict(before.starts)
         if open_labels.any():
-            starts.update({m: s.proposal.start for m, s in fresh.items() if s.proposal is not None})
+            starts.update({sensor: s.proposal.start for sensor, s in fresh.items() if s.proposal is not None})
         return ExplainedIntervals(open_labels, starts)
 
     def _scores(
@@ -682,15 +691,16 @@ class PromptDetector(Detector[PromptOptions]):
     def _weights(
         self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
     ) -> FloatArray:
-        """Return the weights of the modalities' scores, (M, L), without their competence: reliability times coverage.
+        """Return the weights of the sensors' scores, (M, L), without their competence: reliability times coverage.
         `log_ratios` (M, L).
 
         For a label with a trained classifier, the reliabilities of the options count, not those of the calibration.
         """
         trained = ~np.isnan(log_ratios)
         coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
-        plain = np.array([self.options.modality_weight(m, calibration) for m in fresh]).reshape(-1, 1)
-        own = np.array([self.options.reliability.get(m, 1.0) for m in fresh]).reshape(-1, 1)
+        modalities = [modality_state.modality for modality_state in fresh.values()]
+        plain = np.array([self.options.modality_weight(m, calibration) for m in modalities]).reshape(-1, 1)
+        own = np.array([self.options.reliability.get(m, 1.0) for m in modalities]).reshape(-1, 1)
         return np.asarray(np.where(trained.any(axis=0), own, plain) * coverage)
 
     def _log_likelihood_ratios(self, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
@@ -717,7 +727,7 @@ class PromptDetector(Detector[PromptOptions]):
         """
         evidence = []
         support = float(self._support[at])
-        for (modality, modality_state), weight, competence in zip(
+        for (sensor, modality_state), weight, competence in zip(
             fresh.items(), weights[:, at], competences[:, at], strict=True
         ):
             # The objects are sorted by score.
@@ -726,7 +736,7 @@ class PromptDetector(Detector[PromptOptions]):
             coincides = since > 0 and not names and _began_with(modality_state.proposals, since)
             evidence.append(
                 Evidence(
-                    modality,
+                    modality_state.modality,
                     float(modality_state.scores[at]),
                     names or coincides,
                     modality_state.start,
@@ -734,6 +744,7 @@ class PromptDetector(Detector[PromptOptions]):
                     weight=float(weight),
                     competence=float(competence),
                     coincides=coincides,
+                    sensor=sensor,
                     region=best.region if best else None,
                     bearing=best.bearing if best else None,
                 )
@@ -783,8 +794,10 @@ class PromptDetector(Detector[PromptOptions]):
         """Return how well the modalities can recognise each label in their last windows, (M, L). A trained classifier
         counts only if it classified the window."""
         table = [
-            np.where(np.isnan(s.log_likelihood_ratios), self.competence(m), self.competence(m, calibration))
-            for m, s in fresh.items()
+            np.where(
+                np.isnan(s.log_likelihood_ratios), self.competence(s.modality), self.competence(s.modality, calibration)
+            )
+            for s in fresh.values()
         ]
         return np.array(table).reshape(len(fresh), len(self.prompts))
 
@@ -845,7 +858,7 @@ def _interval_of(
     strongest = strongest_evidence(evidence)
     if strongest is None:
         return None
-    modality_state = fresh[strongest.modality]
+    modality_state = fresh[strongest.sensor]
     proposal = modality_state.proposal
     if modality_state.named is None or not modality_state.named[at] or proposal is None:
         return None
@@ -857,19 +870,19 @@ def _unknown_score(
 ) -> Score | None:
     """Return the score of the intervals that no label explains: 1 minus the score of the best label, `best`, once an
     interval has lasted for `TIME_TO_NAME`; None without such an interval."""
-    found = {m: s.proposal for m, s in fresh.items() if s.naming is not None}
+    found = {sensor: s.proposal for sensor, s in fresh.items() if s.naming is not None}
     unnamed = {
-        m: p
-        for m, p in found.items()
-        if p is not None and tick - p.start >= TIME_TO_NAME and not explained.contain(m, p)
+        sensor: p
+        for sensor, p in found.items()
+        if p is not None and tick - p.start >= TIME_TO_NAME and not explained.contain(sensor, p)
     }
     if not unnamed:
         return None
     score = 1.0 - best
     first = min(unnamed.values(), key=lambda proposal: proposal.start)
     evidence = tuple(
-        Evidence(m, score, True, fresh[m].start, fresh[m].tick, coincides=m not in unnamed)
-        for m, s in fresh.items()
-        if s.proposal is not None and (m in unnamed or _began_with(s.proposals, first.start))
+        Evidence(s.modality, score, True, s.start, s.tick, coincides=sensor not in unnamed, sensor=sensor)
+        for sensor, s in fresh.items()
+        if s.proposal is not None and (sensor in unnamed or _began_with(s.proposals, first.start))
     )
     return Score(score, evidence, 0, (), (first.start, first.end))

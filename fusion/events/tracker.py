@@ -36,7 +36,7 @@ class EventTracker:
 
     `detectors`: at most one of each kind. `space`: the id of the space in which their phrases were embedded (empty:
     that of the first embedding). `max_tick_gap`, `allowed_lateness`: ns. Its memory is bounded: detector states per
-    modality, one `EventLifecycle` per label, and checkpoints of the last `allowed_lateness`.
+    sensor, one `EventLifecycle` per label, and checkpoints of the last `allowed_lateness`.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class EventTracker:
         self._next_detectors: dict[EventKind, Detector] | None = None
         # Start of an interval (ns), and the label and id of the event with this interval that ended last.
         self._last_in_interval: tuple[int, str, str] | None = None
-        self._sensors: dict[str, tuple[str, str]] = {}  # modality → sensor and frame_id of its newest embedding
+        # Key of the embeddings → sensor and frame_id of the newest one.
+        self._sensors: dict[str, tuple[str, str]] = {}
         # Of the last `allowed_lateness`, since the detectors were replaced.
         self._checkpoints: deque[TickCheckpoint] = deque()
 
@@ -70,9 +71,9 @@ class EventTracker:
         self._next_detectors = _by_kind(detectors)
 
     def step(self, tick: int, embeddings: Mapping[str, Embedding]) -> list[Event]:
-        """Process the embeddings of one tick (ns). Return the events to report, by kind and label.
+        """Process the embeddings of one tick (ns), by sensor. Return the events to report, by kind and label.
 
-        Call it in the order of the ticks, also for a tick that only some modalities have. `fused` is ignored. Raises
+        Call it in the order of the ticks, also for a tick that only some sensors have. `fused` is ignored. Raises
         `ValueError` if the tick is not later than the last one (after a clock jump, call `restart` first), or if the
         space is another one.
         """
@@ -147,20 +148,20 @@ class EventTracker:
     def _unfused_embeddings(self, present: Mapping[str, Embedding]) -> dict[str, Embedding]:
         """Return the embeddings without `fused`, and without those with NaN or infinity, which would stay in baselines.
         Raises `ValueError` if one is of another space."""
-        unfused = {m: e for m, e in present.items() if m != FUSED and _is_finite(e)}
-        for modality, embedding in unfused.items():
+        unfused = {sensor: e for sensor, e in present.items() if sensor != FUSED and _is_finite(e)}
+        for sensor, embedding in unfused.items():
             self.space = self.space or embedding.space
             if embedding.space != self.space:
                 raise ValueError(
-                    f"{modality} is embedded in space '{embedding.space}', but the detectors use "
+                    f"{sensor} is embedded in space '{embedding.space}', but the detectors use "
                     f"'{self.space}': use one space, and create new detectors when it changes"
                 )
-            self._sensors[modality] = embedding.sensor, embedding.frame_id
+            self._sensors[sensor] = embedding.sensor, embedding.frame_id
         return unfused
 
     def _with_sensors(self, score: Score) -> Score:
-        """Return the score with the sensors in its evidence."""
-        sensors = [self._sensors.get(e.modality, ("", "")) for e in score.evidence]
+        """Return the score with the names and frames of the sensors in its evidence."""
+        sensors = [self._sensors.get(e.sensor or e.modality, ("", "")) for e in score.evidence]
         evidence = (
             replace(e, sensor=sensor, frame_id=frame_id)
             for e, (sensor, frame_id) in zip(score.evidence, sensors, strict=True)

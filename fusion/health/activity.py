@@ -6,6 +6,7 @@ that onsets are more exact than windows. Images have one frame, that of the newe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -34,7 +35,9 @@ WARMTH_STEP_KELVIN = 0.5
 MOTION_STEP_DB = 1.5
 NEAR_QUANTILE = 5  # percentile of the distances of a cell: its nearest part
 MIN_READINGS = 2  # of a frame of readings
-ACCELERATION_FLOOR, TURN_FLOOR = 0.05, 0.01  # m/s², rad/s: below the noise of an IMU at rest; added to deviations
+# m/s², m/s², rad/s: below the noise of an IMU at rest; added to the deviations
+MOTION_FLOORS = np.array([0.05, 0.05, 0.01])
+NO_ROWS = np.empty((0, 3))
 
 
 def window_activity(window: Window, image: npt.NDArray[Any] | None) -> Activity | None:
@@ -72,21 +75,43 @@ def sound_activity(window: Window) -> Activity | None:
             block, surplus = block[: max(0, len(block) - surplus)], max(0, surplus - len(block))
         block = block[max(0, len(block) - needed) :]
         needed -= len(block)
-        pieces.append(pcm_to_float(block))
-    wave = np.concatenate(pieces[::-1]) if pieces else np.empty(0, np.float32)
+        pieces.append(block)
+    wave = joined_pcm(pieces[::-1])
     count = min(len(wave) // size, (window.tick - window.start) // FRAME_PERIOD) if size else 0
     if count < 1:
         return None
-    frames = np.nan_to_num(wave[len(wave) - count * size :].reshape(count, size), posinf=0.0, neginf=0.0)
+    frames = wave[len(wave) - count * size :].reshape(count, size)
+    if newest.data.dtype.kind == "f":
+        frames = np.nan_to_num(frames, posinf=0.0, neginf=0.0)
     window_function, bands = _bands(size, rate)
-    power = np.square(np.abs(np.fft.rfft(frames * window_function, axis=1))) @ bands
-    levels = 10.0 * np.log10(power + SILENCE_POWER) / SOUND_STEP_DB
+    levels = 10.0 * np.log10(_squared_spectrum(frames * window_function) @ bands + SILENCE_POWER) / SOUND_STEP_DB
     return Activity(levels.astype(np.float32), FRAME_PERIOD)
 
 
+def joined_pcm(blocks: Sequence[npt.NDArray[np.generic]]) -> Array:
+    """Join blocks (n,) of PCM, float32 −1..1. Blocks of one dtype are converted together, which is faster."""
+    if len({block.dtype for block in blocks}) == 1:
+        return pcm_to_float(np.concatenate(blocks))
+    return np.concatenate([pcm_to_float(block) for block in blocks]) if blocks else np.empty(0, np.float32)
+
+
+def _squared_spectrum(frames: Array) -> npt.NDArray[np.float64]:
+    """Return the squared parts of the Fourier transform of each frame (T, N), float64 (T, N): those of the real part at
+    0, then of the real and imaginary part at each frequency, and of the real part at the highest one if N is even.
+
+    OpenCV takes a third of NumPy's time for sizes with factors of 2, 3 and 5 only, and releases the interpreter's lock.
+    """
+    wide = frames.astype(np.float64)
+    if cv2.getOptimalDFTSize(frames.shape[1]) == frames.shape[1]:
+        return np.square(cv2.dft(wide, flags=cv2.DFT_ROWS).reshape(frames.shape))
+    parts = np.fft.rfft(wide, axis=1).view(np.float64)
+    return np.square(np.delete(parts, 1, axis=1)[:, : frames.shape[1]])
+
+
 @lru_cache(maxsize=16)
-def _bands(size: int, rate: float) -> tuple[Array, Array]:
-    """Return a Hann window (size,), and the weights (size // 2 + 1, bands) that average power over each band."""
+def _bands(size: int, rate: float) -> tuple[Array, npt.NDArray[np.float64]]:
+    """Return a Hann window (size,), and the weights (size, bands) that average power over each band. Their rows belong
+    to the columns of `_squared_spectrum`."""
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
     frequencies = np.fft.rfftfreq(size, 1 / rate)
     edges = np.geomspace(BAND_LIMITS[0], max(min(BAND_LIMITS[1], rate / 2), 2 * BAND_LIMITS[0]), BAND_COUNT + 1)
@@ -94,8 +119,8 @@ def _bands(size: int, rate: float) -> tuple[Array, Array]:
     middles = np.sqrt(edges[:-1] * edges[1:])
     nearest = np.abs(frequencies[:, None] - middles).argmin(axis=0)
     inside[nearest, np.arange(BAND_COUNT)] = True  # a narrow band may lie between two frequencies
-    weights = inside / inside.sum(axis=0) / np.square(hann).sum()
-    return hann, weights.astype(np.float32)
+    weights = (inside / inside.sum(axis=0) / np.square(hann).sum()).astype(np.float32).astype(np.float64)
+    return hann, weights[(np.arange(size) + 1) // 2]
 
 
 def motion_activity(window: Window) -> Activity | None:
@@ -104,32 +129,26 @@ def motion_activity(window: Window) -> Activity | None:
     Each is a root mean square over a frame: of the acceleration around its mean over the window, of the change from one
     reading to the next, and of the angular velocity. A frame with fewer than two readings is NaN.
     """
-    rows = [
-        (s.stamp, s.data.values[:6]) for s in window.samples if isinstance(s.data, Reading) and s.data.values.size >= 6
-    ]
+    stamps, values = window.series.first_columns(window.samples, 6)
     count = min((window.tick - window.start) // FRAME_PERIOD, MAX_FRAMES)
-    if len(rows) < MIN_READINGS or count < 1:
+    if len(stamps) < MIN_READINGS or count < 1:
         return None
-    values = np.array([row for _, row in rows])
-    frame_of = count - 1 - (window.tick - 1 - np.array([stamp for stamp, _ in rows])) // FRAME_PERIOD
-    acceleration = values[:, :3] - values[:, :3].mean(axis=0)
-    changes = np.diff(values[:, :3], axis=0, prepend=values[:1, :3])
+    begins = np.searchsorted(stamps, window.tick + FRAME_PERIOD * np.arange(-count, 1))  # of the frames' readings
+    counts = np.diff(begins)
     result = np.full((count, 3), np.nan, np.float32)
-    for frame in range(count):
-        own = frame_of == frame
-        if np.count_nonzero(own) < MIN_READINGS:
-            continue
-        deviations = [
-            _root_mean_square(acceleration[own]) + ACCELERATION_FLOOR,
-            _root_mean_square(changes[own]) + ACCELERATION_FLOOR,
-            _root_mean_square(values[own, 3:]) + TURN_FLOOR,
-        ]
-        result[frame] = 20.0 * np.log10(deviations) / MOTION_STEP_DB
+    filled = counts >= MIN_READINGS
+    if not filled.any():
+        return Activity(result, FRAME_PERIOD)
+    first, last = begins[0], begins[-1]
+    recent = values[first:last]
+    changes = np.diff(values[max(first - 1, 0) : last, :3], axis=0, prepend=values[:1, :3] if first == 0 else NO_ROWS)
+    acceleration = recent[:, :3] - values[:, :3].mean(axis=0)
+    squares = np.stack([np.einsum("ij,ij->i", rows, rows) for rows in (acceleration, changes, recent[:, 3:])], axis=1)
+    held = counts > 0
+    sums = np.add.reduceat(squares, begins[:-1][held] - first, axis=0)[filled[held]]
+    levels = np.sqrt(sums / counts[filled, None]) + MOTION_FLOORS
+    result[filled] = 20.0 * np.log10(levels) / MOTION_STEP_DB
     return Activity(result, FRAME_PERIOD)
-
-
-def _root_mean_square(rows: npt.NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.square(rows).sum(axis=1).mean()))
 
 
 def _image_features(modality: str, frame: Frame, image: npt.NDArray[Any], calibration: Calibration) -> Array | None:
@@ -138,18 +157,18 @@ def _image_features(modality: str, frame: Frame, image: npt.NDArray[Any], calibr
     vision: brightness and its negative. depth: nearness. thermal: the warmest part.
     """
     if modality == VISION:
-        grey = _cells(_grey(image), np.mean) / (BRIGHTNESS_STEP * _full_scale(image) / 255.0)
+        grey = _cell_means(image) / (BRIGHTNESS_STEP * _full_scale(image) / 255.0)
         return np.concatenate([grey, -grey]).astype(np.float32)
     if modality == DEPTH and not frame.compressed and image.ndim == 2:
-        metres = image.astype(np.float32) * (calibration.depth_unit if image.dtype.kind == "u" else 1.0)
-        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.nan)
-        return (-np.log2(_cells(metres, _near)) / NEARNESS_STEP).astype(np.float32)
+        unit = calibration.depth_unit if image.dtype.kind == "u" else 1.0
+        return (-np.log2(_near(_cells(image)) * np.float32(unit)) / NEARNESS_STEP).astype(np.float32)
     if modality == THERMAL:
         radiometric = image.ndim == 2 and image.dtype == np.uint16
         step = (
             WARMTH_STEP_KELVIN / calibration.thermal_unit if radiometric else BRIGHTNESS_STEP * _full_scale(image) / 255
         )
-        return (_cells(_grey(image), np.max) / step).astype(np.float32)
+        warmest = _cells(image if image.ndim == 2 else _grey(image)).max(axis=1)
+        return (warmest.astype(np.float32) / step).astype(np.float32)
     return None
 
 
@@ -158,12 +177,28 @@ def _full_scale(image: npt.NDArray[Any]) -> float:
 
 
 def _grey(image: npt.NDArray[Any]) -> Array:
-    """The mean of the channels, (H, W)."""
-    return image.astype(np.float32) if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
+    """The mean of the channels of an image (H, W, C), (H, W)."""
+    return _channel_sum(image) / np.float32(image.shape[2])
 
 
-def _cells(values: Array, reduce: Any) -> Array:
-    """Reduce the cells of the grid over an image (H, W), (rows · columns,). A small image has larger cells."""
+def _channel_sum(image: npt.NDArray[Any]) -> Array:
+    """The sum of the channels, float32 (H, W). It is exact for integers. A reduction over a short axis is slow."""
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    total = image[..., 0].astype(np.float32)
+    for channel in range(1, image.shape[2]):
+        total += image[..., channel]
+    return total
+
+
+def _cell_means(image: npt.NDArray[Any]) -> Array:
+    """The mean of all channels over each cell of the grid, (rows · columns,)."""
+    cells = _cells(_channel_sum(image))
+    return cells.sum(axis=1) / np.float32(cells.shape[1] * (image.shape[2] if image.ndim == 3 else 1))
+
+
+def _cells(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The pixels of each cell of the grid over an image (H, W), (rows · columns, N). A small image has larger cells."""
     columns, rows = GRID
     small = values
     if values.shape[0] < rows or values.shape[1] < columns:
@@ -172,12 +207,19 @@ def _cells(values: Array, reduce: Any) -> Array:
         )
     height, width = small.shape[0] // rows * rows, small.shape[1] // columns * columns
     cells = small[:height, :width].reshape(rows, height // rows, columns, width // columns).swapaxes(1, 2)
-    return np.asarray(reduce(cells.reshape(rows * columns, -1), axis=1), np.float32)
+    return cells.reshape(rows * columns, -1)
 
 
-def _near(cells: Array, axis: int) -> Array:
-    """The `NEAR_QUANTILE` of each row's valid distances, (N,); NaN for a row without one."""
-    ordered = np.sort(cells, axis=axis)  # NaN is sorted to the end
-    counts = np.count_nonzero(~np.isnan(cells), axis=axis)
-    rank = np.maximum((NEAR_QUANTILE * (counts - 1)) // 100, 0)
-    return np.asarray(ordered[np.arange(len(ordered)), rank], np.float32)
+def _near(cells: npt.NDArray[Any]) -> Array:
+    """The `NEAR_QUANTILE` of each row's valid distances, float32 (N,); NaN for a row without one.
+
+    Distances that are 0, negative, NaN or infinite are not valid.
+    """
+    if cells.dtype.kind != "u":
+        cells = np.where(np.isfinite(cells) & (cells > 0), cells, 0)
+    ordered = np.sort(cells, axis=1)
+    counts = np.count_nonzero(cells, axis=1)
+    rank = cells.shape[1] - counts + np.maximum((NEAR_QUANTILE * (counts - 1)) // 100, 0)
+    nearest = ordered[np.arange(len(ordered)), np.minimum(rank, cells.shape[1] - 1)].astype(np.float32)
+    nearest[counts == 0] = np.nan
+    return nearest

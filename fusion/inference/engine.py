@@ -37,11 +37,17 @@ LIMIT_RECOVERY_BATCHES = 1000  # batches after which a modality's limit, halved 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A message or window that could not be embedded. `cause`: `encoding` (its data) or `failure` (space or device)."""
+    """A message or window that could not be embedded. `cause`: `encoding` (its data) or `failure` (space or device).
+    `sensor`: name of the sensor; empty: that of the modality."""
 
     modality: str
     cause: str
     message: str
+    sensor: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
 
 
 @dataclass(slots=True)
@@ -65,7 +71,7 @@ class _BatchInFlight:
 
 @dataclass(slots=True)
 class EmbeddingJob:
-    """Windows that were submitted together. `last_index_by_stream`: stream (modality, frame_id) → index of its last
+    """Windows that were submitted together. `last_index_by_stream`: stream (sensor, frame_id) → index of its last
     window."""
 
     windows: list[Window]
@@ -188,10 +194,10 @@ class Engine:
         try:
             return self._preprocess(window)
         except (EncodingError, ValueError) as error:
-            return Failure(window.modality, "encoding", str(error))
+            return Failure(window.modality, "encoding", str(error), window.sensor)
         except Exception as error:  # a space of another package may raise anything; other windows must not fail
-            LOG.exception("a window of %s could not be prepared", window.modality)
-            return Failure(window.modality, "failure", f"{type(error).__name__}: {error}")
+            LOG.exception("a window of %s could not be prepared", window.sensor)
+            return Failure(window.modality, "failure", f"{type(error).__name__}: {error}", window.sensor)
 
     def collect(self, job: EmbeddingJob) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Collect jobs in the order in which they were submitted."""
@@ -293,7 +299,8 @@ class Engine:
         """The batches to try after a failure: both halves; none for a single window, whose `Failure` is stored."""
         self._handle_out_of_memory(modality, len(items), error)
         if len(items) == 1:
-            job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}")
+            sensor = job.windows[items[0][0]].sensor
+            job.results[items[0][0]] = Failure(modality, "failure", f"on the device: {error}", sensor)
             return []
         half = len(items) // 2
         return [items[:half], items[half:]]
@@ -324,7 +331,7 @@ class Engine:
             coverage=window.coverage,
             vector=vector,
             frame_id=window.samples[-1].frame_id,
-            sensor=window.modality,
+            sensor=window.sensor,
             objects=objects,
         )
 
@@ -339,7 +346,7 @@ class Engine:
 
 
 def _stream_key(window: Window) -> tuple[str, str]:
-    return window.modality, window.samples[-1].frame_id
+    return window.sensor, window.samples[-1].frame_id
 
 
 def _same_images(window: Window, before: Window) -> bool:

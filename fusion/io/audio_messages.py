@@ -14,6 +14,7 @@ import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
+from sensebind.fusion.io.channels import ChannelSelector
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.sensor_options import AudioFormat
 
@@ -26,10 +27,11 @@ def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:
         raise EncodingError(
             f"audio coding format '{info.coding_format}' is compressed: set audio_capture's format to 'wave'"
         )
-    return AudioFormat(
-        audio_format.sample_format or info.sample_format,
-        audio_format.sample_rate or float(info.sample_rate),
-        audio_format.channels or int(info.channels),
+    return replace(
+        audio_format,
+        sample_format=audio_format.sample_format or info.sample_format,
+        sample_rate=audio_format.sample_rate or float(info.sample_rate),
+        channels=audio_format.channels or int(info.channels),
     )
 
 
@@ -47,8 +49,14 @@ class AudioMessageDecoder:
             )
         self.format = audio_format
         self._adapter = AUDIO_ADAPTERS[type_name]
+        self._channels = ChannelSelector(audio_format.channel)
         self._next_stamp: int | None = None
         self._info_error = ""  # why the newest AudioInfo cannot be used; empty: no error
+
+    @property
+    def warning(self) -> str:
+        """What is wrong with the channels of the sounds so far; empty: nothing."""
+        return self._channels.warning
 
     def apply_audio_info(self, info: Any) -> None:
         """Set unknown fields of the format from an AudioInfo message. Raises `EncodingError` for compressed sound."""
@@ -74,7 +82,7 @@ class AudioMessageDecoder:
                 stamp = self._next_stamp
             self._next_stamp = stamp + sound.duration
         frame_id = message.header.frame_id if hasattr(message, "header") else ""
-        return Sample(AUDIO, stamp, sound, frame_id)
+        return Sample(AUDIO, stamp, self._channels.apply(sound), frame_id)
 
 
 def _decode_pcm(data: Any, form: AudioFormat) -> Sound:

@@ -216,7 +216,7 @@ def _activity_of(message: Message) -> Activity | None:
 def space_message(
     message_factory: MessageFactory, space: Space, specs: Mapping[str, WindowSpec], stamp: int = 0
 ) -> Message:
-    """sensebind_msgs/EmbeddingSpace, with the sensors in `specs` (modality → its windows)."""
+    """sensebind_msgs/EmbeddingSpace, with the sensors in `specs` (sensor → its windows)."""
     return message_factory.make(
         EMBEDDING_SPACE_TYPE,
         header=header_message(message_factory, stamp),
@@ -231,13 +231,13 @@ def space_message(
         sensors=[
             message_factory.make(
                 SENSOR_INFO,
-                name=modality,
-                modality=modality,
-                topic=f"embeddings/{modality}" if modality in space.modalities else "",
+                name=sensor,
+                modality=spec.modality,
+                topic=f"embeddings/{sensor}" if spec.modality in space.modalities else "",
                 window_length=spec.length / SECOND,
                 hop=spec.hop / SECOND,
             )
-            for modality, spec in specs.items()
+            for sensor, spec in specs.items()
         ],
         licence=space.licence,
     )

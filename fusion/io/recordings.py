@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,26 +32,10 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
 
 LOG = logging.getLogger("sensebind")
 
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-AUDIO_TYPES = (
-    "audio_common_msgs/msg/AudioDataStamped",
-    "audio_common_msgs/msg/AudioStamped",
-    "foxglove_msgs/msg/RawAudio",
-    "audio_common_msgs/msg/AudioData",
-)
 HEADER_TYPE = "std_msgs/msg/Header"
-IMU_TYPES = ("sensor_msgs/msg/Imu",)
-TOPIC_NAME_PATTERNS = {  # modality → pattern in the lower-case names of its image topics
-    DEPTH: re.compile("depth|disparity"),
-    THERMAL: re.compile("thermal|lwir|infra|flir|(?<![a-z])ir(?![a-z])"),
-}
-# Parts of topic names. If there are several cameras, the one with the earliest part in this list is selected.
-PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "image")
-
 _INFINITE_DURATION = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 LATCHED_QOS = Qos(
     history=QosHistory.KEEP_LAST,
@@ -79,14 +62,6 @@ class Topic:
     type: str
     message_count: int
     latched: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TopicChoice:
-    """A topic that was selected for a modality, and the reason."""
-
-    topic: str
-    reason: str
 
 
 @cache
@@ -280,54 +255,6 @@ def _is_latched(connection: Connection) -> bool:
     if not isinstance(connection.ext, ConnectionExtRosbag2):
         return bool(connection.ext.latching)
     return any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in connection.ext.offered_qos_profiles)
-
-
-def select_sensor_topics(recording: Recording) -> dict[str, TopicChoice]:
-    """Modality → its topic, selected by type and then by name. A modality without a topic is left out."""
-    topics = recording.topics
-    images = [t for t in topics if t.type in IMAGE_TYPES]
-    kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
-    for topic in images:
-        lower = topic.name.lower()
-        kind = next((m for m, name in TOPIC_NAME_PATTERNS.items() if name.search(lower)), VISION)
-        kinds[kind].append(topic)
-    kinds[AUDIO] = [t for t in topics if t.type in AUDIO_TYPES]
-    kinds[IMU] = [t for t in topics if t.type in IMU_TYPES]
-    return {modality: _select_topic(modality, found) for modality, found in kinds.items() if found}
-
-
-def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
-    if len(topics) == 1:
-        return TopicChoice(topics[0].name, f"the only {topics[0].type} for {modality}")
-
-    def rank(topic: Topic) -> tuple[int, int, int, str]:
-        lower = topic.name.lower()
-        if modality == VISION:
-            order = next(
-                (i for i, part in enumerate(PREFERRED_CAMERA_NAMES) if part in lower), len(PREFERRED_CAMERA_NAMES)
-            )
-        else:
-            order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # types with a stamp first
-        return order, int(topic.type == IMAGE_TYPES[1]), -topic.message_count, topic.name
-
-    best = min(topics, key=rank)
-    # The reason is the first property in which the best topic differs from the second best.
-    ours, theirs = rank(best), min(rank(t) for t in topics if t is not best)
-    if ours[0] != theirs[0]:
-        why = (
-            f"its name contains '{PREFERRED_CAMERA_NAMES[ours[0]]}'"
-            if modality == VISION
-            else f"its type is {best.type}"
-        )
-    elif ours[1] != theirs[1]:
-        why = "it is not compressed"
-    elif ours[2] != theirs[2]:
-        why = "it has the most messages"
-    else:
-        why = "its name is the first in alphabetical order"
-    return TopicChoice(
-        best.name, f"selected of {len(topics)} for {modality} because {why}; set {modality}.topic to choose another"
-    )
 
 
 class RosbagsMessageFactory:

@@ -7,14 +7,18 @@ name, so the message objects of rclpy and of rosbags both work.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+
+LOG = logging.getLogger(__name__)
+MAX_WARNINGS = 4  # different warnings about one sensor that are logged
 
 # Message types of each built-in modality. For other modalities, numbers are read from messages of any type.
 MESSAGE_TYPES = {
@@ -63,7 +67,9 @@ class SampleDecoder:
     """
 
     def __init__(self, options: SensorOptions, type_name: str) -> None:
-        self.modality, self.type_name = options.modality, type_name
+        self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
+        self._frame_id: str | None = None  # of the first sample
+        self._warned: set[str] = set()
         self._options = options
         self._calibration = options.calibration
         self._audio_decoder: audio_messages.AudioMessageDecoder | None = None
@@ -91,9 +97,13 @@ class SampleDecoder:
         for a message that cannot be read; its text names the parameter to set.
         """
         try:
-            return self._convert(message, received_ns)
+            sample = self._convert(message, received_ns)
         except MESSAGE_FIELD_ERRORS as error:
             raise self._field_error(self.type_name, error) from error
+        self._check_frame(sample.frame_id)
+        if self._audio_decoder is not None and self._audio_decoder.warning:
+            self._warn(self._audio_decoder.warning)
+        return sample if self.sensor == self.modality else replace(sample, sensor=self.sensor)
 
     def apply_side_message(self, message: Any) -> bool:
         """Apply a message of one of `side_topics`. Returns whether it changed `calibration`.
@@ -111,29 +121,45 @@ class SampleDecoder:
         return self._calibration != before
 
     def _make_converter(self) -> Callable[[Any, int], Sample]:
-        modality, type_name, options = self.modality, self.type_name, self._options
+        modality, type_name, options, sensor = self.modality, self.type_name, self._options, self.sensor
         if modality not in MESSAGE_TYPES:
             if type_name.count("/") != 2:
                 raise EncodingError(
-                    f"'{type_name}' is not a message type: set {modality}.type to a name like std_msgs/msg/Float32"
+                    f"'{type_name}' is not a message type: set {sensor}.type to a name like std_msgs/msg/Float32"
                 )
             try:
                 return numeric_messages.numeric_sample_converter(modality, options.fields, options.fill)
             except ValueError as error:
-                raise EncodingError(f"parameter '{modality}.fields': {error}") from error
+                raise EncodingError(f"parameter '{sensor}.fields': {error}") from error
         if modality == AUDIO:
             self._audio_decoder = audio_messages.AudioMessageDecoder(type_name, options.audio_format)
             return self._audio_decoder.decode
         if type_name not in MESSAGE_TYPES[modality]:
             raise EncodingError(
-                f"type '{type_name}' does not carry {modality}: set {modality}.topic to a topic of type "
+                f"type '{type_name}' does not carry {modality}: set {sensor}.topic to a topic of type "
                 f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
         convert = messages.SAMPLE_CONVERTERS[type_name]
         return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
 
+    def _check_frame(self, frame_id: str) -> None:
+        """Warn if the samples have different frames: two devices publish on one topic."""
+        if self._frame_id is None:
+            self._frame_id = frame_id
+        elif frame_id != self._frame_id:
+            self._warn(
+                f"its messages have the frames '{self._frame_id}' and '{frame_id}': if two devices publish on one "
+                f"topic, give each a topic of its own, and name both in {self.modality}.sensors"
+            )
+
+    def _warn(self, text: str) -> None:
+        """Log a warning about this sensor once."""
+        if text not in self._warned and len(self._warned) < MAX_WARNINGS:
+            self._warned.add(text)
+            LOG.warning("sensor '%s': %s", self.sensor, text)
+
     def _field_error(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(
-            f"a message of {self.modality} lacks the fields expected of '{type_name}' ({error}): "
-            f"check which package defines it, or set {self.modality}.topic to another topic"
+            f"a message of {self.sensor} lacks the fields expected of '{type_name}' ({error}): "
+            f"check which package defines it, or set {self.sensor}.topic to another topic"
         )

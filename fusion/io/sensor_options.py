@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import USER_DEFINED, Options, parameter
 from sensebind.fusion.core.samples import (
     AUDIO,
@@ -19,6 +20,9 @@ from sensebind.fusion.io import messages
 
 RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
 
+MEAN_CHANNEL, LOUDEST_CHANNEL = "mean", "loudest"  # values of the parameter `<modality>.channel`, besides a number
+LOUDER_DB = 3.0  # dB by which another channel must be louder before `loudest` selects it
+
 DEFAULT_TOPICS = {
     VISION: "camera/image",
     DEPTH: "depth/image",
@@ -26,6 +30,7 @@ DEFAULT_TOPICS = {
     AUDIO: "audio",
     IMU: "imu",
 }
+NAMED_SENSOR_TOPICS = {**dict.fromkeys(IMAGE_MODALITIES, "image"), AUDIO: "audio", IMU: "imu"}  # after `<sensor>/`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,19 @@ class AudioFormat:
     channels: int = parameter(
         0, "Number of channels. 0: from the audio message or AudioInfo", bounds=(0, 64), modalities=(AUDIO,)
     )
+    channel: str = parameter(
+        "",
+        "Channel of a microphone array that is used: its number from 0, `mean` of all, or `loudest`, which changes to "
+        f"another channel once that is {LOUDER_DB:g} dB louder. Empty: of three or more channels the first; of two, as "
+        "the space does by itself (starter: their mean, ImageBind: the first)",
+        modalities=(AUDIO,),
+    )
+
+    def __post_init__(self) -> None:
+        if self.channel not in ("", MEAN_CHANNEL, LOUDEST_CHANNEL) and not self.channel.isdecimal():
+            raise ConfigError(
+                f"channel must be a number from 0, {MEAN_CHANNEL} or {LOUDEST_CHANNEL}, not {self.channel!r}"
+            )
 
     @property
     def is_complete(self) -> bool:
@@ -62,14 +80,15 @@ class SensorOptions(Options):
     """The topics, message types and calibration of one sensor, from parameters. Raises `ConfigError`.
 
     `calibration` and `audio_format` contain the values from parameters. A `SampleDecoder` sets those that are unknown
-    (0 or empty) from CameraInfo and AudioInfo messages.
+    (0 or empty) from CameraInfo and AudioInfo messages. `sensor`: its name; empty: that of the modality.
     """
 
     modality: str
     topic: str = parameter(
         "",
         "Topic of the sensor. Empty: the default topic (camera/image, depth/image, thermal/image, audio, imu, or the "
-        "modality's own name); in a replay, the topic found by type and name",
+        "modality's own name; of a sensor with a name of its own <sensor>/image, <sensor>/audio or <sensor>/imu); in a "
+        "replay, if the modality has no named sensors, those found by type and name",
     )
     transport: str = parameter(
         RAW_TRANSPORT,
@@ -115,17 +134,28 @@ class SensorOptions(Options):
     )
     calibration: Calibration = Calibration()
     audio_format: AudioFormat = AudioFormat()
+    sensor: str = ""
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)  # super() does not work in a class with slots
+        if not self.sensor:
+            object.__setattr__(self, "sensor", self.modality)
 
     @property
     def has_explicit_topic(self) -> bool:
-        """Whether the topic follows from the parameters: `topic` is set, or the modality is user-defined, whose name is
-        the default topic. Otherwise a replay selects a topic by type and name."""
-        return bool(self.topic) or self.modality not in SENSOR_MODALITIES
+        """Whether the topic follows from the parameters: `topic` is set, or the sensor or modality is user-defined, so
+        that its name is in the default topic. Otherwise a replay selects a topic by type and name."""
+        return bool(self.topic) or self.modality not in SENSOR_MODALITIES or self.sensor != self.modality
 
     @property
     def topic_name(self) -> str:
-        """The topic to subscribe to: the parameter's, or else the modality's default."""
-        return self.topic or DEFAULT_TOPICS.get(self.modality, self.modality)
+        """The topic to subscribe to: the parameter's, or else the sensor's default."""
+        if self.topic:
+            return self.topic
+        if self.sensor == self.modality:
+            return DEFAULT_TOPICS.get(self.modality, self.modality)
+        ending = NAMED_SENSOR_TOPICS.get(self.modality)
+        return f"{self.sensor}/{ending}" if ending else self.sensor
 
     @property
     def message_type(self) -> str:

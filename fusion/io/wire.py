@@ -1,6 +1,6 @@
 """Encodes embeddings and events as bytes that `bridge` sends to programs without ROS, and decodes them.
 
-A message is two ZeroMQ frames: a topic, ``embedding/<modality>`` or ``event``, and a msgpack map. Times are int
+A message is two ZeroMQ frames: a topic, ``embedding/<sensor>`` or ``event``, and a msgpack map. Times are int
 nanoseconds. A vector is little-endian float32 bytes: ``np.frombuffer(m["vector"], "<f4")`` reads it. docs/bridge.md
 describes the fields.
 """
@@ -19,7 +19,7 @@ from sensebind.fusion.core.samples import SECOND
 
 SCHEMA_VERSION = 2  # increases when a field is removed or changes its meaning, not when a field is added
 READABLE = (1, 2)  # versions that `decode` reads
-EMBEDDING_TOPIC_PREFIX = "embedding/"  # the modality follows
+EMBEDDING_TOPIC_PREFIX = "embedding/"  # the sensor follows
 EVENT_TOPIC = "event"
 # Fields of an evidence that version 1 does not have.
 ADDED_TO_EVIDENCE = ("weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing")
@@ -31,7 +31,7 @@ class WireError(SensebindError):
 
 def topic_for(item: Embedding | Event) -> bytes:
     """The first frame of the message: the topic, by which a SUB socket filters."""
-    return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.modality).encode()
+    return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.source).encode()
 
 
 def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "") -> tuple[bytes, bytes]:
@@ -49,7 +49,7 @@ def decode(topic: bytes, payload: bytes) -> Embedding | Event:
     name = topic.decode("utf-8", "replace")
     if name != EVENT_TOPIC and not name.startswith(EMBEDDING_TOPIC_PREFIX):
         raise WireError(
-            f"topic '{name}' is neither '{EVENT_TOPIC}' nor '{EMBEDDING_TOPIC_PREFIX}<modality>': is this Sensebind's "
+            f"topic '{name}' is neither '{EVENT_TOPIC}' nor '{EMBEDDING_TOPIC_PREFIX}<sensor>': is this Sensebind's "
             "bridge?"
         )
     try:

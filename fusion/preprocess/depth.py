@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sensebind.fusion.core.encodings import depth_in_metres
 from sensebind.fusion.core.samples import Calibration
 from sensebind.fusion.preprocess.image import IMAGE_SIZE, resize_and_crop
 
@@ -39,7 +40,7 @@ def focal_length_at(width: int, calibration: Calibration) -> float:
 
 
 def imagebind_tensor(
-    depth: Float32Array,
+    depth: npt.NDArray[np.generic],
     calibration: Calibration = Calibration(),
     *,
     max_disparity: float = MAX_DISPARITY,
@@ -48,19 +49,21 @@ def imagebind_tensor(
 ) -> torch.Tensor:
     """float32 (H, W) metres → float32 (1, 224, 224): (min(disparity, max_disparity) / max_disparity − mean) / std.
 
-    The focal length is scaled to the embedded image, whose shorter side is 224. The defaults are those of Omnivore's
-    configuration, because ImageBind's values are not published. Resizing takes the nearest pixel, because the mean of
-    two depths is a surface that does not exist. Raises `ValueError` for other shapes.
+    `depth` may also be uint16 counts, as `encodings.depth_pixels` returns them. Then only the pixels that are kept are
+    converted to metres. The focal length is scaled to the embedded image, whose shorter side is 224. The defaults are
+    those of Omnivore's configuration, because ImageBind's values are not published. Resizing takes the nearest pixel,
+    because the mean of two depths is a surface that does not exist. Raises `ValueError` for other shapes.
     """
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
     height, width = depth.shape
     short = min(height, width)
     focal = focal_length_at(width, calibration) * IMAGE_SIZE / short
-    # Resize before the conversion: the result is the same, with a fifth of the work.
+    # Resize before the conversions: the result is the same, with a fifth of the work.
     size = IMAGE_SIZE * width // short, IMAGE_SIZE * height // short
-    kept = cv2.resize(np.asarray(depth, np.float32), size, interpolation=cv2.INTER_NEAREST_EXACT)
-    small = disparity(kept, focal, calibration.baseline or DEFAULT_BASELINE)
+    pixels = depth if depth.dtype == np.uint16 else np.asarray(depth, np.float32)
+    kept = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    small = disparity(depth_in_metres(kept, calibration), focal, calibration.baseline or DEFAULT_BASELINE)
     square = resize_and_crop(torch.from_numpy(small)[None, None])[0]
     return (square.clamp(0, max_disparity) / max_disparity - mean) / std
 

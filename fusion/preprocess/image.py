@@ -31,7 +31,9 @@ def resize_and_crop(images: torch.Tensor, side: int = IMAGE_SIZE, mode: str = "b
         raise ValueError(f"an image of {height} × {width} pixels is too narrow to be cropped to a square")
     height, width = int(side * height / short), int(side * width / short)
     top, left = round((height - side) / 2), round((width - side) / 2)
-    if images.dtype == torch.uint8 and images.device.type != "cpu":
+    if (height, width) == tuple(images.shape[-2:]):
+        resized = images
+    elif images.dtype == torch.uint8 and images.device.type != "cpu":
         resized = _resize_uint8(images, height, width, mode)
     else:  # on the CPU, PyTorch uses Pillow's algorithm for uint8
         resized = interpolate(images, (height, width), mode=mode, antialias=True)

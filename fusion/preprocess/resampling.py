@@ -76,34 +76,31 @@ def resample_readings(window: Window, rate: float, channels: int) -> Float32Arra
     Raises `ValueError` if a reading does not have `channels` numbers.
     """
     length = round((window.tick - window.start) * rate / SECOND)
-    rows = [s.data.values for s in window.samples if isinstance(s.data, Reading)]
-    sizes = {row.shape for row in rows}
-    if sizes != {(channels,)}:
-        raise ValueError(f"{window.modality} readings must have {channels} numbers each, not shapes {sorted(sizes)}")
-    values = np.concatenate(rows).reshape(-1, channels)
-    times = (np.array([s.stamp for s in window.samples], np.int64) - window.start) / SECOND
+    values = window.series.values
+    if values is None or values.shape[1] != channels:
+        sizes = sorted({s.data.values.shape for s in window.samples if isinstance(s.data, Reading)})
+        raise ValueError(f"{window.modality} readings must have {channels} numbers each, not shapes {sizes}")
+    times = (window.series.stamps - window.start) / SECOND
     wanted = np.arange(length) / rate
+    columns = np.ascontiguousarray(values.T)
     if len(times) > 2:
         native = 1.0 / float(np.median(np.diff(times)))
         if native > 1.05 * rate:
             even = np.arange(times[0], times[-1], 1.0 / native)
-            values = _low_pass_filter(_interpolate(even, times, values), rate, native)
+            columns = _low_pass_filter(np.stack([np.interp(even, times, column) for column in columns]), rate, native)
             times = even
-    return _interpolate(wanted, times, values).T.astype(np.float32)
+    result = np.empty((channels, length), np.float32)
+    for row, column in zip(result, columns, strict=True):
+        row[:] = np.interp(wanted, times, column)
+    return result
 
 
-def _interpolate(
-    wanted: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return np.stack([np.interp(wanted, times, column) for column in values.T], axis=1)
-
-
-def _low_pass_filter(values: npt.NDArray[np.float64], rate: float, native: float) -> npt.NDArray[np.float64]:
-    """Readings (n, columns) at `native` Hz, without frequencies above half of `rate`. The end values are held."""
+def _low_pass_filter(columns: npt.NDArray[np.float64], rate: float, native: float) -> npt.NDArray[np.float64]:
+    """Readings (columns, n) at `native` Hz, without frequencies above half of `rate`. The end values are held."""
     half = int(np.ceil(8 * native / rate))
     taps = _low_pass_taps(half, rate / native)
-    padded = np.pad(values, ((half, half), (0, 0)), mode="edge")
-    return np.stack([np.convolve(column, taps, mode="valid") for column in padded.T], axis=1)
+    padded = np.pad(columns, ((0, 0), (half, half)), mode="edge")
+    return np.stack([np.convolve(column, taps, mode="valid") for column in padded])
 
 
 def _low_pass_taps(half: int, share: float) -> npt.NDArray[np.float64]:

@@ -44,8 +44,8 @@ def to_uint8(
     image: ThermalImage, *, min_kelvin: float = MIN_KELVIN, max_kelvin: float = MAX_KELVIN
 ) -> npt.NDArray[np.uint8]:
     """One thermal image → uint8 (H, W), 255 at `max_kelvin`. Raises `ValueError` for other shapes."""
-    if image.values.ndim != 2 or 0 in image.values.shape:
-        raise ValueError(f"expected a thermal image of shape (H, W), got {image.values.shape}")
+    if len(image.shape) != 2 or 0 in image.shape:
+        raise ValueError(f"expected a thermal image of shape (H, W), got {image.shape}")
     if image.counts is None:
         return _quantize(normalize_temperature(image, min_kelvin, max_kelvin))
     # A lookup table of all 65,536 counts is faster, because an image has about five times as many pixels.
@@ -78,7 +78,7 @@ def stretch_contrast(image: ThermalImage, span: float = 8.0) -> npt.NDArray[np.f
         return np.clip(np.nan_to_num(image.values), 0, 1)
     known = _percentile_range(image)
     if known is None:
-        return np.zeros(image.values.shape, np.float32)
+        return np.zeros(image.shape, np.float32)
     low, high = known
     spare = max(span - (high - low), 0) / 2
     finite = image.values if image.counts is not None else np.nan_to_num(image.values, nan=low)

@@ -24,9 +24,8 @@ def process_turn(pipeline: Pipeline) -> list[Output]:
     Call it again while `pipeline.waiting()` is not 0. The other windows stay in the queue and may be dropped. So a slow
     modality loses only its own windows, and delays other modalities by at most one turn.
     """
-    return process(
-        pipeline, {modality: pipeline.engine.windows_per_time_slice(modality) for modality in pipeline.specs}
-    )
+    modalities = {spec.modality for spec in pipeline.specs.values()}
+    return process(pipeline, {modality: pipeline.engine.windows_per_time_slice(modality) for modality in modalities})
 
 
 def finish(pipeline: Pipeline) -> list[Output]:
@@ -42,7 +41,7 @@ def process_samples(
     sample, followed by `finish`. A `Failure` among the samples (a message that could not be read) is yielded unchanged.
 
     Windows are embedded `batch` at a time. Meanwhile the previous batch is completed, and the next samples are read and
-    windowed. Raises `KeyError` for a sample of a modality that is not configured.
+    windowed. Raises `KeyError` for a sample of a sensor that is not configured.
     """
     in_progress: tuple[WindowBatch, EmbeddingJob] | None = None
     for sample in samples:

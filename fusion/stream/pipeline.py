@@ -22,7 +22,7 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.options import StreamOptions
-from sensebind.fusion.stream.statistics import LATENCY_HISTORY, ModalityStatistics
+from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
 
@@ -33,8 +33,8 @@ DEFAULTS = StreamOptions()
 
 
 @dataclass(slots=True)
-class _ModalityTotals:
-    """Totals of one modality's completed windows."""
+class _SensorTotals:
+    """Totals of one sensor's completed windows."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCY_HISTORY))  # ms, close → vector
@@ -45,13 +45,13 @@ class Pipeline:
     """The pipeline of one robot.
 
     Input side, any thread: `accept`, `flush`, `restart`, `set_calibration`. At most `queue_size` windows of each
-    modality wait between input and output; beyond that, the oldest is dropped and counted (None: no bound). Windows
+    sensor wait between input and output; beyond that, the oldest is dropped and counted (None: no bound). Windows
     that wait longer than `deadline` seconds are dropped if the driver gives a quota (None or 0: no bound).
 
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
-    If the space has no encoder for a modality, its windows are counted and not embedded. `fusion_timeout` (ns): see
-    `WindowQueue`. `fusion_weights`: see `TickFuser`.
+    `specs`: sensor → its windows. If the space has no encoder for a modality, its windows are counted and not embedded.
+    `fusion_timeout` (ns): see `WindowQueue`. `fusion_weights`: see `TickFuser`.
     """
 
     def __init__(
@@ -79,35 +79,35 @@ class Pipeline:
         # Used only by the thread that completes batches:
         self._fuser = TickFuser(fusion_weights)
         self._tracker = tracker
-        self._health = {modality: SensorHealthMonitor() for modality in specs}
+        self._health = {sensor: SensorHealthMonitor() for sensor in specs}
         self._completed = 0  # number of the newest completed batch, plus 1
         self._lock = threading.Lock()  # guards `_totals`: `complete` writes it, `statistics` reads it
-        self._totals = {modality: _ModalityTotals() for modality in specs}
+        self._totals = {sensor: _SensorTotals() for sensor in specs}
 
     # --- input, from any thread
 
     def accept(self, sample: Sample) -> bool:
         """Accept one sample; this takes microseconds. Returns whether anything waits to be dequeued.
 
-        Raises `KeyError` for a modality that is not configured.
+        Raises `KeyError` for a sensor that is not configured.
         """
         return self._queue.accept(sample)
 
-    def flush(self, modality: str | None = None) -> bool:
-        """Close the windows of one modality, or of all, that end at or before its newest sample.
+    def flush(self, sensor: str | None = None) -> bool:
+        """Close the windows of one sensor, or of all, that end at or before its newest sample.
 
         For a sensor that stopped: call it when no more samples are expected. Returns whether anything waits. Raises
-        `KeyError` for a modality that is not configured.
+        `KeyError` for a sensor that is not configured.
         """
-        return self._queue.flush(modality)
+        return self._queue.flush(sensor)
 
     def restart(self) -> None:
         """Call it when the clock jumped. Closes the complete windows; windowing, fusion and events then start again."""
         self._queue.restart()
 
-    def set_calibration(self, modality: str, calibration: Calibration) -> None:
+    def set_calibration(self, sensor: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
-        self._queue.set_calibration(modality, calibration)
+        self._queue.set_calibration(sensor, calibration)
 
     # --- output, by one driver
 
@@ -146,26 +146,26 @@ class Pipeline:
         """The windows that wait, for a scheduler that decides when to dequeue them."""
         return self._queue.state()
 
-    def waiting(self, modality: str | None = None) -> int:
-        """How many windows of a modality wait to be dequeued; None: of all modalities, plus the restarts that wait."""
-        return self._queue.depth(modality)
+    def waiting(self, sensor: str | None = None) -> int:
+        """How many windows of a sensor wait to be dequeued; None: of all sensors, plus the restarts that wait."""
+        return self._queue.depth(sensor)
 
-    def statistics(self) -> dict[str, ModalityStatistics]:
-        """The totals of each modality so far, as a copy."""
+    def statistics(self) -> dict[str, SensorStatistics]:
+        """The totals of each sensor so far, as a copy."""
         with self._lock:  # read before the windowing counters, so that `embedded` never exceeds `windows`
-            totals = {m: (r.counts.copy(), tuple(r.latencies), r.tick) for m, r in self._totals.items()}
+            totals = {s: (r.counts.copy(), tuple(r.latencies), r.tick) for s, r in self._totals.items()}
         windowing = self._queue.windowing_states()
         newest = max((state.newest_stamp for state in windowing.values() if state.newest_stamp is not None), default=0)
         return {
-            modality: ModalityStatistics(
-                counts=state.counts + totals[modality][0],
-                latencies=totals[modality][1],
+            sensor: SensorStatistics(
+                counts=state.counts + totals[sensor][0],
+                latencies=totals[sensor][1],
                 coverage_sum=state.coverage_sum,
                 newest_stamp=state.newest_stamp or 0,
-                last_embedded_tick=totals[modality][2],
+                last_embedded_tick=totals[sensor][2],
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
             )
-            for modality, state in windowing.items()
+            for sensor, state in windowing.items()
         }
 
     # --- in the thread that completes batches
@@ -178,8 +178,8 @@ class Pipeline:
         late: list[Embedding],
     ) -> Iterator[Output]:
         """Check the data of one window and process its result. An embedding whose tick is closed is added to `late`."""
-        window, totals = item.window, self._totals[item.window.modality]
-        symptoms, activity = self._health[window.modality].inspect(window)  # done while the device computes
+        window, totals = item.window, self._totals[item.window.sensor]
+        symptoms, activity = self._health[window.sensor].inspect(window)  # done while the device computes
         if window.modality not in embeddable_modalities:
             with self._lock:
                 totals.counts.update(symptoms)
@@ -196,7 +196,7 @@ class Pipeline:
             totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
             totals.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
             totals.tick = window.tick
-        if not on_time:  # the modality is behind the others by more than `fusion_timeout`
+        if not on_time:  # the sensor is behind the others by more than `fusion_timeout`
             late.append(result)
         yield result
 
@@ -204,7 +204,7 @@ class Pipeline:
         """Pass embeddings whose tick was already fused to the event tracker."""
         for embedding in late:
             yield from (
-                self._tracker.add_late_embeddings(embedding.tick, {embedding.modality: embedding})
+                self._tracker.add_late_embeddings(embedding.tick, {embedding.source: embedding})
                 if self._tracker
                 else ()
             )
@@ -215,7 +215,7 @@ class Pipeline:
         yield from self._fuse_ticks(None)
         yield from self._tracker.restart() if self._tracker else ()
         self._fuser.restart()
-        self._health = {modality: SensorHealthMonitor() for modality in self._health}
+        self._health = {sensor: SensorHealthMonitor() for sensor in self._health}
 
     def _fuse_ticks(self, watermark: int | None) -> Iterator[Output]:
         """Fuse the ticks up to `watermark` (ns; None: all). Yields the fused embeddings and the events."""

@@ -176,7 +176,7 @@ class Scheduler:
             return self.engine.submit(windows)
         except Exception as error:  # a space may raise anything: later windows are still embedded
             LOG.exception("%d windows could not be embedded", len(windows))
-            failed = {i: Failure(w.modality, "failure", str(error)) for i, w in enumerate(windows)}
+            failed = {i: Failure(w.modality, "failure", str(error), w.sensor) for i, w in enumerate(windows)}
             return EmbeddingJob(windows, dict(failed))
 
     # --- in the thread that completes
@@ -212,7 +212,7 @@ class Scheduler:
                 yield result
         except Exception as error:
             LOG.exception("%d windows could not be embedded", len(job.windows) - count)
-            yield from [Failure(w.modality, "failure", str(error)) for w in job.windows[count:]]
+            yield from [Failure(w.modality, "failure", str(error), w.sensor) for w in job.windows[count:]]
 
     def _remove(self, members: Sequence[_ScheduledPipeline]) -> None:
         for member in members:

@@ -1,4 +1,4 @@
-"""Counters and latencies of each modality's samples and windows."""
+"""Counters and latencies of each sensor's samples and windows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are comput
 
 
 @dataclass(frozen=True, slots=True)
-class ModalityStatistics:
-    """Totals of one modality so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
+class SensorStatistics:
+    """Totals of one sensor so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
     gaps."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -30,7 +30,7 @@ class ModalityStatistics:
     coverage_sum: float = 0.0
     newest_stamp: int = 0  # ns, end of the newest sample
     last_embedded_tick: int = 0  # ns, end of the newest embedded window
-    lag: float = 0.0  # s from the newest sample of this modality to the newest of all
+    lag: float = 0.0  # s from the newest sample of this sensor to the newest of all
 
     def dropped(self, names: Iterable[str] = WINDOW_DROPS) -> dict[str, int]:
         """Cause → count, without the counts that are 0."""
@@ -48,7 +48,7 @@ class ModalityStatistics:
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}
 
     def summary(self) -> dict[str, Any]:
-        """The entry of this modality in `summary.json`."""
+        """The entry of this sensor in `summary.json`."""
         return {
             "samples": self.counts["samples"],
             "windows": self.counts["windows"],

@@ -9,7 +9,7 @@ from sensebind.fusion.core.embeddings import Embedding, fuse
 
 
 class FusedTick(NamedTuple):
-    """A tick (ns), its embeddings by modality, and the embedding fused from them."""
+    """A tick (ns), its embeddings by sensor, and the embedding fused from them."""
 
     tick: int
     embeddings: Mapping[str, Embedding]
@@ -31,7 +31,7 @@ class TickFuser:
         """Hold an embedding until its tick is fused. Returns False, and drops it, if its tick is already closed."""
         if embedding.tick <= self._watermark:
             return False
-        self._pending.setdefault(embedding.tick, {})[embedding.modality] = embedding
+        self._pending.setdefault(embedding.tick, {})[embedding.source] = embedding
         return True
 
     def fuse(self, watermark: int | None) -> Iterator[FusedTick]:

@@ -61,7 +61,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class WindowingState:
-    """One modality's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
+    """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
     (ns; None: no sample yet)."""
 
     counts: Counter[str]
@@ -72,10 +72,10 @@ class WindowingState:
 class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
-    `max_windows`: how many of each modality may wait; beyond that, the oldest is dropped and counted as `overload`
-    (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota (None: no bound).
-    `fusion_timeout` (ns): fusion does not wait for a modality whose newest sample is older than the newest of all by
-    more than this.
+    `specs`: sensor → its windows. `max_windows`: how many of each sensor may wait; beyond that, the oldest is dropped
+    and counted as `overload` (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota
+    (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the
+    newest of all by more than this.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class WindowQueue:
         max_windows: int | None = None,
         deadline: float | None = None,
     ) -> None:
-        self._embeddable_modalities = frozenset(specs) & frozenset(embeddable_modalities)
+        self._embeddable_modalities = frozenset(s.modality for s in specs.values()) & frozenset(embeddable_modalities)
         self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
         self._lock = threading.Lock()  # guards everything below
-        self._windowers = {modality: Windower(spec) for modality, spec in specs.items()}
+        self._windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
         self._batch_count = 0  # number of batches dequeued so far
-        # ns, end of the first sample: fusion waits for all modalities until `fusion_timeout` after it.
+        # ns, end of the first sample: fusion waits for all sensors until `fusion_timeout` after it.
         self._first_stamp: int | None = None
 
     # --- input
@@ -103,10 +103,10 @@ class WindowQueue:
     def accept(self, sample: Sample) -> bool:
         """Accept one sample, without copying or embedding data. Returns whether anything waits to be dequeued.
 
-        Raises `KeyError` for a modality that is not configured.
+        Raises `KeyError` for a sensor that is not configured.
         """
         with self._lock:
-            windower = self._windowers[sample.modality]
+            windower = self._windowers[sample.sensor]
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
             if (
@@ -120,14 +120,14 @@ class WindowQueue:
                 self._first_stamp = windower.newest_stamp
             return bool(self._items)
 
-    def flush(self, modality: str | None = None) -> bool:
-        """Close the windows of one modality, or of all, that end at or before its newest sample.
+    def flush(self, sensor: str | None = None) -> bool:
+        """Close the windows of one sensor, or of all, that end at or before its newest sample.
 
         For a sensor that stopped: call it when no more samples are expected. Returns whether anything waits. Raises
-        `KeyError` for a modality that is not configured.
+        `KeyError` for a sensor that is not configured.
         """
         with self._lock:
-            for windower in [self._windowers[modality]] if modality else self._windowers.values():
+            for windower in [self._windowers[sensor]] if sensor else self._windowers.values():
                 self._enqueue(windower.flush())
             return bool(self._items)
 
@@ -139,10 +139,10 @@ class WindowQueue:
             self._first_stamp = None
             self._items.append(None)
 
-    def set_calibration(self, modality: str, calibration: Calibration) -> None:
+    def set_calibration(self, sensor: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
         with self._lock:
-            self._calibrations[modality] = calibration
+            self._calibrations[sensor] = calibration
 
     # --- output
 
@@ -150,9 +150,10 @@ class WindowQueue:
         """Remove windows, the oldest first, and return them: at most `quota[modality]` of each modality (0 if it is
         not named), or all if `quota` is None.
 
-        The deadline applies only with a quota. If a window of a modality has waited longer than the deadline, the queue
-        keeps only as many of that modality's newest windows as the quota allows; a window past the deadline is kept
-        only if it is the newest. The others are dropped and counted as `expired`.
+        The deadline applies only with a quota. If a window of a sensor has waited longer than the deadline, the queue
+        keeps only as many of that sensor's newest windows as the quota of its modality allows, shared evenly among the
+        modality's sensors; a window past the deadline is kept only if it is the newest. The others are dropped and
+        counted as `expired`.
         """
         with self._lock:
             if quota is None:
@@ -172,12 +173,12 @@ class WindowQueue:
 
     # --- state
 
-    def depth(self, modality: str | None = None) -> int:
-        """How many windows of a modality wait; None: of all modalities, plus the restarts that wait."""
+    def depth(self, sensor: str | None = None) -> int:
+        """How many windows of a sensor wait; None: of all sensors, plus the restarts that wait."""
         with self._lock:
-            if modality is None:
+            if sensor is None:
                 return len(self._items)
-            return sum(1 for item in self._items if item and item.window.modality == modality)
+            return sum(1 for item in self._items if item and item.window.sensor == sensor)
 
     def state(self) -> QueueState:
         """The windows that wait, for a scheduler that decides when to dequeue them."""
@@ -192,10 +193,11 @@ class WindowQueue:
             return QueueState(counts, oldest, False)
 
     def windowing_states(self) -> dict[str, WindowingState]:
-        """The state of each modality's windowing, as a copy."""
+        """The state of each sensor's windowing, as a copy."""
         with self._lock:
             return {
-                m: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp) for m, w in self._windowers.items()
+                name: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp)
+                for name, w in self._windowers.items()
             }
 
     # --- with the lock held
@@ -207,20 +209,22 @@ class WindowQueue:
     def _enqueue(self, windows: Iterable[Window]) -> None:
         now = time.perf_counter()  # for deadlines and latencies
         for window in windows:
-            calibration = self._calibrations.get(window.modality)
-            self._items.append(QueuedWindow(replace(window, calibration=calibration) if calibration else window, now))
-            self._drop_over_limit(window.modality)
+            calibration = self._calibrations.get(window.sensor, window.calibration)
+            if calibration != window.calibration:  # otherwise the window keeps the arrays of its readings
+                window = replace(window, calibration=calibration)
+            self._items.append(QueuedWindow(window, now))
+            self._drop_over_limit(window.sensor)
 
-    def _drop_over_limit(self, modality: str) -> None:
+    def _drop_over_limit(self, sensor: str) -> None:
         if self._max_windows is None:
             return
-        waiting = [i for i, item in enumerate(self._items) if item and item.window.modality == modality]
+        waiting = [i for i, item in enumerate(self._items) if item and item.window.sensor == sensor]
         if len(waiting) > self._max_windows:
             del self._items[waiting[0]]
-            self._windowers[modality].counts["overload"] += 1
+            self._windowers[sensor].counts["overload"] += 1
 
     def _restart_from(self, newest: int) -> None:
-        """The stamps of one modality jumped back to `newest` (ns): restart the modalities that are ahead of it."""
+        """The stamps of one sensor jumped back to `newest` (ns): restart the sensors that are ahead of it."""
         for windower in self._windowers.values():
             if windower.newest_stamp is not None and windower.newest_stamp > newest + MIN_BACKWARD_JUMP:
                 self._enqueue(windower.restart())
@@ -228,24 +232,27 @@ class WindowQueue:
         self._items.append(None)
 
     def _expire(self, quota: Mapping[str, int]) -> None:
-        """Drop windows past the deadline. A modality with such a window keeps only as many of its newest windows as the
-        quota allows, so that the windows that are embedded next are recent. Its newest window is always kept."""
+        """Drop windows past the deadline. A sensor with such a window keeps only as many of its newest windows as its
+        share of the quota, so that the windows that are embedded next are recent. Its newest window is always kept."""
         if self._deadline is None:
             return
         oldest = time.perf_counter() - self._deadline
-        late_modalities = {item.window.modality for item in self._items if item and item.closed_at < oldest}
-        if not late_modalities:
+        late_sensors = {item.window.sensor for item in self._items if item and item.closed_at < oldest}
+        if not late_sensors:
             return
+        waiting = {item.window.sensor: item.window.modality for item in self._items if item}
+        sharing = Counter(waiting.values())  # modality → how many of its sensors have windows
         kept: deque[QueueItem] = deque()
         count: Counter[str] = Counter()
         while self._items:
             item = self._items.pop()
-            if item and (modality := item.window.modality) in late_modalities:
-                limit = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0))
-                if count[modality] >= limit:
-                    self._windowers[modality].counts["expired"] += 1
+            if item and (sensor := item.window.sensor) in late_sensors:
+                modality = item.window.modality
+                limit = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0) // sharing[modality])
+                if count[sensor] >= limit:
+                    self._windowers[sensor].counts["expired"] += 1
                     continue
-                count[modality] += 1
+                count[sensor] += 1
             kept.appendleft(item)
         self._items = kept
 
@@ -271,11 +278,11 @@ class WindowQueue:
     def _fusion_watermark(self) -> int | None:
         """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.
 
-        Fusion waits for a modality while its newest sample is no older than the newest of all minus `fusion_timeout`,
-        and for all modalities at the start. So a sensor that stops delays a tick by at most `fusion_timeout` of the
+        Fusion waits for a sensor while its newest sample is no older than the newest of all minus `fusion_timeout`,
+        and for all sensors at the start. So a sensor that stops delays a tick by at most `fusion_timeout` of the
         others' stamps.
         """
-        awaited = [w for m, w in self._windowers.items() if m in self._embeddable_modalities]
+        awaited = [w for w in self._windowers.values() if w.spec.modality in self._embeddable_modalities]
         seen = [w.newest_stamp for w in awaited if w.newest_stamp is not None]
         if not seen or self._first_stamp is None:
             return None

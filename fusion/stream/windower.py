@@ -1,4 +1,4 @@
-"""Cuts the samples of one modality into windows that end on the shared grid of ticks.
+"""Cuts the samples of one sensor into windows that end on the shared grid of ticks.
 
 Time is the stamp of a sample, never its time of arrival. A window `[tick − length, tick)` closes when the watermark
 (the newest stamp minus the allowed lateness) reaches its tick. So any order of arrival within that lateness gives the
@@ -15,15 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from sensebind.fusion.core.samples import SECOND, Reading, Sample, Sound
-from sensebind.fusion.core.windows import Window, WindowSpec, audio_coverage, reading_coverage
+from sensebind.fusion.core.windows import ReadingSeries, Window, WindowSpec, audio_coverage
 
 MIN_BACKWARD_JUMP = 1 * SECOND  # ns; a sample behind the newest by more than this is a clock jump, not late
 JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jump is accepted
-MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one modality may hold
+MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
 
 
 class Windower:
-    """Cuts the samples of one modality into windows. Irregular cases, by their names in `counts`:
+    """Cuts the samples of one sensor into windows. Irregular cases, by their names in `counts`:
 
     - `duplicate`: a sample with a stamp that is already held. It is dropped.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
@@ -49,6 +49,7 @@ class Windower:
         self._samples: list[Sample] = []
         self._stamps: list[int] = []
         self._bytes = 0
+        self._series: ReadingSeries | None = None  # of the newest window, if no older sample arrived since
         self.newest_stamp: int | None = None  # ns, end of the newest sample
         self.closed_through: int | None = None  # ns, newest closed tick
         self._has_data = False  # whether a window had data: from then on, ticks without data are gaps
@@ -128,6 +129,8 @@ class Windower:
             if at > 0 and self._stamps[at - 1] // self.spec.hop == cell:
                 at -= 1
                 self._remove(at, at + 1)
+        if self._series is not None and sample.stamp < self._series.stamps[-1]:
+            self._series = None
         self._stamps.insert(at, sample.stamp)
         self._samples.insert(at, sample)
         self._bytes += sample_bytes(sample)
@@ -196,8 +199,9 @@ class Windower:
         elif isinstance(chosen[0].data, Sound):
             coverage = audio_coverage(chosen, start, tick)
         else:
-            coverage = reading_coverage(chosen, start, tick)
-        return Window(self.spec.modality, start, tick, coverage, tuple(chosen))
+            self._series = ReadingSeries.of(chosen, self._series)
+            return Window.of_readings(self.spec, start, tick, chosen, self._series)
+        return Window(self.spec.modality, start, tick, coverage, tuple(chosen), sensor=self.spec.sensor)
 
 
 def is_valid(sample: Sample) -> bool:

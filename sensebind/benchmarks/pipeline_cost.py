@@ -1,10 +1,11 @@
-"""`sensebind bench pipeline`: CPU time of the pipeline without a model, per message and for a robot of five sensors."""
+"""`sensebind bench pipeline`: CPU time of the pipeline without a model, for five sensors and for several cameras."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.preprocess import audio, depth, image, imu
 from sensebind.fusion.preprocess import thermal as heat
 from sensebind.fusion.preprocess.resampling import resample_audio
+from sensebind.fusion.stream.window_queue import WindowQueue
 from sensebind.fusion.stream.windower import Windower
 
 HEIGHT, WIDTH = 480, 640
@@ -30,6 +32,7 @@ WINDOW_SPECS = {
     AUDIO: WindowSpec(AUDIO, 2 * SECOND, SECOND // 2),
     IMU: WindowSpec(IMU, 5 * SECOND, SECOND // 2),
 }
+CAMERAS = 4
 MIN_SECONDS = 6.0  # of sensor data: the longest window, and one hop
 MESSAGE_PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
 
@@ -85,7 +88,25 @@ def _measure(seconds: float) -> dict[str, float]:
         figures[f"{modality}: ms per window (decode, tensor)"] = 1e3 * tensor_time / max(1, windows)
         figures[f"{modality}: ms per second of sensor"] = 1e3 * spent / seconds
     figures["five sensors: % of one core"] = 100 * total / seconds
+    for count in (1, CAMERAS):
+        figures[f"{count} × camera: % of one core"] = 100 * _measure_cameras(seconds, count) / seconds
     return figures
+
+
+def _measure_cameras(seconds: float, count: int) -> float:
+    """CPU seconds of a window queue with `count` cameras: message → sample → window → tensor, and the sensor checks."""
+    names = [f"camera{number}" for number in range(count)]
+    queue = WindowQueue({n: replace(WINDOW_SPECS[VISION], sensor=n) for n in names}, [VISION], fusion_timeout=SECOND)
+    health = {name: SensorHealthMonitor() for name in names}
+    messages = list(_messages(VISION, seconds))
+    spent = time.process_time()
+    for make in messages:
+        for name in names:
+            queue.accept(replace(make(), sensor=name))
+        for window in queue.dequeue().windows:
+            health[window.sensor].check(window)
+            _imagebind_tensor(window)
+    return time.process_time() - spent
 
 
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:

@@ -30,7 +30,7 @@ from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.core.threads import available_cores
+from sensebind.fusion.core.threads import available_cores, set_switch_interval
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import EmbeddingJob, Engine
 from sensebind.fusion.stream.drivers import process_samples
@@ -108,6 +108,7 @@ class RealtimeBenchmark:
     @classmethod
     def load(cls, args: argparse.Namespace, space: Space | None = None) -> RealtimeBenchmark:
         """Load the space, and run its encoders at every batch size."""
+        set_switch_interval()  # as in the embedder
         modalities = tuple(sensor_load.MESSAGE_RATES)
         hops = (
             sensor_load.EVERY_FRAME_HOPS if getattr(args, "every_frame", False) else dict.fromkeys(modalities, args.hop)

@@ -303,7 +303,7 @@ def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPrevi
 
 
 def modality_statistics(status: Mapping[str, str]) -> dict[str, Any]:
-    """A modality's diagnostics in the form of `ModalityStatistics.summary()`; 0 for missing values."""
+    """A modality's diagnostics in the form of `SensorStatistics.summary()`; 0 for missing values."""
     reasons = ("coverage", "encoding", "overload", "failure")
     return {
         "windows": int(status.get("windows", 0)),

@@ -324,12 +324,12 @@ def _faults(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sensebind.evaluation import simulated_faults
-    from sensebind.fusion.config.detectors import CONFIGURED_MODALITIES
+    from sensebind.fusion.config.detectors import CONFIGURED_SENSORS
     from sensebind.replay.session import Settings
 
     settings = Settings.read(args.config, "cpu")
     # The simulated robot has all five sensors: one that sends nothing from the start is reported.
-    simulated = settings.with_detector({"fault.expected": [CONFIGURED_MODALITIES]})
+    simulated = settings.with_detector({"fault.expected": [CONFIGURED_SENSORS]})
     seeds = range(args.first, args.first + args.seeds)
     results = list(tqdm(simulated_faults.run_cases(seeds, simulated), unit=" cases", disable=None))
     scenes = range(args.first, args.first + round(args.hours * 3600 / simulated_faults.HEALTHY_DURATION))

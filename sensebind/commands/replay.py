@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sensebind.evaluation.run_recordings import TrackerStep
     from sensebind.fusion.core.space import Space
     from sensebind.fusion.io.ground_truth import LabelSpan
-    from sensebind.replay.session import Settings
+    from sensebind.replay.session import Replay, Settings
 
 OUTPUT_NAMES = ("outputs", "foxglove_layout.json", "summary.json", "report.html")
 
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.events import EventPhase
     from sensebind.fusion.core.samples import SECOND
     from sensebind.fusion.io.ground_truth import require_truth_file
+    from sensebind.fusion.io.recordings import Recording
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
@@ -76,12 +77,10 @@ def run(args: argparse.Namespace) -> int:
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     truth = report_truth(args.recording, args.truth, settings.prompts)
+    with Recording(args.recording) as recording:
+        settings = settings.with_sensors_in(recording)
     with open_replay(args.recording, settings.embedder) as replay:
-        for modality in settings.modalities:
-            topic = replay.topics.get(modality)
-            print(
-                f"{modality:8} {topic} ({replay.reader.topic_reasons[modality]})" if topic else f"{modality:8} no topic"
-            )
+        print(_topics_table(replay, settings))
         if not replay.topics:
             print(
                 f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",
@@ -111,6 +110,21 @@ def run(args: argparse.Namespace) -> int:
     if args.suggest:
         _suggest(args, configured, space, steps, truth or [], data.start)
     return 0
+
+
+def _topics_table(replay: Replay, settings: Settings) -> str:
+    """One line for each sensor: its topic, and why this one."""
+    from sensebind.fusion.config.parameters import sensors_of
+
+    sensors = list(sensors_of(settings.embedder))
+    width = max(8, *map(len, sensors))
+    reasons = replay.reader.topic_reasons
+    return "\n".join(
+        f"{sensor:{width}} {replay.topics[sensor]} ({reasons[sensor]})"
+        if sensor in replay.topics
+        else f"{sensor:{width}} no topic"
+        for sensor in sensors
+    )
 
 
 def _suggest(

@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import sensor_options
+from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.recordings import Recording, select_sensor_topics
+from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.topic_selection import select_sensor_topics, select_sensors
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
@@ -22,8 +23,8 @@ class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
     `values` are the embedder's parameters. Topics that they name are used; others are found by type and name. `topics`:
-    modality → topic. `topic_reasons`: modality → why this topic. Raises `ConfigError` for a topic that the recording
-    lacks.
+    sensor → topic. `topic_reasons`: sensor → why this topic. `modalities`: those whose sensors are read. Raises
+    `ConfigError` for a topic that the recording lacks.
     """
 
     def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
@@ -34,10 +35,13 @@ class SampleReader:
         self.topics: dict[str, str] = {}
         self.topic_reasons: dict[str, str] = {}
         found = select_sensor_topics(recording)
-        for modality in modalities:
-            options = sensor_options(values, modality)
+        several = {own.topic: own.reason for sensors in select_sensors(recording).values() for own in sensors.values()}
+        for sensor, modality in sensors_of(values, modalities).items():
+            options = sensor_options(values, modality, sensor)
             if options.has_explicit_topic:
                 wanted, reason = options.topic_name, "named by parameter"
+                if sensor != modality:
+                    reason = several.get(wanted, reason)
             elif modality in found:
                 wanted, reason = found[modality].topic, found[modality].reason
             else:
@@ -45,31 +49,31 @@ class SampleReader:
             name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:
                 raise ConfigError(
-                    f"parameter '{modality}.topic' names '{wanted}', but the recording has only: "
+                    f"parameter '{sensor}.topic' names '{wanted}', but the recording has only: "
                     f"{', '.join(self._topic_types)}"
                 )
             if name.strip("/") != wanted.strip("/"):
-                reason = f"compressed form of {wanted}, by {modality}.transport"
-            self._options[modality], self.topics[modality], self.topic_reasons[modality] = options, name, reason
+                reason = f"compressed form of {wanted}, by {sensor}.transport"
+            self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
-        """Modality → calibration, from the parameters and from the messages that `samples` has read so far."""
-        return {modality: self.calibration(modality) for modality in self._options}
+        """Sensor → calibration, from the parameters and from the messages that `samples` has read so far."""
+        return {sensor: self.calibration(sensor) for sensor in self._options}
 
-    def calibration(self, modality: str) -> Calibration:
-        """The calibration of one modality. Raises `KeyError` if the recording lacks it."""
-        return (self._decoders.get(modality) or self._options[modality]).calibration
+    def calibration(self, sensor: str) -> Calibration:
+        """The calibration of one sensor. Raises `KeyError` if the recording lacks it."""
+        return (self._decoders.get(sensor) or self._options[sensor]).calibration
 
     @property
     def parameter_calibrations(self) -> dict[str, Calibration]:
-        """Modality → calibration from the parameters alone, as before the first message."""
-        return {modality: options.calibration for modality, options in self._options.items()}
+        """Sensor → calibration from the parameters alone, as before the first message."""
+        return {sensor: options.calibration for sensor, options in self._options.items()}
 
     def samples(
         self,
         on_progress: Callable[[int], None] = lambda stamp: None,
-        on_calibration: Callable[[str, Calibration], None] = lambda modality, calibration: None,
+        on_calibration: Callable[[str, Calibration], None] = lambda sensor, calibration: None,
     ) -> Iterator[Sample | Failure]:
         """Every message as a sample, in the order recorded; a `Failure` for a message that cannot be read.
 
@@ -79,13 +83,13 @@ class SampleReader:
         self._decoders = {}
         sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders of its messages
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
-        for modality, topic in self.topics.items():
+        for sensor, topic in self.topics.items():
             try:
-                decoder = SampleDecoder(self._options[modality], self._topic_types[topic])
+                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic])
             except EncodingError as error:
-                yield Failure(modality, "encoding", str(error))
+                yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
-            self._decoders[modality] = decoder
+            self._decoders[sensor] = decoder
             sensors[topic].append(decoder)
             for side in decoder.side_topics(topic):
                 name = self._topic_named(side.name)
@@ -96,9 +100,9 @@ class SampleReader:
             for decoder in info_decoders.get(topic, ()):
                 try:
                     if decoder.apply_side_message(message):
-                        on_calibration(decoder.modality, decoder.calibration)
+                        on_calibration(decoder.sensor, decoder.calibration)
                 except EncodingError as error:
-                    yield Failure(decoder.modality, "encoding", str(error))
+                    yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
             for decoder in sensors.get(topic, ()):
                 try:
                     if type_name != decoder.type_name:
@@ -107,7 +111,7 @@ class SampleReader:
                         )
                     yield decoder.decode(message, received)
                 except EncodingError as error:
-                    yield Failure(decoder.modality, "encoding", str(error))
+                    yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
@@ -122,8 +126,8 @@ def process_recording(
     on_progress: Callable[[int], None] = lambda stamp: None,
 ) -> Iterator[Output]:
     """Drive `pipeline` with all samples and calibrations of `reader`. Yields its outputs. Raises `RecordingError`."""
-    for modality, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
-        pipeline.set_calibration(modality, calibration)
+    for sensor, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
+        pipeline.set_calibration(sensor, calibration)
 
     def read() -> Iterator[Sample | Failure]:
         for sample in reader.samples(on_progress, pipeline.set_calibration):

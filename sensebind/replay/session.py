@@ -20,11 +20,13 @@ from sensebind.fusion.config.files import (
     unknown_sections,
 )
 from sensebind.fusion.config.parameters import (
+    RESERVED_SENSOR_NAMES,
     detector_parameters,
     detector_values,
     embedder_parameters,
     embedder_values,
     modalities_of,
+    sensors_of,
 )
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.errors import ConfigError
@@ -35,6 +37,7 @@ from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.topic_selection import select_sensors
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.reader import SampleReader, process_recording
 
@@ -77,6 +80,19 @@ class Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
+    def with_sensors_in(self, recording: Recording) -> Settings:
+        """The same settings with a sensor for each device that a recording has of a modality, if the parameters name
+        neither the topic nor the sensors of this modality. Raises `ConfigError`."""
+        found = select_sensors(recording, [*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
+        added: dict[str, Any] = {}
+        for modality in self.modalities:
+            sensors = found.get(modality, {})
+            if len(sensors) < 2 or self.embedder[f"{modality}.sensors"] or self.embedder[f"{modality}.topic"]:
+                continue
+            added[f"{modality}.sensors"] = list(sensors)
+            added |= {f"{name}.topic": choice.topic for name, choice in sensors.items()}
+        return replace(self, embedder=embedder_values({**self.embedder, **added})) if added else self
+
     def with_device(self, device: str | None) -> Settings:
         """The same settings with another device; None: unchanged."""
         return replace(self, embedder={**self.embedder, "device": device}) if device else self
@@ -87,7 +103,9 @@ class Settings:
 
     def changed_values(self) -> dict[str, Any]:
         """The values that differ from the defaults, of both nodes, and those of labels."""
-        defaults = {p.name: p.default for p in (*embedder_parameters(self.modalities), *detector_parameters())}
+        defaults = {
+            p.name: p.default for p in (*embedder_parameters(self.modalities, self.embedder), *detector_parameters())
+        }
         values = {**self.embedder, **self.detector}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
@@ -109,7 +127,7 @@ class Settings:
     def detectors(self, space: Space) -> list[Detector]:
         """The detectors, with their phrases embedded in `space`. Raises `ConfigError`, `CalibrationError`, and
         `SpaceError` for a space with wrong competences."""
-        embedded = [modality for modality in self.modalities if modality in space.modalities]
+        embedded = [sensor for sensor, modality in sensors_of(self.embedder).items() if modality in space.modalities]
         return make_detectors(
             self.detector,
             lambda phrases: space.embed_text(phrases).numpy(),
@@ -172,7 +190,7 @@ class Replay:
 
     @property
     def topics(self) -> Mapping[str, str]:
-        """Modality → topic, for the modalities that the recording has."""
+        """Sensor → topic, for the sensors that the recording has."""
         return self.reader.topics
 
     def samples(self) -> Iterator[Sample | Failure]:
@@ -197,7 +215,7 @@ class Replay:
         return process_recording(
             self.reader,
             pipeline,
-            on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.modality)),
+            on_sample=lambda sample: on_sample(sample, self.reader.calibration(sample.sensor)),
             on_progress=lambda stamp: progress((stamp - self.start) / SECOND),
         )
 

@@ -20,7 +20,7 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter
 from sensebind.fusion.stream.pipeline import Output
-from sensebind.fusion.stream.statistics import ModalityStatistics
+from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
 from sensebind.report.foxglove_layout import write_foxglove_layout
@@ -227,7 +227,7 @@ def _topic_notes(replay: Replay, space: Space) -> list[str]:
     ]
 
 
-def _unstamped_warnings(statistics: Mapping[str, ModalityStatistics]) -> list[str]:
+def _unstamped_warnings(statistics: Mapping[str, SensorStatistics]) -> list[str]:
     return [
         f"{modality}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
         "and were dropped: make the driver set the stamp"

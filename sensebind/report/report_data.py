@@ -71,7 +71,7 @@ def report_truth(recording: Path, given: Path | None = None, prompts: Iterable[s
 class ReportData:
     """All data of a report. `start` and `end` are those of the recording or of the run, in int nanoseconds.
 
-    `modalities` is name → `ModalityStatistics.summary()`; `similarities` is the result of the function `similarities`;
+    `modalities` is name → `SensorStatistics.summary()`; `similarities` is the result of the function `similarities`;
     `scores` are those of the prompts at each tick;
     `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
     `onset_thresholds` is label → onset threshold, for prompts;

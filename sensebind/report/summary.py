@@ -107,7 +107,7 @@ def summary(data: ReportData) -> dict[str, Any]:
     """The contents of `summary.json`: strings, finite numbers, None, lists and dicts.
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
-    `modalities` is name → `ModalityStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
+    `modalities` is name → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
     latency_ms, and more. `truth` has an entry for each true event: `TrueEvent.as_json`.
     """
     start, end = data.time_range()

@@ -43,8 +43,9 @@ FIT_ITERATIONS = 2  # the detector's scores decide when its baselines are update
 class CalibrationExamples:
     """R examples: one for every tick and label.
 
-    `inputs`: modality → (R, 3), the columns are deviation from baseline, margin and coverage. They are NaN if the
-    modality has no current window, or cannot recognise the label.
+    `inputs`: modality → (R, 3), the columns are deviation from baseline, margin and coverage, of the modality's sensor
+    with the highest score for the label. They are NaN if the modality has no current window, or cannot recognise the
+    label.
     """
 
     truth: BoolArray  # (R,)
@@ -61,23 +62,21 @@ def collect_examples(
     tick, this time is 0.5 s.
     """
     labels = list(detector.prompts)
-    modalities = sorted({m for _, present in ticks for m in present})
+    modalities = sorted({embedding.modality for _, present in ticks for embedding in present.values()})
     state, previous = detector.initial_state(), None
     truth, scores = [], []
     inputs: dict[str, list[FloatArray]] = {m: [] for m in modalities}
     for tick, present in ticks:
         state, found = detector.score(state, tick, present)
-        current = state.current_modalities(tick, detector.options.max_age)
+        current = state.current_sensors(tick, detector.options.max_age).values()
         since = tick - 500_000_000 if previous is None else previous
         for modality in modalities:
             rows = np.full((len(labels), 3), np.nan)
-            if modality in current:
-                modality_state = current[modality]
-                rows[:, 0], rows[:, 1], rows[:, 2] = (
-                    modality_state.deviations,
-                    np.clip(modality_state.margins, -MAX_MARGIN, MAX_MARGIN),
-                    modality_state.coverage,
-                )
+            if own := [s for s in current if s.modality == modality]:
+                best = np.argmax([s.scores for s in own], axis=0), np.arange(len(labels))
+                rows[:, 0] = np.array([s.deviations for s in own])[best]
+                rows[:, 1] = np.clip(np.array([s.margins for s in own])[best], -MAX_MARGIN, MAX_MARGIN)
+                rows[:, 2] = np.array([s.coverage for s in own])[best[0]]
                 rows[detector.competence(modality) == 0] = np.nan  # no evidence
             inputs[modality].append(rows)
         truth += [2 * _overlap_duration(since, tick, label, spans) >= tick - since for label in labels]

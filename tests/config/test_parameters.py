@@ -33,10 +33,10 @@ from sensebind.fusion.config.parameters import (
     PlayerNodeOptions,
     detector_values,
     embedder_values,
+    modality_parameters,
     parameters_of_other_nodes,
     resolve_values,
     sensor_options,
-    sensor_parameters,
 )
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import USER_DEFINED, Parameter, options_with_values, parameters_of
@@ -115,7 +115,7 @@ def test_every_parameter_has_one_declaration_and_a_valid_default(node: str) -> N
 
 
 def test_a_sensor_has_the_parameters_of_its_modality() -> None:
-    names = {m: {p.name.removeprefix(f"{m}.") for p in sensor_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
+    names = {m: {p.name.removeprefix(f"{m}.") for p in modality_parameters(m)} for m in (*SENSOR_MODALITIES, "smell")}
     assert {"transport", "frames", "camera_info_topic"} <= names["vision"] and "unit" not in names["vision"]
     assert {"unit", "baseline", "focal_length"} <= names["depth"] and {"unit", "offset"} <= names["thermal"]
     assert {"type", "sample_rate"} <= names["audio"] and not {"frames", "transport"} & names["audio"]

@@ -14,7 +14,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, Score
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.events.change import ChangeDetector
-from sensebind.fusion.events.detector import Detector, healthy_modalities, unfused_modalities
+from sensebind.fusion.events.detector import Detector, healthy_sensors, unfused_sensors
 from sensebind.fusion.events.disagreement import DisagreementDetector
 from sensebind.fusion.events.evidence import distance_from_mean
 from sensebind.fusion.events.fault import FaultDetector
@@ -96,8 +96,8 @@ def test_fused_and_faulty_modalities_of_a_tick_are_left_out() -> None:
     world = ScriptedModalities()
     present = {m: world.perceive(m, {"room": 1.0}) for m in ("vision", FUSED, "audio")}
     present["depth"] = replace(present["vision"], modality="depth", symptoms=(SYMPTOMS[0],))
-    assert unfused_modalities(present) == ["audio", "depth", "vision"]
-    assert healthy_modalities(present) == ["audio", "vision"]
+    assert unfused_sensors(present) == ["audio", "depth", "vision"]
+    assert healthy_sensors(present) == ["audio", "vision"]
 
 
 def test_distance_from_a_mean_does_not_depend_on_the_length_of_the_mean() -> None:

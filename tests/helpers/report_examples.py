@@ -21,7 +21,7 @@ from sensebind.fusion.core.samples import (
     Sample,
     Sound,
 )
-from sensebind.fusion.stream.statistics import ModalityStatistics
+from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.report import (
     ReportData,
     SensorPreviews,
@@ -129,7 +129,7 @@ def make_similarity(labels, seconds: float = 10.0, hop: float = 0.5) -> Similari
 
 def figures(windows: int = 20) -> dict:
     counts = Counter(windows=windows, embedded=windows - 2, coverage=1, overload=1, late=3)
-    return ModalityStatistics(counts, [10.0] * 99 + [40.0], 0.9 * windows).summary()
+    return SensorStatistics(counts, [10.0] * 99 + [40.0], 0.9 * windows).summary()
 
 
 def report(**changes) -> ReportData:

@@ -20,9 +20,9 @@ from sensebind.fusion.io.recordings import (
     Recording,
     RecordingError,
     RosbagsMessageFactory,
-    select_sensor_topics,
     typestore,
 )
+from sensebind.fusion.io.topic_selection import select_sensor_topics
 
 STRING, IMU, IMAGE = "std_msgs/msg/String", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"
 HEADER = "std_msgs/msg/Header"

@@ -143,7 +143,6 @@ def live(
         sensors = subscriptions.SensorSubscriptions(
             graph,
             values,
-            tuple(modalities),
             lambda sample: results.append(result_of(sample)),
             lambda modality, calibration: results.append(("calibration", modality, calibration)),
             lambda modality, text: results.append(("error", modality, text)),

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sensebind.fusion.stream.statistics import ModalityStatistics
+from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.nodes.diagnostics import Diagnostics
 
 
@@ -28,8 +28,8 @@ class FakePipeline:
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
-    def statistics(self) -> dict[str, ModalityStatistics]:
-        return {"vision": ModalityStatistics(self.counts.copy())}
+    def statistics(self) -> dict[str, SensorStatistics]:
+        return {"vision": SensorStatistics(self.counts.copy())}
 
     def message_counts(self, modality: str) -> dict[str, int]:
         return {"arrived": self.arrived, "lost": 0, "earlier": 0}
@@ -70,7 +70,7 @@ def test_an_error_that_several_threads_report_is_new_once() -> None:
 
 def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_restart() -> None:
     pipeline = FakePipeline()
-    restarted = ModalityStatistics(newest_stamp=0, last_embedded_tick=1_700_000_000_000_000_000)
+    restarted = SensorStatistics(newest_stamp=0, last_embedded_tick=1_700_000_000_000_000_000)
     pipeline.statistics = lambda: {"vision": restarted}  # type: ignore[method-assign]
     (status,) = pipeline.diagnostics.statuses(pipeline)  # type: ignore[arg-type]
     assert {v.key: v.value for v in status.values}["newest_window_age_s"] == "nan"

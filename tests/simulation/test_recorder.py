@@ -13,7 +13,8 @@ import pytest
 
 from helpers.patrols import BOARD_ONSET, SECONDS_PER_ROOM, patrol_scenario, record_patrol
 from sensebind.fusion.io.messages import stamp_to_ns
-from sensebind.fusion.io.recordings import Recording, select_sensor_topics
+from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.topic_selection import select_sensor_topics
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE, SIMULATION_START
 from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record, simulate_imu, synthesize_audio

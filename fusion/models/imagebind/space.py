@@ -111,8 +111,8 @@ class ImageBindSpace(Hub):
             one_clip = samples.shape[-1] <= audio.CLIP_SAMPLES
             return audio.imagebind_tensor(samples) if one_clip else audio.imagebind_clips(samples)
         if window.modality == DEPTH:
-            metres = encodings.decode_depth(_frame(window.samples[-1]), window.calibration)
-            return depth.imagebind_tensor(metres, window.calibration)
+            pixels = encodings.depth_pixels(_frame(window.samples[-1]))
+            return depth.imagebind_tensor(pixels, window.calibration)
         if window.modality == THERMAL:
             return thermal.imagebind_tensor(encodings.decode_thermal(_frame(window.samples[-1]), window.calibration))
         if window.modality == IMU:

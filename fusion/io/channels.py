@@ -1,0 +1,72 @@
+"""Selects one channel of a microphone array."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.encodings import EncodingError, pcm_to_float
+from sensebind.fusion.core.samples import Sound
+from sensebind.fusion.io.sensor_options import LOUDER_DB, LOUDEST_CHANNEL, MEAN_CHANNEL
+
+LEVEL_TIME_CONSTANT = 1.0  # s of the running level of each channel
+CANCELLED_DB = 20.0  # dB: channels cancel each other if their mean is this much quieter than they are
+MIN_LEVEL = 1e-4  # root mean square of full scale; quieter sounds show no cancellation
+
+
+class ChannelSelector:
+    """Reduces the sounds of one microphone array to one channel, as the parameter `audio.channel` says.
+
+    `choice`: a number from 0, `mean`, `loudest`, or empty: the first of three or more channels, and no change of one or
+    two, which the space reduces itself. `warning` is set once, if the channels cancel each other where they are
+    averaged: two microphones of opposite polarity have a mean near 0.
+    """
+
+    def __init__(self, choice: str) -> None:
+        self.warning = ""
+        self._choice = choice
+        self._selected = 0  # of `loudest`
+        self._powers: npt.NDArray[np.float64] | None = None  # running mean square of each channel, and of their mean
+
+    def apply(self, sound: Sound) -> Sound:
+        """Return the sound with the selected channel, (samples, 1), or unchanged. Raises `EncodingError` for a number
+        that the array does not have."""
+        channels = sound.data.shape[1]
+        if channels == 1 and not self._choice.isdecimal():
+            return sound
+        if self._choice.isdecimal():
+            if int(self._choice) >= channels:
+                raise EncodingError(
+                    f"parameter 'audio.channel' is {self._choice}, but the sound has {channels} channels: set it to 0 "
+                    f"to {channels - 1}"
+                )
+            return _single(sound, sound.data[:, int(self._choice)])
+        if not self._choice and channels > 2:
+            return _single(sound, sound.data[:, 0])
+        self._update(sound)
+        if self._choice == MEAN_CHANNEL:
+            return _single(sound, pcm_to_float(sound.data).mean(axis=1, dtype=np.float32))
+        return _single(sound, sound.data[:, self._selected]) if self._choice == LOUDEST_CHANNEL else sound
+
+    def _update(self, sound: Sound) -> None:
+        """Update the running levels, the loudest channel and the warning."""
+        waveform = pcm_to_float(sound.data)
+        powers = np.append((waveform**2).mean(axis=0), (waveform.mean(axis=1) ** 2).mean())
+        share = 1.0 - float(np.exp(-len(waveform) / sound.sample_rate / LEVEL_TIME_CONSTANT))
+        if self._powers is None or len(self._powers) != len(powers):
+            self._powers, self._selected = powers, int(powers[:-1].argmax())
+        self._powers = self._powers + share * (powers - self._powers)
+        levels = self._powers[:-1]
+        loudest = int(levels.argmax())
+        if levels[loudest] > levels[self._selected] * 10 ** (LOUDER_DB / 10):
+            self._selected = loudest
+        cancelled = self._powers[-1] < levels.mean() * 10 ** (-CANCELLED_DB / 10)
+        if self._choice != LOUDEST_CHANNEL and not self.warning and cancelled and levels.mean() > MIN_LEVEL**2:
+            self.warning = (
+                f"the {len(levels)} channels of the sound cancel each other: their mean is {CANCELLED_DB:g} dB quieter "
+                "than they are, so microphones have opposite polarity; set audio.channel to the number of one channel"
+            )
+
+
+def _single(sound: Sound, data: npt.NDArray[np.generic]) -> Sound:
+    return Sound(np.ascontiguousarray(data.reshape(-1, 1)), sound.sample_rate)

@@ -1,0 +1,144 @@
+"""Selects the topics of the sensors in a recording, by their types and then by their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
+from sensebind.fusion.io.recordings import Recording, Topic
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+AUDIO_TYPES = (
+    "audio_common_msgs/msg/AudioDataStamped",
+    "audio_common_msgs/msg/AudioStamped",
+    "foxglove_msgs/msg/RawAudio",
+    "audio_common_msgs/msg/AudioData",
+)
+IMU_TYPES = ("sensor_msgs/msg/Imu",)
+TOPIC_NAME_PATTERNS = {  # modality → pattern in the lower-case names of its image topics
+    DEPTH: re.compile("depth|disparity"),
+    THERMAL: re.compile("thermal|lwir|infra|flir|(?<![a-z])ir(?![a-z])"),
+}
+# Parts of topic names. If there are several cameras, the one with the earliest part in this list is selected.
+PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "image")
+# Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
+DATA_NAME = re.compile(
+    r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
+    r"|theora|ffmpeg|_)+"
+)
+# Image topics that other programs made from a camera's images. They are no further cameras.
+DERIVED_IMAGE = re.compile("debug|annotat|overlay|detect|viz|visuali[sz]|mask|segment|result|marker|feature|track")
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChoice:
+    """A topic that was selected for a modality, and the reason."""
+
+    topic: str
+    reason: str
+
+
+def select_sensor_topics(recording: Recording) -> dict[str, TopicChoice]:
+    """Modality → the topic of its first sensor. A modality without a topic is left out."""
+    return {modality: _select_topic(modality, found) for modality, found in _topics_by_modality(recording).items()}
+
+
+def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -> dict[str, dict[str, TopicChoice]]:
+    """Modality → name of each of its sensors → its topic. A modality without a topic is left out.
+
+    Topics of one device, such as raw and compressed images, are one sensor. The only sensor of a modality is named as
+    the modality. Several are named by the parts of their topics that differ, with lower-case letters, digits and _;
+    none is in `reserved_names`.
+    """
+    result: dict[str, dict[str, TopicChoice]] = {}
+    taken = Counter(reserved_names)
+    for modality, found in _topics_by_modality(recording).items():
+        devices: dict[tuple[str, ...], list[Topic]] = defaultdict(list)
+        for topic in found:
+            devices[_device_of(modality, topic.name)].append(topic)
+        cameras = {key: own for key, own in devices.items() if not all(DERIVED_IMAGE.search(t.name) for t in own)}
+        devices = cameras or devices
+        if len(devices) == 1:
+            result[modality] = {modality: _select_topic(modality, found)}
+            continue
+        result[modality] = {}
+        for device, name in _sensor_names(modality, devices).items():
+            while name in taken:
+                name += "_2"
+            taken[name] += 1
+            choice = _select_topic(modality, devices[device])
+            reason = f"one of {len(devices)} sensors for {modality}; set {modality}.topic to use one alone"
+            result[modality][name] = TopicChoice(choice.topic, reason)
+    return result
+
+
+def _topics_by_modality(recording: Recording) -> dict[str, list[Topic]]:
+    """Modality → the topics that may carry it."""
+    topics = recording.topics
+    kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
+    for topic in topics:
+        if topic.type in IMAGE_TYPES:
+            lower = topic.name.lower()
+            kinds[next((m for m, name in TOPIC_NAME_PATTERNS.items() if name.search(lower)), VISION)].append(topic)
+    kinds[AUDIO] = [t for t in topics if t.type in AUDIO_TYPES]
+    kinds[IMU] = [t for t in topics if t.type in IMU_TYPES]
+    return {modality: found for modality, found in kinds.items() if found}
+
+
+def _device_of(modality: str, topic: str) -> tuple[str, ...]:
+    """The parts of a topic's name that name its device. A depth image may be aligned to another camera of its device:
+    then it is still the same sensor."""
+    parts = topic.strip("/").split("/")
+    while parts and DATA_NAME.fullmatch(parts[-1].lower()):
+        parts.pop()
+    if modality == DEPTH:
+        parts = [part for part in parts if not TOPIC_NAME_PATTERNS[DEPTH].search(part.lower())]
+    return tuple(parts)
+
+
+def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topic]]) -> dict[tuple[str, ...], str]:
+    """Device → a name: its parts that other devices lack; of a device without any, the name of its first topic."""
+    shared = set.intersection(*(set(device) for device in devices))
+    names = {}
+    for device in sorted(devices):
+        parts = [part for part in device if part not in shared] or devices[device][0].name.strip("/").split("/")
+        name = re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
+        names[device] = name if name[:1].isalpha() else f"{modality}_{name}".rstrip("_")
+    return names
+
+
+def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
+    if len(topics) == 1:
+        return TopicChoice(topics[0].name, f"the only {topics[0].type} for {modality}")
+
+    def rank(topic: Topic) -> tuple[int, int, int, str]:
+        lower = topic.name.lower()
+        if modality == VISION:
+            order = next(
+                (i for i, part in enumerate(PREFERRED_CAMERA_NAMES) if part in lower), len(PREFERRED_CAMERA_NAMES)
+            )
+        else:
+            order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # types with a stamp first
+        return order, int(topic.type == IMAGE_TYPES[1]), -topic.message_count, topic.name
+
+    best = min(topics, key=rank)
+    # The reason is the first property in which the best topic differs from the second best.
+    ours, theirs = rank(best), min(rank(t) for t in topics if t is not best)
+    if ours[0] != theirs[0]:
+        why = (
+            f"its name contains '{PREFERRED_CAMERA_NAMES[ours[0]]}'"
+            if modality == VISION
+            else f"its type is {best.type}"
+        )
+    elif ours[1] != theirs[1]:
+        why = "it is not compressed"
+    elif ours[2] != theirs[2]:
+        why = "it has the most messages"
+    else:
+        why = "its name is the first in alphabetical order"
+    return TopicChoice(
+        best.name, f"selected of {len(topics)} for {modality} because {why}; set {modality}.topic to choose another"
+    )

@@ -1,0 +1,99 @@
+"""The sensors that parameters name: their parameters, their defaults, and the names that they cannot have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sensebind.fusion.config.build import make_window_specs
+from sensebind.fusion.config.files import read_parameter_file
+from sensebind.fusion.config.parameters import embedder_values, sensor_options, sensors_of
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
+from sensebind.fusion.core.space import TrainedWindow
+
+TWO_CAMERAS = {"modalities": ["vision", "imu"], "vision.sensors": ["front", "rear"]}
+
+
+def test_without_named_sensors_each_modality_has_one_with_its_name() -> None:
+    assert sensors_of({}) == {modality: modality for modality in SENSOR_MODALITIES}
+
+
+def test_a_sensor_has_the_values_of_its_modality_unless_it_has_its_own() -> None:
+    values = embedder_values({**TWO_CAMERAS, "vision.hop": 0.5, "vision.lateness": 0.1, "rear.lateness": 0.3})
+    assert sensors_of(values) == {"front": "vision", "rear": "vision", "imu": "imu"}
+    assert (values["front.lateness"], values["rear.lateness"]) == (0.1, 0.3)
+    specs = make_window_specs(values, {"vision": TrainedWindow(0.5, 1), "imu": TrainedWindow(5.0)})
+    assert {name: (spec.modality, spec.sensor, spec.lateness) for name, spec in specs.items()} == {
+        "front": ("vision", "front", SECOND // 10),
+        "rear": ("vision", "rear", 3 * SECOND // 10),
+        "imu": ("imu", "imu", SECOND // 20),
+    }
+
+
+@pytest.mark.parametrize(
+    ("modality", "given", "topic"),
+    [
+        ("vision", {}, "front/image"),
+        ("vision", {"front.topic": "/cameras/a"}, "/cameras/a"),
+        ("vision", {"vision.topic": "/not/for/named/sensors"}, "front/image"),
+        ("audio", {}, "front/audio"),
+        ("imu", {}, "front/imu"),
+    ],
+)
+def test_the_topic_of_a_named_sensor(modality: str, given: dict[str, Any], topic: str) -> None:
+    values = embedder_values({"modalities": [modality], f"{modality}.sensors": ["front"], **given})
+    assert sensor_options(values, modality, "front").topic_name == topic
+
+
+def test_a_parameter_file_names_sensors_as_the_nodes_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        "embedder:\n  ros__parameters:\n    modalities: [vision]\n    vision: {sensors: [front, rear], hop: 0.4}\n"
+        "    rear: {topic: /back/image_raw, transport: compressed}\n"
+    )
+    values = embedder_values(read_parameter_file(file, "embedder"))
+    assert (values["front.hop"], values["rear.topic"], values["rear.transport"]) == (
+        0.4,
+        "/back/image_raw",
+        "compressed",
+    )
+    assert values["front.transport"] == "raw"
+
+
+@pytest.mark.parametrize("name", ["fused", "text", "vision", "imu", "prompts", "fault", "Front", "2nd", "a/b", ""])
+def test_names_that_have_another_meaning_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"vision\.sensors"):
+        embedder_values({"modalities": ["vision"], "vision.sensors": [name]})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"modalities": ["vision"], "vision.sensors": ["front", "front"]},
+        {"modalities": ["vision", "imu"], "vision.sensors": ["front"], "imu.sensors": ["front"]},
+        {"modalities": ["vision", "smell"], "smell.fields": ["data"], "vision.sensors": ["smell"]},
+    ],
+)
+def test_one_name_is_for_one_sensor(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="sensors"):
+        embedder_values(given)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"front.hopp": 0.5}, r"'front\.hopp'; did you mean 'front\.hop'"),
+        ({"front.hop": -1.0}, r"'front\.hop' must be"),
+    ],
+)
+def test_a_wrong_parameter_of_a_sensor_is_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        embedder_values({**TWO_CAMERAS, **wrong})
+
+
+def test_the_weight_of_a_modality_is_not_a_parameter_of_its_sensors() -> None:
+    with pytest.raises(ConfigError, match=r"front\.fusion_weight"):
+        embedder_values({**TWO_CAMERAS, "front.fusion_weight": 2.0})

@@ -1,0 +1,79 @@
+"""Which topics of a recording are sensors, and what the sensors are called."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sensebind.fusion.io.topic_selection import IMAGE_TYPES, IMU_TYPES, select_sensors
+
+IMAGE, COMPRESSED = IMAGE_TYPES
+IMU = IMU_TYPES[0]
+
+
+def sensors(modality: str, reserved: tuple[str, ...] = (), **kinds: list[str]) -> dict[str, str]:
+    """Sensor → topic in a recording with these topics of each kind: image, compressed, imu."""
+    types = {"image": IMAGE, "compressed": COMPRESSED, "imu": IMU}
+    topics = [
+        SimpleNamespace(name=name, type=types[kind], message_count=9) for kind, names in kinds.items() for name in names
+    ]
+    recording: Any = SimpleNamespace(topics=sorted(topics, key=lambda topic: topic.name))
+    return {name: choice.topic for name, choice in select_sensors(recording, reserved)[modality].items()}
+
+
+def test_the_only_camera_is_named_as_its_modality() -> None:
+    assert sensors("vision", image=["/usb_cam/image_raw"]) == {"vision": "/usb_cam/image_raw"}
+
+
+def test_raw_rectified_and_compressed_images_of_one_camera_are_one_sensor() -> None:
+    found = sensors(
+        "vision", image=["/cam/image_raw", "/cam/image_rect_color"], compressed=["/cam/image_raw/compressed"]
+    )
+    assert list(found) == ["vision"] and found["vision"] in ("/cam/image_raw", "/cam/image_rect_color")
+
+
+def test_several_cameras_are_named_by_what_differs_in_their_topics() -> None:
+    found = sensors("vision", image=["/robot/front/image_raw", "/robot/rear/image_raw", "/robot/Left-Cam/image_raw"])
+    assert found == {
+        "front": "/robot/front/image_raw",
+        "rear": "/robot/rear/image_raw",
+        "left_cam": "/robot/Left-Cam/image_raw",
+    }
+
+
+def test_a_camera_with_compressed_images_alone_stands_beside_a_raw_one() -> None:
+    found = sensors("vision", image=["/front/image"], compressed=["/rear/image/compressed", "/front/image/compressed"])
+    assert found == {"front": "/front/image", "rear": "/rear/image/compressed"}
+
+
+def test_images_that_programs_drew_are_no_further_cameras() -> None:
+    assert sensors("vision", image=["/cam/image_raw", "/yolo/debug_image", "/seg/mask"]) == {"vision": "/cam/image_raw"}
+
+
+def test_a_depth_image_aligned_to_the_colour_camera_is_no_second_sensor() -> None:
+    found = sensors("depth", image=["/camera/depth/image_rect_raw", "/camera/aligned_depth_to_color/image_raw"])
+    assert list(found) == ["depth"]
+
+
+def test_two_imus_are_named_and_the_filtered_topic_of_one_is_not_a_third() -> None:
+    found = sensors("imu", imu=["/camera/imu", "/base/imu/data", "/base/imu/data_raw"])
+    assert sorted(found) == ["base", "camera"] and found["base"] == "/base/imu/data"
+
+
+@pytest.mark.parametrize(
+    ("topics", "names"),
+    [
+        (["/imu/data", "/camera/imu"], {"imu_data", "camera"}),
+        (["/0/imu", "/1/imu"], {"imu_0", "imu_1"}),
+        (["/imu0", "/imu1"], {"imu0", "imu1"}),
+    ],
+)
+def test_every_name_can_be_the_name_of_a_sensor(topics: list[str], names: set[str]) -> None:
+    assert set(sensors("imu", imu=topics)) == names
+
+
+def test_no_name_is_taken_twice_or_reserved() -> None:
+    found = sensors("vision", ("front",), image=["/front/image", "/FRONT/image", "/rear/image"])
+    assert len(found) == 3 and "front" not in found
