@@ -42,7 +42,7 @@ class ManagedNode(EmptyListParametersMixin, LifecycleNode):
         self._is_starting = False  # whether `start` reports that reason
         warn_of_unused_sections(self)
         with suppress(ConfigError):  # the configuration reports it, and can be repeated after a correction
-            declare(self, executable, self.known_parameters(parameter_values(self)))
+            declare(self, executable, self.known_parameters(parameter_values(self, unset=[])))
         self._guard = ParameterGuard(
             self,
             executable,
@@ -92,7 +92,7 @@ class ManagedNode(EmptyListParametersMixin, LifecycleNode):
         self._guard.paused = True
         try:
             with interruptible():
-                self.configure(declare(self, self._executable, self.known_parameters(parameter_values(self))))
+                self.configure(declare(self, self._executable, self.known_parameters(parameter_values(self, unset=[]))))
         except (SensebindError, ModuleNotFoundError) as error:
             self.configuration_error = error
             self.release()
