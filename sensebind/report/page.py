@@ -145,10 +145,10 @@ def _key_figures(context: PageContext) -> Row:
         tiles.append(_tile("Event F1", "–" if f1 is None else format_score(f1), "", about))
     windows = sum(finite_or_zero(m.get("windows")) for m in data.modalities.values())
     embedded = sum(finite_or_zero(m.get("embedded")) for m in data.modalities.values())
-    modalities = {data.modality_of(s) for s, own in data.modalities.items() if finite_or_zero(own.get("embedded")) > 0}
-    encoders = f"by {count_noun(len(modalities), 'encoder')}"
+    sensors = [s for s, own in data.modalities.items() if finite_or_zero(own.get("embedded")) > 0]
+    encoders = f"by {count_noun(len({data.modality_of(sensor) for sensor in sensors}), 'encoder')}"
     if data.has_named_sensors:
-        encoders += f" from {count_noun(len(data.modalities), 'sensor')}"
+        encoders += f" from {count_noun(len(sensors), 'sensor')}"
     tiles.append(_tile("Windows embedded", f"{embedded:,.0f}", f"of {windows:,.0f}", encoders))
     slowest = max(data.modalities.items(), key=lambda m: _latency(m[1], "p99"), default=None)
     if slowest and _latency(slowest[1], "p99"):

@@ -20,7 +20,7 @@ from sensebind.report.panels import charts
 from sensebind.report.report_data import Similarity
 from sensebind.report.score_series import ScoreSeries, empty_scores
 from sensebind.report.sensor_previews import MAX_FREQUENCY, MEL_BANDS, frame_size, image_preview, mel_spectra
-from sensebind.report.style import FUSED_COLOURS, colour_code, colour_names
+from sensebind.report.style import FUSED_COLOURS, colour_code, colour_names, rgb
 
 log = logging.getLogger("sensebind")
 
@@ -231,7 +231,7 @@ class RerunFile:
         places = principal_components(np.stack([e.vector for e in embeddings]))
         for sensor, (name, shade) in names.items():
             at = [i for i, e in enumerate(embeddings) if e.source == sensor]
-            colour = _rgb(FUSED_COLOURS[1] if name == "fused" else colour_code(name, shade, 0))
+            colour = rgb(FUSED_COLOURS[1] if name == "fused" else colour_code(name, shade, 0))
             pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # visible on dark and on light
             faint = self._rr.Points2D(places[at], colors=[pale] * len(at), radii=[0.006] * len(at))
             self._stream.log(f"embeddings/all/{sensor}", faint, static=True)
@@ -313,11 +313,6 @@ def principal_components(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
     if flat.shape[1] < 2:
         flat = np.concatenate([flat, np.zeros((len(flat), 2 - flat.shape[1]))], axis=1)
     return np.asarray(flat / max(float(np.abs(flat).max()), 1e-9))
-
-
-def _rgb(code: str) -> tuple[int, int, int]:
-    """Red, green, blue of the code of a colour."""
-    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
 def _entity(label: str) -> str:
