@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +35,8 @@ NEGATIVE_EVIDENCE_LIMITS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)  # nats: candidates fo
 
 @dataclass(frozen=True, slots=True)
 class ModalityExamples:
-    """The N windows of one modality in all streams: those of all its sensors.
+    """The N windows of one modality in all streams: those of all its sensors. Of several sensors at one tick, the one
+    with the highest ratio counts, as in the detector.
 
     `vectors` float32 (N, D); `rows` (N,), the indices of their ticks if all streams are concatenated; `truth` (N, L)
     of L labels; `coverage` (N,).
@@ -73,8 +74,7 @@ def train_prompt_classifiers(
     trained: dict[str, prompt_classifiers.ModalityClassifiers] = {}
     ratios: dict[str, FloatArray] = {}
     coverage: dict[str, FloatArray] = {}
-    embedded = (embedding for ticks, _ in streams for _, present in ticks for embedding in present.values())
-    for modality in sorted({embedding.modality for embedding in embedded} - {FUSED}):
+    for modality in sorted({embedding.modality for _, embedding in _embeddings(streams)} - {FUSED}):
         delay = max(LABEL_DELAY * _window_length(streams, modality), hop / 2)
         examples = _examples_of(streams, modality, _label_matrix(streams, names, delay, hop))
         enough = np.minimum(examples.truth.sum(axis=0), (~examples.truth).sum(axis=0)) >= MIN_EXAMPLES
@@ -87,7 +87,6 @@ def train_prompt_classifiers(
         for label in np.flatnonzero(enough):
             bias, slope = platt_scaling(held_out[:, label], examples.truth[:, label])
             bias -= float(logit(examples.truth[:, label].mean()))  # the prior of the examples is not evidence
-            # Of several sensors at a tick, the one with the highest ratio counts, as in the detector.
             np.fmax.at(ratios[modality][:, label], examples.rows, slope * held_out[:, label] + bias)
             weights[label], biases[label] = slope * weights[label], slope * biases[label] + bias
         weights[~enough], biases[~enough] = 0.0, np.nan
@@ -213,15 +212,21 @@ def nonnegative_logistic_regression(inputs: FloatArray, truth: FloatArray, penal
     return np.asarray(minimize(loss, initial, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
+def _embeddings(streams: Sequence[LabelledStream]) -> Iterator[tuple[int, Embedding]]:
+    """Every embedding of every sensor, with the index of its tick if all streams are concatenated."""
+    for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
+        for embedding in present.values():
+            yield row, embedding
+
+
 def _examples_of(streams: Sequence[LabelledStream], modality: str, truth: BoolArray) -> ModalityExamples:
     """The windows of a modality, without those of faulty sensors. `truth` (T, L) of all ticks."""
     vectors, rows, coverage = [], [], []
-    for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
-        for embedding in present.values():
-            if embedding.modality == modality and not embedding.symptoms:
-                vectors.append(embedding.vector)
-                rows.append(row)
-                coverage.append(embedding.coverage)
+    for row, embedding in _embeddings(streams):
+        if embedding.modality == modality and not embedding.symptoms:
+            vectors.append(embedding.vector)
+            rows.append(row)
+            coverage.append(embedding.coverage)
     index = np.array(rows, np.intp)
     return ModalityExamples(np.array(vectors, np.float32), index, truth[index], np.array(coverage, np.float64))
 
@@ -248,8 +253,8 @@ def _hop(streams: Sequence[LabelledStream]) -> float:
 
 def _window_length(streams: Sequence[LabelledStream], modality: str) -> float:
     """Median length of a modality's windows in s."""
-    embedded = (embedding for ticks, _ in streams for _, present in ticks for embedding in present.values())
-    return float(np.median([own.tick - own.start for own in embedded if own.modality == modality])) / SECOND
+    lengths = [own.tick - own.start for _, own in _embeddings(streams) if own.modality == modality]
+    return float(np.median(lengths)) / SECOND
 
 
 def _fold_numbers(number: int, count: int, streams: int) -> npt.NDArray[np.intp]:
