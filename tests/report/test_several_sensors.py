@@ -16,12 +16,12 @@ import pytest
 from helpers.report_examples import START, Page, figures, make_similarity, report
 from helpers.several_sensors import DARK_ONSET, DURATION, SENSORS, TOPICS, record_several_sensors
 from sensebind.cli import main
-from sensebind.fusion.core.embeddings import FUSED
+from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, intervals_from_events
-from sensebind.fusion.core.samples import DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
+from sensebind.fusion.core.samples import DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample
 from sensebind.fusion.io.messages import event_from_message
 from sensebind.fusion.io.recordings import Recording
-from sensebind.report import SensorPreviews, render_report, summary
+from sensebind.report import SensorPreviews, render_report, similarities, summary
 from sensebind.report.style import SHADE_COUNT, colour_code, colour_names
 from sensebind.simulation.messages import SIMULATION_START
 
@@ -219,3 +219,27 @@ def test_a_long_name_of_a_sensor_is_shown_whole() -> None:
     name = "arm_camera_of_the_left_gripper_wrist"
     text = render_report(report(modalities={name: figures()}, sensors={name: VISION}))
     assert f'<th scope="row">{name}</th><td>vision</td>' in text
+
+
+def test_a_rerun_file_has_the_data_of_each_sensor(tmp_path: Path) -> None:
+    from sensebind.report.rerun_file import RerunFile
+
+    pytest.importorskip("rerun")
+    file = RerunFile(tmp_path / "x.rrd", "x")
+    counts = np.full(60 * 80, 2000, "<u2")
+    embeddings = []
+    for number in range(1, 20):
+        stamp = START + number * SECOND // 4
+        for camera in ("floor", "ceiling"):
+            frame = Frame(np.frombuffer(counts.tobytes(), np.uint8), "16UC1", 60, 80)
+            file.add(Sample(DEPTH, stamp, frame, sensor=camera))
+        for imu in ("arm", "base"):
+            file.add(Sample(IMU, stamp, Reading(np.arange(6.0)), sensor=imu))
+            vector = l2_normalize(np.random.default_rng(number).normal(0, 1, 4))
+            embeddings.append(Embedding(IMU, stamp - SECOND, stamp, "toy@0", 1.0, vector, sensor=imu))
+    compared = similarities(embeddings, {"cat": np.eye(4, dtype=np.float32)[:1]})
+    file.finish(embeddings, compared, intervals_from_events(event_of({"arm": 0.9, "base": 0.1}, IMU)))
+    data = (tmp_path / "x.rrd").read_bytes()
+    readings = [f"{kind}/{imu}" for kind in ("sensors", "embeddings", "similarity") for imu in ("arm", "base")]
+    for path in ("sensors/floor/metres", "sensors/ceiling/image", "sensors/arm/acceleration", *readings):
+        assert path.encode() in data, path
