@@ -17,8 +17,8 @@ class Subscriber(Node):
 
     def on_event(self, event: CrossModalEvent) -> None:
         if event.phase == CrossModalEvent.ONSET:
-            modalities = [evidence.modality for evidence in event.evidence if evidence.supports]
-            print(f"{event.label}: score {event.score:.2f}, supported by {', '.join(modalities)}", flush=True)
+            sensors = [evidence.sensor for evidence in event.evidence if evidence.supports]
+            print(f"{event.label}: score {event.score:.2f}, supported by {', '.join(sensors)}", flush=True)
 
     def on_embedding(self, embedding: Embedding) -> None:
         print(f"{embedding.header.stamp.sec}: {len(embedding.vector)} numbers from {embedding.sources}", flush=True)

@@ -144,3 +144,9 @@ def sort_modalities(modalities: Iterable[str]) -> list[str]:
     """Sort modalities: `fused` first, then the built-in ones in their usual order, then others by name."""
     order = (FUSED, *SENSOR_MODALITIES)
     return sorted(modalities, key=lambda m: (order.index(m) if m in order else len(order), m))
+
+
+def sort_sensors(modalities: Mapping[str, str]) -> list[str]:
+    """Sort sensors (sensor → its modality) by modality as `sort_modalities` does, and those of one modality by name."""
+    order = {modality: place for place, modality in enumerate(sort_modalities(set(modalities.values())))}
+    return sorted(modalities, key=lambda sensor: (order[modalities[sensor]], sensor))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from sensebind.fusion.core.embeddings import sort_modalities
+from sensebind.fusion.core.embeddings import sort_modalities, sort_sensors
 
 
 class EventKind(IntEnum):
@@ -30,9 +30,9 @@ class EventPhase(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The contribution of one modality to an event, from its window `[start, tick)` in int nanoseconds.
+    """The contribution of one sensor to an event, from its window `[start, tick)` in int nanoseconds.
 
-    `score`, 0..1, is that of this modality alone. `supports`: this modality supports the event. `coincides`: it
+    `score`, 0..1, is that of this sensor alone. `supports`: this modality supports the event. `coincides`: it
     supports the event only because something began in it at the same time; it does not recognise the label. `weight` is
     the weight of `score` in the score of the event. `competence` is how well this modality can recognise the label,
     0..1; 1 if not known. `sensor` and `frame_id` name the sensor. `region` is the region of the image, (x, y, width,
@@ -52,6 +52,11 @@ class Evidence:
     frame_id: str = ""
     region: tuple[int, int, int, int] | None = None
     bearing: float | None = None
+
+    @property
+    def source(self) -> str:
+        """The name of the sensor; without one, that of the modality, which has only one sensor."""
+        return self.sensor or self.modality
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,11 @@ class Event:
     evidence: tuple[Evidence, ...] = ()
     predecessor: str = ""
 
+    @property
+    def supporting_sensors(self) -> tuple[str, ...]:
+        """The names of the sensors that support the event at this tick, in the order of `evidence`."""
+        return tuple(item.source for item in self.evidence if item.supports)
+
 
 @dataclass(slots=True)
 class EventInterval:
@@ -113,29 +123,56 @@ class EventInterval:
     evidence_by_tick: list[tuple[int, tuple[Evidence, ...]]] = field(default_factory=list)
 
     @property
+    def modality_by_sensor(self) -> dict[str, str]:
+        """Sensor → its modality, for the sensors that had a score in any report, in order of `sort_sensors`."""
+        found = {item.source: item.modality for _, evidence in self.evidence_by_tick for item in evidence}
+        return {sensor: found[sensor] for sensor in sort_sensors(found)}
+
+    @property
+    def score_by_sensor(self) -> dict[str, float]:
+        """Supporting sensor → its highest score while it supported the event."""
+        best = self._highest_scores(lambda evidence: evidence.source)
+        return {sensor: best[sensor] for sensor in self.modality_by_sensor if sensor in best}
+
+    @property
     def score_by_modality(self) -> dict[str, float]:
-        """Supporting modality → its highest score while it supported the event."""
-        best: dict[str, float] = {}
-        for _, evidence in self.evidence_by_tick:
-            for item in evidence:
-                if item.supports:
-                    best[item.modality] = max(best.get(item.modality, 0.0), item.score)
+        """Supporting modality → the highest score of its sensors while they supported the event."""
+        best = self._highest_scores(lambda evidence: evidence.modality)
         return {modality: best[modality] for modality in sort_modalities(best)}
 
     @property
+    def place_by_sensor(self) -> dict[str, Evidence]:
+        """Supporting sensor → its first evidence with a region."""
+        found = self._first_places(lambda evidence: evidence.source)
+        return {sensor: found[sensor] for sensor in self.modality_by_sensor if sensor in found}
+
+    @property
     def place_by_modality(self) -> dict[str, Evidence]:
-        """Supporting modality → its first evidence with a region."""
-        found: dict[str, Evidence] = {}
-        for _, evidence in self.evidence_by_tick:
-            for item in evidence:
-                if item.supports and item.region is not None:
-                    found.setdefault(item.modality, item)
+        """Supporting modality → its first evidence with a region, of any of its sensors."""
+        found = self._first_places(lambda evidence: evidence.modality)
         return {modality: found[modality] for modality in sort_modalities(found)}
 
-    def modalities_by_score(self) -> list[str]:
-        """The supporting modalities, the highest score first."""
-        scores = self.score_by_modality
-        return sorted(scores, key=lambda m: -scores[m])
+    def sensors_by_score(self) -> list[str]:
+        """The supporting sensors, the highest score first."""
+        scores = self.score_by_sensor
+        return sorted(scores, key=lambda sensor: -scores[sensor])
+
+    def _support(self) -> Iterator[Evidence]:
+        """The evidence that supports the event, in order of time."""
+        return (item for _, evidence in self.evidence_by_tick for item in evidence if item.supports)
+
+    def _highest_scores(self, name_of: Callable[[Evidence], str]) -> dict[str, float]:
+        best: dict[str, float] = {}
+        for item in self._support():
+            best[name_of(item)] = max(best.get(name_of(item), 0.0), item.score)
+        return best
+
+    def _first_places(self, name_of: Callable[[Evidence], str]) -> dict[str, Evidence]:
+        found: dict[str, Evidence] = {}
+        for item in self._support():
+            if item.region is not None:
+                found.setdefault(name_of(item), item)
+        return found
 
 
 def intervals_from_events(events: Iterable[Event]) -> list[EventInterval]:

@@ -71,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     for name in ("before", "after", "cross-validated"):
         if name in notes:
             print(f"{name:18} " + ", ".join(f"{key} {value:g}" for key, value in notes[name].items()))
+    width = max([8, *map(len, calibration.fitted_modalities)])
     for modality in calibration.fitted_modalities:
         curve = calibration.modalities.get(modality)
-        line = f"{modality:8} " + (f"reliability {curve.reliability:.2f}" if curve else "no score curve")
+        line = f"{modality:{width}} " + (f"reliability {curve.reliability:.2f}" if curve else "no score curve")
         classifiers = calibration.classifiers.modalities.get(modality) if calibration.classifiers else None
         print(line + (f", {classifiers.trained_classes().sum()} prompt classifiers" if classifiers else ""))
     print(f"{args.out}: for the encoders of space {space.id}; to use it, set prompt.calibration: {args.out}")

@@ -249,10 +249,9 @@ def recording_start(recording: Path) -> int:
 
 def format_event(event: Event, start: int) -> str:
     """An event as one line of text."""
-    modalities = ", ".join(evidence.modality for evidence in event.evidence if evidence.supports)
     return (
         f"  {(event.tick - start) / 1e9:6.1f} s  {event.phase.name:6}  {event.kind.name:12}  {event.label:20} "
-        f"{event.score:.2f}  {modalities}"
+        f"{event.score:.2f}  {', '.join(event.supporting_sensors)}"
     )
 
 
@@ -303,7 +302,7 @@ def previews_of(recording: Path, values: Mapping[str, Any]) -> tuple[SensorPrevi
     with open_replay(recording, values) as replay:
         for sample in replay.samples():
             if isinstance(sample, Sample):
-                previews.add(sample, replay.reader.calibration(sample.modality))
+                previews.add(sample, replay.reader.calibration(sample.sensor))
         return previews, replay.start, replay.end
 
 

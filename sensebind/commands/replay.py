@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Space
     from sensebind.fusion.io.ground_truth import LabelSpan
     from sensebind.replay.session import Replay, Settings
+    from sensebind.report import ReportData
 
 OUTPUT_NAMES = ("outputs", "foxglove_layout.json", "summary.json", "report.html")
 
@@ -60,10 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sensebind.fusion.core.errors import ConfigError
-    from sensebind.fusion.core.events import EventPhase
-    from sensebind.fusion.core.samples import SECOND
     from sensebind.fusion.io.ground_truth import require_truth_file
-    from sensebind.fusion.io.recordings import Recording
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
@@ -77,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     truth = report_truth(args.recording, args.truth, settings.prompts)
-    with Recording(args.recording) as recording:
-        settings = settings.with_sensors_in(recording)
+    settings = settings.with_sensors_of(args.recording)
     with open_replay(args.recording, settings.embedder) as replay:
         print(_topics_table(replay, settings))
         if not replay.topics:
@@ -100,11 +97,8 @@ def run(args: argparse.Namespace) -> int:
     for warning in warnings:
         print(warning)
     for name, figures in data.modalities.items():
-        print(f"{name:8} {figures['windows']} windows, {figures['embedded']} embedded")
-    onsets = [event for event in data.events if event.phase is EventPhase.ONSET]
-    print(
-        f"{len(onsets)} events: " + ", ".join(f"{e.label} at {(e.onset - data.start) / SECOND:.1f} s" for e in onsets)
-    )
+        print(f"{name:{width}} {figures['windows']} windows, {figures['embedded']} embedded")
+    print(events_text(data))
     also = f"; {args.rerun}" if args.rerun else ""
     print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
     if args.suggest:
@@ -125,6 +119,19 @@ def _topics_table(replay: Replay, settings: Settings) -> str:
         else f"{sensor:{width}} no topic"
         for sensor in sensors
     )
+
+
+def events_text(data: ReportData) -> str:
+    """The number of events, and each with its onset; with the sensors that support it, if any has a name of its own."""
+    from sensebind.fusion.core.events import EventPhase
+    from sensebind.fusion.core.samples import SECOND
+
+    onsets = [event for event in data.events if event.phase is EventPhase.ONSET]
+    shown = []
+    for event in onsets:
+        names = ", ".join(event.supporting_sensors) if data.has_named_sensors else ""
+        shown.append(f"{event.label} at {(event.onset - data.start) / SECOND:.1f} s" + (f" ({names})" if names else ""))
+    return f"{len(onsets)} events: {', '.join(shown)}"
 
 
 def _suggest(

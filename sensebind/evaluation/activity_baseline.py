@@ -22,7 +22,7 @@ ANY_MODALITY = "any"
 
 
 class SignalActivity:
-    """Measures how much the signal of each modality changes, from samples in order of time.
+    """Measures how much the signal of each sensor changes, from samples in order of time.
 
     Audio: the level in dB. Vision, depth, thermal: the mean absolute difference from the previous image, in grey
     levels, in m (pixels with a reading in both), in kelvin or raw levels. IMU: jerk in m/s³.
@@ -42,10 +42,10 @@ class SignalActivity:
             now = _image(sample.modality, data, calibration) if isinstance(data, Frame) else _acceleration(data)
         except EncodingError:
             return  # the pipeline counts and reports it
-        stamp, before = self._previous.get(sample.modality, (0, now))
+        stamp, before = self._previous.get(sample.sensor, (0, now))
         if sample.stamp <= stamp:
             return
-        self._previous[sample.modality] = sample.stamp, now
+        self._previous[sample.sensor] = sample.stamp, now
         if not stamp or before.shape != now.shape or sample.stamp - stamp > SECOND:
             return
         if isinstance(data, Frame):
@@ -55,7 +55,7 @@ class SignalActivity:
         else:
             activity = float(np.linalg.norm(now - before)) / max((sample.stamp - stamp) / SECOND, 1e-3)
         if np.isfinite(activity):
-            self._add_value(sample.modality, sample.stamp, activity)
+            self._add_value(sample.sensor, sample.stamp, activity)
 
     def _sound(self, sample: Sample, sound: Sound) -> None:
         values = pcm_to_float(sound.data)
@@ -66,14 +66,14 @@ class SignalActivity:
             level = float(np.sqrt(np.mean(np.square(values[first : first + step].astype(np.float64)))))
             stamp = sample.stamp + round(first * SECOND / sound.sample_rate)
             self._add_value(
-                sample.modality, stamp, 20 * np.log10(max(level, MIN_LEVEL)) if np.isfinite(level) else -100.0
+                sample.sensor, stamp, 20 * np.log10(max(level, MIN_LEVEL)) if np.isfinite(level) else -100.0
             )
 
-    def _add_value(self, modality: str, stamp: int, value: float) -> None:
-        self._bins.setdefault(modality, {}).setdefault(stamp // round(HOP * SECOND), []).append(value)
+    def _add_value(self, sensor: str, stamp: int, value: float) -> None:
+        self._bins.setdefault(sensor, {}).setdefault(stamp // round(HOP * SECOND), []).append(value)
 
     def z_scores(self, start: int, end: int) -> tuple[Array, dict[str, Array]]:
-        """(edges (T+1,) in s from `start`, modality → z-scores (T,)) of the mean activity in each step of `HOP` s from
+        """(edges (T+1,) in s from `start`, sensor → z-scores (T,)) of the mean activity in each step of `HOP` s from
         `start` to `end` (ns).
 
         A z-score is (mean − median) / (1.4826 × median absolute deviation), over the whole recording; 0 in a step
@@ -82,7 +82,7 @@ class SignalActivity:
         hop = round(HOP * SECOND)
         first, count = start // hop, max(-(-(end - start) // hop), 1)
         found = {}
-        for modality, bins in self._bins.items():
+        for sensor, bins in self._bins.items():
             series = np.full(count, np.nan)
             for column, values in bins.items():
                 if 0 <= column - first < count:
@@ -93,7 +93,7 @@ class SignalActivity:
             median = float(np.median(known))
             spread = 1.4826 * float(np.median(np.abs(known - median)))
             floor = 1e-3 * max(abs(median), 1e-6)
-            found[modality] = np.nan_to_num((series - median) / max(spread, floor))
+            found[sensor] = np.nan_to_num((series - median) / max(spread, floor))
         edges = np.asarray(np.arange(count + 1) * HOP + (first * hop - start) / SECOND, np.float64)
         return edges, found
 

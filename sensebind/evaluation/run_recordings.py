@@ -70,7 +70,7 @@ class ScoreRecorder(Detector[Any]):
 
 @dataclass(frozen=True, slots=True)
 class TrackerStep:
-    """A step of an event tracker: a new tick (ns) and its embeddings by modality, or, if `late`, embeddings that came
+    """A step of an event tracker: a new tick (ns) and its embeddings by sensor, or, if `late`, embeddings that came
     late for an earlier tick."""
 
     tick: int
@@ -86,7 +86,7 @@ class StepRecorder(EventTracker):
         self.steps: list[TrackerStep | None] = []
 
     def step(self, tick: int, embeddings: Mapping[str, Embedding]) -> list[Event]:
-        self.steps.append(TrackerStep(tick, {m: e for m, e in embeddings.items() if m != FUSED}))
+        self.steps.append(TrackerStep(tick, {sensor: e for sensor, e in embeddings.items() if sensor != FUSED}))
         return super().step(tick, embeddings)
 
     def add_late_embeddings(self, tick: int, late: Mapping[str, Embedding]) -> list[Event]:
@@ -105,12 +105,13 @@ def run_recording(
     truth: Path | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> RecordingRuns:
-    """Replay `path` through the pipeline with all modalities, then detect events again in the vectors of each modality.
+    """Replay `path` through the pipeline with all sensors, then detect events again in the vectors of each modality.
 
     `truth`: the truth file; None is the one beside the recording. The faults file is always the one beside it.
     `progress` is called with the seconds done. Raises `TruthError` without a truth, and the errors of reading.
     """
     spans = Spans.of(read_truth(require_truth_file(path, truth), settings.prompts))
+    settings = settings.with_sensors_of(path)
     faults = find_truth_file(path, "faults")
     plain_detectors = settings.detectors(space)
     all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
@@ -152,7 +153,7 @@ def _single_modality_runs(
     if not prompt_detectors:
         return {}
     runs, timelines = {}, []
-    for modality in sort_modalities({m for step in steps if step for m in step.embeddings}):
+    for modality in sort_modalities({e.modality for step in steps if step for e in step.embeddings.values()}):
         detector = ScoreRecorder(prompt_detectors[0])
         events = _rerun_steps(steps, EventTracker([detector], space.id), modality)
         runs[modality] = detection_run(events, detector.scores, known, start)
@@ -166,13 +167,13 @@ def _single_modality_runs(
 
 
 def _rerun_steps(steps: Iterable[TrackerStep | None], tracker: EventTracker, modality: str) -> list[Event]:
-    """Run the steps again with the embeddings of one modality."""
+    """Run the steps again with the embeddings of one modality: those of all its sensors."""
     events: list[Event] = []
     for step in steps:
         if step is None:
             events += tracker.restart()
             continue
-        own = {m: e for m, e in step.embeddings.items() if m == modality}
+        own = {sensor: e for sensor, e in step.embeddings.items() if e.modality == modality}
         events += tracker.add_late_embeddings(step.tick, own) if step.late else tracker.step(step.tick, own)
     return events + tracker.finish()
 

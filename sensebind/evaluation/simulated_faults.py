@@ -228,6 +228,7 @@ def run_healthy(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int,
 
 def detect_in_recording(path: Path, settings: Settings) -> tuple[float, tuple[FaultReport, ...]]:
     """(duration in s, fault reports) of a recording."""
+    settings = settings.with_sensors_of(path)
     with open_replay(path, settings.embedder) as replay:
         events = [output for output in replay.outputs(fault_pipeline(settings)) if isinstance(output, Event)]
         return replay.seconds, fault_reports(events, replay.start)

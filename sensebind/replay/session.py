@@ -93,6 +93,11 @@ class Settings:
             added |= {f"{name}.topic": choice.topic for name, choice in sensors.items()}
         return replace(self, embedder=embedder_values({**self.embedder, **added})) if added else self
 
+    def with_sensors_of(self, path: str | Path) -> Settings:
+        """`with_sensors_in` of the recording at `path`. Raises `ConfigError` and `RecordingError`."""
+        with Recording(path) as recording:
+            return self.with_sensors_in(recording)
+
     def with_device(self, device: str | None) -> Settings:
         """The same settings with another device; None: unchanged."""
         return replace(self, embedder={**self.embedder, "device": device}) if device else self

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sensebind.fusion.core.embeddings import sort_modalities
+from sensebind.fusion.core.embeddings import sort_sensors
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.events import EventInterval, EventKind
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Sample
@@ -18,7 +18,7 @@ from sensebind.report.sensor_previews import image_preview
 
 ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 MAX_IMAGE_SIDE = 320  # px, the longer side
-MIN_IMAGE_INTERVAL = SECOND // 2  # ns, minimum between images of one modality
+MIN_IMAGE_INTERVAL = SECOND // 2  # ns, minimum between images of one sensor
 MAX_TEXT_LINES = 8  # lines of text on an image
 KIND_COLOURS = {  # red, green, blue
     EventKind.PROMPT: (0.22, 0.63, 0.97),
@@ -35,16 +35,18 @@ BagMessage = tuple[str, str, int, Any]  # topic, type, stamp in ns, message
 class AnnotatedImages:
     """Makes image messages as samples pass, and annotation messages at the end, when all events are known.
 
-    The topics are `/annotated/<modality>/image` (JPEG) and `/annotated/<modality>/annotations`, with equal stamps.
+    The topics are `/annotated/<sensor>/image` (JPEG) and `/annotated/<sensor>/annotations`, with equal stamps.
     """
 
     def __init__(self, types: MessageFactory) -> None:
         self._types = types
-        self._written_images: dict[str, list[tuple[int, int, int]]] = {}  # modality → stamp in ns, width, height
+        self._written_images: dict[str, list[tuple[int, int, int]]] = {}  # sensor → stamp in ns, width, height
+        self._modalities: dict[str, str] = {}  # sensor → its modality
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> BagMessage | None:
         """A small image of this sample; None if it is not a readable image, or too close to the last one."""
-        shown = self._written_images.setdefault(sample.modality, [])
+        shown = self._written_images.setdefault(sample.sensor, [])
+        self._modalities[sample.sensor] = sample.modality
         if not isinstance(sample.data, Frame) or (shown and abs(sample.stamp - shown[-1][0]) < MIN_IMAGE_INTERVAL):
             return None
         try:
@@ -62,22 +64,22 @@ class AnnotatedImages:
             format="jpeg",
             data=data.ravel(),
         )
-        return f"/annotated/{sample.modality}/image", COMPRESSED_IMAGE_TYPE, sample.stamp, message
+        return f"/annotated/{sample.sensor}/image", COMPRESSED_IMAGE_TYPE, sample.stamp, message
 
     @property
-    def modalities(self) -> list[str]:
-        """The modalities with images so far."""
-        return sort_modalities(modality for modality, shown in self._written_images.items() if shown)
+    def sensors(self) -> list[str]:
+        """The sensors with images so far."""
+        return [sensor for sensor in sort_sensors(self._modalities) if self._written_images[sensor]]
 
     def annotations(self, found: Sequence[EventInterval]) -> Iterator[BagMessage]:
         """Annotations of each image: the events active at its stamp; an empty message if there are none."""
-        for modality, shown in self._written_images.items():
+        for sensor, shown in self._written_images.items():
             for stamp, width, height in shown:
                 now = [o for o in found if o.onset <= stamp and (o.offset is None or stamp < o.offset)]
-                message = self._message(stamp, width, height, modality, now)
-                yield f"/annotated/{modality}/annotations", ANNOTATIONS, stamp, message
+                message = self._message(stamp, width, height, sensor, now)
+                yield f"/annotated/{sensor}/annotations", ANNOTATIONS, stamp, message
 
-    def _message(self, stamp: int, width: int, height: int, modality: str, now: Sequence[EventInterval]) -> Any:
+    def _message(self, stamp: int, width: int, height: int, sensor: str, now: Sequence[EventInterval]) -> Any:
         size = max(height / 20, 11.0)
         texts = [
             self._new(
@@ -91,13 +93,13 @@ class AnnotatedImages:
             )
             for line, item in enumerate(now[:MAX_TEXT_LINES])
         ]
-        supported = [item for item in now if modality in item.score_by_modality]
+        supported = [item for item in now if sensor in item.score_by_sensor]
         corners = [(1.0, 1.0), (width - 1.0, 1.0), (width - 1.0, height - 1.0), (1.0, height - 1.0)]
         frames = [
             self._new(
                 "PointsAnnotation",
                 timestamp=stamp_message(self._types, stamp),
-                type=2,  # LINE_LOOP: a frame around the image, if its modality supports an event
+                type=2,  # LINE_LOOP: a frame around the image, if its sensor supports an event
                 points=[self._point(x, y) for x, y in corners],
                 outline_color=self._colour(KIND_COLOURS.get(item.kind, (0.4, 0.4, 0.4))),
                 outline_colors=[],
@@ -119,15 +121,13 @@ class AnnotatedImages:
 
 
 def annotation_text(item: EventInterval, stamp: int) -> str:
-    """The label of an event, and each modality that supports it at `stamp` (ns), with its score."""
+    """The label of an event, and each sensor that supports it at `stamp` (ns), with its score."""
     reports = [evidence for tick, evidence in item.evidence_by_tick if tick <= stamp] or [
         e for _, e in item.evidence_by_tick[:1]
     ]
     evidence = reports[-1] if reports else ()
-    modalities = ", ".join(
-        f"{e.modality} {e.score:.2f}" for e in sorted(evidence, key=lambda e: -e.score) if e.supports
-    )
-    return f"{item.label} ({modalities})" if modalities else item.label
+    sensors = ", ".join(f"{e.source} {e.score:.2f}" for e in sorted(evidence, key=lambda e: -e.score) if e.supports)
+    return f"{item.label} ({sensors})" if sensors else item.label
 
 
 def _darken(rgb: tuple[float, float, float]) -> tuple[float, float, float]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
-from sensebind.report.style import DARK_COLOURS, EXTRA_COLOURS
+from sensebind.report.style import colour_code, colour_names
 
 SCORES_TOPIC, EVENTS_TOPIC = "/prompt_scores", "/events"
 CAMERAS = (VISION, DEPTH, THERMAL)
@@ -25,28 +26,36 @@ Node = str | dict[str, Any]  # the id of a panel, or a split of two nodes
 
 
 def write_foxglove_layout(
-    path: Path, thresholds: Mapping[str, tuple[float, float]], modalities: Sequence[str], cameras: Sequence[str]
+    path: Path,
+    thresholds: Mapping[str, tuple[float, float]],
+    sensors: Sequence[str],
+    cameras: Sequence[str],
+    modalities: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write `foxglove_layout` as JSON. The folder must exist."""
-    text = json.dumps(foxglove_layout(thresholds, modalities, cameras), indent=2, ensure_ascii=False)
+    text = json.dumps(foxglove_layout(thresholds, sensors, cameras, modalities), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def foxglove_layout(
-    thresholds: Mapping[str, tuple[float, float]], modalities: Sequence[str], cameras: Sequence[str]
+    thresholds: Mapping[str, tuple[float, float]],
+    sensors: Sequence[str],
+    cameras: Sequence[str],
+    modalities: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The layout as a JSON document.
 
-    `thresholds`: label → onset and offset threshold; only the first `MAX_LABELS` labels have plots. `modalities`: those
-    with scores. `cameras`: the modalities with annotated images. A label that contains both kinds of quotation marks
-    cannot be in a message path, and is left out.
+    `thresholds`: label → onset and offset threshold; only the first `MAX_LABELS` labels have plots. `sensors`: those
+    with scores, sorted. `cameras`: the sensors with annotated images. `modalities`: sensor → its modality, for sensors
+    with a name of their own. A label that contains both kinds of quotation marks cannot be in a message path, and is
+    left out.
     """
     labels = [label for label in thresholds if _literal(label)][:MAX_LABELS]
     panels: dict[str, dict[str, Any]] = {}
     images: list[Node] = []
-    for modality in cameras:
-        panels[f"Image!{modality}"] = _image(modality)
-        images.append(f"Image!{modality}")
+    for camera in cameras:
+        panels[f"Image!{camera}"] = _image(camera)
+        images.append(f"Image!{camera}")
     panels["Plot!scores"] = _plot(
         "score of each prompt",
         [
@@ -61,7 +70,7 @@ def foxglove_layout(
     tabs = []
     for number, label in enumerate(labels):
         score, similarity = f"Plot!score{number}", f"Plot!similarity{number}"
-        panels[score], panels[similarity] = _label_plots(label, thresholds[label], modalities)
+        panels[score], panels[similarity] = _label_plots(label, thresholds[label], sensors, modalities)
         tabs.append({"title": label, "layout": _split("column", [score, similarity])})
     scores: list[Node] = ["Plot!scores"]
     if tabs:
@@ -90,18 +99,18 @@ def _prompt(label: str) -> str:
 
 
 def _label_plots(
-    label: str, thresholds: tuple[float, float], modalities: Sequence[str]
+    label: str, thresholds: tuple[float, float], sensors: Sequence[str], modalities: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plots of one label: the scores with its thresholds, and the raw similarities."""
-    colours = {
-        m: DARK_COLOURS.get(m, EXTRA_COLOURS[i % len(EXTRA_COLOURS)][1]) for i, m in enumerate(modalities) if m != FUSED
-    }
+    of_all = {sensor: modalities.get(sensor, sensor) for sensor in sensors if sensor != FUSED}
+    colours = {sensor: colour_code(*name, 1) for sensor, name in colour_names(of_all, list(of_all)).items()}
     scores = [_series(f"{_prompt(label)}.score", "all modalities", "#ffffff", width=3)]
     similarities = []
-    for modality, colour in colours.items():
-        path = f"{_prompt(label)}.modalities[:]{{modality=={_literal(modality)}}}"
-        scores.append(_series(f"{path}.score", modality, colour))
-        similarities.append(_series(f"{path}.similarity", modality, colour))
+    for sensor, colour in colours.items():
+        field = "modality" if of_all[sensor] == sensor else "sensor"
+        path = f"{_prompt(label)}.modalities[:]{{{field}=={_literal(sensor)}}}"
+        scores.append(_series(f"{path}.score", sensor, colour))
+        similarities.append(_series(f"{path}.similarity", sensor, colour))
     similarity = _plot(f"{label}: cosine similarity", similarities)
     del similarity["minYValue"], similarity["maxYValue"]
     return _plot(f"{label}: scores", [*scores, *_threshold_lines([thresholds])]), similarity
@@ -175,9 +184,9 @@ def _newest_message(title: str, topic: str) -> dict[str, Any]:
     }
 
 
-def _image(modality: str) -> dict[str, Any]:
+def _image(camera: str) -> dict[str, Any]:
     return {
-        "foxglovePanelTitle": modality,
+        "foxglovePanelTitle": camera,
         "cameraState": {
             "distance": 20,
             "perspective": True,
@@ -205,8 +214,8 @@ def _image(modality: str) -> dict[str, Any]:
             "poseEstimateThetaDeviation": 0.26179939,
         },
         "imageMode": {
-            "imageTopic": f"/annotated/{modality}/image",
-            "annotations": {f"/annotated/{modality}/annotations": {"visible": True}},
+            "imageTopic": f"/annotated/{camera}/image",
+            "annotations": {f"/annotated/{camera}/annotations": {"visible": True}},
             # Annotation messages without events have no stamp to match, so the newest message is shown.
             "synchronize": False,
         },

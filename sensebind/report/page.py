@@ -13,7 +13,6 @@ from typing import Any
 
 from sensebind.evaluation.matching import ONSET_COLLAR, Counts, match
 from sensebind.evaluation.spans import Spans
-from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
@@ -56,7 +55,8 @@ def render_report(data: ReportData) -> str:
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">',
-            f"<title>{escape_text(data.title)} · Sensebind</title><style>{stylesheet()}</style></head>\n<body>",
+            f"<title>{escape_text(data.title)} · Sensebind</title>",
+            f"<style>{stylesheet(context.shades)}</style></head>\n<body>",
             body,
             '\n<script type="application/json" id="data">',
             series.replace("<", "\\u003c"),
@@ -145,14 +145,15 @@ def _key_figures(context: PageContext) -> Row:
         tiles.append(_tile("Event F1", "–" if f1 is None else format_score(f1), "", about))
     windows = sum(finite_or_zero(m.get("windows")) for m in data.modalities.values())
     embedded = sum(finite_or_zero(m.get("embedded")) for m in data.modalities.values())
-    modalities = sum(finite_or_zero(m.get("embedded")) > 0 for m in data.modalities.values())
-    tiles.append(
-        _tile("Windows embedded", f"{embedded:,.0f}", f"of {windows:,.0f}", f"by {count_noun(modalities, 'encoder')}")
-    )
+    sensors = [s for s, own in data.modalities.items() if finite_or_zero(own.get("embedded")) > 0]
+    encoders = f"by {count_noun(len({data.modality_of(sensor) for sensor in sensors}), 'encoder')}"
+    if data.has_named_sensors:
+        encoders += f" from {count_noun(len(sensors), 'sensor')}"
+    tiles.append(_tile("Windows embedded", f"{embedded:,.0f}", f"of {windows:,.0f}", encoders))
     slowest = max(data.modalities.items(), key=lambda m: _latency(m[1], "p99"), default=None)
     if slowest and _latency(slowest[1], "p99"):
         worst = _latency(slowest[1], "p99")
-        about = f"slowest modality: {escape_text(slowest[0], 24)}"
+        about = f"slowest {context.noun}: {context.name(slowest[0])}"
         tiles.append(_tile("Latency p99", format_number(worst, 0 if worst >= 100 else 1), "ms", about))
     if data.realtime_factor is not None and math.isfinite(data.realtime_factor):
         tiles.append(_tile("Speed", format_number(data.realtime_factor, 1), "× real time"))
@@ -206,26 +207,29 @@ def _axis(context: PageContext) -> Row:
 
 
 def _load_table(context: PageContext) -> Row:
-    names = sort_modalities(context.data.modalities)
+    data = context.data
+    names = data.sort(data.modalities)
     if not names:
         return []
     rows = []
     for name in names:
-        figures = context.data.modalities[name]
+        figures = data.modalities[name]
         share = min(max(finite_or_zero(figures.get("coverage_mean")), 0.0), 1.0)
         covered = f"{format_number(share * 100, 1)} %" if finite_or_zero(figures.get("windows")) else "–"
         p50, p99 = (format_number(_latency(figures, p), 1) if _latency(figures, p) else "–" for p in ("p50", "p99"))
         numbers = "".join(
             f'<td class="n">{finite_or_zero(figures.get(key)):,.0f}</td>' for key in ("windows", "embedded")
         )
+        modality = f"<td>{escape_text(data.modality_of(name), 24)}</td>" if data.has_named_sensors else ""
         rows.append(
-            f'<tr class="{context.colour_class(name)}"><th scope="row">{escape_text(name, 24)}</th>{numbers}'
+            f'<tr class="{context.colour_class(name)}"><th scope="row">{context.name(name)}</th>{modality}{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
             f'<td class="n">{p50}</td><td class="n">{p99}</td><td class="w">{_drop_causes(figures)}</td></tr>'
         )
+    columns = "".join(f"<th>{column}</th>" for column in dict.fromkeys([context.noun, "modality"]))
     head = (
-        '<tr><th>modality</th><th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
+        f'<tr>{columns}<th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
         '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th><th>dropped data and symptoms</th></tr>'
     )
     return [
@@ -242,15 +246,15 @@ def _event_table(context: PageContext) -> Row:
     for item in context.intervals[:MAX_LISTED_EVENTS]:
         onset = format_time((item.onset - context.axis.start) / SECOND, context.axis.seconds)
         duration = f"{format_number((item.offset - item.onset) / SECOND, 1)} s" if item.offset else "ongoing"
-        modalities = "".join(
-            f'<span class="tag {context.colour_class(m)}">{escape_text(m, 24)} {format_score(best)}</span>'
-            for m, best in item.score_by_modality.items()
+        sensors = "".join(
+            f'<span class="tag {context.colour_class(s)}">{context.name(s)} {format_score(best)}</span>'
+            for s, best in item.score_by_sensor.items()
         )
-        places = "".join(_place_text(own) for own in item.place_by_modality.values())
+        places = "".join(_place_text(context, own) for own in item.place_by_sensor.values())
         rows.append(
             f'<tr><td class="n">{onset}</td><td class="n">{duration}</td><td>{item.kind.name.lower()}</td>'
             f'<td class="w"><bdi>{escape_text(item.label)}</bdi></td><td class="n">{format_score(item.peak_score)}</td>'
-            f"<td>{modalities}{places}</td></tr>"
+            f"<td>{sensors}{places}</td></tr>"
         )
     more = len(context.intervals) - MAX_LISTED_EVENTS
     opened = " open" if len(rows) <= 15 else ""
@@ -263,10 +267,10 @@ def _event_table(context: PageContext) -> Row:
     ]
 
 
-def _place_text(evidence: Evidence) -> str:
+def _place_text(context: PageContext, evidence: Evidence) -> str:
     """The region of an event, and its direction if that is known, as HTML."""
     x, y, width, height = evidence.region or (0, 0, 0, 0)
-    text = f"{escape_text(evidence.modality, 24)} at {x}, {y}, {width} × {height} px"
+    text = f"{context.name(evidence.source)} at {x}, {y}, {width} × {height} px"
     if evidence.bearing is not None and math.isfinite(evidence.bearing):
         side = "left" if evidence.bearing >= 0 else "right"
         text += f", {abs(math.degrees(evidence.bearing)):.0f}° {side}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sensebind.evaluation.run_recordings import StepRecorder, TrackerStep
+from sensebind.fusion.config.parameters import sensors_of
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
@@ -43,7 +44,7 @@ class ReplayResult(NamedTuple):
 class ReplayWriter:
     """Writes the outputs of a run and small copies of its images to a bag, and keeps the data of the report.
 
-    `topics` is modality → topic. `warn` is called with each problem, the first time that it occurs. `thresholds` is
+    `topics` is sensor → topic. `warn` is called with each problem, the first time that it occurs. `thresholds` is
     label → onset and offset threshold of each prompt.
     """
 
@@ -71,8 +72,8 @@ class ReplayWriter:
 
     @property
     def cameras(self) -> list[str]:
-        """The modalities with annotated images so far."""
-        return self._annotated_images.modalities
+        """The sensors with annotated images so far."""
+        return self._annotated_images.sensors
 
     def add_sample(self, sample: Sample, calibration: Calibration | None = None) -> None:
         """Keep the preview of a sample; if it is an image, write a small copy of it."""
@@ -88,7 +89,7 @@ class ReplayWriter:
         types = self._bag.message_factory
         if isinstance(output, Embedding):
             self.embeddings.append(output)
-            topic = f"/embeddings/{output.modality}"
+            topic = f"/embeddings/{output.source}"
             message = messages.embedding_message(types, output, next(self._sequences[topic]))
             self._bag.write(topic, messages.EMBEDDING_TYPE, output.tick, message)
         elif isinstance(output, Event):
@@ -98,7 +99,7 @@ class ReplayWriter:
             message = messages.event_message(types, output, next(self._sequences["/events"]))
             self._bag.write("/events", messages.EVENT_TYPE, output.tick, message, latched=True)
         else:
-            text = f"{output.modality}: topic '{self._topics[output.modality]}': {output.message}"
+            text = f"{output.sensor}: topic '{self._topics[output.sensor]}': {output.message}"
             if text not in self.problems:
                 self._warn(text)
             self.problems[text] += 1
@@ -165,6 +166,7 @@ def write_replay(
             writer.add_output(output)
         writer.annotate()
     elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
+    sensors = sensors_of(settings.embedder)
     present = {embedding.modality for embedding in writer.embeddings}
     warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
     data = ReportData(
@@ -174,7 +176,7 @@ def write_replay(
         licence=space.licence,
         start=replay.start,
         end=replay.end,
-        modalities={m: s.summary() for m, s in statistics.items()},
+        modalities={sensor: own.summary() for sensor, own in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
         scores=writer.scores,
         events=writer.events,
@@ -182,11 +184,13 @@ def write_replay(
         truth=truth,
         realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[
-            *_topic_notes(replay, space),
+            *_topic_notes(replay, space, sensors),
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
             *warnings,
         ],
         onset_thresholds=settings.onset_thresholds,
+        sensors=sensors,
+        topics=replay.topics,
     )
     _write_views(out, data, writer, rerun_file)
     return ReplayResult(data, warnings, tracker.steps)
@@ -201,7 +205,7 @@ def _write_views(out: Path, data: ReportData, writer: ReplayWriter, rerun_file: 
         ]
         rerun_file.finish(writer.embeddings, data.similarities, intervals_from_events(data.events), stamps, data.scores)
     layout, scores = out / "foxglove_layout.json", data.scores
-    write_foxglove_layout(layout, scores.thresholds, list(scores.modalities), writer.cameras)
+    write_foxglove_layout(layout, scores.thresholds, list(scores.sensors), writer.cameras, data.sensors)
     write_report(out / "report.html", data)
     write_summary(out / "summary.json", data)
 
@@ -217,20 +221,21 @@ def prompt_thresholds(detectors: Sequence[Detector]) -> dict[str, tuple[float, f
     }
 
 
-def _topic_notes(replay: Replay, space: Space) -> list[str]:
-    """The topic of each modality and the reason for the choice; then the modalities without an encoder in `space`."""
+def _topic_notes(replay: Replay, space: Space, modalities: Mapping[str, str]) -> list[str]:
+    """The topic of each sensor and the reason for the choice; then the modalities without an encoder in `space`.
+    `modalities` is sensor → its modality."""
     topics, reasons = replay.topics, replay.reader.topic_reasons
-    return [f"{m}: {topics[m]} ({reasons[m]})" for m in topics] + [
-        f"This space has no encoder for {m}: its windows are counted, but not embedded."
-        for m in topics
-        if m not in space.modalities
+    return [f"{sensor}: {topics[sensor]} ({reasons[sensor]})" for sensor in topics] + [
+        f"This space has no encoder for {modality}: its windows are counted, but not embedded."
+        for modality in dict.fromkeys(modalities[sensor] for sensor in topics)
+        if modality not in space.modalities
     ]
 
 
 def _unstamped_warnings(statistics: Mapping[str, SensorStatistics]) -> list[str]:
     return [
-        f"{modality}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
+        f"{sensor}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
         "and were dropped: make the driver set the stamp"
-        for modality, own in statistics.items()
+        for sensor, own in statistics.items()
         if (unstamped := own.counts["unstamped"])
     ]

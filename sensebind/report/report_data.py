@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import Embedding, sort_modalities
+from sensebind.fusion.core.embeddings import Embedding, sort_sensors
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import LabelSpan, find_truth_file, read_faults, read_truth
@@ -19,7 +19,7 @@ from sensebind.report.sensor_previews import SensorPreviews
 
 
 class Similarity(NamedTuple):
-    """Cosine similarities of N vectors of one modality to L labels: int64 ticks (N,), ns, ascending; scores (N, L)."""
+    """Cosine similarities of N vectors of one sensor to L labels: int64 ticks (N,), ns, ascending; scores (N, L)."""
 
     ticks: npt.NDArray[np.int64]
     labels: tuple[str, ...]
@@ -29,7 +29,7 @@ class Similarity(NamedTuple):
 def similarities(
     embeddings: Sequence[Embedding], prompts: Mapping[str, npt.NDArray[np.float32]]
 ) -> dict[str, Similarity]:
-    """Modality (and `fused`) → cosine similarity with each label at each tick: that of the label's closest phrase.
+    """Sensor (and `fused`) → cosine similarity with each label at each tick: that of the label's closest phrase.
 
     `prompts` is label → float32 (P, D) unit vectors; labels without a phrase are left out. Raises `ValueError`
     if embeddings and phrases differ in dimension.
@@ -40,16 +40,16 @@ def similarities(
     stacked = np.concatenate(list(phrases.values()))
     groups = np.cumsum([0, *(len(v) for v in phrases.values())])[:-1]
     result = {}
-    for modality in sort_modalities({e.modality for e in embeddings}):
-        own = sorted((e for e in embeddings if e.modality == modality), key=lambda e: e.tick)
+    for sensor in sort_sensors({e.source: e.modality for e in embeddings}):
+        own = sorted((e for e in embeddings if e.source == sensor), key=lambda e: e.tick)
         vectors = np.stack([e.vector for e in own])
         if vectors.shape[1] != stacked.shape[1]:
             raise ValueError(
-                f"{modality} vectors have {vectors.shape[1]} dimensions, those of the prompts {stacked.shape[1]}: "
+                f"{sensor} vectors have {vectors.shape[1]} dimensions, those of the prompts {stacked.shape[1]}: "
                 "embed the prompts in the same space"
             )
         scores = np.maximum.reduceat(vectors @ stacked.T, groups, axis=1).astype(np.float32)
-        result[modality] = Similarity(np.array([e.tick for e in own], np.int64), tuple(phrases), scores)
+        result[sensor] = Similarity(np.array([e.tick for e in own], np.int64), tuple(phrases), scores)
     return result
 
 
@@ -71,12 +71,13 @@ def report_truth(recording: Path, given: Path | None = None, prompts: Iterable[s
 class ReportData:
     """All data of a report. `start` and `end` are those of the recording or of the run, in int nanoseconds.
 
-    `modalities` is name → `SensorStatistics.summary()`; `similarities` is the result of the function `similarities`;
+    `modalities` is sensor → `SensorStatistics.summary()`; the only sensor of a modality has its name. `similarities` is
+    the result of the function `similarities`;
     `scores` are those of the prompts at each tick;
     `truth` holds (onset, offset, label), in seconds from `start`, faults as ``fault:<sensor>:<cause>``;
     `onset_thresholds` is label → onset threshold, for prompts;
     `realtime_factor` is seconds of recording per second of processing (None: not measured); `notes` are sentences for
-    the reader.
+    the reader; `sensors` is sensor → its modality, for sensors with a name of their own; `topics` is sensor → topic.
     """
 
     title: str
@@ -94,6 +95,21 @@ class ReportData:
     realtime_factor: float | None = None
     notes: Sequence[str] = ()
     onset_thresholds: Mapping[str, float] = field(default_factory=dict)
+    sensors: Mapping[str, str] = field(default_factory=dict)
+    topics: Mapping[str, str] = field(default_factory=dict)
+
+    def modality_of(self, sensor: str) -> str:
+        """The modality of a sensor: the sensor's own name if `sensors` lacks it, as for `fused`."""
+        return self.sensors.get(sensor, sensor)
+
+    def sort(self, sensors: Iterable[str]) -> list[str]:
+        """Sort sensors (and `fused`) by their modalities, then by name."""
+        return sort_sensors({sensor: self.modality_of(sensor) for sensor in sensors})
+
+    @property
+    def has_named_sensors(self) -> bool:
+        """Whether any sensor has a name of its own: then a modality may have several."""
+        return any(sensor != modality for sensor, modality in self.sensors.items())
 
     def time_range(self) -> tuple[int, int]:
         """Start and end of the time axis, in int nanoseconds, at least 1 ms apart.

@@ -11,17 +11,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import FUSED, Embedding, sort_modalities
+from sensebind.fusion.core.embeddings import Embedding, sort_sensors
 from sensebind.fusion.core.encodings import EncodingError, pcm_to_float
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.events import EventInterval
-from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.samples import DEPTH, IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.report.panels import charts
 from sensebind.report.report_data import Similarity
 from sensebind.report.score_series import ScoreSeries, empty_scores
 from sensebind.report.sensor_previews import MAX_FREQUENCY, MEL_BANDS, frame_size, image_preview, mel_spectra
-from sensebind.report.style import EXTRA_COLOURS, LIGHT_COLOURS
-from sensebind.report.style import FUSED_COLOURS as FUSED_COLOUR
+from sensebind.report.style import FUSED_COLOURS, colour_code, colour_names, rgb
 
 log = logging.getLogger("sensebind")
 
@@ -42,8 +41,8 @@ class RerunFile:
     """Writes a file (.rrd): samples as they pass; embeddings, similarities, events and truth at the end.
 
     Entities: `sensors/<camera>/image`, `sensors/<microphone>/level` and `/spectrogram`, `sensors/<imu>/…`,
-    `similarity/<modality>`, `scores/<label>/…` of all modalities together, of each one, and the thresholds,
-    `embeddings/<modality>` in two principal components, `events/…`, `truth/…`.
+    `similarity/<sensor>`, `scores/<label>/…` of all modalities together, of each sensor, and the thresholds,
+    `embeddings/<sensor>` in two principal components, `events/…`, `truth/…`.
     Raises `RerunError` if rerun-sdk is not installed or the file cannot be written.
     """
 
@@ -60,17 +59,19 @@ class RerunFile:
         except (OSError, RuntimeError) as error:
             raise RerunError(f"'{path}' cannot be written: {error}") from error
         self._stream.send_recording_name(name)
-        self._data_kinds: dict[str, str] = {}  # modality → image, sound or reading
+        self._modalities: dict[str, str] = {}  # sensor → its modality
+        self._data_kinds: dict[str, str] = {}  # sensor → image, sound or reading
         self._scalar_cameras: set[str] = set()  # cameras whose pixels are measurements: depth, thermal
-        # modality → end in ns, rate in Hz, the samples of the last `SPECTROGRAM_DURATION`
+        # sensor → end in ns, rate in Hz, the samples of the last `SPECTROGRAM_DURATION`
         self._recent_sound: dict[str, tuple[int, float, npt.NDArray[np.float32]]] = {}
-        self._last_spectrogram: dict[str, int] = {}  # modality → end of the last spectrogram in ns
+        self._last_spectrogram: dict[str, int] = {}  # sensor → end of the last spectrogram in ns
         self._readings: dict[str, list[tuple[int, npt.NDArray[np.float64]]]] = {}
 
     def add(self, sample: Sample, calibration: Calibration | None = None) -> None:
         """Write one sample, if it has a stamp and can be decoded."""
         if sample.stamp <= 0:
             return
+        self._modalities[sample.sensor] = sample.modality
         if isinstance(sample.data, Frame):
             self._frame(sample, sample.data, calibration or Calibration())
         elif isinstance(sample.data, Sound):
@@ -87,11 +88,11 @@ class RerunFile:
         scores: ScoreSeries | None = None,
     ) -> None:
         """Write the rest and the layout of the viewer, and close the file. `truth`: (onset, offset, label), int ns."""
-        for modality in list(self._readings):
-            self._flush(modality)
+        for sensor in list(self._readings):
+            self._flush(sensor)
         self._embeddings(embeddings)
-        for modality, similarity in similarities.items():
-            self._series(f"similarity/{modality}", similarity.ticks, similarity.scores, similarity.labels)
+        for sensor, similarity in similarities.items():
+            self._series(f"similarity/{sensor}", similarity.ticks, similarity.scores, similarity.labels)
         scores = scores or empty_scores()
         self._scores(scores)
         self._events(found)
@@ -101,7 +102,7 @@ class RerunFile:
                 f"truth/{label}", [(t, v) for onset, offset in own for t, v in ((onset, 1.0), (offset, 0.0))]
             )
         scored = () if scores.is_empty else scores.labels[:MAX_SCORE_VIEWS]
-        self._stream.send_blueprint(self._layout(sort_modalities(similarities), bool(truth), scored))
+        self._stream.send_blueprint(self._layout(list(similarities), bool(truth), scored))
         self._stream.flush()
         self._stream.disconnect()
 
@@ -113,17 +114,17 @@ class RerunFile:
             small = image_preview(sample, frame, calibration, MAX_IMAGE_SIDE)
         except EncodingError:
             return  # the pipeline counts and reports it
-        self._data_kinds[sample.modality] = "image"
+        self._data_kinds[sample.sensor] = "image"
         self._set_time(sample.stamp)
         if small.values.ndim == 2:
             known = small.values[np.isfinite(small.values)]
             if known.size:  # its 5th, 50th and 95th percentile too: the image shows relative values only
-                unit = "celsius" if small.radiometric else "metres" if sample.modality == "depth" else "level"
+                unit = "celsius" if small.radiometric else "metres" if sample.modality == DEPTH else "level"
                 values = np.percentile(known, [5, 50, 95]) - (273.15 if small.radiometric else 0.0)
-                self._scalar_cameras.add(sample.modality)
-                self._stream.log(f"sensors/{sample.modality}/{unit}", self._rr.Scalars(values))
+                self._scalar_cameras.add(sample.sensor)
+                self._stream.log(f"sensors/{sample.sensor}/{unit}", self._rr.Scalars(values))
         pixels = charts.false_colour(sample.modality, [small.values])[0]
-        self._log_jpeg(f"sensors/{sample.modality}/image", np.ascontiguousarray(pixels[..., ::-1]))
+        self._log_jpeg(f"sensors/{sample.sensor}/image", np.ascontiguousarray(pixels[..., ::-1]))
 
     def _log_jpeg(self, path: str, pixels: npt.NDArray) -> None:
         """Write uint8 (H, W, 3) in BGR order as JPEG."""
@@ -134,22 +135,22 @@ class RerunFile:
     def _sound(self, sample: Sample, sound: Sound) -> None:
         if not sound.data.size or not np.isfinite(sound.sample_rate) or sound.sample_rate < 200:
             return
-        self._data_kinds[sample.modality] = "sound"
+        self._data_kinds[sample.sensor] = "sound"
         block = pcm_to_float(sound.data)
         block = np.nan_to_num(block.mean(axis=1) if block.ndim == 2 else block).astype(np.float32)
         level = 10 * np.log10(max(float(np.mean(np.square(block))), 1e-10))
         self._set_time(sample.end)
-        self._stream.log(f"sensors/{sample.modality}/level", self._rr.Scalars(level))
-        end, rate, rest = self._recent_sound.get(sample.modality, (0, 0.0, np.zeros(0, np.float32)))
+        self._stream.log(f"sensors/{sample.sensor}/level", self._rr.Scalars(level))
+        end, rate, rest = self._recent_sound.get(sample.sensor, (0, 0.0, np.zeros(0, np.float32)))
         if rate != sound.sample_rate or abs(sample.stamp - end) > SECOND // 10:
             rest = np.zeros(0, np.float32)
         rest = np.concatenate([rest, block])[-int(SPECTROGRAM_DURATION * sound.sample_rate) :]
-        self._recent_sound[sample.modality] = sample.end, sound.sample_rate, rest
-        if sample.end - self._last_spectrogram.get(sample.modality, 0) >= SPECTROGRAM_INTERVAL * SECOND:
-            self._last_spectrogram[sample.modality] = sample.end
-            self._spectrogram(sample.modality, rest, sound.sample_rate)
+        self._recent_sound[sample.sensor] = sample.end, sound.sample_rate, rest
+        if sample.end - self._last_spectrogram.get(sample.sensor, 0) >= SPECTROGRAM_INTERVAL * SECOND:
+            self._last_spectrogram[sample.sensor] = sample.end
+            self._spectrogram(sample.sensor, rest, sound.sample_rate)
 
-    def _spectrogram(self, modality: str, samples: npt.NDArray[np.float32], rate: float) -> None:
+    def _spectrogram(self, sensor: str, samples: npt.NDArray[np.float32], rate: float) -> None:
         """Write the spectrogram of the last `SPECTROGRAM_DURATION`: low frequencies at the bottom, -100 to -20 dB from
         dark to bright."""
         size = frame_size(rate)
@@ -163,30 +164,30 @@ class RerunFile:
         levels = np.clip((decibels.T[::-1, -width:] + 100) / 80, 0, 1)
         image[:, width - levels.shape[1] :] = np.round(levels * 255)
         large = cv2.resize(cv2.applyColorMap(image, cv2.COLORMAP_MAGMA), (width * 2, MEL_BANDS * 4))
-        self._log_jpeg(f"sensors/{modality}/spectrogram", large)
+        self._log_jpeg(f"sensors/{sensor}/spectrogram", large)
 
     def _reading(self, sample: Sample, reading: Reading) -> None:
-        self._data_kinds[sample.modality] = "reading"
-        held = self._readings.setdefault(sample.modality, [])
+        self._data_kinds[sample.sensor] = "reading"
+        held = self._readings.setdefault(sample.sensor, [])
         held.append((sample.stamp, np.asarray(reading.values, np.float64).ravel()))
         if len(held) >= READINGS_PER_BATCH:
-            self._flush(sample.modality)
+            self._flush(sample.sensor)
 
-    def _flush(self, modality: str) -> None:
-        held, self._readings[modality] = self._readings[modality], []
+    def _flush(self, sensor: str) -> None:
+        held, self._readings[sensor] = self._readings[sensor], []
         size = len(held[0][1]) if held else 0
         held = [(t, v) for t, v in held if len(v) == size and np.isfinite(v).all()]
         if not held:
             return
         stamps, values = np.array([t for t, _ in held], np.int64), np.stack([v for _, v in held])
         parts = {"": (range(size), [str(i + 1) for i in range(size)])}
-        if modality == IMU and size == len(IMU_CHANNEL_NAMES):
+        if self._modalities[sensor] == IMU and size == len(IMU_CHANNEL_NAMES):
             parts = {
                 "acceleration": (range(3), list(IMU_CHANNEL_NAMES[:3])),
                 "angular_velocity": (range(3, 6), list(IMU_CHANNEL_NAMES[3:])),
             }
         for part, (channels, names) in parts.items():
-            path = f"sensors/{modality}/{part}".rstrip("/")
+            path = f"sensors/{sensor}/{part}".rstrip("/")
             self._series(path, stamps, values[:, list(channels)], names)
 
     def _series(self, path: str, stamps: npt.NDArray, values: npt.NDArray, names: Sequence[str]) -> None:
@@ -209,14 +210,14 @@ class RerunFile:
         self._stream.send_columns(path, [column], self._rr.Scalars.columns(scalars=values))
 
     def _scores(self, series: ScoreSeries) -> None:
-        """Write the score of each label, those of single modalities, and the thresholds."""
+        """Write the score of each label, those of single sensors, and the thresholds."""
         if series.is_empty:
             return
         for at, label in enumerate(series.labels):
             path = f"scores/{_entity(label)}"
             self._series(f"{path}/all", series.ticks, series.scores[:, [at]], ["all modalities"])
-            for modality, own in series.modalities.items():
-                self._series(f"{path}/{modality}", own.ticks, own.score[:, [at]], [modality])
+            for sensor, own in series.sensors.items():
+                self._series(f"{path}/{sensor}", own.ticks, own.score[:, [at]], [sensor])
             if label in series.thresholds:
                 ends = series.ticks[[0, -1]]
                 values = np.array([series.thresholds[label]] * 2)
@@ -225,26 +226,27 @@ class RerunFile:
     def _embeddings(self, embeddings: Sequence[Embedding]) -> None:
         if not embeddings:
             return
-        modalities = sort_modalities({e.modality for e in embeddings})
+        modalities = {e.source: e.modality for e in embeddings}
+        names = colour_names(modalities, sort_sensors(modalities))
         places = principal_components(np.stack([e.vector for e in embeddings]))
-        for modality in modalities:
-            at = [i for i, e in enumerate(embeddings) if e.modality == modality]
-            colour = _colour(modality, modalities)
+        for sensor, (name, shade) in names.items():
+            at = [i for i, e in enumerate(embeddings) if e.source == sensor]
+            colour = rgb(FUSED_COLOURS[1] if name == "fused" else colour_code(name, shade, 0))
             pale = tuple(round(0.5 * part + 0.5 * 128) for part in colour)  # visible on dark and on light
             faint = self._rr.Points2D(places[at], colors=[pale] * len(at), radii=[0.006] * len(at))
-            self._stream.log(f"embeddings/all/{modality}", faint, static=True)
+            self._stream.log(f"embeddings/all/{sensor}", faint, static=True)
             for i in at:
                 self._set_time(embeddings[i].tick)
-                point = self._rr.Points2D([places[i]], colors=[colour], radii=[0.025], labels=[modality])
-                self._stream.log(f"embeddings/{modality}", point)
+                point = self._rr.Points2D([places[i]], colors=[colour], radii=[0.025], labels=[sensor])
+                self._stream.log(f"embeddings/{sensor}", point)
 
     def _events(self, found: Sequence[EventInterval]) -> None:
         changes: dict[str, list[tuple[int, float]]] = {}
         for item in found:
-            modalities = ", ".join(f"{m} {score:.2f}" for m, score in item.score_by_modality.items())
+            sensors = ", ".join(f"{sensor} {score:.2f}" for sensor, score in item.score_by_sensor.items())
             self._set_time(item.onset)
             text = f"{item.kind.name.lower()}: {item.label}, highest score {item.peak_score:.2f}"
-            text += f" ({modalities})" if modalities else ""
+            text += f" ({sensors})" if sensors else ""
             level = "WARN" if item.kind.name == "FAULT" else "INFO"
             self._stream.log("events/log", self._rr.TextLog(text, level=level))
             own = changes.setdefault(f"events/{_entity(item.label)}", [])
@@ -260,24 +262,24 @@ class RerunFile:
         import rerun.blueprint as rrb
 
         images = [
-            rrb.Spatial2DView(origin=f"sensors/{m}/image", name=m)
-            for m in sort_modalities(m for m, kind in self._data_kinds.items() if kind == "image")
+            rrb.Spatial2DView(origin=f"sensors/{s}/image", name=s)
+            for s in sort_sensors({s: self._modalities[s] for s, kind in self._data_kinds.items() if kind == "image"})
         ]
         images += [
-            rrb.Spatial2DView(origin=f"sensors/{m}/spectrogram", name=m)
-            for m, kind in self._data_kinds.items()
+            rrb.Spatial2DView(origin=f"sensors/{s}/spectrogram", name=s)
+            for s, kind in self._data_kinds.items()
             if kind == "sound"
         ]
         lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="detected events")]
         lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
         numbers = [
             rrb.TimeSeriesView(
-                origin=f"sensors/{m}", name=m, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
+                origin=f"sensors/{s}", name=s, contents=["$origin/**", "- $origin/spectrogram", "- $origin/image"]
             )
-            for m, kind in self._data_kinds.items()
-            if kind != "image" or m in self._scalar_cameras
+            for s, kind in self._data_kinds.items()
+            if kind != "image" or s in self._scalar_cameras
         ]
-        similar = [rrb.TimeSeriesView(origin=f"similarity/{m}", name=f"similarity, {m}") for m in compared]
+        similar = [rrb.TimeSeriesView(origin=f"similarity/{s}", name=f"similarity, {s}") for s in compared]
         scores = [rrb.TimeSeriesView(origin=f"scores/{_entity(label)}", name=f"scores, {label}") for label in scored]
         lines += [rrb.Tabs(*views) for views in (scores, similar, numbers) if views]
         return rrb.Blueprint(
@@ -311,14 +313,6 @@ def principal_components(vectors: npt.NDArray) -> npt.NDArray[np.float64]:
     if flat.shape[1] < 2:
         flat = np.concatenate([flat, np.zeros((len(flat), 2 - flat.shape[1]))], axis=1)
     return np.asarray(flat / max(float(np.abs(flat).max()), 1e-9))
-
-
-def _colour(modality: str, modalities: Sequence[str]) -> tuple[int, int, int]:
-    """The colour of a modality on the report page, as red, green, blue."""
-    others = [m for m in modalities if m not in LIGHT_COLOURS and m != FUSED]
-    code = FUSED_COLOUR[1] if modality == FUSED else LIGHT_COLOURS.get(modality)
-    code = code or EXTRA_COLOURS[others.index(modality) % len(EXTRA_COLOURS)][0]
-    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
 
 
 def _entity(label: str) -> str:

@@ -162,7 +162,7 @@ def _merge_extremes(a: Array, b: Array) -> Array:
 
 
 class SensorPreviews:
-    """Images, spectra and traces of a recording of any length, from samples in any order.
+    """Images, spectra and traces of each sensor of a recording of any length, from samples in any order.
 
     Data that cannot be decoded are left out; the pipeline counts and reports them.
     """
@@ -171,7 +171,7 @@ class SensorPreviews:
         self.images: dict[str, TimeBins[ImagePreview]] = {}
         self.spectra: dict[str, SpectrumBins] = {}
         self.traces: dict[str, TimeBins[Array]] = {}  # (2, C): minimum and maximum of each channel
-        # the images of `keep_images`: stamp in ns → modality → image
+        # the images of `keep_images`: stamp in ns → sensor → image
         self.event_images: dict[int, dict[str, ImagePreview]] = {}
         self._recent: dict[str, deque[ImagePreview]] = {}
 
@@ -192,17 +192,17 @@ class SensorPreviews:
         Call it within `RECENT_SPAN` after `stamp`. Only the first `MAX_EVENT_IMAGES` moments are kept.
         """
         if stamp not in self.event_images and len(self.event_images) < MAX_EVENT_IMAGES:
-            nearest = {m: min(held, key=lambda p: abs(p.stamp - stamp)) for m, held in self._recent.items() if held}
-            self.event_images[stamp] = {m: p for m, p in nearest.items() if abs(p.stamp - stamp) <= SECOND}
+            nearest = {s: min(held, key=lambda p: abs(p.stamp - stamp)) for s, held in self._recent.items() if held}
+            self.event_images[stamp] = {s: p for s, p in nearest.items() if abs(p.stamp - stamp) <= SECOND}
 
     def images_near(self, stamp: int) -> dict[str, ImagePreview]:
-        """Modality → its image nearest to `stamp` (ns), at most 1 s away: of `keep_images`, else of all."""
+        """Sensor → its image nearest to `stamp` (ns), at most 1 s away: of `keep_images`, else of all."""
         found = dict(self.event_images.get(stamp, {}))
-        for modality, bins in self.images.items():
-            if modality not in found and bins.values:
+        for sensor, bins in self.images.items():
+            if sensor not in found and bins.values:
                 nearest = min(bins.values.values(), key=lambda p: abs(p.stamp - stamp))
                 if abs(nearest.stamp - stamp) <= SECOND:
-                    found[modality] = nearest
+                    found[sensor] = nearest
         return found
 
     def stamps(self) -> list[int]:
@@ -215,8 +215,8 @@ class SensorPreviews:
         return [column * b.width for b in bins for column in b.values]
 
     def _add_frame(self, sample: Sample, frame: Frame, calibration: Calibration) -> None:
-        recent = self._recent.setdefault(sample.modality, deque(maxlen=RECENT_SPAN // RECENT_INTERVAL))
-        bins = self.images.setdefault(sample.modality, TimeBins(MAX_IMAGES, _earlier_image, SECOND // 8))
+        recent = self._recent.setdefault(sample.sensor, deque(maxlen=RECENT_SPAN // RECENT_INTERVAL))
+        bins = self.images.setdefault(sample.sensor, TimeBins(MAX_IMAGES, _earlier_image, SECOND // 8))
         soon = bool(recent) and abs(sample.stamp - recent[-1].stamp) < RECENT_INTERVAL
         if soon and sample.stamp in bins:
             return
@@ -232,15 +232,15 @@ class SensorPreviews:
     def _add_sound(self, sample: Sample, sound: Sound) -> None:
         if not sound.data.size or not np.isfinite(sound.sample_rate) or sound.sample_rate <= 2 * MIN_FREQUENCY:
             return
-        if sample.modality not in self.spectra:
-            self.spectra[sample.modality] = SpectrumBins(min(sound.sample_rate / 2, MAX_FREQUENCY))
-        self.spectra[sample.modality].add(sample.stamp, sound)
+        if sample.sensor not in self.spectra:
+            self.spectra[sample.sensor] = SpectrumBins(min(sound.sample_rate / 2, MAX_FREQUENCY))
+        self.spectra[sample.sensor].add(sample.stamp, sound)
 
     def _add_reading(self, sample: Sample, reading: Reading) -> None:
         values = np.asarray(reading.values, np.float64).ravel()[:MAX_CHANNELS]
         if not values.size or not np.isfinite(values).all():
             return
-        bins = self.traces.setdefault(sample.modality, TimeBins(MAX_TRACE_BINS, _merge_extremes))
+        bins = self.traces.setdefault(sample.sensor, TimeBins(MAX_TRACE_BINS, _merge_extremes))
         known = next(iter(bins.values.values()), None)
         if known is None or known.shape[1] == len(values):
             bins.add(sample.stamp, np.stack([values, values]))

@@ -1,4 +1,8 @@
-"""The style sheet of the report page."""
+"""The style sheet of the report page, and the colours of sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
 
 # Colours of the modalities. People with any of the three dichromacies can distinguish them (simulated as in Machado et
 # al. 2009: OKLab distance of at least 0.10 between any two). The contrast to the page is at least 3:1 in both schemes.
@@ -6,20 +10,72 @@ LIGHT_COLOURS = {"vision": "#1c5bce", "depth": "#2c997f", "thermal": "#bd3112", 
 DARK_COLOURS = {"vision": "#38a1f8", "depth": "#77edd7", "thermal": "#e9613b", "audio": "#f5c762", "imu": "#b56aa2"}
 FUSED_COLOURS = ("#3d4656", "#c9d0da")
 EXTRA_COLOURS = (("#5b6b12", "#b5cf55"), ("#56508f", "#a9a2e6"), ("#8a5a44", "#d3a68f"))
+# The sensors of one modality have shades of its colour, from the colour itself on; after the last shade they begin again.
+# A shade has a fraction of the text's colour, or of the page's where the colour is bright and the page dark. So the
+# contrast to the page stays at least 3:1. The OKLab distance of a shade to the next is at least 0.045.
+INK_COLOURS, PAGE_COLOURS = ("#15181e", "#eceff2"), ("#fcfcfb", "#111417")
+INK_FRACTIONS, PAGE_FRACTIONS = (0.0, 0.24, 0.45, 0.63), (0.0, 0.2, 0.36, 0.48)
+SHADE_COUNT = len(INK_FRACTIONS)
+BRIGHT = 156  # of 255, mean of red, green and blue
 
 
-def _variables(scheme: int) -> str:
-    colours = (LIGHT_COLOURS, DARK_COLOURS)[scheme]
-    pairs = [(name, colour) for name, colour in colours.items()] + [("fused", FUSED_COLOURS[scheme])]
-    pairs += [(f"other{i}", pair[scheme]) for i, pair in enumerate(EXTRA_COLOURS)]
-    return "".join(f".s-{name}{{--c:{colour}}}" for name, colour in pairs)
+def _colours(scheme: int) -> dict[str, str]:
+    """Name of each colour → its code, in the light (0) or the dark (1) scheme."""
+    extra = {f"other{i}": pair[scheme] for i, pair in enumerate(EXTRA_COLOURS)}
+    return {**(LIGHT_COLOURS, DARK_COLOURS)[scheme], "fused": FUSED_COLOURS[scheme], **extra}
 
 
-def stylesheet() -> str:
-    """The style sheet."""
-    return BASE + _variables(0) + "@media (prefers-color-scheme:dark){" + _variables(1) + "}"
+def colour_names(modalities: Mapping[str, str], order: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Sensor → the name of its colour, that of its modality, and its shade, 0 for the first sensor of a modality.
+
+    `modalities` is sensor → its modality. `order` are the sensors, sorted; user-defined modalities have the extra
+    colours in that order.
+    """
+    others = [m for m in dict.fromkeys(modalities[s] for s in order) if m not in (*LIGHT_COLOURS, "fused")]
+    found: dict[str, tuple[str, int]] = {}
+    for place, sensor in enumerate(order):
+        modality = modalities[sensor]
+        name = f"other{others.index(modality) % len(EXTRA_COLOURS)}" if modality in others else modality
+        earlier = sum(modalities[other] == modality for other in order[:place])
+        found[sensor] = name, earlier % SHADE_COUNT
+    return found
 
 
+def colour_code(name: str, shade: int, scheme: int) -> str:
+    """The code of a shade of a colour, in the light (0) or the dark (1) scheme."""
+    colour = rgb(_colours(scheme)[name])
+    to_page = scheme == 1 and sum(colour) > 3 * BRIGHT
+    end = rgb((PAGE_COLOURS if to_page else INK_COLOURS)[scheme])
+    fraction = (PAGE_FRACTIONS if to_page else INK_FRACTIONS)[shade]
+    return "#" + "".join(f"{round(a + fraction * (b - a)):02x}" for a, b in zip(colour, end, strict=True))
+
+
+def rgb(code: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of the code of a colour."""
+    return int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)
+
+
+def colour_class(name: str, shade: int) -> str:
+    """The CSS class that sets a shade of a colour."""
+    return f"s-{name}-{shade}" if shade else f"s-{name}"
+
+
+def _variables(scheme: int, shades: Collection[tuple[str, int]]) -> str:
+    rules = {(name, 0): colour for name, colour in _colours(scheme).items()}
+    rules |= {(name, shade): colour_code(name, shade, scheme) for name, shade in sorted(shades) if shade}
+    return "".join(f".{colour_class(*key)}{{--c:{colour}}}" for key, colour in rules.items())
+
+
+def stylesheet(shades: Collection[tuple[str, int]] = ()) -> str:
+    """The style sheet. `shades`: names of colours and their shades that the page uses beside the colours themselves."""
+    named = NAMED_SENSORS if any(shade for _, shade in shades) else ""
+    return BASE + named + _variables(0, shades) + "@media (prefers-color-scheme:dark){" + _variables(1, shades) + "}"
+
+
+# Names of sensors can be long.
+NAMED_SENSORS = """.keys h3{overflow-wrap:anywhere}
+.scores .keys>div>span:first-child{overflow:hidden;text-overflow:ellipsis;min-width:0}
+"""
 BASE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--panel:#f4f4f2;--ink:#15181e;--soft:#535a66;--faint:#6c737f;
 --line:#e3e3e0;--grid:#ecece9;--bar:#232b38;--onbar:#fff;--key:184px;--row:16px;

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sensebind.fusion.core.embeddings import sort_modalities
-from sensebind.fusion.core.events import Event, EventInterval, EventKind, intervals_from_events
+from sensebind.fusion.core.events import Event, EventInterval, EventKind, Evidence, intervals_from_events
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.report.report_data import ReportData
@@ -107,8 +107,9 @@ def summary(data: ReportData) -> dict[str, Any]:
     """The contents of `summary.json`: strings, finite numbers, None, lists and dicts.
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
-    `modalities` is name → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
-    latency_ms, and more. `truth` has an entry for each true event: `TrueEvent.as_json`.
+    `modalities` is sensor → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
+    latency_ms, and more. The only sensor of a modality has its name. `sensors` is sensor → its modality and its topic
+    (None: not known). `truth` has an entry for each true event: `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
@@ -120,6 +121,10 @@ def summary(data: ReportData) -> dict[str, Any]:
         "duration_s": (end - start) / SECOND,
         "realtime_factor": data.realtime_factor,
         "modalities": {name: dict(figures) for name, figures in data.modalities.items()},
+        "sensors": {
+            sensor: {"modality": data.modality_of(sensor), "topic": data.topics.get(sensor)}
+            for sensor in data.modalities
+        },
         "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None
@@ -147,10 +152,17 @@ def _event(item: EventInterval, start: int) -> dict[str, Any]:
         "offset_ns": item.offset,
         "score": round(item.peak_score, 4),
         "score_by_modality": {modality: round(score, 4) for modality, score in item.score_by_modality.items()},
-        "place_by_modality": {
-            modality: {"region": own.region, "bearing": None if own.bearing is None else round(own.bearing, 4)}
-            for modality, own in item.place_by_modality.items()
-        },
+        "score_by_sensor": {sensor: round(score, 4) for sensor, score in item.score_by_sensor.items()},
+        "place_by_modality": _places(item.place_by_modality),
+        "place_by_sensor": _places(item.place_by_sensor),
+    }
+
+
+def _places(found: Mapping[str, Evidence]) -> dict[str, Any]:
+    """Modality or sensor → the region and the bearing in its evidence."""
+    return {
+        name: {"region": own.region, "bearing": None if own.bearing is None else round(own.bearing, 4)}
+        for name, own in found.items()
     }
 
 

@@ -185,7 +185,7 @@ def fit_calibration_on_streams(
         )
     assert calibration is not None
     phrases = dict(zip(detector.prompts, np.split(detector.phrase_vectors, detector.label_starts[1:]), strict=True))
-    modalities = {modality for ticks, _ in streams for _, present in ticks for modality in present}
+    modalities = {embedding.modality for ticks, _ in streams for _, present in ticks for embedding in present.values()}
     competences = {modality: detector.competence(modality) for modality in modalities}
     classifiers, max_negative_evidence = train_prompt_classifiers(
         phrases, streams, competences, space.limited_modalities

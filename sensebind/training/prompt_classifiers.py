@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from sensebind.fusion.events import prompt_classifiers
 from sensebind.fusion.events.evidence import MAX_POSITIVE_EVIDENCE, BoolArray, FloatArray, logistic, logit
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers
 
-TickEmbeddings = tuple[int, Mapping[str, Embedding]]  # tick in ns; modality → embedding of its window that ends there
+TickEmbeddings = tuple[int, Mapping[str, Embedding]]  # tick in ns; sensor → embedding of its window that ends there
 LabelSpanNs = tuple[int, int, str]  # onset and offset in ns, label
 LabelledStream = tuple[Sequence[TickEmbeddings], Sequence[LabelSpanNs]]
 
@@ -35,7 +35,8 @@ NEGATIVE_EVIDENCE_LIMITS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)  # nats: candidates fo
 
 @dataclass(frozen=True, slots=True)
 class ModalityExamples:
-    """The N windows of one modality in all streams.
+    """The N windows of one modality in all streams: those of all its sensors. Of several sensors at one tick, the one
+    with the highest ratio counts, as in the detector.
 
     `vectors` float32 (N, D); `rows` (N,), the indices of their ticks if all streams are concatenated; `truth` (N, L)
     of L labels; `coverage` (N,).
@@ -73,7 +74,7 @@ def train_prompt_classifiers(
     trained: dict[str, prompt_classifiers.ModalityClassifiers] = {}
     ratios: dict[str, FloatArray] = {}
     coverage: dict[str, FloatArray] = {}
-    for modality in sorted({m for ticks, _ in streams for _, present in ticks for m in present} - {FUSED}):
+    for modality in sorted({embedding.modality for _, embedding in _embeddings(streams)} - {FUSED}):
         delay = max(LABEL_DELAY * _window_length(streams, modality), hop / 2)
         examples = _examples_of(streams, modality, _label_matrix(streams, names, delay, hop))
         enough = np.minimum(examples.truth.sum(axis=0), (~examples.truth).sum(axis=0)) >= MIN_EXAMPLES
@@ -86,11 +87,11 @@ def train_prompt_classifiers(
         for label in np.flatnonzero(enough):
             bias, slope = platt_scaling(held_out[:, label], examples.truth[:, label])
             bias -= float(logit(examples.truth[:, label].mean()))  # the prior of the examples is not evidence
-            ratios[modality][examples.rows, label] = slope * held_out[:, label] + bias
+            np.fmax.at(ratios[modality][:, label], examples.rows, slope * held_out[:, label] + bias)
             weights[label], biases[label] = slope * weights[label], slope * biases[label] + bias
         weights[~enough], biases[~enough] = 0.0, np.nan
         coverage[modality] = np.zeros(len(truth))
-        coverage[modality][examples.rows] = examples.coverage
+        np.maximum.at(coverage[modality], examples.rows, examples.coverage)
         trained[modality] = prompt_classifiers.ModalityClassifiers(
             weights.astype(np.float32), biases, *_in_distribution_subspace(examples.vectors)
         )
@@ -211,12 +212,18 @@ def nonnegative_logistic_regression(inputs: FloatArray, truth: FloatArray, penal
     return np.asarray(minimize(loss, initial, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
+def _embeddings(streams: Sequence[LabelledStream]) -> Iterator[tuple[int, Embedding]]:
+    """Every embedding of every sensor, with the index of its tick if all streams are concatenated."""
+    for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
+        for embedding in present.values():
+            yield row, embedding
+
+
 def _examples_of(streams: Sequence[LabelledStream], modality: str, truth: BoolArray) -> ModalityExamples:
     """The windows of a modality, without those of faulty sensors. `truth` (T, L) of all ticks."""
     vectors, rows, coverage = [], [], []
-    for row, present in enumerate(present for ticks, _ in streams for _, present in ticks):
-        embedding = present.get(modality)
-        if embedding is not None and not embedding.symptoms:
+    for row, embedding in _embeddings(streams):
+        if embedding.modality == modality and not embedding.symptoms:
             vectors.append(embedding.vector)
             rows.append(row)
             coverage.append(embedding.coverage)
@@ -246,8 +253,8 @@ def _hop(streams: Sequence[LabelledStream]) -> float:
 
 def _window_length(streams: Sequence[LabelledStream], modality: str) -> float:
     """Median length of a modality's windows in s."""
-    found = [present[modality] for ticks, _ in streams for _, present in ticks if modality in present]
-    return float(np.median([embedding.tick - embedding.start for embedding in found])) / SECOND
+    lengths = [own.tick - own.start for _, own in _embeddings(streams) if own.modality == modality]
+    return float(np.median(lengths)) / SECOND
 
 
 def _fold_numbers(number: int, count: int, streams: int) -> npt.NDArray[np.intp]:

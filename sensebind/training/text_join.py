@@ -194,14 +194,15 @@ def _file_vectors(space: Space, modality: str, path: Path) -> Tensor:
 
 
 def _recorded_vectors(space: Space, modality: str, path: Path, values: Mapping[str, Any]) -> Tensor:
-    """The unit vectors (N, D) of a recording's windows."""
+    """The unit vectors (N, D) of a recording's windows of `modality`, of all its sensors that `values` name."""
     values = {**values, "modalities": [modality]}
     with open_replay(path, values, (modality,)) as replay:
         samples = (sample for sample in replay.samples() if isinstance(sample, Sample))
-        found = windows_by_tick(samples, values, space.trained_windows)[modality]
+        by_sensor = windows_by_tick(samples, values, space.trained_windows)
+    found = [window for windows in by_sensor.values() for window in windows.values()]
     if not found:
         raise AlignError(f"'{path}' has no windows of {modality}: set {modality}.topic in --config")
-    return _vectors(space, modality, path, list(found.values()))
+    return _vectors(space, modality, path, found)
 
 
 def _vectors(space: Space, modality: str, path: Path, windows: Sequence[Window]) -> Tensor:

@@ -1,119 +1,54 @@
-"""A recording of a robot with four cameras, two IMUs and a microphone array of four channels."""
+"""A recording of two cameras and two IMUs. The front camera goes dark, and the arm shakes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.recordings import BagWriter
-from sensebind.simulation.messages import SIMULATION_START, image_message
+from sensebind.fusion.io.recordings import BagWriter, RosbagsMessageFactory
+from sensebind.simulation.messages import (
+    SIMULATION_START,
+    LoggedMessage,
+    image_message,
+    imu_messages,
+    merge_by_log_time,
+)
 
-CAMERAS = ("front", "left", "rear", "right")
-IMUS = {"base_imu": 100, "head_imu": 200}  # sensor → rate in Hz
-SENSORS = {**dict.fromkeys(CAMERAS, "vision"), "microphones": "audio", **dict.fromkeys(IMUS, "imu")}
-IMAGE_RATE, SOUND_RATE, BLOCK = 10, 16_000, 1600  # Hz, Hz, samples
-SIZE = 320, 240  # px, width and height
-
-
-def settings_file(path: Path, namespace: str = "") -> Path:
-    """Write a parameter file that names all these sensors."""
-    path.write_text(
-        f"""{namespace}/**:
-  ros__parameters:
-    device: cpu
-    modalities: [vision, audio, imu]
-    deadline: 0.0
-    vision: {{sensors: [{", ".join(CAMERAS)}], hop: 0.5}}
-    imu: {{sensors: [{", ".join(IMUS)}]}}
-    audio: {{sensors: [microphones]}}
-    microphones:
-      {{topic: array/audio, channel: loudest, sample_format: S16LE, sample_rate: 16000, channels: 4}}
-    detectors: [prompt, fault]
-    fault: {{expected: [configured]}}
-    prompts: {{cat: [a cat], fire: [a fire]}}
-""",
-        encoding="utf-8",
-    )
-    return path
+DURATION = 7.0  # s
+DARK_ONSET = 3.0  # s: from then on the front camera sees nothing
+IMAGE_RATE, IMU_RATE = 5, 50  # Hz
+SENSORS = {"front": "vision", "rear": "vision", "arm": "imu", "base": "imu"}
+TOPICS = {"front": "/front/image_raw", "rear": "/rear/image_raw", "arm": "/arm/imu/data", "base": "/base/imu/data"}
 
 
-def record_several_sensors(path: Path, seconds: float, covered: str = "", covered_at: float = 0.0) -> None:
-    """Write the bag. The front camera sees a cat. The camera `covered` is dark from `covered_at` s on."""
-    noise = np.random.default_rng(14)
+def record_several_sensors(path: Path) -> None:
+    """Write a bag with the topics `TOPICS`."""
     with BagWriter(path) as bag:
-        rows = [(t, "image", name) for name in CAMERAS for t in _stamps(seconds, IMAGE_RATE)]
-        rows += [(t, "imu", name) for name, rate in IMUS.items() for t in _stamps(seconds, rate)]
-        rows += [(t, "sound", "microphones") for t in _stamps(seconds, SOUND_RATE // BLOCK)]
-        scenes = {name: _scene(name) for name in CAMERAS}
-        for stamp, kind, name in sorted(rows):
-            if kind == "image":
-                dark = name == covered and stamp - SIMULATION_START >= covered_at * SECOND
-                _write_image(bag, stamp, name, np.zeros_like(scenes[name]) if dark else scenes[name], noise, dark)
-            elif kind == "imu":
-                _write_reading(bag, stamp, name, noise)
-            else:
-                _write_sound(bag, stamp, noise)
+        types = bag.message_factory
+        streams = [_images(types, "front"), _images(types, "rear"), _readings(types, "arm"), _readings(types, "base")]
+        for logged, topic, kind, message in merge_by_log_time(streams):
+            bag.write(topic, kind, logged, message)
 
 
-def _stamps(seconds: float, rate: int) -> list[int]:
-    return [SIMULATION_START + number * SECOND // rate for number in range(round(seconds * rate))]
+def _images(types: RosbagsMessageFactory, camera: str) -> Iterator[LoggedMessage]:
+    noise = np.random.default_rng([3, *camera.encode()])
+    for number in range(round(DURATION * IMAGE_RATE)):
+        level = 1 if camera == "front" and number / IMAGE_RATE >= DARK_ONSET else 120
+        pixels = np.clip(level + noise.normal(0, 0.4 * level, (48, 64, 3)), 0, 255).astype(np.uint8)
+        stamp = SIMULATION_START + number * SECOND // IMAGE_RATE
+        image = image_message(types, stamp, f"{camera}_optical", "rgb8", pixels)
+        yield stamp, TOPICS[camera], messages.IMAGE_TYPE, image
 
 
-def _scene(camera: str) -> npt.NDArray[np.uint8]:
-    """RGB pixels: a cat in front, plain walls of different colours elsewhere."""
-    if camera == "front":
-        from skimage.data import chelsea
-
-        return np.asarray(cv2.resize(chelsea(), SIZE, interpolation=cv2.INTER_AREA), np.uint8)
-    width, height = SIZE
-    shade = np.linspace(60, 160, width)[None, :, None] * np.ones((height, 1, 3))
-    tint = np.array({"left": (1.2, 1.0, 0.8), "rear": (0.8, 1.0, 1.2), "right": (1.0, 1.0, 1.0)}[camera])
-    return np.asarray(np.clip(shade * tint, 0, 255), np.uint8)
-
-
-def _write_image(
-    bag: BagWriter,
-    stamp: int,
-    camera: str,
-    scene: npt.NDArray[np.uint8],
-    noise: np.random.Generator,
-    dark: bool,
-) -> None:
-    pixels = np.clip(scene + noise.normal(0, 0.5 if dark else 3.0, scene.shape), 0, 255).astype(np.uint8)
-    message = image_message(bag.message_factory, stamp, f"{camera}_optical", "rgb8", pixels)
-    bag.write(f"/{camera}/image", messages.IMAGE_TYPE, stamp, message)
-
-
-def _write_reading(bag: BagWriter, stamp: int, name: str, noise: np.random.Generator) -> None:
-    make = bag.message_factory.make
-    values = noise.normal(0, 0.02, 6) + [0, 0, 9.81, 0, 0, 0]
-    acceleration, rate = (
-        make("geometry_msgs/msg/Vector3", x=float(x), y=float(y), z=float(z)) for x, y, z in (values[:3], values[3:])
-    )
-    message = make(
-        messages.IMU_TYPE,
-        header=messages.header_message(bag.message_factory, stamp, f"{name}_link"),
-        orientation=make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
-        orientation_covariance=np.array([-1.0, *[0.0] * 8]),
-        angular_velocity=rate,
-        angular_velocity_covariance=np.zeros(9),
-        linear_acceleration=acceleration,
-        linear_acceleration_covariance=np.zeros(9),
-    )
-    bag.write(f"/{name}/imu", messages.IMU_TYPE, stamp, message)
-
-
-def _write_sound(bag: BagWriter, stamp: int, noise: np.random.Generator) -> None:
-    """A block of four channels, of which the third is the loudest."""
-    make = bag.message_factory.make
-    samples = (noise.normal(0, 200, (BLOCK, 4)) * [1, 1, 4, 1]).astype(np.int16)
-    header = messages.header_message(bag.message_factory, stamp, "array")
-    data = make("audio_common_msgs/msg/AudioData", data=samples.astype("<i2").view(np.uint8).reshape(-1))
-    message = make("audio_common_msgs/msg/AudioDataStamped", header=header, audio=data)
-    # A block is sent after its last sample was recorded.
-    bag.write("/array/audio", "audio_common_msgs/msg/AudioDataStamped", stamp + BLOCK * SECOND // SOUND_RATE, message)
+def _readings(types: RosbagsMessageFactory, imu: str) -> Iterator[LoggedMessage]:
+    noise = np.random.default_rng([5, *imu.encode()])
+    times = np.arange(0.0, DURATION, 1 / IMU_RATE)
+    values = np.array([0.0, 0.0, 9.81, 0.0, 0.0, 0.0]) + noise.normal(0, 0.02, (len(times), 6))
+    if imu == "arm":
+        values[:, 0] += 4.0 * np.sin(2 * np.pi * 5 * times)
+    for logged, _, kind, message in imu_messages(types, times, values):
+        yield logged, TOPICS[imu], kind, message

@@ -45,8 +45,8 @@ def test_scores_are_collected_by_label_and_modality() -> None:
     series = example_scores()
     assert series.labels == ("cat", "fire") and series.scores.shape == (17, 2) and not series.is_empty
     np.testing.assert_allclose(series.scores[:, 0], 0.05 * np.arange(1, 18), atol=1e-6)
-    assert list(series.modalities) == [VISION, AUDIO]
-    audio = series.modalities[AUDIO]
+    assert list(series.sensors) == [VISION, AUDIO]
+    audio = series.sensors[AUDIO]
     assert len(audio.ticks) == 9 and np.allclose(audio.similarity, 0.2) and np.allclose(audio.weight, 0.5)
     np.testing.assert_array_equal(audio.ticks, series.ticks[::2])
     assert ScoreCollector({}).series().is_empty and ScoreCollector(THRESHOLDS).series().is_empty

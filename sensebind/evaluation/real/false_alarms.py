@@ -11,7 +11,6 @@ from typing import Any
 from sensebind.evaluation.psds import HOUR
 from sensebind.evaluation.real.prompt_runs import PromptRun, collect, recording_tracker, with_prompts
 from sensebind.fusion.config.parameters import detector_values
-from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
@@ -47,6 +46,7 @@ class QuietRun:
 
 def run_recording(path: Path, settings: Settings, space: Space) -> list[QuietRun]:
     """Replay a recording with the prompts of `settings` and with `ABSENT_PROMPTS`. Raises the errors of reading."""
+    settings = settings.with_sensors_of(path)
     absent = replace(settings, detector=detector_values(with_prompts(settings.detector, ABSENT_PROMPTS)))
     found = []
     for title, own in ((OWN, settings), (ABSENT, absent)):
@@ -90,6 +90,7 @@ def _listed(r: QuietRun) -> dict[str, Any]:
             "offset": None if i.offset is None else round((i.offset - r.start) / SECOND, 2),
             "score": round(i.peak_score, 3),
             "modalities": {m: round(s, 3) for m, s in i.score_by_modality.items()},
+            "sensors": {sensor: round(s, 3) for sensor, s in i.score_by_sensor.items()},
         }
         for i in r.run.intervals
         if i.kind in (EventKind.PROMPT, EventKind.UNKNOWN)
@@ -98,7 +99,7 @@ def _listed(r: QuietRun) -> dict[str, Any]:
         "name": r.name,
         "prompts": r.prompts,
         "seconds": round(r.seconds, 1),
-        "windows": {m: r.run.windows[m] for m in sort_modalities(r.run.windows)},
+        "windows": dict(r.run.windows),
         "false": r.run.count(EventKind.PROMPT),
         "other_kinds": r.run.other_kinds,
         "events": events,
@@ -107,7 +108,7 @@ def _listed(r: QuietRun) -> dict[str, Any]:
 
 def false_alarm_table(found: Mapping[str, Any]) -> str:
     """Markdown: a row for each recording and set of prompts, the sums, and each event."""
-    lines = ["| recording | modalities | prompts | s | false events | other kinds |", "|---|---|---|---:|---:|---|"]
+    lines = ["| recording | sensors | prompts | s | false events | other kinds |", "|---|---|---|---:|---:|---|"]
     for r in found["recordings"]:
         others = ", ".join(f"{number} {kind}" for kind, number in r["other_kinds"].items()) or "–"
         cells = [
@@ -126,7 +127,7 @@ def false_alarm_table(found: Mapping[str, Any]) -> str:
         )
     for r in found["recordings"]:
         for e in r["events"]:
-            by = ", ".join(f"{m} {s:.2f}" for m, s in e["modalities"].items())
+            by = ", ".join(f"{sensor} {s:.2f}" for sensor, s in e["sensors"].items())
             until = "the end" if e["offset"] is None else f"{e['offset']:.1f} s"
             lines.append(
                 f"  {r['name']}, {r['prompts']}: {e['kind']} {e['label']} from {e['onset']:.1f} s to {until}, score "

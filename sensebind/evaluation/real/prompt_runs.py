@@ -11,7 +11,7 @@ from typing import Any
 from sensebind.evaluation.detection_runs import DetectionRun
 from sensebind.evaluation.run_recordings import ScoreRecorder, detection_run
 from sensebind.fusion.config.files import read_parameter_file, shipped_parameter_file
-from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.embeddings import FUSED, Embedding, sort_sensors
 from sensebind.fusion.core.events import Event, EventInterval, EventKind, intervals_from_events
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.core.space import Space
@@ -27,7 +27,7 @@ Prompts = Mapping[str, Sequence[str]]  # label → phrases
 @dataclass(frozen=True)
 class PromptRun:
     """The events of one stream. `detections`: ended events of prompts, with their reports and scores, in s from the
-    start. `intervals`: all events, of all kinds, in ns. `windows`: modality → number of embedded windows."""
+    start. `intervals`: all events, of all kinds, in ns. `windows`: sensor → number of embedded windows, sorted."""
 
     detections: DetectionRun
     intervals: tuple[EventInterval, ...]
@@ -84,9 +84,12 @@ def collect(outputs: Iterable[Output], scores: dict[int, dict[str, float]], star
     """The events among the outputs of a pipeline, whose tracker fills `scores` while the outputs are made."""
     events: list[Event] = []
     windows: Counter[str] = Counter()
+    modalities: dict[str, str] = {}  # sensor → its modality
     for output in outputs:
         if isinstance(output, Event):
             events.append(output)
         elif isinstance(output, Embedding) and output.modality != FUSED:
-            windows[output.modality] += 1
-    return PromptRun(detection_run(events, scores, set(), start), tuple(intervals_from_events(events)), windows)
+            windows[output.source] += 1
+            modalities[output.source] = output.modality
+    counts = {sensor: windows[sensor] for sensor in sort_sensors(modalities)}
+    return PromptRun(detection_run(events, scores, set(), start), tuple(intervals_from_events(events)), counts)

@@ -270,7 +270,7 @@ def frequency_labels(top: float) -> list[tuple[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class ImageStrip:
-    """RGB images uint8 of one modality, and the time (start, end) in ns that each represents.
+    """RGB images uint8 of one camera, and the time (start, end) in ns that each represents.
 
     `scale` is the lowest and the highest value of the colours, and their unit; None for camera images.
     """

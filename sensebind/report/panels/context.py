@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import FUSED, sort_modalities
 from sensebind.fusion.core.events import intervals_from_events
+from sensebind.report.formatting import escape_text
 from sensebind.report.panels.charts import Axis, format_number
 from sensebind.report.report_data import ReportData
-from sensebind.report.style import EXTRA_COLOURS, LIGHT_COLOURS
+from sensebind.report.style import colour_class, colour_names
 
 Row = list[str]  # pieces of HTML
+MAX_MODALITY_LENGTH, MAX_SENSOR_LENGTH = 24, 40  # characters of a name
 
 
 class PageContext:
@@ -25,21 +26,42 @@ class PageContext:
         self.intervals = intervals_from_events(data.events)
         self.series: list[dict[str, Any]] = []
         self.images_left = 80  # number of images at onsets that the page may still add
-        others = [
-            m
-            for m in sort_modalities({*data.modalities, *data.similarities, *self._modalities_shown()})
-            if m not in (*LIGHT_COLOURS, FUSED)
-        ]
-        self._extra_classes = {modality: f"s-other{i % len(EXTRA_COLOURS)}" for i, modality in enumerate(others)}
+        shown = data.sort({*data.modalities, *data.similarities, *self._sensors_shown()})
+        self._colours = colour_names({sensor: data.modality_of(sensor) for sensor in shown}, shown)
 
-    def _modalities_shown(self) -> set[str]:
+    def _sensors_shown(self) -> set[str]:
         previews = self.data.previews
-        evidence = {e.modality for item in self.intervals for _, parts in item.evidence_by_tick for e in parts}
+        evidence = {sensor for item in self.intervals for sensor in item.modality_by_sensor}
         return {*previews.images, *previews.spectra, *previews.traces, *evidence}
 
-    def colour_class(self, modality: str) -> str:
-        """The CSS class that sets the colour of a modality."""
-        return f"s-{modality}" if modality in (*LIGHT_COLOURS, FUSED) else self._extra_classes.get(modality, "s-other0")
+    @property
+    def shades(self) -> set[tuple[str, int]]:
+        """The names and shades of the colours that the page may use."""
+        return set(self._colours.values())
+
+    def colour_class(self, sensor: str) -> str:
+        """The CSS class that sets the colour of a sensor: a shade of the colour of its modality."""
+        return colour_class(*self._colours.get(sensor, ("other0", 0)))
+
+    def name(self, sensor: str) -> str:
+        """The name of a sensor as HTML, cut if it is long."""
+        is_own = self.data.modality_of(sensor) != sensor
+        return escape_text(sensor, MAX_SENSOR_LENGTH if is_own else MAX_MODALITY_LENGTH)
+
+    def heading(self, sensor: str) -> str:
+        """The name of a sensor as HTML, and its modality if that has another name."""
+        modality = self.data.modality_of(sensor)
+        return self.name(sensor) + ("" if modality == sensor else f" ({escape_text(modality, MAX_MODALITY_LENGTH)})")
+
+    @property
+    def noun(self) -> str:
+        """What the page calls a stream of data: a sensor if any has a name of its own, else a modality."""
+        return "sensor" if self.data.has_named_sensors else "modality"
+
+    @property
+    def nouns(self) -> str:
+        """The plural of `noun`."""
+        return "sensors" if self.data.has_named_sensors else "modalities"
 
     def position_style(self, start: int, end: int) -> str:
         """The style attribute of an element that spans `[start, end)` ns of a plot."""

@@ -1,4 +1,4 @@
-"""The panel of events: for each label a lane with the truth (if known), the events, and the evidence by modality."""
+"""The panel of events: for each label a lane with the truth (if known), the events, and the evidence by sensor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from sensebind.evaluation.matching import false_alarm_indices
 from sensebind.evaluation.spans import Spans
-from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
@@ -18,7 +17,7 @@ from sensebind.report.panels.context import PageContext, Row
 
 MAX_LANES = 40  # labels that the panel shows
 MAX_BARS = 2000  # of all lanes together: bars with a description
-SUBROW_HEIGHT = 11  # px, of one modality in a lane
+SUBROW_HEIGHT = 11  # px, of one sensor in a lane
 IMAGE_WIDTH = 56  # units of the axis, width of an image at an onset
 KIND_TITLES = {
     EventKind.PROMPT: "Prompts",
@@ -47,8 +46,8 @@ def event_panel(context: PageContext) -> Row:
     never = [key[1] for key in lanes if key not in shown]
     intro = [
         "Each bar is one event, from onset to offset. The number in a bar is its highest reported score. The strips "
-        "below show the score of each modality: a stronger colour is a higher score. Where a strip is pale, the "
-        "modality does not support the event."
+        f"below show the score of each {context.noun}: a stronger colour is a higher score. Where a strip is pale, the "
+        f"{context.noun} does not support the event."
     ]
     if context.data.truth is not None:
         intro.append(
@@ -91,9 +90,7 @@ def _lane(
     truth: Sequence[tuple[float, float, str]],
     lane_count: int,
 ) -> Row:
-    modalities = sort_modalities({e.modality for o in items for _, evidence in o.evidence_by_tick for e in evidence})[
-        :12
-    ]
+    sensors = context.data.sort({sensor for item in items for sensor in item.modality_by_sensor})[:12]
     keys = [f'<div class="head"><bdi title="{escape_text(label)}">{escape_text(label)}</bdi></div>']
     plots = []
     false = _false_alarms(context, items, truth)
@@ -110,11 +107,11 @@ def _lane(
     if images := _onset_images(context, items):
         keys.append('<div class="seen"></div>')
         plots.append(f'<div class="seen">{"".join(images)}</div>')
-    keys += [f'<div class="sub"><bdi>{escape_text(s, 24)}</bdi></div>' for s in modalities]
-    if modalities:
-        count = max(60, min(600, 24_000 // (lane_count * len(modalities))))
-        paths = "".join(_evidence_strip(context, items, modality, i, count) for i, modality in enumerate(modalities))
-        height = SUBROW_HEIGHT * len(modalities)
+    keys += [f'<div class="sub"><bdi>{context.name(s)}</bdi></div>' for s in sensors]
+    if sensors:
+        count = max(60, min(600, 24_000 // (lane_count * len(sensors))))
+        paths = "".join(_evidence_strip(context, items, sensor, i, count) for i, sensor in enumerate(sensors))
+        height = SUBROW_HEIGHT * len(sensors)
         plots.append(
             f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" '
             f'shape-rendering="crispEdges" class="heat" aria-hidden="true">{paths}</svg>'
@@ -166,16 +163,17 @@ def _onset_images(context: PageContext, items: Sequence[EventInterval]) -> Row:
         if context.images_left <= 0 or at < edge or not context.axis.start <= item.onset <= context.axis.end:
             continue
         near = context.data.previews.images_near(item.onset)
-        modality = next((m for m in (*item.modalities_by_score(), *sort_modalities(near)) if m in near), None)
-        if modality is None:
+        camera = next((s for s in (*item.sensors_by_score(), *context.data.sort(near)) if s in near), None)
+        if camera is None:
             continue
         context.images_left -= 1
         at = min(at, AXIS_WIDTH - IMAGE_WIDTH)
         edge = at + IMAGE_WIDTH
         when = format_time((item.onset - context.axis.start) / SECOND, context.axis.seconds)
-        words = f"{escape_text(item.label)} at {when}, {escape_text(modality, 24)}"
+        words = f"{escape_text(item.label)} at {when}, {context.name(camera)}"
+        source = charts.thumbnail(context.data.modality_of(camera), near[camera])
         images.append(
-            f'<img class="{context.colour_class(modality)}" src="{charts.thumbnail(modality, near[modality])}" '
+            f'<img class="{context.colour_class(camera)}" src="{source}" '
             f'alt="{words}" '
             f'title="{words}" style="left:{format_number(at / AXIS_WIDTH * 100, 3)}%">'
         )
@@ -222,23 +220,23 @@ def _merged_bars(context: PageContext, items: Sequence[EventInterval]) -> Row:
 def _description(context: PageContext, item: EventInterval) -> str:
     """The description of one event, escaped."""
     start, until = (item.onset - context.axis.start) / SECOND, (item.offset or context.axis.end) - context.axis.start
-    modalities = ", ".join(f"{escape_text(m, 24)} {format_score(best)}" for m, best in item.score_by_modality.items())
+    sensors = ", ".join(f"{context.name(s)} {format_score(best)}" for s, best in item.score_by_sensor.items())
     return (
         f"{escape_text(item.label)}: {format_time(start, context.axis.seconds)} to "
         f"{format_time(until / SECOND, context.axis.seconds)}"
         f"{'' if item.offset else ', ongoing'}, highest score {format_score(item.peak_score)}"
-        f"{'; ' + modalities if modalities else ''}"
+        f"{'; ' + sensors if sensors else ''}"
     )
 
 
-def _evidence_strip(context: PageContext, items: Sequence[EventInterval], modality: str, row: int, count: int) -> str:
-    """The evidence of one modality during the events, as a strip: shade 0 for no support, 3 to 8 by score."""
+def _evidence_strip(context: PageContext, items: Sequence[EventInterval], sensor: str, row: int, count: int) -> str:
+    """The evidence of one sensor during the events, as a strip: shade 0 for no support, 3 to 8 by score."""
     shades = np.full(count, -1, np.int64)
     span = context.axis.end - context.axis.start
     for item in items:
         until = item.offset or context.axis.end
         for i, (tick, evidence) in enumerate(item.evidence_by_tick):
-            own_evidence = next((e for e in evidence if e.modality == modality), None)
+            own_evidence = next((e for e in evidence if e.source == sensor), None)
             if own_evidence is None:
                 continue
             begin = item.onset if i == 0 else tick  # the first report covers the time since the onset
@@ -258,7 +256,7 @@ def _evidence_strip(context: PageContext, items: Sequence[EventInterval], modali
                 f"v{SUBROW_HEIGHT - 4}h{format_number(-w)}z"
             )
     drawn = "".join(f'<path class="shade{shade}" d="{"".join(d)}"/>' for shade, d in sorted(paths.items()))
-    return f'<g class="{context.colour_class(modality)}">{drawn}</g>'
+    return f'<g class="{context.colour_class(sensor)}">{drawn}</g>'
 
 
 def _shade(evidence: Evidence) -> int:

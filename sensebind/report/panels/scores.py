@@ -15,15 +15,15 @@ from sensebind.report.report_data import Similarity
 from sensebind.report.score_series import ScoreSeries
 
 MAX_LABELS = 24  # prompts with curves
-MAX_MODALITIES = 8
+MAX_SENSORS = 12
 MAX_POINTS = 60_000  # of all curves together
 CHART_HEIGHT = 64  # px, of the scores of a prompt
-ROW_HEIGHT = 16  # px, of the similarity of one modality
+ROW_HEIGHT = 16  # px, of the similarity of one sensor
 
 
 @dataclass(frozen=True)
 class _Curves:
-    """The curves of one modality: scores and similarities (N, L), the index of their cursor series, and the lowest and
+    """The curves of one sensor: scores and similarities (N, L), the index of their cursor series, and the lowest and
     highest similarity."""
 
     score: SimilarityColumns
@@ -39,17 +39,17 @@ def score_panel(context: PageContext) -> Row:
     if series.is_empty:
         return []
     at = _labels_to_show(context, series)
-    modalities = list(series.modalities)[:MAX_MODALITIES]
-    limit = max(40, min(600, MAX_POINTS // (len(at) * (1 + 2 * len(modalities)))))
+    sensors = list(series.sensors)[:MAX_SENSORS]
+    limit = max(40, min(600, MAX_POINTS // (len(at) * (1 + 2 * len(sensors)))))
     labels = tuple(series.labels[i] for i in at)
     fused = charts.downsample(Similarity(series.ticks, labels, series.scores[:, at]), context.axis, limit)
     cursor = context.add_cursor_series(fused.starts, fused.ends, list(fused.scores.T), 0.001, 3)
-    curves = {modality: _modality_curves(context, series, modality, at, limit) for modality in modalities}
+    curves = {sensor: _sensor_curves(context, series, sensor, at, limit) for sensor in sensors}
     lead = [
         "Scores of each prompt at each tick, also outside events. The dark line is the score of all modalities "
         "together: an event begins at the dashed line, the onset threshold, and ends below the dotted line, the offset "
-        "threshold. Coloured lines are the scores of single modalities. Below are the cosine similarities that they "
-        "come from; all prompts share one scale for each modality."
+        f"threshold. Coloured lines are the scores of single {context.nouns}. Below are the cosine similarities that "
+        f"they come from; all prompts share one scale for each {context.noun}."
     ]
     if len(at) < len(series.labels):
         lead.append(f"Only the {len(at)} prompts with the highest scores are shown, of {len(series.labels)}.")
@@ -68,8 +68,8 @@ def _labels_to_show(context: PageContext, series: ScoreSeries) -> list[int]:
     return sorted(order[:MAX_LABELS])
 
 
-def _modality_curves(context: PageContext, series: ScoreSeries, modality: str, at: list[int], limit: int) -> _Curves:
-    own = series.modalities[modality]
+def _sensor_curves(context: PageContext, series: ScoreSeries, sensor: str, at: list[int], limit: int) -> _Curves:
+    own = series.sensors[sensor]
     labels = tuple(series.labels[i] for i in at)
     score, similarity = (
         charts.downsample(Similarity(own.ticks, labels, np.nan_to_num(table[:, at])), context.axis, limit)
@@ -106,12 +106,12 @@ def _label_row(
     ]
     rows = []
     count = fused.scores.shape[1]
-    for modality, own in curves.items():
-        colour = context.colour_class(modality)
+    for sensor, own in curves.items():
+        colour = context.colour_class(sensor)
         path = charts.curve(own.score, own.score.scores[:, number], axis, CHART_HEIGHT, 0.0, 1.0)
         lines.append(f'<path class="{colour}" d="{path}"/>')
         raw = charts.curve(own.similarity, own.similarity.scores[:, number], axis, ROW_HEIGHT - 2, own.low, own.high)
-        short = escape_text(modality, 24)
+        short = context.name(sensor)
         keys.append(
             f'<div class="{colour}"><span>{short} <small>{format_score(own.low)} to {format_score(own.high)}</small>'
             f'</span><span><output data-s="{own.cursor}" data-r="{number}"></output> '

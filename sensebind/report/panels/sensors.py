@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.samples import IMU, SECOND
-from sensebind.report.formatting import count_noun, escape_text
+from sensebind.report.formatting import count_noun
 from sensebind.report.panels import charts
 from sensebind.report.panels.charts import format_number, format_time
 from sensebind.report.panels.context import PageContext, Row
@@ -23,20 +22,25 @@ IMAGES_PER_WIDTH = (17, 9, 5)  # images across a wide, a medium and a narrow pag
 
 
 def sensor_panels(context: PageContext) -> Row:
-    """The panels of sensor data, as pieces of HTML: at most 12 modalities of images, 4 of sound and 4 of readings.
+    """The panels of sensor data, as pieces of HTML: at most 12 cameras, 8 microphones and 8
+    sensors of readings.
     Empty if there are no previews."""
     previews = context.data.previews
     strips: Row = []
-    films = {m: charts.image_strip(m, previews.images[m], context.axis) for m in sort_modalities(previews.images)[:12]}
+    data = context.data
+    films = {
+        camera: charts.image_strip(data.modality_of(camera), previews.images[camera], context.axis)
+        for camera in data.sort(previews.images)[:12]
+    }
     every = charts.jpeg_uris([image for film in films.values() if film for image in film.images])
-    for modality, film in films.items():
+    for sensor, film in films.items():
         if film:
-            strips += _image_strip(context, modality, film, every[: len(film.images)])
+            strips += _image_strip(context, sensor, film, every[: len(film.images)])
             every = every[len(film.images) :]
-    for modality in sort_modalities(previews.spectra)[:4]:
-        strips += _sound_panel(context, modality)
-    for modality in sort_modalities(previews.traces)[:4]:
-        strips += _trace_panel(context, modality, previews.traces[modality])
+    for sensor in data.sort(previews.spectra)[:8]:
+        strips += _sound_panel(context, sensor)
+    for sensor in data.sort(previews.traces)[:8]:
+        strips += _trace_panel(context, sensor, previews.traces[sensor])
     if not strips:
         return []
     lead = (
@@ -46,7 +50,7 @@ def sensor_panels(context: PageContext) -> Row:
     return [f'<h2>Sensors</h2><p class="lead">{lead}</p>', *strips]
 
 
-def _image_strip(context: PageContext, modality: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
+def _image_strip(context: PageContext, sensor: str, film: charts.ImageStrip, uris: Sequence[str]) -> Row:
     steps = np.diff([start for start, _ in film.times])
     usual = float(np.median(steps)) if len(steps) else context.axis.end - context.axis.start
     whole = (context.axis.end - context.axis.start) / max(usual, 1.0)
@@ -67,7 +71,7 @@ def _image_strip(context: PageContext, modality: str, film: charts.ImageStrip, u
             f'<img{kind} alt="" src="{uri}" style="--x:{context.axis.percent(start)};{";".join(widths)}" '
             f'data-t="{context.axis.milliseconds(start)}" data-e="{context.axis.milliseconds(end)}">'
         )
-    name = escape_text(modality, 24)
+    name = context.heading(sensor)
     legend = ""
     if film.scale:
         low, high, unit = film.scale
@@ -80,7 +84,7 @@ def _image_strip(context: PageContext, modality: str, film: charts.ImageStrip, u
         for t in (film.times[0][0], film.times[-1][0])
     )
     return [
-        f'<div class="row strip {context.colour_class(modality)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
+        f'<div class="row strip {context.colour_class(sensor)}"><div class="keys"><h3>{name}</h3>{legend}</div>',
         '<div class="plot">'
         f'<div class="film" data-name="{name}" role="img" aria-label="{name}: {count_noun(len(cells), "image")}, '
         f'{since} to {until}">{"".join(cells)}</div></div></div>',
@@ -91,12 +95,12 @@ def _width(context: PageContext, start: int, end: int) -> str:
     return f"{format_number((context.axis.x(end) - context.axis.x(start)) / 10, 3)}%"
 
 
-def _sound_panel(context: PageContext, modality: str) -> Row:
-    spectra = context.data.previews.spectra[modality]
+def _sound_panel(context: PageContext, sensor: str) -> Row:
+    spectra = context.data.previews.spectra[sensor]
     shown = charts.spectrogram(spectra, context.axis)
     if shown is None:
         return []
-    name = escape_text(modality, 24)
+    name = context.heading(sensor)
     marks = "".join(
         f'<div class="pitch" style="top:{format_number(y * 96, 1)}px">{hertz}</div>'
         for hertz, y in charts.frequency_labels(spectra.max_frequency)
@@ -108,12 +112,12 @@ def _sound_panel(context: PageContext, modality: str) -> Row:
     )
     at = context.add_cursor_series(shown.starts, shown.starts + shown.width, [shown.level], 0.1, 1)
     return [
-        f'<div class="row strip {context.colour_class(modality)}"><div class="keys" style="min-height:96px">',
+        f'<div class="row strip {context.colour_class(sensor)}"><div class="keys" style="min-height:96px">',
         f"<h3>{name}</h3>{marks}</div>",
         f'<div class="plot frame"><div class="spectrum" role="img" aria-label="{name}: spectrogram, '
         f'up to {format_number(spectra.max_frequency / 1000, 1)} kHz" '
         f'style="--i:url({shown.image})"></div></div></div>',
-        f'<div class="row strip {context.colour_class(modality)}"><div class="keys"><div><span>level, dBFS</span>'
+        f'<div class="row strip {context.colour_class(sensor)}"><div class="keys"><div><span>level, dBFS</span>'
         f'<output data-s="{at}" data-r="0"></output></div>'
         f'<div class="wide">0 to {format_number(charts.MIN_LEVEL)}</div></div>',
         '<div class="plot frame"><svg class="wave" viewBox="0 0 1000 34" height="34" preserveAspectRatio="none" '
@@ -121,17 +125,17 @@ def _sound_panel(context: PageContext, modality: str) -> Row:
     ]
 
 
-def _trace_panel(context: PageContext, modality: str, bins: TimeBins[Any]) -> Row:
+def _trace_panel(context: PageContext, sensor: str, bins: TimeBins[Any]) -> Row:
     starts, values = bins.between(context.axis.start, context.axis.end)
     if not len(starts):
         return []
     table = np.stack(values)  # (N, 2, C)
     count = table.shape[2]
-    parts = CHANNEL_GROUPS.get(modality, ()) if count == MAX_CHANNELS else ()
+    parts = CHANNEL_GROUPS.get(context.data.modality_of(sensor), ()) if count == MAX_CHANNELS else ()
     groups = [(name, unit, range(at, at + 3), least) for name, unit, at, least in parts]
     groups = groups or [("readings", "", range(count), 1e-3 * float(np.abs(table).max()) or 1e-9)]
     at = context.add_cursor_series(starts, starts + bins.width, list(table.mean(axis=1).T), 0.001, 2)
-    name = escape_text(modality, 24)
+    name = context.heading(sensor)
     rows: Row = []
     for i, (what, unit, channels, least) in enumerate(groups):
         low, high = table[:, 0], table[:, 1]
@@ -141,7 +145,7 @@ def _trace_panel(context: PageContext, modality: str, bins: TimeBins[Any]) -> Ro
         about = f"each row is {_short(scale)}{f' {unit}' if unit else ''} high" if moved > 0 else "does not change"
         heading = f"<h3>{name}</h3>" if i == 0 else ""
         rows.append(
-            f'<div class="panelhead {context.colour_class(modality)}">{heading}<span class="about">{what}'
+            f'<div class="panelhead {context.colour_class(sensor)}">{heading}<span class="about">{what}'
             f"{f', {unit}' if unit else ''}; {about}</span></div>"
         )
         for c in channels:
@@ -149,7 +153,7 @@ def _trace_panel(context: PageContext, modality: str, bins: TimeBins[Any]) -> Ro
             path = charts.envelope(starts, bins.width, low[:, c], high[:, c], context.axis, 26, middle, scale)
             axis_name = "xyz"[c % 3] if parts else str(c + 1)
             rows.append(
-                f'<div class="row {context.colour_class(modality)}"><div class="keys" style="--row:28px"><div>'
+                f'<div class="row {context.colour_class(sensor)}"><div class="keys" style="--row:28px"><div>'
                 f'<span>{axis_name}</span><output data-s="{at}" data-r="{c}"></output></div></div>'
                 '<div class="plot trace">'
                 f'<svg class="wave" viewBox="0 0 1000 27" height="27" preserveAspectRatio="none" role="img" '

@@ -1,10 +1,9 @@
-"""The panels of similarity: a heat map for each modality, with a row for each prompt."""
+"""The panels of similarity: a heat map for each sensor, with a row for each prompt."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.report.formatting import count_noun, escape_text, format_score
 from sensebind.report.panels import charts
 from sensebind.report.panels.context import PageContext, Row
@@ -16,22 +15,22 @@ ROW_HEIGHT = 16  # px
 
 def similarity_panels(context: PageContext) -> Row:
     """The panels, as rows of the timeline; one sentence if there are no similarities."""
-    shown = {m: s for m, s in context.data.similarities.items() if len(s.ticks) and s.labels}
+    shown = {name: s for name, s in context.data.similarities.items() if len(s.ticks) and s.labels}
     if not shown:
         return ['<h2>Similarity</h2><p class="lead">There are no similarities: there are no prompts or no vectors.</p>']
     lead = (
-        "Cosine similarity between the vectors of each modality and each prompt. Each modality has its own colour "
-        "scale, because cosines to text have a different range in each modality. Trained prompt classifiers score "
-        "vectors directly, so the scores of their events do not follow from these similarities."
+        f"Cosine similarity between the vectors of each {context.noun} and each prompt. Each {context.noun} has its "
+        "own colour scale, because cosines to text have a different range in each modality. Trained prompt classifiers "
+        "score vectors directly, so the scores of their events do not follow from these similarities."
     )
     rows = [f'<h2>Similarity</h2><p class="lead">{lead}</p>']
-    for modality in sort_modalities(shown)[:12]:
-        rows += _heat_map(context, modality)
+    for sensor in context.data.sort(shown)[:12]:
+        rows += _heat_map(context, sensor)
     return rows
 
 
-def _heat_map(context: PageContext, modality: str) -> Row:
-    similarity = context.data.similarities[modality]
+def _heat_map(context: PageContext, sensor: str) -> Row:
+    similarity = context.data.similarities[sensor]
     labels, note = similarity.labels, ""
     if len(labels) > MAX_LABELS:
         # The prompts whose maximum is highest above their median, in the given order.
@@ -51,13 +50,13 @@ def _heat_map(context: PageContext, modality: str) -> Row:
         f'<output data-s="{at}" data-r="{i}"></output></div>'
         for i, label in enumerate(labels)
     )
-    name = escape_text(modality, 24)
+    name = context.heading(sensor)
     height = ROW_HEIGHT * len(labels)
     return [
-        f'<div class="panelhead {context.colour_class(modality)}"><h3>{name}</h3>',
+        f'<div class="panelhead {context.colour_class(sensor)}"><h3>{name}</h3>',
         f'<span class="scale">{format_score(low)}<i></i>{format_score(high)}</span>',
         f'<span class="about">{note}</span></div>',
-        f'<div class="row {context.colour_class(modality)}"><div class="keys">{keys}</div><div class="plot">',
+        f'<div class="row {context.colour_class(sensor)}"><div class="keys">{keys}</div><div class="plot">',
         f'<svg viewBox="0 0 1000 {height}" height="{height}" preserveAspectRatio="none" shape-rendering="crispEdges" '
         f'class="heat" role="img" aria-label="{name}: cosine with {count_noun(len(labels), "prompt")} over time">',
         drawn,

@@ -16,19 +16,21 @@ from sensebind.training.prompt_classifiers import LabelledStream, TickEmbeddings
 def labelled_stream(path: Path, truth: Iterable[LabelSpan], settings: Settings, space: Space) -> LabelledStream:
     """The ticks of a recording as detectors receive them, and its ground truth in ns on the recording's clock.
 
-    `truth` is in s from the start. Each tick has the embeddings that were fused. Raises `SensebindError`.
+    `truth` is in s from the start. Each tick has the embeddings that were fused, by sensor: those of all sensors that
+    the recording has. Raises `SensebindError`.
     """
     ticks: list[TickEmbeddings] = []
     waiting: dict[int, dict[str, Embedding]] = {}
+    settings = settings.with_sensors_of(path)
     with open_replay(path, settings.embedder) as replay:
         start = replay.start
         for output in replay.outputs(settings.pipeline(space)):
             if not isinstance(output, Embedding):
                 continue
             if output.modality != FUSED:
-                waiting.setdefault(output.tick, {})[output.modality] = output
+                waiting.setdefault(output.tick, {})[output.source] = output
                 continue
             present = waiting.pop(output.tick, {})
-            ticks.append((output.tick, {m: e for m, e in present.items() if m in output.sources}))
+            ticks.append((output.tick, {sensor: e for sensor, e in present.items() if sensor in output.sources}))
     spans = [(start + round(onset * SECOND), start + round(offset * SECOND), label) for onset, offset, label in truth]
     return ticks, spans

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sensebind.fusion.config import build
+from sensebind.fusion.config.parameters import sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
@@ -134,17 +135,17 @@ def _merged(spans: Tensor) -> list[tuple[int, int]]:
 def windows_by_tick(
     samples: Iterator[Sample], values: Mapping[str, Any], trained_windows: Mapping[str, Any]
 ) -> dict[str, dict[int, Window]]:
-    """Samples → modality → tick → window, as the pipeline makes them."""
+    """Samples → sensor → tick → window, as the pipeline makes them."""
     specs = build.make_window_specs(values, trained_windows)
-    windowers = {modality: Windower(spec) for modality, spec in specs.items()}
-    found: dict[str, dict[int, Window]] = {modality: {} for modality in specs}
+    windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
+    found: dict[str, dict[int, Window]] = {sensor: {} for sensor in specs}
 
     def add(closed: Sequence[Window]) -> None:
         for window in closed:
-            found[window.modality][window.tick] = window
+            found[window.sensor][window.tick] = window
 
     for sample in samples:
-        add(windowers[sample.modality].accept(sample))
+        add(windowers[sample.sensor].accept(sample))
     for windower in windowers.values():
         add(windower.flush())
     return found
@@ -161,7 +162,8 @@ def pairs_from_recording(
     keep_views: bool = False,
     anchor: str = VISION,
 ) -> Pairs:
-    """Pairs of `modality` and the hub's `anchor` at the same ticks of a recording.
+    """Pairs of `modality` and the hub's `anchor` at the same ticks of a recording. Of a modality with several sensors,
+    the first that the recording has is used: other cameras see something else at the same time.
 
     `tensor` turns a window into the spoke's input. `values` are the embedder's parameters, `trained_windows` those
     of each modality. `block` is the length of a block in s. `keep_views`: keep the hub's images. Raises `AlignError`
@@ -170,28 +172,31 @@ def pairs_from_recording(
     from sensebind.replay.session import open_replay
 
     with open_replay(path, values, (anchor, modality)) as replay:
-        missing = [m for m in (anchor, modality) if m not in replay.topics]
+        modality_of = sensors_of({**values, "modalities": (anchor, modality)})
+        first = {modality_of[sensor]: sensor for sensor in reversed(list(replay.topics))}
+        missing = [m for m in (anchor, modality) if m not in first]
         if missing:
             raise AlignError(f"'{path}' has no topic of {' and '.join(missing)}: set {missing[0]}.topic")
         samples = (s for s in replay.samples() if isinstance(s, Sample))
         found = windows_by_tick(samples, values, trained_windows)
         calibrations = replay.reader.calibrations
     chosen: list[tuple[Window, Window, Tensor]] = []
-    for tick in sorted(found[anchor].keys() & found[modality].keys()):
-        pair = [replace(found[m][tick], calibration=calibrations[m]) for m in (anchor, modality)]
+    sensors = [first[anchor], first[modality]]
+    for tick in sorted(found[sensors[0]].keys() & found[sensors[1]].keys()):
+        pair = [replace(found[sensor][tick], calibration=calibrations[sensor]) for sensor in sensors]
         try:
             chosen.append((pair[0], pair[1], tensor(pair[1])))
         except (EncodingError, ValueError) as error:
             raise AlignError(f"'{path}', {modality}: {error}") from error
     if not chosen:
         raise AlignError(f"'{path}' has no tick with windows of both {anchor} and {modality}")
-    first = min(w.start for pair in chosen for w in pair[:2])
+    start = min(w.start for pair in chosen for w in pair[:2])
     spans = torch.tensor([[min(a.start, b.start), a.tick] for a, b, _ in chosen])
     return Pairs(
         torch.stack([t for _, _, t in chosen]),
         embed_windows(hub, anchor, [a for a, _, _ in chosen]),
         torch.arange(len(chosen)),
-        torch.tensor([int((a.tick - first) / SECOND // block) for a, _, _ in chosen]),
+        torch.tensor([int((a.tick - start) / SECOND // block) for a, _, _ in chosen]),
         spans,
         torch.zeros(len(chosen), dtype=torch.long),
         _hub_images([a for a, _, _ in chosen]) if keep_views else torch.empty(0),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from helpers.four_cameras import SENSORS, record_four_cameras, settings_file
 from helpers.ros_processes import parameter_arguments, peer, ros_environment, running
-from helpers.several_sensors import SENSORS, record_several_sensors, settings_file
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.io import messages
@@ -21,7 +21,7 @@ COVERED = "rear"  # the camera that is covered in the middle of the recording
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight seconds with four cameras, two IMUs and a microphone array of four channels."""
     path = tmp_path_factory.mktemp("several") / "bag"
-    record_several_sensors(path, seconds=8.0, covered=COVERED, covered_at=4.0)
+    record_four_cameras(path, seconds=8.0, covered=COVERED, covered_at=4.0)
     return path
 
 
