@@ -28,18 +28,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand. Exit status: 0, 1 if it found a problem, 2 for wrong arguments or input, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    command = import_module(f"sensebind.commands.{args.command}")
+    name = ""
     try:
-        return int(command.run(args))
+        args = build_parser().parse_args(argv)
+        name = f" {args.command}"
+        return int(import_module(f"sensebind.commands.{args.command}").run(args))
     except KeyboardInterrupt:
+        print(f"sensebind{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0  # the reader of the output closed the pipe, as `head` does
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"sensebind {args.command}: {error}", file=sys.stderr)
+        print(f"sensebind{name}: {error}", file=sys.stderr)
         return 2
 
 

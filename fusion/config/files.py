@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.errors import ConfigError
 
 
@@ -107,8 +108,7 @@ def write_parameter_file(path: str | Path, values: Mapping[str, Any], heading: S
     body = yaml.safe_dump({"/**": {"ros__parameters": tree}}, sort_keys=False, allow_unicode=True, width=120)
     text = "".join(f"# {line}\n" for line in heading) + body
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise ConfigError(f"parameter file '{path}' cannot be written: {error.strerror or error}") from error
 

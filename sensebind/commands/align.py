@@ -156,11 +156,10 @@ def _train(args: argparse.Namespace) -> int:
     """Train a spoke on pairs."""
     from dataclasses import replace
 
-    from tqdm import tqdm
-
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes import spoke as spokes
+    from sensebind.replay.progress import progress
     from sensebind.training.data.pairs import AlignError, split, summary
     from sensebind.training.spoke_initialization import SpokeInitialization, initial_spoke, training_parameters
     from sensebind.training.spoke_training import held_out_recall, train_spoke
@@ -180,14 +179,18 @@ def _train(args: argparse.Namespace) -> int:
     training, held = split(pairs, args.held_out, args.seed)
     print(f"hub {hub.id}; {summary(pairs)}: {len(training)} for training, {len(held)} held out")
     before = held_out_recall(spoke, held)
-    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, TensorBoardCurves(args.tensorboard) as curve:
+    with (
+        progress("training", settings.epochs, "epochs") as shown,
+        TensorBoardCurves(args.tensorboard) as curve,
+    ):
 
         def show(epoch: EpochResult) -> None:
-            bar.update(epoch.number - bar.n)
-            bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.recall:.3f}", best=f"{epoch.best:.3f}")
+            shown.note(f"loss {epoch.loss:.3f}, held-out R@1 {epoch.recall:.3f}, best {epoch.best:.3f}")
             curve(epoch)
 
-        best = train_spoke(spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint)
+        best = train_spoke(
+            spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint, progress=shown.reach
+        )
     sources = [str(path.name) for path in args.recordings or [args.pairs]]
     about = {"data": sources, "pairs": len(training), "held_out": len(held), "recall_at_1": round(best.recall, 4)}
     spoke.spec = replace(spoke.spec, about=about)
@@ -211,9 +214,8 @@ def _settings(args: argparse.Namespace) -> TrainingOptions:
 
 
 def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str, Any], keep_views: bool) -> Pairs:
-    """All pairs; shows a progress bar of the recordings. Raises `AlignError` and `RecordingError`."""
-    from tqdm import tqdm
-
+    """All pairs; shows the progress through the recordings. Raises `AlignError` and `RecordingError`."""
+    from sensebind.replay.progress import track
     from sensebind.training.data.pairs import concatenate_pairs, pairs_from_folder, pairs_from_recording
 
     modality, trained_window = args.modality, spoke.spec.trained_window
@@ -222,7 +224,7 @@ def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str
     trained_windows = {**hub.trained_windows, modality: trained_window}
     return concatenate_pairs([
         pairs_from_recording(path, modality, hub, spoke.tensor, values, trained_windows, args.block, keep_views)
-        for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None)
+        for path in track(args.recordings, "reading", "recordings")
     ])  # fmt: skip
 
 

@@ -50,14 +50,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay a recording and write the files. Exit status 1 if it has no topic of any modality. Raises
     `SensebindError`."""
-    from functools import partial
-
-    from tqdm import tqdm
-
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.core.events import EventPhase
     from sensebind.fusion.core.samples import SECOND
     from sensebind.fusion.io.ground_truth import require_truth_file
+    from sensebind.replay.progress import progress
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
@@ -84,14 +81,10 @@ def run(args: argparse.Namespace) -> int:
             )
             return 1
         space = settings.space()
-        with tqdm(total=round(replay.seconds), unit="s", disable=None) as bar:
-
-            def progress(seconds: float) -> None:
-                bar.update(int(seconds) - bar.n)
-
+        with progress("replay", replay.seconds) as shown:
             data, warnings, steps = write_replay(
                 replay, settings, space, args.out, overwrite=args.overwrite, truth=truth, rerun=args.rerun,
-                progress=progress, warn=partial(tqdm.write, file=sys.stderr),
+                progress=shown.reach, warn=shown.write,
             )  # fmt: skip
     for warning in warnings:
         print(warning)
@@ -119,12 +112,11 @@ def _suggest(
     """Print the best onset thresholds, and write them with the other parameters to the file of --suggest."""
     from functools import partial
 
-    from tqdm import tqdm
-
     from sensebind.evaluation.spans import Spans
     from sensebind.fusion.config.files import write_parameter_file
     from sensebind.fusion.config.parameters import ONSET_THRESHOLD_PREFIX
     from sensebind.fusion.events.prompt import PromptDetector
+    from sensebind.replay.progress import track
     from sensebind.training import onset_thresholds
 
     (detector,) = (
@@ -132,8 +124,8 @@ def _suggest(
         for found in settings.with_detector({"detectors": ["prompt"]}).detectors(space)
         if isinstance(found, PromptDetector)
     )
-    progress = partial(tqdm, unit=" thresholds", leave=False, disable=None)
-    found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, progress)
+    shown = partial(track, what="onset thresholds", unit="thresholds")
+    found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, shown)
     print(f"onset thresholds by event F1:\n{onset_thresholds.suggestion_table(found)}")
     values = settings.changed_values()
     values |= {f"{ONSET_THRESHOLD_PREFIX}{label}": v for label, v in onset_thresholds.threshold_values(found).items()}

@@ -82,9 +82,15 @@ def _fetch(name: str | None, revision: str) -> int:
     return 0
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The file, or the files of the folder, that hold weights."""
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+
+
 def _inspect(path: Path) -> int:
     from sensebind.fusion.models.imagebind import weights
     from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME, state_dict_shapes
+    from sensebind.replay.progress import progress
 
     entries = weights.read_entries(path)
     groups = _by_modality(entries)
@@ -92,7 +98,9 @@ def _inspect(path: Path) -> int:
     for modality, group in groups.items():
         print(_row(modality or "(other)", list(group.values())))
     print(_row("all", list(entries.values())))
-    print(f"digest    {weights.published_digest(path)}")
+    with progress("digest", sum(file.stat().st_size for file in weight_files(path)), "B") as shown:
+        digest = weights.published_digest(path, shown.advance)
+    print(f"digest    {digest}")
     try:
         weights.check_entries(
             entries, state_dict_shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{path}'"
@@ -100,7 +108,7 @@ def _inspect(path: Path) -> int:
     except weights.WeightsError as error:
         print(f"cannot be used as {SPACE_NAME}: {error}")
         return 1
-    print(f"space     {SPACE_NAME}@{weights.published_digest(path)[:12]}")
+    print(f"space     {SPACE_NAME}@{digest[:12]}")
     return 0
 
 
@@ -114,6 +122,7 @@ def _convert(args: argparse.Namespace) -> int:
     from sensebind.fusion.models.imagebind import weights
     from sensebind.fusion.models.imagebind.network import MODALITIES, state_dict_shapes
     from sensebind.fusion.models.precision import torch_dtype
+    from sensebind.replay.progress import progress
 
     entries = weights.read_entries(args.file)
     groups = _by_modality(entries)
@@ -130,9 +139,13 @@ def _convert(args: argparse.Namespace) -> int:
         targets = {output: [name for m in wanted for name in groups[m]]}
     else:
         targets = {output / f"{m}{weights.SAFETENSORS_SUFFIX}": list(groups[m]) for m in wanted}
+    read = sum(file.stat().st_size for file in weight_files(args.file))
+    written = (
+        sum(entries[name].numel for names in targets.values() for name in names) * torch_dtype(args.dtype).itemsize
+    )
     try:
-        next(iter(targets)).parent.mkdir(parents=True, exist_ok=True)
-        weights.convert(args.file, targets, torch_dtype(args.dtype))
+        with progress("converting", read + written, "B") as shown:
+            weights.convert(args.file, targets, torch_dtype(args.dtype), shown.advance)
     except OSError as error:
         raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
     for target in targets:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from sensebind.fusion.core.embeddings import l2_normalize
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.sensor_files import FileError, read_windows
+from sensebind.replay.progress import track
 
 
 def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
@@ -22,7 +22,7 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
     """
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
     result = []
-    for batch in tqdm(batches, unit="batch", disable=None):
+    for batch in track(batches, "embedding", "batches"):
         if modality == "text":
             result.append(space.embed_text(batch).numpy())
             continue

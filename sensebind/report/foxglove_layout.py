@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
 from sensebind.report.style import DARK_COLOURS, EXTRA_COLOURS
@@ -27,9 +28,9 @@ Node = str | dict[str, Any]  # the id of a panel, or a split of two nodes
 def write_foxglove_layout(
     path: Path, thresholds: Mapping[str, tuple[float, float]], modalities: Sequence[str], cameras: Sequence[str]
 ) -> None:
-    """Write `foxglove_layout` as JSON. The folder must exist."""
+    """Write `foxglove_layout` as JSON."""
     text = json.dumps(foxglove_layout(thresholds, modalities, cameras), indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def foxglove_layout(

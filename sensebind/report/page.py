@@ -13,6 +13,7 @@ from typing import Any
 
 from sensebind.evaluation.matching import ONSET_COLLAR, Counts, match
 from sensebind.evaluation.spans import Spans
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
@@ -34,8 +35,8 @@ LOGO_SVG = (
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
-    """Write `render_report(data)` to `path` in UTF-8. The folder must exist."""
-    Path(path).write_text(render_report(data), encoding="utf-8")
+    """Write `render_report(data)` to `path` in UTF-8."""
+    write_text(path, render_report(data))
 
 
 def render_report(data: ReportData) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from sensebind.evaluation.run_recordings import StepRecorder, TrackerStep
+from sensebind.fusion.core.atomic import staged, staged_file
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
@@ -18,7 +20,7 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
-from sensebind.fusion.io.recordings import BagWriter
+from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.statistics import ModalityStatistics
 from sensebind.replay.session import Replay, Settings, prompt_warnings
@@ -148,14 +150,32 @@ def write_replay(
     """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/foxglove_layout.json,
     `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer.
 
-    `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
+    All files appear at the end, together: an error or Ctrl-C leaves what was there before. `overwrite` replaces an
+    earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
     each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
+    require_writable_bag(out / "outputs", overwrite=overwrite)
+    with ExitStack() as stack:
+        files = stack.enter_context(staged(out))
+        rerun_file = RerunFile(stack.enter_context(staged_file(rerun)), replay.recording.path.name) if rerun else None
+        return _write_files(replay, settings, space, files, truth, rerun_file, progress, warn)
+
+
+def _write_files(
+    replay: Replay,
+    settings: Settings,
+    space: Space,
+    out: Path,
+    truth: Sequence[LabelSpan] | None,
+    rerun_file: RerunFile | None,
+    progress: Callable[[float], None],
+    warn: Callable[[str], None],
+) -> ReplayResult:
+    """Run the recording and write the files to the folder `out`, which has none of them yet."""
     detectors = settings.detectors(space)
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
-    with BagWriter(out / "outputs", overwrite=overwrite) as bag:
-        rerun_file = RerunFile(rerun, replay.recording.path.name) if rerun else None
+    with BagWriter(out / "outputs") as bag:
         writer = ReplayWriter(bag, replay.topics, rerun_file, warn, prompt_thresholds(detectors))
         tracker = ScoreReportingTracker(detectors, space.id, writer.add_scores)
         pipeline = settings.pipeline(space, tracker)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import Event, EventInterval, EventKind, intervals_from_events
 from sensebind.fusion.core.samples import SECOND
@@ -133,7 +134,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 def write_summary(path: str | Path, data: ReportData) -> None:
     """Write `summary` as standard JSON: NaN and infinity become null."""
     text = json.dumps(summary(data), indent=2, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def _event(item: EventInterval, start: int) -> dict[str, Any]:

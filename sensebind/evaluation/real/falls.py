@@ -23,6 +23,7 @@ from sensebind.evaluation.spans import Array
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import IMU, SECOND, Reading, Sample
 from sensebind.fusion.core.space import Space
+from sensebind.replay.progress import track
 from sensebind.replay.session import Settings
 from sensebind.simulation.messages import SIMULATION_START
 
@@ -110,7 +111,9 @@ def run_recordings(
     one. Raises `ConfigError`."""
     settings = settings_for([IMU], PROMPTS, config, device)
     space = settings.space()
-    return [MotionRun(recording, _run(recording, settings, space)) for recording in recordings]
+    return [
+        MotionRun(recording, _run(recording, settings, space)) for recording in track(recordings, "falls", "recordings")
+    ]
 
 
 def _run(recording: MotionRecording, settings: Settings, space: Space) -> PromptRun:

@@ -27,6 +27,7 @@ from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.starter.concepts import sound_class_names
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
+from sensebind.replay.progress import track
 
 # Class → three paraphrases, and the names of AudioSet's classes that fit it.
 ESC10 = {
@@ -158,7 +159,9 @@ def report_lines(space: Space, sets: Sequence[SoundSet]) -> list[str]:
     vectors: dict[int, Tensor] = {}  # sets with the same sounds share their vectors
     for one in sets:
         if id(one.sounds) not in vectors:
-            vectors[id(one.sounds)] = torch.stack([clip_vector(space, sound.samples) for sound in one.sounds])
+            vectors[id(one.sounds)] = torch.stack(
+                [clip_vector(space, sound.samples) for sound in track(one.sounds, one.title, "sounds")]
+            )
         right = _correct_by_phrase(space, one, vectors[id(one.sounds)])
         named = _correct_by_audioset(hub, one) if one.audioset and isinstance(hub, StarterSpace) else None
         groups = sorted({sound.group for sound in one.sounds})
@@ -182,7 +185,9 @@ def comparison_lines(spaces: Mapping[str, Space], sets: Sequence[SoundSet]) -> l
         for title, space in spaces.items():
             key = title, id(one.sounds)
             if key not in vectors:
-                vectors[key] = torch.stack([clip_vector(space, sound.samples) for sound in one.sounds])
+                vectors[key] = torch.stack(
+                    [clip_vector(space, sound.samples) for sound in track(one.sounds, one.title, "sounds")]
+                )
             shares.append(_correct_by_phrase(space, one, vectors[key]).mean())
         cells = [*(f"{share:.3f}" for share in (*shares, 1 / len(one.phrases))), str(len(one.sounds))]
         lines.append(f"| {' | '.join([one.title, *cells])} |")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sensebind.evaluation.real.robot_noise import robot_noise
 from sensebind.evaluation.real.sound_streams import read_clips
+from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.models.starter import concepts, minilm, motion_competence, yamnet
 from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, TEXT_WEIGHTS, find_weight_file
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
@@ -56,7 +57,7 @@ def typical_log_probabilities(folder: Path) -> Tensor:
 def write(files: concepts.ConceptFiles, entries: dict[str, Tensor]) -> None:
     """Write a file of sentence vectors in half precision."""
     half = {name: tensor.half().contiguous() for name, tensor in entries.items()}
-    files.vectors.write_bytes(safetensors.torch.save(half))
+    write_bytes(files.vectors, safetensors.torch.save(half))
     print(f"{files.vectors}: {files.vectors.stat().st_size / 1e6:.1f} MB")
 
 
