@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"sensebind{name}: {error}", file=sys.stderr)
+        print(f"sensebind{name}: {error}{missing_package_hint(error)}", file=sys.stderr)
         return 2
 
 
@@ -50,7 +50,17 @@ def is_expected(error: Exception) -> bool:
     traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'"."""
     from sensebind.fusion.core.errors import SensebindError
 
-    return isinstance(error, SensebindError) or (isinstance(error, OSError) and error.filename is not None)
+    return (
+        isinstance(error, SensebindError)
+        or (isinstance(error, OSError) and error.filename is not None)
+        or bool(missing_package_hint(error))
+    )
+
+
+def missing_package_hint(error: Exception) -> str:
+    """What to do if a package of others is missing; empty for other errors."""
+    own = isinstance(error, ModuleNotFoundError) and (error.name or "sensebind").partition(".")[0] == "sensebind"
+    return "; run `sensebind doctor`" if isinstance(error, ModuleNotFoundError) and not own else ""
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.fusion.models.precision import DTYPE_NAMES
-
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -33,7 +31,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         description="The result has the same space id as its source. At run time, only the modalities in use are read.",
     )
     convert.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
-    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="bf16", help="precision (default: %(default)s)")
+    convert.add_argument("--dtype", default="bf16", help="precision: float32, bf16 or fp16 (default: %(default)s)")
     convert.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",

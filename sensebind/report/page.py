@@ -210,12 +210,14 @@ def _load_table(context: PageContext) -> Row:
     names = sort_modalities(context.data.modalities)
     if not names:
         return []
+    measured = any(_latency(figures, "p99") for figures in context.data.modalities.values())
     rows = []
     for name in names:
         figures = context.data.modalities[name]
         share = min(max(finite_or_zero(figures.get("coverage_mean")), 0.0), 1.0)
         covered = f"{format_number(share * 100, 1)} %" if finite_or_zero(figures.get("windows")) else "–"
         p50, p99 = (format_number(_latency(figures, p), 1) if _latency(figures, p) else "–" for p in ("p50", "p99"))
+        latencies = f'<td class="n">{p50}</td><td class="n">{p99}</td>'
         numbers = "".join(
             f'<td class="n">{finite_or_zero(figures.get(key)):,.0f}</td>' for key in ("windows", "embedded")
         )
@@ -223,15 +225,19 @@ def _load_table(context: PageContext) -> Row:
             f'<tr class="{context.colour_class(name)}"><th scope="row">{escape_text(name, 24)}</th>{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
-            f'<td class="n">{p50}</td><td class="n">{p99}</td><td class="w">{_drop_causes(figures)}</td></tr>'
+            f"{latencies if measured else ''}<td class=\"w\">{_drop_causes(figures)}</td></tr>"
         )
+    columns = '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th>' if measured else ""
     head = (
         '<tr><th>modality</th><th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
-        '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th><th>dropped data and symptoms</th></tr>'
+        f"{columns}<th>dropped data and symptoms</th></tr>"
     )
+    about = "Latency is the time from the close of a window until its vector is ready."
+    if not measured:
+        about = "An offline replay has no latency: it reads ahead and embeds windows in batches."
     return [
-        '<section><h2>Load and latency</h2><p class="lead">Latency is the time from the close of a window until '
-        "its vector is ready. Coverage is the fraction of a window with valid data.</p>",
+        f"<section><h2>{'Load and latency' if measured else 'Load'}</h2>"
+        f'<p class="lead">{about} Coverage is the fraction of a window with valid data.</p>',
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div></section>',
     ]
 

@@ -109,7 +109,8 @@ def summary(data: ReportData) -> dict[str, Any]:
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is name → `ModalityStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
-    latency_ms, and more. `truth` has an entry for each true event: `TrueEvent.as_json`.
+    latency_ms (None after an offline replay, which has no latency), and more. `truth` has an entry for each true event:
+    `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
