@@ -25,6 +25,8 @@ from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, declare
 from sensebind.nodes.support.run import run_node
 
+MORE_PORTS = 15  # that are tried after the default one: for sixteen robots on one computer
+
 
 class BridgeNode(EmptyListParametersMixin, Node):
     """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher.
@@ -39,10 +41,18 @@ class BridgeNode(EmptyListParametersMixin, Node):
         self._encoders: dict[tuple[str, str], str] = {}  # (space, modality) → id of the encoder
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
+        self._robot = self.get_namespace().strip("/")
+        is_default = options.address == BridgeNodeOptions().address  # then clients expect no certain robot there
         self._publisher = ZmqPublisher(
-            options.address, options.secret_key, options.authorized_keys, options.client_queue_size
-        )
+            options.address, options.secret_key, options.authorized_keys, options.client_queue_size,
+            MORE_PORTS if is_default else 0,
+        )  # fmt: skip
         try:
+            if is_default and self._publisher.endpoint != options.address:
+                self.get_logger().warning(
+                    f"'{options.address}' is in use, perhaps by the bridge of another robot: this one publishes on "
+                    f"{self._publisher.endpoint}. Set 'address' to choose one"
+                )
             if self._publisher.encrypted and is_readable_by_others(options.secret_key):
                 self.get_logger().warning(f"other users can read '{options.secret_key}': run chmod 600 on it")
             self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -84,7 +94,7 @@ class BridgeNode(EmptyListParametersMixin, Node):
 
     def _send(self, item: Embedding | Event) -> None:
         encoder = self._encoders.get((item.space, item.modality), "") if isinstance(item, Embedding) else ""
-        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder))
+        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder, self._robot))
 
     def _poll(self) -> None:
         """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""
