@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sensebind.commands.arguments import require_file_name
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sensebind.fusion.models.spokes.spoke import Spoke
     from sensebind.training.data.pairs import Pairs
     from sensebind.training.spoke_training import EpochResult, TrainingOptions
+
+
+DEFAULT_BLOCK, DEFAULT_HELD_OUT = 10.0, 0.2
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,9 +51,18 @@ def _add_data_options(add: Callable[..., Any]) -> None:
     add("--weights", default="", help="weight file or folder of the hub")
     add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, user-defined modalities")
     add(
-        "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
+        "--block",
+        type=float,
+        default=DEFAULT_BLOCK,
+        help="length of a block in s (default: %(default)s); with --pairs: 8 files",
     )
-    add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
+    add(
+        "--held-out",
+        type=float,
+        default=DEFAULT_HELD_OUT,
+        metavar="X",
+        help="fraction of blocks held out (default: %(default)s)",
+    )
 
 
 def _add_join_options(add: Callable[..., Any]) -> None:
@@ -105,6 +118,8 @@ def _add_training_options(add: Callable[..., Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train or join a spoke and write its file. Raises `SensebindError`."""
+    require_file_name(args.out, "-o", "spoke.safetensors")
+    require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
     return _join(args) if args.through else _train(args)
 
 
@@ -122,6 +137,8 @@ def _join(args: argparse.Namespace) -> int:
         raise AlignError("--through text needs --source: a space with encoders for the modality and for text")
     if args.recordings or args.pairs:
         raise AlignError("--through text needs no pairs: leave out the recordings and --pairs (or use --unlabelled)")
+    if unused := changed_training_options(args):
+        raise AlignError(f"--through text trains nothing: leave out {', '.join(unused)}")
     began = time.perf_counter()
     phrases = text_join.shared_phrases(text_join.read_phrases(args.phrases) if args.phrases else ())
     hub = registry.load_without_spokes(args.hub, modalities=["text"], weights=args.weights)
@@ -144,6 +161,18 @@ def _join(args: argparse.Namespace) -> int:
         f"{args.out}: to use it, set spokes: [{args.out}] in the parameter file"
     )
     return 0
+
+
+def changed_training_options(args: argparse.Namespace) -> list[str]:
+    """The options of training on pairs that do not have their defaults."""
+    parser = argparse.ArgumentParser()
+    _add_training_options(parser.add_argument)
+    parser.add_argument("--block", default=DEFAULT_BLOCK)
+    parser.add_argument("--held-out", default=DEFAULT_HELD_OUT)
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--tensorboard")
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(args, name) != value]
 
 
 def absolute_source(space: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device
+from sensebind.commands.arguments import add_config, add_device, require_file_name
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.training.calibration import CalibratedSpace, assessment_steps, fit_and_assess
     from sensebind.training.data.labelled_streams import labelled_stream
 
+    require_file_name(args.out, "-o", "calibration.safetensors")
     file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
     truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)

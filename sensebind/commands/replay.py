@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, add_out
+from sensebind.commands.arguments import add_config, add_device, add_out, require_file_name
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -45,6 +45,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "and write them with the parameters of --config to FILE, a parameter file",
     )  # fmt: skip
     parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a file for the Rerun viewer too (.rrd)")
+    parser.add_argument(
+        "--rerun-connect", nargs="?", const="", metavar="ADDR",
+        help="send the replay to a Rerun viewer that runs, while it runs: HOST:PORT (default: 127.0.0.1:9876)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
+    from sensebind.report.rerun_file import viewer_address
 
+    require_file_name(args.suggest, "--suggest", "suggested.yaml")
+    require_file_name(args.rerun, "--rerun", "replay.rrd")
     configured = Settings.read(args.config)
     settings = configured.with_device(args.device)
     if args.suggest:
@@ -67,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--suggest needs prompts in the file of --config")
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
+    viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
     truth = report_truth(args.recording, args.truth, settings.prompts)
     with open_replay(args.recording, settings.embedder) as replay:
         for modality in settings.modalities:
@@ -84,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         with progress("replay", replay.seconds) as shown:
             data, warnings, steps = write_replay(
                 replay, settings, space, args.out, overwrite=args.overwrite, truth=truth, rerun=args.rerun,
-                progress=shown.reach, warn=shown.write,
+                rerun_viewer=viewer, progress=shown.reach, warn=shown.write,
             )  # fmt: skip
     for warning in warnings:
         print(warning)

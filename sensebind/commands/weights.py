@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _fetch(name: str | None, revision: str) -> int:
     from sensebind.fusion.models.transformers import cards, download
+    from sensebind.replay.progress import line_bar_class
 
     if name is None:
         print("model, its weights in float32, and its licence if it is not that of the family\n")
@@ -73,7 +75,8 @@ def _fetch(name: str | None, revision: str) -> int:
         print(f"{name}: no card names it, so its licence is not known here: read it before use")
     else:
         print(f"{name} ({found[0].title}): licence {found[1].licence or found[0].licence}\n{found[0].notes}")
-    folder = download.fetch(name, revision or (found[1].revision if found else ""))
+    sys.stdout.flush()
+    folder = download.fetch(name, revision or (found[1].revision if found else ""), line_bar_class())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}  {size / 1e9:.2f} GB")
     print(f"To use it, set the parameter space: transformers:{folder if revision else name}")

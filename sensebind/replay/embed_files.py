@@ -24,6 +24,7 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
     result = []
     for batch in track(batches, "embedding", "batches"):
         if modality == "text":
+            require_utf8(batch)
             result.append(space.embed_text(batch).numpy())
             continue
         tensors, owners = [], []
@@ -40,6 +41,17 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
         belongs = np.array(owners)
         result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
     return np.concatenate(result).astype(np.float32)
+
+
+def require_utf8(phrases: Sequence[str]) -> None:
+    """Raises `FileError` for a phrase with bytes of the command line that are not UTF-8."""
+    for phrase in phrases:
+        try:
+            phrase.encode()
+        except UnicodeEncodeError as error:
+            raise FileError(
+                f"phrase {phrase!r} is not text in UTF-8: set the encoding of the terminal to it"
+            ) from error
 
 
 def embed_tensors(space: Space, modality: str, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:

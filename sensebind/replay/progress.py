@@ -108,6 +108,29 @@ class Lines:
         return f"{text}; {self._note}" if self._note else text
 
 
+def line_bar_class() -> type[Any] | None:
+    """A subclass of tqdm's bar that writes lines as `Lines` does, for libraries that show progress with tqdm. None in a
+    terminal, where their own bars are right, and without tqdm."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    if sys.stderr.isatty():
+        return None
+
+    class LineBar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options |= {"mininterval": LINE_INTERVAL, "delay": FIRST_LINE, "leave": False, "disable": False}
+            options |= {"bar_format": "{desc}: {n_fmt} of {total_fmt}, {remaining} left"}
+            super().__init__(*args, **options)
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if msg is None:  # otherwise it clears the line of the bar
+                print(str(self), file=sys.stderr, flush=True)
+
+    return LineBar
+
+
 class _TqdmBar:
     """Progress as a bar of tqdm."""
 

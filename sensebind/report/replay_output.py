@@ -95,6 +95,8 @@ class ReplayWriter:
             self._bag.write(topic, messages.EMBEDDING_TYPE, output.tick, message)
         elif isinstance(output, Event):
             self.events.append(output)
+            if self._rerun_file:
+                self._rerun_file.add_event(output)
             if output.phase is EventPhase.ONSET:
                 self.previews.keep_images(output.onset)
             message = messages.event_message(types, output, next(self._sequences["/events"]))
@@ -108,6 +110,8 @@ class ReplayWriter:
     def add_scores(self, tick: int, space: str, scores: Mapping[str, Score]) -> None:
         """Write the scores of all prompts at one tick (ns) to the bag, and keep them for the report."""
         self._scores.add(tick, scores)
+        if self._rerun_file:
+            self._rerun_file.add_scores(tick, scores)
         sequence = next(self._sequences["/prompt_scores"])
         message = messages.scores_message(self._bag.message_factory, tick, space, scores, sequence)
         self._bag.write("/prompt_scores", messages.PROMPT_SCORES, tick, message)
@@ -144,11 +148,13 @@ def write_replay(
     overwrite: bool = False,
     truth: Sequence[LabelSpan] | None = None,
     rerun: Path | None = None,
+    rerun_viewer: str | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> ReplayResult:
     """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/foxglove_layout.json,
-    `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer.
+    `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer. `rerun_viewer`: the
+    address of a viewer that gets the same live (see `viewer_address`).
 
     All files appear at the end, together: an error or Ctrl-C leaves what was there before. `overwrite` replaces an
     earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
@@ -157,7 +163,9 @@ def write_replay(
     require_writable_bag(out / "outputs", overwrite=overwrite)
     with ExitStack() as stack:
         files = stack.enter_context(staged(out))
-        rerun_file = RerunFile(stack.enter_context(staged_file(rerun)), replay.recording.path.name) if rerun else None
+        file = stack.enter_context(staged_file(rerun)) if rerun else None
+        name = replay.recording.path.resolve().name
+        rerun_file = RerunFile(file, name, rerun_viewer) if rerun or rerun_viewer else None
         return _write_files(replay, settings, space, files, truth, rerun_file, progress, warn)
 
 

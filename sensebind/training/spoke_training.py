@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -272,13 +271,18 @@ class _TrainingState:
             content = torch.load(path, weights_only=True)
             if content["settings"] != asdict(self._settings):
                 raise AlignError(f"checkpoint '{path}' has other settings: remove it, or train with those settings")
+            if not self._trained().keys() == content["trained"].keys() == content["best_state"].keys():
+                raise ValueError("its weights are not those of this spoke")
             self._encoder.load_state_dict(content["trained"], strict=False)
             self._optimiser.load_state_dict(content["optimiser"])
             with torch.no_grad():
                 self._log_scale.copy_(content["log_scale"])
             self.best_state, self.best = content["best_state"], content["best"]
-            self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
-        except (
-            OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError,
-        ) as error:  # fmt: skip
-            raise AlignError(f"checkpoint '{path}' cannot be read: remove it ({error})") from error
+            self.epoch, self.best_epoch = int(content["epoch"]), int(content["best_epoch"])
+        except AlignError:
+            raise
+        except Exception as error:  # damaged bytes can raise anything
+            text = " ".join(str(error).split())[:200]
+            raise AlignError(
+                f"checkpoint '{path}' cannot be read: remove it ({type(error).__name__}: {text})"
+            ) from error

@@ -6,7 +6,6 @@ AudioSet's classes, those that are listed here for a class of the set.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sensebind.evaluation.tables import read_table
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.core.space import Space
@@ -139,7 +139,8 @@ def read_sets(folder: Path) -> list[SoundSet]:
         sets.append(SoundSet("office sounds in noise", sounds, office, names))
     booth = folder / "booth_sounds"
     if sounds := _read_groups(booth, "labels.csv", "loudness", ""):
-        words = {row["file"].split("/")[0]: row["words"] for row in _rows(booth / "labels.csv")}
+        table = read_table(booth / "labels.csv", ("file", "words"))
+        words = {row["file"].split("/")[0]: row["words"] for row in table}
         sets.append(SoundSet("everyday sounds from a booth", sounds, words, {}))
     if not sets:
         raise SoundDataError(
@@ -236,15 +237,11 @@ def _read_folders(folder: Path, without: str = "") -> list[NamedSound]:
 
 
 def _read_groups(folder: Path, table: str, column: str, unit: str) -> list[NamedSound]:
-    """The sounds of a CSV table with the column `file`, in groups by the value of `column`."""
+    """The sounds of a CSV table with the column `file`, in groups by the value of `column`; none if there is no table.
+    Raises `TableError`."""
+    if not (folder / table).is_file():
+        return []
     return [
         NamedSound(read_sound(folder / row["file"]), Path(row["file"]).parent.name, row[column] + unit)
-        for row in _rows(folder / table)
+        for row in read_table(folder / table, ("file", column))
     ]
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
