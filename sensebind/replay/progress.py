@@ -6,6 +6,7 @@ and a package of Debian and of rosdep. It is imported when a bar is first drawn.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TextIO, TypeVar
 
 FIRST_LINE = 10.0  # s until the first line: quick work writes none
 LINE_INTERVAL = 30.0  # s between lines
+FALLBACK_WIDTH = 80  # columns of a terminal that does not say how wide it is
 
 T = TypeVar("T")
 
@@ -160,9 +162,10 @@ def _bar(what: str, total: float | None, unit: str) -> _TqdmBar | None:
         from tqdm import tqdm
     except ImportError:
         return None
+    width = None if os.get_terminal_size(sys.stderr.fileno()).columns else FALLBACK_WIDTH  # None: tqdm measures it
     if unit == "B":
-        return _TqdmBar(tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False))
+        return _TqdmBar(tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, ncols=width))
     left = "{remaining} left" if total else "{elapsed}"
     counted = "{n:.0f}" + (f" of {total:.0f}" if total else "") + f" {unit}"
     form = ("{desc} {percentage:3.0f}%|{bar}| " if total else "{desc} ") + f"{counted}, {left}" + "{postfix}"
-    return _TqdmBar(tqdm(desc=what, total=total, bar_format=form, leave=False))
+    return _TqdmBar(tqdm(desc=what, total=total, bar_format=form, leave=False, ncols=width))

@@ -225,7 +225,7 @@ def _load_table(context: PageContext) -> Row:
             f'<tr class="{context.colour_class(name)}"><th scope="row">{escape_text(name, 24)}</th>{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
-            f"{latencies if measured else ''}<td class=\"w\">{_drop_causes(figures)}</td></tr>"
+            f'{latencies if measured else ""}<td class="w">{_drop_causes(figures)}</td></tr>'
         )
     columns = '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th>' if measured else ""
     head = (
