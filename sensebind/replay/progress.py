@@ -15,7 +15,7 @@ from typing import Any, Protocol, TextIO, TypeVar
 
 FIRST_LINE = 10.0  # s until the first line: quick work writes none
 LINE_INTERVAL = 30.0  # s between lines
-FALLBACK_WIDTH = 80  # columns of a terminal that does not say how wide it is
+FALLBACK_SIZE: dict[str, Any] = {"ncols": 80, "nrows": 24}  # of a terminal that does not say its size
 
 T = TypeVar("T")
 
@@ -162,10 +162,11 @@ def _bar(what: str, total: float | None, unit: str) -> _TqdmBar | None:
         from tqdm import tqdm
     except ImportError:
         return None
-    width = None if os.get_terminal_size(sys.stderr.fileno()).columns else FALLBACK_WIDTH  # None: tqdm measures it
+    known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # otherwise tqdm would draw nothing
+    size = {} if known else FALLBACK_SIZE
     if unit == "B":
-        return _TqdmBar(tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, ncols=width))
+        return _TqdmBar(tqdm(desc=what, total=total, unit="B", unit_scale=True, leave=False, **size))
     left = "{remaining} left" if total else "{elapsed}"
     counted = "{n:.0f}" + (f" of {total:.0f}" if total else "") + f" {unit}"
     form = ("{desc} {percentage:3.0f}%|{bar}| " if total else "{desc} ") + f"{counted}, {left}" + "{postfix}"
-    return _TqdmBar(tqdm(desc=what, total=total, bar_format=form, leave=False, ncols=width))
+    return _TqdmBar(tqdm(desc=what, total=total, bar_format=form, leave=False, **size))

@@ -39,5 +39,5 @@ def sensebind(
 
 
 def without_progress(stderr: str) -> str:
-    """The lines of stderr that do not tell the progress: how many there are depends on the load of the machine."""
+    """The lines of stderr that are no progress: how many of these there are depends on the load of the machine."""
     return PROGRESS_LINE.sub("", stderr).strip()
