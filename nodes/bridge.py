@@ -31,6 +31,8 @@ from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 from sensebind.nodes.support.run import run_node
 
+MORE_PORTS = 15  # that are tried after the default one: for sixteen robots on one computer
+
 
 class BridgeNode(ManagedNode):
     """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher, while it is active.
@@ -52,9 +54,17 @@ class BridgeNode(ManagedNode):
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
             message_type(name)  # fails here if it is not installed
+        self._robot = self.get_namespace().strip("/")
+        is_default = options.address == BridgeNodeOptions().address  # then clients expect no certain robot there
         self._publisher = ZmqPublisher(
-            options.address, options.secret_key, options.authorized_keys, options.client_queue_size
-        )
+            options.address, options.secret_key, options.authorized_keys, options.client_queue_size,
+            MORE_PORTS if is_default else 0,
+        )  # fmt: skip
+        if is_default and self._publisher.endpoint != options.address:
+            self.get_logger().warning(
+                f"'{options.address}' is in use, perhaps by the bridge of another robot: this one publishes on "
+                f"{self._publisher.endpoint}. Set 'address' to choose one"
+            )
         if self._publisher.encrypted and is_readable_by_others(options.secret_key):
             self.get_logger().warning(f"other users can read '{options.secret_key}': run chmod 600 on it")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -120,7 +130,7 @@ class BridgeNode(ManagedNode):
         if self._publisher is None:
             return  # cleaned up since this message arrived
         encoder = self._encoders.get((item.space, item.modality), "") if isinstance(item, Embedding) else ""
-        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder))
+        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder, self._robot))
 
     def _poll(self) -> None:
         """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from sensebind import __version__
 
@@ -28,18 +29,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand. Exit status: 0, 1 if it found a problem, 2 for wrong arguments or input, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
-    command = import_module(f"sensebind.commands.{args.command}")
+    name = ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name or sign that the terminal cannot show is no error
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return int(command.run(args))
+        args = build_parser().parse_args(argv)
+        name = f" {args.command}"
+        return int(import_module(f"sensebind.commands.{args.command}").run(args))
     except KeyboardInterrupt:
+        print(f"sensebind{name}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0  # the reader of the output closed the pipe, as `head` does
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"sensebind {args.command}: {error}", file=sys.stderr)
+        print(f"sensebind{name}: {error}{missing_package_hint(error)}", file=sys.stderr)
         return 2
 
 
@@ -48,7 +54,17 @@ def is_expected(error: Exception) -> bool:
     traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'"."""
     from sensebind.fusion.core.errors import SensebindError
 
-    return isinstance(error, SensebindError) or (isinstance(error, OSError) and error.filename is not None)
+    return (
+        isinstance(error, SensebindError)
+        or (isinstance(error, OSError) and error.filename is not None)
+        or bool(missing_package_hint(error))
+    )
+
+
+def missing_package_hint(error: Exception) -> str:
+    """What to do if a package of others is missing; empty for other errors."""
+    own = isinstance(error, ModuleNotFoundError) and (error.name or "sensebind").partition(".")[0] == "sensebind"
+    return "; run `sensebind doctor`" if isinstance(error, ModuleNotFoundError) and not own else ""
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.errors import ConfigError
 
 MADE_FROM = "made by sensebind.launch.py from "  # first line of a file that the launch file makes, with the original
@@ -206,8 +207,7 @@ def write_parameter_file(path: str | Path, values: Mapping[str, Any], heading: S
     body = yaml.dump(document, Dumper=_RosYamlDumper, sort_keys=False, allow_unicode=True, width=120)
     text = "".join(f"# {line}\n" for line in heading) + body
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
         raise ConfigError(f"parameter file '{path}' cannot be written: {error.strerror or error}") from error
 

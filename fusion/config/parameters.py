@@ -117,7 +117,8 @@ class BridgeNodeOptions(Options):
     autostart: bool = _autostart()
     address: str = parameter(
         "tcp://127.0.0.1:7447",
-        "Address of the ZeroMQ PUB socket: tcp://HOST:PORT or ipc://PATH. One that other machines can reach needs keys",
+        "Address of the ZeroMQ PUB socket: tcp://HOST:PORT or ipc://PATH. One that other machines can reach needs "
+        "keys. If the default is in use, the bridge takes the next free port up to 7462",
     )
     secret_key: str = parameter(
         "", "File of the bridge's CURVE secret key, from `sensebind keys`. Set it with `authorized_keys`, or neither"

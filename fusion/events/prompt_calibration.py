@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.embeddings import l2_normalize
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import IMU, TEXT
@@ -187,10 +187,8 @@ class PromptCalibration:
         data = safetensors.numpy.save(
             tensors, {"format": CALIBRATION_FORMAT, "calibration": json.dumps(metadata, sort_keys=True)}
         )
-        written = Path(f"{path}.{os.getpid()}.part")
         try:
-            written.write_bytes(data)
-            written.replace(path)
+            write_bytes(path, data)
         except OSError as error:
             raise CalibrationError(f"'{path}' cannot be written: {error.strerror or error}") from error
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sensebind.fusion.core.atomic import staged_file
 from sensebind.fusion.core.errors import SensebindError
 
 LabelSpan = tuple[float, float, str]  # onset in s, offset in s, label
@@ -104,7 +105,7 @@ def match_truth_files(recordings: Sequence[Path], given: Sequence[Path]) -> list
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[LabelSpan | FaultSpan]) -> None:
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with staged_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, delimiter="\t", lineterminator="\n")
             table.writerow(columns)
             table.writerows((f"{row[0]:.3f}", f"{row[1]:.3f}", *row[2:]) for row in rows)

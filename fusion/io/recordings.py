@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import SECOND
 
 LOG = logging.getLogger("sensebind")
 
@@ -267,32 +270,50 @@ class RosbagsMessageFactory:
         return np.asarray(values, np.float32)
 
 
+def duration(path: str | Path) -> float:
+    """Seconds from the first message of a recording to its last. Raises `RecordingError`."""
+    with Recording(path) as recording:
+        return (recording.end - recording.start) / SECOND
+
+
+def require_writable_bag(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Raises `RecordingError` if a bag may not be written to `folder`: it exists and `overwrite` is False, or it exists
+    and is not a bag."""
+    if not Path(folder).exists():
+        return
+    if not overwrite:
+        raise RecordingError(f"'{folder}' exists already: name another folder, or use --overwrite")
+    if not (Path(folder) / "metadata.yaml").is_file():
+        raise RecordingError(f"'{folder}' is not a bag, so it is not overwritten: name another folder")
+
+
 class BagWriter:
     """Writes a bag for `ros2 bag play` and Foxglove: a folder with an MCAP file that contains the message definitions.
 
-    Use it as a context manager. `overwrite`: an existing bag in `folder` is deleted. Raises `RecordingError` if
-    `folder` exists and `overwrite` is False, or if it exists and is not a bag.
+    Use it as a context manager. `folder` appears at its end; after an error it does not. `overwrite`: an existing bag
+    in `folder` is replaced. Raises the errors of `require_writable_bag`.
     """
 
     def __init__(self, folder: str | Path, *, overwrite: bool = False) -> None:
         self.folder = Path(folder)
         self.message_factory = RosbagsMessageFactory()
-        if self.folder.exists():
-            if not overwrite:
-                raise RecordingError(f"'{folder}' exists already: name another folder, or use --overwrite")
-            if not (self.folder / "metadata.yaml").is_file():
-                raise RecordingError(f"'{folder}' is not a bag, so it is not overwritten: name another folder")
-            shutil.rmtree(self.folder)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        require_writable_bag(folder, overwrite=overwrite)
+        self._stack = ExitStack()
         self._connections: dict[str, Connection] = {}
 
     def __enter__(self) -> BagWriter:
-        self._writer.open()
+        with ExitStack() as stack:
+            stage = stack.enter_context(staged(self.folder.parent))
+            self._writer = Writer(stage / self.folder.name, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.open()
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.push(lambda *_: self._writer.close())
+        self._stack.__exit__(kind, error, trace)
 
     def write(self, topic: str, type_name: str, stamp: int, message: Any, *, latched: bool = False) -> None:
         """Append a message that `message_factory` made, with the log time `stamp` (ns).

@@ -1,8 +1,8 @@
 """Encodes embeddings and events as bytes that `bridge` sends to programs without ROS, and decodes them.
 
-A message is two ZeroMQ frames: a topic, ``embedding/<sensor>`` or ``event``, and a msgpack map. Times are int
-nanoseconds. A vector is little-endian float32 bytes: ``np.frombuffer(m["vector"], "<f4")`` reads it. docs/bridge.md
-describes the fields.
+A message is two ZeroMQ frames: a topic, ``embedding/<sensor>`` or ``event``, and a msgpack map. If the robot has a
+namespace, the topic begins with it: ``robot1/event``. Times are int nanoseconds. A vector is little-endian float32
+bytes: ``np.frombuffer(m["vector"], "<f4")`` reads it. docs/bridge.md describes the fields.
 """
 
 from __future__ import annotations
@@ -29,35 +29,39 @@ class WireError(SensebindError):
     """Bytes that are not a message of a version in `READABLE`."""
 
 
-def topic_for(item: Embedding | Event) -> bytes:
-    """The first frame of the message: the topic, by which a SUB socket filters."""
-    return (EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.source).encode()
+def topic_for(item: Embedding | Event, robot: str = "") -> bytes:
+    """The first frame of the message: the topic, by which a SUB socket filters. `robot`: the namespace, without a slash
+    at its start; empty if the robot has none."""
+    topic = EVENT_TOPIC if isinstance(item, Event) else EMBEDDING_TOPIC_PREFIX + item.source
+    return (f"{robot}/{topic}" if robot else topic).encode()
 
 
-def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "") -> tuple[bytes, bytes]:
+def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "", robot: str = "") -> tuple[bytes, bytes]:
     """Embedding or event → (topic, payload). `sequence` counts the messages of this topic, from 0. `encoder`: the id of
-    the encoder of an embedding's vector; empty if it is not known."""
+    the encoder of an embedding's vector; empty if it is not known. `robot`: see `topic_for`."""
     if isinstance(item, Event):
         fields = _event_to_fields(item)
     else:
         fields = {**_embedding_to_fields(item), "encoder": encoder}
-    return topic_for(item), bytes(msgpack.packb({"version": SCHEMA_VERSION, "sequence": sequence, **fields}))
+    head = {"version": SCHEMA_VERSION, "sequence": sequence, "robot": robot}
+    return topic_for(item, robot), bytes(msgpack.packb({**head, **fields}))
 
 
 def decode(topic: bytes, payload: bytes) -> Embedding | Event:
     """(topic, payload) → embedding or event. The vector is read-only. Raises `WireError`."""
     name = topic.decode("utf-8", "replace")
-    if name != EVENT_TOPIC and not name.startswith(EMBEDDING_TOPIC_PREFIX):
-        raise WireError(
-            f"topic '{name}' is neither '{EVENT_TOPIC}' nor '{EMBEDDING_TOPIC_PREFIX}<sensor>': is this Sensebind's "
-            "bridge?"
-        )
     try:
         fields = msgpack.unpackb(payload)
-        version = fields["version"]
+        version, robot = fields["version"], fields.get("robot", "")  # missing in some messages of version 2
+        own = name.removeprefix(f"{robot}/") if robot else name
+        if own != EVENT_TOPIC and not own.startswith(EMBEDDING_TOPIC_PREFIX):
+            raise WireError(
+                f"topic '{name}' is neither '{EVENT_TOPIC}' nor '{EMBEDDING_TOPIC_PREFIX}<sensor>': is this "
+                "Sensebind's bridge?"
+            )
         if version in READABLE:
-            return _event_from_fields(fields) if name == EVENT_TOPIC else _embedding_from_fields(fields)
-    except (ValueError, KeyError, TypeError, msgpack.UnpackException) as error:
+            return _event_from_fields(fields) if own == EVENT_TOPIC else _embedding_from_fields(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise WireError(f"a message on topic '{name}' does not match docs/bridge.md: {error!r}") from error
     raise WireError(
         f"a message on topic '{name}' has version {version}; this reader knows up to {SCHEMA_VERSION}: update it"

@@ -54,7 +54,8 @@ class ZmqPublisher:
     """Publishes messages on a ZeroMQ PUB socket. The socket is bound when the object is made.
 
     `queue_size`: number of messages that may wait for one client; further messages to this client are dropped. None:
-    ZeroMQ's default. `secret_key` is a file and `authorized_keys` a folder, both made by `sensebind keys`. Both empty:
+    ZeroMQ's default. `more_ports`: if the port of a tcp address is in use, so many ports after it are tried.
+    `secret_key` is a file and `authorized_keys` a folder, both made by `sensebind keys`. Both empty:
     no CURVE, and `address` must be local. Raises `ZmqPublisherError`.
 
     Use it in one thread. With keys, a thread of pyzmq checks the clients. It shares only the authenticator with this
@@ -62,7 +63,12 @@ class ZmqPublisher:
     """
 
     def __init__(
-        self, address: str, secret_key: str = "", authorized_keys: str = "", queue_size: int | None = None
+        self,
+        address: str,
+        secret_key: str = "",
+        authorized_keys: str = "",
+        queue_size: int | None = None,
+        more_ports: int = 0,
     ) -> None:
         keys = _load_keys(secret_key, authorized_keys)
         if keys is None and not is_local(address):
@@ -90,7 +96,7 @@ class ZmqPublisher:
         try:
             if keys is not None:
                 self._enable_curve(*keys, authorized_keys)
-            self._bind(address)
+            self._bind(address, more_ports)
         except BaseException:
             self.close()
             raise
@@ -150,11 +156,15 @@ class ZmqPublisher:
         self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
-    def _bind(self, address: str) -> None:
+    def _bind(self, address: str, more_ports: int) -> None:
         is_local(address)  # raises an error that is clearer than ZeroMQ's
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
+            host, _, port = address.rpartition(":")
+            if error.errno == errno.EADDRINUSE and more_ports and port.isdecimal():
+                self._bind(f"{host}:{int(port) + 1}", more_ports - 1)
+                return
             if error.errno == errno.EADDRINUSE:
                 message = f"address '{address}' is in use, perhaps by another bridge: stop it, or set 'address'"
             else:

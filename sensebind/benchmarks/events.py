@@ -26,6 +26,7 @@ from sensebind.benchmarks.harness import command_line
 from sensebind.benchmarks.harness.processes import ProcessError, ros_environment
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SECOND
+from sensebind.replay.progress import track
 from sensebind.simulation.recorder import GroundTruthEvent
 
 STARTUP_TIMEOUT = 90.0  # s for all processes to find each other
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """One run for each seed; the figures of all runs together. Raises `ProcessError`, and `ModuleNotFoundError` without
     rclpy."""
-    return combine_runs([{"seed": seed, **row} for seed in args.seed for row in measure_run(args, seed)])
+    seeds = track(args.seed, "runs", "runs")
+    return combine_runs([{"seed": seed, **row} for seed in seeds for row in measure_run(args, seed)])
 
 
 def measure_run(args: argparse.Namespace, seed: int) -> list[dict[str, Any]]:

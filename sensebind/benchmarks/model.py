@@ -31,6 +31,7 @@ from sensebind.fusion.core.samples import VISION
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.inference.cuda import GpuRunner, empty_cache, is_out_of_memory
 from sensebind.fusion.models.imagebind.space import ImageBindSpace, resolve_dtype
+from sensebind.replay.progress import track
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GPU_MATRIX_SIZE, CPU_MATRIX_SIZE = 8192, 1536  # rows and columns of the matrices whose product is timed
@@ -67,7 +68,7 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
     if on_gpu:
         result["gpu_state_before"] = environment.gpu_state(args.device)
     # One encoder at a time is in memory, in up to three copies; imagebind_huge's vision takes 2.5 GB in float32.
-    for modality in args.modalities:
+    for modality in track(args.modalities, "encoders", "encoders"):
         fast = spaces.load(args, [modality])
         if modality not in fast.modalities:
             result["encoders"][modality] = {"skipped": f"{fast.id} has no encoder for it"}

@@ -23,6 +23,7 @@ from sensebind.fusion.preprocess import thermal as heat
 from sensebind.fusion.preprocess.resampling import resample_audio
 from sensebind.fusion.stream.window_queue import WindowQueue
 from sensebind.fusion.stream.windower import Windower
+from sensebind.replay.progress import track
 
 HEIGHT, WIDTH = 480, 640
 WINDOW_SPECS = {
@@ -69,7 +70,7 @@ def measure(seconds: float = 20.0) -> dict[str, float]:
 def _measure(seconds: float) -> dict[str, float]:
     figures: dict[str, float] = {}
     total = 0.0
-    for modality, spec in WINDOW_SPECS.items():
+    for modality, spec in track(WINDOW_SPECS.items(), "sensors", "sensors"):
         messages = list(_messages(modality, seconds))
         windower, windows, health = Windower(spec), 0, SensorHealthMonitor()
         tensor_time = 0.0

@@ -22,6 +22,7 @@ from sensebind.benchmarks.encoders.synthetic_weights import synthetic_weights
 from sensebind.benchmarks.harness import command_line, resources, sensor_load
 from sensebind.benchmarks.harness.processes import ProcessError, subprocess_environment
 from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME
+from sensebind.replay.progress import track
 
 CHILD_COMMAND = f"import sys; from {__package__} import start; start.child_main(sys.argv[1])"
 
@@ -52,7 +53,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "space": args.space, "weights": weights, "device": args.device, "dtype": args.dtype,
             "modalities": args.modalities, "tiny": args.tiny,
         }  # fmt: skip
-        runs = [_run_child(asked) for _ in range(args.times)]
+        runs = [_run_child(asked) for _ in track(range(args.times), "processes", "starts")]
         result = min(runs, key=lambda report: report["first_vector_s"])
         if weights and Path(weights).is_file():
             _evict_page_cache(Path(weights))

@@ -13,7 +13,7 @@ import gc
 import heapq
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -28,7 +28,7 @@ from sensebind.benchmarks.harness.parts import Report
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import available_cores, set_switch_interval
 from sensebind.fusion.core.windows import Window
@@ -37,6 +37,7 @@ from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
+from sensebind.replay.progress import progress
 
 P99_BOUND_MS = 50.0  # ms; maximum p99 of the latency in the search for the largest number of robots
 MAX_MISSED_SHARE = 0.05  # fraction of windows that may be missed at the peak rate
@@ -329,7 +330,7 @@ def run_realtime(
     cpu, feeder_cpu = time.process_time(), time.thread_time()
     try:
         with frozen_garbage(), resources.ResourceSampler(period, device) as sampler:
-            for sample, pipeline in schedule:
+            for sample, pipeline in _shown(schedule, began, seconds):
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
                 else:
@@ -344,6 +345,19 @@ def run_realtime(
         scheduler.close()
     result.held, result.engine_turns = sampler.summary(), scheduler.turn_count
     return result
+
+
+def _shown(
+    schedule: Iterable[tuple[Sample, Pipeline]], began: int, seconds: float
+) -> Iterator[tuple[Sample, Pipeline]]:
+    """The samples, with the progress of the run, once in a second."""
+    last = 0
+    with progress("in real time", seconds) as shown:
+        for sample, pipeline in schedule:
+            if (passed := (sample.end - began) // SECOND) > last:
+                last = passed
+                shown.reach(passed)
+            yield sample, pipeline
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.models import registry
+from sensebind.replay.progress import track
 
 SENSOR_SECONDS = 12.0  # sensor data from which windows are cut
 MEASURED_WINDOWS = 10  # the last ones: earlier ones are incomplete
@@ -78,7 +79,7 @@ def _modality_cost(fast: Space, plain: Space, stream: Sequence[Window], rounds: 
         "plain_embed": lambda: [plain.embed(modality, row[None]) for row in rows],
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
+    for _ in track(range(rounds + 1), modality, "rounds"):
         for name, work in steps.items():
             began = time.process_time()
             work()

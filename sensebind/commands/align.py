@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sensebind.commands.arguments import require_file_name
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sensebind.fusion.models.spokes.spoke import Spoke
     from sensebind.training.data.pairs import Pairs
     from sensebind.training.spoke_training import EpochResult, TrainingOptions
+
+
+DEFAULT_BLOCK, DEFAULT_HELD_OUT = 10.0, 0.2
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,9 +51,18 @@ def _add_data_options(add: Callable[..., Any]) -> None:
     add("--weights", default="", help="weight file or folder of the hub")
     add("--config", type=Path, metavar="F", help="ROS parameter file: topics, windows, user-defined modalities")
     add(
-        "--block", type=float, default=10.0, help="length of a block in s (default: %(default)s); with --pairs: 8 files"
+        "--block",
+        type=float,
+        default=DEFAULT_BLOCK,
+        help="length of a block in s (default: %(default)s); with --pairs: 8 files",
     )
-    add("--held-out", type=float, default=0.2, metavar="X", help="fraction of blocks held out (default: %(default)s)")
+    add(
+        "--held-out",
+        type=float,
+        default=DEFAULT_HELD_OUT,
+        metavar="X",
+        help="fraction of blocks held out (default: %(default)s)",
+    )
 
 
 def _add_join_options(add: Callable[..., Any]) -> None:
@@ -105,6 +118,8 @@ def _add_training_options(add: Callable[..., Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train or join a spoke and write its file. Raises `SensebindError`."""
+    require_file_name(args.out, "-o", "spoke.safetensors")
+    require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
     return _join(args) if args.through else _train(args)
 
 
@@ -122,6 +137,8 @@ def _join(args: argparse.Namespace) -> int:
         raise AlignError("--through text needs --source: a space with encoders for the modality and for text")
     if args.recordings or args.pairs:
         raise AlignError("--through text needs no pairs: leave out the recordings and --pairs (or use --unlabelled)")
+    if unused := changed_training_options(args):
+        raise AlignError(f"--through text trains nothing: leave out {', '.join(unused)}")
     began = time.perf_counter()
     phrases = text_join.shared_phrases(text_join.read_phrases(args.phrases) if args.phrases else ())
     hub = registry.load_without_spokes(args.hub, modalities=["text"], weights=args.weights)
@@ -146,6 +163,18 @@ def _join(args: argparse.Namespace) -> int:
     return 0
 
 
+def changed_training_options(args: argparse.Namespace) -> list[str]:
+    """The options of training on pairs that do not have their defaults."""
+    parser = argparse.ArgumentParser()
+    _add_training_options(parser.add_argument)
+    parser.add_argument("--block", default=DEFAULT_BLOCK)
+    parser.add_argument("--held-out", default=DEFAULT_HELD_OUT)
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--tensorboard")
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(args, name) != value]
+
+
 def absolute_source(space: str) -> str:
     """The name of a space; a folder in it is made absolute, so that the spoke file can be used from any folder."""
     prefix, colon, folder = space.partition(":")
@@ -156,11 +185,10 @@ def _train(args: argparse.Namespace) -> int:
     """Train a spoke on pairs."""
     from dataclasses import replace
 
-    from tqdm import tqdm
-
     from sensebind.fusion.core.space import Hub
     from sensebind.fusion.models import registry
     from sensebind.fusion.models.spokes import spoke as spokes
+    from sensebind.replay.progress import progress
     from sensebind.training.data.pairs import AlignError, split, summary
     from sensebind.training.spoke_initialization import SpokeInitialization, initial_spoke, training_parameters
     from sensebind.training.spoke_training import held_out_recall, train_spoke
@@ -180,14 +208,18 @@ def _train(args: argparse.Namespace) -> int:
     training, held = split(pairs, args.held_out, args.seed)
     print(f"hub {hub.id}; {summary(pairs)}: {len(training)} for training, {len(held)} held out")
     before = held_out_recall(spoke, held)
-    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar, TensorBoardCurves(args.tensorboard) as curve:
+    with (
+        progress("training", settings.epochs, "epochs") as shown,
+        TensorBoardCurves(args.tensorboard) as curve,
+    ):
 
         def show(epoch: EpochResult) -> None:
-            bar.update(epoch.number - bar.n)
-            bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.recall:.3f}", best=f"{epoch.best:.3f}")
+            shown.note(f"loss {epoch.loss:.3f}, held-out R@1 {epoch.recall:.3f}, best {epoch.best:.3f}")
             curve(epoch)
 
-        best = train_spoke(spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint)
+        best = train_spoke(
+            spoke, hub, training, held, settings, on_epoch=show, checkpoint=args.checkpoint, progress=shown.reach
+        )
     sources = [str(path.name) for path in args.recordings or [args.pairs]]
     about = {"data": sources, "pairs": len(training), "held_out": len(held), "recall_at_1": round(best.recall, 4)}
     spoke.spec = replace(spoke.spec, about=about)
@@ -211,9 +243,8 @@ def _settings(args: argparse.Namespace) -> TrainingOptions:
 
 
 def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str, Any], keep_views: bool) -> Pairs:
-    """All pairs; shows a progress bar of the recordings. Raises `AlignError` and `RecordingError`."""
-    from tqdm import tqdm
-
+    """All pairs; shows the progress through the recordings. Raises `AlignError` and `RecordingError`."""
+    from sensebind.replay.progress import track
     from sensebind.training.data.pairs import concatenate_pairs, pairs_from_folder, pairs_from_recording
 
     modality, trained_window = args.modality, spoke.spec.trained_window
@@ -222,7 +253,7 @@ def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str
     trained_windows = {**hub.trained_windows, modality: trained_window}
     return concatenate_pairs([
         pairs_from_recording(path, modality, hub, spoke.tensor, values, trained_windows, args.block, keep_views)
-        for path in tqdm(args.recordings, desc="recordings", unit="bag", disable=None)
+        for path in track(args.recordings, "reading", "recordings")
     ])  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device
+from sensebind.commands.arguments import add_config, add_device, require_file_name
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -44,10 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.fusion.events.prompt import PromptDetector
     from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
+    from sensebind.fusion.io.recordings import duration
+    from sensebind.replay.progress import progress
     from sensebind.replay.session import DEFAULT_PARAMETER_FILE, Settings
-    from sensebind.training.calibration import CalibratedSpace, fit_and_assess
+    from sensebind.training.calibration import CalibratedSpace, assessment_steps, fit_and_assess
     from sensebind.training.data.labelled_streams import labelled_stream
 
+    require_file_name(args.out, "-o", "calibration.safetensors")
     file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
     truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)
@@ -63,10 +66,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"labels of the truth without a prompt are ignored: {', '.join(unknown)}", file=sys.stderr)
     streams: list[LabelledStream] = []
     for recording, spans in zip(args.recordings, labels, strict=True):
-        streams.append(labelled_stream(recording, spans, settings, space))
-        print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans")
+        with progress(f"reading {recording.name}", duration(recording)) as shown:
+            streams.append(labelled_stream(recording, spans, settings, space, shown.reach))
+        print(f"{recording}: {len(streams[-1][0])} ticks, {len(spans)} labelled spans", flush=True)
     source = f"recordings: {', '.join(recording.resolve().name for recording in args.recordings)}"
-    calibration, notes = fit_and_assess(detector, streams, CalibratedSpace.of(space, source))
+    with progress("fitting", assessment_steps(len(streams)), "steps") as shown:
+        calibration, notes = fit_and_assess(detector, streams, CalibratedSpace.of(space, source), shown.advance)
     calibration.save(args.out, notes)
     for name in ("before", "after", "cross-validated"):
         if name in notes:

@@ -118,24 +118,28 @@ def run_offline(out: Path, seeds: Sequence[int]) -> int:
 def replay_patrol(out: Path, seed: int, settings: Settings, space: Space) -> ReportData:
     """Simulate a patrol and replay it offline. Write `out`/patrol, `out`/outputs, `out`/summary.json and
     `out`/report.html."""
+    from sensebind.replay.progress import progress
     from sensebind.replay.session import open_replay
     from sensebind.report.replay_output import write_replay
 
     recording = out / "patrol"
     truth = [(t.onset, t.offset, t.label) for t in simulate_patrol(recording, seed)]
-    with open_replay(recording, settings.embedder) as replay:
-        return write_replay(replay, settings, space, out, overwrite=True, truth=truth).data
+    with open_replay(recording, settings.embedder) as replay, progress("replay", replay.seconds) as shown:
+        return write_replay(replay, settings, space, out, overwrite=True, truth=truth, progress=shown.reach).data
 
 
 def simulate_patrol(recording: Path, seed: int) -> list[GroundTruthEvent]:
     """Write the recording. Returns its ground truth."""
     from sensebind.fusion.config.files import shipped_parameter_file
+    from sensebind.replay.progress import progress
     from sensebind.simulation import scenario
     from sensebind.simulation.recorder import record
 
-    print(f"simulating a patrol with seed {seed}: {recording}")
+    print(f"simulating a patrol with seed {seed}: {recording}", flush=True)
     began = time.monotonic()
-    truth = record(scenario.read_scenario(shipped_parameter_file(SCENARIO), seed), recording, overwrite=True)
+    plan = scenario.read_scenario(shipped_parameter_file(SCENARIO), seed)
+    with progress("simulating", plan.duration) as shown:
+        truth = record(plan, recording, overwrite=True, progress=shown.reach)
     print(f"  {time.monotonic() - began:.0f} s")
     return truth
 

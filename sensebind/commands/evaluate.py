@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes
 from sensebind.commands.evaluation import real_data
+from sensebind.fusion.core.atomic import staged
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -283,10 +284,10 @@ def _alignment(args: argparse.Namespace) -> int:
             sums[f"vision + {modality}"] = retrieval.embedding_arithmetic(moments, "vision", modality, "vision")
             right, chance = sums[f"vision + {modality}"]
             print(f"vision + {modality} → images of both labels: {right:.2f} (chance {chance:.4f})")
-    args.out.mkdir(parents=True, exist_ok=True)
     result = {"space": space.id, "retrieval": retrieval.as_json(rows), "zero_shot": zero, "sums": sums}
-    (args.out / "alignment.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-    retrieval.plot_retrieval(rows, args.out / "alignment.png")
+    with staged(args.out) as out:
+        (out / "alignment.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        retrieval.plot_retrieval(rows, out / "alignment.png")
     print(f"{args.out / 'alignment.json'}, {args.out / 'alignment.png'}")
     return 0
 
@@ -310,10 +311,10 @@ def _events(args: argparse.Namespace) -> int:
     found = compute_metrics(recordings)
     reports = event_table(found)
     print(reports)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "events.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (args.out / "events.md").write_text(reports + "\n", encoding="utf-8")
-    plots.plot(found, args.out / "events.png")
+    with staged(args.out) as out:
+        (out / "events.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (out / "events.md").write_text(reports + "\n", encoding="utf-8")
+        plots.plot(found, out / "events.png")
     print(f"{args.out / 'events.json'}, {args.out / 'events.md'}, {args.out / 'events.png'}")
     return 0
 
@@ -321,32 +322,32 @@ def _events(args: argparse.Namespace) -> int:
 def _faults(args: argparse.Namespace) -> int:
     import json
 
-    from tqdm import tqdm
-
     from sensebind.evaluation import simulated_faults
     from sensebind.fusion.config.detectors import CONFIGURED_SENSORS
+    from sensebind.replay.progress import track
     from sensebind.replay.session import Settings
 
     settings = Settings.read(args.config, "cpu")
     # The simulated robot has all five sensors: one that sends nothing from the start is reported.
     simulated = settings.with_detector({"fault.expected": [CONFIGURED_SENSORS]})
     seeds = range(args.first, args.first + args.seeds)
-    results = list(tqdm(simulated_faults.run_cases(seeds, simulated), unit=" cases", disable=None))
+    count = simulated_faults.case_count(seeds)
+    results = list(track(simulated_faults.run_cases(seeds, simulated), "faults", "cases", count))
     scenes = range(args.first, args.first + round(args.hours * 3600 / simulated_faults.HEALTHY_DURATION))
     false = []
-    for seed, reports in tqdm(
-        simulated_faults.run_healthy(scenes, simulated), total=len(scenes), unit=" scenes", disable=None
+    for seed, reports in track(
+        simulated_faults.run_healthy(scenes, simulated), "without faults", "scenes", len(scenes)
     ):
         false += [f"scene {seed}: {n.sensor}:{n.cause} at {n.reported_at:.1f} s" for n in reports]
     seconds = len(scenes) * simulated_faults.HEALTHY_DURATION
-    for path in args.recordings:
+    for path in track(args.recordings, "recordings", "recordings"):
         length, reports = simulated_faults.detect_in_recording(path, settings)
         seconds += length
         false += [f"{path.name}: {n.sensor}:{n.cause} at {n.reported_at:.1f} s" for n in reports]
     text, summary = simulated_faults.summarize(results, false, seconds)
     print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "faults.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    (args.out / "faults.md").write_text(text + "\n", encoding="utf-8")
+    with staged(args.out) as out:
+        (out / "faults.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        (out / "faults.md").write_text(text + "\n", encoding="utf-8")
     print(f"{args.out / 'faults.json'}, {args.out / 'faults.md'}")
     return 0

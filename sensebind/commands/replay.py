@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, add_out
+from sensebind.commands.arguments import add_config, add_device, add_out, require_file_name
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -51,21 +51,25 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "and write them with the parameters of --config to FILE, a parameter file",
     )  # fmt: skip
     parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a file for the Rerun viewer too (.rrd)")
+    parser.add_argument(
+        "--rerun-connect", nargs="?", const="", metavar="ADDR",
+        help="send the replay to a Rerun viewer that runs, while it runs: HOST:PORT (default: 127.0.0.1:9876)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Replay a recording and write the files. Exit status 1 if it has no topic of any modality. Raises
     `SensebindError`."""
-    from functools import partial
-
-    from tqdm import tqdm
-
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.io.ground_truth import require_truth_file
+    from sensebind.replay.progress import progress
     from sensebind.replay.session import Settings, open_replay
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
+    from sensebind.report.rerun_file import viewer_address
 
+    require_file_name(args.suggest, "--suggest", "suggested.yaml")
+    require_file_name(args.rerun, "--rerun", "replay.rrd")
     configured = Settings.read(args.config, namespace=args.namespace)
     settings = configured.with_device(args.device)
     if args.suggest:
@@ -74,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--suggest needs prompts in the file of --config")
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
+    viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
     truth = report_truth(args.recording, args.truth, settings.prompts)
     settings = settings.with_sensors_of(args.recording)
     with open_replay(args.recording, settings.embedder) as replay:
@@ -85,17 +90,14 @@ def run(args: argparse.Namespace) -> int:
             )
             return 1
         space = settings.space()
-        with tqdm(total=round(replay.seconds), unit="s", disable=None) as bar:
-
-            def progress(seconds: float) -> None:
-                bar.update(int(seconds) - bar.n)
-
+        with progress("replay", replay.seconds) as shown:
             data, warnings, steps = write_replay(
                 replay, settings, space, args.out, overwrite=args.overwrite, truth=truth, rerun=args.rerun,
-                progress=progress, warn=partial(tqdm.write, file=sys.stderr),
+                rerun_viewer=viewer, progress=shown.reach, warn=shown.write,
             )  # fmt: skip
     for warning in warnings:
         print(warning)
+    width = max([8, *map(len, data.modalities)])
     for name, figures in data.modalities.items():
         print(f"{name:{width}} {figures['windows']} windows, {figures['embedded']} embedded")
     print(events_text(data))
@@ -145,12 +147,11 @@ def _suggest(
     """Print the best onset thresholds, and write them with the other parameters to the file of --suggest."""
     from functools import partial
 
-    from tqdm import tqdm
-
     from sensebind.evaluation.spans import Spans
     from sensebind.fusion.config.files import write_parameter_file
     from sensebind.fusion.config.parameters import ONSET_THRESHOLD_PREFIX
     from sensebind.fusion.events.prompt import PromptDetector
+    from sensebind.replay.progress import track
     from sensebind.training import onset_thresholds
 
     (detector,) = (
@@ -158,8 +159,8 @@ def _suggest(
         for found in settings.with_detector({"detectors": ["prompt"]}).detectors(space)
         if isinstance(found, PromptDetector)
     )
-    progress = partial(tqdm, unit=" thresholds", leave=False, disable=None)
-    found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, progress)
+    shown = partial(track, what="onset thresholds", unit="thresholds")
+    found = onset_thresholds.suggest_thresholds(detector, steps, space.id, Spans.of(truth), start, shown)
     print(f"onset thresholds by event F1:\n{onset_thresholds.suggestion_table(found)}")
     values = settings.changed_values()
     values |= {f"{ONSET_THRESHOLD_PREFIX}{label}": v for label, v in onset_thresholds.threshold_values(found).items()}

@@ -20,8 +20,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--scenario", type=Path, metavar="F", help="scenario (YAML): see docs/simulation.md and config/scenarios"
+        "--scenario", metavar="NAME", help="a scenario of --list, or the path of a YAML file: see docs/simulation.md"
     )
+    what.add_argument("--list", action="store_true", help="list the scenarios that are part of Sensebind")
     what.add_argument(
         "--survey",
         type=int,
@@ -45,14 +46,19 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=("radiometric", "white-hot", "black-hot", "iron"),
         help="output of the survey's thermal camera: temperatures (radiometric) or images in a palette",
     )
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="BAG", help="bag folder to write")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="BAG", help="bag folder to write (default: out/NAME, or out/survey)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing BAG")
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and write the files. Raises `SensebindError`."""
+    if args.list:
+        return _list_scenarios()
     from dataclasses import replace
 
+    from sensebind.replay.progress import progress
     from sensebind.simulation import scenario
     from sensebind.simulation.recorder import ThermalCamera, record
     from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, survey_scenario
@@ -65,9 +71,22 @@ def run(args: argparse.Namespace) -> int:
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))
         plan = survey_scenario(args.seed + (FIRST_HELD_OUT_SEED if args.held_out else 0), args.survey, camera)
     else:
-        plan = scenario.read_scenario(args.scenario, args.seed, args.held_out, args.duration)
+        file = scenario.find_scenario(args.scenario)
+        plan = scenario.read_scenario(file, args.seed, args.held_out, args.duration)
     faults = [scenario.parse_fault(text, plan.duration) for text in args.fault]
     plan = replace(plan, faults=(*plan.faults, *faults))
-    truth = record(plan, args.out, overwrite=args.overwrite)
-    print(f"{args.out}: {plan.duration:g} s, {len(truth)} events, {len(plan.faults)} faults; {args.out}.truth.tsv")
+    out = args.out or Path("out") / ("survey" if args.survey is not None else file.stem)
+    with progress("simulating", plan.duration) as shown:
+        truth = record(plan, out, overwrite=args.overwrite, progress=shown.reach)
+    print(f"{out}: {plan.duration:g} s, {len(truth)} events, {len(plan.faults)} faults; {out}.truth.tsv")
+    return 0
+
+
+def _list_scenarios() -> int:
+    """Print the name and the first sentence of each shipped scenario."""
+    from sensebind.simulation.scenario import scenario_summary, shipped_scenarios
+
+    found = shipped_scenarios()
+    for name, path in found.items():
+        print(f"{name:<{max(map(len, found))}}  {scenario_summary(path)}")
     return 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from sensebind.fusion.models.precision import DTYPE_NAMES
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -33,7 +32,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         description="The result has the same space id as its source. At run time, only the modalities in use are read.",
     )
     convert.add_argument("file", type=Path, help="weight file (.pth, .safetensors), or folder of .safetensors files")
-    convert.add_argument("--dtype", choices=DTYPE_NAMES, default="bf16", help="precision (default: %(default)s)")
+    convert.add_argument("--dtype", default="bf16", help="precision: float32, bf16 or fp16 (default: %(default)s)")
     convert.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="OUT.safetensors: one file. Any other name: a folder, with one file per modality",
@@ -61,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _fetch(name: str | None, revision: str) -> int:
     from sensebind.fusion.models.transformers import cards, download
+    from sensebind.replay.progress import line_bar_class
 
     if name is None:
         print("model, its weights in float32, and its licence if it is not that of the family\n")
@@ -75,16 +75,23 @@ def _fetch(name: str | None, revision: str) -> int:
         print(f"{name}: no card names it, so its licence is not known here: read it before use")
     else:
         print(f"{name} ({found[0].title}): licence {found[1].licence or found[0].licence}\n{found[0].notes}")
-    folder = download.fetch(name, revision or (found[1].revision if found else ""))
+    sys.stdout.flush()
+    folder = download.fetch(name, revision or (found[1].revision if found else ""), line_bar_class())
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}  {size / 1e9:.2f} GB")
     print(f"To use it, set the parameter space: transformers:{folder if revision else name}")
     return 0
 
 
+def weight_files(path: Path) -> list[Path]:
+    """The file, or the files of the folder, that hold weights."""
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+
+
 def _inspect(path: Path) -> int:
     from sensebind.fusion.models.imagebind import weights
     from sensebind.fusion.models.imagebind.network import MODALITIES, SPACE_NAME, state_dict_shapes
+    from sensebind.replay.progress import progress
 
     entries = weights.read_entries(path)
     groups = _by_modality(entries)
@@ -92,7 +99,9 @@ def _inspect(path: Path) -> int:
     for modality, group in groups.items():
         print(_row(modality or "(other)", list(group.values())))
     print(_row("all", list(entries.values())))
-    print(f"digest    {weights.published_digest(path)}")
+    with progress("digest", sum(file.stat().st_size for file in weight_files(path)), "B") as shown:
+        digest = weights.published_digest(path, shown.advance)
+    print(f"digest    {digest}")
     try:
         weights.check_entries(
             entries, state_dict_shapes([m for m in MODALITIES if m in groups] or MODALITIES), f"'{path}'"
@@ -100,7 +109,7 @@ def _inspect(path: Path) -> int:
     except weights.WeightsError as error:
         print(f"cannot be used as {SPACE_NAME}: {error}")
         return 1
-    print(f"space     {SPACE_NAME}@{weights.published_digest(path)[:12]}")
+    print(f"space     {SPACE_NAME}@{digest[:12]}")
     return 0
 
 
@@ -114,6 +123,7 @@ def _convert(args: argparse.Namespace) -> int:
     from sensebind.fusion.models.imagebind import weights
     from sensebind.fusion.models.imagebind.network import MODALITIES, state_dict_shapes
     from sensebind.fusion.models.precision import torch_dtype
+    from sensebind.replay.progress import progress
 
     entries = weights.read_entries(args.file)
     groups = _by_modality(entries)
@@ -130,9 +140,13 @@ def _convert(args: argparse.Namespace) -> int:
         targets = {output: [name for m in wanted for name in groups[m]]}
     else:
         targets = {output / f"{m}{weights.SAFETENSORS_SUFFIX}": list(groups[m]) for m in wanted}
+    read = sum(file.stat().st_size for file in weight_files(args.file))
+    written = (
+        sum(entries[name].numel for names in targets.values() for name in names) * torch_dtype(args.dtype).itemsize
+    )
     try:
-        next(iter(targets)).parent.mkdir(parents=True, exist_ok=True)
-        weights.convert(args.file, targets, torch_dtype(args.dtype))
+        with progress("converting", read + written, "B") as shown:
+            weights.convert(args.file, targets, torch_dtype(args.dtype), shown.advance)
     except OSError as error:
         raise weights.WeightsError(f"'{output}' cannot be written: {error.strerror or error}") from error
     for target in targets:

@@ -29,7 +29,8 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_truth, require_truth_file
-from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.recordings import duration
+from sensebind.replay.progress import progress
 from sensebind.replay.session import Settings, open_replay, prompt_warnings
 
 MAX_TICK_GAP_STEPS = 4  # in usual steps between ticks: a longer gap has score 0
@@ -295,28 +296,25 @@ def run_recordings(
     The result does not depend on `jobs`: every recording has its own pipeline. Raises the errors of `run_recording`.
     A missing truth is an error before any replay starts.
     """
-    from tqdm import tqdm
-
     work = []
     lengths = []
     for path, given in recordings:
-        with Recording(path) as recording:
-            lengths.append((recording.end - recording.start) / SECOND)
+        lengths.append(duration(path))
         file = require_truth_file(path, given)
         read_truth(file)
         work.append((path, file))
     done = [0.0] * len(work)
-    with tqdm(total=round(sum(lengths)), unit="s", disable=None) as bar:
+    with progress("recordings", sum(lengths)) as shown:
 
         def show(number: int, seconds: float) -> None:
             done[number] = min(seconds, lengths[number])
-            bar.update(int(sum(done)) - bar.n)
+            shown.reach(sum(done))
 
         if jobs <= 1 or len(work) == 1:
             space = settings.space()
             results = []
             for number, (path, file) in enumerate(work):
-                bar.set_postfix_str(path.name)
+                shown.note(path.name)
                 results.append(run_recording(path, settings, space, file, _once_per_second(partial(show, number))))
             return results
         return _in_parallel(work, settings, min(jobs, len(work)), show)

@@ -160,6 +160,11 @@ def cases(plan: SimulatedScenario, seed: int) -> list[FaultCase]:
     return found
 
 
+def case_count(seeds: Iterable[int]) -> int:
+    """The number of cases of these seeds."""
+    return sum(len(cases(random_scene(seed, CASE_DURATION), seed)) for seed in seeds)
+
+
 class SimulatedScene:
     """The sensors of a scene, simulated once. `samples` applies a fault to any of them."""
 

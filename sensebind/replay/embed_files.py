@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from sensebind.fusion.core.embeddings import l2_normalize
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.sensor_files import FileError, read_windows
+from sensebind.replay.progress import track
 
 
 def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
@@ -22,8 +22,9 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
     """
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
     result = []
-    for batch in tqdm(batches, unit="batch", disable=None):
+    for batch in track(batches, "embedding", "batches"):
         if modality == "text":
+            require_utf8(batch)
             result.append(space.embed_text(batch).numpy())
             continue
         tensors, owners = [], []
@@ -40,6 +41,17 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
         belongs = np.array(owners)
         result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
     return np.concatenate(result).astype(np.float32)
+
+
+def require_utf8(phrases: Sequence[str]) -> None:
+    """Raises `FileError` for a phrase with bytes of the command line that are not UTF-8."""
+    for phrase in phrases:
+        try:
+            phrase.encode()
+        except UnicodeEncodeError as error:
+            raise FileError(
+                f"phrase {phrase!r} is not text in UTF-8: set the encoding of the terminal to it"
+            ) from error
 
 
 def embed_tensors(space: Space, modality: str, tensors: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
 from sensebind.report.style import colour_code, colour_names
@@ -32,9 +33,9 @@ def write_foxglove_layout(
     cameras: Sequence[str],
     modalities: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write `foxglove_layout` as JSON. The folder must exist."""
+    """Write `foxglove_layout` as JSON."""
     text = json.dumps(foxglove_layout(thresholds, sensors, cameras, modalities), indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def foxglove_layout(

@@ -13,6 +13,7 @@ from typing import Any
 
 from sensebind.evaluation.matching import ONSET_COLLAR, Counts, match
 from sensebind.evaluation.spans import Spans
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
@@ -33,8 +34,8 @@ LOGO_SVG = (
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
-    """Write `render_report(data)` to `path` in UTF-8. The folder must exist."""
-    Path(path).write_text(render_report(data), encoding="utf-8")
+    """Write `render_report(data)` to `path` in UTF-8."""
+    write_text(path, render_report(data))
 
 
 def render_report(data: ReportData) -> str:
@@ -211,12 +212,14 @@ def _load_table(context: PageContext) -> Row:
     names = data.sort(data.modalities)
     if not names:
         return []
+    measured = any(_latency(figures, "p99") for figures in context.data.modalities.values())
     rows = []
     for name in names:
         figures = data.modalities[name]
         share = min(max(finite_or_zero(figures.get("coverage_mean")), 0.0), 1.0)
         covered = f"{format_number(share * 100, 1)} %" if finite_or_zero(figures.get("windows")) else "–"
         p50, p99 = (format_number(_latency(figures, p), 1) if _latency(figures, p) else "–" for p in ("p50", "p99"))
+        latencies = f'<td class="n">{p50}</td><td class="n">{p99}</td>'
         numbers = "".join(
             f'<td class="n">{finite_or_zero(figures.get(key)):,.0f}</td>' for key in ("windows", "embedded")
         )
@@ -225,16 +228,20 @@ def _load_table(context: PageContext) -> Row:
             f'<tr class="{context.colour_class(name)}"><th scope="row">{context.name(name)}</th>{modality}{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
-            f'<td class="n">{p50}</td><td class="n">{p99}</td><td class="w">{_drop_causes(figures)}</td></tr>'
+            f'{latencies if measured else ""}<td class="w">{_drop_causes(figures)}</td></tr>'
         )
     columns = "".join(f"<th>{column}</th>" for column in dict.fromkeys([context.noun, "modality"]))
+    latency = '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th>' if measured else ""
     head = (
         f'<tr>{columns}<th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
-        '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th><th>dropped data and symptoms</th></tr>'
+        f"{latency}<th>dropped data and symptoms</th></tr>"
     )
+    about = "Latency is the time from the close of a window until its vector is ready."
+    if not measured:
+        about = "An offline replay has no latency: it reads ahead and embeds windows in batches."
     return [
-        '<section><h2>Load and latency</h2><p class="lead">Latency is the time from the close of a window until '
-        "its vector is ready. Coverage is the fraction of a window with valid data.</p>",
+        f"<section><h2>{'Load and latency' if measured else 'Load'}</h2>"
+        f'<p class="lead">{about} Coverage is the fraction of a window with valid data.</p>',
         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div></section>',
     ]
 

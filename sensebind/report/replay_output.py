@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 from sensebind.evaluation.run_recordings import StepRecorder, TrackerStep
 from sensebind.fusion.config.parameters import sensors_of
+from sensebind.fusion.core.atomic import staged, staged_file
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
@@ -19,7 +21,7 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
-from sensebind.fusion.io.recordings import BagWriter
+from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.replay.session import Replay, Settings, prompt_warnings
@@ -94,6 +96,8 @@ class ReplayWriter:
             self._bag.write(topic, messages.EMBEDDING_TYPE, output.tick, message)
         elif isinstance(output, Event):
             self.events.append(output)
+            if self._rerun_file:
+                self._rerun_file.add_event(output)
             if output.phase is EventPhase.ONSET:
                 self.previews.keep_images(output.onset)
             message = messages.event_message(types, output, next(self._sequences["/events"]))
@@ -107,6 +111,8 @@ class ReplayWriter:
     def add_scores(self, tick: int, space: str, scores: Mapping[str, Score]) -> None:
         """Write the scores of all prompts at one tick (ns) to the bag, and keep them for the report."""
         self._scores.add(tick, scores)
+        if self._rerun_file:
+            self._rerun_file.add_scores(tick, scores)
         sequence = next(self._sequences["/prompt_scores"])
         message = messages.scores_message(self._bag.message_factory, tick, space, scores, sequence)
         self._bag.write("/prompt_scores", messages.PROMPT_SCORES, tick, message)
@@ -143,20 +149,42 @@ def write_replay(
     overwrite: bool = False,
     truth: Sequence[LabelSpan] | None = None,
     rerun: Path | None = None,
+    rerun_viewer: str | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
     warn: Callable[[str], None] = lambda text: None,
 ) -> ReplayResult:
     """Run an open recording through the pipeline. Write `out`/outputs (MCAP), `out`/foxglove_layout.json,
-    `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer.
+    `out`/summary.json, `out`/report.html and, if given, the file `rerun` for the Rerun viewer. `rerun_viewer`: the
+    address of a viewer that gets the same live (see `viewer_address`).
 
-    `overwrite` replaces an earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
+    All files appear at the end, together: an error or Ctrl-C leaves what was there before. `overwrite` replaces an
+    earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
     each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
     """
+    require_writable_bag(out / "outputs", overwrite=overwrite)
+    with ExitStack() as stack:
+        files = stack.enter_context(staged(out))
+        file = stack.enter_context(staged_file(rerun)) if rerun else None
+        name = replay.recording.path.resolve().name
+        rerun_file = RerunFile(file, name, rerun_viewer) if rerun or rerun_viewer else None
+        return _write_files(replay, settings, space, files, truth, rerun_file, progress, warn)
+
+
+def _write_files(
+    replay: Replay,
+    settings: Settings,
+    space: Space,
+    out: Path,
+    truth: Sequence[LabelSpan] | None,
+    rerun_file: RerunFile | None,
+    progress: Callable[[float], None],
+    warn: Callable[[str], None],
+) -> ReplayResult:
+    """Run the recording and write the files to the folder `out`, which has none of them yet."""
     detectors = settings.detectors(space)
     vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
-    with BagWriter(out / "outputs", overwrite=overwrite) as bag:
-        rerun_file = RerunFile(rerun, replay.recording.path.name) if rerun else None
+    with BagWriter(out / "outputs") as bag:
         writer = ReplayWriter(bag, replay.topics, rerun_file, warn, prompt_thresholds(detectors))
         tracker = ScoreReportingTracker(detectors, space.id, writer.add_scores)
         pipeline = settings.pipeline(space, tracker)
@@ -176,7 +204,8 @@ def write_replay(
         licence=space.licence,
         start=replay.start,
         end=replay.end,
-        modalities={sensor: own.summary() for sensor, own in statistics.items()},
+        # Windows wait for a batch, so their time in the pipeline says nothing about the latency on a robot.
+        modalities={sensor: {**own.summary(), "latency_ms": None} for sensor, own in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
         scores=writer.scores,
         events=writer.events,

@@ -1,11 +1,13 @@
-"""A replay as a file for the Rerun viewer: sensor data, embeddings, similarities and events on one timeline."""
+"""A replay for the Rerun viewer, as a file or live: sensor data, embeddings, similarities, events on one timeline."""
 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.embeddings import Embedding, sort_sensors
 from sensebind.fusion.core.encodings import EncodingError, pcm_to_float
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.events import EventInterval
+from sensebind.fusion.core.events import Event, EventInterval, Score
 from sensebind.fusion.core.samples import DEPTH, IMU, SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.report.panels import charts
 from sensebind.report.report_data import Similarity
@@ -33,31 +35,61 @@ MAX_SCORE_VIEWS = 40  # labels with a view of their scores
 IMU_CHANNEL_NAMES = ("ax", "ay", "az", "wx", "wy", "wz")
 
 
+DEFAULT_ADDRESS = "rerun+http://127.0.0.1:9876/proxy"  # of a viewer on this computer
+CONNECT_TIMEOUT = 3.0  # s
+FLUSH_TIMEOUT = 30.0  # s to send the last data to a viewer
+
+
 class RerunError(SensebindError):
-    """The file cannot be written; the message says why, or what to install."""
+    """The file cannot be written, or no viewer can be reached; the message says why, or what to install."""
+
+
+def viewer_address(address: str) -> str:
+    """The address of a viewer in the form of Rerun. `address`: that form, or HOST:PORT; empty: this computer. Raises
+    `RerunError`, also if nothing accepts connections there."""
+    url = urlsplit(address if "://" in address else f"rerun+http://{address}/proxy" if address else DEFAULT_ADDRESS)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError:  # the port is not a number
+        host, port = None, None
+    if url.scheme not in ("rerun", "rerun+http", "rerun+https") or not host or not port:
+        raise RerunError(f"--rerun-connect must be HOST:PORT or like {DEFAULT_ADDRESS}, not '{address}'")
+    try:
+        socket.create_connection((host, port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise RerunError(
+            f"no Rerun viewer answers at {host}:{port} ({error.strerror or error}): start one with `rerun`, or name "
+            "another address"
+        ) from error
+    return url._replace(path="/proxy").geturl()
 
 
 class RerunFile:
-    """Writes a file (.rrd): samples as they pass; embeddings, similarities, events and truth at the end.
+    """Writes a file (.rrd), or sends the same to a viewer: samples as they pass; embeddings, similarities, events and
+    truth at the end. A viewer also gets scores and reports of events as they pass.
 
     Entities: `sensors/<camera>/image`, `sensors/<microphone>/level` and `/spectrogram`, `sensors/<imu>/…`,
     `similarity/<sensor>`, `scores/<label>/…` of all modalities together, of each sensor, and the thresholds,
-    `embeddings/<sensor>` in two principal components, `events/…`, `truth/…`.
-    Raises `RerunError` if rerun-sdk is not installed or the file cannot be written.
+    `embeddings/<sensor>` in two principal components, `events/…`, `truth/…`; live, `reports`.
+    `path`: the file, or None. `address`: that of a viewer, as `viewer_address` returns it, or None. Raises `RerunError`
+    if rerun-sdk is not installed, the file cannot be written or the viewer does not answer.
     """
 
-    def __init__(self, path: str | Path, name: str) -> None:
+    def __init__(self, path: str | Path | None, name: str, address: str | None = None) -> None:
         try:
             import rerun
         except ImportError as error:
-            raise RerunError("--rerun needs the Rerun SDK: pip install 'sensebind[rerun]'") from error
+            raise RerunError("this needs the Rerun SDK: pip install 'sensebind[rerun]'") from error
         self._rr: Any = rerun
         self._stream: Any = rerun.RecordingStream("sensebind", recording_id=name, send_properties=True)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self._stream.save(path)
-        except (OSError, RuntimeError) as error:
-            raise RerunError(f"'{path}' cannot be written: {error}") from error
+            sinks = [rerun.FileSink(path)] if path else []
+            sinks += [rerun.GrpcSink(address)] if address else []
+            self._stream.set_sinks(*sinks)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise RerunError(f"'{path or address}' cannot be written: {error}") from error
+        self._live = address is not None
+        self._shown_kinds = 0  # modalities that the layout of a live viewer has
         self._stream.send_recording_name(name)
         self._modalities: dict[str, str] = {}  # sensor → its modality
         self._data_kinds: dict[str, str] = {}  # sensor → image, sound or reading
@@ -78,6 +110,26 @@ class RerunFile:
             self._sound(sample, sample.data)
         else:
             self._reading(sample, sample.data)
+        if self._live and len(self._data_kinds) > self._shown_kinds:  # the layout needs the kinds of data
+            self._shown_kinds = len(self._data_kinds)
+            self._stream.send_blueprint(self._layout((), False, ()))
+
+    def add_event(self, event: Event) -> None:
+        """Send a report on an event to a live viewer. A file has them at its end."""
+        if not self._live:
+            return
+        self._set_time(event.tick)
+        modalities = ", ".join(e.modality for e in event.evidence if e.supports)
+        text = f"{event.phase.name.lower()}: {event.kind.name.lower()} {event.label}, score {event.score:.2f}"
+        self._stream.log("reports", self._rr.TextLog(f"{text} ({modalities})" if modalities else text, level="INFO"))
+
+    def add_scores(self, tick: int, scores: Mapping[str, Score]) -> None:
+        """Send the scores of the prompts at one tick (ns) to a live viewer. A file has them at its end."""
+        if not self._live:
+            return
+        self._set_time(tick)
+        for label, score in scores.items():
+            self._stream.log(f"scores/{_entity(label)}/all", self._rr.Scalars(score.score))
 
     def finish(
         self,
@@ -103,7 +155,10 @@ class RerunFile:
             )
         scored = () if scores.is_empty else scores.labels[:MAX_SCORE_VIEWS]
         self._stream.send_blueprint(self._layout(list(similarities), bool(truth), scored))
-        self._stream.flush()
+        try:
+            self._stream.flush(timeout_sec=FLUSH_TIMEOUT)
+        except Exception as error:  # of the SDK, which differs between versions
+            raise RerunError(f"the viewer did not receive all data: {error}") from error
         self._stream.disconnect()
 
     def _set_time(self, stamp: int) -> None:
@@ -215,7 +270,8 @@ class RerunFile:
             return
         for at, label in enumerate(series.labels):
             path = f"scores/{_entity(label)}"
-            self._series(f"{path}/all", series.ticks, series.scores[:, [at]], ["all modalities"])
+            if not self._live:  # a viewer has them already
+                self._series(f"{path}/all", series.ticks, series.scores[:, [at]], ["all modalities"])
             for sensor, own in series.sensors.items():
                 self._series(f"{path}/{sensor}", own.ticks, own.score[:, [at]], [sensor])
             if label in series.thresholds:
@@ -271,6 +327,8 @@ class RerunFile:
             if kind == "sound"
         ]
         lines: list[Any] = [rrb.TimeSeriesView(origin="events", name="detected events")]
+        if self._live:
+            lines.append(rrb.TimeSeriesView(origin="scores", name="scores", contents="$origin/*/all"))
         lines += [rrb.TimeSeriesView(origin="truth", name="truth")] if truth else []
         numbers = [
             rrb.TimeSeriesView(
@@ -288,7 +346,7 @@ class RerunFile:
                     rrb.Grid(*images),
                     rrb.Horizontal(
                         rrb.Spatial2DView(origin="embeddings", name="embeddings, two principal components"),
-                        rrb.TextLogView(origin="events/log", name="events"),
+                        rrb.TextLogView(origin="reports" if self._live else "events/log", name="events"),
                     ),
                     row_shares=[3, 2],
                 ),

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.embeddings import sort_modalities
 from sensebind.fusion.core.events import Event, EventInterval, EventKind, Evidence, intervals_from_events
 from sensebind.fusion.core.samples import SECOND
@@ -108,8 +109,9 @@ def summary(data: ReportData) -> dict[str, Any]:
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is sensor → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
-    latency_ms, and more. The only sensor of a modality has its name. `sensors` is sensor → its modality and its topic
-    (None: not known). `truth` has an entry for each true event: `TrueEvent.as_json`.
+    latency_ms (None after an offline replay, which has no latency), and more. The only sensor of a modality has its
+    name. `sensors` is sensor → its modality and its topic (None: not known). `truth` has an entry for each true event:
+    `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
@@ -138,7 +140,7 @@ def summary(data: ReportData) -> dict[str, Any]:
 def write_summary(path: str | Path, data: ReportData) -> None:
     """Write `summary` as standard JSON: NaN and infinity become null."""
     text = json.dumps(summary(data), indent=2, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def _event(item: EventInterval, start: int) -> dict[str, Any]:

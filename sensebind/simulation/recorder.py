@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import write_faults, write_truth
-from sensebind.fusion.io.recordings import BagWriter, RosbagsMessageFactory
+from sensebind.fusion.io.recordings import BagWriter, RosbagsMessageFactory, require_writable_bag
 from sensebind.simulation import catalogue, rooms, sensor_faults, synthetic_sounds
 from sensebind.simulation.messages import (
     AUDIO_INFO_TOPIC,
@@ -406,7 +407,7 @@ def simulate_imu(scenario: SimulatedScenario, times: Floats) -> Floats:
 
 def record(
     scenario: SimulatedScenario, path: str | Path, *, overwrite: bool = False, frame_rate: float = FRAME_RATE,
-    extra: Iterator[LoggedMessage] | None = None,
+    extra: Iterator[LoggedMessage] | None = None, progress: Callable[[float], None] = lambda seconds: None,
 ) -> list[GroundTruthEvent]:  # fmt: skip
     """Simulate a scenario and write an MCAP bag, PATH.truth.tsv (onset, offset, label) and, if a sensor fails,
     PATH.faults.tsv (onset, offset, sensor, fault), with times in s from the start. Returns the truth.
@@ -414,18 +415,24 @@ def record(
     Topics: `/camera/image` rgb8 and `/depth/image` 16UC1 in mm, both with CameraInfo, and `/thermal/image`, mono16 in
     centikelvin unless the thermal camera has another palette, at `frame_rate` (Hz); `/audio` S16LE in blocks of 0.1 s
     with `/info`; `/imu` at 200 Hz; and the messages of `extra`, sorted by log time.
-    The same scenario gives the same bytes. Raises `RecordingError` if the bag cannot be written.
+    The same scenario gives the same bytes. The files appear when all are complete. `progress` is called with the
+    seconds that are simulated so far. Raises `RecordingError` if the bag cannot be written.
     """
     types = RosbagsMessageFactory()
     streams = message_streams(simulate_sensors(scenario, frame_rate), types)
-    with BagWriter(path, overwrite=overwrite) as bag:
-        for logged, topic, type_name, message in merge_by_log_time([*streams, *([extra] if extra else [])]):
-            bag.write(topic, type_name, logged, message, latched=topic == AUDIO_INFO_TOPIC)
-    truth = scenario.truth()
-    write_truth(f"{path}.truth.tsv", [(t.onset, t.offset, t.label) for t in truth])
+    require_writable_bag(path, overwrite=overwrite)
+    truth, path = scenario.truth(), Path(path)
     faults = [(f.onset, min(f.offset, scenario.duration), f.sensor, f.canonical_kind) for f in scenario.faults]
-    if faults:
-        write_faults(f"{path}.faults.tsv", faults)
+    with staged(path.parent) as folder:
+        with BagWriter(folder / path.name) as bag:
+            for logged, topic, type_name, message in merge_by_log_time([*streams, *([extra] if extra else [])]):
+                progress((logged - SIMULATION_START) / SECOND)
+                bag.write(topic, type_name, logged, message, latched=topic == AUDIO_INFO_TOPIC)
+        write_truth(folder / f"{path.name}.truth.tsv", [(t.onset, t.offset, t.label) for t in truth])
+        if faults:
+            write_faults(folder / f"{path.name}.faults.tsv", faults)
+    if not faults:
+        Path(f"{path}.faults.tsv").unlink(missing_ok=True)  # of a bag that was overwritten
     return truth
 
 

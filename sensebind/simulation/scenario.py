@@ -25,8 +25,12 @@ thermal_camera: {palette: black-hot, noise: 0.2}
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
+from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +64,41 @@ SCENARIO_KEYS = (
     "duration", "ground", "motor", "places", "path", "events", "clips", "distractors", "dark", "occluded", "noise",
     "faults", "thermal_camera",
 )  # fmt: skip
+SCENARIO_FOLDER = Path(str(files("sensebind") / "config" / "scenarios"))
+SCENARIO_SUFFIXES = (".yaml", ".yml")
 HELD_OUT_SEED_OFFSET = 500_000  # added to the seed: rooms, colours, sounds and sizes that training does not use
 AUDIO_SUFFIXES = (".wav", ".ogg", ".flac", ".mp3")
 
 
 class ScenarioError(SensebindError):
     """A scenario that is not valid; the message names the file, the entry and the allowed values."""
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Name → file of the scenarios in the package's folder `config/scenarios`."""
+    return {path.stem: path for path in sorted(SCENARIO_FOLDER.glob(f"*{SCENARIO_SUFFIXES[0]}"))}
+
+
+def find_scenario(name: str) -> Path:
+    """The file of a scenario: a path, or the name of a shipped one. Raises `ScenarioError`, which suggests a name."""
+    path, shipped = Path(name), shipped_scenarios()
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    near = get_close_matches(path.stem, shipped, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    if path.suffix in SCENARIO_SUFFIXES or len(path.parts) > 1:
+        raise ScenarioError(f"scenario '{name}' does not exist: {hint}Shipped scenarios: {', '.join(shipped)}")
+    raise ScenarioError(
+        f"there is no scenario '{name}': {hint}Give one of {', '.join(shipped)}, or the path of a YAML file"
+    )
+
+
+def scenario_summary(path: Path) -> str:
+    """The first sentence of the comment at the head of a scenario file. Raises `OSError`."""
+    head = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return re.split(r"(?<=\.)\s", " ".join(line.lstrip("# ") for line in head), maxsplit=1)[0]
 
 
 def read_scenario(
@@ -286,7 +319,9 @@ def _check_keys(entry: Any, names: tuple[str, ...], where: str) -> None:
         raise ScenarioError(f"{where}: expected a mapping (keys: {', '.join(names)}), not {entry!r}")
     unknown = [name for name in entry if name not in names]
     if unknown:
-        raise ScenarioError(f"{where}: unknown key '{unknown[0]}'; known keys: {', '.join(names)}")
+        near = get_close_matches(str(unknown[0]), names, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise ScenarioError(f"{where}: unknown key '{unknown[0]}'{hint}; known keys: {', '.join(names)}")
 
 
 def _list(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
@@ -298,7 +333,9 @@ def _list(content: Mapping[str, Any], key: str, name: str) -> list[Any]:
 
 def _choice(value: Any, allowed: tuple[str, ...], where: str) -> str:
     if value not in allowed:
-        raise ScenarioError(f"{where}: '{value}' is not one of {', '.join(allowed)}")
+        near = get_close_matches(str(value), allowed, 1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise ScenarioError(f"{where}: '{value}'{hint} is not one of {', '.join(allowed)}")
     return str(value)
 
 

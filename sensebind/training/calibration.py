@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -200,21 +200,32 @@ def fit_calibration_on_streams(
     return replace(calibration, classifiers=classifiers, max_negative_evidence=max_negative_evidence)
 
 
+def assessment_steps(streams: int) -> int:
+    """The number of steps of `fit_and_assess` with this number of streams."""
+    return 3 + (min(streams, FOLDS) if streams > 1 else 0)
+
+
 def fit_and_assess(
-    detector: PromptDetector, streams: Sequence[LabelledStream], space: CalibratedSpace
+    detector: PromptDetector,
+    streams: Sequence[LabelledStream],
+    space: CalibratedSpace,
+    step_done: Callable[[], None] = lambda: None,
 ) -> tuple[PromptCalibration, dict[str, Any]]:
     """`fit_calibration_on_streams`, and notes on the fit.
 
     The notes are the numbers of ``recordings``, of ``examples`` (ticks × labels) and of ``true`` examples, and the
     `probability_metrics` of the scores ``before`` and ``after``. With several streams there is also ``each by
-    others``: each of `FOLDS` parts is scored by a calibration that was fitted on the other parts. Raises
-    `CalibrationError`.
+    others``: each of `FOLDS` parts is scored by a calibration that was fitted on the other parts. `step_done` is called
+    after each of the `assessment_steps`. Raises `CalibrationError`.
     """
     before = concatenate_examples([collect_examples(detector, *stream) for stream in streams])
+    step_done()
     calibration = fit_calibration_on_streams(detector, streams, space)
+    step_done()
     after = concatenate_examples(
         [collect_examples(with_calibration(detector, calibration), *stream) for stream in streams]
     )
+    step_done()
     notes = {
         "recordings": len(streams),
         "examples": len(after.truth),
@@ -228,6 +239,7 @@ def fit_and_assess(
             rest = [stream for i, stream in enumerate(streams) if i % FOLDS != part]
             fitted = with_calibration(detector, fit_calibration_on_streams(detector, rest, space))
             scored += [collect_examples(fitted, *stream) for stream in streams[part::FOLDS]]
+            step_done()
         held_out = concatenate_examples(scored)
         notes["cross-validated"] = probability_metrics(held_out.scores, held_out.truth)
     return calibration, notes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sensebind.evaluation.spaces.retrieval import recall_at_k
+from sensebind.fusion.core.atomic import staged_file
 from sensebind.fusion.core.space import Hub
 from sensebind.fusion.models.spokes.spoke import Spoke
 from sensebind.training.data.augmentation import apply_crops, jitter_brightness, random_crops
@@ -90,12 +90,14 @@ def train_spoke(
     on_epoch: Callable[[EpochResult], None] = lambda epoch: None,
     checkpoint: Path | None = None,
     stop_after: int | None = None,
+    progress: Callable[[float], None] = lambda epochs: None,
 ) -> EpochResult:
     """Train the encoder of `spoke` in place. It keeps the weights of the best epoch on the held-out pairs.
 
     `checkpoint`: a file that is written after each epoch. If it exists, the training resumes from it, with the same
-    result as without interruption. `stop_after`: the training is interrupted after that many epochs. Returns the best
-    epoch. Raises `AlignError` if there are too few pairs, or if the checkpoint has other settings.
+    result as without interruption. `stop_after`: the training is interrupted after that many epochs. `progress` is
+    called with the number of epochs so far, with fractions. Returns the best epoch. Raises `AlignError` if there are
+    too few pairs, or if the checkpoint has other settings.
     """
     if len(training.class_ids.unique()) < 2:
         raise AlignError("InfoNCE needs pairs with at least two different targets")
@@ -120,11 +122,14 @@ def train_spoke(
         if number - state.best_epoch >= settings.patience or (stop_after is not None and number >= stop_after):
             break
         torch.manual_seed(settings.seed + 1000 + number)  # a resumed training draws the same numbers
-        loss = _train_epoch(spoke, inputs, targets, groups, training.blocks, optimiser, log_scale, settings, number)
+        loss = _train_epoch(
+            spoke, inputs, targets, groups, training.blocks, optimiser, log_scale, settings, number, progress
+        )
         state.epoch = number + 1
         state.update_best(held_out_recall(spoke, held_out))
         state.save(checkpoint)
         on_epoch(EpochResult(number + 1, loss, state.last, state.best, chance))
+        progress(number + 1)
     encoder.load_state_dict(state.best_state, strict=False)
     encoder.eval()
     best = EpochResult(state.best_epoch, float("nan"), state.best, state.best, chance)
@@ -147,7 +152,7 @@ def _chance_recall(groups: Tensor) -> float:
 
 def _train_epoch(
     spoke: Spoke, inputs: Tensor, targets: Tensor, groups: Tensor, blocks: Tensor, optimiser: torch.optim.Optimizer,
-    log_scale: nn.Parameter, settings: TrainingOptions, number: int,
+    log_scale: nn.Parameter, settings: TrainingOptions, number: int, progress: Callable[[float], None],
 ) -> float:  # fmt: skip
     """Train one epoch. Returns the mean loss of its batches."""
     generator = torch.Generator().manual_seed(settings.seed * 7919 + number)
@@ -161,7 +166,9 @@ def _train_epoch(
         group["lr"] = settings.learning_rate * _learning_rate_factor(number, settings.epochs)
     encoder = spoke.encoder.train()
     losses = []
-    for rows in order.split(settings.batch):
+    batches = order.split(settings.batch)
+    for at, rows in enumerate(batches):
+        progress(number + at / len(batches))
         if len(groups[rows].unique()) < 2:
             continue
         view = int(torch.randint(inputs.shape[1], (1,), generator=generator))
@@ -254,10 +261,8 @@ class _TrainingState:
             "best_state": self.best_state, "trained": self._trained(), "optimiser": self._optimiser.state_dict(),
             "log_scale": self._log_scale.detach().clone(),
         }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        torch.save(content, partial)
-        partial.replace(path)  # an interrupted write keeps the previous checkpoint
+        with staged_file(path) as part:  # an interrupted write keeps the previous checkpoint
+            torch.save(content, part)
 
     def resume(self, path: Path | None) -> None:
         if path is None or not path.is_file():
@@ -266,13 +271,18 @@ class _TrainingState:
             content = torch.load(path, weights_only=True)
             if content["settings"] != asdict(self._settings):
                 raise AlignError(f"checkpoint '{path}' has other settings: remove it, or train with those settings")
+            if not self._trained().keys() == content["trained"].keys() == content["best_state"].keys():
+                raise ValueError("its weights are not those of this spoke")
             self._encoder.load_state_dict(content["trained"], strict=False)
             self._optimiser.load_state_dict(content["optimiser"])
             with torch.no_grad():
                 self._log_scale.copy_(content["log_scale"])
             self.best_state, self.best = content["best_state"], content["best"]
-            self.epoch, self.best_epoch = content["epoch"], content["best_epoch"]
-        except (
-            OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError,
-        ) as error:  # fmt: skip
-            raise AlignError(f"checkpoint '{path}' cannot be read: remove it ({error})") from error
+            self.epoch, self.best_epoch = int(content["epoch"]), int(content["best_epoch"])
+        except AlignError:
+            raise
+        except Exception as error:  # damaged bytes can raise anything
+            text = " ".join(str(error).split())[:200]
+            raise AlignError(
+                f"checkpoint '{path}' cannot be read: remove it ({type(error).__name__}: {text})"
+            ) from error

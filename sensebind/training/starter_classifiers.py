@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Reading, Sample, Sound
@@ -24,6 +23,7 @@ from sensebind.fusion.core.windows import Window
 from sensebind.fusion.events.prompt import PromptOptions
 from sensebind.fusion.events.prompt_calibration import SHIPPED_FOLDER, PromptCalibration
 from sensebind.fusion.models import registry
+from sensebind.replay.progress import track
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
 from sensebind.simulation.recorder import (
@@ -138,7 +138,7 @@ def _frame(pixels: npt.NDArray, encoding: str) -> Frame:
 
 def labelled_streams(space: Space, seeds: range) -> Iterator[LabelledStream]:
     """The streams of the training scenarios with these seeds."""
-    for seed in tqdm(seeds, desc="training scenarios", unit="scenario", disable=None):
+    for seed in track(seeds, "training scenarios", "scenarios"):
         yield embed_scenario(training_scenario(seed), space)
 
 

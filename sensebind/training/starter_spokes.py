@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sensebind.fusion.core.encodings import ThermalImage
 from sensebind.fusion.core.samples import DEPTH, IMU, TEXT, THERMAL, VISION
@@ -28,6 +27,7 @@ from sensebind.fusion.models.starter.space import SPOKE_FOLDER
 from sensebind.fusion.preprocess import depth as depth_frontend
 from sensebind.fusion.preprocess import thermal as thermal_frontend
 from sensebind.fusion.preprocess.image import squash_to_tensor
+from sensebind.replay.progress import track
 from sensebind.simulation import rooms
 from sensebind.simulation.recorder import IMU_RATE, render_cameras
 from sensebind.simulation.survey import survey_scenario
@@ -49,7 +49,7 @@ def room_pairs(modality: str, hub: Hub, count: int, seed: int = 0) -> Pairs:
     trunk = hub.image_encoder()
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
-    for number in tqdm(range(count), desc="rooms", unit="room", disable=None):
+    for number in track(range(count), "rooms", "rooms"):
         noise = np.random.default_rng([seed, number])
         views = rooms.render_walk(rooms.random_room(noise), noise, VIEWS_PER_ROOM)
         inputs += [squash_to_tensor(_image_levels(modality, view, noise)) for view in views]
@@ -104,7 +104,7 @@ def station_image_vectors(hub: Hub, seed: int) -> Tensor:
 
 def image_prototypes(hub: Hub, survey_seeds: range) -> dict[str, Tensor]:
     """Kind → image prototype (D,) from the surveys with these seeds."""
-    seeds = tqdm(survey_seeds, desc="images of surveys", unit="survey", disable=None)
+    seeds = track(survey_seeds, "images of surveys", "surveys")
     return simulated_imu.prototypes({seed: station_image_vectors(hub, seed) for seed in seeds})
 
 

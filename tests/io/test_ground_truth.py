@@ -25,7 +25,7 @@ def test_a_written_truth_file_is_read_unchanged(tmp_path: Path) -> None:
     assert read_truth(tmp_path / "t.tsv") == rows
     assert (tmp_path / "t.tsv").read_text().splitlines()[0] == "onset\toffset\tlabel"
     with pytest.raises(TruthError, match=r"nowhere.*t\.tsv' cannot be written"):
-        write_truth(tmp_path / "nowhere" / "t.tsv", rows)
+        write_truth(tmp_path / "t.tsv" / "nowhere" / "t.tsv", rows)
 
 
 def test_a_written_faults_file_is_read_unchanged(tmp_path: Path) -> None:

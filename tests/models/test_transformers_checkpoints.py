@@ -288,6 +288,18 @@ def test_a_model_is_downloaded_once_and_then_used_without_a_network(folder: Path
     assert loaded.stdout.startswith("small@"), loaded.stderr
 
 
+def test_a_file_that_was_cut_off_is_downloaded_again(folder: Path, tmp_path: Path) -> None:
+    with hub(folder, "someone/small") as endpoint:
+        environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path)}
+        assert run("weights", "fetch", "someone/small", **environment).returncode == 0
+        (weights,) = tmp_path.rglob("snapshots/*/model.safetensors")
+        whole = weights.read_bytes()
+        weights.resolve().write_bytes(whole[: len(whole) // 2])
+        again = run("weights", "fetch", "someone/small", **environment)
+        assert again.returncode == 0, again.stderr
+    assert weights.read_bytes() == whole == (folder / "model.safetensors").read_bytes()
+
+
 def test_without_a_network_a_download_fails_with_one_line(tmp_path: Path) -> None:
     done = run(
         "weights", "fetch", "google/siglip2-base-patch16-224", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path)

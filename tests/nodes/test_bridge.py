@@ -119,6 +119,20 @@ def test_a_decoded_event_equals_the_encoded_one() -> None:
     assert decode(topic, payload) == event()
 
 
+def test_the_topic_of_a_robot_with_a_namespace_begins_with_it() -> None:
+    for item, own in ((embedding(), "embedding/vision"), (event(), "event")):
+        for robot in ("robot1", "fleet/robot1", "embedding", "event"):
+            topic, payload = encode(item, robot=robot)
+            assert topic == f"{robot}/{own}".encode() and msgpack.unpackb(payload)["robot"] == robot
+            got = decode(topic, payload)
+            if isinstance(got, Embedding) and isinstance(item, Embedding):
+                assert same(got, item)
+            else:
+                assert got == item
+    with pytest.raises(WireError, match="robot2/event"):  # the topic and the message disagree
+        decode(b"robot2/event", encode(event(), robot="robot1")[1])
+
+
 def test_a_reader_needs_only_msgpack_and_numpy() -> None:
     message = msgpack.unpackb(encode(embedding())[1])
     vector = np.frombuffer(message["vector"], "<f4")
@@ -293,7 +307,7 @@ def test_unusable_keys_are_refused(tmp_path: Path, secret: str, authorized: str,
 class Publishing:
     """Publishes embeddings and an event repeatedly, as an embedder and a detector would."""
 
-    def __init__(self, me: Peer, *modalities: str) -> None:
+    def __init__(self, me: Peer, *modalities: str, namespace: str = "") -> None:
         from sensebind.fusion.io import messages
         from sensebind.nodes.support.message_types import RosMessageFactory
         from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS
@@ -301,14 +315,14 @@ class Publishing:
         self._me = me
         self._outputs: list[tuple[Any, Any]] = [
             (
-                me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{m}", EMBEDDING_QOS),
+                me.publisher(messages.EMBEDDING_TYPE, f"{namespace}/embeddings/{m}", EMBEDDING_QOS),
                 messages.embedding_message(RosMessageFactory(), embedding(m)),
             )
             for m in modalities
         ]
         self._outputs.append(
             (
-                me.publisher(messages.EVENT_TYPE, "events", EVENT_QOS),
+                me.publisher(messages.EVENT_TYPE, f"{namespace}/events", EVENT_QOS),
                 messages.event_message(RosMessageFactory(), event()),
             )
         )
@@ -408,6 +422,28 @@ def test_the_counts_are_a_copy() -> None:
         publisher.send(b"event", b"")
         publisher.counts.clear()
         assert publisher.counts == {"event": 1}
+
+
+def test_a_second_publisher_takes_the_next_free_port_if_it_may() -> None:
+    with ZmqPublisher(ANY_PORT) as first:
+        port = int(first.endpoint.rpartition(":")[2])
+        with ZmqPublisher(first.endpoint, more_ports=15) as second:
+            assert port < int(second.endpoint.rpartition(":")[2]) <= port + 15
+
+
+def test_two_robots_on_one_computer_publish_on_free_ports_with_their_names_in_the_topics() -> None:
+    environment = ros_environment("sensebind_msgs")
+    # The default address may be in use on this computer; what counts is that two bridges get different ones.
+    with (
+        running("bridge", "--ros-args", "-r", "__ns:=/robot1", environment=environment) as one,
+        running("bridge", "--ros-args", "-r", "__ns:=/robot2", environment=environment) as two,
+        peer(environment) as me,
+    ):
+        endpoints = [endpoint_of(one), endpoint_of(two)]
+        assert len(set(endpoints)) == 2 and "is in use" in one.output + two.output
+        source = Publishing(me, "vision", namespace="/robot2")
+        with subscriber(endpoints[1], b"robot2/") as socket:
+            assert set(source.until(socket, 2, 10)) == {b"robot2/embedding/vision", b"robot2/event"}
 
 
 def test_a_second_bridge_reports_that_the_address_is_in_use() -> None:

@@ -92,6 +92,14 @@ def test_every_cursor_output_has_a_series_of_values() -> None:
         assert series["t"] == sorted(series["t"])
 
 
+def test_a_report_of_an_offline_replay_has_no_latencies() -> None:
+    live, offline = (
+        render_report(report(modalities={VISION: {**figures(), **own}})) for own in ({}, {"latency_ms": None})
+    )
+    assert "latency p99" in live and "Latency p99" in live and "<h2>Load and latency</h2>" in live
+    assert "atency p99" not in offline and "<h2>Load</h2>" in offline and "An offline replay has no latency" in offline
+
+
 @pytest.mark.parametrize("bad", HOSTILE)
 def test_strings_from_outside_are_escaped(bad: str) -> None:
     data = report(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 
@@ -124,14 +126,15 @@ def check_entries(
         raise WeightsError(f"{source_name}: not the weights of this model; entries " + "; ".join(faults))
 
 
-def published_digest(path: str | Path) -> str:
+def published_digest(path: str | Path, progress: Callable[[int], None] = lambda size: None) -> str:
     """The SHA-256 of the published file, in hexadecimal: it identifies the weights in every precision and format.
 
-    Converted files store it. For others it is computed, which reads the whole file. Raises `WeightsError`.
+    Converted files store it. For others it is computed, which reads the whole file; `progress` is called with the
+    number of bytes of each block. Raises `WeightsError`.
     """
     found = set()
     for file in _files(path):
-        found.add(_metadata(file).get(SOURCE_DIGEST_KEY) or sha256_of(file))
+        found.add(_metadata(file).get(SOURCE_DIGEST_KEY) or sha256_of(file, progress))
     if len(found) > 1:
         raise WeightsError(
             f"the files in '{path}' were not made from one checkpoint: convert them again, into an empty folder"
@@ -139,28 +142,49 @@ def published_digest(path: str | Path) -> str:
     return found.pop()
 
 
-def convert(source: str | Path, targets: Mapping[Path, Collection[str]], dtype: torch.dtype) -> None:
+def convert(
+    source: str | Path,
+    targets: Mapping[Path, Collection[str]],
+    dtype: torch.dtype,
+    progress: Callable[[int], None] = lambda size: None,
+) -> None:
     """Write safetensors files in `dtype`. `targets`: file → names of the entries of `source` that it gets.
 
-    Holds a few entries in memory at a time. A file appears only when it is complete. Raises `WeightsError`, and
-    `OSError` if a file cannot be written.
+    Holds a few entries in memory at a time. The files appear when all are complete. `progress` is called with the
+    numbers of bytes that were read for the digest of `source` (see `published_digest`) and written. Raises
+    `WeightsError`, and `OSError` if a file cannot be written.
     """
-    entries, source_digest = read_entries(source), published_digest(source)
+    entries, source_digest = read_entries(source), published_digest(source, progress)
+    with ExitStack() as stack:
+        stages = {folder: stack.enter_context(staged(folder)) for folder in {target.parent for target in targets}}
+        _convert(entries, source_digest, targets, stages, dtype, progress)
+
+
+def _convert(
+    entries: Mapping[str, TensorEntry],
+    source_digest: str,
+    targets: Mapping[Path, Collection[str]],
+    stages: Mapping[Path, Path],
+    dtype: torch.dtype,
+    progress: Callable[[int], None],
+) -> None:
+    """Write each file into the stage of its folder."""
     for target, names in targets.items():
         # The widest types first, so that the offset of each entry is a multiple of its item size.
         by_width = sorted(((n, entries[n]) for n in names), key=lambda item: -_target_dtype(item[1], dtype).itemsize)
         chosen = dict(by_width)
         if target.resolve() in {entry.file.resolve() for entry in chosen.values()}:
             raise WeightsError(f"'{target}' is the file to be converted: choose another name for the result")
-        part = Path(f"{target}.part")
-        try:
-            _write(part, chosen, dtype, source_digest)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        _write(stages[target.parent] / target.name, chosen, dtype, source_digest, progress)
 
 
-def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, source_digest: str) -> None:
+def _write(
+    path: Path,
+    chosen: Mapping[str, TensorEntry],
+    dtype: torch.dtype,
+    source_digest: str,
+    progress: Callable[[int], None],
+) -> None:
     checksums = dict.fromkeys(chosen, 0)
     with path.open("wb") as file:
         file.write(_header(chosen, dtype, source_digest, checksums))
@@ -171,6 +195,7 @@ def _write(path: Path, chosen: Mapping[str, TensorEntry], dtype: torch.dtype, so
                 tensor = tensors[name].to(_target_dtype(chosen[name], dtype))
                 checksums[name] = _crc32(name, tensor)
                 file.write(_bytes(tensor))
+                progress(tensor.nbytes)
         file.seek(0)
         file.write(_header(chosen, dtype, source_digest, checksums))
 

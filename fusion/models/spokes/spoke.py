@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sensebind.fusion.core import encodings
+from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, Space, SpaceError, TrainedWindow
@@ -301,9 +302,8 @@ def write_spoke(
     state = {n: t.detach().to("cpu", dtype).contiguous() for n, t in tensors.items()}
     metadata = {"format": SPOKE_FORMAT, "spoke": json.dumps(asdict(spec), sort_keys=True)}
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         # Not `save_file`: only the owner could read its file.
-        Path(path).write_bytes(safetensors.torch.save(state, metadata))
+        write_bytes(path, safetensors.torch.save(state, metadata))
     except OSError as error:
         raise SpaceError(f"spoke file '{path}' cannot be written: {error}") from error
 

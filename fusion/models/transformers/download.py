@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sensebind.fusion.core.space import SpaceError
 
@@ -10,14 +12,16 @@ FILES = ("model.safetensors", "model-*.safetensors", "*.json", "*.txt", "*.model
 TIMEOUT = 10.0  # s: to wait for the first answer
 
 
-def fetch(name: str, revision: str = "") -> Path:
-    """Download the model `name` (owner/model) at `revision` (empty: the newest), with a progress bar.
+def fetch(name: str, revision: str = "", bar_class: type[Any] | None = None) -> Path:
+    """Download the model `name` (owner/model) at `revision` (empty: the newest). `bar_class`: a subclass of tqdm that
+    shows the progress; None: that of huggingface_hub, which shows nothing outside of a terminal.
 
-    Returns its folder. Files that are there already are not downloaded again. No code and no pickled weights are
-    downloaded. Raises `SpaceError` if the package huggingface_hub, the connection or the model is missing.
+    Returns its folder. Files that are there already are not downloaded again, unless their size is wrong. No code and
+    no pickled weights are downloaded. Raises `SpaceError` if the package huggingface_hub, the connection or the model
+    is missing.
     """
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi, hf_hub_download, snapshot_download
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,
@@ -29,10 +33,11 @@ def fetch(name: str, revision: str = "") -> Path:
         raise SpaceError("downloads need the package huggingface_hub: pip install huggingface_hub") from error
     try:
         # Asked first, because this fails at once where `snapshot_download` tries again for 20 s.
-        HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT)
-        folder = Path(
-            snapshot_download(name, revision=revision or None, allow_patterns=list(FILES), etag_timeout=TIMEOUT)
-        )
+        commit = HfApi().model_info(name, revision=revision or None, timeout=TIMEOUT).sha
+        wanted = {"revision": revision or None, "allow_patterns": list(FILES), "etag_timeout": TIMEOUT}
+        folder = Path(snapshot_download(name, tqdm_class=bar_class, **wanted))
+        for damaged in _files_of_wrong_size(folder, HfApi().list_repo_tree(name, revision=commit, recursive=True)):
+            hf_hub_download(name, damaged, revision=commit, etag_timeout=TIMEOUT, force_download=True)
     except HFValidationError as error:
         raise SpaceError(f"'{name}' is not the name of a model: write owner/model") from error
     except GatedRepoError as error:
@@ -53,3 +58,11 @@ def fetch(name: str, revision: str = "") -> Path:
     if not any(folder.glob("model*.safetensors")):
         raise SpaceError(f"'{name}' has no weights in safetensors, and pickled weights are not loaded: choose another")
     return folder
+
+
+def _files_of_wrong_size(folder: Path, entries: Iterable[Any]) -> Iterator[str]:
+    """The files in `folder` that have another size than on the server (`entries` of its tree), as after a full disk."""
+    for entry in entries:
+        size, file = getattr(entry, "size", None), folder / entry.path
+        if size is not None and file.is_file() and file.stat().st_size != size:
+            yield entry.path

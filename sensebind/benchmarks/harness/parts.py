@@ -90,7 +90,8 @@ def run_parts(
         for part in chosen:
             current = part.name
             _run_part(part, deadline, content, args.output, run_part or run_in_process)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        content["stopped_by"] = signal.Signals(*interrupt.args or (signal.SIGINT,)).name
         content["parts"].setdefault(current, {})["failed"] = "stopped by SIGTERM or Ctrl-C"
         content["stopped"] = f"during {current}"
     finally:
@@ -102,8 +103,11 @@ def run_parts(
 
 
 def exit_status(content: dict[str, Any]) -> int:
-    """Exit status for the `content` that `run_parts` returned: 1 if a part failed, the run was stopped, or every part
-    was skipped; otherwise 0."""
+    """Exit status for the `content` that `run_parts` returned: 130 after Ctrl-C; 1 if a part failed, the run was ended
+    in another way, or every part was skipped; otherwise 0."""
+    if content.get("stopped_by") == "SIGINT":
+        print(f"interrupted {content['stopped']}: the figures so far are kept", file=sys.stderr)
+        return 130
     results = content["parts"].values()
     nothing = all("skipped" in result for result in results)
     return int(nothing or "stopped" in content or any("failed" in result for result in results))
@@ -268,4 +272,4 @@ def _interrupt(number: int, frame: object) -> None:
     """Stop the run once: while it stops its part and writes the file, further signals are ignored."""
     for other in (signal.SIGTERM, signal.SIGINT):
         signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)

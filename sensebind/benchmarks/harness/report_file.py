@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sensebind.benchmarks.harness import environment
+from sensebind.fusion.core.atomic import write_text
 
 
 def print_figures(figures: Mapping[str, Any], indent: str = "") -> None:
@@ -41,14 +42,7 @@ def with_conditions(bench: str, figures: Mapping[str, Any], device: str = "cpu")
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically, and create its folder. NaN and infinity become null. Raises `OSError`."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    whole = target.with_name(f".{target.name}.part")  # if writing is interrupted, the earlier file remains
-    try:
-        whole.write_text(json.dumps(_nan_to_null(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        whole.replace(target)
-    finally:
-        whole.unlink(missing_ok=True)
+    write_text(path, json.dumps(_nan_to_null(content), indent=1, allow_nan=False) + "\n")
 
 
 def _nan_to_null(content: Any) -> Any:

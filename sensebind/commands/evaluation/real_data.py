@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sensebind.commands.arguments import add_config, add_device, add_out
+from sensebind.fusion.core.atomic import staged
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -153,7 +154,7 @@ def write(folder: Path, name: str, found: Mapping[str, Any], table: str) -> None
     import json
 
     print(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(table + "\n", encoding="utf-8")
+    with staged(folder) as out:
+        (out / f"{name}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (out / f"{name}.md").write_text(table + "\n", encoding="utf-8")
     print(f"{folder / f'{name}.json'}, {folder / f'{name}.md'}")

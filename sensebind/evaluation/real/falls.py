@@ -8,8 +8,6 @@ in s from the first stamp of the file. The columns of a recording: `sensor` (acc
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,11 @@ import numpy as np
 from sensebind.evaluation.metrics import median_and_p95, table_cell
 from sensebind.evaluation.real.prompt_runs import PromptRun, run_samples, settings_for
 from sensebind.evaluation.spans import Array
+from sensebind.evaluation.tables import Row, read_table
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import IMU, SECOND, Reading, Sample
 from sensebind.fusion.core.space import Space
+from sensebind.replay.progress import track
 from sensebind.replay.session import Settings
 from sensebind.simulation.messages import SIMULATION_START
 
@@ -74,31 +74,33 @@ class MotionRun:
 
 
 def read_recordings(folder: Path, subjects: Sequence[str] = ()) -> list[MotionRecording]:
-    """The recordings of these subjects (empty: all) in the order of labels.csv. Raises `MotionDataError`."""
+    """The recordings of these subjects (empty: all) in the order of labels.csv. Raises `MotionDataError` and
+    `TableError`."""
     table = folder / "labels.csv"
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if not subjects or row["subject"] in subjects]
-        found = [_read(folder, row) for row in rows]
-    except (OSError, KeyError, ValueError, EOFError) as error:
-        raise MotionDataError(f"'{table}' or a recording that it names cannot be read: {error!r}") from error
-    if not found:
-        raise MotionDataError(f"'{table}' has no recordings of the subjects {', '.join(subjects)}")
-    return found
+    rows = read_table(table, ("file", "words", "fall", "subject", IMPACT_COLUMN))
+    chosen = [row for row in rows if not subjects or row["subject"] in subjects]
+    if not chosen:
+        of = f" of the subjects {', '.join(subjects)}" if subjects else ""
+        raise MotionDataError(f"'{table}' has no recordings{of}")
+    return [_read(folder, row) for row in chosen]
 
 
-def _read(folder: Path, row: Mapping[str, str]) -> MotionRecording:
+def _read(folder: Path, row: Row) -> MotionRecording:
+    """Raises `TableError` for a file that cannot be read, and `MotionDataError` if a sensor is missing."""
     columns: dict[str, list[list[float]]] = {"acc": [], "gyro": []}
     stamps: dict[str, list[int]] = {"acc": [], "gyro": []}
-    with gzip.open(folder / row["file"], "rt", encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            stamps[line["sensor"]].append(int(line["stamp_ns"]))
-            columns[line["sensor"]].append([float(line[axis]) for axis in "xyz"])
+    for line in read_table(folder / row["file"], ("sensor", "stamp_ns", "x", "y", "z")):
+        if line["sensor"] not in stamps or not line["stamp_ns"].isdecimal():
+            raise MotionDataError(f"{line.where}: 'sensor' must be acc or gyro, and 'stamp_ns' a whole number")
+        stamps[line["sensor"]].append(int(line["stamp_ns"]))
+        columns[line["sensor"]].append([line.number(axis) for axis in "xyz"])
+    if missing := [sensor for sensor, own in stamps.items() if not own]:
+        raise MotionDataError(f"'{folder / row['file']}' has no rows of the sensor '{missing[0]}'")
     first = min(stamps["acc"][0], stamps["gyro"][0])
     times = {sensor: (np.array(own) - first) / SECOND for sensor, own in stamps.items()}
     turning = np.array(columns["gyro"])
     turning = np.stack([np.interp(times["acc"], times["gyro"], turning[:, axis]) for axis in range(3)], axis=1)
-    impact = float(row[IMPACT_COLUMN]) if row["fall"] == "1" else None
+    impact = row.number(IMPACT_COLUMN) if row["fall"] == "1" else None
     values = np.concatenate([np.array(columns["acc"]), turning], axis=1)
     return MotionRecording(row["file"], row["words"], row["subject"], impact, times["acc"], values)
 
@@ -110,7 +112,9 @@ def run_recordings(
     one. Raises `ConfigError`."""
     settings = settings_for([IMU], PROMPTS, config, device)
     space = settings.space()
-    return [MotionRun(recording, _run(recording, settings, space)) for recording in recordings]
+    return [
+        MotionRun(recording, _run(recording, settings, space)) for recording in track(recordings, "falls", "recordings")
+    ]
 
 
 def _run(recording: MotionRecording, settings: Settings, space: Space) -> PromptRun:

@@ -14,6 +14,7 @@ from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
+from sensebind.replay.progress import track
 from sensebind.replay.session import Settings, open_replay
 
 OWN = "prompts of the file"
@@ -62,7 +63,7 @@ def run_recordings(paths: Sequence[Path], config: Path | None = None, device: st
     """`run_recording` of each recording. `config`: a parameter file; None: the shipped one."""
     settings = Settings.read(config, device)
     space = settings.space()
-    return [run for path in paths for run in run_recording(path, settings, space)]
+    return [run for path in track(paths, "false alarms", "recordings") for run in run_recording(path, settings, space)]
 
 
 def false_alarm_metrics(runs: Sequence[QuietRun]) -> dict[str, Any]:

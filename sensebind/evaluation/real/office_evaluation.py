@@ -18,6 +18,7 @@ from sensebind.evaluation.real.yamnet_threshold import ThresholdSetting
 from sensebind.evaluation.spaces.sounds import ESC10, OFFICE
 from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.models.starter.space import StarterSpace
+from sensebind.replay.progress import track
 
 CHOICE_FOLD, CHOICE_SEEDS, CHOICE_SECONDS, CHOICE_SNR = "1", (1, 2), 300.0, 10.0  # streams that choose the threshold
 
@@ -35,7 +36,11 @@ def evaluate_levels(
     settings = settings_for([AUDIO], class_prompts([clip.name for clip in clips]), config, device)
     space = settings.space()
     streams = list(level_streams(clips, seed).values())
-    found: dict[str, Any] = {"levels": {s.name: sound_metrics([run_stream(s, settings, space)]) for s in streams}}
+    found: dict[str, Any] = {
+        "levels": {
+            s.name: sound_metrics([run_stream(s, settings, space)]) for s in track(streams, "office sounds", "levels")
+        }
+    }
     if baseline is not None:
         network = StarterSpace.load(modalities=["audio", "text"], device="cpu")
         setting, f1 = choose_setting(baseline, network)
@@ -46,7 +51,7 @@ def evaluate_levels(
         }
         names = {class_words(name): own for name, (_, own) in OFFICE.items()}
         present = {name: names[name] for name in sorted({clip.name for clip in clips}) if name in names}
-        for stream in streams:
+        for stream in track(streams, "YAMNet threshold", "levels"):
             found["levels"][stream.name]["yamnet"] = yamnet_metrics(stream, present, setting, network)
     return found
 

@@ -8,7 +8,6 @@ level and its colour. All joints are crossfaded, so no level changes at the end 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from sensebind.evaluation.real.sound_streams import MARGIN, SoundStream, to_int16
 from sensebind.evaluation.spaces.sounds import OFFICE, SoundDataError, read_sound
 from sensebind.evaluation.spans import Spans
+from sensebind.evaluation.tables import read_table
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
 
 TABLE = "noisy.csv"
@@ -40,21 +40,18 @@ class NoisyClip:
 
 
 def read_noisy_clips(folder: Path) -> list[NoisyClip]:
-    """The clips that `folder`/noisy.csv names. Raises `SoundDataError`."""
-    try:
-        with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            NoisyClip(
-                read_sound(folder / row["file"]).astype(np.float64),
-                class_words(row["class"]),
-                row["file"].replace(f"ebr_{row['event_to_background_db']}_", "ebr_"),
-                float(row["event_to_background_db"]),
-            )
-            for row in rows
-        ]
-    except (OSError, KeyError, ValueError) as error:
-        raise SoundDataError(f"'{folder / TABLE}' cannot be read: {error!r}") from error
+    """The clips that `folder`/noisy.csv names. Raises `TableError`, and `SoundDataError` for a clip that cannot be
+    read."""
+    level = "event_to_background_db"
+    return [
+        NoisyClip(
+            read_sound(folder / row["file"]).astype(np.float64),
+            class_words(row["class"]),
+            row["file"].replace(f"ebr_{row[level]}_", "ebr_"),
+            row.number(level),
+        )
+        for row in read_table(folder / TABLE, ("file", "class", level))
+    ]
 
 
 def class_words(folder: str) -> str:

@@ -17,6 +17,7 @@ from sensebind.fusion.config.parameters import detector_values
 from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.core.space import Space
+from sensebind.replay.progress import track
 from sensebind.replay.session import Settings
 from sensebind.simulation.messages import SIMULATION_START
 
@@ -67,7 +68,7 @@ def evaluate_clips(
     prompts of their classes and the prompts `ABSENT_SOUNDS`. `config`: a parameter file; None: the shipped one."""
     settings = settings_for([AUDIO], class_prompts([clip.name for clip in clips]), config, device)
     space = settings.space()
-    streams = (join_in_robot_noise(clips, seconds, snr, seed) for seed in seeds)
+    streams = (join_in_robot_noise(clips, seconds, snr, seed) for seed in track(seeds, "sounds in noise", "streams"))
     return sound_metrics([run_stream(stream, settings, space, ABSENT_SOUNDS) for stream in streams])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from sensebind.evaluation.spaces.retrieval import recall_at_k
+from sensebind.evaluation.tables import read_table
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
 from sensebind.fusion.core.space import Hub, Space
@@ -76,10 +76,9 @@ def area_under_roc(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.
 
 def person_lines(space: Space, folder: Path) -> list[str]:
     """The area under the ROC curve of phrases for a person: images with a person that is large enough, against images
-    without people."""
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    shares = np.array([float(row["largest_person_share_of_picture"]) for row in rows])
+    without people. Raises `TableError`."""
+    rows = read_table(folder / "labels.csv", ("file", "person", "largest_person_share_of_picture"))
+    shares = np.array([row.number("largest_person_share_of_picture") for row in rows])
     without = np.array([row["person"] == "0" for row in rows])
     large = ~without & (shares > MIN_PERSON_SHARE)
     files = [str(folder / "images" / row["file"]) for row in rows]

@@ -6,7 +6,6 @@ AudioSet's classes, those that are listed here for a class of the set.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from sensebind.evaluation.tables import read_table
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.core.space import Space
@@ -27,6 +27,7 @@ from sensebind.fusion.models.spokes.bound_space import BoundSpace
 from sensebind.fusion.models.starter.concepts import sound_class_names
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
+from sensebind.replay.progress import track
 
 # Class → three paraphrases, and the names of AudioSet's classes that fit it.
 ESC10 = {
@@ -138,7 +139,8 @@ def read_sets(folder: Path) -> list[SoundSet]:
         sets.append(SoundSet("office sounds in noise", sounds, office, names))
     booth = folder / "booth_sounds"
     if sounds := _read_groups(booth, "labels.csv", "loudness", ""):
-        words = {row["file"].split("/")[0]: row["words"] for row in _rows(booth / "labels.csv")}
+        table = read_table(booth / "labels.csv", ("file", "words"))
+        words = {row["file"].split("/")[0]: row["words"] for row in table}
         sets.append(SoundSet("everyday sounds from a booth", sounds, words, {}))
     if not sets:
         raise SoundDataError(
@@ -158,7 +160,9 @@ def report_lines(space: Space, sets: Sequence[SoundSet]) -> list[str]:
     vectors: dict[int, Tensor] = {}  # sets with the same sounds share their vectors
     for one in sets:
         if id(one.sounds) not in vectors:
-            vectors[id(one.sounds)] = torch.stack([clip_vector(space, sound.samples) for sound in one.sounds])
+            vectors[id(one.sounds)] = torch.stack(
+                [clip_vector(space, sound.samples) for sound in track(one.sounds, one.title, "sounds")]
+            )
         right = _correct_by_phrase(space, one, vectors[id(one.sounds)])
         named = _correct_by_audioset(hub, one) if one.audioset and isinstance(hub, StarterSpace) else None
         groups = sorted({sound.group for sound in one.sounds})
@@ -182,7 +186,9 @@ def comparison_lines(spaces: Mapping[str, Space], sets: Sequence[SoundSet]) -> l
         for title, space in spaces.items():
             key = title, id(one.sounds)
             if key not in vectors:
-                vectors[key] = torch.stack([clip_vector(space, sound.samples) for sound in one.sounds])
+                vectors[key] = torch.stack(
+                    [clip_vector(space, sound.samples) for sound in track(one.sounds, one.title, "sounds")]
+                )
             shares.append(_correct_by_phrase(space, one, vectors[key]).mean())
         cells = [*(f"{share:.3f}" for share in (*shares, 1 / len(one.phrases))), str(len(one.sounds))]
         lines.append(f"| {' | '.join([one.title, *cells])} |")
@@ -231,15 +237,11 @@ def _read_folders(folder: Path, without: str = "") -> list[NamedSound]:
 
 
 def _read_groups(folder: Path, table: str, column: str, unit: str) -> list[NamedSound]:
-    """The sounds of a CSV table with the column `file`, in groups by the value of `column`."""
+    """The sounds of a CSV table with the column `file`, in groups by the value of `column`; none if there is no table.
+    Raises `TableError`."""
+    if not (folder / table).is_file():
+        return []
     return [
         NamedSound(read_sound(folder / row["file"]), Path(row["file"]).parent.name, row[column] + unit)
-        for row in _rows(folder / table)
+        for row in read_table(folder / table, ("file", column))
     ]
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    if not table.is_file():
-        return []
-    with table.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -8,6 +8,7 @@ Run it after a change of `motion_phrases.txt` or one of the files `…_classes.t
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from sensebind.evaluation.real.robot_noise import robot_noise
 from sensebind.evaluation.real.sound_streams import read_clips
+from sensebind.fusion.core.atomic import write_bytes
+from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.models.starter import concepts, minilm, motion_competence, yamnet
 from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, TEXT_WEIGHTS, find_weight_file
 from sensebind.fusion.preprocess.audio import SAMPLE_RATE
@@ -37,12 +40,14 @@ def concept_vectors(
     return {"class_vectors": vectors, "template_shifts": torch.stack(shifts)}
 
 
+@torch.inference_mode()
 def typical_log_probabilities(folder: Path) -> Tensor:
     """(521,): the mean log probabilities of the clips of ESC-10's fold 1 (CC BY 3.0, K. J. Piczak) at 10 dB in robot
     noise, in windows of 1 s."""
+    clips = read_clips(folder, "1")
     network = yamnet.load(find_weight_file(AUDIO_WEIGHTS))
     random, found = np.random.default_rng(0), []
-    for clip in read_clips(folder, "1"):
+    for clip in clips:
         noise = robot_noise(random, max(clip.seconds, 1.0))
         level = float(np.sqrt(np.mean(np.square(noise)))) * 10 ** (TYPICAL_SNR / 20)
         noise[: len(clip.samples)] += clip.samples * (level / clip.level)
@@ -56,7 +61,7 @@ def typical_log_probabilities(folder: Path) -> Tensor:
 def write(files: concepts.ConceptFiles, entries: dict[str, Tensor]) -> None:
     """Write a file of sentence vectors in half precision."""
     half = {name: tensor.half().contiguous() for name, tensor in entries.items()}
-    files.vectors.write_bytes(safetensors.torch.save(half))
+    write_bytes(files.vectors, safetensors.torch.save(half))
     print(f"{files.vectors}: {files.vectors.stat().st_size / 1e6:.1f} MB")
 
 
@@ -68,6 +73,10 @@ def main() -> None:
         help="folder of ESC-10, whose fold 1 gives the typical sound (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args()
+    try:
+        typical = typical_log_probabilities(args.esc10)  # first: it needs the folder
+    except SensebindError as error:
+        sys.exit(f"error: {error}; --esc10 must be the folder of ESC-10")
     encoder = minilm.load(find_weight_file(TEXT_WEIGHTS).parent)
     with torch.inference_mode():
         write(concepts.IMAGE_FILES, concept_vectors(encoder, concepts.image_class_phrases(), IMAGE_TEMPLATES))
@@ -80,7 +89,7 @@ def main() -> None:
         )
         sounds = concept_vectors(encoder, concepts.sound_class_phrases(), SOUND_TEMPLATES)
         sounds["name_vectors"] = encoder(concepts.sound_class_names())
-        sounds["typical_log_probabilities"] = typical_log_probabilities(args.esc10)
+        sounds["typical_log_probabilities"] = typical
         write(concepts.SOUND_FILES, sounds)
 
 

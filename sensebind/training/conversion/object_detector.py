@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
+from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.models.starter.object_detector import (
     ADDITIONAL_LAYERS,
     DETECTOR_FORMAT,
@@ -123,14 +124,10 @@ def convert(source: Path, target: Path) -> None:
     }
     # One key: safetensors writes several in a random order, and equal inputs must make equal files.
     data = safetensors.numpy.save(stored, {METADATA_KEY: json.dumps(about)})
-    part = target.with_name(f"{target.name}.part")
     try:
-        part.write_bytes(data)
-        part.replace(target)
+        write_bytes(target, data)
     except OSError as error:
         raise ConversionError(f"'{target}' cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def main() -> None:

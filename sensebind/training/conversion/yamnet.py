@@ -20,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.starter.weight_files import AUDIO_WEIGHTS, WEIGHTS_FOLDER
 from sensebind.fusion.models.starter.yamnet import YamNet
@@ -101,8 +102,7 @@ def _convert(args: argparse.Namespace) -> None:
     cosine = lowest_cosine(state, half)
     if cosine < MIN_COSINE:
         raise ConversionError(f"half precision changes the outputs too much: cosine {cosine:.5f}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_bytes(safetensors.torch.save(half, {"source": WHEEL}))
+    write_bytes(args.out, safetensors.torch.save(half, {"source": WHEEL}))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB; lowest cosine with float32 {cosine:.6f}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
@@ -13,18 +13,25 @@ from sensebind.replay.session import Settings, open_replay
 from sensebind.training.prompt_classifiers import LabelledStream, TickEmbeddings
 
 
-def labelled_stream(path: Path, truth: Iterable[LabelSpan], settings: Settings, space: Space) -> LabelledStream:
+def labelled_stream(
+    path: Path,
+    truth: Iterable[LabelSpan],
+    settings: Settings,
+    space: Space,
+    progress: Callable[[float], None] = lambda seconds: None,
+) -> LabelledStream:
     """The ticks of a recording as detectors receive them, and its ground truth in ns on the recording's clock.
 
     `truth` is in s from the start. Each tick has the embeddings that were fused, by sensor: those of all sensors that
-    the recording has. Raises `SensebindError`.
+    the recording has. `progress` is called with the seconds of the recording that are read so far. Raises
+    `SensebindError`.
     """
     ticks: list[TickEmbeddings] = []
     waiting: dict[int, dict[str, Embedding]] = {}
     settings = settings.with_sensors_of(path)
     with open_replay(path, settings.embedder) as replay:
         start = replay.start
-        for output in replay.outputs(settings.pipeline(space)):
+        for output in replay.outputs(settings.pipeline(space), progress=progress):
             if not isinstance(output, Embedding):
                 continue
             if output.modality != FUSED:

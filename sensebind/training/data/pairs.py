@@ -206,9 +206,13 @@ def pairs_from_recording(
 def embed_windows(space: Space, modality: str, chosen: Sequence[Window]) -> Tensor:
     """N windows of a modality of the space → float32 (N, D)."""
     from sensebind.replay.embed_files import embed_tensors
+    from sensebind.replay.progress import track
 
     batches = [chosen[i : i + HUB_BATCH_SIZE] for i in range(0, len(chosen), HUB_BATCH_SIZE)]
-    vectors = [embed_tensors(space, modality, [space.tensor(window) for window in batch]) for batch in batches]
+    vectors = [
+        embed_tensors(space, modality, [space.tensor(window) for window in batch])
+        for batch in track(batches, f"embedding {modality}", "batches")
+    ]
     return torch.cat([torch.from_numpy(part) for part in vectors])
 
 

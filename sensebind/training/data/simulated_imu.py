@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.functional import normalize
-from tqdm import tqdm
 
 from sensebind.fusion.config.files import shipped_parameter_file
 from sensebind.fusion.core.space import Hub
+from sensebind.replay.progress import track
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.recorder import GROUNDS, IMU_RATE, SimulatedEvent, SimulatedScenario, simulate_imu
 from sensebind.simulation.scenario import DURATION_BY_KIND, read_scenario
@@ -151,7 +151,7 @@ def imu_pairs(
         (labelled_windows, patrol_scenario, patrol_seeds),
     ]
     parts = [cut(make(number)) for cut, make, numbers in sources for number in numbers]
-    for block, (windows, own) in enumerate(tqdm(parts, desc="motion", disable=None)):
+    for block, (windows, own) in enumerate(track(parts, "motion", "parts")):
         for window, label in zip(windows, own, strict=True):
             if label != BACKGROUND_LABEL or noise.random() < BACKGROUND_KEPT_FRACTION:
                 inputs.append(window)
