@@ -35,7 +35,14 @@ from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_thres
 from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
 from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
-from sensebind.fusion.events.proposals.naming import COMPETING_PHRASES, Competition, IntervalNamer, NamingState
+from sensebind.fusion.events.proposals.naming import (
+    COMPETING_PHRASES,
+    Competition,
+    IntervalNamer,
+    NamingCurve,
+    NamingState,
+    best_similarities,
+)
 from sensebind.fusion.events.scores import half_window, strongest_evidence, timestamp_correction
 
 # Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
@@ -221,23 +228,6 @@ def background_z_score(similarities: FloatArray, vector: Vector, background: Vec
     return np.asarray((similarities - median) / deviation, np.float64)
 
 
-def best_similarities(
-    vector: Vector,
-    phrases: Vector,
-    label_starts: npt.NDArray[np.intp],
-    recognisable: BoolArray | None = None,
-) -> FloatArray:
-    """Return the cosine of `vector` (D,) and the best phrase of each label, (L,).
-
-    `phrases` (N, D) are unit vectors, as `vector`; those of label l begin at `label_starts[l]`. `recognisable` (N,):
-    the phrases that count; at least one of each label. None: all.
-    """
-    cosines = phrases @ vector
-    if recognisable is not None:
-        cosines = np.where(recognisable, cosines, -np.inf)
-    return np.asarray(np.maximum.reduceat(cosines, label_starts))
-
-
 def subtract_competition(z_scores: FloatArray, competition: float) -> FloatArray:
     """Return background z-scores (L,), each minus `competition` times the margin of the best label over it."""
     return np.asarray(z_scores - competition * np.maximum(-margins(z_scores), 0.0), np.float64)
@@ -388,14 +378,17 @@ class PromptDetector(Detector[PromptOptions]):
         self.phrase_vectors, self.background_vectors = vectors[: len(flat)], vectors[len(flat) :][: len(background)]
         sizes = [len(phrases) for phrases in self.prompts.values()]
         self.label_starts = np.cumsum([0, *sizes], dtype=np.intp)[:-1]
-        self._namers: dict[str, IntervalNamer] = {}  # of the modalities that can name intervals
-        rest = vectors[len(flat) + len(background) :]
-        for modality, own in competing.items():
-            self._namers[modality] = IntervalNamer.of(self.phrase_vectors, self.label_starts, rest[: len(own)])
-            rest = rest[len(own) :]
         found = competences(flat)
         self._competences = self._label_competences(found, len(flat))
         self._recognisable = {m: self._recognisable_phrases(values) for m, values in found.items()} if flat else {}
+        # Of the modalities that can name intervals, and the part of the vectors that they compare; None: whole vectors.
+        self._namers: dict[tuple[str, tuple[int, int] | None], IntervalNamer] = {}
+        rest = vectors[len(flat) + len(background) :]
+        for modality, own in competing.items():
+            self._namers[modality, None] = IntervalNamer.of(
+                self.phrase_vectors, self.label_starts, self._recognisable.get(modality), rest[: len(own)]
+            )
+            rest = rest[len(own) :]
         names = list(named_objects(flat))
         if len(names) != len(flat):
             raise ValueError(f"named_objects returned {len(names)} names for {len(flat)} phrases")
@@ -449,7 +442,7 @@ class PromptDetector(Detector[PromptOptions]):
     def competition(self, modality: str) -> Competition:
         """Return what competes with the labels in an interval of a modality. Raises `KeyError` for one that does not
         name intervals."""
-        return self._namers[modality].competition
+        return self._namers[modality, None].competition
 
     def unrecognisable_labels(self, modalities: Iterable[str], space: str = "") -> list[str]:
         """Return the labels that none of `modalities` can recognise: their competence is below `MIN_COMPETENCE`.
@@ -473,6 +466,13 @@ class PromptDetector(Detector[PromptOptions]):
                 )
             result[modality] = np.maximum.reduceat(of_phrases, self.label_starts) if count else of_phrases
         return result
+
+    def _namer(self, modality: str, curve: NamingCurve) -> IntervalNamer:
+        """Return what names the intervals of a modality that can: it compares the part of vectors that `curve` does."""
+        key = modality, curve.dimensions
+        if key not in self._namers and curve.dimensions is not None:
+            self._namers[key] = self._namers[modality, None].within(curve.dimensions)
+        return self._namers[key]
 
     def _similarities(self, modality: str, vector: Vector) -> FloatArray:
         """Return the cosine of a vector (D,) of a modality and the best phrase that it can recognise of each label."""
@@ -529,7 +529,7 @@ class PromptDetector(Detector[PromptOptions]):
         self, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
     ) -> NamingState | None:
         """Return the pooled similarities of a modality for these labels, with `move`; 0 for new labels."""
-        if naming is None or modality not in self._namers:
+        if naming is None or (modality, None) not in self._namers:
             return None
         interval, steady = (replace(p, labels=move(p.labels)) for p in (naming.interval, naming.steady))
         return replace(naming, interval=interval, steady=steady)
@@ -608,9 +608,9 @@ class PromptDetector(Detector[PromptOptions]):
         proposals = updated_proposals(known.proposals if known else None, embedding.activity, tick)
         curve = calibration.naming.get(modality) if calibration else None
         naming, named = None, None
-        if curve is not None and proposals is not None and modality in self._namers:
-            namer = self._namers[modality]
-            naming = namer.updated(known.naming if known else None, proposals, embedding, cosines, seconds)
+        if curve is not None and proposals is not None and (modality, None) in self._namers:
+            namer = self._namer(modality, curve)
+            naming = namer.updated(known.naming if known else None, proposals, embedding, seconds)
             similar, named = namer.scores(proposals, naming, curve, PAUSE_FACTOR * self._offset_thresholds)
         elif calibration is not None and modality in calibration.modalities:
             similar = calibration.modalities[modality].probabilities(deviations, label_margins)

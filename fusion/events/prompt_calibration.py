@@ -211,7 +211,13 @@ def _naming_of_fields(values: Mapping[str, Any]) -> NamingCurve:
     similarity, margin, bias = (float(values[name]) for name in ("similarity_weight", "margin_weight", "bias"))
     if not np.isfinite((similarity, margin, bias)).all() or min(similarity, margin) < 0:
         raise ValueError(f"the numbers {similarity, margin, bias} of a naming curve are out of range")
-    return NamingCurve(similarity, margin, bias, str(values["source"]))
+    dimensions = tuple(int(number) for number in values.get("dimensions") or ())
+    if not dimensions:
+        return NamingCurve(similarity, margin, bias, str(values["source"]))
+    first, end = dimensions
+    if not 0 <= first < end:
+        raise ValueError(f"the dimensions {first} to {end} of a naming curve are out of range")
+    return NamingCurve(similarity, margin, bias, str(values["source"]), (first, end))
 
 
 def load(path: str | Path) -> PromptCalibration:

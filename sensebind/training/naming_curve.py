@@ -23,6 +23,7 @@ from sensebind.fusion.core.space import Space
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
 from sensebind.fusion.events.prompt_calibration import PromptCalibration
 from sensebind.fusion.events.proposals.naming import PRIOR_WINDOWS, NamingCurve
+from sensebind.fusion.models.starter.concepts import SOUND_CONCEPTS
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.replay.session import Settings
 from sensebind.simulation.messages import SIMULATION_START
@@ -39,8 +40,10 @@ ABSENT = (
     "laughter", "water dripping", "a motorcycle", "a cat", "hammering", "violin", "telephone", "glass breaking",
     "church bell", "a vacuum cleaner",
 )  # fmt: skip
+# Sounds are compared by their sound concepts alone: the image concepts of a sound are there to find images for it.
+DIMENSIONS = (SOUND_CONCEPTS.start, SOUND_CONCEPTS.stop)
 # A curve that only makes the detector pool similarities.
-NO_CURVE = NamingCurve(1.0, 1.0, -100.0, "none")
+NO_CURVE = NamingCurve(1.0, 1.0, -100.0, "none", DIMENSIONS)
 PENALTY = 1e-8  # of the squared weights: cosines are small numbers
 MIN_OVERLAP = 0.3  # of an interval with a clip that it shows
 
@@ -94,7 +97,7 @@ def fit_naming_curve(folder: Path, seeds: Sequence[int], snrs: Sequence[float]) 
     table, right = np.concatenate(rows), np.concatenate(truth)
     weights = nonnegative_logistic_regression(table, right.astype(np.float64), penalty=PENALTY)
     bias, similarity, margin = (round(float(weight), 2) for weight in weights)
-    return NamingCurve(similarity, margin, bias, SOURCE)
+    return NamingCurve(similarity, margin, bias, SOURCE, DIMENSIONS)
 
 
 def main() -> None:

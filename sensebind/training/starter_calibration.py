@@ -16,10 +16,10 @@ from sensebind.fusion.events.prompt import PromptOptions
 from sensebind.fusion.events.prompt_calibration import SHIPPED_FOLDER, ModalityCalibration, PromptCalibration
 from sensebind.fusion.events.proposals.naming import NamingCurve
 from sensebind.fusion.models import registry
-from sensebind.training.naming_curve import SOURCE
+from sensebind.training.naming_curve import DIMENSIONS, SOURCE
 
 FITTED: Mapping[str, ModalityCalibration] = {}  # modality → its curve, with the data that it was fitted on as `source`
-NAMING = {AUDIO: NamingCurve(30.14, 14.32, -3.0, SOURCE)}  # from `naming_curve`
+NAMING = {AUDIO: NamingCurve(24.3, 23.43, -2.77, SOURCE, DIMENSIONS)}  # from `naming_curve`
 
 
 def default_calibration(space: Space) -> PromptCalibration:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scripted_modalities import HOP, PROMPTS, SPACE, START, ScriptedModalities, assert_well_formed, embed_text
+from helpers.scripted_modalities import (
+    HOP,
+    PROMPTS,
+    SIZE,
+    SPACE,
+    START,
+    ScriptedModalities,
+    assert_well_formed,
+    embed_text,
+)
 from sensebind.fusion.core.embeddings import Activity, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import AUDIO, SECOND
@@ -153,14 +163,43 @@ def test_quantiles_of_columns_ignore_missing_readings() -> None:
     assert np.isnan(column_quantiles(np.full((3, 1), np.nan, np.float32), (0.5,))[0]).all()
 
 
-def test_phrases_that_mean_the_same_do_not_compete() -> None:
-    phrases = embed_text(["a dog", "a car"])
-    competing = embed_text(["a puppy", "a drum", "a bell", "a saw"])
-    competition = Competition.of(phrases, np.array([0, 1]), competing)
-    assert competition.with_phrases.tolist()[0] == [False, True, True, True]
+def directions(*cosines: float) -> np.ndarray:
+    """Unit vectors (N, N + 1), each with its cosine to (1, 0, 0, …)."""
+    rows = np.eye(len(cosines), len(cosines) + 1, 1) * np.sqrt(1 - np.square(cosines))[:, None]
+    rows[:, 0] = cosines
+    return rows.astype(np.float32)
+
+
+def test_a_related_phrase_competes_and_one_that_means_the_same_or_something_else_does_not() -> None:
+    dog, car, puppy, wolf, *others = directions(1.0, 0.0, 0.9, 0.4, 0.0, 0.0, 0.0, 0.0)
+    competition = Competition.of(np.stack([dog, car]), np.array([0, 1]), np.stack([puppy, wolf, *others]))
+    assert competition.with_phrases.tolist() == [[False, True, *[False] * 4], [False] * 6]
     assert competition.between_labels.tolist() == [[False, True], [True, False]]
-    margins = competition.margins(np.array([0.5, 0.1]), np.array([0.9, 0.2, 0.0, 0.0]))
-    assert margins == pytest.approx([0.5 - 0.2, 0.1 - 0.9])
+    margins = competition.margins(np.array([0.5, 0.1]), np.array([0.9, 0.6, 0.8, 0.0, 0.0, 0.0]))
+    assert margins == pytest.approx([0.5 - 0.6, 0.1 - 0.5])
+
+
+def test_a_naming_curve_may_compare_a_part_of_the_vectors() -> None:
+    """What is outside of this part changes no score, however similar it is to the phrases."""
+
+    def embed_twice(texts: Sequence[str]) -> np.ndarray:
+        once = embed_text(texts)
+        return np.concatenate([once, 2 * once], axis=1)
+
+    def scores(rest: str, part: tuple[int, int] | None) -> list[dict[str, float]]:
+        curve = NamingCurve(12.0, 60.0, -3.0, "test", part)
+        calibration = PromptCalibration(SPACE, 0.02, naming={AUDIO: curve})
+        detector = PromptDetector(PROMPTS, embed_twice, PromptOptions(calibration=lambda _: calibration))
+        state, found = detector.initial_state(), []
+        for e in ScriptedMicrophone().stream(with_sounds(noise(200), (15, 19)), {(15, 19): "dog"}):
+            vector = np.concatenate([e.vector, 2 * embed_text(PROMPTS[rest])[0]]).astype(np.float32)
+            state, scored = detector.score(state, e.tick, {AUDIO: replace(e, vector=vector)})
+            found.append({label: score.score for label, score in scored.items() if label in PROMPTS})
+        return found
+
+    assert scores("dog", (0, SIZE)) == scores("car", (0, SIZE))
+    assert max(s["dog"] for s in scores("car", (0, SIZE))) > 0.6
+    assert scores("dog", None) != scores("car", None)
 
 
 # events

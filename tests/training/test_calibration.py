@@ -32,6 +32,7 @@ from sensebind.fusion.events.prompt_calibration import (
     load,
 )
 from sensebind.fusion.events.prompt_classifiers import ModalityClassifiers, PromptClassifiers
+from sensebind.fusion.events.proposals.naming import NamingCurve
 from sensebind.fusion.models import registry
 from sensebind.training.calibration import (
     CalibratedSpace,
@@ -239,6 +240,16 @@ def test_the_shipped_calibration_is_found_by_the_encoders_and_one_with_classifie
     assert named is not None and named.classifiers is not None
     with pytest.raises(CalibrationError, match="cannot be read"):
         find_calibration("other", SPACE)
+
+
+def test_a_file_keeps_the_part_of_the_vectors_that_a_naming_curve_compares(tmp_path: Path) -> None:
+    for dimensions in (None, (3, 40)):
+        given = replace(FITTED, naming={"audio": NamingCurve(30.0, 14.0, -3.0, "test", dimensions)})
+        given.save(tmp_path / "some.safetensors")
+        assert load(tmp_path / "some.safetensors").naming == given.naming
+    replace(FITTED, naming={"audio": NamingCurve(30.0, 14.0, -3.0, "test", (40, 3))}).save(tmp_path / "bad.safetensors")
+    with pytest.raises(CalibrationError, match="bad.safetensors.*dimensions 40 to 3"):
+        load(tmp_path / "bad.safetensors")
 
 
 def test_the_default_calibration_of_the_starter_has_no_classifiers_and_states_the_source_of_each_curve() -> None:

@@ -1,25 +1,23 @@
 """Names proposals: how well each label explains an interval, from the similarities of all its windows.
 
-The similarities of windows are pooled over the interval. A label explains it if its pooled similarity is high and no
-dissimilar phrase, of another label or of a list of common sounds, has a higher one. So an interval with another sound
-gets no wrong name.
+The similarities of windows are pooled over the interval. A label explains it if its pooled similarity is high and
+neither another label nor a related common sound has a higher one. So an interval with another sound gets no wrong name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import Embedding, Vector
+from sensebind.fusion.core.embeddings import Embedding, Vector, l2_normalize
 from sensebind.fusion.core.samples import AUDIO
 from sensebind.fusion.events.evidence import BoolArray, FloatArray, logistic
 from sensebind.fusion.events.proposals.intervals import ProposalState
 
-# Common sounds, which compete with the labels for a sound. A phrase that is similar to a label does not compete with
-# it.
+# Common sounds. Those that are related to a label compete with it for a sound.
 COMPETING_SOUNDS = (
     "speech", "a man speaking", "a woman speaking", "a child speaking", "laughter", "crying", "a baby crying",
     "shouting", "screaming", "whispering", "singing", "a choir", "humming", "snoring", "a cough", "a sneeze",
@@ -45,8 +43,10 @@ COMPETING_SOUNDS = (
     "a buzzer", "a radio", "a television",
 )  # fmt: skip
 COMPETING_PHRASES: Mapping[str, Sequence[str]] = {AUDIO: COMPETING_SOUNDS}
-# Of the way from the median cosine of two phrases to 1: phrases that are nearer than this mean nearly the same.
-SIMILAR_PHRASE_FRACTION = 0.5
+# Of the way from the median cosine of two phrases to 1: phrases that are nearer than the second mean nearly the same,
+# those between are related, as "a helicopter" to "an aeroplane". An encoder that finds a related sound more similar
+# distinguishes the two. One that finds an unrelated sound more similar was confused by noise: that says little.
+RELATED_PHRASE_FRACTION, SIMILAR_PHRASE_FRACTION = 0.15, 0.5
 PRIOR_WINDOWS = 0.15  # windows of similarity 0 that are added: an interval of a short time has less evidence
 MIN_OVERLAP = 0.1  # of a window with the interval; a window with less is not pooled
 MIN_ACTIVE_FRACTION = 0.1  # of the new frames; a pause in an interval counts at least this much
@@ -63,14 +63,17 @@ class NamingCurve:
     """The probability that a label explains an interval: 1 / (1 + exp(−(`similarity_weight`·c + `margin_weight`·m +
     `bias`))).
 
-    c is the pooled cosine similarity of the label, m ≤ 0 how far that of the best competing phrase is above it (Platt
-    1999, as `ModalityCalibration`). `source` names the data that the curve was fitted on.
+    c is the pooled similarity of the label, m ≤ 0 how far that of the best competing phrase is above it (Platt 1999, as
+    `ModalityCalibration`). `source` names the data that the curve was fitted on. `dimensions` (first, end): the part of
+    the vectors that is compared. A similarity is the dot product of this part of a window's vector, and of this part of
+    a phrase's vector scaled to unit length. None: whole vectors, so cosines.
     """
 
     similarity_weight: float
     margin_weight: float
     bias: float
     source: str
+    dimensions: tuple[int, int] | None = None
 
     def probabilities(self, similarities: FloatArray, margins: FloatArray, log_odds: float = 0.0) -> FloatArray:
         """Convert pooled similarities (L,) and margins (L,) to probabilities (L,). `log_odds` is added."""
@@ -117,14 +120,15 @@ class Competition:
     @classmethod
     def of(cls, phrases: Vector, label_starts: npt.NDArray[np.intp], competing: Vector) -> Competition:
         """From the unit vectors of the labels' phrases (N, D), those of label l from `label_starts[l]` on, and of the
-        competing phrases (C, D). Phrases that mean nearly the same do not compete."""
+        competing phrases (C, D). Phrases that mean nearly the same do not compete; of the competing phrases only those
+        that are related to a label compete with it."""
         between = competing @ competing.T
         usual = float(np.median(between)) if between.size else 0.0
-        limit = usual + SIMILAR_PHRASE_FRACTION * (1.0 - usual)
+        related, limit = (usual + f * (1.0 - usual) for f in (RELATED_PHRASE_FRACTION, SIMILAR_PHRASE_FRACTION))
         nearest = np.maximum.reduceat(phrases @ competing.T, label_starts, axis=0)
         own = np.maximum.reduceat(phrases @ phrases.T, label_starts, axis=0)
         own = np.maximum.reduceat(own, label_starts, axis=1)
-        return cls(own < limit, nearest < limit)
+        return cls(own < limit, (nearest >= related) & (nearest < limit))
 
     def margins(self, labels: FloatArray, competing: FloatArray) -> FloatArray:
         """Return each label's similarity (L,) minus that of the best phrase that competes with it, (L,)."""
@@ -194,34 +198,68 @@ def naming_scores(
     return curve.probabilities(labels, competition.margins(labels, competing), log_odds)
 
 
+def best_similarities(
+    vector: Vector,
+    phrases: Vector,
+    label_starts: npt.NDArray[np.intp],
+    recognisable: BoolArray | None = None,
+) -> FloatArray:
+    """Return the dot product of `vector` (D,) and the best phrase of each label, (L,).
+
+    `phrases` (N, D); those of label l begin at `label_starts[l]`. `recognisable` (N,): the phrases that count; at least
+    one of each label. None: all.
+    """
+    products = phrases @ vector
+    if recognisable is not None:
+        products = np.where(recognisable, products, -np.inf)
+    return np.asarray(np.maximum.reduceat(products, label_starts))
+
+
 @dataclass(frozen=True, slots=True)
 class IntervalNamer:
-    """Names the intervals of one modality. `competing` (C, D) are the unit vectors of its competing phrases, and
-    `competition` is what competes with each of the L labels."""
+    """Names the intervals of one modality.
 
+    `phrases` (N, D) are the unit vectors of the phrases of L labels, those of label l from `label_starts[l]` on, and
+    `recognisable` (N,) those that count (None: all). `competing` (C, D) are the competing phrases, and `competition` is
+    what competes with each label. `dimensions`: see `NamingCurve`.
+    """
+
+    phrases: Vector
+    label_starts: npt.NDArray[np.intp]
+    recognisable: BoolArray | None
     competing: Vector
     competition: Competition
+    dimensions: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, phrases: Vector, label_starts: npt.NDArray[np.intp], competing: Vector) -> IntervalNamer:
-        """The arguments are those of `Competition.of`."""
-        return cls(competing, Competition.of(phrases, label_starts, competing))
+    def of(
+        cls,
+        phrases: Vector,
+        label_starts: npt.NDArray[np.intp],
+        recognisable: BoolArray | None,
+        competing: Vector,
+    ) -> IntervalNamer:
+        """The arguments are those of the class."""
+        return cls(phrases, label_starts, recognisable, competing, Competition.of(phrases, label_starts, competing))
+
+    def within(self, dimensions: tuple[int, int]) -> IntervalNamer:
+        """Return one that compares these dimensions of whole vectors. What competes stays the same: whole vectors say
+        what is related."""
+        part = slice(*dimensions)
+        phrases, competing = (l2_normalize(vectors[:, part]) for vectors in (self.phrases, self.competing))
+        return replace(self, phrases=phrases, competing=competing, dimensions=dimensions)
 
     def updated(
-        self,
-        state: NamingState | None,
-        proposals: ProposalState,
-        embedding: Embedding,
-        cosines: FloatArray,
-        seconds: float,
+        self, state: NamingState | None, proposals: ProposalState, embedding: Embedding, seconds: float
     ) -> NamingState:
-        """Return the state after a window, `seconds` after the one before, with the `cosines` (L,) of the labels.
-        `state` None: it is the first window."""
-        competing = np.asarray(self.competing @ embedding.vector, np.float64)
+        """Return the state after a window, `seconds` after the one before. `state` None: it is the first window."""
+        vector = embedding.vector if self.dimensions is None else embedding.vector[slice(*self.dimensions)]
+        labels = np.asarray(best_similarities(vector, self.phrases, self.label_starts, self.recognisable), np.float64)
+        competing = np.asarray(self.competing @ vector, np.float64)
         if state is None:
-            empty = PooledSimilarities.empty(len(cosines), len(competing))
+            empty = PooledSimilarities.empty(len(labels), len(competing))
             state = NamingState(empty, empty)
-        return updated_naming(state, proposals, (embedding.start, embedding.tick), cosines, competing, seconds)
+        return updated_naming(state, proposals, (embedding.start, embedding.tick), labels, competing, seconds)
 
     def scores(
         self, proposals: ProposalState, naming: NamingState, curve: NamingCurve, max_score_in_pause: FloatArray
