@@ -259,7 +259,7 @@ def deviation_from_baseline(
 
 
 @dataclass(frozen=True, slots=True)
-class PromptModalityState:
+class PromptSensorState:
     """The state of one sensor: its modality, its last window, the values of this window for the L labels, and their
     baselines."""
 
@@ -308,18 +308,18 @@ class ExplainedIntervals:
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
-    modality_states: Mapping[str, PromptModalityState] = field(default_factory=dict)
+    sensor_states: Mapping[str, PromptSensorState] = field(default_factory=dict)
     recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # tick, pooled scores (L,); of the last `smoothing` seconds
     # (L,) ns, since when a modality has supported each label; 0: none does. None: no tick yet.
     supported_since: npt.NDArray[np.int64] | None = None
     explained: ExplainedIntervals = ExplainedIntervals()
     calibration: PromptCalibration | None = None  # of the stream's space
 
-    def current_sensors(self, tick: int, max_age: float) -> dict[str, PromptModalityState]:
+    def current_sensors(self, tick: int, max_age: float) -> dict[str, PromptSensorState]:
         """Return the sensors that are used at a tick: not faulty, and not older than `max_age` (s)."""
         return {
             name: s
-            for name, s in sorted(self.modality_states.items())
+            for name, s in sorted(self.sensor_states.items())
             if not s.faulty and tick - s.tick <= max_age * SECOND
         }
 
@@ -500,30 +500,30 @@ class PromptDetector(Detector[PromptOptions]):
         def move(values: FloatArray, blank: float = 0.0) -> FloatArray:
             return np.where(index >= 0, values[index], blank) if len(values) else np.full(len(index), blank)
 
-        modality_states = {
+        sensor_states = {
             sensor: replace(
-                modality_state,
-                deviations=move(modality_state.deviations),
-                margins=move(modality_state.margins),
-                log_likelihood_ratios=move(modality_state.log_likelihood_ratios, np.nan),
-                scores=move(modality_state.scores, self.options.prior),
-                similarities=move(modality_state.similarities),
+                sensor_state,
+                deviations=move(sensor_state.deviations),
+                margins=move(sensor_state.margins),
+                log_likelihood_ratios=move(sensor_state.log_likelihood_ratios, np.nan),
+                scores=move(sensor_state.scores, self.options.prior),
+                similarities=move(sensor_state.similarities),
                 baseline=RunningBaseline(
-                    move(modality_state.baseline.mean),
-                    move(modality_state.baseline.deviation),
-                    move(modality_state.baseline.observed_time),
+                    move(sensor_state.baseline.mean),
+                    move(sensor_state.baseline.deviation),
+                    move(sensor_state.baseline.observed_time),
                 ),
-                naming=self._migrated_naming(modality_state.modality, modality_state.naming, move),
+                naming=self._migrated_naming(sensor_state.modality, sensor_state.naming, move),
                 named=None,
             )
-            for sensor, modality_state in state.modality_states.items()
+            for sensor, sensor_state in state.sensor_states.items()
         }
         recent = tuple((tick, move(pooled, self.options.prior)) for tick, pooled in state.recent_scores)
         open_labels = state.explained.open_labels
         if open_labels is not None:
             open_labels = move(open_labels.astype(np.float64)) > 0
         explained = ExplainedIntervals(open_labels, state.explained.starts)
-        return PromptState(modality_states, recent, None, explained, state.calibration)
+        return PromptState(sensor_states, recent, None, explained, state.calibration)
 
     def _migrated_naming(
         self, modality: str, naming: NamingState | None, move: Callable[[FloatArray], FloatArray]
@@ -541,7 +541,7 @@ class PromptDetector(Detector[PromptOptions]):
         if not self.prompts:
             return PromptState(), {}
         options = self.options
-        modality_states, z_scores, seconds, calibration = dict(state.modality_states), {}, {}, state.calibration
+        sensor_states, z_scores, seconds, calibration = dict(state.sensor_states), {}, {}, state.calibration
         for sensor in unfused_sensors(embeddings):
             embedding = embeddings[sensor]
             if embedding.vector.shape != self.background_vectors.shape[1:]:
@@ -549,17 +549,17 @@ class PromptDetector(Detector[PromptOptions]):
                     f"{sensor} has vectors of shape {embedding.vector.shape}, but the phrases "
                     f"{self.background_vectors.shape[1:]}: they are of different spaces"
                 )
-            known = modality_states.get(sensor)
+            known = sensor_states.get(sensor)
             if embedding.symptoms:  # data of a faulty sensor are not used
                 if known:
-                    modality_states[sensor] = replace(known, faulty=True)
+                    sensor_states[sensor] = replace(known, faulty=True)
                 continue
             calibration = self._calibration(embedding.space)
             seconds[sensor] = min((tick - known.tick) / SECOND if known else 0.5, options.max_age)
-            modality_states[sensor], z_scores[sensor] = self._score_window(
+            sensor_states[sensor], z_scores[sensor] = self._score_window(
                 known, tick, embedding, calibration, seconds[sensor]
             )
-        fresh = PromptState(modality_states).current_sensors(tick, options.max_age)
+        fresh = PromptState(sensor_states).current_sensors(tick, options.max_age)
         table = np.array([s.scores for s in fresh.values()]).reshape(len(fresh), len(self.prompts))
         competences = self._window_competences(calibration, fresh)
         log_ratios = self._log_likelihood_ratios(fresh)
@@ -577,24 +577,24 @@ class PromptDetector(Detector[PromptOptions]):
         # At `offset_threshold` or above the baseline is frozen, so that a long event does not become usual.
         held = pooled >= self._offset_thresholds
         for sensor, u in z_scores.items():
-            modality_state = modality_states[sensor]
-            baseline = modality_state.baseline.updated(u, seconds[sensor], options.time_constant, 1.0, held)
-            modality_states[sensor] = replace(modality_state, baseline=baseline)
+            sensor_state = sensor_states[sensor]
+            baseline = sensor_state.baseline.updated(u, seconds[sensor], options.time_constant, 1.0, held)
+            sensor_states[sensor] = replace(sensor_state, baseline=baseline)
         supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
         explained = self._explained(state.explained, pooled, fresh)
         scored = self._scores(tick, pooled, fresh, weights, competences, supported_since, state.explained)
         if (unknown := _unknown_score(tick, fresh, explained, float(pooled.max()))) is not None:
             scored[UNKNOWN_LABEL] = unknown
-        return PromptState(modality_states, recent, supported_since, explained, calibration), scored
+        return PromptState(sensor_states, recent, supported_since, explained, calibration), scored
 
     def _score_window(
         self,
-        known: PromptModalityState | None,
+        known: PromptSensorState | None,
         tick: int,
         embedding: Embedding,
         calibration: PromptCalibration | None,
         seconds: float,
-    ) -> tuple[PromptModalityState, FloatArray]:
+    ) -> tuple[PromptSensorState, FloatArray]:
         """Return the state of a modality after a window, `seconds` after the one before, with its baseline of before;
         and the background z-scores after competition, (L,), with which the baseline can be updated."""
         options, modality = self.options, embedding.modality
@@ -617,7 +617,7 @@ class PromptDetector(Detector[PromptOptions]):
         else:
             similar = options.scores_from_deviations(deviations)
         scores = self._modality_scores(calibration, similar, ratios)
-        state = PromptModalityState(
+        state = PromptSensorState(
             modality,
             embedding.start,
             tick,
@@ -639,24 +639,24 @@ class PromptDetector(Detector[PromptOptions]):
         self,
         before: npt.NDArray[np.int64] | None,
         tick: int,
-        fresh: Mapping[str, PromptModalityState],
+        fresh: Mapping[str, PromptSensorState],
         competences: FloatArray,
     ) -> npt.NDArray[np.int64]:
         """Return since when (ns) a modality has supported each label, (L,): 0 if none does at this tick."""
         since = np.zeros(len(self.prompts), np.int64)
-        for (_, modality_state), competence in zip(fresh.items(), competences, strict=True):
-            began = tick - half_window(modality_state.start, modality_state.tick)
+        for (_, sensor_state), competence in zip(fresh.items(), competences, strict=True):
+            began = tick - half_window(sensor_state.start, sensor_state.tick)
             starts = np.full(len(since), began)
-            if modality_state.named is not None and (proposal := modality_state.proposal) is not None:
-                starts = np.where(modality_state.named, proposal.start, starts)
-            supports = (modality_state.scores >= self._support) & (competence >= MIN_COMPETENCE)
+            if sensor_state.named is not None and (proposal := sensor_state.proposal) is not None:
+                starts = np.where(sensor_state.named, proposal.start, starts)
+            supports = (sensor_state.scores >= self._support) & (competence >= MIN_COMPETENCE)
             since = np.where(supports & ((since == 0) | (starts < since)), starts, since)
         if before is not None:
             since = np.where((since > 0) & (before > 0), np.minimum(since, before), since)
         return since
 
     def _explained(
-        self, before: ExplainedIntervals, pooled: FloatArray, fresh: Mapping[str, PromptModalityState]
+        self, before: ExplainedIntervals, pooled: FloatArray, fresh: Mapping[str, PromptSensorState]
     ) -> ExplainedIntervals:
         """Return which intervals are explained after a tick with the pooled scores (L,)."""
         stays = np.zeros(len(pooled), bool) if before.open_labels is None else before.open_labels
@@ -670,7 +670,7 @@ class PromptDetector(Detector[PromptOptions]):
         self,
         tick: int,
         pooled: FloatArray,
-        fresh: Mapping[str, PromptModalityState],
+        fresh: Mapping[str, PromptSensorState],
         weights: FloatArray,
         competences: FloatArray,
         supported_since: npt.NDArray[np.int64],
@@ -689,7 +689,7 @@ class PromptDetector(Detector[PromptOptions]):
         return scored
 
     def _weights(
-        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState], log_ratios: FloatArray
+        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptSensorState], log_ratios: FloatArray
     ) -> FloatArray:
         """Return the weights of the sensors' scores, (M, L), without their competence: reliability times coverage.
         `log_ratios` (M, L).
@@ -697,15 +697,15 @@ class PromptDetector(Detector[PromptOptions]):
         For a label with a trained classifier, the reliabilities of the options count, not those of the calibration.
         """
         trained = ~np.isnan(log_ratios)
-        coverage = np.array([modality_state.coverage for modality_state in fresh.values()]).reshape(-1, 1)
-        modalities = [modality_state.modality for modality_state in fresh.values()]
+        coverage = np.array([sensor_state.coverage for sensor_state in fresh.values()]).reshape(-1, 1)
+        modalities = [sensor_state.modality for sensor_state in fresh.values()]
         plain = np.array([self.options.modality_weight(m, calibration) for m in modalities]).reshape(-1, 1)
         own = np.array([self.options.reliability.get(m, 1.0) for m in modalities]).reshape(-1, 1)
         return np.asarray(np.where(trained.any(axis=0), own, plain) * coverage)
 
-    def _log_likelihood_ratios(self, fresh: Mapping[str, PromptModalityState]) -> FloatArray:
+    def _log_likelihood_ratios(self, fresh: Mapping[str, PromptSensorState]) -> FloatArray:
         """Return the ratios of the modalities, (M, L): NaN without a trained classifier."""
-        ratios = [modality_state.log_likelihood_ratios for modality_state in fresh.values()]
+        ratios = [sensor_state.log_likelihood_ratios for sensor_state in fresh.values()]
         return np.array(ratios).reshape(len(fresh), len(self.prompts))
 
     @property
@@ -715,7 +715,7 @@ class PromptDetector(Detector[PromptOptions]):
 
     def _evidence(
         self,
-        fresh: Mapping[str, PromptModalityState],
+        fresh: Mapping[str, PromptSensorState],
         weights: FloatArray,
         competences: FloatArray,
         at: int,
@@ -727,20 +727,20 @@ class PromptDetector(Detector[PromptOptions]):
         """
         evidence = []
         support = float(self._support[at])
-        for (sensor, modality_state), weight, competence in zip(
+        for (sensor, sensor_state), weight, competence in zip(
             fresh.items(), weights[:, at], competences[:, at], strict=True
         ):
             # The objects are sorted by score.
-            best = next((o for o in modality_state.objects if o.name in self._label_objects[at]), None)
-            names = bool(modality_state.scores[at] >= support and competence >= MIN_COMPETENCE)
-            coincides = since > 0 and not names and _began_with(modality_state.proposals, since)
+            best = next((o for o in sensor_state.objects if o.name in self._label_objects[at]), None)
+            names = bool(sensor_state.scores[at] >= support and competence >= MIN_COMPETENCE)
+            coincides = since > 0 and not names and _began_with(sensor_state.proposals, since)
             evidence.append(
                 Evidence(
-                    modality_state.modality,
-                    float(modality_state.scores[at]),
+                    sensor_state.modality,
+                    float(sensor_state.scores[at]),
                     names or coincides,
-                    modality_state.start,
-                    modality_state.tick,
+                    sensor_state.start,
+                    sensor_state.tick,
                     weight=float(weight),
                     competence=float(competence),
                     coincides=coincides,
@@ -789,7 +789,7 @@ class PromptDetector(Detector[PromptOptions]):
         return np.where(self.competence(modality, calibration) > 0, ratios, np.nan)
 
     def _window_competences(
-        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptModalityState]
+        self, calibration: PromptCalibration | None, fresh: Mapping[str, PromptSensorState]
     ) -> FloatArray:
         """Return how well the modalities can recognise each label in their last windows, (M, L). A trained classifier
         counts only if it classified the window."""
@@ -849,7 +849,7 @@ def _began_with(proposals: ProposalState | None, since: int) -> bool:
 
 
 def _interval_of(
-    fresh: Mapping[str, PromptModalityState], evidence: Sequence[Evidence], at: int
+    fresh: Mapping[str, PromptSensorState], evidence: Sequence[Evidence], at: int
 ) -> tuple[int, int] | None:
     """Return the interval that label number `at` names, (start, end) in ns.
 
@@ -858,15 +858,15 @@ def _interval_of(
     strongest = strongest_evidence(evidence)
     if strongest is None:
         return None
-    modality_state = fresh[strongest.sensor]
-    proposal = modality_state.proposal
-    if modality_state.named is None or not modality_state.named[at] or proposal is None:
+    sensor_state = fresh[strongest.sensor]
+    proposal = sensor_state.proposal
+    if sensor_state.named is None or not sensor_state.named[at] or proposal is None:
         return None
     return proposal.start, proposal.end
 
 
 def _unknown_score(
-    tick: int, fresh: Mapping[str, PromptModalityState], explained: ExplainedIntervals, best: float
+    tick: int, fresh: Mapping[str, PromptSensorState], explained: ExplainedIntervals, best: float
 ) -> Score | None:
     """Return the score of the intervals that no label explains: 1 minus the score of the best label, `best`, once an
     interval has lasted for `TIME_TO_NAME`; None without such an interval."""

@@ -62,7 +62,7 @@ def pooled_examples(
         if not isinstance(output, Embedding) or output.modality == FUSED:
             continue
         state, _ = detector.score(state, output.tick, {output.modality: output})
-        own = state.modality_states[AUDIO]
+        own = state.sensor_states[AUDIO]
         proposal = own.proposal
         if proposal is None or own.naming is None or own.naming.interval_start != proposal.start:
             continue

@@ -280,7 +280,7 @@ def test_the_detector_is_calibrated_by_parameter(tmp_path: Path) -> None:
     assert isinstance(detector, PromptDetector)
     embedding = ScriptedModalities().perceive("audio", DOG)
     state, scores = detector.score(detector.initial_state(), START, {"audio": embedding})
-    audio = state.modality_states["audio"]
+    audio = state.sensor_states["audio"]
     assert audio.scores == pytest.approx(FITTED.modalities["audio"].probabilities(audio.deviations, audio.margins))
     assert scores["dog"].score > 0.5 > scores["car"].score
     _, without_windows = detector.score(state, START + 60 * 2 * HOP, {})
