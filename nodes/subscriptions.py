@@ -63,7 +63,8 @@ class SensorSubscriptions:
     ) -> None:
         self._node = node
         self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
-        self._options = {name: sensor_options(values, modality, name) for name, modality in sensors_of(values).items()}
+        sensors = sensors_of(values, values["modalities"])
+        self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
         self._subscriptions: list[Subscription[Any]] = []
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()

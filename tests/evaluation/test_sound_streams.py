@@ -21,6 +21,7 @@ from sensebind.evaluation.real.sound_streams import (
 )
 from sensebind.evaluation.spaces.sounds import SoundDataError
 from sensebind.evaluation.spans import Spans
+from sensebind.evaluation.tables import TableError
 from sensebind.fusion.core.samples import SECOND, Sound
 
 RATE = 16_000
@@ -169,5 +170,5 @@ def test_clips_at_one_level_alone_have_no_known_noise(noisy_folder: Path) -> Non
     clips = [clip for clip in office_sounds.read_noisy_clips(noisy_folder) if clip.level == 6]
     with pytest.raises(SoundDataError, match="two levels"):
         office_sounds.level_streams(clips, 1)
-    with pytest.raises(SoundDataError, match=r"noisy\.csv"):
+    with pytest.raises(TableError, match=r"noisy\.csv"):
         office_sounds.read_noisy_clips(noisy_folder / "noisy")

@@ -14,7 +14,8 @@ NAMESPACE = ("-r", "__ns:=/robot1")
 
 def test_a_shipped_file_applies_in_any_namespace_as_it_is() -> None:
     for file in (ROOT / "config").glob("*.yaml"):
-        assert section_names(file) == {"**"}, file
+        if file.name != "diagnostic_aggregator.yaml":  # of a node of another package
+            assert section_names(file) == {"**"}, file
     environment = ros_environment("sensebind_msgs")
     file = shipped_parameter_file("starter.yaml")
     expected = {n: v for n, v in read_parameter_file(file, "detector").items() if n.startswith(("prompt", "detectors"))}
