@@ -35,9 +35,9 @@ MORE_PORTS = 15  # that are tried after the default one: for sixteen robots on o
 
 
 class BridgeNode(ManagedNode):
-    """Forwards the messages on `embeddings/<modality>` and `events`, from any publisher, while it is active.
+    """Forwards the messages on `embeddings/<sensor>` and `events`, from any publisher, while it is active.
 
-    It finds the modalities in `embedding_space`, and those that are not named there in the ROS graph. Its address is
+    It finds the sensors in `embedding_space`, and topics of other publishers in the ROS graph. Its address is
     bound from `configure` to `release`, so that clients stay connected while it is inactive.
     """
 
@@ -72,7 +72,7 @@ class BridgeNode(ManagedNode):
         self.get_logger().info(f"publishing on {self._publisher.endpoint} {how}")
 
     def activate(self) -> None:
-        self._modalities: set[str] = set()
+        self._sensors: set[str] = set()  # and `fused`: those that are subscribed
         self._subscribe(FUSED)
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
@@ -106,12 +106,12 @@ class BridgeNode(ManagedNode):
         self.release()
         return found
 
-    def _subscribe(self, modality: str) -> None:
-        if modality not in self._modalities:
-            self._modalities.add(modality)
+    def _subscribe(self, sensor: str) -> None:
+        if sensor not in self._sensors:
+            self._sensors.add(sensor)
             self._active_entities.append(
                 self.create_subscription(
-                    message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
+                    message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_QOS
                 )
             )
 
@@ -133,14 +133,14 @@ class BridgeNode(ManagedNode):
         self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder, self._robot))
 
     def _poll(self) -> None:
-        """Subscribe to new modalities in the graph, and log clients that connected, disconnected or were refused."""
+        """Subscribe to new sensors in the graph, and log clients that connected, disconnected or were refused."""
         if self._publisher is None:
             return  # cleaned up since this timer fired
         prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
         for name, types in self.get_topic_names_and_types():
-            modality = name.removeprefix(prefix)
-            if name.startswith(prefix) and messages.EMBEDDING_TYPE in types and "/" not in modality:
-                self._subscribe(modality)
+            sensor = name.removeprefix(prefix)
+            if name.startswith(prefix) and messages.EMBEDDING_TYPE in types and "/" not in sensor:
+                self._subscribe(sensor)
         changes = self._publisher.poll_connection_events()
         if changes["refused"]:
             why = (

@@ -1,4 +1,4 @@
-"""The executable `event_recorder`: lets rosbag2 keep the seconds before an event, when the event begins."""
+"""The executable `event_recorder`: requests a snapshot of the last seconds from rosbag2 when an event begins."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ OUTCOMES = ("onsets", "snapshots", "too_soon", "unavailable", "refused", "unansw
 
 
 class EventRecorderNode(ManagedNode):
-    """Calls the snapshot service of a rosbag2 recorder at the onset of chosen events. It never waits for the service.
+    """Calls the snapshot service of a rosbag2 recorder at the onset of chosen events, without blocking.
 
-    Each chosen onset is counted, and with it what became of it: see `OUTCOMES`. All callbacks run in the executor's
+    Each chosen onset is counted, and its outcome (`OUTCOMES`). All callbacks run in the executor's
     thread.
     """
 

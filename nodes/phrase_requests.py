@@ -1,4 +1,4 @@
-"""Requests the vectors of phrases from the embedder's service `embed_text`, again if no answer comes."""
+"""Requests the vectors of phrases from the embedder's service `embed_text`. Repeats a request without an answer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from rclpy.node import Node
 from sensebind.nodes.support.message_types import message_type
 
 SERVICE_TYPE = "sensebind_msgs/srv/EmbedText"
-FIRST_TIMEOUT = 3.0  # s for the first answer; twice as long for each further one
+FIRST_TIMEOUT = 3.0  # s after which a request is repeated; doubled after each repetition
 MAX_TIMEOUT = 48.0  # s
 MAX_OPEN_CALLS = 4  # calls whose answers are still accepted
-RETRY_PERIOD = 2.0  # s from an answer that cannot be used to the next request
+RETRY_PERIOD = 2.0  # s from a request whose answer cannot be used to the next one
 
 
 class PhraseRequests:
     """The calls of one node to `embed_text`. All methods and `on_answer` run in the executor's thread.
 
-    An answer is lost if the embedder ends, or if it discovers this node after the request (then DDS drops it). So the
-    request is repeated after a time. Late answers are used too: a slow embedder answers in the end.
+    An answer is lost if the embedder ends, or if it discovers this node only after the request: then DDS drops the
+    answer. So the request is repeated after a time. The answer to an earlier request is used too, because a slow
+    embedder may answer late.
 
-    `on_answer(phrases, response)` returns whether the response could be used.
+    `on_answer(phrases, response)` uses a response. It returns whether it could.
     """
 
     def __init__(self, node: Node, on_answer: Callable[[list[str], Any], bool]) -> None:
@@ -36,9 +37,10 @@ class PhraseRequests:
         self.repeated = 0  # requests that were repeated because no answer came
 
     def request(self, phrases: Sequence[str], now: float) -> None:
-        """Request vectors of these phrases, unless an answer may still come. Call it until they have arrived.
+        """Request the vectors of these phrases. Call it repeatedly until they have arrived.
 
-        `now`: steady time in seconds. Does nothing while there is no service.
+        Does nothing while there is no service, and while it is too early to repeat the same request. `now`: steady time
+        in seconds.
         """
         is_new = list(phrases) != self._phrases
         if not self._client.service_is_ready() or (not is_new and now < self._next_request):
@@ -57,7 +59,7 @@ class PhraseRequests:
         call.add_done_callback(lambda future: self._on_done(requested, future, now))
 
     def restart(self) -> None:
-        """Ignore the answers to earlier requests: for example because the space has changed."""
+        """Ignore the answers to earlier requests, for example because the space has changed."""
         for call in self._open_calls:
             self._client.remove_pending_request(call)
         self._open_calls.clear()

@@ -16,7 +16,7 @@ CONFIRMATIONS = 2  # checks in a row that find the same problem before it is log
 
 
 def topic_problem(options: SensorOptions, name: str, published: Callable[[str], Sequence[str]]) -> str:
-    """What is wrong with the publishers of a sensor's topic, and what to set; empty if nothing is known to be wrong.
+    """A problem of the publishers of a sensor's topic, and what to set; empty if no problem is known.
 
     `name`: the resolved topic, with the suffix of its transport. `published(topic)`: the type of each publisher.
     """

@@ -1,4 +1,4 @@
-"""Watches the stream of embeddings: detects that it stopped, and that this process itself stood still.
+"""Watches the stream of embeddings: detects that it stopped, and that this process itself did not run.
 
 The other decisions of the detector depend on stamps only. Those of this file depend on a steady clock too, so a replay
 does not have them. They read no clock: the caller passes the time.
@@ -16,7 +16,7 @@ from sensebind.fusion.events.fault import FAULT_SCORE, fault_label
 POLL_PERIOD = 0.2  # s from one call of `poll` to the next
 MAX_POLL_GAP = 0.5  # s; more time between two polls was a stall of this process, and is not counted
 MIN_SILENCE = 2.7  # s without embeddings after which they have stopped
-MAX_MISSED_HOPS = 2.5  # the same, as a multiple of the longest hop, and of the usual interval between ticks
+MAX_MISSED_HOPS = 2.5  # the same, in longest hops, and in usual intervals between ticks
 MIN_SIMULATED_SILENCE = 1.0  # s of `/clock` that must pass too: at a low rate, sensors are slow in wall time
 FIRST_TICKS_FACTOR = 4.0  # times longer while the usual interval is not known
 RECENT_GAPS = 5  # gaps between ticks from which the usual interval follows
@@ -30,11 +30,12 @@ EMBEDDINGS_STOPPED = fault_label("embeddings", "stopped")
 
 
 class EmbeddingWatchdog:
-    """Detects that no embedding of any modality arrives, and makes the reports of that FAULT event.
+    """Detects that no embedding of any sensor arrives, and makes the reports of this FAULT event.
 
-    Embeddings have stopped after `MIN_SILENCE` without one, or `MAX_MISSED_HOPS` times `longest_hop` (s) or their usual
-    interval if that is longer. Only time counts in which this process ran, and, with a simulated clock, in which that
-    clock ran. Before the first embedding nothing is detected.
+    Embeddings have stopped after the longest of three times without one: `MIN_SILENCE`, `MAX_MISSED_HOPS` times
+    `longest_hop` (s), and `MAX_MISSED_HOPS` times the usual interval between ticks. Only time in which this process ran
+    counts; with a simulated clock, only time in which that clock ran too. Nothing is detected before the first
+    embedding.
 
     The stamps of the reports are the last tick plus the time without embeddings, because the clock of the stamps may be
     another one than that of this computer.
@@ -174,10 +175,10 @@ class EmbeddingWatchdog:
 
 
 class Backlog:
-    """Holds the embeddings that arrive just after this process stood still, and returns them in order of tick.
+    """Holds embeddings that arrive just after this process did not run for a time, and returns them in order of tick.
 
-    The middleware delivers what has waited topic by topic, and may have lost a part of it. Without this, a modality
-    whose messages come first would seem to be ahead of the others, and they would seem to be missing.
+    The middleware delivers the messages that have waited topic by topic, and may have lost some. Without this class, a
+    sensor whose messages come first would seem to be ahead of the others, and the others would seem to be missing.
     """
 
     def __init__(self) -> None:
@@ -195,7 +196,7 @@ class Backlog:
         return self._hold_until is not None
 
     def hold(self, now: float, embedding: Embedding, sequence: int) -> bool:
-        """Hold an embedding if this process has just stood still. Returns whether it is held.
+        """Hold an embedding if this process has just started to run again. Returns whether it is held.
 
         `now`: steady time in seconds. `sequence`: the number of its message.
         """
@@ -221,7 +222,7 @@ class Backlog:
         return self.flush()
 
     def flush(self) -> list[Embedding]:
-        """Return what `release` does, without waiting for the rest."""
+        """Return the held embeddings as `release` does, without waiting for more."""
         kept = sorted((e for e in self._held if e.tick >= self._first_after_loss), key=lambda e: e.tick)
         self.dropped += len(self._held) - len(kept)
         self._hold_until, self._held, self._first_after_loss = None, [], 0

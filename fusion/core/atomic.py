@@ -1,6 +1,6 @@
-"""Writes files and folders that appear under their names only when they are complete.
+"""Writes files and folders so that they appear under their names only when they are complete.
 
-An error or Ctrl-C while they are written leaves what was there before: nothing, or the earlier version.
+After an error or Ctrl-C while they are written, the names have what they had before: nothing, or the earlier version.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STAGING_PREFIX = ".sensebind-part-"  # of the temporary folders; one remains onl
 
 @contextmanager
 def staged(folder: str | Path) -> Iterator[Path]:
-    """A context manager that gives a temporary folder inside `folder`. At its end, every file and folder in it moves to
-    `folder` and replaces what has the same name there. After an error or Ctrl-C nothing moves.
+    """A context manager that yields a temporary folder inside `folder`. At the end of the block, its files and folders
+    move to `folder` and replace those with the same names. After an error or Ctrl-C nothing moves.
 
     Creates `folder`, and removes it again after an error. Raises `OSError`, which names `folder`, if it cannot be
     written.
@@ -48,10 +48,10 @@ def staged(folder: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_file(path: str | Path) -> Iterator[Path]:
-    """A context manager that gives a path to write to. At its end, the file there becomes `path`.
+    """A context manager that yields a path to write to. At the end of the block, the file there moves to `path`.
 
-    A link is followed. A device, such as /dev/null, is written directly. Raises `OSError` as `staged`, and
-    `IsADirectoryError` if `path` is a folder.
+    If `path` is a link, its target is written. A device, such as /dev/null, is written directly. Raises `OSError` as
+    `staged`, and `IsADirectoryError` if `path` is a folder.
     """
     path = Path(path)
     if path.is_dir():

@@ -97,13 +97,15 @@ def l2_normalize(vectors: npt.ArrayLike) -> Vector:
 
 
 def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = None) -> Embedding:
-    """Return one vector for a tick: the unit-length sum of the modalities' vectors, each times weight × coverage.
+    """Return the fused vector of a tick: the sum of the modalities' vectors, each times weight × coverage, scaled to
+    unit length.
 
-    A sum of vectors of a joint space combines their meanings (ImageBind, arXiv 2305.05665, section 4.3). The vector of
-    a modality with several sensors is the mean of theirs, weighted by coverage, and its coverage is the largest of
-    theirs. So four cameras count as much as one. `weights` maps modality to weight, 1 if it is missing; if all weights
-    are 0, all modalities count the same. The weights of the result, one for each sensor, sum to 1. Its sources, the
-    sensors, are in alphabetical order, so it does not depend on the order of `present`.
+    A sum of vectors of a joint space combines their meanings (ImageBind, arXiv 2305.05665, section 4.3). If a modality
+    has several sensors, its vector is the mean of their vectors, weighted by coverage, and its coverage is the largest
+    of their coverages. So four cameras count as much as one. `weights` maps modality to weight; a missing modality has
+    the weight 1. If weight × coverage is 0 for all modalities, all count the same. In the result, `sources` has the
+    sensors in alphabetical order, so it does not depend on the order of `present`. `weights` has one number for each
+    source; they sum to 1.
 
     Raises `ValueError` if `present` is empty, or if ticks or spaces differ.
     """

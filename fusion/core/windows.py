@@ -1,4 +1,4 @@
-"""Windows: how a modality is divided into windows, and the coverage of a window."""
+"""Windows: how the samples of a sensor are divided into windows, and the coverage of a window."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOptions(Options):
-    """How one modality is divided into windows, and its weight in the fused vector. Raises `ConfigError`."""
+    """How the samples of a sensor are divided into windows, and the weight of its modality in the fused vector. Raises
+    `ConfigError`."""
 
     hop: float = parameter(
         0.5,
         "Time from the end of one window to the end of the next. Must be a multiple of the shortest hop of all "
-        "modalities",
+        "sensors",
         bounds=(0.001, 3600.0),
         unit="s",
     )
@@ -40,14 +41,15 @@ class WindowOptions(Options):
     )
     lateness: float = parameter(
         0.05,
-        "How far the stamp of a message may be behind the newest stamp of its modality. A window closes when the "
+        "How far the stamp of a message may be behind the newest stamp of its sensor. A window closes when the "
         "newest stamp is this far past its end. Must be shorter than `max_gap`",
         bounds=(0.0, 60.0),
         unit="s",
     )
     min_coverage: float = parameter(
         0.5,
-        "Smallest fraction of a window that must hold data. A window with less is dropped. No effect on one image",
+        "Smallest fraction of a window that must hold data. A window with less is dropped. No effect on a "
+        "window of one image",
         bounds=(0.0, 1.0),
     )
     max_gap: float = parameter(

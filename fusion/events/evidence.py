@@ -45,7 +45,7 @@ class EvidenceOptions(Options):
     )
     max_age: float = parameter(
         3.0,
-        "Time that a modality's last score stays in use when no new window arrives",
+        "Time that a sensor's last score stays in use when no new window arrives",
         bounds=(0.05, 3600.0),
         unit="s",
         formerly="staleness",

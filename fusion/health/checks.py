@@ -56,7 +56,7 @@ class Inspection(NamedTuple):
 
 
 class SensorHealthMonitor:
-    """Checks the windows of one modality, in order of tick, and keeps the sensor's baseline.
+    """Checks the windows of one sensor, in order of tick, and keeps the sensor's baseline.
 
     In addition to `check_window`, it compares the sensor with its own past:
     - `muted`: a microphone fell silent.

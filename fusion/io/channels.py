@@ -15,17 +15,19 @@ MIN_LEVEL = 1e-4  # root mean square of full scale; quieter sounds show no cance
 
 
 class ChannelSelector:
-    """Reduces the sounds of one microphone array to one channel, as the parameter `audio.channel` says.
+    """Reduces the sounds of one microphone array to one channel.
 
-    `choice`: a number from 0, `mean`, `loudest`, or empty: the first of three or more channels, and no change of one or
-    two, which the space reduces itself. `warning` is set once, if the channels cancel each other where they are
-    averaged: two microphones of opposite polarity have a mean near 0.
+    `choice` is the value of the parameter `audio.channel`: a number from 0, `mean`, `loudest`, or empty. Empty selects
+    the first of three or more channels, and does not change one or two, which the space reduces itself.
+
+    `warning` is empty until averaged channels cancel each other: two microphones of opposite polarity have a mean near
+    0. Then it is the text of the warning, and does not change again.
     """
 
     def __init__(self, choice: str) -> None:
         self.warning = ""
         self._choice = choice
-        self._selected = 0  # of `loudest`
+        self._selected = 0  # the channel that `loudest` selects
         self._powers: npt.NDArray[np.float64] | None = None  # running mean square of each channel, and of their mean
 
     def apply(self, sound: Sound) -> Sound:

@@ -35,14 +35,14 @@ DERIVED_IMAGE = re.compile("debug|annotat|overlay|detect|viz|visuali[sz]|mask|se
 
 @dataclass(frozen=True, slots=True)
 class TopicChoice:
-    """A topic that was selected for a modality, and the reason."""
+    """A topic that was selected for a sensor, and the reason."""
 
     topic: str
     reason: str
 
 
 def select_sensor_topics(recording: Recording) -> dict[str, TopicChoice]:
-    """Modality → the topic of its first sensor. A modality without a topic is left out."""
+    """Modality → the topic that is selected if the modality has one sensor. A modality without a topic is left out."""
     return {modality: _select_topic(modality, found) for modality, found in _topics_by_modality(recording).items()}
 
 
@@ -50,8 +50,8 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
     """Modality → name of each of its sensors → its topic. A modality without a topic is left out.
 
     Topics of one device, such as raw and compressed images, are one sensor. The only sensor of a modality is named as
-    the modality. Several are named by the parts of their topics that differ, with lower-case letters, digits and _;
-    none is in `reserved_names`.
+    the modality. Each of several is named by the parts of its topic that not all their topics have, in lower-case
+    letters, digits and _. No name is in `reserved_names`.
     """
     result: dict[str, dict[str, TopicChoice]] = {}
     taken = Counter(reserved_names)
@@ -76,7 +76,7 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
 
 
 def _topics_by_modality(recording: Recording) -> dict[str, list[Topic]]:
-    """Modality → the topics that may carry it."""
+    """Modality → the topics that may carry its data."""
     topics = recording.topics
     kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
     for topic in topics:
@@ -100,7 +100,7 @@ def _device_of(modality: str, topic: str) -> tuple[str, ...]:
 
 
 def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topic]]) -> dict[tuple[str, ...], str]:
-    """Device → a name: its parts that other devices lack; of a device without any, the name of its first topic."""
+    """Device → a name: those of its parts that not all devices have; if it has none, the name of its first topic."""
     shared = set.intersection(*(set(device) for device in devices))
     names = {}
     for device in sorted(devices):

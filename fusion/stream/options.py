@@ -13,20 +13,20 @@ class StreamOptions(Options):
 
     fusion_timeout: float = parameter(
         1.0,
-        "Fusion waits for a modality while it is at most this far behind the newest sensor, by stamps. 0: no waiting",
+        "Fusion waits for a sensor while it is at most this far behind the newest sensor, by stamps. 0: no waiting",
         bounds=(0.0, 60.0),
         unit="s",
         formerly="patience",
     )
     queue_size: int = parameter(
         16,
-        "Number of closed windows of one modality that may wait. If there are more, the oldest is dropped (counted "
+        "Number of closed windows of one sensor that may wait. If there are more, the oldest is dropped (counted "
         "as `overload`). Live only",
         bounds=(1, 10_000),
     )
     deadline: float = parameter(
         1.0,
-        "Time that a window may wait. After it, only the newest windows of its modality are embedded; the others are "
+        "Time that a window may wait. After it, only the newest windows of its sensor are embedded; the others are "
         "dropped (counted as `expired`). 0: no limit. Live only",
         bounds=(0.0, 3600.0),
         unit="s",

@@ -1,4 +1,4 @@
-"""The base class of the lifecycle nodes: parameters, transitions and automatic start, in one way for all."""
+"""The base class of the lifecycle nodes: the same parameters, transitions and automatic start for all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sensebind.nodes.support.run import StopFlag, interruptible, spin, wait_for_
 
 
 class ManagedNode(EmptyListParametersMixin, LifecycleNode):
-    """A lifecycle node whose subclass says what it does when it is configured, active, and no longer so.
+    """A lifecycle node. A subclass defines what happens in `configure`, `activate`, `deactivate` and `release`.
 
     The transitions are those of ROS, so `ros2 lifecycle` and Nav2's lifecycle manager can drive it; it has no bond. All
     methods run in the thread of the node's executor.
@@ -61,17 +61,18 @@ class ManagedNode(EmptyListParametersMixin, LifecycleNode):
         """
 
     def activate(self) -> None:
-        """Begin to work."""
+        """Start the work of the node: subscribe, and start timers."""
 
     def deactivate(self) -> list[Publisher]:
-        """End the work in order. Returns the publishers whose last messages may still be in transit."""
+        """End the work in order. Returns the publishers whose last messages may not have arrived yet."""
         return []
 
     def release(self) -> None:
-        """Release what `configure` made, as far as it got. Called when the node is not active."""
+        """Release what `configure` made. Called when the node is not active, also after a `configure` that failed."""
 
     def apply_values(self, values: dict[str, Any]) -> None:
-        """Use new values of the parameters that take effect at once. May refuse them with a `SensebindError`."""
+        """Use new values of the parameters that take effect at once. `values` has all parameters. Raises a
+        `SensebindError` to refuse them."""
 
     def known_parameters(self, values: Mapping[str, Any]) -> list[Parameter]:
         """The declarations of all parameters of the node, given the values that are set."""
@@ -81,7 +82,7 @@ class ManagedNode(EmptyListParametersMixin, LifecycleNode):
 
     @property
     def is_active(self) -> bool:
-        """Whether the node works."""
+        """Whether the node is in the state active."""
         return self._is_in(State.PRIMARY_STATE_ACTIVE)
 
     def _is_in(self, *states: int) -> bool:

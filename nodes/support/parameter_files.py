@@ -1,4 +1,4 @@
-"""Parameter files of nodes: warnings of sections that ROS passes over, and the files that a launch file makes."""
+"""Parameter files of nodes: warnings of sections that ROS ignores, and the files that a launch file makes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def source_files() -> list[str]:
 
 
 def warn_of_unused_sections(node: Node) -> None:
-    """Log a warning for each section of the parameter files of this process that ROS would pass over silently."""
+    """Log a warning for each section of the parameter files of this process that ROS would ignore silently."""
     name = node.get_name()
     for file in parameter_files(sys.argv):
         try:
@@ -53,7 +53,7 @@ def make_node_files(
     namespace: str,
     warn: Callable[[str], None],
 ) -> dict[str, str]:
-    """Make a parameter file for each node from one for all, so that it applies in any namespace. Returns node → file.
+    """Make from one parameter file a file for each node, which applies in any namespace. Returns node → file.
 
     `overrides`: node → values that take precedence over those of the file. `namespace`: that of the nodes, such as
     ``/robot1``; empty or ``/``: none. `warn` is called for each section that no node uses. Raises `ConfigError` for a

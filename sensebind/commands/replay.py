@@ -47,8 +47,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--suggest", type=Path, metavar="FILE",
-        help="print which onset threshold is best for each prompt by the truth, cross-validated over blocks of time, "
-        "and write them with the parameters of --config to FILE, a parameter file",
+        help="print the best onset threshold of each prompt by the truth, cross-validated over blocks of time, and "
+        "write these thresholds with the parameters of --config to FILE, a parameter file",
     )  # fmt: skip
     parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a file for the Rerun viewer too (.rrd)")
     parser.add_argument(

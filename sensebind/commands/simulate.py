@@ -27,11 +27,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--survey",
         type=int,
         metavar="N",
-        help="instead of a scenario: N stations, each with one kind of object or sound",
+        help="instead of a scenario: a survey of N objects or sounds, one in each room",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     parser.add_argument(
-        "--held-out", action="store_true", help="use rooms, shades and voices that are not used in training"
+        "--held-out", action="store_true", help="use rooms, colours, sizes and sounds that are not used in training"
     )
     parser.add_argument(
         "--duration", type=float, metavar="S", help="duration of the scenario in s (default: from the file)"
@@ -44,7 +44,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--thermal-camera",
         choices=("radiometric", "white-hot", "black-hot", "iron"),
-        help="output of the survey's thermal camera: temperatures (radiometric) or images in a palette",
+        help="output of the thermal camera of a survey: temperatures (radiometric) or images in a palette",
     )
     parser.add_argument(
         "-o", "--out", type=Path, metavar="BAG", help="bag folder to write (default: out/NAME, or out/survey)"
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.survey is not None:
         if args.survey < 1:
-            raise scenario.ScenarioError(f"a survey needs at least one station, not {args.survey}")
+            raise scenario.ScenarioError(f"a survey needs at least one object, not {args.survey}")
         camera = ThermalCamera()
         if args.thermal_camera:  # another type of camera: other palette, noise, blur and resolution
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))

@@ -1,4 +1,4 @@
-"""Shows how far long work is, and how long it still takes: a bar in a terminal, elsewhere a line now and then.
+"""Shows the progress of long work and the time left: a bar in a terminal; elsewhere a line every `LINE_INTERVAL`.
 
 Everything is written to stderr, so stdout can be parsed. The bar is drawn by tqdm: small, maintained, MPL-2.0 and MIT,
 and a package of Debian and of rosdep. It is imported when a bar is first drawn. Without it there are lines.
@@ -21,16 +21,16 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """How far some work is."""
+    """The progress of some work, in the unit that `progress` was given."""
 
     def advance(self, amount: float = 1) -> None:
-        """Add `amount` to what is done."""
+        """Add `amount` to the finished amount."""
 
     def reach(self, done: float) -> None:
-        """Set what is done; a smaller value than before is ignored."""
+        """Set the finished amount. A smaller value than before is ignored."""
 
     def note(self, text: str) -> None:
-        """Show `text` beside the progress, for example the file in work."""
+        """Show `text` beside the progress, for example the name of the current file."""
 
     def write(self, text: str) -> None:
         """Write a line to stderr, above the bar."""
@@ -38,7 +38,7 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(what: str, total: float | None, unit: str = "s") -> Iterator[Progress]:
-    """A context manager that shows the progress of `what`, of `total` units; None: not known how many.
+    """A context manager that shows the progress of `what`. `total` is its whole amount; None: not known.
 
     `unit` is "s" for seconds of data, "B" for bytes, or the name of what is counted.
     """
@@ -95,7 +95,7 @@ class Lines:
         print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Nothing is left to show."""
+        """Do nothing: a line needs no end."""
 
     def _line(self, elapsed: float) -> str:
         factor, unit = (1e-6, "MB") if self._unit == "B" else (1.0, self._unit)
