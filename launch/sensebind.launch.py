@@ -35,7 +35,7 @@ TEXTS = {  # launch argument → description
     "space": "embedding space; overrides the parameter file",
     "weights": "weight file or folder of the space; overrides the parameter file",
     "device": "device of the encoders: cpu, cuda or auto; overrides the parameter file",
-    "bridge_address": "address of the bridge, such as tcp://127.0.0.1:7448; overrides the parameter file",
+    "bridge_address": "address of the bridge, such as tcp://127.0.0.1:7501; overrides the parameter file",
     "snapshot_service": "snapshot service for the event recorder; overrides the parameter file",
 }
 CHOICES = {  # launch argument → default, allowed values, description

@@ -10,7 +10,7 @@ from launch_ros.actions import PushRosNamespace
 
 from launch import LaunchDescription
 
-ROBOTS = {"robot1": "tcp://127.0.0.1:7447", "robot2": "tcp://127.0.0.1:7448"}  # namespace → address of the bridge
+ROBOTS = {"robot1": "tcp://127.0.0.1:7501", "robot2": "tcp://127.0.0.1:7502"}  # namespace → address of the bridge
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -49,8 +49,8 @@ class SampleReader:
             name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:
                 raise ConfigError(
-                    f"parameter '{sensor}.topic' names '{wanted}', but the recording has only: "
-                    f"{', '.join(self._topic_types)}"
+                    f"sensor '{sensor}' is read from topic '{wanted}', but the recording has only: "
+                    f"{', '.join(self._topic_types)}; set '{sensor}.topic' to one of them"
                 )
             if name.strip("/") != wanted.strip("/"):
                 reason = f"compressed form of {wanted}, by {sensor}.transport"

@@ -154,8 +154,8 @@ def test_two_robots_have_their_own_namespaces_parameters_and_bridges(tmp_path: P
     file = ROOT / "launch" / "two_robots.launch.py"
     with launched(tmp_path, file, f"params_file:={parameters}") as process, peer(process.environment) as me:
         for robot, forklift, address in (
-            ("robot1", None, "tcp://127.0.0.1:7447"),
-            ("robot2", ["a forklift"], "tcp://127.0.0.1:7448"),
+            ("robot1", None, "tcp://127.0.0.1:7501"),
+            ("robot2", ["a forklift"], "tcp://127.0.0.1:7502"),
         ):
             detector = NodeServices(me, f"/{robot}/detector")
             names = ("prompts.person", "prompts.dog", "prompts.forklift")
