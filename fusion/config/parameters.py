@@ -66,8 +66,11 @@ def _autostart() -> Any:
 
 # Names that a user-defined modality cannot have.
 RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
-RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES)  # names that the user's sensors cannot have
-NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")  # of sensors and user-defined modalities: they are parts of topics
+# Names that the user's sensors cannot have: `fault.expected: [configured]` and `fault:embeddings:stopped` mean
+# something else, and ROS declares parameters that begin with `qos_overrides.`.
+RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, "configured", "embeddings", "qos_overrides")
+# Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,8 +410,8 @@ def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
             raise ConfigError(
-                f"parameter '{modality}.sensors' names '{name}': use lower-case letters, digits and _, each name once, "
-                f"and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
+                f"parameter '{modality}.sensors' names '{name}': use up to 64 lower-case letters, digits and _, each "
+                f"name once, and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
             )
     return names
 

@@ -73,6 +73,8 @@ class Parameter:
         kind = type(self.default)
         if kind in (int, float) and not isinstance(value, bool):
             value = self._number(value)
+        elif kind is str and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # YAML and `ros2 param set` read a number where a name may be one: audio.channel: 2
         elif isinstance(value, tuple):
             value = list(value)
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):

@@ -29,6 +29,9 @@ DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
     r"|theora|ffmpeg|_)+"
 )
+# Parts of a depth topic's name that say what its images are, and not of which device.
+DEPTH_DATA = re.compile(r"(aligned_)?depth_to_[a-z0-9]+|(depth|disparity|hw|sw|registered|image|rect|raw|unrectified|_)+")
+MAX_NAME = 50  # characters of a sensor's name, before a suffix that makes it unique
 # Image topics that other programs made from a camera's images. They are no further cameras.
 DERIVED_IMAGE = re.compile("debug|annotat|overlay|detect|viz|visuali[sz]|mask|segment|result|marker|feature|track")
 
@@ -66,6 +69,8 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
             continue
         result[modality] = {}
         for device, name in _sensor_names(modality, devices).items():
+            if name in taken and modality not in name:
+                name = f"{name}_{modality}"  # of a device that has sensors of several modalities
             while name in taken:
                 name += "_2"
             taken[name] += 1
@@ -95,7 +100,7 @@ def _device_of(modality: str, topic: str) -> tuple[str, ...]:
     while parts and DATA_NAME.fullmatch(parts[-1].lower()):
         parts.pop()
     if modality == DEPTH:
-        parts = [part for part in parts if not TOPIC_NAME_PATTERNS[DEPTH].search(part.lower())]
+        parts = [part for part in parts if not DEPTH_DATA.fullmatch(part.lower())]
     return tuple(parts)
 
 
@@ -106,7 +111,8 @@ def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topi
     for device in sorted(devices):
         parts = [part for part in device if part not in shared] or devices[device][0].name.strip("/").split("/")
         name = re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
-        names[device] = name if name[:1].isalpha() else f"{modality}_{name}".rstrip("_")
+        name = name if name[:1].isalpha() else f"{modality}_{name}"
+        names[device] = name[:MAX_NAME].rstrip("_")
     return names
 
 

@@ -57,6 +57,23 @@ def test_a_depth_image_aligned_to_the_colour_camera_is_no_second_sensor() -> Non
     assert list(found) == ["depth"]
 
 
+@pytest.mark.parametrize(
+    "topics",
+    [
+        ["/depth_front/image", "/depth_rear/image"],
+        ["/front_depth", "/rear_depth"],
+        ["/camera1/depth/image_rect_raw", "/camera2/aligned_depth_to_color/image_raw"],
+    ],
+)
+def test_two_depth_cameras_are_two_sensors(topics: list[str]) -> None:
+    assert sorted(sensors("depth", image=topics).values()) == topics
+
+
+@pytest.mark.parametrize("other", ["depth_registered/image_raw", "depth_registered/hw_registered/image", "depth_to_rgb/image_raw"])
+def test_other_depth_images_of_one_camera_are_the_same_sensor(other: str) -> None:
+    assert list(sensors("depth", image=["/camera/depth/image_raw", f"/camera/{other}"])) == ["depth"]
+
+
 def test_two_imus_are_named_and_the_filtered_topic_of_one_is_not_a_third() -> None:
     found = sensors("imu", imu=["/camera/imu", "/base/imu/data", "/base/imu/data_raw"])
     assert sorted(found) == ["base", "camera"] and found["base"] == "/base/imu/data"
@@ -77,3 +94,13 @@ def test_every_name_can_be_the_name_of_a_sensor(topics: list[str], names: set[st
 def test_no_name_is_taken_twice_or_reserved() -> None:
     found = sensors("vision", ("front",), image=["/front/image", "/FRONT/image", "/rear/image"])
     assert len(found) == 3 and "front" not in found
+
+
+def test_sensors_of_a_device_with_several_modalities_are_named_by_modality() -> None:
+    found = sensors("depth", ("camera1", "camera2"), image=["/camera1/depth/image_raw", "/camera2/depth/image_raw"])
+    assert sorted(found) == ["camera1_depth", "camera2_depth"]
+
+
+def test_the_name_of_a_sensor_has_a_length_that_a_topic_can_have() -> None:
+    found = sensors("vision", image=[f"/{'a' * 200}/image", f"/{'a' * 199}b/image"])
+    assert len(found) == 2 and all(len(name) <= 64 for name in found)
