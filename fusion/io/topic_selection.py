@@ -30,7 +30,9 @@ DATA_NAME = re.compile(
     r"|theora|ffmpeg|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
-DEPTH_DATA = re.compile(r"(aligned_)?depth_to_[a-z0-9]+|(depth|disparity|hw|sw|registered|image|rect|raw|unrectified|_)+")
+DEPTH_DATA = re.compile(
+    r"(aligned_)?depth_to_[a-z0-9]+|(depth|disparity|hw|sw|registered|image|rect|raw|unrectified|_)+"
+)
 MAX_NAME = 50  # characters of a sensor's name, before a suffix that makes it unique
 # Image topics that other programs made from a camera's images. They are no further cameras.
 DERIVED_IMAGE = re.compile("debug|annotat|overlay|detect|viz|visuali[sz]|mask|segment|result|marker|feature|track")

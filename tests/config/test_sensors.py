@@ -63,7 +63,24 @@ def test_a_parameter_file_names_sensors_as_the_nodes_read_it(tmp_path: Path) -> 
     assert values["front.transport"] == "raw"
 
 
-@pytest.mark.parametrize("name", ["configured", "embeddings", "fused", "text", "vision", "imu", "prompts", "fault", "Front", "2nd", "a/b", "", "a" * 65])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "configured",
+        "embeddings",
+        "fused",
+        "text",
+        "vision",
+        "imu",
+        "prompts",
+        "fault",
+        "Front",
+        "2nd",
+        "a/b",
+        "",
+        "a" * 65,
+    ],
+)
 def test_names_that_have_another_meaning_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"vision\.sensors"):
         embedder_values({"modalities": ["vision"], "vision.sensors": [name]})

@@ -69,7 +69,9 @@ def test_two_depth_cameras_are_two_sensors(topics: list[str]) -> None:
     assert sorted(sensors("depth", image=topics).values()) == topics
 
 
-@pytest.mark.parametrize("other", ["depth_registered/image_raw", "depth_registered/hw_registered/image", "depth_to_rgb/image_raw"])
+@pytest.mark.parametrize(
+    "other", ["depth_registered/image_raw", "depth_registered/hw_registered/image", "depth_to_rgb/image_raw"]
+)
 def test_other_depth_images_of_one_camera_are_the_same_sensor(other: str) -> None:
     assert list(sensors("depth", image=["/camera/depth/image_raw", f"/camera/{other}"])) == ["depth"]
 

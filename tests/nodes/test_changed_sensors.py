@@ -88,3 +88,26 @@ def test_a_name_that_no_topic_can_have_is_refused_by_parameter_when_the_node_is_
     embedder.wait_for_output(f"not configured: parameter 'front.topic': '{topic}' cannot be the name of a topic")
     assert services.set("front.topic", "front/image") == ""
     assert services.change_state("configure")
+
+
+def test_a_warning_about_the_messages_of_a_sensor_is_in_the_log_of_the_node(
+    nodes: tuple[Peer, Executable, Cameras],
+) -> None:
+    from rclpy.qos import QoSProfile
+    from sensor_msgs.msg import Image
+
+    me, embedder, cameras = nodes
+    services = NodeServices(me, "/embedder")
+    logged = me.subscribe("rcl_interfaces/msg/Log", "/rosout", QoSProfile(depth=1000))
+    for state, transition in (("unconfigured", "configure"), ("inactive", "activate")):
+        if services.state() == state:
+            assert services.change_state(transition), embedder.output
+    publisher = me.publisher(messages.IMAGE_TYPE, "front/image")
+
+    def has_warning() -> bool:
+        image = Image(height=48, width=64, encoding="rgb8", step=192, data=bytes(48 * 192))
+        image.header.frame_id, image.header.stamp = "other_camera", me.node.get_clock().now().to_msg()
+        publisher.publish(image)
+        return any("other_camera" in message.msg and message.name == "embedder" for _, message in logged)
+
+    assert cameras.publish_until(has_warning), embedder.output
