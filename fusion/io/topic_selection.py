@@ -71,7 +71,7 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
             continue
         result[modality] = {}
         for device, name in _sensor_names(modality, devices).items():
-            if name in taken and modality not in name:
+            if name in taken and name not in result[modality] and modality not in name:
                 name = f"{name}_{modality}"  # of a device that has sensors of several modalities
             while name in taken:
                 name += "_2"

@@ -52,8 +52,8 @@ def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None 
     """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`. Returns name → value.
 
     `parameters`: those to declare (None: all of the executable's). A parameter that still has the default with which it
-    was declared earlier gets the default of now: that of a sensor is the value of its modality. Raises `ConfigError` for an unknown name, and for a
-    value of a wrong type or out of range.
+    was declared earlier gets the default of now: that of a sensor is the value of its modality. Raises `ConfigError`
+    for an unknown name, and for a value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
     earlier = _DECLARED_DEFAULTS.get(node, {})
