@@ -259,10 +259,12 @@ def embedder_parameters(modalities: Sequence[str] = (), given: Mapping[str, Any]
     every = list(dict.fromkeys([*SENSOR_MODALITIES, *modalities]))
     for modality in every:
         found += modality_parameters(modality)
-    for modality in every:
+    of_sensors: dict[str, Parameter] = {}
+    for modality in dict.fromkeys([*modalities, *every]):  # of two with a sensor of one name, the used one is first
         for sensor in _named_sensors(given or {}, modality):
-            found += sensor_parameters(modality, sensor, given or {})
-    return found
+            own = {p.name: p for p in sensor_parameters(modality, sensor, given or {})}
+            of_sensors = {**own, **of_sensors}
+    return [*found, *of_sensors.values()]
 
 
 def detector_parameters() -> list[Parameter]:

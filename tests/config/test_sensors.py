@@ -121,3 +121,9 @@ def test_the_channel_may_be_a_number_as_yaml_reads_it() -> None:
     assert sensor_options(values, "audio").audio_format.channel == "2"
     with pytest.raises(ConfigError, match="channel must be a number from 0"):
         sensor_options({**values, "audio.channel": -1}, "audio")
+
+
+def test_a_modality_that_is_not_used_changes_no_sensor_of_the_same_name() -> None:
+    unused = {"depth.sensors": ["front"], "depth.hop": 1.0, "audio.sensors": ["rear"], "audio.hop": 2.0}
+    values = embedder_values({**TWO_CAMERAS, "vision.hop": 0.25, **unused})
+    assert (values["front.hop"], values["rear.hop"]) == (0.25, 0.25)
