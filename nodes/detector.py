@@ -143,6 +143,7 @@ class DetectorNode(ManagedNode):
     # --- the space, prompts and parameters
 
     def _on_space(self, message: Any) -> None:
+        earlier = self._sensors
         self._sensors = {s.name: s.modality for s in message.sensors if s.modality in message.modalities}
         for sensor in self._sensors or message.modalities:
             self._topics.add(sensor)
@@ -169,7 +170,12 @@ class DetectorNode(ManagedNode):
                 self.get_logger().error(f"{error}; continuing without a calibration")
                 self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
             self._update_detectors()
-        elif changed:  # other modalities of the same space
+        elif changed or self._sensors != earlier:  # other modalities or sensors of the same space
+            if earlier.keys() - self._sensors.keys() and self._tracker is not None:
+                self.get_logger().info("the embedder has other sensors: event tracking starts again")
+                self._process(self._backlog.flush())
+                self._step(self._assembler.flush())
+                self._publish(self._tracker.restart())  # else a sensor that was removed seems to be unplugged
             self._needs_configuration = True
             self._update_detectors()
 

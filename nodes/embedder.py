@@ -39,7 +39,7 @@ from sensebind.nodes.support.message_types import RosMessageFactory, message_typ
 from sensebind.nodes.support.qos import EMBEDDING_QOS, LATCHED_QOS
 from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, StopFlag, run_node, spin
-from sensebind.nodes.topic_checks import TopicChecks
+from sensebind.nodes.topic_checks import TopicChecks, check_topic_names
 
 MESSAGE_FACTORY = RosMessageFactory()
 
@@ -74,6 +74,7 @@ class EmbedderNode(ManagedNode):
         modalities, sensors = modalities_of(values), sensors_of(values)
         for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, "sensebind_msgs/srv/EmbedText"):
             message_type(name)  # fails here if it is not installed
+        check_topic_names(self, [sensor_options(values, m, s) for s, m in sensors.items()])
         started = time.monotonic()
         space = build.load_space_from(values)
         pipeline = build.make_pipeline(values, space, live=True)
@@ -115,6 +116,7 @@ class EmbedderNode(ManagedNode):
     def activate(self) -> None:
         assert self._pipeline is not None
         self._pipeline.restart()
+        self._last_arrival.clear()  # it may have sensors of an earlier configuration
         self._sensor_subscriptions = SensorSubscriptions(
             self,
             self._values,

@@ -15,9 +15,11 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidServiceNameException
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.parameters import EventRecorderOptions
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, EventPhase
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
@@ -63,7 +65,11 @@ class EventRecorderNode(ManagedNode):
         except ModuleNotFoundError as error:
             self._report_problem(f"no snapshot can be requested: {error}")
         else:
-            self._client = self.create_client(service, self._options.snapshot_service)
+            name = self._options.snapshot_service
+            try:
+                self._client = self.create_client(service, name)
+            except InvalidServiceNameException as error:
+                raise ConfigError(f"parameter 'snapshot_service': '{name}' cannot be the name of a service") from error
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def activate(self) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, IMU
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, data_topic, select_message_type
@@ -65,6 +68,21 @@ def _remedy(options: SensorOptions, name: str, types: Sequence[str], expected: s
     if readable and modality not in (*IMAGE_MODALITIES, IMU):
         return f"set {sensor}.type: {readable[0]}, or leave it empty"
     return f"set {sensor}.topic to a topic of type {expected}"
+
+
+def check_topic_names(node: Node, options: Iterable[SensorOptions]) -> None:
+    """Raises `ConfigError` for a parameter that names a topic which ROS does not accept."""
+    for own in options:
+        for parameter in ("topic", "camera_info_topic", "info_topic"):
+            topic = own.topic_name if parameter == "topic" else getattr(own, parameter)
+            try:
+                if topic:
+                    validate_full_topic_name(node.resolve_topic_name(topic))
+            except (RuntimeError, InvalidTopicNameException) as error:  # rclpy's RCLError is a RuntimeError
+                reason = str(error).strip().splitlines()[0].split(", at ")[0]
+                raise ConfigError(
+                    f"parameter '{own.sensor}.{parameter}': '{topic}' cannot be the name of a topic ({reason})"
+                ) from error
 
 
 class TopicChecks:

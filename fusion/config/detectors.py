@@ -16,6 +16,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
+from sensebind.fusion.events.fault import FaultDetector
 from sensebind.fusion.events.prompt import (
     CompetenceLookup,
     ObjectLookup,
@@ -80,11 +81,10 @@ def make_detectors(
             continue
         options = _options(detector.default_options, f"{name}.", values)
         try:
-            found.append(
-                PromptDetector(prompts, embed_text, options, competences, named_objects, encoders)
-                if detector is PromptDetector
-                else detector(options)
-            )
+            if detector is PromptDetector:
+                found.append(PromptDetector(prompts, embed_text, options, competences, named_objects, encoders))
+            else:
+                found.append(FaultDetector(options, sensors) if detector is FaultDetector else detector(options))
         except ValueError as error:
             raise ConfigError(f"parameters '{name}.*': {error}") from error
     return found

@@ -66,8 +66,11 @@ def _autostart() -> Any:
 
 # Names that a user-defined modality cannot have.
 RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
-RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES)  # names that the user's sensors cannot have
-NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]*")  # of sensors and user-defined modalities: they are parts of topics
+# Names that the user's sensors cannot have: `fault.expected: [configured]` and `fault:embeddings:stopped` mean
+# something else, and ROS declares parameters that begin with `qos_overrides.`.
+RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, "configured", "embeddings", "qos_overrides")
+# Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
+NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,10 +259,12 @@ def embedder_parameters(modalities: Sequence[str] = (), given: Mapping[str, Any]
     every = list(dict.fromkeys([*SENSOR_MODALITIES, *modalities]))
     for modality in every:
         found += modality_parameters(modality)
-    for modality in every:
+    of_sensors: dict[str, Parameter] = {}
+    for modality in dict.fromkeys([*modalities, *every]):  # of two with a sensor of one name, the used one is first
         for sensor in _named_sensors(given or {}, modality):
-            found += sensor_parameters(modality, sensor, given or {})
-    return found
+            own = {p.name: p for p in sensor_parameters(modality, sensor, given or {})}
+            of_sensors = {**own, **of_sensors}
+    return [*found, *of_sensors.values()]
 
 
 def detector_parameters() -> list[Parameter]:
@@ -407,8 +412,8 @@ def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
             raise ConfigError(
-                f"parameter '{modality}.sensors' names '{name}': use lower-case letters, digits and _, each name once, "
-                f"and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
+                f"parameter '{modality}.sensors' names '{name}': use up to 64 lower-case letters, digits and _, each "
+                f"name once, and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
             )
     return names
 

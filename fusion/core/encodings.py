@@ -64,6 +64,7 @@ RGB_CONVERSIONS: dict[str, int] = {
     "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUYV,
     "yuyv": cv2.COLOR_YUV2RGB_YUYV,
 }
+CAMERA_ENCODINGS = ("rgb8", *RGB_CONVERSIONS, "mono16", "16UC1")  # raw encodings of camera images
 COMPRESSED_FORMATS = ("jpeg", "jpg", "png")
 
 
@@ -113,7 +114,9 @@ def decode_rgb(frame: Frame) -> UInt8Array:
     if frame.encoding in ("mono16", "16UC1"):
         return np.asarray(cv2.cvtColor((pixels >> 8).astype(np.uint8), cv2.COLOR_GRAY2RGB))
     if frame.encoding not in RGB_CONVERSIONS:
-        raise EncodingError(f"encoding '{frame.encoding}' is not a camera encoding; known: {_known_encodings()}")
+        raise EncodingError(
+            f"encoding '{frame.encoding}' is not a camera encoding; known: {', '.join(CAMERA_ENCODINGS)}"
+        )
     if ("yuv" in frame.encoding or "uy" in frame.encoding) and frame.width % 2:
         raise EncodingError(f"the width of a '{frame.encoding}' image must be even, not {frame.width}")
     if frame.encoding.startswith("bayer") and min(pixels.shape[:2]) < 3:

@@ -53,6 +53,7 @@ class Parameter:
     modalities: tuple[str, ...] = ()
     formerly: str = ""
     effect: Effect | None = None
+    may_be_number: bool = False  # a string that may be a number, which YAML and `ros2 param set` read as one
 
     @property
     def allowed_values_text(self) -> str:
@@ -73,6 +74,8 @@ class Parameter:
         kind = type(self.default)
         if kind in (int, float) and not isinstance(value, bool):
             value = self._number(value)
+        elif self.may_be_number and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         elif isinstance(value, tuple):
             value = list(value)
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
@@ -106,6 +109,7 @@ def parameter(
     modalities: tuple[str, ...] = (),
     formerly: str = "",
     effect: Effect | None = None,
+    may_be_number: bool = False,
 ) -> Any:
     """Return a field of an options dataclass that declares a `Parameter`.
 
@@ -113,7 +117,9 @@ def parameter(
     dataclass. A list of strings is a tuple in the dataclass.
     """
     parameter_default = list(default) if isinstance(default, tuple) else default
-    declared = Parameter(name, parameter_default, description, bounds, unit, choices, modalities, formerly, effect)
+    declared = Parameter(
+        name, parameter_default, description, bounds, unit, choices, modalities, formerly, effect, may_be_number
+    )
     return dataclasses.field(default=default, metadata={"parameter": declared})
 
 

@@ -21,8 +21,7 @@ class WindowOptions(Options):
 
     hop: float = parameter(
         0.5,
-        "Time from the end of one window to the end of the next. Must be a multiple of the shortest hop of all "
-        "sensors",
+        "Time from the end of one window to the end of the next. Must be a multiple of the shortest hop of all sensors",
         bounds=(0.001, 3600.0),
         unit="s",
     )

@@ -116,6 +116,11 @@ class FaultDetector(Detector[FaultOptions]):
     kind = EventKind.FAULT
     default_options = FaultOptions()
 
+    def __init__(self, options: FaultOptions | None = None, sensors: Mapping[str, str] = {}) -> None:
+        """`sensors`: sensor → its modality. An expected sensor that is not in it is named as its modality."""
+        super().__init__(options)
+        self._modalities = dict(sensors)
+
     def has_label(self, label: str) -> bool:
         return self.options.detects(label.rpartition(":")[2])
 
@@ -126,9 +131,8 @@ class FaultDetector(Detector[FaultOptions]):
         state = after_pause(state, tick, self.options.timeout)
         sensor_states = dict(state)
         for sensor in self.options.expected:
-            sensor_states.setdefault(
-                sensor, FaultSensorState(sensor, tick, tick, self.options.timeout / MAX_MISSED_INTERVALS, ("",))
-            )
+            modality, usual = self._modalities.get(sensor, sensor), self.options.timeout / MAX_MISSED_INTERVALS
+            sensor_states.setdefault(sensor, FaultSensorState(modality, tick, tick, usual, ("",)))
         for sensor in unfused_sensors(embeddings):
             sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor])
         scores = {}

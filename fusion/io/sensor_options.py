@@ -62,6 +62,7 @@ class AudioFormat:
         f"another channel once that is {LOUDER_DB:g} dB louder. Empty: of three or more channels the first; of two, as "
         "the space does by itself (starter: their mean, ImageBind: the first)",
         modalities=(AUDIO,),
+        may_be_number=True,
     )
 
     def __post_init__(self) -> None:

@@ -27,10 +27,18 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|_)+"
+    r"|theora|ffmpeg|accel|gyro|sample|_)+"
 )
-# Image topics that other programs made from a camera's images. They are no further cameras.
-DERIVED_IMAGE = re.compile("debug|annotat|overlay|detect|viz|visuali[sz]|mask|segment|result|marker|feature|track")
+# Parts of a depth topic's name that say what its images are, and not of which device.
+DEPTH_DATA = re.compile(
+    r"(aligned_)?depth_to_[a-z0-9]+|(depth|disparity|hw|sw|registered|image|rect|raw|unrectified|_)+"
+)
+MAX_NAME = 50  # characters of a sensor's name, before a suffix that makes it unique
+# Words in the names of image topics that other programs made from a camera's images. They are no further cameras.
+DERIVED_IMAGE = re.compile(
+    r"(?<![a-z])(debug|annotated|annotations?|overlay|detections?|viz|visuali[sz]ation|masks?|segmentation|results?"
+    r"|markers?|features?|tracks?|tracked|preview|thumbnail|resized|map|trajectory)(?![a-z])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +67,15 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
         devices: dict[tuple[str, ...], list[Topic]] = defaultdict(list)
         for topic in found:
             devices[_device_of(modality, topic.name)].append(topic)
-        cameras = {key: own for key, own in devices.items() if not all(DERIVED_IMAGE.search(t.name) for t in own)}
-        devices = cameras or devices
+        devices = {key: own for key, own in devices.items() if not all(map(_is_derived, own))} or devices
         if len(devices) == 1:
-            result[modality] = {modality: _select_topic(modality, found)}
+            (only,) = devices.values()
+            result[modality] = {modality: _select_topic(modality, only)}
             continue
         result[modality] = {}
         for device, name in _sensor_names(modality, devices).items():
+            if name in taken and name not in result[modality] and modality not in name:
+                name = f"{name}_{modality}"  # of a device that has sensors of several modalities
             while name in taken:
                 name += "_2"
             taken[name] += 1
@@ -95,8 +105,13 @@ def _device_of(modality: str, topic: str) -> tuple[str, ...]:
     while parts and DATA_NAME.fullmatch(parts[-1].lower()):
         parts.pop()
     if modality == DEPTH:
-        parts = [part for part in parts if not TOPIC_NAME_PATTERNS[DEPTH].search(part.lower())]
+        parts = [part for part in parts if not DEPTH_DATA.fullmatch(part.lower())]
     return tuple(parts)
+
+
+def _is_derived(topic: Topic) -> bool:
+    """Whether the name of an image topic says that another program made the images."""
+    return DERIVED_IMAGE.search(topic.name.lower()) is not None
 
 
 def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topic]]) -> dict[tuple[str, ...], str]:
@@ -106,7 +121,8 @@ def _sensor_names(modality: str, devices: Mapping[tuple[str, ...], Sequence[Topi
     for device in sorted(devices):
         parts = [part for part in device if part not in shared] or devices[device][0].name.strip("/").split("/")
         name = re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
-        names[device] = name if name[:1].isalpha() else f"{modality}_{name}".rstrip("_")
+        name = name if name[:1].isalpha() else f"{modality}_{name}"
+        names[device] = name[:MAX_NAME].rstrip("_")
     return names
 
 

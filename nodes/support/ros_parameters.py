@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
@@ -33,6 +34,10 @@ NODE_ARGUMENTS: dict[str, Any] = {
 }
 
 
+# Node → name and default of each parameter that it declared without a given value.
+_DECLARED_DEFAULTS: WeakKeyDictionary[Node, dict[str, Any]] = WeakKeyDictionary()
+
+
 class EmptyListParametersMixin:
     """Mixin for nodes: rclpy refuses `[]` in a parameter file, because a list without elements has no type."""
 
@@ -46,11 +51,17 @@ class EmptyListParametersMixin:
 def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:
     """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`. Returns name → value.
 
-    `parameters`: those to declare (None: all of the executable's). Raises `ConfigError` for an unknown name, and for a
-    value of a wrong type or out of range.
+    `parameters`: those to declare (None: all of the executable's). A parameter that still has the default with which it
+    was declared earlier gets the default of now: that of a sensor is the value of its modality. Raises `ConfigError`
+    for an unknown name, and for a value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
-    given = _without_undeclared(node, parameter_values(node, unset=[]), parameters)
+    earlier = _DECLARED_DEFAULTS.get(node, {})
+    given = {
+        name: value
+        for name, value in _without_undeclared(node, parameter_values(node, unset=[]), parameters).items()
+        if name not in earlier or value != earlier[name]
+    }
     values = resolve_values(parameters, given, parameters_of_other_nodes(executable, given), node.get_logger().warning)
     labels = [label_parameter(name) for name in values if executable == "detector"]
     for parameter in [*parameters, *(found for found in labels if found is not None)]:
@@ -63,7 +74,11 @@ def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None 
         elif node.get_parameter(parameter.name).value is None:
             node.set_descriptor(parameter.name, descriptor_of(parameter))
             node.set_parameters([RosParameter(parameter.name, RosParameter.Type.STRING_ARRAY, [])])
+        elif parameter.name in earlier and parameter.name not in given and earlier[parameter.name] != parameter.default:
+            node.set_descriptor(parameter.name, descriptor_of(parameter))
+            node.set_parameters([RosParameter(parameter.name, value=parameter.default)])
         node.set_descriptor(parameter.name, descriptor_of(parameter))
+    _DECLARED_DEFAULTS[node] = {p.name: p.default for p in parameters if p.name not in given}
     return values
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.duration import Duration
@@ -146,6 +147,37 @@ def has_acknowledgements(publisher: Publisher, timeout: Duration) -> bool:
         return True
 
 
+class RosLogHandler(logging.Handler):
+    """Passes records of Python's logging to a logger of ROS: then they have a time, a level and the node's name, and
+    are on /rosout. They may come from any thread."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(Exception):  # as all handlers: a message must not end the program
+            if record.levelno >= logging.ERROR:  # rclpy wants one line of code for each level
+                self._logger.error(record.getMessage())
+            elif record.levelno >= logging.WARNING:
+                self._logger.warning(record.getMessage())
+            else:
+                self._logger.info(record.getMessage())
+
+
+@contextmanager
+def logging_to(logger: Any) -> Iterator[None]:
+    """Pass the records of all `sensebind` packages to `logger` during the block."""
+    handler, source = RosLogHandler(logger), logging.getLogger("sensebind")
+    before, source.propagate = source.propagate, False
+    source.addHandler(handler)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.propagate = before
+
+
 def run_node(
     name: str,
     make: Callable[[], N],
@@ -176,7 +208,8 @@ def run_node(
                 with interruptible():
                     node = make()
                 logger = node.get_logger()
-                serve(node, stop)
+                with logging_to(logger):
+                    serve(node, stop)
             if node is not None:
                 wait_for_acknowledgements(finish(node) or ())
             if stop.signal_name:

@@ -63,7 +63,24 @@ def test_a_parameter_file_names_sensors_as_the_nodes_read_it(tmp_path: Path) -> 
     assert values["front.transport"] == "raw"
 
 
-@pytest.mark.parametrize("name", ["fused", "text", "vision", "imu", "prompts", "fault", "Front", "2nd", "a/b", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "configured",
+        "embeddings",
+        "fused",
+        "text",
+        "vision",
+        "imu",
+        "prompts",
+        "fault",
+        "Front",
+        "2nd",
+        "a/b",
+        "",
+        "a" * 65,
+    ],
+)
 def test_names_that_have_another_meaning_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"vision\.sensors"):
         embedder_values({"modalities": ["vision"], "vision.sensors": [name]})
@@ -97,3 +114,16 @@ def test_a_wrong_parameter_of_a_sensor_is_refused_by_name(wrong: dict[str, Any],
 def test_the_weight_of_a_modality_is_not_a_parameter_of_its_sensors() -> None:
     with pytest.raises(ConfigError, match=r"front\.fusion_weight"):
         embedder_values({**TWO_CAMERAS, "front.fusion_weight": 2.0})
+
+
+def test_the_channel_may_be_a_number_as_yaml_reads_it() -> None:
+    values = embedder_values({"modalities": ["audio"], "audio.channel": 2})
+    assert sensor_options(values, "audio").audio_format.channel == "2"
+    with pytest.raises(ConfigError, match="channel must be a number from 0"):
+        sensor_options({**values, "audio.channel": -1}, "audio")
+
+
+def test_a_modality_that_is_not_used_changes_no_sensor_of_the_same_name() -> None:
+    unused = {"depth.sensors": ["front"], "depth.hop": 1.0, "audio.sensors": ["rear"], "audio.hop": 2.0}
+    values = embedder_values({**TWO_CAMERAS, "vision.hop": 0.25, **unused})
+    assert (values["front.hop"], values["rear.hop"]) == (0.25, 0.25)

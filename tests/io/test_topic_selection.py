@@ -49,12 +49,43 @@ def test_a_camera_with_compressed_images_alone_stands_beside_a_raw_one() -> None
 
 
 def test_images_that_programs_drew_are_no_further_cameras() -> None:
-    assert sensors("vision", image=["/cam/image_raw", "/yolo/debug_image", "/seg/mask"]) == {"vision": "/cam/image_raw"}
+    drawn = ["/yolo/debug_image", "/seg/mask", "/slam/trajectory_image", "/local_map_image", "/oakd/rgb/preview"]
+    assert sensors("vision", image=["/cam/image_raw", "/cam/image_resized", *drawn]) == {"vision": "/cam/image_raw"}
+
+
+def test_a_camera_is_not_taken_for_a_drawn_image_because_of_a_part_of_a_word() -> None:
+    assert sorted(sensors("vision", image=["/tracking_camera/image", "/mapper_cam/image"])) == [
+        "mapper_cam",
+        "tracking_camera",
+    ]
+
+
+def test_acceleration_and_angular_velocity_of_one_imu_are_not_two_imus() -> None:
+    assert list(sensors("imu", imu=["/camera/accel/sample", "/camera/gyro/sample"])) == ["imu"]
 
 
 def test_a_depth_image_aligned_to_the_colour_camera_is_no_second_sensor() -> None:
     found = sensors("depth", image=["/camera/depth/image_rect_raw", "/camera/aligned_depth_to_color/image_raw"])
     assert list(found) == ["depth"]
+
+
+@pytest.mark.parametrize(
+    "topics",
+    [
+        ["/depth_front/image", "/depth_rear/image"],
+        ["/front_depth", "/rear_depth"],
+        ["/camera1/depth/image_rect_raw", "/camera2/aligned_depth_to_color/image_raw"],
+    ],
+)
+def test_two_depth_cameras_are_two_sensors(topics: list[str]) -> None:
+    assert sorted(sensors("depth", image=topics).values()) == topics
+
+
+@pytest.mark.parametrize(
+    "other", ["depth_registered/image_raw", "depth_registered/hw_registered/image", "depth_to_rgb/image_raw"]
+)
+def test_other_depth_images_of_one_camera_are_the_same_sensor(other: str) -> None:
+    assert list(sensors("depth", image=["/camera/depth/image_raw", f"/camera/{other}"])) == ["depth"]
 
 
 def test_two_imus_are_named_and_the_filtered_topic_of_one_is_not_a_third() -> None:
@@ -77,3 +108,13 @@ def test_every_name_can_be_the_name_of_a_sensor(topics: list[str], names: set[st
 def test_no_name_is_taken_twice_or_reserved() -> None:
     found = sensors("vision", ("front",), image=["/front/image", "/FRONT/image", "/rear/image"])
     assert len(found) == 3 and "front" not in found
+
+
+def test_sensors_of_a_device_with_several_modalities_are_named_by_modality() -> None:
+    found = sensors("depth", ("camera1", "camera2"), image=["/camera1/depth/image_raw", "/camera2/depth/image_raw"])
+    assert sorted(found) == ["camera1_depth", "camera2_depth"]
+
+
+def test_the_name_of_a_sensor_has_a_length_that_a_topic_can_have() -> None:
+    found = sensors("vision", image=[f"/{'a' * 200}/image", f"/{'a' * 199}b/image"])
+    assert len(found) == 2 and all(len(name) <= 64 for name in found)

@@ -113,3 +113,11 @@ def test_without_a_recorder_each_onset_is_counted_and_the_warning_comes_once(ins
         found.wait_for(onsets=3, unavailable=3, snapshots=0)
         reason = f"the service '{SERVICE}' is not there" if installed else "install or build the ROS package"
         assert reason in found.counts()["message"] and found.node.output.count(reason) == 1
+
+
+def test_a_name_that_no_service_can_have_ends_the_node_with_the_parameter() -> None:
+    environment = ros_environment("sensebind_msgs", "rosbag2_interfaces")
+    values = {"snapshot_service": "bad name"}
+    with running("event_recorder", environment=environment, values=values, status=None) as node:
+        assert node.wait() == 1
+    assert "'snapshot_service': 'bad name'" in node.output and "Traceback" not in node.output
