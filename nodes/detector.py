@@ -346,7 +346,7 @@ class DetectorNode(ManagedNode):
             )
             self._last_published = time.monotonic()
             if event.phase is not EventPhase.UPDATE:
-                sensors = ", ".join(e.sensor or e.modality for e in event.evidence if e.supports)
+                sensors = ", ".join(event.supporting_sensors)
                 self.get_logger().info(
                     f"{event.phase.name} {event.kind.name} {event.label} {event.score:.2f} ({sensors})"
                 )

@@ -114,7 +114,8 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
     if len({(e.tick, e.space) for e in present}) != 1:
         raise ValueError("only embeddings of one tick and one space can be fused")
     parts = sorted(present, key=lambda e: e.source)
-    coverages = {modality: [e.coverage for e in parts if e.modality == modality] for modality in _modalities(parts)}
+    modalities = {e.modality for e in parts}
+    coverages = {modality: [e.coverage for e in parts if e.modality == modality] for modality in modalities}
     within = np.array([_share(e.coverage, coverages[e.modality]) for e in parts])  # sums to 1 in each modality
     of_modality = [(weights or {}).get(e.modality, 1.0) * max(coverages[e.modality]) for e in parts]
     raw = within * np.array(of_modality)
@@ -130,10 +131,6 @@ def fuse(present: Sequence[Embedding], weights: Mapping[str, float] | None = Non
         sources=tuple(e.source for e in parts),
         weights=tuple(float(share) for share in shares),
     )
-
-
-def _modalities(parts: Iterable[Embedding]) -> set[str]:
-    return {embedding.modality for embedding in parts}
 
 
 def _share(coverage: float, all_coverages: Sequence[float]) -> float:

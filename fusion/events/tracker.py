@@ -161,7 +161,7 @@ class EventTracker:
 
     def _with_sensors(self, score: Score) -> Score:
         """Return the score with the names and frames of the sensors in its evidence."""
-        sensors = [self._sensors.get(e.sensor or e.modality, (e.sensor, "")) for e in score.evidence]
+        sensors = [self._sensors.get(e.source, (e.sensor, "")) for e in score.evidence]
         evidence = (
             replace(e, sensor=sensor, frame_id=frame_id)
             for e, (sensor, frame_id) in zip(score.evidence, sensors, strict=True)
