@@ -4,7 +4,7 @@ A turn is a set of windows that are dequeued and embedded together. One thread d
 and begins to embed them; another completes the turns. So a window that closes during a turn can be embedded before that
 turn ends, on an idle core or part of the GPU. A modality is due when a batch of it is full or its oldest window has
 waited long enough. In a turn, each modality gets at most about
-`engine.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its
+`batches.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its
 own bounded queue: when it is full, the oldest window is dropped and counted.
 """
 

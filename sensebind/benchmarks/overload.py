@@ -12,7 +12,7 @@ from typing import Any
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, sensor_load
 from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, replay_seconds, run_realtime
-from sensebind.fusion.inference.engine import TIME_SLICE_S
+from sensebind.fusion.inference.batches import TIME_SLICE_S
 
 MIN_HOP = 0.02  # s; more load needs more robots
 

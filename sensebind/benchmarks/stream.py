@@ -130,13 +130,13 @@ class RealtimeBenchmark:
 
     def conditions(self) -> dict[str, Any]:
         """Conditions of a run: input, device, space, weights, batch size, warm-up, graphs."""
-        runner = self.engine.runner
+        runner = self.engine.batches.runner
         return {
             "input": sensor_load.input_digest(),
             "device": environment.device_name(self.device),
             "space": self.space.id,
             "weights": spaces.weights_description(self.space),
-            "batch_size": self.engine.batch_size,
+            "batch_size": self.engine.batches.batch_size,
             "warm_up_s": round(self.warm_up_seconds, 2),
             "graphs": {"captured": runner.graph_count(), "shapes": runner.shape_count()} if runner else None,
         }
@@ -237,7 +237,7 @@ class RealtimeBenchmark:
         plain = spaces.load(args, dtype="float32")
         fast, slow = [], []
         for _ in range(3):
-            fast.append(replay_seconds(self.pipeline(), args.seconds, 8 * self.engine.batch_size // 16))
+            fast.append(replay_seconds(self.pipeline(), args.seconds, 8 * self.engine.batches.batch_size // 16))
             slow.append(
                 replay_seconds(build.make_pipeline(self.values, plain, engine=_EagerEngine(plain)), args.seconds, 1)
             )

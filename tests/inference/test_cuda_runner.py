@@ -171,7 +171,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_and_logged(
     plain = Engine(space, runner=None).embed(windows)
     for a, b in zip(plain, engine.embed(windows), strict=True):
         assert isinstance(a, Embedding) and isinstance(b, Embedding) and a.vector @ b.vector >= 0.999
-    assert engine.limit("thermal") == 2 and "out of memory" in caplog.text
+    assert engine.batches.limit("thermal") == 2 and "out of memory" in caplog.text
 
 
 def test_vectors_that_are_not_finite_are_a_failure(space: ImageBindSpace) -> None:

@@ -64,7 +64,7 @@ def test_batches_shrink_if_memory_runs_out_and_every_window_is_embedded(caplog: 
     for result, want in zip(engine.embed(windows(16)), expected, strict=True):
         assert isinstance(result, Embedding) and isinstance(want, Embedding)
         assert result.tick == want.tick and result.vector @ want.vector > 0.9999
-    assert engine.limit(VISION) <= 3 and "out of memory" in caplog.text and VISION in caplog.text
+    assert engine.batches.limit(VISION) <= 3 and "out of memory" in caplog.text and VISION in caplog.text
     space.batches.clear()
     engine.embed(windows(16, seed=50))
     assert max(count for _, count in space.batches) <= 3
@@ -83,10 +83,10 @@ def test_the_batch_size_recovers_after_a_lack_of_memory() -> None:
     engine = Engine(space, batch_size=4)
     engine.embed(windows(4))
     space.capacity = 100
-    assert engine.limit(VISION) == 2
+    assert engine.batches.limit(VISION) == 2
     for i in range(1001):
         engine.embed(windows(1, seed=100 + i))
-    assert engine.limit(VISION) == 4
+    assert engine.batches.limit(VISION) == 4
 
 
 def test_an_unchanged_frame_reuses_its_vector() -> None:
@@ -171,7 +171,7 @@ def test_a_slow_modality_drops_only_its_own_windows() -> None:
     """A window of vision is set to take one second of the device; all others take almost none."""
     space = CountingSpace()
     engine = Engine(space, batch_size=8)
-    engine._batch_statistics[VISION].seconds_per_window = 1.0
+    engine.batches.assume_speed(VISION, 1.0)
     pipeline = Pipeline(SPECS, engine, queue_size=4)
     samples = [image(START + i * 100 * 10**6, i) for i in range(80)]
     samples += [sound(START + i * 100 * 10**6, i) for i in range(80)]
@@ -181,7 +181,7 @@ def test_a_slow_modality_drops_only_its_own_windows() -> None:
     for i, sample in enumerate(sorted(samples, key=lambda s: s.end)):
         pipeline.accept(sample)
         if i % 30 == 29:  # two windows of each modality have closed
-            engine._batch_statistics[VISION].seconds_per_window = 1.0
+            engine.batches.assume_speed(VISION, 1.0)
             for output in process_turn(pipeline):
                 if isinstance(output, Embedding) and output.modality != FUSED:
                     embedded[output.modality] += 1
