@@ -80,6 +80,19 @@ class EmbedderNodeOptions(Options):
     modalities: tuple[str, ...] = parameter(
         SENSOR_MODALITIES, "Modalities to subscribe to. A user-defined one needs <modality>.fields"
     )
+    robots: tuple[str, ...] = parameter(
+        (),
+        "Robots that share the space and the device. Each name is a namespace, in which the topics of the robot are, "
+        "with the same parameters for all. Empty: one robot, in the namespace of the embedder. Live only",
+        effect=Effect.CONFIGURE,
+    )
+    workers: int = parameter(
+        0,
+        "Processes that receive, check and prepare the data of `robots`. With a GPU, set one for every two to four "
+        "robots. 0: the embedder does it itself",
+        bounds=(0, 64),
+        effect=Effect.CONFIGURE,
+    )
     autostart: bool = _autostart()
     idle_timeout: float = parameter(
         0.5,
@@ -384,6 +397,26 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
                 f"{', '.join(RESERVED_MODALITY_NAMES)}"
             )
     return wanted
+
+
+def robots_of(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The robots that the parameter `robots` names. Raises `ConfigError` for names that are not namespaces, and for
+    topics that all robots would share."""
+    robots = options_with_values(EmbedderNodeOptions(), values).robots
+    for name in robots:
+        if not NAME_PATTERN.fullmatch(name) or robots.count(name) > 1:
+            raise ConfigError(
+                f"parameter 'robots' names '{name}': use up to 64 lower-case letters, digits and _, each name once"
+            )
+    for sensor in sensors_of(values) if robots else ():
+        for parameter_name in (f"{sensor}.{name}" for name in OWN_PARAMETERS):
+            topic = str(values.get(parameter_name) or "")
+            if topic.startswith("/"):
+                raise ConfigError(
+                    f"parameter '{parameter_name}': '{topic}' would be the topic of all robots: write "
+                    f"'{topic.lstrip('/')}', which is /{robots[0]}{topic} for the robot {robots[0]}"
+                )
+    return robots
 
 
 def sensors_of(values: Mapping[str, Any], modalities: Sequence[str] | None = None) -> dict[str, str]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MIN_COMPETENCE = 0.5  # of a modality that can recognise a phrase
 Encoder: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"  # (B, …) on the device → float32 (B, D) there
+Preparation: TypeAlias = "Callable[[Window], torch.Tensor]"  # one window → one row, on the CPU
 
 
 class SpaceError(SensebindError):
@@ -183,6 +184,13 @@ class Space(ABC):
     def device_input(self, window: Window) -> torch.Tensor:
         """Preprocess one window to the row that is copied to the device: few bytes. Raises the errors of `tensor`."""
         return self.tensor(window)
+
+    def preparation(self, modality: str) -> Preparation | None:
+        """Return a function that another process can use to prepare windows, without the weights of this space.
+
+        It can be pickled. Its rows are those of `device_input` if the space is on a GPU, otherwise those of `tensor`.
+        The default implementation returns None: only the process of the space prepares windows."""
+        return None
 
     def encoder(self, modality: str) -> Encoder:
         """Return the function that computes unit vectors from stacked `device_input` rows, all on the device. That of

@@ -9,19 +9,37 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.space import Space
+from sensebind.fusion.core.space import Preparation, Space
 from sensebind.fusion.inference.cuda import GpuRunner, empty_cache, is_out_of_memory
 
 LOG = logging.getLogger(__name__)
 TIME_SLICE_S = 0.1  # s that one modality may use the device while others wait
 LIMIT_RECOVERY_BATCHES = 1000  # batches after which a modality's limit, halved when memory ran out, is doubled again
+
+
+class Runner(Protocol):
+    """What computes in place of `Space.embed_async`: see `inference.cuda.GpuRunner`."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes while the host does other work."""
+
+    @property
+    def device_input(self) -> Preparation:
+        """Prepares a window for `launch`."""
+
+    def launch(self, modality: str, rows: Sequence[torch.Tensor]) -> EmbeddingFuture:
+        """Begin to embed `rows`: CPU tensors of one shape and dtype."""
+
+    def free_memory(self) -> None:
+        """Free the memory of the device that later batches can do without."""
 
 
 class RowVector(NamedTuple):
@@ -33,7 +51,7 @@ class RowVector(NamedTuple):
 
 
 class RowFailure(NamedTuple):
-    """Why the device could not embed one row."""
+    """Why the device could not embed one row: the text of the error."""
 
     message: str
 
@@ -72,12 +90,13 @@ class BatchRunner:
     the others. If memory ran out, batches of that modality stay smaller for `LIMIT_RECOVERY_BATCHES` batches; the log
     says so.
 
-    On a GPU a `GpuRunner` computes; elsewhere, or with `runner=None`, the space's own `embed_async`.
+    On a GPU a `GpuRunner` computes, or the `runner` that is given; elsewhere, or with `runner=None`, the space's own
+    `embed_async`.
     """
 
-    def __init__(self, space: Space, batch_size: int, runner: GpuRunner | Literal["auto"] | None = "auto") -> None:
+    def __init__(self, space: Space, batch_size: int, runner: Runner | Literal["auto"] | None = "auto") -> None:
         self.space, self.batch_size = space, batch_size
-        self.runner = GpuRunner.for_space(space) if runner == "auto" else runner
+        self.runner: Runner | None = runner if runner != "auto" else GpuRunner.for_space(space)
         self._device_lock = threading.Lock()  # one batch at a time: two would share the device's speed and memory
         self._state_lock = threading.Lock()  # guards the attributes below
         self._statistics: defaultdict[str, _BatchStatistics] = defaultdict(lambda: _BatchStatistics(batch_size))
@@ -101,6 +120,11 @@ class BatchRunner:
             if not statistics.seconds_per_row:
                 return statistics.batch_limit
             return max(1, min(statistics.batch_limit, int(TIME_SLICE_S / statistics.seconds_per_row)))
+
+    def seconds_per_row(self, modality: str) -> float:
+        """How long the device takes for a row of a batch, in seconds; 0: not measured yet."""
+        with self._state_lock:
+            return self._statistics[modality].seconds_per_row
 
     def assume_speed(self, modality: str, seconds_per_row: float) -> None:
         """Set the time for one row, in seconds. 0: it is measured with the next batch."""
@@ -193,9 +217,7 @@ class BatchRunner:
                 statistics.batch_limit = min(self.batch_size, 2 * statistics.batch_limit)
                 statistics.batches_since_change = 0
 
-    def _halves(
-        self, modality: str, rows: Sequence[torch.Tensor], error: Exception
-    ) -> list[Sequence[torch.Tensor]]:
+    def _halves(self, modality: str, rows: Sequence[torch.Tensor], error: Exception) -> list[Sequence[torch.Tensor]]:
         """The batches to try after a failure: both halves; none for a single row."""
         self._handle_out_of_memory(modality, len(rows), error)
         half = len(rows) // 2
@@ -218,4 +240,4 @@ class BatchRunner:
 
 
 def _failure(error: Exception) -> RowFailure:
-    return RowFailure(f"on the device: {error}")
+    return RowFailure(str(error))

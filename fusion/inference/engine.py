@@ -20,8 +20,7 @@ from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.batches import BatchRunner, RowFailure, RowVector
-from sensebind.fusion.inference.cuda import GpuRunner
+from sensebind.fusion.inference.batches import BatchRunner, RowFailure, RowVector, Runner
 from sensebind.fusion.inference.objects import detected_objects
 from sensebind.fusion.inference.options import EngineOptions
 
@@ -73,7 +72,7 @@ class Engine:
         self,
         space: Space,
         batch_size: int = DEFAULTS.batch_size,
-        runner: GpuRunner | Literal["auto"] | None = "auto",
+        runner: Runner | Literal["auto"] | None = "auto",
     ) -> None:
         self.space = space
         self.batches = BatchRunner(space, batch_size, runner)
@@ -161,6 +160,14 @@ class Engine:
             LOG.exception("a window of %s could not be prepared", window.sensor)
             return Failure(window.modality, "failure", f"{type(error).__name__}: {error}", window.sensor)
 
+    def failed_job(self, windows: Sequence[Window], message: str) -> EmbeddingJob:
+        """A job whose results are all failures."""
+        return EmbeddingJob(list(windows), {i: self.failure(w, message) for i, w in enumerate(windows)})
+
+    def failure(self, window: Window, message: str) -> Failure:
+        """The result of a window that could not be embedded."""
+        return Failure(window.modality, "failure", message, window.sensor)
+
     def collect(self, job: EmbeddingJob) -> list[Embedding | Failure]:
         """One result per window of a job, in order. Collect jobs in the order in which they were submitted."""
         return list(self.iter_results(job))
@@ -189,7 +196,7 @@ class Engine:
             return
         window = job.windows[index]
         if isinstance(result, RowFailure):
-            job.results[index] = Failure(window.modality, "failure", result.message, window.sensor)
+            job.results[index] = Failure(window.modality, "failure", f"on the device: {result.message}", window.sensor)
             return
         names = self.space.object_names(window.modality)
         own = () if result.objects is None else detected_objects(names, result.objects, window)

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, normalize
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
-from sensebind.fusion.core.space import Encoder, Hub, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import Encoder, Hub, Preparation, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.imagebind import weights as files
@@ -127,10 +127,11 @@ class OpenClipSpace(Hub):
 
         Raises `EncodingError`, and `ValueError` for windows of other modalities.
         """
-        frame = window.samples[-1].data
-        if window.modality != VISION or not isinstance(frame, Frame):
-            raise ValueError(f"{self.id} cannot take windows of modality '{window.modality}'")
-        return squash_to_tensor(encodings.decode_rgb(frame).astype("float32") / 255)
+        return newest_image(window)
+
+    def preparation(self, modality: str) -> Preparation:
+        """See `core.space.Space`."""
+        return newest_image
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
@@ -166,3 +167,11 @@ class OpenClipSpace(Hub):
                 for i in range(0, len(texts), TEXT_BATCH_SIZE)
             ]
         return normalize(torch.cat(parts), dim=1)
+
+
+def newest_image(window: Window) -> Tensor:
+    """As `OpenClipSpace.tensor`."""
+    frame = window.samples[-1].data
+    if window.modality != VISION or not isinstance(frame, Frame):
+        raise ValueError(f"open_clip cannot take windows of modality '{window.modality}'")
+    return squash_to_tensor(encodings.decode_rgb(frame).astype("float32") / 255)

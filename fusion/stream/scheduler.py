@@ -13,16 +13,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
+from typing import Any, Protocol
 
-from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.inference.engine import EmbeddingJob, Engine, Failure
-from sensebind.fusion.stream.drivers import finish
-from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
+from sensebind.fusion.core.space import Space
+from sensebind.fusion.stream.pipeline import Output
+from sensebind.fusion.stream.window_queue import QueueState
 
 LOG = logging.getLogger(__name__)
 MAX_TURNS_IN_PROGRESS = 2  # more would only add latency
@@ -32,9 +31,53 @@ GPU_BATCH_WAIT = 0.003
 PublishCallback = Callable[[list[Output]], None]
 
 
+class SharedEngine(Protocol):
+    """An engine that a scheduler uses: `Engine`, or `RowEngine` with rows for windows."""
+
+    space: Space
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device computes while the host does other work."""
+
+    def windows_per_time_slice(self, modality: str) -> int:
+        """How many windows of a modality may be embedded before others get their turn."""
+
+    def submit(self, windows: Sequence[Any]) -> Any:
+        """Begin to embed windows. Returns the job."""
+
+    def failed_job(self, windows: Sequence[Any], message: str) -> Any:
+        """A job whose results are all failures."""
+
+    def failure(self, window: Any, message: str) -> Any:
+        """The result of a window that could not be embedded."""
+
+    def iter_results(self, job: Any) -> Iterator[Any]:
+        """One result for each window of a job, in order."""
+
+    def embed(self, windows: Sequence[Any]) -> Sequence[Any]:
+        """One result for each window, in order."""
+
+
+class Client(Protocol):
+    """What a scheduler serves: a `Pipeline`, or a `RowQueue` of another process. They say what the methods do."""
+
+    engine: Any
+
+    def queue_state(self) -> QueueState: ...
+
+    def dequeue(self, quota: Mapping[str, int] | None = None) -> Any: ...
+
+    def complete(self, batch: Any, results: Any) -> Iterator[Output]: ...
+
+    def flush(self) -> bool: ...
+
+    def close(self) -> list[Output]: ...
+
+
 @dataclass(slots=True, eq=False)
 class _ScheduledPipeline:
-    pipeline: Pipeline
+    pipeline: Client
     publish: PublishCallback
     removed: threading.Event = field(default_factory=threading.Event)
     removal_requested: bool = False
@@ -44,8 +87,9 @@ class _ScheduledPipeline:
 class _Turn:
     """Windows that are being embedded together, and the pipelines that they belong to."""
 
-    job: EmbeddingJob
-    batches: list[tuple[_ScheduledPipeline, WindowBatch]]
+    job: Any  # of the engine
+    windows: list[Any]
+    batches: list[tuple[_ScheduledPipeline, Any]]
 
 
 class Scheduler:
@@ -55,7 +99,7 @@ class Scheduler:
     several pipelines share, otherwise 0, because the next window of a single pipeline closes only one hop later.
     """
 
-    def __init__(self, engine: Engine, batch_wait: float | None = None) -> None:
+    def __init__(self, engine: SharedEngine, batch_wait: float | None = None) -> None:
         self.engine = engine
         self.turn_count = 0  # so far
         self._wait = batch_wait
@@ -72,7 +116,7 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    def add(self, pipeline: Pipeline, publish: PublishCallback = lambda outputs: None) -> None:
+    def add(self, pipeline: Client, publish: PublishCallback = lambda outputs: None) -> None:
         """Serve a pipeline from now on. No other driver may dequeue from it.
 
         `publish` is called with its outputs, always in the same thread of the scheduler. Its exceptions are logged.
@@ -88,7 +132,7 @@ class Scheduler:
         """Wake the scheduler: call it when a pipeline's `accept` or `flush` returned True, and after `restart`."""
         self._wake_event.set()
 
-    def remove(self, pipeline: Pipeline) -> None:
+    def remove(self, pipeline: Client) -> None:
         """Embed and publish the remaining windows of a pipeline (`drivers.finish`), then stop serving it. Blocks until
         this is done.
 
@@ -121,7 +165,7 @@ class Scheduler:
                 members = list(self._pipelines)
             turn, next_due = self._dequeue(members)
             if turn:
-                self._in_progress.put(_Turn(self._submit(turn), turn))
+                self._in_progress.put(self._submit(turn))
             else:
                 self._turn_slots.release()
             if leaving := [member for member in members if member.removal_requested or closing]:
@@ -136,7 +180,7 @@ class Scheduler:
 
     def _dequeue(
         self, members: Sequence[_ScheduledPipeline]
-    ) -> tuple[list[tuple[_ScheduledPipeline, WindowBatch]], float | None]:
+    ) -> tuple[list[tuple[_ScheduledPipeline, Any]], float | None]:
         """The due windows, and the seconds until more are due (None: nothing waits)."""
         queues = [(member, member.pipeline.queue_state()) for member in members]
         now = time.perf_counter()
@@ -169,15 +213,15 @@ class Scheduler:
         default = GPU_BATCH_WAIT if self.engine.is_asynchronous and len(queues) > 1 else 0.0
         return max(0.0, oldest + (default if self._wait is None else self._wait) - now)
 
-    def _submit(self, turn: Sequence[tuple[_ScheduledPipeline, WindowBatch]]) -> EmbeddingJob:
+    def _submit(self, batches: list[tuple[_ScheduledPipeline, Any]]) -> _Turn:
         self.turn_count += 1
-        windows = [window for _, batch in turn for window in batch.windows]
+        windows = [window for _, batch in batches for window in batch.windows]
         try:
-            return self.engine.submit(windows)
+            job = self.engine.submit(windows)
         except Exception as error:  # a space may raise anything: later windows are still embedded
             LOG.exception("%d windows could not be embedded", len(windows))
-            failed = {i: Failure(w.modality, "failure", str(error), w.sensor) for i, w in enumerate(windows)}
-            return EmbeddingJob(windows, dict(failed))
+            job = self.engine.failed_job(windows, str(error))
+        return _Turn(job, windows, batches)
 
     # --- in the thread that completes
 
@@ -192,7 +236,7 @@ class Scheduler:
 
     def _complete(self, turn: _Turn) -> None:
         """Publish each result as soon as it arrives, without waiting for the rest of the turn."""
-        results = self._results(turn.job)
+        results = self._results(turn)
         for member, batch in turn.batches:
             own = islice(results, len(batch.windows))
             try:
@@ -204,20 +248,20 @@ class Scheduler:
                 pass
         next(results, None)  # iterate to the end, as `Engine.iter_results` requires
 
-    def _results(self, job: EmbeddingJob) -> Iterator[Embedding | Failure]:
+    def _results(self, turn: _Turn) -> Iterator[Any]:
         count = 0
         try:
-            for result in self.engine.iter_results(job):
+            for result in self.engine.iter_results(turn.job):
                 count += 1
                 yield result
         except Exception as error:
-            LOG.exception("%d windows could not be embedded", len(job.windows) - count)
-            yield from [Failure(w.modality, "failure", str(error), w.sensor) for w in job.windows[count:]]
+            LOG.exception("%d windows could not be embedded", len(turn.windows) - count)
+            yield from [self.engine.failure(window, str(error)) for window in turn.windows[count:]]
 
     def _remove(self, members: Sequence[_ScheduledPipeline]) -> None:
         for member in members:
             try:
-                self._publish(member, finish(member.pipeline))
+                self._publish(member, _finish(member.pipeline))
             except Exception:
                 LOG.exception("the last windows could not be embedded")
             member.removed.set()
@@ -228,6 +272,13 @@ class Scheduler:
                 member.publish(outputs)
         except Exception:  # of any kind: the other pipelines must continue
             LOG.exception("outputs could not be published")
+
+
+def _finish(client: Client) -> list[Output]:
+    """Embed and complete what is left of a client that leaves, as `drivers.finish`."""
+    client.flush()
+    batch = client.dequeue(None)
+    return [*client.complete(batch, client.engine.embed(batch.windows)), *client.close()]
 
 
 def fair_shares(waiting: Sequence[int], capacity: int, start_index: int = 0) -> list[int]:

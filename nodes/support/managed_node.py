@@ -169,5 +169,4 @@ class ManagedNode(EmptyListParametersMixin, LifecycleNode):
 
 def serve(node: ManagedNode, stop: StopFlag) -> None:
     """Start the node and serve it until `stop` is set. Raises the error of its configuration."""
-    node.start(fail=True)
-    spin(node, stop)
+    spin(node, stop, lambda: node.start(fail=True))

@@ -115,14 +115,18 @@ def interruptible() -> Iterator[None]:
         stop.raises = False
 
 
-def spin(node: Node, stop: StopFlag) -> None:
-    """Serve the node's callbacks in this thread until `stop` is set."""
+def spin(node: Node, stop: StopFlag, begin: Callable[[], None] = lambda: None) -> None:
+    """Serve the node's callbacks in this thread until `stop` is set. `begin` runs before, when the node has its
+    executor."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    while not stop.is_set() and rclpy.ok():
-        executor.spin_once(timeout_sec=0.1)
-    executor.remove_node(node)
-    executor.shutdown()
+    try:
+        begin()
+        while not stop.is_set() and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        executor.remove_node(node)
+        executor.shutdown()
 
 
 def wait_for_acknowledgements(publishers: Iterable[Publisher], timeout: float = ACKNOWLEDGEMENT_TIMEOUT) -> None:

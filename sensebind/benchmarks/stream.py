@@ -32,6 +32,7 @@ from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import available_cores, set_switch_interval
 from sensebind.fusion.core.windows import Window
+from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.inference.engine import EmbeddingJob, Engine
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -138,7 +139,9 @@ class RealtimeBenchmark:
             "weights": spaces.weights_description(self.space),
             "batch_size": self.engine.batches.batch_size,
             "warm_up_s": round(self.warm_up_seconds, 2),
-            "graphs": {"captured": runner.graph_count(), "shapes": runner.shape_count()} if runner else None,
+            "graphs": {"captured": runner.graph_count(), "shapes": runner.shape_count()}
+            if isinstance(runner, GpuRunner)
+            else None,
         }
 
     def pipeline(self, values: Mapping[str, Any] | None = None) -> Pipeline:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame, Sample, Sound
-from sensebind.fusion.core.space import Hub, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import Hub, Preparation, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.imagebind import weights as files
 from sensebind.fusion.models.imagebind.network import (
@@ -104,20 +104,7 @@ class ImageBindSpace(Hub):
 
     def tensor(self, window: Window) -> Tensor:
         """One window → its encoder's input. Two frames become one clip (1, 3, 2, 224, 224), sound over 2 s 3 clips."""
-        if window.modality == VISION:
-            return self._image_tensor(window)
-        if window.modality == AUDIO:
-            samples = resample_audio(window, audio.SAMPLE_RATE)
-            one_clip = samples.shape[-1] <= audio.CLIP_SAMPLES
-            return audio.imagebind_tensor(samples) if one_clip else audio.imagebind_clips(samples)
-        if window.modality == DEPTH:
-            pixels = encodings.depth_pixels(_frame(window.samples[-1]))
-            return depth.imagebind_tensor(pixels, window.calibration)
-        if window.modality == THERMAL:
-            return thermal.imagebind_tensor(encodings.decode_thermal(_frame(window.samples[-1]), window.calibration))
-        if window.modality == IMU:
-            return imu.imagebind_tensor(window)
-        raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
+        return encoder_input(window)
 
     def device_input(self, window: Window) -> Tensor:
         """One window → the tensor that is sent to a GPU; `encoder` preprocesses it there.
@@ -126,20 +113,11 @@ class ImageBindSpace(Hub):
         (N,): int16 if it was received so, else float32. All else is as in `tensor`: a depth image of 224 × 224 pixels
         is smaller than the received one.
         """
-        if window.modality == VISION:
-            frames = [encodings.decode_rgb(_frame(sample)) for sample in _distinct_frames(window)]
-            same_shape = len({frame.shape for frame in frames}) == 1
-            if same_shape:
-                return _writable_tensor(frames[0] if len(frames) == 1 else np.stack(frames))
-        if window.modality == THERMAL:
-            heat = encodings.decode_thermal(_frame(window.samples[-1]), window.calibration)
-            return torch.from_numpy(thermal.to_uint8(heat))
-        if window.modality == AUDIO:
-            samples = resample_audio(window, audio.SAMPLE_RATE)
-            audio.check_waveform(samples)
-            if len(samples) <= audio.CLIP_SAMPLES:
-                return torch.from_numpy(_int16_if_lossless(samples, window))
-        return self.tensor(window)
+        return raw_input(window)
+
+    def preparation(self, modality: str) -> Preparation:
+        """See `core.space.Space`."""
+        return raw_input if self.device.type == "cuda" else encoder_input
 
     def encoder(self, modality: str) -> Callable[[Tensor], Tensor]:
         """Returns a function: stacked `device_input`s or `tensor`s (B, …) on the device → unit vectors float32
@@ -191,10 +169,6 @@ class ImageBindSpace(Hub):
         """A trainable copy of the image encoder: see `core.space.Hub`."""
         return ImageBindImageEncoder(copy.deepcopy(self.load_encoder(VISION)).to("cpu", torch.float32))
 
-    def _image_tensor(self, window: Window) -> Tensor:
-        tensors = [image.imagebind_tensor(encodings.decode_rgb(_frame(sample))) for sample in _distinct_frames(window)]
-        return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)[None]
-
     def load_encoder(self, modality: str) -> ImageBind:
         """The encoder of one modality, loaded by the first call. Raises `SpaceError` if the weights do not hold it."""
         with self._load_lock:
@@ -229,6 +203,44 @@ class ImageBindImageEncoder(torch.nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         vectors = self.model({VISION: (images - self.mean) / self.std})[VISION]
         return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def encoder_input(window: Window) -> Tensor:
+    """As `ImageBindSpace.tensor`."""
+    if window.modality == VISION:
+        frames = _distinct_frames(window)
+        tensors = [image.imagebind_tensor(encodings.decode_rgb(_frame(sample))) for sample in frames]
+        return tensors[0] if len(tensors) == 1 else torch.stack(tensors, dim=1)[None]
+    if window.modality == AUDIO:
+        samples = resample_audio(window, audio.SAMPLE_RATE)
+        one_clip = samples.shape[-1] <= audio.CLIP_SAMPLES
+        return audio.imagebind_tensor(samples) if one_clip else audio.imagebind_clips(samples)
+    if window.modality == DEPTH:
+        pixels = encodings.depth_pixels(_frame(window.samples[-1]))
+        return depth.imagebind_tensor(pixels, window.calibration)
+    if window.modality == THERMAL:
+        return thermal.imagebind_tensor(encodings.decode_thermal(_frame(window.samples[-1]), window.calibration))
+    if window.modality == IMU:
+        return imu.imagebind_tensor(window)
+    raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
+
+
+def raw_input(window: Window) -> Tensor:
+    """As `ImageBindSpace.device_input`."""
+    if window.modality == VISION:
+        frames = [encodings.decode_rgb(_frame(sample)) for sample in _distinct_frames(window)]
+        same_shape = len({frame.shape for frame in frames}) == 1
+        if same_shape:
+            return _writable_tensor(frames[0] if len(frames) == 1 else np.stack(frames))
+    if window.modality == THERMAL:
+        heat = encodings.decode_thermal(_frame(window.samples[-1]), window.calibration)
+        return torch.from_numpy(thermal.to_uint8(heat))
+    if window.modality == AUDIO:
+        samples = resample_audio(window, audio.SAMPLE_RATE)
+        audio.check_waveform(samples)
+        if len(samples) <= audio.CLIP_SAMPLES:
+            return torch.from_numpy(_int16_if_lossless(samples, window))
+    return encoder_input(window)
 
 
 def _distinct_frames(window: Window) -> Sequence[Sample]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.space import Encoder, Hub, Space, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import Encoder, Hub, Preparation, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.spokes import joined
 from sensebind.fusion.models.spokes import spoke as spokes
@@ -32,6 +32,8 @@ class LoadedSpoke(Protocol):
     def tensor(self, window: Window) -> Tensor: ...
 
     def device_input(self, window: Window) -> Tensor: ...
+
+    def preparation(self) -> Preparation | None: ...
 
     def embed(self, batch: Tensor) -> Tensor: ...
 
@@ -131,6 +133,11 @@ class BoundSpace(Space):
         """See `core.space.Space`."""
         spoke = self._spokes.get(window.modality)
         return spoke.device_input(window) if spoke else self.hub.device_input(window)
+
+    def preparation(self, modality: str) -> Preparation | None:
+        """See `core.space.Space`."""
+        spoke = self._spokes.get(modality)
+        return spoke.preparation() if spoke else self.hub.preparation(modality)
 
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.space import Encoder, Space, SpaceError
+from sensebind.fusion.core.space import Encoder, Preparation, Space, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.spokes.spoke import JOINED, SpokeSpec, check_hub, read_spec, read_state, write_spoke
 
@@ -88,6 +88,10 @@ class JoinedSpoke:
     def device_input(self, window: Window) -> Tensor:
         """See `core.space.Space`."""
         return self.source.device_input(window)
+
+    def preparation(self) -> Preparation | None:
+        """See `core.space.Space`."""
+        return self.source.preparation(self.spec.modality)
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from sensebind.fusion.core import encodings
 from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
-from sensebind.fusion.core.space import Hub, Space, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import Hub, Preparation, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.image_rendering import RENDERED, render
@@ -199,11 +200,11 @@ class Spoke:
 
     def tensor(self, window: Window) -> Tensor:
         """One window → the encoder's input without the batch axis. Raises `EncodingError`, `ValueError`."""
-        if self.spec.kind == "sound":
-            return torch.from_numpy(resample_audio(window, SAMPLE_RATE))
-        if self.spec.kind == "series":
-            return torch.from_numpy(resample_readings(window, self.spec.rate, self.spec.channels))
-        return image_tensor(window)
+        return spoke_tensor(self.spec, window)
+
+    def preparation(self) -> Preparation:
+        """See `core.space.Space`."""
+        return partial(spoke_tensor, self.spec)
 
     def device_input(self, window: Window) -> Tensor:
         """As `tensor`: windows are preprocessed on the host, by OpenCV."""
@@ -278,6 +279,15 @@ class Spoke:
         normalization |= {"mean", "deviation"} & set(self.encoder.state_dict())
         keep = trained | {name for name in normalization if not name.startswith(("trunk.", "features."))}
         return {name: tensor for name, tensor in self.encoder.state_dict().items() if name in keep}
+
+
+def spoke_tensor(spec: SpokeSpec, window: Window) -> Tensor:
+    """One window → the input of the spoke's encoder without the batch axis. Raises `EncodingError`, `ValueError`."""
+    if spec.kind == "sound":
+        return torch.from_numpy(resample_audio(window, SAMPLE_RATE))
+    if spec.kind == "series":
+        return torch.from_numpy(resample_readings(window, spec.rate, spec.channels))
+    return image_tensor(window)
 
 
 def image_tensor(window: Window) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from sensebind.fusion.core.encodings import decode_rgb
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture, SceneFuture
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
-from sensebind.fusion.core.space import Hub, TrainedWindow
+from sensebind.fusion.core.space import Hub, Preparation, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.models.openvino import audio_encoder as compiled_audio
 from sensebind.fusion.models.openvino import graphs
@@ -144,14 +144,11 @@ class StarterSpace(Hub):
 
         Raises `EncodingError`, and `ValueError` for windows of other modalities.
         """
-        if window.modality == AUDIO:
-            return torch.from_numpy(resample_audio(window, SAMPLE_RATE))
-        if window.modality != VISION:
-            raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
-        frame = window.samples[-1].data
-        if not isinstance(frame, Frame):
-            raise TypeError(f"a vision window holds frames, not {type(frame).__name__}")
-        return starter_tensor(decode_rgb(frame))
+        return encoder_input(window)
+
+    def preparation(self, modality: str) -> Preparation:
+        """See `core.space.Space`."""
+        return encoder_input
 
     @torch.inference_mode()
     def embed(self, modality: str, batch: Tensor) -> Tensor:
@@ -377,3 +374,15 @@ def _digest(files: tuple[str, ...]) -> str:
         total.update(WEIGHT_FILES[name].sha256.encode())
     total.update(concepts.map_digest())
     return total.hexdigest()[:12]
+
+
+def encoder_input(window: Window) -> Tensor:
+    """As `StarterSpace.tensor`."""
+    if window.modality == AUDIO:
+        return torch.from_numpy(resample_audio(window, SAMPLE_RATE))
+    if window.modality != VISION:
+        raise ValueError(f"{SPACE_NAME} cannot take windows of modality '{window.modality}'")
+    frame = window.samples[-1].data
+    if not isinstance(frame, Frame):
+        raise TypeError(f"a vision window holds frames, not {type(frame).__name__}")
+    return starter_tensor(decode_rgb(frame))

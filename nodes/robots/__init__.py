@@ -1,0 +1,1 @@
+"""The robots that an embedder serves: their topics, and the processes that may work for them."""

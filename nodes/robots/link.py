@@ -1,0 +1,102 @@
+"""The connection between an embedder and a process that works for it: messages in order, in both directions."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from sensebind.fusion.inference.remote import SpaceDescription
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What a worker process needs for its robots.
+
+    `values`: the embedder's parameters. `node_name`, `namespaces`: of the nodes, one for each robot. `ros_arguments`:
+    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process.
+    """
+
+    values: Mapping[str, Any]
+    space: SpaceDescription
+    node_name: str
+    namespaces: Sequence[str]
+    ros_arguments: Sequence[str]
+    process_arguments: Sequence[str]
+    use_sim_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a worker must do: `configure` (argument: `WorkerSetup`), `activate`, `deactivate`, `apply_values` (argument:
+    values) or `stop`. It answers with `Done`."""
+
+    name: str
+    argument: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command has been carried out. `error`: why it could not be; empty if it was."""
+
+    command: str
+    error: str = ""
+
+
+class Link:
+    """Sends and receives Python objects in threads of its own, so that `send` never waits for the other process.
+
+    `on_message` is called with each object, and `on_end` once after the last, both in the receiving thread.
+    """
+
+    def __init__(
+        self, descriptor: int, on_message: Callable[[Any], None], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._connection = Connection(descriptor)
+        self._on_message, self._on_end = on_message, on_end
+        self._outgoing: SimpleQueue[Any] = SimpleQueue()
+        for run, name in ((self._receive_loop, "receiving"), (self._send_loop, "sending")):
+            threading.Thread(target=run, name=name, daemon=True).start()
+
+    def send(self, message: Any) -> None:
+        """Send an object after all earlier ones. Objects for a process that has ended are lost."""
+        self._outgoing.put(message)
+
+    def close(self) -> None:
+        """Send what waits, then close the connection."""
+        self._outgoing.put(None)
+
+    def _receive_loop(self) -> None:
+        try:
+            while True:
+                self._on_message(self._connection.recv())
+        except (EOFError, OSError):
+            pass
+        finally:
+            self._outgoing.put(None)
+            self._on_end()
+
+    def _send_loop(self) -> None:
+        try:
+            while (message := self._outgoing.get()) is not None:
+                self._connection.send(message)
+        except (OSError, ValueError):  # the other process has ended
+            pass
+        finally:
+            # Ends the receiving thread too, of which `close` alone would know nothing.
+            shut_down(self._connection)
+
+
+def shut_down(connection: Connection) -> None:
+    """End a connection for both processes. Does nothing if it is closed."""
+    try:
+        with socket.socket(fileno=connection.fileno()) as both:
+            both.shutdown(socket.SHUT_RDWR)
+            both.detach()
+        connection.close()
+    except OSError:
+        pass

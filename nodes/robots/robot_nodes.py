@@ -1,0 +1,33 @@
+"""The node of each robot of an embedder that serves several: it has the robot's topics in its namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+ROS_ARGUMENTS, END_OF_ROS_ARGUMENTS = "--ros-args", "--"
+
+
+def remapping_rules(arguments: Sequence[str]) -> list[str]:
+    """The remapping rules of a command line, as ROS arguments, without those that name the node or its namespace."""
+    found, within = [], False
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        within = argument == ROS_ARGUMENTS or (within and argument != END_OF_ROS_ARGUMENTS)
+        target = argument.partition(":=")[0].rpartition(":")[2]
+        if within and before in ("-r", "--remap") and target not in ("__node", "__name", "__ns"):
+            found += ["-r", argument]
+    return [ROS_ARGUMENTS, *found] if found else []
+
+
+def make_robot_node(name: str, namespace: str, arguments: Sequence[str], use_sim_time: bool) -> Node:
+    """A node for one robot. `arguments`: from `remapping_rules`. It has no parameters: the embedder has them."""
+    return Node(
+        name,
+        namespace=namespace,
+        cli_args=list(arguments),
+        use_global_arguments=False,  # they may name the embedder's node and namespace
+        start_parameter_services=False,
+        parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)],
+    )

@@ -1,0 +1,141 @@
+"""The process that receives, checks and prepares the data of some robots for an embedder, which starts it.
+
+It has no weights: an engine with a `RemoteRunner` sends the prepared windows to the embedder. It ends with the
+embedder, whose signals it ignores, so that it can publish the last embeddings.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import rclpy
+import torch
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+from sensebind.fusion.config import build
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.threads import set_switch_interval
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.inference.remote import RemoteRunner, RemoteSpace, RowReply, map_arena
+from sensebind.fusion.stream.scheduler import Scheduler
+from sensebind.nodes.robots.link import Command, Done, Link, WorkerSetup
+from sensebind.nodes.robots.robot_nodes import make_robot_node
+from sensebind.nodes.robots.streams import RobotStreams
+from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
+
+COMMAND_POLL = 0.05  # s: a command waits at most this long for the executor
+
+
+class RobotWorker:
+    """The robots of this process. All methods except `_on_message` and `_on_end` run in the main thread."""
+
+    def __init__(self, connection: int, arena: int) -> None:
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._arena = map_arena(arena)
+        self._runner: RemoteRunner | None = None
+        self._scheduler: Scheduler | None = None
+        self._streams: list[RobotStreams] = []
+        self._executor: SingleThreadedExecutor | None = None
+        self._at_end = ExitStack()
+        self._link = Link(connection, self._on_message, self._on_end)
+
+    def run(self) -> None:
+        """Carry out the commands of the embedder until `stop`, or until the embedder ends."""
+        with self._at_end:
+            while (command := self._next_command()).name != "stop":
+                error = ""
+                try:
+                    self._carry_out(command)
+                except SensebindError as problem:
+                    error = str(problem)
+                except Exception:  # of any kind: the embedder reports it
+                    error = traceback.format_exc()
+                self._link.send(Done(command.name, error))
+            self._deactivate()
+        self._link.send(Done("stop"))
+        self._link.close()
+
+    def _next_command(self) -> Command:
+        """Serve the nodes until a command arrives."""
+        while True:
+            try:
+                if self._executor is None:
+                    return self._commands.get()
+                return self._commands.get_nowait()
+            except Empty:
+                assert self._executor is not None
+                self._executor.spin_once(timeout_sec=COMMAND_POLL)
+
+    def _carry_out(self, command: Command) -> None:
+        if command.name == "configure":
+            self._configure(command.argument)
+        elif command.name == "activate":
+            self._activate()
+        elif command.name == "deactivate":
+            self._deactivate()
+        elif command.name == "apply_values":
+            for streams in self._streams:
+                streams.apply_values(command.argument)
+
+    def _configure(self, setup: WorkerSetup) -> None:
+        rclpy.init(args=list(setup.process_arguments), signal_handler_options=SignalHandlerOptions.NO)
+        self._at_end.callback(rclpy.try_shutdown)
+        self._at_end.enter_context(logging_to(get_logger(f"{setup.node_name}.worker")))
+        self._executor = SingleThreadedExecutor()
+        values, space = dict(setup.values), RemoteSpace(setup.space)
+        self._runner = RemoteRunner(space, self._arena, self._link.send)
+        engine = Engine(space, int(values["batch_size"]), self._runner)
+        for namespace in setup.namespaces:
+            node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
+            self._at_end.callback(node.destroy_node)
+            pipeline = build.make_pipeline(values, space, engine=engine, live=True)
+            self._streams.append(RobotStreams(node, values, pipeline))
+            self._executor.add_node(node)
+        self._scheduler = Scheduler(engine)
+
+    def _activate(self) -> None:
+        assert self._scheduler is not None
+        for streams in self._streams:
+            streams.activate(self._scheduler)
+
+    def _deactivate(self) -> None:
+        for publishers in [streams.deactivate() for streams in self._streams]:
+            wait_for_acknowledgements(publishers)
+
+    # --- in the receiving thread of the link
+
+    def _on_message(self, message: Any) -> None:
+        if isinstance(message, RowReply):
+            assert self._runner is not None
+            self._runner.on_reply(message)
+        else:
+            self._commands.put(message)
+
+    def _on_end(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+        self._commands.put(Command("stop"))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the process. `arguments`: the descriptors of the connection and of the shared memory."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    set_switch_interval()
+    torch.set_num_threads(1)  # the cores are for the other workers and for the encoders
+    logging.captureWarnings(True)
+    RobotWorker(int(arguments[0]), int(arguments[1])).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,241 @@
+"""The worker processes of an embedder: started, commanded, started again when one has ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import TEXT
+from sensebind.fusion.core.space import Space, SpaceError
+from sensebind.fusion.inference.remote import RowRequest, SpaceDescription, map_arena, open_arena, rows_in
+from sensebind.fusion.inference.row_engine import RowEngine
+from sensebind.fusion.stream.row_queue import RowQueue
+from sensebind.fusion.stream.scheduler import Scheduler
+from sensebind.nodes.robots.link import Command, Done, Link, WorkerSetup
+
+START_TIMEOUT = 60.0  # s in which a worker must be configured: it imports PyTorch
+COMMAND_TIMEOUT = 10.0  # s in which a worker must carry out any other command
+RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
+
+
+class WorkerError(SensebindError):
+    """A worker process cannot do its work."""
+
+
+def describe_space(space: Space, sensor_modalities: Sequence[str]) -> SpaceDescription:
+    """What workers know of a space. Raises `SpaceError` if only its own process can prepare windows."""
+    embedded = [m for m in sensor_modalities if m in space.modalities and m != TEXT]
+    found = {modality: space.preparation(modality) for modality in embedded}
+    missing = [modality for modality, preparation in found.items() if preparation is None]
+    if missing:
+        raise SpaceError(
+            f"space {space.id} cannot prepare {' and '.join(missing)} in worker processes: set workers to 0"
+        )
+    return SpaceDescription(
+        space.id,
+        space.dimension,
+        tuple(space.modalities),
+        dict(space.logit_scales),
+        dict(space.trained_windows),
+        space.licence,
+        {modality: space.object_names(modality) for modality in embedded},
+        {modality: preparation for modality, preparation in found.items() if preparation is not None},
+    )
+
+
+class WorkerProcess:
+    """One worker process, and its rows that wait for the engine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._is_configured = False
+        self._queue: RowQueue | None = None
+        self._answers: SimpleQueue[Done | None] = SimpleQueue()
+        ours, theirs = socket.socketpair()
+        arena = open_arena()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sensebind.nodes.robots.worker", str(theirs.fileno()), str(arena)],
+                pass_fds=[theirs.fileno(), arena],
+                # The modules that this process would import, and no others.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"},
+            )
+        finally:
+            theirs.close()
+            self._arena = map_arena(arena)
+        self._link = Link(ours.detach(), self._on_message, lambda: self._answers.put(None))
+
+    @property
+    def process_id(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    def ended(self) -> str:
+        """How the process ended; empty while it runs."""
+        status = self._process.poll()
+        return "" if status is None else f"signal {-status}" if status < 0 else f"exit status {status}"
+
+    def serve_rows(self, engine: RowEngine, scheduler: Scheduler) -> None:
+        """Let `scheduler` embed the rows of this process."""
+        self._queue = RowQueue(engine, self._link.send)
+        self._notify = scheduler.notify
+        scheduler.add(self._queue)
+
+    def send(self, command: Command) -> None:
+        """Send a command, and do not wait for its end."""
+        self._link.send(command)
+
+    def wait(self, command: str, timeout: float = COMMAND_TIMEOUT) -> None:
+        """Wait for the end of a command. Raises `WorkerError` if it failed, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                raise WorkerError(f"{self.name} did not {command} within {timeout:g} s") from None
+            if answer is None:
+                self._answers.put(None)
+                raise WorkerError(f"{self.name} ended while it had to {command} ({self.ended() or 'no connection'})")
+            if answer.error:  # also of an earlier command that nothing waited for
+                raise WorkerError(f"{self.name} could not {answer.command}: {answer.error}")
+            if answer.command == command:
+                self._is_configured = True
+                return
+
+    def stop(self) -> None:
+        """End the process; kill it if it does not end by itself, or still imports its modules."""
+        self._link.send(Command("stop"))
+        try:
+            self._process.wait(COMMAND_TIMEOUT if self._is_configured else 0.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget the rows of a process that has ended."""
+        self._link.close()
+        if self._queue is not None:
+            self._queue.clear()
+
+    def leave(self, scheduler: Scheduler) -> None:
+        """Let `scheduler` serve this process no longer."""
+        if self._queue is not None:
+            scheduler.remove(self._queue)
+
+    def _on_message(self, message: Any) -> None:
+        """In the receiving thread of the link."""
+        if isinstance(message, RowRequest):
+            assert self._queue is not None
+            self._queue.put(message, rows_in(self._arena, message))
+            self._notify()
+        else:
+            self._answers.put(message)
+
+
+class Workers:
+    """All workers of an embedder. Use it in one thread.
+
+    `count`: how many are wanted; at most one for each of the `robots` is started. `log_error` is called with each
+    problem.
+    """
+
+    def __init__(self, count: int, robots: int, log_error: Callable[[str], None]) -> None:
+        """Start the processes. They import modules until `configure`."""
+        self.restarts = 0
+        self._log_error = log_error
+        self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
+        self._processes = [WorkerProcess(self._name(i)) for i in range(len(self._shares))]
+        self._started_at = [time.monotonic()] * len(self._processes)
+        self._active = False
+        self._scheduler: Scheduler | None = None
+
+    def configure(self, setup: WorkerSetup, engine: RowEngine) -> None:
+        """Make the nodes of all robots. `setup` has the namespaces of all; each worker gets some of them. Raises
+        `WorkerError`."""
+        self._setup, self._engine = setup, engine
+        self._scheduler = Scheduler(engine)
+        for index in range(len(self._processes)):
+            self._begin(index)
+        for worker in self._processes:
+            worker.wait("configure", START_TIMEOUT)
+
+    def activate(self) -> None:
+        """Subscribe to the sensors of all robots. Raises `WorkerError`."""
+        self._active = True
+        for worker in self._processes:
+            worker.send(Command("activate"))
+        for worker in self._processes:
+            worker.wait("activate")
+
+    def deactivate(self) -> None:
+        """Unsubscribe, and publish the remaining embeddings. A worker that does not answer is logged."""
+        self._active = False
+        for worker in self._processes:
+            worker.send(Command("deactivate"))
+        for worker in self._processes:
+            try:
+                worker.wait("deactivate")
+            except WorkerError as error:
+                self._log_error(str(error))
+
+    def apply_values(self, values: dict[str, Any]) -> None:
+        """Use new values of the parameters that take effect at once."""
+        self._setup = replace(self._setup, values=values)
+        for worker in self._processes:
+            worker.send(Command("apply_values", values))
+
+    def restart_ended(self) -> None:
+        """Start each worker again that has ended. Call it about once a second."""
+        for index, worker in enumerate(self._processes):
+            ended, now = worker.ended(), time.monotonic()
+            if not ended or now - self._started_at[index] < RESTART_INTERVAL:
+                continue
+            robots = ", ".join(self._namespaces(index))
+            self._log_error(f"{worker.name} for {robots} has ended ({ended}): it is started again")
+            self.restarts += 1
+            self._started_at[index] = now
+            worker.discard()
+            assert self._scheduler is not None
+            worker.leave(self._scheduler)
+            self._processes[index] = WorkerProcess(worker.name)
+            self._begin(index)
+            if self._active:
+                self._processes[index].send(Command("activate"))
+
+    def process_ids(self) -> dict[str, int]:
+        """Name → process id of each worker."""
+        return {worker.name: worker.process_id for worker in self._processes}
+
+    def close(self) -> None:
+        """End all processes."""
+        stopping = [threading.Thread(target=worker.stop) for worker in self._processes]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+        if self._scheduler is not None:
+            self._scheduler.close()
+
+    def _begin(self, index: int) -> None:
+        """Serve the rows of a process, and let it make the nodes of its robots."""
+        assert self._scheduler is not None
+        worker = self._processes[index]
+        worker.serve_rows(self._engine, self._scheduler)
+        worker.send(Command("configure", replace(self._setup, namespaces=self._namespaces(index))))
+
+    def _namespaces(self, index: int) -> list[str]:
+        return [self._setup.namespaces[robot] for robot in self._shares[index]]
+
+    @staticmethod
+    def _name(index: int) -> str:
+        return f"worker {index + 1}"
