@@ -1,0 +1,204 @@
+"""One embedder for several robots: each gets what an embedder of its own would publish, whoever does the work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.events import Event
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io import messages
+from sensebind.fusion.io.recordings import BagWriter
+from sensebind.replay.session import Settings, open_replay
+from sensebind.simulation.messages import SIMULATION_START, image_message
+
+ROBOTS = ("robot1", "robot2")
+SECONDS, IMAGE_RATE, IMU_RATE = 8, 10, 100
+VALUES: dict[str, Any] = {
+    "device": "cpu",
+    "modalities": ["vision", "imu"],
+    "deadline": 0.0,
+    "vision.topic": "front/image",
+    "detectors": ["prompt"],
+    "prompts.cat": ["a cat"],
+}
+
+
+def pixels_of(robot: str) -> npt.NDArray[np.uint8]:
+    """RGB pixels: the first robot sees a cat, the second a wall."""
+    if robot == ROBOTS[0]:
+        from skimage.data import chelsea
+
+        return np.asarray(cv2.resize(chelsea(), (320, 240), interpolation=cv2.INTER_AREA), np.uint8)
+    return np.broadcast_to(np.linspace(60, 160, 320)[None, :, None], (240, 320, 3)).astype(np.uint8)
+
+
+def record(path: Path, namespaces: dict[str, str]) -> Path:
+    """Write a bag with the topics of each robot in `namespaces` (robot → namespace)."""
+    with BagWriter(path) as bag:
+        make = bag.message_factory.make
+        for step in range(SECONDS * IMU_RATE):
+            stamp = SIMULATION_START + step * SECOND // IMU_RATE
+            for robot, namespace in namespaces.items():
+                noise = np.random.default_rng([step, len(robot), int(robot[-1])])
+                x, y, z, p, q, r = noise.normal(0, 0.02, 6) + [0, 0, 9.81, 0, 0, 0]
+                reading = make(
+                    messages.IMU_TYPE,
+                    header=messages.header_message(bag.message_factory, stamp, "base"),
+                    orientation=make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+                    orientation_covariance=np.array([-1.0, *[0.0] * 8]),
+                    angular_velocity=make("geometry_msgs/msg/Vector3", x=float(p), y=float(q), z=float(r)),
+                    angular_velocity_covariance=np.zeros(9),
+                    linear_acceleration=make("geometry_msgs/msg/Vector3", x=float(x), y=float(y), z=float(z)),
+                    linear_acceleration_covariance=np.zeros(9),
+                )
+                bag.write(f"{namespace}/imu", messages.IMU_TYPE, stamp, reading)
+                if step % (IMU_RATE // IMAGE_RATE) == 0:
+                    image = np.clip(pixels_of(robot) + noise.normal(0, 3, (240, 320, 3)), 0, 255).astype(np.uint8)
+                    message = image_message(bag.message_factory, stamp, f"{robot}_camera", "rgb8", image)
+                    bag.write(f"{namespace}/front/image", messages.IMAGE_TYPE, stamp, message)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both robots, each in its namespace."""
+    return record(tmp_path_factory.mktemp("robots") / "bag", {robot: f"/{robot}" for robot in ROBOTS})
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Embedding], list[Event]]]:
+    """Robot → what a replay of it alone gives."""
+    found = {}
+    settings = Settings.of(VALUES, VALUES)
+    space = settings.space()
+    for robot in ROBOTS:
+        alone = record(tmp_path_factory.mktemp(robot) / "bag", {robot: ""})
+        with open_replay(alone, settings.embedder) as replay:
+            outputs = list(replay.outputs(settings.pipeline(space, settings.events(space))))
+        found[robot] = [o for o in outputs if isinstance(o, Embedding)], [o for o in outputs if isinstance(o, Event)]
+    return found
+
+
+@contextmanager
+def embedder(environment: dict[str, str], workers: int) -> Iterator[Executable]:
+    """The embedder of both robots."""
+    values = {**VALUES, "robots": list(ROBOTS), "workers": workers}
+    with running("embedder", environment=environment, values=values) as process:
+        process.wait_for_output("2 robots in", 90)
+        yield process
+
+
+def embeddings_of(me: Peer, robot: str) -> list[tuple[float, Any]]:
+    from sensebind.nodes.support.qos import EMBEDDING_QOS
+
+    return me.subscribe(messages.EMBEDDING_TYPE, f"/{robot}/embeddings/{FUSED}", EMBEDDING_QOS)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_robot_gets_the_vectors_and_events_of_its_replay(
+    bag: Path, replayed: dict[str, tuple[list[Embedding], list[Event]]], workers: int
+) -> None:
+    from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS
+
+    environment = ros_environment("sensebind_msgs")
+    names = ("vision", "imu", FUSED)
+    with peer(environment) as me, ExitStack() as detectors:
+        received = {
+            robot: [me.subscribe(messages.EMBEDDING_TYPE, f"/{robot}/embeddings/{n}", EMBEDDING_QOS) for n in names]
+            for robot in ROBOTS
+        }
+        published = {robot: me.subscribe(messages.EVENT_TYPE, f"/{robot}/events", EVENT_QOS) for robot in ROBOTS}
+        with embedder(environment, workers):
+            for robot in ROBOTS:  # unchanged detectors: an embedder appears in the namespace of each robot
+                options = ("--ros-args", "-r", f"__ns:=/{robot}")
+                detector = running("detector", *options, environment=environment, values=VALUES)
+                detectors.enter_context(detector).wait_for_output("events from", 90)
+            with running("player", str(bag), *parameter_arguments({"delay": 4.0}), environment=environment) as player:
+                me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
+            for robot in ROBOTS:
+                me.spin_until(lambda r=robot: sum(map(len, received[r])) >= len(replayed[r][0]) - 1, 20)
+            me.spin(2.5)
+        for robot in ROBOTS:
+            me.spin_until(lambda r=robot: len(published[r]) >= len(replayed[r][1]), 20)
+    for robot in ROBOTS:
+        wanted = {(e.source, e.tick): e.vector for e in replayed[robot][0]}
+        got = {
+            (e.source, e.tick): e.vector
+            for group in received[robot]
+            for _, message in group
+            for e in [messages.embedding_from_message(message)]
+        }
+        last = FUSED, max(tick for _, tick in wanted)  # fused when the node stops
+        assert got.keys() | {last} == wanted.keys()
+        assert not {key for key, vector in got.items() if vector @ wanted[key] < 0.9999}
+        events = [messages.event_from_message(message) for _, message in published[robot]]
+        assert [(e.id, e.label, e.phase) for e in events] == [(e.id, e.label, e.phase) for e in replayed[robot][1]]
+    assert replayed[ROBOTS[0]][1] and not replayed[ROBOTS[1]][1]
+
+
+def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path) -> None:
+    environment = ros_environment("sensebind_msgs")
+    with peer(environment) as me, embedder(environment, workers=2) as process:
+        received = {robot: embeddings_of(me, robot) for robot in ROBOTS}
+        options = parameter_arguments({"loop": True, "delay": 1.0})
+        with running("player", str(bag), *options, environment=environment):
+            for robot in ROBOTS:
+                me.wait_until(lambda r=robot: len(received[r]) > 3, 60, f"embeddings of {robot}")
+            victim, *_ = worker_ids(process.pid)
+            os.kill(victim, signal.SIGKILL)
+            process.wait_for_output("has ended (signal 9): it is started again", 30)
+            counts = {robot: len(received[robot]) for robot in ROBOTS}
+            for robot in ROBOTS:
+                me.wait_until(lambda r=robot: len(received[r]) > counts[r] + 3, 60, f"more embeddings of {robot}")
+        assert len(worker_ids(process.pid)) == 2
+    assert "Traceback" not in process.output
+
+
+def test_workers_end_with_an_embedder_that_is_killed(bag: Path) -> None:
+    environment = ros_environment("sensebind_msgs")
+    values = {**VALUES, "robots": list(ROBOTS), "workers": 2}
+    with running("embedder", environment=environment, values=values, status=None) as process, peer(environment) as me:
+        process.wait_for_output("2 robots in", 90)
+        ids = worker_ids(process.pid)
+        assert len(ids) == 2
+        process.kill()
+        me.wait_until(lambda: not any(is_running(number) for number in ids), 20, "the end of the workers")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"vision.topic": "/front/image"}, "'/front/image' would be the topic of all robots: write 'front/image'"),
+        ({"robots": ["robot1", "Robot 2"]}, "parameter 'robots' names 'Robot 2'"),
+        ({"robots": ["robot1", "robot1"]}, "parameter 'robots' names 'robot1'"),
+    ],
+)
+def test_robots_that_cannot_be_told_apart_are_refused(values: dict[str, Any], text: str) -> None:
+    environment = ros_environment("sensebind_msgs")
+    values = {**VALUES, "robots": list(ROBOTS), **values}
+    with running("embedder", environment=environment, values=values) as process:
+        process.wait_for_output(text, 60)
+
+
+def worker_ids(parent: int) -> list[int]:
+    """The ids of the processes that an embedder has started."""
+    return [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def is_running(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
