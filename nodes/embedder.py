@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -28,6 +29,7 @@ from sensebind.fusion.core.parameters import Parameter
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.inference.remote import describe_space
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.scheduler import Scheduler
@@ -35,9 +37,11 @@ from sensebind.nodes.robots.link import WorkerSetup
 from sensebind.nodes.robots.robot_nodes import make_robot_node, remapping_rules
 from sensebind.nodes.robots.space_topics import SpaceTopics
 from sensebind.nodes.robots.streams import RobotStreams
-from sensebind.nodes.robots.workers import Workers, describe_space
+from sensebind.nodes.robots.workers import Workers
+from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode
 from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
 from sensebind.nodes.support.run import StopFlag, run_node, spin
 from sensebind.nodes.topic_checks import check_topic_names
 
@@ -58,6 +62,9 @@ class EmbedderNode(ManagedNode):
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_publisher = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
+        )
 
     # --- lifecycle
 
@@ -120,7 +127,7 @@ class EmbedderNode(ManagedNode):
     def activate(self) -> None:
         if self._workers is not None:
             self._workers.activate()
-            self._watch_timer = self.create_timer(1.0, self._workers.restart_ended, clock=self._steady_clock)
+            self._watch_timer = self.create_timer(1.0, self._watch_workers, clock=self._steady_clock)
             return
         assert self._engine is not None
         self._scheduler = Scheduler(self._engine)
@@ -129,6 +136,20 @@ class EmbedderNode(ManagedNode):
                 self.executor.add_node(node)
         for streams in self._streams:
             streams.activate(self._scheduler)
+
+    def _watch_workers(self) -> None:
+        """Start workers again that have ended, and publish the status of all."""
+        if self._workers is None:
+            return  # released since this timer fired
+        before = self._workers.restarts
+        self._workers.restart_ended()
+        count, restarts = len(self._workers.process_ids()), self._workers.restarts
+        level, text = (DiagnosticStatus.OK, "OK")
+        if restarts > before:
+            level, text = DiagnosticStatus.WARN, f"{restarts - before} of {count} worker processes ended"
+        values = {"restarts": restarts, **{f"{name} pid": pid for name, pid in self._workers.process_ids().items()}}
+        status = diagnostic_status(self.get_fully_qualified_name(), "workers", level, text, values)
+        self._diagnostics_publisher.publish(diagnostic_array(self, status))
 
     def deactivate(self) -> list[Publisher]:
         """Unsubscribe, embed the remaining windows and end the scheduler."""

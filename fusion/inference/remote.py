@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from sensebind.fusion.core.futures import EmbeddingFuture
-from sensebind.fusion.core.space import Preparation, Space, TrainedWindow
+from sensebind.fusion.core.samples import TEXT
+from sensebind.fusion.core.space import Preparation, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 
 ARENA_BYTES = 2 << 30  # of address space; memory is used only where rows were
@@ -64,6 +65,28 @@ class SpaceDescription:
     licence: str
     object_names: Mapping[str, tuple[str, ...]]
     preparations: Mapping[str, Preparation]
+
+
+def describe_space(space: Space, sensor_modalities: Sequence[str]) -> SpaceDescription:
+    """The description of a space for its `sensor_modalities`. Raises `SpaceError` if only the process of the space can
+    prepare their windows."""
+    embedded = [m for m in sensor_modalities if m in space.modalities and m != TEXT]
+    found = {modality: space.preparation(modality) for modality in embedded}
+    missing = [modality for modality, preparation in found.items() if preparation is None]
+    if missing:
+        raise SpaceError(
+            f"space {space.id} cannot prepare {' and '.join(missing)} in worker processes: set workers to 0"
+        )
+    return SpaceDescription(
+        space.id,
+        space.dimension,
+        tuple(space.modalities),
+        dict(space.logit_scales),
+        dict(space.trained_windows),
+        space.licence,
+        {modality: space.object_names(modality) for modality in embedded},
+        {modality: preparation for modality, preparation in found.items() if preparation is not None},
+    )
 
 
 def open_arena() -> int:
@@ -146,29 +169,30 @@ class RemoteRunner:
     """Sends rows to the process of the space, in place of `inference.cuda.GpuRunner`. Safe to call from several
     threads.
 
-    `send` sends a request; call `on_reply` with each reply, and `close` when no more can come.
+    `send` sends a request; call `on_reply` with each reply, and `close` when no more can come. `size`: bytes of the
+    shared memory that it may use.
     """
 
     on_gpu = False
 
-    def __init__(self, space: Space, arena: mmap.mmap, send: Callable[[RowRequest], None]) -> None:
+    def __init__(
+        self, space: Space, arena: mmap.mmap, send: Callable[[RowRequest], None], size: int = ARENA_BYTES
+    ) -> None:
         self.device_input = space.tensor
         self._arena, self._send = arena, send
-        self._lock = threading.Lock()  # guards the attributes below
-        self._allocator = RowAllocator()
+        self._changed = threading.Condition()  # guards the attributes below; notified when memory becomes free
+        self._allocator = RowAllocator(size)
         self._pending: dict[int, tuple[RemoteFuture, int]] = {}  # number of a request → its future, its place
         self._count = 0
         self._closed = False
 
     def launch(self, modality: str, rows: Sequence[Tensor]) -> RemoteFuture:
-        """Begin to embed `rows`: CPU tensors of one shape and dtype. Raises `RuntimeError` or `OSError` if the process
-        of the space has ended, `MemoryError` if the shared memory is full."""
+        """Begin to embed `rows`: CPU tensors of one shape and dtype. Waits for shared memory that earlier rows
+        use. Raises `RuntimeError` if the process of the space has ended, `MemoryError` if there is not enough."""
         shape = (len(rows), *rows[0].shape)
         future = RemoteFuture(len(rows))
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("the process that computes the vectors has ended")
-            offset = self._allocator.allocate(len(rows) * rows[0].numel() * rows[0].element_size())
+        with self._changed:
+            offset = self._allocate(len(rows) * rows[0].numel() * rows[0].element_size())
             self._count += 1
             request = RowRequest(self._count, modality, offset, shape, rows[0].dtype)
             self._pending[request.number] = future, offset
@@ -176,18 +200,32 @@ class RemoteRunner:
         self._send(request)
         return future
 
+    def _allocate(self, size: int) -> int:
+        """The first byte of a free block of the shared memory."""
+        while True:
+            if self._closed:
+                raise RuntimeError("the process that computes the vectors has ended")
+            try:
+                return self._allocator.allocate(size)
+            except MemoryError:
+                if not self._pending:
+                    raise
+            self._changed.wait()
+
     def on_reply(self, reply: RowReply) -> None:
         """Pass a reply to the future of its request."""
-        with self._lock:
+        with self._changed:
             future, offset = self._pending.pop(reply.number)
             self._allocator.free(offset)
+            self._changed.notify_all()
         future.resolve(reply)
 
     def close(self) -> None:
         """End all requests that have no reply."""
-        with self._lock:
+        with self._changed:
             self._closed = True
             pending, self._pending = list(self._pending.values()), {}
+            self._changed.notify_all()
         for future, _ in pending:
             future.resolve(None)
 

@@ -1,4 +1,4 @@
-"""What an embedder tells a robot of its space: the topic `embedding_space` and the service `embed_text`."""
+"""What an embedder publishes to a robot about its space: the topic `embedding_space` and the service `embed_text`."""
 
 from __future__ import annotations
 

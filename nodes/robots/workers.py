@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -29,27 +29,6 @@ RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
 
 class WorkerError(SensebindError):
     """A worker process cannot do its work."""
-
-
-def describe_space(space: Space, sensor_modalities: Sequence[str]) -> SpaceDescription:
-    """What workers know of a space. Raises `SpaceError` if only its own process can prepare windows."""
-    embedded = [m for m in sensor_modalities if m in space.modalities and m != TEXT]
-    found = {modality: space.preparation(modality) for modality in embedded}
-    missing = [modality for modality, preparation in found.items() if preparation is None]
-    if missing:
-        raise SpaceError(
-            f"space {space.id} cannot prepare {' and '.join(missing)} in worker processes: set workers to 0"
-        )
-    return SpaceDescription(
-        space.id,
-        space.dimension,
-        tuple(space.modalities),
-        dict(space.logit_scales),
-        dict(space.trained_windows),
-        space.licence,
-        {modality: space.object_names(modality) for modality in embedded},
-        {modality: preparation for modality, preparation in found.items() if preparation is not None},
-    )
 
 
 class WorkerProcess:

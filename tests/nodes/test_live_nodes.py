@@ -328,7 +328,7 @@ rclpy.init()
 node = EmbedderNode()
 for _ in range(2):
     node.trigger_configure()
-    model = weakref.ref(node._space)
+    model = weakref.ref(node._engine.space)
     assert model() is not None
     node.trigger_activate()
     node.trigger_deactivate()

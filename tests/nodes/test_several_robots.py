@@ -185,7 +185,7 @@ def test_workers_end_with_an_embedder_that_is_killed(bag: Path) -> None:
         ({"robots": ["robot1", "robot1"]}, "parameter 'robots' names 'robot1'"),
     ],
 )
-def test_robots_that_cannot_be_told_apart_are_refused(values: dict[str, Any], text: str) -> None:
+def test_robots_that_would_share_a_topic_or_a_name_are_refused(values: dict[str, Any], text: str) -> None:
     environment = ros_environment("sensebind_msgs")
     values = {**VALUES, "robots": list(ROBOTS), **values}
     with running("embedder", environment=environment, values=values) as process:
