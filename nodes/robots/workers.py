@@ -14,9 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.samples import TEXT
-from sensebind.fusion.core.space import Space, SpaceError
-from sensebind.fusion.inference.remote import RowRequest, SpaceDescription, map_arena, open_arena, rows_in
+from sensebind.fusion.inference.remote import RowRequest, map_arena, open_arena, rows_in
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.stream.row_queue import RowQueue
 from sensebind.fusion.stream.scheduler import Scheduler
