@@ -79,6 +79,8 @@ class EmbedderNode(ManagedNode):
         check_topic_names(self, [sensor_options(values, m, s) for s, m in sensors.items()])
         started = time.monotonic()
         self._values = values
+        if values["workers"] and not robots:
+            self.get_logger().warning("'workers' has no effect without 'robots'")
         if robots and values["workers"]:  # their start takes as long as that of the space
             self._workers = Workers(values["workers"], len(robots), self.get_logger().error)
         space = build.load_space_from(values)

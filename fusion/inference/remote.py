@@ -265,7 +265,7 @@ class RemoteSpace(Space):
 
     def object_names(self, modality: str) -> tuple[str, ...]:
         """See `core.space.Space`."""
-        return self._description.object_names[modality]
+        return self._description.object_names.get(modality, ())
 
     def tensor(self, window: Window) -> Tensor:
         """One window → its row, as the process of the space expects it. Raises `EncodingError`, and `ValueError` for

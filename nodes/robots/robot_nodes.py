@@ -7,16 +7,28 @@ from collections.abc import Sequence
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sensebind.fusion.core.errors import ConfigError
+
 ROS_ARGUMENTS, END_OF_ROS_ARGUMENTS = "--ros-args", "--"
 
 
 def remapping_rules(arguments: Sequence[str]) -> list[str]:
-    """The remapping rules of a command line, as ROS arguments, without those that name the node or its namespace."""
+    """The remapping rules of a command line, as ROS arguments, without those that name the node or its namespace.
+
+    Raises `ConfigError` for a rule that would give the robots one topic.
+    """
     found, within = [], False
     for before, argument in zip(["", *arguments], arguments, strict=False):
         within = argument == ROS_ARGUMENTS or (within and argument != END_OF_ROS_ARGUMENTS)
-        target = argument.partition(":=")[0].rpartition(":")[2]
-        if within and before in ("-r", "--remap") and target not in ("__node", "__name", "__ns"):
+        if not within or before not in ("-r", "--remap"):
+            continue
+        old, _, new = argument.partition(":=")
+        old = old.rpartition(":")[2]
+        if new.startswith("/") and not old.startswith(("/", "__")):
+            raise ConfigError(
+                f"the remapping of '{old}' to '{new}' would give all robots one topic: remap it to '{new.lstrip('/')}'"
+            )
+        if old not in ("__node", "__name", "__ns"):
             found += ["-r", argument]
     return [ROS_ARGUMENTS, *found] if found else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,7 @@ from sensebind.fusion.config.parameters import (
     modality_parameters,
     parameters_of_other_nodes,
     resolve_values,
+    robots_of,
     sensor_options,
 )
 from sensebind.fusion.core.errors import ConfigError
@@ -594,3 +596,16 @@ def test_an_embedder_can_be_configured_again_with_fewer_modalities() -> None:
         assert all(services.change_state("embedder", *down)), embedder.output
         assert services.set("embedder", "modalities", ["vision"]).successful
         assert all(services.change_state("embedder", *up)), embedder.output
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"vision.topic": "/front/image"}, "'/front/image' would be the topic of all robots: write 'front/image'"),
+        ({"robots": ["robot1", "Robot 2"]}, "parameter 'robots' names 'Robot 2'"),
+        ({"robots": ["robot1", "robot1"]}, "parameter 'robots' names 'robot1'"),
+    ],
+)
+def test_robots_that_would_share_a_topic_or_a_name_are_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        robots_of(embedder_values({"robots": ["robot1", "robot2"], **values}))
