@@ -1,4 +1,4 @@
-"""Rows of other processes: their vectors are those of one process, in shared batches, whatever fails."""
+"""Rows of other processes: their vectors are those of one process, in shared batches, also if some fail."""
 
 from __future__ import annotations
 
