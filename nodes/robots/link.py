@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from sensebind.fusion.inference.remote import SpaceDescription
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.inference.remote import RemoteRunner, RemoteSpace, RowReply, SpaceDescription, map_arena
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A command has been carried out. `error`: why it could not be; empty if it was."""
+    """A command has been carried out, with its `result`. `error`: why it could not be; empty if it was."""
 
     command: str
     error: str = ""
+    result: Any = None
 
 
 class Link:
@@ -100,3 +102,42 @@ def shut_down(connection: Connection) -> None:
         connection.close()
     except OSError:
         pass
+
+
+class WorkerEnd:
+    """A worker's end of the link to the process that has the space.
+
+    `connection`, `arena`: descriptors of the connection and of the shared memory, from the command line.
+    """
+
+    def __init__(self, connection: int, arena: int) -> None:
+        self.commands: SimpleQueue[Command] = SimpleQueue()  # the last is `stop`, also if the other process ends
+        self._arena = map_arena(arena)
+        self._runner: RemoteRunner | None = None
+        self._link = Link(connection, self._on_message, self._on_end)
+
+    def make_engine(self, description: SpaceDescription, batch_size: int) -> Engine:
+        """The engine of this process. Its windows are embedded by the other process. Call it once."""
+        space = RemoteSpace(description)
+        self._runner = RemoteRunner(space, self._arena, self._link.send)
+        return Engine(space, batch_size, self._runner)
+
+    def answer(self, done: Done) -> None:
+        """Report that a command has been carried out."""
+        self._link.send(done)
+
+    def close(self) -> None:
+        """Send what waits, then close the connection."""
+        self._link.close()
+
+    def _on_message(self, message: Any) -> None:
+        if isinstance(message, RowReply):
+            assert self._runner is not None
+            self._runner.on_reply(message)
+        else:
+            self.commands.put(message)
+
+    def _on_end(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+        self.commands.put(Command("stop"))

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
-from queue import Empty, SimpleQueue
-from typing import Any
+from queue import Empty
 
 import rclpy
 import torch
@@ -24,10 +22,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensebind.fusion.config import build
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.threads import set_switch_interval
-from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.inference.remote import RemoteRunner, RemoteSpace, RowReply, map_arena
 from sensebind.fusion.stream.scheduler import Scheduler
-from sensebind.nodes.robots.link import Command, Done, Link, WorkerSetup
+from sensebind.nodes.robots.link import Command, Done, WorkerEnd, WorkerSetup
 from sensebind.nodes.robots.robot_nodes import make_robot_node
 from sensebind.nodes.robots.streams import RobotStreams
 from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
@@ -36,17 +32,14 @@ COMMAND_POLL = 0.05  # s: a command waits at most this long for the executor
 
 
 class RobotWorker:
-    """The robots of this process. All methods except `_on_message` and `_on_end` run in the main thread."""
+    """The robots of this process. All methods run in the main thread."""
 
-    def __init__(self, connection: int, arena: int) -> None:
-        self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._arena = map_arena(arena)
-        self._runner: RemoteRunner | None = None
+    def __init__(self, end: WorkerEnd) -> None:
+        self._end = end
         self._scheduler: Scheduler | None = None
         self._streams: list[RobotStreams] = []
         self._executor: SingleThreadedExecutor | None = None
         self._at_end = ExitStack()
-        self._link = Link(connection, self._on_message, self._on_end)
 
     def run(self) -> None:
         """Carry out the commands of the embedder until `stop`, or until the embedder ends."""
@@ -59,18 +52,18 @@ class RobotWorker:
                     error = str(problem)
                 except Exception:  # of any kind: the embedder reports it
                     error = traceback.format_exc()
-                self._link.send(Done(command.name, error))
+                self._end.answer(Done(command.name, error))
             self._deactivate()
-        self._link.send(Done("stop"))
-        self._link.close()
+        self._end.answer(Done("stop"))
+        self._end.close()
 
     def _next_command(self) -> Command:
         """Serve the nodes until a command arrives."""
         while True:
             try:
                 if self._executor is None:
-                    return self._commands.get()
-                return self._commands.get_nowait()
+                    return self._end.commands.get()
+                return self._end.commands.get_nowait()
             except Empty:
                 assert self._executor is not None
                 self._executor.spin_once(timeout_sec=COMMAND_POLL)
@@ -91,13 +84,12 @@ class RobotWorker:
         self._at_end.callback(rclpy.try_shutdown)
         self._at_end.enter_context(logging_to(get_logger(f"{setup.node_name}.worker")))
         self._executor = SingleThreadedExecutor()
-        values, space = dict(setup.values), RemoteSpace(setup.space)
-        self._runner = RemoteRunner(space, self._arena, self._link.send)
-        engine = Engine(space, int(values["batch_size"]), self._runner)
+        values = dict(setup.values)
+        engine = self._end.make_engine(setup.space, int(values["batch_size"]))
         for namespace in setup.namespaces:
             node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
             self._at_end.callback(node.destroy_node)
-            pipeline = build.make_pipeline(values, space, engine=engine, live=True)
+            pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True)
             self._streams.append(RobotStreams(node, values, pipeline))
             self._executor.add_node(node)
         self._scheduler = Scheduler(engine)
@@ -111,20 +103,6 @@ class RobotWorker:
         for publishers in [streams.deactivate() for streams in self._streams]:
             wait_for_acknowledgements(publishers)
 
-    # --- in the receiving thread of the link
-
-    def _on_message(self, message: Any) -> None:
-        if isinstance(message, RowReply):
-            assert self._runner is not None
-            self._runner.on_reply(message)
-        else:
-            self._commands.put(message)
-
-    def _on_end(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-        self._commands.put(Command("stop"))
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run the process. `arguments`: the descriptors of the connection and of the shared memory."""
@@ -133,9 +111,5 @@ def main(arguments: Sequence[str]) -> int:
     set_switch_interval()
     torch.set_num_threads(1)  # the cores are for the other workers and for the encoders
     logging.captureWarnings(True)
-    RobotWorker(int(arguments[0]), int(arguments[1])).run()
+    RobotWorker(WorkerEnd(int(arguments[0]), int(arguments[1]))).run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -30,18 +30,24 @@ class WorkerError(SensebindError):
 
 
 class WorkerProcess:
-    """One worker process, and its rows that wait for the engine."""
+    """One worker process, and its rows that wait for the engine.
 
-    def __init__(self, name: str) -> None:
+    `module`: its `main` runs in the process. Its arguments are the descriptors of the connection and of the shared
+    memory (`WorkerEnd`).
+    """
+
+    def __init__(self, name: str, module: str = "sensebind.nodes.robots.worker") -> None:
         self.name = name
         self._is_configured = False
         self._queue: RowQueue | None = None
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
+        # Not `python -m`: classes of a module that is run as a program cannot be sent.
+        program = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
         ours, theirs = socket.socketpair()
         arena = open_arena()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sensebind.nodes.robots.worker", str(theirs.fileno()), str(arena)],
+                [sys.executable, "-c", program, str(theirs.fileno()), str(arena)],
                 pass_fds=[theirs.fileno(), arena],
                 # The modules that this process would import, and no others.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"},
@@ -71,8 +77,9 @@ class WorkerProcess:
         """Send a command, and do not wait for its end."""
         self._link.send(command)
 
-    def wait(self, command: str, timeout: float = COMMAND_TIMEOUT) -> None:
-        """Wait for the end of a command. Raises `WorkerError` if it failed, or after `timeout` seconds."""
+    def wait(self, command: str, timeout: float = COMMAND_TIMEOUT) -> Any:
+        """Wait for the end of a command. Returns its result. Raises `WorkerError` if it failed, or after `timeout`
+        seconds."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -86,7 +93,7 @@ class WorkerProcess:
                 raise WorkerError(f"{self.name} could not {answer.command}: {answer.error}")
             if answer.command == command:
                 self._is_configured = True
-                return
+                return answer.result
 
     def stop(self) -> None:
         """End the process; kill it if it does not end by itself, or still imports its modules."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, sensor_load
-from sensebind.benchmarks.stream import RealtimeBenchmark, realtime_summary, run_realtime
+from sensebind.benchmarks.harness.realtime import realtime_summary, run_realtime
+from sensebind.benchmarks.stream import RealtimeBenchmark
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,42 +9,36 @@ most 5 % missed windows, and a hash of the input.
 from __future__ import annotations
 
 import argparse
-import gc
-import heapq
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 import torch
 
 from sensebind.benchmarks.encoders import spaces
-from sensebind.benchmarks.harness import command_line, environment, resources, sensor_load, timing
+from sensebind.benchmarks.harness import command_line, environment, sensor_load
 from sensebind.benchmarks.harness.parts import Report
+from sensebind.benchmarks.harness.realtime import realtime_summary, run_realtime
+from sensebind.benchmarks.harness.stream_workers import StreamWorkers
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
-from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.samples import SECOND, Sample
+from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.core.threads import available_cores, set_switch_interval
+from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.cuda import GpuRunner
 from sensebind.fusion.inference.engine import EmbeddingJob, Engine
 from sensebind.fusion.stream.drivers import process_samples
-from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.scheduler import Scheduler
-from sensebind.fusion.stream.statistics import WINDOW_DROPS
-from sensebind.replay.progress import progress
+from sensebind.fusion.stream.pipeline import Pipeline
 
 P99_BOUND_MS = 50.0  # ms; maximum p99 of the latency in the search for the largest number of robots
 MAX_MISSED_SHARE = 0.05  # fraction of windows that may be missed at the peak rate
 RATE_FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)  # factors of the sensors' rates, tried in this order
 MAX_ROBOTS = 512  # the largest number that is tried
-MISS_CAUSES = ("overload", "expired", "failure")  # causes for which a window with enough data was not embedded
 MIN_RUN_OVERHEAD = 3.0  # s; a run is expected to take at least this time beyond its length
 
 
@@ -65,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=0, help="batch size of the engine (default: 16, on a GPU 32)")
     text = "time in s at the start whose latencies are not counted (default: %(default)s)"
     parser.add_argument("--lead-in", type=float, default=1.0, help=text)
+    text = "processes that deliver and prepare the data of the robots, as `workers` of the embedder (default: none)"
+    parser.add_argument("--workers", type=int, default=0, help=text)
+    text = "replace the encoders by a device that answers at once, to measure the host alone; needs --workers"
+    parser.add_argument("--instant-device", action="store_true", help=text)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each run in s (default: %(default)s)")
 
 
@@ -74,7 +72,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(args: argparse.Namespace, report: Report = lambda result: None) -> dict[str, Any]:
-    """Run the measurements that the options name; `report` receives the figures so far after each."""
+    """Run the measurements that the options name; `report` receives the figures so far after each. Raises
+    `ConfigError`."""
+    if args.instant_device and not args.workers:
+        raise ConfigError("--instant-device needs --workers")
     spaces.resolve_defaults(args)
     bench = RealtimeBenchmark.load(args)
     result: dict[str, Any] = {
@@ -90,7 +91,9 @@ def measure(args: argparse.Namespace, report: Report = lambda result: None) -> d
     if args.peak:
         result["peak"] = bench.find_peak_rate(args.seconds)
         report(result)
-    if not args.no_plain:
+    if bench.workers is not None:
+        bench.workers.close()
+    elif not args.no_plain:
         result |= bench.replays(args)
     return result
 
@@ -105,6 +108,7 @@ class RealtimeBenchmark:
     device: str
     lead_in: float = 1.0
     warm_up_seconds: float = 0.0  # s that the warm-up took
+    workers: StreamWorkers | None = None  # None: the robots run in this process
     embedded: list[str] = field(default_factory=list)
 
     @classmethod
@@ -127,6 +131,8 @@ class RealtimeBenchmark:
         some = sensor_load.windows({m: pipeline.specs[m] for m in embedded}, 1)
         engine.warm_up([w for windows in some.values() for w in windows])
         bench.warm_up_seconds = time.perf_counter() - began
+        if count := getattr(args, "workers", 0):
+            bench.workers = StreamWorkers(count, engine, instant=getattr(args, "instant_device", False))
         return bench
 
     def conditions(self) -> dict[str, Any]:
@@ -138,6 +144,7 @@ class RealtimeBenchmark:
             "space": self.space.id,
             "weights": spaces.weights_description(self.space),
             "batch_size": self.engine.batches.batch_size,
+            "workers": self.workers.conditions() if self.workers else None,
             "warm_up_s": round(self.warm_up_seconds, 2),
             "graphs": {"captured": runner.graph_count(), "shapes": runner.shape_count()}
             if isinstance(runner, GpuRunner)
@@ -156,8 +163,10 @@ class RealtimeBenchmark:
             f"{m}.hop": round(self.values[f"{m}.hop"] / shortest) * ticks / SECOND for m in sensor_load.MESSAGE_RATES
         }
         values = {**self.values, **hops}
-        pipelines = [self.pipeline(values) for _ in range(robots)]
         own = sensor_load.sensors(rates={m: rate * factor for m, rate in sensor_load.MESSAGE_RATES.items()})
+        if self.workers is not None:
+            return self.workers.measure(values, robots, own, seconds, self.lead_in)
+        pipelines = [self.pipeline(values) for _ in range(robots)]
         return realtime_summary(
             run_realtime(pipelines, own, seconds, lead_in=self.lead_in, device=self.device), pipelines
         )
@@ -274,135 +283,3 @@ def replay_seconds(pipeline: Pipeline, seconds: float, batch: int) -> float:
     for _ in process_samples(pipeline, sensor_load.sample_stream(sensor_load.sensors(), seconds), batch):
         pass
     return time.perf_counter() - began
-
-
-@dataclass
-class RealtimeRun:
-    """Measurements of robots that ran in real time. Latencies in ms."""
-
-    seconds: float
-    latencies: dict[str, timing.RingBuffer]
-    cpu_seconds: float = 0.0  # processor seconds of the process
-    feeder_cpu_seconds: float = 0.0  # of these, the thread that delivers samples and cuts windows
-    sample_delays_ms: timing.RingBuffer = field(default_factory=timing.RingBuffer)  # of late samples only
-    first_half: dict[str, float] = field(default_factory=dict)  # p99 of each modality after half of the time
-    held: dict[str, Any] = field(default_factory=dict)  # memory, threads, files: `ResourceSampler.summary`
-    engine_turns: int = 0
-    is_finished: bool = False
-
-
-def run_realtime(
-    pipelines: Sequence[Pipeline],
-    sensors: Sequence[sensor_load.Sensor],
-    seconds: float,
-    *,
-    lead_in: float = 0.0,
-    device: str = "cpu",
-    period: float = 1.0,
-) -> RealtimeRun:
-    """Deliver every pipeline its robot's samples in real time; a scheduler embeds. The pipelines share an engine.
-
-    Stamps are those of the system clock, as on a robot. If this machine is late, it delivers the due samples as fast as
-    possible, and their delay counts. Robots start within 1 s of each other, at 97 different phases; their samples are
-    delivered in time order. `lead_in`: seconds at the start whose latencies do not count.
-    """
-    by_name = {sensor.modality: sensor for sensor in sensors}
-    result = RealtimeRun(seconds, {m: timing.RingBuffer() for m in by_name})
-    began = sensor_load.next_start_time()
-    starts = [began + i * SECOND // 97 % SECOND for i in range(len(pipelines))]
-
-    def recorder(number: int, specs: Mapping[str, Any]) -> Callable[[list[Output]], None]:
-        def record(outputs: list[Output]) -> None:
-            now = time.time_ns()
-            if result.is_finished or now < began + lead_in * SECOND:
-                return
-            for output in outputs:
-                if isinstance(output, Embedding) and output.modality in by_name:
-                    reached = output.tick + specs[output.modality].lateness
-                    closing = by_name[output.modality].closing_time(starts[number], reached)
-                    result.latencies[output.modality].add((now - closing) / 1e6)
-
-        return record
-
-    scheduler = Scheduler(pipelines[0].engine)
-    for number, pipeline in enumerate(pipelines):
-        scheduler.add(pipeline, recorder(number, pipeline.specs))
-    streams = [sensor_load.sample_stream(sensors, seconds, start, i) for i, start in enumerate(starts)]
-    owned = [zip(stream, repeat(pipeline)) for stream, pipeline in zip(streams, pipelines, strict=True)]
-    schedule = heapq.merge(*owned, key=lambda item: item[0].end)
-    cpu, feeder_cpu = time.process_time(), time.thread_time()
-    try:
-        with frozen_garbage(), resources.ResourceSampler(period, device) as sampler:
-            for sample, pipeline in _shown(schedule, began, seconds):
-                if (left := (sample.end - time.time_ns()) / SECOND) > 0:
-                    time.sleep(left)
-                else:
-                    result.sample_delays_ms.add(-1e3 * left)
-                if pipeline.accept(sample):
-                    scheduler.notify()
-                if not result.first_half and time.time_ns() > began + seconds * SECOND / 2:
-                    result.first_half = {m: timing.quantiles(x.values())["p99"] for m, x in result.latencies.items()}
-            result.cpu_seconds, result.feeder_cpu_seconds = time.process_time() - cpu, time.thread_time() - feeder_cpu
-    finally:
-        result.is_finished = True  # the remaining windows are embedded at once: their latency does not count
-        scheduler.close()
-    result.held, result.engine_turns = sampler.summary(), scheduler.turn_count
-    return result
-
-
-def _shown(
-    schedule: Iterable[tuple[Sample, Pipeline]], began: int, seconds: float
-) -> Iterator[tuple[Sample, Pipeline]]:
-    """The samples, with the progress of the run, once in a second."""
-    last = 0
-    with progress("in real time", seconds) as shown:
-        for sample, pipeline in schedule:
-            if (passed := (sample.end - began) // SECOND) > last:
-                last = passed
-                shown.reach(passed)
-            yield sample, pipeline
-
-
-@contextmanager
-def frozen_garbage() -> Iterator[None]:
-    """Exclude the existing objects from garbage collection: with a large model one collection takes tens of ms."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
-    """Figures in the form of ros2_benchmark's: rates, latency, jitter, missed windows, processor and GPU use."""
-    totals = [pipeline.statistics() for pipeline in pipelines]
-    counts = {m: [of_robot[m].counts for of_robot in totals] for m in run.latencies}
-    embeds = [m for m in run.latencies if m in pipelines[0].engine.space.modalities]
-    embedded = {m: sum(c["embedded"] for c in counts[m]) for m in embeds}
-    missed = {m: sum(c[cause] for c in counts[m] for cause in MISS_CAUSES) for m in embeds}
-    latencies = {m: run.latencies[m].values() for m in embeds}
-    return {
-        "robots": len(pipelines),
-        "seconds": run.seconds,
-        "latency_ms": {m: timing.quantiles(values) for m, values in latencies.items()},
-        "latency_all_modalities_ms": timing.quantiles(np.concatenate([*latencies.values(), np.empty(0)])),
-        "jitter_ms": {m: round(float(np.std(values)), 3) for m, values in latencies.items() if len(values)},
-        "windows": embedded,
-        "windows_per_s": round(sum(embedded.values()) / run.seconds, 1),
-        "missed": sum(missed.values()),
-        "missed_share": {m: round(missed[m] / max(1, missed[m] + embedded[m]), 4) for m in embeds},
-        "dropped": {
-            cause: total
-            for cause in WINDOW_DROPS
-            if (total := sum(c[cause] for group in counts.values() for c in group))
-        },
-        "windows_per_turn": round(sum(embedded.values()) / max(1, run.engine_turns), 2),
-        "cpu_percent": {
-            "of_a_core": round(100 * run.cpu_seconds / run.seconds, 1),
-            "of_which_samples_and_windows": round(100 * run.feeder_cpu_seconds / run.seconds, 1),
-            "of_the_machine": round(100 * run.cpu_seconds / run.seconds / available_cores(), 1),
-        },
-        "samples_given_late_ms": timing.quantiles(run.sample_delays_ms.values()),
-        "held": run.held,
-    }

@@ -25,7 +25,7 @@ from helpers.toy_space import ToySpace
 from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
 from sensebind.benchmarks.encoders import spaces
-from sensebind.benchmarks.harness import environment, report_file, resources, sensor_load, timing
+from sensebind.benchmarks.harness import environment, realtime, report_file, resources, sensor_load, timing
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config.build import make_window_specs
@@ -63,8 +63,8 @@ def test_every_window_of_a_live_robot_is_embedded_or_counted_as_dropped() -> Non
     values = embedder_values({"modalities": modalities, **{f"{m}.hop": 0.2 for m in modalities}})
     engine = Engine(ToySpace())
     pipelines = [build.make_pipeline(values, ToySpace(), engine=engine, live=True) for _ in range(2)]
-    seen = stream.run_realtime(pipelines, sensor_load.sensors(modalities), 1.0)
-    summary = stream.realtime_summary(seen, pipelines)
+    seen = realtime.run_realtime(pipelines, sensor_load.sensors(modalities), 1.0)
+    summary = realtime.realtime_summary(seen, pipelines)
     assert seen.cpu_seconds > 0 and summary["robots"] == 2
     for pipeline in pipelines:
         for modality, statistics in pipeline.statistics().items():
@@ -73,6 +73,20 @@ def test_every_window_of_a_live_robot_is_embedded_or_counted_as_dropped() -> Non
         assert vision["embedded"] + vision["overload"] == vision["windows"] >= 3
     assert summary["windows"]["vision"] == sum(p.statistics()["vision"].counts["embedded"] for p in pipelines)
     assert summary["latency_ms"]["vision"]["count"] >= 2 and summary["latency_ms"]["vision"]["p50"] > 0
+
+
+def test_robots_in_worker_processes_are_measured_with_a_device_that_answers_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "stream.json"
+    options = ["--tiny", "--space", "imagebind_huge", "--device", "cpu", "--workers", "2", "--instant-device"]
+    assert main(["bench", "stream", *options, "--robots", "3", "--seconds", "4", "-o", str(file)]) == 0
+    figures = json.loads(file.read_text())["figures"]
+    assert figures["workers"] == {"count": 2, "device": "answers at once"}
+    run = figures["fixed_rate"]
+    assert run["robots"] == 3 and min(run["windows"].values()) > 3
+    assert run["latency_all_modalities_ms"]["count"] > 9
+    assert 0 < run["cpu_percent"]["of_which_this_process"] < run["cpu_percent"]["of_a_core"]
 
 
 @given(
@@ -256,7 +270,7 @@ def test_samples_of_many_robots_are_delivered_in_time_order(monkeypatch: pytest.
     values = embedder_values({"modalities": ["imu"], "imu.hop": 0.2})
     engine = Engine(ToySpace(["imu"]))
     pipelines = [build.make_pipeline(values, ToySpace(["imu"]), engine=engine, live=True) for _ in range(120)]
-    stream.run_realtime(pipelines, sensor_load.sensors(["imu"]), 0.05)
+    realtime.run_realtime(pipelines, sensor_load.sensors(["imu"]), 0.05)
     ends = [end for end, _ in delivered]
     assert ends == sorted(ends) and len({name for _, name in delivered}) == 120
     assert max(ends) - min(ends) < 1.05 * SECOND, "the last robots start more than a second after the first"
@@ -264,7 +278,7 @@ def test_samples_of_many_robots_are_delivered_in_time_order(monkeypatch: pytest.
 
 def test_objects_from_before_a_run_are_not_garbage_collected_during_it() -> None:
     before = gc.get_freeze_count()
-    with stream.frozen_garbage():
+    with realtime.frozen_garbage():
         assert gc.get_freeze_count() > before
     assert gc.get_freeze_count() == 0
 

@@ -17,6 +17,7 @@ from sensebind.benchmarks.encoders import batch_profile
 from sensebind.benchmarks.encoders.spaces import TINY_SIZES, SyntheticImageBind
 from sensebind.benchmarks.harness import parts, report_file
 from sensebind.cli import main
+from sensebind.fusion.core.threads import available_cores
 
 SMI = "580.1, 1980 MHz, 1980 MHz, 2619 MHz"  # a driver that does not report the causes of clock limits
 
@@ -69,7 +70,7 @@ def test_every_part_runs_on_a_simulated_gpu(simulated_gpu: argparse.Namespace, t
     """The code for a GPU runs: graphs, streams, events, pinned memory, clocks."""
     found: dict[str, Any] = {}
     for part in gpu.parts(simulated_gpu):
-        seconds = 100.0 if part.name == "most_robots" else 4.0  # the search ends early: `MAX_ROBOTS` is 1
+        seconds = 100.0 if part.name.startswith("most_robots") else 4.0  # the search ends early: `MAX_ROBOTS` is 1
         found[part.name] = parts.run_in_process(part, seconds, lambda result: None)
         assert "failed" not in found[part.name], (part.name, found[part.name])
     report_file.write_json(tmp_path / "gpu.json", found)
@@ -88,6 +89,10 @@ def test_every_part_runs_on_a_simulated_gpu(simulated_gpu: argparse.Namespace, t
     assert vision["targets"]["min_cosine"]["got"] >= 0.999 and vision["gpu_state_after"]["clocks.sm"] == "1980 MHz"
     assert found["one_robot"]["graphs"] and found["one_robot"]["windows"]["vision"] > 0
     assert found["most_robots"]["tried"]
+    with_workers = found["most_robots_with_workers"]
+    assert with_workers["tried"] and with_workers["workers"]["count"] == max(1, min(8, available_cores() // 2))
+    with_workers = found["most_robots_with_workers"]
+    assert with_workers["tried"] and with_workers["workers"]["count"] == max(1, min(8, available_cores() // 2))
 
 
 def test_a_batch_is_timed_by_stage_and_kernel() -> None:
