@@ -69,6 +69,8 @@ class SampleDecoder:
     def __init__(self, options: SensorOptions, type_name: str) -> None:
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
+        self._sample_count = 0  # until one has another frame
+        self._has_frames_mixed = False
         self._warned: set[str] = set()
         self._options = options
         self._calibration = options.calibration
@@ -143,12 +145,17 @@ class SampleDecoder:
         return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
 
     def _check_frame(self, frame_id: str) -> None:
-        """Warn if the samples have different frames: two devices publish on one topic."""
+        """Warn once if the samples have different frames: two devices publish on one topic."""
+        if self._has_frames_mixed:
+            return
+        self._sample_count += 1
         if self._frame_id is None:
             self._frame_id = frame_id
         elif frame_id != self._frame_id:
+            self._has_frames_mixed = True
             self._warn(
-                f"its messages have the frames '{self._frame_id}' and '{frame_id}': if two devices publish on one "
+                f"its messages have the frames '{self._frame_id}' (the first {self._sample_count - 1}) and "
+                f"'{frame_id}' (message {self._sample_count}): if two devices publish on one "
                 f"topic, give each a topic of its own, and name both in {self.modality}.sensors"
             )
 

@@ -117,7 +117,8 @@ class SensorOptions(Options):
     )
     fields: tuple[str, ...] = parameter(
         (),
-        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required",
+        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required, "
+        "for the modality or for each of its sensors",
         modalities=(USER_DEFINED,),
     )
     fill: float = parameter(

@@ -566,6 +566,16 @@ def test_another_type_on_the_topic_is_an_error() -> None:
     assert first[0] == "error" and m.IMAGE_TYPE in first[2] and second[0] == "reading"
 
 
+def test_frames_that_change_with_every_message_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = SampleDecoder(SensorOptions("imu"), m.IMU_TYPE)
+    for number in range(20):
+        message = motion()
+        message.header.frame_id = "base" if number < 3 else f"imu_{number}"
+        decoder.decode(message, START)
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert "sensor 'imu': its messages have the frames 'base' (the first 3) and 'imu_3' (message 4)" in text
+
+
 def test_a_second_replay_of_a_reader_begins_with_the_same_calibration() -> None:
     class Calibrated:
         """Stands in for a pipeline."""
