@@ -8,12 +8,13 @@ name, so the message objects of rclpy and of rosbags both work.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, THERMAL, VISION, Calibration, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
 
@@ -26,6 +27,10 @@ MESSAGE_TYPES = {
     IMU: (messages.IMU_TYPE,),
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
+
+# In lower-case encodings of sensor_msgs/Image: those of colours, also as a Bayer mosaic.
+MOSAIC_ENCODING = re.compile("bayer")
+COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|(8|16)[us]c[34]$")
 
 # Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
@@ -142,7 +147,22 @@ class SampleDecoder:
                 f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
         convert = messages.SAMPLE_CONVERTERS[type_name]
+        if modality in (DEPTH, THERMAL):
+            return lambda message, received_ns: convert(modality, self._without_colours(message))
         return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
+
+    def _without_colours(self, message: Any) -> Any:
+        """An image message of a depth or thermal sensor. Raises `EncodingError` if its encoding has colours."""
+        is_raw = self.type_name == messages.IMAGE_TYPE
+        # The format of a compressed image begins with the encoding that it had before.
+        encoding = message.encoding if is_raw else message.format.rpartition(";")[0].partition(";")[0]
+        if COLOUR_ENCODING.search(encoding.strip().lower()):
+            needed = "depth images" if self.modality == DEPTH else "grey or radiometric thermal images"
+            raise EncodingError(
+                f"encoding '{encoding}' has colours, which are no {self.modality}: set {self.sensor}.topic to the "
+                f"topic of {needed}, or remove '{self.modality}' from 'modalities'"
+            )
+        return message
 
     def _check_frame(self, frame_id: str) -> None:
         """Warn once if the samples have different frames: two devices publish on one topic."""

@@ -22,7 +22,7 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
-    `values` are the embedder's parameters. Topics that they name are used; `selection` finds the others.
+    `values` are the embedder's parameters. Topics that they name are used; `topic_selection` finds the others.
     `found_reasons`: sensor → why it has the topic in `values`, for sensors that the user did not name. `modalities`:
     those whose sensors are read. Raises `ConfigError` for a topic that the recording lacks.
 
@@ -35,7 +35,7 @@ class SampleReader:
         recording: Recording,
         values: Mapping[str, Any],
         modalities: tuple[str, ...],
-        selection: TopicSelection | None = None,
+        topic_selection: TopicSelection | None = None,
         found_reasons: Mapping[str, str] = {},
     ) -> None:
         self._recording = recording
@@ -46,16 +46,17 @@ class SampleReader:
         self.topic_reasons: dict[str, str] = {}
         self.missing_reasons: dict[str, str] = {}
         all_options = {s: sensor_options(values, m, s) for s, m in sensors_of(values, modalities).items()}
-        if selection is None and not all(options.has_explicit_topic for options in all_options.values()):
-            selection = TopicSelection(recording)
-        found = selection.single_topics() if selection else {}
+        if topic_selection is None and not all(options.has_explicit_topic for options in all_options.values()):
+            topic_selection = TopicSelection(recording)
+        found = topic_selection.single_topics() if topic_selection else {}
         for sensor, options in all_options.items():
             if options.has_explicit_topic:
                 wanted, reason = options.topic_name, found_reasons.get(sensor, "named by parameter")
             elif options.modality in found:
                 wanted, reason = found[options.modality].topic, found[options.modality].reason
             else:
-                self.missing_reasons[sensor] = selection.reason_without_topic(options.modality) if selection else ""
+                if topic_selection:
+                    self.missing_reasons[sensor] = topic_selection.reason_without_topic(options.modality)
                 continue
             name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:

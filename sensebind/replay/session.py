@@ -80,11 +80,14 @@ class Settings:
         """The settings with these values, and the defaults of all other parameters. Raises `ConfigError`."""
         return cls(modalities_of(embedder), embedder_values(embedder), detector_values(detector or {}, embedder))
 
-    def with_sensors_in(self, selection: TopicSelection) -> tuple[Settings, dict[str, str]]:
+    def with_sensors_in(self, recording: Recording) -> Settings:
         """The same settings with a sensor for each device that a recording has of a modality, if the parameters name
-        neither the topic nor the sensors of this modality; and why each of these sensors has its topic. Raises
-        `ConfigError`."""
-        found = selection.sensors([*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
+        neither the topic nor the sensors of this modality. Raises `ConfigError`."""
+        return self.with_found_sensors(TopicSelection(recording))[0]
+
+    def with_found_sensors(self, topics: TopicSelection) -> tuple[Settings, dict[str, str]]:
+        """The settings of `with_sensors_in`, and why each sensor that they add has its topic. Raises `ConfigError`."""
+        found = topics.sensors([*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
         added: dict[str, Any] = {}
         reasons: dict[str, str] = {}
         for modality in self.modalities:
@@ -241,10 +244,10 @@ def open_replay(
 
 @contextmanager
 def open_with_sensors(path: str | Path, settings: Settings) -> Iterator[tuple[Settings, Replay]]:
-    """Open a recording with the sensors that it has: `settings.with_sensors_in`, and the replay. Raises the errors of
+    """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay. Raises the errors of
     `open_replay`."""
     with Recording(path) as recording:
-        selection = TopicSelection(recording)
-        settings, reasons = settings.with_sensors_in(selection)
-        reader = SampleReader(recording, settings.embedder, settings.modalities, selection, reasons)
+        topics = TopicSelection(recording)
+        settings, reasons = settings.with_found_sensors(topics)
+        reader = SampleReader(recording, settings.embedder, settings.modalities, topics, reasons)
         yield settings, Replay(recording, reader)

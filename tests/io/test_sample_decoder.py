@@ -547,6 +547,23 @@ def test_unreadable_messages_are_refused_with_a_remedy(
         SampleDecoder(options, kind).decode(message, START)
 
 
+@pytest.mark.parametrize("modality", ["depth", "thermal"])
+@pytest.mark.parametrize("encoding", ["rgb8", "bayer_rggb8"])
+def test_colours_on_the_topic_of_a_depth_or_thermal_sensor_are_an_error_that_names_topic_and_parameter(
+    modality: str, encoding: str
+) -> None:
+    pixels = np.zeros((6, 8) if "bayer" in encoding else (6, 8, 3), np.uint8)
+    values = values_of([modality], **{f"{modality}__topic": "/t"})
+    logged = at_times([("/t", m.IMAGE_TYPE, image(encoding, pixels))])
+    [(_, _, text)] = replayed(Listed(logged), values, [modality])[0]
+    assert f"'{encoding}' has colours" in text and f"{modality}.topic" in text
+    assert live(logged, values, [modality], {})[0] == [("error", modality, f"topic '/t': {text}")]
+    compressed = SampleDecoder(SensorOptions(modality, transport="compressed"), m.COMPRESSED_IMAGE_TYPE)
+    with pytest.raises(EncodingError, match=rf"'{encoding}' has colours.*{modality}\.topic"):
+        compressed.decode(compressed_image(f"{encoding}; jpeg compressed bgr8"), START)
+    compressed.decode(compressed_image("16UC1; compressedDepth png"), START)
+
+
 def test_unreadable_side_messages_are_refused_and_change_nothing() -> None:
     camera, microphone = (
         SampleDecoder(SensorOptions("depth"), m.IMAGE_TYPE),

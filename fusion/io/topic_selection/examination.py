@@ -16,7 +16,7 @@ from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGN
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
-from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
+from sensebind.fusion.io.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
 # Message types of pictures that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
@@ -49,8 +49,8 @@ class Pixels(Enum):
 
 # Patterns of lower-case encodings. The first that fits counts.
 ENCODING_PATTERNS = (
-    (Pixels.MOSAIC, re.compile("bayer")),
-    (Pixels.COLOUR, re.compile(r"rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|(8|16)[us]c[34]$")),
+    (Pixels.MOSAIC, MOSAIC_ENCODING),
+    (Pixels.COLOUR, COLOUR_ENCODING),
     (Pixels.GREY, re.compile("mono8|8[us]c1")),
     (Pixels.GREY16, re.compile("mono16")),
     (Pixels.COUNTS, re.compile("16[us]c1")),
