@@ -23,8 +23,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
 
 def test_each_topic_is_shown_with_what_it_is_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     infrared = Images("/ir/image_raw", "mono8", frame_id="ir_optical", rate=10, start=1.0)
-    picture = jpeg("/depth/image/compressed", "16UC1", GREY_PIXELS)
-    status, lines = run(capsys, "topics", record(tmp_path / "bag", [CAMERA, infrared, picture]))
+    shallow = jpeg("/depth/image/compressed", "16UC1", GREY_PIXELS)
+    status, lines = run(capsys, "topics", record(tmp_path / "bag", [CAMERA, infrared, shallow]))
     assert status == 0 and len(lines) == 7 and lines[-1] == "no other topics"
     shown = {
         line.split()[1]: (line.split()[0], line, lines[i + 1]) for i, line in enumerate(lines[:6:2]) for i in [2 * i]
@@ -53,13 +53,13 @@ def test_frames_of_two_devices_on_one_topic_are_shown(tmp_path: Path, capsys: py
 
 
 def test_a_replay_prints_why_a_sensor_has_no_topic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    picture = jpeg("/depth/image/compressed", "16UC1", GREY_PIXELS)
-    bag = record(tmp_path / "bag", [picture])
+    shallow = jpeg("/depth/image/compressed", "16UC1", GREY_PIXELS)
+    bag = record(tmp_path / "bag", [shallow])
     config = tmp_path / "p.yaml"
     config.write_text("/**:\n  ros__parameters: {modalities: [depth, imu]}\n")
     status, lines = run(capsys, "replay", bag, "--config", config, "--out", tmp_path / "out")
     assert status == 1 and lines[0].startswith(
-        "depth    no topic (/depth/image/compressed: a picture of depth with 8 bits"
+        "depth    no topic (/depth/image/compressed: a depth image of only 8 bits"
     )
     assert lines[1] == "imu      no topic"
 

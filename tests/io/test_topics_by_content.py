@@ -89,8 +89,20 @@ def test_colours_and_bayer_mosaics_are_never_temperatures_or_distances(
 
 
 def test_false_colours_of_temperatures_and_distances_yield_to_a_camera(tmp_path: Path) -> None:
-    pictures = [Images("/thermal/image_color", "rgb8"), jpeg("/camera/depth/view/compressed", "rgb8")]
-    assert selected(tmp_path / "bag", [*pictures, DEPTH, COLOUR]) == {"vision": [COLOUR.topic], "depth": [DEPTH.topic]}
+    coloured = [Images("/thermal/image_color", "rgb8"), jpeg("/camera/depth/view/compressed", "rgb8")]
+    assert selected(tmp_path / "bag", [*coloured, DEPTH, COLOUR]) == {"vision": [COLOUR.topic], "depth": [DEPTH.topic]}
+
+
+def test_false_colours_of_a_sensor_that_the_recording_has_are_no_camera(tmp_path: Path) -> None:
+    view = Images("/camera/depth/view", "bgr8")
+    assert selected(tmp_path / "bag", [view, DEPTH]) == {"depth": [DEPTH.topic]}
+    assert "not distances" in reason(tmp_path / "again", [view, DEPTH], view.topic)
+
+
+def test_colour_images_are_preferred_to_grey_ones_of_the_same_device(tmp_path: Path) -> None:
+    topics = [Images("/cam/image_mono", "mono8"), jpeg("/cam/image_raw/compressed", "rgb8")]
+    assert selected(tmp_path / "bag", topics) == {"vision": [topics[1].topic]}
+    assert "because it has colours" in reason(tmp_path / "again", topics, topics[1].topic)
 
 
 def test_the_colour_camera_of_a_depth_camera_is_vision(tmp_path: Path) -> None:
@@ -106,16 +118,16 @@ def test_the_colour_camera_of_a_depth_camera_is_vision(tmp_path: Path) -> None:
 # Depth
 
 
-def test_the_picture_of_depth_yields_to_compressed_depth(tmp_path: Path) -> None:
-    picture = jpeg(f"{DEPTH.topic}/compressed", "16UC1", GREY_PIXELS)
+def test_an_8_bit_image_of_depth_yields_to_compressed_depth(tmp_path: Path) -> None:
+    shallow = jpeg(f"{DEPTH.topic}/compressed", "16UC1", GREY_PIXELS)
     real = compressed_depth(f"{DEPTH.topic}/compressedDepth")
-    assert selected(tmp_path / "bag", [picture, real]) == {"depth": [real.topic]}
-    assert "8 bits" in reason(tmp_path / "again", [picture, real], picture.topic)
-    assert selected(tmp_path / "alone", [picture]) == {}
+    assert selected(tmp_path / "bag", [shallow, real]) == {"depth": [real.topic]}
+    assert "8 bits" in reason(tmp_path / "again", [shallow, real], shallow.topic)
+    assert selected(tmp_path / "alone", [shallow]) == {}
 
 
 @pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
-def test_images_of_distances_with_camera_info_are_depth_whatever_their_name(tmp_path: Path, encoding: str) -> None:
+def test_images_of_distances_with_camera_info_are_depth_under_any_name(tmp_path: Path, encoding: str) -> None:
     stereo = Images("/stereo/points_image", encoding, info_width=64)
     assert selected(tmp_path / "bag", [COLOUR, stereo]) == {"vision": [COLOUR.topic], "depth": [stereo.topic]}
 
@@ -160,9 +172,9 @@ def write_disparity(bag: BagWriter, store: Any, kind: str) -> None:
 
     make = RosbagsMessageFactory().make
     region = make("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-    picture = image("32FC1", DISTANCES.astype(np.float32))
+    float_image = image("32FC1", DISTANCES.astype(np.float32))
     numbers = dict.fromkeys(("f", "t", "min_disparity", "max_disparity", "delta_d"), 1.0)
-    message = store.types[kind](header=picture.header, image=picture, valid_window=region, **numbers)
+    message = store.types[kind](header=float_image.header, image=float_image, valid_window=region, **numbers)
     bag.write("/stereo/points", kind, SIMULATION_START, message)
 
 

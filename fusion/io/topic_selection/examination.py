@@ -19,8 +19,8 @@ from sensebind.fusion.io.recordings import Topic
 from sensebind.fusion.io.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
-# Message types of pictures that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
-UNREAD_PICTURES = {
+# Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
+UNREAD_IMAGES = {
     "stereo_msgs/msg/DisparityImage": "disparity in pixels, not metres: record depth images too (stereo_image_proc)",
     "foxglove_msgs/msg/CompressedVideo": "compressed video, which is not read: record images",
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "compressed video, which is not read: record images, or convert "
@@ -121,7 +121,7 @@ def examine(source: Source) -> list[TopicFacts]:
     sizes: dict[str, tuple[int, int]] = {}
     found = []
     for topic in source.topics:
-        if topic.type in PICTURE_TYPES:
+        if topic.type in IMAGE_TOPIC_TYPES:
             info = messages.sibling_topic(topic.name, "camera_info")
             if info in infos and info not in sizes:
                 sizes[info] = next(((int(m.width), int(m.height)) for m in source.first_messages(info, 1)), (0, 0))
@@ -132,7 +132,7 @@ def examine(source: Source) -> list[TopicFacts]:
     return found
 
 
-PICTURE_TYPES = (*MESSAGE_TYPES[VISION], *UNREAD_PICTURES)
+IMAGE_TOPIC_TYPES = (*MESSAGE_TYPES[VISION], *UNREAD_IMAGES)
 
 
 def _frame_ids(first: Iterable[Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
-from sensebind.fusion.io.topic_selection.examination import UNREAD_PICTURES, Pixels, TopicFacts
+from sensebind.fusion.io.topic_selection.examination import UNREAD_IMAGES, Pixels, TopicFacts
 
 STEREO_ASPECT = 2.5  # width / height from which an image may be two views side by side
 INFO_TOLERANCE = 0.02  # of the width in CameraInfo, when it is compared with half an image's
@@ -31,7 +31,7 @@ WORDS = {  # patterns in lower-case names
     Word.DEPTH: re.compile("depth"),
     Word.THERMAL: re.compile("thermal|thermo|lwir"),
     Word.MAKER: re.compile("flir|lepton|optris|(?<![a-z])boson"),
-    Word.INFRARED: re.compile(r"infra(?!str)|(?<![a-z])n?ir(?![a-z])|near_?ir|swir"),
+    Word.INFRARED: re.compile(r"infra(?!str)|(?<![a-z])n?ir((?![a-z])|cam|img|image|left|right)|near_?ir|swir"),
     Word.COLOUR: re.compile(r"(?<![a-z])(rgb|colou?r|visible)(?=/)|/(rgb|colou?r|visible)$"),  # not `image_color`
 }
 MODALITY_OF_WORD = {
@@ -79,7 +79,7 @@ class Verdict:
 
 
 def judge_images(topics: Sequence[TopicFacts]) -> dict[str, Verdict]:
-    """Name of each topic with pictures → the modality of its images."""
+    """Name of each image topic → the modality of its images."""
     found = {facts.name: _with_stereo_note(facts, _judge(facts, topics)) for facts in topics}
     for facts in topics:
         if source := _source_of(facts, topics, found):
@@ -97,7 +97,7 @@ def judge_images(topics: Sequence[TopicFacts]) -> dict[str, Verdict]:
 def _judge(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
     if facts.topic.type not in MESSAGE_TYPES[VISION]:
         return Verdict(
-            None, UNREAD_PICTURES[facts.topic.type], seemed=DEPTH if "Disparity" in facts.topic.type else VISION
+            None, UNREAD_IMAGES[facts.topic.type], seemed=DEPTH if "Disparity" in facts.topic.type else VISION
         )
     pixels = facts.pixels
     if Pixels.COLOUR in (pixels, facts.original) or Pixels.MOSAIC in (pixels, facts.original):
@@ -108,6 +108,8 @@ def _judge(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
         return _judge_numbers(facts)
     if pixels is Pixels.GREY or pixels is Pixels.GREY16:
         return _judge_grey(facts)
+    if pixels is Pixels.OTHER and _word(facts) is Word.DEPTH and facts.encoding.upper().endswith("C1"):
+        return Verdict(DEPTH, f"depth by the name ({facts.encoding_text})", Use.UNSURE)
     if pixels is Pixels.OTHER:
         return Verdict(None, f"{facts.encoding_text} is no encoding of camera, depth or thermal images")
     return _judge_unknown(facts)
@@ -121,7 +123,7 @@ def _judge_colour(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
     if word is Word.INFRARED and facts.pixels is not Pixels.MOSAIC:
         return _infrared(facts)
     if word is Word.DISPARITY:
-        return Verdict(VISION, f"a picture of disparity ({what})", Use.FALSE_COLOUR)
+        return Verdict(VISION, f"colours of disparity ({what})", Use.FALSE_COLOUR)
     if word is Word.THERMAL and facts.pixels is not Pixels.MOSAIC:
         return Verdict(VISION, f"colours ({what}), not temperatures: a thermal sensor needs grey", Use.FALSE_COLOUR)
     if word is Word.DEPTH and not _has_own_info(facts, topics) and facts.pixels is not Pixels.MOSAIC:
@@ -161,7 +163,7 @@ def _judge_grey(facts: TopicFacts) -> Verdict:
             return Verdict(THERMAL, f"thermal by the name or frame, levels of 8 bits ({what})", Use.UNSURE)
         if word is Word.INFRARED:
             return _infrared(facts)
-        return Verdict(None, f"a picture of depth with 8 bits ({what}), not metres: record compressedDepth instead")
+        return Verdict(None, f"a depth image of only 8 bits ({what}), not metres: record compressedDepth instead")
     if word in (Word.THERMAL, Word.MAKER):
         use = Use.SENSOR if deep else Use.UNSURE
         return Verdict(THERMAL, f"thermal by the name or frame ({what})", use)

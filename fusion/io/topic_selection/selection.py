@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
-from sensebind.fusion.io.topic_selection.examination import PICTURE_TYPES, Source, TopicFacts, examine
+from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images
 
 # Types of sound, the best first. AudioData has no stamp.
@@ -54,13 +54,19 @@ class TopicSelection:
     def __init__(self, source: Source) -> None:
         self._source = source
         facts = examine(source)
-        verdicts = judge_images([own for own in facts if own.topic.type in PICTURE_TYPES])
+        verdicts = judge_images([own for own in facts if own.topic.type in IMAGE_TOPIC_TYPES])
         self.candidates = [Candidate(own, verdicts.get(own.name) or _verdict_by_type(own)) for own in facts]
+        found = {
+            m: [c for c in self.candidates if c.verdict.modality == m] for m in (VISION, DEPTH, THERMAL, AUDIO, IMU)
+        }
+        # Colours of distances are no camera beside the distances themselves.
+        found[VISION] = [
+            c for c in found[VISION] if c.verdict.use is not Use.FALSE_COLOUR or not found.get(c.verdict.seemed or "")
+        ]
         self._by_modality: dict[str, list[Candidate]] = {}
-        for modality in (VISION, DEPTH, THERMAL, AUDIO, IMU):
-            own = [candidate for candidate in self.candidates if candidate.verdict.modality == modality]
-            best = min((candidate.verdict.use for candidate in own), default=Use.SENSOR)
+        for modality, own in found.items():
             if own:
+                best = min(candidate.verdict.use for candidate in own)
                 self._by_modality[modality] = [candidate for candidate in own if candidate.verdict.use == best]
         self._spans: dict[str, tuple[int, int]] = {}
 
@@ -102,6 +108,8 @@ class TopicSelection:
         """Why a topic is none of `sensors`, as `sensors` returned them."""
         modality, reason = candidate.verdict.modality, candidate.verdict.reason
         if modality is None:
+            return reason
+        if modality not in self._by_modality:
             return reason
         if candidate not in self._by_modality[modality]:
             better = next(iter(sensors[modality].values())).topic
@@ -146,22 +154,25 @@ class TopicSelection:
         if len(found) == 1:
             return found[0], ""
 
-        def rank(candidate: Candidate) -> tuple[int, int, int, int, str]:
+        def rank(candidate: Candidate) -> tuple[int, int, int, int, int, str]:
             facts = candidate.facts
-            lower, order = facts.name.lower(), 0
+            lower, order, is_grey = facts.name.lower(), 0, False
             if modality == VISION:
+                is_grey = facts.pixels in (Pixels.GREY, Pixels.GREY16)
                 parts = (number for number, part in enumerate(PREFERRED_CAMERA_NAMES) if part in lower)
                 order = next(parts, len(PREFERRED_CAMERA_NAMES))
             elif modality == AUDIO:
                 order = AUDIO_TYPES.index(facts.topic.type)
             is_compressed = facts.topic.type == COMPRESSED_IMAGE_TYPE
-            return int(facts.name in stopped), order, int(is_compressed), -facts.topic.message_count, facts.name
+            has_stopped, count = facts.name in stopped, facts.topic.message_count
+            return int(has_stopped), int(is_grey), order, int(is_compressed), -count, facts.name
 
         best, second = sorted(found, key=rank)[:2]
         differs = [ours != theirs for ours, theirs in zip(rank(best), rank(second), strict=True)].index(True)
-        order = rank(best)[1]
+        order = rank(best)[2]
         reasons: list[Callable[[], str]] = [
             lambda: stopped[second.facts.name],
+            lambda: "it has colours",
             lambda: (
                 f"its name contains '{PREFERRED_CAMERA_NAMES[order]}'"
                 if modality == VISION

@@ -40,12 +40,13 @@ def _figures(candidate: Candidate, span: tuple[int, int], recording: Recording) 
     kind = facts.topic.type.rpartition("/")[2]
     size = f" {facts.width}×{facts.height}" if facts.width else ""
     encoding = f" {facts.encoding_text}{size}" if facts.encoding else ""
-    first, last = ((stamp - recording.start) / SECOND for stamp in span)
     count = facts.topic.message_count
+    first, last = ((stamp - recording.start) / SECOND for stamp in span)
     rate = f", {(count - 1) / (last - first):.1f} Hz" if last > first else ""
+    time = f"{first:.1f} to {last:.1f} s" if any(span) else "none can be read"
     frames = ", ".join(f"'{frame}'" for frame in facts.frame_ids) or "none"
     word = "message" if count == 1 else "messages"
-    return f"{kind}{encoding}; {count} {word}{rate}, {first:.1f} to {last:.1f} s; frame_id {frames}"
+    return f"{kind}{encoding}; {count} {word}{rate}, {time}; frame_id {frames}"
 
 
 def _others(recording: Recording, shown: set[str]) -> str:
