@@ -198,6 +198,13 @@ def test_raw_images_are_preferred_if_both_go_on(tmp_path: Path) -> None:
     assert selected(tmp_path / "bag", topics) == {"vision": [COLOUR.topic]}
 
 
+def test_images_are_preferred_to_video_of_the_same_camera(tmp_path: Path) -> None:
+    video = Images("/cam/image_raw/h264", "h264", b"\0\0\0\1\x67" + bytes(40))
+    images = jpeg("/cam/image_raw/compressed", "rgb8")
+    assert selected(tmp_path / "bag", [video, images]) == {"vision": [images.topic]}
+    assert "it is no video" in reason(tmp_path / "again", [video, images], images.topic)
+
+
 # Images that other programs made
 
 

@@ -20,7 +20,7 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|accel|gyro|sample|_)+"
+    r"|theora|ffmpeg|foxglove|h26[45]|accel|gyro|sample|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
 DEPTH_DATA = re.compile(
@@ -163,9 +163,8 @@ class TopicSelection:
                 order = next(parts, len(PREFERRED_CAMERA_NAMES))
             elif modality == AUDIO:
                 order = AUDIO_TYPES.index(facts.topic.type)
-            is_compressed = facts.topic.type == COMPRESSED_IMAGE_TYPE
             has_stopped, count = facts.name in stopped, facts.topic.message_count
-            return int(has_stopped), int(is_grey), order, int(is_compressed), -count, facts.name
+            return int(has_stopped), int(is_grey), order, _compression(facts), -count, facts.name
 
         best, second = sorted(found, key=rank)[:2]
         differs = [ours != theirs for ours, theirs in zip(rank(best), rank(second), strict=True)].index(True)
@@ -178,7 +177,7 @@ class TopicSelection:
                 if modality == VISION
                 else f"its type is {best.facts.topic.type}"
             ),
-            lambda: "it is not compressed",
+            lambda: "it is not compressed" if _compression(best.facts) == 0 else "it is no video",
             lambda: "it has the most messages",
             lambda: "its name is the first in alphabetical order",
         ]
@@ -214,6 +213,13 @@ def select_sensor_topics(source: Source) -> dict[str, TopicChoice]:
 def select_sensors(source: Source, reserved_names: Collection[str] = ()) -> dict[str, dict[str, TopicChoice]]:
     """`TopicSelection.sensors` of a recording."""
     return TopicSelection(source).sensors(reserved_names)
+
+
+def _compression(facts: TopicFacts) -> int:
+    """0 for raw images and other data, 1 for compressed images, 2 for video."""
+    if facts.pixels is Pixels.VIDEO:
+        return 2
+    return int(facts.topic.type == COMPRESSED_IMAGE_TYPE)
 
 
 def _verdict_by_type(facts: TopicFacts) -> Verdict:
