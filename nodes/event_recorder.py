@@ -59,6 +59,7 @@ class EventRecorderNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         self._options = options_with_values(EventRecorderOptions(), values)
+        self._counts, self._problem = Counter(), ""
         message_type(messages.EVENT_TYPE)  # fails here if it is not installed
         try:
             service = message_type(SNAPSHOT_TYPE)

@@ -11,7 +11,8 @@ from io import TextIOWrapper
 from sensebind import __version__
 
 COMMANDS = (
-    "demo", "replay", "embed", "align", "evaluate", "calibrate", "simulate", "bench", "weights", "keys", "doctor",
+    "demo", "replay", "topics", "embed", "align", "evaluate", "calibrate", "simulate", "bench", "weights", "keys",
+    "doctor",
 )  # fmt: skip
 
 

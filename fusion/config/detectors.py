@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.evidence import EvidenceOptions
-from sensebind.fusion.events.fault import FaultDetector
+from sensebind.fusion.events.fault import CONFIGURED_SENSORS, FaultDetector
 from sensebind.fusion.events.prompt import (
     CompetenceLookup,
     ObjectLookup,
@@ -26,7 +27,7 @@ from sensebind.fusion.events.prompt import (
     no_objects,
 )
 
-CONFIGURED_SENSORS = "configured"  # in `fault.expected`: all sensors of the embedder
+LOG = logging.getLogger(__name__)
 
 
 def prompts_of(values: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -91,13 +92,26 @@ def make_detectors(
 
 
 def _expected_sensors(expected: Sequence[str], sensors: Mapping[str, str]) -> list[str]:
-    """The names of the sensors in `fault.expected`: `configured` means all of them, a modality its named sensors."""
+    """The names of the sensors in `fault.expected`: `configured` means all of them, a modality its named sensors.
+
+    Logs a warning for a name that none of `sensors` has. They may be empty: not known yet.
+    """
     found: set[str] = set()
     for name in expected:
         if name == CONFIGURED_SENSORS:
             found |= sensors.keys()
-        else:
-            found |= {sensor for sensor, modality in sensors.items() if modality == name} or {name}
+            continue
+        own = {sensor for sensor, modality in sensors.items() if name in (sensor, modality)}
+        if sensors and not own and name != TEXT:
+            near = difflib.get_close_matches(name, [*sensors, *sensors.values()], 1)
+            LOG.warning(
+                "parameter 'fault.expected' names '%s', which will be reported as unplugged: the sensors with an "
+                "encoder are %s%s",
+                name,
+                ", ".join(sensors),
+                f"; did you mean '{near[0]}'?" if near else "",
+            )
+        found |= own or {name}
     return sorted(found - {TEXT})
 
 

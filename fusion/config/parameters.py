@@ -25,12 +25,12 @@ from sensebind.fusion.core.parameters import (
     parameter,
     parameters_of,
 )
-from sensebind.fusion.core.samples import SENSOR_MODALITIES, TEXT
+from sensebind.fusion.core.samples import AUDIO, SENSOR_MODALITIES, TEXT
 from sensebind.fusion.core.windows import WindowOptions
 from sensebind.fusion.events.change import ChangeDetector
 from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.disagreement import DisagreementDetector
-from sensebind.fusion.events.fault import FaultDetector
+from sensebind.fusion.events.fault import CONFIGURED_SENSORS, FaultDetector
 from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.inference.options import EngineOptions
@@ -68,9 +68,12 @@ def _autostart() -> Any:
 RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYPES)
 # Names that the user's sensors cannot have: `fault.expected: [configured]` and `fault:embeddings:stopped` mean
 # something else, and ROS declares parameters that begin with `qos_overrides.`.
-RESERVED_SENSOR_NAMES = (*SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, "configured", "embeddings", "qos_overrides")
+RESERVED_SENSOR_NAMES = (
+    *SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, CONFIGURED_SENSORS, "embeddings", "qos_overrides"
+)  # fmt: skip
 # Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
-NAME_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")
+MAX_NAME_LENGTH = 64
+NAME_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,9 @@ class EmbedderNodeOptions(Options):
     """Parameters of `embedder` that belong to none of its parts. Raises `ConfigError`."""
 
     modalities: tuple[str, ...] = parameter(
-        SENSOR_MODALITIES, "Modalities to subscribe to. A user-defined one needs <modality>.fields"
+        SENSOR_MODALITIES,
+        "Modalities to subscribe to. A user-defined one needs <modality>.fields, or <sensor>.fields of each of its "
+        "sensors",
     )
     robots: tuple[str, ...] = parameter(
         (),
@@ -386,10 +391,11 @@ def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:
             f"parameter 'modalities' must name some of {', '.join(SENSOR_MODALITIES)} once each, not {list(wanted)!r}"
         )
     for modality in wanted:
-        if modality not in SENSOR_MODALITIES and not values.get(f"{modality}.fields"):
+        if modality not in SENSOR_MODALITIES and not _has_fields(values, modality):
             raise ConfigError(
                 f"parameter 'modalities' names '{modality}', which is not one of {', '.join(SENSOR_MODALITIES)}: for a "
-                f"user-defined modality, set '{modality}.fields' to the paths of its numbers"
+                f"user-defined modality, set '{modality}.fields' to the paths of its numbers, or '<sensor>.fields' of "
+                f"each sensor in '{modality}.sensors'"
             )
         if not NAME_PATTERN.fullmatch(modality) or modality in RESERVED_MODALITY_NAMES:
             raise ConfigError(
@@ -438,17 +444,57 @@ def sensors_of(values: Mapping[str, Any], modalities: Sequence[str] | None = Non
     return found
 
 
+def _has_fields(values: Mapping[str, Any], modality: str) -> bool:
+    """Whether the numbers of each sensor of a user-defined modality are known."""
+    names = values.get(f"{modality}.sensors") or ()
+    of_each = [values.get(f"{name}.fields") for name in names] if isinstance(names, list | tuple) else []
+    return bool(values.get(f"{modality}.fields")) or (bool(of_each) and all(of_each))
+
+
 def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
     """The sensors that the parameter `<modality>.sensors` names. Raises `ConfigError` for a name that has another
     meaning."""
-    names = options_with_values(ModalityOptions(), values, f"{modality}.").sensors
+    key = f"{modality}.sensors"
+    names = options_with_values(ModalityOptions(), {} if values.get(key) is None else values, f"{modality}.").sensors
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
             raise ConfigError(
-                f"parameter '{modality}.sensors' names '{name}': use up to 64 lower-case letters, digits and _, each "
-                f"name once, and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
+                f"parameter '{key}' names '{name}': use up to {MAX_NAME_LENGTH} lower-case letters, digits and _, "
+                f"each name once, and not one of {', '.join(RESERVED_SENSOR_NAMES)}"
             )
     return names
+
+
+def sensor_warnings(values: Mapping[str, Any]) -> list[str]:
+    """Warnings about parameters of sensors that do not fit together. Raises `ConfigError`.
+
+    They name parameters of a modality that its named sensors do not use, and sensors that have the same data.
+    """
+    found = []
+    sources: dict[tuple[str, ...], list[str]] = {}  # modality, topic, type and channel → sensors
+    for modality in modalities_of(values):
+        names = _named_sensors(values, modality)
+        for own in OWN_PARAMETERS if names else ():
+            if given := values.get(f"{modality}.{own}"):
+                found.append(
+                    f"parameter '{modality}.{own}' ({given}) has no effect beside '{modality}.sensors' "
+                    f"({', '.join(names)}): set '{names[0]}.{own}' and that of each other sensor, or remove one of both"
+                )
+        for name in names:
+            options = sensor_options(values, modality, name)
+            numbers = options.fields if modality not in SENSOR_MODALITIES else ()
+            key = (modality, options.topic_name.strip("/"), options.transport, options.audio_format.channel, *numbers)
+            sources.setdefault(key, []).append(name)
+    for (modality, topic, *_), sensors in sources.items():
+        if len(sensors) > 1:
+            what = "topic and channel" if modality == AUDIO else "topic"
+            settings = " and ".join(f"'{sensor}.topic'" for sensor in sensors)
+            found.append(
+                f"the sensors {' and '.join(sensors)} for {modality} have the same {what} ('{topic}') and so the same "
+                f"data: set {settings} to different topics"
+                + (f", or '{sensors[-1]}.channel' to another channel" if modality == AUDIO else "")
+            )
+    return found
 
 
 def embedder_values(given: Mapping[str, Any]) -> dict[str, Any]:

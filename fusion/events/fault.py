@@ -15,6 +15,7 @@ from sensebind.fusion.events.detector import Detector, unfused_sensors
 from sensebind.fusion.events.lifecycle import LifecycleOptions
 
 UNPLUGGED = "unplugged"
+CONFIGURED_SENSORS = "configured"  # in `expected`: all sensors of the embedder
 FAULT_CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partly faulty, may show another symptom
 FAULT_SCORE = 0.95  # the score of every fault
@@ -43,8 +44,8 @@ class FaultOptions(Options):
     )
     expected: tuple[str, ...] = parameter(
         (),
-        "Sensors, or modalities with all their sensors, that must have windows from the start. `configured`: all that "
-        "the embedder is configured for. "
+        "Sensors, or modalities with all their sensors, that must have windows from the start. "
+        f"`{CONFIGURED_SENSORS}`: all that the embedder is configured for. "
         "Others are unplugged only after a first window",
     )
     lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, hold_time=1.5, update_period=5.0)

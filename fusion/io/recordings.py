@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,7 @@ from sensebind.fusion.core.samples import SECOND
 LOG = logging.getLogger("sensebind")
 
 HEADER_TYPE = "std_msgs/msg/Header"
+SPAN_STEP = SECOND // 2  # ns that are read message by message in search of the last message of a topic
 _INFINITE_DURATION = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 LATCHED_QOS = Qos(
     history=QosHistory.KEEP_LAST,
@@ -150,6 +152,38 @@ class Recording:
                 continue
             yield connection.topic, connection.msgtype, stamp, message
 
+    def first_messages(self, topic: str, count: int) -> list[Any]:
+        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
+        found: list[Any] = []
+        try:
+            for connection, _, data in islice(self._raw_messages([topic]), count):
+                types = self._typestore_of(connection)
+                if not isinstance(types, str):
+                    read = types.deserialize_ros1 if self._is_ros1 else types.deserialize_cdr
+                    found.append(read(data, connection.msgtype))
+        except Exception as error:  # as in `messages`; a read of the whole topic reports it
+            LOG.debug("%s: its first messages cannot be read: %s", topic, error)
+        return found
+
+    def time_span(self, topic: str) -> tuple[int, int]:
+        """Log times in ns of the first and the last message of a topic, found with few reads; (0, 0) without any."""
+
+        def first_after(stamp: int) -> int | None:
+            return next((found for _, found, _ in self._raw_messages([topic], stamp)), None)
+
+        first = last = 0
+        try:
+            first = last = first_after(self.start) or 0
+            end, tail = self.end + 1, self.end + 1 - SPAN_STEP
+            while first and end - last > SPAN_STEP:  # the last message is not before `last`, and before `end`
+                found = first_after(tail)
+                last, end = (last, tail) if found is None else (found, end)
+                tail = (last + end) // 2
+            last = max((found for _, found, _ in self._raw_messages([topic], last)), default=last)
+        except RecordingError as error:  # a read of the whole topic reports it
+            LOG.debug("%s: its last message cannot be found: %s", topic, error)
+        return first, last
+
     def cdr_messages(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
         """(topic, type, log time in ns, CDR bytes), in order of log time. `topics` None: all topics.
 
@@ -173,12 +207,14 @@ class Recording:
                 continue
             yield connection.topic, connection.msgtype, stamp, bytes(converted)
 
-    def _raw_messages(self, topics: Sequence[str] | None) -> Iterator[tuple[Connection, int, bytes]]:
+    def _raw_messages(
+        self, topics: Sequence[str] | None, start: int | None = None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
         wanted = [c for c in self._connections if topics is None or c.topic in topics]
         if not wanted:  # for rosbags, an empty list means all connections
             return
         try:
-            yield from self._reader.messages(connections=wanted)
+            yield from self._reader.messages(connections=wanted, start=start)
         except Exception as error:  # as in `__init__`, for damage further inside the file
             raise RecordingError(f"'{self.path}' is damaged ({error}); messages before the damage were read") from error
 

@@ -8,12 +8,13 @@ name, so the message objects of rclpy and of rosbags both work.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, THERMAL, VISION, Calibration, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
 
@@ -26,6 +27,10 @@ MESSAGE_TYPES = {
     IMU: (messages.IMU_TYPE,),
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
+
+# In lower-case encodings of sensor_msgs/Image: those of colours, also as a Bayer mosaic.
+MOSAIC_ENCODING = re.compile("bayer")
+COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|(8|16)[us]c[34]$")
 
 # Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
@@ -69,6 +74,8 @@ class SampleDecoder:
     def __init__(self, options: SensorOptions, type_name: str) -> None:
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
+        self._sample_count = 0  # until one has another frame
+        self._has_frames_mixed = False
         self._warned: set[str] = set()
         self._options = options
         self._calibration = options.calibration
@@ -140,15 +147,35 @@ class SampleDecoder:
                 f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
         convert = messages.SAMPLE_CONVERTERS[type_name]
+        if modality in (DEPTH, THERMAL):
+            return lambda message, received_ns: convert(modality, self._without_colours(message))
         return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
 
+    def _without_colours(self, message: Any) -> Any:
+        """An image message of a depth or thermal sensor. Raises `EncodingError` if its encoding has colours."""
+        is_raw = self.type_name == messages.IMAGE_TYPE
+        # The format of a compressed image begins with the encoding that it had before.
+        encoding = message.encoding if is_raw else message.format.rpartition(";")[0].partition(";")[0]
+        if COLOUR_ENCODING.search(encoding.strip().lower()):
+            needed = "depth images" if self.modality == DEPTH else "grey or radiometric thermal images"
+            raise EncodingError(
+                f"encoding '{encoding}' has colours, which are no {self.modality}: set {self.sensor}.topic to the "
+                f"topic of {needed}, or remove '{self.modality}' from 'modalities'"
+            )
+        return message
+
     def _check_frame(self, frame_id: str) -> None:
-        """Warn if the samples have different frames: two devices publish on one topic."""
+        """Warn once if the samples have different frames: two devices publish on one topic."""
+        if self._has_frames_mixed:
+            return
+        self._sample_count += 1
         if self._frame_id is None:
             self._frame_id = frame_id
         elif frame_id != self._frame_id:
+            self._has_frames_mixed = True
             self._warn(
-                f"its messages have the frames '{self._frame_id}' and '{frame_id}': if two devices publish on one "
+                f"its messages have the frames '{self._frame_id}' (the first {self._sample_count - 1}) and "
+                f"'{frame_id}' (message {self._sample_count}): if two devices publish on one "
                 f"topic, give each a topic of its own, and name both in {self.modality}.sensors"
             )
 

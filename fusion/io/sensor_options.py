@@ -89,7 +89,7 @@ class SensorOptions(Options):
         "",
         "Topic of the sensor. Empty: the default topic (camera/image, depth/image, thermal/image, audio, imu, or the "
         "modality's own name; of a sensor with a name of its own <sensor>/image, <sensor>/audio or <sensor>/imu); in a "
-        "replay, if the modality has no named sensors, those found by type and name",
+        "replay, if the modality has no named sensors, those found by what the topics contain",
     )
     transport: str = parameter(
         RAW_TRANSPORT,
@@ -117,7 +117,8 @@ class SensorOptions(Options):
     )
     fields: tuple[str, ...] = parameter(
         (),
-        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required",
+        "Field paths of the numbers in a message, such as data, wrench.force.x or ranges[0:360]. Required, "
+        "for the modality or for each of its sensors",
         modalities=(USER_DEFINED,),
     )
     fill: float = parameter(

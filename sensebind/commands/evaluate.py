@@ -323,7 +323,7 @@ def _faults(args: argparse.Namespace) -> int:
     import json
 
     from sensebind.evaluation import simulated_faults
-    from sensebind.fusion.config.detectors import CONFIGURED_SENSORS
+    from sensebind.fusion.events.fault import CONFIGURED_SENSORS
     from sensebind.replay.progress import track
     from sensebind.replay.session import Settings
 

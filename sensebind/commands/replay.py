@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.io.ground_truth import require_truth_file
     from sensebind.replay.progress import progress
-    from sensebind.replay.session import Settings, open_replay
+    from sensebind.replay.session import Settings, open_with_sensors
     from sensebind.report.replay_output import write_replay
     from sensebind.report.report_data import report_truth
     from sensebind.report.rerun_file import viewer_address
@@ -80,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
     truth = report_truth(args.recording, args.truth, settings.prompts)
-    settings = settings.with_sensors_of(args.recording)
-    with open_replay(args.recording, settings.embedder) as replay:
+    with open_with_sensors(args.recording, settings) as (settings, replay):
         print(_topics_table(replay, settings))
         if not replay.topics:
             print(
@@ -114,11 +113,11 @@ def _topics_table(replay: Replay, settings: Settings) -> str:
 
     sensors = list(sensors_of(settings.embedder))
     width = max(8, *map(len, sensors))
-    reasons = replay.reader.topic_reasons
+    reasons, missing = replay.reader.topic_reasons, replay.reader.missing_reasons
     return "\n".join(
         f"{sensor:{width}} {replay.topics[sensor]} ({reasons[sensor]})"
         if sensor in replay.topics
-        else f"{sensor:{width}} no topic"
+        else f"{sensor:{width}} no topic" + (f" ({missing[sensor]})" if missing.get(sensor) else "")
         for sensor in sensors
     )
 

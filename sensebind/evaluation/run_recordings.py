@@ -31,7 +31,7 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io.ground_truth import find_truth_file, read_faults, read_truth, require_truth_file
 from sensebind.fusion.io.recordings import duration
 from sensebind.replay.progress import progress
-from sensebind.replay.session import Settings, open_replay, prompt_warnings
+from sensebind.replay.session import Settings, open_with_sensors, prompt_warnings
 
 MAX_TICK_GAP_STEPS = 4  # in usual steps between ticks: a longer gap has score 0
 
@@ -112,14 +112,13 @@ def run_recording(
     `progress` is called with the seconds done. Raises `TruthError` without a truth, and the errors of reading.
     """
     spans = Spans.of(read_truth(require_truth_file(path, truth), settings.prompts))
-    settings = settings.with_sensors_of(path)
     faults = find_truth_file(path, "faults")
-    plain_detectors = settings.detectors(space)
-    all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
-    scores = next((d.scores for d in all_detectors if isinstance(d, ScoreRecorder)), {})
-    tracker = StepRecorder(all_detectors, space.id)
     activity = SignalActivity()
-    with open_replay(path, settings.embedder) as replay:
+    with open_with_sensors(path, settings) as (settings, replay):
+        plain_detectors = settings.detectors(space)
+        all_detectors = [ScoreRecorder(d) if d.kind is EventKind.PROMPT else d for d in plain_detectors]
+        scores = next((d.scores for d in all_detectors if isinstance(d, ScoreRecorder)), {})
+        tracker = StepRecorder(all_detectors, space.id)
         start, end, seconds = replay.start, replay.end, replay.seconds
         outputs = replay.outputs(settings.pipeline(space, tracker), on_sample=activity.add, progress=progress)
         events = [output for output in outputs if isinstance(output, Event)]

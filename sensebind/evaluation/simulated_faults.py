@@ -30,7 +30,7 @@ from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Pipeline
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_with_sensors
 from sensebind.simulation import scenario
 from sensebind.simulation.messages import SIMULATION_START, merge_by_log_time
 from sensebind.simulation.recorder import (
@@ -233,8 +233,7 @@ def run_healthy(seeds: Iterable[int], settings: Settings) -> Iterator[tuple[int,
 
 def detect_in_recording(path: Path, settings: Settings) -> tuple[float, tuple[FaultReport, ...]]:
     """(duration in s, fault reports) of a recording."""
-    settings = settings.with_sensors_of(path)
-    with open_replay(path, settings.embedder) as replay:
+    with open_with_sensors(path, settings) as (settings, replay):
         events = [output for output in replay.outputs(fault_pipeline(settings)) if isinstance(output, Event)]
         return replay.seconds, fault_reports(events, replay.start)
 

@@ -14,7 +14,7 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
-from sensebind.fusion.io.topic_selection import select_sensor_topics, select_sensors
+from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
@@ -22,29 +22,41 @@ from sensebind.fusion.stream.pipeline import Output, Pipeline
 class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
-    `values` are the embedder's parameters. Topics that they name are used; others are found by type and name. `topics`:
-    sensor → topic. `topic_reasons`: sensor → why this topic. `modalities`: those whose sensors are read. Raises
-    `ConfigError` for a topic that the recording lacks.
+    `values` are the embedder's parameters. Topics that they name are used; `topic_selection` finds the others.
+    `found_reasons`: sensor → why it has the topic in `values`, for sensors that the user did not name. `modalities`:
+    those whose sensors are read. Raises `ConfigError` for a topic that the recording lacks.
+
+    `topics`: sensor → topic. `topic_reasons`: sensor → why this topic. `missing_reasons`: sensor without a topic → why;
+    empty if there is no reason to give.
     """
 
-    def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        values: Mapping[str, Any],
+        modalities: tuple[str, ...],
+        topic_selection: TopicSelection | None = None,
+        found_reasons: Mapping[str, str] = {},
+    ) -> None:
         self._recording = recording
         self._topic_types = {topic.name: topic.type for topic in recording.topics}
         self._options: dict[str, SensorOptions] = {}
         self._decoders: dict[str, SampleDecoder] = {}
         self.topics: dict[str, str] = {}
         self.topic_reasons: dict[str, str] = {}
-        found = select_sensor_topics(recording)
-        several = {own.topic: own.reason for sensors in select_sensors(recording).values() for own in sensors.values()}
-        for sensor, modality in sensors_of(values, modalities).items():
-            options = sensor_options(values, modality, sensor)
+        self.missing_reasons: dict[str, str] = {}
+        all_options = {s: sensor_options(values, m, s) for s, m in sensors_of(values, modalities).items()}
+        if topic_selection is None and not all(options.has_explicit_topic for options in all_options.values()):
+            topic_selection = TopicSelection(recording)
+        found = topic_selection.single_topics() if topic_selection else {}
+        for sensor, options in all_options.items():
             if options.has_explicit_topic:
-                wanted, reason = options.topic_name, "named by parameter"
-                if sensor != modality:
-                    reason = several.get(wanted, reason)
-            elif modality in found:
-                wanted, reason = found[modality].topic, found[modality].reason
+                wanted, reason = options.topic_name, found_reasons.get(sensor, "named by parameter")
+            elif options.modality in found:
+                wanted, reason = found[options.modality].topic, found[options.modality].reason
             else:
+                if topic_selection:
+                    self.missing_reasons[sensor] = topic_selection.reason_without_topic(options.modality)
                 continue
             name = self._topic_named(data_topic(options, wanted)) or self._topic_named(wanted)
             if name is None:

@@ -37,7 +37,7 @@ from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
-from sensebind.fusion.io.topic_selection import select_sensors
+from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.replay.reader import SampleReader, process_recording
 
@@ -83,20 +83,23 @@ class Settings:
     def with_sensors_in(self, recording: Recording) -> Settings:
         """The same settings with a sensor for each device that a recording has of a modality, if the parameters name
         neither the topic nor the sensors of this modality. Raises `ConfigError`."""
-        found = select_sensors(recording, [*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
+        return self.with_found_sensors(TopicSelection(recording))[0]
+
+    def with_found_sensors(self, topics: TopicSelection) -> tuple[Settings, dict[str, str]]:
+        """The settings of `with_sensors_in`, and why each sensor that they add has its topic. Raises `ConfigError`."""
+        found = topics.sensors([*RESERVED_SENSOR_NAMES, *sensors_of(self.embedder)])
         added: dict[str, Any] = {}
+        reasons: dict[str, str] = {}
         for modality in self.modalities:
             sensors = found.get(modality, {})
             if len(sensors) < 2 or self.embedder[f"{modality}.sensors"] or self.embedder[f"{modality}.topic"]:
                 continue
             added[f"{modality}.sensors"] = list(sensors)
             added |= {f"{name}.topic": choice.topic for name, choice in sensors.items()}
-        return replace(self, embedder=embedder_values({**self.embedder, **added})) if added else self
-
-    def with_sensors_of(self, path: str | Path) -> Settings:
-        """`with_sensors_in` of the recording at `path`. Raises `ConfigError` and `RecordingError`."""
-        with Recording(path) as recording:
-            return self.with_sensors_in(recording)
+            reasons |= {name: choice.reason for name, choice in sensors.items()}
+        if not added:
+            return self, {}
+        return replace(self, embedder=embedder_values({**self.embedder, **added})), reasons
 
     def with_device(self, device: str | None) -> Settings:
         """The same settings with another device; None: unchanged."""
@@ -237,3 +240,14 @@ def open_replay(
     wanted = modalities_of(values) if modalities is None else tuple(modalities)
     with Recording(path) as recording:
         yield Replay(recording, SampleReader(recording, values, wanted))
+
+
+@contextmanager
+def open_with_sensors(path: str | Path, settings: Settings) -> Iterator[tuple[Settings, Replay]]:
+    """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay. Raises the errors of
+    `open_replay`."""
+    with Recording(path) as recording:
+        topics = TopicSelection(recording)
+        settings, reasons = settings.with_found_sensors(topics)
+        reader = SampleReader(recording, settings.embedder, settings.modalities, topics, reasons)
+        yield settings, Replay(recording, reader)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from sensebind.fusion.config.build import make_window_specs
+from helpers.toy_space import ToySpace
+from sensebind.fusion.config.build import make_pipeline, make_window_specs
+from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.files import read_parameter_file
-from sensebind.fusion.config.parameters import embedder_values, sensor_options, sensors_of
+from sensebind.fusion.config.parameters import detector_values, embedder_values, sensor_options, sensors_of
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
 from sensebind.fusion.core.space import TrainedWindow
@@ -127,3 +129,47 @@ def test_a_modality_that_is_not_used_changes_no_sensor_of_the_same_name() -> Non
     unused = {"depth.sensors": ["front"], "depth.hop": 1.0, "audio.sensors": ["rear"], "audio.hop": 2.0}
     values = embedder_values({**TWO_CAMERAS, "vision.hop": 0.25, **unused})
     assert (values["front.hop"], values["rear.hop"]) == (0.25, 0.25)
+
+
+def pipeline_warnings(given: dict[str, Any], caplog: pytest.LogCaptureFixture) -> str:
+    """What making a pipeline with these values logs."""
+    caplog.clear()
+    make_pipeline(embedder_values(given), ToySpace())
+    return caplog.text
+
+
+def test_a_topic_of_the_modality_beside_named_sensors_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    text = pipeline_warnings({**TWO_CAMERAS, "vision.topic": "/cam/image"}, caplog)
+    assert "'vision.topic' (/cam/image) has no effect beside 'vision.sensors' (front, rear)" in text
+    assert "'front.topic'" in text
+    assert not pipeline_warnings({**TWO_CAMERAS, "front.topic": "/cam/image", "vision.hop": 0.5}, caplog)
+    assert not pipeline_warnings({"modalities": ["vision"], "vision.topic": "/cam/image"}, caplog)
+
+
+def test_two_sensors_with_the_same_data_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    same = {"front.topic": "/cam/image", "rear.topic": "/cam/image/"}
+    text = pipeline_warnings({**TWO_CAMERAS, **same}, caplog)
+    assert "front and rear for vision have the same topic ('cam/image')" in text and "'rear.topic'" in text
+    assert not pipeline_warnings({**TWO_CAMERAS, **same, "rear.transport": "compressed"}, caplog)
+    microphones = {"modalities": ["audio"], "audio.sensors": ["one", "two"], "one.topic": "array", "two.topic": "array"}
+    assert "'two.channel'" in pipeline_warnings(microphones, caplog)
+    assert not pipeline_warnings({**microphones, "one.channel": 0, "two.channel": 1}, caplog)
+
+
+def test_a_user_defined_modality_may_have_the_fields_of_each_sensor_instead_of_its_own() -> None:
+    noses = {"modalities": ["gas"], "gas.sensors": ["left", "right"], "gas.window": 1.0, "left.fields": ["data[0]"]}
+    values = embedder_values({**noses, "right.fields": ["data[1]"]})
+    assert sensor_options(values, "gas", "right").fields == ("data[1]",)
+    with pytest.raises(ConfigError, match=r"'gas\.fields'.*'<sensor>\.fields' of each sensor in 'gas\.sensors'"):
+        embedder_values(noses)
+
+
+def test_sensors_without_a_value_are_not_set() -> None:
+    assert sensors_of(embedder_values({"modalities": ["vision"], "vision.sensors": None})) == {"vision": "vision"}
+
+
+def test_a_name_in_fault_expected_that_no_sensor_has_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    values = detector_values({"detectors": ["fault"], "fault.expected": ["front", "reer", "imu", "configured"]})
+    make_detectors(values, lambda phrases: [], sensors_of(TWO_CAMERAS))
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert "'fault.expected' names 'reer'" in text and "front, rear, imu" in text and "did you mean 'rear'?" in text

@@ -45,7 +45,7 @@ def imu(z: float) -> Any:
     )
 
 
-def empty_image(type_name: str) -> Any:
+def empty_image(type_name: str, encoding: str = "rgb8") -> Any:
     """An image message of type `type_name` with one black pixel."""
     data = np.zeros(3, np.uint8)
     if type_name == COMPRESSED:
@@ -55,7 +55,7 @@ def empty_image(type_name: str) -> Any:
         header=header_message(TYPES, 5),
         height=1,
         width=1,
-        encoding="rgb8",
+        encoding=encoding,
         is_bigendian=0,
         step=3,
         data=data,
@@ -77,7 +77,8 @@ def select_topics_of_bag(folder: Path, *topics: tuple[str, str, int]) -> dict[st
     with BagWriter(folder) as bag:
         for topic, type_name, count in topics:
             for stamp in range(count):
-                bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else empty_image(type_name))
+                encoding = "mono16" if "depth" in topic or "lepton" in topic else "rgb8"
+                bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else empty_image(type_name, encoding))
     with Recording(folder) as recording:
         return {modality: found.topic for modality, found in select_sensor_topics(recording).items()}
 

@@ -184,6 +184,9 @@ class Listed:
         names = {topic: kind for topic, kind, *_ in messages} | dict(more)
         self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
 
+    def first_messages(self, topic: str, count: int) -> list[Any]:
+        return [logged[3] for logged in self.messages([topic])][:count]
+
     def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
         return (logged for logged in self._messages if logged[0] in topics)
 
@@ -544,6 +547,23 @@ def test_unreadable_messages_are_refused_with_a_remedy(
         SampleDecoder(options, kind).decode(message, START)
 
 
+@pytest.mark.parametrize("modality", ["depth", "thermal"])
+@pytest.mark.parametrize("encoding", ["rgb8", "bayer_rggb8"])
+def test_colours_on_the_topic_of_a_depth_or_thermal_sensor_are_an_error_that_names_topic_and_parameter(
+    modality: str, encoding: str
+) -> None:
+    pixels = np.zeros((6, 8) if "bayer" in encoding else (6, 8, 3), np.uint8)
+    values = values_of([modality], **{f"{modality}__topic": "/t"})
+    logged = at_times([("/t", m.IMAGE_TYPE, image(encoding, pixels))])
+    [(_, _, text)] = replayed(Listed(logged), values, [modality])[0]
+    assert f"'{encoding}' has colours" in text and f"{modality}.topic" in text
+    assert live(logged, values, [modality], {})[0] == [("error", modality, f"topic '/t': {text}")]
+    compressed = SampleDecoder(SensorOptions(modality, transport="compressed"), m.COMPRESSED_IMAGE_TYPE)
+    with pytest.raises(EncodingError, match=rf"'{encoding}' has colours.*{modality}\.topic"):
+        compressed.decode(compressed_image(f"{encoding}; jpeg compressed bgr8"), START)
+    compressed.decode(compressed_image("16UC1; compressedDepth png"), START)
+
+
 def test_unreadable_side_messages_are_refused_and_change_nothing() -> None:
     camera, microphone = (
         SampleDecoder(SensorOptions("depth"), m.IMAGE_TYPE),
@@ -564,6 +584,16 @@ def test_another_type_on_the_topic_is_an_error() -> None:
     logged = at_times([("/imu", m.IMAGE_TYPE, colour()), ("/imu", m.IMU_TYPE, motion())])
     first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
     assert first[0] == "error" and m.IMAGE_TYPE in first[2] and second[0] == "reading"
+
+
+def test_frames_that_change_with_every_message_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = SampleDecoder(SensorOptions("imu"), m.IMU_TYPE)
+    for number in range(20):
+        message = motion()
+        message.header.frame_id = "base" if number < 3 else f"imu_{number}"
+        decoder.decode(message, START)
+    (text,) = [record.getMessage() for record in caplog.records]
+    assert "sensor 'imu': its messages have the frames 'base' (the first 3) and 'imu_3' (message 4)" in text
 
 
 def test_a_second_replay_of_a_reader_begins_with_the_same_calibration() -> None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sensebind.fusion.io.topic_selection import IMAGE_TYPES, IMU_TYPES, select_sensors
+from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, IMU_TYPE
+from sensebind.fusion.io.recordings import Topic
+from sensebind.fusion.io.topic_selection import select_sensors
 
-IMAGE, COMPRESSED = IMAGE_TYPES
-IMU = IMU_TYPES[0]
+
+class Unreadable:
+    """Stands in for a recording of which no message can be read: types and names alone decide."""
+
+    start = end = 0
+
+    def __init__(self, topics: list[Topic]) -> None:
+        self.topics = sorted(topics, key=lambda topic: topic.name)
+
+    def first_messages(self, topic: str, count: int) -> list[Any]:
+        return []
+
+    def time_span(self, topic: str) -> tuple[int, int]:
+        return 0, 0
 
 
 def sensors(modality: str, reserved: tuple[str, ...] = (), **kinds: list[str]) -> dict[str, str]:
     """Sensor → topic in a recording with these topics of each kind: image, compressed, imu."""
-    types = {"image": IMAGE, "compressed": COMPRESSED, "imu": IMU}
-    topics = [
-        SimpleNamespace(name=name, type=types[kind], message_count=9) for kind, names in kinds.items() for name in names
-    ]
-    recording: Any = SimpleNamespace(topics=sorted(topics, key=lambda topic: topic.name))
-    return {name: choice.topic for name, choice in select_sensors(recording, reserved)[modality].items()}
+    types = {"image": IMAGE_TYPE, "compressed": COMPRESSED_IMAGE_TYPE, "imu": IMU_TYPE}
+    topics = [Topic(name, types[kind], 9) for kind, names in kinds.items() for name in names]
+    return {name: choice.topic for name, choice in select_sensors(Unreadable(topics), reserved)[modality].items()}
 
 
 def test_the_only_camera_is_named_as_its_modality() -> None:

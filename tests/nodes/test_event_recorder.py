@@ -115,6 +115,18 @@ def test_without_a_recorder_each_onset_is_counted_and_the_warning_comes_once(ins
         assert reason in found.counts()["message"] and found.node.output.count(reason) == 1
 
 
+def test_the_counts_begin_again_when_the_node_is_configured_again() -> None:
+    with recording(ros_environment("sensebind_msgs")) as found:
+        found.publish("a")
+        found.wait_for(onsets=1, unavailable=1)
+        services = NodeServices(found.me, "/event_recorder")
+        for transition in ("deactivate", "cleanup", "configure", "activate"):
+            assert services.change_state(transition)
+        found.wait_for(onsets=0, unavailable=0)
+        found.publish("b")
+        found.wait_for(onsets=1, unavailable=1)
+
+
 def test_a_name_that_no_service_can_have_ends_the_node_with_the_parameter() -> None:
     environment = ros_environment("sensebind_msgs", "rosbag2_interfaces")
     values = {"snapshot_service": "bad name"}

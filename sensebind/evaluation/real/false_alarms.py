@@ -15,7 +15,7 @@ from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.replay.progress import track
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_with_sensors
 
 OWN = "prompts of the file"
 ABSENT = "absent objects"
@@ -47,11 +47,10 @@ class QuietRun:
 
 def run_recording(path: Path, settings: Settings, space: Space) -> list[QuietRun]:
     """Replay a recording with the prompts of `settings` and with `ABSENT_PROMPTS`. Raises the errors of reading."""
-    settings = settings.with_sensors_of(path)
     absent = replace(settings, detector=detector_values(with_prompts(settings.detector, ABSENT_PROMPTS)))
     found = []
     for title, own in ((OWN, settings), (ABSENT, absent)):
-        with open_replay(path, own.embedder) as replay:
+        with open_with_sensors(path, own) as (own, replay):
             tracker, scores = recording_tracker(own, space)
             run = collect(replay.outputs(own.pipeline(space, tracker)), scores, replay.start)
             seconds = replay.seconds if run.windows else 0.0  # without stamps there is nothing to detect events in

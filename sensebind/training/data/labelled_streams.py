@@ -9,7 +9,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.ground_truth import LabelSpan
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_with_sensors
 from sensebind.training.prompt_classifiers import LabelledStream, TickEmbeddings
 
 
@@ -28,8 +28,7 @@ def labelled_stream(
     """
     ticks: list[TickEmbeddings] = []
     waiting: dict[int, dict[str, Embedding]] = {}
-    settings = settings.with_sensors_of(path)
-    with open_replay(path, settings.embedder) as replay:
+    with open_with_sensors(path, settings) as (settings, replay):
         start = replay.start
         for output in replay.outputs(settings.pipeline(space), progress=progress):
             if not isinstance(output, Embedding):

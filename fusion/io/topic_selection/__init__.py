@@ -1,0 +1,11 @@
+"""Which topic of a recording is which sensor: by its type, its first messages, its counts, and then by its name."""
+
+from sensebind.fusion.io.topic_selection.selection import (
+    Candidate,
+    TopicChoice,
+    TopicSelection,
+    select_sensor_topics,
+    select_sensors,
+)
+
+__all__ = ["Candidate", "TopicChoice", "TopicSelection", "select_sensor_topics", "select_sensors"]
