@@ -23,6 +23,7 @@ from sensebind.fusion.config.parameters import (
     modalities_of,
     robots_of,
     sensor_options,
+    sensor_warnings,
     sensors_of,
 )
 from sensebind.fusion.core.parameters import Parameter
@@ -77,6 +78,8 @@ class EmbedderNode(ManagedNode):
         for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, "sensebind_msgs/srv/EmbedText"):
             message_type(name)  # fails here if it is not installed
         check_topic_names(self, [sensor_options(values, m, s) for s, m in sensors.items()])
+        for text in sensor_warnings(values):
+            self.get_logger().warning(text)
         started = time.monotonic()
         self._values = values
         if values["workers"] and not robots:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from sensebind.fusion.config.parameters import (
-    modalities_of,
-    sensor_options,
-    sensor_warnings,
-    sensors_of,
-    window_options,
-)
+from sensebind.fusion.config.parameters import modalities_of, sensor_options, sensors_of, window_options
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES, to_ns
@@ -24,8 +17,6 @@ from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
-
-LOG = logging.getLogger(__name__)
 
 
 def load_space_from(values: Mapping[str, Any]) -> Space:
@@ -75,14 +66,12 @@ def make_pipeline(
     live: bool = False,
     tracker: EventTracker | None = None,
 ) -> Pipeline:
-    """The pipeline that the embedder's parameters describe. Logs `sensor_warnings`. Raises `ConfigError`.
+    """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
     `engine`: an engine that several pipelines share; None: the pipeline makes its own engine. `live`: at most
     `queue_size` windows of each sensor wait; if False, their number has no limit and no window is dropped.
     """
     specs = make_window_specs(values, space.trained_windows)
-    for text in sensor_warnings(values):
-        LOG.warning(text)
     options = options_with_values(StreamOptions(), values)
     return Pipeline(
         specs,

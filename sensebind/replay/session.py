@@ -26,6 +26,7 @@ from sensebind.fusion.config.parameters import (
     embedder_parameters,
     embedder_values,
     modalities_of,
+    sensor_warnings,
     sensors_of,
 )
 from sensebind.fusion.core.embeddings import FUSED
@@ -150,7 +151,9 @@ class Settings:
         return EventTracker(self.detectors(space), space.id)
 
     def pipeline(self, space: Space, events: EventTracker | None = None) -> Pipeline:
-        """The pipeline; without `events` it only embeds. Raises `ConfigError`."""
+        """The pipeline; without `events` it only embeds. Logs `sensor_warnings`. Raises `ConfigError`."""
+        for text in sensor_warnings(self.embedder):
+            LOG.warning(text)
         return build.make_pipeline(self.embedder, space, tracker=events)
 
 

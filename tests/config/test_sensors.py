@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from helpers.toy_space import ToySpace
-from sensebind.fusion.config.build import make_pipeline, make_window_specs
+from sensebind.fusion.config.build import make_window_specs
 from sensebind.fusion.config.detectors import make_detectors
 from sensebind.fusion.config.files import read_parameter_file
 from sensebind.fusion.config.parameters import detector_values, embedder_values, sensor_options, sensors_of
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, SENSOR_MODALITIES
 from sensebind.fusion.core.space import TrainedWindow
+from sensebind.replay.session import Settings
 
 TWO_CAMERAS = {"modalities": ["vision", "imu"], "vision.sensors": ["front", "rear"]}
 
@@ -132,9 +133,9 @@ def test_a_modality_that_is_not_used_changes_no_sensor_of_the_same_name() -> Non
 
 
 def pipeline_warnings(given: dict[str, Any], caplog: pytest.LogCaptureFixture) -> str:
-    """What making a pipeline with these values logs."""
+    """What a replay with these values logs when it makes its pipeline."""
     caplog.clear()
-    make_pipeline(embedder_values(given), ToySpace())
+    Settings.of(given).pipeline(ToySpace())
     return caplog.text
 
 
