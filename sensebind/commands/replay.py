@@ -35,7 +35,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--namespace",
         metavar="NS",
-        help="the robot's namespace in the file of --config: its sections, such as /NS/detector, are read too",
+        help="the robot's namespace: only its topics are read, if the recording has any, and sections such as "
+        "/NS/detector in the file of --config too",
     )
     add_out(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier replay in DIR")
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
     truth = report_truth(args.recording, args.truth, settings.prompts)
-    with open_with_sensors(args.recording, settings) as (settings, replay):
+    with open_with_sensors(args.recording, settings, args.namespace) as (settings, replay):
         print(_topics_table(replay, settings))
         if not replay.topics:
             print(

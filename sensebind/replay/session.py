@@ -40,6 +40,7 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay.namespaces import RobotRecording
 from sensebind.replay.reader import SampleReader, process_recording
 
 LOG = logging.getLogger(__name__)
@@ -246,11 +247,19 @@ def open_replay(
 
 
 @contextmanager
-def open_with_sensors(path: str | Path, settings: Settings) -> Iterator[tuple[Settings, Replay]]:
-    """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay. Raises the errors of
-    `open_replay`."""
+def open_with_sensors(
+    path: str | Path, settings: Settings, namespace: str | None = None
+) -> Iterator[tuple[Settings, Replay]]:
+    """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay.
+
+    `namespace`: that of the robot whose topics are read, if the recording has topics in it. Raises the errors of
+    `open_replay`, and `ConfigError` if the recording has several robots of the parameter `robots` and none is chosen.
+    """
     with Recording(path) as recording:
-        topics = TopicSelection(recording)
+        robot = RobotRecording(recording, namespace or "")
+        if found := robot.topic_values(settings.embedder):
+            settings = replace(settings, embedder=embedder_values({**settings.embedder, **found}))
+        topics = TopicSelection(robot)
         settings, reasons = settings.with_found_sensors(topics)
         reader = SampleReader(recording, settings.embedder, settings.modalities, topics, reasons)
         yield settings, Replay(recording, reader)

@@ -16,11 +16,12 @@ import pytest
 
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import BagWriter
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_replay, open_with_sensors
 from sensebind.simulation.messages import SIMULATION_START, image_message
 
 ROBOTS = ("robot1", "robot2")
@@ -182,6 +183,23 @@ def test_workers_end_with_an_embedder_that_is_killed(bag: Path) -> None:
         assert len(ids) == 2
         process.kill()
         me.wait_until(lambda: not any(is_running(number) for number in ids), 20, "the end of the workers")
+
+
+def test_a_replay_reads_the_robot_of_the_namespace(
+    bag: Path, replayed: dict[str, tuple[list[Embedding], list[Event]]]
+) -> None:
+    settings = Settings.of({**VALUES, "robots": list(ROBOTS)}, VALUES)
+    space = settings.space()
+    for robot in ROBOTS:
+        with open_with_sensors(bag, settings, robot) as (own, replay):
+            outputs = list(replay.outputs(own.pipeline(space, own.events(space))))
+        assert dict(replay.topics) == {"vision": f"/{robot}/front/image", "imu": f"/{robot}/imu"}
+        for got, wanted in zip([o for o in outputs if isinstance(o, Embedding)], replayed[robot][0], strict=True):
+            assert (got.source, got.tick) == (wanted.source, wanted.tick) and got.vector @ wanted.vector > 0.9999
+        assert [o for o in outputs if isinstance(o, Event)] == replayed[robot][1]
+    choose = pytest.raises(ConfigError, match="topics of robot1 and robot2.* choose one with --namespace robot1")
+    with choose, open_with_sensors(bag, settings):
+        pass
 
 
 def test_a_remapping_to_one_topic_for_all_robots_is_refused() -> None:
