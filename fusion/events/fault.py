@@ -36,8 +36,8 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, and 4 times as long at the start, after its first window, and after a pause of all "
-        "sensors",
+        "usual intervals are longer, and 4 times as long at the start, after its first window and after a pause of "
+        "all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",

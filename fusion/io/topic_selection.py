@@ -87,15 +87,18 @@ def select_sensors(recording: Recording, reserved_names: Collection[str] = ()) -
 
 def _topics_by_modality(recording: Recording) -> dict[str, list[Topic]]:
     """Modality → the topics that may carry its data."""
-    topics = recording.topics
-    kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
-    for topic in topics:
-        if topic.type in IMAGE_TYPES:
-            lower = topic.name.lower()
-            kinds[next((m for m, name in TOPIC_NAME_PATTERNS.items() if name.search(lower)), VISION)].append(topic)
-    kinds[AUDIO] = [t for t in topics if t.type in AUDIO_TYPES]
-    kinds[IMU] = [t for t in topics if t.type in IMU_TYPES]
+    kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: [], AUDIO: [], IMU: []}
+    for topic in recording.topics:
+        if modality := modality_of_topic(topic.name, topic.type):
+            kinds[modality].append(topic)
     return {modality: found for modality, found in kinds.items() if found}
+
+
+def modality_of_topic(name: str, type_name: str) -> str:
+    """The modality whose data a topic of this name and type may carry; empty if none."""
+    if type_name in IMAGE_TYPES:
+        return next((m for m, words in TOPIC_NAME_PATTERNS.items() if words.search(name.lower())), VISION)
+    return AUDIO if type_name in AUDIO_TYPES else IMU if type_name in IMU_TYPES else ""
 
 
 def _device_of(modality: str, topic: str) -> tuple[str, ...]:

@@ -113,9 +113,7 @@ def test_live_and_replayed_vectors_and_events_of_two_robots_are_the_same(
         assert [_report(e) for e in events] == [_report(e) for e in replayed[robot].events]
 
 
-def play_to_nodes(
-    bags: Mapping[Robot, Path], config: Path, expected: Mapping[Robot, Outputs]
-) -> dict[Robot, Outputs]:
+def play_to_nodes(bags: Mapping[Robot, Path], config: Path, expected: Mapping[Robot, Outputs]) -> dict[Robot, Outputs]:
     """What the nodes of each robot publish while a player plays its recording. All robots run at the same time.
 
     Waits at most 20 s for as many vectors and events as `expected`, then a moment to notice an excess one.
