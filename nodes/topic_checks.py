@@ -147,10 +147,11 @@ class TopicChecks:
         if not sensors:
             return
         used = {self._topic(options) for options in self._sensors.values()}
+        own = f"{self._node.get_namespace().rstrip('/')}/"  # not those of other robots
         published = {
             name: types
             for name, types in self._node.get_topic_names_and_types()
-            if self._node.count_publishers(name) and name.startswith(self._node.get_namespace())
+            if name.startswith(own) and self._node.count_publishers(name)
         }
         missing = {s: (self._sensors[s].modality, self._topic(self._sensors[s])) for s in sensors}
         self._node.get_logger().warning(missing_text(missing, published, used))
