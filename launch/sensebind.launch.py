@@ -28,6 +28,9 @@ TOPICS = {  # launch argument → relative topic name
     "audio": "audio",
     "imu": "imu",
 }
+# Time between SIGINT and SIGTERM, and SIGTERM and SIGKILL. On a busy machine, an embedder that embeds its last windows and
+# releases its model needs more than the 5 s of launch.
+STOP_TIMEOUT = "20"  # s
 INFO_TOPICS = {"camera_info": "camera", "depth_info": "depth"}  # argument → argument of the images that it belongs to
 TEXTS = {  # launch argument → description
     "params_file": "path of the ROS parameter file; empty: config/starter.yaml of this package",
@@ -83,6 +86,8 @@ def nodes(context: LaunchContext) -> list[Any]:
             remappings=remappings(given) if name == "embedder" else [],
             arguments=["--ros-args", "--log-level", given["log_level"]],
             output="screen",
+            sigterm_timeout=STOP_TIMEOUT,
+            sigkill_timeout=STOP_TIMEOUT,
             **respawn,
         )
         for name, path in files.items()

@@ -15,6 +15,8 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, SensorOptions
 
+SILENT_CHECKS = 8  # checks after which the log names the sensors of which no message has arrived
+MAX_PROPOSED = 4  # topics that it names for a modality
 CONFIRMATIONS = 2  # checks in a row that find the same problem before it is logged: drivers start step by step
 
 
@@ -70,6 +72,29 @@ def _remedy(options: SensorOptions, name: str, types: Sequence[str], expected: s
     return f"set {sensor}.topic to a topic of type {expected}"
 
 
+def missing_text(missing: Mapping[str, tuple[str, str]], topics: Mapping[str, Sequence[str]], used: set[str]) -> str:
+    """What to set for sensors of which no message arrives.
+
+    `missing`: sensor → (its modality, its resolved topic). `topics`: each topic with a publisher → its types. `used`:
+    the topics of all sensors of the node.
+    """
+    from sensebind.fusion.io.topic_selection import modality_of_topic  # imports what reads recordings: seldom needed
+
+    parts = []
+    for sensor, (modality, topic) in missing.items():
+        others = [
+            f"'{name}'" + (f" (with {sensor}.transport: compressed)" if messages.COMPRESSED_IMAGE_TYPE in types else "")
+            for name, types in sorted(topics.items())
+            if name not in used and any(modality_of_topic(name, type_name) == modality for type_name in types)
+        ][:MAX_PROPOSED]
+        hint = f", but {' and '.join(others)} could be: set {sensor}.topic" if others else ""
+        parts.append(f"{sensor}: '{topic}' is not published{hint}" if topic not in topics else f"{sensor}: '{topic}'")
+    return (
+        f"no message has arrived yet of {'; '.join(parts)}. If the robot has no such sensor, remove its modality from "
+        "the parameter 'modalities'"
+    )
+
+
 def check_topic_names(node: Node, options: Iterable[SensorOptions]) -> None:
     """Raises `ConfigError` for a parameter that names a topic which ROS does not accept."""
     for own in options:
@@ -94,6 +119,7 @@ class TopicChecks:
         self._found: dict[str, tuple[str, int]] = {}  # sensor → problem, and the number of checks that found it
         self._logged: set[str] = set()
         self._all_arrived = False
+        self._checks = 0
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -113,6 +139,22 @@ class TopicChecks:
         if not self._all_arrived and all(arrived.get(sensor) for sensor in self._sensors):
             self._all_arrived = True
             self._node.get_logger().info(f"all sensors arrive: {', '.join(self._sensors)}")
+        self._checks += 1
+        if self._checks == SILENT_CHECKS:
+            self._log_missing([s for s in self._sensors if not arrived.get(s) and s not in self.problems])
+
+    def _log_missing(self, sensors: Sequence[str]) -> None:
+        if not sensors:
+            return
+        used = {self._topic(options) for options in self._sensors.values()}
+        own = f"{self._node.get_namespace().rstrip('/')}/"  # not those of other robots
+        published = {
+            name: types
+            for name, types in self._node.get_topic_names_and_types()
+            if name.startswith(own) and self._node.count_publishers(name)
+        }
+        missing = {s: (self._sensors[s].modality, self._topic(self._sensors[s])) for s in sensors}
+        self._node.get_logger().warning(missing_text(missing, published, used))
 
     def _topic(self, options: SensorOptions) -> str:
         name = self._node.resolve_topic_name(options.topic_name)

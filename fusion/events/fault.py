@@ -20,7 +20,7 @@ FAULT_CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partly faulty, may show another symptom
 FAULT_SCORE = 0.95  # the score of every fault
 MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a sensor is unplugged
-FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the interval is not known yet
+FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` until the second window: the interval is not known yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, and 4 times as long after its first window or a pause of all sensors",
+        "usual intervals are longer, and 4 times as long at the start, after its first window and after a pause of "
+        "all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",
@@ -79,6 +80,7 @@ class FaultSensorState:
     window_interval: float  # s; 0: not known yet
     recent_causes: tuple[str, ...]  # of its last `VOTING_WINDOWS` windows; empty: no symptom
     resumed: int = 0  # ns, tick at which windows of any sensor came again, if none had any since the last one; or 0
+    has_window: bool = True  # False: it is expected, and has had no window since the first tick of the others
 
     @property
     def cause(self) -> str:
@@ -132,8 +134,9 @@ class FaultDetector(Detector[FaultOptions]):
         state = after_pause(state, tick, self.options.timeout)
         sensor_states = dict(state)
         for sensor in self.options.expected:
-            modality, usual = self._modalities.get(sensor, sensor), self.options.timeout / MAX_MISSED_INTERVALS
-            sensor_states.setdefault(sensor, FaultSensorState(modality, tick, tick, usual, ("",)))
+            # Drivers start one after another, and long windows need time to fill: the first one may take a while.
+            modality = self._modalities.get(sensor, sensor)
+            sensor_states.setdefault(sensor, FaultSensorState(modality, tick, tick, 0.0, ("",), has_window=False))
         for sensor in unfused_sensors(embeddings):
             sensor_states[sensor] = self._update_sensor(state.get(sensor), tick, embeddings[sensor])
         scores = {}
@@ -147,7 +150,7 @@ class FaultDetector(Detector[FaultOptions]):
 
     def _update_sensor(self, state: FaultSensorState | None, tick: int, embedding: Embedding) -> FaultSensorState:
         cause = next((c for c in FAULT_CAUSES if c in embedding.symptoms and self.options.detects(c)), "")
-        if state is None or state.tick == tick:
+        if state is None or not state.has_window or state.tick == tick:
             return FaultSensorState(embedding.modality, embedding.start, tick, 0.0, (cause,))
         gap = (tick - state.tick) / SECOND
         # A single long gap increases the usual interval by at most 10 %.

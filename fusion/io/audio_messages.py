@@ -96,7 +96,10 @@ def _decode_pcm(data: Any, form: AudioFormat) -> Sound:
             )
             if not value
         ]
-        raise EncodingError(f"the audio format is not known: publish an AudioInfo message, or set {', '.join(missing)}")
+        raise EncodingError(
+            "the audio format is not known: publish an AudioInfo message (on this topic with '_info' or '/info' "
+            f"added, or that of audio.info_topic), or set {', '.join(missing)}"
+        )
     return Sound(decode_pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.sample_rate)
 
 

@@ -309,7 +309,7 @@ def spaces() -> Iterator[Finding]:
 
     for name in registry.space_names():
         try:
-            space = registry.load_space(name, modalities=["vision", "audio", "text"])
+            space = registry.load_space(name)
         except SensebindError as error:
             yield Finding(f"space {name}", "cannot be loaded", str(error), optional=name != "starter")
         except Exception as error:  # of a package that is missing or broken, or of a space of another package

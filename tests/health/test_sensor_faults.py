@@ -354,7 +354,24 @@ def test_an_expected_sensor_that_never_publishes_is_a_fault() -> None:
 
     assert run(fault_tracker(), 20, absent) == []
     events = run(fault_tracker(expected=("audio",)), 20, absent)
-    assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
+    assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 6 * SECOND
+
+
+@pytest.mark.parametrize("late", [3, 6, 9])
+def test_an_expected_sensor_whose_first_windows_come_seconds_later_is_no_fault(late: int) -> None:
+    """Drivers start one after another, and long windows fill later than short ones. `late`: ticks after the others."""
+
+    def starting(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        return None if modality == "audio" and number < late else embedding
+
+    assert run(fault_tracker(expected=("audio", "vision")), 60, starting) == []
+
+    def lost_again(modality: str, number: int, embedding: Embedding) -> Embedding | None:
+        return None if modality == "audio" and (number < late or number >= 40) else embedding
+
+    events = run(fault_tracker(expected=("audio", "vision")), 60, lost_again)  # its start does not delay later reports
+    assert {e.label for e in events} == {"fault:audio:unplugged"}
+    assert events[0].tick <= START + 40 * HOP + 3 * SECOND
 
 
 @pytest.mark.parametrize("returns_after", [0, 3, 8, None])

@@ -14,20 +14,23 @@ from sensebind.fusion.io.recordings import BagWriter
 from sensebind.simulation.messages import SIMULATION_START, image_message
 
 CAMERAS = ("front", "left", "rear", "right")
-IMUS = {"base_imu": 100, "head_imu": 200}  # sensor → rate in Hz
+IMUS = {"base_imu": 50, "head_imu": 100}  # sensor → rate in Hz
 SENSORS = {**dict.fromkeys(CAMERAS, "vision"), "microphones": "audio", **dict.fromkeys(IMUS, "imu")}
-IMAGE_RATE, SOUND_RATE, BLOCK = 10, 16_000, 1600  # Hz, Hz, samples
+TOPICS = [*(f"/{name}/image" for name in CAMERAS), *(f"/{name}/imu" for name in IMUS), "/array/audio"]
+IMAGE_RATE, SOUND_RATE, BLOCK = 5, 16_000, 1600  # Hz, Hz, samples
 SIZE = 320, 240  # px, width and height
 
 
-def settings_file(path: Path, namespace: str = "") -> Path:
-    """Write a parameter file that names all these sensors."""
+def settings_file(path: Path) -> Path:
+    """Write a parameter file that names all these sensors, for any namespace."""
     path.write_text(
-        f"""{namespace}/**:
+        f"""/**:
   ros__parameters:
     device: cpu
     modalities: [vision, audio, imu]
-    deadline: 0.0
+    deadline: 0.0  # no window is dropped, and no tick fused, because a busy machine is late
+    fusion_timeout: 5.0
+    tick_timeout: 6.0
     vision: {{sensors: [{", ".join(CAMERAS)}], hop: 0.5}}
     imu: {{sensors: [{", ".join(IMUS)}]}}
     audio: {{sensors: [microphones]}}
@@ -42,14 +45,16 @@ def settings_file(path: Path, namespace: str = "") -> Path:
     return path
 
 
-def record_four_cameras(path: Path, seconds: float, covered: str = "", covered_at: float = 0.0) -> None:
-    """Write the bag. The front camera sees a cat. The camera `covered` is dark from `covered_at` s on."""
-    noise = np.random.default_rng(14)
+def record_four_cameras(
+    path: Path, seconds: float, *, cat: str = "front", covered: str = "", covered_at: float = 0.0, seed: int = 14
+) -> None:
+    """Write the bag. The camera `cat` sees a cat. The camera `covered` is dark from `covered_at` s on."""
+    noise = np.random.default_rng(seed)
     with BagWriter(path) as bag:
         rows = [(t, "image", name) for name in CAMERAS for t in _stamps(seconds, IMAGE_RATE)]
         rows += [(t, "imu", name) for name, rate in IMUS.items() for t in _stamps(seconds, rate)]
         rows += [(t, "sound", "microphones") for t in _stamps(seconds, SOUND_RATE // BLOCK)]
-        scenes = {name: _scene(name) for name in CAMERAS}
+        scenes = {name: _scene("cat" if name == cat else name) for name in CAMERAS}
         for stamp, kind, name in sorted(rows):
             if kind == "image":
                 dark = name == covered and stamp - SIMULATION_START >= covered_at * SECOND
@@ -64,15 +69,15 @@ def _stamps(seconds: float, rate: int) -> list[int]:
     return [SIMULATION_START + number * SECOND // rate for number in range(round(seconds * rate))]
 
 
-def _scene(camera: str) -> npt.NDArray[np.uint8]:
-    """RGB pixels: a cat in front, plain walls of different colours elsewhere."""
-    if camera == "front":
+def _scene(name: str) -> npt.NDArray[np.uint8]:
+    """RGB pixels: a cat, or a plain wall whose colour depends on the camera."""
+    if name == "cat":
         from skimage.data import chelsea
 
         return np.asarray(cv2.resize(chelsea(), SIZE, interpolation=cv2.INTER_AREA), np.uint8)
     width, height = SIZE
     shade = np.linspace(60, 160, width)[None, :, None] * np.ones((height, 1, 3))
-    tint = np.array({"left": (1.2, 1.0, 0.8), "rear": (0.8, 1.0, 1.2), "right": (1.0, 1.0, 1.0)}[camera])
+    tint = np.array({"front": (1.0, 1.2, 1.0), "left": (1.2, 1.0, 0.8), "rear": (0.8, 1.0, 1.2)}.get(name, (1, 1, 1)))
     return np.asarray(np.clip(shade * tint, 0, 255), np.uint8)
 
 

@@ -203,11 +203,20 @@ class Peer:
 
         return self.node.create_publisher(message_type(type_name), topic, qos)
 
-    def subscribe(self, type_name: str, topic: str, qos: Any = 10, *, raw: bool = False) -> list[tuple[float, Any]]:
-        """Subscribe to a topic. Returns a list that grows with each (`time.monotonic()` of arrival, message)."""
+    def subscribe(
+        self,
+        type_name: str,
+        topic: str,
+        qos: Any = 10,
+        *,
+        raw: bool = False,
+        into: list[tuple[float, Any]] | None = None,
+    ) -> list[tuple[float, Any]]:
+        """Subscribe to a topic. Returns a list, `into` or a new one, that grows with each (`time.monotonic()` of
+        arrival, message)."""
         from sensebind.nodes.support.message_types import message_type
 
-        received: list[tuple[float, Any]] = []
+        received: list[tuple[float, Any]] = [] if into is None else into
         self.node.create_subscription(
             message_type(type_name), topic, lambda message: received.append((time.monotonic(), message)), qos, raw=raw
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers.ros_processes import Peer
@@ -16,6 +17,18 @@ TRANSITIONS: Mapping[str, tuple[int, str]] = {
     "deactivate": (4, "inactive"),
     "unconfigured_shutdown": (5, "finalized"),
 }
+# Commands of nav2_msgs/srv/ManageLifecycleNodes and the transitions that Nav2's lifecycle manager makes for them. Each
+# is made for all nodes before the next one; configure and activate in the order of `node_names`, others in reverse.
+MANAGER_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "STARTUP": ("configure", "activate"),
+    "PAUSE": ("deactivate",),
+    "RESUME": ("activate",),
+    "RESET": ("deactivate", "cleanup"),
+    "SHUTDOWN": ("deactivate", "cleanup", "unconfigured_shutdown"),
+    "CONFIGURE": ("configure",),
+    "CLEANUP": ("cleanup",),
+}
+SERVICE_TIMEOUT = 5.0  # s: `service_timeout` of Nav2's lifecycle manager, in which get_state must answer
 
 
 class NodeServices:
@@ -68,3 +81,37 @@ class NodeServices:
         number, expected = TRANSITIONS[transition]
         request = ChangeState.Request(transition=Transition(id=number))
         return bool(self.call(ChangeState, "change_state", request).success) and self.state() == expected
+
+
+class Manager:
+    """Makes the calls of Nav2's lifecycle manager with `bond_timeout: 0.0`, read from nav2_lifecycle_manager 1.5.
+
+    `change_state` may take any time. Then `get_state` must answer within `SERVICE_TIMEOUT`, with the state that belongs
+    to the transition. At the first node for which one of them fails, the command ends; but SHUTDOWN goes on.
+    """
+
+    def __init__(self, nodes: Mapping[str, NodeServices], node_names: Sequence[str], patience: float = 1.0) -> None:
+        """`patience`: factor of `SERVICE_TIMEOUT` on a busy machine."""
+        self._nodes, self._names, self._timeout = nodes, list(node_names), SERVICE_TIMEOUT * patience
+
+    def manage(self, command: str) -> str:
+        """Carry out a command. Returns the name of the node at which it failed; empty if it succeeded."""
+        for transition in MANAGER_COMMANDS[command]:
+            names = self._names if transition in ("configure", "activate") else self._names[::-1]
+            for name in names:
+                if not self._change(self._nodes[name], transition):
+                    if command != "SHUTDOWN":
+                        return name
+                    break
+        return ""
+
+    def _change(self, node: NodeServices, transition: str) -> bool:
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+
+        number, expected = TRANSITIONS[transition]
+        request = ChangeState.Request(transition=Transition(id=number))
+        if not node.call(ChangeState, "change_state", request).success:
+            return False
+        asked = time.monotonic()
+        return node.state() == expected and time.monotonic() - asked < self._timeout

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
-from helpers.ros_services import NodeServices
+from helpers.ros_processes import PATIENCE, Executable, Peer, peer, ros_environment, running
+from helpers.ros_services import Manager, NodeServices
 from helpers.scripted_modalities import CONCEPTS, HOP, SIZE, SPACE, START
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.embeddings import FUSED, Embedding
@@ -54,11 +54,44 @@ def bring(robot: Robot, *transitions: str, nodes: tuple[str, ...] = MANAGED) -> 
             assert robot.services[name].change_state(transition), (name, transition, robot.nodes[name].output)
 
 
-def test_a_lifecycle_manager_starts_pauses_and_resets_all_nodes(robot: Robot) -> None:
-    assert [robot.services[name].state() for name in MANAGED] == ["unconfigured"] * 3
-    bring(robot, "configure", "activate")
-    bring(robot, "deactivate", "activate")
-    bring(robot, "deactivate", "cleanup", "configure", "activate", "deactivate", "cleanup")
+def states(robot: Robot) -> list[str]:
+    return [robot.services[name].state() for name in MANAGED]
+
+
+def test_every_command_of_nav2s_lifecycle_manager_reaches_its_state(robot: Robot) -> None:
+    manager = Manager(robot.services, MANAGED, PATIENCE)
+    assert states(robot) == ["unconfigured"] * 3
+    for command, expected in (
+        ("STARTUP", "active"),
+        ("PAUSE", "inactive"),
+        ("RESUME", "active"),
+        ("RESET", "unconfigured"),
+        ("STARTUP", "active"),
+        ("PAUSE", "inactive"),
+        ("CLEANUP", "unconfigured"),
+        ("CONFIGURE", "inactive"),
+        ("RESUME", "active"),
+        ("RESET", "unconfigured"),
+    ):
+        assert manager.manage(command) == "", (command, "".join(node.output for node in robot.nodes.values()))
+        assert states(robot) == [expected] * 3, command
+    assert "Traceback" not in "".join(node.output for node in robot.nodes.values())
+
+
+def test_a_start_that_fails_at_a_node_leaves_the_others_as_they_are_and_can_be_repeated_after_a_correction(
+    robot: Robot,
+) -> None:
+    manager, detector = Manager(robot.services, MANAGED, PATIENCE), robot.services["detector"]
+    assert detector.set("fault.onset_threshold", 0.01) == ""
+    assert manager.manage("STARTUP") == "detector"
+    assert states(robot) == ["inactive", "unconfigured", "unconfigured"]
+    # Transitions that the state does not allow are refused, and change nothing: as of any lifecycle node.
+    assert manager.manage("RESET") == "bridge" and manager.manage("STARTUP") == "embedder"
+    assert states(robot) == ["inactive", "unconfigured", "unconfigured"]
+    assert detector.set("fault.onset_threshold", 0.6) == ""
+    assert robot.services["embedder"].change_state("cleanup")
+    assert manager.manage("STARTUP") == "" and states(robot) == ["active"] * 3
+    assert manager.manage("RESET") == ""
     assert "Traceback" not in "".join(node.output for node in robot.nodes.values())
 
 
@@ -168,9 +201,8 @@ def test_a_deactivated_detector_ends_its_events_and_begins_again_without_a_past(
 
 
 def test_a_shut_down_node_is_finalized_and_its_process_ends_in_order(robot: Robot) -> None:
-    bring(robot, "configure", "activate")
-    bring(robot, "deactivate")
-    bring(robot, "cleanup")
-    bring(robot, "unconfigured_shutdown")
+    manager = Manager(robot.services, MANAGED, PATIENCE)
+    assert manager.manage("STARTUP") == "" and manager.manage("SHUTDOWN") == ""
+    assert states(robot) == ["finalized"] * 3
     for node in robot.nodes.values():
         assert node.stop() == 0 and "stopped by SIGINT" in node.lines[-1], node.output

@@ -14,7 +14,7 @@ from helpers.ros_processes import peer, ros_environment, running
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.sensor_options import SensorOptions
-from sensebind.nodes.topic_checks import topic_problem
+from sensebind.nodes.topic_checks import missing_text, topic_problem
 
 IMAGE, COMPRESSED = messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE
 STAMPED = "audio_common_msgs/msg/AudioDataStamped"
@@ -52,6 +52,42 @@ def test_a_raw_topic_of_a_camera_that_is_set_to_compressed_is_named() -> None:
     options = SensorOptions(VISION, transport="compressed")
     text = topic_problem(options, "/t/compressed", lambda topic: [IMAGE] if topic == "/t" else [])
     assert text == "topic '/t/compressed' has no publisher, and '/t' has: set vision.transport: raw"
+
+
+def test_a_sensor_of_which_nothing_arrives_is_named_with_the_topics_that_could_be_it() -> None:
+    topics = {
+        "/front/image_raw": [IMAGE],
+        "/rear/image_raw/compressed": [COMPRESSED],
+        "/front/depth/image": [IMAGE],
+        "/mic/audio": [STAMPED],
+        "/chatter": [STRING],
+        "/imu": [messages.IMU_TYPE],
+    }
+    missing = {"rear": (VISION, "/rear/image"), AUDIO: (AUDIO, "/audio"), IMU: (IMU, "/imu"), "gas": ("gas", "/gas")}
+    text = missing_text(missing, topics, {"/front/image_raw", "/rear/image", "/audio", "/imu"})
+    assert (
+        "rear: '/rear/image' is not published, but '/rear/image_raw/compressed' (with rear.transport: compressed) "
+        "could be: set rear.topic" in text
+    )
+    assert "audio: '/audio' is not published, but '/mic/audio' could be: set audio.topic" in text
+    assert "imu: '/imu';" in text, "it is published, and silent"
+    assert "gas: '/gas' is not published." in text and "'modalities'" in text
+    assert "/front/image_raw" not in text and "depth" not in text and "/chatter" not in text
+
+
+def test_the_embedder_logs_once_what_it_lacks_and_what_is_published_instead() -> None:
+    environment = ros_environment("sensebind_msgs", "audio_common_msgs")
+    values = {"modalities": ["vision", "audio", "imu"], "device": "cpu", "vision.topic": "/front/image_raw"}
+    with peer(environment) as me:
+        me.publisher(STAMPED, "/mic/audio")
+        me.publisher(IMAGE, "/front/image_raw")
+        with running("embedder", environment=environment, values=values) as embedder:
+            embedder.wait_for_output("no message has arrived yet", 90)
+            embedder.wait_for_output("'/audio' is not published, but '/mic/audio' could be: set audio.topic", 5)
+            line = next(line for line in embedder.lines if "no message has arrived yet" in line)
+            assert "vision: '/front/image_raw';" in line and "imu: '/imu' is not published." in line
+            me.spin(2.0)
+            assert embedder.output.count("no message has arrived yet") == 1
 
 
 def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> None:

@@ -4,8 +4,9 @@ from sensebind.fusion.io.topic_selection.selection import (
     Candidate,
     TopicChoice,
     TopicSelection,
+    modality_of_topic,
     select_sensor_topics,
     select_sensors,
 )
 
-__all__ = ["Candidate", "TopicChoice", "TopicSelection", "select_sensor_topics", "select_sensors"]
+__all__ = ["Candidate", "TopicChoice", "TopicSelection", "modality_of_topic", "select_sensor_topics", "select_sensors"]

@@ -261,3 +261,14 @@ def _with_stereo_note(facts: TopicFacts, verdict: Verdict) -> Verdict:
         return verdict
     note = f"{facts.width} × {facts.height} pixels are probably two views side by side, which are embedded as one image"
     return replace(verdict, reason=f"{verdict.reason}; {note}")
+
+
+def modality_of_name(topic: str) -> str:
+    """The modality that the name of an image topic suggests, where nothing else is known; empty if it is no camera's."""
+    lower = topic.lower()
+    if DERIVED_IMAGE.search(lower) or WORDS[Word.DISPARITY].search(lower):
+        return ""
+    if WORDS[Word.INFRARED].search(ALIGNED_TO.sub("", lower)) and not WORDS[Word.DEPTH].search(lower):
+        return VISION  # most are near-infrared cameras
+    words = (Word.DEPTH, Word.THERMAL, Word.MAKER)
+    return next((MODALITY_OF_WORD[word] for word in words if WORDS[word].search(lower)), VISION)

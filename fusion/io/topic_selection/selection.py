@@ -11,7 +11,7 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VI
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
-from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images
+from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
 
 # Types of sound, the best first. AudioData has no stamp.
 AUDIO_TYPES = sorted(MESSAGE_TYPES[AUDIO], key=lambda name: name == "audio_common_msgs/msg/AudioData")
@@ -203,6 +203,13 @@ class TopicSelection:
     def _seconds(self, topic: str) -> float:
         first, last = self.time_span(topic)
         return (last - first) / SECOND
+
+
+def modality_of_topic(name: str, type_name: str) -> str:
+    """The modality whose data a topic of this name and type may carry, before any message is known; empty if none."""
+    if type_name in MESSAGE_TYPES[VISION]:
+        return modality_of_name(name)
+    return next((modality for modality in (AUDIO, IMU) if type_name in MESSAGE_TYPES[modality]), "")
 
 
 def select_sensor_topics(source: Source) -> dict[str, TopicChoice]:
