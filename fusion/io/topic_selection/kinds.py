@@ -264,7 +264,7 @@ def _with_stereo_note(facts: TopicFacts, verdict: Verdict) -> Verdict:
 
 
 def modality_of_name(topic: str) -> str:
-    """The modality that the name of an image topic suggests, where nothing else is known; empty if it is no camera's."""
+    """The modality that the name of an image topic suggests if nothing else is known; empty if it is no camera's."""
     lower = topic.lower()
     if DERIVED_IMAGE.search(lower) or WORDS[Word.DISPARITY].search(lower):
         return ""
