@@ -181,11 +181,11 @@ class EmbedderNode(ManagedNode):
         self._engine = None
 
     def finish(self) -> list[Publisher]:
-        unacknowledged = list(super().finish())
-        if self._workers is not None:
-            self._workers.close()
-            self._workers = None
-        return unacknowledged
+        if self._workers is None:
+            return list(super().finish())
+        self._workers.close()  # each publishes its last embeddings
+        self._workers = None
+        return []
 
 
 def serve(node: EmbedderNode, stop: StopFlag) -> None:

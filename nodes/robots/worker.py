@@ -7,6 +7,7 @@ embedder, whose signals it ignores, so that it can publish the last embeddings.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -61,8 +62,6 @@ class RobotWorker:
                     error = traceback.format_exc()
                 self._link.send(Done(command.name, error))
             self._deactivate()
-        self._link.send(Done("stop"))
-        self._link.close()
 
     def _next_command(self) -> Command:
         """Serve the nodes until a command arrives."""
@@ -108,8 +107,7 @@ class RobotWorker:
             streams.activate(self._scheduler)
 
     def _deactivate(self) -> None:
-        for publishers in [streams.deactivate() for streams in self._streams]:
-            wait_for_acknowledgements(publishers)
+        wait_for_acknowledgements([publisher for streams in self._streams for publisher in streams.deactivate()])
 
     # --- in the receiving thread of the link
 
@@ -127,7 +125,8 @@ class RobotWorker:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the process. `arguments`: the descriptors of the connection and of the shared memory."""
+    """Run the process. `arguments`: the descriptors of the connection and of the shared memory. It was started with
+    SIGINT and SIGTERM blocked."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     set_switch_interval()
@@ -138,4 +137,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    result = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(result)  # the interpreter would spend a second on the end of its modules, for which launch may not wait
