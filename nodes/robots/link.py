@@ -19,7 +19,8 @@ class WorkerSetup:
     """What a worker process needs for its robots.
 
     `values`: the embedder's parameters. `node_name`, `namespaces`: of the nodes, one for each robot. `ros_arguments`:
-    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process.
+    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process, without
+    parameter files.
     """
 
     values: Mapping[str, Any]

@@ -34,7 +34,7 @@ class WorkerError(SensebindError):
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
-    """A process that is started in this block ignores Ctrl-C, also before it can set a handler: it inherits the mask."""
+    """A process that is started in this block ignores Ctrl-C from its first moment: it inherits the mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield

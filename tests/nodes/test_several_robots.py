@@ -93,10 +93,10 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[E
 
 
 @contextmanager
-def embedder(environment: dict[str, str], workers: int) -> Iterator[Executable]:
-    """The embedder of both robots."""
+def embedder(environment: dict[str, str], workers: int, *arguments: str) -> Iterator[Executable]:
+    """The embedder of both robots. `arguments`: more of its command line."""
     values = {**VALUES, "robots": list(ROBOTS), "workers": workers}
-    with running("embedder", environment=environment, values=values) as process:
+    with running("embedder", *arguments, environment=environment, values=values) as process:
         process.wait_for_output("2 robots in", 90)
         yield process
 
@@ -149,11 +149,15 @@ def test_each_robot_gets_the_vectors_and_events_of_its_replay(
     assert replayed[ROBOTS[0]][1] and not replayed[ROBOTS[1]][1]
 
 
-def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path, tmp_path: Path) -> None:
     from lifecycle_msgs.msg import Transition
 
     environment = ros_environment("sensebind_msgs")
-    with peer(environment) as me, embedder(environment, workers=2) as process:
+    file = tmp_path / "robots.yaml"
+    file.write_text("embedder: {ros__parameters: {idle_timeout: 2.0}}\n")
+    arguments = ("--ros-args", "--params-file", str(file), "--")
+    with peer(environment) as me, embedder(environment, 2, *arguments) as process:
+        file.unlink()  # a worker that is started again does not need it
         received = {robot: embeddings_of(me, robot) for robot in ROBOTS}
         options = parameter_arguments({"loop": True, "delay": 1.0})
         with running("player", str(bag), *options, environment=environment):
