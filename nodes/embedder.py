@@ -35,7 +35,7 @@ from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import WorkerSetup
-from sensebind.nodes.robots.robot_nodes import make_robot_node, remapping_rules
+from sensebind.nodes.robots.robot_nodes import make_robot_node, remapping_rules, without_parameter_files
 from sensebind.nodes.robots.space_topics import SpaceTopics
 from sensebind.nodes.robots.streams import RobotStreams
 from sensebind.nodes.robots.workers import Workers
@@ -87,8 +87,8 @@ class EmbedderNode(ManagedNode):
         if robots and values["workers"]:  # their start takes as long as that of the space
             self._workers = Workers(values["workers"], len(robots), self.get_logger().error)
         space = build.load_space_from(values)
-        self._connect_robots(space, robots)
         specs = build.make_window_specs(values, space.trained_windows)
+        self._connect_robots(space, robots)
         self._space_topics = [SpaceTopics(self, f"{robot}/" if robot else "", space, specs) for robot in robots or [""]]
         seconds = time.monotonic() - started
         self.get_logger().info(f"space {space.id} ready in {seconds:.1f} s; licence of its weights: {space.licence}")
@@ -111,7 +111,15 @@ class EmbedderNode(ManagedNode):
         if self._workers is not None:
             description = describe_space(space, modalities_of(values))
             self._workers.configure(
-                WorkerSetup(values, description, self.get_name(), namespaces, arguments, sys.argv, simulated),
+                WorkerSetup(
+                    values,
+                    description,
+                    self.get_name(),
+                    namespaces,
+                    arguments,
+                    without_parameter_files(sys.argv),
+                    simulated,
+                ),
                 RowEngine(space, batch_size),
             )
             return
@@ -184,11 +192,11 @@ class EmbedderNode(ManagedNode):
         self._engine = None
 
     def finish(self) -> list[Publisher]:
-        unacknowledged = list(super().finish())
-        if self._workers is not None:
-            self._workers.close()
-            self._workers = None
-        return unacknowledged
+        if self._workers is None:
+            return list(super().finish())
+        self._workers.close()  # each publishes its last embeddings
+        self._workers = None
+        return []
 
 
 def serve(node: EmbedderNode, stop: StopFlag) -> None:

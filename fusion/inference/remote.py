@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import mmap
 import os
+import pickle
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ def describe_space(space: Space, sensor_modalities: Sequence[str]) -> SpaceDescr
     prepare their windows."""
     embedded = [m for m in sensor_modalities if m in space.modalities and m != TEXT]
     found = {modality: space.preparation(modality) for modality in embedded}
-    missing = [modality for modality, preparation in found.items() if preparation is None]
+    missing = [modality for modality, preparation in found.items() if not _can_be_sent(preparation)]
     if missing:
         raise SpaceError(
             f"space {space.id} cannot prepare {' and '.join(missing)} in worker processes: set workers to 0"
@@ -87,6 +88,15 @@ def describe_space(space: Space, sensor_modalities: Sequence[str]) -> SpaceDescr
         {modality: space.object_names(modality) for modality in embedded},
         {modality: preparation for modality, preparation in found.items() if preparation is not None},
     )
+
+
+def _can_be_sent(preparation: Preparation | None) -> bool:
+    """Whether a preparation exists and another process can get it. A space of another package may return any
+    function."""
+    try:
+        return preparation is not None and bool(pickle.dumps(preparation))
+    except Exception:  # pickle raises errors of many kinds
+        return False
 
 
 def open_arena() -> int:
@@ -196,7 +206,14 @@ class RemoteRunner:
             self._count += 1
             request = RowRequest(self._count, modality, offset, shape, rows[0].dtype)
             self._pending[request.number] = future, offset
-        torch.stack(list(rows), out=rows_in(self._arena, request))
+        try:
+            torch.stack(list(rows), out=rows_in(self._arena, request))
+        except Exception:  # rows that do not fit together, or have no elements: their place must not be lost
+            with self._changed:
+                if self._pending.pop(request.number, None):
+                    self._allocator.free(offset)
+                    self._changed.notify_all()
+            raise
         self._send(request)
         return future
 

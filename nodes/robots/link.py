@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -19,7 +20,8 @@ class WorkerSetup:
     """What a worker process needs for its robots.
 
     `values`: the embedder's parameters. `node_name`, `namespaces`: of the nodes, one for each robot. `ros_arguments`:
-    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process.
+    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process, without
+    parameter files.
     """
 
     values: Mapping[str, Any]
@@ -34,7 +36,7 @@ class WorkerSetup:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a worker must do: `configure` (argument: `WorkerSetup`), `activate`, `deactivate`, `apply_values` (argument:
-    values) or `stop`. It answers with `Done`."""
+    values) or `stop`, which ends it. It answers all others with `Done`."""
 
     name: str
     argument: Any = None
@@ -61,8 +63,9 @@ class Link:
         self._connection = Connection(descriptor)
         self._on_message, self._on_end = on_message, on_end
         self._outgoing: SimpleQueue[Any] = SimpleQueue()
-        for run, name in ((self._receive_loop, "receiving"), (self._send_loop, "sending")):
-            threading.Thread(target=run, name=name, daemon=True).start()
+        self._sender = threading.Thread(target=self._send_loop, name="sending", daemon=True)
+        self._sender.start()
+        threading.Thread(target=self._receive_loop, name="receiving", daemon=True).start()
 
     def send(self, message: Any) -> None:
         """Send an object after all earlier ones. Objects for a process that has ended are lost."""
@@ -79,8 +82,12 @@ class Link:
         except (EOFError, OSError):
             pass
         finally:
+            shut_down(self._connection)
             self._outgoing.put(None)
             self._on_end()
+            # Neither thread uses the descriptor any more: its number may be given to another file.
+            self._sender.join()
+            self._connection.close()
 
     def _send_loop(self) -> None:
         try:
@@ -89,19 +96,17 @@ class Link:
         except (OSError, ValueError):  # the other process has ended
             pass
         finally:
-            # Ends the receiving thread too, of which `close` alone would know nothing.
-            shut_down(self._connection)
+            shut_down(self._connection)  # ends the receiving thread too
 
 
 def shut_down(connection: Connection) -> None:
-    """End a connection for both processes. Does nothing if it is closed."""
-    try:
-        with socket.socket(fileno=connection.fileno()) as both:
+    """End a connection for both processes, without closing its descriptor. Does nothing if it has ended."""
+    with suppress(OSError):
+        both = socket.socket(fileno=connection.fileno())
+        try:
             both.shutdown(socket.SHUT_RDWR)
+        finally:
             both.detach()
-        connection.close()
-    except OSError:
-        pass
 
 
 class WorkerEnd:

@@ -33,6 +33,13 @@ def remapping_rules(arguments: Sequence[str]) -> list[str]:
     return [ROS_ARGUMENTS, *found] if found else []
 
 
+def without_parameter_files(arguments: Sequence[str]) -> list[str]:
+    """A command line without its parameter files. A worker gets its values from the embedder, and may be started again
+    when a file is no longer there or is being edited."""
+    pairs = zip(arguments, ["", *arguments], strict=False)
+    return [now for now, before in pairs if "--params-file" not in (now, before)]
+
+
 def make_robot_node(name: str, namespace: str, arguments: Sequence[str], use_sim_time: bool) -> Node:
     """A node for one robot. `arguments`: from `remapping_rules`. It has no parameters: the embedder has them."""
     return Node(

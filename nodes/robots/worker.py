@@ -54,8 +54,6 @@ class RobotWorker:
                     error = traceback.format_exc()
                 self._end.answer(Done(command.name, error))
             self._deactivate()
-        self._end.answer(Done("stop"))
-        self._end.close()
 
     def _next_command(self) -> Command:
         """Serve the nodes until a command arrives."""
@@ -100,12 +98,12 @@ class RobotWorker:
             streams.activate(self._scheduler)
 
     def _deactivate(self) -> None:
-        for publishers in [streams.deactivate() for streams in self._streams]:
-            wait_for_acknowledgements(publishers)
+        wait_for_acknowledgements([publisher for streams in self._streams for publisher in streams.deactivate()])
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the process. `arguments`: the descriptors of the connection and of the shared memory."""
+    """Run the process. `arguments`: the descriptors of the connection and of the shared memory. It was started with
+    SIGINT and SIGTERM blocked."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     set_switch_interval()

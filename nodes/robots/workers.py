@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,13 +22,27 @@ from sensebind.fusion.stream.row_queue import RowQueue
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, Done, Link, WorkerSetup
 
-START_TIMEOUT = 60.0  # s in which a worker must be configured: it imports PyTorch
+START_TIMEOUT = 60.0  # s in which a new worker must carry out its first command: it imports PyTorch
 COMMAND_TIMEOUT = 10.0  # s in which a worker must carry out any other command
+STOP_TIMEOUT = 7.0  # s in which a worker must end; after 10 s, launch kills the embedder, which could not kill it then
 RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
+# Not `python -m`, because classes of a module that is run as a program cannot be sent. `_exit`: the interpreter would
+# spend a second on the end of its modules, for which launch may not wait.
+RUN_MAIN = "import os, sys; status = main(sys.argv[1:]); sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
 
 
 class WorkerError(SensebindError):
     """A worker process cannot do its work."""
+
+
+@contextmanager
+def blocked_signals() -> Iterator[None]:
+    """A process that is started in this block ignores Ctrl-C from its first moment: it inherits the mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class WorkerProcess:
@@ -41,17 +57,17 @@ class WorkerProcess:
         self._is_configured = False
         self._queue: RowQueue | None = None
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
-        # Not `python -m`: classes of a module that is run as a program cannot be sent.
-        program = f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))"
+        program = f"from {module} import main; {RUN_MAIN}"
         ours, theirs = socket.socketpair()
         arena = open_arena()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program, str(theirs.fileno()), str(arena)],
-                pass_fds=[theirs.fileno(), arena],
-                # The modules that this process would import, and no others.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"},
-            )
+            with blocked_signals():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program, str(theirs.fileno()), str(arena)],
+                    pass_fds=[theirs.fileno(), arena],
+                    # The modules that this process would import, and no others.
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "PYTHONSAFEPATH": "1"},
+                )
         finally:
             theirs.close()
             self._arena = map_arena(arena)
@@ -77,29 +93,50 @@ class WorkerProcess:
         """Send a command, and do not wait for its end."""
         self._link.send(command)
 
-    def wait(self, command: str, timeout: float = COMMAND_TIMEOUT) -> Any:
-        """Wait for the end of a command. Returns its result. Raises `WorkerError` if it failed, or after `timeout`
-        seconds."""
-        deadline = time.monotonic() + timeout
+    def wait(self, command: str, since: float, timeout: float | None = None) -> Any:
+        """Wait for the end of a command that was sent at `since` (`time.monotonic`, s). Returns its result. Raises
+        `WorkerError` if it, or an earlier one that nothing waited for, failed or takes longer than `timeout` s (None:
+        as long as a command may take)."""
+        if timeout is None:
+            timeout = COMMAND_TIMEOUT if self._is_configured else START_TIMEOUT
         while True:
             try:
-                answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+                done = self._next_answer(max(0.0, since + timeout - time.monotonic()))
             except Empty:
                 raise WorkerError(f"{self.name} did not {command} within {timeout:g} s") from None
-            if answer is None:
-                self._answers.put(None)
+            if done is None:
                 raise WorkerError(f"{self.name} ended while it had to {command} ({self.ended() or 'no connection'})")
-            if answer.error:  # also of an earlier command that nothing waited for
-                raise WorkerError(f"{self.name} could not {answer.command}: {answer.error}")
-            if answer.command == command:
-                self._is_configured = True
-                return answer.result
+            if done.command == command:
+                return done.result
+
+    def check(self) -> None:
+        """Raises `WorkerError` if a command failed that nothing waited for."""
+        with suppress(Empty):
+            while self._next_answer(0.0):
+                pass
+
+    def _next_answer(self, timeout: float) -> Done | None:
+        """The answer to the next command; None if the process has ended. Raises `Empty` after `timeout` seconds, and
+        `WorkerError` if the command failed."""
+        answer = self._answers.get(timeout=timeout)
+        if answer is None:
+            self._answers.put(None)  # for the next call
+            return None
+        if answer.error:
+            raise WorkerError(f"{self.name} could not {answer.command}: {answer.error}")
+        self._is_configured = True
+        return answer
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
 
     def stop(self) -> None:
-        """End the process; kill it if it does not end by itself, or still imports its modules."""
+        """End the process, which publishes the remaining embeddings. Kill it if it does not end by itself, or still
+        imports its modules."""
         self._link.send(Command("stop"))
         try:
-            self._process.wait(COMMAND_TIMEOUT if self._is_configured else 0.0)
+            self._process.wait(STOP_TIMEOUT if self._is_configured else 0.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -138,37 +175,47 @@ class Workers:
         self.restarts = 0
         self._log_error = log_error
         self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
-        self._processes = [WorkerProcess(self._name(i)) for i in range(len(self._shares))]
-        self._started_at = [time.monotonic()] * len(self._processes)
+        self._started_at = [time.monotonic()] * len(self._shares)
         self._active = False
         self._scheduler: Scheduler | None = None
+        self._processes: list[WorkerProcess] = []
+        try:
+            for index in range(len(self._shares)):
+                self._processes.append(WorkerProcess(self._name(index)))
+        except BaseException:  # a signal too: nobody else knows of these processes
+            self.close()
+            raise
 
     def configure(self, setup: WorkerSetup, engine: RowEngine) -> None:
         """Make the nodes of all robots. `setup` has the namespaces of all; each worker gets some of them. Raises
         `WorkerError`."""
         self._setup, self._engine = setup, engine
         self._scheduler = Scheduler(engine)
+        now = time.monotonic()
         for index in range(len(self._processes)):
             self._begin(index)
         for worker in self._processes:
-            worker.wait("configure", START_TIMEOUT)
+            worker.wait("configure", now)
 
     def activate(self) -> None:
-        """Subscribe to the sensors of all robots. Raises `WorkerError`."""
+        """Subscribe to the sensors of all robots. A worker that does not answer is logged: the other robots go on."""
+        self.restart_ended(0.0)  # one may have ended while the node was inactive
         self._active = True
-        for worker in self._processes:
-            worker.send(Command("activate"))
-        for worker in self._processes:
-            worker.wait("activate")
+        self._carry_out("activate")
 
     def deactivate(self) -> None:
         """Unsubscribe, and publish the remaining embeddings. A worker that does not answer is logged."""
         self._active = False
+        self._carry_out("deactivate")
+
+    def _carry_out(self, command: str) -> None:
+        """Let all workers carry out a command at the same time."""
+        now = time.monotonic()
         for worker in self._processes:
-            worker.send(Command("deactivate"))
+            worker.send(Command(command))
         for worker in self._processes:
             try:
-                worker.wait("deactivate")
+                worker.wait(command, now)
             except WorkerError as error:
                 self._log_error(str(error))
 
@@ -178,11 +225,17 @@ class Workers:
         for worker in self._processes:
             worker.send(Command("apply_values", values))
 
-    def restart_ended(self) -> None:
-        """Start each worker again that has ended. Call it about once a second."""
+    def restart_ended(self, interval: float = RESTART_INTERVAL) -> None:
+        """Start each worker again that has ended, at the earliest `interval` seconds after its last start. Call it
+        about once a second."""
         for index, worker in enumerate(self._processes):
+            try:
+                worker.check()
+            except WorkerError as error:  # that of a worker which was started again: it has no robots
+                self._log_error(str(error))
+                worker.kill()
             ended, now = worker.ended(), time.monotonic()
-            if not ended or now - self._started_at[index] < RESTART_INTERVAL:
+            if not ended or now - self._started_at[index] < interval:
                 continue
             robots = ", ".join(self._namespaces(index))
             self._log_error(f"{worker.name} for {robots} has ended ({ended}): it is started again")
@@ -191,7 +244,11 @@ class Workers:
             worker.discard()
             assert self._scheduler is not None
             worker.leave(self._scheduler)
-            self._processes[index] = WorkerProcess(worker.name)
+            try:
+                self._processes[index] = WorkerProcess(worker.name)
+            except OSError as error:  # no memory, or no descriptors: tried again
+                self._log_error(f"{worker.name} cannot be started: {error}")
+                continue
             self._begin(index)
             if self._active:
                 self._processes[index].send(Command("activate"))

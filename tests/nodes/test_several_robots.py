@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -93,10 +94,10 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[E
 
 
 @contextmanager
-def embedder(environment: dict[str, str], workers: int) -> Iterator[Executable]:
-    """The embedder of both robots."""
+def embedder(environment: dict[str, str], workers: int, *arguments: str) -> Iterator[Executable]:
+    """The embedder of both robots. `arguments`: more of its command line."""
     values = {**VALUES, "robots": list(ROBOTS), "workers": workers}
-    with running("embedder", environment=environment, values=values) as process:
+    with running("embedder", *arguments, environment=environment, values=values) as process:
         process.wait_for_output("2 robots in", 90)
         yield process
 
@@ -149,11 +150,15 @@ def test_each_robot_gets_the_vectors_and_events_of_its_replay(
     assert replayed[ROBOTS[0]][1] and not replayed[ROBOTS[1]][1]
 
 
-def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path) -> None:
+def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path, tmp_path: Path) -> None:
     from lifecycle_msgs.msg import Transition
 
     environment = ros_environment("sensebind_msgs")
-    with peer(environment) as me, embedder(environment, workers=2) as process:
+    file = tmp_path / "robots.yaml"
+    file.write_text("embedder: {ros__parameters: {idle_timeout: 2.0}}\n")
+    arguments = ("--ros-args", "--params-file", str(file), "--")
+    with peer(environment) as me, embedder(environment, 2, *arguments) as process:
+        file.unlink()  # a worker that is started again does not need it
         received = {robot: embeddings_of(me, robot) for robot in ROBOTS}
         options = parameter_arguments({"loop": True, "delay": 1.0})
         with running("player", str(bag), *options, environment=environment):
@@ -165,12 +170,52 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(ba
             counts = {robot: len(received[robot]) for robot in ROBOTS}
             for robot in ROBOTS:
                 me.wait_until(lambda r=robot: len(received[r]) > counts[r] + 3, 60, f"more embeddings of {robot}")
-            for number in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
-                change_state(me, number)
+            change_state(me, Transition.TRANSITION_DEACTIVATE)
+            os.kill(worker_ids(process.pid)[0], signal.SIGKILL)  # while nothing watches it
+            change_state(me, Transition.TRANSITION_ACTIVATE)
             counts = {robot: len(received[robot]) for robot in ROBOTS}
             for robot in ROBOTS:
                 me.wait_until(lambda r=robot: len(received[r]) > counts[r] + 3, 60, f"more embeddings of {robot}")
         assert len(worker_ids(process.pid)) == 2
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
+def test_ctrl_c_while_workers_start_prints_one_line(seconds: float) -> None:
+    """A terminal and launch send SIGINT to all processes."""
+    environment = ros_environment("sensebind_msgs")
+    values = {**VALUES, "robots": list(ROBOTS), "workers": 2}
+    with running("embedder", environment=environment, values=values) as process:
+        deadline = time.monotonic() + 60
+        while not (ids := worker_ids(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(seconds)
+        ids = worker_ids(process.pid)
+        assert ids
+        for number in (*ids, process.pid):
+            os.kill(number, signal.SIGINT)
+        assert process.wait(20) == 0
+    assert not [number for number in ids if is_running(number)]
+    assert process.output.count("stopped by SIGINT") == 1
+    assert "Traceback" not in process.output and "KeyboardInterrupt" not in process.output
+
+
+def test_a_worker_that_hangs_does_not_stop_the_other_robot_or_the_end(bag: Path) -> None:
+    environment = ros_environment("sensebind_msgs")
+    with peer(environment) as me, embedder(environment, workers=2) as process:
+        received = {robot: embeddings_of(me, robot) for robot in ROBOTS}
+        with running("player", str(bag), *parameter_arguments({"loop": True, "delay": 1.0}), environment=environment):
+            for robot in ROBOTS:
+                me.wait_until(lambda r=robot: len(received[r]) > 3, 60, f"embeddings of {robot}")
+            hanging = worker_ids(process.pid)[0]  # that of the first robot
+            os.kill(hanging, signal.SIGSTOP)
+            me.spin(1.0)
+            before = len(received[ROBOTS[1]])
+            me.wait_until(lambda: len(received[ROBOTS[1]]) > before + 5, 60, "embeddings of the other robot")
+        begun = time.monotonic()
+        assert process.stop() == 0
+        assert time.monotonic() - begun < 20
+        assert not is_running(hanging)
     assert "Traceback" not in process.output
 
 
@@ -222,8 +267,9 @@ def change_state(me: Peer, transition: int) -> None:
 
 
 def worker_ids(parent: int) -> list[int]:
-    """The ids of the processes that an embedder has started."""
-    return [int(number) for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    """The ids of the workers of an embedder, the first robot's first."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(n) for n in children if b"sensebind.nodes.robots.worker" in Path(f"/proc/{n}/cmdline").read_bytes()]
 
 
 def is_running(number: int) -> bool:

@@ -170,6 +170,26 @@ def test_a_space_that_only_its_own_process_can_prepare_for_is_refused_by_name() 
         describe_space(ToySpace(), MODALITIES)
 
 
+def test_a_space_whose_preparation_cannot_be_sent_to_another_process_is_refused_by_name() -> None:
+    class Local(PreparingSpace):
+        def preparation(self, modality: str) -> Preparation:
+            return lambda window: toy_tensor(window)
+
+    with pytest.raises(SpaceError, match="cannot prepare vision in worker processes: set workers to 0"):
+        describe_space(Local(), [VISION])
+
+
+def test_rows_that_do_not_fit_together_use_no_shared_memory_afterwards() -> None:
+    sent: list[RowRequest] = []
+    remote = RemoteSpace(describe_space(PreparingSpace(), MODALITIES))
+    runner = RemoteRunner(remote, map_arena(open_arena()), sent.append, size=4096)
+    for _ in range(5):
+        with pytest.raises(RuntimeError, match="equal size"):
+            runner.launch(VISION, [torch.zeros(256), torch.zeros(255)])
+    runner.launch(VISION, [torch.zeros(1024)])  # all of it
+    assert [request.offset for request in sent] == [0]
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=60))
 def test_blocks_of_shared_memory_never_overlap_and_are_all_given_back(steps: list[tuple[bool, int]]) -> None:

@@ -84,8 +84,9 @@ class StreamWorkers:
         for worker in self._workers:
             worker.serve_rows(self._engine, self._scheduler)
             worker.send(Command("configure", (description, engine.batches.batch_size)))
+        sent = time.monotonic()
         for worker in self._workers:
-            worker.wait("configure", START_TIMEOUT)
+            worker.wait("configure", sent, START_TIMEOUT)
 
     def conditions(self) -> dict[str, Any]:
         """Conditions of a run."""
@@ -107,9 +108,8 @@ class StreamWorkers:
         with resources.ResourceSampler(1.0, str(self._engine.space.device)) as sampler:
             for worker, numbers in zip(self._workers, shares, strict=True):
                 worker.send(Command("run", StreamLoad(values, numbers, sensors, seconds, lead_in, began)))
-            results: list[StreamResult] = [
-                worker.wait("run", seconds + START_MARGIN / SECOND + END_MARGIN) for worker in self._workers
-            ]
+            sent, longest = time.monotonic(), seconds + START_MARGIN / SECOND + END_MARGIN
+            results: list[StreamResult] = [worker.wait("run", sent, longest) for worker in self._workers]
         own = time.process_time() - cpu
         run = merged([result.run for result in results])
         run.held, run.engine_turns = sampler.summary(), self._scheduler.turn_count - turns
