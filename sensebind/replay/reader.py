@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
@@ -85,7 +86,7 @@ class SampleReader:
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for sensor, topic in self.topics.items():
             try:
-                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic])
+                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic], topic)
             except EncodingError as error:
                 yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
@@ -99,7 +100,7 @@ class SampleReader:
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
                 try:
-                    if decoder.apply_side_message(message):
+                    if decoder.apply_side_message(message, received):
                         on_calibration(decoder.sensor, decoder.calibration)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
@@ -109,9 +110,19 @@ class SampleReader:
                         raise EncodingError(
                             f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
                         )
-                    yield decoder.decode(message, received)
+                    yield from decoder.decode(message, received)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
+
+        for decoder in self._decoders.values():
+            yield from decoder.finish()
+            for text, count in decoder.unused.items():
+                yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """Sensor → what is wrong with its messages so far, for those with a warning."""
+        return {sensor: list(own.warnings) for sensor, own in self._decoders.items() if own.warnings}
 
     def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
