@@ -395,7 +395,7 @@ class AudioMessageDecoder:
     def finish(self) -> list[Sample]:
         """End a recording. Messages that still wait for AudioInfo are counted in `unused`."""
         if self._waiting:
-            self.unused[self._missing_format()] += len(self._waiting)
+            self.unused[self._info_error or self._missing_format()] += len(self._waiting)
             self._waiting.clear()
         return []
 

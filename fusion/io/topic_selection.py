@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
+from sensebind.fusion.io.numeric_messages import imu_half
 from sensebind.fusion.io.recordings import Recording, Topic
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -27,7 +28,7 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|accel|gyro|sample|_)+"
+    r"|theora|ffmpeg|accel|accels|accelerometer|linear_acceleration|gyro|gyros|gyroscope|angular_velocity|sample|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
 DEPTH_DATA = re.compile(
@@ -138,6 +139,8 @@ def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
             )
         else:
             order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # types with a stamp first
+            if modality == IMU:  # both halves, or else the angular velocity: its decoder finds the acceleration
+                order = ("", "gyro", "accel").index(imu_half(topic.name))
         return order, int(topic.type == IMAGE_TYPES[1]), -topic.message_count, topic.name
 
     best = min(topics, key=rank)
@@ -148,6 +151,8 @@ def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
             f"its name contains '{PREFERRED_CAMERA_NAMES[ours[0]]}'"
             if modality == VISION
             else f"its type is {best.type}"
+            if modality == AUDIO
+            else "others carry the acceleration alone, or the angular velocity alone"
         )
     elif ours[1] != theirs[1]:
         why = "it is not compressed"

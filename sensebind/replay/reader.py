@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import repeat
 from typing import Any
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import Calibration, Sample
+from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample
 from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.messages import stamp_to_ns
+from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
-from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_selection import select_sensor_topics, select_sensors
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+
+MAX_LATENCY = 10 * SECOND  # ns from the stamp of a message to its log time; if it is longer, the clocks differ
+CLOCK_NOT_SET = (
+    "its stamp is of the time before the robot's clock was set, so it is not used: let the clock be set (NTP, PTP, or a "
+    "battery-backed clock) before recording"
+)
 
 
 class SampleReader:
@@ -55,7 +64,25 @@ class SampleReader:
                 )
             if name.strip("/") != wanted.strip("/"):
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
+            reason += self._how_it_is_read(options, name)
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
+
+    def _how_it_is_read(self, options: SensorOptions, topic: str) -> str:
+        """What a sensor uses besides its topic, for its reason: a second topic, other stamps."""
+        text = ""
+        other = (options.acceleration_topic or other_imu_half(topic)) if options.modality == IMU else ""
+        if other and (found := self._topic_named(other)) is not None:
+            text += f"; united with {found}"
+        elif options.acceleration_topic:
+            raise ConfigError(
+                f"'{options.sensor}.acceleration_topic' is '{other}', but the recording has only: "
+                f"{', '.join(self._topic_types)}"
+            )
+        if options.stamps == RECEIVED_STAMPS:
+            text += "; stamps: the times at which its messages were received"
+        if options.time_offset:
+            text += f"; {options.time_offset:+g} s added to its stamps"
+        return text
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
@@ -96,6 +123,7 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
+        before_clock = self._topics_before_clock(list(sensors))
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
@@ -110,7 +138,11 @@ class SampleReader:
                         raise EncodingError(
                             f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
                         )
-                    yield from decoder.decode(message, received)
+                    for sample in decoder.decode(message, received):
+                        if topic in before_clock and received - sample.stamp > MAX_LATENCY:
+                            yield Failure(decoder.modality, "encoding", CLOCK_NOT_SET, decoder.sensor)
+                        else:
+                            yield sample
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
@@ -118,6 +150,27 @@ class SampleReader:
             yield from decoder.finish()
             for text, count in decoder.unused.items():
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    def _topics_before_clock(self, topics: list[str]) -> set[str]:
+        """The topics whose stamps are far behind the log times at first, and agree with them later: the robot's clock
+        was set during the recording. Reads all messages if the first stamp is far behind, and else one message."""
+        received_stamps = {t for s, t in self.topics.items() if self._options[s].stamps == RECEIVED_STAMPS}
+        unreadable = dict(self._recording.unreadable_counts)  # the messages are read again, and counted then
+        behind, found = set[str](), set[str]()
+        with closing(self._recording.messages([t for t in topics if t not in received_stamps])) as messages:
+            for topic, _, received, message in messages:
+                header = getattr(message, "header", None)
+                stamp = 0 if header is None else stamp_to_ns(header.stamp)
+                if not stamp:
+                    continue
+                if received - stamp > MAX_LATENCY:
+                    behind.add(topic)
+                elif topic in behind:
+                    found.add(topic)
+                if not behind:
+                    break
+        self._recording.unreadable_counts = unreadable
+        return found
 
     @property
     def warnings(self) -> dict[str, list[str]]:
