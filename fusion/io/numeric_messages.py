@@ -3,7 +3,6 @@ needs no code."""
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect_left
 from collections import Counter, deque
@@ -96,13 +95,13 @@ MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which
 ACCELERATION_WAIT = SECOND  # ns of stamps that an angular velocity waits for an acceleration
 HALF_IMU_TIME = SECOND  # ns of readings after which an angular velocity that is always 0 is judged
 MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a standing robot in a simulator without noise has less
-BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 10  # ns and number of the readings that units are judged by
-LIKE_G = (0.7, 1.4)  # mean length of an acceleration in g; the same ×1000 in mg
-LIKE_GRAVITY_TWICE = 70.0  # m/s²: the mean length if m/s² are taken for g
+BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
+LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
+MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
 NO_GRAVITY = 0.5  # m/s²: a smaller mean length of the acceleration contains no gravity
 MAX_TURNING_RATE = 6.0  # rad/s: no robot turns so fast for `UNIT_BLOCKS` blocks
 UNIT_BLOCKS = 3  # blocks in a row that must agree before a warning
-TURNED = (0.5, 2.5)  # rad: turns of gravity in a block, by the angular velocity, that are compared with the measured
+TURNED = (0.5, 6.0)  # rad: turns of gravity in a block, by the angular velocity, that are compared with the measured
 
 
 def imu_half(topic: str) -> str:
@@ -340,74 +339,74 @@ class UnitCheck:
         self.warnings: list[str] = []
         self._options = options
         self._rows: list[npt.NDArray[np.float64]] = []
-        self._start = 0
-        self._counts: Counter[str] = Counter()  # finding → blocks in a row that have it
+        self._start = 0  # ns, stamp of the first of them
+        self._findings = {"acceleration": ("", 0), "rotation": ("", 0)}  # the newest, and in how many blocks in a row
         self._turned_as_told = 0  # blocks in which gravity turned as the angular velocity says
 
     def update(self, sample: Sample) -> None:
         """Add a reading."""
-        if len(self.warnings) > 2:
+        if not self._findings:
             return
         if not self._rows or sample.stamp < self._start:
             self._rows, self._start = [], sample.stamp
         self._rows.append(_values(sample))
-        if sample.stamp - self._start < BLOCK_TIME:
+        seconds = (sample.stamp - self._start) / SECOND
+        if seconds * SECOND < BLOCK_TIME:
             return
-        rows = np.array(self._rows)
-        self._rows = []
+        rows, self._rows = np.array(self._rows), []
         if len(rows) < MIN_BLOCK_READINGS or not np.isfinite(rows).all():
             return
-        findings = self._acceleration_findings(rows) | self._rotation_findings(rows, (sample.stamp - self._start) / SECOND)
-        for text in findings:
-            self._counts[text] += 1
-            if self._counts[text] == UNIT_BLOCKS:
+        for part, (before, blocks) in list(self._findings.items()):
+            text = self._acceleration_finding(rows) if part == "acceleration" else self._rotation_finding(rows, seconds)
+            self._findings[part] = text, blocks + 1 if text == before else 1
+            if text and self._findings[part][1] >= UNIT_BLOCKS:
                 self.warnings.append(text)
-        for text in set(self._counts) - findings:
-            if self._counts[text] < UNIT_BLOCKS:
-                del self._counts[text]
+                del self._findings[part]  # said once
 
-    def _acceleration_findings(self, rows: npt.NDArray[np.float64]) -> set[str]:
+    def _acceleration_finding(self, rows: npt.NDArray[np.float64]) -> str:
+        """What a block says about the acceleration; empty: nothing."""
         sensor, unit = self._options.sensor, self._options.acceleration_unit
-        length = float(np.linalg.norm(rows[:, :3], axis=1).mean())
-        in_message = length / ACCELERATION_UNITS[unit]
-        for name, factor in (("g", 1.0), ("mg", 1000.0)):
-            if name != unit and LIKE_G[0] * factor <= in_message <= LIKE_G[1] * factor:
-                return {
-                    f"the acceleration is about {factor:g} long, which is gravity in {name}, and not in {unit}: set "
-                    f"{sensor}.acceleration_unit: {name}"
-                }
-        if unit != "m/s^2" and LIKE_G[0] * 9.8 <= in_message <= LIKE_G[1] * 9.8:
-            return {
-                f"the acceleration is about 9.8 long, which is gravity in m/s², and not in {unit}: set "
-                f"{sensor}.acceleration_unit: m/s^2"
-            }
+        lengths = np.linalg.norm(rows[:, :3], axis=1)
+        length = float(lengths.mean())
         if 0 < length < NO_GRAVITY:
-            return {
+            return (
                 f"the acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
                 "gravity included: tilts and falls are not recognised without it, and the fault detector reports "
                 f"miscalibrated; set {sensor}.topic to the topic of the driver, often imu/data_raw or imu/data"
-            }
-        return set()
+            )
+        if float(lengths.std()) > MAX_GRAVITY_SPREAD * length:
+            return ""  # not gravity alone
+        in_message = length / ACCELERATION_UNITS[unit]
+        for name, gravity in (("m/s^2", 9.8), ("g", 1.0), ("mg", 1000.0)):
+            if name != unit and LIKE_GRAVITY[0] * gravity <= in_message <= LIKE_GRAVITY[1] * gravity:
+                return (
+                    f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: set "
+                    f"{sensor}.acceleration_unit: {name}"
+                )
+        return ""
 
-    def _rotation_findings(self, rows: npt.NDArray[np.float64], seconds: float) -> set[str]:
+    def _rotation_finding(self, rows: npt.NDArray[np.float64], seconds: float) -> str:
+        """What a block says about the angular velocity; empty: nothing."""
         if self._options.angular_velocity_unit == "deg/s" or self._turned_as_told >= UNIT_BLOCKS:
-            return set()
+            return ""
         rates = rows[:, 3:6]
-        text = (
-            f"it looks like deg/s, and not rad/s: set {self._options.sensor}.angular_velocity_unit: deg/s"
-        )
+        text = f"it looks like deg/s, and not rad/s: set {self._options.sensor}.angular_velocity_unit: deg/s"
         if float(np.linalg.norm(rates, axis=1).mean()) > MAX_TURNING_RATE:
-            return {f"the angular velocity is larger than {MAX_TURNING_RATE:g} for seconds: {text}"}
-        part = max(len(rows) // 5, 2)
-        first, last = rows[:part, :3].mean(axis=0), rows[-part:, :3].mean(axis=0)
-        lengths = float(np.linalg.norm(first) * np.linalg.norm(last))
-        if lengths <= 0:
-            return set()
-        measured = math.acos(min(1.0, max(-1.0, float(first @ last) / lengths)))
-        mean = rates.mean(axis=0) * seconds * 0.8  # between the middles of the two parts
-        told = float(np.linalg.norm(np.cross(mean, first)) / np.linalg.norm(first))
+            return f"the angular velocity is larger than {MAX_TURNING_RATE:g} for seconds: {text}"
+        # The path of the direction of gravity over the quarters of the block, as measured and by the angular velocity.
+        parts = np.array_split(rows, 4)
+        directions = np.array([part[:, :3].mean(axis=0) for part in parts])
+        lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+        if (lengths <= 0).any():
+            return ""
+        directions /= lengths
+        steps = np.array([part[:, 3:6].mean(axis=0) for part in parts]) * seconds / 4
+        measured = float(np.arccos(np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1.0, 1.0)).sum())
+        told = float(np.linalg.norm(np.cross((steps[1:] + steps[:-1]) / 2, directions[:-1]), axis=1).sum())
         if not TURNED[0] <= told <= TURNED[1]:
-            return set()
+            return ""
         if measured > 0.4 * told:
             self._turned_as_told += 1
-        return {f"gravity turns less than a tenth of what the angular velocity says: {text}"} if measured < 0.1 * told else set()
+        if measured > 0.1 * told:
+            return ""
+        return f"gravity turns less than a tenth of what the angular velocity says: {text}"
