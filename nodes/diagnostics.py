@@ -111,7 +111,12 @@ class Diagnostics:
         return diagnostic_status(self._node, sensor, level, message, values, hardware=sensor)
 
     def _level_and_message(
-        self, sensor: str, new: Mapping[str, int], sensors: SensorSubscriptions, problem: str, statistics: SensorStatistics
+        self,
+        sensor: str,
+        new: Mapping[str, int],
+        sensors: SensorSubscriptions,
+        problem: str,
+        statistics: SensorStatistics,
     ) -> tuple[bytes, str]:
         if (error := self._active_error(sensor, new)) is not None:
             return ERROR, error
@@ -130,9 +135,9 @@ class Diagnostics:
             warnings.append(f"messages have no stamp: set {sensor}.stamps: received to use the times of arrival")
         if new.get("unfused"):
             warnings.append(
-                f"unfused {new['unfused']}: stamps are {statistics.lag:.2f} s behind those of another sensor, and fusion "
-                f"waits {self._fusion_timeout:g} s; compare clock_offset_s of the sensors, and set {sensor}.time_offset "
-                "or fusion_timeout"
+                f"unfused {new['unfused']}: stamps are {statistics.lag:.2f} s behind those of another sensor, and "
+                f"fusion waits {self._fusion_timeout:g} s; compare clock_offset_s of the sensors, and set "
+                f"{sensor}.time_offset or fusion_timeout"
             )
         if new.get("burst"):
             warnings.append(f"burst {new['burst']}: readings share a stamp; they were spread up to the next one")

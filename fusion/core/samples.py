@@ -131,8 +131,8 @@ class Sample:
     """One stamped measurement.
 
     `stamp` is the time in the message header in int nanoseconds: of the exposure, or of the first sample of a sound.
-    `sensor` is the name of the sensor; empty: that of the modality, which has only one sensor. `received` is the time of
-    arrival in int nanoseconds (in a recording: the log time); None: not known.
+    `sensor` is the name of the sensor; empty: that of the modality, which has only one sensor. `received` is the time
+    of arrival in int nanoseconds (in a recording: the log time); None: not known.
     """
 
     modality: str

@@ -16,7 +16,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
@@ -36,7 +35,8 @@ MAX_STAMP_ERROR = SECOND // 4  # ns: a smaller difference of a stamp from the en
 
 
 def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:
-    """`audio_format`, its unknown fields set from an AudioInfo message. Raises `EncodingError` for an unknown coding."""
+    """`audio_format`, its unknown fields set from an AudioInfo message. Raises `EncodingError` for an unknown
+    coding."""
     coding = CODING_NAMES.get(info.coding_format.strip().lower())
     if coding is None and not audio_format.coding_format:
         raise EncodingError(
@@ -137,8 +137,9 @@ class Mp3Stream:
 def _mp3_file(frames: list[bytes]) -> bytes:
     """An MP3 file of frames that may be from the middle of a stream.
 
-    It begins with a frame that contains their number: without it, libmpg123 estimates their number. The data of a frame may begin `main_data_begin` bytes before it, in the data of the frames before. A frame whose data
-    are missing is made silent: the lengths of its parts become 0. Its own data remain, for the frames after it.
+    It begins with a frame that contains their number, which libmpg123 would else estimate. The data of a frame may
+    begin `main_data_begin` bytes before it, in the data of the frames before. A frame whose data are missing is made silent:
+    the lengths of its parts become 0. Its own data remain, for the frames after it.
     """
     result: list[bytes] = []
     available = 0  # bytes of data in the frames before
@@ -331,8 +332,8 @@ COMMON_RATES = (8000.0, 11025.0, 16000.0, 22050.0, 24000.0, 32000.0, 44100.0, 48
 class AudioMessageDecoder:
     """Converts the messages of one topic to samples. It computes a stamp for messages that have none.
 
-    `info_topics`: where AudioInfo is expected, for messages to people. `use_stamps`: False if the stamps in the messages
-    are not used, as if there were none. Sound whose format is not known waits for
+    `info_topics`: where AudioInfo is expected, for messages to people. `use_stamps`: False if the stamps in the
+    messages are not used, as if there were none. Sound whose format is not known waits for
     AudioInfo. Raises `EncodingError` if `type_name` has no adapter.
     """
 

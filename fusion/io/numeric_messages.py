@@ -94,7 +94,7 @@ _HALF = re.compile(rf"(?<![a-z])({'|'.join(GYROSCOPE_WORDS + ACCELERATION_WORDS)
 MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which is used at the stamps between them
 ACCELERATION_WAIT = SECOND  # ns of stamps that an angular velocity waits for an acceleration
 HALF_IMU_TIME = SECOND  # ns of readings after which an angular velocity that is always 0 is judged
-MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a standing robot in a simulator without noise has less
+MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a robot at rest in a simulator without noise has less
 BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
 LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
 MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
@@ -125,9 +125,9 @@ def other_imu_half(topic: str) -> str:
 class ImuDecoder:
     """Converts the messages of one IMU to samples, in m/s² and rad/s.
 
-    The IMU may publish angular velocity and acceleration on two topics: then each angular velocity gets the acceleration
-    whose stamp is nearest. A reading that lacks one of them is never a sample: it raises `EncodingError`, with
-    the parameter that mends it. `topic`: that of `decode`; `other_topic`: that of `decode_other`; empty: none.
+    The IMU may publish angular velocity and acceleration on two topics: then each angular velocity gets the
+    acceleration whose stamp is nearest. A reading that lacks one of them is never a sample: it raises
+    `EncodingError`, with the parameter that mends it. `topic`: that of `decode`; `other_topic`: that of `decode_other`; empty: none.
     """
 
     def __init__(self, options: SensorOptions, topic: str = "") -> None:
@@ -219,7 +219,9 @@ class ImuDecoder:
             ]
             raise EncodingError(self._lacking(names, "has a covariance of -1, or NaN, which means that it lacks"))
         if half and values.any():
-            raise EncodingError(self._lacking(["acceleration"], "has an acceleration of exactly 0, without gravity: it lacks"))
+            raise EncodingError(
+                self._lacking(["acceleration"], "has an acceleration of exactly 0, without gravity: it lacks")
+            )
         if half:
             return [sample]  # all values are 0: a check of the sensor detects it
         return self._accept_rotation(sample)
@@ -341,7 +343,7 @@ class UnitCheck:
         self._rows: list[npt.NDArray[np.float64]] = []
         self._start = 0  # ns, stamp of the first of them
         self._findings = {"acceleration": ("", 0), "rotation": ("", 0)}  # the newest, and in how many blocks in a row
-        self._turned_as_told = 0  # blocks in which gravity turned as the angular velocity says
+        self._turned_as_predicted = 0  # blocks in which gravity turned as the angular velocity says
 
     def update(self, sample: Sample) -> None:
         """Add a reading."""
@@ -380,14 +382,14 @@ class UnitCheck:
         for name, gravity in (("m/s^2", 9.8), ("g", 1.0), ("mg", 1000.0)):
             if name != unit and LIKE_GRAVITY[0] * gravity <= in_message <= LIKE_GRAVITY[1] * gravity:
                 return (
-                    f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: set "
-                    f"{sensor}.acceleration_unit: {name}"
+                    f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: "
+                    f"set {sensor}.acceleration_unit: {name}"
                 )
         return ""
 
     def _rotation_finding(self, rows: npt.NDArray[np.float64], seconds: float) -> str:
         """What a block says about the angular velocity; empty: nothing."""
-        if self._options.angular_velocity_unit == "deg/s" or self._turned_as_told >= UNIT_BLOCKS:
+        if self._options.angular_velocity_unit == "deg/s" or self._turned_as_predicted >= UNIT_BLOCKS:
             return ""
         rates = rows[:, 3:6]
         text = f"it looks like deg/s, and not rad/s: set {self._options.sensor}.angular_velocity_unit: deg/s"
@@ -402,11 +404,11 @@ class UnitCheck:
         directions /= lengths
         steps = np.array([part[:, 3:6].mean(axis=0) for part in parts]) * seconds / 4
         measured = float(np.arccos(np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1.0, 1.0)).sum())
-        told = float(np.linalg.norm(np.cross((steps[1:] + steps[:-1]) / 2, directions[:-1]), axis=1).sum())
-        if not TURNED[0] <= told <= TURNED[1]:
+        predicted = float(np.linalg.norm(np.cross((steps[1:] + steps[:-1]) / 2, directions[:-1]), axis=1).sum())
+        if not TURNED[0] <= predicted <= TURNED[1]:
             return ""
-        if measured > 0.4 * told:
-            self._turned_as_told += 1
-        if measured > 0.1 * told:
+        if measured > 0.4 * predicted:
+            self._turned_as_predicted += 1
+        if measured > 0.1 * predicted:
             return ""
         return f"gravity turns less than a tenth of what the angular velocity says: {text}"

@@ -103,8 +103,8 @@ class SensorClocks:
             clock.differs, clock.doubted_since = differs, None
 
     def _reference(self, oldest: int) -> int:
-        """The offset of the clock of the sensors with a sample since `oldest` (ns): that of those whose stamps agree with
-        the times of arrival, because a wrong clock does so only by chance. If no sensor's do, as in a recording of
+        """The offset of the clock of the sensors with a sample since `oldest` (ns): that of those whose stamps agree
+        with the times of arrival, because a wrong clock does so only by chance. If no sensor's do, as in a recording of
         another recording, that of most sensors."""
         offsets = sorted(clock.offset for clock in self._clocks.values() if clock.received >= oldest)
         groups: list[list[int]] = []

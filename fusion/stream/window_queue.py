@@ -153,6 +153,11 @@ class WindowQueue:
         with self._lock:
             self._calibrations[sensor] = calibration
 
+    def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
+        """Whether a sample with this end, received at this time (both ns), has the clock of the other sensors."""
+        with self._lock:
+            return self._clocks.agrees(sensor, end, received)
+
     # --- output
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:

@@ -33,7 +33,8 @@ class Windower:
       readings one stamp. They are spread evenly from this stamp to the next.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
     - `clock`: samples that `reject` dropped, because the clock of the sensor is not that of the others.
-    - `unstamped` (stamp ≤ 0, but not 0 if the next stamps follow it, as in a simulation), `invalid` (NaN, infinite, empty): samples that are dropped. This lowers the coverage.
+    - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
+      empty): samples that are dropped. This lowers the coverage.
     - `gaps`: ticks whose window has no sample, after the first window. They give no window.
     - `restarts`, `outlier`: a sample is a clock jump if it is newer than the newest by more than `max_gap`, or older by
       more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive

@@ -125,7 +125,7 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
         if modality == AUDIO:
             data = noise.integers(-9000, 9000, 1600).astype("<i2").tobytes()
             message = SimpleNamespace(header=header, audio=SimpleNamespace(data=data))
-            yield partial(microphone.decode, message, 0)
+            yield lambda message=message: microphone.decode(message, 0)[0]
         elif modality == IMU:
             a, w = noise.standard_normal((2, 3))
             message = SimpleNamespace(

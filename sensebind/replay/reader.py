@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from itertools import repeat
 from typing import Any
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample
+from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.numeric_messages import other_imu_half
@@ -23,8 +22,9 @@ from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 MAX_LATENCY = 10 * SECOND  # ns from the stamp of a message to its log time; if it is longer, the clocks differ
+CLOCK_SEARCH = 2 * SECOND  # ns of log time in which the first stamps of the sensors are looked for
 CLOCK_NOT_SET = (
-    "its stamp is of the time before the robot's clock was set, so it is not used: let the clock be set (NTP, PTP, or a "
+    "its stamp is of the time before the robot's clock was set, so it is not used: let the clock be set (NTP, PTP, a "
     "battery-backed clock) before recording"
 )
 
@@ -123,7 +123,7 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
-        before_clock = self._topics_before_clock(list(sensors))
+        self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
@@ -139,7 +139,7 @@ class SampleReader:
                             f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
                         )
                     for sample in decoder.decode(message, received):
-                        if topic in before_clock and received - sample.stamp > MAX_LATENCY:
+                        if topic in self._topics_before_clock and received - sample.stamp > MAX_LATENCY:
                             yield Failure(decoder.modality, "encoding", CLOCK_NOT_SET, decoder.sensor)
                         else:
                             yield sample
@@ -151,26 +151,40 @@ class SampleReader:
             for text, count in decoder.unused.items():
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
 
-    def _topics_before_clock(self, topics: list[str]) -> set[str]:
-        """The topics whose stamps are far behind the log times at first, and agree with them later: the robot's clock
-        was set during the recording. Reads all messages if the first stamp is far behind, and else one message."""
-        received_stamps = {t for s, t in self.topics.items() if self._options[s].stamps == RECEIVED_STAMPS}
+    def first_stamps(self) -> dict[str, tuple[int, int]]:
+        """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""
+        self._read_clocks()
+        return self._first_stamps
+
+    def _read_clocks(self) -> None:
+        """Find the first stamp of each sensor, and the topics whose stamps are far behind the log times at first and
+        agree with them later, because the robot's clock was set during the recording.
+
+        Reads the messages of `CLOCK_SEARCH`, or all if the stamps are far behind.
+        """
+        self._first_stamps: dict[str, tuple[int, int]] = {}
+        self._topics_before_clock: set[str] = set()
+        sensors: dict[str, list[str]] = defaultdict(list)  # topic → sensors that use its stamps
+        for sensor, topic in self.topics.items():
+            if self._options[sensor].stamps != RECEIVED_STAMPS:
+                sensors[topic].append(sensor)
         unreadable = dict(self._recording.unreadable_counts)  # the messages are read again, and counted then
-        behind, found = set[str](), set[str]()
-        with closing(self._recording.messages([t for t in topics if t not in received_stamps])) as messages:
-            for topic, _, received, message in messages:
-                header = getattr(message, "header", None)
-                stamp = 0 if header is None else stamp_to_ns(header.stamp)
-                if not stamp:
-                    continue
-                if received - stamp > MAX_LATENCY:
-                    behind.add(topic)
-                elif topic in behind:
-                    found.add(topic)
-                if not behind:
-                    break
+        behind, missing, start = set[str](), set(sensors), None
+        for topic, _, received, message in self._recording.messages(list(sensors)):
+            start = received if start is None else start
+            header = getattr(message, "header", None)
+            stamp = 0 if header is None else stamp_to_ns(header.stamp)
+            if stamp and topic in missing:
+                missing.remove(topic)
+                for sensor in sensors[topic]:
+                    self._first_stamps[sensor] = stamp + to_ns(self._options[sensor].time_offset), received
+            if stamp and received - stamp > MAX_LATENCY:
+                behind.add(topic)
+            elif stamp and topic in behind:
+                self._topics_before_clock.add(topic)
+            if not behind and (not missing or received - start > CLOCK_SEARCH):
+                break
         self._recording.unreadable_counts = unreadable
-        return found
 
     @property
     def warnings(self) -> dict[str, list[str]]:
@@ -193,9 +207,12 @@ def process_recording(
     for sensor, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
         pipeline.set_calibration(sensor, calibration)
 
+    for sensor, (stamp, received) in reader.first_stamps().items():
+        pipeline.check_clock(sensor, stamp, received)  # so that the first sample of a wrong clock is rejected
+
     def read() -> Iterator[Sample | Failure]:
         for sample in reader.samples(on_progress, pipeline.set_calibration):
-            if isinstance(sample, Sample):
+            if isinstance(sample, Sample) and pipeline.check_clock(sample.sensor, sample.end, sample.received):
                 on_sample(sample)
             yield sample
 

@@ -272,8 +272,8 @@ def _topic_notes(replay: Replay, space: Space, modalities: Mapping[str, str]) ->
 def time_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
     """Start and end of a replay by the clock of the stamps, in int nanoseconds. Call it when all samples are read.
 
-    They are the log times of the first and the last message. If the stamps are of another clock than the log times, they
-    are the first stamp, and as many seconds after it as the recording has.
+    They are the log times of the first and the last message. If the stamps are of another clock than the log times,
+    they are the first stamp, and as many seconds after it as the recording has.
     """
     first = pipeline.first_stamp()
     if first is None or abs(first - replay.start) <= MAX_LATENCY:
@@ -283,9 +283,7 @@ def time_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
     return first, first + replay.end - replay.start
 
 
-def sample_warnings(
-    statistics: Mapping[str, SensorStatistics], fusion_timeout: float
-) -> list[str]:
+def sample_warnings(statistics: Mapping[str, SensorStatistics], fusion_timeout: float) -> list[str]:
     """What is wrong with the stamps and the clock of each sensor, with what mends it."""
     found = []
     for sensor, own in statistics.items():
@@ -300,7 +298,9 @@ def sample_warnings(
                 f"{sensor}: {clock} of {own.counts['samples']} samples: {clock_text(sensor, own.clock_offset or 0.0)}"
             )
         elif own.counts["unfused"] and (own.clock_offset or 0.0) > fusion_timeout / 2:
-            found.append(f"{sensor}: {late_text(sensor, own.clock_offset or 0.0, own.counts['unfused'], fusion_timeout)}")
+            found.append(
+                f"{sensor}: {late_text(sensor, own.clock_offset or 0.0, own.counts['unfused'], fusion_timeout)}"
+            )
         if spread := own.counts["burst"]:
             found.append(
                 f"{sensor}: {spread} of {own.counts['samples']} readings have the stamp of the reading before them, as "
