@@ -30,6 +30,7 @@ CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
     **dict.fromkeys(("opus", "audio/opus", "ogg", "ogg/opus"), OPUS),
 }
 AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for AudioInfo before it is an error
+MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
 MAX_STAMP_ERROR = SECOND // 4  # ns: a smaller difference of a stamp from the end of the sound before is jitter
 
@@ -89,16 +90,18 @@ class Mp3Stream:
         self._frames: list[tuple[bytes, Mp3Frame]] = []  # complete, and not decoded yet
         self._context: deque[bytes] = deque(maxlen=self.CONTEXT)
         self._synchronised = False
+        self._unrecognised = 0  # bytes since the last frame
 
     def decode(self, data: bytes) -> Sound | None:
         """The sound of the frames that are complete now; None if there is none. Raises `EncodingError` for data that
         are not MP3."""
         self._buffer += data
-        self._frames += self._complete_frames()
+        complete = self._complete_frames()
+        self._frames += complete
+        self._unrecognised = 0 if complete else self._unrecognised + len(data)
+        if self._unrecognised > MAX_UNRECOGNISED:
+            raise EncodingError("the data contain no MP3 frame: check audio.coding_format")
         if len(self._context) + len(self._frames) < self.MIN_FRAMES:
-            if len(self._buffer) > 2**16:
-                self._buffer.clear()
-                raise EncodingError("the data contain no MP3 frame: check audio.coding_format")
             return None
         if not self._frames:
             return None
@@ -483,7 +486,7 @@ def _require_rate(rate: float) -> None:
     """Raises `EncodingError` for a sampling rate that no microphone has."""
     if not AUDIO_RATES[0] <= rate <= AUDIO_RATES[1]:
         raise EncodingError(
-            f"the sampling rate of {rate:g} Hz is not that of a microphone, {AUDIO_RATES[0]:g} to {AUDIO_RATES[1]:g} "
+            f"the sampling rate of {rate:.12g} Hz is not that of a microphone, {AUDIO_RATES[0]:g} to {AUDIO_RATES[1]:g} "
             "Hz: correct it in AudioInfo or the audio message, or set audio.sample_rate"
         )
 
