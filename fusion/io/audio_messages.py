@@ -141,8 +141,8 @@ def _mp3_file(frames: list[bytes]) -> bytes:
     """An MP3 file of frames that may be from the middle of a stream.
 
     It begins with a frame that contains their number, which libmpg123 would else estimate. The data of a frame may
-    begin `main_data_begin` bytes before it, in the data of the frames before. A frame whose data are missing is made silent:
-    the lengths of its parts become 0. Its own data remain, for the frames after it.
+    begin `main_data_begin` bytes before it, in the data of the frames before. A frame whose data are missing is made
+    silent: the lengths of its parts become 0. Its own data remain, for the frames after it.
     """
     result: list[bytes] = []
     available = 0  # bytes of data in the frames before
@@ -486,8 +486,8 @@ def _require_rate(rate: float) -> None:
     """Raises `EncodingError` for a sampling rate that no microphone has."""
     if not AUDIO_RATES[0] <= rate <= AUDIO_RATES[1]:
         raise EncodingError(
-            f"the sampling rate of {rate:.12g} Hz is not that of a microphone, {AUDIO_RATES[0]:g} to {AUDIO_RATES[1]:g} "
-            "Hz: correct it in AudioInfo or the audio message, or set audio.sample_rate"
+            f"the sampling rate of {rate:.12g} Hz is not that of a microphone, {AUDIO_RATES[0]:g} to "
+            f"{AUDIO_RATES[1]:g} Hz: correct it in AudioInfo or the audio message, or set audio.sample_rate"
         )
 
 

@@ -127,7 +127,8 @@ class ImuDecoder:
 
     The IMU may publish angular velocity and acceleration on two topics: then each angular velocity gets the
     acceleration whose stamp is nearest. A reading that lacks one of them is never a sample: it raises
-    `EncodingError`, with the parameter that mends it. `topic`: that of `decode`; `other_topic`: that of `decode_other`; empty: none.
+    `EncodingError`, with the parameter that mends it. `topic`: that of `decode`; `other_topic`: that of `decode_other`;
+    empty: none.
     """
 
     def __init__(self, options: SensorOptions, topic: str = "") -> None:

@@ -23,7 +23,10 @@ Logged = tuple[str, str, int, Any]  # topic, type, log time in ns, message
 
 
 def imu_message(
-    stamp: int, acceleration: Sequence[float], rotation: Sequence[float], covariances: tuple[float, float] = (0.01, 0.01)
+    stamp: int,
+    acceleration: Sequence[float],
+    rotation: Sequence[float],
+    covariances: tuple[float, float] = (0.01, 0.01),
 ) -> Any:
     """sensor_msgs/Imu. `covariances`: the first of the acceleration and of the angular velocity."""
 
@@ -43,11 +46,11 @@ def imu_message(
 
 
 def shaking(times: npt.NDArray[np.float64], seed: int = 0, amplitude: float = 1.0) -> npt.NDArray[np.float64]:
-    """Acceleration and angular velocity (N, 6) of a robot that turns, and shakes by `amplitude` m/s², with noise, at
-    times in s."""
+    """Acceleration and angular velocity (N, 6) at times in s of a robot that shakes by `amplitude` m/s² and turns, with
+    noise; with an amplitude of 0 it stands."""
     noise = np.random.default_rng(seed).normal(0, 1, (len(times), 6)) * [0.05, 0.05, 0.05, 0.01, 0.01, 0.01]
     values = np.zeros((len(times), 6))
-    values[:, 0], values[:, 2], values[:, 5] = amplitude * np.sin(2 * np.pi * 2 * times), 9.81, 0.3
+    values[:, 0], values[:, 2], values[:, 5] = amplitude * np.sin(2 * np.pi * 2 * times), 9.81, 0.3 * amplitude
     return values + noise
 
 
@@ -60,7 +63,8 @@ def imu_rows(
     late: float = 0.0,
     amplitude: float = 1.0,
 ) -> list[Logged]:
-    """The readings of an IMU. `offset`: s added to their stamps. `late`: s from their true stamps to their log times."""
+    """The readings of an IMU. `offset`: s added to their stamps. `late`: s from their true stamps to their log
+    times."""
     times = np.arange(0.0, seconds, 1 / rate)
     rows = []
     for time, values in zip(times, shaking(times, amplitude=amplitude), strict=True):

@@ -78,8 +78,8 @@ def test_one_wrong_clock_is_named_with_what_mends_it(
     assert result.summary["modalities"][other]["embedded"] >= 10 <= len(result.fused())
     assert result.start >= START and result.end - result.start < 7 * SECOND, "no output has the time of the wrong clock"
     assert all("unplugged" not in event["label"] for event in result.summary["events"])
-    given = {f"{wrong}__time_offset": offset}
-    for mended in (Result(path, tmp_path / "a", **given), Result(path, tmp_path / "b", **{f"{wrong}__stamps": "received"})):
+    for name, value in (("time_offset", offset), ("stamps", "received")):
+        mended = Result(path, tmp_path / name, **{f"{wrong}__{name}": value})
         assert not mended.notes("its clock differs")
         assert all(mended.summary["modalities"][name]["embedded"] >= 9 for name in ("vision", "imu"))
 
@@ -147,18 +147,21 @@ def _readings() -> list[Any]:
     ]
 
 
+def half(topic: str, rate: int, keep: str) -> list[Logged]:
+    """The readings of the IMU of a camera that stands: gravity is along −y. `keep`: which half they have, or both."""
+    kept = {"acceleration": [1, 1, 1, 0, 0, 0], "rotation": [0, 0, 0, 1, 1, 1], "both": [1] * 6}[keep]
+    times, rows = np.arange(0.0, 6.0, 1 / rate), list[Logged]()
+    noise = shaking(times, rate + len(keep), 0.0)
+    for time, values in zip(times, noise[:, [0, 2, 1, 3, 4, 5]] * [1, -1, 1, 1, 1, 1] * kept, strict=True):
+        stamp = START + round(time * SECOND)
+        rows.append((topic, IMU_TYPE, stamp, imu_message(stamp, values[:3], values[3:])))
+    return rows
+
+
 def split(gyro_rate: int, acceleration_rate: int) -> list[Logged]:
     """An IMU on two topics, each with one half."""
-    rows: list[Logged] = []
-    for topic, rate, keep in (
-        ("/camera/gyro/sample", gyro_rate, [0, 0, 0, 1, 1, 1]),
-        ("/camera/accel/sample", acceleration_rate, [1, 1, 1, 0, 0, 0]),
-    ):
-        times = np.arange(0.0, 6.0, 1 / rate)
-        for time, values in zip(times, shaking(times, rate, 0.0) * keep, strict=True):
-            stamp = START + round(time * SECOND)
-            rows.append((topic, IMU_TYPE, stamp, imu_message(stamp, values[:3], values[3:])))
-    return rows
+    rotation = half("/camera/gyro/sample", gyro_rate, "rotation")
+    return rotation + half("/camera/accel/sample", acceleration_rate, "acceleration")
 
 
 def likeness(first: Result, second: Result) -> float:
@@ -170,7 +173,7 @@ def likeness(first: Result, second: Result) -> float:
 @pytest.mark.parametrize(("gyro", "acceleration"), [(200, 63), (200, 100), (400, 250), (100, 200)])
 def test_an_imu_on_two_topics_has_the_vectors_of_one_topic(tmp_path: Path, gyro: int, acceleration: int) -> None:
     halves = record(tmp_path / "split", split(gyro, acceleration))
-    whole = record(tmp_path / "whole", imu_rows("/camera/imu", rate=gyro, amplitude=0.0))
+    whole = record(tmp_path / "whole", half("/camera/imu", gyro, "both"))
     first = Result(halves, tmp_path / "a", starter(), modalities=["imu"])
     second = Result(whole, tmp_path / "b", starter(), modalities=["imu"])
     assert likeness(first, second) >= 0.98
@@ -193,7 +196,7 @@ def test_an_acceleration_topic_that_the_recording_lacks_is_refused(tmp_path: Pat
 def test_bursts_with_one_stamp_have_the_vectors_of_right_stamps_and_are_named_once(tmp_path: Path) -> None:
     times = np.arange(0.0, 6.0, 1 / 200)
     rows: dict[int, list[Logged]] = {1: [], 10: []}
-    for number, (time, values) in enumerate(zip(times, shaking(times), strict=True)):
+    for number, values in enumerate(shaking(times)):
         for count, own in rows.items():
             stamp = START + round(times[number // count * count] * SECOND)
             own.append(("/imu", IMU_TYPE, stamp + number % count, imu_message(stamp, values[:3], values[3:])))
