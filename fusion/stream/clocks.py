@@ -14,7 +14,7 @@ from statistics import median, median_high
 from sensebind.fusion.core.samples import SECOND
 
 MEMORY = SECOND  # ns of times of arrival over which an offset is the median
-MIN_STEP = MEMORY // 25  # ns of times of arrival between two samples that count: a fast sensor costs no more than others
+MIN_STEP = MEMORY // 25  # ns of times of arrival between samples that count, so that fast sensors cost no more
 SAME_CLOCK = SECOND  # ns: sensors whose offsets differ by less may have the same clock
 MAX_BEHIND = 10 * SECOND  # ns: a sensor that is further behind the others is not late, its clock differs
 SETTLING_TIME = 2 * SECOND  # ns from the first sample, in which one sample decides
