@@ -63,7 +63,7 @@ setup(
         "torch",
         "opencv-python-headless",  # decodes images and converts colours
         "soxr",  # resampling of audio
-        "soundfile",  # audio files
+        "soundfile",  # audio files, and MP3 and Opus in messages
         "pyyaml",
         "rosbags",  # reads and writes bags without a ROS installation
         "pyzmq",

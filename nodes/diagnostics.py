@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
+from sensebind.fusion.stream.clocks import clock_text
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, SensorStatistics
@@ -83,7 +84,7 @@ class Diagnostics:
         before = self._previous_counts.get(sensor, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[sensor] = counts
-        level, message = self._level_and_message(sensor, new, sensors, problem, statistics.lag)
+        level, message = self._level_and_message(sensor, new, sensors, problem, statistics)
         offsets = self._clock_offsets.pop(sensor, ())
         # Unknown after a restart until a sample arrives.
         known = statistics.newest_stamp and statistics.last_embedded_tick
@@ -103,14 +104,19 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "gaps", "restarts"):
+        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts"):
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
         return diagnostic_status(self._node, sensor, level, message, values, hardware=sensor)
 
     def _level_and_message(
-        self, sensor: str, new: Mapping[str, int], sensors: SensorSubscriptions, problem: str, lag: float
+        self,
+        sensor: str,
+        new: Mapping[str, int],
+        sensors: SensorSubscriptions,
+        problem: str,
+        statistics: SensorStatistics,
     ) -> tuple[bytes, str]:
         if (error := self._active_error(sensor, new)) is not None:
             return ERROR, error
@@ -122,12 +128,20 @@ class Diagnostics:
             )
         if not arrived:
             return STALE, problem or f"no messages arrive on {sensors.topics.get(sensor, 'its topic')}"
+        if statistics.clock_differs:
+            return ERROR, clock_text(sensor, statistics.clock_offset or 0.0)
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
+        if new.get("unstamped"):
+            warnings.append(f"messages have no stamp: set {sensor}.stamps: received to use the times of arrival")
         if new.get("unfused"):
             warnings.append(
-                f"unfused {new['unfused']}: stamps are {lag:.2f} s behind those of another sensor, and fusion waits "
-                f"{self._fusion_timeout:g} s; compare clock_offset_s of the sensors"
+                f"unfused {new['unfused']}: stamps are {statistics.lag:.2f} s behind those of another sensor, and "
+                f"fusion waits {self._fusion_timeout:g} s; compare clock_offset_s of the sensors, and set "
+                f"{sensor}.time_offset or fusion_timeout"
             )
+        if new.get("burst"):
+            warnings.append(f"burst {new['burst']}: readings share a stamp; they were spread up to the next one")
+        warnings += sensors.warnings(sensor)
         warnings += [problem] if problem else []
         return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")
 

@@ -12,6 +12,7 @@ from rclpy.subscription import Subscription
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
+from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
 from sensebind.nodes.support.message_types import message_type
@@ -69,6 +70,7 @@ class SensorSubscriptions:
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._arrived: Counter[str] = Counter()
+        self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
         self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
         for sensor, options in self._options.items():
             self._on_calibration(sensor, options.calibration)
@@ -78,6 +80,10 @@ class SensorSubscriptions:
     def topics(self) -> Mapping[str, str]:
         """Sensor → resolved topic, once its message type is known."""
         return dict(self._topics)
+
+    def warnings(self, sensor: str) -> list[str]:
+        """What is wrong with the messages of a sensor so far."""
+        return list(self._decoders[sensor].warnings) if sensor in self._decoders else []
 
     def message_counts(self, sensor: str) -> dict[str, int]:
         """A sensor's messages: `arrived`; `lost` since the first that arrived; `earlier`: published before it.
@@ -114,7 +120,7 @@ class SensorSubscriptions:
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, sensor: name}
         try:
-            decoder = SampleDecoder(options, type_name)
+            decoder = self._decoders[sensor] = SampleDecoder(options, type_name, name)
             message_type(type_name)
         except (EncodingError, ModuleNotFoundError) as error:
             self._on_error(sensor, f"topic '{name}': {error}")
@@ -123,15 +129,16 @@ class SensorSubscriptions:
         def on_message(message: Any) -> None:
             self._arrived[sensor] += 1
             try:
-                sample = decoder.decode(message, self._node.get_clock().now().nanoseconds)
+                samples = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
                 self._on_error(sensor, f"topic '{name}': {error}")
             else:
-                self._on_sample(sample)
+                for sample in samples:
+                    self._on_sample(sample)
 
         def on_info(message: Any) -> None:
             try:
-                if decoder.apply_side_message(message):
+                if decoder.apply_side_message(message, self._node.get_clock().now().nanoseconds):
                     self._on_calibration(sensor, decoder.calibration)
             except EncodingError as error:
                 self._on_error(sensor, f"topic '{name}': {error}")
@@ -140,7 +147,8 @@ class SensorSubscriptions:
         for side in decoder.side_topics(options.topic_name):
             # Some drivers publish this topic once (transient local), others repeatedly (volatile). A volatile
             # subscription misses earlier messages, and a transient-local one does not match a volatile publisher.
-            for qos in (LATCHED_QOS, SENSOR_DATA_QOS) if side.latched else (SENSOR_DATA_QOS,):
+            usual = sensor_data_qos(SERIES_QUEUE_DEPTH) if side.type == IMU_TYPE else SENSOR_DATA_QOS
+            for qos in (LATCHED_QOS, usual) if side.latched else (usual,):
                 self._subscribe_info(side.type, side.name, qos, on_info)
 
     def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:

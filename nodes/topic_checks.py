@@ -98,7 +98,7 @@ def missing_text(missing: Mapping[str, tuple[str, str]], topics: Mapping[str, Se
 def check_topic_names(node: Node, options: Iterable[SensorOptions]) -> None:
     """Raises `ConfigError` for a parameter that names a topic which ROS does not accept."""
     for own in options:
-        for parameter in ("topic", "camera_info_topic", "info_topic"):
+        for parameter in ("topic", "camera_info_topic", "info_topic", "acceleration_topic"):
             topic = own.topic_name if parameter == "topic" else getattr(own, parameter)
             try:
                 if topic:

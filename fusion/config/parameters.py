@@ -218,7 +218,8 @@ class ModalityOptions(Options):
     )
 
 
-OWN_PARAMETERS = ("topic", "camera_info_topic", "info_topic")  # their values for a named sensor are its own
+# Their values for a named sensor are its own.
+OWN_PARAMETERS = ("topic", "camera_info_topic", "info_topic", "acceleration_topic")
 MODALITY_PARAMETERS = ("fusion_weight",)  # which a named sensor does not have: they are of the whole modality
 
 

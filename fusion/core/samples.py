@@ -5,7 +5,7 @@ Images are decoded (`encodings`) only as part of a closed window, so a frame tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -131,7 +131,8 @@ class Sample:
     """One stamped measurement.
 
     `stamp` is the time in the message header in int nanoseconds: of the exposure, or of the first sample of a sound.
-    `sensor` is the name of the sensor; empty: that of the modality, which has only one sensor.
+    `sensor` is the name of the sensor; empty: that of the modality, which has only one sensor. `received` is the time
+    of arrival in int nanoseconds (in a recording: the log time); None: not known.
     """
 
     modality: str
@@ -139,6 +140,7 @@ class Sample:
     data: Frame | Sound | Reading
     frame_id: str = ""
     sensor: str = ""
+    received: int | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.sensor:

@@ -87,17 +87,17 @@ def compressed_image_sample(modality: str, message: Message) -> Sample:
     )
 
 
-def imu_sample(modality: str, message: Message) -> Sample:
+def imu_sample(modality: str, message: Message, *, use_unmeasured: bool = False) -> Sample:
     """sensor_msgs/Imu → acceleration x y z (m/s²), angular velocity x y z (rad/s).
 
     A first covariance of −1 means that the sensor does not measure this quantity (sensor_msgs/Imu). Its values are
-    then NaN, and the windower drops the sample as invalid.
+    then NaN, unless `use_unmeasured`.
     """
     a, w = message.linear_acceleration, message.angular_velocity
     values = np.array([a.x, a.y, a.z, w.x, w.y, w.z], np.float64)
-    if message.linear_acceleration_covariance[0] == -1:
+    if message.linear_acceleration_covariance[0] == -1 and not use_unmeasured:
         values[:3] = np.nan
-    if message.angular_velocity_covariance[0] == -1:
+    if message.angular_velocity_covariance[0] == -1 and not use_unmeasured:
         values[3:] = np.nan
     return Sample(modality, stamp_to_ns(message.header.stamp), Reading(values), message.header.frame_id)
 
@@ -127,7 +127,7 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
     return calibration
 
 
-SAMPLE_CONVERTERS = {IMAGE_TYPE: image_sample, COMPRESSED_IMAGE_TYPE: compressed_image_sample, IMU_TYPE: imu_sample}
+SAMPLE_CONVERTERS = {IMAGE_TYPE: image_sample, COMPRESSED_IMAGE_TYPE: compressed_image_sample}
 
 
 def sibling_topic(topic: str, name: str) -> str:

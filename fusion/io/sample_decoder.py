@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, THERMAL, VISION, Calibration, Sample
+from sensebind.fusion.core.samples import (
+    AUDIO,
+    DEPTH,
+    IMAGE_MODALITIES,
+    IMU,
+    THERMAL,
+    VISION,
+    Calibration,
+    Sample,
+    to_ns,
+)
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
-from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RECEIVED_STAMPS, SensorOptions
 
 LOG = logging.getLogger(__name__)
 MAX_WARNINGS = 4  # different warnings about one sensor that are logged
@@ -64,22 +75,25 @@ def select_message_type(modality: str, published: Sequence[str]) -> str:
 class SampleDecoder:
     """Converts the messages of one sensor to samples.
 
-    It keeps the state that depends on earlier messages: the calibration, and the microphone's format and time. A
-    message of `side_topics` applies to all messages that arrive after it. Values from parameters take precedence over
-    side messages, and values from an earlier side message over later ones.
+    It keeps the state that depends on earlier messages: the calibration, the microphone's format and time, compressed
+    sound, and readings that wait for others. A message of `side_topics` applies to all messages that arrive after it,
+    and to those that wait for it. Values from parameters take precedence over side messages, and values from an earlier
+    side message over later ones. `topic`: that of the sensor; empty: that of the parameters.
 
     Raises `EncodingError` if messages of type `type_name` cannot be samples of this modality.
     """
 
-    def __init__(self, options: SensorOptions, type_name: str) -> None:
+    def __init__(self, options: SensorOptions, type_name: str, topic: str = "") -> None:
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
         self._sample_count = 0  # until one has another frame
         self._has_frames_mixed = False
-        self._warned: set[str] = set()
-        self._options = options
+        self.warnings: list[str] = []  # what is wrong with the messages so far
+        self._options, self._topic = options, topic or options.topic_name
+        self._time_offset = to_ns(options.time_offset)
         self._calibration = options.calibration
         self._audio_decoder: audio_messages.AudioMessageDecoder | None = None
+        self._imu_decoder: numeric_messages.ImuDecoder | None = None
         self._convert = self._make_converter()
 
     @property
@@ -87,47 +101,81 @@ class SampleDecoder:
         """The sensor's calibration, from parameters and the messages so far."""
         return self._calibration
 
+    @property
+    def unused(self) -> Counter[str]:
+        """Reason → messages without a sample, besides those for which `decode` raised an error."""
+        stateful = self._audio_decoder or self._imu_decoder
+        return Counter() if stateful is None else stateful.unused
+
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
         """The side topics of a sensor on `topic`. If `topic` is a relative name, so are they."""
         named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info_topic
         if self.modality in (VISION, DEPTH):
             return (SideTopic(named or messages.sibling_topic(topic, "camera_info"), messages.CAMERA_INFO_TYPE),)
+        if self._imu_decoder is not None:
+            other = self._imu_decoder.other_topic
+            return (SideTopic(other, messages.IMU_TYPE),) if other else ()
         if self.type_name in audio_messages.TYPES_NEEDING_AUDIO_INFO and not self._options.audio_format.is_complete:
             names = [named] if named else [messages.sibling_topic(topic, "info"), f"{topic}_info", f"{topic}/info"]
+            if self._audio_decoder is not None:
+                self._audio_decoder.info_topics = tuple(names)
             return tuple(SideTopic(name, audio_messages.AUDIO_INFO_TYPE, latched=True) for name in names)
         return ()
 
-    def decode(self, message: Any, received_ns: int) -> Sample:
-        """Convert one message to a sample, which may share the message's memory.
+    def decode(self, message: Any, received_ns: int) -> list[Sample]:
+        """Convert one message to samples, which may share the message's memory: none, if more messages are needed to
+        complete one; several, if earlier messages waited for this one.
 
         `received_ns`, the time of arrival in nanoseconds, is used for messages without a stamp. Raises `EncodingError`
         for a message that cannot be read; its text names the parameter to set.
         """
         try:
-            sample = self._convert(message, received_ns)
+            samples = self._convert(message, received_ns)
         except MESSAGE_FIELD_ERRORS as error:
             raise self._field_error(self.type_name, error) from error
-        self._check_frame(sample.frame_id)
-        if self._audio_decoder is not None and self._audio_decoder.warning:
-            self._warn(self._audio_decoder.warning)
-        return sample if self.sensor == self.modality else replace(sample, sensor=self.sensor)
+        return self._completed(samples, received_ns)
 
-    def apply_side_message(self, message: Any) -> bool:
+    def finish(self) -> list[Sample]:
+        """End a recording: the samples of messages that waited for others. `unused` counts those without one."""
+        stateful = self._audio_decoder or self._imu_decoder
+        return [] if stateful is None else self._completed(stateful.finish(), None)
+
+    def apply_side_message(self, message: Any, received_ns: int = 0) -> bool:
         """Apply a message of one of `side_topics`. Returns whether it changed `calibration`.
 
-        Raises `EncodingError` for a message that cannot be read, and for compressed audio.
+        Raises `EncodingError` for a message that cannot be read.
         """
         before = self._calibration
         try:
             if self._audio_decoder is not None:
                 self._audio_decoder.apply_audio_info(message)
+            elif self._imu_decoder is not None:
+                self._imu_decoder.decode_other(message, received_ns)
             else:
                 self._calibration = messages.with_camera_info(before, message)
         except MESSAGE_FIELD_ERRORS as error:
-            raise self._field_error("AudioInfo" if self._audio_decoder else "CameraInfo", error) from error
+            kind = "AudioInfo" if self._audio_decoder else messages.IMU_TYPE if self._imu_decoder else "CameraInfo"
+            raise self._field_error(kind, error) from error
         return self._calibration != before
 
-    def _make_converter(self) -> Callable[[Any, int], Sample]:
+    def _completed(self, samples: Sequence[Sample], received_ns: int | None) -> list[Sample]:
+        """The samples with their sensor, their time of arrival and their final stamps. Logs new warnings."""
+        result = []
+        for sample in samples:
+            self._check_frame(sample.frame_id)
+            received = received_ns if sample.received is None else sample.received
+            stamp = sample.stamp
+            if self._options.stamps == RECEIVED_STAMPS and self.modality not in (AUDIO, IMU):  # these did it themselves
+                stamp = stamp if received is None else received
+            if stamp:  # 0: the message has no stamp
+                stamp += self._time_offset
+            result.append(replace(sample, sensor=self.sensor, stamp=stamp, received=received))
+        for stateful in (self._audio_decoder, self._imu_decoder):
+            for text in () if stateful is None else stateful.warnings:
+                self._warn(text)
+        return result
+
+    def _make_converter(self) -> Callable[[Any, int], list[Sample]]:
         modality, type_name, options, sensor = self.modality, self.type_name, self._options, self.sensor
         if modality not in MESSAGE_TYPES:
             if type_name.count("/") != 2:
@@ -135,21 +183,27 @@ class SampleDecoder:
                     f"'{type_name}' is not a message type: set {sensor}.type to a name like std_msgs/msg/Float32"
                 )
             try:
-                return numeric_messages.numeric_sample_converter(modality, options.fields, options.fill)
+                read = numeric_messages.numeric_sample_converter(modality, options.fields, options.fill)
             except ValueError as error:
                 raise EncodingError(f"parameter '{sensor}.fields': {error}") from error
+            return lambda message, received_ns: [read(message, received_ns)]
         if modality == AUDIO:
-            self._audio_decoder = audio_messages.AudioMessageDecoder(type_name, options.audio_format)
+            self._audio_decoder = audio_messages.AudioMessageDecoder(
+                type_name, options.audio_format, use_stamps=options.stamps != RECEIVED_STAMPS
+            )
             return self._audio_decoder.decode
         if type_name not in MESSAGE_TYPES[modality]:
             raise EncodingError(
                 f"type '{type_name}' does not carry {modality}: set {sensor}.topic to a topic of type "
                 f"{' or '.join(MESSAGE_TYPES[modality])}"
             )
+        if modality == IMU:
+            self._imu_decoder = numeric_messages.ImuDecoder(options, self._topic)
+            return self._imu_decoder.decode
         convert = messages.SAMPLE_CONVERTERS[type_name]
         if modality in (DEPTH, THERMAL):
-            return lambda message, received_ns: convert(modality, self._without_colours(message))
-        return lambda message, received_ns: convert(modality, message)  # the stamp is in its header
+            return lambda message, received_ns: [convert(modality, self._without_colours(message))]
+        return lambda message, received_ns: [convert(modality, message)]  # the stamp is in its header
 
     def _without_colours(self, message: Any) -> Any:
         """An image message of a depth or thermal sensor. Raises `EncodingError` if its encoding has colours."""
@@ -181,8 +235,8 @@ class SampleDecoder:
 
     def _warn(self, text: str) -> None:
         """Log a warning about this sensor once."""
-        if text not in self._warned and len(self._warned) < MAX_WARNINGS:
-            self._warned.add(text)
+        if text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(text)
             LOG.warning("sensor '%s': %s", self.sensor, text)
 
     def _field_error(self, type_name: str, error: Exception) -> EncodingError:

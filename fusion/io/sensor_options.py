@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from sensebind.fusion.core.errors import ConfigError
@@ -21,6 +22,14 @@ from sensebind.fusion.io import messages
 RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
 
 MEAN_CHANNEL, LOUDEST_CHANNEL = "mean", "loudest"  # values of the parameter `<modality>.channel`, besides a number
+WAVE, MP3, OPUS = CODING_FORMATS = ("wave", "mp3", "opus")  # values of `audio.coding_format`
+AUDIO_RATES = (1000.0, 768_000.0)  # Hz: smallest and largest sampling rate of a sound
+HEADER_STAMPS, RECEIVED_STAMPS = "header", "received"  # the two values of the parameter `<sensor>.stamps`
+# Values of `<sensor>.acceleration_unit` in m/s², and of `<sensor>.angular_velocity_unit` in rad/s.
+ACCELERATION_UNITS = {"m/s^2": 1.0, "g": 9.80665, "mg": 9.80665e-3}
+ANGULAR_VELOCITY_UNITS = {"rad/s": 1.0, "deg/s": math.pi / 180.0}
+DROP_UNMEASURED, USE_UNMEASURED = "drop", "use"  # the two values of the parameter `<sensor>.unmeasured`
+
 LOUDER_DB = 3.0  # dB by which another channel must be louder before `loudest` selects it
 
 DEFAULT_TOPICS = {
@@ -64,6 +73,13 @@ class AudioFormat:
         modalities=(AUDIO,),
         may_be_number=True,
     )
+    coding_format: str = parameter(
+        "",
+        "Coding of the bytes in AudioData and AudioDataStamped: wave (PCM), mp3 or opus. Empty: from AudioInfo; "
+        "without one, MP3 is recognised by its content",
+        choices=("", *CODING_FORMATS),
+        modalities=(AUDIO,),
+    )
 
     def __post_init__(self) -> None:
         if self.channel not in ("", MEAN_CHANNEL, LOUDEST_CHANNEL) and not self.channel.isdecimal():
@@ -73,6 +89,9 @@ class AudioFormat:
 
     @property
     def is_complete(self) -> bool:
+        """Whether sound can be decoded: compressed sound contains its own rate and channels."""
+        if self.coding_format in (MP3, OPUS):
+            return True
         return bool(self.sample_format and self.sample_rate > 0 and self.channels > 0)
 
 
@@ -133,6 +152,43 @@ class SensorOptions(Options):
         bounds=(0.01, 10_000.0),
         unit="Hz",
         modalities=(USER_DEFINED,),
+    )
+    stamps: str = parameter(
+        HEADER_STAMPS,
+        "Stamps of the samples: those in the headers of the messages, or the times at which the messages were received "
+        "(in a recording: their log times), for a driver that sets no stamps or wrong ones",
+        choices=(HEADER_STAMPS, RECEIVED_STAMPS),
+    )
+    time_offset: float = parameter(
+        0.0,
+        "Added to each stamp, for a sensor whose clock differs from those of the others",
+        bounds=(-4e9, 4e9),
+        unit="s",
+    )
+    acceleration_topic: str = parameter(
+        "",
+        "Topic of the acceleration, if two Imu topics carry one IMU and `topic` has the angular velocity alone. Empty: "
+        "of a topic such as camera/gyro/sample, the one that is named after the acceleration (camera/accel/sample)",
+        modalities=(IMU,),
+    )
+    acceleration_unit: str = parameter(
+        "m/s^2",
+        "Unit of linear_acceleration. REP-145: m/s^2. g (9.80665 m/s²) and mg are of drivers that do not keep to it",
+        choices=tuple(ACCELERATION_UNITS),
+        modalities=(IMU,),
+    )
+    angular_velocity_unit: str = parameter(
+        "rad/s",
+        "Unit of angular_velocity. REP-145: rad/s",
+        choices=tuple(ANGULAR_VELOCITY_UNITS),
+        modalities=(IMU,),
+    )
+    unmeasured: str = parameter(
+        DROP_UNMEASURED,
+        "Readings that lack the acceleration or the angular velocity, by a covariance of -1 or because it is always "
+        "exactly 0: drop them, or use them as they are, for a driver that sets -1 wrongly",
+        choices=(DROP_UNMEASURED, USE_UNMEASURED),
+        modalities=(IMU,),
     )
     calibration: Calibration = Calibration()
     audio_format: AudioFormat = AudioFormat()

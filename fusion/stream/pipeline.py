@@ -109,6 +109,11 @@ class Pipeline:
         """Set a sensor's calibration. Windows that close later carry it."""
         self._queue.set_calibration(sensor, calibration)
 
+    def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
+        """Whether a sample with this end, received at this time (both ns), has the clock of the other sensors: if not,
+        `accept` rejects it. Also makes the clock of a sensor known before its first sample."""
+        return self._queue.check_clock(sensor, end, received)
+
     # --- output, by one driver
 
     def dequeue(self, quota: Mapping[str, int] | None = None) -> WindowBatch:
@@ -163,10 +168,20 @@ class Pipeline:
                 coverage_sum=state.coverage_sum,
                 newest_stamp=state.newest_stamp or 0,
                 last_embedded_tick=totals[sensor][2],
+                clock_offset=None if state.clock_offset is None else state.clock_offset / SECOND,
+                clock_differs=state.clock_differs,
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
             )
             for sensor, state in windowing.items()
         }
+
+    def clock_offset(self) -> int | None:
+        """The time of arrival minus the stamp of the samples of most sensors, in ns; None: not known."""
+        return self._queue.clock_offset()
+
+    def first_stamp(self) -> int | None:
+        """The first stamp that was used, in ns, before any restart; None: there was none."""
+        return self._queue.first_stamp()
 
     # --- in the thread that completes batches
 

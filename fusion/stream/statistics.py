@@ -12,7 +12,7 @@ import numpy as np
 from sensebind.fusion.core.symptoms import SYMPTOMS  # of a faulty sensor; its windows are embedded
 
 # Causes for which samples were not used. A `late` sample is still used for open windows.
-SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow")
+SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow", "clock")
 # Causes for which closed windows were not embedded.
 WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 
@@ -23,13 +23,16 @@ LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are comput
 @dataclass(frozen=True, slots=True)
 class SensorStatistics:
     """Totals of one sensor so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
-    gaps."""
+    gaps,
+    burst (readings that shared a stamp and were spread)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: Sequence[float] = ()  # ms from close to vector, of the last `LATENCY_HISTORY` windows
     coverage_sum: float = 0.0
     newest_stamp: int = 0  # ns, end of the newest sample
     last_embedded_tick: int = 0  # ns, end of the newest embedded window
+    clock_offset: float | None = None  # s by which the stamps are behind those of the others; None: not known
+    clock_differs: bool = False  # whether the clock is not that of the others, so that samples are not used
     lag: float = 0.0  # s from the newest sample of this sensor to the newest of all
 
     def dropped(self, names: Iterable[str] = WINDOW_DROPS) -> dict[str, int]:
@@ -56,6 +59,8 @@ class SensorStatistics:
             "dropped": self.dropped(),
             "samples_dropped": self.dropped(SAMPLE_DROPS),
             "symptoms": self.dropped(SYMPTOMS),
+            "spread": self.counts["burst"],
+            "clock_offset_s": None if self.clock_offset is None else round(self.clock_offset, 3),
             "gaps": self.counts["gaps"],
             "restarts": self.counts["restarts"],
             "coverage_mean": round(self.coverage_mean(), 4),

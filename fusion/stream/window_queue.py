@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
+from sensebind.fusion.stream.clocks import SensorClocks
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
 
@@ -62,11 +63,14 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
-    (ns; None: no sample yet)."""
+    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known), and
+    whether its clock differs, so that its samples are rejected."""
 
     counts: Counter[str]
     coverage_sum: float
     newest_stamp: int | None
+    clock_offset: int | None = None
+    clock_differs: bool = False
 
 
 class WindowQueue:
@@ -92,6 +96,7 @@ class WindowQueue:
         self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
         self._lock = threading.Lock()  # guards everything below
         self._windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
+        self._clocks = SensorClocks(fusion_timeout)
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
         self._batch_count = 0  # number of batches dequeued so far
@@ -107,6 +112,9 @@ class WindowQueue:
         """
         with self._lock:
             windower = self._windowers[sample.sensor]
+            if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
+                self._reject(windower)
+                return bool(self._items)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
             if (
@@ -137,12 +145,18 @@ class WindowQueue:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
             self._first_stamp = None
+            self._clocks.restart()
             self._items.append(None)
 
     def set_calibration(self, sensor: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
         with self._lock:
             self._calibrations[sensor] = calibration
+
+    def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
+        """Whether a sample with this end, received at this time (both ns), has the clock of the other sensors."""
+        with self._lock:
+            return self._clocks.agrees(sensor, end, received)
 
     # --- output
 
@@ -196,11 +210,36 @@ class WindowQueue:
         """The state of each sensor's windowing, as a copy."""
         with self._lock:
             return {
-                name: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp)
+                name: WindowingState(
+                    w.counts.copy(),
+                    w.coverage_sum,
+                    w.newest_stamp,
+                    self._clocks.offset(name),
+                    self._clocks.differs(name),
+                )
                 for name, w in self._windowers.items()
             }
 
+    def clock_offset(self) -> int | None:
+        """The time of arrival minus the stamp of the samples of most sensors, in ns; None: not known."""
+        with self._lock:
+            return self._clocks.reference
+
+    def first_stamp(self) -> int | None:
+        """The earliest stamp that a sensor used (ns), of those whose clock agrees; None: there is none."""
+        with self._lock:
+            found = [w.first_stamp for w in self._windowers.values() if w.first_stamp is not None]
+            return min(found, default=None)
+
     # --- with the lock held
+
+    def _reject(self, windower: Windower) -> None:
+        """Drop a sample whose clock is not that of the others, so that it delays no other sensor."""
+        had_samples = windower.newest_stamp is not None
+        windower.reject()
+        if had_samples:
+            others = [w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None]
+            self._first_stamp = min(others, default=None)
 
     def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
         self._batch_count += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from sensebind.fusion.core.windows import ReadingSeries, Window, WindowSpec, aud
 
 MIN_BACKWARD_JUMP = 1 * SECOND  # ns; a sample behind the newest by more than this is a clock jump, not late
 JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jump is accepted
+MAX_BURST = 1000  # readings with one stamp
+MAX_BURST_STRETCH = 2.5  # a step between readings of a burst is at most so many times that of the burst before
 MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
 
 
@@ -26,8 +29,12 @@ class Windower:
     """Cuts the samples of one sensor into windows. Irregular cases, by their names in `counts`:
 
     - `duplicate`: a sample with a stamp that is already held. It is dropped.
+    - `burst`: a reading with the stamp of the newest one and other values: a driver that empties a FIFO gives all its
+      readings one stamp. They are spread evenly from this stamp to the next.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
-    - `unstamped` (stamp ≤ 0), `invalid` (NaN, infinite, empty): samples that are dropped. This lowers the coverage.
+    - `clock`: samples that `reject` dropped, because the clock of the sensor is not that of the others.
+    - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
+      empty): samples that are dropped. This lowers the coverage.
     - `gaps`: ticks whose window has no sample, after the first window. They give no window.
     - `restarts`, `outlier`: a sample is a clock jump if it is newer than the newest by more than `max_gap`, or older by
       more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive
@@ -42,6 +49,7 @@ class Windower:
         self.counts: Counter[str] = Counter() if counts is None else counts
         self.coverage_sum = 0.0  # of all windows with data, also those below the minimum
         self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
+        self.first_stamp: int | None = None  # ns, the earliest stamp that was used and not rejected later
         self._unconfirmed: list[Sample] = []
         self._reset()
 
@@ -52,25 +60,47 @@ class Windower:
         self._series: ReadingSeries | None = None  # of the newest window, if no older sample arrived since
         self.newest_stamp: int | None = None  # ns, end of the newest sample
         self.closed_through: int | None = None  # ns, newest closed tick
+        self._zero: Sample | None = None  # a sample with stamp 0, until the next stamp shows whether 0 is one
+        self._newest: Sample | None = None  # the newest reading
+        self._burst: list[Sample] = []  # later readings with the same stamp
+        self._burst_step = 0  # ns from one reading to the next in the burst before; 0: there was none
         self._has_data = False  # whether a window had data: from then on, ticks without data are gaps
 
     def accept(self, sample: Sample) -> list[Window]:
         """Accept one sample; return the windows that it closed, oldest first."""
         self.counts["samples"] += 1
-        if sample.stamp <= 0:
+        if sample.stamp < 0:
             self.counts["unstamped"] += 1
             return []
         if not is_valid(sample):
             self.counts["invalid"] += 1
             return []
-        if self._is_time_jump(sample):
-            return self._hold_for_confirmation(sample)
-        self.counts["outlier"] += len(self._unconfirmed)
+        zero, self._zero = self._zero, None
+        if sample.stamp == 0:
+            self.counts["unstamped"] += zero is not None
+            self._zero = sample
+            return []
+        if zero is None:
+            return self._accept_stamped(sample)
+        if sample.stamp > self.spec.max_gap:
+            self.counts["unstamped"] += 1
+            return self._accept_stamped(sample)
+        return self._accept_stamped(zero) + self._accept_stamped(sample)
+
+    def reject(self) -> None:
+        """Drop one sample that is not given to `accept`, and all that are held: their clock is not that of the other
+        sensors (`clock`)."""
+        self.counts["samples"] += 1
+        self.counts["clock"] += 1 + len(self._samples) + len(self._unconfirmed) + len(self._burst)
         self._unconfirmed.clear()
-        return self._accept(sample)
+        self.first_stamp = None
+        self._reset()
 
     def flush(self) -> list[Window]:
         """Close the windows that end at or before the newest stamp. Call it when no earlier sample is expected."""
+        self.counts["unstamped"] += self._zero is not None
+        self._zero = None
+        self._spread_burst(None)
         return [] if self.newest_stamp is None else self._close(self.newest_stamp)
 
     def restart(self) -> list[Window]:
@@ -78,14 +108,53 @@ class Windower:
 
         The kept samples close no window until the next sample, so all returned windows are from before the jump.
         """
+        zero, self._zero = self._zero, None  # it may be the first stamp after the jump
         windows = self.flush()
         kept, self._unconfirmed = self._unconfirmed, []
         self.counts["restarts"] += self.newest_stamp is not None
         self._reset()
+        self._zero = zero
         for sample in kept:
             self._insert(sample)
             self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
         return windows
+
+    def _accept_stamped(self, sample: Sample) -> list[Window]:
+        if self._is_time_jump(sample):
+            return self._hold_for_confirmation(sample)
+        self.counts["outlier"] += len(self._unconfirmed)
+        self._unconfirmed.clear()
+        return self._accept(sample)
+
+    def _is_in_burst(self, sample: Sample) -> bool:
+        """Whether a reading has the stamp and the frame of the newest one, and other values."""
+        if self._newest is None or sample.stamp != self._newest.stamp or sample.frame_id != self._newest.frame_id:
+            return False
+        before = (self._burst[-1] if self._burst else self._newest).data
+        data = sample.data
+        return (
+            isinstance(data, Reading)
+            and isinstance(before, Reading)
+            and data.values.shape == before.values.shape
+            and not np.array_equal(data.values, before.values)
+            and len(self._burst) < MAX_BURST
+        )
+
+    def _spread_burst(self, until: int | None) -> None:
+        """Insert the readings of a burst, evenly from its stamp to `until` (ns), the next stamp. If that is far, or
+        None, they are as near to each other as in the burst before."""
+        if not self._burst or self._newest is None:
+            return
+        first, readings, self._burst = self._newest.stamp, self._burst, []
+        usual, step = self._burst_step, 0 if until is None else (until - first) // (len(readings) + 1)
+        if usual and (not step or step > MAX_BURST_STRETCH * usual):
+            step = usual
+        self._burst_step = step = min(step, SECOND // (len(readings) + 1))
+        for number, reading in enumerate(readings if step else (), 1):
+            moved = replace(reading, stamp=first + number * step)
+            self._insert(moved)
+            self.newest_stamp = moved.stamp if self.newest_stamp is None else max(self.newest_stamp, moved.stamp)
+        self.counts["burst" if step else "duplicate"] += len(readings)
 
     def _is_time_jump(self, sample: Sample) -> bool:
         if self.newest_stamp is None:
@@ -108,11 +177,18 @@ class Windower:
         return other.stamp - self._max_backward <= sample.stamp <= other.end + self.spec.max_gap
 
     def _accept(self, sample: Sample) -> list[Window]:
+        if self._is_in_burst(sample):
+            self._burst.append(sample)
+            return []
+        if isinstance(sample.data, Reading) and (self._newest is None or sample.stamp > self._newest.stamp):
+            self._spread_burst(sample.stamp)
+            self._newest = sample
         if self.closed_through is not None and sample.stamp < self.closed_through:
             self.counts["late"] += 1
             if sample.end <= self.closed_through + self.spec.hop - self.spec.length:
                 return []  # it ends before the first open window
         self._insert(sample)
+        self.first_stamp = sample.stamp if self.first_stamp is None else min(self.first_stamp, sample.stamp)
         self.newest_stamp = sample.end if self.newest_stamp is None else max(self.newest_stamp, sample.end)
         return self._close(self.newest_stamp - self.spec.lateness)
 

@@ -18,6 +18,7 @@ from sensebind.fusion.core.encodings import decode_depth, decode_rgb, decode_the
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.health.checks import SensorHealthMonitor
+from sensebind.fusion.io.audio_messages import AudioMessageDecoder
 from sensebind.fusion.preprocess import audio, depth, image, imu
 from sensebind.fusion.preprocess import thermal as heat
 from sensebind.fusion.preprocess.resampling import resample_audio
@@ -113,7 +114,6 @@ def _measure_cameras(seconds: float, count: int) -> float:
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
     """Messages as a subscriber receives them: functions without arguments, each decodes one message to a sample."""
     from sensebind.fusion.io import messages
-    from sensebind.fusion.io.audio_messages import AudioMessageDecoder
     from sensebind.fusion.io.sensor_options import AudioFormat
 
     noise = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
         if modality == AUDIO:
             data = noise.integers(-9000, 9000, 1600).astype("<i2").tobytes()
             message = SimpleNamespace(header=header, audio=SimpleNamespace(data=data))
-            yield partial(microphone.decode, message, 0)
+            yield partial(_only_sample, microphone, message)
         elif modality == IMU:
             a, w = noise.standard_normal((2, 3))
             message = SimpleNamespace(
@@ -139,6 +139,12 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
         else:
             message = SimpleNamespace(header=header, **images[index % len(images)])
             yield partial(messages.image_sample, modality, message)
+
+
+def _only_sample(microphone: AudioMessageDecoder, message: SimpleNamespace) -> Sample:
+    """The sample of a message that contains one."""
+    (sample,) = microphone.decode(message, 0)
+    return sample
 
 
 def _image_fields(modality: str, noise: np.random.Generator) -> dict[str, Any]:

@@ -188,9 +188,9 @@ def _samples(measured: SimulatedSensorData, sensor: str) -> Iterator[tuple[int, 
     decoder = SampleDecoder(SensorOptions(sensor), types.get(sensor, messages.IMAGE_TYPE))
     for logged, _, kind, message in merge_by_log_time(message_streams(measured, RosbagsMessageFactory(), [sensor])):
         if kind == decoder.type_name:
-            yield logged, decoder.decode(message, logged)
+            yield from ((logged, sample) for sample in decoder.decode(message, logged))
         else:  # CameraInfo or AudioInfo
-            decoder.apply_side_message(message)
+            decoder.apply_side_message(message, logged)
 
 
 def fault_pipeline(settings: Settings) -> Pipeline:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import Calibration, Sample
+from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.messages import stamp_to_ns
+from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
-from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+
+MAX_LATENCY = 10 * SECOND  # ns from the stamp of a message to its log time; if it is longer, the clocks differ
+CLOCK_SEARCH = 2 * SECOND  # ns of log time in which the first stamps of the sensors are looked for
+CLOCK_NOT_SET = (
+    "its stamp is of the time before the robot's clock was set, so it is not used: let the clock be set (NTP, PTP, a "
+    "battery-backed clock) before recording"
+)
 
 
 class SampleReader:
@@ -66,7 +76,25 @@ class SampleReader:
                 )
             if name.strip("/") != wanted.strip("/"):
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
+            reason += self._how_it_is_read(options, name)
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
+
+    def _how_it_is_read(self, options: SensorOptions, topic: str) -> str:
+        """What a sensor uses besides its topic, for its reason: a second topic, other stamps."""
+        text = ""
+        other = (options.acceleration_topic or other_imu_half(topic)) if options.modality == IMU else ""
+        if other and (found := self._topic_named(other)) is not None:
+            text += f"; united with {found}"
+        elif options.acceleration_topic:
+            raise ConfigError(
+                f"'{options.sensor}.acceleration_topic' is '{other}', but the recording has only: "
+                f"{', '.join(self._topic_types)}"
+            )
+        if options.stamps == RECEIVED_STAMPS:
+            text += "; stamps: the times at which its messages were received"
+        if options.time_offset:
+            text += f"; {options.time_offset:+g} s added to its stamps"
+        return text
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
@@ -97,7 +125,7 @@ class SampleReader:
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for sensor, topic in self.topics.items():
             try:
-                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic])
+                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic], topic)
             except EncodingError as error:
                 yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
@@ -107,11 +135,12 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
+        self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
                 try:
-                    if decoder.apply_side_message(message):
+                    if decoder.apply_side_message(message, received):
                         on_calibration(decoder.sensor, decoder.calibration)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
@@ -121,9 +150,58 @@ class SampleReader:
                         raise EncodingError(
                             f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
                         )
-                    yield decoder.decode(message, received)
+                    for sample in decoder.decode(message, received):
+                        if topic in self._topics_before_clock and received - sample.stamp > MAX_LATENCY:
+                            yield Failure(decoder.modality, "encoding", CLOCK_NOT_SET, decoder.sensor)
+                        else:
+                            yield sample
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
+
+        for decoder in self._decoders.values():
+            yield from decoder.finish()
+            for text, count in decoder.unused.items():
+                yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    def first_stamps(self) -> dict[str, tuple[int, int]]:
+        """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""
+        self._read_clocks()
+        return self._first_stamps
+
+    def _read_clocks(self) -> None:
+        """Find the first stamp of each sensor, and the topics whose stamps are far behind the log times at first and
+        agree with them later, because the robot's clock was set during the recording.
+
+        Reads the messages of `CLOCK_SEARCH`, or all if the stamps are far behind.
+        """
+        self._first_stamps: dict[str, tuple[int, int]] = {}
+        self._topics_before_clock: set[str] = set()
+        sensors: dict[str, list[str]] = defaultdict(list)  # topic → sensors that use its stamps
+        for sensor, topic in self.topics.items():
+            if self._options[sensor].stamps != RECEIVED_STAMPS:
+                sensors[topic].append(sensor)
+        unreadable = dict(self._recording.unreadable_counts)  # the messages are read again, and counted then
+        behind, missing, start = set[str](), set(sensors), None
+        for topic, _, received, message in self._recording.messages(list(sensors)):
+            start = received if start is None else start
+            header = getattr(message, "header", None)
+            stamp = 0 if header is None else stamp_to_ns(header.stamp)
+            if stamp and topic in missing:
+                missing.remove(topic)
+                for sensor in sensors[topic]:
+                    self._first_stamps[sensor] = stamp + to_ns(self._options[sensor].time_offset), received
+            if stamp and received - stamp > MAX_LATENCY:
+                behind.add(topic)
+            elif stamp and topic in behind:
+                self._topics_before_clock.add(topic)
+            if not behind and (not missing or received - start > CLOCK_SEARCH):
+                break
+        self._recording.unreadable_counts = unreadable
+
+    @property
+    def warnings(self) -> dict[str, list[str]]:
+        """Sensor → what is wrong with its messages so far, for those with a warning."""
+        return {sensor: list(own.warnings) for sensor, own in self._decoders.items() if own.warnings}
 
     def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
@@ -141,9 +219,12 @@ def process_recording(
     for sensor, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
         pipeline.set_calibration(sensor, calibration)
 
+    for sensor, (stamp, received) in reader.first_stamps().items():
+        pipeline.check_clock(sensor, stamp, received)  # so that the first sample of a wrong clock is rejected
+
     def read() -> Iterator[Sample | Failure]:
         for sample in reader.samples(on_progress, pipeline.set_calibration):
-            if isinstance(sample, Sample):
+            if isinstance(sample, Sample) and pipeline.check_clock(sample.sensor, sample.end, sample.received):
                 on_sample(sample)
             yield sample
 

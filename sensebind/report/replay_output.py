@@ -22,7 +22,8 @@ from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
-from sensebind.fusion.stream.pipeline import Output
+from sensebind.fusion.stream.clocks import clock_text, late_text
+from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
@@ -33,6 +34,8 @@ from sensebind.report.rerun_file import RerunFile
 from sensebind.report.score_series import ScoreCollector, ScoreSeries
 from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
+
+MAX_LATENCY = 10 * SECOND  # ns: stamps that are further from the log times are of another clock
 
 
 class ReplayResult(NamedTuple):
@@ -188,22 +191,26 @@ def _write_files(
         writer = ReplayWriter(bag, replay.topics, rerun_file, warn, prompt_thresholds(detectors))
         tracker = ScoreReportingTracker(detectors, space.id, writer.add_scores)
         pipeline = settings.pipeline(space, tracker)
-        described = messages.space_message(bag.message_factory, space, pipeline.specs, replay.start)
-        bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, replay.start, described, latched=True)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
+        start, end = time_range(replay, pipeline)
+        described = messages.space_message(bag.message_factory, space, pipeline.specs, start)
+        bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, start, described, latched=True)
         writer.annotate()
     elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
     sensors = sensors_of(settings.embedder)
     present = {embedding.modality for embedding in writer.embeddings}
-    warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
+    warnings = [
+        *sample_warnings(statistics, float(settings.embedder["fusion_timeout"])),
+        *prompt_warnings(detectors, space, present),
+    ]
     data = ReportData(
         title=replay.recording.path.resolve().name,
         recording=replay.recording.path.resolve().name,
         space=space.id,
         licence=space.licence,
-        start=replay.start,
-        end=replay.end,
+        start=start,
+        end=end,
         # Windows wait for a batch, so their time in the pipeline says nothing about the latency on a robot.
         modalities={sensor: {**own.summary(), "latency_ms": None} for sensor, own in statistics.items()},
         similarities=similarities(writer.embeddings, vectors),
@@ -215,6 +222,7 @@ def _write_files(
         notes=[
             *_topic_notes(replay, space, sensors),
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
+            *(f"{sensor}: {text}" for sensor, texts in replay.reader.warnings.items() for text in texts),
             *warnings,
         ],
         onset_thresholds=settings.onset_thresholds,
@@ -261,10 +269,42 @@ def _topic_notes(replay: Replay, space: Space, modalities: Mapping[str, str]) ->
     ]
 
 
-def _unstamped_warnings(statistics: Mapping[str, SensorStatistics]) -> list[str]:
-    return [
-        f"{sensor}: {unstamped} of {own.counts['samples']} messages have no stamp in their header "
-        "and were dropped: make the driver set the stamp"
-        for sensor, own in statistics.items()
-        if (unstamped := own.counts["unstamped"])
-    ]
+def time_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
+    """Start and end of a replay by the clock of the stamps, in int nanoseconds. Call it when all samples are read.
+
+    They are the log times of the first and the last message. If the stamps are of another clock than the log times,
+    they are the first stamp, and as many seconds after it as the recording has.
+    """
+    first = pipeline.first_stamp()
+    if first is None or abs(first - replay.start) <= MAX_LATENCY:
+        return replay.start if first is None else min(first, replay.start), replay.end
+    if abs(pipeline.clock_offset() or 0) <= MAX_LATENCY:  # the first sensor started later than the recording
+        return replay.start, replay.end
+    return first, first + replay.end - replay.start
+
+
+def sample_warnings(statistics: Mapping[str, SensorStatistics], fusion_timeout: float) -> list[str]:
+    """What is wrong with the stamps and the clock of each sensor, with what mends it."""
+    found = []
+    for sensor, own in statistics.items():
+        if unstamped := own.counts["unstamped"]:
+            found.append(
+                f"{sensor}: {unstamped} of {own.counts['samples']} messages have no stamp in their header and were "
+                f"dropped: make the driver set the stamp, or set {sensor}.stamps: received to use the times at which "
+                "they were received"
+            )
+        if clock := own.counts["clock"]:
+            found.append(
+                f"{sensor}: {clock} of {own.counts['samples']} samples: {clock_text(sensor, own.clock_offset or 0.0)}"
+            )
+        elif own.counts["unfused"] and (own.clock_offset or 0.0) > fusion_timeout / 2:
+            found.append(
+                f"{sensor}: {late_text(sensor, own.clock_offset or 0.0, own.counts['unfused'], fusion_timeout)}"
+            )
+        if spread := own.counts["burst"]:
+            found.append(
+                f"{sensor}: {spread} of {own.counts['samples']} readings have the stamp of the reading before them, as "
+                "from a buffer of the device: they were spread evenly up to the next stamp. Make the driver stamp each "
+                "reading"
+            )
+    return found

@@ -26,15 +26,20 @@ class FakePipeline:
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.engine = SimpleNamespace(space=SimpleNamespace(id="toy@1"))
-        self.arrived = 0
+        self.arrived, self.odd_units = 0, False
+        self.clock: float | None = None  # s, the offset of a clock that differs
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, SensorStatistics]:
-        return {"vision": SensorStatistics(self.counts.copy())}
+        differs = self.clock is not None
+        return {"vision": SensorStatistics(self.counts.copy(), clock_offset=self.clock, clock_differs=differs)}
 
     def message_counts(self, modality: str) -> dict[str, int]:
         return {"arrived": self.arrived, "lost": 0, "earlier": 0}
+
+    def warnings(self, sensor: str) -> list[str]:
+        return ["odd units"] if self.odd_units else []
 
     def waiting(self, modality: str) -> int:
         return 0
@@ -97,6 +102,17 @@ def test_the_clock_offset_is_the_median_of_arrival_minus_stamp_since_the_last_st
         pipeline.diagnostics.sample_arrived(Sample("vision", 10**18, Reading(np.zeros(6))), 10**18 + to_ns(late))
     assert offset() == pytest.approx(2.6)
     assert offset() != offset(), "NaN: none arrived"
+
+
+def test_a_clock_that_differs_and_wrong_contents_are_in_the_status_with_the_remedy() -> None:
+    pipeline = FakePipeline()
+    pipeline.odd_units = True
+    assert pipeline.status(samples=3) == (DiagnosticStatus.WARN, "odd units")
+    level, message = pipeline.status(samples=3, unstamped=3)
+    assert level == DiagnosticStatus.WARN and "vision.stamps: received" in message
+    pipeline.clock = -37.0
+    level, message = pipeline.status(samples=3)
+    assert level == DiagnosticStatus.ERROR and "vision.time_offset: -37" in message
 
 
 def test_windows_that_come_too_late_for_fusion_are_a_warning_with_the_remedy() -> None:

@@ -258,3 +258,56 @@ def test_the_counts_are_consistent_for_any_stream(stream) -> None:
 def test_an_impossible_window_spec_is_refused_with_the_name_of_its_modality(bad) -> None:
     with pytest.raises(ValueError, match="imu"):
         WindowSpec(**{"modality": IMU, "length": SECOND, "hop": SECOND, **bad})
+
+
+# Bursts, and a stamp of 0
+
+
+@given(st.integers(2, 12), st.integers(5, 40))
+def test_readings_that_share_a_stamp_are_spread_evenly_to_the_next_stamp(count: int, period: int) -> None:
+    """A driver that empties a FIFO of `count` readings, `period` ms apart, gives all of them the stamp of the first."""
+    number = 4 * SECOND // (period * MS) // count * count
+    true = [reading(START + i * period * MS, float(i)) for i in range(number)]
+    sent = [reading(START + i // count * count * period * MS, float(i)) for i in range(number)]
+    expected, _ = run(READINGS, true)
+    found, windower = run(READINGS, sent)
+    assert shape(found) == shape(expected)
+    assert windower.counts["burst"] == number - number // count and not windower.counts["duplicate"]
+
+
+def test_a_reading_that_is_repeated_unchanged_is_a_duplicate() -> None:
+    samples = [reading(START + i // 2 * 10 * MS, float(i // 2)) for i in range(400)]
+    _, windower = run(READINGS, samples)
+    assert windower.counts["duplicate"] == 200 and not windower.counts["burst"]
+
+
+def test_a_pause_after_a_burst_does_not_stretch_it() -> None:
+    def burst(start: int) -> list[Sample]:
+        return [reading(start, float(value)) for value in range(10)]
+
+    stamps = [START + i * 50 * MS for i in range(10)] + [START + 3 * SECOND]
+    windower = Windower(READINGS)
+    for start in stamps:
+        for sample in burst(start):
+            windower.accept(sample)
+    windower.flush()
+    held = [s.stamp for s in windower._samples if START + 450 * MS <= s.stamp < START + 3 * SECOND]
+    assert all(stamp < START + 510 * MS for stamp in held)
+
+
+def test_a_stamp_of_zero_is_a_stamp_where_the_clock_starts_at_zero() -> None:
+    simulated = [frame(i * 100 * MS, i) for i in range(30)]
+    windows, windower = run(FRAMES, simulated)
+    assert windows[0].samples[0].stamp == 400 * MS and not windower.counts["unstamped"]
+    assert windower.first_stamp == 0
+    again = [frame(i * 100 * MS, i) for i in range(30)]
+    _, windower = run(FRAMES, simulated + again)  # the simulation starts again
+    assert not windower.counts["unstamped"] and windower.counts["restarts"] == 1
+
+
+@given(st.lists(st.sampled_from(["zero", "stamped"]), max_size=40))
+def test_a_missing_stamp_among_stamps_of_today_is_counted(kinds: list[str]) -> None:
+    samples = [reading(0 if kind == "zero" else START + i * 10 * MS, float(i)) for i, kind in enumerate(kinds)]
+    _, windower = run(READINGS, samples)
+    assert windower.counts["unstamped"] == kinds.count("zero")
+    assert windower.counts["samples"] == len(kinds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
+from sensebind.fusion.io.numeric_messages import imu_half
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
@@ -20,7 +21,8 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|foxglove|h26[45]|accel|gyro|sample|_)+"
+    r"|theora|ffmpeg|foxglove|h26[45]|accel|accels|accelerometer|linear_acceleration|gyro|gyros|gyroscope"
+    r"|angular_velocity|sample|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
 DEPTH_DATA = re.compile(
@@ -163,6 +165,8 @@ class TopicSelection:
                 order = next(parts, len(PREFERRED_CAMERA_NAMES))
             elif modality == AUDIO:
                 order = AUDIO_TYPES.index(facts.topic.type)
+            elif modality == IMU:  # both halves, or else the angular velocity: its decoder finds the acceleration
+                order = ("", "gyro", "accel").index(imu_half(facts.name))
             has_stopped, count = facts.name in stopped, facts.topic.message_count
             return int(has_stopped), int(is_grey), order, _compression(facts), -count, facts.name
 
@@ -176,6 +180,8 @@ class TopicSelection:
                 f"its name contains '{PREFERRED_CAMERA_NAMES[order]}'"
                 if modality == VISION
                 else f"its type is {best.facts.topic.type}"
+                if modality == AUDIO
+                else "others carry the acceleration alone, or the angular velocity alone"
             ),
             lambda: "it is not compressed" if _compression(best.facts) == 0 else "it is no video",
             lambda: "it has the most messages",

@@ -1,0 +1,177 @@
+"""Sound as microphone drivers send it: MP3, Opus, 24 bits, wrong rates, and its format after its data."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.field_recordings import STAMPED_SOUND, START, audio_info, pieces, sound_message, tone
+from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
+from sensebind.fusion.core.samples import SECOND, Sample, Sound
+from sensebind.fusion.io.audio_messages import OpusStream
+from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
+
+soundfile = pytest.importorskip("soundfile")
+STEP = SECOND // 10
+
+
+def encoded(samples: npt.NDArray[np.float64], rate: int, container: str, subtype: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=container, subtype=subtype)
+    return file.getvalue()
+
+
+def microphone(**form: object) -> SampleDecoder:
+    decoder = SampleDecoder(SensorOptions("audio", audio_format=AudioFormat(**form)), STAMPED_SOUND, "/mic/audio")
+    decoder.side_topics("/mic/audio")
+    return decoder
+
+
+def decoded(decoder: SampleDecoder, data: Sequence[bytes]) -> list[Sample]:
+    """The samples of messages every 0.1 s."""
+    found = []
+    for number, piece in enumerate(data):
+        found += decoder.decode(sound_message(START + number * STEP, piece), START + (number + 1) * STEP)
+    return found
+
+
+def waveform(samples: Sequence[Sample]) -> npt.NDArray[np.float32]:
+    sounds = [sample.data for sample in samples]
+    return np.concatenate([pcm_to_float(sound.data) for sound in sounds if isinstance(sound, Sound)])[:, 0]
+
+
+def likeness(found: npt.NDArray[np.float32], true: npt.NDArray[np.float64], most: int) -> float:
+    """The correlation of two waveforms at the best delay below `most` samples."""
+    size = min(len(found), len(true)) - most
+    return max(float(np.corrcoef(found[delay : delay + size], true[:size])[0, 1]) for delay in range(0, most, 1))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_mp3_in_pieces_is_the_sound_of_the_whole_stream(rate: int) -> None:
+    true = tone(rate, 3.0)
+    samples = decoded(microphone(coding_format="mp3"), pieces(encoded(true, rate, "MP3", "MPEG_LAYER_III"), 30))
+    assert {sample.data.sample_rate for sample in samples if isinstance(sample.data, Sound)} == {rate}
+    found = waveform(samples)
+    assert abs(len(found) - len(true)) < 4000
+    assert likeness(found, true, 2500) > 0.97
+    joined = [after.stamp == before.end for before, after in zip(samples, samples[1:], strict=False)]
+    assert sum(joined) > 0.8 * len(joined), "a sound begins at the end of the one before"
+
+
+def test_mp3_from_the_middle_of_a_stream_is_that_of_the_whole_stream_after_its_first_frames() -> None:
+    data = encoded(tone(16000), 16000, "MP3", "MPEG_LAYER_III")
+    whole = waveform(decoded(microphone(coding_format="mp3"), pieces(data, 50)))
+    middle = waveform(decoded(microphone(coding_format="mp3"), pieces(data[len(data) // 3 :], 30)))
+    assert np.abs(middle[6000:] - whole[-len(middle) :][6000:]).max() < 1e-4
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(1, 700), min_size=20, max_size=40))
+def test_mp3_does_not_depend_on_where_it_is_cut(sizes: list[int]) -> None:
+    data = encoded(tone(16000, 1.0), 16000, "MP3", "MPEG_LAYER_III")
+    cuts = [0, *np.cumsum(sizes).tolist()]
+    parts = [data[first:last] for first, last in zip(cuts, [*cuts[1:], len(data)], strict=True)]
+    found, whole = (waveform(decoded(microphone(coding_format="mp3"), p)) for p in (parts, [data]))
+    assert len(found) == len(whole) and np.abs(found - whole).max() < 1e-4
+
+
+def test_mp3_is_known_by_audio_info_or_by_its_content() -> None:
+    data = pieces(encoded(tone(16000, 2.0), 16000, "MP3", "MPEG_LAYER_III"), 20)
+    informed = microphone()
+    informed.apply_side_message(audio_info("mp3"))
+    assert np.array_equal(waveform(decoded(informed, data)), waveform(decoded(microphone(), data)))
+
+
+def test_opus_in_ogg_is_decoded_in_pieces() -> None:
+    true = tone(48000, 3.0)
+    samples = decoded(microphone(coding_format="opus"), pieces(encoded(true, 48000, "OGG", "OPUS"), 30))
+    found = waveform(samples)
+    assert abs(len(found) - len(true)) < 48000 // 5
+    assert max(np.corrcoef(found[d : d + 120_000], true[:120_000])[0, 1] for d in range(1500)) > 0.9
+
+
+def test_packets_of_opus_one_a_message_are_the_sound_of_the_stream() -> None:
+    data = encoded(tone(48000, 2.0), 48000, "OGG", "OPUS")
+    packets = [p for p in OpusStream()._ogg_packets(data) if not p.startswith((b"OpusHead", b"OpusTags"))]
+    stream = waveform(decoded(microphone(coding_format="opus"), [data]))
+    found = waveform(decoded(microphone(coding_format="opus"), packets))
+    assert len(found) == len(stream) and np.abs(found - stream)[20_000:].max() < 0.01
+
+
+def test_damaged_data_are_refused_with_the_parameter() -> None:
+    noise = np.random.default_rng(0).integers(0, 250, 100_000, dtype=np.uint8).tobytes()
+    with pytest.raises(EncodingError, match=r"audio\.coding_format"):
+        decoded(microphone(coding_format="mp3"), [noise])
+    other = microphone()
+    with pytest.raises(EncodingError, match=r"flac.*'wave', 'mp3' or 'opus'"):
+        other.apply_side_message(audio_info("flac"))
+
+
+def as_bytes(sound: npt.NDArray[np.int64], name: str) -> bytes:
+    """24-bit samples as bytes of a format, written out by hand."""
+    shift = 2**23 if name.startswith("U") else 0
+    order = "big" if name.endswith("BE") else "little"
+    width = 3 if name in ("S24LE", "S24BE", "S24_3LE", "U24LE", "U24_3BE") else 4
+    signed = not name.startswith("U")
+    return b"".join(int(value + shift).to_bytes(width, order, signed=signed) for value in sound)
+
+
+@pytest.mark.parametrize("name", ["S24LE", "S24BE", "S24_3LE", "S24_32LE", "S24_LE", "U24LE", "U24_3BE", "U24_32LE"])
+def test_24_bits_have_the_same_values_in_3_and_4_bytes_signed_or_not(name: str) -> None:
+    true = np.array([0, 1, -1, 2**23 - 1, -(2**23), 1234567, -7654321], np.int64)
+    found = pcm_to_float(decode_pcm(as_bytes(true, name), name, 1))[:, 0]
+    assert np.allclose(found, true / 2**23, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("U16LE", "<u2"), ("U16BE", ">u2"), ("U32LE", "<u4")])
+def test_unsigned_sound_has_its_zero_in_the_middle(name: str, dtype: str) -> None:
+    middle = 2 ** (8 * np.dtype(dtype).itemsize - 1)
+    values = np.array([middle, 0, 2 * middle - 1], dtype)
+    assert np.allclose(pcm_to_float(decode_pcm(values.tobytes(), name, 1))[:, 0], [0, -1, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1, 0.001, 10_000_000])
+def test_a_rate_that_no_microphone_has_is_refused(rate: float) -> None:
+    decoder = microphone()
+    decoder.apply_side_message(audio_info(rate=rate))  # type: ignore[arg-type]
+    with pytest.raises(EncodingError, match=rf"{rate:.12g} Hz.*audio\.sample_rate"):
+        decoder.decode(sound_message(START, bytes(3200)), START)
+
+
+@pytest.mark.parametrize(("said", "true"), [(16000, 48000), (48000, 16000), (16000, 32000)])
+def test_a_rate_that_stamps_deny_is_named_with_both_and_with_the_parameter(said: int, true: int) -> None:
+    decoder = microphone(sample_format="S16LE", channels=1, sample_rate=said)
+    decoded(decoder, [bytes(true // 10 * 2)] * 40)
+    (warning,) = decoder.warnings
+    assert f"{said} Hz" in warning and f"audio.sample_rate: {true}" in warning
+    assert ("audio.channels: 2" in warning) == (true == 2 * said)
+    right = microphone(sample_format="S16LE", channels=1, sample_rate=true)
+    decoded(right, [bytes(true // 10 * 2)] * 40)
+    assert not right.warnings
+
+
+def test_sound_before_its_format_waits_and_is_used() -> None:
+    decoder, blocks = microphone(), [bytes(3200)] * 5
+    assert decoded(decoder, blocks[:4]) == []
+    decoder.apply_side_message(audio_info())
+    samples = decoder.decode(sound_message(START + 4 * STEP, blocks[4]), START + 5 * STEP)
+    assert [sample.stamp for sample in samples] == [START + number * STEP for number in range(5)]
+
+
+def test_a_format_that_never_comes_is_an_error_after_seconds_and_names_where_it_is_expected() -> None:
+    decoder, silent = microphone(), 0
+    for number in range(60):
+        try:
+            assert decoder.decode(sound_message(START + number * STEP, bytes(3200)), START + number * STEP) == []
+            silent += 1
+        except EncodingError as error:
+            assert all(part in str(error) for part in ("AudioInfo", "/mic/info", "audio.sample_rate"))
+    assert silent == 30
+    assert decoder.finish() == [] and sum(decoder.unused.values()) == 30, "those that still wait are counted"

@@ -1,0 +1,115 @@
+"""Sensors whose clocks differ are named, and stop no other sensor: by stamps and times of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.pipelines import SPECS, START, image, motion, push, sound
+from helpers.toy_space import ToySpace
+from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.samples import SECOND, Sample
+from sensebind.fusion.inference.engine import Engine
+from sensebind.fusion.stream.clocks import SensorClocks, clock_text
+from sensebind.fusion.stream.drivers import finish
+from sensebind.fusion.stream.pipeline import Pipeline
+
+MS = SECOND // 1000
+
+
+def arrivals(offsets: dict[str, float], seconds: float = 8.0, latency: float = 0.02) -> list[Sample]:
+    """The samples of a robot, received `latency` s after their ends. `offsets`: s added to the stamps of a modality."""
+    samples = [image(START + i * 100 * MS, i) for i in range(int(seconds * 10))]
+    samples += [motion(START + 3 * MS + i * 20 * MS, i) for i in range(int(seconds * 50))]
+    samples += [sound(START + i * 100 * MS, i) for i in range(int(seconds * 10))]
+    found = []
+    for sample in sorted(samples, key=lambda s: s.end):
+        received = sample.end + round(latency * SECOND)
+        stamp = sample.stamp + round(offsets.get(sample.modality, 0.0) * SECOND)
+        found.append(replace(sample, stamp=stamp, received=received))
+    return found
+
+
+def run(samples: list[Sample]) -> tuple[Pipeline, list[Embedding]]:
+    pipeline = Pipeline(SPECS, Engine(ToySpace()))
+    outputs = [output for sample in samples for output in push(pipeline, sample)]
+    outputs += finish(pipeline)
+    return pipeline, [output for output in outputs if isinstance(output, Embedding)]
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.sampled_from(["vision", "imu", "audio"]),
+    st.one_of(st.floats(1.5, 1e4), st.floats(-1.6e9, -11.0), st.just(37.0)),
+)
+def test_one_wrong_clock_is_named_with_its_offset_and_the_others_are_fused_as_without_it(
+    wrong: str, offset: float
+) -> None:
+    pipeline, embeddings = run(arrivals({wrong: offset}))
+    statistics = pipeline.statistics()
+    assert {name for name, own in statistics.items() if own.clock_differs} == {wrong}
+    assert statistics[wrong].clock_offset == pytest.approx(-offset, abs=0.05)
+    assert statistics[wrong].counts["clock"] == statistics[wrong].counts["samples"], "all are counted"
+    _, expected = run([sample for sample in arrivals({}) if sample.modality != wrong])
+    fused = [(e.tick, e.sources) for e in embeddings if e.modality == "fused"]
+    assert fused == [(e.tick, e.sources) for e in expected if e.modality == "fused"]
+    assert all(START <= e.tick <= START + 9 * SECOND for e in embeddings), "no output has the time of the wrong clock"
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.floats(-1.6e9, 1e9))
+def test_stamps_of_all_sensors_of_another_time_are_one_clock(offset: float) -> None:
+    """A recording of another recording, or a simulation: no stamp agrees with the times of arrival."""
+    pipeline, embeddings = run(arrivals(dict.fromkeys(("vision", "imu", "audio"), offset)))
+    assert not any(own.clock_differs or own.counts["clock"] for own in pipeline.statistics().values())
+    assert any(e.modality == "fused" and len(e.sources) == 3 for e in embeddings)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3, 1.5, 5.0])
+def test_a_late_sensor_with_right_stamps_is_used(late: float) -> None:
+    samples = [
+        replace(s, received=(s.received or 0) + round(late * SECOND)) if s.modality == "vision" else s
+        for s in arrivals({})
+    ]
+    pipeline, _ = run(sorted(samples, key=lambda s: s.received or 0))
+    statistics = pipeline.statistics()
+    assert not any(own.clock_differs for own in statistics.values())
+    assert statistics["vision"].clock_offset == pytest.approx(late, abs=0.05)
+    assert statistics["vision"].counts["embedded"] == statistics["vision"].counts["windows"] > 10
+
+
+def test_samples_without_a_time_of_arrival_have_no_clock() -> None:
+    pipeline, _ = run([replace(s, received=None) for s in arrivals({"vision": 2.0})])
+    assert all(own.clock_offset is None and not own.clock_differs for own in pipeline.statistics().values())
+
+
+def test_a_clock_that_is_set_for_all_sensors_excludes_none() -> None:
+    before, after = arrivals(dict.fromkeys(("vision", "imu", "audio"), -1000.0), 4.0), arrivals({}, 8.0)
+    samples = before + [s for s in after if s.stamp > START + 4 * SECOND]
+    pipeline, _ = run(samples)
+    assert not any(own.counts["clock"] for own in pipeline.statistics().values())
+
+
+def test_a_sensor_whose_clock_becomes_right_is_used_again() -> None:
+    wrong, right = arrivals({"vision": 60.0}, 4.0), arrivals({}, 12.0)
+    pipeline, _ = run(wrong + [s for s in right if s.stamp > START + 4 * SECOND])
+    own = pipeline.statistics()["vision"]
+    assert not own.clock_differs and own.counts["clock"] >= 40 and own.counts["embedded"] > 5
+
+
+def test_a_slow_sensor_keeps_its_clock() -> None:
+    clocks = SensorClocks(SECOND)
+    for i in range(3000):
+        now = START + i * 10 * MS
+        assert clocks.agrees("imu", now, now + 5 * MS)
+        if i % 500 == 0:
+            assert clocks.agrees("vision", now, now + 30 * MS)
+
+
+def test_the_remedies_are_in_the_message() -> None:
+    text = clock_text("rear", -37.0)
+    assert "37.000 s ahead" in text and "TAI" in text and "rear.time_offset: -37.000" in text
+    assert "rear.stamps: received" in text and "behind" in clock_text("imu", 1.7e9)
