@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -184,6 +185,18 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for cached in (graphs.openvino_available, graphs.openvino_core):
         cached.cache_clear()
+
+
+def test_openvino_is_used_without_its_telemetry() -> None:
+    """OpenVINO's own telemetry would start a process that reports its import over the network."""
+    pytest.importorskip("openvino")
+    program = (
+        "import multiprocessing, sys\n"
+        "from sensebind.fusion.models.openvino.graphs import openvino_available\n"
+        "print(openvino_available(), 'openvino_telemetry' in sys.modules, multiprocessing.active_children())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=2) == ["True", "False", "[]\n"]
 
 
 def test_without_openvino_pytorch_is_used_and_a_message_is_logged(

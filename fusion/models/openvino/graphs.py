@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -51,9 +53,27 @@ def openvino_available() -> bool:
 @lru_cache(maxsize=1)
 def openvino_core() -> openvino.Core:
     """OpenVINO's runtime. Raises `ImportError` if it is not installed."""
-    import openvino
+    with _without_telemetry():
+        import openvino
 
     return openvino.Core()
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
+    """OpenVINO reports to its maker over the network when it is imported. A robot must not do so without being asked.
+
+    If its package of telemetry cannot be imported, OpenVINO uses a stub of its own.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:  # the program that uses this module has decided otherwise
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # documented: the import of this name fails
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 class CompiledGraph:
