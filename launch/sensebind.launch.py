@@ -28,8 +28,8 @@ TOPICS = {  # launch argument → relative topic name
     "audio": "audio",
     "imu": "imu",
 }
-# Time between SIGINT and SIGTERM, and SIGTERM and SIGKILL. On a busy machine, an embedder that embeds its last windows and
-# releases its model needs more than the 5 s of launch.
+# Time between SIGINT and SIGTERM, and SIGTERM and SIGKILL. On a busy machine, an embedder that embeds its last windows
+# and releases its model needs more than the 5 s of launch.
 STOP_TIMEOUT = "20"  # s
 INFO_TOPICS = {"camera_info": "camera", "depth_info": "depth"}  # argument → argument of the images that it belongs to
 TEXTS = {  # launch argument → description
