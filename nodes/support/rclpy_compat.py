@@ -43,9 +43,9 @@ class RefusedTransitionsMixin:
     Nav2's lifecycle manager, which waits for the answer without a limit, would wait for ever.
     """
 
-    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # rclpy's __on_change_state
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802, rclpy's name
         try:
-            return getattr(super(), "_LifecycleNodeMixin__on_change_state")(request, response)  # noqa: B009
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
         except rclpy_implementation.RCLError as error:
             reason = str(error).split(", at ")[0].strip()
             self.get_logger().error(f"a lifecycle transition was refused: {reason}")  # type: ignore[attr-defined]
