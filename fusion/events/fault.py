@@ -20,7 +20,8 @@ FAULT_CAUSES = (*SYMPTOMS, UNPLUGGED)
 VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partly faulty, may show another symptom
 FAULT_SCORE = 0.95  # the score of every fault
 MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a sensor is unplugged
-FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` until the second window: the interval is not known yet
+FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the interval is not known yet
+START_TIMEOUT_FACTOR = 1.6  # times `timeout` for the first window of an expected sensor, after the first tick of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, and 4 times as long at the start, after its first window and after a pause of "
-        "all sensors",
+        "usual intervals are longer, 1.6 times as long at the start, and 4 times as long after its first window or a "
+        "pause of all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",
@@ -93,6 +94,8 @@ class FaultSensorState:
         """Return whether it has had no window for too long at this tick (ns). `timeout`: see `FaultOptions`."""
         limit = max(timeout, MAX_MISSED_INTERVALS * self.window_interval)
         factor = 1.0 if self.window_interval and not self.resumed else FIRST_WINDOW_TIMEOUT_FACTOR
+        if not self.has_window and not self.resumed:
+            factor = START_TIMEOUT_FACTOR
         return tick - max(self.tick, self.resumed) >= factor * limit * SECOND
 
 

@@ -17,6 +17,7 @@ from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError, SensebindError
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections
+from sensebind.nodes.support.rclpy_compat import RefusedTransitionsMixin
 from sensebind.nodes.support.ros_parameters import (
     NODE_ARGUMENTS,
     EmptyListParametersMixin,
@@ -27,7 +28,7 @@ from sensebind.nodes.support.ros_parameters import (
 from sensebind.nodes.support.run import StopFlag, interruptible, spin, wait_for_acknowledgements
 
 
-class ManagedNode(EmptyListParametersMixin, LifecycleNode):
+class ManagedNode(EmptyListParametersMixin, RefusedTransitionsMixin, LifecycleNode):
     """A lifecycle node. A subclass defines what happens in `configure`, `activate`, `deactivate` and `release`.
 
     The transitions are those of ROS, so `ros2 lifecycle` and Nav2's lifecycle manager can drive it; it has no bond. All

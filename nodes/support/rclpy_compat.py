@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import rclpy.subscription
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 try:
@@ -17,6 +18,7 @@ __all__ = [
     "HAS_MESSAGE_INFO",
     "LOGGER_SERVICE_ARGUMENTS",
     "NO_EVENT_CALLBACKS",
+    "RefusedTransitionsMixin",
     "SubscriptionEventCallbacks",
     "UnsupportedEventTypeError",
 ]
@@ -32,3 +34,20 @@ LOGGER_SERVICE_ARGUMENTS: dict[str, Any] = (
 # `event_callbacks` of a publisher that does not warn of subscribers whose QoS does not match: those warn themselves. So
 # the executor checks two events less for each message.
 NO_EVENT_CALLBACKS = PublisherEventCallbacks(use_default_callbacks=False)
+
+
+class RefusedTransitionsMixin:
+    """Of a lifecycle node. A request for a transition that its state does not allow is answered with `success: false`.
+
+    In Kilted, rclpy does this. In Jazzy and Humble it raises an exception in the executor: the process would end, and
+    Nav2's lifecycle manager, which waits for the answer without a limit, would wait for ever.
+    """
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802, rclpy's name
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
+        except rclpy_implementation.RCLError as error:
+            reason = str(error).split(", at ")[0].strip()
+            self.get_logger().error(f"a lifecycle transition was refused: {reason}")  # type: ignore[attr-defined]
+            response.success = False
+            return response

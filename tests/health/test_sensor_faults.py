@@ -354,10 +354,10 @@ def test_an_expected_sensor_that_never_publishes_is_a_fault() -> None:
 
     assert run(fault_tracker(), 20, absent) == []
     events = run(fault_tracker(expected=("audio",)), 20, absent)
-    assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 6 * SECOND
+    assert events[0].label == "fault:audio:unplugged" and events[0].tick <= START + HOP + 3 * SECOND
 
 
-@pytest.mark.parametrize("late", [3, 6, 9])
+@pytest.mark.parametrize("late", [3, 5])
 def test_an_expected_sensor_whose_first_windows_come_seconds_later_is_no_fault(late: int) -> None:
     """Drivers start one after another, and long windows fill later than short ones. `late`: ticks after the others."""
 
