@@ -610,6 +610,9 @@ def test_a_second_replay_of_a_reader_begins_with_the_same_calibration() -> None:
         def set_calibration(self, modality: str, calibration: Calibration) -> None:
             self.first = self.first or calibration
 
+        def check_clock(self, sensor: str, stamp: int, received: int) -> bool:
+            return True
+
     events = at_times([CAMERA_EVENTS["data"], CAMERA_EVENTS["stereo"]])
     reader = SampleReader(Listed(events, *KINDS), values_of(["depth"], depth__topic="/cam/depth"), ("depth",))
     seen = []

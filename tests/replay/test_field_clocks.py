@@ -20,7 +20,7 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.recordings import Recording
-from sensebind.replay.session import Settings, open_replay
+from sensebind.replay.session import Settings, open_with_sensors
 from sensebind.report.replay_output import write_replay
 
 RECORDINGS = ROOT.parent / "shared" / "recordings"
@@ -36,8 +36,7 @@ class Result:
 
     def __init__(self, path: Path, out: Path, space: Space | None = None, **values: Any) -> None:
         given = {"modalities": ["vision", "imu"], **{name.replace("__", "."): v for name, v in values.items()}}
-        settings = Settings.of(given, {"detectors": ["fault"]}).with_sensors_of(path)
-        with open_replay(path, settings.embedder) as replay:
+        with open_with_sensors(path, Settings.of(given, {"detectors": ["fault"]})) as (settings, replay):
             write_replay(replay, settings, space or ToySpace(), out, overwrite=True)
         self.summary: Mapping[str, Any] = json.loads((out / "summary.json").read_text())
         self.vectors: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
