@@ -13,7 +13,7 @@ from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, select_message_type
-from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
 from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -109,12 +109,12 @@ class SensorSubscriptions:
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
         sensor, topic = options.sensor, options.topic_name
-        if options.transport == COMPRESSED_TRANSPORT:  # remapping rules use the topic name without its suffix
+        if options.transport != RAW_TRANSPORT:  # remapping rules use the topic name without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, sensor: name}
         try:
-            decoder = SampleDecoder(options, type_name)
+            decoder = SampleDecoder(options, type_name, name)
             message_type(type_name)
         except (EncodingError, ModuleNotFoundError) as error:
             self._on_error(sensor, f"topic '{name}': {error}")

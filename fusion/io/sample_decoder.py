@@ -12,17 +12,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core import encodings
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.samples import AUDIO, DEPTH, IMAGE_MODALITIES, IMU, VISION, Calibration, Sample
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION, Calibration, Frame, Sample
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
-from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, SensorOptions
+from sensebind.fusion.io.video import VideoStream
 
 LOG = logging.getLogger(__name__)
 MAX_WARNINGS = 4  # different warnings about one sensor that are logged
 
 # Message types of each built-in modality. For other modalities, numbers are read from messages of any type.
 MESSAGE_TYPES = {
-    **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE)),
+    **dict.fromkeys((VISION, THERMAL), (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE, *messages.VIDEO_TYPES)),
+    DEPTH: (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE),
     IMU: (messages.IMU_TYPE,),
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
@@ -45,9 +51,11 @@ def data_topic(options: SensorOptions, topic: str) -> str:
 
     A topic that has its suffix already is returned as it is.
     """
-    if options.transport != COMPRESSED_TRANSPORT or topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
+    ending = topic.rstrip("/").rsplit("/", 1)[-1]
+    if options.transport == RAW_TRANSPORT or ending.startswith("compressed") or ending in messages.VIDEO_TRANSPORTS:
         return topic
-    return f"{topic}/{'compressedDepth' if options.modality == DEPTH else 'compressed'}"
+    is_compressed_depth = options.modality == DEPTH and options.transport == COMPRESSED_TRANSPORT
+    return f"{topic}/{'compressedDepth' if is_compressed_depth else options.transport}"
 
 
 def select_message_type(modality: str, published: Sequence[str]) -> str:
@@ -59,14 +67,18 @@ def select_message_type(modality: str, published: Sequence[str]) -> str:
 class SampleDecoder:
     """Converts the messages of one sensor to samples.
 
-    It keeps the state that depends on earlier messages: the calibration, and the microphone's format and time. A
+    It keeps the state that depends on earlier messages: the calibration, the microphone's format and time, and the
+    decoder of a video, whose packets become images here. A
     message of `side_topics` applies to all messages that arrive after it. Values from parameters take precedence over
     side messages, and values from an earlier side message over later ones.
 
-    Raises `EncodingError` if messages of type `type_name` cannot be samples of this modality.
+    `topic`: where the messages come from, for warnings. Raises `EncodingError` if messages of type `type_name` cannot
+    be samples of this modality.
     """
 
-    def __init__(self, options: SensorOptions, type_name: str) -> None:
+    def __init__(self, options: SensorOptions, type_name: str, topic: str = "") -> None:
+        self._topic, self._video = topic, VideoStream()
+        self._values = ImageValueCheck(options)
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
         self._warned: set[str] = set()
@@ -100,10 +112,25 @@ class SampleDecoder:
             sample = self._convert(message, received_ns)
         except MESSAGE_FIELD_ERRORS as error:
             raise self._field_error(self.type_name, error) from error
+        if isinstance(sample.data, Frame):
+            sample = self._complete_image(sample)
         self._check_frame(sample.frame_id)
         if self._audio_decoder is not None and self._audio_decoder.warning:
             self._warn(self._audio_decoder.warning)
         return sample if self.sensor == self.modality else replace(sample, sensor=self.sensor)
+
+    def _complete_image(self, sample: Sample) -> Sample:
+        """Decode a packet of a video, and add the bits of a camera's values. Warns of values that do not fit the
+        parameters. Raises `EncodingError` for a packet that gives no image."""
+        if self.modality != DEPTH:
+            sample = self._video.decode(sample)
+        frame = sample.data
+        assert isinstance(frame, Frame)
+        if self._options.bits and self.modality == VISION:
+            sample = replace(sample, data=replace(frame, bits=self._options.bits))
+        if text := self._values.check(frame, self._calibration):
+            self._warn(text)
+        return sample
 
     def apply_side_message(self, message: Any) -> bool:
         """Apply a message of one of `side_topics`. Returns whether it changed `calibration`.
@@ -156,10 +183,111 @@ class SampleDecoder:
         """Log a warning about this sensor once."""
         if text not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(text)
-            LOG.warning("sensor '%s': %s", self.sensor, text)
+            where = f" (topic '{self._topic}')" if self._topic else ""
+            LOG.warning("sensor '%s'%s: %s", self.sensor, where, text)
 
     def _field_error(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(
             f"a message of {self.sensor} lacks the fields expected of '{type_name}' ({error}): "
             f"check which package defines it, or set {self.sensor}.topic to another topic"
+        )
+
+
+CHECKED_IMAGES = {VISION: 10, DEPTH: 3, THERMAL: 3}  # modality → images at the start whose values are checked
+CHECKED_STRIDE = 3  # rows and columns; odd, so that all colours of a mosaic are seen
+USUAL_BITS = (8, 10, 12, 14)  # of cameras that send 16-bit images and use fewer bits
+MAX_SCENE_DEPTH, MIN_SCENE_DEPTH = 100.0, 0.01  # m: the median of a depth image that a robot can see
+SCENE_KELVIN = (230.0, 400.0)  # K: the median of a thermal image of places where robots work
+CELSIUS = 273.15  # K: 0 °C
+PLAUSIBLE_CELSIUS = (-40.0, 120.0)  # °C: medians of floats that are degrees Celsius rather than kelvin
+
+
+class ImageValueCheck:
+    """Compares the values of a sensor's first images with its parameters, and finds parameters that do not fit."""
+
+    def __init__(self, options: SensorOptions) -> None:
+        self._sensor, self._modality = options.sensor, options.modality
+        self._left = CHECKED_IMAGES.get(options.modality, 0)
+        if options.bits:
+            self._left = 0
+        self._found: list[float] = []  # of each image: the largest value of a camera, else the median
+        self._is_float = False
+
+    def check(self, frame: Frame, calibration: Calibration) -> str:
+        """Check one image. Returns a warning that names the parameter, empty in most cases, after the last image."""
+        if not self._left:
+            return ""
+        try:
+            values = self._values(frame)
+        except EncodingError:  # it is reported when the image is decoded for a window
+            return ""
+        if values is None:
+            return ""
+        self._is_float = values.dtype.kind == "f"
+        if self._modality != VISION:
+            values = values[np.isfinite(values) & (values > 0)] if self._modality == DEPTH else values
+            values = values[values < 65535] if values.dtype == np.uint16 else values
+        if not values.size:
+            return ""
+        self._left -= 1
+        self._found.append(float(values.max() if self._modality == VISION else np.median(values)))
+        if self._modality == VISION and self._found[-1] >= 1 << USUAL_BITS[-1]:
+            self._left = 0  # it uses the highest bits
+            return ""
+        return "" if self._left else self._warning(calibration)
+
+    def _values(self, frame: Frame) -> npt.NDArray[Any] | None:
+        """The values, of every third row and column; None for a camera image of 8 bits and thermal levels."""
+        if self._modality == DEPTH:
+            return encodings.depth_pixels(frame)[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+        if self._modality == THERMAL:
+            values, _ = encodings.thermal_pixels(frame)
+            return None if values.dtype == np.uint8 else values[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+        pixels = encodings.sixteen_bit_pixels(frame)
+        return None if pixels is None else pixels[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+
+    def _warning(self, calibration: Calibration) -> str:
+        if self._modality == VISION:
+            return self._bits_warning(max(self._found))
+        middle = float(np.median(self._found))
+        if self._modality == DEPTH:
+            return self._depth_warning(middle, calibration)
+        return self._thermal_warning(middle, calibration) if calibration.thermal_radiometric else ""
+
+    def _bits_warning(self, largest: float) -> str:
+        choices = " or ".join(str(bits) for bits in USUAL_BITS if largest < 1 << bits)
+        return (
+            f"the largest value of its 16-bit images is {largest:.0f}, so they are nearly black: if the camera uses "
+            f"fewer bits, set {self._sensor}.bits to their number, {choices}"
+        )
+
+    def _depth_warning(self, middle: float, calibration: Calibration) -> str:
+        metres = middle * calibration.depth_scale(self._is_float)
+        if MIN_SCENE_DEPTH <= metres <= MAX_SCENE_DEPTH:
+            return ""
+        unit = f"{calibration.depth_scale(self._is_float):g}"
+        if metres > MAX_SCENE_DEPTH:
+            cure = f"if the value {middle:.6g} is millimetres, set {self._sensor}.unit to 0.001"
+        else:
+            cure = (
+                f"set {self._sensor}.unit to the metres of the value 1; 0 means metres in floats, millimetres in "
+                "integers"
+            )
+        return f"the median of its images is {metres:.4g} m, with {self._sensor}.unit {unit}: {cure}"
+
+    def _thermal_warning(self, middle: float, calibration: Calibration) -> str:
+        unit = calibration.thermal_scale(self._is_float)
+        kelvin = middle * unit + calibration.thermal_offset
+        if SCENE_KELVIN[0] <= kelvin <= SCENE_KELVIN[1]:
+            return ""
+        name = self._sensor
+        cure = (
+            f"set {name}.unit and {name}.offset as the manual of the camera says, or {name}.radiometric to false if "
+            "its values are no temperatures"
+        )
+        if self._is_float and PLAUSIBLE_CELSIUS[0] <= middle <= PLAUSIBLE_CELSIUS[1]:
+            cure = f"they are probably degrees Celsius: set {name}.unit to 1 and {name}.offset to {CELSIUS:g}"
+        return (
+            f"the median of its images is {middle:.6g}, which would be {kelvin:.1f} K ({kelvin - CELSIUS:.0f} °C) with "
+            f"{name}.unit {unit:g} and {name}.offset {calibration.thermal_offset:g}: {cure}"
         )

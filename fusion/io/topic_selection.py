@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
+from sensebind.fusion.io.messages import VIDEO_TYPES
 from sensebind.fusion.io.recordings import Recording, Topic
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -27,7 +28,7 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|accel|gyro|sample|_)+"
+    r"|theora|ffmpeg|foxglove|accel|gyro|sample|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
 DEPTH_DATA = re.compile(
@@ -90,7 +91,7 @@ def _topics_by_modality(recording: Recording) -> dict[str, list[Topic]]:
     topics = recording.topics
     kinds: dict[str, list[Topic]] = {VISION: [], DEPTH: [], THERMAL: []}
     for topic in topics:
-        if topic.type in IMAGE_TYPES:
+        if topic.type in IMAGE_TYPES or topic.type in VIDEO_TYPES:
             lower = topic.name.lower()
             kinds[next((m for m, name in TOPIC_NAME_PATTERNS.items() if name.search(lower)), VISION)].append(topic)
     kinds[AUDIO] = [t for t in topics if t.type in AUDIO_TYPES]
@@ -138,7 +139,12 @@ def _select_topic(modality: str, topics: Sequence[Topic]) -> TopicChoice:
             )
         else:
             order = AUDIO_TYPES.index(topic.type) if modality == AUDIO else 0  # types with a stamp first
-        return order, int(topic.type == IMAGE_TYPES[1]), -topic.message_count, topic.name
+        return (
+            order,
+            int(topic.type == IMAGE_TYPES[1]) + 2 * int(topic.type in VIDEO_TYPES),
+            -topic.message_count,
+            topic.name,
+        )
 
     best = min(topics, key=rank)
     # The reason is the first property in which the best topic differs from the second best.

@@ -85,7 +85,7 @@ class SampleReader:
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for sensor, topic in self.topics.items():
             try:
-                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic])
+                decoder = SampleDecoder(self._options[sensor], self._topic_types[topic], topic)
             except EncodingError as error:
                 yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
