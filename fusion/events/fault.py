@@ -190,14 +190,15 @@ class FaultDetector(Detector[FaultOptions]):
         return states
 
     def _is_frozen_for_long(self, states: FaultState, sensor: str, tick: int) -> bool:
-        """Return whether a sensor that is frozen is faulty. A camera that has never changed is faulty only when the IMU
-        has shown that it has noise: the windows of an IMU are longer, so the first one comes later."""
+        """Return whether a sensor that is frozen is faulty. If no camera has ever changed, they are faulty only when
+        the IMU has shown that it has noise: the windows of an IMU are longer, so the first one comes later."""
         own = states[sensor]
         frozen = tick - (own.frozen_since or tick)
         never_changed = own.frozen_since - own.first_tick <= MAX_MISSED_INTERVALS * own.window_interval * SECOND
         imus = [name for name, modality in self._modalities.items() if modality == IMU]
         has_imu_window = any(states[name].first_tick for name in imus if name in states)
-        if own.modality in IMAGE_MODALITIES and never_changed and imus and not has_imu_window:
+        all_frozen = all(other.frozen_since for other in states.values() if other.modality in IMAGE_MODALITIES)
+        if own.modality in IMAGE_MODALITIES and all_frozen and never_changed and imus and not has_imu_window:
             return frozen >= max(FIRST_IMU_WINDOW, self.options.frozen_time) * SECOND
         return frozen >= self.options.frozen_time * SECOND
 

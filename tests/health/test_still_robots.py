@@ -91,6 +91,13 @@ def test_sensors_that_freeze_while_others_have_noise_are_faulty(noisy: tuple[str
     assert all(event.tick <= START + 11 * SECOND for event in first)
 
 
+def test_a_sensor_that_is_frozen_from_the_start_is_reported_before_the_first_window_of_the_imu() -> None:
+    events = events_of(samples_of(6.0, (0.0, 16.0), (VISION, IMU)))
+    assert onsets(events) == ["fault:depth:frozen"] and events[0].tick <= START + 2 * SECOND
+    events = events_of(samples_of(8.0, (0.0, 16.0), (IMU,)))  # all cameras: the IMU decides
+    assert onsets(events) == ["fault:depth:frozen", "fault:vision:frozen"] and events[0].tick <= START + 5 * SECOND
+
+
 def test_a_camera_simulated_without_noise_beside_sensors_with_noise_needs_the_time_that_the_robot_stands() -> None:
     samples = samples_of(20.0, (4.0, 16.0), (IMU,))
     assert onsets(events_of(samples, frozen_time=30.0)) == []
