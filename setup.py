@@ -79,10 +79,12 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", *TRANSFORMERS],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "av", *TRANSFORMERS],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`
+        # Decodes video (BSD licence). Its wheels contain FFmpeg, with encoders under the GPL: so it is optional.
+        "video": ["av"],
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch

@@ -14,7 +14,7 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic, select_message_type
-from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, SensorOptions
+from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
 from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -115,7 +115,7 @@ class SensorSubscriptions:
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
         sensor, topic = options.sensor, options.topic_name
-        if options.transport == COMPRESSED_TRANSPORT:  # remapping rules use the topic name without its suffix
+        if options.transport != RAW_TRANSPORT:  # remapping rules use the topic name without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
         self._topics = {**self._topics, sensor: name}

@@ -47,7 +47,7 @@ def _other_transport(options: SensorOptions, name: str, published: Callable[[str
     modality = options.modality
     if modality not in IMAGE_MODALITIES:
         return ""
-    if options.transport == COMPRESSED_TRANSPORT:
+    if options.transport != RAW_TRANSPORT:
         other, wanted, transport = name.rpartition("/")[0], messages.IMAGE_TYPE, RAW_TRANSPORT
     else:
         other = data_topic(replace(options, transport=COMPRESSED_TRANSPORT), name)

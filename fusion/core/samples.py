@@ -23,6 +23,8 @@ IMAGE_MODALITIES = (VISION, DEPTH, THERMAL)
 SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
 
 SECOND = 1_000_000_000  # nanoseconds
+REP118_DEPTH_UNIT = 0.001  # m of a count of an integer depth image
+COMMON_THERMAL_UNIT = 0.01  # K of a count of a 16-bit thermal image
 
 
 def to_ns(seconds: float) -> int:
@@ -36,6 +38,7 @@ class Frame:
 
     `data` is uint8 (N,). For raw rows, `encoding` is a name from `sensor_msgs/image_encodings.hpp`. For a compressed
     image, `encoding` is the `format` field of `sensor_msgs/CompressedImage`, and `height`, `width` and `step` are 0.
+    `bits`: how many bits a camera's 16-bit values use, from the lowest; 0: all.
     """
 
     data: npt.NDArray[np.uint8]
@@ -45,6 +48,7 @@ class Frame:
     step: int = 0  # bytes from the start of one row to the next; 0: rows without padding
     big_endian: bool = False
     compressed: bool = False
+    bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +76,9 @@ class Reading:
 class Calibration:
     """Focal length, stereo baseline and units of a sensor, from parameters and CameraInfo.
 
-    `principal_x` is the column of the forward axis in px, in images `focal_width` wide; None if it is not known. An
-    integer depth image holds metres / `depth_unit`; a 16-bit thermal image holds
-    (kelvin − `thermal_offset`) / `thermal_unit`.
+    `principal_x` is the column of the forward axis in px, in images `focal_width` wide; None if it is not known. A
+    depth image holds metres / `depth_scale`; a thermal image holds (kelvin − `thermal_offset`) / `thermal_scale`, if
+    the camera is `thermal_radiometric`.
     """
 
     focal_length: float = parameter(
@@ -100,30 +104,46 @@ class Calibration:
         modalities=(DEPTH,),
     )
     depth_unit: float = parameter(
-        0.001,
-        "Length of one count of a 16-bit depth image (REP-118: 0.001). No effect on 32FC1",
-        bounds=(1e-6, 1.0),
+        0.0,
+        "Length of the value 1 in a depth image. 0: as in REP-118, 0.001 for integers and 1 for floats (32FC1)",
+        bounds=(0.0, 1.0),
         unit="m",
         name="unit",
         modalities=(DEPTH,),
     )
     thermal_unit: float = parameter(
-        0.01,
-        "Temperature step of one count of a 16-bit thermal image. No effect on other encodings",
-        bounds=(1e-6, 1000.0),
+        0.0,
+        "Temperature step of the value 1 in a thermal image. 0: 0.01 for 16 bits and 1 for floats; images of 8 bits "
+        "are then levels without a temperature",
+        bounds=(0.0, 1000.0),
         unit="K",
         name="unit",
         modalities=(THERMAL,),
     )
     thermal_offset: float = parameter(
         0.0,
-        "Temperature of a pixel with count 0 in a 16-bit thermal image. 273.15 if count 0 means 0 °C",
+        "Temperature of the value 0 in a thermal image. 273.15 if the value 0 means 0 °C",
         bounds=(-1000.0, 1000.0),
         unit="K",
         name="offset",
         modalities=(THERMAL,),
     )
+    thermal_radiometric: bool = parameter(
+        True,
+        "Whether the values of a thermal image of 16 bits or floats are temperatures. False: raw counts, or an image "
+        "with automatic gain: its contrast is used",
+        name="radiometric",
+        modalities=(THERMAL,),
+    )
     principal_x: float | None = None
+
+    def depth_scale(self, is_float: bool) -> float:
+        """Metres of the value 1 in a depth image of floats or of integers."""
+        return self.depth_unit or (1.0 if is_float else REP118_DEPTH_UNIT)
+
+    def thermal_scale(self, is_float: bool) -> float:
+        """Kelvin of the value 1 in a thermal image of floats or of integers."""
+        return self.thermal_unit or (1.0 if is_float else COMMON_THERMAL_UNIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.events.detector import Detector
+from sensebind.fusion.events.fault import FaultDetector
 from sensebind.fusion.events.lifecycle import EventLifecycle
 from sensebind.fusion.events.scores import ZERO_SCORE
 
@@ -174,8 +175,12 @@ class EventTracker:
         self._checkpoints.append(TickCheckpoint(tick, embeddings, dict(self._detector_states), lifecycles))
         events: list[Event] = []
         self.scores = {}
+        fault, usable = self._detectors.get(EventKind.FAULT), embeddings
+        if isinstance(fault, FaultDetector):
+            usable = fault.without_natural_repeats(self._detector_states[EventKind.FAULT], tick, embeddings)
         for kind, detector in self._detectors.items():
-            self._detector_states[kind], found = detector.score(self._detector_states[kind], tick, embeddings)
+            seen = embeddings if detector is fault else usable
+            self._detector_states[kind], found = detector.score(self._detector_states[kind], tick, seen)
             scores = {label: self._with_sensors(score) for label, score in found.items()}
             self.scores[kind] = {label: s for label, s in scores.items() if detector.kind_of(label) is kind}
             for label in sorted(scores):

@@ -32,6 +32,7 @@ SOUND_STEP_DB = 1.0
 BRIGHTNESS_STEP = 6.0  # levels of 8 bits
 NEARNESS_STEP = 0.2  # log2 of a distance: 15 % nearer
 WARMTH_STEP_KELVIN = 0.5
+RAW_WARMTH_STEP = 50.0  # counts of a thermal camera whose counts are no temperatures
 MOTION_STEP_DB = 1.5
 NEAR_QUANTILE = 5  # percentile of the distances of a cell: its nearest part
 MIN_READINGS = 2  # of a frame of readings
@@ -160,16 +161,23 @@ def _image_features(modality: str, frame: Frame, image: npt.NDArray[Any], calibr
         grey = _cell_means(image) / (BRIGHTNESS_STEP * _full_scale(image) / 255.0)
         return np.concatenate([grey, -grey]).astype(np.float32)
     if modality == DEPTH and not frame.compressed and image.ndim == 2:
-        unit = calibration.depth_unit if image.dtype.kind == "u" else 1.0
+        unit = calibration.depth_scale(image.dtype.kind == "f")
         return (-np.log2(_near(_cells(image)) * np.float32(unit)) / NEARNESS_STEP).astype(np.float32)
     if modality == THERMAL:
-        radiometric = image.ndim == 2 and image.dtype == np.uint16
-        step = (
-            WARMTH_STEP_KELVIN / calibration.thermal_unit if radiometric else BRIGHTNESS_STEP * _full_scale(image) / 255
-        )
+        step = _warmth_step(image, calibration)
         warmest = _cells(image if image.ndim == 2 else _grey(image)).max(axis=1)
         return (warmest.astype(np.float32) / step).astype(np.float32)
     return None
+
+
+def _warmth_step(image: npt.NDArray[Any], calibration: Calibration) -> float:
+    """The smallest rise of a value of a thermal image that matters."""
+    if image.ndim != 2 or image.dtype == np.uint8:
+        return BRIGHTNESS_STEP * _full_scale(image) / 255
+    is_float = image.dtype.kind == "f"
+    if calibration.thermal_radiometric:
+        return WARMTH_STEP_KELVIN / calibration.thermal_scale(is_float)
+    return BRIGHTNESS_STEP / 255 if is_float else RAW_WARMTH_STEP
 
 
 def _full_scale(image: npt.NDArray[Any]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Activity
-from sensebind.fusion.core.encodings import EncodingError, raw_pixels
+from sensebind.fusion.core.encodings import EncodingError, brightness_pixels
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Calibration, Frame, Reading, Sound
 from sensebind.fusion.core.symptoms import BLINDED, DARK, FROZEN, MISCALIBRATED, MUTED, SATURATED, SWAPPED, SYMPTOMS
 from sensebind.fusion.core.windows import Window
@@ -30,6 +30,7 @@ MAX_COMPARED_VALUES = 500_000  # largest number of values that are compared with
 MAX_CHECKED_SIDE_PX = 160  # largest number of rows and columns of the subsampled image
 BLACK_LEVEL, WHITE_LEVEL = 4, 251  # 8-bit levels at and beyond which a pixel has no information
 MIN_SCENE_CONTRAST = 1.0  # 8-bit levels: smallest contrast of a dark scene; a covered lens has less
+MAX_SHUTTER_NS = 1_200_000_000  # ns: longest time for which a thermal camera repeats its image behind its shutter
 RECENT_NS = SECOND  # ns at the end of a sound or motion window that are checked; older data do not count
 MAX_CLIPPED_FRACTION = 0.1  # largest fraction of a sound at full scale; a bang nearby has less
 MIN_LOOP_PERIOD_S = 0.02  # s: shortest period of a loop; tones have shorter periods
@@ -64,9 +65,13 @@ class SensorHealthMonitor:
     - `miscalibrated`: the depth scale or the colour balance of a camera changed suddenly; only the quiet parts of a
       sound fell silent; or the gyroscope and the direction of gravity disagree for longer than a robot speeds up or
       brakes.
+
+    A thermal camera closes its shutter every few minutes to correct its image, and repeats the last one meanwhile. So
+    its images are `frozen` after `MAX_SHUTTER_NS`.
     """
 
     def __init__(self) -> None:
+        self._repeats_since: int | None = None  # ns, stamp of the first image that a thermal camera repeats
         self._previous_window: Window | None = None
         self._usual_noise_floor: float | None = None  # dB of full scale
         self._noise_floor_windows = 0  # windows that the noise floor is based on
@@ -85,6 +90,8 @@ class SensorHealthMonitor:
         checked = _data_to_check(window)
         activity = window_activity(window, checked)
         found = _check_data(window, self._previous_window, checked)
+        if window.modality == THERMAL and self._is_behind_shutter(window, FROZEN in found):
+            found.discard(FROZEN)
         self._previous_window = window
         data = window.samples[-1].data
         if window.modality == AUDIO and isinstance(data, Sound) and checked is not None and MUTED not in found:
@@ -94,6 +101,15 @@ class SensorHealthMonitor:
         if window.modality == IMU and isinstance(data, Reading) and self._gyroscope_disagrees(window) and not found:
             found.add(MISCALIBRATED)
         return Inspection(tuple(name for name in SYMPTOMS if name in found), activity)
+
+    def _is_behind_shutter(self, window: Window, is_repeated: bool) -> bool:
+        """Whether a thermal camera has not repeated its image for longer than its shutter is closed."""
+        if not is_repeated or self._previous_window is None:
+            self._repeats_since = None
+            return False
+        if self._repeats_since is None:
+            self._repeats_since = self._previous_window.samples[-1].stamp
+        return window.samples[-1].stamp - self._repeats_since <= MAX_SHUTTER_NS
 
     def _gyroscope_disagrees(self, window: Window) -> bool:
         last = int(self._imu_stamps[-1]) if self._imu_stamps.size else 0
@@ -212,7 +228,7 @@ def _check_frames(window: Window, before: Window | None, newest: Frame, small: P
             same = _identical(previous, newest)
         else:
             earlier = _decode_image(previous) if _same_format(previous, newest) else None
-            same = earlier is not None and _is_repeated(earlier, raw_pixels(newest))
+            same = earlier is not None and _is_repeated(earlier, brightness_pixels(newest))
         if same:
             found.add(FROZEN)
     return found
@@ -230,7 +246,8 @@ def _check_exposure(modality: str, image: Pixels, calibration: Calibration) -> s
         return set()
     if modality != THERMAL:
         return {SWAPPED} if modality == VISION and _is_thermal(image) else set()
-    if image.dtype == np.uint16 and _is_plausible_thermal(image, calibration):
+    radiometric = calibration.thermal_radiometric
+    if image.dtype == np.uint16 and radiometric and _is_plausible_thermal(image, calibration):
         return set()
     values = image[np.isfinite(image)] if image.dtype.kind == "f" else image.ravel()
     if not values.size:
@@ -241,7 +258,9 @@ def _check_exposure(modality: str, image: Pixels, calibration: Calibration) -> s
             return {DARK}
         if low >= 65_500 or low == high == 16_383:  # 16,383: full scale of 14 bits, which are common
             return {BLINDED}
-        middle = middle * calibration.thermal_unit + calibration.thermal_offset
+    if not radiometric:
+        return set()
+    middle = middle * calibration.thermal_scale(image.dtype.kind == "f") + calibration.thermal_offset
     if not POSSIBLE_KELVIN[0] <= middle <= POSSIBLE_KELVIN[1]:
         return {SWAPPED}
     return set() if PLAUSIBLE_KELVIN[0] <= middle <= PLAUSIBLE_KELVIN[1] else {MISCALIBRATED}
@@ -250,7 +269,8 @@ def _check_exposure(modality: str, image: Pixels, calibration: Calibration) -> s
 def _is_plausible_thermal(image: Pixels, calibration: Calibration) -> bool:
     """Whether 99 % of the counts (uint16) are plausible temperatures. Then the percentiles that `_check_exposure`
     compares are plausible too. Counting takes a fiftieth of the time of percentiles."""
-    lowest, highest = ((kelvin - calibration.thermal_offset) / calibration.thermal_unit for kelvin in PLAUSIBLE_KELVIN)
+    unit = calibration.thermal_scale(is_float=False)
+    lowest, highest = ((kelvin - calibration.thermal_offset) / unit for kelvin in PLAUSIBLE_KELVIN)
     # Of counts outside these ranges, `_check_exposure` must see the percentiles.
     lowest, highest = max(lowest + 1, 16_384), min(highest - 1, 65_499)
     if highest <= lowest:
@@ -276,15 +296,16 @@ def _check_depth(image: Pixels, calibration: Calibration) -> set[str]:
     highest = int(image.max())
     if highest == 0:
         return {DARK}
+    unit = calibration.depth_scale(is_float=False)
     if highest < full:
-        return {SWAPPED} if highest <= 255 and highest * calibration.depth_unit < MIN_SCENE_DEPTH else set()
+        return {SWAPPED} if highest <= 255 and highest * unit < MIN_SCENE_DEPTH else set()
     if np.count_nonzero(image == full) >= 0.99 * image.size:
         return {BLINDED}
     valid = (image > 0) & (image < full)
     if not valid.any():
         return {DARK}
     farthest = int(image[valid].max())
-    return {SWAPPED} if farthest <= 255 and farthest * calibration.depth_unit < MIN_SCENE_DEPTH else set()
+    return {SWAPPED} if farthest <= 255 and farthest * unit < MIN_SCENE_DEPTH else set()
 
 
 def _grid_contrast(image: Pixels) -> float:
@@ -300,7 +321,7 @@ def _decode_image(frame: Frame) -> Pixels | None:
     """The pixels, (H, W) or (H, W, C); of a compressed 8-bit image: small and grey. None if it cannot be decoded."""
     try:
         if not frame.compressed:
-            return raw_pixels(frame)
+            return brightness_pixels(frame)
     except EncodingError:
         return None
     if "compresseddepth" in frame.encoding.lower() or "16" in frame.encoding.split(";")[0]:

@@ -22,6 +22,8 @@ from sensebind.fusion.core.windows import WindowSpec
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE_TYPE = "sensor_msgs/msg/CompressedImage"
+COMPRESSED_VIDEO_TYPE = "foxglove_msgs/msg/CompressedVideo"
+FFMPEG_PACKET_TYPE = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 IMU_TYPE = "sensor_msgs/msg/Imu"
 REGION = "sensor_msgs/msg/RegionOfInterest"
@@ -87,6 +89,19 @@ def compressed_image_sample(modality: str, message: Message) -> Sample:
     )
 
 
+def compressed_video_sample(modality: str, message: Message) -> Sample:
+    """foxglove_msgs/CompressedVideo → a sample with one packet of a video, which shares the message's memory."""
+    frame = Frame(np.frombuffer(message.data, np.uint8), message.format, compressed=True)
+    return Sample(modality, stamp_to_ns(message.timestamp), frame, message.frame_id)
+
+
+def ffmpeg_packet_sample(modality: str, message: Message) -> Sample:
+    """ffmpeg_image_transport_msgs/FFMPEGPacket → a sample with one packet of a video, which shares the message's
+    memory. `encoding` is the name of a codec or of an encoder, and may have names of pixel formats after it."""
+    frame = Frame(np.frombuffer(message.data, np.uint8), message.encoding, compressed=True)
+    return Sample(modality, stamp_to_ns(message.header.stamp), frame, message.header.frame_id)
+
+
 def imu_sample(modality: str, message: Message, *, use_unmeasured: bool = False) -> Sample:
     """sensor_msgs/Imu → acceleration x y z (m/s²), angular velocity x y z (rad/s).
 
@@ -127,7 +142,14 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
     return calibration
 
 
-SAMPLE_CONVERTERS = {IMAGE_TYPE: image_sample, COMPRESSED_IMAGE_TYPE: compressed_image_sample}
+SAMPLE_CONVERTERS = {
+    IMAGE_TYPE: image_sample,
+    COMPRESSED_IMAGE_TYPE: compressed_image_sample,
+    COMPRESSED_VIDEO_TYPE: compressed_video_sample,
+    FFMPEG_PACKET_TYPE: ffmpeg_packet_sample,
+}
+VIDEO_TYPES = (COMPRESSED_VIDEO_TYPE, FFMPEG_PACKET_TYPE)
+VIDEO_TRANSPORTS = {"ffmpeg": FFMPEG_PACKET_TYPE, "foxglove": COMPRESSED_VIDEO_TYPE}  # image_transport's plugins
 
 
 def sibling_topic(topic: str, name: str) -> str:
@@ -136,7 +158,7 @@ def sibling_topic(topic: str, name: str) -> str:
     For ``camera_info``, both ``camera/image/compressed`` and ``camera/image`` give ``camera/camera_info``.
     """
     parts = topic.split("/")
-    if parts[-1].startswith("compressed") and len(parts) > 1:
+    if (parts[-1].startswith("compressed") or parts[-1] in VIDEO_TRANSPORTS) and len(parts) > 1:
         parts.pop()
     return "/".join([*parts[:-1], name])
 

@@ -75,7 +75,7 @@ def typestore() -> Typestore:
     result = get_typestore(Stores.ROS2_JAZZY)
     interfaces = files("sensebind") / "interfaces"
     found: dict[str, Any] = {}
-    for package in ("sensebind_msgs", "audio_common_msgs", "foxglove_msgs"):
+    for package in ("sensebind_msgs", "audio_common_msgs", "foxglove_msgs", "ffmpeg_image_transport_msgs"):
         for file in sorted((interfaces / package / "msg").iterdir(), key=lambda f: f.name):
             if file.name.endswith(".msg"):
                 name = f"{package}/msg/{file.name.removesuffix('.msg')}"

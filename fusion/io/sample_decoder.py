@@ -14,27 +14,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core import encodings
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
-    IMAGE_MODALITIES,
     IMU,
     THERMAL,
     VISION,
     Calibration,
+    Frame,
     Sample,
     to_ns,
 )
 from sensebind.fusion.io import audio_messages, messages, numeric_messages
-from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RECEIVED_STAMPS, SensorOptions
+from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, RECEIVED_STAMPS, SensorOptions
+from sensebind.fusion.io.video import VideoStream
 
 LOG = logging.getLogger(__name__)
 MAX_WARNINGS = 4  # different warnings about one sensor that are logged
 
 # Message types of each built-in modality. For other modalities, numbers are read from messages of any type.
 MESSAGE_TYPES = {
-    **dict.fromkeys(IMAGE_MODALITIES, (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE)),
+    **dict.fromkeys((VISION, THERMAL), (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE, *messages.VIDEO_TYPES)),
+    DEPTH: (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE),
     IMU: (messages.IMU_TYPE,),
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
@@ -61,9 +67,11 @@ def data_topic(options: SensorOptions, topic: str) -> str:
 
     A topic that has its suffix already is returned as it is.
     """
-    if options.transport != COMPRESSED_TRANSPORT or topic.rstrip("/").rsplit("/", 1)[-1].startswith("compressed"):
+    ending = topic.rstrip("/").rsplit("/", 1)[-1]
+    if options.transport == RAW_TRANSPORT or ending.startswith("compressed") or ending in messages.VIDEO_TRANSPORTS:
         return topic
-    return f"{topic}/{'compressedDepth' if options.modality == DEPTH else 'compressed'}"
+    is_compressed_depth = options.modality == DEPTH and options.transport == COMPRESSED_TRANSPORT
+    return f"{topic}/{'compressedDepth' if is_compressed_depth else options.transport}"
 
 
 def select_message_type(modality: str, published: Sequence[str]) -> str:
@@ -76,14 +84,16 @@ class SampleDecoder:
     """Converts the messages of one sensor to samples.
 
     It keeps the state that depends on earlier messages: the calibration, the microphone's format and time, compressed
-    sound, and readings that wait for others. A message of `side_topics` applies to all messages that arrive after it,
-    and to those that wait for it. Values from parameters take precedence over side messages, and values from an earlier
-    side message over later ones. `topic`: that of the sensor; empty: that of the parameters.
+    sound, the decoder of a video, whose packets become images here, and readings that wait for others. A message of
+    `side_topics` applies to all messages that arrive after it, and to those that wait for it. Values from parameters
+    take precedence over side messages, and values from an earlier side message over later ones.
 
-    Raises `EncodingError` if messages of type `type_name` cannot be samples of this modality.
+    `topic`: where the messages come from, for warnings. Raises `EncodingError` if messages of type `type_name` cannot
+    be samples of this modality.
     """
 
     def __init__(self, options: SensorOptions, type_name: str, topic: str = "") -> None:
+        self._video, self._values = VideoStream(), ImageValueCheck(options)
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
         self._sample_count = 0  # until one has another frame
@@ -133,7 +143,21 @@ class SampleDecoder:
             samples = self._convert(message, received_ns)
         except MESSAGE_FIELD_ERRORS as error:
             raise self._field_error(self.type_name, error) from error
+        samples = [self._complete_image(s) if isinstance(s.data, Frame) else s for s in samples]
         return self._completed(samples, received_ns)
+
+    def _complete_image(self, sample: Sample) -> Sample:
+        """Decode a packet of a video, and add the bits of a camera's values. Warns of values that do not fit the
+        parameters. Raises `EncodingError` for a packet that gives no image."""
+        if self.modality != DEPTH:
+            sample = self._video.decode(sample)
+        frame = sample.data
+        assert isinstance(frame, Frame)
+        if self._options.bits and self.modality == VISION:
+            sample = replace(sample, data=replace(frame, bits=self._options.bits))
+        if text := self._values.check(frame, self._calibration):
+            self._warn(text)
+        return sample
 
     def finish(self) -> list[Sample]:
         """End a recording: the samples of messages that waited for others. `unused` counts those without one."""
@@ -201,22 +225,33 @@ class SampleDecoder:
             self._imu_decoder = numeric_messages.ImuDecoder(options, self._topic)
             return self._imu_decoder.decode
         convert = messages.SAMPLE_CONVERTERS[type_name]
-        if modality in (DEPTH, THERMAL):
-            return lambda message, received_ns: [convert(modality, self._without_colours(message))]
-        return lambda message, received_ns: [convert(modality, message)]  # the stamp is in its header
 
-    def _without_colours(self, message: Any) -> Any:
-        """An image message of a depth or thermal sensor. Raises `EncodingError` if its encoding has colours."""
-        is_raw = self.type_name == messages.IMAGE_TYPE
-        # The format of a compressed image begins with the encoding that it had before.
-        encoding = message.encoding if is_raw else message.format.rpartition(";")[0].partition(";")[0]
-        if COLOUR_ENCODING.search(encoding.strip().lower()):
-            needed = "depth images" if self.modality == DEPTH else "grey or radiometric thermal images"
+        def convert_image(message: Any, received_ns: int) -> list[Sample]:
+            if modality != VISION:
+                self._check_colours(message)
+            return [convert(modality, message)]  # the stamp is in its header
+
+        return convert_image
+
+    def _check_colours(self, message: Any) -> None:
+        """Look for colours in an image message of a depth or thermal sensor. Raises `EncodingError` for depth; warns of
+        colours that stand for temperatures, because their order is lost."""
+        encoding = ""
+        if self.type_name == messages.IMAGE_TYPE:
+            encoding = message.encoding
+        elif self.type_name == messages.COMPRESSED_IMAGE_TYPE:  # its format begins with the encoding that it had before
+            encoding = message.format.rpartition(";")[0].partition(";")[0]
+        if not COLOUR_ENCODING.search(encoding.strip().lower()):
+            return
+        if self.modality == DEPTH:
             raise EncodingError(
-                f"encoding '{encoding}' has colours, which are no {self.modality}: set {self.sensor}.topic to the "
-                f"topic of {needed}, or remove '{self.modality}' from 'modalities'"
+                f"encoding '{encoding}' has colours, which are no depth: set {self.sensor}.topic to the topic of depth "
+                "images, or remove 'depth' from 'modalities'"
             )
-        return message
+        self._warn(
+            f"encoding '{encoding}' has colours, which are no temperatures: only their brightness is used. Set "
+            f"{self.sensor}.topic to the topic of grey or radiometric thermal images"
+        )
 
     def _check_frame(self, frame_id: str) -> None:
         """Warn once if the samples have different frames: two devices publish on one topic."""
@@ -237,10 +272,110 @@ class SampleDecoder:
         """Log a warning about this sensor once."""
         if text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
-            LOG.warning("sensor '%s': %s", self.sensor, text)
+            LOG.warning("sensor '%s' (topic '%s'): %s", self.sensor, self._topic, text)
 
     def _field_error(self, type_name: str, error: Exception) -> EncodingError:
         return EncodingError(
             f"a message of {self.sensor} lacks the fields expected of '{type_name}' ({error}): "
             f"check which package defines it, or set {self.sensor}.topic to another topic"
+        )
+
+
+CHECKED_IMAGES = {VISION: 10, DEPTH: 3, THERMAL: 3}  # modality → images at the start whose values are checked
+CHECKED_STRIDE = 3  # rows and columns; odd, so that all colours of a mosaic are seen
+USUAL_BITS = (8, 10, 12, 14)  # of cameras that send 16-bit images and use fewer bits
+MAX_SCENE_DEPTH, MIN_SCENE_DEPTH = 100.0, 0.01  # m: the median of a depth image that a robot can see
+SCENE_KELVIN = (230.0, 400.0)  # K: the median of a thermal image of places where robots work
+CELSIUS = 273.15  # K: 0 °C
+PLAUSIBLE_CELSIUS = (-40.0, 120.0)  # °C: medians of floats that are degrees Celsius rather than kelvin
+
+
+class ImageValueCheck:
+    """Compares the values of a sensor's first images with its parameters, and finds parameters that do not fit."""
+
+    def __init__(self, options: SensorOptions) -> None:
+        self._sensor, self._modality = options.sensor, options.modality
+        self._left = CHECKED_IMAGES.get(options.modality, 0)
+        if options.bits:
+            self._left = 0
+        self._found: list[float] = []  # of each image: the largest value of a camera, else the median
+        self._is_float = False
+
+    def check(self, frame: Frame, calibration: Calibration) -> str:
+        """Check one image. Returns a warning that names the parameter, empty in most cases, after the last image."""
+        if not self._left:
+            return ""
+        try:
+            values = self._values(frame)
+        except EncodingError:  # it is reported when the image is decoded for a window
+            return ""
+        if values is None:
+            return ""
+        self._is_float = values.dtype.kind == "f"
+        if self._modality != VISION:
+            values = values[np.isfinite(values) & (values > 0)] if self._modality == DEPTH else values
+            values = values[values < 65535] if values.dtype == np.uint16 else values
+        if not values.size:
+            return ""
+        self._left -= 1
+        self._found.append(float(values.max() if self._modality == VISION else np.median(values)))
+        if self._modality == VISION and self._found[-1] >= 1 << USUAL_BITS[-1]:
+            self._left = 0  # it uses the highest bits
+            return ""
+        return "" if self._left else self._warning(calibration)
+
+    def _values(self, frame: Frame) -> npt.NDArray[Any] | None:
+        """The values, of every third row and column; None for a camera image of 8 bits and thermal levels."""
+        if self._modality == DEPTH:
+            return encodings.depth_pixels(frame)[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+        if self._modality == THERMAL:
+            values, _ = encodings.thermal_pixels(frame)
+            return None if values.dtype == np.uint8 else values[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+        pixels = encodings.sixteen_bit_pixels(frame)
+        return None if pixels is None else pixels[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+
+    def _warning(self, calibration: Calibration) -> str:
+        if self._modality == VISION:
+            return self._bits_warning(max(self._found))
+        middle = float(np.median(self._found))
+        if self._modality == DEPTH:
+            return self._depth_warning(middle, calibration)
+        return self._thermal_warning(middle, calibration) if calibration.thermal_radiometric else ""
+
+    def _bits_warning(self, largest: float) -> str:
+        choices = " or ".join(str(bits) for bits in USUAL_BITS if largest < 1 << bits)
+        return (
+            f"the largest value of its 16-bit images is {largest:.0f}, so they are nearly black: if the camera uses "
+            f"fewer bits, set {self._sensor}.bits to their number, {choices}"
+        )
+
+    def _depth_warning(self, middle: float, calibration: Calibration) -> str:
+        metres = middle * calibration.depth_scale(self._is_float)
+        if MIN_SCENE_DEPTH <= metres <= MAX_SCENE_DEPTH:
+            return ""
+        unit = f"{calibration.depth_scale(self._is_float):g}"
+        if metres > MAX_SCENE_DEPTH:
+            cure = f"if the value {middle:.6g} is millimetres, set {self._sensor}.unit to 0.001"
+        else:
+            cure = (
+                f"set {self._sensor}.unit to the metres of the value 1; 0 means metres in floats, millimetres in "
+                "integers"
+            )
+        return f"the median of its images is {metres:.4g} m, with {self._sensor}.unit {unit}: {cure}"
+
+    def _thermal_warning(self, middle: float, calibration: Calibration) -> str:
+        unit = calibration.thermal_scale(self._is_float)
+        kelvin = middle * unit + calibration.thermal_offset
+        if SCENE_KELVIN[0] <= kelvin <= SCENE_KELVIN[1]:
+            return ""
+        name = self._sensor
+        cure = (
+            f"set {name}.unit and {name}.offset as the manual of the camera says, or {name}.radiometric to false if "
+            "its values are no temperatures"
+        )
+        if self._is_float and PLAUSIBLE_CELSIUS[0] <= middle <= PLAUSIBLE_CELSIUS[1]:
+            cure = f"they are probably degrees Celsius: set {name}.unit to 1 and {name}.offset to {CELSIUS:g}"
+        return (
+            f"the median of its images is {middle:.6g}, which would be {kelvin:.1f} K ({kelvin - CELSIUS:.0f} °C) with "
+            f"{name}.unit {unit:g} and {name}.offset {calibration.thermal_offset:g}: {cure}"
         )

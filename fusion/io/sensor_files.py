@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from sensebind.fusion.core.encodings import EncodingError, decode_photograph
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import (
     AUDIO,
@@ -47,12 +48,14 @@ def read_windows(
     caller embeds them; the normalized mean of their vectors is the file's vector. `whole`: all windows of the file, one
     after another, instead of `CLIPS_PER_FILE`.
 
-    `vision`: JPEG, PNG. `depth`: 16-bit PNG in millimetres. `thermal`: 16-bit PNG in hundredths of a kelvin, or another
-    PNG or JPEG without a unit. `calibration` can set other units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row
-    for each reading: time in seconds, acceleration x y z in m/s², angular velocity x y z in rad/s; a header row is
-    ignored.
+    `vision`: the image files of `encodings.FILE_FORMATS`, turned upright as their EXIF says; of an animation the first
+    image. `depth`: 16-bit PNG or TIFF in millimetres, TIFF of floats in metres. `thermal`: 16-bit PNG or TIFF in
+    hundredths of a kelvin, TIFF of floats in kelvin, or another image without a unit. `calibration` can set other
+    units. `audio`: WAV, FLAC, OGG, MP3. `imu`: CSV with one row for each reading: time in seconds, acceleration x y z
+    in m/s², angular velocity x y z in rad/s; a header row is ignored.
 
-    Raises `FileError`. An image that cannot be decoded raises `EncodingError` later, when the window is decoded.
+    Raises `FileError`. A depth or thermal image that cannot be decoded raises `EncodingError` later, when the window is
+    decoded.
     """
     if modality not in FILE_READERS:
         raise FileError(f"files of modality '{modality}' cannot be read; known: {', '.join(FILE_READERS)}")
@@ -67,11 +70,19 @@ def read_windows(
     ]
 
 
+def _read_photograph(path: Path) -> list[Sample]:
+    try:
+        pixels = decode_photograph(np.frombuffer(path.read_bytes(), np.uint8))
+    except EncodingError as error:
+        raise FileError(f"'{path}': {error}") from error
+    height, width = pixels.shape[:2]
+    return [Sample(VISION, SECOND, Frame(pixels.reshape(-1), "rgb8", height, width, 3 * width), str(path))]
+
+
 def _image_reader(modality: str) -> Callable[[Path], list[Sample]]:
     def read(path: Path) -> list[Sample]:
         data = np.frombuffer(path.read_bytes(), np.uint8)
-        name = "png" if data[:4].tobytes() == b"\x89PNG" else "jpeg"
-        return [Sample(modality, SECOND, Frame(data, name, compressed=True), str(path))]
+        return [Sample(modality, SECOND, Frame(data, path.suffix.lstrip("."), compressed=True), str(path))]
 
     return read
 
@@ -114,7 +125,7 @@ def _is_number(text: str) -> bool:
 
 
 FILE_READERS: dict[str, Callable[[Path], list[Sample]]] = {
-    VISION: _image_reader(VISION),
+    VISION: _read_photograph,
     DEPTH: _image_reader(DEPTH),
     THERMAL: _image_reader(THERMAL),
     AUDIO: _read_audio,

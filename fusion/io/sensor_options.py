@@ -19,7 +19,7 @@ from sensebind.fusion.core.samples import (
 )
 from sensebind.fusion.io import messages
 
-RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # the two values of the parameter `<modality>.transport`
+RAW_TRANSPORT, COMPRESSED_TRANSPORT = "raw", "compressed"  # values of `<modality>.transport`, besides those of videos
 
 MEAN_CHANNEL, LOUDEST_CHANNEL = "mean", "loudest"  # values of the parameter `<modality>.channel`, besides a number
 WAVE, MP3, OPUS = CODING_FORMATS = ("wave", "mp3", "opus")  # values of `audio.coding_format`
@@ -113,9 +113,17 @@ class SensorOptions(Options):
     transport: str = parameter(
         RAW_TRANSPORT,
         "Message type: raw is Image on `topic`, compressed is CompressedImage on `topic`/compressed (depth: "
-        "`topic`/compressedDepth)",
-        choices=(RAW_TRANSPORT, COMPRESSED_TRANSPORT),
+        "`topic`/compressedDepth). Video: ffmpeg is FFMPEGPacket on `topic`/ffmpeg, foxglove is CompressedVideo on "
+        "`topic`/foxglove",
+        choices=(RAW_TRANSPORT, COMPRESSED_TRANSPORT, *messages.VIDEO_TRANSPORTS),
         modalities=IMAGE_MODALITIES,
+    )
+    bits: int = parameter(
+        0,
+        "Number of bits that a camera uses of its 16-bit images (mono16, rgb16, bayer_*16), from the lowest, such as "
+        "10 or 12. 0: all 16",
+        bounds=(0, 16),
+        modalities=(VISION,),
     )
     type: str = parameter(
         "",
@@ -219,5 +227,6 @@ class SensorOptions(Options):
     def message_type(self) -> str:
         """The message type that the parameters set. Empty: the published type (`select_message_type`)."""
         if self.modality in IMAGE_MODALITIES:
-            return messages.COMPRESSED_IMAGE_TYPE if self.transport == COMPRESSED_TRANSPORT else messages.IMAGE_TYPE
+            types = {COMPRESSED_TRANSPORT: messages.COMPRESSED_IMAGE_TYPE, **messages.VIDEO_TRANSPORTS}
+            return types.get(self.transport, messages.IMAGE_TYPE)
         return messages.IMU_TYPE if self.modality == IMU else self.type

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,7 @@ WINDOW_SPECS = {
     IMU: WindowSpec(IMU, 5 * SECOND, SECOND // 2),
 }
 CAMERAS = 4
+VIDEO_IMAGES = 150  # of 640 × 480 at 30 Hz
 MIN_SECONDS = 6.0  # of sensor data: the longest window, and one hop
 MESSAGE_PERIODS = {VISION: 1 / 30, DEPTH: 1 / 30, THERMAL: 1 / 30, AUDIO: 0.1, IMU: 1 / 200}
 
@@ -92,7 +94,30 @@ def _measure(seconds: float) -> dict[str, float]:
     figures["five sensors: % of one core"] = 100 * total / seconds
     for count in (1, CAMERAS):
         figures[f"{count} × camera: % of one core"] = 100 * _measure_cameras(seconds, count) / seconds
+    for codec in ("h264", "hevc") if find_spec("av") else ():
+        figures[f"{codec} video: times real time on one core"] = _video_speed(codec)
     return figures
+
+
+def _video_speed(codec: str) -> float:
+    """How many times faster than real time one core turns the packets of a camera to samples: 640 × 480 at 30 Hz."""
+    from sensebind.benchmarks.harness.video_packets import encode_video
+    from sensebind.fusion.io.video import VideoStream
+
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    noise = np.random.default_rng(0).integers(0, 12, (HEIGHT, WIDTH, 3))
+    images = (
+        (np.stack([columns + 5 * i, rows, rows + columns], axis=2) % 240 + np.roll(noise, 7 * i, axis=0)).astype(
+            np.uint8
+        )
+        for i in range(VIDEO_IMAGES)
+    )
+    frames = [Frame(np.frombuffer(p, np.uint8), codec, compressed=True) for p in encode_video(images, codec)]
+    stream, period = VideoStream(), SECOND // 30
+    began = time.process_time()
+    for index, frame in enumerate(frames):
+        stream.decode(Sample(VISION, SECOND + index * period, frame))
+    return VIDEO_IMAGES / 30 / (time.process_time() - began)
 
 
 def _measure_cameras(seconds: float, count: int) -> float:

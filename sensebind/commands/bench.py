@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
 BENCHMARKS = {
-    "pipeline": "processor time of the pipeline without a model: per message, and for five sensors",
+    "pipeline": "processor time of the pipeline without a model: per message, for five sensors, and of video",
     "model": "each encoder by batch size, compared with eager PyTorch and with the speed of a matrix product",
     "stream": "robots with five sensors in real time: latency, jitter, the maximum load of the device",
     "windows": "processor time of a window of each modality on a CPU, step by step",

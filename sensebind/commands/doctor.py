@@ -57,6 +57,7 @@ OPTIONAL = (
     Package("openvino", "openvino", "", "a third less computing on a CPU"),
     Package("matplotlib", "matplotlib", "python3-matplotlib", "plots of `sensebind evaluate`"),
     Package("rerun", "rerun-sdk", "", "`sensebind replay --rerun`"),
+    Package("av", "av", "python3-av", "cameras that send video"),
 )
 # The keys of rosdep that package.xml names.
 ROSDEP_KEYS = ("python3-numpy", "python3-scipy", "python3-yaml", "python3-zmq", "python3-msgpack", "python3-tqdm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from sensebind.fusion.core.atomic import staged_file
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from sensebind.fusion.io.sensor_files import FileError
+
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the subcommand."""
@@ -19,14 +22,15 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "embed",
         help="embed files or phrases into a space",
         description="Embed files, or phrases with --modality text. OUT.npz contains vectors (N, D) float32 of unit "
-        "length, names (N) and space.",
+        "length, names (N) and space. A file that cannot be read is skipped and named, and the exit status is 1.",
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="phrases, or files: JPEG or PNG; depth PNG in mm; thermal PNG in 0.01 K; sound; IMU CSV with the columns "
-        "time, ax, ay, az, gx, gy, gz in s, m/s² and rad/s",
+        help="phrases, or files: JPEG, PNG, WebP, TIFF, BMP, GIF or JPEG 2000; depth PNG or TIFF in mm, or TIFF of "
+        "floats in m; thermal PNG or TIFF in 0.01 K, or TIFF of floats in K; sound; IMU CSV with the columns time, ax, "
+        "ay, az, gx, gy, gz in s, m/s² and rad/s",
     )
     parser.add_argument("--space", default="starter", help="space to embed into (default: %(default)s)")
     parser.add_argument("--weights", default="", help="weight file or folder of the space")
@@ -41,10 +45,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed the inputs and write the file. Raises `SensebindError`."""
+    """Embed the inputs and write the file. Returns 1 if files were skipped. Raises `SensebindError`, also if no file
+    can be read: then nothing is written."""
     import numpy as np
 
     from sensebind.fusion.core.space import SpaceError
+    from sensebind.fusion.io.sensor_files import FileError
     from sensebind.fusion.models import registry
     from sensebind.replay.embed_files import embed_files
 
@@ -61,8 +67,15 @@ def run(args: argparse.Namespace) -> int:
         raise SpaceError(
             f"space '{args.space}' has no encoder for '{args.modality}'; it has {', '.join(space.modalities)}"
         )
-    vectors = embed_files(space, args.modality, args.inputs, max(1, args.batch_size))
+    errors: dict[int, FileError] = {}
+    vectors = embed_files(space, args.modality, args.inputs, max(1, args.batch_size), errors.__setitem__)
+    if not len(vectors):
+        raise FileError("; ".join(map(str, errors.values())))
+    names = [name for number, name in enumerate(args.inputs) if number not in errors]
+    for error in errors.values():
+        print(f"skipped: {error}", file=sys.stderr)
     with staged_file(args.out) as part, part.open("wb") as file:  # np.savez adds .npz to a path with another suffix
-        np.savez(file, vectors=vectors, names=np.array(args.inputs, dtype=np.str_), space=np.array(space.id))
-    print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}")
-    return 0
+        np.savez(file, vectors=vectors, names=np.array(names, dtype=np.str_), space=np.array(space.id))
+    skipped = f"; {len(errors)} of {len(args.inputs)} files skipped" if errors else ""
+    print(f"{len(vectors)} vectors of {vectors.shape[1]} in {space.id}: {args.out}{skipped}")
+    return 1 if errors else 0

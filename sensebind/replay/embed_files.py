@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,21 @@ from sensebind.fusion.io.sensor_files import FileError, read_windows
 from sensebind.replay.progress import track
 
 
-def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: int = 16) -> npt.NDArray[np.float32]:
+def embed_files(
+    space: Space,
+    modality: str,
+    inputs: Sequence[str],
+    batch_size: int = 16,
+    on_error: Callable[[int, FileError], None] | None = None,
+) -> npt.NDArray[np.float32]:
     """N files, or N phrases for `text` → float32 (N, D) unit vectors; of a file, the mean over its windows.
 
-    Raises `SensebindError` if a file cannot be read.
+    `on_error` is called with the index of a file that cannot be read, and its error; the vectors are then those of the
+    other files. Without it, the first such file raises `FileError`.
     """
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-    result = []
-    for batch in track(batches, "embedding", "batches"):
+    result = [np.empty((0, space.dimension), np.float32)]
+    for number, batch in enumerate(track(batches, "embedding", "batches")):
         if modality == "text":
             require_utf8(batch)
             result.append(space.embed_text(batch).numpy())
@@ -30,17 +37,28 @@ def embed_files(space: Space, modality: str, inputs: Sequence[str], batch_size: 
         tensors, owners = [], []
         for owner, name in enumerate(batch):
             try:
-                parts = [
-                    space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])
-                ]
-            except (EncodingError, ValueError) as error:
-                raise FileError(f"'{name}': {error}") from error
+                parts = _file_tensors(space, modality, name)
+            except FileError as error:
+                if on_error is None:
+                    raise
+                on_error(number * batch_size + owner, error)
+                continue
             tensors += parts
             owners += [owner] * len(parts)
+        if not tensors:
+            continue
         vectors = embed_tensors(space, modality, tensors)
         belongs = np.array(owners)
-        result.append(np.stack([l2_normalize(vectors[belongs == owner].mean(axis=0)) for owner in range(len(batch))]))
+        result.append(np.stack([l2_normalize(vectors[belongs == own].mean(axis=0)) for own in dict.fromkeys(owners)]))
     return np.concatenate(result).astype(np.float32)
+
+
+def _file_tensors(space: Space, modality: str, name: str) -> list[torch.Tensor]:
+    """The inputs of a file's windows. Raises `FileError`."""
+    try:
+        return [space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])]
+    except (EncodingError, ValueError) as error:
+        raise FileError(f"'{name}': {error}") from error
 
 
 def require_utf8(phrases: Sequence[str]) -> None:

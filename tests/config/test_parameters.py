@@ -157,7 +157,7 @@ def test_a_number_out_of_range_is_refused_with_its_name_in_python_and_in_a_file(
         ({"autostart": 1}, "'autostart' must be a boolean, not 1"),
         ({"modalities": "vision"}, "'modalities' must be a list of strings, not 'vision'"),
         ({"spokes": [1]}, r"'spokes' must be a list of strings, not \[1\]"),
-        ({"vision.transport": "zip"}, "'vision.transport' must be one of raw, compressed, not 'zip'"),
+        ({"vision.transport": "zip"}, "'vision.transport' must be one of raw, compressed, ffmpeg, foxglove, not 'zip'"),
         ({"vision.hopp": 0.5}, "no parameter 'vision.hopp'; did you mean 'vision.hop'"),
         ({"vision.unit": 0.5}, "no parameter 'vision.unit'"),
     ],

@@ -94,7 +94,9 @@ def test_an_object_that_appears_raises_brightness_nearness_or_warmth_of_its_cell
     warm = cold.copy()
     warm[50:60, 50:60] = 30700
     before, after = (activity(image_window(THERMAL, pixels, "mono16"))[0] for pixels in (cold, warm))
-    assert (after - before).max() == pytest.approx(12 * Calibration().thermal_unit * 100 / 0.5, rel=0.01)
+    assert (after - before).max() == pytest.approx(
+        12 * Calibration().thermal_scale(is_float=False) * 100 / 0.5, rel=0.01
+    )
 
 
 def test_a_bump_raises_the_frames_of_an_imu() -> None:

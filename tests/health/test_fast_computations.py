@@ -155,7 +155,7 @@ def test_nearness_is_the_near_quantile_of_each_cell(seed: int, encoding: str, un
     image = random_image(np.random.default_rng(seed), {"16UC1": "uint16", "32FC1": "float32"}[encoding], 1)
     if min(image.shape) < 8:
         return
-    expected = -np.log2(cells_of(image, near_quantile) * (unit if encoding == "16UC1" else 1)) / 0.2
+    expected = -np.log2(cells_of(image, near_quantile) * unit) / 0.2
     found = activity_of(image_window(DEPTH, image, encoding, depth_unit=unit))
     np.testing.assert_allclose(found, [expected], rtol=1e-6, atol=1e-5)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from helpers.small_imagebind import SIZES, image_frame, motion, sound, window
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.samples import Calibration, Sound
+from sensebind.fusion.core.samples import Calibration, Frame, Sound
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference import cuda as runners
 from sensebind.fusion.inference.cuda import BATCHES_IN_FLIGHT, MAX_CAPTURED_BATCHES, GpuRunner, bucket_size
@@ -71,6 +72,28 @@ def test_images_and_sounds_are_sent_to_the_device_unconverted(space: ImageBindSp
     }
     assert ("vision", torch.uint8, (60, 80, 3)) in sent and ("vision", torch.uint8, (2, 60, 80, 3)) in sent
     assert ("thermal", torch.uint8, (60, 80)) in sent and ("audio", torch.int16, (32000,)) in sent
+
+
+@pytest.mark.parametrize("name", ["nv12", "NV21", "bgr16", "8UC4", "bayer_rggb8; png compressed "])
+def test_every_encoding_of_a_camera_is_sent_to_the_device_as_its_colours(space: ImageBindSpace, name: str) -> None:
+    rgb = np.broadcast_to(np.array([200, 30, 20], np.uint8), (32, 32, 3))
+    i420 = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2YUV_I420)
+    y, u, v = i420[:32], i420[32:40].reshape(16, 16), i420[40:].reshape(16, 16)
+    mosaic = np.full((32, 32), 30)
+    mosaic[0::2, 0::2], mosaic[1::2, 1::2] = 200, 20
+    sent: dict[str, np.ndarray] = {
+        "nv12": np.concatenate([y, np.stack([u, v], axis=2).reshape(16, 32)]),
+        "NV21": np.concatenate([y, np.stack([v, u], axis=2).reshape(16, 32)]),
+        "bgr16": rgb[..., ::-1].astype(np.uint16) << 8,
+        "8UC4": cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGRA),
+    }
+    if name in sent:
+        data = np.ascontiguousarray(sent[name]).view(np.uint8).reshape(-1)
+        frame = Frame(data, name, 32, 32, sent[name].strides[0] if sent[name].ndim == 2 else data.size // 32)
+    else:
+        frame = Frame(cv2.imencode(".png", mosaic.astype(np.uint8))[1].reshape(-1), name, compressed=True)
+    found = space.device_input(window("vision", frame)).numpy().astype(int)
+    assert found.shape == (32, 32, 3) and np.abs(found[4:-4, 4:-4] - [200, 30, 20]).max() <= 6
 
 
 def test_a_16_bit_sound_is_sent_unchanged(space: ImageBindSpace) -> None:

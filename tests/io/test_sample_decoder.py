@@ -46,7 +46,6 @@ from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.recordings import Recording, Topic, typestore
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, SampleDecoder, SideTopic, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
-from sensebind.replay import reader as driver
 from sensebind.replay.reader import SampleReader
 
 Logged = tuple[str, str, int, Any]  # topic, type, log time in ns, message
@@ -551,75 +550,25 @@ def test_unreadable_messages_are_refused_with_a_remedy(
         SampleDecoder(options, kind).decode(message, START)
 
 
-@pytest.mark.parametrize("modality", ["depth", "thermal"])
 @pytest.mark.parametrize("encoding", ["rgb8", "bayer_rggb8"])
-def test_colours_on_the_topic_of_a_depth_or_thermal_sensor_are_an_error_that_names_topic_and_parameter(
-    modality: str, encoding: str
-) -> None:
+def test_colours_on_the_topic_of_a_depth_sensor_are_an_error_that_names_topic_and_parameter(encoding: str) -> None:
     pixels = np.zeros((6, 8) if "bayer" in encoding else (6, 8, 3), np.uint8)
-    values = values_of([modality], **{f"{modality}__topic": "/t"})
+    values = values_of(["depth"], depth__topic="/t")
     logged = at_times([("/t", m.IMAGE_TYPE, image(encoding, pixels))])
-    [(_, _, text)] = replayed(Listed(logged), values, [modality])[0]
-    assert f"'{encoding}' has colours" in text and f"{modality}.topic" in text
-    assert live(logged, values, [modality], {})[0] == [("error", modality, f"topic '/t': {text}")]
-    compressed = SampleDecoder(SensorOptions(modality, transport="compressed"), m.COMPRESSED_IMAGE_TYPE)
-    with pytest.raises(EncodingError, match=rf"'{encoding}' has colours.*{modality}\.topic"):
+    [(_, _, text)] = replayed(Listed(logged), values, ["depth"])[0]
+    assert f"'{encoding}' has colours" in text and "depth.topic" in text
+    assert live(logged, values, ["depth"], {})[0] == [("error", "depth", f"topic '/t': {text}")]
+    compressed = SampleDecoder(SensorOptions("depth", transport="compressed"), m.COMPRESSED_IMAGE_TYPE)
+    with pytest.raises(EncodingError, match=rf"'{encoding}' has colours.*depth\.topic"):
         compressed.decode(compressed_image(f"{encoding}; jpeg compressed bgr8"), START)
-    compressed.decode(compressed_image("16UC1; compressedDepth png"), START)
 
 
-def test_unreadable_side_messages_are_refused_and_change_nothing() -> None:
-    camera, microphone = (
-        SampleDecoder(SensorOptions("depth"), m.IMAGE_TYPE),
-        SampleDecoder(SensorOptions("audio"), AUDIO_DATA),
-    )
-    with pytest.raises(EncodingError, match=r"depth.*CameraInfo"):
-        camera.apply_side_message(SimpleNamespace())
-    assert camera.calibration == Calibration()
-    with pytest.raises(EncodingError, match=r"audio.*AudioInfo"):
-        microphone.apply_side_message(SimpleNamespace())
-    with pytest.raises(EncodingError, match="flac.*'wave'"):
-        microphone.apply_side_message(audio_info(coding="flac"))
-    with pytest.raises(EncodingError, match="flac.*'wave'"):
-        microphone.decode(sound(), START)
-
-
-def test_another_type_on_the_topic_is_an_error() -> None:
-    logged = at_times([("/imu", m.IMAGE_TYPE, colour()), ("/imu", m.IMU_TYPE, motion())])
-    first, second = replayed(Listed(logged), values_of(["imu"], imu__topic="/imu"), ["imu"])[0]
-    assert first[0] == "error" and m.IMAGE_TYPE in first[2] and second[0] == "reading"
-
-
-def test_frames_that_change_with_every_message_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    decoder = SampleDecoder(SensorOptions("imu"), m.IMU_TYPE)
-    for number in range(20):
-        message = motion()
-        message.header.frame_id = "base" if number < 3 else f"imu_{number}"
-        decoder.decode(message, START)
-    (text,) = [record.getMessage() for record in caplog.records]
-    assert "sensor 'imu': its messages have the frames 'base' (the first 3) and 'imu_3' (message 4)" in text
-
-
-def test_a_second_replay_of_a_reader_begins_with_the_same_calibration() -> None:
-    class Calibrated:
-        """Stands in for a pipeline."""
-
-        def __init__(self) -> None:
-            self.first: Calibration | None = None
-
-        def set_calibration(self, modality: str, calibration: Calibration) -> None:
-            self.first = self.first or calibration
-
-        def check_clock(self, sensor: str, stamp: int, received: int) -> bool:
-            return True
-
-    events = at_times([CAMERA_EVENTS["data"], CAMERA_EVENTS["stereo"]])
-    reader = SampleReader(Listed(events, *KINDS), values_of(["depth"], depth__topic="/cam/depth"), ("depth",))
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "process_samples", lambda pipeline, samples: samples)
-        for _ in range(2):
-            pipeline = Calibrated()
-            list(driver.process_recording(reader, pipeline))  # type: ignore[arg-type]
-            seen.append(pipeline.first)
-    assert seen[0] == seen[1] == Calibration()
+def test_colours_of_a_thermal_sensor_are_levels_and_a_warning_names_topic_and_parameter(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decoder = SampleDecoder(SensorOptions("thermal", topic="/t"), m.IMAGE_TYPE)
+    for _ in range(3):
+        [sample] = decoder.decode(image("rgb8", np.zeros((6, 8, 3), np.uint8)), START)
+        assert sample.data.encoding == "rgb8"
+    [text] = [record.getMessage() for record in caplog.records]
+    assert "'/t'" in text and "'rgb8' has colours" in text and "thermal.topic" in text
