@@ -3,6 +3,7 @@ needs no code."""
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections import Counter, deque
@@ -137,9 +138,8 @@ class ImuDecoder:
         self._topic = topic or options.topic_name
         self.other_topic = options.acceleration_topic or other_imu_half(topic)
         self._is_acceleration = half == "accel" and not options.acceleration_topic  # what the messages of `topic` are
-        self._scale = np.repeat(
-            (ACCELERATION_UNITS[options.acceleration_unit], ANGULAR_VELOCITY_UNITS[options.angular_velocity_unit]), 3
-        )
+        scales = (ACCELERATION_UNITS[options.acceleration_unit], ANGULAR_VELOCITY_UNITS[options.angular_velocity_unit])
+        self._scale = None if scales == (1.0, 1.0) else np.repeat(scales, 3)
         self._check = UnitCheck(options)
         self.unused: Counter[str] = Counter()  # reason → readings that ended without use, besides those that raised
         # Two topics:
@@ -185,7 +185,8 @@ class ImuDecoder:
         sample = imu_sample(self._options.modality, message, use_unmeasured=self._options.unmeasured == USE_UNMEASURED)
         assert isinstance(sample.data, Reading)
         stamp = received_ns if self._options.stamps == RECEIVED_STAMPS else sample.stamp
-        return replace(sample, stamp=stamp, data=Reading(sample.data.values * self._scale), received=received_ns)
+        reading = sample.data if self._scale is None else Reading(sample.data.values * self._scale)
+        return Sample(sample.modality, stamp, reading, sample.frame_id, received=received_ns)
 
     def _checked(self, samples: list[Sample]) -> list[Sample]:
         for sample in samples:
@@ -201,12 +202,13 @@ class ImuDecoder:
 
     def _accept(self, sample: Sample) -> list[Sample]:
         """Use a reading of the sensor's topic, which should be whole."""
-        values = _values(sample)
         if self._options.unmeasured == USE_UNMEASURED:
             return [sample]
-        lacks_acceleration = bool(np.isnan(values[:3]).all())
-        lacks_rotation = bool(np.isnan(values[3:]).all())
-        if not lacks_acceleration and values[:3].any():
+        values = _values(sample)
+        numbers = values.tolist()  # comparisons of six numbers are faster than functions on arrays
+        lacks_acceleration = all(map(math.isnan, numbers[:3]))
+        lacks_rotation = all(map(math.isnan, numbers[3:]))
+        if not lacks_acceleration and any(numbers[:3]):
             self._has_acceleration = True
         half = lacks_acceleration or not self._has_acceleration
         if self.other_topic and half and not lacks_rotation:

@@ -193,7 +193,7 @@ class SampleDecoder:
                 stamp = stamp if received is None else received
             if stamp:  # 0: the message has no stamp
                 stamp += self._time_offset
-            result.append(replace(sample, sensor=self.sensor, stamp=stamp, received=received))
+            result.append(Sample(sample.modality, stamp, sample.data, sample.frame_id, self.sensor, received))
         for stateful in (self._audio_decoder, self._imu_decoder):
             for text in () if stateful is None else stateful.warnings:
                 self._warn(text)

@@ -17,7 +17,7 @@ MEMORY = SECOND  # ns of times of arrival over which an offset is the median
 MIN_STEP = MEMORY // 25  # ns of times of arrival between samples that count, so that fast sensors cost no more
 SAME_CLOCK = SECOND  # ns: sensors whose offsets differ by less may have the same clock
 MAX_BEHIND = 10 * SECOND  # ns: a sensor that is further behind the others is not late, its clock differs
-SETTLING_TIME = 2 * SECOND  # ns from the first sample, in which one sample decides
+SETTLING_TIME = 2 * SECOND  # ns from the first sample, in which one sample decides about a large difference
 CONFIRMATION_TIME = 2 * SECOND  # ns that an offset must last before it decides, after that
 MAX_AGE = 30 * SECOND  # ns since the newest sample, after which the offset of a sensor does not count for others
 
@@ -47,9 +47,10 @@ class SensorClocks:
         self._clocks.clear()
         self._first = None
 
-    def agrees(self, sensor: str, end: int, received: int | None) -> bool:
+    def agrees(self, sensor: str, end: int, received: int | None, *, recorded: bool = False) -> bool:
         """Use the end of a sample and its time of arrival (ns; None: not known). Returns whether the sensor has the
-        clock of the others."""
+        clock of the others. `recorded`: the time of arrival is a log time, which does not depend on the load of this
+        machine, so one sample decides about small differences too."""
         clock = self._clocks.get(sensor)
         if received is None or received <= 0 or end <= 0:
             return clock is None or not clock.differs
@@ -60,13 +61,14 @@ class SensorClocks:
             clock = self._clocks[sensor] = _Clock()
         self._first = received if self._first is None else self._first
         clock.received = received
-        if clock.offsets and received - clock.offsets[-1][0] < MIN_STEP:
+        if not clock.offsets or received - clock.offsets[-1][0] >= MIN_STEP:
+            clock.offsets.append((received, received - end))
+            while clock.offsets[0][0] < received - MEMORY:
+                clock.offsets.popleft()
+            clock.offset = median_high(offset for _, offset in clock.offsets)
+        elif not recorded:
             return not clock.differs
-        clock.offsets.append((received, received - end))
-        while clock.offsets[0][0] < received - MEMORY:
-            clock.offsets.popleft()
-        clock.offset = median_high(offset for _, offset in clock.offsets)
-        self._decide(clock, received)
+        self._decide(clock, received, recorded)
         return not clock.differs
 
     def offset(self, sensor: str) -> int | None:
@@ -87,18 +89,23 @@ class SensorClocks:
             return None
         return self._reference(max(clock.received for clock in self._clocks.values()) - MAX_AGE)
 
-    def _decide(self, clock: _Clock, received: int) -> None:
+    def _decide(self, clock: _Clock, received: int, recorded: bool) -> None:
         """Update `differs` by the newest offset. A change must last, so that a clock that is set, which not all sensors
-        show at once, is none."""
+        show at once, is none.
+
+        A sensor whose stamps agree with the receiver's clock, or are late by `MAX_BEHIND` at most, never differs: under
+        load, messages of some sensors are received late. They are never received early.
+        """
         offset = clock.offset - self._reference(received - MAX_AGE)
-        differs = not -self._max_ahead <= offset <= MAX_BEHIND
+        plausible = -self._max_ahead <= clock.offset <= MAX_BEHIND
+        differs = not plausible and not -self._max_ahead <= offset <= MAX_BEHIND
         if differs == clock.differs:
             clock.doubted_since = None
             return
         if clock.doubted_since is None:
             clock.doubted_since = received
         assert self._first is not None
-        settled = received - self._first >= SETTLING_TIME
+        settled = received - self._first >= SETTLING_TIME or not (recorded or abs(offset) > MAX_BEHIND)
         confirmed = received - clock.doubted_since >= CONFIRMATION_TIME and any(
             other is not clock and other.received > clock.doubted_since for other in self._clocks.values()
         )

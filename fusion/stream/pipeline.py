@@ -110,7 +110,7 @@ class Pipeline:
         self._queue.set_calibration(sensor, calibration)
 
     def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
-        """Whether a sample with this end, received at this time (both ns), has the clock of the other sensors: if not,
+        """Whether a sample with this end, recorded at this time (both ns), has the clock of the other sensors: if not,
         `accept` rejects it. Also makes the clock of a sensor known before its first sample."""
         return self._queue.check_clock(sensor, end, received)
 

@@ -154,9 +154,9 @@ class WindowQueue:
             self._calibrations[sensor] = calibration
 
     def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
-        """Whether a sample with this end, received at this time (both ns), has the clock of the other sensors."""
+        """Whether a sample with this end, recorded at this time (both ns), has the clock of the other sensors."""
         with self._lock:
-            return self._clocks.agrees(sensor, end, received)
+            return self._clocks.agrees(sensor, end, received, recorded=True)
 
     # --- output
 
@@ -235,11 +235,13 @@ class WindowQueue:
 
     def _reject(self, windower: Windower) -> None:
         """Drop a sample whose clock is not that of the others, so that it delays no other sensor."""
-        had_samples = windower.newest_stamp is not None
+        newest = windower.newest_stamp
         windower.reject()
-        if had_samples:
+        if newest is not None:
             others = [w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None]
             self._first_stamp = min(others, default=None)
+            if others and newest > max(others):  # it made fusion run ahead of the others
+                self._items.append(None)
 
     def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
         self._batch_count += 1

@@ -43,7 +43,7 @@ def run(samples: list[Sample]) -> tuple[Pipeline, list[Embedding]]:
 @settings(deadline=None, max_examples=12)
 @given(
     st.sampled_from(["vision", "imu", "audio"]),
-    st.one_of(st.floats(1.5, 1e4), st.floats(-1.6e9, -11.0), st.just(37.0)),
+    st.one_of(st.floats(11.0, 1e4), st.floats(-1.6e9, -11.0), st.just(37.0)),
 )
 def test_one_wrong_clock_is_named_with_its_offset_and_the_others_are_fused_as_without_it(
     wrong: str, offset: float
@@ -57,6 +57,28 @@ def test_one_wrong_clock_is_named_with_its_offset_and_the_others_are_fused_as_wi
     fused = [(e.tick, e.sources) for e in embeddings if e.modality == "fused"]
     assert fused == [(e.tick, e.sources) for e in expected if e.modality == "fused"]
     assert all(START <= e.tick <= START + 9 * SECOND for e in embeddings), "no output has the time of the wrong clock"
+
+
+@pytest.mark.parametrize("ahead", [1.5, 3.0, 9.0])
+def test_a_clock_that_is_ahead_by_seconds_is_named_after_seconds(ahead: float) -> None:
+    pipeline, embeddings = run(arrivals({"imu": ahead}, 12.0))
+    own = pipeline.statistics()["imu"]
+    assert own.clock_differs and own.counts["clock"] > 0.8 * own.counts["samples"]
+    assert sum(e.modality == "fused" and len(e.sources) == 2 for e in embeddings) > 10
+
+
+def test_under_load_samples_that_are_received_late_are_of_no_wrong_clock() -> None:
+    """For two seconds, the messages of two sensors wait in a queue, and those of a third do not."""
+    samples = [
+        replace(s, received=max(s.received or 0, START + 3 * SECOND))
+        if s.modality != "vision" and s.end < START + 3 * SECOND
+        else s
+        for s in arrivals({})
+    ]
+    for delay in (0.0, 1.2):  # of all messages
+        late = [replace(s, received=(s.received or 0) + round(delay * SECOND)) for s in samples]
+        pipeline, _ = run(sorted(late, key=lambda s: s.received or 0))
+        assert not any(own.counts["clock"] for own in pipeline.statistics().values())
 
 
 @settings(deadline=None, max_examples=8)
