@@ -164,6 +164,7 @@ class Pipeline:
                 newest_stamp=state.newest_stamp or 0,
                 last_embedded_tick=totals[sensor][2],
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
+                open_samples=state.open_samples,
             )
             for sensor, state in windowing.items()
         }

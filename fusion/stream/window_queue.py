@@ -62,11 +62,12 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
-    (ns; None: no sample yet)."""
+    (ns; None: no sample yet), and how many samples no window has used yet."""
 
     counts: Counter[str]
     coverage_sum: float
     newest_stamp: int | None
+    open_samples: int = 0
 
 
 class WindowQueue:
@@ -196,7 +197,7 @@ class WindowQueue:
         """The state of each sensor's windowing, as a copy."""
         with self._lock:
             return {
-                name: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp)
+                name: WindowingState(w.counts.copy(), w.coverage_sum, w.newest_stamp, w.open_samples)
                 for name, w in self._windowers.items()
             }
 

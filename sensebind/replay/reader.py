@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -23,8 +23,9 @@ class SampleReader:
     """The samples of a recording, and the calibrations of its sensors.
 
     `values` are the embedder's parameters. Topics that they name are used; others are found by type and name. `topics`:
-    sensor → topic. `topic_reasons`: sensor → why this topic. `modalities`: those whose sensors are read. Raises
-    `ConfigError` for a topic that the recording lacks.
+    sensor → topic. `topic_reasons`: sensor → why this topic. `modalities`: those whose sensors are read.
+    `message_counts` and `undecodable_counts`: sensor → messages that `samples` has read from its topic, and those of
+    them that are no samples. Raises `ConfigError` for a topic that the recording lacks.
     """
 
     def __init__(self, recording: Recording, values: Mapping[str, Any], modalities: tuple[str, ...]) -> None:
@@ -32,8 +33,11 @@ class SampleReader:
         self._topic_types = {topic.name: topic.type for topic in recording.topics}
         self._options: dict[str, SensorOptions] = {}
         self._decoders: dict[str, SampleDecoder] = {}
+        self._side_topics: set[str] = set()
         self.topics: dict[str, str] = {}
         self.topic_reasons: dict[str, str] = {}
+        self.message_counts: Counter[str] = Counter()
+        self.undecodable_counts: Counter[str] = Counter()
         found = select_sensor_topics(recording)
         several = {own.topic: own.reason for sensors in select_sensors(recording).values() for own in sensors.values()}
         for sensor, modality in sensors_of(values, modalities).items():
@@ -55,6 +59,11 @@ class SampleReader:
             if name.strip("/") != wanted.strip("/"):
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
+
+    @property
+    def read_topics(self) -> set[str]:
+        """The topics that `samples` has read: those of the sensors, and those that describe them."""
+        return {*self.topics.values(), *self._side_topics}
 
     @property
     def calibrations(self) -> dict[str, Calibration]:
@@ -81,12 +90,16 @@ class SampleReader:
         Raises `RecordingError` if the recording is damaged.
         """
         self._decoders = {}
+        self.message_counts.clear()
+        self.undecodable_counts.clear()
         sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders of its messages
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for sensor, topic in self.topics.items():
             try:
                 decoder = SampleDecoder(self._options[sensor], self._topic_types[topic])
-            except EncodingError as error:
+            except EncodingError as error:  # none of its messages is read
+                found = next(own for own in self._recording.topics if own.name == topic)
+                self.message_counts[sensor] = self.undecodable_counts[sensor] = found.message_count
                 yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
             self._decoders[sensor] = decoder
@@ -95,6 +108,7 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
+        self._side_topics = set(info_decoders)
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
@@ -104,6 +118,7 @@ class SampleReader:
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
             for decoder in sensors.get(topic, ()):
+                self.message_counts[decoder.sensor] += 1
                 try:
                     if type_name != decoder.type_name:
                         raise EncodingError(
@@ -111,6 +126,7 @@ class SampleReader:
                         )
                     yield decoder.decode(message, received)
                 except EncodingError as error:
+                    self.undecodable_counts[decoder.sensor] += 1
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def _topic_named(self, topic: str) -> str | None:

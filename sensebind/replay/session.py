@@ -36,9 +36,10 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.recordings import Recording, Selection
 from sensebind.fusion.io.topic_selection import select_sensors
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay.losses import Losses, losses_of
 from sensebind.replay.reader import SampleReader, process_recording
 
 LOG = logging.getLogger(__name__)
@@ -93,9 +94,9 @@ class Settings:
             added |= {f"{name}.topic": choice.topic for name, choice in sensors.items()}
         return replace(self, embedder=embedder_values({**self.embedder, **added})) if added else self
 
-    def with_sensors_of(self, path: str | Path) -> Settings:
+    def with_sensors_of(self, path: str | Path, selection: Selection | None = None) -> Settings:
         """`with_sensors_in` of the recording at `path`. Raises `ConfigError` and `RecordingError`."""
-        with Recording(path) as recording:
+        with Recording(path, selection, warn=False) as recording:
             return self.with_sensors_in(recording)
 
     def with_device(self, device: str | None) -> Settings:
@@ -205,6 +206,10 @@ class Replay:
         """
         return self.reader.samples()
 
+    def losses(self, pipeline: Pipeline) -> Losses:
+        """What was not used, after `outputs` of this pipeline ended."""
+        return losses_of(self.recording, self.reader, pipeline)
+
     def outputs(
         self,
         pipeline: Pipeline,
@@ -227,13 +232,16 @@ class Replay:
 
 @contextmanager
 def open_replay(
-    path: str | Path, values: Mapping[str, Any], modalities: Sequence[str] | None = None
+    path: str | Path,
+    values: Mapping[str, Any],
+    modalities: Sequence[str] | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[Replay]:
     """Open a recording and find the topics of `modalities` (None: those that `values` name).
 
-    `values` are the embedder's parameters. Raises `RecordingError`, and `ConfigError` for a topic that `values` name
-    and the recording lacks.
+    `values` are the embedder's parameters. `selection`: the part of the recording to read; None: all. Raises
+    `RecordingError`, and `ConfigError` for a topic that `values` name and the recording lacks.
     """
     wanted = modalities_of(values) if modalities is None else tuple(modalities)
-    with Recording(path) as recording:
+    with Recording(path, selection) as recording:
         yield Replay(recording, SampleReader(recording, values, wanted))

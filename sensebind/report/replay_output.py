@@ -196,6 +196,7 @@ def _write_files(
     elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
     sensors = sensors_of(settings.embedder)
     present = {embedding.modality for embedding in writer.embeddings}
+    losses = replay.losses(pipeline)
     warnings = [*_unstamped_warnings(statistics), *prompt_warnings(detectors, space, present)]
     data = ReportData(
         title=replay.recording.path.resolve().name,
@@ -214,12 +215,14 @@ def _write_files(
         realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[
             *_topic_notes(replay, space, sensors),
+            *losses.lines(),
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
             *warnings,
         ],
         onset_thresholds=settings.onset_thresholds,
         sensors=sensors,
         topics=replay.topics,
+        losses=losses,
     )
     _write_views(out, data, writer, rerun_file)
     return ReplayResult(data, warnings, tracker.steps)
