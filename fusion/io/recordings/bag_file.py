@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -50,7 +51,8 @@ class Block(NamedTuple):
     """A part of a file that is read at once: a chunk, or a run of messages outside of chunks.
 
     `start`, `end`: log times (ns) of its first and last message. `offset`, `length`: its bytes in the file. `counts`:
-    id of a channel → its messages. `is_chunk`: whether it is a chunk. `is_cut`: its end is missing or damaged.
+    id of a channel → its messages. `is_chunk`: whether it is a chunk. `is_cut`: its end is missing or damaged, and this
+    is described already.
     """
 
     start: int
@@ -112,34 +114,32 @@ def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessag
     yield from held
 
 
-def decompress(data: bytes, compression: str, size: int, *, partial: bool = False) -> bytes:
-    """The contents of a chunk, at most `size` bytes. `partial`: what can be decompressed of a chunk that is cut off.
+def decompress(data: bytes, compression: str, size: int) -> tuple[bytes, str]:
+    """The contents of a chunk, at most `size` bytes, up to the first damage; and the damage, empty if there is none.
 
-    Raises `DamageError` if the chunk is not whole, unless `partial`, and for an unknown compression.
+    Raises `DamageError` for an unknown compression.
     """
     if compression in ("", "none"):
-        result = data
+        result, problem = data, ""
     else:
-        result = _decompressed(data, compression, size, partial)
-    if len(result) != size and not partial:
-        raise DamageError(f"{len(result)} of {size} bytes")
-    return result[:size]
-
-
-def _decompressed(data: bytes, compression: str, size: int, partial: bool) -> bytes:
-    step = 65536 if partial else max(len(data), 1)  # in small steps, so that damage inside loses little
-    result = bytearray()
-    try:
         decompressor = _decompressor(compression)
+        try:
+            result, problem = decompressor(data, size + 1), ""
+        except Exception as error:  # each library raises errors of its own
+            result, problem = _before_damage(data, compression, size), str(error)
+    if len(result) != size and not problem:
+        problem = f"{len(result)} of {size} bytes"
+    return result[:size], problem
+
+
+def _before_damage(data: bytes, compression: str, size: int) -> bytes:
+    """What can be decompressed before the first damage, in small steps, so that little before it is lost."""
+    result, step, decompressor = bytearray(), 4096, _decompressor(compression)
+    with suppress(Exception):
         for at in range(0, len(data), step):
             result += decompressor(data[at : at + step], size + 1 - len(result))
             if len(result) > size:
                 break
-    except DamageError:
-        raise
-    except Exception as error:  # each library raises errors of its own
-        if not partial:
-            raise DamageError(str(error)) from error
     return bytes(result)
 
 

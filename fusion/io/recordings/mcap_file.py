@@ -107,22 +107,23 @@ class McapFile(BagFile):
         self._file.close()
 
     def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
+        result: list[RawMessage] = []
         try:
             self._file.seek(block.offset)
-            data = self._file.read(block.length)
+            data, problem = self._file.read(block.length), ""
             if block.is_chunk:
-                data = _chunk_records(data, is_cut=block.is_cut)
-            result: list[RawMessage] = []
+                data, problem = _chunk_records(data)
             used = _collect(data, wanted, start, stop, result)
-            if used < len(data) and not block.is_cut:
-                raise DamageError(f"a record in it is damaged, {len(data) - used} bytes from its end")
-            return result
+            if used < len(data):
+                problem = problem or f"a record in it is damaged, {len(data) - used} bytes from its end"
         except (DamageError, struct.error, OSError) as error:
+            problem = str(error)
+        if problem and not block.is_cut:
             self._add_damage(
-                f"'{self.path.name}' is damaged at byte {block.offset}, {self._place(block.start)}: the "
-                f"{_count_text(block.counts)} up to {self._place(block.end)} cannot be read ({error})"
+                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the {_count_text(block.counts)} "
+                f"from {self._place(block.start)} to {self._place(block.end)} can be read ({problem})"
             )
-            return []
+        return result
 
 
 def _count_text(counts: Mapping[int, int]) -> str:
@@ -168,8 +169,12 @@ def _collect(data: bytes, wanted: Mapping[int, Channel], start: int, stop: int, 
     return at
 
 
-def _chunk_records(record: bytes, *, is_cut: bool) -> bytes:
-    """The decompressed records of a chunk. Raises `DamageError` and `struct.error`."""
+def _chunk_records(record: bytes) -> tuple[bytes, str]:
+    """The decompressed records of a chunk, up to the first damage, and the damage: empty if there is none.
+
+    A chunk with a wrong checksum has none, because its messages may have wrong values. Raises `DamageError` and
+    `struct.error`.
+    """
     if len(record) < 9 or record[0] != CHUNK:
         raise DamageError("the index points to something that is no chunk")
     _, _, size, checksum = _CHUNK.unpack_from(record, 9)
@@ -177,12 +182,10 @@ def _chunk_records(record: bytes, *, is_cut: bool) -> bytes:
     compression, at = _string(record, at)
     (length,) = struct.unpack_from("<Q", record, at)
     at += 8
-    if at + length > len(record) and not is_cut:
-        raise DamageError("a chunk is longer than its record")
-    records = decompress(record[at : at + length], compression, size, partial=is_cut)
-    if checksum and not is_cut and crc32(records) != checksum:
-        raise DamageError("its checksum is wrong")
-    return records
+    records, problem = decompress(record[at : at + length], compression, size)
+    if checksum and not problem and crc32(records) != checksum:
+        return b"", "its checksum is wrong"
+    return records, problem
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
@@ -372,13 +375,9 @@ class _Search:
         self._file.seek(at)
         record = self._file.read(end - at)
         try:
-            data = _chunk_records(record, is_cut=is_cut)
+            data, problem = _chunk_records(record)
         except (DamageError, struct.error) as error:
-            if not is_cut:
-                self._contents.damage.append(
-                    f"'{self._name}' is damaged at byte {at}: a chunk of {end - at} bytes cannot be read ({error})"
-                )
-            return
+            data, problem = b"", str(error)
         counts: Counter[int] = Counter()
         first, last = 2**63, 0
         for opcode, start, stop in _records(data):
@@ -390,7 +389,13 @@ class _Search:
                 first, last = min(first, stamp), max(last, stamp)
         if counts:
             self._contents.counts.update(counts)
-            self._contents.blocks.append(Block(first, last, at, end - at, dict(counts), is_cut=is_cut))
+            block = Block(first, last, at, end - at, dict(counts), is_cut=bool(problem))
+            self._contents.blocks.append(block)
+        if problem and not is_cut:
+            self._contents.damage.append(
+                f"'{self._name}' is damaged at byte {at}: of a chunk of {end - at} bytes, {sum(counts.values())} "
+                f"messages can be read ({problem})"
+            )
 
     def _stop(self, at: int, problem: str) -> None:
         """Describe the end of what can be read: the record at `at` cannot."""

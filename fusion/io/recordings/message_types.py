@@ -48,13 +48,18 @@ def load_typestore(channel: Channel) -> Typestore | str:
 
     rosbags' parsers raise many kinds of errors for a wrong definition.
     """
-    kind, text = channel.definition.format, channel.definition.data
-    if kind is MessageDefinitionFormat.NONE:
+    if channel.definition.format is MessageDefinitionFormat.NONE:
         types = _ros1_types() if channel.encoding == ROS1 else typestore()
         known = channel.type in types.types
         return types if known else "the bag has no definition of it: record it as MCAP, which stores definitions"
+    return _parsed_types(channel.definition.format, channel.definition.data, channel.type)
+
+
+@lru_cache(maxsize=256)
+def _parsed_types(kind: MessageDefinitionFormat, text: str, type_name: str) -> Typestore:
+    """The types of a definition. They are kept, because a recording is often opened more than once."""
     if kind is MessageDefinitionFormat.MSG:
-        found = get_types_from_msg(text, channel.type)
+        found = get_types_from_msg(text, type_name)
     else:  # several IDL files, each after a line of 80 "=" and a line with its name
         rule = "=" * 80 + "\n"
         parts = [part.split("\n", 1)[1] for part in text.split(rule)[1:]] if text.startswith(rule) else [text]

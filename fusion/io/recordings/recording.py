@@ -229,7 +229,7 @@ class Recording:
         for path in self._described.files:
             try:
                 file = open_file(path, self._stack)
-            except (RecordingError, OSError) as error:
+            except Exception as error:  # a damaged file can raise many kinds of error
                 if len(self._described.files) == 1:
                     raise RecordingError(f"'{self.path}' cannot be read as a recording ({error}); {REMEDY}") from error
                 self._damage.append(f"{error}: this part of the recording is not read")
@@ -290,16 +290,19 @@ class Recording:
         }
         counts: Counter[Channel] = Counter()
         compressed = self._described.has_compressed_messages
-        for message in self._merged(wanted):
-            channel = message[1]
-            if compressed:
-                try:
-                    message = message[0], channel, zstd_decompressor()(message[2], MAX_MESSAGE_BYTES)
-                except Exception as error:  # each library raises errors of its own
-                    self._count_unreadable(channel, error)
-                    continue
-            counts[channel] += 1
-            yield message
+        try:
+            for message in self._merged(wanted):
+                channel = message[1]
+                if compressed:
+                    try:
+                        message = message[0], channel, zstd_decompressor()(message[2], MAX_MESSAGE_BYTES)
+                    except Exception as error:  # each library raises errors of its own
+                        self._count_unreadable(channel, error)
+                        continue
+                counts[channel] += 1
+                yield message
+        except Exception as error:  # of damage that no reader of files expects
+            raise RecordingError(f"'{self.path}' is damaged ({error}); messages before the damage were read") from error
         if not self.selection.is_limited_in_time:
             read: Counter[str] = Counter()
             for channel in (c for channels in wanted.values() for c in channels):

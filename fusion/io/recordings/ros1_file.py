@@ -30,6 +30,8 @@ from sensebind.fusion.io.recordings.bag_file import (
 )
 
 MAGIC = b"#ROSBAG V2.0\n"
+MAX_CHUNK_BYTES = 2**31
+_TIME = struct.Struct("<II")
 MESSAGE, BAG_HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
 
 
@@ -107,21 +109,20 @@ class Ros1File(BagFile):
         result: list[RawMessage] = []
         try:
             self._file.seek(block.offset)
-            data = self._file.read(block.length)
+            data, problem = self._file.read(block.length), ""
             if block.is_chunk:
-                data = _chunk_records(data, is_cut=block.is_cut)
-            for record in _records(data, is_cut=block.is_cut):
-                if record.opcode == MESSAGE and (channel := wanted.get(record.number(b"conn"))) is not None:
-                    stamp = record.stamp
-                    if start <= stamp < stop:
-                        result.append((stamp, channel, data[record.start : record.end]))
-            return result
+                data, problem = _chunk_records(data)
+            for connection, stamp, first, end in _messages(data, is_cut=bool(problem)):
+                if connection in wanted and start <= stamp < stop:
+                    result.append((stamp, wanted[connection], data[first:end]))
         except (DamageError, OSError) as error:
+            problem = str(error)
+        if problem and not block.is_cut:
             self._add_damage(
-                f"'{self.path.name}' is damaged at byte {block.offset}, {self._place(block.start)}: "
-                f"{sum(block.counts.values())} messages up to {self._place(block.end)} cannot be read ({error})"
+                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the {sum(block.counts.values())} "
+                f"messages from {self._place(block.start)} to {self._place(block.end)} can be read ({problem})"
             )
-            return []
+        return result
 
 
 def _definition(text: str) -> MessageDefinition:
@@ -129,7 +130,7 @@ def _definition(text: str) -> MessageDefinition:
 
 
 def _stamp(value: bytes) -> int:
-    seconds, nanoseconds = struct.unpack("<II", value)
+    seconds, nanoseconds = _TIME.unpack(value)
     return int(seconds * SECOND + nanoseconds)
 
 
@@ -160,15 +161,61 @@ def _records(data: bytes, at: int = 0, *, is_cut: bool = False) -> Iterator[_Rec
         at = end
 
 
-def _chunk_records(data: bytes, *, is_cut: bool) -> bytes:
-    """The decompressed records of a chunk, whose own record is `data`. Raises `DamageError`."""
+def _messages(data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int, int, int]]:
+    """(connection, log time in ns, start, end) of the messages in `data`. Raises as `_records`.
+
+    The headers of a recorder's messages have the same layout, so only the first one is parsed field by field.
+    """
+    at, size = 0, len(data)
+    length, places = -1, (0, 0, 0)  # of the header, and of the values of op, conn and time in it
+    while at < size:
+        op, conn, when = (at + 4 + place for place in places)
+        if (
+            int.from_bytes(data[at : at + 4], "little") != length
+            or data[op - 3 : op + 1] != b"op=\x02"
+            or data[conn - 5 : conn] != b"conn="
+            or data[when - 5 : when] != b"time="
+        ):
+            record = next(_records(data, at, is_cut=is_cut), None)
+            if record is None:
+                return
+            if record.opcode == MESSAGE:
+                yield record.number(b"conn"), record.stamp, record.start, record.end
+                length, places = _header_layout(data[at : record.start])
+            at = record.end
+            continue
+        start = at + 8 + length
+        end = start + int.from_bytes(data[start - 4 : start], "little")
+        if end > size:
+            if is_cut:
+                return
+            raise DamageError("a record is longer than its chunk")
+        seconds, nanoseconds = _TIME.unpack_from(data, when)
+        yield int.from_bytes(data[conn : conn + 4], "little"), seconds * SECOND + nanoseconds, start, end
+        at = end
+
+
+def _header_layout(data: bytes) -> tuple[int, tuple[int, int, int]]:
+    """The length of the header of a message, and where the values of its fields op, conn and time begin in it."""
+    length, at, places = int.from_bytes(data[:4], "little"), 0, {}
+    while at < length:
+        size = int.from_bytes(data[4 + at : 8 + at], "little")
+        name = data[8 + at : 8 + at + size].partition(b"=")[0]
+        places[name] = at + 4 + len(name) + 1
+        at += 4 + size
+    return length, (places[b"op"], places[b"conn"], places[b"time"])
+
+
+def _chunk_records(data: bytes) -> tuple[bytes, str]:
+    """The decompressed records of a chunk, whose own record is `data`, up to the first damage, and the damage: empty if
+    there is none. Raises `DamageError`."""
     head = 4 + int.from_bytes(data[:4], "little")
     record = _Record(_fields(data[4:head]), head + 4, len(data))
     if record.opcode != CHUNK:
         raise DamageError("the index points to something that is no chunk")
     compression = record.fields.get(b"compression", b"none").decode("ascii", "replace")
-    size = record.number(b"size") or 2**31  # 0: the recorder did not end the chunk
-    return decompress(data[head + 4 :], compression, size, partial=is_cut)
+    size = record.number(b"size") or MAX_CHUNK_BYTES  # 0: the recorder did not end the chunk
+    return decompress(data[head + 4 :], compression, size)
 
 
 def _connection(record: _Record, data: bytes) -> _Connection:
@@ -217,6 +264,8 @@ class _Search:
 
     def record_at(self, at: int) -> _Record:
         """The record at a place in the file. Raises `DamageError` if it is not whole."""
+        if at + 8 > self._size:
+            raise DamageError("is cut off")
         self._file.seek(at)
         length = int.from_bytes(self._file.read(4), "little")
         if at + 8 + length > self._size:
@@ -300,9 +349,10 @@ class _Search:
         data = self._file.read(end - at)
         counts: Counter[int] = Counter()
         stamps: list[int] = []
+        problem = ""
         try:
-            records = _chunk_records(data, is_cut=is_cut)
-            for record in _records(records, is_cut=is_cut):
+            records, problem = _chunk_records(data)
+            for record in _records(records, is_cut=bool(problem)):
                 if record.opcode == CONNECTION:
                     described = _connection(record, records[record.start : record.end])
                     self._connections.setdefault(record.number(b"conn"), described)
@@ -310,13 +360,14 @@ class _Search:
                     counts[record.number(b"conn")] += 1
                     stamps.append(record.stamp)
         except DamageError as error:
-            if not is_cut:
-                self._damage.append(
-                    f"'{self._name}' is damaged at byte {at}: a chunk of {end - at} bytes cannot be read ({error})"
-                )
-                return
+            problem = str(error)
         if counts:
-            self._blocks.append(Block(min(stamps), max(stamps), at, end - at, counts, is_cut=is_cut))
+            self._blocks.append(Block(min(stamps), max(stamps), at, end - at, counts, is_cut=bool(problem)))
+        if problem and not is_cut:
+            self._damage.append(
+                f"'{self._name}' is damaged at byte {at}: of a chunk of {end - at} bytes, {len(stamps)} messages can "
+                f"be read ({problem})"
+            )
 
     def _describe(self, at: int, problem: str) -> None:
         blocks = self._blocks
