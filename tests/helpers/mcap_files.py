@@ -3,7 +3,6 @@ ROS, with checksums, and without an end."""
 
 from __future__ import annotations
 
-import io
 import struct
 from collections import Counter
 from pathlib import Path
@@ -35,8 +34,8 @@ class McapFileWriter:
         self, path: Path, *, profile: str = "ros2", chunk_messages: int = 0, has_end: bool = True, compression: str = ""
     ) -> None:
         self._path, self._chunk_messages, self._has_end, self._compression = path, chunk_messages, has_end, compression
-        self._file = io.BytesIO()
-        self._file.write(MAGIC + _record(1, _text(profile) + _text("tests")))
+        self._file = bytearray()
+        self._file += MAGIC + _record(1, _text(profile) + _text("tests"))
         self._descriptions = b""
         self._chunk: list[tuple[int, int, bytes]] = []  # channel, stamp, record
         self._indexes = b""
@@ -52,19 +51,19 @@ class McapFileWriter:
     ) -> None:
         self._end_chunk()
         if self._has_end:
-            self._file.write(_record(15, struct.pack("<I", 0)))
-            summary = self._file.tell() if self._chunk_messages else 0
+            self._file += _record(15, struct.pack("<I", 0))
+            summary = len(self._file) if self._chunk_messages else 0
             if summary:
-                self._file.write(self._descriptions + self._indexes + _record(11, self._statistics()))
-            self._file.write(_record(2, struct.pack("<QQI", summary, 0, 0)) + MAGIC)
-        self._path.write_bytes(self._file.getvalue())
+                self._file += self._descriptions + self._indexes + _record(11, self._statistics())
+            self._file += _record(2, struct.pack("<QQI", summary, 0, 0)) + MAGIC
+        self._path.write_bytes(self._file)
 
     def channel(self, number: int, topic: str, kind: str, schema: tuple[str, str], encoding: str = "cdr") -> None:
         """Describe a channel. `schema`: its encoding and its text."""
         described = _record(3, struct.pack("<H", number) + _text(kind) + _text(schema[0]) + _text(schema[1]))
         described += _record(4, struct.pack("<HH", number, number) + _text(topic) + _text(encoding) + _text(b""))
         self._descriptions += described
-        self._file.write(described)
+        self._file += described
 
     def message(self, channel: int, stamp: int, data: bytes) -> None:
         """Write a message with the log time `stamp` (ns)."""
@@ -72,7 +71,7 @@ class McapFileWriter:
         self._counts[channel] += 1
         self._stamps.append(stamp)
         if not self._chunk_messages:
-            self._file.write(record)
+            self._file += record
             return
         self._chunk.append((channel, stamp, record))
         if len(self._chunk) == self._chunk_messages:
@@ -85,16 +84,16 @@ class McapFileWriter:
         stamps = [stamp for _, stamp, _ in self._chunk]
         packed = lz4.frame.compress(records) if self._compression else records
         head = struct.pack("<QQQI", min(stamps), max(stamps), len(records), crc32(records)) + _text(self._compression)
-        start = self._file.tell()
-        self._file.write(_record(6, head + struct.pack("<Q", len(packed)) + packed))
-        end = self._file.tell()
+        start = len(self._file)
+        self._file += _record(6, head + struct.pack("<Q", len(packed)) + packed)
+        end = len(self._file)
         offsets = b""
         for number in sorted({channel for channel, _, _ in self._chunk}):
-            offsets += struct.pack("<HQ", number, self._file.tell())
+            offsets += struct.pack("<HQ", number, len(self._file))
             own = [struct.pack("<QQ", stamp, 0) for channel, stamp, _ in self._chunk if channel == number]
-            self._file.write(_record(7, struct.pack("<HI", number, 16 * len(own)) + b"".join(own)))
+            self._file += _record(7, struct.pack("<HI", number, 16 * len(own)) + b"".join(own))
         index = struct.pack("<QQQQ", min(stamps), max(stamps), start, end - start) + _text(offsets)
-        index += struct.pack("<Q", self._file.tell() - end) + _text(self._compression)
+        index += struct.pack("<Q", len(self._file) - end) + _text(self._compression)
         self._indexes += _record(8, index + struct.pack("<QQ", len(packed), len(records)))
         self._chunk, self._chunk_count = [], self._chunk_count + 1
 

@@ -186,15 +186,16 @@ def _decompressed(path: Path, stack: ExitStack) -> tuple[Path, list[str]]:
     result, damage = folder / path.stem, []
     try:
         with path.open("rb") as source, result.open("wb") as target:
-            decompress = zstd_decompressor()
+            decompress, position = zstd_decompressor(), 0
             try:
                 while data := source.read(2**20):
+                    position += len(data)
                     target.write(decompress(data, -1))
             except OSError:
                 raise
             except Exception as error:  # each library raises errors of its own
                 size = path.stat().st_size
-                damage.append(f"'{path.name}' is damaged before byte {source.tell()} of {size} ({error})")
+                damage.append(f"'{path.name}' is damaged before byte {position} of {size} ({error})")
     except OSError as error:
         raise RecordingError(
             f"'{path.name}' cannot be decompressed to '{folder}' ({error}): set TMPDIR to a folder with more space, or "
