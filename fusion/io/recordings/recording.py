@@ -324,10 +324,11 @@ class Recording:
                 continue
             _, order, message, rest = heapq.heappop(heap)
             yield message
-            if not heap:  # the only open file: read on until the next one begins
-                due = waiting[-1].start if waiting else END_OF_TIME
+            if not heap and not waiting:
+                yield from rest
+            elif not heap:  # the only open file: read on until the next one begins
                 for message in rest:
-                    if message[0] >= due:
+                    if message[0] >= waiting[-1].start:
                         heapq.heappush(heap, (message[0], order, message, rest))
                         break
                     yield message

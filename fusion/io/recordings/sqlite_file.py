@@ -44,16 +44,16 @@ class SqliteFile(BagFile):
 
     def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
         wanted = {channel.id: channel for channel in channels}
-        last = (start - 1, 2**63 - 1)  # stamp and id of the newest message that was read
+        stamp, number = start - 1, 2**63 - 1  # of the newest message that was read
         if self._rows is None:
             try:
-                for number, topic, stamp, data in self._select(list(wanted), start, stop):
+                for row in self._select(list(wanted), start, stop):
+                    number, topic, stamp, data = row
                     yield stamp, wanted[topic], data
-                    last = stamp, number
                 return
             except _DATABASE_ERRORS as error:
                 self._find_rows(error)
-        lost = 0
+        last, lost = (stamp, number), 0
         for stamp, number, topic in self._rows or ():
             if topic not in wanted or (stamp, number) <= last or stamp >= stop:
                 continue
