@@ -100,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     with open_replay(args.recording, settings.embedder, selection=selection) as replay:
         print(_topics_table(replay, settings))
         if not replay.topics:
+            for note in replay.recording.notes:
+                print(note)
             print(
                 f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",
                 file=sys.stderr,
