@@ -58,13 +58,13 @@ class SqliteFile(BagFile):
             if topic not in wanted or (stamp, number) <= last or stamp >= stop:
                 continue
             try:
-                row = self._connection.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
+                found = self._connection.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
             except _DATABASE_ERRORS:
-                row = None
-            if row is None:
+                found = None
+            if found is None:
                 lost += 1
             else:
-                yield stamp, wanted[topic], row[0]
+                yield stamp, wanted[topic], found[0]
         if lost:
             self._add_damage(f"'{self.path.name}': the data of {lost} messages before the damage cannot be read")
 
