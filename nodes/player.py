@@ -90,7 +90,7 @@ class ReadAhead:
     def _run(self) -> None:
         try:
             # Opened in this thread: the database of a .db3 bag must not be shared between threads.
-            with Recording(self._path) as recording:
+            with Recording(self._path, warn=False) as recording:
                 for topic, _, stamp, data in recording.cdr_messages(self._topics):
                     with self._condition:
                         self._condition.wait_for(lambda: self._buffered_bytes < MAX_READ_AHEAD_BYTES or self._closed)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Hub, Space
     from sensebind.fusion.core.windows import WindowSpec
     from sensebind.fusion.inference.engine import Engine, Failure
-    from sensebind.fusion.io.recordings import Recording
+    from sensebind.fusion.io.recordings import Recording, Selection
     from sensebind.fusion.io.wire import decode as decode_message
     from sensebind.fusion.models.registry import load_space as load_space
     from sensebind.fusion.stream.drivers import finish, process, process_samples
@@ -45,6 +45,7 @@ _EXPORTS = {  # public name → "module", or "module:name"
     "Recording": "fusion.io.recordings",
     "Sample": "fusion.core.samples",
     "Scheduler": "fusion.stream.scheduler",
+    "Selection": "fusion.io.recordings",
     "SensebindError": "fusion.core.errors",
     "Settings": "replay.session",
     "Sound": "fusion.core.samples",
@@ -71,6 +72,7 @@ __all__ = [
     "Recording",
     "Sample",
     "Scheduler",
+    "Selection",
     "SensebindError",
     "Settings",
     "Sound",

@@ -171,6 +171,7 @@ class Pipeline:
                 clock_offset=None if state.clock_offset is None else state.clock_offset / SECOND,
                 clock_differs=state.clock_differs,
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
+                open_samples=state.open_samples,
             )
             for sensor, state in windowing.items()
         }

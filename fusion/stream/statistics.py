@@ -13,6 +13,9 @@ from sensebind.fusion.core.symptoms import SYMPTOMS  # of a faulty sensor; its w
 
 # Causes for which samples were not used. A `late` sample is still used for open windows.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow", "clock")
+# Samples that are sound, but that no window uses: an image before the newest one of its tick; what is after the last
+# complete window when stamps jump or the recording ends.
+SAMPLES_WITHOUT_WINDOW = ("superseded", "incomplete")
 # Causes for which closed windows were not embedded.
 WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 
@@ -34,10 +37,18 @@ class SensorStatistics:
     clock_offset: float | None = None  # s by which the stamps are behind those of the others; None: not known
     clock_differs: bool = False  # whether the clock is not that of the others, so that samples are not used
     lag: float = 0.0  # s from the newest sample of this sensor to the newest of all
+    open_samples: int = 0  # samples that no window has used yet
 
     def dropped(self, names: Iterable[str] = WINDOW_DROPS) -> dict[str, int]:
         """Cause → count, without the counts that are 0."""
         return {name: self.counts[name] for name in names if self.counts[name]}
+
+    def without_window(self) -> dict[str, int]:
+        """Cause → count of the sound samples that no window used, without the counts that are 0. Call it when no more
+        samples are expected."""
+        counts = {name: self.counts[name] for name in SAMPLES_WITHOUT_WINDOW}
+        counts["incomplete"] += self.open_samples
+        return {name: count for name, count in counts.items() if count}
 
     def coverage_mean(self) -> float:
         """Mean coverage, 0 to 1, of all closed windows with data; 0 if there are none."""
@@ -58,10 +69,12 @@ class SensorStatistics:
             "embedded": self.counts["embedded"],
             "dropped": self.dropped(),
             "samples_dropped": self.dropped(SAMPLE_DROPS),
+            "samples_without_window": self.without_window(),
             "symptoms": self.dropped(SYMPTOMS),
             "spread": self.counts["burst"],
             "clock_offset_s": None if self.clock_offset is None else round(self.clock_offset, 3),
             "gaps": self.counts["gaps"],
+            "unfused": self.counts["unfused"],
             "restarts": self.counts["restarts"],
             "coverage_mean": round(self.coverage_mean(), 4),
             "latency_ms": self.latency_ms(),

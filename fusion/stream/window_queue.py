@@ -63,14 +63,15 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
-    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known), and
-    whether its clock differs, so that its samples are rejected."""
+    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known); whether its
+    clock differs, so that its samples are rejected; and how many samples no window has used yet."""
 
     counts: Counter[str]
     coverage_sum: float
     newest_stamp: int | None
     clock_offset: int | None = None
     clock_differs: bool = False
+    open_samples: int = 0
 
 
 class WindowQueue:
@@ -216,6 +217,7 @@ class WindowQueue:
                     w.newest_stamp,
                     self._clocks.offset(name),
                     self._clocks.differs(name),
+                    w.open_samples,
                 )
                 for name, w in self._windowers.items()
             }

@@ -40,6 +40,9 @@ class Windower:
       more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive
       samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
       Samples that are not confirmed are dropped (`outlier`).
+    - `superseded`: images before the newest one of their tick, if a window has one image. No window uses them.
+    - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
+      those of the newest samples.
     - `overflow`: above `MAX_BUFFER_BYTES` bytes or 100,000 samples, the oldest samples are dropped.
     - `coverage`: windows below `min_coverage`. They are not returned.
     """
@@ -96,6 +99,13 @@ class Windower:
         self.first_stamp = None
         self._reset()
 
+    @property
+    def open_samples(self) -> int:
+        """How many held samples no window has used yet, with those of a clock jump that is being confirmed."""
+        closed = self.closed_through
+        unused = len(self._stamps) if closed is None else len(self._stamps) - bisect_left(self._stamps, closed)
+        return unused + len(self._unconfirmed)
+
     def flush(self) -> list[Window]:
         """Close the windows that end at or before the newest stamp. Call it when no earlier sample is expected."""
         self.counts["unstamped"] += self._zero is not None
@@ -111,6 +121,7 @@ class Windower:
         zero, self._zero = self._zero, None  # it may be the first stamp after the jump
         windows = self.flush()
         kept, self._unconfirmed = self._unconfirmed, []
+        self.counts["incomplete"] += self.open_samples
         self.counts["restarts"] += self.newest_stamp is not None
         self._reset()
         self._zero = zero
@@ -201,8 +212,10 @@ class Windower:
             # A window uses only the newest frame before its tick, so only that one is held.
             cell = sample.stamp // self.spec.hop
             if at < len(self._stamps) and self._stamps[at] // self.spec.hop == cell:
+                self.counts["superseded"] += 1
                 return
             if at > 0 and self._stamps[at - 1] // self.spec.hop == cell:
+                self.counts["superseded"] += 1
                 at -= 1
                 self._remove(at, at + 1)
         if self._series is not None and sample.stamp < self._series.stamps[-1]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sensebind.fusion.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sensebind.fusion.io.recordings import Selection
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,33 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: %(default)s)"
     )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """--start, --duration and --topics: `selection_of` makes a `Selection` of them."""
+    parser.add_argument(
+        "--start", type=_seconds, default=0.0, metavar="S", help="skip the first S seconds (default: 0)"
+    )
+    parser.add_argument(
+        "--duration", type=_seconds, metavar="S", help="read S seconds of the recording (default: to the end)"
+    )
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="read only these topics (default: all)"
+    )
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """The part of the recording that the arguments of `add_selection` select."""
+    from sensebind.fusion.io.recordings import Selection
+
+    return Selection(args.start, args.duration, tuple(args.topics))
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds: use 0 or more")
+    return value
 
 
 def add_spokes(parser: argparse.ArgumentParser) -> None:

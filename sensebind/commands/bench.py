@@ -14,6 +14,7 @@ BENCHMARKS = {
     "model": "each encoder by batch size, compared with eager PyTorch and with the speed of a matrix product",
     "stream": "robots with five sensors in real time: latency, jitter, the maximum load of the device",
     "windows": "processor time of a window of each modality on a CPU, step by step",
+    "recordings": "messages per second that are read from bags, compared with rosbags alone",
     "ros": "five sensors over DDS, each a separate process: received messages, latency, processor time",
     "start": "time and memory of a new process until its first vector",
     "overload": "several times the maximum load: latency stays bounded, drops are counted",
@@ -23,7 +24,8 @@ BENCHMARKS = {
     "gpu": "check and measure a GPU in at most seven minutes: correct vectors, speed, latency, number of robots",
     "all": "all benchmarks, the most useful first, within a time budget; writes one file",
 }
-MODULES = {"pipeline": "pipeline_cost"}  # benchmark → module in `sensebind.benchmarks`, if the names differ
+# Benchmark → module in `sensebind.benchmarks`, if the names differ.
+MODULES = {"pipeline": "pipeline_cost", "recordings": "recordings.reading"}
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, add_out, require_file_name
+from sensebind.commands.arguments import (
+    add_config,
+    add_device,
+    add_out,
+    add_selection,
+    require_file_name,
+    selection_of,
+)
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from sensebind.evaluation.run_recordings import TrackerStep
     from sensebind.fusion.core.space import Space
     from sensebind.fusion.io.ground_truth import LabelSpan
+    from sensebind.fusion.io.recordings import Selection
     from sensebind.replay.session import Replay, Settings
     from sensebind.report import ReportData
 
@@ -31,6 +40,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "DIR/foxglove_layout.json (a layout for DIR/outputs), DIR/summary.json and DIR/report.html.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
+    add_selection(parser)
     add_config(parser)
     parser.add_argument(
         "--namespace",
@@ -40,6 +50,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_out(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier replay in DIR")
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="exit with status 1 if messages of the recording could not be read: fewer than it counts, damaged, or not "
+        "as their type is defined",
+    )  # fmt: skip
     add_device(parser)
     parser.add_argument(
         "--truth", type=Path, metavar="TSV",
@@ -59,8 +74,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay a recording and write the files. Exit status 1 if it has no topic of any modality. Raises
-    `SensebindError`."""
+    """Replay a recording and write the files. Exit status 1 if it has no topic of any modality, and with --strict if
+    messages could not be read. Raises `SensebindError`."""
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.io.ground_truth import require_truth_file
     from sensebind.replay.progress import progress
@@ -80,10 +95,13 @@ def run(args: argparse.Namespace) -> int:
         if args.config and args.suggest.resolve() == args.config.resolve():
             raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
-    truth = report_truth(args.recording, args.truth, settings.prompts)
-    with open_with_sensors(args.recording, settings, args.namespace) as (settings, replay):
+    selection = selection_of(args)
+    truth = selected_truth(report_truth(args.recording, args.truth, settings.prompts), selection)
+    with open_with_sensors(args.recording, settings, args.namespace, selection) as (settings, replay):
         print(_topics_table(replay, settings))
         if not replay.topics:
+            for note in replay.recording.notes:
+                print(note)
             print(
                 f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",
                 file=sys.stderr,
@@ -99,13 +117,29 @@ def run(args: argparse.Namespace) -> int:
         print(warning)
     width = max([8, *map(len, data.modalities)])
     for name, figures in data.modalities.items():
-        print(f"{name:{width}} {figures['windows']} windows, {figures['embedded']} embedded")
+        lost = data.losses.sensors[name].text() if name in data.losses.sensors else ""
+        also = f"; not used: {lost}" if lost else ""
+        print(f"{name:{width}} {figures['windows']} windows, {figures['embedded']} embedded{also}")
+    for line in data.losses.lines():
+        print(line)
     print(events_text(data))
     also = f"; {args.rerun}" if args.rerun else ""
     print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
     if args.suggest:
         _suggest(args, configured, space, steps, truth or [], data.start)
+    if args.strict and data.losses.recording:
+        print(f"error: messages of '{args.recording}' could not be read (--strict)", file=sys.stderr)
+        return 1
     return 0
+
+
+def selected_truth(truth: list[LabelSpan] | None, selection: Selection) -> list[LabelSpan] | None:
+    """The truth within the selected part of a recording, in seconds from its start."""
+    if truth is None or not selection.is_limited_in_time:
+        return truth
+    length = math.inf if selection.duration is None else selection.duration
+    shifted = ((onset - selection.start, offset - selection.start, label) for onset, offset, label in truth)
+    return [(max(on, 0.0), min(off, length), label) for on, off, label in shifted if off > 0 and on < length]
 
 
 def _topics_table(replay: Replay, settings: Settings) -> str:
@@ -129,10 +163,11 @@ def events_text(data: ReportData) -> str:
     from sensebind.fusion.core.samples import SECOND
 
     onsets = [event for event in data.events if event.phase is EventPhase.ONSET]
+    start, _ = data.time_range()
     shown = []
     for event in onsets:
         names = ", ".join(event.supporting_sensors) if data.has_named_sensors else ""
-        shown.append(f"{event.label} at {(event.onset - data.start) / SECOND:.1f} s" + (f" ({names})" if names else ""))
+        shown.append(f"{event.label} at {(event.onset - start) / SECOND:.1f} s" + (f" ({names})" if names else ""))
     return f"{len(onsets)} events: {', '.join(shown)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import Any
@@ -38,6 +38,8 @@ class SampleReader:
 
     `topics`: sensor → topic. `topic_reasons`: sensor → why this topic. `missing_reasons`: sensor without a topic → why;
     empty if there is no reason to give.
+    `message_counts` and `undecodable_counts`: sensor → messages that `samples` has read from its topic, and those of
+    them that are no samples.
     """
 
     def __init__(
@@ -52,9 +54,12 @@ class SampleReader:
         self._topic_types = {topic.name: topic.type for topic in recording.topics}
         self._options: dict[str, SensorOptions] = {}
         self._decoders: dict[str, SampleDecoder] = {}
+        self._side_topics: set[str] = set()
         self.topics: dict[str, str] = {}
         self.topic_reasons: dict[str, str] = {}
         self.missing_reasons: dict[str, str] = {}
+        self.message_counts: Counter[str] = Counter()
+        self.undecodable_counts: Counter[str] = Counter()
         all_options = {s: sensor_options(values, m, s) for s, m in sensors_of(values, modalities).items()}
         if topic_selection is None and not all(options.has_explicit_topic for options in all_options.values()):
             topic_selection = TopicSelection(recording)
@@ -97,6 +102,11 @@ class SampleReader:
         return text
 
     @property
+    def read_topics(self) -> set[str]:
+        """The topics that `samples` has read: those of the sensors, and those that describe them."""
+        return {*self.topics.values(), *self._side_topics}
+
+    @property
     def calibrations(self) -> dict[str, Calibration]:
         """Sensor → calibration, from the parameters and from the messages that `samples` has read so far."""
         return {sensor: self.calibration(sensor) for sensor in self._options}
@@ -121,12 +131,16 @@ class SampleReader:
         Raises `RecordingError` if the recording is damaged.
         """
         self._decoders = {}
+        self.message_counts.clear()
+        self.undecodable_counts.clear()
         sensors: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders of its messages
         info_decoders: dict[str, list[SampleDecoder]] = defaultdict(list)  # topic → decoders that need it
         for sensor, topic in self.topics.items():
             try:
                 decoder = SampleDecoder(self._options[sensor], self._topic_types[topic], topic)
-            except EncodingError as error:
+            except EncodingError as error:  # none of its messages is read
+                found = next(own for own in self._recording.topics if own.name == topic)
+                self.message_counts[sensor] = self.undecodable_counts[sensor] = found.message_count
                 yield Failure(self._options[sensor].modality, "encoding", str(error), sensor)
                 continue
             self._decoders[sensor] = decoder
@@ -135,6 +149,7 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
+        self._side_topics = set(info_decoders)
         self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
@@ -145,6 +160,7 @@ class SampleReader:
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
             for decoder in sensors.get(topic, ()):
+                self.message_counts[decoder.sensor] += 1
                 try:
                     if type_name != decoder.type_name:
                         raise EncodingError(
@@ -152,15 +168,17 @@ class SampleReader:
                         )
                     for sample in decoder.decode(message, received):
                         if topic in self._topics_before_clock and received - sample.stamp > MAX_LATENCY:
+                            self.undecodable_counts[decoder.sensor] += 1
                             yield Failure(decoder.modality, "encoding", CLOCK_NOT_SET, decoder.sensor)
                         else:
                             yield sample
                 except EncodingError as error:
+                    self.undecodable_counts[decoder.sensor] += 1
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
-
         for decoder in self._decoders.values():
             yield from decoder.finish()
             for text, count in decoder.unused.items():
+                self.undecodable_counts[decoder.sensor] += count
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:

@@ -37,9 +37,10 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.recordings import Recording, Selection
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay.losses import Losses, losses_of
 from sensebind.replay.namespaces import RobotRecording
 from sensebind.replay.reader import SampleReader, process_recording
 
@@ -212,6 +213,10 @@ class Replay:
         """
         return self.reader.samples()
 
+    def losses(self, pipeline: Pipeline) -> Losses:
+        """What was not used, after `outputs` of this pipeline ended."""
+        return losses_of(self.recording, self.reader, pipeline)
+
     def outputs(
         self,
         pipeline: Pipeline,
@@ -234,28 +239,31 @@ class Replay:
 
 @contextmanager
 def open_replay(
-    path: str | Path, values: Mapping[str, Any], modalities: Sequence[str] | None = None
+    path: str | Path,
+    values: Mapping[str, Any],
+    modalities: Sequence[str] | None = None,
+    selection: Selection | None = None,
 ) -> Iterator[Replay]:
     """Open a recording and find the topics of `modalities` (None: those that `values` name).
 
-    `values` are the embedder's parameters. Raises `RecordingError`, and `ConfigError` for a topic that `values` name
-    and the recording lacks.
+    `values` are the embedder's parameters. `selection`: the part of the recording to read; None: all. Raises
+    `RecordingError`, and `ConfigError` for a topic that `values` name and the recording lacks.
     """
     wanted = modalities_of(values) if modalities is None else tuple(modalities)
-    with Recording(path) as recording:
+    with Recording(path, selection) as recording:
         yield Replay(recording, SampleReader(recording, values, wanted))
 
 
 @contextmanager
 def open_with_sensors(
-    path: str | Path, settings: Settings, namespace: str | None = None
+    path: str | Path, settings: Settings, namespace: str | None = None, selection: Selection | None = None
 ) -> Iterator[tuple[Settings, Replay]]:
     """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay.
 
-    `namespace`: that of the robot whose topics are read, if the recording has topics in it. Raises the errors of
-    `open_replay`, and `ConfigError` if the recording has several robots of the parameter `robots` and none is chosen.
+    `namespace`: that of the robot whose topics are read, if the recording has topics in it. `selection`: the part of the
+    recording to read; None: all. Raises the errors of `open_replay`, and `ConfigError` if the recording has several robots of the parameter `robots` and none is chosen.
     """
-    with Recording(path) as recording:
+    with Recording(path, selection) as recording:
         robot = RobotRecording(recording, namespace or "")
         if found := robot.topic_values(settings.embedder):
             settings = replace(settings, embedder=embedder_values({**settings.embedder, **found}))

@@ -16,6 +16,7 @@ from sensebind.evaluation.spans import Spans
 from sensebind.fusion.core.atomic import write_text
 from sensebind.fusion.core.events import EventInterval, EventKind, Evidence
 from sensebind.fusion.core.samples import SECOND
+from sensebind.replay.losses import SensorLosses
 from sensebind.report.formatting import count_noun, escape_text, finite_or_zero, format_score
 from sensebind.report.panels import events as lanes
 from sensebind.report.panels import scores, similarity
@@ -26,6 +27,7 @@ from sensebind.report.report_data import ReportData
 from sensebind.report.script import SCRIPT
 from sensebind.report.style import stylesheet
 
+MAX_NOTES = 20  # notes at the top of the page
 MAX_LISTED_EVENTS = 300  # rows of the table of events
 LOGO_SVG = (
     '<svg viewBox="0 0 52 28" aria-hidden="true"><g fill="none" stroke="currentColor" stroke-width="3">'
@@ -96,7 +98,9 @@ def _header(context: PageContext) -> Row:
     facts = [name, _date(context), data.space and f"space {data.space}", data.licence]
     meta = "".join(f"<span><bdi>{escape_text(fact)}</bdi></span>" for fact in facts if fact)
     notes = [*data.notes, *_remarks(context)]
-    listed = "".join(f"<li>{escape_text(note, 400)}</li>" for note in notes[:20])
+    listed = "".join(f"<li>{escape_text(note, 400)}</li>" for note in notes[:MAX_NOTES])
+    if len(notes) > MAX_NOTES:
+        listed += f"<li>{len(notes) - MAX_NOTES} more notes are in summary.json</li>"
     return [
         f'<header><p class="brand">{LOGO_SVG}Sensebind report</p>',
         f'<h1><bdi>{escape_text(data.title) or "Report"}</bdi></h1><p class="meta">{meta}</p>',
@@ -224,17 +228,18 @@ def _load_table(context: PageContext) -> Row:
             f'<td class="n">{finite_or_zero(figures.get(key)):,.0f}</td>' for key in ("windows", "embedded")
         )
         modality = f"<td>{escape_text(data.modality_of(name), 24)}</td>" if data.has_named_sensors else ""
+        causes = _drop_causes(figures, data.losses.sensors.get(name))
         rows.append(
             f'<tr class="{context.colour_class(name)}"><th scope="row">{context.name(name)}</th>{modality}{numbers}'
             f'<td class="n">{covered}<span class="meter" aria-hidden="true">'
             f'<i style="width:{format_number(share * 100, 1)}%"></i></span></td>'
-            f'{latencies if measured else ""}<td class="w">{_drop_causes(figures)}</td></tr>'
+            f'{latencies if measured else ""}<td class="w">{causes}</td></tr>'
         )
     columns = "".join(f"<th>{column}</th>" for column in dict.fromkeys([context.noun, "modality"]))
     latency = '<th class="n">latency p50, ms</th><th class="n">latency p99, ms</th>' if measured else ""
     head = (
         f'<tr>{columns}<th class="n">windows</th><th class="n">embedded</th><th class="n">mean coverage</th>'
-        f"{latency}<th>dropped data and symptoms</th></tr>"
+        f"{latency}<th>data that were not used, and symptoms</th></tr>"
     )
     about = "Latency is the time from the close of a window until its vector is ready."
     if not measured:
@@ -295,11 +300,18 @@ def _latency(figures: Mapping[str, Any], which: str) -> float:
     return finite_or_zero(latencies.get(which)) if isinstance(latencies, Mapping) else 0.0
 
 
-def _drop_causes(figures: Mapping[str, Any]) -> str:
-    """Causes and counts, escaped: dropped windows, then dropped samples, then symptoms."""
+def _drop_causes(figures: Mapping[str, Any], losses: SensorLosses | None) -> str:
+    """Causes and counts, escaped: windows that were not used, then samples, then messages, then symptoms."""
     parts = []
-    for key, noun in (("dropped", "window"), ("samples_dropped", "sample"), ("symptoms", "window")):
-        causes = figures.get(key)
+    late = {cause: figures.get(cause) for cause in ("unfused", "gaps") if finite_or_zero(figures.get(cause))}
+    for noun, causes in (
+        ("window", figures.get("dropped")),
+        ("window", late),
+        ("sample", figures.get("samples_dropped")),
+        ("sample", figures.get("samples_without_window")),
+        ("message", losses.messages_lost if losses else {}),
+        ("window", figures.get("symptoms")),
+    ):
         for cause, count in causes.items() if isinstance(causes, Mapping) else ():
             parts.append(f"{escape_text(cause, 24)}: {count_noun(int(finite_or_zero(count)), noun)}")
     causes = figures.get("dropped")

@@ -200,6 +200,7 @@ def _write_files(
     elapsed, statistics = time.perf_counter() - started, pipeline.statistics()
     sensors = sensors_of(settings.embedder)
     present = {embedding.modality for embedding in writer.embeddings}
+    losses = replay.losses(pipeline)
     warnings = [
         *sample_warnings(statistics, float(settings.embedder["fusion_timeout"])),
         *prompt_warnings(detectors, space, present),
@@ -221,6 +222,7 @@ def _write_files(
         realtime_factor=round(replay.seconds / elapsed, 2),
         notes=[
             *_topic_notes(replay, space, sensors),
+            *losses.lines(),
             *(f"{text} ({n} times)" for text, n in writer.problems.items()),
             *(f"{sensor}: {text}" for sensor, texts in replay.reader.warnings.items() for text in texts),
             *warnings,
@@ -228,6 +230,7 @@ def _write_files(
         onset_thresholds=settings.onset_thresholds,
         sensors=sensors,
         topics=replay.topics,
+        losses=losses,
     )
     _write_views(out, data, writer, rerun_file)
     return ReplayResult(data, warnings, tracker.steps)

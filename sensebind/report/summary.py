@@ -110,8 +110,8 @@ def summary(data: ReportData) -> dict[str, Any]:
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is sensor → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
     latency_ms (None after an offline replay, which has no latency), and more. The only sensor of a modality has its
-    name. `sensors` is sensor → its modality and its topic (None: not known). `truth` has an entry for each true event:
-    `TrueEvent.as_json`.
+    name. `losses`: the messages, samples and windows that were not used, by cause. `sensors` is sensor → its modality
+    and its topic (None: not known). `truth` has an entry for each true event: `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
@@ -127,6 +127,7 @@ def summary(data: ReportData) -> dict[str, Any]:
             sensor: {"modality": data.modality_of(sensor), "topic": data.topics.get(sensor)}
             for sensor in data.modalities
         },
+        "losses": data.losses.as_json(),
         "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None

@@ -26,6 +26,7 @@ from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import environment, realtime, report_file, resources, sensor_load, timing
+from sensebind.benchmarks.recordings import reading
 from sensebind.cli import main
 from sensebind.fusion.config import build
 from sensebind.fusion.config.build import make_window_specs
@@ -37,7 +38,7 @@ from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.stream.pipeline import Pipeline
 
 BENCHES = ("pipeline", "model", "stream", "windows", "ros", "start", "overload", "soak", "events", "imagebind")
-BENCHES += ("gpu", "all")
+BENCHES += ("gpu", "recordings", "all")
 
 
 def options(module: Any, *given: str) -> argparse.Namespace:
@@ -364,6 +365,13 @@ def test_windows_stay_aligned_at_every_rate_factor(factor: float, monkeypatch: p
     assert hops["audio"] == hops["imu"] == 3 * hops["vision"]
     (camera,) = (sensor for sensor in own if sensor.modality == "vision")
     assert camera.rate * hops["vision"] == pytest.approx(SECOND, rel=1e-6), "every image is embedded once"
+
+
+def test_the_benchmark_of_recordings_reads_the_same_messages_with_both_readers() -> None:
+    result = reading.measure(options(reading, "--seconds", "2", "--rounds", "1"))
+    assert set(result) == {"mcap", "sqlite", "ros1"}
+    for figures in result.values():
+        assert figures["messages"] == 2 * 230 and figures["messages_per_s"] > 0 and figures["times_rosbags"] > 0
 
 
 @pytest.mark.parametrize("name", BENCHES)

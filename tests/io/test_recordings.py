@@ -245,13 +245,11 @@ def test_the_error_names_a_bag_without_messages(tmp_path: Path) -> None:
         Recording(tmp_path / "bag")
 
 
-@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9, 0.99])
-def test_the_error_for_a_truncated_bag_names_the_bag_and_the_remedy(tmp_path: Path, fraction: float) -> None:
+def test_the_error_for_a_bag_of_which_nothing_is_left_names_the_bag_and_the_remedy(tmp_path: Path) -> None:
     [file] = two_topics(tmp_path / "bag").glob("*.mcap")
-    whole = file.read_bytes()
-    file.write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(RecordingError, match="bag.*mcap recover"), Recording(tmp_path / "bag") as recording:
-        list(recording.messages())
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(RecordingError, match="bag.*mcap recover"):
+        Recording(tmp_path / "bag")
 
 
 def test_a_damaged_bag_is_read_or_raises_an_error_that_names_it(tmp_path: Path) -> None:

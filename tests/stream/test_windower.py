@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_any_order_within_the_lateness_gives_the_same_windows(spec, make, gaps, 
     got, windower = run(spec, delivered(samples, delays, spec.lateness))
     assert shape(got) == shape(expected)
     assert windower.counts["late"] == 0
+
+
+@pytest.mark.parametrize(("spec", "make"), [(FRAMES, frame), (READINGS, reading)], ids=["frames", "readings"])
+@given(st.lists(st.integers(0, 3000 * MS), min_size=2, max_size=80), delays, st.booleans())
+def test_every_sample_is_in_a_window_or_counted_by_its_cause(spec, make, gaps, delays, restart) -> None:
+    samples = [make(int(stamp)) for stamp in START + np.cumsum(gaps)]
+    samples = delivered(samples, delays, spec.lateness)
+    windower = Windower(replace(spec, min_coverage=0.0))
+    windows = [window for sample in samples for window in windower.accept(sample)]
+    windows += windower.restart() if restart else windower.flush()
+    used = {sample.stamp for window in windows for sample in window.samples}
+    counted = sum(windower.counts[cause] for cause in ("duplicate", "outlier", "superseded", "incomplete"))
+    assert len(samples) == len(used) + counted + windower.open_samples
 
 
 @given(st.lists(st.integers(0, 400 * MS), min_size=5, max_size=60), delays)

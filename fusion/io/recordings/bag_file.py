@@ -1,0 +1,175 @@
+"""One file of a recording: its channels, its messages in order of log time, and what of it is damaged."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from rosbags.interfaces import MessageDefinition
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import SECOND
+
+CDR, ROS1 = "cdr", "ros1"  # encodings of messages that are read
+RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
+
+
+class RecordingError(SensebindError):
+    """A bag cannot be read or written. The message names the bag and the remedy."""
+
+
+class DamageError(Exception):
+    """A part of a file cannot be read. The text says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channel:
+    """One topic of one file. `encoding`: of its messages, `CDR` or `ROS1`; with another one they are not read.
+    `message_count`: as the file's own index, or the search for messages without an index, counts them."""
+
+    id: int
+    topic: str
+    type: str
+    encoding: str
+    definition: MessageDefinition
+    message_count: int
+    latched: bool = False
+
+
+# A message as stored: log time (ns), channel, data. A plain tuple, because a recording has millions of them.
+RawMessage = tuple[int, Channel, bytes]
+
+
+class Block(NamedTuple):
+    """A part of a file that is read at once: a chunk, or a run of messages outside of chunks.
+
+    `start`, `end`: log times (ns) of its first and last message. `offset`, `length`: its bytes in the file. `counts`:
+    id of a channel → its messages. `is_chunk`: whether it is a chunk. `is_cut`: its end is missing or damaged, and this
+    is described already.
+    """
+
+    start: int
+    end: int
+    offset: int
+    length: int
+    counts: Mapping[int, int]
+    is_chunk: bool = True
+    is_cut: bool = False
+
+
+class BagFile(ABC):
+    """An open file of a recording. `notes`: facts that the user should know; `damage`: what cannot be read, with the
+    place, known so far. `start`, `end`: log times of the first and last message (ns); both 0 if there are none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.channels: list[Channel] = []
+        self.start = self.end = 0
+        self.notes: list[str] = []
+        self.damage: list[str] = []
+
+    @abstractmethod
+    def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
+        """The messages of `channels` with `start` <= log time < `stop`, in order of log time.
+
+        What is damaged is skipped and added to `damage`.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+    def _set_time_range(self, blocks: Iterable[Block]) -> None:
+        filled = [block for block in blocks if block.counts]
+        self.start = min((block.start for block in filled), default=0)
+        self.end = max((block.end for block in filled), default=0)
+
+    def _add_damage(self, text: str) -> None:
+        if text not in self.damage:
+            self.damage.append(text)
+
+    def _place(self, stamp: int) -> str:
+        """A log time in words: seconds after the first message of this file."""
+        return f"{max(stamp - self.start, 0) / SECOND:.2f} s after its first message"
+
+
+def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]]) -> Iterator[RawMessage]:
+    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once."""
+    held: list[RawMessage] = []
+    stamp = itemgetter(0)
+    for block in sorted(blocks, key=lambda block: (block.start, block.offset)):
+        if held and held[0][0] < block.start:
+            cut = bisect_left(held, block.start, key=stamp)
+            yield from held[:cut]
+            del held[:cut]
+        held += load(block)
+        held.sort(key=stamp)
+    yield from held
+
+
+def decompress(data: bytes, compression: str, size: int) -> tuple[bytes, str]:
+    """The contents of a chunk, at most `size` bytes, up to the first damage; and the damage, empty if there is none.
+
+    Raises `DamageError` for an unknown compression.
+    """
+    if compression in ("", "none"):
+        result, problem = data, ""
+    else:
+        decompressor = _decompressor(compression)
+        try:
+            result, problem = decompressor(data, size + 1), ""
+        except Exception as error:  # each library raises errors of its own
+            result, problem = _before_damage(data, compression, size), str(error)
+    if len(result) != size and not problem:
+        problem = f"{len(result)} of {size} bytes"
+    return result[:size], problem
+
+
+def _before_damage(data: bytes, compression: str, size: int) -> bytes:
+    """What can be decompressed before the first damage, in small steps, so that little before it is lost."""
+    result, step, decompressor = bytearray(), 4096, _decompressor(compression)
+    with suppress(Exception):
+        for at in range(0, len(data), step):
+            result += decompressor(data[at : at + step], size + 1 - len(result))
+            if len(result) > size:
+                break
+    return bytes(result)
+
+
+def _decompressor(compression: str) -> Callable[[bytes, int], bytes]:
+    """A function of compressed bytes and the largest number of bytes to return."""
+    if compression == "lz4":
+        from lz4.frame import LZ4FrameDecompressor
+
+        return LZ4FrameDecompressor().decompress
+    if compression == "bz2":
+        from bz2 import BZ2Decompressor
+
+        return BZ2Decompressor().decompress
+    if compression == "zstd":
+        return zstd_decompressor()
+    raise DamageError(f"compression '{compression}' is not supported")
+
+
+def zstd_decompressor() -> Callable[[bytes, int], bytes]:
+    """A function that decompresses a stream of zstd in parts, with the library that rosbags installs: of compressed
+    bytes and the largest number of bytes to return (-1: any; the library of Python 3.10 ignores it)."""
+    if sys.version_info >= (3, 14):
+        from compression.zstd import ZstdDecompressor
+
+        return ZstdDecompressor().decompress
+    try:
+        from backports import zstd
+    except ImportError:  # rosbags for Python 3.10
+        import zstandard
+
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        return lambda data, size: decompressor.decompress(data)
+    return zstd.ZstdDecompressor().decompress

@@ -1,0 +1,412 @@
+"""Reads MCAP files: of ROS 2 and ROS 1, with other channels beside them, with and without an index, whole or damaged.
+
+rosbags reads MCAP files too, but refuses those of ROS 1, those with a channel that is not of ROS, and those without an
+end. The format: https://mcap.dev/spec.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from zlib import crc32
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.typesys.msg import normalize_msgtype
+
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.recordings.bag_file import (
+    CDR,
+    ROS1,
+    RUN_BYTES,
+    BagFile,
+    Block,
+    Channel,
+    DamageError,
+    RawMessage,
+    RecordingError,
+    decompress,
+    merge_blocks,
+)
+from sensebind.fusion.io.recordings.qos import is_latched
+
+MAGIC = b"\x89MCAP0\r\n"
+FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, STATISTICS, SUMMARY_OFFSET = 2, 3, 4, 5, 6, 8, 11, 14
+LAST_OPCODE = 15
+CUT_OFF, DAMAGED = "is cut off", "is damaged"
+FOOTER_BYTES = 9 + 20 + len(MAGIC)
+UNKNOWN_TYPE = "unknown"  # of a channel without a schema
+DEFINITION_FORMATS = {
+    "ros2msg": MessageDefinitionFormat.MSG,
+    "ros1msg": MessageDefinitionFormat.MSG,
+    "ros2idl": MessageDefinitionFormat.IDL,
+    "omgidl": MessageDefinitionFormat.IDL,
+}
+_RECORD = struct.Struct("<BQ")
+_MESSAGE = struct.Struct("<BQHIQQ")  # with the head of its record
+_CHUNK = struct.Struct("<QQQI")
+
+
+class _Schema(NamedTuple):
+    name: str
+    encoding: str
+    text: str
+
+
+@dataclass
+class _Contents:
+    """What a file contains. `is_indexed`: it comes from the index at the end of the file."""
+
+    is_indexed: bool
+    profile: str = ""
+    schemas: dict[int, _Schema] = field(default_factory=dict)
+    channels: dict[int, tuple[int, str, str, str]] = field(default_factory=dict)  # schema, topic, encoding, QoS
+    blocks: list[Block] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
+    damage: list[str] = field(default_factory=list)
+
+
+class McapFile(BagFile):
+    """An MCAP file. Raises `RecordingError` if nothing of it can be read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file: BinaryIO = path.open("rb")
+        try:
+            status = path.stat()
+            contents = _read_index(self._file, status.st_size) or _search(path, status.st_size, status.st_mtime_ns)
+        except BaseException:
+            self._file.close()
+            raise
+        self._blocks = contents.blocks
+        self._set_time_range(self._blocks)
+        self.damage += contents.damage
+        if not contents.is_indexed and not contents.damage:
+            self.notes.append(
+                f"'{path.name}' has no index, so its messages were found by reading all of it; it is not damaged"
+            )
+        self.channels = [
+            _channel(number, found, contents.schemas.get(found[0]), contents.profile, contents.counts[number])
+            for number, found in contents.channels.items()
+        ]
+
+    def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
+        wanted = {channel.id: channel for channel in channels}
+        blocks = [
+            block
+            for block in self._blocks
+            if block.start < stop and block.end >= start and (not block.counts or wanted.keys() & block.counts.keys())
+        ]
+        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
+        result: list[RawMessage] = []
+        try:
+            self._file.seek(block.offset)
+            data, problem = self._file.read(block.length), ""
+            if block.is_chunk:
+                data, problem = _chunk_records(data)
+            used = _collect(data, wanted, start, stop, result)
+            if used < len(data):
+                problem = problem or f"a record in it is damaged, {len(data) - used} bytes from its end"
+        except (DamageError, struct.error, OSError) as error:
+            problem = str(error)
+        if problem and not block.is_cut:
+            self._add_damage(
+                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the {_count_text(block.counts)} "
+                f"from {self._place(block.start)} to {self._place(block.end)} can be read ({problem})"
+            )
+        return result
+
+
+def _count_text(counts: Mapping[int, int]) -> str:
+    total = sum(counts.values())
+    return f"{total} messages" if total else "messages"
+
+
+def _channel(
+    number: int, found: tuple[int, str, str, str], schema: _Schema | None, profile: str, count: int
+) -> Channel:
+    _, topic, encoding, qos = found
+    if not encoding and profile in ("ros1", "ros2"):
+        encoding = ROS1 if profile == "ros1" else CDR
+    if schema is None:
+        return Channel(number, topic, UNKNOWN_TYPE, encoding, _no_definition(), count, is_latched(qos))
+    kind = DEFINITION_FORMATS.get(schema.encoding)
+    definition = MessageDefinition(kind, schema.text) if kind is not None and schema.text else _no_definition()
+    name = normalize_msgtype(schema.name) if encoding in (CDR, ROS1) else schema.name
+    return Channel(number, topic, name, encoding, definition, count, is_latched(qos))
+
+
+def _no_definition() -> MessageDefinition:
+    return MessageDefinition(MessageDefinitionFormat.NONE, "")
+
+
+def _collect(data: bytes, wanted: Mapping[int, Channel], start: int, stop: int, result: list[RawMessage]) -> int:
+    """Append the messages of the channels `wanted` in `data` (records); return the bytes of whole records."""
+    at, size, unpack = 0, len(data), _MESSAGE.unpack_from
+    head, limit = _MESSAGE.size, len(data) - _MESSAGE.size
+    while at <= limit:
+        opcode, length, channel, _, stamp, _ = unpack(data, at)
+        end = at + 9 + length
+        if end > size:
+            return at
+        if opcode == MESSAGE and channel in wanted and start <= stamp < stop:
+            result.append((stamp, wanted[channel], data[at + head : end]))
+        at = end
+    while at + 9 <= size:  # records that are shorter than a message can be
+        end = at + 9 + _RECORD.unpack_from(data, at)[1]
+        if end > size:
+            break
+        at = end
+    return at
+
+
+def _chunk_records(record: bytes) -> tuple[bytes, str]:
+    """The decompressed records of a chunk, up to the first damage, and the damage: empty if there is none.
+
+    A chunk with a wrong checksum has none, because its messages may have wrong values. Raises `DamageError` and
+    `struct.error`.
+    """
+    if len(record) < 9 or record[0] != CHUNK:
+        raise DamageError("the index points to something that is no chunk")
+    _, _, size, checksum = _CHUNK.unpack_from(record, 9)
+    at = 9 + _CHUNK.size
+    compression, at = _string(record, at)
+    (length,) = struct.unpack_from("<Q", record, at)
+    at += 8
+    records, problem = decompress(record[at : at + length], compression, size)
+    if checksum and not problem and crc32(records) != checksum:
+        return b"", "its checksum is wrong"
+    return records, problem
+
+
+def _string(data: bytes, at: int) -> tuple[str, int]:
+    """The string at `at`, and where it ends. Raises `struct.error` if it is cut off."""
+    (length,) = struct.unpack_from("<I", data, at)
+    end = at + 4 + length
+    if end > len(data):
+        raise struct.error("a string is longer than its record")
+    return data[at + 4 : end].decode("utf-8", "replace"), end
+
+
+def _map(data: bytes, at: int, item: str) -> tuple[dict[int, int], int]:
+    """The map of numbers at `at`, and where it ends. Raises `struct.error`."""
+    (length,) = struct.unpack_from("<I", data, at)
+    end = at + 4 + length
+    return dict(struct.iter_unpack(item, data[at + 4 : end])), end
+
+
+def _add_description(contents: _Contents, opcode: int, data: bytes) -> None:
+    """Keep a schema or a channel. `data`: the record without its head. Raises `struct.error`."""
+    (number,) = struct.unpack_from("<H", data, 0)
+    if opcode == SCHEMA:
+        name, at = _string(data, 2)
+        encoding, at = _string(data, at)
+        contents.schemas.setdefault(number, _Schema(name, encoding, _string(data, at)[0]))
+        return
+    (schema,) = struct.unpack_from("<H", data, 2)
+    topic, at = _string(data, 4)
+    encoding, at = _string(data, at)
+    (length,) = struct.unpack_from("<I", data, at)
+    at, end, qos = at + 4, at + 4 + length, ""
+    while at < end:
+        key, at = _string(data, at)
+        value, at = _string(data, at)
+        qos = value if key == "offered_qos_profiles" else qos
+    contents.channels.setdefault(number, (schema, topic, encoding, qos))
+
+
+def _read_header(file: BinaryIO, path_name: str, size: int) -> tuple[str, int]:
+    """The profile, and where the first record after the header begins. Raises `RecordingError`."""
+    file.seek(0)
+    data = file.read(min(size, 65536))
+    try:
+        opcode, length = _RECORD.unpack_from(data, len(MAGIC))
+        if not data.startswith(MAGIC) or opcode != 1:
+            raise struct.error("no header")
+        return _string(data, len(MAGIC) + 9)[0], len(MAGIC) + 9 + length
+    except struct.error as error:
+        raise RecordingError(f"'{path_name}' is no MCAP file, or ends within its first record") from error
+
+
+def _read_index(file: BinaryIO, size: int) -> _Contents | None:
+    """The contents by the summary at the end of the file; None if there is none, or if it does not name all messages.
+
+    Raises `RecordingError` for a file that is not MCAP.
+    """
+    profile, first = _read_header(file, str(getattr(file, "name", "")), size)
+    if size < first + FOOTER_BYTES:
+        return None
+    file.seek(size - FOOTER_BYTES)
+    tail = file.read(FOOTER_BYTES)
+    opcode, length, summary = struct.unpack_from("<BQQ", tail, 0)
+    if opcode != FOOTER or length != 20 or not tail.endswith(MAGIC) or not first <= summary < size - FOOTER_BYTES:
+        return None
+    file.seek(summary)
+    data = file.read(size - FOOTER_BYTES - summary)
+    contents = _Contents(True, profile)
+    try:
+        is_complete = _parse_summary(data, contents, size)
+    except struct.error:
+        return None
+    used = set().union(*(block.counts for block in contents.blocks)) if contents.blocks else set()
+    return contents if is_complete and used <= contents.channels.keys() else None
+
+
+def _parse_summary(data: bytes, contents: _Contents, size: int) -> bool:
+    """Whether the summary names all messages: every message is in a chunk, and every chunk is indexed. Raises
+    `struct.error`."""
+    statistics: tuple[int, int] | None = None
+    for opcode, at, end in _records(data):
+        if opcode in (SCHEMA, CHANNEL):
+            _add_description(contents, opcode, data[at:end])
+        elif opcode == CHUNK_INDEX:
+            start, last, offset, length = struct.unpack_from("<QQQQ", data, at)
+            indexes, following = _map(data, at + 32, "<HQ")
+            (index_length,) = struct.unpack_from("<Q", data, following)
+            if offset + length > size:
+                return False
+            counts = _indexed_counts(indexes, offset + length + index_length)
+            contents.blocks.append(Block(start, last, offset, length, counts))
+        elif opcode == STATISTICS:
+            total, _, _, _, _, chunks, _, _ = struct.unpack_from("<QHIIIIQQ", data, at)
+            statistics = total, chunks
+            contents.counts.update(_map(data, at + 42, "<HQ")[0])
+    if statistics is None or statistics[1] != len(contents.blocks) or sum(contents.counts.values()) != statistics[0]:
+        return False
+    indexed = sum(sum(block.counts.values()) for block in contents.blocks)
+    return bool(contents.blocks) and (indexed == statistics[0] or not indexed)
+
+
+def _indexed_counts(offsets: Mapping[int, int], end: int) -> dict[int, int]:
+    """Channel → messages in a chunk, from the places of its message indexes, which have 16 bytes for each message."""
+    places = sorted((offset, channel) for channel, offset in offsets.items())
+    ends = [*(offset for offset, _ in places[1:]), end]
+    return {channel: max(0, (stop - offset - 15) // 16) for (offset, channel), stop in zip(places, ends, strict=True)}
+
+
+def _records(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(opcode, start, end) of the contents of each whole record."""
+    at = 0
+    while at + 9 <= len(data):
+        opcode, length = _RECORD.unpack_from(data, at)
+        end = at + 9 + length
+        if end > len(data):
+            return
+        yield opcode, at + 9, end
+        at = end
+
+
+@lru_cache(maxsize=4)
+def _search(path: Path, size: int, modified: int) -> _Contents:
+    """The contents by reading all records, up to the end or the first damage. `size` and `modified` (ns) are the
+    file's: it is read again if they change. Raises `RecordingError`."""
+    with path.open("rb", buffering=2**20) as file:
+        profile, at = _read_header(file, path.name, size)
+        contents = _Contents(False, profile)
+        search = _Search(file, size, contents, path.name)
+        search.run(at)
+    return contents
+
+
+class _Search:
+    """Reads the records of a file from its start. The messages outside of chunks become blocks of `RUN_BYTES`."""
+
+    def __init__(self, file: BinaryIO, size: int, contents: _Contents, name: str) -> None:
+        self._file, self._size, self._contents, self._name = file, size, contents, name
+        self._run_start, self._run = 0, Counter[int]()
+        self._first = self._last = 0  # log times of the run
+
+    def run(self, at: int) -> None:
+        """Read all records from `at`. Damage is described in the contents."""
+        ended = False
+        while at + 9 <= self._size and not ended:
+            self._file.seek(at)
+            opcode, length = _RECORD.unpack(self._file.read(9))
+            end = at + 9 + length
+            if not 0 < opcode <= LAST_OPCODE and opcode < 0x80:
+                return self._stop(at, DAMAGED)
+            if end > self._size:
+                if opcode == CHUNK:
+                    self._add_chunk(at, self._size, is_cut=True)
+                return self._stop(at, CUT_OFF)
+            try:
+                self._add(opcode, at, end)
+            except struct.error:
+                return self._stop(at, DAMAGED)
+            ended, at = opcode == FOOTER, end
+        self._end_run(at)
+        if not ended:
+            self._stop(at, CUT_OFF)
+
+    def _add(self, opcode: int, at: int, end: int) -> None:
+        if opcode == MESSAGE:
+            channel, _, stamp, _ = struct.unpack("<HIQQ", self._file.read(22))
+            if self._run and (end - self._run_start > RUN_BYTES):
+                self._end_run(at)
+            if not self._run:
+                self._run_start, self._first, self._last = at, stamp, stamp
+            self._run[channel] += 1
+            self._contents.counts[channel] += 1
+            self._first, self._last = min(self._first, stamp), max(self._last, stamp)
+        elif opcode in (SCHEMA, CHANNEL):
+            _add_description(self._contents, opcode, self._file.read(end - at - 9))
+        elif opcode == CHUNK:
+            self._end_run(at)
+            self._add_chunk(at, end, is_cut=False)
+
+    def _end_run(self, end: int) -> None:
+        """Keep the messages since the last chunk or run, which end at or before `end`."""
+        if self._run:
+            length = end - self._run_start
+            block = Block(self._first, self._last, self._run_start, length, dict(self._run), is_chunk=False)
+            self._contents.blocks.append(block)
+            self._run = Counter()
+
+    def _add_chunk(self, at: int, end: int, *, is_cut: bool) -> None:
+        self._file.seek(at)
+        record = self._file.read(end - at)
+        try:
+            data, problem = _chunk_records(record)
+        except (DamageError, struct.error) as error:
+            data, problem = b"", str(error)
+        counts: Counter[int] = Counter()
+        first, last = 2**63, 0
+        for opcode, start, stop in _records(data):
+            if opcode in (SCHEMA, CHANNEL):
+                _add_description(self._contents, opcode, data[start:stop])
+            elif opcode == MESSAGE and stop - start >= 22:
+                channel, _, stamp, _ = struct.unpack_from("<HIQQ", data, start)
+                counts[channel] += 1
+                first, last = min(first, stamp), max(last, stamp)
+        if counts:
+            self._contents.counts.update(counts)
+            block = Block(first, last, at, end - at, dict(counts), is_cut=bool(problem))
+            self._contents.blocks.append(block)
+        if problem and not is_cut:
+            self._contents.damage.append(
+                f"'{self._name}' is damaged at byte {at}: of a chunk of {end - at} bytes, {sum(counts.values())} "
+                f"messages can be read ({problem})"
+            )
+
+    def _stop(self, at: int, problem: str) -> None:
+        """Describe the end of what can be read: the record at `at` cannot."""
+        self._end_run(at)
+        blocks = self._contents.blocks
+        seconds = (max(b.end for b in blocks) - min(b.start for b in blocks)) / SECOND if blocks else 0.0
+        messages = sum(self._contents.counts.values())
+        if problem == CUT_OFF:
+            text = f"its last record, at byte {at} of {self._size}, is not whole"
+        else:
+            text = f"at byte {at} of {self._size}; the {self._size - at} bytes from there are not read"
+        self._contents.damage.append(
+            f"'{self._name}' {problem}: {text}; {messages} messages, {seconds:.2f} s, are readable up to there"
+        )

@@ -1,0 +1,103 @@
+"""Definitions of messages, and the conversion of messages of ROS 1 and of older definitions."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rosbags.convert.converter import is_same_wireformat, migrate_bytes
+from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from sensebind.fusion.io.recordings.bag_file import ROS1, Channel
+
+HEADER_TYPE = "std_msgs/msg/Header"
+
+
+@cache
+def typestore() -> Typestore:
+    """The message types of ROS 2, of this package, and of the supported microphones."""
+    result = get_typestore(Stores.ROS2_JAZZY)
+    interfaces = files("sensebind") / "interfaces"
+    found: dict[str, Any] = {}
+    for package in ("sensebind_msgs", "audio_common_msgs", "foxglove_msgs", "ffmpeg_image_transport_msgs"):
+        for file in sorted((interfaces / package / "msg").iterdir(), key=lambda f: f.name):
+            if file.name.endswith(".msg"):
+                name = f"{package}/msg/{file.name.removesuffix('.msg')}"
+                found.update(get_types_from_msg(file.read_text(encoding="utf-8"), name))
+    result.register(found)
+    return result
+
+
+class RosbagsMessageFactory:
+    """Makes messages of rosbags' classes: an implementation of `messages.Types`."""
+
+    def make(self, name: str, /, **fields: Any) -> Any:
+        return typestore().types[name](**fields)
+
+    def float_array(self, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        return np.asarray(values, np.float32)
+
+
+def load_typestore(channel: Channel) -> Typestore | str:
+    """The types that read the messages of a channel, or the reason why there are none.
+
+    rosbags' parsers raise many kinds of errors for a wrong definition.
+    """
+    if channel.definition.format is MessageDefinitionFormat.NONE:
+        types = _ros1_types() if channel.encoding == ROS1 else typestore()
+        known = channel.type in types.types
+        return types if known else "the bag has no definition of it: record it as MCAP, which stores definitions"
+    return _parsed_types(channel.definition.format, channel.definition.data, channel.type)
+
+
+@lru_cache(maxsize=256)
+def _parsed_types(kind: MessageDefinitionFormat, text: str, type_name: str) -> Typestore:
+    """The types of a definition. They are kept, because a recording is often opened more than once."""
+    if kind is MessageDefinitionFormat.MSG:
+        found = get_types_from_msg(text, type_name)
+    else:  # several IDL files, each after a line of 80 "=" and a line with its name
+        rule = "=" * 80 + "\n"
+        parts = [part.split("\n", 1)[1] for part in text.split(rule)[1:]] if text.startswith(rule) else [text]
+        found = {}
+        for part in parts:
+            found.update(get_types_from_idl(part))
+    result = get_typestore(Stores.EMPTY)
+    result.register(found)
+    return result
+
+
+def to_current_cdr(types: Typestore, channel: Channel, data: bytes) -> bytes | memoryview:
+    """A message as CDR bytes of the current definition of its type."""
+    if channel.encoding == ROS1:
+        return _ros1_to_cdr(types, channel.type, data)
+    name = channel.type
+    if name not in typestore().types or types is typestore() or is_same_wireformat(types, typestore(), name, name):
+        return data
+    return migrate_bytes(types, typestore(), name, name, {}, data, src_is2=True, dst_is2=True)
+
+
+def _ros1_to_cdr(types: Typestore, type_name: str, data: bytes) -> memoryview:
+    """A ROS 1 message as CDR bytes of ROS 2: headers without `seq`; fields that are new in ROS 2 are 0 or empty."""
+    if type_name not in typestore().types:
+        return _without_seq(types).ros1_to_cdr(data, type_name)
+    if is_same_wireformat(types, typestore(), type_name, type_name):
+        return typestore().ros1_to_cdr(data, type_name)
+    return migrate_bytes(types, typestore(), type_name, type_name, {}, data, src_is2=False, dst_is2=True)
+
+
+@cache
+def _ros1_types() -> Typestore:
+    return get_typestore(Stores.ROS1_NOETIC)
+
+
+@lru_cache(maxsize=256)
+def _without_seq(types: Typestore) -> Typestore:
+    own = {**types.fielddefs, HEADER_TYPE: typestore().fielddefs[HEADER_TYPE]}
+    result = get_typestore(Stores.EMPTY)
+    result.register({name: definition for name, definition in own.items() if name not in result.fielddefs})
+    return result
