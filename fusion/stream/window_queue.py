@@ -63,8 +63,8 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
-    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known); whether its
-    clock differs, so that its samples are rejected; and how many samples no window has used yet."""
+    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known); whether
+    its clock differs, so that its samples are rejected; and how many samples no window has used yet."""
 
     counts: Counter[str]
     coverage_sum: float

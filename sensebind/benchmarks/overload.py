@@ -11,7 +11,7 @@ from typing import Any
 
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, sensor_load
-from sensebind.benchmarks.harness.realtime import realtime_summary, run_realtime
+from sensebind.benchmarks.realtime.run import realtime_summary, run_realtime
 from sensebind.benchmarks.stream import RealtimeBenchmark, replay_seconds
 from sensebind.fusion.inference.batches import TIME_SLICE_S
 

@@ -333,7 +333,7 @@ def ros_embedder_values(args: argparse.Namespace) -> dict[str, Any]:
 
 def in_process(args: argparse.Namespace) -> dict[str, Any]:
     """The same pipeline without ROS: one thread delivers the sensors' samples in real time, another embeds."""
-    from sensebind.benchmarks.harness.realtime import run_realtime
+    from sensebind.benchmarks.realtime.run import run_realtime
     from sensebind.fusion.config import build
     from sensebind.fusion.config import parameters as config
     from sensebind.fusion.models import registry

@@ -7,7 +7,7 @@ from typing import Any
 
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, sensor_load
-from sensebind.benchmarks.harness.realtime import realtime_summary, run_realtime
+from sensebind.benchmarks.realtime.run import realtime_summary, run_realtime
 from sensebind.benchmarks.stream import RealtimeBenchmark
 
 

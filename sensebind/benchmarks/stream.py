@@ -21,8 +21,8 @@ import torch
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, environment, sensor_load
 from sensebind.benchmarks.harness.parts import Report
-from sensebind.benchmarks.harness.realtime import realtime_summary, run_realtime
-from sensebind.benchmarks.harness.stream_workers import StreamWorkers
+from sensebind.benchmarks.realtime.run import realtime_summary, run_realtime
+from sensebind.benchmarks.realtime.workers import StreamWorkers
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import embedder_values
 from sensebind.fusion.core.errors import ConfigError

@@ -260,8 +260,9 @@ def open_with_sensors(
 ) -> Iterator[tuple[Settings, Replay]]:
     """Open a recording with the sensors that it has: `Settings.with_sensors_in`, and the replay.
 
-    `namespace`: that of the robot whose topics are read, if the recording has topics in it. `selection`: the part of the
-    recording to read; None: all. Raises the errors of `open_replay`, and `ConfigError` if the recording has several robots of the parameter `robots` and none is chosen.
+    `namespace`: that of the robot whose topics are read, if the recording has topics in it. `selection`: the part of
+    the recording to read; None: all. Raises the errors of `open_replay`, and `ConfigError` if the recording has several
+    robots of the parameter `robots` and none is chosen.
     """
     with Recording(path, selection) as recording:
         robot = RobotRecording(recording, namespace or "")

@@ -185,7 +185,6 @@ def _write_files(
 ) -> ReplayResult:
     """Run the recording and write the files to the folder `out`, which has none of them yet."""
     detectors = settings.detectors(space)
-    vectors = {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
     started = time.perf_counter()
     with BagWriter(out / "outputs") as bag:
         writer = ReplayWriter(bag, replay.topics, rerun_file, warn, prompt_thresholds(detectors))
@@ -214,19 +213,15 @@ def _write_files(
         end=end,
         # Windows wait for a batch, so their time in the pipeline says nothing about the latency on a robot.
         modalities={sensor: {**own.summary(), "latency_ms": None} for sensor, own in statistics.items()},
-        similarities=similarities(writer.embeddings, vectors),
+        similarities=similarities(
+            writer.embeddings, {label: space.embed_text(phrases).numpy() for label, phrases in settings.prompts.items()}
+        ),
         scores=writer.scores,
         events=writer.events,
         previews=writer.previews,
         truth=truth,
         realtime_factor=round(replay.seconds / elapsed, 2),
-        notes=[
-            *_topic_notes(replay, space, sensors),
-            *losses.lines(),
-            *(f"{text} ({n} times)" for text, n in writer.problems.items()),
-            *(f"{sensor}: {text}" for sensor, texts in replay.reader.warnings.items() for text in texts),
-            *warnings,
-        ],
+        notes=[*_topic_notes(replay, space, sensors), *losses.lines(), *_message_notes(replay, writer), *warnings],
         onset_thresholds=settings.onset_thresholds,
         sensors=sensors,
         topics=replay.topics,
@@ -234,6 +229,13 @@ def _write_files(
     )
     _write_views(out, data, writer, rerun_file)
     return ReplayResult(data, warnings, tracker.steps)
+
+
+def _message_notes(replay: Replay, writer: ReplayWriter) -> list[str]:
+    """What was wrong with the messages of the sensors."""
+    errors = [f"{text} ({n} times)" for text, n in writer.problems.items()]
+    warned = replay.reader.warnings.items()
+    return errors + [f"{sensor}: {text}" for sensor, texts in warned for text in texts]
 
 
 def _write_views(out: Path, data: ReportData, writer: ReplayWriter, rerun_file: RerunFile | None) -> None:

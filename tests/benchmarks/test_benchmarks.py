@@ -25,7 +25,8 @@ from helpers.toy_space import ToySpace
 from sensebind.benchmarks import all as everything
 from sensebind.benchmarks import model, overload, soak, start, stream
 from sensebind.benchmarks.encoders import spaces
-from sensebind.benchmarks.harness import environment, realtime, report_file, resources, sensor_load, timing
+from sensebind.benchmarks.harness import environment, report_file, resources, sensor_load, timing
+from sensebind.benchmarks.realtime import run as realtime
 from sensebind.benchmarks.recordings import reading
 from sensebind.cli import main
 from sensebind.fusion.config import build

@@ -247,14 +247,14 @@ def test_the_choice_reads_a_few_messages_of_each_topic_only(tmp_path: Path, monk
     folder = record(tmp_path / "bag", [COLOUR, DEPTH, jpeg(f"{COLOUR.topic}/compressed", "rgb8")])
     read: list[str] = []
     with Recording(folder) as recording:
-        found = recording._raw_messages
+        found = recording._merged
 
         def counted(*arguments: Any) -> Any:
             for item in found(*arguments):
-                read.append(item[0].topic)
+                read.append(item[1].topic)
                 yield item
 
-        monkeypatch.setattr(recording, "_raw_messages", counted)
+        monkeypatch.setattr(recording, "_merged", counted)
         TopicSelection(recording).sensors()
         assert max(read.count(topic) for topic in set(read)) <= 4 < recording.topics[0].message_count
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sensebind.benchmarks.harness import resources, sensor_load, timing
-from sensebind.benchmarks.harness.realtime import RealtimeRun, run_realtime, summary_of
+from sensebind.benchmarks.realtime.run import RealtimeRun, run_realtime, summary_of
 from sensebind.fusion.config import build
 from sensebind.fusion.core.futures import CompletedFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import SECOND

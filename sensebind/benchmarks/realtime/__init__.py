@@ -1,0 +1,1 @@
+"""Robots that run in real time, in this process or in worker processes."""
