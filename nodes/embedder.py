@@ -106,7 +106,7 @@ class EmbedderNode(ManagedNode):
         values, batch_size = self._values, int(self._values["batch_size"])
         within = self.get_namespace().rstrip("/")
         namespaces = [f"{within}/{robot}" for robot in robots]
-        arguments = remapping_rules(sys.argv)
+        arguments = remapping_rules(sys.argv, self.get_name())
         simulated = bool(self.get_parameter("use_sim_time").value)
         if self._workers is not None:
             description = describe_space(space, modalities_of(values))
@@ -160,6 +160,8 @@ class EmbedderNode(ManagedNode):
         level, text = (DiagnosticStatus.OK, "OK")
         if restarts > before:
             level, text = DiagnosticStatus.WARN, f"{restarts - before} of {count} worker processes ended"
+        if self._workers.hanging:
+            level, text = DiagnosticStatus.ERROR, f"no answer from {', '.join(sorted(self._workers.hanging))}"
         values = {"restarts": restarts, **{f"{name} pid": pid for name, pid in self._workers.process_ids().items()}}
         status = diagnostic_status(self.get_fully_qualified_name(), "workers", level, text, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))

@@ -36,7 +36,7 @@ class WorkerSetup:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a worker must do: `configure` (argument: `WorkerSetup`), `activate`, `deactivate`, `apply_values` (argument:
-    values) or `stop`, which ends it. It answers all others with `Done`."""
+    values), `ping` (nothing) or `stop`. It answers each with `Done`, except `stop`."""
 
     name: str
     argument: Any = None

@@ -12,8 +12,8 @@ from sensebind.fusion.core.errors import ConfigError
 ROS_ARGUMENTS, END_OF_ROS_ARGUMENTS = "--ros-args", "--"
 
 
-def remapping_rules(arguments: Sequence[str]) -> list[str]:
-    """The remapping rules of a command line, as ROS arguments, without those that name the node or its namespace.
+def remapping_rules(arguments: Sequence[str], node_name: str) -> list[str]:
+    """The remapping rules of a command line for a node, as ROS arguments, without those that name it or its namespace.
 
     Raises `ConfigError` for a rule that would give the robots one topic.
     """
@@ -23,13 +23,15 @@ def remapping_rules(arguments: Sequence[str]) -> list[str]:
         if not within or before not in ("-r", "--remap"):
             continue
         old, _, new = argument.partition(":=")
-        old = old.rpartition(":")[2]
+        node, _, old = old.rpartition(":")
+        if node and node.rpartition("/")[2] != node_name:
+            continue  # a rule for another node
         if new.startswith("/") and not old.startswith(("/", "__")):
             raise ConfigError(
                 f"the remapping of '{old}' to '{new}' would give all robots one topic: remap it to '{new.lstrip('/')}'"
             )
         if old not in ("__node", "__name", "__ns"):
-            found += ["-r", argument]
+            found += ["-r", f"{old}:={new}"]
     return [ROS_ARGUMENTS, *found] if found else []
 
 

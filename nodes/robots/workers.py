@@ -25,6 +25,7 @@ from sensebind.nodes.robots.link import Command, Done, Link, WorkerSetup
 START_TIMEOUT = 60.0  # s in which a new worker must carry out its first command: it imports PyTorch
 COMMAND_TIMEOUT = 10.0  # s in which a worker must carry out any other command
 STOP_TIMEOUT = 7.0  # s in which a worker must end; after 10 s, launch kills the embedder, which could not kill it then
+PING_TIMEOUT = 3.0  # s without an answer after which a worker hangs
 RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
 # Not `python -m`, because classes of a module that is run as a program cannot be sent. `_exit`: the interpreter would
 # spend a second on the end of its modules, for which launch may not wait.
@@ -55,6 +56,7 @@ class WorkerProcess:
     def __init__(self, name: str, module: str = "sensebind.nodes.robots.worker") -> None:
         self.name = name
         self._is_configured = False
+        self._pinged_at: float | None = None  # `time.monotonic`, s, of a ping without an answer
         self._queue: RowQueue | None = None
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
         program = f"from {module} import main; {RUN_MAIN}"
@@ -125,7 +127,17 @@ class WorkerProcess:
         if answer.error:
             raise WorkerError(f"{self.name} could not {answer.command}: {answer.error}")
         self._is_configured = True
+        if answer.command == "ping":
+            self._pinged_at = None
         return answer
+
+    def is_responding(self) -> bool:
+        """Whether the process answers. Call it, after `check`, about once a second."""
+        now = time.monotonic()
+        if self._pinged_at is None and self._is_configured:
+            self._pinged_at = now
+            self.send(Command("ping"))
+        return self._pinged_at is None or now - self._pinged_at < PING_TIMEOUT
 
     def kill(self) -> None:
         """End the process at once."""
@@ -173,6 +185,7 @@ class Workers:
     def __init__(self, count: int, robots: int, log_error: Callable[[str], None]) -> None:
         """Start the processes. They import modules until `configure`."""
         self.restarts = 0
+        self.hanging: set[str] = set()  # names of the workers that do not answer
         self._log_error = log_error
         self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
         self._started_at = [time.monotonic()] * len(self._shares)
@@ -235,6 +248,7 @@ class Workers:
                 self._log_error(str(error))
                 worker.kill()
             ended, now = worker.ended(), time.monotonic()
+            self._note_response(worker.name, bool(ended) or worker.is_responding(), index)
             if not ended or now - self._started_at[index] < interval:
                 continue
             robots = ", ".join(self._namespaces(index))
@@ -252,6 +266,14 @@ class Workers:
             self._begin(index)
             if self._active:
                 self._processes[index].send(Command("activate"))
+
+    def _note_response(self, name: str, responds: bool, index: int) -> None:
+        if responds:
+            self.hanging.discard(name)
+        elif name not in self.hanging:
+            self.hanging.add(name)
+            robots = ", ".join(self._namespaces(index))
+            self._log_error(f"{name} for {robots} does not answer: it is stopped, or the machine is too busy")
 
     def process_ids(self) -> dict[str, int]:
         """Name → process id of each worker."""

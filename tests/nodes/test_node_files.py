@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from helpers.paths import ROOT
 from helpers.ros_processes import peer, ros_environment, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.config.files import original_path, read_parameter_file, section_names, shipped_parameter_file
+from sensebind.fusion.core.errors import ConfigError
 
 NAMESPACE = ("-r", "__ns:=/robot1")
 
@@ -70,3 +73,15 @@ def test_a_parameter_file_that_cannot_be_read_is_a_message_with_its_name(tmp_pat
         bridge.wait()
         assert f"parameter file '{file}' does not exist: correct the path" in bridge.output
         assert "Traceback" not in bridge.output
+
+
+def test_remapping_rules_for_the_robots_are_those_of_their_node() -> None:
+    from sensebind.nodes.robots.robot_nodes import remapping_rules
+
+    given = ["--ros-args", "-r", "__ns:=/fleet", "-r", "camera/image:=front/image", "-r", "detector:a:=/b"]
+    rules = [*given, "--remap", "embedder:imu:=imu/data", "-r", "/tf:=/other", "--", "-r", "x:=y"]
+    expected = ["--ros-args", "-r", "camera/image:=front/image", "-r", "imu:=imu/data", "-r", "/tf:=/other"]
+    assert remapping_rules(rules, "embedder") == expected
+    assert remapping_rules(["-r", "x:=y"], "embedder") == []
+    with pytest.raises(ConfigError, match="remapping of 'imu' to '/imu' would give all robots one topic"):
+        remapping_rules(["--ros-args", "-r", "imu:=/imu"], "embedder")

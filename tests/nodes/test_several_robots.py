@@ -209,7 +209,7 @@ def test_a_worker_that_hangs_does_not_stop_the_other_robot_or_the_end(bag: Path)
                 me.wait_until(lambda r=robot: len(received[r]) > 3, 60, f"embeddings of {robot}")
             hanging = worker_ids(process.pid)[0]  # that of the first robot
             os.kill(hanging, signal.SIGSTOP)
-            me.spin(1.0)
+            process.wait_for_output("worker 1 for /robot1 does not answer", 30)
             before = len(received[ROBOTS[1]])
             me.wait_until(lambda: len(received[ROBOTS[1]]) > before + 5, 60, "embeddings of the other robot")
         begun = time.monotonic()
