@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.inference.engine import EmbeddingJob, Failure
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.window_queue import WindowBatch
+from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
 
 MIN_BATCH_WINDOWS = 8  # `process_samples` embeds when this many windows wait
 
 
-def process(pipeline: Pipeline, quota: Mapping[str, int] | None = None) -> list[Output]:
+class Client(Protocol):
+    """What a driver serves: a `Pipeline`, or a `RowQueue` of another process. They say what the methods do."""
+
+    engine: Any
+
+    def queue_state(self) -> QueueState: ...
+
+    def dequeue(self, quota: Mapping[str, int] | None = None) -> Any: ...
+
+    def complete(self, batch: Any, results: Any) -> Iterator[Output]: ...
+
+    def flush(self) -> bool: ...
+
+    def close(self) -> list[Output]: ...
+
+
+def process(client: Client, quota: Mapping[str, int] | None = None) -> list[Output]:
     """Embed and complete the waiting windows: at most `quota[modality]` of each modality, or all if `quota` is None."""
-    batch = pipeline.dequeue(quota)
-    return list(pipeline.complete(batch, pipeline.engine.embed(batch.windows)))
+    batch = client.dequeue(quota)
+    return list(client.complete(batch, client.engine.embed(batch.windows)))
 
 
 def process_turn(pipeline: Pipeline) -> list[Output]:
@@ -28,10 +45,10 @@ def process_turn(pipeline: Pipeline) -> list[Output]:
     return process(pipeline, {modality: pipeline.engine.windows_per_time_slice(modality) for modality in modalities})
 
 
-def finish(pipeline: Pipeline) -> list[Output]:
+def finish(client: Client) -> list[Output]:
     """End a recording: close and embed all complete windows, fuse all ticks, end open events."""
-    pipeline.flush()
-    return process(pipeline) + pipeline.close()
+    client.flush()
+    return process(client) + client.close()
 
 
 def process_samples(

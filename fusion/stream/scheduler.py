@@ -1,11 +1,12 @@
-"""Shares the device: embeds the windows of any number of pipelines, one for each robot, in common batches.
+"""Shares the device: embeds the windows of any number of clients in common batches. A client is the pipeline of a
+robot, or the `RowQueue` of a process that works for some robots.
 
-A turn is a set of windows that are dequeued and embedded together. One thread dequeues the due windows of all pipelines
+A turn is a set of windows that are dequeued and embedded together. One thread dequeues the due windows of all clients
 and begins to embed them; another completes the turns. So a window that closes during a turn can be embedded before that
 turn ends, on an idle core or part of the GPU. A modality is due when a batch of it is full or its oldest window has
-waited long enough. In a turn, each modality gets at most about
-`batches.TIME_SLICE_S` seconds of the device, shared evenly among the pipelines that wait for it. Each pipeline has its
-own bounded queue: when it is full, the oldest window is dropped and counted.
+waited long enough. In a turn, each modality gets at most about `batches.TIME_SLICE_S` seconds of the device, shared
+evenly among the clients that wait for it. Each client has its own bounded queue: when that of a pipeline is full, its
+oldest window is dropped and counted.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.stream.drivers import Client, finish
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.window_queue import QueueState
 
 LOG = logging.getLogger(__name__)
 MAX_TURNS_IN_PROGRESS = 2  # more would only add latency
-# s that a window on a GPU waits for windows of other pipelines: there a batch costs little more than one window
+# s that a window on a GPU waits for windows of other clients: there a batch costs little more than one window
 GPU_BATCH_WAIT = 0.003
 
 PublishCallback = Callable[[list[Output]], None]
@@ -59,25 +61,11 @@ class SharedEngine(Protocol):
         """One result for each window, in order."""
 
 
-class Client(Protocol):
-    """What a scheduler serves: a `Pipeline`, or a `RowQueue` of another process. They say what the methods do."""
-
-    engine: Any
-
-    def queue_state(self) -> QueueState: ...
-
-    def dequeue(self, quota: Mapping[str, int] | None = None) -> Any: ...
-
-    def complete(self, batch: Any, results: Any) -> Iterator[Output]: ...
-
-    def flush(self) -> bool: ...
-
-    def close(self) -> list[Output]: ...
-
-
 @dataclass(slots=True, eq=False)
-class _ScheduledPipeline:
-    pipeline: Client
+class _Member:
+    """A client that is served."""
+
+    client: Client
     publish: PublishCallback
     removed: threading.Event = field(default_factory=threading.Event)
     removal_requested: bool = False
@@ -85,30 +73,30 @@ class _ScheduledPipeline:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """Windows that are being embedded together, and the pipelines that they belong to."""
+    """Windows that are being embedded together, and the clients that they belong to."""
 
     job: Any  # of the engine
     windows: list[Any]
-    batches: list[tuple[_ScheduledPipeline, Any]]
+    batches: list[tuple[_Member, Any]]
 
 
 class Scheduler:
-    """Embeds the windows of its pipelines in two threads, until `close`.
+    """Embeds the windows of its clients in two threads, until `close`.
 
     `batch_wait`: seconds that a batch waits for more windows while it is not full. None: `GPU_BATCH_WAIT` on a GPU that
-    several pipelines share, otherwise 0, because the next window of a single pipeline closes only one hop later.
+    several clients share, otherwise 0, because the next window of a single pipeline closes only one hop later.
     """
 
     def __init__(self, engine: SharedEngine, batch_wait: float | None = None) -> None:
         self.engine = engine
         self.turn_count = 0  # so far
         self._wait = batch_wait
-        self._pipelines: list[_ScheduledPipeline] = []
-        self._lock = threading.Lock()  # guards `_pipelines`
+        self._members: list[_Member] = []
+        self._lock = threading.Lock()  # guards `_members`
         self._wake_event = threading.Event()
         self._closing = False
         self._turn_slots = threading.Semaphore(MAX_TURNS_IN_PROGRESS)
-        self._in_progress: SimpleQueue[_Turn | list[_ScheduledPipeline] | None] = SimpleQueue()  # see `_complete_loop`
+        self._in_progress: SimpleQueue[_Turn | list[_Member] | None] = SimpleQueue()  # see `_complete_loop`
         self._threads = [
             threading.Thread(target=run, name=name, daemon=True)
             for run, name in ((self._dequeue_loop, "embedding"), (self._complete_loop, "completing"))
@@ -116,37 +104,38 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    def add(self, pipeline: Client, publish: PublishCallback = lambda outputs: None) -> None:
-        """Serve a pipeline from now on. No other driver may dequeue from it.
+    def add(self, client: Client, publish: PublishCallback = lambda outputs: None) -> None:
+        """Serve a client from now on. No other driver may dequeue from it.
 
         `publish` is called with its outputs, always in the same thread of the scheduler. Its exceptions are logged.
-        Raises `ValueError` if the pipeline uses another engine than this scheduler.
+        Raises `ValueError` if the client uses another engine than this scheduler.
         """
-        if pipeline.engine is not self.engine:
-            raise ValueError("a pipeline and its scheduler must share one engine")
+        if client.engine is not self.engine:
+            raise ValueError("a client and its scheduler must share one engine")
         with self._lock:
-            self._pipelines.append(_ScheduledPipeline(pipeline, publish))
+            self._members.append(_Member(client, publish))
         self._wake_event.set()
 
     def notify(self) -> None:
-        """Wake the scheduler: call it when a pipeline's `accept` or `flush` returned True, and after `restart`."""
+        """Wake the scheduler: call it when windows or rows wait: `Pipeline.accept` or `flush` returned True, after
+        `Pipeline.restart`, and after `RowQueue.put`."""
         self._wake_event.set()
 
-    def remove(self, pipeline: Client) -> None:
-        """Embed and publish the remaining windows of a pipeline (`drivers.finish`), then stop serving it. Blocks until
+    def remove(self, client: Client) -> None:
+        """Embed and publish the remaining windows of a client (`drivers.finish`), then stop serving it. Blocks until
         this is done.
 
         Do not call it from `publish`: it would wait for its own thread.
         """
         with self._lock:
-            found = [member for member in self._pipelines if member.pipeline is pipeline]
+            found = [member for member in self._members if member.client is client]
         for member in found:
             member.removal_requested = True
             self._wake_event.set()
             member.removed.wait()
 
     def close(self) -> None:
-        """`remove` all pipelines, then end the threads. Do not call it from `publish`."""
+        """`remove` all clients, then end the threads. Do not call it from `publish`."""
         self._closing = True
         self._wake_event.set()
         for thread in self._threads:
@@ -162,7 +151,7 @@ class Scheduler:
             self._wake_event.clear()
             closing = self._closing
             with self._lock:
-                members = list(self._pipelines)
+                members = list(self._members)
             turn, next_due = self._dequeue(members)
             if turn:
                 self._in_progress.put(self._submit(turn))
@@ -170,7 +159,7 @@ class Scheduler:
                 self._turn_slots.release()
             if leaving := [member for member in members if member.removal_requested or closing]:
                 with self._lock:
-                    self._pipelines = [member for member in self._pipelines if member not in leaving]
+                    self._members = [member for member in self._members if member not in leaving]
                 self._in_progress.put(leaving)
             if closing:
                 self._in_progress.put(None)
@@ -178,11 +167,9 @@ class Scheduler:
             if next_due == 0.0:
                 self._wake_event.set()
 
-    def _dequeue(
-        self, members: Sequence[_ScheduledPipeline]
-    ) -> tuple[list[tuple[_ScheduledPipeline, Any]], float | None]:
+    def _dequeue(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, Any]], float | None]:
         """The due windows, and the seconds until more are due (None: nothing waits)."""
-        queues = [(member, member.pipeline.queue_state()) for member in members]
+        queues = [(member, member.client.queue_state()) for member in members]
         now = time.perf_counter()
         quotas: list[dict[str, int]] = [{} for _ in queues]
         next_due: float | None = None
@@ -200,7 +187,7 @@ class Scheduler:
         turn = []
         for (member, queue), quota in zip(queues, quotas, strict=True):
             if any(quota.values()) or (queue.restart_waiting and not queue.window_counts):
-                turn.append((member, member.pipeline.dequeue(quota)))
+                turn.append((member, member.client.dequeue(quota)))
                 next_due = 0.0 if queue.restart_waiting else next_due
         return turn, next_due
 
@@ -213,7 +200,7 @@ class Scheduler:
         default = GPU_BATCH_WAIT if self.engine.is_asynchronous and len(queues) > 1 else 0.0
         return max(0.0, oldest + (default if self._wait is None else self._wait) - now)
 
-    def _submit(self, batches: list[tuple[_ScheduledPipeline, Any]]) -> _Turn:
+    def _submit(self, batches: list[tuple[_Member, Any]]) -> _Turn:
         self.turn_count += 1
         windows = [window for _, batch in batches for window in batch.windows]
         try:
@@ -226,7 +213,7 @@ class Scheduler:
     # --- in the thread that completes
 
     def _complete_loop(self) -> None:
-        """Complete turns in order. Pipelines that leave are removed after all their turns. None ends the thread."""
+        """Complete turns in order. Clients that leave are removed after all their turns. None ends the thread."""
         while (item := self._in_progress.get()) is not None:
             if isinstance(item, _Turn):
                 self._complete(item)
@@ -240,11 +227,11 @@ class Scheduler:
         for member, batch in turn.batches:
             own = islice(results, len(batch.windows))
             try:
-                for output in member.pipeline.complete(batch, own):
+                for output in member.client.complete(batch, own):
                     self._publish(member, [output])
-            except Exception:  # of any kind: the other pipelines must continue
+            except Exception:  # of any kind: the other clients must continue
                 LOG.exception("a batch of %d windows could not be completed", len(batch.windows))
-            for _ in own:  # skip results that were not read: they do not belong to the next pipeline
+            for _ in own:  # skip results that were not read: they do not belong to the next client
                 pass
         next(results, None)  # iterate to the end, as `Engine.iter_results` requires
 
@@ -258,33 +245,26 @@ class Scheduler:
             LOG.exception("%d windows could not be embedded", len(turn.windows) - count)
             yield from [self.engine.failure(window, str(error)) for window in turn.windows[count:]]
 
-    def _remove(self, members: Sequence[_ScheduledPipeline]) -> None:
+    def _remove(self, members: Sequence[_Member]) -> None:
         for member in members:
             try:
-                self._publish(member, _finish(member.pipeline))
+                self._publish(member, finish(member.client))
             except Exception:
                 LOG.exception("the last windows could not be embedded")
             member.removed.set()
 
-    def _publish(self, member: _ScheduledPipeline, outputs: list[Output]) -> None:
+    def _publish(self, member: _Member, outputs: list[Output]) -> None:
         try:
             if outputs:
                 member.publish(outputs)
-        except Exception:  # of any kind: the other pipelines must continue
+        except Exception:  # of any kind: the other clients must continue
             LOG.exception("outputs could not be published")
 
 
-def _finish(client: Client) -> list[Output]:
-    """Embed and complete what is left of a client that leaves, as `drivers.finish`."""
-    client.flush()
-    batch = client.dequeue(None)
-    return [*client.complete(batch, client.engine.embed(batch.windows)), *client.close()]
-
-
 def fair_shares(waiting: Sequence[int], capacity: int, start_index: int = 0) -> list[int]:
-    """How many windows each pipeline may dequeue: `capacity` in total, shared as evenly as possible.
+    """How many windows each client may dequeue: `capacity` in total, shared as evenly as possible.
 
-    Pipeline i gets at most `waiting[i]`. They are assigned one at a time, in turn, from pipeline `start_index` on.
+    Client i gets at most `waiting[i]`. They are assigned one at a time, in turn, from client `start_index` on.
     """
     shares = [0] * len(waiting)
     order = [(start_index + i) % len(waiting) for i in range(len(waiting))]
