@@ -481,9 +481,9 @@ def _header_size(start: bytes, data: memoryview) -> tuple[int, int]:
     """As `_declared_size`. `start`: the first bytes of `data`. Raises `struct.error` if the file is too short."""
     width = height = 0
     if start[:8] == PNG_SIGNATURE:
-        width, height = struct.unpack_from(">II", start, 16)
+        width, height, *_ = png_header(start)
     elif start[:2] == JPEG_SIGNATURE:
-        return _jpeg_size(data)
+        width, height, _ = jpeg_header(data)
     elif start[:4] == b"GIF8":
         width, height = struct.unpack_from("<HH", start, 6)
     elif start[:2] == b"BM":
@@ -497,18 +497,26 @@ def _header_size(start: bytes, data: memoryview) -> tuple[int, int]:
     return width, height
 
 
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
+def jpeg_header(data: memoryview) -> tuple[int, int, int]:
+    """Width, height and number of channels in the frame header of a JPEG file (ITU-T T.81); 0 if there is none."""
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         if data[at + 1] == 0xFF:  # a fill byte before a marker (ITU-T T.81, B.1.1.2)
             at += 1
             continue
         marker, size = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the frame header (ITU-T T.81)
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the others are tables
+            height, width, channels = struct.unpack_from(">HHB", data, at + 5)
+            return width, height, channels
         at += 2 + size
-    return 0, 0
+    return 0, 0, 0
+
+
+def png_header(start: bytes | memoryview) -> tuple[int, int, int, bool]:
+    """Width, height, bits of a channel, and whether there are colours, in the first chunk of a PNG file. Raises
+    `struct.error` if it is cut off."""
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", start, 16)
+    return width, height, bits, bool(colour_type & 2)
 
 
 def _webp_size(start: bytes) -> tuple[int, int]:

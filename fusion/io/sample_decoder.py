@@ -47,7 +47,7 @@ MESSAGE_TYPES = {
 
 # In lower-case encodings of sensor_msgs/Image: those of colours, also as a Bayer mosaic.
 MOSAIC_ENCODING = re.compile("bayer")
-COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|(8|16)[us]c[34]$")
+COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|i420|(8|16)[us]c[34]$")
 
 # Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)

@@ -18,7 +18,6 @@ class RobotRecording:
 
     def __init__(self, recording: Recording, namespace: str = "") -> None:
         self._recording = recording
-        self.start, self.end = recording.start, recording.end
         prefix = f"/{namespace.strip('/')}/"
         own = [topic for topic in recording.topics if topic.name.startswith(prefix)]
         self.topics: list[Topic] = own or recording.topics

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from helpers.recorded_topics import COLOUR_PIXELS, DISTANCES, GREY_PIXELS, Images, compressed_depth, jpeg, record
+from sensebind.fusion.core.encodings import CAMERA_ENCODINGS
 from sensebind.fusion.io.recordings import BagWriter, Recording, RosbagsMessageFactory
 from sensebind.fusion.io.topic_selection import TopicSelection
+from sensebind.fusion.io.topic_selection.examination import Pixels, compressed_pixels, pixels_of
 from sensebind.simulation.messages import SIMULATION_START
 
 COLOUR = Images("/camera/color/image_raw", "rgb8")
@@ -272,3 +274,22 @@ def test_the_time_span_of_a_topic_is_that_of_its_first_and_last_message(tmp_path
 def test_a_png_of_16_bits_named_depth_is_depth(tmp_path: Path) -> None:
     png = Images("/depth/image/compressed", "png", cv2.imencode(".png", DISTANCES)[1].tobytes())
     assert selected(tmp_path / "bag", [png, COLOUR]) == {"vision": [COLOUR.topic], "depth": [png.topic]}
+
+
+# Encodings
+
+
+# 32FC3 may be colours, but also points or normals: it is a camera only if a parameter names its topic.
+@pytest.mark.parametrize("encoding", [name for name in CAMERA_ENCODINGS if name != "32FC3"])
+def test_the_selection_knows_what_each_camera_encoding_holds(encoding: str) -> None:
+    is_grey = encoding.lower() in ("mono8", "8uc1", "mono16", "16uc1")
+    colours, greys = {Pixels.COLOUR, Pixels.MOSAIC}, {Pixels.GREY, Pixels.GREY16, Pixels.COUNTS}
+    assert pixels_of(encoding) in (greys if is_grey else colours)
+
+
+def test_fill_bytes_before_a_marker_do_not_hide_the_size_of_a_jpeg() -> None:
+    _, file = cv2.imencode(".jpg", COLOUR_PIXELS)
+    data = file.tobytes()
+    height, width = COLOUR_PIXELS.shape[:2]
+    filled = data[:2] + b"\xff\xff" + data[2:]  # ITU-T T.81, B.1.1.2
+    assert compressed_pixels("jpeg", filled, "/image/compressed") == (Pixels.COLOUR, width, height)

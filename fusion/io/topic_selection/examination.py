@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGNATURE
+from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGNATURE, jpeg_header, png_header
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
@@ -22,14 +21,11 @@ PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their fra
 # Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
 UNREAD_IMAGES = {
     "stereo_msgs/msg/DisparityImage": "disparity in pixels, not metres: record depth images too (stereo_image_proc)",
-    "foxglove_msgs/msg/CompressedVideo": "compressed video, which is not read: record images",
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "compressed video, which is not read: record images, or convert "
-    "the packets with ffmpeg_image_transport",
     "theora_image_transport/msg/Packet": "compressed video, which is not read: record images, or convert the packets "
     "with image_transport republish",
 }
+IMAGE_TOPIC_TYPES = (*MESSAGE_TYPES[VISION], *UNREAD_IMAGES)
 MAX_GREY_SPREAD = 12  # of the values of a pixel whose colour is grey: JPEG does not keep them equal
-JPEG_SIZE_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame; the others are tables
 
 
 class Pixels(Enum):
@@ -104,9 +100,6 @@ class TopicFacts:
 class Source(Protocol):
     """A recording, for the examination of its topics (`Recording`)."""
 
-    start: int
-    end: int
-
     @property
     def topics(self) -> list[Topic]: ...
 
@@ -130,9 +123,6 @@ def examine(source: Source) -> list[TopicFacts]:
             first = source.first_messages(topic.name, PEEKED_MESSAGES)
             found.append(TopicFacts(topic, frame_ids=_frame_ids(first), stamps=_stamps(first)))
     return found
-
-
-IMAGE_TOPIC_TYPES = (*MESSAGE_TYPES[VISION], *UNREAD_IMAGES)
 
 
 def _frame_ids(first: Iterable[Any]) -> tuple[str, ...]:
@@ -177,18 +167,18 @@ def compressed_pixels(text: str, data: bytes, topic: str) -> tuple[Pixels, int, 
     """
     lower = text.lower()
     if data.startswith(JPEG_SIGNATURE):
-        width, height, channels = _jpeg_size(data)
+        width, height, channels = jpeg_header(memoryview(data))
         kind = Pixels.GREY if channels == 1 or not _has_colours(data) else Pixels.COLOUR
         if kind is Pixels.GREY and "bayer" in lower.partition(";")[0]:
             kind = Pixels.MOSAIC
         return kind, width, height
     if "compresseddepth" in lower or topic.lower().endswith("/compresseddepth"):
         if data[12:20] == PNG_SIGNATURE:
-            width, height, *_ = _png_size(data[12:])
+            width, height, *_ = _png_header(data[12:])
             return Pixels.COMPRESSED_DEPTH, width, height
         return Pixels.COMPRESSED_DEPTH, 0, 0
     if data.startswith(PNG_SIGNATURE):
-        width, height, bits, colours = _png_size(data)
+        width, height, bits, colours = _png_header(data)
         if colours:
             return Pixels.COLOUR, width, height
         if bits <= 8:
@@ -198,30 +188,14 @@ def compressed_pixels(text: str, data: bytes, topic: str) -> tuple[Pixels, int, 
     return kind if kind is Pixels.VIDEO else Pixels.UNKNOWN, 0, 0
 
 
-def _png_size(data: bytes) -> tuple[int, int, int, bool]:
-    """Width, height, bits and whether there are colours, from a PNG file's first chunk; 0 if it is cut off."""
-    if len(data) < 26:
-        return 0, 0, 0, True
-    width, height, bits, colour_type = struct.unpack(">IIBB", data[16:26])
-    return width, height, bits, bool(colour_type & 2)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int, int]:
-    """Width, height and number of channels, from a JPEG file's start of frame; 0 if there is none."""
-    place = 2
-    while place + 9 < len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
-        (length,) = struct.unpack(">H", data[place + 2 : place + 4])
-        if marker in JPEG_SIZE_MARKERS:
-            height, width, channels = struct.unpack(">HHB", data[place + 5 : place + 10])
-            return width, height, channels
-        place += 2 + length
-    return 0, 0, 0
+def _png_header(data: bytes) -> tuple[int, int, int, bool]:
+    """As `png_header`; colours of unknown size if it is cut off."""
+    return png_header(data) if len(data) >= 26 else (0, 0, 0, True)
 
 
 def _has_colours(data: bytes) -> bool:
     """Whether a JPEG file with three channels has colours: grey images are often sent in three. True if unreadable."""
-    width, height, _ = _jpeg_size(data)
+    width, height, _ = jpeg_header(memoryview(data))
     if not 0 < width * height <= MAX_PIXELS:
         return True
     small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
