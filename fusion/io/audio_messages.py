@@ -335,9 +335,9 @@ COMMON_RATES = (8000.0, 11025.0, 16000.0, 22050.0, 24000.0, 32000.0, 44100.0, 48
 class AudioMessageDecoder:
     """Converts the messages of one topic to samples. It computes a stamp for messages that have none.
 
-    `info_topics`: where AudioInfo is expected, for messages to people. `use_stamps`: False if the stamps in the
-    messages are not used, as if there were none. Sound whose format is not known waits for
-    AudioInfo. Raises `EncodingError` if `type_name` has no adapter.
+    `info_topics`: where AudioInfo is expected, for error texts. `use_stamps`: False if the stamps in the messages are
+    not used, as if there were none. Sound whose format is not known waits for AudioInfo. Raises `EncodingError` if
+    `type_name` has no adapter.
     """
 
     def __init__(

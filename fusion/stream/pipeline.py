@@ -176,12 +176,12 @@ class Pipeline:
             for sensor, state in windowing.items()
         }
 
-    def clock_offset(self) -> int | None:
-        """The time of arrival minus the stamp of the samples of most sensors, in ns; None: not known."""
-        return self._queue.clock_offset()
+    def reference_offset(self) -> int | None:
+        """The time of arrival minus the stamp by the clock that the sensors share, in ns; None: not known."""
+        return self._queue.reference_offset()
 
     def first_stamp(self) -> int | None:
-        """The first stamp that was used, in ns, before any restart; None: there was none."""
+        """The earliest stamp of a sensor whose clock agrees with those of the others, in ns; None: there is none."""
         return self._queue.first_stamp()
 
     # --- in the thread that completes batches

@@ -26,8 +26,7 @@ LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are comput
 @dataclass(frozen=True, slots=True)
 class SensorStatistics:
     """Totals of one sensor so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
-    gaps,
-    burst (readings that shared a stamp and were spread)."""
+    gaps, and burst (readings that shared a stamp and were spread)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: Sequence[float] = ()  # ms from close to vector, of the last `LATENCY_HISTORY` windows
@@ -72,7 +71,7 @@ class SensorStatistics:
             "samples_without_window": self.without_window(),
             "symptoms": self.dropped(SYMPTOMS),
             "spread": self.counts["burst"],
-            "clock_offset_s": None if self.clock_offset is None else round(self.clock_offset, 3),
+            "behind_others_s": None if self.clock_offset is None else round(self.clock_offset, 3),
             "gaps": self.counts["gaps"],
             "unfused": self.counts["unfused"],
             "restarts": self.counts["restarts"],

@@ -222,13 +222,13 @@ class WindowQueue:
                 for name, w in self._windowers.items()
             }
 
-    def clock_offset(self) -> int | None:
-        """The time of arrival minus the stamp of the samples of most sensors, in ns; None: not known."""
+    def reference_offset(self) -> int | None:
+        """The time of arrival minus the stamp by the clock that the sensors share, in ns; None: not known."""
         with self._lock:
             return self._clocks.reference
 
     def first_stamp(self) -> int | None:
-        """The earliest stamp that a sensor used (ns), of those whose clock agrees; None: there is none."""
+        """The earliest stamp of a sensor whose clock agrees with those of the others, in ns; None: there is none."""
         with self._lock:
             found = [w.first_stamp for w in self._windowers.values() if w.first_stamp is not None]
             return min(found, default=None)

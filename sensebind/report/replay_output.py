@@ -25,6 +25,7 @@ from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
 from sensebind.fusion.stream.clocks import clock_text, late_text
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.statistics import SensorStatistics
+from sensebind.replay.reader import MAX_LATENCY
 from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
 from sensebind.report.foxglove_layout import write_foxglove_layout
@@ -34,8 +35,6 @@ from sensebind.report.rerun_file import RerunFile
 from sensebind.report.score_series import ScoreCollector, ScoreSeries
 from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
-
-MAX_LATENCY = 10 * SECOND  # ns: stamps that are further from the log times are of another clock
 
 
 class ReplayResult(NamedTuple):
@@ -192,7 +191,7 @@ def _write_files(
         pipeline = settings.pipeline(space, tracker)
         for output in replay.outputs(pipeline, on_sample=writer.add_sample, progress=progress):
             writer.add_output(output)
-        start, end = time_range(replay, pipeline)
+        start, end = stamp_range(replay, pipeline)
         described = messages.space_message(bag.message_factory, space, pipeline.specs, start)
         bag.write("/embedding_space", messages.EMBEDDING_SPACE_TYPE, start, described, latched=True)
         writer.annotate()
@@ -274,7 +273,7 @@ def _topic_notes(replay: Replay, space: Space, modalities: Mapping[str, str]) ->
     ]
 
 
-def time_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
+def stamp_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
     """Start and end of a replay by the clock of the stamps, in int nanoseconds. Call it when all samples are read.
 
     They are the log times of the first and the last message. If the stamps are of another clock than the log times,
@@ -283,7 +282,7 @@ def time_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
     first = pipeline.first_stamp()
     if first is None or abs(first - replay.start) <= MAX_LATENCY:
         return replay.start if first is None else min(first, replay.start), replay.end
-    if abs(pipeline.clock_offset() or 0) <= MAX_LATENCY:  # the first sensor started later than the recording
+    if abs(pipeline.reference_offset() or 0) <= MAX_LATENCY:  # the first sensor started later than the recording
         return replay.start, replay.end
     return first, first + replay.end - replay.start
 

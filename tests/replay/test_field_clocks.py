@@ -73,7 +73,7 @@ def test_one_wrong_clock_is_named_with_what_mends_it(
     result, other = Result(path, tmp_path / "out"), "imu" if wrong == "vision" else "vision"
     (note,) = result.notes("its clock differs")
     assert note.startswith(f"{wrong}: ") and f"{wrong}.stamps: received" in note
-    assert result.summary["modalities"][wrong]["clock_offset_s"] == pytest.approx(offset, abs=0.02)
+    assert result.summary["modalities"][wrong]["behind_others_s"] == pytest.approx(offset, abs=0.02)
     assert result.summary["modalities"][other]["embedded"] >= 10 <= len(result.fused())
     assert result.start >= START and result.end - result.start < 7 * SECOND, "no output has the time of the wrong clock"
     assert all("unplugged" not in event["label"] for event in result.summary["events"])

@@ -12,12 +12,18 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from rosbags.interfaces import MessageDefinition
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND
 
 CDR, ROS1 = "cdr", "ros1"  # encodings of messages that are read
+DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosbag2 name them
+    "ros2msg": MessageDefinitionFormat.MSG,
+    "ros1msg": MessageDefinitionFormat.MSG,
+    "ros2idl": MessageDefinitionFormat.IDL,
+    "omgidl": MessageDefinitionFormat.IDL,
+}
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
 
 

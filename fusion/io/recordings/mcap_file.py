@@ -21,6 +21,7 @@ from rosbags.typesys.msg import normalize_msgtype
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
     CDR,
+    DEFINITION_FORMATS,
     ROS1,
     RUN_BYTES,
     BagFile,
@@ -37,15 +38,9 @@ from sensebind.fusion.io.recordings.qos import is_latched
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, CHUNK_INDEX, STATISTICS, SUMMARY_OFFSET = 2, 3, 4, 5, 6, 8, 11, 14
 LAST_OPCODE = 15
-CUT_OFF, DAMAGED = "is cut off", "is damaged"
+IS_CUT_OFF, IS_DAMAGED = "is cut off", "is damaged"  # how the search for messages ended
 FOOTER_BYTES = 9 + 20 + len(MAGIC)
 UNKNOWN_TYPE = "unknown"  # of a channel without a schema
-DEFINITION_FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros1msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-    "omgidl": MessageDefinitionFormat.IDL,
-}
 _RECORD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<BQHIQQ")  # with the head of its record
 _CHUNK = struct.Struct("<QQQI")
@@ -333,19 +328,19 @@ class _Search:
             opcode, length = _RECORD.unpack(self._file.read(9))
             end = at + 9 + length
             if not 0 < opcode <= LAST_OPCODE and opcode < 0x80:
-                return self._stop(at, DAMAGED)
+                return self._stop(at, IS_DAMAGED)
             if end > self._size:
                 if opcode == CHUNK:
                     self._add_chunk(at, self._size, is_cut=True)
-                return self._stop(at, CUT_OFF)
+                return self._stop(at, IS_CUT_OFF)
             try:
                 self._add(opcode, at, end)
             except struct.error:
-                return self._stop(at, DAMAGED)
+                return self._stop(at, IS_DAMAGED)
             ended, at = opcode == FOOTER, end
         self._end_run(at)
         if not ended:
-            self._stop(at, CUT_OFF)
+            self._stop(at, IS_CUT_OFF)
 
     def _add(self, opcode: int, at: int, end: int) -> None:
         if opcode == MESSAGE:
@@ -403,7 +398,7 @@ class _Search:
         blocks = self._contents.blocks
         seconds = (max(b.end for b in blocks) - min(b.start for b in blocks)) / SECOND if blocks else 0.0
         messages = sum(self._contents.counts.values())
-        if problem == CUT_OFF:
+        if problem == IS_CUT_OFF:
             text = f"its last record, at byte {at} of {self._size}, is not whole"
         else:
             text = f"at byte {at} of {self._size}; the {self._size - at} bytes from there are not read"

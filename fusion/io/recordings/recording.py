@@ -196,7 +196,7 @@ class Recording:
                 if isinstance(types, str):
                     self._count_unreadable(channel, types)
                     continue
-                read = readers[channel] = types.deserialize_ros1 if channel.encoding == ROS1 else types.deserialize_cdr
+                read = readers[channel] = _deserializer(types, channel)
             try:
                 message: Any = read(data, channel.type)
             except Exception as error:  # rosbags raises many kinds of error for data that do not match a definition
@@ -213,8 +213,7 @@ class Recording:
                 if self._described.has_compressed_messages:
                     data = zstd_decompressor()(data, MAX_MESSAGE_BYTES)
                 if not isinstance(types, str):
-                    read = types.deserialize_ros1 if channel.encoding == ROS1 else types.deserialize_cdr
-                    found.append(read(data, channel.type))
+                    found.append(_deserializer(types, channel)(data, channel.type))
         except Exception as error:  # as in `messages`; a read of the whole topic reports it
             LOG.debug("%s: its first messages cannot be read: %s", topic, error)
         return found
@@ -391,6 +390,11 @@ class Recording:
         if channel.topic not in self.unreadable_counts:
             LOG.warning("%s: messages of type '%s' cannot be read: %s", channel.topic, channel.type, error)
         self.unreadable_counts[channel.topic] = self.unreadable_counts.get(channel.topic, 0) + 1
+
+
+def _deserializer(types: Typestore, channel: Channel) -> Callable[[bytes, str], Any]:
+    """The function of data and type name that reads the messages of a channel."""
+    return types.deserialize_ros1 if channel.encoding == ROS1 else types.deserialize_cdr
 
 
 def _foreign_text(topics: Sequence[ForeignTopic]) -> str:

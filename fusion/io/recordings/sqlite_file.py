@@ -15,13 +15,12 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.recordings.bag_file import BagFile, Channel, RawMessage, RecordingError
+from sensebind.fusion.io.recordings.bag_file import DEFINITION_FORMATS, BagFile, Channel, RawMessage, RecordingError
 from sensebind.fusion.io.recordings.qos import is_latched
 
 MAGIC = b"SQLite format 3\0"
 LOG_END = "-wal"  # of the name of a write-ahead log
 LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-DEFINITION_FORMATS = {"ros2msg": MessageDefinitionFormat.MSG, "ros2idl": MessageDefinitionFormat.IDL}
 _DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 
