@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from helpers.paths import ROOT
+from sensebind.fusion.stream.statistics import SAMPLE_DROPS, SAMPLES_WITHOUT_WINDOW, WINDOW_DROPS
 
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("fusion/**/*.md")])
 FILE = re.compile(r"\b((?:fusion|nodes|tests|docs|launch)/[\w/.-]*\w)")
@@ -50,6 +51,12 @@ def test_files_modules_and_links_in_a_page_exist(page: Path) -> None:
     modules = set(MODULE.findall(text)) - {"models", "launch.py"}  # an entry-point group and the launch file
     missing += [f"sensebind.{name}" for name in sorted(modules) if not is_module(name)]
     assert not missing, f"{page.relative_to(ROOT)} names {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("cause", [*SAMPLE_DROPS, *SAMPLES_WITHOUT_WINDOW, *WINDOW_DROPS])
+def test_the_guide_to_recordings_explains_each_cause_for_which_data_are_not_used(cause: str) -> None:
+    guide = (ROOT / "docs/guides/reading-recordings.md").read_text(encoding="utf-8")
+    assert f"`{cause}`" in guide.partition("## What is not used")[2]
 
 
 def printed_by(program: str) -> str:
