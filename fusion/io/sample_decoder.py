@@ -93,7 +93,6 @@ class SampleDecoder:
     """
 
     def __init__(self, options: SensorOptions, type_name: str, topic: str = "") -> None:
-        self._video, self._values = VideoStream(), ImageValueCheck(options)
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
         self._frame_id: str | None = None  # of the first sample
         self._sample_count = 0  # until one has another frame
@@ -102,6 +101,7 @@ class SampleDecoder:
         self._options, self._topic = options, topic or options.topic_name
         self._time_offset = to_ns(options.time_offset)
         self._calibration = options.calibration
+        self._video, self._value_check = VideoStream(), ImageValueCheck(options)
         self._audio_decoder: audio_messages.AudioMessageDecoder | None = None
         self._imu_decoder: numeric_messages.ImuDecoder | None = None
         self._convert = self._make_converter()
@@ -155,7 +155,7 @@ class SampleDecoder:
         assert isinstance(frame, Frame)
         if self._options.bits and self.modality == VISION:
             sample = replace(sample, data=replace(frame, bits=self._options.bits))
-        if text := self._values.check(frame, self._calibration):
+        if text := self._value_check.check(frame, self._calibration):
             self._warn(text)
         return sample
 

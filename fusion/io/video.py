@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, video_codec
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 
-INSTALL = "pip install 'sensebind[video]'"  # installs PyAV
+INSTALL = "pip install av"  # PyAV; in a ROS workspace, pip does not know the extra `video` of Sensebind
 MAX_HELD_IMAGES = 16  # decoded images that wait for the next packet: the most that H.264 and H.265 reorder
 AFTER_DAMAGE = "after a damaged packet, until the next keyframe,"
 MAX_PACKETS_WITHOUT_KEYFRAME = 300  # after damage; then a video without keyframes is decoded again

@@ -30,7 +30,7 @@ class _Clock:
     offset: int = 0  # median of the above
     received: int = 0  # time of arrival of the newest sample
     differs: bool = False
-    doubted_since: int | None = None  # time of arrival since which the offset says the opposite of `differs`
+    contradicted_since: int | None = None  # time of arrival since which the offset says the opposite of `differs`
 
 
 class SensorClocks:
@@ -100,17 +100,17 @@ class SensorClocks:
         plausible = -self._max_ahead <= clock.offset <= MAX_BEHIND
         differs = not plausible and not -self._max_ahead <= offset <= MAX_BEHIND
         if differs == clock.differs:
-            clock.doubted_since = None
+            clock.contradicted_since = None
             return
-        if clock.doubted_since is None:
-            clock.doubted_since = received
+        if clock.contradicted_since is None:
+            clock.contradicted_since = received
         assert self._first is not None
         settled = received - self._first >= SETTLING_TIME or not (recorded or abs(offset) > MAX_BEHIND)
-        confirmed = received - clock.doubted_since >= CONFIRMATION_TIME and any(
-            other is not clock and other.received > clock.doubted_since for other in self._clocks.values()
+        confirmed = received - clock.contradicted_since >= CONFIRMATION_TIME and any(
+            other is not clock and other.received > clock.contradicted_since for other in self._clocks.values()
         )
         if not settled or confirmed:
-            clock.differs, clock.doubted_since = differs, None
+            clock.differs, clock.contradicted_since = differs, None
 
     def _reference(self, oldest: int) -> int:
         """The offset of the clock of the sensors with a sample since `oldest` (ns): that of those whose stamps agree

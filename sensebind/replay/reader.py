@@ -60,6 +60,9 @@ class SampleReader:
         self.missing_reasons: dict[str, str] = {}
         self.message_counts: Counter[str] = Counter()
         self.undecodable_counts: Counter[str] = Counter()
+        # Sensor → stamp and log time (ns) of its first message; None: not read yet.
+        self._first_stamps: dict[str, tuple[int, int]] | None = None
+        self._topics_before_clock: set[str] = set()  # with messages from before the robot's clock was set
         all_options = {s: sensor_options(values, m, s) for s, m in sensors_of(values, modalities).items()}
         if topic_selection is None and not all(options.has_explicit_topic for options in all_options.values()):
             topic_selection = TopicSelection(recording)
@@ -183,17 +186,18 @@ class SampleReader:
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""
-        self._read_clocks()
-        return self._first_stamps
+        return self._read_clocks()
 
-    def _read_clocks(self) -> None:
+    def _read_clocks(self) -> dict[str, tuple[int, int]]:
         """Find the first stamp of each sensor, and the topics whose stamps are far behind the log times at first and
         agree with them later, because the robot's clock was set during the recording.
 
-        Reads the messages of `CLOCK_SEARCH`, or all if the stamps are far behind.
+        Reads the messages of `CLOCK_SEARCH`, or all if the stamps are far behind. The second call reads nothing: the
+        recording does not change. Returns `first_stamps`.
         """
-        self._first_stamps: dict[str, tuple[int, int]] = {}
-        self._topics_before_clock: set[str] = set()
+        if self._first_stamps is not None:
+            return self._first_stamps
+        found: dict[str, tuple[int, int]] = {}
         sensors: dict[str, list[str]] = defaultdict(list)  # topic → sensors that use its stamps
         for sensor, topic in self.topics.items():
             if self._options[sensor].stamps != RECEIVED_STAMPS:
@@ -207,7 +211,7 @@ class SampleReader:
             if stamp and topic in missing:
                 missing.remove(topic)
                 for sensor in sensors[topic]:
-                    self._first_stamps[sensor] = stamp + to_ns(self._options[sensor].time_offset), received
+                    found[sensor] = stamp + to_ns(self._options[sensor].time_offset), received
             if stamp and received - stamp > MAX_LATENCY:
                 behind.add(topic)
             elif stamp and topic in behind:
@@ -215,6 +219,8 @@ class SampleReader:
             if not behind and (not missing or received - start > CLOCK_SEARCH):
                 break
         self._recording.unreadable_counts = unreadable
+        self._first_stamps = found
+        return found
 
     @property
     def warnings(self) -> dict[str, list[str]]:

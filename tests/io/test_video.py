@@ -171,9 +171,7 @@ def test_a_thermal_camera_may_send_video_and_a_depth_camera_may_not() -> None:
 
 def test_without_pyav_one_line_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)  # as if it were not installed
-    assert set(decode([b"\0\0\0\1\x67"] * 3)) == {
-        "its images are h264 video, which needs PyAV: pip install 'sensebind[video]'"
-    }
+    assert set(decode([b"\0\0\0\1\x67"] * 3)) == {"its images are h264 video, which needs PyAV: pip install av"}
 
 
 def write_bag(folder: Path, topic: str, type_name: str, own: Sequence[bytes], name: str) -> None:
