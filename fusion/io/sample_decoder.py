@@ -217,9 +217,10 @@ class SampleDecoder:
             )
             return self._audio_decoder.decode
         if type_name not in MESSAGE_TYPES[modality]:
+            transport = f", and {sensor}.transport to raw or compressed" if type_name in messages.VIDEO_TYPES else ""
             raise EncodingError(
                 f"type '{type_name}' does not carry {modality}: set {sensor}.topic to a topic of type "
-                f"{' or '.join(MESSAGE_TYPES[modality])}"
+                f"{' or '.join(MESSAGE_TYPES[modality])}{transport}"
             )
         if modality == IMU:
             self._imu_decoder = numeric_messages.ImuDecoder(options, self._topic)

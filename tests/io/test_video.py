@@ -165,7 +165,7 @@ def test_bytes_that_are_no_video_give_an_error_for_each_packet(name: str) -> Non
 
 def test_a_thermal_camera_may_send_video_and_a_depth_camera_may_not() -> None:
     assert_image(decode(packets(3), modality=THERMAL)[0], 0)
-    with pytest.raises(EncodingError, match="does not carry depth"):
+    with pytest.raises(EncodingError, match=r"does not carry depth.* and depth\.transport to raw or compressed"):
         SampleDecoder(SensorOptions(DEPTH), m.COMPRESSED_VIDEO_TYPE)
 
 
