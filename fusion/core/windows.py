@@ -27,8 +27,9 @@ class WindowOptions(Options):
     )
     window: float = parameter(
         0.0,
-        "Length of a window; of a window of one image, its maximum age. 0: the length that the encoder was trained with, "
-        "and for one image at least the hop, so that slow cameras are used. Required for a modality without an encoder",
+        "Length of a window; of a window of one image, the maximum age of the image. 0: the length that the encoder "
+        "was trained with, and for one image at least the hop, so that slow cameras are used. Required for a modality "
+        "without an encoder",
         bounds=(0.0, 3600.0),
         unit="s",
     )

@@ -41,8 +41,8 @@ class Windower:
       samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
       Samples that are not confirmed are dropped (`outlier`).
     - `superseded`: images before the newest one of their tick, if a window has one image. No window uses them.
-    - `between`: samples after the end of a window and before the start of the next, if windows are shorter than the hop.
-      No window uses them.
+    - `between`: samples after the end of a window and before the start of the next, if windows are shorter than the
+      hop. No window uses them.
     - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
       those of the newest samples.
     - `overflow`: above `MAX_BUFFER_BYTES` bytes or 100,000 samples, the oldest samples are dropped.
