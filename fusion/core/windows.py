@@ -27,8 +27,9 @@ class WindowOptions(Options):
     )
     window: float = parameter(
         0.0,
-        "Length of a window. 0: the length that the encoder was trained with. Required for a modality without an "
-        "encoder",
+        "Length of a window; of a window of one image, the maximum age of the image. 0: the length that the encoder "
+        "was trained with, and for one image at least the hop, so that slow cameras are used. Required for a modality "
+        "without an encoder",
         bounds=(0.0, 3600.0),
         unit="s",
     )
@@ -66,8 +67,13 @@ class WindowOptions(Options):
     def spec(self, modality: str, length: float, frames: int, sensor: str = "") -> WindowSpec:
         """Return the windows of a sensor whose encoder was trained with `length` seconds and `frames` images.
 
-        Raises `ConfigError` for values that do not fit together.
+        A window of one image, whose length the parameters do not set, is at least as long as the hop: else no window
+        has the images of a camera that are always older than that at the tick. Raises `ConfigError` for values that do
+        not fit together.
         """
+        frames = self.frames or frames
+        if not self.window and frames == 1:
+            length = max(length, self.hop)
         try:
             return WindowSpec(
                 modality,
@@ -75,7 +81,7 @@ class WindowOptions(Options):
                 hop=to_ns(self.hop),
                 lateness=to_ns(self.lateness),
                 min_coverage=self.min_coverage,
-                frames=self.frames or frames,
+                frames=frames,
                 max_gap=to_ns(self.max_gap),
                 sensor=sensor,
             )

@@ -13,9 +13,9 @@ from sensebind.fusion.core.symptoms import SYMPTOMS  # of a faulty sensor; its w
 
 # Causes for which samples were not used. A `late` sample is still used for open windows.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow", "clock")
-# Samples that are sound, but that no window uses: an image before the newest one of its tick; what is after the last
-# complete window when stamps jump or the recording ends.
-SAMPLES_WITHOUT_WINDOW = ("superseded", "incomplete")
+# Samples that are sound, but that no window uses: an image before the newest one of its tick; what is between two
+# windows that are shorter than the hop; what is after the last complete window when stamps jump or the recording ends.
+SAMPLES_WITHOUT_WINDOW = ("superseded", "between", "incomplete")
 # Causes for which closed windows were not embedded.
 WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
 

@@ -41,6 +41,8 @@ class Windower:
       samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
       Samples that are not confirmed are dropped (`outlier`).
     - `superseded`: images before the newest one of their tick, if a window has one image. No window uses them.
+    - `between`: samples after the end of a window and before the start of the next, if windows are shorter than the
+      hop. No window uses them.
     - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
       those of the newest samples.
     - `overflow`: above `MAX_BUFFER_BYTES` bytes or 100,000 samples, the oldest samples are dropped.
@@ -266,9 +268,15 @@ class Windower:
         """Drop the samples that end at or before `start`."""
         count = 0
         while count < len(self._samples) and self._ends_before(self._samples[count], start):
+            self.counts["between"] += self._is_between(self._samples[count])
             count += 1
         if count:
             self._remove(0, count)
+
+    def _is_between(self, sample: Sample) -> bool:
+        """Whether a sample ends before the first window that ends after its stamp, so that no window uses it."""
+        hop, length = self.spec.hop, self.spec.length
+        return length < hop and self._ends_before(sample, (sample.stamp // hop + 1) * hop - length)
 
     @staticmethod
     def _ends_before(sample: Sample, start: int) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from sensebind.fusion.config.parameters import OWN_PARAMETERS, robots_of, sensor_options, sensors_of
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.io.recordings import Recording, Topic
+
+LOG = logging.getLogger(__name__)
 
 
 class RobotRecording:
@@ -22,6 +25,8 @@ class RobotRecording:
         own = [topic for topic in recording.topics if topic.name.startswith(prefix)]
         self.topics: list[Topic] = own or recording.topics
         self.namespace = prefix.rstrip("/") if own else ""
+        if namespace.strip("/") and not own:
+            LOG.warning("the recording has no topic in the namespace '%s': all topics are used", prefix.rstrip("/"))
 
     def first_messages(self, topic: str, count: int) -> list[Any]:
         """See `Recording`."""

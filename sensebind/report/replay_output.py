@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,9 @@ from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
 
 
+NUMBER = re.compile(r"\d+")
+
+
 class ReplayResult(NamedTuple):
     """The data of the report, and those of its notes that ask the user for a change on the robot."""
 
@@ -64,6 +68,7 @@ class ReplayWriter:
         self.embeddings: list[Embedding] = []
         self.events: list[Event] = []
         self.problems: Counter[str] = Counter()  # text → number of times
+        self._first_texts: dict[tuple[str, str], str] = {}  # sensor and message without numbers → the first such text
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)  # topic → sequence numbers
         self._bag, self._topics, self._rerun_file, self._warn = bag, topics, rerun_file, warn
         self._annotated_images = AnnotatedImages(bag.message_factory)
@@ -106,6 +111,8 @@ class ReplayWriter:
             self._bag.write("/events", messages.EVENT_TYPE, output.tick, message, latched=True)
         else:
             text = f"{output.sensor}: topic '{self._topics[output.sensor]}': {output.message}"
+            # Damaged images differ in their numbers of bytes: one problem, not one for each image.
+            text = self._first_texts.setdefault((output.sensor, NUMBER.sub("", output.message)), text)
             if text not in self.problems:
                 self._warn(text)
             self.problems[text] += 1

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.field_recordings import camera_rows, imu_rows
+from helpers.field_recordings import record as record_messages
 from helpers.recorded_topics import GREY_PIXELS, Images, jpeg, record
 from helpers.sensor_messages import NUMBERS, numbers
 from sensebind import cli
@@ -37,6 +39,27 @@ def test_each_topic_is_shown_with_what_it_is_and_why(tmp_path: Path, capsys: pyt
     assert "30 messages, 10.0 Hz, 1.0 to 3.9 s; frame_id 'ir_optical'" in figures
     name, figures, reason = shown["/depth/image/compressed"]
     assert name == "-" and "8 bits" in reason and "jpeg of 16UC1 64×48" in figures
+
+
+def test_the_topic_of_the_other_half_of_an_imu_is_shown_as_united(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gyro, accel = (imu_rows(f"/camera/{half}/sample", 3.0) for half in ("gyro", "accel"))
+    _, lines = run(capsys, "topics", record_messages(tmp_path / "bag", [*gyro, *accel]))
+    name, reason = lines[lines.index(next(line for line in lines if "/camera/accel/sample " in line)) :][:2]
+    assert name.startswith("-") and reason.strip() == (
+        "one half of an IMU, which is united with the other half, /camera/gyro/sample"
+    )
+
+
+def test_what_a_camera_is_does_not_depend_on_empty_images_at_its_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = camera_rows("/camera/image_raw", 2.0)
+    rows[0][3].encoding, rows[0][3].data = "", rows[0][3].data[:0]
+    rows[0][3].width = rows[0][3].height = rows[0][3].step = 0
+    _, lines = run(capsys, "topics", record_messages(tmp_path / "bag", rows))
+    assert "colour images (rgb8)" in lines[1]
 
 
 def test_a_recording_without_sensors_has_exit_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

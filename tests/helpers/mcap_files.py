@@ -27,12 +27,20 @@ class McapFileWriter:
     """Writes one file. Use it as a context manager.
 
     `chunk_messages`: messages in a chunk; 0: no chunks. `has_end`: whether the file has a footer; with chunks, also an
-    index. `compression` of the chunks: empty or lz4.
+    index. `compression` of the chunks: empty or lz4. `message_index`: whether the messages of each chunk are indexed.
     """
 
     def __init__(
-        self, path: Path, *, profile: str = "ros2", chunk_messages: int = 0, has_end: bool = True, compression: str = ""
+        self,
+        path: Path,
+        *,
+        profile: str = "ros2",
+        chunk_messages: int = 0,
+        has_end: bool = True,
+        compression: str = "",
+        message_index: bool = True,
     ) -> None:
+        self._message_index = message_index
         self._path, self._chunk_messages, self._has_end, self._compression = path, chunk_messages, has_end, compression
         self._file = bytearray()
         self._file += MAGIC + _record(1, _text(profile) + _text("tests"))
@@ -88,7 +96,7 @@ class McapFileWriter:
         self._file += _record(6, head + struct.pack("<Q", len(packed)) + packed)
         end = len(self._file)
         offsets = b""
-        for number in sorted({channel for channel, _, _ in self._chunk}):
+        for number in sorted({channel for channel, _, _ in self._chunk} if self._message_index else ()):
             offsets += struct.pack("<HQ", number, len(self._file))
             own = [struct.pack("<QQ", stamp, 0) for channel, stamp, _ in self._chunk if channel == number]
             self._file += _record(7, struct.pack("<HI", number, 16 * len(own)) + b"".join(own))

@@ -152,6 +152,20 @@ def test_messages_are_in_order_of_log_time_if_chunks_and_channels_overlap(tmp_pa
     assert numbers(tmp_path / "a.mcap", "/text2") == list(range(1, 100, 2))
 
 
+@pytest.mark.parametrize("compression", ["", "lz4"])
+def test_chunks_without_an_index_of_their_messages_are_read(tmp_path: Path, compression: str) -> None:
+    path = mcap_file(tmp_path / "a.mcap", 200, chunk_messages=8, compression=compression, message_index=False)
+    assert losses_after_reading(path) == (list(range(200)), [], [])
+    assert numbers(path, selection=Selection(start=1.0, duration=1.0)) == list(range(50, 100))
+
+
+def test_a_recording_of_topics_without_messages_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection("/text", STRING, typestore=typestore())
+    with pytest.raises(RecordingError, match="contains no messages"):
+        Recording(tmp_path / "bag")
+
+
 def test_messages_of_ros_1_in_mcap_are_read_and_converted(tmp_path: Path) -> None:
     types = ROS1_TYPES.types
     head = ros1_header()

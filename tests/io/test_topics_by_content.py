@@ -58,6 +58,27 @@ def test_near_infrared_images_are_not_thermal_and_yield_to_a_colour_camera(tmp_p
     assert "near-infrared" in reason(tmp_path / "again", topics, infrared.topic)
 
 
+def test_images_of_a_lidar_are_no_camera_beside_one_and_ranges_are_never_colours(tmp_path: Path) -> None:
+    lidar = [Images(f"/ouster/{name}_image", "mono16", frame_id="os_lidar") for name in ("signal", "reflec", "nearir")]
+    ranges = Images("/ouster/range_image", "mono16", frame_id="os_lidar")
+    assert selected(tmp_path / "both", [*lidar, ranges, COLOUR]) == {"vision": [COLOUR.topic]}
+    assert ranges.topic not in selected(tmp_path / "lidar", [*lidar, ranges])["vision"]
+    assert "set depth.topic" in reason(tmp_path / "why", [*lidar, ranges], ranges.topic)
+    assert "near-infrared" in reason(tmp_path / "light", [*lidar, COLOUR], "/ouster/signal_image")
+
+
+def test_the_topic_of_a_video_is_described_by_its_type(tmp_path: Path) -> None:
+    message_factory = RosbagsMessageFactory()
+    stamp = message_factory.make("builtin_interfaces/msg/Time", sec=1, nanosec=0)
+    kind = "foxglove_msgs/msg/CompressedVideo"
+    packet = np.zeros(8, np.uint8)
+    with BagWriter(tmp_path / "bag") as bag:
+        message = bag.message_factory.make(kind, timestamp=stamp, frame_id="camera", data=packet, format="h264")
+        bag.write("/camera/foxglove", kind, SIMULATION_START, message)
+    with Recording(tmp_path / "bag") as recording:
+        assert TopicSelection(recording).single_topics()["vision"].reason.endswith("video (CompressedVideo)")
+
+
 def test_a_near_infrared_camera_that_is_the_only_camera_is_vision(tmp_path: Path) -> None:
     topics = [Images("/camera/infra1/image_rect_raw", "mono8"), DEPTH]
     assert selected(tmp_path / "bag", topics) == {"vision": [topics[0].topic], "depth": [DEPTH.topic]}

@@ -231,7 +231,7 @@ def test_workers_end_with_an_embedder_that_is_killed(bag: Path) -> None:
 
 
 def test_a_replay_reads_the_robot_of_the_namespace(
-    bag: Path, replayed: dict[str, tuple[list[Embedding], list[Event]]]
+    bag: Path, replayed: dict[str, tuple[list[Embedding], list[Event]]], caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings.of({**VALUES, "robots": list(ROBOTS)}, VALUES)
     space = settings.space()
@@ -245,6 +245,9 @@ def test_a_replay_reads_the_robot_of_the_namespace(
     choose = pytest.raises(ConfigError, match="topics of robot1 and robot2.* choose one with --namespace robot1")
     with choose, open_with_sensors(bag, settings):
         pass
+    with open_with_sensors(bag, Settings.of(VALUES | {"vision.topic": ""}), "robto1") as (_, replay):
+        assert set(replay.topics.values()) > {f"/{robot}/imu" for robot in ROBOTS}  # as without a namespace
+    assert "no topic in the namespace '/robto1': all topics are used" in caplog.text
 
 
 def test_a_remapping_to_one_topic_for_all_robots_is_refused() -> None:

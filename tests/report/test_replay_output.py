@@ -114,9 +114,15 @@ def test_a_replay_writer_writes_outputs_and_warns_of_each_problem_once(tmp_path:
         for output in (*event("cat", 1, 4), *[Failure(VISION, "encoding", "no such encoding")] * 3):
             writer.add_output(output)
         writer.add_output(Failure(DEPTH, "encoding", "no such encoding"))
+        for size in (600, 577, 601):
+            writer.add_output(Failure(DEPTH, "encoding", f"an image of {size} bytes is damaged"))
         writer.annotate()
-    assert warned == [f"{m}: topic '{t}': no such encoding" for m, t in ((VISION, "/eye"), (DEPTH, "/depth"))]
-    assert dict(writer.problems) == {warned[0]: 3, warned[1]: 1}
+    assert warned == [
+        "vision: topic '/eye': no such encoding",
+        "depth: topic '/depth': no such encoding",
+        "depth: topic '/depth': an image of 600 bytes is damaged",
+    ]
+    assert dict(writer.problems) == {warned[0]: 3, warned[1]: 1, warned[2]: 3}
     assert [e.label for e in intervals_from_events(writer.events)] == ["cat"] and len(writer.embeddings) == 1
     with Recording(tmp_path / "bag") as recording:
         counts = {topic.name: topic.message_count for topic in recording.topics}

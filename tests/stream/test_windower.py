@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensebind.fusion.core import windows as window_module
-from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
-from sensebind.fusion.core.windows import Window, WindowSpec
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.windows import Window, WindowOptions, WindowSpec
 from sensebind.fusion.stream import windower as module
 from sensebind.fusion.stream.windower import Windower
 
@@ -20,6 +20,8 @@ MS = SECOND // 1000
 START = 1_700_000_000 * SECOND
 FRAMES = WindowSpec(VISION, length=SECOND // 2, hop=SECOND // 2, frames=1)
 READINGS = WindowSpec(IMU, length=2 * SECOND, hop=SECOND // 2)
+SHORT_FRAMES = replace(FRAMES, length=SECOND // 5)  # shorter than the hop
+SHORT_READINGS = replace(READINGS, length=SECOND // 5)
 SOUNDS = WindowSpec(AUDIO, length=2 * SECOND, hop=SECOND // 2, lateness=300 * MS)
 
 
@@ -65,7 +67,11 @@ def test_any_order_within_the_lateness_gives_the_same_windows(spec, make, gaps, 
     assert windower.counts["late"] == 0
 
 
-@pytest.mark.parametrize(("spec", "make"), [(FRAMES, frame), (READINGS, reading)], ids=["frames", "readings"])
+@pytest.mark.parametrize(
+    ("spec", "make"),
+    [(FRAMES, frame), (READINGS, reading), (SHORT_FRAMES, frame), (SHORT_READINGS, reading)],
+    ids=["frames", "readings", "frames in windows shorter than the hop", "readings in windows shorter than the hop"],
+)
 @given(st.lists(st.integers(0, 3000 * MS), min_size=2, max_size=80), delays, st.booleans())
 def test_every_sample_is_in_a_window_or_counted_by_its_cause(spec, make, gaps, delays, restart) -> None:
     samples = [make(int(stamp)) for stamp in START + np.cumsum(gaps)]
@@ -74,7 +80,7 @@ def test_every_sample_is_in_a_window_or_counted_by_its_cause(spec, make, gaps, d
     windows = [window for sample in samples for window in windower.accept(sample)]
     windows += windower.restart() if restart else windower.flush()
     used = {sample.stamp for window in windows for sample in window.samples}
-    counted = sum(windower.counts[cause] for cause in ("duplicate", "outlier", "superseded", "incomplete"))
+    counted = sum(windower.counts[cause] for cause in ("duplicate", "outlier", "superseded", "between", "incomplete"))
     assert len(samples) == len(used) + counted + windower.open_samples
 
 
@@ -325,3 +331,16 @@ def test_a_missing_stamp_among_stamps_of_today_is_counted(kinds: list[str]) -> N
     _, windower = run(READINGS, samples)
     assert windower.counts["unstamped"] == kinds.count("zero")
     assert windower.counts["samples"] == len(kinds)
+
+
+@pytest.mark.parametrize("period", [500 * MS, SECOND, 3 * SECOND])
+@pytest.mark.parametrize("phase", [0, 100 * MS, 400 * MS])
+def test_each_image_of_a_slow_camera_is_in_a_window_though_its_encoder_was_trained_with_shorter_ones(
+    period: int, phase: int
+) -> None:
+    spec = WindowOptions().spec(DEPTH, length=0.25, frames=1)
+    samples = [replace(frame(START + phase + i * period), modality=DEPTH) for i in range(8)]
+    windows, windower = run(spec, samples, flush=False)
+    used = [sample for window in windows for sample in window.samples]
+    assert used == samples[: len(used)] and len(used) + windower.open_samples == len(samples)
+    assert windower.open_samples <= 2  # of the newest ticks, which wait for late images

@@ -93,7 +93,8 @@ class BagFile(ABC):
         """Close the file."""
 
     def _set_time_range(self, blocks: Iterable[Block]) -> None:
-        filled = [block for block in blocks if block.counts]
+        # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
+        filled = [block for block in blocks if block.counts or block.end]
         self.start = min((block.start for block in filled), default=0)
         self.end = max((block.end for block in filled), default=0)
 

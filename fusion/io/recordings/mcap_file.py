@@ -282,7 +282,12 @@ def _parse_summary(data: bytes, contents: _Contents, size: int) -> bool:
 
 
 def _indexed_counts(offsets: Mapping[int, int], end: int) -> dict[int, int]:
-    """Channel → messages in a chunk, from the places of its message indexes, which have 16 bytes for each message."""
+    """Channel → messages in a chunk, from the places of its message indexes, which have 16 bytes for each message.
+
+    Empty: the chunk has no index of its messages, or it has no messages.
+    """
+    if not offsets:
+        return {}
     places = sorted((offset, channel) for channel, offset in offsets.items())
     ends = [*(offset for offset, _ in places[1:]), end]
     return {channel: max(0, (stop - offset - 15) // 16) for (offset, channel), stop in zip(places, ends, strict=True)}

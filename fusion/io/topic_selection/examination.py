@@ -142,7 +142,7 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
     if not first or topic.type not in (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE):
         video = Pixels.UNKNOWN if not first or topic.type == messages.IMAGE_TYPE else Pixels.VIDEO
         return TopicFacts(topic, pixels=video, frame_ids=frames, info_size=info_size)
-    message = first[0]
+    message = next((message for message in first if len(message.data)), first[0])  # drivers start with empty ones
     if topic.type == messages.IMAGE_TYPE:
         width, height = int(message.width), int(message.height)
         encoding = str(message.encoding)

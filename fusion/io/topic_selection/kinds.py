@@ -53,6 +53,9 @@ NO_DISTANCE = re.compile(
     r"(?<![a-z])(confidence|uncertainty|variance|cost|costmap|normals?|flow|elevation|heatmap|scores?|probability"
     r"|masks?|segmentation|semantics?|labels?|ids?|amplitude|intensity|reflectivity|signal|near_ir)(?![a-z])"
 )
+# Words in the names of grey images that a lidar or a time-of-flight camera makes: its own light, and distances.
+RETURNED_LIGHT = re.compile(r"(?<![a-z])(signal|reflec|reflectivity|amplitude|intensity)_(image|img)(?![a-z])")
+RANGES = re.compile(r"(?<![a-z])range_(image|img)(?![a-z])")
 SIDE_BY_SIDE = re.compile(r"side_?by_?side|(?<![a-z])sbs(?![a-z])")
 STEREO = re.compile("stereo")
 
@@ -111,7 +114,10 @@ def _judge(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
     if pixels is Pixels.OTHER and _word(facts) is Word.DEPTH and facts.encoding.upper().endswith("C1"):
         return Verdict(DEPTH, f"depth by the name ({facts.encoding_text})", Use.UNSURE)
     if pixels is Pixels.OTHER:
-        return Verdict(None, f"{facts.encoding_text} is no encoding of camera, depth or thermal images")
+        what = f"{facts.encoding_text} is no encoding of camera, depth or thermal images"
+        if facts.encoding.upper() == "32FC3":
+            what = "32FC3 may be points or normals: if these are images of a camera, set vision.topic"
+        return Verdict(None, what)
     return _judge_unknown(facts)
 
 
@@ -169,8 +175,11 @@ def _judge_grey(facts: TopicFacts) -> Verdict:
         return Verdict(THERMAL, f"thermal by the name or frame ({what})", use)
     if word is Word.DEPTH:
         return Verdict(DEPTH, f"depth by the name ({what})")
-    if word is Word.INFRARED:
+    if word is Word.INFRARED or RETURNED_LIGHT.search(facts.name.lower()):
         return _infrared(facts)
+    if RANGES.search(facts.name.lower()):
+        text = f"the ranges of a lidar ({what}): to use them as depth, set depth.topic, and depth.unit to their unit"
+        return Verdict(None, text, seemed=DEPTH)
     if _is_derived(facts):
         return Verdict(VISION, f"images that another program made, by the name ({what})", Use.DERIVED)
     return Verdict(VISION, f"grey images ({what})")
@@ -178,7 +187,8 @@ def _judge_grey(facts: TopicFacts) -> Verdict:
 
 def _judge_unknown(facts: TopicFacts) -> Verdict:
     """The verdict on images whose messages do not say what they are: by the name alone."""
-    what, word = facts.encoding or "its messages cannot be read", _word(facts)
+    readable = facts.topic.type.rpartition("/")[2] if facts.pixels is Pixels.VIDEO else "its messages cannot be read"
+    what, word = facts.encoding or readable, _word(facts)
     if word is Word.DISPARITY:
         return _disparity()
     if word in (Word.THERMAL, Word.MAKER):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
-from sensebind.fusion.io.numeric_messages import imu_half
+from sensebind.fusion.io.numeric_messages import imu_half, other_imu_half
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
@@ -118,7 +118,9 @@ class TopicSelection:
             return f"{reason}; {better} is better for {modality}"
         device = _device_of(modality, candidate.facts.name)
         own = next((s.topic for s in sensors[modality].values() if _device_of(modality, s.topic) == device), "another")
-        return f"{reason}; {own} is of the same device"
+        if modality == IMU and other_imu_half(own) == candidate.facts.name:
+            return f"one half of an IMU, which is united with the other half, {own}"
+        return "; ".join(part for part in (reason, f"{own} is of the same device") if part)
 
     def reason_without_topic(self, modality: str) -> str:
         """Why a modality has no topic, if a topic has a name that suggests it; else empty."""
