@@ -37,7 +37,6 @@ from sensebind.report.score_series import ScoreCollector, ScoreSeries
 from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
 
-
 NUMBER = re.compile(r"\d+")
 
 
