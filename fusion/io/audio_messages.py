@@ -430,8 +430,9 @@ class AudioMessageDecoder:
         ]
         where = f"on {', '.join(self.info_topics)}" if self.info_topics else "on audio.info_topic"
         return (
-            f"the audio format is not known, because no AudioInfo message arrived {where}: publish one there, name its "
-            f"topic in audio.info_topic, or set {', '.join(missing)} (of compressed sound: audio.coding_format)"
+            f"the audio format is not known, because no AudioInfo message has arrived yet {where}: publish one there, "
+            f"name its topic in audio.info_topic, or set {', '.join(missing)} (of compressed sound: "
+            "audio.coding_format)"
         )
 
     def _decode_early(self, message: Any, received_ns: int) -> Sample | None:
