@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION, Calibration, Frame
-from sensebind.fusion.core.space import Encoder, Hub, Space, TrainedWindow
+from sensebind.fusion.core.space import Encoder, Hub, Preparation, Space, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.preprocess.depth import log_depth_image
 from sensebind.fusion.preprocess.thermal import stretch_contrast
@@ -119,6 +120,11 @@ class RenderingHub(Hub):
         """See `core.space.Space`."""
         return self.hub.device_input(self._as_vision(window))
 
+    def preparation(self, modality: str) -> Preparation | None:
+        """See `core.space.Space`."""
+        prepare = self.hub.preparation(self._encoder_name(modality))
+        return partial(_prepare_rendered, prepare) if prepare and modality in self.rendered else prepare
+
     def encoder(self, modality: str) -> Encoder:
         """See `core.space.Space`."""
         return self.hub.encoder(self._encoder_name(modality))
@@ -154,6 +160,10 @@ def with_rendering(space: Space, modalities: Iterable[str] | None) -> Space:
     requested = set(RENDERED if modalities is None else modalities)
     rendered = [m for m in RENDERED if m in requested and m not in space.modalities]
     return RenderingHub(space, rendered) if rendered else space
+
+
+def _prepare_rendered(prepare: Preparation, window: Window) -> Tensor:
+    return prepare(rendered_window(window))
 
 
 def rendered_window(window: Window) -> Window:

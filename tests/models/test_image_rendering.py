@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ def test_a_rendered_image_has_the_vector_that_the_image_encoder_gives_it(hub: Hu
     assert torch.allclose(rendering.embed(DEPTH, tensor), expected, atol=1e-5)
     assert torch.allclose(rendering.embed_async(DEPTH, tensor).fetch(), expected, atol=1e-5)
     assert rendering.object_names(DEPTH) == hub.object_names(VISION)
+    prepare = pickle.loads(pickle.dumps(rendering.preparation(DEPTH)))  # as in another process
+    assert torch.equal(prepare(window), tensor[0])
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error(hub: Hub) -> None:
