@@ -18,8 +18,8 @@ JAZZY_CMAKE := $(addprefix ros-ament-cmake-,ros gmock gtest pytest)
 # The tests of what uses ROS: nodes, conversion of messages, parameters and configurations, examples, live = replay.
 ROS_TESTS := tests/nodes tests/io tests/config tests/docs/test_examples.py tests/training/test_onset_thresholds.py
 MESSAGES := $(wildcard sensebind_msgs/msg/*.msg sensebind_msgs/srv/*.srv sensebind_msgs/*.sh)
-# Processes that run tests at the same time. Each needs about 2 GB of memory. On two cores three are best: nodes in tests often wait.
-WORKERS ?= 3
+# Processes that run tests at the same time. Each needs about 2 GB of memory.
+WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 # Isolates the nodes of a test run from other nodes: this computer only, and a random ROS domain (1 to 101).
 ALONE := ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$((1 + $$(od -An -N2 -tu2 /dev/urandom) % 101))

@@ -77,6 +77,7 @@ def test_every_window_of_a_live_robot_is_embedded_or_counted_as_dropped() -> Non
     assert summary["latency_ms"]["vision"]["count"] >= 2 and summary["latency_ms"]["vision"]["p50"] > 0
 
 
+@pytest.mark.slow
 def test_robots_in_worker_processes_are_measured_with_a_device_that_answers_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,7 +108,7 @@ def embeddings_of(me: Peer, robot: str) -> list[tuple[float, Any]]:
     return me.subscribe(messages.EMBEDDING_TYPE, f"/{robot}/embeddings/{FUSED}", EMBEDDING_QOS)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_each_robot_gets_the_vectors_and_events_of_its_replay(
     bag: Path, replayed: dict[str, tuple[list[Embedding], list[Event]]], workers: int
 ) -> None:
@@ -180,6 +180,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(ba
     assert "Traceback" not in process.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 3.0])
 def test_ctrl_c_while_workers_start_prints_one_line(seconds: float) -> None:
     """A terminal and launch send SIGINT to all processes."""
@@ -200,6 +201,7 @@ def test_ctrl_c_while_workers_start_prints_one_line(seconds: float) -> None:
     assert "Traceback" not in process.output and "KeyboardInterrupt" not in process.output
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_does_not_stop_the_other_robot_or_the_end(bag: Path) -> None:
     environment = ros_environment("sensebind_msgs")
     with peer(environment) as me, embedder(environment, workers=2) as process:
