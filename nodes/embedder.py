@@ -75,7 +75,7 @@ class EmbedderNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         modalities, sensors, robots = modalities_of(values), sensors_of(values), robots_of(values)
-        for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, "sensebind_msgs/srv/EmbedText"):
+        for name in (messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE, messages.EMBED_TEXT_TYPE):
             message_type(name)  # fails here if it is not installed
         check_topic_names(self, [sensor_options(values, m, s) for s, m in sensors.items()])
         for text in sensor_warnings(values):
@@ -102,33 +102,31 @@ class EmbedderNode(ManagedNode):
                 )
 
     def _connect_robots(self, space: Space, robots: tuple[str, ...]) -> None:
-        """Make the topics of all robots, here or in the workers."""
+        """Make the topics of the robot of this node, or of all `robots`, here or in the workers."""
         values, batch_size = self._values, int(self._values["batch_size"])
-        within = self.get_namespace().rstrip("/")
-        namespaces = [f"{within}/{robot}" for robot in robots]
-        arguments = remapping_rules(sys.argv, self.get_name())
-        simulated = bool(self.get_parameter("use_sim_time").value)
-        if self._workers is not None:
-            description = describe_space(space, modalities_of(values))
-            self._workers.configure(
-                WorkerSetup(
-                    values,
-                    description,
-                    self.get_name(),
-                    namespaces,
-                    arguments,
-                    without_parameter_files(sys.argv),
-                    simulated,
-                ),
-                RowEngine(space, batch_size),
-            )
-            return
-        self._engine = engine = Engine(space, batch_size)
-        for namespace in namespaces:
-            self._robot_nodes.append(make_robot_node(self.get_name(), namespace, arguments, simulated))
-        for node in self._robot_nodes or [self]:
-            pipeline = build.make_pipeline(values, space, engine=engine, live=True)
-            self._streams.append(RobotStreams(node, values, pipeline))
+        nodes: list[Node] = [self]
+        if robots:
+            within, name = self.get_namespace().rstrip("/"), self.get_name()
+            namespaces = [f"{within}/{robot}" for robot in robots]
+            rules = remapping_rules(sys.argv, name)  # those of a single robot may name any topic
+            simulated = bool(self.get_parameter("use_sim_time").value)
+            if self._workers is not None:
+                setup = WorkerSetup(
+                    values=values,
+                    space=describe_space(space, modalities_of(values)),
+                    node_name=name,
+                    namespaces=namespaces,
+                    ros_arguments=rules,
+                    process_arguments=without_parameter_files(sys.argv),
+                    use_sim_time=simulated,
+                )
+                self._workers.configure(setup, RowEngine(space, batch_size))
+                return
+            for namespace in namespaces:
+                self._robot_nodes.append(make_robot_node(name, namespace, rules, simulated))
+            nodes = self._robot_nodes
+        engine = self._engine = Engine(space, batch_size)
+        self._streams = [RobotStreams(node, values, engine) for node in nodes]
 
     def apply_values(self, values: dict[str, Any]) -> None:
         self._values = values

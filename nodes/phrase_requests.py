@@ -8,9 +8,9 @@ from typing import Any
 
 from rclpy.node import Node
 
+from sensebind.fusion.io import messages
 from sensebind.nodes.support.message_types import message_type
 
-SERVICE_TYPE = "sensebind_msgs/srv/EmbedText"
 FIRST_TIMEOUT = 3.0  # s after which a request is repeated; doubled after each repetition
 MAX_TIMEOUT = 48.0  # s
 MAX_OPEN_CALLS = 4  # calls whose answers are still accepted
@@ -28,7 +28,7 @@ class PhraseRequests:
     """
 
     def __init__(self, node: Node, on_answer: Callable[[list[str], Any], bool]) -> None:
-        self._client = node.create_client(message_type(SERVICE_TYPE), "embed_text")
+        self._client = node.create_client(message_type(messages.EMBED_TEXT_TYPE), "embed_text")
         self._on_answer = on_answer
         self._phrases: list[str] = []  # of the newest request
         self._timeout = FIRST_TIMEOUT
@@ -53,7 +53,7 @@ class PhraseRequests:
         self._next_request = now + self._timeout
         if len(self._open_calls) == MAX_OPEN_CALLS:
             self._client.remove_pending_request(self._open_calls.popleft())
-        call = self._client.call_async(message_type(SERVICE_TYPE).Request(texts=self._phrases))
+        call = self._client.call_async(message_type(messages.EMBED_TEXT_TYPE).Request(texts=self._phrases))
         self._open_calls.append(call)
         requested = self._phrases
         call.add_done_callback(lambda future: self._on_done(requested, future, now))

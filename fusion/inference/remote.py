@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import TEXT
-from sensebind.fusion.core.space import Preparation, Space, SpaceError, TrainedWindow
+from sensebind.fusion.core.space import REQUIRED_ATTRIBUTES, Preparation, Space, SpaceError, TrainedWindow
 from sensebind.fusion.core.windows import Window
 
 ARENA_BYTES = 2 << 30  # of address space; memory is used only where rows were
@@ -253,32 +253,17 @@ class RemoteRunner:
 class RemoteSpace(Space):
     """A space whose encoders are in another process. It prepares windows; `RemoteRunner` has them embedded."""
 
+    id: str
+    dimension: int
+    modalities: tuple[str, ...]
+    logit_scales: Mapping[str, float]
+    trained_windows: Mapping[str, TrainedWindow]
+    licence: str
+
     def __init__(self, description: SpaceDescription) -> None:
         self._description = description
-
-    @property
-    def id(self) -> str:
-        return self._description.id
-
-    @property
-    def dimension(self) -> int:
-        return self._description.dimension
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        return self._description.modalities
-
-    @property
-    def logit_scales(self) -> Mapping[str, float]:
-        return self._description.logit_scales
-
-    @property
-    def trained_windows(self) -> Mapping[str, TrainedWindow]:
-        return self._description.trained_windows
-
-    @property
-    def licence(self) -> str:
-        return self._description.licence
+        for name in REQUIRED_ATTRIBUTES:
+            setattr(self, name, getattr(description, name))
 
     def object_names(self, modality: str) -> tuple[str, ...]:
         """See `core.space.Space`."""

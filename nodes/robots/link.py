@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +13,10 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+import torch
+
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.remote import RemoteRunner, RemoteSpace, RowReply, SpaceDescription, map_arena
 
@@ -109,6 +115,16 @@ def shut_down(connection: Connection) -> None:
             both.detach()
 
 
+def open_worker_end(arguments: Sequence[str]) -> WorkerEnd:
+    """The worker's end of the link, by the arguments of the process, which is prepared for work: it ignores SIGINT and
+    SIGTERM, which are blocked when it starts, because the other process ends it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    set_switch_interval()
+    torch.set_num_threads(1)  # the cores are for the other workers and for the encoders
+    return WorkerEnd(int(arguments[0]), int(arguments[1]))
+
+
 class WorkerEnd:
     """A worker's end of the link to the process that has the space.
 
@@ -127,8 +143,14 @@ class WorkerEnd:
         self._runner = RemoteRunner(space, self._arena, self._link.send)
         return Engine(space, batch_size, self._runner)
 
-    def answer(self, done: Done) -> None:
-        """Report that a command has been carried out."""
+    def carry_out(self, command: Command, work: Callable[[Command], Any]) -> None:
+        """Carry out a command with `work`, which returns its result, and report the result or the error."""
+        try:
+            done = Done(command.name, result=work(command))
+        except SensebindError as error:
+            done = Done(command.name, str(error))
+        except Exception:  # of any kind: the other process reports it
+            done = Done(command.name, traceback.format_exc())
         self._link.send(done)
 
     def close(self) -> None:

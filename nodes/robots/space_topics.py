@@ -37,7 +37,7 @@ class SpaceTopics:
         now = node.get_clock().now().nanoseconds
         self._publisher.publish(messages.space_message(MESSAGE_FACTORY, space, specs, now))
         self._service = node.create_service(
-            message_type("sensebind_msgs/srv/EmbedText"), f"{prefix}embed_text", self._embed_text
+            message_type(messages.EMBED_TEXT_TYPE), f"{prefix}embed_text", self._embed_text
         )
 
     def release(self) -> None:

@@ -15,12 +15,13 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
+from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import Sample
-from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.io import messages
-from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import Diagnostics
 from sensebind.nodes.subscriptions import SensorSubscriptions
@@ -41,11 +42,11 @@ class RobotStreams:
     when `_publish` calls it, run in a thread of the scheduler. The attributes that `_publish` uses are set before that
     thread starts, and are unset or destroyed after it has ended.
 
-    `values`: the embedder's parameters. Topics are in the namespace of `node`.
+    `values`: the embedder's parameters. Topics are in the namespace of `node`. Robots of one process share `engine`.
     """
 
-    def __init__(self, node: Node, values: dict[str, Any], pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, node: Node, values: dict[str, Any], engine: Engine) -> None:
+        self.pipeline = pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True)
         self._node, self._values = node, values
         self._subscriptions: SensorSubscriptions | None = None
         self._scheduler: Scheduler | None = None
@@ -57,7 +58,7 @@ class RobotStreams:
             DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
         )
         sensors = sensors_of(values)
-        embedded = [sensor for sensor, modality in sensors.items() if modality in pipeline.engine.space.modalities]
+        embedded = [sensor for sensor, modality in sensors.items() if modality in engine.space.modalities]
         self._embedding_publishers = {
             name: node.create_publisher(
                 message_type(messages.EMBEDDING_TYPE),

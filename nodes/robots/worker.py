@@ -7,23 +7,17 @@ embedder, whose signals it ignores, so that it can publish the last embeddings.
 from __future__ import annotations
 
 import logging
-import signal
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from queue import Empty
 
 import rclpy
-import torch
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
-from sensebind.fusion.config import build
-from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.stream.scheduler import Scheduler
-from sensebind.nodes.robots.link import Command, Done, WorkerEnd, WorkerSetup
+from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node
 from sensebind.nodes.robots.streams import RobotStreams
 from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
@@ -45,14 +39,7 @@ class RobotWorker:
         """Carry out the commands of the embedder until `stop`, or until the embedder ends."""
         with self._at_end:
             while (command := self._next_command()).name != "stop":
-                error = ""
-                try:
-                    self._carry_out(command)
-                except SensebindError as problem:
-                    error = str(problem)
-                except Exception:  # of any kind: the embedder reports it
-                    error = traceback.format_exc()
-                self._end.answer(Done(command.name, error))
+                self._end.carry_out(command, self._carry_out)
             self._deactivate()
 
     def _next_command(self) -> Command:
@@ -87,8 +74,7 @@ class RobotWorker:
         for namespace in setup.namespaces:
             node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
             self._at_end.callback(node.destroy_node)
-            pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True)
-            self._streams.append(RobotStreams(node, values, pipeline))
+            self._streams.append(RobotStreams(node, values, engine))
             self._executor.add_node(node)
         self._scheduler = Scheduler(engine)
 
@@ -102,12 +88,7 @@ class RobotWorker:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the process. `arguments`: the descriptors of the connection and of the shared memory. It was started with
-    SIGINT and SIGTERM blocked."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    set_switch_interval()
-    torch.set_num_threads(1)  # the cores are for the other workers and for the encoders
+    """Run the process. `arguments`: see `open_worker_end`."""
     logging.captureWarnings(True)
-    RobotWorker(WorkerEnd(int(arguments[0]), int(arguments[1]))).run()
+    RobotWorker(open_worker_end(arguments)).run()
     return 0

@@ -252,6 +252,13 @@ def test_a_replay_reads_the_robot_of_the_namespace(
     assert "no topic in the namespace '/robto1': all topics are used" in caplog.text
 
 
+def test_a_single_robot_may_have_its_topics_anywhere() -> None:
+    environment = ros_environment("sensebind_msgs")
+    rule = ("--ros-args", "-r", "imu:=/imu/data")
+    with running("embedder", *rule, environment=environment, values={"modalities": ["imu"]}) as process:
+        process.wait_for_output("imu: subscribed to /imu/data", 60)
+
+
 def test_a_remapping_to_one_topic_for_all_robots_is_refused() -> None:
     environment = ros_environment("sensebind_msgs")
     rule = ("--ros-args", "-r", "front/image:=/camera/image")

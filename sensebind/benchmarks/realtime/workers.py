@@ -3,9 +3,7 @@ robots, and this process embeds the windows of all."""
 
 from __future__ import annotations
 
-import signal
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +17,12 @@ from sensebind.fusion.config import build
 from sensebind.fusion.core.futures import CompletedFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Preparation, Space
-from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.remote import SpaceDescription, describe_space
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.robots.link import Command, Done, WorkerEnd
+from sensebind.nodes.robots.link import Command, WorkerEnd, open_worker_end
 from sensebind.nodes.robots.workers import WorkerProcess
 
 START_TIMEOUT = 120.0  # s in which a process must import its modules
@@ -152,11 +149,7 @@ class StreamWorker:
     def run(self) -> None:
         """Carry out commands until `stop`."""
         while (command := self._end.commands.get()).name != "stop":
-            try:
-                done = Done(command.name, result=self._carry_out(command))
-            except Exception:  # of any kind: the benchmark reports it
-                done = Done(command.name, traceback.format_exc())
-            self._end.answer(done)
+            self._end.carry_out(command, self._carry_out)
         self._end.close()
 
     def _carry_out(self, command: Command) -> StreamResult | None:
@@ -183,9 +176,6 @@ class StreamWorker:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a process. `arguments`: the descriptors of the connection and of the shared memory."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    set_switch_interval()
-    torch.set_num_threads(1)
-    StreamWorker(WorkerEnd(int(arguments[0]), int(arguments[1]))).run()
+    """Run a process. `arguments`: see `open_worker_end`."""
+    StreamWorker(open_worker_end(arguments)).run()
     return 0
