@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.recordings import BagWriter, RosbagsMessageFactory
 from sensebind.simulation.messages import image_message
 
@@ -92,17 +91,6 @@ def tone(rate: int, seconds: float = 5.0) -> npt.NDArray[np.float64]:
     times = np.arange(int(rate * seconds)) / rate
     noise = np.random.default_rng(2).normal(0, 0.02, len(times))
     return np.asarray(0.4 * np.sin(2 * np.pi * 440 * times) * (np.sin(2 * np.pi * 0.7 * times) > 0) + noise)
-
-
-def audio_info(coding: str = "wave", sample_format: str = "S16LE", channels: int = 1, rate: int = 16000) -> Any:
-    return BAG.make(
-        AUDIO_INFO_TYPE,
-        channels=channels,
-        sample_rate=rate,
-        sample_format=sample_format,
-        bitrate=0,
-        coding_format=coding,
-    )
 
 
 def sound_message(stamp: int, data: bytes) -> Any:

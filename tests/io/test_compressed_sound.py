@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.field_recordings import STAMPED_SOUND, START, audio_info, pieces, sound_message, tone
+from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message, tone
+from helpers.sensor_messages import audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
 from sensebind.fusion.io.audio_messages import OpusStream
@@ -85,7 +86,7 @@ def test_mp3_does_not_depend_on_where_it_is_cut(sizes: list[int]) -> None:
 def test_mp3_is_known_by_audio_info_or_by_its_content() -> None:
     data = pieces(encoded(tone(16000, 2.0), 16000, "MP3", "MPEG_LAYER_III"), 20)
     informed = microphone()
-    informed.apply_side_message(audio_info("mp3"))
+    informed.apply_side_message(audio_info(16000, coding="mp3"))
     assert np.array_equal(waveform(decoded(informed, data)), waveform(decoded(microphone(), data)))
 
 
@@ -111,7 +112,7 @@ def test_damaged_data_are_refused_with_the_parameter() -> None:
         decoded(microphone(coding_format="mp3"), [noise])
     other = microphone()
     with pytest.raises(EncodingError, match=r"flac.*'wave', 'mp3' or 'opus'"):
-        other.apply_side_message(audio_info("flac"))
+        other.apply_side_message(audio_info(16000, coding="flac"))
 
 
 def as_bytes(sound: npt.NDArray[np.int64], name: str) -> bytes:
@@ -160,7 +161,7 @@ def test_a_rate_that_stamps_deny_is_named_with_both_and_with_the_parameter(said:
 def test_sound_before_its_format_waits_and_is_used() -> None:
     decoder, blocks = microphone(), [bytes(3200)] * 5
     assert decoded(decoder, blocks[:4]) == []
-    decoder.apply_side_message(audio_info())
+    decoder.apply_side_message(audio_info(16000))
     samples = decoder.decode(sound_message(START + 4 * STEP, blocks[4]), START + 5 * STEP)
     assert [sample.stamp for sample in samples] == [START + number * STEP for number in range(5)]
 

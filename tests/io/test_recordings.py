@@ -22,7 +22,7 @@ from sensebind.fusion.io.recordings import (
     RosbagsMessageFactory,
     typestore,
 )
-from sensebind.fusion.io.topic_selection import select_sensor_topics
+from sensebind.fusion.io.topic_selection import TopicSelection
 
 STRING, IMU, IMAGE = "std_msgs/msg/String", "sensor_msgs/msg/Imu", "sensor_msgs/msg/Image"
 HEADER = "std_msgs/msg/Header"
@@ -73,14 +73,14 @@ def two_topics(folder: Path) -> Path:
 
 
 def select_topics_of_bag(folder: Path, *topics: tuple[str, str, int]) -> dict[str, str]:
-    """Modality → topic that `select_sensor_topics` selects in a bag with these (topic, type, message count)."""
+    """Modality → topic that is selected in a bag with these (topic, type, message count)."""
     with BagWriter(folder) as bag:
         for topic, type_name, count in topics:
             for stamp in range(count):
                 encoding = "mono16" if "depth" in topic or "lepton" in topic else "rgb8"
                 bag.write(topic, type_name, stamp, imu(0) if type_name == IMU else empty_image(type_name, encoding))
     with Recording(folder) as recording:
-        return {modality: found.topic for modality, found in select_sensor_topics(recording).items()}
+        return {modality: found.topic for modality, found in TopicSelection(recording).single_topics().items()}
 
 
 def sqlite_bag(folder: Path) -> Path:
@@ -304,7 +304,7 @@ def test_the_imu_with_the_most_messages_is_selected(tmp_path: Path) -> None:
 def test_the_reason_for_a_topic_is_given(tmp_path: Path) -> None:
     select_topics_of_bag(tmp_path / "bag", ("/rgb/image", IMAGE, 1), ("/x/compressed", COMPRESSED, 1), ("/imu", IMU, 1))
     with Recording(tmp_path / "bag") as recording:
-        found = select_sensor_topics(recording)
+        found = TopicSelection(recording).single_topics()
     assert found["imu"].reason == "the only sensor_msgs/msg/Imu for imu"
     assert "of 2" in found["vision"].reason and "'rgb'" in found["vision"].reason
 
@@ -367,7 +367,9 @@ def test_real_recordings_are_read(shared: Path, path: str, topics: dict[str, str
     if not file.exists():
         pytest.skip(f"'{path}' is not in the folder 'shared'")
     with Recording(file) as recording:
-        assert {modality: found.topic for modality, found in select_sensor_topics(recording).items()} == topics
+        assert {
+            modality: found.topic for modality, found in TopicSelection(recording).single_topics().items()
+        } == topics
         expected = sum(topic.message_count for topic in recording.topics if topic.name in topics.values())
         stamps = [stamp for _, _, stamp, _ in recording.messages(list(topics.values()))]
         assert len(stamps) == expected and stamps == sorted(stamps) and not recording.unreadable_counts

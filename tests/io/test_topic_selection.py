@@ -8,7 +8,7 @@ import pytest
 
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE, IMAGE_TYPE, IMU_TYPE
 from sensebind.fusion.io.recordings import Topic
-from sensebind.fusion.io.topic_selection import select_sensors
+from sensebind.fusion.io.topic_selection import TopicSelection
 
 
 class Unreadable:
@@ -30,7 +30,9 @@ def sensors(modality: str, reserved: tuple[str, ...] = (), **kinds: list[str]) -
     """Sensor → topic in a recording with these topics of each kind: image, compressed, imu."""
     types = {"image": IMAGE_TYPE, "compressed": COMPRESSED_IMAGE_TYPE, "imu": IMU_TYPE}
     topics = [Topic(name, types[kind], 9) for kind, names in kinds.items() for name in names]
-    return {name: choice.topic for name, choice in select_sensors(Unreadable(topics), reserved)[modality].items()}
+    return {
+        name: choice.topic for name, choice in TopicSelection(Unreadable(topics)).sensors(reserved)[modality].items()
+    }
 
 
 def test_the_only_camera_is_named_as_its_modality() -> None:

@@ -14,7 +14,7 @@ import pytest
 from helpers.patrols import BOARD_ONSET, SECONDS_PER_ROOM, patrol_scenario, record_patrol
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
-from sensebind.fusion.io.topic_selection import select_sensor_topics
+from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE, SIMULATION_START
 from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record, simulate_imu, synthesize_audio
@@ -67,7 +67,7 @@ def test_equal_seeds_give_equal_recordings(bag: Path, tmp_path: Path) -> None:
 
 def test_each_sensor_topic_is_selected_and_has_its_rate(bag: Path) -> None:
     with Recording(bag) as recording:
-        found = {modality: sensor.topic for modality, sensor in select_sensor_topics(recording).items()}
+        found = {modality: sensor.topic for modality, sensor in TopicSelection(recording).single_topics().items()}
         counts = {topic.name: topic.message_count for topic in recording.topics}
     assert found == {
         "vision": "/camera/image",

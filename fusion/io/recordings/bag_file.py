@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
@@ -92,12 +92,6 @@ class BagFile(ABC):
     def close(self) -> None:
         """Close the file."""
 
-    def _set_time_range(self, blocks: Iterable[Block]) -> None:
-        # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
-        filled = [block for block in blocks if block.counts or block.end]
-        self.start = min((block.start for block in filled), default=0)
-        self.end = max((block.end for block in filled), default=0)
-
     def _add_damage(self, text: str) -> None:
         if text not in self.damage:
             self.damage.append(text)
@@ -105,6 +99,67 @@ class BagFile(ABC):
     def _place(self, stamp: int) -> str:
         """A log time in words: seconds after the first message of this file."""
         return f"{max(stamp - self.start, 0) / SECOND:.2f} s after its first message"
+
+
+class BlockFile(BagFile):
+    """A file whose messages are in blocks. A subclass sets `channels`, and reads the records of its format.
+
+    `file`: the open file, which `close` closes. `blocks`: all blocks of the file.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, blocks: Sequence[Block], damage: Iterable[str]) -> None:
+        super().__init__(path)
+        self._file, self._blocks = file, blocks
+        self.damage += damage
+        # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
+        filled = [block for block in blocks if block.counts or block.end]
+        self.start = min((block.start for block in filled), default=0)
+        self.end = max((block.end for block in filled), default=0)
+
+    def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
+        wanted = {channel.id: channel for channel in channels}
+        blocks = [
+            block
+            for block in self._blocks
+            if block.start < stop and block.end >= start and self._may_contain(block, wanted)
+        ]
+        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
+
+    def close(self) -> None:
+        self._file.close()
+
+    @abstractmethod
+    def _read_block(
+        self,
+        data: bytes,
+        is_chunk: bool,
+        wanted: Mapping[int, Channel],
+        start: int,
+        stop: int,
+        result: list[RawMessage],
+    ) -> str:
+        """Append the messages of a block to `result`, up to the first damage; return the damage, empty if there is
+        none. `data`: the bytes of the block. Raises `DamageError`."""
+
+    def _may_contain(self, block: Block, wanted: Mapping[int, Channel]) -> bool:
+        """Whether a block may have messages of the channels `wanted`."""
+        return bool(wanted.keys() & block.counts.keys())
+
+    def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
+        result: list[RawMessage] = []
+        try:
+            self._file.seek(block.offset)
+            problem = self._read_block(self._file.read(block.length), block.is_chunk, wanted, start, stop, result)
+        except (DamageError, OSError) as error:
+            problem = str(error)
+        if problem and not block.is_cut:
+            total = sum(block.counts.values())
+            self._add_damage(
+                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the "
+                f"{f'{total} messages' if total else 'messages'} from {self._place(block.start)} to "
+                f"{self._place(block.end)} can be read ({problem})"
+            )
+        return result
 
 
 def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]]) -> Iterator[RawMessage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,14 +24,13 @@ from sensebind.fusion.io.recordings.bag_file import (
     DEFINITION_FORMATS,
     ROS1,
     RUN_BYTES,
-    BagFile,
     Block,
+    BlockFile,
     Channel,
     DamageError,
     RawMessage,
     RecordingError,
     decompress,
-    merge_blocks,
 )
 from sensebind.fusion.io.recordings.qos import is_latched
 
@@ -65,21 +64,18 @@ class _Contents:
     damage: list[str] = field(default_factory=list)
 
 
-class McapFile(BagFile):
+class McapFile(BlockFile):
     """An MCAP file. Raises `RecordingError` if nothing of it can be read."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._file: BinaryIO = path.open("rb")
+        file: BinaryIO = path.open("rb")
         try:
             status = path.stat()
-            contents = _read_index(self._file, status.st_size) or _search(path, status.st_size, status.st_mtime_ns)
+            contents = _read_index(file, status.st_size) or _search(path, status.st_size, status.st_mtime_ns)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
-        self._blocks = contents.blocks
-        self._set_time_range(self._blocks)
-        self.damage += contents.damage
+        super().__init__(path, file, contents.blocks, contents.damage)
         if not contents.is_indexed and not contents.damage:
             self.notes.append(
                 f"'{path.name}' has no index, so its messages were found by reading all of it; it is not damaged"
@@ -89,41 +85,29 @@ class McapFile(BagFile):
             for number, found in contents.channels.items()
         ]
 
-    def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
-        wanted = {channel.id: channel for channel in channels}
-        blocks = [
-            block
-            for block in self._blocks
-            if block.start < stop and block.end >= start and (not block.counts or wanted.keys() & block.counts.keys())
-        ]
-        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
+    def _may_contain(self, block: Block, wanted: Mapping[int, Channel]) -> bool:
+        """See `BlockFile`. A chunk without an index of its messages has no counts."""
+        return not block.counts or super()._may_contain(block, wanted)
 
-    def close(self) -> None:
-        self._file.close()
-
-    def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
-        result: list[RawMessage] = []
+    def _read_block(
+        self,
+        data: bytes,
+        is_chunk: bool,
+        wanted: Mapping[int, Channel],
+        start: int,
+        stop: int,
+        result: list[RawMessage],
+    ) -> str:
+        problem = ""
         try:
-            self._file.seek(block.offset)
-            data, problem = self._file.read(block.length), ""
-            if block.is_chunk:
+            if is_chunk:
                 data, problem = _chunk_records(data)
             used = _collect(data, wanted, start, stop, result)
-            if used < len(data):
-                problem = problem or f"a record in it is damaged, {len(data) - used} bytes from its end"
-        except (DamageError, struct.error, OSError) as error:
-            problem = str(error)
-        if problem and not block.is_cut:
-            self._add_damage(
-                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the {_count_text(block.counts)} "
-                f"from {self._place(block.start)} to {self._place(block.end)} can be read ({problem})"
-            )
-        return result
-
-
-def _count_text(counts: Mapping[int, int]) -> str:
-    total = sum(counts.values())
-    return f"{total} messages" if total else "messages"
+        except struct.error as error:
+            raise DamageError(str(error)) from error
+        if used < len(data):
+            problem = problem or f"a record in it is damaged, {len(data) - used} bytes from its end"
+        return problem
 
 
 def _channel(

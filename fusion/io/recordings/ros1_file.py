@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -19,14 +19,13 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
     ROS1,
     RUN_BYTES,
-    BagFile,
     Block,
+    BlockFile,
     Channel,
     DamageError,
     RawMessage,
     RecordingError,
     decompress,
-    merge_blocks,
 )
 
 MAGIC = b"#ROSBAG V2.0\n"
@@ -74,55 +73,37 @@ class _Contents(NamedTuple):
     damage: list[str]
 
 
-class Ros1File(BagFile):
+class Ros1File(BlockFile):
     """A ROS 1 bag. Raises `RecordingError` if nothing of it can be read."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
         status = path.stat()
         contents = _contents(path, status.st_size, status.st_mtime_ns)
-        self._file: BinaryIO = path.open("rb")
-        self._blocks = contents.blocks
-        self._set_time_range(self._blocks)
-        self.damage += contents.damage
+        super().__init__(path, path.open("rb"), contents.blocks, contents.damage)
         counts: Counter[int] = Counter()
-        for block in self._blocks:
+        for block in contents.blocks:
             counts.update(block.counts)
         self.channels = [
             Channel(number, found.topic, found.type, ROS1, _definition(found.definition), counts[number], found.latched)
             for number, found in contents.connections.items()
         ]
 
-    def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
-        wanted = {channel.id: channel for channel in channels}
-        blocks = [
-            block
-            for block in self._blocks
-            if block.start < stop and block.end >= start and wanted.keys() & block.counts.keys()
-        ]
-        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
-        result: list[RawMessage] = []
-        try:
-            self._file.seek(block.offset)
-            data, problem = self._file.read(block.length), ""
-            if block.is_chunk:
-                data, problem = _chunk_records(data)
-            for connection, stamp, first, end in _messages(data, is_cut=bool(problem)):
-                if connection in wanted and start <= stamp < stop:
-                    result.append((stamp, wanted[connection], data[first:end]))
-        except (DamageError, OSError) as error:
-            problem = str(error)
-        if problem and not block.is_cut:
-            self._add_damage(
-                f"'{self.path.name}' is damaged at byte {block.offset}: not all of the {sum(block.counts.values())} "
-                f"messages from {self._place(block.start)} to {self._place(block.end)} can be read ({problem})"
-            )
-        return result
+    def _read_block(
+        self,
+        data: bytes,
+        is_chunk: bool,
+        wanted: Mapping[int, Channel],
+        start: int,
+        stop: int,
+        result: list[RawMessage],
+    ) -> str:
+        problem = ""
+        if is_chunk:
+            data, problem = _chunk_records(data)
+        for connection, stamp, first, end in _messages(data, is_cut=bool(problem)):
+            if connection in wanted and start <= stamp < stop:
+                result.append((stamp, wanted[connection], data[first:end]))
+        return problem
 
 
 def _definition(text: str) -> MessageDefinition:

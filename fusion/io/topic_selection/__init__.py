@@ -5,8 +5,6 @@ from sensebind.fusion.io.topic_selection.selection import (
     TopicChoice,
     TopicSelection,
     modality_of_topic,
-    select_sensor_topics,
-    select_sensors,
 )
 
-__all__ = ["Candidate", "TopicChoice", "TopicSelection", "modality_of_topic", "select_sensor_topics", "select_sensors"]
+__all__ = ["Candidate", "TopicChoice", "TopicSelection", "modality_of_topic"]

@@ -220,16 +220,6 @@ def modality_of_topic(name: str, type_name: str) -> str:
     return next((modality for modality in (AUDIO, IMU) if type_name in MESSAGE_TYPES[modality]), "")
 
 
-def select_sensor_topics(source: Source) -> dict[str, TopicChoice]:
-    """`TopicSelection.single_topics` of a recording."""
-    return TopicSelection(source).single_topics()
-
-
-def select_sensors(source: Source, reserved_names: Collection[str] = ()) -> dict[str, dict[str, TopicChoice]]:
-    """`TopicSelection.sensors` of a recording."""
-    return TopicSelection(source).sensors(reserved_names)
-
-
 def _compression(facts: TopicFacts) -> int:
     """0 for raw images and other data, 1 for compressed images, 2 for video."""
     if facts.pixels is Pixels.VIDEO:
