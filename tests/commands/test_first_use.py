@@ -14,7 +14,7 @@ import pytest
 from helpers.command_line import command, environment, sensebind
 from helpers.paths import ROOT
 from sensebind.cli import main
-from sensebind.commands import doctor
+from sensebind.commands.doctor import installation as doctor
 from sensebind.replay import progress
 
 # Runs when Python starts: packages named in HIDDEN_PACKAGES are not found, as if they were not installed.

@@ -1,4 +1,4 @@
-"""`sensebind doctor`: checks the installation; prints a command that fixes each problem.
+"""Checks of the installation. Each finding has a command that fixes the problem.
 
 It works in a broken installation: every check runs in a guard of its own, and packages are imported in other processes,
 because a package can also crash Python. Results are printed as they are found.
@@ -6,20 +6,17 @@ because a package can also crash Python. Results are printed as they are found.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
+from sensebind.commands.doctor.findings import Check, Finding, guarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,7 @@ OPTIONAL = (
     Package("openvino", "openvino", "", "a third less computing on a CPU"),
     Package("matplotlib", "matplotlib", "python3-matplotlib", "plots of `sensebind evaluate`"),
     Package("rerun", "rerun-sdk", "", "`sensebind replay --rerun`"),
+    Package("psutil", "psutil", "python3-psutil", "`sensebind doctor --security`"),
     Package("av", "av", "python3-av", "cameras that send video"),
 )
 # The keys of rosdep that package.xml names.
@@ -82,39 +80,8 @@ for name in sys.argv[1:]:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `fix` says how to fix it; empty if it is OK. `optional`: the fix is not required."""
-
-    name: str
-    result: str
-    fix: str = ""
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A function that yields findings. `required`: Sensebind cannot work if it raises. `loads`: it loads packages into
-    this process, so it is left out if one of them crashes Python."""
-
-    name: str
-    find: Callable[[], Iterator[Finding]]
-    required: bool = True
-    loads: bool = False
-
-
-def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the subcommand."""
-    subparsers.add_parser(
-        "doctor",
-        help="check the installation; print how to fix problems",
-        description="Check the installation. Lines begin with ok, note (optional) or FAIL (required). Exit status 1 if "
-        "a required part is missing.",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print all findings as they are found. Exit status 1 if one that is not optional needs a fix."""
+def check_installation() -> Iterator[Finding]:
+    """All findings on the installation, as they are found."""
     crashing: list[str] = []
     checks = (
         Check("system", system),
@@ -126,28 +93,8 @@ def run(args: argparse.Namespace) -> int:
         Check("calibrations", calibrations, loads=True),
         Check("models of Hugging Face", downloads, required=False, loads=True),
     )
-    failed = False
-    for finding in (finding for check in checks for finding in guarded(check, crashing)):
-        sign = "ok  " if not finding.fix else ("note" if finding.optional else "FAIL")
-        print(f"{sign} {finding.name}: {finding.result}", flush=True)
-        if finding.fix:
-            print(f"       {finding.fix}", flush=True)
-        failed |= bool(finding.fix) and not finding.optional
-    return int(failed)
-
-
-def guarded(check: Check, crashing: Sequence[str]) -> Iterator[Finding]:
-    """The findings of a check; if it raises, a finding that says so. `crashing`: packages that crash Python."""
-    if check.loads and crashing:
-        result, fix = f"not checked, because {', '.join(crashing)} crashes Python", "install it again: see above"
-        yield Finding(check.name, result, fix, optional=not check.required)
-        return
-    try:
-        yield from check.find()
-    except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split()) or "no message"
-        fix = "fix the problems above first; if this stays, report it with this output"
-        yield Finding(check.name, f"the check failed: {type(error).__name__}: {text}", fix, optional=not check.required)
+    for check in checks:
+        yield from guarded(check, crashing)
 
 
 def system() -> Iterator[Finding]:
