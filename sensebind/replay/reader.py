@@ -13,9 +13,9 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import stamp_to_ns
-from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
-from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
+from sensebind.fusion.io.sensor_messages.imu import other_imu_half
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.drivers import process_samples

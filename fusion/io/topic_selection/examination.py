@@ -15,7 +15,7 @@ from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGN
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
-from sensebind.fusion.io.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
+from sensebind.fusion.io.sensor_messages.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
 # Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
