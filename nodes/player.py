@@ -30,6 +30,7 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Topic
+from sensebind.fusion.io.topic_names import bare_name
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections
 from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, ParameterGuard, declare
@@ -167,8 +168,8 @@ class PlayerNode(EmptyListParametersMixin, Node):
             for t in recording.topics
             if t.message_count and not (t.name == CLOCK_TOPIC and self._clock_publisher is not None)
         ]
-        wanted = {name.strip("/") for name in self._options.topics}
-        unknown = wanted - {t.name.strip("/") for t in topics}
+        wanted = {bare_name(name) for name in self._options.topics}
+        unknown = wanted - {bare_name(t.name) for t in topics}
         if unknown:
             raise ConfigError(
                 f"parameter 'topics' names {', '.join(sorted(unknown))}, but '{self._options.recording}' has "
@@ -176,7 +177,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
             )
         absent: dict[str, list[str]] = {}
         for topic in topics:
-            if wanted and topic.name.strip("/") not in wanted:
+            if wanted and bare_name(topic.name) not in wanted:
                 continue
             try:
                 kind = message_type(topic.type)

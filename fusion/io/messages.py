@@ -66,17 +66,6 @@ def stamp_message(message_factory: MessageFactory, stamp: int) -> Message:
     return message_factory.make("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
 
 
-def sibling_topic(topic: str, name: str) -> str:
-    """The topic `name` in the namespace of `topic`, without image_transport's suffix.
-
-    For ``camera_info``, both ``camera/image/compressed`` and ``camera/image`` give ``camera/camera_info``.
-    """
-    parts = topic.split("/")
-    if (parts[-1].startswith("compressed") or parts[-1] in VIDEO_TRANSPORTS) and len(parts) > 1:
-        parts.pop()
-    return "/".join([*parts[:-1], name])
-
-
 def header_message(message_factory: MessageFactory, stamp: int, frame_id: str = "") -> Message:
     """std_msgs/Header."""
     return message_factory.make("std_msgs/msg/Header", stamp=stamp_message(message_factory, stamp), frame_id=frame_id)

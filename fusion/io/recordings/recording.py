@@ -27,6 +27,7 @@ from sensebind.fusion.io.recordings.bag_file import (
 from sensebind.fusion.io.recordings.folder import find_files, open_file
 from sensebind.fusion.io.recordings.message_types import load_typestore, to_current_cdr
 from sensebind.fusion.io.recordings.qos import is_latched
+from sensebind.fusion.io.topic_names import bare_name
 
 LOG = logging.getLogger("sensebind")
 REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
@@ -275,17 +276,17 @@ class Recording:
         return opened
 
     def _is_read(self, channel: Channel) -> bool:
-        names = {name.strip("/") for name in self.selection.topics}
+        names = {bare_name(name) for name in self.selection.topics}
         return (
             channel.message_count > 0
             and channel.encoding in (CDR, ROS1)
-            and (not names or channel.topic.strip("/") in names)
+            and (not names or bare_name(channel.topic) in names)
         )
 
     def _check_content(self) -> None:
         """Raises `RecordingError` if there is nothing to read."""
-        topics = {c.topic.strip("/") for file in self._files for c in file.channels if c.message_count}
-        unknown = [name for name in self.selection.topics if name.strip("/") not in topics]
+        topics = {bare_name(c.topic) for file in self._files for c in file.channels if c.message_count}
+        unknown = [name for name in self.selection.topics if bare_name(name) not in topics]
         if unknown and topics:
             raise RecordingError(
                 f"'{self.path}' has no messages on {', '.join(unknown)}, but on /{', /'.join(sorted(topics))}"

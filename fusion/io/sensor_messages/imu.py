@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -24,34 +23,12 @@ from sensebind.fusion.io.sensor_options import (
     USE_UNMEASURED,
     SensorOptions,
 )
-
-# Words in topics that carry one half of an IMU. The word of one half, in place of that of the other, names its topic.
-GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "gyros", "gyro")
-ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "accels", "accel")
-_HALF = re.compile(rf"(?<![a-z])({'|'.join(GYROSCOPE_WORDS + ACCELERATION_WORDS)})(?![a-z])")
+from sensebind.fusion.io.topic_names import imu_half, other_imu_half
 
 MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which is used at the stamps between them
 ACCELERATION_WAIT = SECOND  # ns of stamps that an angular velocity waits for an acceleration
 HALF_IMU_TIME = SECOND  # ns of readings after which an angular velocity that is always 0 is judged
 MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a robot at rest in a simulator without noise has less
-
-
-def imu_half(topic: str) -> str:
-    """The half of an IMU that the name of a topic says: ``gyro``, ``accel``, or empty."""
-    found = _HALF.search(topic.lower())
-    return "" if found is None else "gyro" if found[1] in GYROSCOPE_WORDS else "accel"
-
-
-def other_imu_half(topic: str) -> str:
-    """The topic of the other half of an IMU, ``/camera/accel/sample`` for ``/camera/gyro/sample``. Empty: there is none
-    because the name of this topic does not say that it is one half."""
-    found = _HALF.search(topic.lower())
-    if found is None:
-        return ""
-    words, others = GYROSCOPE_WORDS, ACCELERATION_WORDS
-    if found[1] not in words:
-        words, others = others, words
-    return topic[: found.start()] + others[words.index(found[1])] + topic[found.end() :]
 
 
 def imu_sample(modality: str, message: Message, *, use_unmeasured: bool = False) -> Sample:

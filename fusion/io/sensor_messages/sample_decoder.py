@@ -32,6 +32,7 @@ from sensebind.fusion.io.sensor_messages.image_values import ImageValueCheck
 from sensebind.fusion.io.sensor_messages.imu import ImuDecoder
 from sensebind.fusion.io.sensor_messages.numeric_fields import numeric_sample_converter
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, RECEIVED_STAMPS, SensorOptions
+from sensebind.fusion.io.topic_names import sibling_topic
 from sensebind.fusion.io.video import VideoStream
 
 LOG = logging.getLogger(__name__)
@@ -121,12 +122,12 @@ class SampleDecoder:
         """The side topics of a sensor on `topic`. If `topic` is a relative name, so are they."""
         named = self._options.info_topic if self.modality == AUDIO else self._options.camera_info_topic
         if self.modality in (VISION, DEPTH):
-            return (SideTopic(named or messages.sibling_topic(topic, "camera_info"), messages.CAMERA_INFO_TYPE),)
+            return (SideTopic(named or sibling_topic(topic, "camera_info"), messages.CAMERA_INFO_TYPE),)
         if self._imu_decoder is not None:
             other = self._imu_decoder.other_topic
             return (SideTopic(other, messages.IMU_TYPE),) if other else ()
         if self.type_name in audio.TYPES_NEEDING_AUDIO_INFO and not self._options.audio_format.is_complete:
-            names = [named] if named else [messages.sibling_topic(topic, "info"), f"{topic}_info", f"{topic}/info"]
+            names = [named] if named else [sibling_topic(topic, "info"), f"{topic}_info", f"{topic}/info"]
             if self._audio_decoder is not None:
                 self._audio_decoder.info_topics = tuple(names)
             return tuple(SideTopic(name, audio.AUDIO_INFO_TYPE, latched=True) for name in names)
