@@ -202,9 +202,8 @@ class SampleReader:
         for sensor, topic in self.topics.items():
             if self._options[sensor].stamps != RECEIVED_STAMPS:
                 sensors[topic].append(sensor)
-        unreadable = dict(self._recording.unreadable_counts)  # the messages are read again, and counted then
         behind, missing, start = set[str](), set(sensors), None
-        for topic, _, received, message in self._recording.messages(list(sensors)):
+        for topic, _, received, message in self._recording.peek(list(sensors)):
             start = received if start is None else start
             header = getattr(message, "header", None)
             stamp = 0 if header is None else stamp_to_ns(header.stamp)
@@ -218,7 +217,6 @@ class SampleReader:
                 self._topics_before_clock.add(topic)
             if not behind and (not missing or received - start > CLOCK_SEARCH):
                 break
-        self._recording.unreadable_counts = unreadable
         self._first_stamps = found
         return found
 

@@ -187,7 +187,6 @@ class Listed:
 
     def __init__(self, messages: Sequence[Logged], *more: tuple[str, str]) -> None:
         self._messages = messages
-        self.unreadable_counts: dict[str, int] = {}
         names = {topic: kind for topic, kind, *_ in messages} | dict(more)
         self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
 
@@ -196,6 +195,8 @@ class Listed:
 
     def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
         yield from (logged for logged in self._messages if logged[0] in topics)
+
+    peek = messages
 
 
 def by_rclpy(recording: Recording) -> list[Logged]:
