@@ -8,7 +8,6 @@ name, so the message objects of rclpy and of rosbags both work.
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core import encodings
-from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.encodings import EncodingError, Pixels
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -45,9 +44,7 @@ MESSAGE_TYPES = {
     AUDIO: tuple(audio_messages.AUDIO_ADAPTERS),
 }
 
-# In lower-case encodings of sensor_msgs/Image: those of colours, also as a Bayer mosaic.
-MOSAIC_ENCODING = re.compile("bayer")
-COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|i420|(8|16)[us]c[34]$")
+COLOURS = (Pixels.COLOUR, Pixels.MOSAIC, Pixels.VECTORS)
 
 # Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
@@ -242,7 +239,7 @@ class SampleDecoder:
             encoding = message.encoding
         elif self.type_name == messages.COMPRESSED_IMAGE_TYPE:  # its format begins with the encoding that it had before
             encoding = message.format.rpartition(";")[0].partition(";")[0]
-        if not COLOUR_ENCODING.search(encoding.strip().lower()):
+        if encodings.pixels_of(encoding) not in COLOURS:
             return
         if self.modality == DEPTH:
             raise EncodingError(
