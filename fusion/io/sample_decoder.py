@@ -227,6 +227,8 @@ class SampleDecoder:
         def convert_image(message: Any, received_ns: int) -> list[Sample]:
             if modality != VISION:
                 self._check_colours(message)
+            if type_name == messages.IMAGE_TYPE and (text := encodings.why_not_decoded(message.encoding, modality)):
+                raise EncodingError(f"{text}, or set {sensor}.topic to another topic")
             return [convert(modality, message)]  # the stamp is in its header
 
         return convert_image

@@ -16,7 +16,7 @@ from sensebind.fusion.core.encodings.pixel_formats import (
 from sensebind.fusion.core.encodings.raw_images import brightness_pixels, raw_pixels
 from sensebind.fusion.core.encodings.sound import decode_pcm, pcm_to_float
 from sensebind.fusion.core.encodings.thermal import ThermalImage, contrast_levels, decode_thermal, thermal_pixels
-from sensebind.fusion.core.encodings.video_formats import Video, video_codec
+from sensebind.fusion.core.encodings.video_formats import Video, is_video_format, video_codec
 
 __all__ = [
     "CAMERA_ENCODINGS",
@@ -39,6 +39,7 @@ __all__ = [
     "depth_pixels",
     "file_format",
     "image_size",
+    "is_video_format",
     "pcm_to_float",
     "pixels_of",
     "raw_pixels",

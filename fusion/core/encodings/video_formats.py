@@ -41,6 +41,11 @@ def video_codec(name: str) -> str:
     return codec if codec in VIDEO_FORMATS else ""
 
 
+def is_video_format(name: str) -> bool:
+    """Whether the format of a compressed image means a video, also one that is not read."""
+    return _named_codec(name) != ""
+
+
 def find_video(name: str, start: bytes, size: int) -> Video | None:
     """The video in a compressed message; None for what is none. The caller looks for image files first.
 

@@ -76,12 +76,12 @@ class TopicFacts:
     def encoding_text(self) -> str:
         """The encoding in a few words: `rgb8`, `jpeg of 16UC1`, or what the bytes are, if it does not say that."""
         first, _, rest = (part.strip() for part in self.encoding.partition(";"))
-        if self.pixels is Pixels.VIDEO and self.content and not encodings.video_codec(self.encoding):
+        if self.pixels is Pixels.VIDEO and not encodings.is_video_format(self.encoding):
             return f"{self.content} as '{self.encoding}'" if self.encoding else self.content
-        if not rest:
-            return first or self.content or "unknown encoding"
         if self.pixels is Pixels.VIDEO:
             return self.encoding
+        if not rest:
+            return first or self.content or "unknown encoding"
         return f"{'compressedDepth' if self.pixels is Pixels.COMPRESSED_DEPTH else rest.split()[0]} of {first}"
 
 

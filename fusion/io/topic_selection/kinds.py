@@ -139,7 +139,7 @@ def _judge_colour(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
         return Verdict(VISION, f"colours ({what}), not temperatures: a thermal sensor needs grey", Use.FALSE_COLOUR)
     if word is Word.DEPTH and not _has_own_info(facts, topics) and facts.pixels is not Pixels.MOSAIC:
         return Verdict(VISION, f"colours ({what}), not distances", Use.FALSE_COLOUR)
-    return Verdict(VISION, f"colour images ({what})")
+    return Verdict(VISION, f"{'video' if facts.pixels is Pixels.VIDEO else 'colour images'} ({what})")
 
 
 def _judge_numbers(facts: TopicFacts) -> Verdict:
