@@ -33,7 +33,9 @@ def decode_file(frame: Frame, flags: int) -> npt.NDArray[Any]:
     except cv2.error as error:
         raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {error}") from error
     if image is None:
-        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: it is damaged")
+        kind = file_format(frame.data[:12].tobytes())
+        other = ", or a TIFF of floats or of 32 bits with colours: save it with 8 or 16 bits" if kind == "TIFF" else ""
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: it is damaged{other}")
     return np.asarray(image)
 
 
