@@ -101,8 +101,8 @@ def test_the_launch_file_describes_its_arguments() -> None:
     description = launch_module().generate_launch_description()
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert {
-        "params_file", "namespace", "space", "weights", "device", "transport", "depth_transport", "autostart", "use_respawn",
-        "log_level", "bridge", "bridge_address", "event_recorder", "use_sim_time",
+        "params_file", "namespace", "space", "weights", "device", "transport", "depth_transport", "autostart",
+        "use_respawn", "log_level", "bridge", "bridge_address", "event_recorder", "use_sim_time",
         "camera", "camera_info", "depth", "depth_info", "thermal", "audio", "imu",
     } <= arguments.keys()  # fmt: skip
     assert all(argument.description for argument in arguments.values())

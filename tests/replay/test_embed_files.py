@@ -148,7 +148,7 @@ def saved(folder: Path, name: str, mode: str = "RGB", orientation: int = 1, **op
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp", "a.jpg"])
-def test_every_orientation_in_exif_gives_the_same_picture(tmp_path: Path, name: str, orientation: int) -> None:
+def test_every_orientation_in_exif_gives_the_same_image(tmp_path: Path, name: str, orientation: int) -> None:
     pytest.importorskip("PIL")
     options = {"lossless": True} if name == "a.webp" else {"quality": 100, "subsampling": 0} if name == "a.jpg" else {}
     found = decode_photograph(np.fromfile(saved(tmp_path, name, "RGB", orientation, **options), np.uint8))
@@ -163,7 +163,7 @@ def test_every_orientation_in_exif_gives_the_same_picture(tmp_path: Path, name: 
      "tiff_lzw"}), ("two.mpo", "RGB", {"format": "MPO", "save_all": True}), ("moving.webp", "RGB", {"lossless": True,
      "save_all": True}), ("moving.png", "RGB", {"save_all": True}), ("moving.gif", "P", {"save_all": True})],
 )  # fmt: skip
-def test_every_kind_of_picture_has_the_pixels_that_pillow_reads(
+def test_every_kind_of_image_file_has_the_pixels_that_pillow_reads(
     tmp_path: Path, name: str, mode: str, options: dict[str, object]
 ) -> None:
     pillow = pytest.importorskip("PIL.Image")
@@ -176,7 +176,7 @@ def test_every_kind_of_picture_has_the_pixels_that_pillow_reads(
 
 
 @pytest.mark.parametrize("name", ["deep.png", "deep.tiff"])
-def test_pictures_of_16_bits_keep_their_colours(tmp_path: Path, name: str) -> None:
+def test_image_files_of_16_bits_keep_their_colours(tmp_path: Path, name: str) -> None:
     cv2.imwrite(str(tmp_path / name), SCENE[..., ::-1].astype(np.uint16) * 257)
     np.testing.assert_array_equal(decode_photograph(np.fromfile(tmp_path / name, np.uint8)), SCENE)
 

@@ -15,7 +15,7 @@ VIDEO_FORMATS = {
 UNREAD_VIDEO_FORMATS = ("vp8", "vp08", "mpeg1", "mpeg2", "mpeg4", "mp4v", "theora")
 START_CODES = (b"\0\0\1", b"\0\0\0\1")  # of a unit in the byte stream of H.264 and H.265 (Annex B)
 H264_FIRST_UNITS = frozenset((1, 5, 6, 7, 8, 9))  # slices, and what stands before them in a packet
-# Without 3, a picture of a higher temporal layer: it cannot be told from the information (SEI) of H.264.
+# Without 3, a picture of a higher temporal layer: it looks like the information (SEI) of H.264.
 HEVC_FIRST_UNITS = frozenset((0, 1, 2, *range(4, 10), *range(16, 22), *range(32, 36), 39))
 TS_PACKET = 188  # bytes of a packet of an MPEG transport stream, which begins with TS_SYNC
 TS_SYNC = 0x47
