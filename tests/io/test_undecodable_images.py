@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -151,6 +152,16 @@ def test_compressed_data_that_are_not_read_are_named_with_a_remedy(
     with pytest.raises(EncodingError, match=text):
         for sample in decoder.decode(compressed(name, data), 0):
             decode_rgb(sample.data)
+
+
+def test_a_damaged_message_at_the_start_does_not_hide_a_camera(tmp_path: Path) -> None:
+    good = cv2.imencode(".jpg", COLOUR_PIXELS)[1].tobytes()
+    with BagWriter(tmp_path / "bag") as bag:
+        for number, data in enumerate((b"", bytes(100), good, good)):
+            bag.write("/camera/image/compressed", m.COMPRESSED_IMAGE_TYPE, START + number, compressed("jpeg", data))
+    with Recording(tmp_path / "bag") as recording:
+        (candidate,) = TopicSelection(recording).candidates
+    assert (candidate.verdict.modality, candidate.facts.width) == (VISION, COLOUR_PIXELS.shape[1])
 
 
 def test_a_video_on_a_depth_topic_is_named() -> None:

@@ -27,6 +27,7 @@ from sensebind.fusion.io.recordings import Topic
 from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
+SMALLEST_FILE = 32  # bytes: fewer show nothing
 # Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
 UNREAD_IMAGES = {
     "stereo_msgs/msg/DisparityImage": "disparity in pixels, not metres: record depth images too (stereo_image_proc)",
@@ -128,7 +129,7 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
     facts = TopicFacts(topic, frame_ids=_frame_ids(first), info_size=info_size)
     if not first or topic.type in UNREAD_IMAGES:
         return facts
-    message = next((message for message in first if len(message.data)), first[0])  # drivers start with empty ones
+    message = _clear_message(first)
     if topic.type in messages.VIDEO_TYPES:
         frame = messages.SAMPLE_CONVERTERS[topic.type](VISION, message).data
         assert isinstance(frame, Frame)
@@ -149,6 +150,18 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
     content, problem = _content(text, data, kind)
     facts = replace(facts, encoding=text, pixels=kind, original=before, content=content, problem=problem)
     return replace(facts, width=width, height=height)
+
+
+def _clear_message(first: list[Any]) -> Any:
+    """The first of these messages whose bytes show what they are: drivers start with empty or damaged ones."""
+    some = [message for message in first if len(message.data)] or first[:1]
+    return next((own for own in some if not hasattr(own, "format") or _is_recognised(own)), some[0])
+
+
+def _is_recognised(message: Any) -> bool:
+    data = np.asarray(message.data, np.uint8)
+    is_file = file_format(data[:12].tobytes()) != ""
+    return is_file or encodings.video_in(Frame(data, str(message.format), compressed=True)) is not None
 
 
 def _vector_pixels(frame: Any) -> tuple[Pixels, str]:
@@ -201,7 +214,7 @@ def _content(text: str, data: bytes, kind: Pixels) -> tuple[str, str]:
         assert video is not None
         return f"{video.codec} video", video.problem
     name = file_format(data[:12])
-    if name or not data or kind is Pixels.COMPRESSED_DEPTH:
+    if name or len(data) < SMALLEST_FILE or kind is Pixels.COMPRESSED_DEPTH:
         return name, ""
     return "", (
         f"its messages (format '{text}') are none of {', '.join(FILE_FORMATS)}, and no video that is known: set the "
