@@ -41,8 +41,17 @@ TEXTS = {  # launch argument → description
     "bridge_address": "address of the bridge, such as tcp://127.0.0.1:7501; overrides the parameter file",
     "snapshot_service": "snapshot service for the event recorder; overrides the parameter file",
 }
+TRANSPORTS = ("raw", "compressed", "ffmpeg", "foxglove")  # as the parameter `<modality>.transport`
+# compressedDepth is the name of the plugin of image_transport; the parameter has the name of its message.
+DEPTH_TRANSPORTS = {"raw": "raw", "compressed": "compressed", "compressedDepth": "compressed"}
 CHOICES = {  # launch argument → default, allowed values, description
-    "transport": ("", ["", "raw", "compressed"], "image transport of camera, depth and thermal; as for space"),
+    "transport": (
+        "",
+        ["", *TRANSPORTS],
+        "image transport of camera, depth and thermal; video (ffmpeg, foxglove; H.264 "
+        "and others in CompressedImage: compressed) leaves depth as in the file; as for space",
+    ),
+    "depth_transport": ("", ["", *DEPTH_TRANSPORTS], "image transport of depth alone; as for space"),
     "autostart": ("", ["", "true", "false"], "configure and activate the nodes; false: a lifecycle manager does it"),
     "use_respawn": ("false", ["true", "false"], "start a node again 2 s after its process ended"),
     "log_level": ("info", ["debug", "info", "warn", "error", "fatal"], "log level of the nodes"),
@@ -101,7 +110,11 @@ def overrides(given: dict[str, str]) -> dict[str, dict[str, Any]]:
         common["autostart"] = given["autostart"] == "true"
     embedder = {name: given[name] for name in ("space", "weights", "device") if given[name]}
     if given["transport"]:
-        embedder |= {f"{modality}.transport": given["transport"] for modality in ("vision", "depth", "thermal")}
+        is_video = given["transport"] not in DEPTH_TRANSPORTS  # there is none of depth
+        modalities = ("vision", "thermal") if is_video else ("vision", "depth", "thermal")
+        embedder |= {f"{modality}.transport": given["transport"] for modality in modalities}
+    if given["depth_transport"]:
+        embedder["depth.transport"] = DEPTH_TRANSPORTS[given["depth_transport"]]
     found = {"embedder": {**common, **embedder}, "detector": common}
     if given["bridge"] == "true":
         found["bridge"] = {**common, **({"address": given["bridge_address"]} if given["bridge_address"] else {})}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ from sensebind.fusion.core.samples import (
 )
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
+from sensebind.fusion.io.channels import ChannelSelector
+
+LOG = logging.getLogger(__name__)
 
 MAX_AMPLITUDE = 100.0  # times full scale: floats above are integers that were not scaled
 CLIPS_PER_FILE = 3  # windows, evenly spaced, for a file that is longer than one window, as ImageBind does for sounds
@@ -43,10 +48,12 @@ def read_windows(
     calibration: Calibration | None = None,
     *,
     whole: bool = False,
+    channel: str = "",
 ) -> list[Window]:
     """The windows of a file, each `trained_window.length` s long: one, or `CLIPS_PER_FILE` if the file is longer. The
     caller embeds them; the normalized mean of their vectors is the file's vector. `whole`: all windows of the file, one
-    after another, instead of `CLIPS_PER_FILE`.
+    after another, instead of `CLIPS_PER_FILE`. `channel`: of a sound, as the parameter `audio.channel`; a
+    warning names a file whose channels cancel each other.
 
     `vision`: the image files of `encodings.FILE_FORMATS`, turned upright as their EXIF says; of an animation the first
     image. `depth`: 16-bit PNG or TIFF in millimetres, TIFF of floats in metres. `thermal`: 16-bit PNG or TIFF in
@@ -64,6 +71,8 @@ def read_windows(
         samples = FILE_READERS[modality](path)
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    if modality == AUDIO:
+        samples = [_with_channel(sample, path, channel) for sample in samples]
     return [
         _make_window(modality, samples, start, to_ns(trained_window.length), calibration or Calibration())
         for start in _clip_starts(samples, to_ns(trained_window.length), whole)
@@ -97,6 +106,19 @@ def _read_audio(path: Path) -> list[Sample]:
     if not np.abs(data).max() <= MAX_AMPLITUDE:  # this form rejects NaN too
         raise FileError(f"'{path}' has values that are not finite, or over {MAX_AMPLITUDE:g} times full scale (−1..1)")
     return [Sample(AUDIO, SECOND, Sound(data, float(rate)), str(path))]
+
+
+def _with_channel(sample: Sample, path: Path, channel: str) -> Sample:
+    """A sound with the channel that a sensor would use. Raises `FileError` for a number that it does not have."""
+    assert isinstance(sample.data, Sound)
+    selector = ChannelSelector(channel, "--channel")
+    try:
+        sound = selector.apply(sample.data)
+    except EncodingError as error:
+        raise FileError(f"'{path}': {error}") from error
+    if selector.warning:
+        LOG.warning("'%s': %s", path, selector.warning)
+    return replace(sample, data=sound)
 
 
 def _read_imu(path: Path) -> list[Sample]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, video_codec
+from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, video_in
 from sensebind.fusion.core.samples import SECOND, Frame, Sample
 
 INSTALL = "pip install av"  # PyAV; in a ROS workspace, pip does not know the extra `video` of Sensebind
@@ -34,7 +34,7 @@ class VideoDecoder:
     """
 
     def __init__(self, codec: str) -> None:
-        """`codec`: as `encodings.video_codec` returns it."""
+        """`codec`: as in `VIDEO_FORMATS` of `encodings.video_formats`."""
         try:
             import av
         except ImportError as error:
@@ -125,7 +125,7 @@ def begins_sequence(codec: str, packet: bytes) -> bool:
 
 
 class VideoStream:
-    """The video of one sensor: a `VideoDecoder` for the codec that its packets name. Images pass unchanged."""
+    """The video of one sensor: a `VideoDecoder` for the codec of its packets. Images pass unchanged."""
 
     def __init__(self) -> None:
         self._decoder: VideoDecoder | None = None
@@ -133,9 +133,11 @@ class VideoStream:
     def decode(self, sample: Sample) -> Sample:
         """Return a sample with an image, as `VideoDecoder.decode`. Raises `EncodingError`."""
         frame = sample.data
-        codec = video_codec(frame.encoding) if isinstance(frame, Frame) and frame.compressed else ""
-        if not codec:
+        video = video_in(frame) if isinstance(frame, Frame) and frame.compressed else None
+        if video is None:
             return sample
-        if self._decoder is None or self._decoder.codec != codec:
-            self._decoder = VideoDecoder(codec)
+        if video.problem:
+            raise EncodingError(video.problem)
+        if self._decoder is None or self._decoder.codec != video.codec:
+            self._decoder = VideoDecoder(video.codec)
         return self._decoder.decode(sample)

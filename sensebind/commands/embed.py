@@ -38,6 +38,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--dtype", default="auto", help="precision: auto, float32, bf16 or fp16 (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
     parser.add_argument("--modality", required=True, help="vision, text, audio, depth, thermal or imu")
+    parser.add_argument(
+        "--channel",
+        default="",
+        help="channel of sounds: its number from 0, mean or loudest; without it, the first of three or more, and two "
+        "as the space uses them",
+    )
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="OUT.npz", help="file to write")
     parser.add_argument(
         "--batch-size", type=int, default=16, help="number of inputs embedded at once (default: %(default)s)"
@@ -51,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
     from sensebind.fusion.core.space import SpaceError
     from sensebind.fusion.io.sensor_files import FileError
+    from sensebind.fusion.io.sensor_options import AudioFormat
     from sensebind.fusion.models import registry
     from sensebind.replay.embed_files import embed_files
 
     require_file_name(args.out, "-o", "vectors.npz")
+    AudioFormat(channel=args.channel)  # raises `ConfigError`
     space = registry.load_space(
         args.space,
         modalities=[args.modality],
@@ -68,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             f"space '{args.space}' has no encoder for '{args.modality}'; it has {', '.join(space.modalities)}"
         )
     errors: dict[int, FileError] = {}
-    vectors = embed_files(space, args.modality, args.inputs, max(1, args.batch_size), errors.__setitem__)
+    vectors = embed_files(space, args.modality, args.inputs, max(1, args.batch_size), errors.__setitem__, args.channel)
     if not len(vectors):
         raise FileError("; ".join(map(str, errors.values())))
     names = [name for number, name in enumerate(args.inputs) if number not in errors]

@@ -21,11 +21,13 @@ def embed_files(
     inputs: Sequence[str],
     batch_size: int = 16,
     on_error: Callable[[int, FileError], None] | None = None,
+    channel: str = "",
 ) -> npt.NDArray[np.float32]:
     """N files, or N phrases for `text` → float32 (N, D) unit vectors; of a file, the mean over its windows.
 
     `on_error` is called with the index of a file that cannot be read, and its error; the vectors are then those of the
-    other files. Without it, the first such file raises `FileError`.
+    other files. Without it, the first such file raises `FileError`. `channel`: of sounds, as the parameter
+    `audio.channel`.
     """
     batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
     result = [np.empty((0, space.dimension), np.float32)]
@@ -37,7 +39,7 @@ def embed_files(
         tensors, owners = [], []
         for owner, name in enumerate(batch):
             try:
-                parts = _file_tensors(space, modality, name)
+                parts = _file_tensors(space, modality, name, channel)
             except FileError as error:
                 if on_error is None:
                     raise
@@ -53,10 +55,11 @@ def embed_files(
     return np.concatenate(result).astype(np.float32)
 
 
-def _file_tensors(space: Space, modality: str, name: str) -> list[torch.Tensor]:
+def _file_tensors(space: Space, modality: str, name: str, channel: str) -> list[torch.Tensor]:
     """The inputs of a file's windows. Raises `FileError`."""
     try:
-        return [space.tensor(window) for window in read_windows(modality, name, space.trained_windows[modality])]
+        windows = read_windows(modality, name, space.trained_windows[modality], channel=channel)
+        return [space.tensor(window) for window in windows]
     except (EncodingError, ValueError) as error:
         raise FileError(f"'{name}': {error}") from error
 

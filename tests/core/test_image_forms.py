@@ -222,7 +222,8 @@ def test_a_sound_file_is_not_an_image() -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("h264", "h264"), ("H.264", ""), ("video/x-h264", "h264"), ("libx264", "h264"), ("h265", "hevc"),
+    [("h264", "h264"), ("H.264", "h264"), ("video/H264; codec=avc1", "h264"), ("vp8", ""),
+     ("video/x-h264", "h264"), ("libx264", "h264"), ("h265", "hevc"),
      ("hevc_nvenc", "hevc"), ("hevc;yuv420p;bgr8;bgr8", "hevc"), ("av1", "av1"), ("vp9", "vp9"), ("jpeg", ""),
      ("rgb8; jpeg compressed bgr8", ""), ("", "")],
 )  # fmt: skip

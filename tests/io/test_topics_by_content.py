@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from helpers.recorded_topics import COLOUR_PIXELS, DISTANCES, GREY_PIXELS, Images, compressed_depth, jpeg, record
-from sensebind.fusion.core.encodings import CAMERA_ENCODINGS
+from sensebind.fusion.core.encodings import CAMERA_ENCODINGS, Pixels, pixels_of
 from sensebind.fusion.io.recordings import BagWriter, Recording, RosbagsMessageFactory
 from sensebind.fusion.io.topic_selection import TopicSelection
-from sensebind.fusion.io.topic_selection.examination import Pixels, compressed_pixels, pixels_of
+from sensebind.fusion.io.topic_selection.examination import compressed_pixels
 from sensebind.simulation.messages import SIMULATION_START
 
 COLOUR = Images("/camera/color/image_raw", "rgb8")
@@ -300,7 +300,6 @@ def test_a_png_of_16_bits_named_depth_is_depth(tmp_path: Path) -> None:
 # Encodings
 
 
-# 32FC3 may be colours, but also points or normals: it is a camera only if a parameter names its topic.
 @pytest.mark.parametrize("encoding", [name for name in CAMERA_ENCODINGS if name != "32FC3"])
 def test_the_selection_knows_what_each_camera_encoding_holds(encoding: str) -> None:
     is_grey = encoding.lower() in ("mono8", "8uc1", "mono16", "16uc1")

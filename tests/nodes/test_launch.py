@@ -17,6 +17,7 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed here: it i
 from helpers.paths import ROOT
 from helpers.ros_processes import Executable, peer, ros_environment
 from helpers.ros_services import NodeServices
+from sensebind.fusion.config.parameters import embedder_parameters, resolve_values, sensor_options
 
 LAUNCH_FILE = ROOT / "launch" / "sensebind.launch.py"
 LAUNCH = """
@@ -100,8 +101,8 @@ def test_the_launch_file_describes_its_arguments() -> None:
     description = launch_module().generate_launch_description()
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert {
-        "params_file", "namespace", "space", "weights", "device", "transport", "autostart", "use_respawn", "log_level",
-        "bridge", "bridge_address", "event_recorder", "use_sim_time",
+        "params_file", "namespace", "space", "weights", "device", "transport", "depth_transport", "autostart",
+        "use_respawn", "log_level", "bridge", "bridge_address", "event_recorder", "use_sim_time",
         "camera", "camera_info", "depth", "depth_info", "thermal", "audio", "imu",
     } <= arguments.keys()  # fmt: skip
     assert all(argument.description for argument in arguments.values())
@@ -121,6 +122,28 @@ def test_the_calibration_moves_with_its_images_unless_it_is_given() -> None:
     assert remappings(camera="image_raw", camera_info="/info")["camera/camera_info"] == "/info"
     assert remappings(camera="image_raw")["camera/camera_info"] == "camera_info"
     assert remappings(audio="/mic/audio")["audio/info"] == "/mic/audio/info"
+
+
+def test_the_transport_of_every_message_of_images_can_be_given() -> None:
+    module = launch_module()
+
+    def transports(**given: str) -> dict[str, str]:
+        names = (*module.TOPICS, *module.TEXTS, *module.CHOICES)
+        found = module.overrides({name: given.get(name, "") for name in names})["embedder"]
+        return {name.partition(".")[0]: own for name, own in found.items() if name.endswith(".transport")}
+
+    assert transports() == {}
+    for name in ("raw", "compressed"):
+        assert transports(transport=name) == dict.fromkeys(("vision", "depth", "thermal"), name)
+    for name in ("ffmpeg", "foxglove"):  # there is no video of depth
+        assert transports(transport=name) == dict.fromkeys(("vision", "thermal"), name)
+    assert transports(transport="ffmpeg", depth_transport="compressedDepth")["depth"] == "compressed"
+    assert transports(depth_transport="compressedDepth") == {"depth": "compressed"}
+    for choices in (module.TRANSPORTS, module.DEPTH_TRANSPORTS.values()):
+        for choice in choices:  # each is a value of the parameter
+            modality = "depth" if choices is not module.TRANSPORTS else "vision"
+            values = resolve_values(embedder_parameters([modality]), {f"{modality}.transport": choice})
+            assert sensor_options(values, modality).transport == choice
 
 
 def test_all_parameters_of_a_file_apply_in_a_namespace(tmp_path: Path, parameters: Path) -> None:

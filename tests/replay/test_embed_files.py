@@ -13,6 +13,7 @@ import torch
 
 from helpers.small_transformers import images, letter_tokenizer, randomize, write_checkpoint
 from sensebind.cli import main
+from sensebind.fusion.core.encodings import EncodingError, decode_photograph
 from sensebind.fusion.io.sensor_files import FileError
 from sensebind.fusion.models.phrases import TextEmbeddingCache
 from sensebind.fusion.models.registry import load_space
@@ -97,3 +98,90 @@ def test_a_photograph_is_turned_upright_by_its_exif(tmp_path: Path) -> None:
     names = [str(tmp_path / name) for name in ("phone.jpg", "upright.jpg", "turned.jpg")]
     phone, upright, other = embed_files(load_space("starter", modalities=["vision"]), "vision", names)
     assert phone @ upright > 0.99 > phone @ other
+
+
+def test_a_sound_whose_channels_cancel_each_other_is_named_and_a_channel_can_be_selected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tone = 0.4 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)
+    opposite, mono, array = (str(tmp_path / name) for name in ("opposite.wav", "mono.wav", "array.wav"))
+    soundfile.write(opposite, np.stack([tone, -tone], axis=1), 16_000)
+    soundfile.write(mono, tone, 16_000)
+    soundfile.write(array, np.stack([tone, -tone, 0 * tone], axis=1), 16_000)
+    space = load_space("starter", modalities=["audio"])
+    (cancelled,) = embed_files(space, "audio", [opposite])
+    assert f"'{opposite}': the 2 channels of the sound cancel each other" in caplog.text
+    assert "set --channel to the number of one channel" in caplog.text
+    caplog.clear()
+    (alone,) = embed_files(space, "audio", [mono])
+    (first,) = embed_files(space, "audio", [array])  # of three channels the first, as of a sensor
+    (second,) = embed_files(space, "audio", [opposite], channel="1")
+    assert not caplog.text
+    assert alone @ cancelled < 0.9 < 0.999 < min(alone @ first, alone @ second)
+    with pytest.raises(FileError, match=r"mono\.wav': parameter '--channel' is 1, but the sound has 1 channels"):
+        embed_files(space, "audio", [mono], channel="1")
+    out = str(tmp_path / "vectors.npz")
+    assert main(["embed", "--modality", "audio", "--channel", "left", "-o", out, mono]) == 2
+    assert "channel must be a number from 0, mean or loudest, not 'left'" in capfd.readouterr().err
+
+
+SCENE = np.random.default_rng(1).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+SCENE = cv2.resize(SCENE, (160, 120), interpolation=cv2.INTER_CUBIC)
+
+
+def saved(folder: Path, name: str, mode: str = "RGB", orientation: int = 1, **options: object) -> Path:
+    """The scene in a file, in a mode of Pillow; its pixels are turned so that the EXIF turns them back."""
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = {2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
+             6: turn.ROTATE_90, 7: turn.TRANSVERSE, 8: turn.ROTATE_270}  # fmt: skip
+    image = Image.fromarray(SCENE)
+    image = image.quantize(256) if mode == "P" else image.convert(mode)
+    if orientation in turns:
+        image = image.transpose(turns[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(folder / name, exif=exif, **options)
+    return folder / name
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.webp", "a.jpg"])
+def test_every_orientation_in_exif_gives_the_same_image(tmp_path: Path, name: str, orientation: int) -> None:
+    pytest.importorskip("PIL")
+    options = {"lossless": True} if name == "a.webp" else {"quality": 100, "subsampling": 0} if name == "a.jpg" else {}
+    found = decode_photograph(np.fromfile(saved(tmp_path, name, "RGB", orientation, **options), np.uint8))
+    assert np.abs(found.astype(int) - SCENE).max() <= (6 if name == "a.jpg" else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [("palette.gif", "P", {}), ("palette.png", "P", {}), ("palette.bmp", "P", {}), ("palette.tiff", "P", {}),
+     ("web.gif", "RGB", {}), ("cmyk.tiff", "CMYK", {}), ("grey_alpha.png", "LA", {}), ("alpha.png", "RGBA", {}),
+     ("bits.png", "1", {}), ("progressive.jpg", "RGB", {"progressive": True}), ("lzw.tiff", "RGB", {"compression":
+     "tiff_lzw"}), ("two.mpo", "RGB", {"format": "MPO", "save_all": True}), ("moving.webp", "RGB", {"lossless": True,
+     "save_all": True}), ("moving.png", "RGB", {"save_all": True}), ("moving.gif", "P", {"save_all": True})],
+)  # fmt: skip
+def test_every_kind_of_image_file_has_the_pixels_that_pillow_reads(
+    tmp_path: Path, name: str, mode: str, options: dict[str, object]
+) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    if options.get("save_all"):
+        options = {**options, "append_images": [pillow.fromarray(255 - SCENE)]}
+    path = saved(tmp_path, name, mode, **options)
+    with pillow.open(path) as image:
+        expected = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(decode_photograph(np.fromfile(path, np.uint8)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tiff"])
+def test_image_files_of_16_bits_keep_their_colours(tmp_path: Path, name: str) -> None:
+    cv2.imwrite(str(tmp_path / name), SCENE[..., ::-1].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(decode_photograph(np.fromfile(tmp_path / name, np.uint8)), SCENE)
+
+
+def test_a_colour_tiff_of_floats_is_named_with_a_remedy(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "floats.tiff"), SCENE.astype(np.float32) / 255)
+    with pytest.raises(EncodingError, match="TIFF of floats .* save it with 8 or 16 bits"):
+        decode_photograph(np.fromfile(tmp_path / "floats.tiff", np.uint8))

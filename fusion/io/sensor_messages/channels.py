@@ -17,16 +17,16 @@ MIN_LEVEL = 1e-4  # root mean square of full scale; quieter sounds show no cance
 class ChannelSelector:
     """Reduces the sounds of one microphone array to one channel.
 
-    `choice` is the value of the parameter `audio.channel`: a number from 0, `mean`, `loudest`, or empty. Empty selects
-    the first of three or more channels, and does not change one or two, which the space reduces itself.
+    `choice` is the value of `parameter`: a number from 0, `mean`, `loudest`, or empty. Empty selects the first of three
+    or more channels, and does not change one or two, which the space reduces itself.
 
     `warning` is empty until averaged channels cancel each other: two microphones of opposite polarity have a mean near
     0. Then it is the text of the warning, and does not change again.
     """
 
-    def __init__(self, choice: str) -> None:
+    def __init__(self, choice: str, parameter: str = "audio.channel") -> None:
         self.warning = ""
-        self._choice = choice
+        self._choice, self._parameter = choice, parameter
         self._selected = 0  # the channel that `loudest` selects
         self._powers: npt.NDArray[np.float64] | None = None  # running mean square of each channel, and of their mean
 
@@ -39,8 +39,8 @@ class ChannelSelector:
         if self._choice.isdecimal():
             if int(self._choice) >= channels:
                 raise EncodingError(
-                    f"parameter 'audio.channel' is {self._choice}, but the sound has {channels} channels: set it to 0 "
-                    f"to {channels - 1}"
+                    f"parameter '{self._parameter}' is {self._choice}, but the sound has {channels} channels: "
+                    f"set it to 0 to {channels - 1}"
                 )
             return _single(sound, sound.data[:, int(self._choice)])
         if not self._choice and channels > 2:
@@ -66,7 +66,8 @@ class ChannelSelector:
         if self._choice != LOUDEST_CHANNEL and not self.warning and cancelled and levels.mean() > MIN_LEVEL**2:
             self.warning = (
                 f"the {len(levels)} channels of the sound cancel each other: their mean is {CANCELLED_DB:g} dB quieter "
-                "than they are, so microphones have opposite polarity; set audio.channel to the number of one channel"
+                f"than they are, so microphones have opposite polarity; set {self._parameter} to the number of one "
+                "channel"
             )
 
 

@@ -8,17 +8,34 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core import encodings
-from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.encodings import EncodingError, Pixels
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION, Calibration, Frame
 from sensebind.fusion.io.sensor_options import SensorOptions
 
 CHECKED_IMAGES = {VISION: 10, DEPTH: 3, THERMAL: 3}  # modality → images at the start whose values are checked
 CHECKED_STRIDE = 3  # rows and columns; odd, so that all colours of a mosaic are seen
 USUAL_BITS = (8, 10, 12, 14)  # of cameras that send 16-bit images and use fewer bits
-MAX_SCENE_DEPTH, MIN_SCENE_DEPTH = 100.0, 0.01  # m: the median of a depth image that a robot can see
+MAX_SCENE_DEPTH, MIN_SCENE_DEPTH = 50.0, 0.01  # m: the median of a depth image that a robot can see
+# m: the median and the 95th percentile of depth images that are nearer than those of most cameras, if nothing is set.
+NEAR_SCENE_DEPTH, NEAR_SCENE_LIMIT = 0.3, 1.0
+DEPTH_UNITS = {"millimetres": 0.001, "centimetres": 0.01, "tenths of a millimetre": 0.0001}  # m of the value 1
 SCENE_KELVIN = (230.0, 400.0)  # K: the median of a thermal image of places where robots work
 CELSIUS = 273.15  # K: 0 °C
 PLAUSIBLE_CELSIUS = (-40.0, 120.0)  # °C: medians of floats that are degrees Celsius rather than kelvin
+HOT_CELSIUS = 50.0  # °C: medians above it may be degrees Fahrenheit too
+FAHRENHEIT = (0.555556, 255.372)  # K of a degree Fahrenheit, K of 0 °F
+# What the counts of thermal cameras are → unit and offset in K.
+THERMAL_UNITS = {
+    "0.01 K": (0.01, 0.0),
+    "0.1 K": (0.1, 0.0),
+    "0.04 K": (0.04, 0.0),
+    "1 K": (1.0, 0.0),
+    "0.01 °C": (0.01, CELSIUS),
+    "0.1 °C": (0.1, CELSIUS),
+    "1 °C": (1.0, CELSIUS),
+    "0.1 °C from -100 °C": (0.1, 173.15),  # Optris
+}
+ROOM_KELVIN = (268.0, 318.0)  # K: -5 to 45 °C, the medians for which a unit is proposed
 
 
 class ImageValueCheck:
@@ -30,6 +47,7 @@ class ImageValueCheck:
         if options.bits:
             self._left = 0
         self._found: list[float] = []  # of each image: the largest value of a camera, else the median
+        self._high: list[float] = []  # of each image: the 95th percentile
         self._is_float = False
 
     def check(self, frame: Frame, calibration: Calibration) -> str:
@@ -37,7 +55,7 @@ class ImageValueCheck:
         if not self._left:
             return ""
         try:
-            values = self._values(frame)
+            values = self._values(frame, calibration)
         except EncodingError:  # it is reported when the image is decoded for a window
             return ""
         if values is None:
@@ -50,28 +68,42 @@ class ImageValueCheck:
             return ""
         self._left -= 1
         self._found.append(float(values.max() if self._modality == VISION else np.median(values)))
-        if self._modality == VISION and self._found[-1] >= 1 << USUAL_BITS[-1]:
+        if self._modality == DEPTH:
+            self._high.append(float(np.percentile(values, 95)))
+        if self._modality == VISION and not self._is_float and self._found[-1] >= 1 << USUAL_BITS[-1]:
             self._left = 0  # it uses the highest bits
             return ""
         return "" if self._left else self._warning(calibration)
 
-    def _values(self, frame: Frame) -> npt.NDArray[Any] | None:
+    def _values(self, frame: Frame, calibration: Calibration) -> npt.NDArray[Any] | None:
         """The values, of every third row and column; None for a camera image of 8 bits and thermal levels."""
         if self._modality == DEPTH:
             return encodings.depth_pixels(frame)[::CHECKED_STRIDE, ::CHECKED_STRIDE]
         if self._modality == THERMAL:
-            values, _ = encodings.thermal_pixels(frame)
-            return None if values.dtype == np.uint8 else values[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+            values, is_grey = encodings.thermal_pixels(frame)
+            is_level = values.dtype == np.uint8 and not (is_grey and calibration.thermal_unit)
+            return None if is_level else values[::CHECKED_STRIDE, ::CHECKED_STRIDE]
+        if not frame.compressed and encodings.pixels_of(frame.encoding) is Pixels.VECTORS:
+            return np.nan_to_num(encodings.raw_pixels(frame)[::CHECKED_STRIDE, ::CHECKED_STRIDE])
         pixels = encodings.sixteen_bit_pixels(frame)
         return None if pixels is None else pixels[::CHECKED_STRIDE, ::CHECKED_STRIDE]
 
     def _warning(self, calibration: Calibration) -> str:
         if self._modality == VISION:
-            return self._bits_warning(max(self._found))
+            largest = max(self._found)
+            return self._colour_warning(largest) if self._is_float else self._bits_warning(largest)
         middle = float(np.median(self._found))
         if self._modality == DEPTH:
             return self._depth_warning(middle, calibration)
         return self._thermal_warning(middle, calibration) if calibration.thermal_radiometric else ""
+
+    def _colour_warning(self, largest: float) -> str:
+        if largest <= 1:
+            return ""
+        return (
+            f"the largest value of its 32FC3 images is {largest:.4g}, but colours are 0 to 1, and all above is white: "
+            f"set the driver to 0 to 1 or to rgb8, or {self._sensor}.topic to another topic"
+        )
 
     def _bits_warning(self, largest: float) -> str:
         choices = " or ".join(str(bits) for bits in USUAL_BITS if largest < 1 << bits)
@@ -81,32 +113,59 @@ class ImageValueCheck:
         )
 
     def _depth_warning(self, middle: float, calibration: Calibration) -> str:
-        metres = middle * calibration.depth_scale(self._is_float)
-        if MIN_SCENE_DEPTH <= metres <= MAX_SCENE_DEPTH:
+        unit = calibration.depth_scale(self._is_float)
+        metres, high = middle * unit, float(np.median(self._high)) * unit
+        is_far, is_near = metres > MAX_SCENE_DEPTH, metres < MIN_SCENE_DEPTH
+        # Integers in centimetres, read as millimetres. A unit that is set is the user's word for it.
+        seems_near = not (is_far or is_near or self._is_float or calibration.depth_unit) and (
+            metres < NEAR_SCENE_DEPTH and high < NEAR_SCENE_LIMIT
+        )
+        if not (is_far or is_near or seems_near):
             return ""
-        unit = f"{calibration.depth_scale(self._is_float):g}"
-        if metres > MAX_SCENE_DEPTH:
-            cure = f"if the value {middle:.6g} is millimetres, set {self._sensor}.unit to 0.001"
-        else:
-            cure = (
+        units = {name: own for name, own in DEPTH_UNITS.items() if NEAR_SCENE_DEPTH <= middle * own <= MAX_SCENE_DEPTH}
+        cures = [
+            f"if the value {middle:.6g} is {name}, set {self._sensor}.unit to {own:g}" for name, own in units.items()
+        ]
+        if seems_near:
+            cures.append(f"if it is millimetres, set {self._sensor}.unit to 0.001 to end this warning")
+        elif not cures or not is_far:
+            cures.append(
                 f"set {self._sensor}.unit to the metres of the value 1; 0 means metres in floats, millimetres in "
                 "integers"
             )
-        return f"the median of its images is {metres:.4g} m, with {self._sensor}.unit {unit}: {cure}"
+        near = ", nearer than most depth cameras measure" if seems_near else ""
+        return (
+            f"the median of its images is {metres:.4g} m, with {self._sensor}.unit {unit:g}{near}: {'; '.join(cures)}"
+        )
 
     def _thermal_warning(self, middle: float, calibration: Calibration) -> str:
         unit = calibration.thermal_scale(self._is_float)
         kelvin = middle * unit + calibration.thermal_offset
         if SCENE_KELVIN[0] <= kelvin <= SCENE_KELVIN[1]:
             return ""
-        name = self._sensor
-        cure = (
-            f"set {name}.unit and {name}.offset as the manual of the camera says, or {name}.radiometric to false if "
-            "its values are no temperatures"
-        )
-        if self._is_float and PLAUSIBLE_CELSIUS[0] <= middle <= PLAUSIBLE_CELSIUS[1]:
-            cure = f"they are probably degrees Celsius: set {name}.unit to 1 and {name}.offset to {CELSIUS:g}"
         return (
             f"the median of its images is {middle:.6g}, which would be {kelvin:.1f} K ({kelvin - CELSIUS:.0f} °C) with "
-            f"{name}.unit {unit:g} and {name}.offset {calibration.thermal_offset:g}: {cure}"
+            f"{self._sensor}.unit {unit:g} and {self._sensor}.offset {calibration.thermal_offset:g}: "
+            f"{self._thermal_cure(middle)}"
+        )
+
+    def _thermal_cure(self, middle: float) -> str:
+        """What to set for thermal values that cannot be temperatures with the parameters."""
+        name = self._sensor
+        if self._is_float and PLAUSIBLE_CELSIUS[0] <= middle <= PLAUSIBLE_CELSIUS[1]:
+            text = f"they are probably degrees Celsius: set {name}.unit to 1 and {name}.offset to {CELSIUS:g}"
+            if middle <= HOT_CELSIUS:
+                return text
+            scale, zero = FAHRENHEIT
+            return f"{text}; or Fahrenheit: set {name}.unit to {scale:g} and {name}.offset to {zero:g}"
+        fitting = [
+            f"{kind} (unit {unit:g}, offset {offset:g}) would be {middle * unit + offset - CELSIUS:.0f} °C"
+            for kind, (unit, offset) in THERMAL_UNITS.items()
+            if ROOM_KELVIN[0] <= middle * unit + offset <= ROOM_KELVIN[1]
+        ]
+        known = f" ({'; '.join(fitting)})" if fitting else ""
+        return (
+            f"set {name}.unit and {name}.offset as the manual of the camera says"
+            f"{known}, or {name}.radiometric to false if its values are no "
+            "temperatures"
         )

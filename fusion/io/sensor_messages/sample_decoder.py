@@ -8,13 +8,13 @@ name, so the message objects of rclpy and of rosbags both work.
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core import encodings
+from sensebind.fusion.core.encodings import EncodingError, Pixels
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -46,9 +46,7 @@ MESSAGE_TYPES = {
     AUDIO: tuple(audio.AUDIO_ADAPTERS),
 }
 
-# In lower-case encodings of sensor_msgs/Image: those of colours, also as a Bayer mosaic.
-MOSAIC_ENCODING = re.compile("bayer")
-COLOUR_ENCODING = re.compile(r"bayer|rgb|bgr|yuv|uyvy|yuyv|yuy2|nv\d\d|i420|(8|16)[us]c[34]$")
+COLOURS = (Pixels.COLOUR, Pixels.MOSAIC, Pixels.VECTORS)
 
 # Raised for a message without the expected fields: two packages may define different types of the same name.
 MESSAGE_FIELD_ERRORS = (AttributeError, TypeError, ValueError, IndexError)
@@ -231,6 +229,8 @@ class SampleDecoder:
         def convert_image(message: Any, received_ns: int) -> list[Sample]:
             if modality != VISION:
                 self._check_colours(message)
+            if type_name == messages.IMAGE_TYPE and (text := encodings.why_not_decoded(message.encoding, modality)):
+                raise EncodingError(f"{text}, or set {sensor}.topic to another topic")
             return [convert(modality, message)]  # the stamp is in its header
 
         return convert_image
@@ -243,7 +243,7 @@ class SampleDecoder:
             encoding = message.encoding
         elif self.type_name == messages.COMPRESSED_IMAGE_TYPE:  # its format begins with the encoding that it had before
             encoding = message.format.rpartition(";")[0].partition(";")[0]
-        if not COLOUR_ENCODING.search(encoding.strip().lower()):
+        if encodings.pixels_of(encoding) not in COLOURS:
             return
         if self.modality == DEPTH:
             raise EncodingError(

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGNATURE, jpeg_header, png_header
-from sensebind.fusion.core.samples import AUDIO, IMU, VISION
+from sensebind.fusion.core import encodings
+from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, Pixels, pixels_of
+from sensebind.fusion.core.encodings.file_headers import (
+    COMPRESSED_DEPTH_HEADER,
+    FILE_FORMATS,
+    PNG_SIGNATURE,
+    declared_size,
+    file_format,
+    jpeg_header,
+    png_header,
+)
+from sensebind.fusion.core.encodings.image_files import is_grey
+from sensebind.fusion.core.samples import AUDIO, IMU, VISION, Frame
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
-from sensebind.fusion.io.sensor_messages.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_names import sibling_topic
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
+SMALLEST_FILE = 32  # bytes: fewer show nothing
 # Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
 UNREAD_IMAGES = {
     "stereo_msgs/msg/DisparityImage": "disparity in pixels, not metres: record depth images too (stereo_image_proc)",
@@ -26,35 +36,6 @@ UNREAD_IMAGES = {
     "with image_transport republish",
 }
 IMAGE_TOPIC_TYPES = (*MESSAGE_TYPES[VISION], *UNREAD_IMAGES)
-MAX_GREY_SPREAD = 12  # of the values of a pixel whose colour is grey: JPEG does not keep them equal
-
-
-class Pixels(Enum):
-    """What the pixels of an image are, by its encoding. The value is the word for it."""
-
-    COLOUR = "colour"
-    MOSAIC = "colour, as a Bayer mosaic"
-    GREY = "grey"
-    GREY16 = "grey of 16 bits"
-    COUNTS = "counts of 16 bits"
-    FLOAT = "floating-point numbers"
-    COMPRESSED_DEPTH = "compressed depth"
-    VIDEO = "video"
-    OTHER = "no image"
-    UNKNOWN = "unknown"
-
-
-# Patterns of lower-case encodings. The first that fits counts.
-ENCODING_PATTERNS = (
-    (Pixels.MOSAIC, MOSAIC_ENCODING),
-    (Pixels.COLOUR, COLOUR_ENCODING),
-    (Pixels.GREY, re.compile("mono8|8[us]c1")),
-    (Pixels.GREY16, re.compile("mono16")),
-    (Pixels.COUNTS, re.compile("16[us]c1")),
-    (Pixels.FLOAT, re.compile("(32|64)fc1")),
-    (Pixels.VIDEO, re.compile(r"h\.?26[45]|hevc|av1|vp[89]|mpeg4")),
-    (Pixels.OTHER, re.compile(r"\d+[usf]c\d")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +45,8 @@ class TopicFacts:
     `encoding`: of an Image, or the format of a CompressedImage; empty: none, or no message can be read. `original`: of
     a compressed image, what it was before. `width`, `height` in pixels; 0: not known. `info_size`: width and height in
     the CameraInfo beside it; None: there is none. `frame_ids` and `stamps` (ns) are those of the first messages.
+    `content`: what the bytes of compressed images are, such as `JPEG` or `h264 video`. `problem`: why no image can be
+    decoded, and what to do; empty: nothing is known against it.
     """
 
     topic: Topic
@@ -75,6 +58,8 @@ class TopicFacts:
     frame_ids: tuple[str, ...] = ()
     stamps: tuple[int, ...] = ()
     info_size: tuple[int, int] | None = None
+    content: str = ""
+    problem: str = ""
 
     @property
     def name(self) -> str:
@@ -91,10 +76,14 @@ class TopicFacts:
 
     @property
     def encoding_text(self) -> str:
-        """The encoding in a few words: `rgb8`, or `jpeg of 16UC1`."""
+        """The encoding in a few words: `rgb8`, `jpeg of 16UC1`, or what the bytes are, if it does not say that."""
         first, _, rest = (part.strip() for part in self.encoding.partition(";"))
+        if self.pixels is Pixels.VIDEO and not encodings.is_video_format(self.encoding):
+            return f"{self.content} as '{self.encoding}'" if self.encoding else self.content
+        if self.pixels is Pixels.VIDEO:
+            return self.encoding
         if not rest:
-            return first or "unknown encoding"
+            return first or self.content or "unknown encoding"
         return f"{'compressedDepth' if self.pixels is Pixels.COMPRESSED_DEPTH else rest.split()[0]} of {first}"
 
 
@@ -138,55 +127,106 @@ def _stamps(first: Iterable[Any]) -> tuple[int, ...]:
 
 
 def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | None) -> TopicFacts:
-    frames = _frame_ids(first)
-    stamps = _stamps(first)
-    if not first or topic.type not in (messages.IMAGE_TYPE, messages.COMPRESSED_IMAGE_TYPE):
-        video = Pixels.UNKNOWN if not first or topic.type == messages.IMAGE_TYPE else Pixels.VIDEO
-        return TopicFacts(topic, pixels=video, frame_ids=frames, info_size=info_size)
-    message = next((message for message in first if len(message.data)), first[0])  # drivers start with empty ones
+    facts = TopicFacts(topic, frame_ids=_frame_ids(first), info_size=info_size)
+    if not first or topic.type in UNREAD_IMAGES:
+        return facts
+    message = _clear_message(first)
+    if topic.type in messages.VIDEO_TYPES:
+        frame = messages.SAMPLE_CONVERTERS[topic.type](VISION, message).data
+        assert isinstance(frame, Frame)
+        video = encodings.video_in(frame)
+        return replace(facts, pixels=Pixels.VIDEO, problem=video.problem if video else "")
+    facts = replace(facts, stamps=_stamps(first))
     if topic.type == messages.IMAGE_TYPE:
-        width, height = int(message.width), int(message.height)
         encoding = str(message.encoding)
-        kind = pixels_of(encoding)
-        return TopicFacts(topic, encoding, kind, kind, width, height, frames, stamps, info_size)
+        kind, problem = pixels_of(encoding), encodings.why_not_decoded(encoding)
+        if kind is Pixels.VECTORS:
+            kind, problem = _vector_pixels(messages.image_sample(VISION, message).data)
+        width, height = int(message.width), int(message.height)
+        facts = replace(facts, encoding=encoding, pixels=kind, original=kind, problem=problem)
+        return replace(facts, width=width, height=height)
     text, data = str(message.format), np.asarray(message.data, np.uint8).tobytes()
     kind, width, height = compressed_pixels(text, data, topic.name)
     before = pixels_of(text.partition(";")[0]) if ";" in text else Pixels.UNKNOWN
-    return TopicFacts(topic, text, kind, before, width, height, frames, stamps, info_size)
+    content, problem = _content(text, data, kind)
+    facts = replace(facts, encoding=text, pixels=kind, original=before, content=content, problem=problem)
+    return replace(facts, width=width, height=height)
 
 
-def pixels_of(encoding: str) -> Pixels:
-    """What the pixels of an encoding of sensor_msgs/Image are."""
-    lower = encoding.strip().lower()
-    return next((kind for kind, pattern in ENCODING_PATTERNS if pattern.search(lower)), Pixels.UNKNOWN)
+def _clear_message(first: list[Any]) -> Any:
+    """The first of these messages whose bytes show what they are: drivers start with empty or damaged ones."""
+    some = [message for message in first if len(message.data)] or first[:1]
+    return next((own for own in some if not hasattr(own, "format") or _is_recognised(own)), some[0])
+
+
+def _is_recognised(message: Any) -> bool:
+    data = np.asarray(message.data, np.uint8)
+    is_file = file_format(data[:12].tobytes()) != ""
+    return is_file or encodings.video_in(Frame(data, str(message.format), compressed=True)) is not None
+
+
+def _vector_pixels(frame: Any) -> tuple[Pixels, str]:
+    """What three floats for each pixel are: colours of 0 to 1; or points or normals, with what to do if they are
+    colours."""
+    try:
+        values = encodings.raw_pixels(frame)
+    except EncodingError as error:
+        return Pixels.COLOUR, str(error)
+    low, high = float(values.min()), float(values.max())  # NaN: it is no colour
+    if 0 <= low <= high <= 1:
+        return Pixels.COLOUR, ""
+    return Pixels.OTHER, (
+        f"'{frame.encoding}' has values from {low:.4g} to {high:.4g}: points or normals, because colours are 0 to 1. "
+        "If these are images of a camera, set the driver to 0 to 1, or to rgb8"
+    )
 
 
 def compressed_pixels(text: str, data: bytes, topic: str) -> tuple[Pixels, int, int]:
     """What the pixels of a CompressedImage are, its width and its height (0: not known).
 
-    `text` is its format. The bytes decide where they are those of a PNG or JPEG file; these are read up to the size.
+    `text` is its format. The bytes decide where they are those of a file or of a video.
     """
-    lower = text.lower()
-    if data.startswith(JPEG_SIGNATURE):
-        width, height, channels = jpeg_header(memoryview(data))
+    sent, name = text.lower().partition(";")[0], file_format(data[:12])
+    width, height = declared_size(np.frombuffer(data, np.uint8))
+    if name == "JPEG":
+        _, _, channels = jpeg_header(memoryview(data))
         kind = Pixels.GREY if channels == 1 or not _has_colours(data) else Pixels.COLOUR
-        if kind is Pixels.GREY and "bayer" in lower.partition(";")[0]:
-            kind = Pixels.MOSAIC
-        return kind, width, height
-    if "compresseddepth" in lower or topic.lower().endswith("/compresseddepth"):
-        if data[12:20] == PNG_SIGNATURE:
-            width, height, *_ = _png_header(data[12:])
-            return Pixels.COMPRESSED_DEPTH, width, height
-        return Pixels.COMPRESSED_DEPTH, 0, 0
-    if data.startswith(PNG_SIGNATURE):
+        return Pixels.MOSAIC if kind is Pixels.GREY and "bayer" in sent else kind, width, height
+    if "compresseddepth" in text.lower() or topic.lower().endswith("/compresseddepth"):
+        size = (width, height) if name else _compressed_depth_size(data)
+        return Pixels.COMPRESSED_DEPTH, *size
+    if name == "PNG":
         width, height, bits, colours = _png_header(data)
         if colours:
             return Pixels.COLOUR, width, height
         if bits <= 8:
-            return Pixels.MOSAIC if "bayer" in lower.partition(";")[0] else Pixels.GREY, width, height
-        return Pixels.COUNTS if pixels_of(lower.partition(";")[0]) is Pixels.COUNTS else Pixels.GREY16, width, height
-    kind = pixels_of(lower.rpartition(";")[2])
-    return kind if kind is Pixels.VIDEO else Pixels.UNKNOWN, 0, 0
+            return Pixels.MOSAIC if "bayer" in sent else Pixels.GREY, width, height
+        return Pixels.COUNTS if pixels_of(sent) is Pixels.COUNTS else Pixels.GREY16, width, height
+    if name:
+        return pixels_of(sent), width, height
+    is_video = encodings.video_in(Frame(np.frombuffer(data, np.uint8), text, compressed=True)) is not None
+    return Pixels.VIDEO if is_video else Pixels.UNKNOWN, 0, 0
+
+
+def _content(text: str, data: bytes, kind: Pixels) -> tuple[str, str]:
+    """What the bytes of a CompressedImage are; and why they cannot be decoded, with the remedy."""
+    if kind is Pixels.VIDEO:
+        video = encodings.video_in(Frame(np.frombuffer(data, np.uint8), text, compressed=True))
+        assert video is not None
+        return f"{video.codec} video", video.problem
+    name = file_format(data[:12])
+    if name or len(data) < SMALLEST_FILE or kind is Pixels.COMPRESSED_DEPTH:
+        return name, ""
+    return "", (
+        f"its messages (format '{text}') are none of {', '.join(FILE_FORMATS)}, and no video that is known: set the "
+        "driver to JPEG or PNG"
+    )
+
+
+def _compressed_depth_size(data: bytes) -> tuple[int, int]:
+    """Width and height of an image after the header of compressedDepth; (0, 0) if they are not known."""
+    content = data[COMPRESSED_DEPTH_HEADER:]
+    return _png_header(content)[:2] if content.startswith(PNG_SIGNATURE) else (0, 0)
 
 
 def _png_header(data: bytes) -> tuple[int, int, int, bool]:
@@ -200,4 +240,4 @@ def _has_colours(data: bytes) -> bool:
     if not 0 < width * height <= MAX_PIXELS:
         return True
     small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
-    return small is None or bool(np.max(np.ptp(small.astype(np.int16), axis=2)) > MAX_GREY_SPREAD)
+    return small is None or not is_grey(np.asarray(small, np.uint8))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
+from sensebind.fusion.core.encodings import Pixels, why_not_decoded
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
+from sensebind.fusion.io.messages import IMAGE_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
-from sensebind.fusion.io.topic_selection.examination import UNREAD_IMAGES, Pixels, TopicFacts
+from sensebind.fusion.io.topic_selection.examination import UNREAD_IMAGES, TopicFacts
 
 STEREO_ASPECT = 2.5  # width / height from which an image may be two views side by side
 INFO_TOLERANCE = 0.02  # of the width in CameraInfo, when it is compared with half an image's
@@ -83,7 +85,7 @@ class Verdict:
 
 def judge_images(topics: Sequence[TopicFacts]) -> dict[str, Verdict]:
     """Name of each image topic → the modality of its images."""
-    found = {facts.name: _with_stereo_note(facts, _judge(facts, topics)) for facts in topics}
+    found = {facts.name: _with_stereo_note(facts, _decodable(facts, _judge(facts, topics))) for facts in topics}
     for facts in topics:
         if source := _source_of(facts, topics, found):
             reason = (
@@ -102,6 +104,8 @@ def _judge(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
         return Verdict(
             None, UNREAD_IMAGES[facts.topic.type], seemed=DEPTH if "Disparity" in facts.topic.type else VISION
         )
+    if facts.problem:
+        return Verdict(None, facts.problem, seemed=modality_of_name(facts.name) or VISION)
     pixels = facts.pixels
     if Pixels.COLOUR in (pixels, facts.original) or Pixels.MOSAIC in (pixels, facts.original):
         return _judge_colour(facts, topics)
@@ -111,14 +115,15 @@ def _judge(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
         return _judge_numbers(facts)
     if pixels is Pixels.GREY or pixels is Pixels.GREY16:
         return _judge_grey(facts)
-    if pixels is Pixels.OTHER and _word(facts) is Word.DEPTH and facts.encoding.upper().endswith("C1"):
-        return Verdict(DEPTH, f"depth by the name ({facts.encoding_text})", Use.UNSURE)
-    if pixels is Pixels.OTHER:
-        what = f"{facts.encoding_text} is no encoding of camera, depth or thermal images"
-        if facts.encoding.upper() == "32FC3":
-            what = "32FC3 may be points or normals: if these are images of a camera, set vision.topic"
-        return Verdict(None, what)
     return _judge_unknown(facts)
+
+
+def _decodable(facts: TopicFacts, verdict: Verdict) -> Verdict:
+    """The verdict; no modality, if raw images of this encoding cannot be decoded as those of the modality."""
+    if facts.topic.type != IMAGE_TYPE or verdict.modality is None or not facts.encoding:
+        return verdict
+    problem = why_not_decoded(facts.encoding, verdict.modality)
+    return Verdict(None, problem, seemed=verdict.modality) if problem else verdict
 
 
 def _judge_colour(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
@@ -134,7 +139,7 @@ def _judge_colour(facts: TopicFacts, topics: Sequence[TopicFacts]) -> Verdict:
         return Verdict(VISION, f"colours ({what}), not temperatures: a thermal sensor needs grey", Use.FALSE_COLOUR)
     if word is Word.DEPTH and not _has_own_info(facts, topics) and facts.pixels is not Pixels.MOSAIC:
         return Verdict(VISION, f"colours ({what}), not distances", Use.FALSE_COLOUR)
-    return Verdict(VISION, f"colour images ({what})")
+    return Verdict(VISION, f"{'video' if facts.pixels is Pixels.VIDEO else 'colour images'} ({what})")
 
 
 def _judge_numbers(facts: TopicFacts) -> Verdict:
@@ -187,8 +192,9 @@ def _judge_grey(facts: TopicFacts) -> Verdict:
 
 def _judge_unknown(facts: TopicFacts) -> Verdict:
     """The verdict on images whose messages do not say what they are: by the name alone."""
-    readable = facts.topic.type.rpartition("/")[2] if facts.pixels is Pixels.VIDEO else "its messages cannot be read"
-    what, word = facts.encoding or readable, _word(facts)
+    what, word = facts.encoding_text if facts.encoding or facts.content else "its messages cannot be read", _word(facts)
+    if facts.pixels is Pixels.VIDEO and not facts.content:
+        what = facts.topic.type.rpartition("/")[2]
     if word is Word.DISPARITY:
         return _disparity()
     if word in (Word.THERMAL, Word.MAKER):

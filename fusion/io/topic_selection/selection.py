@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from sensebind.fusion.core.encodings import Pixels
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_names import imu_half, other_imu_half
-from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
+from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
 
 # Types of sound, the best first. AudioData has no stamp.

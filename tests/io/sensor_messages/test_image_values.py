@@ -74,7 +74,7 @@ def test_depth_of_floats_in_millimetres_is_named_with_parameter_and_value(caplog
     (text,) = warnings_of(caplog, DEPTH, lambda i: image(encoding, millimetres))
     assert text == (
         "sensor 'depth' (topic '/the/topic'): the median of its images is 815 m, with depth.unit 1: if the value 815 "
-        "is millimetres, set depth.unit to 0.001"
+        "is millimetres, set depth.unit to 0.001; if the value 815 is centimetres, set depth.unit to 0.01"
     )
     assert warnings_of(caplog, DEPTH, lambda i: image(encoding, millimetres), unit=0.001) == []
     assert warnings_of(caplog, DEPTH, lambda i: image(encoding, METRES.astype(kind))) == []
@@ -90,6 +90,35 @@ def test_integer_depth_in_its_usual_units_is_not_named(caplog) -> None:
 
 
 @pytest.mark.parametrize(
+    ("encoding", "values", "unit"),
+    [("16UC1", METRES * 300, "0.01"), ("16UC1", METRES * 100, "0.01"), ("32SC1", METRES * 250, "0.01"),
+     ("32FC1", METRES * 100, "0.01"), ("32FC1", METRES * 10_000, "0.0001"), ("16UC1", METRES * 3, "the metres of")],
+    ids=["2.4 m", "0.8 m", "32SC1", "floats", "tenths of mm", "metres in integers"],
+)  # fmt: skip
+def test_depth_in_a_unit_that_cannot_be_right_is_named(caplog, encoding: str, values: np.ndarray, unit: str) -> None:
+    kinds: dict[str, type[np.generic]] = {"16UC1": np.uint16, "32SC1": np.int32, "32FC1": np.float32}
+    pixels = np.round(values).astype(kinds[encoding])
+    (text,) = warnings_of(caplog, DEPTH, lambda i: image(encoding, pixels))
+    assert f"set depth.unit to {unit}" in text and "topic '/the/topic'" in text
+
+
+def test_a_near_scene_in_millimetres_is_named_until_the_unit_is_set(caplog) -> None:
+    near = np.round(METRES * 250).astype(np.uint16)  # 0.13 to 0.28 m, as of a camera on an arm
+    (text,) = warnings_of(caplog, DEPTH, lambda i: image("16UC1", near))
+    assert text.endswith("if it is millimetres, set depth.unit to 0.001 to end this warning")
+    assert warnings_of(caplog, DEPTH, lambda i: image("16UC1", near), unit=0.001) == []
+    far_behind = np.where(X < 40, near, 2500).astype(np.uint16)  # something near before a room
+    assert warnings_of(caplog, DEPTH, lambda i: image("16UC1", far_behind)) == []
+
+
+def test_three_floats_above_one_are_named_as_no_colours(caplog) -> None:
+    colours = np.dstack([X * 4 / 255] * 3).astype(np.float32)
+    assert warnings_of(caplog, VISION, lambda i: image("32FC3", colours)) == []
+    (text,) = warnings_of(caplog, VISION, lambda i: image("32FC3", colours * 255))
+    assert "the largest value of its 32FC3 images is 252" in text and "set the driver to 0 to 1" in text
+
+
+@pytest.mark.parametrize(
     ("encoding", "values", "remedy"),
     [
         ("mono16", 8000 + (KELVIN - 293.15) * 28, "thermal.radiometric to false"),
@@ -97,12 +126,21 @@ def test_integer_depth_in_its_usual_units_is_not_named(caplog) -> None:
         ("mono16", KELVIN * 10, "set thermal.unit and thermal.offset"),
         ("16UC1", KELVIN / 0.04, "set thermal.unit and thermal.offset"),
         ("mono16", (KELVIN - 273.15) * 10 + 1000, "set thermal.unit and thermal.offset"),
+        ("mono16", KELVIN * 10, "0.1 K (unit 0.1, offset 0) would be 20 °C"),
+        ("16UC1", KELVIN / 0.04, "0.04 K (unit 0.04, offset 0) would be 20 °C"),
+        ("mono16", (KELVIN - 273.15) * 10 + 1000, "(unit 0.1, offset 173.15) would be 20 °C"),
+        ("16SC1", (KELVIN - 273.15) * 100, "0.01 °C (unit 0.01, offset 273.15) would be 20 °C"),
+        ("mono16", KELVIN, "1 K (unit 1, offset 0) would be 21 °C"),
         ("32FC1", KELVIN - 273.15, "set thermal.unit to 1 and thermal.offset to 273.15"),
+        ("32FC1", (KELVIN - 273.15) * 1.8 + 32, "Fahrenheit: set thermal.unit to 0.555556"),
+        ("32FC1", KELVIN * 100, "0.01 K (unit 0.01, offset 0) would be 20 °C"),
     ],
-    ids=["14 bits", "16 bits", "tenths", "TLinear", "Optris", "Celsius"],
+    ids=["14 bits", "16 bits", "tenths", "TLinear", "Optris", "tenths named", "TLinear named", "Optris named",
+         "hundredths of Celsius", "kelvin in integers", "Celsius", "Fahrenheit", "hundredths in floats"],
 )  # fmt: skip
 def test_values_that_cannot_be_temperatures_are_named(caplog, encoding: str, values: np.ndarray, remedy: str) -> None:
-    pixels = values.astype(np.float32) if encoding == "32FC1" else np.round(values).astype(np.uint16)
+    kinds: dict[str, type[np.generic]] = {"32FC1": np.float32, "16SC1": np.int16}
+    pixels = (values if encoding == "32FC1" else np.round(values)).astype(kinds.get(encoding, np.uint16))
     (text,) = warnings_of(caplog, THERMAL, lambda i: image(encoding, pixels))
     assert "topic '/the/topic'" in text and remedy in text
     assert f"the median of its images is {np.median(pixels[::3, ::3]):.6g}" in text
@@ -116,5 +154,6 @@ def test_temperatures_are_not_named(caplog) -> None:
         ("32FC1", (KELVIN - 273.15).astype(np.float32), {"offset": 273.15}),
         ("mono16", np.round(KELVIN * 10).astype(np.uint16), {"unit": 0.1}),
         ("mono8", (X * 4 % 256).astype(np.uint8), {}),
+        ("mono8", ((KELVIN - 273.15) * 4).astype(np.uint8), {"unit": 0.25, "offset": 273.15}),
     ):
         assert warnings_of(caplog, THERMAL, lambda i, e=encoding, p=pixels: image(e, p), **values) == []

@@ -1,0 +1,85 @@
+"""Decodes image files (JPEG, PNG, …), after a check of what they declare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.fusion.core.encodings.errors import MAX_PIXELS, EncodingError
+from sensebind.fusion.core.encodings.file_headers import FILE_FORMATS, declared_size, file_format
+from sensebind.fusion.core.encodings.video_formats import Video, find_video
+from sensebind.fusion.core.samples import Frame
+
+UInt8Array = npt.NDArray[np.uint8]
+LOOKED_AT = 1000  # first bytes of a message that are looked at to find out what it is
+MAX_GREY_SPREAD = 12  # of the values of a pixel whose colour is grey: JPEG does not keep them equal
+MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
+
+
+def decode_file(frame: Frame, flags: int) -> npt.NDArray[Any]:
+    """Decode an image file. Its format is that of its first bytes: the name in the message is often another one.
+    Raises `EncodingError`."""
+    if video := video_in(frame):
+        raise EncodingError(
+            video.problem
+            or f"a '{frame.encoding}' message is a packet of {video.codec} video, not an image: use a camera sensor"
+        )
+    _check_declared_size(frame)
+    try:
+        image = cv2.imdecode(np.ascontiguousarray(frame.data), flags)
+    except cv2.error as error:
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {error}") from error
+    if image is None:
+        kind = file_format(frame.data[:12].tobytes())
+        other = ", or a TIFF of floats or of 32 bits with colours: save it with 8 or 16 bits" if kind == "TIFF" else ""
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: it is damaged{other}")
+    return np.asarray(image)
+
+
+def decode_photograph(data: UInt8Array) -> UInt8Array:
+    """Decode an image file, uint8 (N,), to uint8 (H, W, 3) in the order red, green, blue, turned upright as its EXIF
+    says. Raises `EncodingError`."""
+    return decode_file(Frame(data, "", compressed=True), cv2.IMREAD_COLOR_RGB)
+
+
+def _check_declared_size(frame: Frame) -> None:
+    """Reject an image file that is cut off or declares more pixels than it can hold, before it is decoded."""
+    start = frame.data[:12].tobytes()
+    name = file_format(start)
+    if not name:
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes is none of {', '.join(FILE_FORMATS)}")
+    if name == "PNG" and frame.data.size >= 24:
+        at = 8
+        while at + 8 <= frame.data.size:  # chunks: length, name, content, checksum (PNG, third edition, 5.3)
+            at += 12 + int.from_bytes(frame.data[at : at + 4].tobytes(), "big")
+        if at > frame.data.size:
+            raise EncodingError(f"{named(frame)} of {frame.data.size} bytes is cut off or damaged")
+    width, height = declared_size(frame.data)
+    if name not in ("JPEG", "PNG") and not width * height:
+        raise EncodingError(f"{named(frame)} ({name}) does not declare its size: it is damaged")
+    if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
+        raise EncodingError(f"{named(frame)} declares {width} × {height} pixels: it is damaged")
+
+
+def video_in(frame: Frame) -> Video | None:
+    """The video that a compressed frame contains; None for an image file, and for what is neither."""
+    start = frame.data[:LOOKED_AT].tobytes()
+    return None if file_format(start) else find_video(frame.encoding, start, frame.data.size)
+
+
+def is_grey(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether an image (H, W) or (H, W, C) of a file has no colours: grey images are often sent in three channels."""
+    return pixels.ndim == 2 or bool(np.max(np.ptp(pixels[..., :3].astype(np.int16), axis=2)) <= MAX_GREY_SPREAD)
+
+
+def named(frame: Frame) -> str:
+    """What an error calls a compressed image."""
+    return f"a '{frame.encoding}' image" if frame.encoding else "an image"
+
+
+def image_size(frame: Frame) -> tuple[int, int]:
+    """Width and height in pixels; (0, 0) if a compressed image does not declare them. It is not decoded."""
+    return declared_size(frame.data) if frame.compressed else (frame.width, frame.height)
