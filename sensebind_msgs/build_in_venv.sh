@@ -21,7 +21,8 @@ trap 'rm -rf "$work"' EXIT
 for package in "$here" "$here/../sensebind/interfaces/audio_common_msgs" "$here/../sensebind/interfaces/rosbag2_interfaces"; do
   name=$(sed -n 's:.*<name>\(.*\)</name>.*:\1:p' "$package/package.xml")
   cmake -S "$package" -B "$work/$name" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF \
-    -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" >"$work/$name.log" 2>&1 &&
+    -DCMAKE_INSTALL_PREFIX="$venv" -DPython3_EXECUTABLE="$python" -Drosidl_default_generators_DIR="$here" \
+    >"$work/$name.log" 2>&1 &&
     cmake --build "$work/$name" --target install >>"$work/$name.log" 2>&1 ||
     { cat "$work/$name.log"; echo "building $name failed"; exit 1; }
   for kind in msg srv; do
