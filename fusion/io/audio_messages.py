@@ -20,7 +20,7 @@ import numpy as np
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.io.channels import ChannelSelector
-from sensebind.fusion.io.messages import stamp_to_ns
+from sensebind.fusion.io.messages import sibling_topic, stamp_to_ns
 from sensebind.fusion.io.sensor_options import AUDIO_RATES, MP3, OPUS, WAVE, AudioFormat
 
 AUDIO_INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
@@ -33,6 +33,13 @@ AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for Aud
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
 MAX_STAMP_ERROR = SECOND // 4  # ns: a smaller difference of a stamp from the end of the sound before is jitter
+
+
+def audio_info_topics(topic: str) -> list[str]:
+    """Where the AudioInfo of a topic may be. audio_capture publishes ``audio_info`` beside ``audio`` and
+    ``audio_stamped``."""
+    beside = (sibling_topic(topic, name) for name in ("info", "audio_info"))
+    return list(dict.fromkeys([*beside, f"{topic}_info", f"{topic}/info", f"{topic.removesuffix('_stamped')}_info"]))
 
 
 def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:

@@ -138,8 +138,8 @@ class SensorOptions(Options):
     )
     info_topic: str = parameter(
         "",
-        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info in the topic's namespace, <topic>_info, "
-        "<topic>/info",
+        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info or audio_info in the topic's namespace, "
+        "<topic>_info, <topic>/info; in a replay else the only AudioInfo topic of the recording",
         modalities=(AUDIO,),
     )
     fields: tuple[str, ...] = parameter(

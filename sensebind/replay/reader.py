@@ -10,8 +10,9 @@ from typing import Any
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
@@ -148,10 +149,8 @@ class SampleReader:
                 continue
             self._decoders[sensor] = decoder
             sensors[topic].append(decoder)
-            for side in decoder.side_topics(topic):
-                name = self._topic_named(side.name)
-                if name is not None and self._topic_types[name] == side.type:
-                    info_decoders[name].append(decoder)
+            for name in self._side_topics_of(decoder, self._options[sensor], topic):
+                info_decoders[name].append(decoder)
         self._side_topics = set(info_decoders)
         self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
@@ -183,6 +182,16 @@ class SampleReader:
             for text, count in decoder.unused.items():
                 self.undecodable_counts[decoder.sensor] += count
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    def _side_topics_of(self, decoder: SampleDecoder, options: SensorOptions, topic: str) -> list[str]:
+        """The topics of the recording that describe a sensor on `topic`. A microphone without AudioInfo beside it gets
+        the only AudioInfo of the recording."""
+        sides = decoder.side_topics(topic)
+        names = [name for side in sides if (name := self._topic_named(side.name)) and self._topic_types[name] == side.type]
+        infos = [name for name, type_name in self._topic_types.items() if type_name == AUDIO_INFO_TYPE]
+        if sides and not names and options.modality == AUDIO and not options.info_topic and len(infos) == 1:
+            return infos
+        return names
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""
