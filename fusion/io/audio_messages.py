@@ -29,6 +29,7 @@ CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
     **dict.fromkeys(("mp3", "mpeg", "audio/mpeg"), MP3),
     **dict.fromkeys(("opus", "audio/opus", "ogg", "ogg/opus"), OPUS),
 }
+OTHER_OGG = {b"\x01vorbis": "Vorbis", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}  # marks of codings in Ogg that are not read
 AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for AudioInfo before it is an error
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
@@ -185,6 +186,7 @@ class OpusStream:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._ogg = False
+        self._other = ""  # coding of an Ogg stream that is not Opus
         self._partial = b""  # the beginning of a packet that ends in the next Ogg page
         self._context: deque[bytes] = deque()
 
@@ -192,6 +194,11 @@ class OpusStream:
         """The sound of the packets that are complete now, at 48 kHz; None if there is none. `channels`: 0 for those of
         the packets. Raises `EncodingError` for data that are not Opus."""
         self._ogg = self._ogg or b"OggS" in data
+        self._other = self._other or next((name for mark, name in OTHER_OGG.items() if mark in data[:64]), "")
+        if self._other:
+            raise EncodingError(
+                f"the data are {self._other}, not Opus: set audio_capture's format to 'wave', 'mp3' or 'opus'"
+            )
         packets = self._ogg_packets(data) if self._ogg else [data]
         packets = [p for p in packets if p and not p.startswith((b"OpusHead", b"OpusTags"))]
         if not packets:
@@ -284,18 +291,33 @@ def _read_sound(data: bytes, name: str) -> Sound:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise EncodingError(
-            f"the sound cannot be decoded as {name} ({error}): check audio.coding_format, or set audio_capture's "
+            f"the sound cannot be decoded as {name} ({getattr(error, 'error_string', error)}): check audio.coding_format, or set audio_capture's "
             "format to 'wave'"
         ) from error
     return Sound(samples, float(rate))
 
 
-def without_wave_header(data: memoryview) -> memoryview:
-    """The samples in data that begin with the header of a WAV file; other data unchanged."""
+# Format tag and bits of a WAV header → sample format.
+WAVE_FORMATS = {(1, 8): "U8", (1, 16): "S16LE", (1, 24): "S24LE", (1, 32): "S32LE", (3, 32): "F32LE", (3, 64): "F64LE"}
+
+
+def split_wave_header(data: memoryview) -> tuple[AudioFormat | None, memoryview]:
+    """The format in the header of a WAV file at the start of data, None without one, and the samples after it."""
     if data.nbytes < 44 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"WAVE":
-        return data
-    at = bytes(data[:4096]).find(b"data")
-    return data[at + 8 :] if at >= 0 else data
+        return None, data
+    head = bytes(data[:4096])
+    at, form = head.find(b"data"), head.find(b"fmt ")
+    if at < 0 or not 0 < form <= at - 24:
+        return None, data
+    tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head, form + 8)
+    if tag == 0xFFFE and form + 34 <= at:  # the tag is in the extension
+        (tag,) = struct.unpack_from("<H", head, form + 32)
+    return AudioFormat(WAVE_FORMATS.get((tag, bits), ""), rate, channels), data[at + 8 :]
+
+
+def recognised_coding(data: bytes) -> str:
+    """The coding of compressed sound that begins with these bytes; empty if they do not show it."""
+    return OPUS if data[:4] == b"OggS" else MP3 if is_mp3(data) else ""
 
 
 class RateMonitor:
@@ -309,33 +331,43 @@ class RateMonitor:
 
     def __init__(self) -> None:
         self.warning = ""
-        self._rates: deque[float] = deque(maxlen=50)  # Hz by the stamps, of the newest sounds
+        self._steps: deque[tuple[int, int]] = deque(maxlen=50)  # samples, and ns to the next stamp, of the newest sounds
         self._before: tuple[int, int] | None = None  # stamp and number of samples of the sound before
         self._span = 0  # ns of stamps so far
 
-    def update(self, stamp: int, sound: Sound) -> None:
-        """Compare one more sound with the stamp (ns) from its message."""
-        if self._before is not None and 0 < (step := stamp - self._before[0]) < 10 * SECOND:
-            self._rates.append(self._before[1] * SECOND / step)
+    def update(self, stamp: int, sound: Sound, sample_bytes: int = 0) -> None:
+        """Compare one more sound with the stamp (ns) of its message, or the time of its arrival. `sample_bytes`: of one
+        sample of a channel in the message; 0: not known."""
+        count = len(sound.data)
+        if self._before is not None and stamp == self._before[0]:
+            count += self._before[1]
+        elif self._before is not None and 0 < (step := stamp - self._before[0]) < 10 * SECOND:
+            self._steps.append((self._before[1], step))
             self._span += step
-        self._before = stamp, len(sound.data)
-        if self.warning or len(self._rates) < self.MIN_BLOCKS or self._span < self.MIN_SPAN:
+        self._before = stamp, count
+        if self.warning or len(self._steps) < self.MIN_BLOCKS or self._span < self.MIN_SPAN:
             return
-        found = float(np.median(self._rates))
+        found = float(np.median([samples * SECOND / step for samples, step in self._steps]))
+        overall = sum(samples for samples, _ in self._steps) * SECOND / sum(step for _, step in self._steps)
         ratio = found / sound.sample_rate
-        if abs(ratio - 1) <= self.TOLERANCE or abs(np.mean(self._rates) / found - 1) > self.TOLERANCE:
+        if abs(ratio - 1) <= self.TOLERANCE or abs(overall / found - 1) > self.TOLERANCE:
             return  # they agree, or the stamps vary too much
-        found = next((known for known in COMMON_RATES if abs(known / found - 1) < 0.03), float(round(found)))
+        known = next((rate for rate in COMMON_RATES if abs(rate / found - 1) < 0.03), 0.0)
+        cures = [f"audio.sample_rate: {known:g}"] if known else []
         channels = sound.data.shape[1] * round(ratio)
-        other = ""
         if abs(ratio - round(ratio)) < 0.05 and 2 <= channels <= 8:
-            other = f", or, if the sound has {channels} channels, audio.channels: {channels}"
+            cures.append(f"if the sound has {channels} channels, audio.channels: {channels}")
+        size = round(sample_bytes * ratio)
+        if size in FORMATS_OF_SIZE and abs(size / (sample_bytes * ratio) - 1) < 0.03:
+            cures.append(f"if its samples have {8 * size} bits, audio.sample_format: {FORMATS_OF_SIZE[size]}")
+        cures = cures or ["audio.coding_format, audio.sample_format, audio.channels and audio.sample_rate to what it is"]
         self.warning = (
-            f"the sampling rate is said to be {sound.sample_rate:g} Hz, and by the stamps it is {found:g} Hz: set "
-            f"audio.sample_rate: {found:g}{other}"
+            f"the sampling rate is said to be {sound.sample_rate:g} Hz, and by the stamps it is "
+            f"{known or round(found):g} Hz: set{'' if cures[0].startswith('audio') else ','} {', or, '.join(cures)}"
         )
 
 
+FORMATS_OF_SIZE = {1: "U8", 2: "S16LE", 3: "S24LE", 4: "S32LE or F32LE"}  # bytes of a sample → its usual formats
 COMMON_RATES = (8000.0, 11025.0, 16000.0, 22050.0, 24000.0, 32000.0, 44100.0, 48000.0, 88200.0, 96000.0, 192000.0)
 
 
@@ -360,7 +392,7 @@ class AudioMessageDecoder:
                 f"audio message type '{type_name}' is not known: set audio.topic to a topic of type "
                 f"{', '.join(AUDIO_ADAPTERS)}"
             )
-        self.format = audio_format
+        self.format = self._given = audio_format
         self.info_topics, self._use_stamps = info_topics, use_stamps
         self.unused: Counter[str] = Counter()  # reason → messages that ended without use; set by `finish`
         self._needs_format = type_name in TYPES_NEEDING_AUDIO_INFO
@@ -369,18 +401,28 @@ class AudioMessageDecoder:
         self._rate = RateMonitor()
         self._next_stamp: int | None = None
         self._mp3, self._opus = Mp3Stream(), OpusStream()
+        self._format_warning = ""  # the data or AudioInfo contradict the format
+        self._rest: bytes | None = None  # of a WAV file in pieces: the part of a sample at the end; None: no such file
+        self._is_first, self._has_info = True, False
         self._info_error = ""  # why the newest AudioInfo cannot be used; empty: no error
         self._waiting: deque[tuple[Any, int]] = deque()  # messages without a format, and their times of arrival
 
     @property
     def warnings(self) -> list[str]:
         """What is wrong with the sounds so far."""
-        return [text for text in (self._channels.warning, self._rate.warning) if text]
+        return [text for text in (self._format_warning, self._channels.warning, self._rate.warning) if text]
 
     def apply_audio_info(self, info: Any) -> None:
         """Set unknown fields of the format from an AudioInfo message. Raises `EncodingError` for an unknown coding."""
+        self._has_info = True
         try:
             self.format, self._info_error = with_audio_info(self.format, info), ""
+            newest = with_audio_info(self._given, info)
+            if self.format.is_complete and newest.is_complete and newest != self.format and not self._format_warning:
+                self._format_warning = (
+                    f"AudioInfo has another format than before, {_words(newest)}, which is not used: if the sound has "
+                    "it, set audio.sample_format, audio.sample_rate and audio.channels"
+                )
         except EncodingError as error:
             self._info_error = str(error)
             raise
@@ -411,10 +453,39 @@ class AudioMessageDecoder:
         return []
 
     def _format_known(self, message: Any) -> bool:
-        """Whether the bytes of a message can be decoded. Without any format, MP3 is recognised by its content."""
-        if not self.format.is_complete and not self.format.coding_format and is_mp3(bytes(_bytes_of(message)[:4096])):
-            self.format = replace(self.format, coding_format=MP3)
+        """Whether the bytes of a message can be decoded. The header of a WAV file, and the beginning of compressed
+        sound, take precedence over AudioInfo."""
+        if self._given.coding_format or self.format.coding_format:
+            return self.format.is_complete
+        data = _bytes_of(message)
+        header, _ = split_wave_header(data)
+        if header is not None:
+            self._use_header(header)
+        elif self._is_first or not self.format.is_complete:
+            coding = recognised_coding(bytes(data[:4096]))
+            if coding and self.format.is_complete:
+                self._format_warning = (
+                    f"AudioInfo says {_words(self.format)}, but the data are {coding}: they are decoded as {coding}. If "
+                    "that is wrong, set audio.coding_format: wave"
+                )
+            self.format = replace(self.format, coding_format=coding)
+        self._is_first = False
         return self.format.is_complete
+
+    def _use_header(self, header: AudioFormat) -> None:
+        """Use the format in the header of a WAV file where no parameter sets it."""
+        own, before = self._given, self.format
+        self.format = replace(
+            before,
+            sample_format=own.sample_format or header.sample_format or before.sample_format,
+            sample_rate=own.sample_rate or header.sample_rate,
+            channels=own.channels or header.channels,
+        )
+        if before.is_complete and (before.sample_rate, before.channels) != (self.format.sample_rate, self.format.channels):
+            self._format_warning = (
+                f"AudioInfo says {_words(before)}, but the header of the WAV data says {_words(self.format)}, which is "
+                "used; parameters take precedence: audio.sample_rate, audio.channels"
+            )
 
     def _wait(self, message: Any, received_ns: int) -> None:
         """Keep a message until its format is known. Raises `EncodingError` if one has waited too long; that one is
@@ -435,6 +506,9 @@ class AudioMessageDecoder:
             )
             if not value
         ]
+        if self._has_info:
+            names = ", ".join(name.removeprefix("audio.") for name in missing)
+            return f"AudioInfo has no {names}: correct it, or set {', '.join(missing)}"
         where = f"on {', '.join(self.info_topics)}" if self.info_topics else "on audio.info_topic"
         return (
             f"the audio format is not known, because no AudioInfo message has arrived yet {where}: publish one there, "
@@ -460,8 +534,9 @@ class AudioMessageDecoder:
         _require_rate(sound.sample_rate)
         stamp = stamp if self._use_stamps else None
         compressed = self._needs_format and self.format.coding_format in (MP3, OPUS)
-        if stamp and not compressed:
-            self._rate.update(stamp, sound)
+        if not compressed:
+            size = sample_bytes(self.format.sample_format) if self._needs_format else 0
+            self._rate.update(stamp or received_ns, sound, size)
         if stamp is None or (compressed and stamp):
             stamp = received_ns - sound.duration if stamp is None else stamp
             if self._next_stamp is not None and abs(stamp - self._next_stamp) < MAX_STAMP_ERROR:
@@ -477,12 +552,24 @@ class AudioMessageDecoder:
         if self.format.coding_format == OPUS:
             return self._opus.decode(bytes(data), self.format.channels)
         _require_rate(self.format.sample_rate)
-        return _decode_pcm(without_wave_header(data), self.format)
+        header, data = split_wave_header(data)
+        self._rest = b"" if header is not None else self._rest
+        if self._rest is None:
+            return _decode_pcm(data, self.format)
+        # The header moved the samples in the messages: one may begin in one message and end in the next.
+        whole, frame = self._rest + bytes(data), sample_bytes(self.format.sample_format) * self.format.channels
+        used = len(whole) - len(whole) % frame if frame else len(whole)
+        self._rest = whole[used:]
+        return _decode_pcm(memoryview(whole[:used]), self.format)
 
 
 def _bytes_of(message: Any) -> memoryview:
     """The bytes of an AudioData or AudioDataStamped message."""
     return memoryview((message.audio if hasattr(message, "audio") else message).data).cast("B")
+
+
+def _words(form: AudioFormat) -> str:
+    return f"{form.sample_format}, {form.sample_rate:g} Hz, {form.channels} channels"
 
 
 def _stamp_of(message: Any) -> int | None:
@@ -498,8 +585,36 @@ def _require_rate(rate: float) -> None:
         )
 
 
+def sample_bytes(sample_format: str) -> int:
+    """Bytes of one sample of a channel; 0 for an unknown format."""
+    try:
+        return next(size for size in range(1, 9) if _can_decode(size, sample_format))
+    except StopIteration:
+        return 0
+
+
+@cache
+def _can_decode(size: int, sample_format: str) -> bool:
+    try:
+        return len(decode_pcm(bytes(size), _format_name(sample_format), 1)) == 1
+    except EncodingError:
+        return False
+
+
+def _format_name(sample_format: str) -> str:
+    """The name without the prefix of FFmpeg (``pcm_s16le``) or PortAudio (``paInt16``)."""
+    name = sample_format.strip().upper()
+    return name.removeprefix("PCM_").removeprefix("PA")
+
+
 def _decode_pcm(data: Any, form: AudioFormat) -> Sound:
-    return Sound(decode_pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.sample_rate)
+    try:
+        samples = decode_pcm(memoryview(data).cast("B"), _format_name(form.sample_format), form.channels)
+    except EncodingError as error:
+        is_known = "audio.sample_format" in str(error)
+        cure = ", and audio.coding_format (MP3, Opus)" if is_known else ": correct AudioInfo, or set audio.sample_format"
+        raise EncodingError(f"{error}{cure}") from error
+    return Sound(samples, form.sample_rate)
 
 
 def _audio_data_adapter(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:

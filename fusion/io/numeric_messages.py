@@ -88,8 +88,8 @@ def _read_field(modality: str, message: Any, field: str, steps: Sequence[str | i
 
 
 # Words in topics that carry one half of an IMU. The word of one half, in place of that of the other, names its topic.
-GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "gyros", "gyro")
-ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "accels", "accel")
+GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "angular_vel", "gyros", "gyro", "gyr", "angular_rate")
+ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "linear_acc", "accels", "accel", "acc", "acceleration")
 _HALF = re.compile(rf"(?<![a-z])({'|'.join(GYROSCOPE_WORDS + ACCELERATION_WORDS)})(?![a-z])")
 
 MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which is used at the stamps between them
@@ -99,7 +99,8 @@ MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a robot at rest in a simulator without n
 BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
 LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
 MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
-NO_GRAVITY = 0.5  # m/s²: a smaller mean length of the acceleration contains no gravity
+MAX_STEADY_ACCELERATION = 50.0  # m/s²: no robot accelerates so for `UNIT_BLOCKS` blocks
+NO_GRAVITY = 0.5  # m/s²: a shorter mean acceleration contains no gravity
 MAX_TURNING_RATE = 6.0  # rad/s: no robot turns so fast for `UNIT_BLOCKS` blocks
 UNIT_BLOCKS = 3  # blocks in a row that must agree before a warning
 TURNED = (0.5, 6.0)  # rad: turns of gravity in a block, by the angular velocity, that are compared with the measured
@@ -107,20 +108,31 @@ TURNED = (0.5, 6.0)  # rad: turns of gravity in a block, by the angular velocity
 
 def imu_half(topic: str) -> str:
     """The half of an IMU that the name of a topic says: ``gyro``, ``accel``, or empty."""
-    found = _HALF.search(topic.lower())
-    return "" if found is None else "gyro" if found[1] in GYROSCOPE_WORDS else "accel"
+    words = set(_HALF.findall(topic.lower()))
+    if len(words) != 1:  # Orbbec's gyro_accel carries both
+        return ""
+    return "gyro" if words <= set(GYROSCOPE_WORDS) else "accel"
 
 
 def other_imu_half(topic: str) -> str:
     """The topic of the other half of an IMU, ``/camera/accel/sample`` for ``/camera/gyro/sample``. Empty: there is none
     because the name of this topic does not say that it is one half."""
     found = _HALF.search(topic.lower())
-    if found is None:
+    if found is None or not imu_half(topic):
         return ""
     words, others = GYROSCOPE_WORDS, ACCELERATION_WORDS
     if found[1] not in words:
         words, others = others, words
     return topic[: found.start()] + others[words.index(found[1])] + topic[found.end() :]
+
+
+def other_imu_halves(topic: str) -> list[str]:
+    """All names that the topic of the other half of an IMU may have, `other_imu_half` first."""
+    found = _HALF.search(topic.lower())
+    if found is None or not imu_half(topic):
+        return []
+    others = ACCELERATION_WORDS if found[1] in GYROSCOPE_WORDS else GYROSCOPE_WORDS
+    return [other_imu_half(topic), *(topic[: found.start()] + word + topic[found.end() :] for word in others)]
 
 
 class ImuDecoder:
@@ -373,9 +385,9 @@ class UnitCheck:
         sensor, unit = self._options.sensor, self._options.acceleration_unit
         lengths = np.linalg.norm(rows[:, :3], axis=1)
         length = float(lengths.mean())
-        if 0 < length < NO_GRAVITY:
+        if length > 0 and float(np.linalg.norm(rows[:, :3].mean(axis=0))) < NO_GRAVITY:  # motion has a mean near 0
             return (
-                f"the acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
+                f"the mean acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
                 "gravity included: tilts and falls are not recognised without it, and the fault detector reports "
                 f"miscalibrated; set {sensor}.topic to the topic of the driver, often imu/data_raw or imu/data"
             )
@@ -388,6 +400,12 @@ class UnitCheck:
                     f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: "
                     f"set {sensor}.acceleration_unit: {name}"
                 )
+        if length > MAX_STEADY_ACCELERATION:
+            return (
+                f"the acceleration is longer than {MAX_STEADY_ACCELERATION:g} m/s² for seconds, which is gravity in none "
+                f"of the units that {sensor}.acceleration_unit knows, {', '.join(ACCELERATION_UNITS)}: perhaps it is in "
+                "counts of the device; make the driver convert it"
+            )
         return ""
 
     def _rotation_finding(self, rows: npt.NDArray[np.float64], seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -13,8 +14,8 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
-from sensebind.fusion.io.messages import stamp_to_ns
-from sensebind.fusion.io.numeric_messages import other_imu_half
+from sensebind.fusion.io.messages import IMU_TYPE, stamp_to_ns
+from sensebind.fusion.io.numeric_messages import imu_half, other_imu_half, other_imu_halves
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
@@ -83,17 +84,33 @@ class SampleReader:
                     f"sensor '{sensor}' is read from topic '{wanted}', but the recording has only: "
                     f"{', '.join(self._topic_types)}; set '{sensor}.topic' to one of them"
                 )
-            if name.strip("/") != wanted.strip("/"):
+            options, name = self._with_other_half(options, name)
+            if name.strip("/") != wanted.strip("/") and options.modality != IMU:
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
             reason += self._how_it_is_read(options, name)
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
+
+    def _with_other_half(self, options: SensorOptions, topic: str) -> tuple[SensorOptions, str]:
+        """The options and the topic of a sensor; of an IMU on two topics with the acceleration that the recording has,
+        if its name has another word than that of the angular velocity, such as gyro and acc."""
+        if options.modality != IMU or options.acceleration_topic or self._topic_named(other_imu_half(topic)):
+            return options, topic
+        halves = (self._topic_named(name) for name in other_imu_halves(topic))
+        other = next((name for name in halves if name and self._topic_types[name] == IMU_TYPE), None)
+        if other is None:
+            return options, topic
+        rotation, acceleration = (topic, other) if imu_half(topic) == "gyro" else (other, topic)
+        return replace(options, acceleration_topic=acceleration), rotation
 
     def _how_it_is_read(self, options: SensorOptions, topic: str) -> str:
         """What a sensor uses besides its topic, for its reason: a second topic, other stamps."""
         text = ""
         other = (options.acceleration_topic or other_imu_half(topic)) if options.modality == IMU else ""
         if other and (found := self._topic_named(other)) is not None:
-            text += f"; united with {found}"
+            if (kind := self._topic_types[found]) == IMU_TYPE:
+                text += f"; united with {found}"
+            else:
+                text += f"; not united with {found}, because its type is {kind}: republish it as {IMU_TYPE}"
         elif options.acceleration_topic:
             raise ConfigError(
                 f"'{options.sensor}.acceleration_topic' is '{other}', but the recording has only: "

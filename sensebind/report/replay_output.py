@@ -303,6 +303,12 @@ def sample_warnings(statistics: Mapping[str, SensorStatistics], fusion_timeout: 
                 f"dropped: make the driver set the stamp, or set {sensor}.stamps: received to use the times at which "
                 "they were received"
             )
+        if own.counts["duplicate"] > own.counts["samples"] / 2 and not own.counts["windows"]:
+            found.append(
+                f"{sensor}: {own.counts['duplicate']} of {own.counts['samples']} messages have the stamp of another "
+                f"and were dropped: make the driver set the stamps, or set {sensor}.stamps: received to use the times "
+                "at which they were received"
+            )
         if clock := own.counts["clock"]:
             found.append(
                 f"{sensor}: {clock} of {own.counts['samples']} samples: {clock_text(sensor, own.clock_offset or 0.0)}"
