@@ -29,7 +29,11 @@ CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
     **dict.fromkeys(("mp3", "mpeg", "audio/mpeg"), MP3),
     **dict.fromkeys(("opus", "audio/opus", "ogg", "ogg/opus"), OPUS),
 }
-OTHER_OGG = {b"\x01vorbis": "Vorbis", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex"}  # marks of codings in Ogg that are not read
+OTHER_OGG = {
+    b"\x01vorbis": "Vorbis",
+    b"\x7fFLAC": "FLAC",
+    b"Speex   ": "Speex",
+}  # marks of codings in Ogg that are not read
 AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for AudioInfo before it is an error
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
@@ -290,8 +294,9 @@ def _read_sound(data: bytes, name: str) -> Sound:
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
+        reason = getattr(error, "error_string", error)  # its text contains the address of the buffer
         raise EncodingError(
-            f"the sound cannot be decoded as {name} ({getattr(error, 'error_string', error)}): check audio.coding_format, or set audio_capture's "
+            f"the sound cannot be decoded as {name} ({reason}): check audio.coding_format, or set audio_capture's "
             "format to 'wave'"
         ) from error
     return Sound(samples, float(rate))
@@ -331,7 +336,9 @@ class RateMonitor:
 
     def __init__(self) -> None:
         self.warning = ""
-        self._steps: deque[tuple[int, int]] = deque(maxlen=50)  # samples, and ns to the next stamp, of the newest sounds
+        self._steps: deque[tuple[int, int]] = deque(
+            maxlen=50
+        )  # samples, and ns to the next stamp, of the newest sounds
         self._before: tuple[int, int] | None = None  # stamp and number of samples of the sound before
         self._span = 0  # ns of stamps so far
 
@@ -360,7 +367,9 @@ class RateMonitor:
         size = round(sample_bytes * ratio)
         if size in FORMATS_OF_SIZE and abs(size / (sample_bytes * ratio) - 1) < 0.03:
             cures.append(f"if its samples have {8 * size} bits, audio.sample_format: {FORMATS_OF_SIZE[size]}")
-        cures = cures or ["audio.coding_format, audio.sample_format, audio.channels and audio.sample_rate to what it is"]
+        cures = cures or [
+            "audio.coding_format, audio.sample_format, audio.channels and audio.sample_rate to what it is"
+        ]
         self.warning = (
             f"the sampling rate is said to be {sound.sample_rate:g} Hz, and by the stamps it is "
             f"{known or round(found):g} Hz: set{'' if cures[0].startswith('audio') else ','} {', or, '.join(cures)}"
@@ -465,8 +474,8 @@ class AudioMessageDecoder:
             coding = recognised_coding(bytes(data[:4096]))
             if coding and self.format.is_complete:
                 self._format_warning = (
-                    f"AudioInfo says {_words(self.format)}, but the data are {coding}: they are decoded as {coding}. If "
-                    "that is wrong, set audio.coding_format: wave"
+                    f"AudioInfo says {_words(self.format)}, but the data are {coding}: they are decoded as {coding}. "
+                    "If that is wrong, set audio.coding_format: wave"
                 )
             self.format = replace(self.format, coding_format=coding)
         self._is_first = False
@@ -481,7 +490,10 @@ class AudioMessageDecoder:
             sample_rate=own.sample_rate or header.sample_rate,
             channels=own.channels or header.channels,
         )
-        if before.is_complete and (before.sample_rate, before.channels) != (self.format.sample_rate, self.format.channels):
+        if before.is_complete and (before.sample_rate, before.channels) != (
+            self.format.sample_rate,
+            self.format.channels,
+        ):
             self._format_warning = (
                 f"AudioInfo says {_words(before)}, but the header of the WAV data says {_words(self.format)}, which is "
                 "used; parameters take precedence: audio.sample_rate, audio.channels"
@@ -612,7 +624,9 @@ def _decode_pcm(data: Any, form: AudioFormat) -> Sound:
         samples = decode_pcm(memoryview(data).cast("B"), _format_name(form.sample_format), form.channels)
     except EncodingError as error:
         is_known = "audio.sample_format" in str(error)
-        cure = ", and audio.coding_format (MP3, Opus)" if is_known else ": correct AudioInfo, or set audio.sample_format"
+        cure = (
+            ", and audio.coding_format (MP3, Opus)" if is_known else ": correct AudioInfo, or set audio.sample_format"
+        )
         raise EncodingError(f"{error}{cure}") from error
     return Sound(samples, form.sample_rate)
 

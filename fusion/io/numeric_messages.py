@@ -387,8 +387,8 @@ class UnitCheck:
         length = float(lengths.mean())
         if length > 0 and float(np.linalg.norm(rows[:, :3].mean(axis=0))) < NO_GRAVITY:  # motion has a mean near 0
             return (
-                f"the mean acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
-                "gravity included: tilts and falls are not recognised without it, and the fault detector reports "
+                f"the mean acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 "
+                "wants gravity included: tilts and falls are not recognised without it, and the fault detector reports "
                 f"miscalibrated; set {sensor}.topic to the topic of the driver, often imu/data_raw or imu/data"
             )
         if float(lengths.std()) > MAX_GRAVITY_SPREAD * length:
@@ -402,8 +402,8 @@ class UnitCheck:
                 )
         if length > MAX_STEADY_ACCELERATION:
             return (
-                f"the acceleration is longer than {MAX_STEADY_ACCELERATION:g} m/s² for seconds, which is gravity in none "
-                f"of the units that {sensor}.acceleration_unit knows, {', '.join(ACCELERATION_UNITS)}: perhaps it is in "
+                f"the acceleration is longer than {MAX_STEADY_ACCELERATION:g} m/s² for seconds, which is gravity in "
+                f"none of the units of {sensor}.acceleration_unit, {', '.join(ACCELERATION_UNITS)}: perhaps it is in "
                 "counts of the device; make the driver convert it"
             )
         return ""

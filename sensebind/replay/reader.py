@@ -204,7 +204,9 @@ class SampleReader:
         """The topics of the recording that describe a sensor on `topic`. A microphone without AudioInfo beside it gets
         the only AudioInfo of the recording."""
         sides = decoder.side_topics(topic)
-        names = [name for side in sides if (name := self._topic_named(side.name)) and self._topic_types[name] == side.type]
+        names = [
+            name for side in sides if (name := self._topic_named(side.name)) and self._topic_types[name] == side.type
+        ]
         infos = [name for name, type_name in self._topic_types.items() if type_name == AUDIO_INFO_TYPE]
         if sides and not names and options.modality == AUDIO and not options.info_topic and len(infos) == 1:
             return infos

@@ -208,7 +208,9 @@ def test_a_removed_gravity_is_named() -> None:
 
 def test_gravity_that_was_removed_is_named_while_the_robot_moves_and_shakes_too() -> None:
     rows = shaking(np.arange(0.0, 6.0, 0.01))
-    assert np.linalg.norm(rows[:, :3] - rows[:, :3].mean(axis=0), axis=1).mean() > 0.5, "longer than NO_GRAVITY at each instant"
+    assert np.linalg.norm(rows[:, :3] - rows[:, :3].mean(axis=0), axis=1).mean() > 0.5, (
+        "longer than NO_GRAVITY at each instant"
+    )
     whole, removed = imu(), imu()
     read(whole, rows)
     assert not whole.warnings

@@ -280,7 +280,8 @@ class Recording:
                 file = open_file(path, self._stack)
             except Exception as error:  # a damaged file can raise many kinds of error
                 if len(self._described.files) == 1:
-                    raise RecordingError(f"'{self.path}' cannot be read as a recording ({error}); {REMEDY}") from error
+                    remedy = "" if "is packed" in str(error) else f"; {REMEDY}"
+                    raise RecordingError(f"'{self.path}' cannot be read as a recording ({error}){remedy}") from error
                 self._damage.append(f"{error}: this part of the recording is not read")
                 continue
             self._stack.callback(file.close)

@@ -144,8 +144,8 @@ class SqliteFile(BagFile):
         none = MessageDefinition(MessageDefinitionFormat.NONE, "")
         self.channels = [
             Channel(
-                number, topic, normalize_msgtype(kind), encoding.lower() or CDR, definitions.get(kind, none), counts.get(number, 0),
-                is_latched(profiles),
+                number, topic, normalize_msgtype(kind), encoding.lower() or CDR, definitions.get(kind, none),
+                counts.get(number, 0), is_latched(profiles),
             )
             for number, topic, kind, encoding, profiles in topics
         ]  # fmt: skip

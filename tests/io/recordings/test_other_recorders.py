@@ -3,6 +3,9 @@ or counted with the reason."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from helpers.mcap_files import McapFileWriter
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory, typestore
+from sensebind.fusion.io.recordings import BagWriter, Recording, RecordingError, RosbagsMessageFactory, typestore
 from sensebind.fusion.io.recordings.bag_file import zstd_decompressor
 
 STRING = "std_msgs/msg/String"
@@ -118,3 +121,18 @@ def test_messages_that_are_compressed_alone_are_read_without_metadata(tmp_path: 
     packed = zstd.compress(cdr(1))
     assert zstd_decompressor()(packed, -1) == cdr(1)
     assert read(mcap(tmp_path, change=zstd.compress)) == (list(range(COUNT)), "")
+
+
+def test_a_packed_file_is_named_with_the_program_that_unpacks_it(tmp_path: Path) -> None:
+    for pack, program in ((gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")):
+        packed = tmp_path / "strings.mcap.packed"
+        packed.write_bytes(pack(mcap(tmp_path).read_bytes()))
+        with pytest.raises(RecordingError, match=f"is packed: unpack it first, with `{program}") as caught:
+            Recording(packed)
+        assert "reindex" not in str(caught.value), "the file is not damaged"
+
+
+def test_the_metadata_file_names_its_bag(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/text", STRING, START, RosbagsMessageFactory().make(STRING, data="7"))
+    assert read(tmp_path / "bag" / "metadata.yaml") == ([7], "")
