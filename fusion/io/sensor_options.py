@@ -75,8 +75,8 @@ class AudioFormat:
     )
     coding_format: str = parameter(
         "",
-        "Coding of the bytes in AudioData and AudioDataStamped: wave (PCM), mp3 or opus. Empty: from AudioInfo; "
-        "without one, MP3 is recognised by its content",
+        "Coding of the bytes in AudioData and AudioDataStamped: wave (PCM), mp3 or opus. Empty: from AudioInfo; MP3 "
+        "and Ogg are recognised by their content",
         choices=("", *CODING_FORMATS),
         modalities=(AUDIO,),
     )

@@ -121,6 +121,7 @@ def test_the_calibration_moves_with_its_images_unless_it_is_given() -> None:
     assert remappings(camera="image_raw", camera_info="/info")["camera/camera_info"] == "/info"
     assert remappings(camera="image_raw")["camera/camera_info"] == "camera_info"
     assert remappings(audio="/mic/audio")["audio/info"] == "/mic/audio/info"
+    assert remappings(audio="/audio/audio_stamped")["audio_info"] == "/audio/audio_info", "of audio_capture"
 
 
 def test_all_parameters_of_a_file_apply_in_a_namespace(tmp_path: Path, parameters: Path) -> None:
