@@ -133,7 +133,7 @@ def remappings(given: dict[str, str]) -> list[tuple[str, str]]:
     found = [(TOPICS[name], topic) for name, topic in topics.items()]
     if audio := given["audio"]:
         found += [
-            ("audio_info", f"{audio}_info"),
+            ("audio_info", f"{audio.removesuffix('_stamped')}_info"),  # audio_capture: audio_stamped, audio_info
             ("audio/info", f"{audio}/info"),
             ("info", sibling_topic(audio, "info")),
         ]

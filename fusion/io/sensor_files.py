@@ -29,7 +29,7 @@ from sensebind.fusion.core.samples import (
 )
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
-from sensebind.fusion.io.channels import ChannelSelector
+from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 
 LOG = logging.getLogger(__name__)
 

@@ -75,8 +75,8 @@ class AudioFormat:
     )
     coding_format: str = parameter(
         "",
-        "Coding of the bytes in AudioData and AudioDataStamped: wave (PCM), mp3 or opus. Empty: from AudioInfo; "
-        "without one, MP3 is recognised by its content",
+        "Coding of the bytes in AudioData and AudioDataStamped: wave (PCM), mp3 or opus. Empty: from AudioInfo; MP3 "
+        "and Ogg are recognised by their content",
         choices=("", *CODING_FORMATS),
         modalities=(AUDIO,),
     )
@@ -138,8 +138,8 @@ class SensorOptions(Options):
     )
     info_topic: str = parameter(
         "",
-        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info in the topic's namespace, <topic>_info, "
-        "<topic>/info",
+        "AudioInfo topic of AudioData and AudioDataStamped. Empty: info or audio_info in the topic's namespace, "
+        "<topic>_info, <topic>/info; in a replay else the only AudioInfo topic of the recording",
         modalities=(AUDIO,),
     )
     fields: tuple[str, ...] = parameter(

@@ -7,8 +7,8 @@ import re
 from sensebind.fusion.io.messages import VIDEO_TRANSPORTS
 
 # Words in topics that carry one half of an IMU. The word of one half, in place of that of the other, names its topic.
-GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "gyros", "gyro")
-ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "accels", "accel")
+GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "angular_vel", "gyros", "gyro", "gyr", "angular_rate")
+ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "linear_acc", "accels", "accel", "acc", "acceleration")
 _HALF = re.compile(rf"(?<![a-z])({'|'.join(GYROSCOPE_WORDS + ACCELERATION_WORDS)})(?![a-z])")
 
 
@@ -31,17 +31,28 @@ def sibling_topic(topic: str, name: str) -> str:
 
 def imu_half(topic: str) -> str:
     """The half of an IMU that the name of a topic says: ``gyro``, ``accel``, or empty."""
-    found = _HALF.search(topic.lower())
-    return "" if found is None else "gyro" if found[1] in GYROSCOPE_WORDS else "accel"
+    words = set(_HALF.findall(topic.lower()))
+    if len(words) != 1:  # Orbbec's gyro_accel carries both
+        return ""
+    return "gyro" if words <= set(GYROSCOPE_WORDS) else "accel"
 
 
 def other_imu_half(topic: str) -> str:
     """The topic of the other half of an IMU, ``/camera/accel/sample`` for ``/camera/gyro/sample``. Empty: there is none
     because the name of this topic does not say that it is one half."""
     found = _HALF.search(topic.lower())
-    if found is None:
+    if found is None or not imu_half(topic):
         return ""
     words, others = GYROSCOPE_WORDS, ACCELERATION_WORDS
     if found[1] not in words:
         words, others = others, words
     return topic[: found.start()] + others[words.index(found[1])] + topic[found.end() :]
+
+
+def other_imu_halves(topic: str) -> list[str]:
+    """All names that the topic of the other half of an IMU may have, `other_imu_half` first."""
+    found = _HALF.search(topic.lower())
+    if found is None or not imu_half(topic):
+        return []
+    others = ACCELERATION_WORDS if found[1] in GYROSCOPE_WORDS else GYROSCOPE_WORDS
+    return [other_imu_half(topic), *(topic[: found.start()] + word + topic[found.end() :] for word in others)]

@@ -17,6 +17,12 @@ def stamp_warnings(
             f"{unstamped} of {samples} messages have no stamp in their header and were dropped: make the driver set "
             f"the stamp, or set {sensor}.stamps: received to use the times at which they were received"
         )
+    duplicates = counts.get("duplicate", 0)
+    if duplicates > samples / 2 and not counts.get("windows"):
+        found.append(
+            f"{duplicates} of {samples} messages have the stamp of another and were dropped: make the driver set the "
+            f"stamps, or set {sensor}.stamps: received to use the times at which they were received"
+        )
     if clock := counts.get("clock"):
         found.append(f"{clock} of {samples} samples: {clock_text(sensor, behind)}")
     elif (unfused := counts.get("unfused")) and behind > fusion_timeout / 2:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
-from sensebind.fusion.io.messages import stamp_to_ns
+from sensebind.fusion.io.messages import IMU_TYPE, stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
-from sensebind.fusion.io.topic_names import bare_name, other_imu_half
+from sensebind.fusion.io.topic_names import bare_name, imu_half, other_imu_half, other_imu_halves
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -82,17 +84,33 @@ class SampleReader:
                     f"sensor '{sensor}' is read from topic '{wanted}', but the recording has only: "
                     f"{', '.join(self._topic_types)}; set '{sensor}.topic' to one of them"
                 )
-            if bare_name(name) != bare_name(wanted):
+            options, name = self._with_other_half(options, name)
+            if bare_name(name) != bare_name(wanted) and options.modality != IMU:
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
             reason += self._how_it_is_read(options, name)
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
+
+    def _with_other_half(self, options: SensorOptions, topic: str) -> tuple[SensorOptions, str]:
+        """The options and the topic of a sensor; of an IMU on two topics with the acceleration that the recording has,
+        if its name has another word than that of the angular velocity, such as gyro and acc."""
+        if options.modality != IMU or options.acceleration_topic or self._topic_named(other_imu_half(topic)):
+            return options, topic
+        halves = (self._topic_named(name) for name in other_imu_halves(topic))
+        other = next((name for name in halves if name and self._topic_types[name] == IMU_TYPE), None)
+        if other is None:
+            return options, topic
+        rotation, acceleration = (topic, other) if imu_half(topic) == "gyro" else (other, topic)
+        return replace(options, acceleration_topic=acceleration), rotation
 
     def _how_it_is_read(self, options: SensorOptions, topic: str) -> str:
         """What a sensor uses besides its topic, for its reason: a second topic, other stamps."""
         text = ""
         other = (options.acceleration_topic or other_imu_half(topic)) if options.modality == IMU else ""
         if other and (found := self._topic_named(other)) is not None:
-            text += f"; united with {found}"
+            if (kind := self._topic_types[found]) == IMU_TYPE:
+                text += f"; united with {found}"
+            else:
+                text += f"; not united with {found}, because its type is {kind}: republish it as {IMU_TYPE}"
         elif options.acceleration_topic:
             raise ConfigError(
                 f"'{options.sensor}.acceleration_topic' is '{other}', but the recording has only: "
@@ -148,10 +166,8 @@ class SampleReader:
                 continue
             self._decoders[sensor] = decoder
             sensors[topic].append(decoder)
-            for side in decoder.side_topics(topic):
-                name = self._topic_named(side.name)
-                if name is not None and self._topic_types[name] == side.type:
-                    info_decoders[name].append(decoder)
+            for name in self._side_topics_of(decoder, self._options[sensor], topic):
+                info_decoders[name].append(decoder)
         self._side_topics = set(info_decoders)
         self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
@@ -183,6 +199,18 @@ class SampleReader:
             for text, count in decoder.unused.items():
                 self.undecodable_counts[decoder.sensor] += count
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    def _side_topics_of(self, decoder: SampleDecoder, options: SensorOptions, topic: str) -> list[str]:
+        """The topics of the recording that describe a sensor on `topic`. A microphone without AudioInfo beside it gets
+        the only AudioInfo of the recording."""
+        sides = decoder.side_topics(topic)
+        names = [
+            name for side in sides if (name := self._topic_named(side.name)) and self._topic_types[name] == side.type
+        ]
+        infos = [name for name, type_name in self._topic_types.items() if type_name == AUDIO_INFO_TYPE]
+        if sides and not names and options.modality == AUDIO and not options.info_topic and len(infos) == 1:
+            return infos
+        return names
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

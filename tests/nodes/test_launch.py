@@ -122,6 +122,7 @@ def test_the_calibration_moves_with_its_images_unless_it_is_given() -> None:
     assert remappings(camera="image_raw", camera_info="/info")["camera/camera_info"] == "/info"
     assert remappings(camera="image_raw")["camera/camera_info"] == "camera_info"
     assert remappings(audio="/mic/audio")["audio/info"] == "/mic/audio/info"
+    assert remappings(audio="/audio/audio_stamped")["audio_info"] == "/audio/audio_info", "of audio_capture"
 
 
 def test_the_transport_of_every_message_of_images_can_be_given() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -95,6 +95,13 @@ class BagFile(ABC):
     def _add_damage(self, text: str) -> None:
         if text not in self.damage:
             self.damage.append(text)
+
+    def _add_unknown(self, counts: Mapping[int, int], known: Container[int]) -> None:
+        """Describe the messages of channels that the file does not describe. `counts`: id of a channel → messages."""
+        if unknown := sum(count for number, count in counts.items() if number not in known):
+            self._add_damage(
+                f"'{self.path.name}' has {unknown} messages of topics that it does not describe: they cannot be read"
+            )
 
     def _place(self, stamp: int) -> str:
         """A log time in words: seconds after the first message of this file."""

@@ -25,6 +25,13 @@ FILE_NAME = re.compile(
     r"(?:(?:[_.]|^|(?<=[A-Za-z]))(?P<number>\d+))?(?P<kind>\.mcap|\.db3|\.bag)(?:\.active)?(?:\.zstd|\.zst)?",
     re.IGNORECASE,
 )
+PACKED = {  # first bytes of packed files → the program that unpacks them
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ\0": "unxz",
+    b"\x04\x22\x4d\x18": "lz4 -d",
+    b"PK\x03\x04": "unzip",
+}
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 FILE_CLASSES: Mapping[bytes, type[BagFile]] = {
     mcap_file.MAGIC: mcap_file.McapFile,
@@ -49,6 +56,8 @@ class RecordingFiles:
 
 def find_files(path: Path) -> RecordingFiles:
     """The files of the recording at `path`: a file or a folder. Raises `RecordingError`."""
+    if path.name == METADATA and path.is_file():
+        path = path.parent
     if not path.exists():
         raise RecordingError(f"there is no recording '{path}'")
     folder = path if path.is_dir() else path.parent
@@ -176,6 +185,8 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
             return opened
     if head.startswith(b"#ROSBAG"):
         raise RecordingError(f"'{name}' is a bag of an older format: convert it with `rosbag fix` or `rosbag reindex`")
+    if cure := next((cure for magic, cure in PACKED.items() if head.startswith(magic)), ""):
+        raise RecordingError(f"'{name}' is packed: unpack it first, with `{cure} {name}`")
     what = "is empty" if not head else "does not begin as a recording"
     raise RecordingError(f"'{name}' {what}: it is no MCAP, SQLite or ROS 1 bag file")
 

@@ -79,6 +79,7 @@ class McapFile(BlockFile):
             self.notes.append(
                 f"'{path.name}' has no index, so its messages were found by reading all of it; it is not damaged"
             )
+        self._add_unknown(contents.counts, contents.channels)
         self.channels = [
             _channel(number, found, contents.schemas.get(found[0]), contents.profile, contents.counts[number])
             for number, found in contents.channels.items()
@@ -113,14 +114,22 @@ def _channel(
     number: int, found: tuple[int, str, str, str], schema: _Schema | None, profile: str, count: int
 ) -> Channel:
     _, topic, encoding, qos = found
-    if not encoding and profile in ("ros1", "ros2"):
-        encoding = ROS1 if profile == "ros1" else CDR
+    encoding = encoding.lower()
+    if not encoding:
+        encoding = _encoding_of_definition(profile, "" if schema is None else schema.encoding)
     if schema is None:
         return Channel(number, topic, UNKNOWN_TYPE, encoding, _no_definition(), count, is_latched(qos))
     kind = DEFINITION_FORMATS.get(schema.encoding)
     definition = MessageDefinition(kind, schema.text) if kind is not None and schema.text else _no_definition()
     name = normalize_msgtype(schema.name) if encoding in (CDR, ROS1) else schema.name
     return Channel(number, topic, name, encoding, definition, count, is_latched(qos))
+
+
+def _encoding_of_definition(profile: str, schema_encoding: str) -> str:
+    """The encoding of messages whose channel names none; empty if nothing says it."""
+    if "ros1" in (profile, schema_encoding.removesuffix("msg")):
+        return ROS1
+    return CDR if profile == "ros2" or schema_encoding.startswith("ros2") else ""
 
 
 def _no_definition() -> MessageDefinition:
@@ -305,7 +314,7 @@ class _Search:
 
     def __init__(self, file: BinaryIO, size: int, contents: _Contents, name: str) -> None:
         self._file, self._size, self._contents = file, size, contents
-        self._found = BlockSearch(name)
+        self._name, self._found = name, BlockSearch(name)
 
     def run(self, at: int) -> None:
         """Read all records from `at`, up to the end or the first damage."""
@@ -336,8 +345,19 @@ class _Search:
                 return at, IS_DAMAGED
             at = end
             if opcode == FOOTER:
+                self._find_next_file(at)
                 return at, ""
         return at, IS_CUT_OFF
+
+    def _find_next_file(self, footer_end: int) -> None:
+        """Note a file that was appended to this one: its records are not read."""
+        at = footer_end + len(MAGIC)
+        self._file.seek(at)
+        if self._file.read(len(MAGIC)) == MAGIC:
+            self._found.damage.append(
+                f"'{self._name}' is followed by another MCAP file at byte {at}, of {self._size - at} bytes, which is "
+                "not read: cut the files apart, and put them as parts into one folder"
+            )
 
     def _add(self, opcode: int, at: int, end: int) -> None:
         if opcode == MESSAGE:

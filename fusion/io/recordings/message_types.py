@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -10,11 +11,20 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from sensebind.fusion.io.recordings.bag_file import ROS1, Channel
 
+LOG = logging.getLogger("sensebind")
+# Second byte of messages (DDS-XTypes, 7.6.2.1.2) → its name, of those that are not read.
+ENCAPSULATIONS = {
+    **dict.fromkeys((2, 3), "PL_CDR"),
+    **dict.fromkeys((6, 7), "PLAIN_CDR2 (XCDR2)"),
+    **dict.fromkeys((8, 9), "DELIMITED_CDR (XCDR2)"),
+    **dict.fromkeys((10, 11), "PL_CDR2 (XCDR2)"),
+}
 HEADER_TYPE = "std_msgs/msg/Header"
 
 
@@ -48,16 +58,29 @@ def load_typestore(channel: Channel) -> Typestore | str:
 
     rosbags' parsers raise many kinds of errors for a wrong definition.
     """
+    known = _ros1_types() if channel.encoding == ROS1 else typestore()
+    is_known = channel.type in known.types
     if channel.definition.format is MessageDefinitionFormat.NONE:
-        types = _ros1_types() if channel.encoding == ROS1 else typestore()
-        known = channel.type in types.types
-        return types if known else "the bag has no definition of it: record it as MCAP, which stores definitions"
-    return _parsed_types(channel.definition.format, channel.definition.data, channel.type)
+        return known if is_known else "the bag has no definition of it: record it as MCAP, which stores definitions"
+    try:
+        types = _parsed_types(channel.definition.format, channel.definition.data, channel.type)
+        types.get_msgdef(channel.type)  # raises if the definition lacks a type that it uses
+    except Exception as error:
+        if not is_known:
+            raise
+        reason = " ".join(str(error).split())[:100]
+        LOG.warning(
+            "%s: the definition of '%s' in the recording cannot be parsed (%s): that of ROS is used instead",
+            channel.topic, channel.type, reason,
+        )  # fmt: skip
+        return known
+    return types
 
 
 @lru_cache(maxsize=256)
 def _parsed_types(kind: MessageDefinitionFormat, text: str, type_name: str) -> Typestore:
     """The types of a definition. They are kept, because a recording is often opened more than once."""
+    text = text.replace("\r\n", "\n")
     if kind is MessageDefinitionFormat.MSG:
         found = get_types_from_msg(text, type_name)
     else:  # several IDL files, each after a line of 80 "=" and a line with its name
@@ -69,6 +92,21 @@ def _parsed_types(kind: MessageDefinitionFormat, text: str, type_name: str) -> T
     result = get_typestore(Stores.EMPTY)
     result.register(found)
     return result
+
+
+def deserialize_cdr(types: Typestore, data: bytes, type_name: str) -> Any:
+    """The message in CDR bytes. Bytes after its end are ignored, as ROS ignores them: some recorders and converters pad
+    messages. Raises what rosbags raises, and `SerdeError` for an encapsulation that is not read."""
+    if len(data) >= 4 and (name := ENCAPSULATIONS.get(data[1])) is not None and not data[0]:
+        raise SerdeError(f"they are serialized as {name}, not as CDR (XCDR1), which ROS uses: record them with ROS")
+    try:
+        return types.deserialize_cdr(data, type_name)
+    except SerdeError as error:
+        if "size mismatch" not in str(error):
+            raise
+    definition = types.get_msgdef(type_name)
+    read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
+    return read(data[4:], 0, definition.cls, types)[0]
 
 
 def to_current_cdr(types: Typestore, channel: Channel, data: bytes) -> bytes | memoryview:

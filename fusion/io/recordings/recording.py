@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from sensebind.fusion.io.recordings.bag_file import (
     RecordingError,
     zstd_decompressor,
 )
-from sensebind.fusion.io.recordings.folder import find_files, open_file
-from sensebind.fusion.io.recordings.message_types import load_typestore, to_current_cdr
+from sensebind.fusion.io.recordings.folder import ZSTD_MAGIC, find_files, open_file
+from sensebind.fusion.io.recordings.message_types import deserialize_cdr, load_typestore, to_current_cdr
 from sensebind.fusion.io.recordings.qos import is_latched
 from sensebind.fusion.io.topic_names import bare_name
 
@@ -100,6 +101,7 @@ class Recording:
         self.path = Path(path)
         self.selection = selection or Selection()
         self.unreadable_counts: dict[str, int] = {}  # topic → messages that could not be read
+        self._unreadable_reasons: dict[str, str] = {}  # topic → why the first of them could not be read
         self._stack = ExitStack()
         self._typestores: dict[Channel, Typestore | str] = {}  # types of a channel, or the reason why there are none
         self._read_counts: dict[str, int] = {}  # topic → messages, of topics that were read to the end
@@ -138,13 +140,17 @@ class Recording:
 
     @property
     def topics(self) -> list[Topic]:
-        """The topics that have messages and are selected, sorted by name."""
+        """The topics that have messages and are selected, sorted by name. The type of a topic with messages of several
+        types is that of most of them."""
         found: dict[str, Topic] = {}
+        counts: Counter[tuple[str, str]] = Counter()
         for channels in self._channels.values():
             for c in channels:
+                counts[c.topic, c.type] += c.message_count
                 before = found.get(c.topic, Topic(c.topic, c.type, 0))
                 latched = before.latched or c.latched or is_latched(self._described.qos.get(c.topic))
-                found[c.topic] = Topic(c.topic, c.type, before.message_count + c.message_count, latched)
+                main = max((before.type, c.type), key=lambda kind: counts[c.topic, kind])
+                found[c.topic] = Topic(c.topic, main, before.message_count + c.message_count, latched)
         return [found[name] for name in sorted(found)]
 
     @property
@@ -167,7 +173,12 @@ class Recording:
         found = [Loss(FILES, text) for text in self._described.losses]
         found += [Loss(DAMAGED, text) for text in texts]
         found += [
-            Loss(UNREADABLE, f"topic '{topic}': {count} messages cannot be read", topic, count)
+            Loss(
+                UNREADABLE,
+                f"topic '{topic}': {count} messages cannot be read ({self._unreadable_reasons[topic]})",
+                topic,
+                count,
+            )
             for topic, count in self.unreadable_counts.items()
         ]
         return found + self._missing()
@@ -199,9 +210,11 @@ class Recording:
         """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
         found: list[Any] = []
         try:
-            for _, channel, data in islice(self._merged(self._channels_of([topic]), self._from, self._stop), count):
+            main = next((own.type for own in self.topics if own.name == topic), "")
+            channels = {f: [c for c in own if c.type == main] for f, own in self._channels_of([topic]).items()}
+            for _, channel, data in islice(self._merged(channels, self._from, self._stop), count):
                 types = self._typestore_of(channel)
-                if self._described.has_compressed_messages:
+                if self._is_compressed(data):
                     data = zstd_decompressor()(data, MAX_MESSAGE_BYTES)
                 if not isinstance(types, str):
                     found.append(_deserializer(types, channel)(data, channel.type))
@@ -279,7 +292,8 @@ class Recording:
                 file = open_file(path, self._stack)
             except Exception as error:  # a damaged file can raise many kinds of error
                 if len(self._described.files) == 1:
-                    raise RecordingError(f"'{self.path}' cannot be read as a recording ({error}); {REMEDY}") from error
+                    remedy = "" if "is packed" in str(error) else f"; {REMEDY}"
+                    raise RecordingError(f"'{self.path}' cannot be read as a recording ({error}){remedy}") from error
                 self._damage.append(f"{error}: this part of the recording is not read")
                 continue
             self._stack.callback(file.close)
@@ -335,11 +349,10 @@ class Recording:
         on_unreadable = self._count_unreadable if is_counted else _ignore
         wanted = self._channels_of(topics)
         counts: Counter[Channel] = Counter()
-        compressed = self._described.has_compressed_messages
         try:
             for message in self._merged(wanted, self._from, self._stop):
                 channel = message[1]
-                if compressed:
+                if self._is_compressed(message[2]):
                     try:
                         message = message[0], channel, zstd_decompressor()(message[2], MAX_MESSAGE_BYTES)
                     except Exception as error:  # each library raises errors of its own
@@ -354,6 +367,10 @@ class Recording:
             for channel in (c for channels in wanted.values() for c in channels):
                 read[channel.topic] += counts[channel]
             self._read_counts |= read
+
+    def _is_compressed(self, data: bytes) -> bool:
+        """Whether a message is compressed alone. Without metadata.yaml its first bytes say so: CDR begins with 0."""
+        return self._described.has_compressed_messages or data[:4] == ZSTD_MAGIC
 
     def _channels_of(self, topics: Sequence[str] | None) -> dict[BagFile, list[Channel]]:
         """File → its channels of these topics, for the files that have any. None: all topics."""
@@ -397,11 +414,13 @@ class Recording:
             try:
                 self._typestores[channel] = load_typestore(channel)
             except Exception as error:  # rosbags' parsers raise many kinds
-                self._typestores[channel] = f"their definition cannot be parsed ({error})"
+                reason = " ".join(str(error).split())[:200]
+                self._typestores[channel] = f"their definition cannot be parsed ({reason})"
         return self._typestores[channel]
 
     def _count_unreadable(self, channel: Channel, error: Exception | str) -> None:
-        if channel.topic not in self.unreadable_counts:
+        if channel.topic not in self._unreadable_reasons:
+            self._unreadable_reasons[channel.topic] = str(error)
             LOG.warning("%s: messages of type '%s' cannot be read: %s", channel.topic, channel.type, error)
         self.unreadable_counts[channel.topic] = self.unreadable_counts.get(channel.topic, 0) + 1
 
@@ -412,7 +431,7 @@ def _ignore(channel: Channel, error: Exception | str) -> None:
 
 def _deserializer(types: Typestore, channel: Channel) -> Callable[[bytes, str], Any]:
     """The function of data and type name that reads the messages of a channel."""
-    return types.deserialize_ros1 if channel.encoding == ROS1 else types.deserialize_cdr
+    return types.deserialize_ros1 if channel.encoding == ROS1 else partial(deserialize_cdr, types)
 
 
 def _foreign_text(topics: Sequence[ForeignTopic]) -> str:

@@ -83,6 +83,7 @@ class Ros1File(BlockFile):
         counts: Counter[int] = Counter()
         for block in contents.blocks:
             counts.update(block.counts)
+        self._add_unknown(counts, contents.connections)
         self.channels = [
             Channel(number, found.topic, found.type, ROS1, _definition(found.definition), counts[number], found.latched)
             for number, found in contents.connections.items()

@@ -15,6 +15,7 @@ from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
 from sensebind.fusion.io.recordings.bag_file import (
+    CDR,
     DEFINITION_FORMATS,
     BagFile,
     Channel,
@@ -139,11 +140,12 @@ class SqliteFile(BagFile):
             counts, self.start, self.end = dict(found), first or 0, last or 0
         except _DATABASE_ERRORS as error:
             counts = self._find_rows(error)
+        self._add_unknown(counts, {number for number, *_ in topics})
         none = MessageDefinition(MessageDefinitionFormat.NONE, "")
         self.channels = [
             Channel(
-                number, topic, normalize_msgtype(kind), encoding, definitions.get(kind, none), counts.get(number, 0),
-                is_latched(profiles),
+                number, topic, normalize_msgtype(kind), encoding.lower() or CDR, definitions.get(kind, none),
+                counts.get(number, 0), is_latched(profiles),
             )
             for number, topic, kind, encoding, profiles in topics
         ]  # fmt: skip

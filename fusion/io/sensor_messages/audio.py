@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 from sensebind.fusion.io.sensor_messages.mp3 import Mp3Stream, is_mp3
 from sensebind.fusion.io.sensor_messages.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sampling_rate import RateMonitor
-from sensebind.fusion.io.sensor_messages.sound_file import without_wave_header
+from sensebind.fusion.io.sensor_messages.sound_file import split_wave_header
 from sensebind.fusion.io.sensor_options import AUDIO_RATES, MP3, OPUS, WAVE, AudioFormat
+from sensebind.fusion.io.topic_names import sibling_topic
 
 AUDIO_INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
@@ -53,6 +55,18 @@ def with_audio_info(audio_format: AudioFormat, info: Any) -> AudioFormat:
     )
 
 
+def audio_info_topics(topic: str) -> list[str]:
+    """Where the AudioInfo of a topic may be. audio_capture publishes ``audio_info`` beside ``audio`` and
+    ``audio_stamped``."""
+    beside = (sibling_topic(topic, name) for name in ("info", "audio_info"))
+    return list(dict.fromkeys([*beside, f"{topic}_info", f"{topic}/info", f"{topic.removesuffix('_stamped')}_info"]))
+
+
+def recognised_coding(data: bytes) -> str:
+    """The coding of compressed sound that begins with these bytes; empty if they do not show it."""
+    return OPUS if data[:4] == b"OggS" else MP3 if is_mp3(data) else ""
+
+
 class AudioMessageDecoder:
     """Converts the messages of one topic to samples. It computes a stamp for messages that have none.
 
@@ -74,7 +88,7 @@ class AudioMessageDecoder:
                 f"audio message type '{type_name}' is not known: set audio.topic to a topic of type "
                 f"{', '.join(AUDIO_ADAPTERS)}"
             )
-        self.format = audio_format
+        self.format = self._given = audio_format
         self.info_topics, self._use_stamps = info_topics, use_stamps
         self.unused: Counter[str] = Counter()  # reason → messages that ended without use; set by `finish`
         self._needs_format = type_name in TYPES_NEEDING_AUDIO_INFO
@@ -83,18 +97,28 @@ class AudioMessageDecoder:
         self._rate = RateMonitor()
         self._next_stamp: int | None = None
         self._mp3, self._opus = Mp3Stream(), OpusStream()
+        self._format_warning = ""  # the data or AudioInfo contradict the format
+        self._rest: bytes | None = None  # of a WAV file in pieces: the part of a sample at the end; None: no such file
+        self._is_first, self._has_info = True, False
         self._info_error = ""  # why the newest AudioInfo cannot be used; empty: no error
         self._waiting: deque[tuple[Any, int]] = deque()  # messages without a format, and their times of arrival
 
     @property
     def warnings(self) -> list[str]:
         """What is wrong with the sounds so far."""
-        return [text for text in (self._channels.warning, self._rate.warning) if text]
+        return [text for text in (self._format_warning, self._channels.warning, self._rate.warning) if text]
 
     def apply_audio_info(self, info: Any) -> None:
         """Set unknown fields of the format from an AudioInfo message. Raises `EncodingError` for an unknown coding."""
+        self._has_info = True
         try:
             self.format, self._info_error = with_audio_info(self.format, info), ""
+            newest = with_audio_info(self._given, info)
+            if self.format.is_complete and newest.is_complete and newest != self.format and not self._format_warning:
+                self._format_warning = (
+                    f"AudioInfo has another format than before, {_words(newest)}, which is not used: if the sound has "
+                    "it, set audio.sample_format, audio.sample_rate and audio.channels"
+                )
         except EncodingError as error:
             self._info_error = str(error)
             raise
@@ -125,10 +149,42 @@ class AudioMessageDecoder:
         return []
 
     def _format_known(self, message: Any) -> bool:
-        """Whether the bytes of a message can be decoded. Without any format, MP3 is recognised by its content."""
-        if not self.format.is_complete and not self.format.coding_format and is_mp3(bytes(_bytes_of(message)[:4096])):
-            self.format = replace(self.format, coding_format=MP3)
+        """Whether the bytes of a message can be decoded. The header of a WAV file, and the beginning of compressed
+        sound, take precedence over AudioInfo."""
+        if self._given.coding_format or self.format.coding_format:
+            return self.format.is_complete
+        data = _bytes_of(message)
+        header, _ = split_wave_header(data)
+        if header is not None:
+            self._use_header(header)
+        elif self._is_first or not self.format.is_complete:
+            coding = recognised_coding(bytes(data[:4096]))
+            if coding and self.format.is_complete:
+                self._format_warning = (
+                    f"AudioInfo says {_words(self.format)}, but the data are {coding}: they are decoded as {coding}. "
+                    "If that is wrong, set audio.coding_format: wave"
+                )
+            self.format = replace(self.format, coding_format=coding)
+        self._is_first = False
         return self.format.is_complete
+
+    def _use_header(self, header: AudioFormat) -> None:
+        """Use the format in the header of a WAV file where no parameter sets it."""
+        own, before = self._given, self.format
+        self.format = replace(
+            before,
+            sample_format=own.sample_format or header.sample_format or before.sample_format,
+            sample_rate=own.sample_rate or header.sample_rate,
+            channels=own.channels or header.channels,
+        )
+        if before.is_complete and (before.sample_rate, before.channels) != (
+            self.format.sample_rate,
+            self.format.channels,
+        ):
+            self._format_warning = (
+                f"AudioInfo says {_words(before)}, but the header of the WAV data says {_words(self.format)}, which is "
+                "used; parameters take precedence: audio.sample_rate, audio.channels"
+            )
 
     def _wait(self, message: Any, received_ns: int) -> None:
         """Keep a message until its format is known. Raises `EncodingError` if one has waited too long; that one is
@@ -149,6 +205,9 @@ class AudioMessageDecoder:
             )
             if not value
         ]
+        if self._has_info:
+            names = ", ".join(name.removeprefix("audio.") for name in missing)
+            return f"AudioInfo has no {names}: correct it, or set {', '.join(missing)}"
         where = f"on {', '.join(self.info_topics)}" if self.info_topics else "on audio.info_topic"
         return (
             f"the audio format is not known, because no AudioInfo message has arrived yet {where}: publish one there, "
@@ -174,8 +233,9 @@ class AudioMessageDecoder:
         _require_rate(sound.sample_rate)
         stamp = stamp if self._use_stamps else None
         compressed = self._needs_format and self.format.coding_format in (MP3, OPUS)
-        if stamp and not compressed:
-            self._rate.update(stamp, sound)
+        if not compressed:
+            size = sample_bytes(self.format.sample_format) if self._needs_format else 0
+            self._rate.update(stamp or received_ns, sound, size)
         if stamp is None or (compressed and stamp):
             stamp = received_ns - sound.duration if stamp is None else stamp
             if self._next_stamp is not None and abs(stamp - self._next_stamp) < MAX_STAMP_ERROR:
@@ -191,12 +251,24 @@ class AudioMessageDecoder:
         if self.format.coding_format == OPUS:
             return self._opus.decode(bytes(data), self.format.channels)
         _require_rate(self.format.sample_rate)
-        return _decode_pcm(without_wave_header(data), self.format)
+        header, data = split_wave_header(data)
+        self._rest = b"" if header is not None else self._rest
+        if self._rest is None:
+            return _decode_pcm(data, self.format)
+        # The header moved the samples in the messages: one may begin in one message and end in the next.
+        whole, frame = self._rest + bytes(data), sample_bytes(self.format.sample_format) * self.format.channels
+        used = len(whole) - len(whole) % frame if frame else len(whole)
+        self._rest = whole[used:]
+        return _decode_pcm(memoryview(whole[:used]), self.format)
 
 
 def _bytes_of(message: Any) -> memoryview:
     """The bytes of an AudioData or AudioDataStamped message."""
     return memoryview((message.audio if hasattr(message, "audio") else message).data).cast("B")
+
+
+def _words(form: AudioFormat) -> str:
+    return f"{form.sample_format}, {form.sample_rate:g} Hz, {form.channels} channels"
 
 
 def _stamp_of(message: Any) -> int | None:
@@ -212,8 +284,38 @@ def _require_rate(rate: float) -> None:
         )
 
 
+def sample_bytes(sample_format: str) -> int:
+    """Bytes of one sample of a channel; 0 for an unknown format."""
+    try:
+        return next(size for size in range(1, 9) if _can_decode(size, sample_format))
+    except StopIteration:
+        return 0
+
+
+@cache
+def _can_decode(size: int, sample_format: str) -> bool:
+    try:
+        return len(decode_pcm(bytes(size), _format_name(sample_format), 1)) == 1
+    except EncodingError:
+        return False
+
+
+def _format_name(sample_format: str) -> str:
+    """The name without the prefix of FFmpeg (``pcm_s16le``) or PortAudio (``paInt16``)."""
+    name = sample_format.strip().upper()
+    return name.removeprefix("PCM_").removeprefix("PA")
+
+
 def _decode_pcm(data: Any, form: AudioFormat) -> Sound:
-    return Sound(decode_pcm(memoryview(data).cast("B"), form.sample_format, form.channels), form.sample_rate)
+    try:
+        samples = decode_pcm(memoryview(data).cast("B"), _format_name(form.sample_format), form.channels)
+    except EncodingError as error:
+        is_known = "audio.sample_format" in str(error)
+        cure = (
+            ", and audio.coding_format (MP3, Opus)" if is_known else ": correct AudioInfo, or set audio.sample_format"
+        )
+        raise EncodingError(f"{error}{cure}") from error
+    return Sound(samples, form.sample_rate)
 
 
 def _audio_data_adapter(message: Any, form: AudioFormat) -> tuple[int | None, Sound]:

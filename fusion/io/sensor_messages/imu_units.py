@@ -11,7 +11,8 @@ from sensebind.fusion.io.sensor_options import ACCELERATION_UNITS, SensorOptions
 BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
 LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
 MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
-NO_GRAVITY = 0.5  # m/s²: a smaller mean length of the acceleration contains no gravity
+MAX_STEADY_ACCELERATION = 50.0  # m/s²: no robot accelerates so for `UNIT_BLOCKS` blocks
+NO_GRAVITY = 0.5  # m/s²: a shorter mean acceleration contains no gravity
 MAX_TURNING_RATE = 6.0  # rad/s: no robot turns so fast for `UNIT_BLOCKS` blocks
 UNIT_BLOCKS = 3  # blocks in a row that must agree before a warning
 TURNED = (0.5, 6.0)  # rad: turns of gravity in a block, by the angular velocity, that are compared with the measured
@@ -55,10 +56,10 @@ class UnitCheck:
         sensor, unit = self._options.sensor, self._options.acceleration_unit
         lengths = np.linalg.norm(rows[:, :3], axis=1)
         length = float(lengths.mean())
-        if 0 < length < NO_GRAVITY:
+        if length > 0 and float(np.linalg.norm(rows[:, :3].mean(axis=0))) < NO_GRAVITY:  # motion has a mean near 0
             return (
-                f"the acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
-                "gravity included: tilts and falls are not recognised without it, and the fault detector reports "
+                f"the mean acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 "
+                "wants gravity included: tilts and falls are not recognised without it, and the fault detector reports "
                 f"miscalibrated; set {sensor}.topic to the topic of the driver, often imu/data_raw or imu/data"
             )
         if float(lengths.std()) > MAX_GRAVITY_SPREAD * length:
@@ -70,6 +71,12 @@ class UnitCheck:
                     f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: "
                     f"set {sensor}.acceleration_unit: {name}"
                 )
+        if length > MAX_STEADY_ACCELERATION:
+            return (
+                f"the acceleration is longer than {MAX_STEADY_ACCELERATION:g} m/s² for seconds, which is gravity in "
+                f"none of the units of {sensor}.acceleration_unit, {', '.join(ACCELERATION_UNITS)}: perhaps it is in "
+                "counts of the device; make the driver convert it"
+            )
         return ""
 
     def _rotation_finding(self, rows: npt.NDArray[np.float64], seconds: float) -> str:

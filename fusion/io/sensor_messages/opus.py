@@ -10,6 +10,12 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Sound
 from sensebind.fusion.io.sensor_messages.sound_file import read_sound
 
+OTHER_OGG = {
+    b"\x01vorbis": "Vorbis",
+    b"\x7fFLAC": "FLAC",
+    b"Speex   ": "Speex",
+}
+
 
 class OpusStream:
     """Decodes Opus from packets, one a message, or from pieces of an Ogg stream that are cut anywhere."""
@@ -19,6 +25,7 @@ class OpusStream:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._ogg = False
+        self._other = ""  # coding of an Ogg stream that is not Opus
         self._partial = b""  # the beginning of a packet that ends in the next Ogg page
         self._context: deque[bytes] = deque()
 
@@ -26,6 +33,11 @@ class OpusStream:
         """The sound of the packets that are complete now, at 48 kHz; None if there is none. `channels`: 0 for those of
         the packets. Raises `EncodingError` for data that are not Opus."""
         self._ogg = self._ogg or b"OggS" in data
+        self._other = self._other or next((name for mark, name in OTHER_OGG.items() if mark in data[:64]), "")
+        if self._other:
+            raise EncodingError(
+                f"the data are {self._other}, not Opus: set audio_capture's format to 'wave', 'mp3' or 'opus'"
+            )
         packets = self._ogg_packets(data) if self._ogg else [data]
         packets = [p for p in packets if p and not p.startswith((b"OpusHead", b"OpusTags"))]
         if not packets:

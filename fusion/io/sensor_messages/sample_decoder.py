@@ -125,7 +125,7 @@ class SampleDecoder:
             other = self._imu_decoder.other_topic
             return (SideTopic(other, messages.IMU_TYPE),) if other else ()
         if self.type_name in audio.TYPES_NEEDING_AUDIO_INFO and not self._options.audio_format.is_complete:
-            names = [named] if named else [sibling_topic(topic, "info"), f"{topic}_info", f"{topic}/info"]
+            names = [named] if named else audio.audio_info_topics(topic)
             if self._audio_decoder is not None:
                 self._audio_decoder.info_topics = tuple(names)
             return tuple(SideTopic(name, audio.AUDIO_INFO_TYPE, latched=True) for name in names)

@@ -24,6 +24,7 @@ from sensebind.fusion.core.encodings.image_files import is_grey
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION, Frame
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
+from sensebind.fusion.io.sensor_messages.images import SAMPLE_CONVERTERS, image_sample
 from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_names import sibling_topic
 
@@ -132,7 +133,7 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
         return facts
     message = _clear_message(first)
     if topic.type in messages.VIDEO_TYPES:
-        frame = messages.SAMPLE_CONVERTERS[topic.type](VISION, message).data
+        frame = SAMPLE_CONVERTERS[topic.type](VISION, message).data
         assert isinstance(frame, Frame)
         video = encodings.video_in(frame)
         return replace(facts, pixels=Pixels.VIDEO, problem=video.problem if video else "")
@@ -141,7 +142,7 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
         encoding = str(message.encoding)
         kind, problem = pixels_of(encoding), encodings.why_not_decoded(encoding)
         if kind is Pixels.VECTORS:
-            kind, problem = _vector_pixels(messages.image_sample(VISION, message).data)
+            kind, problem = _vector_pixels(image_sample(VISION, message).data)
         width, height = int(message.width), int(message.height)
         facts = replace(facts, encoding=encoding, pixels=kind, original=kind, problem=problem)
         return replace(facts, width=width, height=height)

@@ -11,7 +11,7 @@ from sensebind.fusion.core.encodings import Pixels
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
-from sensebind.fusion.io.topic_names import imu_half, other_imu_half
+from sensebind.fusion.io.topic_names import imu_half, other_imu_halves
 from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
 
@@ -22,8 +22,8 @@ PREFERRED_CAMERA_NAMES = ("color", "colour", "rgb", "left", "cam0", "front", "im
 # Last parts of topic names that name the data and not the device: topics that differ in these alone are of one device.
 DATA_NAME = re.compile(
     r"(image|img|color|colour|mono|rgb|raw|rect|rectified|data|imu|audio|stamped|filtered|compressed|compresseddepth"
-    r"|theora|ffmpeg|foxglove|h26[45]|accel|accels|accelerometer|linear_acceleration|gyro|gyros|gyroscope"
-    r"|angular_velocity|sample|_)+"
+    r"|theora|ffmpeg|foxglove|h26[45]|acc|accel|accels|acceleration|accelerometer|linear_acc|linear_acceleration|gyr|gyro|gyros"
+    r"|gyroscope|angular_rate|angular_vel|angular_velocity|sample|_)+"
 )
 # Parts of a depth topic's name that say what its images are, and not of which device.
 DEPTH_DATA = re.compile(
@@ -119,7 +119,7 @@ class TopicSelection:
             return f"{reason}; {better} is better for {modality}"
         device = _device_of(modality, candidate.facts.name)
         own = next((s.topic for s in sensors[modality].values() if _device_of(modality, s.topic) == device), "another")
-        if modality == IMU and other_imu_half(own) == candidate.facts.name:
+        if modality == IMU and candidate.facts.name in other_imu_halves(own):
             return f"one half of an IMU, which is united with the other half, {own}"
         return "; ".join(part for part in (reason, f"{own} is of the same device") if part)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message, tone
-from helpers.sensor_messages import audio_info
+from helpers.sensor_messages import AUDIO_DATA, BAG, audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
 from sensebind.fusion.io.sensor_messages.opus import OpusStream
@@ -176,3 +176,86 @@ def test_a_format_that_never_comes_is_an_error_after_seconds_and_names_where_it_
             assert all(part in str(error) for part in ("AudioInfo", "/mic/info", "audio.sample_rate"))
     assert silent == 30
     assert decoder.finish() == [] and sum(decoder.unused.values()) == 30, "those that still wait are counted"
+
+
+def test_a_wav_file_of_many_channels_in_pieces_keeps_its_channels_and_needs_no_audio_info() -> None:
+    """Its header of 44 bytes is no whole number of samples of 6 channels, so no message begins with a sample."""
+    true = tone(16000, 2.0)
+    channels = np.stack([true, *np.random.default_rng(0).normal(0, 0.1, (5, len(true)))], 1)
+    file = encoded(channels, 16000, "WAV", "PCM_16")
+    decoder = microphone()
+    samples = decoded(decoder, [file[at : at + 19200] for at in range(0, len(file), 19200)])
+    assert np.allclose(waveform(samples), true[: len(waveform(samples))], atol=1e-4) and not decoder.warnings
+    assert len(waveform(samples)) == len(true)
+
+
+def test_a_wav_header_takes_precedence_over_a_wrong_audio_info() -> None:
+    decoder = microphone()
+    decoder.apply_side_message(audio_info(16000))
+    (sample,) = decoded(decoder, [encoded(tone(48000, 0.1), 48000, "WAV", "PCM_16")])
+    assert isinstance(sample.data, Sound) and sample.data.sample_rate == 48000
+    assert "48000 Hz" in decoder.warnings[0] and "audio.sample_rate" in decoder.warnings[0]
+
+
+def test_compressed_sound_that_audio_info_calls_pcm_is_decoded_by_its_content() -> None:
+    true = tone(16000, 3.0)
+    for container, subtype, coding in (("MP3", "MPEG_LAYER_III", "mp3"), ("OGG", "OPUS", "opus")):
+        decoder = microphone()
+        decoder.apply_side_message(audio_info(16000))
+        samples = decoded(decoder, pieces(encoded(true, 16000, container, subtype), 30))
+        assert sum(sample.end - sample.stamp for sample in samples) > 2.5 * SECOND
+        assert f"the data are {coding}" in decoder.warnings[0] and "audio.coding_format: wave" in decoder.warnings[0]
+        obeyed = microphone(coding_format="wave", sample_format="S16LE", sample_rate=16000, channels=1)
+        with pytest.raises(EncodingError, match=r"audio\.coding_format"):
+            decoded(obeyed, [encoded(true, 16000, container, subtype)[:1001]])
+
+
+def test_every_message_of_another_ogg_stream_is_counted_with_its_coding() -> None:
+    data, refused = pieces(encoded(tone(16000, 2.0), 16000, "OGG", "VORBIS"), 20), 0
+    decoder = microphone(coding_format="opus")
+    for piece in data:
+        with pytest.raises(EncodingError, match="Vorbis, not Opus"):
+            decoder.decode(sound_message(START, piece), START)
+        refused += 1
+    assert refused == 20
+
+
+@pytest.mark.parametrize(("said", "true"), [("S32LE", "S16LE"), ("S32LE", "S24LE"), ("S16LE", "S32LE or F32LE")])
+def test_a_wrong_size_of_samples_is_named_with_the_format(said: str, true: str) -> None:
+    size = int(true[1:3]) // 8
+    decoder = microphone(sample_format=said, channels=1, sample_rate=12000)
+    decoded(decoder, [bytes(1200 * size)] * 40)
+    assert f"audio.sample_format: {true}" in decoder.warnings[0]
+
+
+def test_the_rate_of_sound_without_stamps_is_compared_with_the_times_of_arrival() -> None:
+    for rate, is_right in ((16000, True), (48000, False)):
+        form = AudioFormat(sample_format="S16LE", channels=1, sample_rate=16000)
+        decoder = SampleDecoder(SensorOptions("audio", audio_format=form), AUDIO_DATA, "/mic/audio")
+        jitter = np.random.default_rng(0).integers(0, STEP // 4, 40)
+        for number in range(40):
+            message = BAG.make(AUDIO_DATA, data=np.zeros(rate // 10 * 2, np.uint8))
+            decoder.decode(message, START + number * STEP + int(jitter[number]))
+        assert bool(decoder.warnings) != is_right
+        assert is_right or "audio.sample_rate: 48000" in decoder.warnings[0]
+
+
+def test_audio_info_that_lacks_a_field_or_changes_is_named() -> None:
+    decoder = microphone()
+    decoder.apply_side_message(audio_info(0))
+    decoder.decode(sound_message(START, bytes(3200)), START)
+    with pytest.raises(EncodingError, match=r"AudioInfo has no sample_rate.*audio\.sample_rate"):
+        decoder.decode(sound_message(START, bytes(3200)), START + 4 * SECOND)
+    changed = microphone()
+    changed.apply_side_message(audio_info(16000))
+    changed.apply_side_message(audio_info(16000))
+    assert not changed.warnings
+    changed.apply_side_message(audio_info(48000, 2))
+    decoded(changed, [bytes(3200)])
+    assert "48000 Hz, 2 channels, which is not used" in changed.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["pcm_s16le", "paInt16", "s16"])
+def test_names_of_formats_of_ffmpeg_and_portaudio_are_known(name: str) -> None:
+    (sample,) = decoded(microphone(sample_format=name, channels=1, sample_rate=16000), [bytes(3200)])
+    assert isinstance(sample.data, Sound) and sample.data.data.shape == (1600, 1)

@@ -17,7 +17,7 @@ from sensebind.fusion.core.samples import SECOND, Reading, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import SensorOptions
-from sensebind.fusion.io.topic_names import imu_half, other_imu_half
+from sensebind.fusion.io.topic_names import imu_half, other_imu_half, other_imu_halves
 
 GYRO, ACCEL = "/camera/gyro/sample", "/camera/accel/sample"
 NOTHING = (0.0, 0.0, 0.0)
@@ -206,11 +206,32 @@ def test_a_removed_gravity_is_named() -> None:
     assert ["gravity was removed" in text for text in decoder.warnings] == [True]
 
 
+def test_gravity_that_was_removed_is_named_while_the_robot_moves_and_shakes_too() -> None:
+    rows = shaking(np.arange(0.0, 6.0, 0.01))
+    assert np.linalg.norm(rows[:, :3] - rows[:, :3].mean(axis=0), axis=1).mean() > 0.5, (
+        "longer than NO_GRAVITY at each instant"
+    )
+    whole, removed = imu(), imu()
+    read(whole, rows)
+    assert not whole.warnings
+    rows[:, :3] -= rows[:, :3].mean(axis=0)
+    read(removed, rows)
+    assert ["gravity was removed" in text for text in removed.warnings] == [True]
+
+
+def test_accelerations_in_counts_of_the_device_are_named() -> None:
+    decoder = imu()
+    read(decoder, np.tile([12.0, 30.0, 16384.0, 0.01, 0.0, 0.02], (600, 1)))
+    assert any("counts of the device" in text for text in decoder.warnings)
+
+
 def test_names_of_topics_say_which_half_they_carry() -> None:
     assert other_imu_half("/camera/gyro/sample") == "/camera/accel/sample"
     assert other_imu_half("/imu/accel") == "/imu/gyro"
     assert other_imu_half("/imu/angular_velocity") == "/imu/linear_acceleration"
-    for whole in ("/imu/data", "/gyroid/imu", "/accelerated/imu_raw"):
+    assert other_imu_half("/zed/imu/angular_vel") == "/zed/imu/linear_acc" and other_imu_half("/gyr") == "/acc"
+    assert "/imu/acceleration" in other_imu_halves("/imu/gyro") and "/imu/gyro" in other_imu_halves("/imu/acc")
+    for whole in ("/imu/data", "/gyroid/imu", "/accelerated/imu_raw", "/camera/gyro_accel/sample"):
         assert other_imu_half(whole) == "" and imu_half(whole) == ""
 
 

@@ -458,7 +458,12 @@ def test_side_topics_are_those_that_give_missing_values() -> None:
         SideTopic("/i", m.CAMERA_INFO_TYPE),
     )
     assert [t.name for t in beside(SensorOptions("audio"), AUDIO_DATA, "/a/mic")] == [
-        "/a/info", "/a/mic_info", "/a/mic/info"
+        "/a/info", "/a/audio_info", "/a/mic_info", "/a/mic/info"
+    ]  # fmt: skip
+    # audio_capture publishes audio, audio_stamped and audio_info.
+    stamped = beside(SensorOptions("audio"), "audio_common_msgs/msg/AudioDataStamped", "/mic_stamped")
+    assert [t.name for t in stamped] == [
+        "/info", "/audio_info", "/mic_stamped_info", "/mic_stamped/info", "/mic_info"
     ]  # fmt: skip
     known = SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1))
     assert not beside(known, AUDIO_DATA, "/a/mic") and not beside(SensorOptions("audio"), RAW_AUDIO, "/a/mic")
