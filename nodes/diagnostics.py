@@ -28,9 +28,11 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
+MESSAGE_COUNTERS = ("arrived", "undecodable", "lost", "earlier")  # of `SensorSubscriptions.message_counts`
 WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
+STEP_STATUSES = 30  # statuses that name a step of a clock
 CLOCK_OFFSETS = 100  # newest samples whose clock offset counts
 
 
@@ -51,6 +53,8 @@ class Diagnostics:
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
         # Sensor → arrival minus stamp of its newest samples, in seconds.
         self._clock_offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=CLOCK_OFFSETS))
+        # Sensor → stamp (ns) of the newest step of its clock, and the number of statuses since.
+        self._newest_steps: dict[str, tuple[int, int]] = {}
 
     def report_error(self, sensor: str, message: str) -> bool:
         """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
@@ -72,10 +76,27 @@ class Diagnostics:
     ) -> list[DiagnosticStatus]:
         """One status for each sensor. `period` is the time in seconds since the last call. `problems`: sensor →
         what is wrong with its topic."""
+        statistics = self._pipeline.statistics()
+        steps = self._new_steps({sensor: own.counts for sensor, own in statistics.items()})
         return [
-            self._status(sensor, statistics, sensors, period, problems.get(sensor, ""))
-            for sensor, statistics in self._pipeline.statistics().items()
+            self._status(
+                sensor, own, sensors, period, ", ".join(filter(None, (steps.get(sensor), problems.get(sensor))))
+            )
+            for sensor, own in statistics.items()
         ]
+
+    def _new_steps(self, counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+        """Sensor → what the newest step of its clock means, for `STEP_STATUSES` statuses. The first status after a step
+        has none, because slower sensors have not shown yet whether they have it too. `counts`: sensor → counters."""
+        found = {}
+        newest = {sensor: step for step in self._pipeline.clock_steps() for sensor in step.sensors}
+        for sensor, step in newest.items():
+            stamp, number = self._newest_steps.get(sensor, (0, 0))
+            number = number + 1 if stamp == step.stamp else 0
+            self._newest_steps[sensor] = step.stamp, number
+            if 1 <= number <= STEP_STATUSES:
+                found[sensor] = step.text(counts)
+        return found
 
     def _status(
         self, sensor: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float, problem: str
@@ -104,7 +125,7 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts"):
+        for name in MESSAGE_COUNTERS + ("windows", "embedded", "unfused", "burst", "gaps", "restarts"):
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)

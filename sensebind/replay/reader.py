@@ -152,6 +152,8 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
+                    if side.latched:
+                        yield from self._look_ahead(decoder, name)
         self._side_topics = set(info_decoders)
         self._read_clocks()
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
@@ -183,6 +185,15 @@ class SampleReader:
             for text, count in decoder.unused.items():
                 self.undecodable_counts[decoder.sensor] += count
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
+
+    def _look_ahead(self, decoder: SampleDecoder, side_topic: str) -> Iterator[Failure]:
+        """Apply the first message of a latched topic before all others: it may have been recorded after the first data
+        that it describes, or before the selected part of the recording."""
+        for message in self._recording.first_messages(side_topic, 1, of_all=True):
+            try:
+                decoder.apply_side_message(message)
+            except EncodingError as error:
+                yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

@@ -23,6 +23,7 @@ from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
+from sensebind.fusion.stream.clock_steps import step_texts
 from sensebind.fusion.stream.clocks import clock_text, late_text
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.statistics import SensorStatistics
@@ -206,6 +207,7 @@ def _write_files(
     present = {embedding.modality for embedding in writer.embeddings}
     losses = replay.losses(pipeline)
     warnings = [
+        *step_texts(pipeline.clock_steps(), {name: own.counts for name, own in statistics.items()}, start),
         *sample_warnings(statistics, float(settings.embedder["fusion_timeout"])),
         *prompt_warnings(detectors, space, present),
     ]

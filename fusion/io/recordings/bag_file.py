@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +26,9 @@ DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosb
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
+MIN_SET_BACK = SECOND // 4  # ns: log times of a topic that go back by more, in the order of the file, show a clock set back
+MAX_SET_BACKS = 8  # of a file; one with more was not written in the order of time
+LAST_TIME = 2**63 - 1
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
 
 
@@ -70,6 +75,23 @@ class Block(NamedTuple):
     is_cut: bool = False
 
 
+class SetBackSearch:
+    """Finds where the clock of a recorder was set back, in the log times of a file in the order in which it was written.
+    A file that has its topics one after the other, or is in no order, has none."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}  # topic → its newest log time (ns)
+
+    def is_set_back(self, topic: int, stamp: int) -> bool:
+        """Whether the clock was set back before the next message, of this topic and with this log time (ns)."""
+        last = self._last.get(topic, stamp)
+        if stamp < last - MIN_SET_BACK:
+            self._last = {topic: stamp}  # the other topics follow, by the same step
+            return True
+        self._last[topic] = max(last, stamp)
+        return False
+
+
 class BagFile(ABC):
     """An open file of a recording. `notes`: facts that the user should know; `damage`: what cannot be read, with the
     place, known so far. `start`, `end`: log times of the first and last message (ns); both 0 if there are none."""
@@ -109,7 +131,10 @@ class BlockFile(BagFile):
 
     def __init__(self, path: Path, file: BinaryIO, blocks: Sequence[Block], damage: Iterable[str]) -> None:
         super().__init__(path)
-        self._file, self._blocks = file, blocks
+        self._file, self._blocks = file, sorted(blocks, key=lambda block: block.offset)
+        self._segments: list[list[Block]] | None = None
+        self._is_unordered = False  # it was not written in the order of time
+        self._cuts: dict[int, list[int]] = {}  # offset of a block → places among its messages at which a segment begins
         self.damage += damage
         # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
         filled = [block for block in blocks if block.counts or block.end]
@@ -118,15 +143,76 @@ class BlockFile(BagFile):
 
     def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
         wanted = {channel.id: channel for channel in channels}
-        blocks = [
-            block
-            for block in self._blocks
-            if block.start < stop and block.end >= start and self._may_contain(block, wanted)
-        ]
-        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
+        for number, segment in enumerate(self._in_segments()):
+            blocks = [
+                block
+                for block in segment
+                if block.start < stop and block.end >= start and self._may_contain(block, wanted)
+            ]
+            load = partial(self._load_part, segment=number, wanted=wanted, start=start, stop=stop)
+            yield from merge_blocks(blocks, load, is_ordered=not self._is_unordered)
 
     def close(self) -> None:
         self._file.close()
+
+    def _in_segments(self) -> list[list[Block]]:
+        """The blocks of each part of the file in which the clock of its recorder only goes forward: all blocks, if the
+        clock was never set back. A block in which it was set back is in several parts, at the places in `_cuts`.
+
+        Reads only blocks that overlap in time with an earlier one that has the same topics. A clock that was set back
+        within a block, and overlaps with no other one, is found by `merge_blocks`.
+        """
+        if self._segments is not None:
+            return self._segments
+        self._segments = [list(self._blocks)]
+        overlapping = self._overlapping()
+        channels = {channel.id: channel for channel in self.channels}
+        damage, search, cuts = list(self.damage), SetBackSearch(), dict[int, list[int]]()
+        for number, block in enumerate(self._blocks):
+            if not overlapping & {number, number + 1}:
+                search = SetBackSearch()
+                continue
+            for place, (stamp, channel, _) in enumerate(self._load(block, channels, -LAST_TIME, LAST_TIME)):
+                if search.is_set_back(channel.id, stamp):
+                    cuts.setdefault(block.offset, []).append(place)
+        self.damage = damage  # what is damaged is described when it is read
+        count = sum(map(len, cuts.values()))
+        self._is_unordered = count > MAX_SET_BACKS
+        if 0 < count <= MAX_SET_BACKS:
+            self._cuts, self._segments = cuts, [[]]
+            for block in self._blocks:
+                places = cuts.get(block.offset, [])
+                if places[:1] != [0]:
+                    self._segments[-1].append(block)
+                self._segments += [[block] for _ in places]
+        return self._segments
+
+    def _overlapping(self) -> set[int]:
+        """The places of the blocks that begin before an earlier block with the same topics ends."""
+        newest: dict[int, int] = {}  # channel → end of its newest block; -1: of a block whose channels are not known
+        found = set()
+        for number, block in enumerate(self._blocks):
+            if not block.counts and not block.end:
+                continue
+            own = block.counts or {**newest, -1: 0}
+            if any(block.start < newest.get(channel, block.start) - MIN_SET_BACK for channel in (*own, -1)):
+                found.add(number)
+            newest |= {channel: max(newest.get(channel, 0), block.end) for channel in own}
+        return found
+
+    def _load_part(
+        self, block: Block, segment: int, wanted: Mapping[int, Channel], start: int, stop: int
+    ) -> list[RawMessage]:
+        """The messages of a block that are in a segment of the file."""
+        if block.offset not in self._cuts:
+            return self._load(block, wanted, start, stop)
+        assert self._segments is not None
+        first = next(number for number, own in enumerate(self._segments) if block in own)
+        places = self._cuts[block.offset]
+        bounds = [*(places if places[0] == 0 else [0, *places]), None]
+        channels = {channel.id: channel for channel in self.channels}
+        every = self._load(block, channels, -LAST_TIME, LAST_TIME)[bounds[segment - first] : bounds[segment - first + 1]]
+        return [message for message in every if message[1].id in wanted and start <= message[0] < stop]
 
     @abstractmethod
     def _read_block(
@@ -162,8 +248,14 @@ class BlockFile(BagFile):
         return result
 
 
-def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]]) -> Iterator[RawMessage]:
-    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once."""
+def merge_blocks(
+    blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]], *, is_ordered: bool = True
+) -> Iterator[RawMessage]:
+    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once.
+
+    `is_ordered`: the file was written in the order of time: if the log times of its topics go back within a block, the
+    clock of the recorder was set back there, and the messages after it follow those before.
+    """
     held: list[RawMessage] = []
     stamp = itemgetter(0)
     for block in sorted(blocks, key=lambda block: (block.start, block.offset)):
@@ -171,9 +263,26 @@ def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessag
             cut = bisect_left(held, block.start, key=stamp)
             yield from held[:cut]
             del held[:cut]
-        held += load(block)
+        *before, last = _split_at_set_backs(load(block)) if is_ordered else [load(block)]
+        if before:
+            yield from held
+            for run in before:
+                yield from sorted(run, key=stamp)
+            held = []
+        held += last
         held.sort(key=stamp)
     yield from held
+
+
+def _split_at_set_backs(messages: list[RawMessage]) -> list[list[RawMessage]]:
+    """The messages of a block, in the order of the file, in the parts in which the clock only goes forward."""
+    if not any(after[0] < before[0] - MIN_SET_BACK for before, after in pairwise(messages)):
+        return [messages]
+    search = SetBackSearch()
+    cuts = [place for place, (stamp, channel, _) in enumerate(messages) if search.is_set_back(channel.id, stamp)]
+    if len(cuts) > MAX_SET_BACKS:
+        return [messages]
+    return [messages[first:last] for first, last in pairwise([0, *cuts, len(messages)])]
 
 
 def decompress(data: bytes, compression: str, size: int) -> tuple[bytes, str]:
