@@ -79,9 +79,7 @@ class Diagnostics:
         statistics = self._pipeline.statistics()
         steps = self._new_steps({sensor: own.counts for sensor, own in statistics.items()})
         return [
-            self._status(
-                sensor, own, sensors, period, ", ".join(filter(None, (steps.get(sensor), problems.get(sensor))))
-            )
+            self._status(sensor, own, sensors, period, problems.get(sensor, ""), steps.get(sensor, ""))
             for sensor, own in statistics.items()
         ]
 
@@ -99,13 +97,19 @@ class Diagnostics:
         return found
 
     def _status(
-        self, sensor: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float, problem: str
+        self,
+        sensor: str,
+        statistics: SensorStatistics,
+        sensors: SensorSubscriptions,
+        period: float,
+        problem: str,
+        step: str,
     ) -> DiagnosticStatus:
         counts = dict(statistics.counts) | sensors.message_counts(sensor)
         before = self._previous_counts.get(sensor, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[sensor] = counts
-        level, message = self._level_and_message(sensor, new, sensors, problem, statistics)
+        level, message = self._level_and_message(sensor, new, sensors, problem, step, statistics)
         offsets = self._clock_offsets.pop(sensor, ())
         # Unknown after a restart until a sample arrives.
         known = statistics.newest_stamp and statistics.last_embedded_tick
@@ -137,6 +141,7 @@ class Diagnostics:
         new: Mapping[str, int],
         sensors: SensorSubscriptions,
         problem: str,
+        step: str,
         statistics: SensorStatistics,
     ) -> tuple[bytes, str]:
         if (error := self._active_error(sensor, new)) is not None:
@@ -163,7 +168,7 @@ class Diagnostics:
         if new.get("burst"):
             warnings.append(f"burst {new['burst']}: readings share a stamp; they were spread up to the next one")
         warnings += sensors.warnings(sensor)
-        warnings += [problem] if problem else []
+        warnings += [text for text in (step, problem) if text]
         return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")
 
     def _active_error(self, sensor: str, new: Mapping[str, int]) -> str | None:

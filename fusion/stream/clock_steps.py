@@ -80,7 +80,9 @@ class ClockSteps:
         if own is None:
             self._stamps[sensor] = _Stamps(end, received, end)
             return
-        continues = own.candidate is not None and own.candidate_end < end < own.end  # it nears the stamps before the step
+        continues = (
+            own.candidate is not None and own.candidate_end < end < own.end
+        )  # it nears the stamps before the step
         if own.follows(end, own.end) and not continues:
             own.candidate = None
             if end > own.end:
@@ -137,8 +139,8 @@ class ClockSteps:
 
 @dataclass(frozen=True, slots=True)
 class CommonStep:
-    """A step of the stamps of `sensors`, at `stamp` (ns), by `step` (ns, negative: back). `shared`: all sensors have it.
-    `may_be_pause`: also nothing may have arrived in this time."""
+    """A step of the stamps of `sensors`, at `stamp` (ns), by `step` (ns, negative: back). `shared`: all sensors have
+    it. `may_be_pause`: also nothing may have arrived in this time."""
 
     sensors: tuple[str, ...]
     stamp: int
@@ -155,7 +157,7 @@ class CommonStep:
         causes = [
             f"{sensor} {', '.join(found)}"
             for sensor in self.sensors
-            if (found := [f"{cause} {own[cause]}" for cause in COUNTED if (own := counts[sensor]).get(cause)])
+            if (found := [f"{cause} {own[cause]}" for cause in COUNTED if (own := counts.get(sensor, {})).get(cause)])
         ]
         again = " Windows end there and start again after it." if self._restarts(counts) else ""
         counted = again + (f" Counted: {'; '.join(causes)}." if causes else "")
@@ -172,7 +174,7 @@ class CommonStep:
         )
 
     def _restarts(self, counts: Mapping[str, Mapping[str, int]]) -> bool:
-        return any(counts[sensor].get("restarts") for sensor in self.sensors)
+        return any(counts.get(sensor, {}).get("restarts") for sensor in self.sensors)
 
 
 def step_texts(

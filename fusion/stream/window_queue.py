@@ -260,8 +260,8 @@ class WindowQueue:
 
         A window of such a sensor would else close with its next sample, which may come seconds later. It is complete
         if the sensor's usual interval and its lag behind the others do not let another sample of it be expected. A
-        sensor that is late, rather than slow, has short intervals or a long lag: its windows stay open. `received`: time
-        of arrival of the newest sample (ns; 0: not known).
+        sensor that is late, rather than slow, has short intervals or a long lag: its windows stay open. `received`:
+        time of arrival of the newest sample (ns; 0: not known).
         """
         horizon, fused = self._newest - self._fusion_timeout, self._fusion_watermark()
         self._next_overdue = self._newest + self._fusion_timeout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -12,6 +12,7 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
+from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
@@ -152,10 +153,8 @@ class SampleReader:
                 name = self._topic_named(side.name)
                 if name is not None and self._topic_types[name] == side.type:
                     info_decoders[name].append(decoder)
-                    if side.latched:
-                        yield from self._look_ahead(decoder, name)
         self._side_topics = set(info_decoders)
-        self._read_clocks()
+        yield from self._look_ahead(info_decoders)
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
@@ -186,14 +185,19 @@ class SampleReader:
                 self.undecodable_counts[decoder.sensor] += count
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
 
-    def _look_ahead(self, decoder: SampleDecoder, side_topic: str) -> Iterator[Failure]:
-        """Apply the first message of a latched topic before all others: it may have been recorded after the first data
-        that it describes, or before the selected part of the recording."""
-        for message in self._recording.first_messages(side_topic, 1, of_all=True):
-            try:
-                decoder.apply_side_message(message)
-            except EncodingError as error:
-                yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
+    def _look_ahead(self, info_decoders: Mapping[str, Sequence[SampleDecoder]]) -> Iterator[Failure]:
+        """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which may
+        have been recorded after the first sound that it describes, or before the selected part of the recording."""
+        self._read_clocks()
+        for topic, decoders in info_decoders.items():
+            if self._topic_types[topic] != AUDIO_INFO_TYPE:
+                continue
+            for message in self._recording.first_messages(topic, 1, of_all=True):
+                for decoder in decoders:
+                    try:
+                        decoder.apply_side_message(message)
+                    except EncodingError as error:
+                        yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

@@ -112,8 +112,9 @@ def summary(data: ReportData) -> dict[str, Any]:
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
     `modalities` is sensor → `SensorStatistics.summary()` without its `LOSS_FIGURES`: samples, windows, embedded,
     coverage_mean, latency_ms (None after an offline replay, which has no latency), and more. The only sensor of a
-    modality has its name. `losses`: the messages, samples and windows that were not used, by cause. `sensors` is sensor → its modality
-    and its topic (None: not known). `truth` has an entry for each true event: `TrueEvent.as_json`.
+    modality has its name. `losses`: the messages, samples and windows that were not used, by cause. `sensors` is
+    sensor → its modality and its topic (None: not known). `truth` has an entry for each true event:
+    `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {

@@ -19,10 +19,8 @@ from rosbags.rosbag2 import Reader as RosbagsReader
 from rosbags.typesys import Stores, get_typestore
 
 from helpers.mcap_files import McapFileWriter
-from sensebind.fusion.core.samples import AUDIO, DEPTH, VISION
+from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, VISION
 from sensebind.fusion.core.space import TrainedWindow
-from sensebind.fusion.io.sensor_files import FileError, read_windows
-from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import (
     DAMAGED,
     FILES,
@@ -35,6 +33,7 @@ from sensebind.fusion.io.recordings import (
     Selection,
     typestore,
 )
+from sensebind.fusion.io.sensor_files import FileError, read_windows
 
 STRING, IMAGE, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Image", "sensor_msgs/msg/Imu"
 START = 1_750_000_000 * SECOND
@@ -524,12 +523,12 @@ def test_parts_that_the_folder_lacks_are_one_loss_with_both_counts(tmp_path: Pat
     ],
 )
 def test_a_file_without_its_contents_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
-    for name in ("run.mcap", "run.db3", "run.bag", "picture.jpg", "sound.wav"):
+    for name in ("run.mcap", "run.db3", "run.bag", "photo.jpg", "sound.wav"):
         (tmp_path / name).write_bytes(content)
     for name in ("run.mcap", "run.db3", "run.bag"):
         with pytest.raises(RecordingError, match=f"'{name}' {words}"):
             Recording(tmp_path / name)
-    for name, modality in (("picture.jpg", VISION), ("picture.jpg", DEPTH), ("sound.wav", AUDIO)):
+    for name, modality in (("photo.jpg", VISION), ("photo.jpg", DEPTH), ("sound.wav", AUDIO)):
         with pytest.raises(FileError, match=words):
             read_windows(modality, tmp_path / name, TrainedWindow(1.0))
 

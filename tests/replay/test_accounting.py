@@ -28,7 +28,7 @@ def counted_independently(folder: Path) -> Counter[str]:
     from rosbags.rosbag2.storage_mcap import McapReader
 
     for file in folder.glob("*.mcap"):
-        reader = McapReader([file], ["ros2"])
+        reader = McapReader(file)
         reader.open()
         counts.update(connection.topic for connection, _, _ in reader.messages(reader.connections))
         reader.close()

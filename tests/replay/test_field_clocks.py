@@ -136,7 +136,9 @@ def test_a_slow_camera_is_a_sensor_like_others(tmp_path: Path, period: float) ->
     assert not result.notes("clock") and not result.summary["events"], "it is not unplugged"
 
 
-def step_of_the_clock(offset: float, sensors: tuple[str, ...] = ("vision", "imu"), *, recorder: bool = True) -> list[Logged]:
+def step_of_the_clock(
+    offset: float, sensors: tuple[str, ...] = ("vision", "imu"), *, recorder: bool = True
+) -> list[Logged]:
     """10 s of a robot whose clock is set by `offset` s after 5 s. `recorder`: its recorder uses this clock too."""
     rows, kinds = [], {"vision": (camera_rows, "/camera/image"), "imu": (imu_rows, "/imu")}
     for name, (make, topic) in kinds.items():
@@ -187,7 +189,12 @@ def test_a_sensor_that_pauses_has_no_step_of_a_clock(tmp_path: Path) -> None:
 def test_sound_before_its_audio_info_is_used(tmp_path: Path) -> None:
     data = (tone(16_000, 6.0) * 32767).astype("<i2").tobytes()
     rows = [
-        ("/mic/audio", STAMPED_SOUND, START + number * SECOND // 10, sound_message(START + number * SECOND // 10, piece))
+        (
+            "/mic/audio",
+            STAMPED_SOUND,
+            START + number * SECOND // 10,
+            sound_message(START + number * SECOND // 10, piece),
+        )
         for number, piece in enumerate(pieces(data, 60))
     ]
     info = BAG.make(
@@ -207,8 +214,7 @@ def test_a_simulation_that_starts_at_zero_loses_nothing(tmp_path: Path) -> None:
     result = Result(record(tmp_path / "bag", rows), tmp_path / "out")
     assert not result.notes("stamp") and result.summary["start_ns"] == 0
     assert all(
-        set(own["samples_lost"]) <= {"superseded", "incomplete"}
-        for own in result.summary["losses"]["sensors"].values()
+        set(own["samples_lost"]) <= {"superseded", "incomplete"} for own in result.summary["losses"]["sensors"].values()
     )
 
 

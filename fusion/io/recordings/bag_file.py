@@ -26,7 +26,9 @@ DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosb
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
-MIN_SET_BACK = SECOND // 4  # ns: log times of a topic that go back by more, in the order of the file, show a clock set back
+MIN_SET_BACK = (
+    SECOND // 4
+)  # ns: log times of a topic that go back by more, in the order of the file, show a clock set back
 MAX_SET_BACKS = 8  # of a file; one with more was not written in the order of time
 LAST_TIME = 2**63 - 1
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
@@ -63,7 +65,8 @@ class Block(NamedTuple):
 
     `start`, `end`: log times (ns) of its first and last message. `offset`, `length`: its bytes in the file. `counts`:
     id of a channel → its messages. `is_chunk`: whether it is a chunk. `is_cut`: its end is missing or damaged, and this
-    is described already.
+    is described already. `part`: the places of the first of its messages that belongs to it, and of the first that does
+    not; None: all belong to it.
     """
 
     start: int
@@ -73,11 +76,12 @@ class Block(NamedTuple):
     counts: Mapping[int, int]
     is_chunk: bool = True
     is_cut: bool = False
+    part: tuple[int, int] | None = None
 
 
 class SetBackSearch:
-    """Finds where the clock of a recorder was set back, in the log times of a file in the order in which it was written.
-    A file that has its topics one after the other, or is in no order, has none."""
+    """Finds where the clock of a recorder was set back: in the log times of a file, in the order in which it was
+    written. A file that has its topics one after the other, or is in no order, has none."""
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}  # topic → its newest log time (ns)
@@ -134,7 +138,6 @@ class BlockFile(BagFile):
         self._file, self._blocks = file, sorted(blocks, key=lambda block: block.offset)
         self._segments: list[list[Block]] | None = None
         self._is_unordered = False  # it was not written in the order of time
-        self._cuts: dict[int, list[int]] = {}  # offset of a block → places among its messages at which a segment begins
         self.damage += damage
         # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
         filled = [block for block in blocks if block.counts or block.end]
@@ -143,13 +146,13 @@ class BlockFile(BagFile):
 
     def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
         wanted = {channel.id: channel for channel in channels}
-        for number, segment in enumerate(self._in_segments()):
+        for segment in self._in_segments():
             blocks = [
                 block
                 for block in segment
                 if block.start < stop and block.end >= start and self._may_contain(block, wanted)
             ]
-            load = partial(self._load_part, segment=number, wanted=wanted, start=start, stop=stop)
+            load = partial(self._load_part, wanted=wanted, start=start, stop=stop)
             yield from merge_blocks(blocks, load, is_ordered=not self._is_unordered)
 
     def close(self) -> None:
@@ -157,7 +160,7 @@ class BlockFile(BagFile):
 
     def _in_segments(self) -> list[list[Block]]:
         """The blocks of each part of the file in which the clock of its recorder only goes forward: all blocks, if the
-        clock was never set back. A block in which it was set back is in several parts, at the places in `_cuts`.
+        clock was never set back. A block in which it was set back is in several parts.
 
         Reads only blocks that overlap in time with an earlier one that has the same topics. A clock that was set back
         within a block, and overlaps with no other one, is found by `merge_blocks`.
@@ -167,24 +170,24 @@ class BlockFile(BagFile):
         self._segments = [list(self._blocks)]
         overlapping = self._overlapping()
         channels = {channel.id: channel for channel in self.channels}
-        damage, search, cuts = list(self.damage), SetBackSearch(), dict[int, list[int]]()
+        damage, search, segments = list(self.damage), SetBackSearch(), [list[Block]()]
         for number, block in enumerate(self._blocks):
             if not overlapping & {number, number + 1}:
                 search = SetBackSearch()
+                segments[-1].append(block)
                 continue
-            for place, (stamp, channel, _) in enumerate(self._load(block, channels, -LAST_TIME, LAST_TIME)):
-                if search.is_set_back(channel.id, stamp):
-                    cuts.setdefault(block.offset, []).append(place)
+            messages = self._load(block, channels, -LAST_TIME, LAST_TIME)
+            cuts = [at for at, (stamp, channel, _) in enumerate(messages) if search.is_set_back(channel.id, stamp)]
+            for first, after in pairwise([0, *cuts, len(messages)]):
+                if first in cuts:
+                    segments.append([])
+                if stamps := [stamp for stamp, _, _ in messages[first:after]]:
+                    part = (first, after) if cuts else None
+                    segments[-1].append(block._replace(start=min(stamps), end=max(stamps), part=part))
         self.damage = damage  # what is damaged is described when it is read
-        count = sum(map(len, cuts.values()))
-        self._is_unordered = count > MAX_SET_BACKS
-        if 0 < count <= MAX_SET_BACKS:
-            self._cuts, self._segments = cuts, [[]]
-            for block in self._blocks:
-                places = cuts.get(block.offset, [])
-                if places[:1] != [0]:
-                    self._segments[-1].append(block)
-                self._segments += [[block] for _ in places]
+        self._is_unordered = len(segments) > MAX_SET_BACKS + 1
+        if 1 < len(segments) <= MAX_SET_BACKS + 1:
+            self._segments = segments
         return self._segments
 
     def _overlapping(self) -> set[int]:
@@ -200,19 +203,13 @@ class BlockFile(BagFile):
             newest |= {channel: max(newest.get(channel, 0), block.end) for channel in own}
         return found
 
-    def _load_part(
-        self, block: Block, segment: int, wanted: Mapping[int, Channel], start: int, stop: int
-    ) -> list[RawMessage]:
-        """The messages of a block that are in a segment of the file."""
-        if block.offset not in self._cuts:
+    def _load_part(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
+        """The messages of `_load` that belong to the part of a block."""
+        if block.part is None:
             return self._load(block, wanted, start, stop)
-        assert self._segments is not None
-        first = next(number for number, own in enumerate(self._segments) if block in own)
-        places = self._cuts[block.offset]
-        bounds = [*(places if places[0] == 0 else [0, *places]), None]
-        channels = {channel.id: channel for channel in self.channels}
-        every = self._load(block, channels, -LAST_TIME, LAST_TIME)[bounds[segment - first] : bounds[segment - first + 1]]
-        return [message for message in every if message[1].id in wanted and start <= message[0] < stop]
+        every = self._load(block, {channel.id: channel for channel in self.channels}, -LAST_TIME, LAST_TIME)
+        own = every[slice(*block.part)]
+        return [message for message in own if message[1].id in wanted and start <= message[0] < stop]
 
     @abstractmethod
     def _read_block(

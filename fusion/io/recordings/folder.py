@@ -38,8 +38,8 @@ FILE_CLASSES: Mapping[bytes, type[BagFile]] = {
 class RecordingFiles:
     """The files of a recording in order, and what metadata.yaml says. `counts`: topic → its messages; empty if it is
     not known. `qos`: topic → its offered QoS, as written. `has_compressed_messages`: each message is compressed alone.
-    `losses`: sentences about files that are not read; `notes`: other facts. `missing`: names of parts that metadata.yaml
-    names and the folder lacks."""
+    `losses`: sentences about files that are not read; `notes`: other facts. `missing`: parts that metadata.yaml names
+    and the folder lacks."""
 
     files: list[Path]
     counts: dict[str, int] = field(default_factory=dict)

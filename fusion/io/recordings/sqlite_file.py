@@ -167,7 +167,9 @@ class SqliteFile(BagFile):
         if self._cuts is None:
             self._cuts, search = [], SetBackSearch()
             select = "SELECT id, topic_id, timestamp FROM messages ORDER BY id"
-            smallest = "SELECT min(step) FROM (SELECT timestamp - lag(timestamp) OVER (ORDER BY id) AS step FROM messages)"
+            smallest = (
+                "SELECT min(step) FROM (SELECT timestamp - lag(timestamp) OVER (ORDER BY id) AS step FROM messages)"
+            )
             if (self._connection.execute(smallest).fetchone()[0] or 0) < -MIN_SET_BACK:
                 rows = self._connection.execute(select)
                 cuts = [number for number, topic, stamp in rows if search.is_set_back(topic, stamp)]
