@@ -186,8 +186,8 @@ class SampleReader:
                 yield from repeat(Failure(decoder.modality, "encoding", text, decoder.sensor), count)
 
     def _look_ahead(self, info_decoders: Mapping[str, Sequence[SampleDecoder]]) -> Iterator[Failure]:
-        """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which may
-        have been recorded after the first sound that it describes, or before the selected part of the recording."""
+        """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which
+        may have been recorded after the first sound that it describes, or before the selected part of the recording."""
         self._read_clocks()
         for topic, decoders in info_decoders.items():
             if self._topic_types[topic] != AUDIO_INFO_TYPE:
