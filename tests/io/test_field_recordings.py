@@ -519,7 +519,10 @@ def test_parts_that_the_folder_lacks_are_one_loss_with_both_counts(tmp_path: Pat
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a Git LFS pointer.*`git lfs pull`"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "is a Git LFS pointer.*`git lfs pull`",
+        ),
     ],
 )
 def test_a_file_without_its_contents_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
