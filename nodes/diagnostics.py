@@ -26,12 +26,14 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
+MESSAGE_COUNTERS = ("arrived", "undecodable", "lost", "earlier")  # of `SensorSubscriptions.message_counts`
 WARNING_COUNTERS = (
     *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", "unfused", "burst"),
     *SYMPTOMS,
 )
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
+STEP_STATUSES = 30  # statuses that name a step of a clock
 
 
 class Diagnostics:
@@ -49,6 +51,8 @@ class Diagnostics:
         self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
         self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, message), in order
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
+        # Sensor → stamp (ns) of the newest step of its clock, and the number of statuses since.
+        self._newest_steps: dict[str, tuple[int, int]] = {}
 
     def report_error(self, sensor: str, message: str) -> bool:
         """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
@@ -66,19 +70,40 @@ class Diagnostics:
     ) -> list[DiagnosticStatus]:
         """One status for each sensor. `period` is the time in seconds since the last call. `problems`: sensor →
         what is wrong with its topic."""
+        statistics = self._pipeline.statistics()
+        steps = self._new_steps({sensor: own.counts for sensor, own in statistics.items()})
         return [
-            self._status(sensor, statistics, sensors, period, problems.get(sensor, ""))
-            for sensor, statistics in self._pipeline.statistics().items()
+            self._status(sensor, own, sensors, period, problems.get(sensor, ""), steps.get(sensor, ""))
+            for sensor, own in statistics.items()
         ]
 
+    def _new_steps(self, counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+        """Sensor → what the newest step of its clock means, for `STEP_STATUSES` statuses. The first status after a step
+        has none, because slower sensors have not shown yet whether they have it too. `counts`: sensor → counters."""
+        found = {}
+        newest = {sensor: step for step in self._pipeline.clock_steps() for sensor in step.sensors}
+        for sensor, step in newest.items():
+            stamp, number = self._newest_steps.get(sensor, (0, 0))
+            number = number + 1 if stamp == step.stamp else 0
+            self._newest_steps[sensor] = step.stamp, number
+            if 1 <= number <= STEP_STATUSES:
+                found[sensor] = step.text(counts)
+        return found
+
     def _status(
-        self, sensor: str, statistics: SensorStatistics, sensors: SensorSubscriptions, period: float, problem: str
+        self,
+        sensor: str,
+        statistics: SensorStatistics,
+        sensors: SensorSubscriptions,
+        period: float,
+        problem: str,
+        step: str,
     ) -> DiagnosticStatus:
         counts = dict(statistics.counts) | sensors.message_counts(sensor)
         before = self._previous_counts.get(sensor, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[sensor] = counts
-        level, message = self._level_and_message(sensor, new, sensors, problem, statistics)
+        level, message = self._level_and_message(sensor, new, sensors, problem, step, statistics)
         offset = statistics.clock_offset if new.get("samples") else None
         # Unknown after a restart until a sample arrives.
         known = statistics.newest_stamp and statistics.last_embedded_tick
@@ -98,7 +123,7 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts"):
+        for name in MESSAGE_COUNTERS + ("windows", "embedded", "unfused", "burst", "gaps", "restarts"):
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
@@ -110,6 +135,7 @@ class Diagnostics:
         new: Mapping[str, int],
         sensors: SensorSubscriptions,
         problem: str,
+        step: str,
         statistics: SensorStatistics,
     ) -> tuple[bytes, str]:
         if (error := self._active_error(sensor, new)) is not None:
@@ -128,7 +154,7 @@ class Diagnostics:
         counts = {**new, "clock": 0}  # its clock does not differ now
         warnings += stamp_warnings(sensor, counts, statistics.behind_others, self._fusion_timeout)
         warnings += sensors.warnings(sensor)
-        warnings += [problem] if problem else []
+        warnings += [text for text in (step, problem) if text]
         return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")
 
     def _active_error(self, sensor: str, new: Mapping[str, int]) -> str | None:

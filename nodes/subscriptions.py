@@ -70,6 +70,7 @@ class SensorSubscriptions:
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._arrived: Counter[str] = Counter()
+        self._undecodable: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
         self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
         for sensor, options in self._options.items():
@@ -86,10 +87,12 @@ class SensorSubscriptions:
         return list(self._decoders[sensor].warnings) if sensor in self._decoders else []
 
     def message_counts(self, sensor: str) -> dict[str, int]:
-        """A sensor's messages: `arrived`; `lost` since the first that arrived; `earlier`: published before it.
+        """A sensor's messages: `arrived`; `undecodable`, those of them that became no sample because of an error;
+        `lost` since the first that arrived; `earlier`: published before it.
         If the middleware does not number messages, `lost` is the middleware's count and `earlier` is 0."""
         return {
             "arrived": self._arrived[sensor],
+            "undecodable": self._undecodable[sensor],
             "lost": self._lost[sensor],
             "earlier": self._missed_before_start[sensor],
         }
@@ -131,6 +134,7 @@ class SensorSubscriptions:
             try:
                 samples = decoder.decode(message, self._node.get_clock().now().nanoseconds)
             except EncodingError as error:
+                self._undecodable[sensor] += 1
                 self._on_error(sensor, f"topic '{name}': {error}")
             else:
                 for sample in samples:

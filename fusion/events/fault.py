@@ -21,7 +21,8 @@ VOTING_WINDOWS = 3  # number of windows that vote on the cause: the first, partl
 FAULT_SCORE = 0.95  # the score of every fault
 MAX_MISSED_INTERVALS = 2.5  # usual intervals without a window after which a sensor is unplugged
 FIRST_IMU_WINDOW = 3.0  # s: longest wait for the first window of an IMU, before a camera that never changed is frozen
-FIRST_WINDOW_TIMEOUT_FACTOR = 4.0  # times `timeout` after the first window: the interval is not known yet
+PAUSE_TIMEOUT_FACTOR = 4.0  # times `timeout` after a pause of all sensors: long windows fill again
+FIRST_WINDOW_TIMEOUT_FACTOR = 24.0  # times `timeout` after the first window: the interval is not known yet
 START_TIMEOUT_FACTOR = 1.6  # times `timeout` for the first window of an expected sensor, after the first tick of others
 
 
@@ -39,8 +40,8 @@ class FaultOptions(Options):
     timeout: float = parameter(
         1.25,
         "Time without a window after which a sensor is unplugged, while others have windows. Longer where 2.5 of its "
-        "usual intervals are longer, 1.6 times as long at the start, and 4 times as long after its first window or a "
-        "pause of all sensors",
+        "usual intervals are longer, 1.6 times as long at the start, 24 times as long after its first window, when its "
+        "interval is not known yet, and 4 times as long after a pause of all sensors",
         bounds=(0.1, 3600.0),
         unit="s",
         formerly="silence",
@@ -104,7 +105,9 @@ class FaultSensorState:
     def is_missing(self, tick: int, timeout: float) -> bool:
         """Return whether it has had no window for too long at this tick (ns). `timeout`: see `FaultOptions`."""
         limit = max(timeout, MAX_MISSED_INTERVALS * self.window_interval)
-        factor = 1.0 if self.window_interval and not self.resumed else FIRST_WINDOW_TIMEOUT_FACTOR
+        factor = 1.0 if self.window_interval else FIRST_WINDOW_TIMEOUT_FACTOR
+        if self.resumed:
+            factor = PAUSE_TIMEOUT_FACTOR
         if not self.has_window and not self.resumed:
             factor = START_TIMEOUT_FACTOR
         return tick - max(self.tick, self.resumed) >= factor * limit * SECOND

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from sensebind.fusion.core.encodings import EncodingError, decode_photograph
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, placeholder_text
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -68,6 +68,8 @@ def read_windows(
         raise FileError(f"files of modality '{modality}' cannot be read; known: {', '.join(FILE_READERS)}")
     path = Path(path)
     try:
+        if what := placeholder_text(path):
+            raise FileError(f"'{path}' {what}")
         samples = FILE_READERS[modality](path)
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
@@ -180,6 +181,10 @@ class Pipeline:
     def reference_offset(self) -> int | None:
         """The time of arrival minus the stamp by the clock that the sensors share, in ns; None: not known."""
         return self._queue.reference_offset()
+
+    def clock_steps(self) -> list[CommonStep]:
+        """The steps of the stamps so far: clocks that were set while the sensors ran."""
+        return self._queue.clock_steps()
 
     def first_stamp(self) -> int | None:
         """The earliest stamp of a sensor whose clock agrees with those of the others, in ns; None: there is none."""

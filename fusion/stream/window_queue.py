@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
+from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
 from sensebind.fusion.stream.clocks import SensorClocks
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
@@ -100,6 +101,11 @@ class WindowQueue:
         self._lock = threading.Lock()  # guards everything below
         self._windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
         self._clocks = SensorClocks(fusion_timeout)
+        self._steps = ClockSteps()
+        self._newest = 0  # ns, end of the newest sample of all
+        # Sensor → how far the newest sample of all was ahead of its own newest one when that was accepted (ns).
+        self._lags: dict[str, int] = {}
+        self._next_overdue = 0  # ns: no sensor is overdue while the newest sample of all is before this
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
         self._batch_count = 0  # number of batches dequeued so far
@@ -115,6 +121,8 @@ class WindowQueue:
         """
         with self._lock:
             windower = self._windowers[sample.sensor]
+            if sample.stamp > 0:
+                self._steps.update(sample.sensor, sample.end, sample.received)
             if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
                 self._reject(windower)
                 return bool(self._items)
@@ -129,6 +137,11 @@ class WindowQueue:
                 self._restart_from(windower.newest_stamp)
             if self._first_stamp is None:
                 self._first_stamp = windower.newest_stamp
+            self._lags[sample.sensor] = max(0, self._newest - sample.end)
+            if windower.newest_stamp is not None and windower.newest_stamp > self._newest:
+                self._newest = windower.newest_stamp
+                if self._newest >= self._next_overdue:
+                    self._close_overdue(sample.received or 0)
             return bool(self._items)
 
     def flush(self, sensor: str | None = None) -> bool:
@@ -149,6 +162,8 @@ class WindowQueue:
                 self._enqueue(windower.restart())
             self._first_stamp = None
             self._clocks.restart()
+            self._steps.restart()
+            self._newest = self._next_overdue = 0
             self._items.append(None)
 
     def set_calibration(self, sensor: str, calibration: Calibration) -> None:
@@ -230,6 +245,11 @@ class WindowQueue:
         with self._lock:
             return self._clocks.reference
 
+    def clock_steps(self) -> list[CommonStep]:
+        """The steps of the stamps so far: clocks that were set while the sensors ran."""
+        with self._lock:
+            return self._steps.common_steps()
+
     def first_stamp(self) -> int | None:
         """The earliest stamp of a sensor whose clock agrees with those of the others, in ns; None: there is none."""
         with self._lock:
@@ -238,6 +258,34 @@ class WindowQueue:
 
     # --- with the lock held
 
+    def _close_overdue(self, received: int) -> None:
+        """Close the windows of slow sensors at the time at which fusion stops to wait for them, so that they are fused.
+
+        A window of such a sensor would else close with its next sample, which may come seconds later. It is complete
+        if the sensor's usual interval and its lag behind the others do not let another sample of it be expected. A
+        sensor that is late, rather than slow, has short intervals or a long lag: its windows stay open. `received`:
+        time of arrival of the newest sample (ns; 0: not known).
+        """
+        horizon, fused = self._newest - self._fusion_timeout, self._fusion_watermark()
+        self._next_overdue = self._newest + self._fusion_timeout
+        for sensor, windower in self._windowers.items():
+            if windower.newest_stamp is None:
+                continue
+            if windower.newest_stamp >= horizon:
+                self._next_overdue = min(self._next_overdue, windower.newest_stamp + self._fusion_timeout + 1)
+                continue
+            self._next_overdue = 0  # look again at each new stamp: fusion does not wait for this sensor
+            interval = self._steps.shortest_interval(sensor)
+            expected = self._newest - self._lags.get(sensor, 0) - windower.spec.lateness
+            if interval is not None:
+                expected = min(expected, windower.newest_stamp + interval // 2)
+            elif not windower.spec.frames or received - self._steps.received(sensor) < self._fusion_timeout:
+                continue  # a window of readings needs more than the first one; or the second one is not late
+            if fused is not None and (closed := windower.closed_through) is not None:
+                through = min(fused, expected)
+                if through >= closed + windower.spec.hop:
+                    self._enqueue(windower.close_through(through))
+
     def _reject(self, windower: Windower) -> None:
         """Drop a sample whose clock is not that of the others, so that it delays no other sensor."""
         newest = windower.newest_stamp
@@ -245,6 +293,7 @@ class WindowQueue:
         if newest is not None:
             others = [w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None]
             self._first_stamp = min(others, default=None)
+            self._newest, self._next_overdue = max(others, default=0), 0
             if others and newest > max(others):  # it made fusion run ahead of the others
                 self._items.append(None)
 
@@ -274,7 +323,8 @@ class WindowQueue:
         for windower in self._windowers.values():
             if windower.newest_stamp is not None and windower.newest_stamp > newest + MIN_BACKWARD_JUMP:
                 self._enqueue(windower.restart())
-        self._first_stamp = newest
+        self._first_stamp = self._newest = newest
+        self._next_overdue = 0
         self._items.append(None)
 
     def _expire(self, quota: Mapping[str, int]) -> None:

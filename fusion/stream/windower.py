@@ -115,6 +115,11 @@ class Windower:
         self._spread_burst(None)
         return [] if self.newest_stamp is None else self._close(self.newest_stamp)
 
+    def close_through(self, stamp: int) -> list[Window]:
+        """Close the windows that end at or before `stamp` (ns), which may be newer than the newest sample. Call it when
+        no sample before `stamp` is expected."""
+        return [] if self.newest_stamp is None else self._close(stamp)
+
     def restart(self) -> list[Window]:
         """Start again after a clock jump: flush, then drop all samples except those of a jump that is being confirmed.
 

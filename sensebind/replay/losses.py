@@ -44,13 +44,11 @@ class SensorLosses:
         return ", ".join(parts + ([f"{self.gaps} ticks without a sample"] if self.gaps else []))
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of `summary.json`."""
+        """The entry of `summary.json`. The totals of samples and windows are in its section `modalities`."""
         return {
             "messages": self.messages,
             "messages_lost": dict(self.messages_lost),
-            "samples": self.samples,
             "samples_lost": dict(self.samples_lost),
-            "windows": self.windows,
             "windows_lost": dict(self.windows_lost),
             "gaps": self.gaps,
         }
@@ -71,6 +69,12 @@ class Losses:
     def lines(self) -> list[str]:
         """What was not used, in sentences."""
         result = [*(loss.text for loss in self.recording), *self.notes]
+        result += [
+            f"{sensor}: {count} samples are between two windows, because {sensor}.window is shorter than {sensor}.hop: "
+            "this is as configured, and no fault"
+            for sensor, own in self.sensors.items()
+            if (count := own.samples_lost.get("between"))
+        ]
         if self.unused_topics:
             named = ", ".join(topic.name for topic in self.unused_topics[:MAX_NAMED_TOPICS])
             more = len(self.unused_topics) - MAX_NAMED_TOPICS

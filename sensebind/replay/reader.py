@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import repeat
 from typing import Any
@@ -169,7 +169,7 @@ class SampleReader:
             for name in self._side_topics_of(decoder, self._options[sensor], topic):
                 info_decoders[name].append(decoder)
         self._side_topics = set(info_decoders)
-        self._read_clocks()
+        yield from self._look_ahead(info_decoders)
         for topic, type_name, received, message in self._recording.messages([*sensors, *info_decoders]):
             on_progress(received)
             for decoder in info_decoders.get(topic, ()):
@@ -211,6 +211,19 @@ class SampleReader:
         if sides and not names and options.modality == AUDIO and not options.info_topic and len(infos) == 1:
             return infos
         return names
+    def _look_ahead(self, info_decoders: Mapping[str, Sequence[SampleDecoder]]) -> Iterator[Failure]:
+        """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which
+        may have been recorded after the first sound that it describes, or before the selected part of the recording."""
+        self._read_clocks()
+        for topic, decoders in info_decoders.items():
+            if self._topic_types[topic] != AUDIO_INFO_TYPE:
+                continue
+            for message in self._recording.first_messages(topic, 1, of_all=True):
+                for decoder in decoders:
+                    try:
+                        decoder.apply_side_message(message)
+                    except EncodingError as error:
+                        yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

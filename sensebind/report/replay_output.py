@@ -23,6 +23,7 @@ from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
+from sensebind.fusion.stream.clock_steps import step_texts
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.stamp_warnings import stamp_warnings
 from sensebind.replay.reader import MAX_LATENCY
@@ -210,6 +211,7 @@ def _write_files(
         for sensor, own in statistics.items()
         for text in stamp_warnings(sensor, own.counts, own.behind_others, timeout)
     ]
+    warnings += step_texts(pipeline.clock_steps(), {name: own.counts for name, own in statistics.items()}, start)
     warnings += prompt_warnings(detectors, space, present)
     data = ReportData(
         title=replay.recording.path.resolve().name,

@@ -19,6 +19,8 @@ from sensebind.report.report_data import ReportData
 
 ONSET_TOLERANCE = 1.0  # s: a detection may begin this long before the true event
 NAMES, COINCIDES = "names", "coincides"
+# Figures of a sensor that the section `losses` has.
+LOSS_FIGURES = ("dropped", "samples_dropped", "samples_without_window", "unfused", "gaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,11 @@ def summary(data: ReportData) -> dict[str, Any]:
     """The contents of `summary.json`: strings, finite numbers, None, lists and dicts.
 
     Times are seconds after the start of `ReportData.time_range`; keys that end in `_ns` hold stamps.
-    `modalities` is sensor → `SensorStatistics.summary()`: windows, embedded, dropped by cause, coverage_mean,
-    latency_ms (None after an offline replay, which has no latency), and more. The only sensor of a modality has its
-    name. `losses`: the messages, samples and windows that were not used, by cause. `sensors` is sensor → its modality
-    and its topic (None: not known). `truth` has an entry for each true event: `TrueEvent.as_json`.
+    `modalities` is sensor → `SensorStatistics.summary()` without its `LOSS_FIGURES`: samples, windows, embedded,
+    coverage_mean, latency_ms (None after an offline replay, which has no latency), and more. The only sensor of a
+    modality has its name. `losses`: the messages, samples and windows that were not used, by cause. `sensors` is
+    sensor → its modality and its topic (None: not known). `truth` has an entry for each true event:
+    `TrueEvent.as_json`.
     """
     start, end = data.time_range()
     result = {
@@ -122,12 +125,15 @@ def summary(data: ReportData) -> dict[str, Any]:
         "end_ns": end,
         "duration_s": (end - start) / SECOND,
         "realtime_factor": data.realtime_factor,
-        "modalities": {name: dict(figures) for name, figures in data.modalities.items()},
+        "modalities": {
+            name: {key: value for key, value in figures.items() if key not in LOSS_FIGURES}
+            for name, figures in data.modalities.items()
+        },
         "sensors": {
             sensor: {"modality": data.modality_of(sensor), "topic": data.topics.get(sensor)}
             for sensor in data.modalities
         },
-        "losses": data.losses.as_json(),
+        "losses": {**data.losses.as_json(), "sensors": _sensor_losses(data)},
         "events": [_event(item, start) for item in intervals_from_events(data.events)],
         "truth": None
         if data.truth is None
@@ -136,6 +142,25 @@ def summary(data: ReportData) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = _finite(result)
     return cleaned
+
+
+def _sensor_losses(data: ReportData) -> dict[str, Any]:
+    """Sensor → what was not used: `SensorLosses.as_json`. After a live run, the messages are not known (None)."""
+    result: dict[str, Any] = {}
+    for sensor, figures in data.modalities.items():
+        if sensor in data.losses.sensors:
+            result[sensor] = data.losses.sensors[sensor].as_json()
+            continue
+        dropped, unfused = dict(figures.get("dropped") or {}), figures.get("unfused")
+        samples = {**(figures.get("samples_dropped") or {}), **(figures.get("samples_without_window") or {})}
+        result[sensor] = {
+            "messages": None,
+            "messages_lost": {},
+            "samples_lost": samples,
+            "windows_lost": {**dropped, "unfused": unfused} if unfused else dropped,
+            "gaps": figures.get("gaps", 0),
+        }
+    return result
 
 
 def write_summary(path: str | Path, data: ReportData) -> None:

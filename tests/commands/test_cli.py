@@ -72,8 +72,9 @@ def test_replay_writes_a_bag_a_summary_and_a_report(patrol: Path, tmp_path: Path
     assert summary["space"].startswith("starter@") and summary["realtime_factor"] > 0
     assert summary["duration_s"] == pytest.approx(8, abs=0.2)
     for modality in ("vision", "depth", "thermal", "audio", "imu"):
-        figures = summary["modalities"][modality]
-        assert figures["windows"] == figures["embedded"] + sum(figures["dropped"].values()) or modality != "vision"
+        figures, lost = summary["modalities"][modality], summary["losses"]["sensors"][modality]["windows_lost"]
+        not_embedded = sum(count for cause, count in lost.items() if cause != "unfused")
+        assert figures["windows"] == figures["embedded"] + not_embedded
         assert figures["windows"] >= 12 and 0 < figures["coverage_mean"] <= 1
     assert summary["modalities"]["vision"]["latency_ms"] is None  # it is that of batches, not of a robot
     assert [(item["label"], item["detected"]) for item in summary["truth"]] == [("person", True)]
@@ -119,7 +120,8 @@ def test_real_recordings_replay_without_warnings(
     summary = json.loads((tmp_path / "summary.json").read_text())
     motion = summary["modalities"]["imu"]
     if name == "auv":  # its driver leaves the stamps empty: dropped and reported, not an error
-        assert motion["samples_dropped"] == {"unstamped": 161} and "161 of 161 messages have no stamp" in done.stdout
+        lost = summary["losses"]["sensors"]["imu"]["samples_lost"]
+        assert lost == {"unstamped": 161} and "161 of 161 messages have no stamp" in done.stdout
     else:
         assert motion["windows"] > 5
     for modality in vectors:

@@ -23,6 +23,13 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, li
     return status, capsys.readouterr().out.splitlines()
 
 
+def test_the_topics_of_one_robot_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = camera_rows("/robot1/camera/image", 2.0) + camera_rows("/robot2/camera/image", 2.0) + imu_rows("/imu", 2.0)
+    path = record_messages(tmp_path / "bag", rows)
+    status, lines = run(capsys, "topics", path, "--namespace", "/robot2")
+    assert status == 0 and len(lines) == 3 and "/robot2/camera/image" in lines[0] and lines[-1] == "no other topics"
+
+
 def test_each_topic_is_shown_with_what_it_is_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     infrared = Images("/ir/image_raw", "mono8", frame_id="ir_optical", rate=10, start=1.0)
     shallow = jpeg("/depth/image/compressed", "16UC1", GREY_PIXELS)

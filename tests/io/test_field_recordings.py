@@ -19,7 +19,8 @@ from rosbags.rosbag2 import Reader as RosbagsReader
 from rosbags.typesys import Stores, get_typestore
 
 from helpers.mcap_files import McapFileWriter
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, VISION
+from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.io.recordings import (
     DAMAGED,
     FILES,
@@ -32,6 +33,7 @@ from sensebind.fusion.io.recordings import (
     Selection,
     typestore,
 )
+from sensebind.fusion.io.sensor_files import FileError, read_windows
 
 STRING, IMAGE, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Image", "sensor_msgs/msg/Imu"
 START = 1_750_000_000 * SECOND
@@ -502,11 +504,36 @@ def test_a_damaged_metadata_file_is_named_and_the_files_are_read(tmp_path: Path,
     assert "metadata.yaml' cannot be read" in losses[0].text
 
 
-def test_files_that_metadata_names_and_the_folder_lacks_are_an_error(tmp_path: Path) -> None:
-    folder = rosbag2(tmp_path / "bag", range(20))
-    edit_metadata(folder, relative_file_paths=["bag.mcap", "bag_1.mcap"])
-    with pytest.raises(RecordingError, match=r"lacks bag_1.mcap, which metadata.yaml names"):
+def test_parts_that_the_folder_lacks_are_one_loss_with_both_counts(tmp_path: Path) -> None:
+    folder = rosbag2(tmp_path / "bag", range(20, 30))
+    edit_metadata(folder, relative_file_paths=["bag_0.mcap", "bag.mcap"], count=30)
+    found, losses, _ = losses_after_reading(folder)
+    assert found == list(range(20, 30)) and [(loss.cause, loss.messages) for loss in losses] == [(FILES, 20)]
+    assert "lacks bag_0.mcap: 1 of 2 parts are read, with 10 of the 30 messages" in losses[0].text
+    (folder / "bag.mcap").unlink()
+    with pytest.raises(RecordingError, match=r"lacks bag_0.mcap, bag.mcap, which metadata.yaml names"):
         Recording(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "is a Git LFS pointer.*`git lfs pull`",
+        ),
+    ],
+)
+def test_a_file_without_its_contents_is_named_as_what_it_is(tmp_path: Path, content: bytes, words: str) -> None:
+    for name in ("run.mcap", "run.db3", "run.bag", "photo.jpg", "sound.wav"):
+        (tmp_path / name).write_bytes(content)
+    for name in ("run.mcap", "run.db3", "run.bag"):
+        with pytest.raises(RecordingError, match=f"'{name}' {words}"):
+            Recording(tmp_path / name)
+    for name, modality in (("photo.jpg", VISION), ("photo.jpg", DEPTH), ("sound.wav", AUDIO)):
+        with pytest.raises(FileError, match=words):
+            read_windows(modality, tmp_path / name, TrainedWindow(1.0))
 
 
 def test_files_that_metadata_does_not_name_are_a_loss(tmp_path: Path) -> None:

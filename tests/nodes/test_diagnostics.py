@@ -14,8 +14,10 @@ pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, Diagnostics
+from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
 
 
 class FakePipeline:
@@ -27,6 +29,7 @@ class FakePipeline:
         self.arrived, self.odd_units = 0, False
         self.behind: float | None = None  # s, of the stamps behind those of the other sensors
         self.clock_differs = False
+        self.steps: list[CommonStep] = []
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
@@ -38,6 +41,9 @@ class FakePipeline:
 
     def message_counts(self, modality: str) -> dict[str, int]:
         return {"arrived": self.arrived, "lost": 0, "earlier": 0}
+
+    def clock_steps(self) -> list[CommonStep]:
+        return self.steps
 
     def warnings(self, sensor: str) -> list[str]:
         return ["odd units"] if self.odd_units else []
@@ -102,6 +108,17 @@ def test_the_clock_offset_is_unknown_while_no_samples_arrive() -> None:
     pipeline.counts["samples"] = 3
     assert offset() == 0.02
     assert offset() != offset(), "NaN: none arrived"
+
+
+def test_a_clock_that_was_set_is_named_for_a_while() -> None:
+    pipeline = FakePipeline()
+    pipeline.steps = [CommonStep(("imu", "vision"), 10**18, -3 * SECOND, True, False)]
+    assert pipeline.status(samples=3)[0] == DiagnosticStatus.OK, "other sensors may have it too"
+    level, text = pipeline.status(samples=3)
+    assert level == DiagnosticStatus.WARN and "the clock was set back by 3.0 s" in text and "imu, vision" in text
+    for _ in range(STEP_STATUSES):
+        level, _ = pipeline.status(samples=3)
+    assert level == DiagnosticStatus.OK
 
 
 def test_a_clock_that_differs_and_wrong_contents_are_in_the_status_with_the_remedy() -> None:

@@ -12,14 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from helpers.field_recordings import START, Logged, camera_rows, imu_message, imu_rows, record, shaking
+from helpers.field_recordings import (
+    BAG,
+    STAMPED_SOUND,
+    START,
+    Logged,
+    camera_rows,
+    imu_message,
+    imu_rows,
+    pieces,
+    record,
+    shaking,
+    sound_message,
+    tone,
+)
 from helpers.paths import ROOT
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.space import Space
+from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.messages import IMU_TYPE
-from sensebind.fusion.io.recordings import Recording
+from sensebind.fusion.io.recordings import BagWriter, Recording, Selection
 from sensebind.replay.session import Settings, open_with_sensors
 from sensebind.report.replay_output import write_replay
 
@@ -111,12 +125,87 @@ def test_a_camera_that_comes_late_is_used_and_its_windows_are_named(tmp_path: Pa
     assert not Result(path, tmp_path / "mended", fusion_timeout=2.0).notes("were not fused")
 
 
-@pytest.mark.parametrize("period", [2.0, 5.0])
+@pytest.mark.parametrize("period", [2.0, 5.0, 8.0])
 def test_a_slow_camera_is_a_sensor_like_others(tmp_path: Path, period: float) -> None:
-    path = record(tmp_path / "bag", camera_rows("/camera/image", 24.0, 1 / period) + imu_rows("/imu", 24.0, 50))
+    path = record(tmp_path / "bag", camera_rows("/camera/image", 26.0, 1 / period) + imu_rows("/imu", 26.0, 50))
     result = Result(path, tmp_path / "out")
-    assert result.summary["modalities"]["vision"]["embedded"] >= 24 / period - 2
-    assert not result.notes("clock") and not result.notes("not fused")
+    images = int(26.0 / period)
+    assert result.summary["modalities"]["vision"]["embedded"] == images
+    assert not result.summary["losses"]["sensors"]["vision"]["windows_lost"], "all are fused with their ticks"
+    assert {stamp for topic, stamp in result.vectors if topic == "vision"} <= set(result.fused())
+    assert not result.notes("clock") and not result.summary["events"], "it is not unplugged"
+
+
+def step_of_the_clock(
+    offset: float, sensors: tuple[str, ...] = ("vision", "imu"), *, recorder: bool = True
+) -> list[Logged]:
+    """10 s of a robot whose clock is set by `offset` s after 5 s. `recorder`: its recorder uses this clock too."""
+    rows, kinds = [], {"vision": (camera_rows, "/camera/image"), "imu": (imu_rows, "/imu")}
+    for name, (make, topic) in kinds.items():
+        own = offset if name in sensors else 0.0
+        before, after = make(topic, 10.0), make(topic, 10.0, offset=own)
+        rows += [(row, row[2]) for row in before if row[2] < START + 5 * SECOND]
+        rows += [(row, row[2]) for row in after if row[2] >= START + 5 * SECOND]
+    rows.sort(key=lambda item: item[1])  # the order in which they were recorded
+    shift = round(offset * SECOND) if recorder else 0
+    return [(t, k, log + (shift if log >= START + 5 * SECOND else 0), m) for (t, k, log, m), _ in rows]
+
+
+def write_in_order(path: Path, rows: list[Logged]) -> Path:
+    with BagWriter(path) as bag:
+        for topic, kind, logged, message in rows:
+            bag.write(topic, kind, logged, message)
+    return path
+
+
+@pytest.mark.parametrize("recorder", [True, False])
+@pytest.mark.parametrize("offset", [-3.0, 3.0, -0.5])
+def test_a_clock_that_is_set_while_recording_is_named_once(tmp_path: Path, offset: float, recorder: bool) -> None:
+    path = write_in_order(tmp_path / "bag", step_of_the_clock(offset, recorder=recorder))
+    result = Result(path, tmp_path / "out")
+    (note,) = result.notes("clock")
+    assert f"set {'back' if offset < 0 else 'forward'} by {abs(offset):.1f} s at 5.0 s" in note
+    assert "imu, vision" in note and "Counted: imu" in note and "NTP" in note
+    if offset != -0.5:
+        assert not result.notes("share") and not result.notes("readings"), "nothing else is blamed"
+    lost = result.summary["losses"]["sensors"]
+    assert lost["vision"]["messages"] == 100 and lost["imu"]["messages"] == 1000
+    assert result.summary["modalities"]["imu"]["embedded"] >= 14 and not result.summary["events"]
+
+
+def test_stamps_of_one_sensor_that_jump_name_this_sensor(tmp_path: Path) -> None:
+    path = write_in_order(tmp_path / "bag", step_of_the_clock(-3.0, ("imu",), recorder=False))
+    (note,) = Result(path, tmp_path / "out").notes("stamps jump")
+    assert note.startswith("imu: stamps jump back by 3.0 s at 5.0 s") and "imu.stamps: received" in note
+
+
+def test_a_sensor_that_pauses_has_no_step_of_a_clock(tmp_path: Path) -> None:
+    rows = camera_rows("/camera/image", 10.0) + imu_rows("/imu", 10.0)
+    kept = [row for row in rows if row[0] == "/imu" or not 4 <= (row[2] - START) / SECOND < 7]
+    result = Result(record(tmp_path / "bag", kept), tmp_path / "out")
+    assert not result.notes("clock") and not result.notes("jump")
+
+
+def test_sound_before_its_audio_info_is_used(tmp_path: Path) -> None:
+    data = (tone(16_000, 6.0) * 32767).astype("<i2").tobytes()
+    rows = [
+        (
+            "/mic/audio",
+            STAMPED_SOUND,
+            START + number * SECOND // 10,
+            sound_message(START + number * SECOND // 10, piece),
+        )
+        for number, piece in enumerate(pieces(data, 60))
+    ]
+    info = BAG.make(
+        AUDIO_INFO_TYPE, channels=1, sample_rate=16_000, sample_format="S16LE", bitrate=256_000, coding_format="wave"
+    )
+    path = record(tmp_path / "bag", [*rows, ("/mic/info", AUDIO_INFO_TYPE, START + 4 * SECOND, info)])
+    result = Result(path, tmp_path / "out", modalities=["audio"])
+    lost = result.summary["losses"]["sensors"]["audio"]
+    assert lost["messages"] == result.summary["modalities"]["audio"]["samples"] == 60 and not lost["messages_lost"]
+    with open_with_sensors(path, Settings.of({"modalities": ["audio"]}), selection=Selection(4.5)) as (_, replay):
+        assert all(isinstance(sample, Sample) for sample in replay.samples()), "also if its AudioInfo came before"
 
 
 def test_a_simulation_that_starts_at_zero_loses_nothing(tmp_path: Path) -> None:
@@ -124,7 +213,9 @@ def test_a_simulation_that_starts_at_zero_loses_nothing(tmp_path: Path) -> None:
     rows = [(topic, kind, logged - START, message) for topic, kind, logged, message in clocks(zero, zero)]
     result = Result(record(tmp_path / "bag", rows), tmp_path / "out")
     assert not result.notes("stamp") and result.summary["start_ns"] == 0
-    assert all(not own["samples_dropped"] for own in result.summary["modalities"].values())
+    assert all(
+        set(own["samples_lost"]) <= {"superseded", "incomplete"} for own in result.summary["losses"]["sensors"].values()
+    )
 
 
 def test_readings_without_stamps_are_counted_with_the_parameter_that_uses_them(tmp_path: Path) -> None:
@@ -213,5 +304,6 @@ def test_recordings_of_vehicles_whose_imus_set_no_stamp_can_be_used(tmp_path: Pa
         pytest.skip("the shared recordings are not here")
     lost = Result(path, tmp_path / "lost", modalities=["imu"])
     assert f"{messages} of {messages}" in lost.notes("imu.stamps: received")[0]
-    used = Result(path, tmp_path / "used", modalities=["imu"], imu__stamps="received").summary["modalities"]["imu"]
-    assert used["samples"] == messages and not used["samples_dropped"] and used["embedded"] >= 25
+    used = Result(path, tmp_path / "used", modalities=["imu"], imu__stamps="received").summary
+    assert set(used["losses"]["sensors"]["imu"]["samples_lost"]) <= {"incomplete"}
+    assert used["modalities"]["imu"]["samples"] == messages and used["modalities"]["imu"]["embedded"] >= 25

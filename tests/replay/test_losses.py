@@ -205,3 +205,32 @@ def test_a_database_that_lost_its_end_replays_up_to_there(tmp_path: Path, config
     read = summary["losses"]["sensors"]["imu"]["messages"]
     assert status == 1 and 300 < read < 900 and missing["messages"] == 1200 - read
     assert damage["cause"] == "damaged" and "bytes" in damage["text"]
+
+
+def test_each_count_is_at_one_place_of_the_summary(tmp_path: Path, config: Path) -> None:
+    _, summary = replayed(record_imu(tmp_path / "bag", faulty), config)
+    lost, figures = summary["losses"]["sensors"]["imu"], summary["modalities"]["imu"]
+    assert not lost.keys() & figures.keys() and not {"dropped", "samples_dropped", "unfused"} & figures.keys()
+    assert figures["samples"] == lost["messages"] and figures["windows"] >= figures["embedded"]
+
+
+def test_values_of_images_that_do_not_fit_are_named_in_the_summary_and_the_report(tmp_path: Path, config: Path) -> None:
+    with BagWriter(tmp_path / "bag") as bag:
+        for number in range(20):  # 12 bits in 16
+            pixels = np.random.default_rng(number).integers(0, 4000, (8, 8)).astype(np.uint16)
+            stamp = SECOND + number * SECOND // 10
+            bag.write("/camera/image", "sensor_msgs/msg/Image", stamp, image("mono16", pixels, stamp))
+    _, summary = replayed(tmp_path / "bag", config)
+    page = " ".join(Page((tmp_path / "out" / "report.html").read_text()).words)
+    [note] = [note for note in summary["notes"] if "vision.bits" in note]
+    assert note.startswith("vision: ") and "vision.bits" in page
+
+
+def test_samples_between_windows_are_named_as_configured(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(FILE + "    imu: {window: 0.2, hop: 0.5}\n")
+    _, summary = replayed(record_imu(tmp_path / "bag"), config)
+    count = summary["losses"]["sensors"]["imu"]["samples_lost"]["between"]
+    text = f"imu: {count} samples are between two windows, because imu.window is shorter than imu.hop"
+    assert count > 500 and text in capsys.readouterr().out and any(note.startswith(text) for note in summary["notes"])

@@ -62,7 +62,9 @@ def test_the_summary_holds_space_statistics_and_events(tmp_path: Path) -> None:
     assert written["space"] == "toy@0" and written["duration_s"] == 10.0 and written["realtime_factor"] is None
     vision = written["modalities"][VISION]
     assert vision["windows"] == 20 and vision["embedded"] == 18 and vision["coverage_mean"] == 0.9
-    assert vision["dropped"] == {"coverage": 1, "overload": 1} and vision["latency_ms"]["p50"] == 10.0
+    assert vision["latency_ms"]["p50"] == 10.0 and "dropped" not in vision
+    lost = written["losses"]["sensors"][VISION]
+    assert lost["windows_lost"] == {"coverage": 1, "overload": 1} and lost["samples_lost"] == {"late": 3}
     cat, _, open_one = written["events"]
     assert (cat["kind"], cat["label"], cat["onset"], cat["offset"]) == ("PROMPT", "cat", 2.0, 5.0)
     assert cat["onset_ns"] == START + 2 * SECOND and cat["score_by_modality"] == {VISION: 0.9} and cat["score"] == 0.9

@@ -8,6 +8,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +26,11 @@ DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosb
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
+MIN_SET_BACK = (
+    SECOND // 4
+)  # ns: log times of a topic that go back by more, in the order of the file, show a clock set back
+MAX_SET_BACKS = 8  # of a file; one with more was not written in the order of time
+LAST_TIME = 2**63 - 1
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
 
 
@@ -58,7 +65,8 @@ class Block(NamedTuple):
 
     `start`, `end`: log times (ns) of its first and last message. `offset`, `length`: its bytes in the file. `counts`:
     id of a channel → its messages. `is_chunk`: whether it is a chunk. `is_cut`: its end is missing or damaged, and this
-    is described already.
+    is described already. `part`: the places of the first of its messages that belongs to it, and of the first that does
+    not; None: all belong to it.
     """
 
     start: int
@@ -68,6 +76,24 @@ class Block(NamedTuple):
     counts: Mapping[int, int]
     is_chunk: bool = True
     is_cut: bool = False
+    part: tuple[int, int] | None = None
+
+
+class SetBackSearch:
+    """Finds where the clock of a recorder was set back: in the log times of a file, in the order in which it was
+    written. A file that has its topics one after the other, or is in no order, has none."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}  # topic → its newest log time (ns)
+
+    def is_set_back(self, topic: int, stamp: int) -> bool:
+        """Whether the clock was set back before the next message, of this topic and with this log time (ns)."""
+        last = self._last.get(topic, stamp)
+        if stamp < last - MIN_SET_BACK:
+            self._last = {topic: stamp}  # the other topics follow, by the same step
+            return True
+        self._last[topic] = max(last, stamp)
+        return False
 
 
 class BagFile(ABC):
@@ -116,7 +142,9 @@ class BlockFile(BagFile):
 
     def __init__(self, path: Path, file: BinaryIO, blocks: Sequence[Block], damage: Iterable[str]) -> None:
         super().__init__(path)
-        self._file, self._blocks = file, blocks
+        self._file, self._blocks = file, sorted(blocks, key=lambda block: block.offset)
+        self._segments: list[list[Block]] | None = None
+        self._is_unordered = False  # it was not written in the order of time
         self.damage += damage
         # A chunk whose messages are not indexed has no counts, and an empty one has no times either.
         filled = [block for block in blocks if block.counts or block.end]
@@ -125,15 +153,70 @@ class BlockFile(BagFile):
 
     def messages(self, channels: Sequence[Channel], start: int, stop: int) -> Iterator[RawMessage]:
         wanted = {channel.id: channel for channel in channels}
-        blocks = [
-            block
-            for block in self._blocks
-            if block.start < stop and block.end >= start and self._may_contain(block, wanted)
-        ]
-        return merge_blocks(blocks, lambda block: self._load(block, wanted, start, stop))
+        for segment in self._in_segments():
+            blocks = [
+                block
+                for block in segment
+                if block.start < stop and block.end >= start and self._may_contain(block, wanted)
+            ]
+            load = partial(self._load_part, wanted=wanted, start=start, stop=stop)
+            yield from merge_blocks(blocks, load, is_ordered=not self._is_unordered)
 
     def close(self) -> None:
         self._file.close()
+
+    def _in_segments(self) -> list[list[Block]]:
+        """The blocks of each part of the file in which the clock of its recorder only goes forward: all blocks, if the
+        clock was never set back. A block in which it was set back is in several parts.
+
+        Reads only blocks that overlap in time with an earlier one that has the same topics. A clock that was set back
+        within a block, and overlaps with no other one, is found by `merge_blocks`.
+        """
+        if self._segments is not None:
+            return self._segments
+        self._segments = [list(self._blocks)]
+        overlapping = self._overlapping()
+        channels = {channel.id: channel for channel in self.channels}
+        damage, search, segments = list(self.damage), SetBackSearch(), [list[Block]()]
+        for number, block in enumerate(self._blocks):
+            if not overlapping & {number, number + 1}:
+                search = SetBackSearch()
+                segments[-1].append(block)
+                continue
+            messages = self._load(block, channels, -LAST_TIME, LAST_TIME)
+            cuts = [at for at, (stamp, channel, _) in enumerate(messages) if search.is_set_back(channel.id, stamp)]
+            for first, after in pairwise([0, *cuts, len(messages)]):
+                if first in cuts:
+                    segments.append([])
+                if stamps := [stamp for stamp, _, _ in messages[first:after]]:
+                    part = (first, after) if cuts else None
+                    segments[-1].append(block._replace(start=min(stamps), end=max(stamps), part=part))
+        self.damage = damage  # what is damaged is described when it is read
+        self._is_unordered = len(segments) > MAX_SET_BACKS + 1
+        if 1 < len(segments) <= MAX_SET_BACKS + 1:
+            self._segments = segments
+        return self._segments
+
+    def _overlapping(self) -> set[int]:
+        """The places of the blocks that begin before an earlier block with the same topics ends."""
+        newest: dict[int, int] = {}  # channel → end of its newest block; -1: of a block whose channels are not known
+        found = set()
+        for number, block in enumerate(self._blocks):
+            if not block.counts and not block.end:
+                continue
+            own = block.counts or {**newest, -1: 0}
+            if any(block.start < newest.get(channel, block.start) - MIN_SET_BACK for channel in (*own, -1)):
+                found.add(number)
+            newest |= {channel: max(newest.get(channel, 0), block.end) for channel in own}
+        return found
+
+    def _load_part(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
+        """The messages of `_load` that belong to the part of a block."""
+        if block.part is None:
+            return self._load(block, wanted, start, stop)
+        every = self._load(block, {channel.id: channel for channel in self.channels}, -LAST_TIME, LAST_TIME)
+        own = every[slice(*block.part)]
+        return [message for message in own if message[1].id in wanted and start <= message[0] < stop]
 
     @abstractmethod
     def _read_block(
@@ -174,8 +257,14 @@ def readable_text(messages: int, first: int, last: int) -> str:
     return f"{messages} messages, {(last - first) / SECOND:.2f} s, are readable"
 
 
-def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]]) -> Iterator[RawMessage]:
-    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once."""
+def merge_blocks(
+    blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]], *, is_ordered: bool = True
+) -> Iterator[RawMessage]:
+    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once.
+
+    `is_ordered`: the file was written in the order of time: if the log times of its topics go back within a block, the
+    clock of the recorder was set back there, and the messages after it follow those before.
+    """
     held: list[RawMessage] = []
     stamp = itemgetter(0)
     for block in sorted(blocks, key=lambda block: (block.start, block.offset)):
@@ -183,9 +272,26 @@ def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessag
             cut = bisect_left(held, block.start, key=stamp)
             yield from held[:cut]
             del held[:cut]
-        held += load(block)
+        *before, last = _split_at_set_backs(load(block)) if is_ordered else [load(block)]
+        if before:
+            yield from held
+            for run in before:
+                yield from sorted(run, key=stamp)
+            held = []
+        held += last
         held.sort(key=stamp)
     yield from held
+
+
+def _split_at_set_backs(messages: list[RawMessage]) -> list[list[RawMessage]]:
+    """The messages of a block, in the order of the file, in the parts in which the clock only goes forward."""
+    if not any(after[0] < before[0] - MIN_SET_BACK for before, after in pairwise(messages)):
+        return [messages]
+    search = SetBackSearch()
+    cuts = [place for place, (stamp, channel, _) in enumerate(messages) if search.is_set_back(channel.id, stamp)]
+    if len(cuts) > MAX_SET_BACKS:
+        return [messages]
+    return [messages[first:last] for first, last in pairwise([0, *cuts, len(messages)])]
 
 
 def decompress(data: bytes, compression: str, size: int) -> tuple[bytes, str]:

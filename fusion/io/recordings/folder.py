@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sensebind.fusion.core.errors import placeholder_text
 from sensebind.fusion.io.recordings import mcap_file, ros1_file, sqlite_file
 from sensebind.fusion.io.recordings.bag_file import BagFile, RecordingError, zstd_decompressor
 
@@ -44,7 +45,8 @@ FILE_CLASSES: Mapping[bytes, type[BagFile]] = {
 class RecordingFiles:
     """The files of a recording in order, and what metadata.yaml says. `counts`: topic → its messages; empty if it is
     not known. `qos`: topic → its offered QoS, as written. `has_compressed_messages`: each message is compressed alone.
-    `losses`: sentences about files that are not read; `notes`: other facts."""
+    `losses`: sentences about files that are not read; `notes`: other facts. `missing`: parts that metadata.yaml names
+    and the folder lacks."""
 
     files: list[Path]
     counts: dict[str, int] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class RecordingFiles:
     has_compressed_messages: bool = False
     losses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
 
 def find_files(path: Path) -> RecordingFiles:
@@ -100,15 +103,16 @@ def _read_metadata(folder: Path) -> RecordingFiles:
 
 def _with_metadata(folder: Path, described: RecordingFiles) -> RecordingFiles:
     described.files = [_existing(file) for file in described.files]
-    missing = [file.name for file in described.files if not file.exists()]
-    if missing:
-        raise RecordingError(
-            f"'{folder}' lacks {', '.join(missing)}, which {METADATA} names: copy the missing files too, or rename "
-            f"{METADATA} to read the others"
-        )
     if not described.files:
         raise RecordingError(f"'{folder / METADATA}' names no files: rename it to read the bag files beside it")
     named = {file.name for file in described.files}
+    described.missing = [file.name for file in described.files if not file.exists()]
+    if len(described.missing) == len(described.files):
+        raise RecordingError(
+            f"'{folder}' lacks {', '.join(described.missing)}, which {METADATA} names: copy the missing files too, or "
+            f"rename {METADATA} to read other bag files beside it"
+        )
+    described.files = [file for file in described.files if file.exists()]
     others = [file.name for file in _bag_files(folder) if file.name not in named]
     if others:
         described.losses.append(f"{METADATA} of '{folder}' does not name {', '.join(others)} beside it: not read")
@@ -187,8 +191,8 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
         raise RecordingError(f"'{name}' is a bag of an older format: convert it with `rosbag fix` or `rosbag reindex`")
     if cure := next((cure for magic, cure in PACKED.items() if head.startswith(magic)), ""):
         raise RecordingError(f"'{name}' is packed: unpack it first, with `{cure} {name}`")
-    what = "is empty" if not head else "does not begin as a recording"
-    raise RecordingError(f"'{name}' {what}: it is no MCAP, SQLite or ROS 1 bag file")
+    what = placeholder_text(path) or "does not begin as a recording: it is no MCAP, SQLite or ROS 1 bag file"
+    raise RecordingError(f"'{name}' {what}")
 
 
 def _decompressed(path: Path, stack: ExitStack) -> tuple[Path, list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from sensebind.fusion.io.topic_names import bare_name
 LOG = logging.getLogger("sensebind")
 REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
 END_OF_TIME = 2**63 - 1
+MIN_OVERLAP = SECOND // 4  # ns; parts of a recording overlap by less, if its clock was not set back
 SPAN_STEP = SECOND // 2  # ns that are read message by message in search of the last message of a topic
 MAX_MESSAGE_BYTES = 2**31  # of one decompressed message
 
@@ -170,7 +171,7 @@ class Recording:
     def losses(self) -> list[Loss]:
         """What cannot be read, by all that is known so far: it is complete after the messages were read."""
         texts = dict.fromkeys([*self._damage, *(text for file in self._files for text in file.damage)])
-        found = [Loss(FILES, text) for text in self._described.losses]
+        found = [*self._missing_parts(), *(Loss(FILES, text) for text in self._described.losses)]
         found += [Loss(DAMAGED, text) for text in texts]
         found += [
             Loss(
@@ -206,13 +207,15 @@ class Recording:
         """As `messages`, for a first look at messages that are read again later: counts and logs nothing."""
         return self._decoded_messages(topics, is_counted=False)
 
-    def first_messages(self, topic: str, count: int) -> list[Any]:
-        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
+    def first_messages(self, topic: str, count: int, *, of_all: bool = False) -> list[Any]:
+        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted.
+        `of_all`: of the whole recording, also before and after the selected time."""
         found: list[Any] = []
+        start, stop = (-END_OF_TIME, END_OF_TIME) if of_all else (self._from, self._stop)
         try:
             main = next((own.type for own in self.topics if own.name == topic), "")
             channels = {f: [c for c in own if c.type == main] for f, own in self._channels_of([topic]).items()}
-            for _, channel, data in islice(self._merged(channels, self._from, self._stop), count):
+            for _, channel, data in islice(self._merged(channels, start, stop), count):
                 types = self._typestore_of(channel)
                 if self._is_compressed(data):
                     data = zstd_decompressor()(data, MAX_MESSAGE_BYTES)
@@ -329,15 +332,35 @@ class Recording:
             raise RecordingError(f"'{self.path}' contains no readable messages ({'; '.join(damage)}); {REMEDY}")
         raise RecordingError(f"'{self.path}' contains no messages")
 
-    def _missing(self) -> list[Loss]:
-        """The topics of which fewer messages were read, or can be read, than metadata.yaml or the files count."""
+    def _stored(self) -> Counter[str]:
+        """Topic → messages that the files themselves count."""
         stored: Counter[str] = Counter()
         for file in self._files:
             for channel in file.channels:
                 stored[channel.topic] += channel.message_count
-        found = []
-        for topic in sorted({*self._described.counts, *stored}):
-            counted = self._described.counts.get(topic, 0)
+        return stored
+
+    def _missing_parts(self) -> list[Loss]:
+        """One loss for all parts that the folder lacks: its text has the messages that metadata.yaml counts, and those
+        that are left."""
+        if not (missing := self._described.missing):
+            return []
+        stored, counted, parts = self._stored(), self._described.counts, len(self._described.files)
+        have, total = sum(stored[topic] for topic in counted), sum(counted.values())
+        topics = ", ".join(f"{topic} {stored[topic]} of {counted[topic]}" for topic in sorted(counted))
+        text = (
+            f"'{self.path}' lacks {', '.join(missing)}: {parts} of {parts + len(missing)} parts are read, with {have} "
+            f"of the {total} messages that metadata.yaml counts ({topics}). Copy the missing files too"
+        )
+        return [Loss(FILES, text, messages=max(0, total - have))]
+
+    def _missing(self) -> list[Loss]:
+        """The topics of which fewer messages were read, or can be read, than metadata.yaml or the files count. What is
+        in missing parts is not counted here."""
+        stored, found = self._stored(), []
+        counts = {} if self._described.missing else self._described.counts
+        for topic in sorted({*counts, *stored}):
+            counted = counts.get(topic, 0)
             source = "metadata.yaml counts" if counted >= stored[topic] else "the index counts"
             expected, have = max(counted, stored[topic]), self._read_counts.get(topic, stored[topic])
             if have < expected:
@@ -379,7 +402,12 @@ class Recording:
 
     def _merged(self, wanted: Mapping[BagFile, Sequence[Channel]], start: int, stop: int) -> Iterator[RawMessage]:
         """The messages of all files from `start` to `stop` (ns) in order of log time. A file is opened when its first
-        message is due."""
+        message is due. If one begins long before the one before it ends, the clock of the recorder was set back, and
+        the parts are read one after another."""
+        if any(_is_set_back(before, after) for before, after in pairwise(wanted)):
+            for file, channels in wanted.items():
+                yield from file.messages(channels, start, stop)
+            return
         waiting = sorted(wanted, key=lambda file: file.start, reverse=True)
         heap: list[tuple[int, int, RawMessage, Iterator[RawMessage]]] = []  # stamp, order of opening, message, rest
         number = 0
@@ -427,6 +455,12 @@ class Recording:
 
 def _ignore(channel: Channel, error: Exception | str) -> None:
     """Neither count nor log a message that cannot be read."""
+
+
+def _is_set_back(before: BagFile, after: BagFile) -> bool:
+    """Whether the second of two parts begins long before the first one ends, and both have the same topics."""
+    is_overlap = after.start < before.end - MIN_OVERLAP and after.end > before.start
+    return is_overlap and bool({c.topic for c in before.channels} & {c.topic for c in after.channels})
 
 
 def _deserializer(types: Typestore, channel: Channel) -> Callable[[bytes, str], Any]:

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
@@ -17,10 +18,13 @@ from rosbags.typesys.msg import normalize_msgtype
 from sensebind.fusion.io.recordings.bag_file import (
     CDR,
     DEFINITION_FORMATS,
+    MAX_SET_BACKS,
+    MIN_SET_BACK,
     BagFile,
     Channel,
     RawMessage,
     RecordingError,
+    SetBackSearch,
     readable_text,
 )
 from sensebind.fusion.io.recordings.qos import is_latched
@@ -40,6 +44,7 @@ class SqliteFile(BagFile):
         self._has_log = self._log.is_file() and self._log.stat().st_size > 0
         self._shared_memory = path.with_name(path.name + "-shm")
         self._had_shared_memory = self._shared_memory.exists()
+        self._cuts: list[int] | None = None  # ids before which the clock of the recorder was set back; None: not known
         self._rows: list[tuple[int, int, int]] | None = None  # (stamp, id, topic) of the readable rows, if it is cut
         self._connection = self._open()
         try:
@@ -53,9 +58,10 @@ class SqliteFile(BagFile):
         stamp, number = start - 1, 2**63 - 1  # of the newest message that was read
         if self._rows is None:
             try:
-                for row in self._select(list(wanted), start, stop):
-                    number, topic, stamp, data = row
-                    yield stamp, wanted[topic], data
+                for first, after in pairwise([-(2**63), *self._set_backs(), 2**63 - 1]):
+                    for row in self._select(list(wanted), start, stop, first, after):
+                        number, topic, stamp, data = row
+                        yield stamp, wanted[topic], data
                 return
             except _DATABASE_ERRORS as error:
                 self._find_rows(error)
@@ -158,14 +164,30 @@ class SqliteFile(BagFile):
             if encoding in DEFINITION_FORMATS and text
         }
 
-    def _select(self, topics: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int, int, bytes]]:
-        """Rows (id, topic, stamp, data) in order of stamp."""
-        marks = ",".join("?" * len(topics))
+    def _set_backs(self) -> list[int]:
+        """The ids of the first rows after the clock of the recorder was set back. Raises `sqlite3.Error`."""
+        if self._cuts is None:
+            self._cuts, search = [], SetBackSearch()
+            select = "SELECT id, topic_id, timestamp FROM messages ORDER BY id"
+            smallest = (
+                "SELECT min(step) FROM (SELECT timestamp - lag(timestamp) OVER (ORDER BY id) AS step FROM messages)"
+            )
+            if (self._connection.execute(smallest).fetchone()[0] or 0) < -MIN_SET_BACK:
+                rows = self._connection.execute(select)
+                cuts = [number for number, topic, stamp in rows if search.is_set_back(topic, stamp)]
+                self._cuts = cuts if len(cuts) <= MAX_SET_BACKS else []
+        return self._cuts
+
+    def _select(
+        self, topics: Sequence[int], start: int, stop: int, first: int, after: int
+    ) -> Iterator[tuple[int, int, int, bytes]]:
+        """Rows (id, topic, stamp, data) in order of stamp, of those with `first` <= id < `after`."""
+        marks, is_part = ",".join("?" * len(topics)), bool(self._cuts)
         return iter(
             self._connection.execute(
                 f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) AND timestamp >= ? "
-                "AND timestamp < ? ORDER BY timestamp, id",
-                (*topics, max(start, -(2**63)), min(stop, 2**63 - 1)),
+                f"AND timestamp < ? {'AND id >= ? AND id < ? ' if is_part else ''}ORDER BY timestamp, id",
+                (*topics, max(start, -(2**63)), min(stop, 2**63 - 1), *((first, after) if is_part else ())),
             )
         )
 

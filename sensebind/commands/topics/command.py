@@ -20,6 +20,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "a few messages of each topic.",
     )
     parser.add_argument("recording", type=Path, help="bag: a folder, or an .mcap, .db3 or .bag file")
+    parser.add_argument(
+        "--namespace", metavar="NS", help="the robot's namespace: only its topics are shown, if the recording has any"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,9 +31,11 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.fusion.config.parameters import RESERVED_SENSOR_NAMES
     from sensebind.fusion.io.recordings import Recording
     from sensebind.fusion.io.topic_selection import TopicSelection
+    from sensebind.replay.namespaces import RobotRecording
 
     with Recording(args.recording) as recording:
-        selection = TopicSelection(recording)
+        robot = RobotRecording(recording, args.namespace or "")
+        selection = TopicSelection(robot)
         sensors = selection.sensors(RESERVED_SENSOR_NAMES)
-        print(listing(recording, selection, sensors))
+        print(listing(recording.start, robot.topics, selection, sensors))
     return 0 if sensors else 1
