@@ -157,10 +157,12 @@ def _image_facts(topic: Topic, first: list[Any], info_size: tuple[int, int] | No
 def _clear_message(first: list[Any]) -> Any:
     """The first of these messages whose bytes show what they are: drivers start with empty or damaged ones."""
     some = [message for message in first if len(message.data)] or first[:1]
-    return next((own for own in some if not hasattr(own, "format") or _is_recognised(own)), some[0])
+    return next((own for own in some if _is_recognised(own)), some[0])
 
 
 def _is_recognised(message: Any) -> bool:
+    if not hasattr(message, "format"):
+        return not encodings.why_not_decoded(str(message.encoding))
     data = np.asarray(message.data, np.uint8)
     is_file = file_format(data[:12].tobytes()) != ""
     return is_file or encodings.video_in(Frame(data, str(message.format), compressed=True)) is not None

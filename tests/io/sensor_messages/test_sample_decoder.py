@@ -190,7 +190,7 @@ class Listed:
         names = {topic: kind for topic, kind, *_ in messages} | dict(more)
         self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
 
-    def first_messages(self, topic: str, count: int) -> list[Any]:
+    def first_messages(self, topic: str, count: int, *, of_all: bool = False) -> list[Any]:
         return [logged[3] for logged in self.messages([topic])][:count]
 
     def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
