@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensebind.commands.arguments import require_file_name
+from sensebind.commands.arguments import require_apart, require_file_name, require_writable
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -120,6 +120,11 @@ def run(args: argparse.Namespace) -> int:
     """Train or join a spoke and write its file. Raises `SensebindError`."""
     require_file_name(args.out, "-o", "spoke.safetensors")
     require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
+    outputs = [args.out, args.checkpoint, args.tensorboard]
+    inputs = [*args.recordings, args.pairs, args.config, args.start, args.phrases, *args.unlabelled]
+    require_apart(outputs, [*inputs, args.weights or None, args.source_weights or None])
+    require_apart([args.out], [args.checkpoint, args.tensorboard])
+    require_writable(*{path.parent for path in (args.out, args.checkpoint) if path})
     return _join(args) if args.through else _train(args)
 
 

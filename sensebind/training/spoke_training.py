@@ -261,8 +261,9 @@ class _TrainingState:
             "best_state": self.best_state, "trained": self._trained(), "optimiser": self._optimiser.state_dict(),
             "log_scale": self._log_scale.detach().clone(),
         }  # fmt: skip
-        with staged_file(path) as part:  # an interrupted write keeps the previous checkpoint
-            torch.save(content, part)
+        # An interrupted write keeps the previous checkpoint. PyTorch's own files turn a full disk into other errors.
+        with staged_file(path) as part, part.open("wb") as file:
+            torch.save(content, file)
 
     def resume(self, path: Path | None) -> None:
         if path is None or not path.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.topic_selection import Candidate, TopicChoice, TopicSelection
@@ -31,7 +32,7 @@ def listing(recording: Recording, selection: TopicSelection, sensors: Mapping[st
         if candidate.facts.stamps and not any(candidate.facts.stamps):
             reason += "; its first stamps are 0"
         lines.append(f"{'':{width}}  {reason}")
-    return "\n".join([*lines, _others(recording, {candidate.facts.name for candidate in shown})])
+    return "\n".join(map(printable, [*lines, _others(recording, {candidate.facts.name for candidate in shown})]))
 
 
 def _figures(candidate: Candidate, span: tuple[int, int], recording: Recording) -> str:
