@@ -172,7 +172,7 @@ def _parse_events(
     duration = _number(entry, "for", where, 0.05, 36_000.0, DURATION_BY_KIND.get(kind, DEFAULT_DURATION))
     modalities = frozenset(
         _choice(s, SIMULATED_SENSORS, f"{where}: modalities")
-        for s in _list(entry, "modalities", where) or SIMULATED_SENSORS
+        for s in (_list(entry, "modalities", where) if "modalities" in entry else SIMULATED_SENSORS)
     )
     if ("at" in entry) == ("rate" in entry):
         raise ScenarioError(f"{where}: give either 'at' (s) or 'rate' (per minute)")

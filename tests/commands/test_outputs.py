@@ -276,9 +276,7 @@ def test_embeddings_are_whole(tmp_path: Path) -> None:
         assert file["vectors"].shape == (2, 16) and list(file["names"]) == ["a", "b"]
 
 
-def test_topics_of_a_recording_cannot_write_to_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_topics_of_a_recording_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "p.yaml").write_text(CONFIG)
     hostile = "/imu\x1b[2J\n[INFO] all is well"
     with BagWriter(tmp_path / "bag") as bag:

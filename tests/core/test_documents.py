@@ -63,7 +63,8 @@ def test_yaml_that_is_no_data_for_here_is_refused_in_one_line(text: str) -> None
 
 
 def test_yaml_has_the_values_that_ros_reads() -> None:
-    text = "\non: 1\n5: no\nday: 2020-99-99\nrate: 1e3\nnothing:\nsame: &s {a: [1, 2.5, x]}\nagain: *s\nmore: {<<: *s, b: =}"
+    text = "\non: 1\n5: no\nday: 2020-99-99\nrate: 1e3\nnothing:\nsame: &s {a: [1, 2.5, x]}\nagain: *s\n"
+    text += "more: {<<: *s, b: =}"
     assert parse_yaml(text) == {
         "on": 1, "5": False, "day": "2020-99-99", "rate": 1000.0, "nothing": None, "same": {"a": [1, 2.5, "x"]},
         "again": {"a": [1, 2.5, "x"]}, "more": {"a": [1, 2.5, "x"], "b": "="},

@@ -161,7 +161,8 @@ def test_a_calibration_with_wrong_numbers_is_refused(tmp_path: Path) -> None:
         {"phrase_vectors": nan}, {"phrase_vectors": np.zeros((0, 4), np.float16)}, {"audio.weights": nan},
         {"phrase_vectors": np.zeros((2, 4, 4), np.float16)}, {"audio.mean": np.full(4, np.inf, np.float16)},
         {"audio.mean": np.zeros(5, np.float16)}, {"audio.biases": np.array([np.inf, 0], np.float32)},
-        {"audio.principal_directions": np.full((1, 4), np.nan, np.float16)}, {"audio.weights": np.ones((2, 4), np.int8)},
+        {"audio.principal_directions": np.full((1, 4), np.nan, np.float16)},
+        {"audio.weights": np.ones((2, 4), np.int8)},
     )):  # fmt: skip
         path = write_calibration(tmp_path / f"tensors{number}", {**tensors, **change}, described)
         with pytest.raises(CalibrationError, match=path.name):
