@@ -12,7 +12,6 @@ from pathlib import Path
 
 from sensebind.fusion.core.errors import SensebindError
 
-
 MAX_BYTES = 256 * 2**20  # of a table, decompressed
 
 
