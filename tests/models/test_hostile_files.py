@@ -120,7 +120,7 @@ def test_a_spoke_with_numbers_that_are_not_finite_is_refused(tmp_path: Path) -> 
     name = sorted(tensors)[0]
     tensors[name] = np.full_like(tensors[name], np.nan)
     (tmp_path / "nan.safetensors").write_bytes(safetensors.numpy.save(tensors, metadata))
-    with pytest.raises(SpaceError, match="has numbers that are not finite"):
+    with pytest.raises(SpaceError, match="numbers in spoke file .* are damaged"):
         spoke.read_state(tmp_path / "nan.safetensors")
 
 

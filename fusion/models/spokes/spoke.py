@@ -391,7 +391,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
     if wrong := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor.float().sum()))]:
-        raise SpaceError(f"spoke file '{path}' has numbers that are not finite ({wrong[0]}): make another")
+        raise SpaceError(f"the numbers in spoke file '{path}' are damaged ('{wrong[0]}'): make another")
     return state
 
 
