@@ -26,7 +26,7 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 
 from sensebind.fusion.config.parameters import PlayerNodeOptions
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.errors import ConfigError, printable
 from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Selection, Topic
@@ -174,14 +174,14 @@ class PlayerNode(EmptyListParametersMixin, Node):
             try:
                 self._topics[topic.name] = self.create_publisher(kind, topic.name, _qos_of(topic))
             except InvalidTopicNameException as error:
-                self.get_logger().warning(
-                    f"topic '{topic.name}' is skipped: ROS 2 allows no such name, so rename it in the bag: {error}"
-                )
+                text = f"topic '{topic.name}' is skipped: ROS 2 allows no such name, so rename it in the bag: {error}"
+                self.get_logger().warning(printable(text))
         for type_name, names in absent.items():
-            self.get_logger().warning(
+            text = (
                 f"skipping {', '.join(names)}: message type '{type_name}' is not installed: install or build the ROS "
                 f"package '{type_name.split('/', 1)[0]}'"
             )
+            self.get_logger().warning(printable(text))
         if not self._topics:
             raise ConfigError(
                 f"'{self._options.recording}' contains no message that can be played: see the warnings above. A "

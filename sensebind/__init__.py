@@ -3,16 +3,34 @@
 The names in `__all__` are the public API: see docs/python.md. They are imported when they are first used (PEP 562), so
 `import sensebind` is quick and loads no model. All other names may move from one version to the next.
 
+In a program that `python -m sensebind…` starts, no module is imported from the current folder, which may hold a
+recording of others and code beside it. A folder that PYTHONPATH names, or that has this package, stays in use.
+
 The import sets the environment variables that limit the threads of OpenMP and OpenCV, unless the user has set them:
 see `fusion.core.threads`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sensebind.fusion.core import threads
+
+def _drop_current_folder() -> None:
+    """Remove the current folder from the places of modules, where `python -m` has put it."""
+    if sys.argv[:1] != ["-m"]:  # another program imports this package
+        return
+    here, own = os.getcwd(), os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    if os.path.realpath(here) != own and here not in named:
+        sys.path[:] = [path for path in sys.path if path not in ("", here)]
+
+
+_drop_current_folder()
+
+from sensebind.fusion.core import threads  # noqa: E402 - the first import of other modules
 
 if TYPE_CHECKING:
     from sensebind.fusion.core.embeddings import Embedding

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 
 from sensebind import __version__
+from sensebind.fusion.core.errors import printable
 
 COMMANDS = (
     "demo", "replay", "topics", "embed", "align", "evaluate", "calibrate", "simulate", "bench", "weights", "keys",
@@ -46,18 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"sensebind{name}: {error}{missing_package_hint(error)}", file=sys.stderr)
+        with suppress(OSError):  # the log of stderr may be on the disk that is full
+            print(f"sensebind{name}: {printable(error)}{missing_package_hint(error)}", file=sys.stderr)
         return 2
 
 
 def is_expected(error: Exception) -> bool:
     """Whether the cause is in the arguments, the input or a named file: then `main` prints the message without a
-    traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'"."""
+    traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'". One of a full disk that names none is of
+    stdout."""
+    from sensebind.fusion.core.atomic import FULL
     from sensebind.fusion.core.errors import SensebindError
 
     return (
         isinstance(error, SensebindError)
-        or (isinstance(error, OSError) and error.filename is not None)
+        or (isinstance(error, OSError) and (error.filename is not None or error.errno in FULL))
         or bool(missing_package_hint(error))
     )
 

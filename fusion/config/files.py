@@ -13,31 +13,20 @@ import yaml
 
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.atomic import write_text
+from sensebind.fusion.core.documents import DocumentError, read_yaml
 from sensebind.fusion.core.errors import ConfigError
 
 MADE_FROM = "made by sensebind.launch.py from "  # first line of a file that the launch file makes, with the original
-
-
-class _RosYamlLoader(yaml.SafeLoader):
-    """Keeps all keys as strings, as ROS does. In YAML 1.1 the key `on` is a boolean."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    key.tag = "tag:yaml.org,2002:str"
-        return super().construct_object(node, deep)
 
 
 class _RosYamlDumper(yaml.SafeDumper):
     """Quotes each string that ROS would read as a value of another type."""
 
 
-for _class in (_RosYamlLoader, _RosYamlDumper):
-    # A number with an exponent needs no point in ROS (1e-3), as in YAML 1.2; in YAML 1.1 that is a string.
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
+# A number with an exponent needs no point in ROS (1e-3), as in YAML 1.2; in YAML 1.1 that is a string.
+_RosYamlDumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 _RosYamlDumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
@@ -65,7 +54,7 @@ def read_parameter_file(path: str | Path, node: str, namespace: str | None = Non
             raise ConfigError(f"parameter file '{path}' has sections of several nodes '{node}': {names}; keep one")
     values: dict[str, Any] = {}
     for _, _, body in sorted(found, key=lambda section: section[0]):
-        values.update(_flatten(body))
+        values.update(_flatten(body, path))
     return values
 
 
@@ -157,17 +146,13 @@ def original_path(path: str | Path) -> str:
 def _read_document(path: str | Path) -> dict[str, Any]:
     """The contents of a parameter file. Raises `ConfigError`."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        document = read_yaml(path) or {}
     except FileNotFoundError as error:
         raise ConfigError(
             f"parameter file '{path}' does not exist: correct the path; a relative one begins at '{Path.cwd()}'"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"parameter file '{path}' cannot be read: {error}") from error
-    try:
-        document = yaml.load(text, _RosYamlLoader) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"parameter file '{path}' is not YAML: {error}") from error
+    except DocumentError as error:
+        raise ConfigError(f"parameter file {error}") from error
     if not isinstance(document, dict):
         raise ConfigError(f"parameter file '{path}' must contain '/**:' with 'ros__parameters:' inside")
     return document
@@ -217,11 +202,13 @@ def shipped_parameter_file(name: str) -> Path:
     return Path(str(files("sensebind") / "config" / name))
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], path: str | Path, prefix: str = "") -> dict[str, Any]:
+    """The values with flat names. Raises `ConfigError` for a name that is there flat and nested."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
+        full = f"{prefix}{name}"
+        found = _flatten(value, path, f"{full}.") if isinstance(value, Mapping) else {full: value}
+        if twice := sorted(found.keys() & flat.keys()):
+            raise ConfigError(f"parameter file '{path}' sets '{twice[0]}' twice in one section: remove one")
+        flat.update(found)
     return flat

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.fusion.core.embeddings import FUSED
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.errors import ConfigError, printable
 from sensebind.fusion.core.events import EventKind
 from sensebind.fusion.core.parameters import (
     USER_DEFINED,
@@ -74,6 +74,7 @@ RESERVED_SENSOR_NAMES = (
 )  # fmt: skip
 # Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
 MAX_NAME_LENGTH = 64
+MAX_SENSORS = 256  # of one modality
 NAME_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
@@ -363,6 +364,8 @@ def resolve_values(
     result: dict[str, Any] = {name: p.default for name, p in known.items()}
     elsewhere = set(other_names)
     for given, value in values.items():
+        if printable(given) != given:
+            raise ConfigError(f"the name of the parameter '{given}' has control characters: remove them")
         name = old.get(given, given)
         if name != given:
             warn(renamed(given, name))
@@ -458,6 +461,8 @@ def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
     meaning."""
     key = f"{modality}.sensors"
     names = options_with_values(ModalityOptions(), {} if values.get(key) is None else values, f"{modality}.").sensors
+    if len(names) > MAX_SENSORS:
+        raise ConfigError(f"parameter '{key}' names {len(names)} sensors: at most {MAX_SENSORS} of one modality")
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
             raise ConfigError(

@@ -6,6 +6,7 @@ The descriptors in ROS, the checks of values and the tables in the docs are made
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -16,6 +17,7 @@ from sensebind.fusion.core.errors import ConfigError
 
 Value = bool | int | float | str | list[str]
 
+MAX_SHOWN = 100  # characters of a wrong value in an error message
 USER_DEFINED = "user-defined"  # in `modalities`: all user-defined modalities
 TYPE_NAMES: Mapping[type, str] = {
     bool: "boolean",
@@ -79,12 +81,10 @@ class Parameter:
         elif isinstance(value, tuple):
             value = list(value)
         if type(value) is not kind or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
-            raise ConfigError(f"parameter '{self.name}' must be a {TYPE_NAMES[kind]}, not {value!r}")
+            raise ConfigError(f"parameter '{self.name}' must be a {TYPE_NAMES[kind]}, not {_shown(value)}")
         given = value if isinstance(value, list) else [value]
         if self.choices and (wrong := [v for v in given if v not in self.choices]):
-            raise ConfigError(
-                f"parameter '{self.name}' must be {self.allowed_values_text}, not {', '.join(map(repr, wrong))}"
-            )
+            raise ConfigError(f"parameter '{self.name}' must be {self.allowed_values_text}, not {_shown(*wrong)}")
         return value  # type: ignore[return-value]  # its type is that of the default: checked above
 
     def _number(self, value: Any) -> Any:
@@ -94,8 +94,23 @@ class Parameter:
         if not isinstance(value, accepted):
             return value
         if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:  # NaN is out of all bounds
-            raise ConfigError(f"parameter '{self.name}' must be {self.allowed_values_text}, not {value!r}")
-        return kind(value)
+            raise ConfigError(f"parameter '{self.name}' must be {self.allowed_values_text}, not {_shown(value)}")
+        try:
+            number = kind(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ConfigError(f"parameter '{self.name}' must be a finite number, not {_shown(value)}")
+        return number
+
+
+def _shown(*values: object) -> str:
+    """Wrong values for an error message, cut if they are long."""
+    try:
+        text = ", ".join(map(repr, values))
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def parameter(

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from sensebind.fusion.core.atomic import write_bytes
+from sensebind.fusion.core.documents import parse_json
 from sensebind.fusion.core.embeddings import l2_normalize
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import IMU, TEXT
@@ -22,6 +23,7 @@ from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, 
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers
 from sensebind.fusion.events.proposals.naming import NamingCurve
 
+MAX_FILE_BYTES = 512 * 2**20  # a shipped file has up to 3 MB
 SHIPPED_FOLDER = Path(__file__).parent / "calibrations"
 CALIBRATION_FORMAT = "sensebind calibration 3"
 FORMAT_WITHOUT_ENCODERS = "sensebind calibration 2"  # belongs to a whole space
@@ -243,9 +245,10 @@ def load(path: str | Path) -> PromptCalibration:
             naming={str(m): _naming_of_fields(values) for m, values in metadata.get("naming", {}).items()},
         )
     valid = all(
-        0 <= s.reliability <= 10 and s.deviation_weight >= 0 and np.isfinite(s.bias) for s in modalities.values()
+        0 <= s.reliability <= 10 and 0 <= s.deviation_weight < np.inf and np.isfinite((s.margin_weight, s.bias)).all()
+        for s in modalities.values()
     )
-    if not (0 < found.prior < 1 and found.max_negative_evidence >= 0 and valid):
+    if not (0 < found.prior < 1 and 0 <= found.max_negative_evidence < np.inf and valid):
         raise CalibrationError(f"'{path}' has numbers that are out of range: make one with sensebind calibrate")
     return found
 
@@ -253,11 +256,13 @@ def load(path: str | Path) -> PromptCalibration:
 def _read_metadata(path: str | Path) -> dict[str, Any]:
     """Read the metadata of a calibration file, without its tensors. Raises `CalibrationError`."""
     with _calibration_errors(path):
+        if Path(path).stat().st_size > MAX_FILE_BYTES:
+            raise CalibrationError(f"'{path}' is larger than {MAX_FILE_BYTES / 2**20:g} MB: it is no calibration file")
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_WITHOUT_ENCODERS, FORMAT_OF_0_1_0):
             raise CalibrationError(f"'{path}' is not a calibration file: make one with sensebind calibrate")
-        found = dict(json.loads(metadata["calibration"]))
+        found = dict(parse_json(metadata["calibration"], "its description"))
         return _with_new_names(found) if metadata["format"] == FORMAT_OF_0_1_0 else found
 
 
@@ -268,9 +273,10 @@ def _calibration_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CalibrationError(f"calibration '{path}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        problem = str(error) if isinstance(error, ValueError) else repr(error)
         raise CalibrationError(
-            f"'{path}' is not a calibration file: {error!r}; make one with sensebind calibrate"
+            f"'{path}' is not a calibration file: {problem}; make one with sensebind calibrate"
         ) from error
 
 
@@ -300,6 +306,13 @@ def _read_tensors(path: str | Path) -> dict[str, np.ndarray]:
 def _read_classifiers(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> PromptClassifiers:
     names = tuple(str(name) for name in metadata["class_names"])
     phrase_classes = np.array(metadata["phrase_classes"], np.intp)
+    for name, tensor in tensors.items():  # NaN is a class without a classifier
+        if not np.issubdtype(tensor.dtype, np.floating) or tensor.ndim > 2:
+            raise ValueError(f"'{name}' holds {tensor.dtype} in {tensor.ndim} dimensions, not numbers in one or two")
+        if not np.isfinite(tensor).all() and not (name.endswith(".biases") and not np.isinf(tensor).any()):
+            raise ValueError(f"'{name}' holds numbers that are not finite")
+    if tensors["phrase_vectors"].ndim != 2 or not tensors["phrase_vectors"].size:
+        raise ValueError("it has no phrases")
     phrases = l2_normalize(tensors["phrase_vectors"])
     modalities = {}
     for modality, residual_threshold in metadata["residual_thresholds"].items():
@@ -311,6 +324,8 @@ def _read_classifiers(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             raise ValueError(
                 f"{modality} has weights {weights.shape} and biases {biases.shape} for {len(names)} classes"
             )
+        if not 0 <= float(residual_threshold) < np.inf:
+            raise ValueError(f"the residual threshold {residual_threshold} of {modality} is out of range")
         if mean.shape != (width,) or directions.shape[1:] != (width,):
             raise ValueError(f"{modality} has principal directions {directions.shape} for vectors of {width} numbers")
         modalities[str(modality)] = prompt_classifiers.ModalityClassifiers(
@@ -319,16 +334,19 @@ def _read_classifiers(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     if len(phrase_classes) != len(phrases) or phrase_classes.min() < 0 or phrase_classes.max() >= len(names):
         raise ValueError(f"the classes of {len(phrases)} phrases must be {len(phrases)} numbers below {len(names)}")
     rank_weights = tuple(float(weight) for weight in metadata["rank_weights"])
-    if not rank_weights or min(rank_weights) < 0:
+    if not rank_weights or not all(0 <= weight < np.inf for weight in rank_weights):
         raise ValueError(f"the rank weights {rank_weights} must be numbers of at least 0")
+    prior, min_similarity = float(metadata["prior"]), float(metadata["min_similarity"])
+    if not (0 < prior < 1 and -1 <= min_similarity <= 1.01):
+        raise ValueError(f"the prior {prior} or the smallest cosine {min_similarity} of a match is out of range")
     return PromptClassifiers(
         names,
         phrases,
         phrase_classes,
-        float(metadata["min_similarity"]),
+        min_similarity,
         modalities,
         rank_weights,
-        float(metadata["prior"]),
+        prior,
         frozenset(metadata.get("limited_modalities", LIMITED_IN_OLDER_FORMATS)),
     )
 

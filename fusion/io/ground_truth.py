@@ -7,16 +7,20 @@ onset, offset, sensor and fault. Files are UTF-8. Times are seconds from the sta
 from __future__ import annotations
 
 import csv
-import math
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sensebind.fusion.core.atomic import staged_file
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.documents import DocumentError, read_text
+from sensebind.fusion.core.errors import SensebindError, printable
 
 LabelSpan = tuple[float, float, str]  # onset in s, offset in s, label
 FaultSpan = tuple[float, float, str, str]  # onset in s, offset in s, sensor, fault
 
+MAX_BYTES = 64 * 2**20  # of a file: a million rows
+MAX_TIME = 1e9  # s, 30 years
+MAX_LABEL = 1000  # characters
 TRUTH_COLUMNS = ("onset", "offset", "label")
 FAULT_COLUMNS = ("onset", "offset", "sensor", "fault")
 COLUMN_ALIASES = {  # column → its names in public data sets
@@ -116,10 +120,12 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterable[LabelSpan | 
 def _read_table(path: Path, wanted: Sequence[str]) -> list[tuple[float, float, list[str]]]:
     """(onset in s, offset in s, the other wanted columns) of each row. Raises `TruthError`."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_text(path, MAX_BYTES), newline="") as file:
             table = csv.reader(file, delimiter="\t", strict=True)  # strict: an open quotation mark is an error
             lines = [(n, row) for n, row in enumerate(table, 1) if any(map(str.strip, row))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except DocumentError as error:
+        raise TruthError(f"truth file {error}") from error
+    except (OSError, csv.Error) as error:
         raise TruthError(f"truth file '{path}' cannot be read: {error}") from error
     columns = list(range(len(wanted)))
     heading = [cell.strip().lower() for cell in lines[0][1]] if lines else []
@@ -137,7 +143,13 @@ def _read_table(path: Path, wanted: Sequence[str]) -> list[tuple[float, float, l
             raise TruthError(
                 f"'{path}', line {number}: expected {', '.join(wanted)}, separated by tabs, times in seconds"
             ) from error
-        if not (math.isfinite(onset) and math.isfinite(offset) and onset < offset) or not all(row[2:]):
+        if not (abs(onset) <= MAX_TIME and abs(offset) <= MAX_TIME):
+            raise TruthError(f"'{path}', line {number}: times are seconds from the start of the recording")
+        if any(printable(cell) != cell or len(cell) > MAX_LABEL for cell in row[2:]):
+            raise TruthError(
+                f"'{path}', line {number}: a label must have at most {MAX_LABEL} characters and no control characters"
+            )
+        if not onset < offset or not all(row[2:]):
             raise TruthError(f"'{path}', line {number}: the offset must be later than the onset, and no cell empty")
         rows.append((onset, offset, row[2:]))
     return rows

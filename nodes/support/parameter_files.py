@@ -21,7 +21,7 @@ from sensebind.fusion.config.files import (
     unknown_sections,
     write_parameter_file,
 )
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.errors import ConfigError, printable
 
 
 def parameter_files(arguments: Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def warn_of_unused_sections(node: Node) -> None:
         except ConfigError as error:
             found = [str(error)]
         for text in found:
-            node.get_logger().warning(text)
+            node.get_logger().warning(printable(text))
 
 
 def make_node_files(

@@ -4,10 +4,11 @@ modality of another space through text."""
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensebind.commands.arguments import require_file_name
+from sensebind.commands.arguments import require_apart, require_file_name, require_writable
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -120,6 +121,13 @@ def run(args: argparse.Namespace) -> int:
     """Train or join a spoke and write its file. Raises `SensebindError`."""
     require_file_name(args.out, "-o", "spoke.safetensors")
     require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
+    outputs = [args.out, args.checkpoint, args.tensorboard]
+    inputs = [*args.recordings, args.pairs, args.config, args.start, args.phrases, *args.unlabelled]
+    require_apart(outputs, [*inputs, args.weights or None, args.source_weights or None])
+    require_apart([args.out], [args.checkpoint, args.tensorboard])
+    require_writable(*{path.parent for path in (args.out, args.checkpoint) if path})
+    if args.tensorboard:
+        require_writable(args.tensorboard)
     return _join(args) if args.through else _train(args)
 
 
@@ -259,7 +267,7 @@ def _pairs(args: argparse.Namespace, hub: Hub, spoke: Spoke, values: Mapping[str
 
 class TensorBoardCurves:
     """A context manager that returns a function of an epoch's results: it writes them to TensorBoard if `folder` is
-    given."""
+    given. They are no reason to end a training: if they cannot be written, a warning says so."""
 
     def __init__(self, folder: Path | None) -> None:
         self._writer: Any = None
@@ -274,12 +282,21 @@ class TensorBoardCurves:
 
     def __enter__(self) -> Callable[[EpochResult], None]:
         def write(epoch: EpochResult) -> None:
-            if self._writer is not None:
-                for name in ("loss", "recall", "best"):
+            try:
+                for name in ("loss", "recall", "best") if self._writer is not None else ():
                     self._writer.add_scalar(name, getattr(epoch, name), epoch.number)
+            except OSError as error:
+                self._give_up(error)
 
         return write
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        print(f"the curves for TensorBoard end here: {error.strerror or error}", file=sys.stderr)

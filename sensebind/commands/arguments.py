@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.fusion.core import atomic
 from sensebind.fusion.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,6 +63,21 @@ def _seconds(text: str) -> float:
 def add_spokes(parser: argparse.ArgumentParser) -> None:
     """--spoke, repeatable: `args.spoke` is a list of strings."""
     parser.add_argument("--spoke", action="append", default=[], metavar="F", help="spoke file; repeatable")
+
+
+def require_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Raises `ConfigError` if a command would write to what it reads: `core.atomic.require_apart` for each output.
+    None: an argument that was not given."""
+    given = list(inputs)
+    for output in outputs:
+        if output is not None:
+            atomic.require_apart(output, given)
+
+
+def require_writable(*folders: Path) -> None:
+    """Raises `WriteError` if a folder cannot be written: before long work, not after it."""
+    for folder in folders:
+        atomic.require_writable(folder)
 
 
 def require_file_name(path: Path | None, option: str, example: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, require_file_name
+from sensebind.commands.arguments import add_config, add_device, require_apart, require_file_name, require_writable
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit a calibration and write its file. Exit status 1 if no prompt is set. Raises `SensebindError`."""
     from sensebind.fusion.config.files import shipped_parameter_file
     from sensebind.fusion.events.prompt import PromptDetector
-    from sensebind.fusion.io.ground_truth import match_truth_files, read_truth, require_truth_file
+    from sensebind.fusion.io.ground_truth import find_truth_file, match_truth_files, read_truth, require_truth_file
     from sensebind.fusion.io.recordings import duration
     from sensebind.replay.progress import progress
     from sensebind.replay.session import DEFAULT_PARAMETER_FILE, Settings
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.training.data.labelled_streams import labelled_stream
 
     require_file_name(args.out, "-o", "calibration.safetensors")
+    require_apart([args.out], [*args.recordings, *args.truth, *map(find_truth_file, args.recordings), args.config])
+    require_writable(args.out.parent)
     file = args.config or shipped_parameter_file(DEFAULT_PARAMETER_FILE)
     settings = Settings.read(file, args.device)
     truths = zip(args.recordings, match_truth_files(args.recordings, args.truth), strict=True)

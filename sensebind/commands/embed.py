@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_spokes, require_file_name
+from sensebind.commands.arguments import add_spokes, require_apart, require_file_name, require_writable
 from sensebind.fusion.core.atomic import staged_file
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
     require_file_name(args.out, "-o", "vectors.npz")
     AudioFormat(channel=args.channel)  # raises `ConfigError`
+    files = [] if args.modality == "text" else args.inputs
+    require_apart([args.out], [*files, *args.spoke, args.weights or None])
+    require_writable(args.out.parent)
     space = registry.load_space(
         args.space,
         modalities=[args.modality],

@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes
+from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes, require_apart, require_writable
 from sensebind.commands.evaluation import real_data
 from sensebind.fusion.core.atomic import staged
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+RESULTS = ("alignment", "events", "faults", "sounds", "office", "falls", "false_alarms", "real")  # files in DIR
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,7 +177,14 @@ def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print the metrics. Raises `SensebindError`."""
+    """Evaluate and print the metrics. Raises `SensebindError`, before the work if the results cannot be written."""
+    given = vars(args)
+    if out := given.get("out"):
+        names = ("recordings", "truth", "spoke")  # arguments with several values
+        inputs = [value for name in names for value in given.get(name) or ()]
+        inputs += [given.get(name) for name in ("config", "folder", "baseline")]
+        require_apart([out / f"{name}.{end}" for name in RESULTS for end in ("json", "md", "png")], inputs)
+        require_writable(out)
     return int(args.measure(args))
 
 

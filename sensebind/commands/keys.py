@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.fusion.core.atomic import staged_file
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ def make_pair(private: Path, public: Path, name: str) -> bool:
 
 
 def _write(path: Path, mode: int, text: str) -> None:
-    """Create a file with this mode: no other user can read it even while it is written."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file:
+    """Create a file with this mode: no other user can read it even while it is written. After an error there is none:
+    half a key would be kept as a key."""
+    with (
+        staged_file(path) as part,
+        os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as file,
+    ):
         file.write(text)

@@ -13,9 +13,11 @@ from sensebind.commands.arguments import (
     add_device,
     add_out,
     add_selection,
+    require_apart,
     require_file_name,
     selection_of,
 )
+from sensebind.fusion.core.errors import printable
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """Replay a recording and write the files. Exit status 1 if it has no topic of any modality, and with --strict if
     messages could not be read. Raises `SensebindError`."""
     from sensebind.fusion.core.errors import ConfigError
-    from sensebind.fusion.io.ground_truth import require_truth_file
+    from sensebind.fusion.io.ground_truth import find_truth_file, require_truth_file
     from sensebind.replay.progress import progress
     from sensebind.replay.session import Settings, open_with_sensors
     from sensebind.report.replay_output import write_replay
@@ -86,14 +88,15 @@ def run(args: argparse.Namespace) -> int:
 
     require_file_name(args.suggest, "--suggest", "suggested.yaml")
     require_file_name(args.rerun, "--rerun", "replay.rrd")
+    inputs = [args.recording, args.config, args.truth, find_truth_file(args.recording)]
+    require_apart([*(args.out / name for name in OUTPUT_NAMES), args.rerun, args.suggest], inputs)
+    require_apart([args.rerun, args.suggest], [args.out / name for name in OUTPUT_NAMES])
     configured = Settings.read(args.config, namespace=args.namespace)
     settings = configured.with_device(args.device)
     if args.suggest:
         require_truth_file(args.recording, args.truth)
         if not settings.prompts:
             raise ConfigError("--suggest needs prompts in the file of --config")
-        if args.config and args.suggest.resolve() == args.config.resolve():
-            raise ConfigError("--suggest does not overwrite the file of --config: name another file")
     viewer = None if args.rerun_connect is None else viewer_address(args.rerun_connect)
     selection = selection_of(args)
     truth = selected_truth(report_truth(args.recording, args.truth, settings.prompts), selection)
@@ -101,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print(_topics_table(replay, settings))
         if not replay.topics:
             for note in replay.recording.notes:
-                print(note)
+                print(printable(note))
             print(
                 f"'{args.recording}' has no topic of any modality: set <modality>.topic in the file of --config",
                 file=sys.stderr,
@@ -114,15 +117,15 @@ def run(args: argparse.Namespace) -> int:
                 rerun_viewer=viewer, progress=shown.reach, warn=shown.write,
             )  # fmt: skip
     for warning in warnings:
-        print(warning)
+        print(printable(warning))
     width = max([8, *map(len, data.modalities)])
     for name, figures in data.modalities.items():
         lost = data.losses.sensors[name].text() if name in data.losses.sensors else ""
         also = f"; not used: {lost}" if lost else ""
         print(f"{name:{width}} {figures['windows']} windows, {figures['embedded']} embedded{also}")
     for line in data.losses.lines():
-        print(line)
-    print(events_text(data))
+        print(printable(line))
+    print(printable(events_text(data)))
     also = f"; {args.rerun}" if args.rerun else ""
     print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
     if args.suggest:
@@ -149,12 +152,13 @@ def _topics_table(replay: Replay, settings: Settings) -> str:
     sensors = list(sensors_of(settings.embedder))
     width = max(8, *map(len, sensors))
     reasons, missing = replay.reader.topic_reasons, replay.reader.missing_reasons
-    return "\n".join(
+    lines = [
         f"{sensor:{width}} {replay.topics[sensor]} ({reasons[sensor]})"
         if sensor in replay.topics
         else f"{sensor:{width}} no topic" + (f" ({missing[sensor]})" if missing.get(sensor) else "")
         for sensor in sensors
-    )
+    ]
+    return "\n".join(map(printable, lines))
 
 
 def events_text(data: ReportData) -> str:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import require_apart
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     faults = [scenario.parse_fault(text, plan.duration) for text in args.fault]
     plan = replace(plan, faults=(*plan.faults, *faults))
     out = args.out or Path("out") / ("survey" if args.survey is not None else file.stem)
+    if args.survey is None:
+        require_apart([out, Path(f"{out}.truth.tsv"), Path(f"{out}.faults.tsv")], [file])
     with progress("simulating", plan.duration) as shown:
         truth = record(plan, out, overwrite=args.overwrite, progress=shown.reach)
     print(f"{out}: {plan.duration:g} s, {len(truth)} events, {len(plan.faults)} faults; {out}.truth.tsv")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sensebind.commands.arguments import require_apart
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -140,6 +142,7 @@ def _convert(args: argparse.Namespace) -> int:
         targets = {output: [name for m in wanted for name in groups[m]]}
     else:
         targets = {output / f"{m}{weights.SAFETENSORS_SUFFIX}": list(groups[m]) for m in wanted}
+    require_apart(targets, [args.file])
     read = sum(file.stat().st_size for file in weight_files(args.file))
     written = (
         sum(entries[name].numel for names in targets.values() for name in names) * torch_dtype(args.dtype).itemsize

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sensebind.fusion.core.errors import SensebindError
 
+MAX_BYTES = 256 * 2**20  # of a table, decompressed
+
 
 class TableError(SensebindError):
     """A table cannot be read. The message names the file, the line and what is wrong."""
@@ -41,7 +43,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     Each row has all columns of the file, `columns` among them. Raises `TableError`.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as source:
+            data = source.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise TableError(f"'{path}' is larger than {MAX_BYTES / 2**20:g} MB: it is no table of an evaluation")
         with io.StringIO(data.decode("utf-8-sig"), newline="") as file:
             reader = csv.reader(file, strict=True)  # strict: an open quotation mark is an error
             lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]

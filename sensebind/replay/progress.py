@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO, TypeVar
 
+from sensebind.fusion.core.errors import printable
+
 FIRST_LINE = 10.0  # s until the first line: quick work writes none
 LINE_INTERVAL = 30.0  # s between lines
 FALLBACK_SIZE: dict[str, Any] = {"ncols": 80, "nrows": 24}  # of a terminal that does not say its size
@@ -92,7 +94,7 @@ class Lines:
         self._note = text
 
     def write(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def close(self) -> None:
         """Do nothing: a line needs no end."""
@@ -150,7 +152,7 @@ class _TqdmBar:
         self._bar.set_postfix_str(text, refresh=False)
 
     def write(self, text: str) -> None:
-        self._bar.write(text, file=sys.stderr)
+        self._bar.write(printable(text), file=sys.stderr)
 
     def close(self) -> None:
         self._bar.close()

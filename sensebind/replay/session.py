@@ -30,7 +30,7 @@ from sensebind.fusion.config.parameters import (
     sensors_of,
 )
 from sensebind.fusion.core.embeddings import FUSED
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.errors import ConfigError, printable
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.space import Space, encoder_ids, limited_competences, suggested_phrases
 from sensebind.fusion.events.detector import Detector
@@ -69,7 +69,7 @@ class Settings:
         for text in unknown_sections(file) + [
             text for node in ("embedder", "detector") for text in lost_sections(file, node, namespace)
         ]:
-            LOG.warning(text)
+            LOG.warning(printable(text))
         names = section_names(file)
         if names and not any(name.rpartition("/")[2] in ("**", "embedder", "detector") for name in names):
             raise ConfigError(

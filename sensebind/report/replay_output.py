@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sensebind.evaluation.run_recordings import StepRecorder, TrackerStep
 from sensebind.fusion.config.parameters import sensors_of
-from sensebind.fusion.core.atomic import staged, staged_file
+from sensebind.fusion.core.atomic import require_apart, staged, staged_file
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Score, intervals_from_events
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
@@ -22,7 +22,7 @@ from sensebind.fusion.events.detector import Detector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
-from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
+from sensebind.fusion.io.recordings import BagWriter, RecordingError, require_writable_bag
 from sensebind.fusion.stream.clock_steps import step_texts
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.stamp_warnings import stamp_warnings
@@ -37,6 +37,13 @@ from sensebind.report.score_series import ScoreCollector, ScoreSeries
 from sensebind.report.sensor_previews import SensorPreviews
 from sensebind.report.summary import write_summary
 
+# The views of a replay, and the bytes near their beginning by which a file of this program is known.
+VIEWS = {
+    "foxglove_layout.json": b'"configById"',
+    "summary.json": b'"recording"',
+    "report.html": "· Sensebind</title>".encode(),
+}
+VIEW_HEAD = 4096  # bytes
 NUMBER = re.compile(r"\d+")
 
 
@@ -166,16 +173,34 @@ def write_replay(
     address of a viewer that gets the same live (see `viewer_address`).
 
     All files appear at the end, together: an error or Ctrl-C leaves what was there before. `overwrite` replaces an
-    earlier bag. `progress` is called with the seconds of the recording read so far, `warn` with
-    each new problem. Raises `RecordingError`, `RerunError`, and the errors of building the detectors.
+    earlier bag and views of this program. `progress` is called with the seconds of the recording read so far, `warn`
+    with each new problem. Raises `RecordingError`, `RerunError`, `WriteError`, `ConfigError` if the bag would replace
+    the recording, and the errors of building the detectors.
     """
+    require_apart(out / "outputs", [replay.recording.path])
     require_writable_bag(out / "outputs", overwrite=overwrite)
+    _require_writable_views(out, overwrite)
     with ExitStack() as stack:
         files = stack.enter_context(staged(out))
         file = stack.enter_context(staged_file(rerun)) if rerun else None
         name = replay.recording.path.resolve().name
         rerun_file = RerunFile(file, name, rerun_viewer) if rerun or rerun_viewer else None
         return _write_files(replay, settings, space, files, truth, rerun_file, progress, warn)
+
+
+def _require_writable_views(out: Path, overwrite: bool) -> None:
+    """Raises `RecordingError` for a file that would be replaced unasked, or that this program did not write."""
+    for name, mark in VIEWS.items():
+        path = out / name
+        if not path.is_file():  # a folder is an error when the files move
+            continue
+        if not overwrite:
+            raise RecordingError(f"'{path}' exists already: name another folder, or use --overwrite")
+        with path.open("rb") as file:
+            if mark not in file.read(VIEW_HEAD):
+                raise RecordingError(
+                    f"'{path}' is of another program, so it is not overwritten: name another folder, or move it away"
+                )
 
 
 def _write_files(

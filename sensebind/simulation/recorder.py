@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import write_faults, write_truth
-from sensebind.fusion.io.recordings import BagWriter, RosbagsMessageFactory, require_writable_bag
+from sensebind.fusion.io.recordings import BagWriter, RecordingError, RosbagsMessageFactory, require_writable_bag
 from sensebind.simulation import catalogue, rooms, sensor_faults, synthetic_sounds
 from sensebind.simulation.messages import (
     AUDIO_INFO_TOPIC,
@@ -421,6 +421,10 @@ def record(
     types = RosbagsMessageFactory()
     streams = message_streams(simulate_sensors(scenario, frame_rate), types)
     require_writable_bag(path, overwrite=overwrite)
+    is_new = not Path(path).exists()
+    for file in (Path(f"{path}.truth.tsv"), Path(f"{path}.faults.tsv")):
+        if is_new and file.exists():  # nobody asked to replace it: it may be a truth that a person wrote
+            raise RecordingError(f"'{file}' exists, but no bag '{path}': name another bag, or move the file away")
     truth, path = scenario.truth(), Path(path)
     faults = [(f.onset, min(f.offset, scenario.duration), f.sensor, f.canonical_kind) for f in scenario.faults]
     with staged(path.parent) as folder:

@@ -25,6 +25,7 @@ thermal_camera: {palette: black-hot, noise: 0.2}
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -39,9 +40,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
-import yaml
 
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.documents import DocumentError, read_yaml
+from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.simulation import rooms
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
@@ -58,6 +59,8 @@ from sensebind.simulation.synthetic_sounds import SYNTHESIZERS
 
 DEFAULT_DURATION = 4.0  # s of an event without `for`
 DURATION_BY_KIND = {"glass_breaking": 1.5, "bump": 0.6, "fall": 1.0, "knock": 2.0, "bell": 3.0}
+MAX_EVENTS, MAX_RANDOM_EVENTS = 5000, 1000
+MAX_LABEL = 120  # characters
 MIN_EVENT_GAP = 1.0  # s between events at random times
 PALETTES = ("radiometric", "white-hot", "black-hot", "iron")
 SCENARIO_KEYS = (
@@ -86,7 +89,7 @@ def find_scenario(name: str) -> Path:
         return path
     if name in shipped:
         return shipped[name]
-    near = get_close_matches(path.stem, shipped, 1)
+    near = get_close_matches(path.stem[:100], shipped, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     if path.suffix in SCENARIO_SUFFIXES or len(path.parts) > 1:
         raise ScenarioError(f"scenario '{name}' does not exist: {hint}Shipped scenarios: {', '.join(shipped)}")
@@ -109,9 +112,9 @@ def read_scenario(
     `duration` (s) replaces that of the file. Raises `ScenarioError`.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ScenarioError(f"scenario '{path}' cannot be read: {error}") from error
+        content = read_yaml(path)
+    except (OSError, DocumentError) as error:
+        raise ScenarioError(f"scenario {error}") from error
     if not isinstance(content, dict):
         raise ScenarioError(f"scenario '{path}' must be a mapping; its keys: {', '.join(SCENARIO_KEYS)}")
     seed += HELD_OUT_SEED_OFFSET if held_out_seed else 0
@@ -137,7 +140,12 @@ def parse_scenario(
     if "clips" in content:
         events += _parse_clips(content["clips"], name, length, noise, folder)
     faults = tuple(_parse_fault(entry, f"{name}: faults", length) for entry in _list(content, "faults", name))
-    starts = [float(start) for start in content.get("places", [0.0])]
+    places = _list(content, "places", name) or [0.0]
+    starts = [_number({"places": start}, "places", name, 0.0, 36_000.0, 0.0) for start in places]
+    if not math.isfinite(until) or until <= 0:
+        raise ScenarioError(f"{name}: the duration must be a positive number of s, not {until:g}")
+    if len(events) > MAX_EVENTS:
+        raise ScenarioError(f"{name}: it has {len(events)} events, at most {MAX_EVENTS}: shorten it, or lower 'rate'")
     return SimulatedScenario(
         until, tuple((start, ground) for start in starts if start < until),
         tuple(e for e in events if e.onset < until), seed, tuple(f for f in faults if f.onset < until),
@@ -163,7 +171,8 @@ def _parse_events(
     where = f"{where}: {kind}"
     duration = _number(entry, "for", where, 0.05, 36_000.0, DURATION_BY_KIND.get(kind, DEFAULT_DURATION))
     modalities = frozenset(
-        _choice(s, SIMULATED_SENSORS, f"{where}: modalities") for s in entry.get("modalities", SIMULATED_SENSORS)
+        _choice(s, SIMULATED_SENSORS, f"{where}: modalities")
+        for s in (_list(entry, "modalities", where) if "modalities" in entry else SIMULATED_SENSORS)
     )
     if ("at" in entry) == ("rate" in entry):
         raise ScenarioError(f"{where}: give either 'at' (s) or 'rate' (per minute)")
@@ -171,6 +180,8 @@ def _parse_events(
         onsets = [_number(entry, "at", where, 0.0, length, 0.0)]
     else:
         count = int(noise.poisson(_number(entry, "rate", where, 0.0, 60.0, 1.0) * length / 60))
+        if count > MAX_RANDOM_EVENTS:
+            raise ScenarioError(f"{where}: 'rate' gives {count} events, at most {MAX_RANDOM_EVENTS}: lower it")
         onsets = []
         for _ in range(50 * count):
             onset = float(noise.uniform(3.0, max(3.1, length - duration)))
@@ -182,6 +193,8 @@ def _parse_events(
     ahead = _number(entry, "ahead", where, 0.6, 6.0, float(noise.uniform(1.4, 2.2)))
     aside = _number(entry, "aside", where, -2.0, 2.0, float(noise.uniform(-0.4, 0.4)))
     label = str(entry.get("label", kind))
+    if not 0 < len(label) <= MAX_LABEL or printable(label) != label:
+        raise ScenarioError(f"{where}: 'label' must be 1 to {MAX_LABEL} characters, and none a control character")
     photograph = _load_photograph(entry["photograph"], where, kind, folder) if "photograph" in entry else None
     warmth = _number(entry, "warmth", where, -50.0, 500.0, 0.0) if "warmth" in entry else None
     sound = _choice(entry["sound"], tuple(SYNTHESIZERS), f"{where}: sound") if "sound" in entry else ""
@@ -211,7 +224,7 @@ def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDA
     path = folder / str(value)
     if not path.is_file():
         try:
-            path = rooms.scikit_image_path(str(value))
+            path = rooms.scikit_image_path(Path(str(value)).name)
         except ImportError:
             raise ScenarioError(f"{where}: no photograph '{path}', and scikit-image is not installed") from None
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
@@ -282,9 +295,10 @@ def parse_fault(content: str, length: float) -> Fault:
 def _parse_spans(content: Mapping[str, Any], key: str, name: str) -> tuple[tuple[float, float], ...]:
     spans = []
     for span in _list(content, key, name):
-        if not isinstance(span, list) or len(span) != 2 or not all(isinstance(t, int | float) for t in span):
-            raise ScenarioError(f"{name}: {key}: expected spans [from, to] in s, not {span!r}")
-        spans.append((float(span[0]), float(span[1])))
+        if not isinstance(span, list) or len(span) != 2:
+            raise ScenarioError(f"{name}: {key}: expected spans [from, to] in s, not {str(span)[:100]}")
+        first, last = (_number({key: t}, key, name, 0.0, 36_000.0, 0.0) for t in span)
+        spans.append((first, last))
     return tuple(spans)
 
 
@@ -306,17 +320,24 @@ def _parse_noise_scales(entry: Any, name: str) -> dict[str, float]:
 
 def _parse_thermal_camera(entry: Any, name: str) -> ThermalCamera:
     _check_keys(entry, tuple(f.name for f in fields(ThermalCamera)), f"{name}: thermal_camera")
-    values = dict(entry)
+    where, values = f"{name}: thermal_camera", dict(entry)
     if "palette" in values:
-        _choice(values["palette"], PALETTES, f"{name}: thermal_camera: palette")
+        _choice(values["palette"], PALETTES, f"{where}: palette")
+    for key in ("noise", "blur"):
+        if key in values:
+            values[key] = _number(values, key, where, 0.0, 100.0, 0.0)
     if "size" in values:
-        values["size"] = (int(values["size"][0]), int(values["size"][1]))
+        size = _list(values, "size", where)
+        if len(size) != 2:
+            raise ScenarioError(f"{where}: 'size' must be [width, height] in pixels")
+        width, height = (int(_number({"size": side}, "size", where, 8, 2048, 80)) for side in size)
+        values["size"] = (width, height)
     return ThermalCamera(**values)
 
 
 def _check_keys(entry: Any, names: tuple[str, ...], where: str) -> None:
     if not isinstance(entry, dict):
-        raise ScenarioError(f"{where}: expected a mapping (keys: {', '.join(names)}), not {entry!r}")
+        raise ScenarioError(f"{where}: expected a mapping (keys: {', '.join(names)}), not {str(entry)[:100]}")
     unknown = [name for name in entry if name not in names]
     if unknown:
         near = get_close_matches(str(unknown[0]), names, 1)
@@ -335,12 +356,12 @@ def _choice(value: Any, allowed: tuple[str, ...], where: str) -> str:
     if value not in allowed:
         near = get_close_matches(str(value), allowed, 1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise ScenarioError(f"{where}: '{value}'{hint} is not one of {', '.join(allowed)}")
+        raise ScenarioError(f"{where}: '{str(value)[:100]}'{hint} is not one of {', '.join(allowed)}")
     return str(value)
 
 
 def _number(content: Mapping[str, Any], key: str, where: str, low: float, high: float, default: float) -> float:
     value = content.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ScenarioError(f"{where}: '{key}' must be a number from {low:g} to {high:g}, not {value!r}")
+        raise ScenarioError(f"{where}: '{key}' must be a number from {low:g} to {high:g}, not {str(value)[:100]}")
     return float(value)

@@ -261,8 +261,14 @@ class _TrainingState:
             "best_state": self.best_state, "trained": self._trained(), "optimiser": self._optimiser.state_dict(),
             "log_scale": self._log_scale.detach().clone(),
         }  # fmt: skip
-        with staged_file(path) as part:  # an interrupted write keeps the previous checkpoint
-            torch.save(content, part)
+        # An interrupted write keeps the previous checkpoint. A file that PyTorch opens itself hides a full disk.
+        with staged_file(path) as part, part.open("wb") as file:
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # PyTorch complains that the file has too few bytes
+                    raise error.__context__ from None
+                raise
 
     def resume(self, path: Path | None) -> None:
         if path is None or not path.is_file():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from sensebind.fusion.core.documents import DocumentError, read_text
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import AUDIO, IMAGE_MODALITIES, IMU, TEXT, Sample
 from sensebind.fusion.core.space import Space
@@ -77,8 +78,8 @@ def shared_phrases(more: Sequence[str] = ()) -> SharedPhrases:
 def read_phrases(file: Path) -> list[str]:
     """The phrases in a text file, one in a line. Raises `AlignError`."""
     try:
-        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeError) as error:
+        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+    except (OSError, DocumentError) as error:
         raise AlignError(f"'{file}' cannot be read as phrases: {error}") from error
 
 

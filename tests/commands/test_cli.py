@@ -165,6 +165,7 @@ def test_training_options_of_a_join_and_text_that_is_not_utf8_are_named(capsys: 
 def test_odd_tables_of_evaluation_data_are_named_with_the_line_and_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (data := tmp_path / "data").mkdir()
     heading = "file,words,fall,subject,peak_at_s_from_first_stamp (computed)\n"
     for table, words in (
         (b"file;words;fall\nx;y;0\n", "no column 'file': its first line names file;words;fall; separate columns by"),
@@ -176,20 +177,20 @@ def test_odd_tables_of_evaluation_data_are_named_with_the_line_and_the_remedy(
         (heading.encode() + b"a.csv.gz,b,0,1,\n", "a.csv.gz' cannot be read: No such file"),
         (heading.encode() + b"labels.csv,b,0,1,\n", "labels.csv' has no column 'sensor'"),
     ):
-        (tmp_path / "labels.csv").write_bytes(table)
-        assert main(["evaluate", "falls", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+        (data / "labels.csv").write_bytes(table)
+        assert main(["evaluate", "falls", str(data), "--out", str(tmp_path / "out")]) == 2
         assert words in capsys.readouterr().err
-    (tmp_path / "labels.csv").write_text(f"{heading}a.csv.gz,b,0,1,\n")
+    (data / "labels.csv").write_text(f"{heading}a.csv.gz,b,0,1,\n")
     for rows, words in (
         ("acc,1,2,3,x\n", "a.csv.gz', line 2: column 'z' must be a number, not 'x'"),
         ("acc,1,2,3,4\n", "a.csv.gz' has no rows of the sensor 'gyro'"),
         ("baro,1,2,3,4\n", "a.csv.gz', line 2: 'sensor' must be acc or gyro"),
     ):
-        (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"sensor,stamp_ns,x,y,z\n{rows}".encode()))
-        assert main(["evaluate", "falls", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+        (data / "a.csv.gz").write_bytes(gzip.compress(f"sensor,stamp_ns,x,y,z\n{rows}".encode()))
+        assert main(["evaluate", "falls", str(data), "--out", str(tmp_path / "out")]) == 2
         assert words in capsys.readouterr().err
-    (tmp_path / "a.csv.gz").write_bytes(b"not compressed")
-    assert main(["evaluate", "falls", str(tmp_path)]) == 2 and "a.csv.gz' cannot be read" in capsys.readouterr().err
+    (data / "a.csv.gz").write_bytes(b"not compressed")
+    assert main(["evaluate", "falls", str(data)]) == 2 and "a.csv.gz' cannot be read" in capsys.readouterr().err
 
 
 def test_embeddings_of_images_are_nearest_to_their_phrases(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from helpers.command_line import command, environment
 from helpers.patrols import record_patrol
 from sensebind.fusion.core.atomic import STAGING_PREFIX, staged, staged_file, write_text
+from sensebind.fusion.io.recordings import BagWriter
 
+STRING = "std_msgs/msg/String"
 # The shell sees 130 for both: CPython ends itself by the signal if Ctrl-C came while it compiled code.
 INTERRUPTED = (130, -signal.SIGINT)
 
@@ -53,8 +55,9 @@ def patrol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_interrupted_replay_keeps_the_outputs_of_the_earlier_one(patrol: Path, tmp_path: Path) -> None:
     earlier = tmp_path / "out" / "outputs"
-    earlier.mkdir(parents=True)
-    (earlier / "metadata.yaml").write_text("an earlier bag")
+    with BagWriter(earlier) as bag:
+        bag.write("/text", STRING, 1, bag.message_factory.make(STRING, data="an earlier bag"))
+    before = (earlier / "outputs.mcap").read_bytes()
     began = ("replay", patrol, "--out", tmp_path / "out", "--overwrite")
 
     def has_read_some() -> bool:
@@ -62,7 +65,7 @@ def test_an_interrupted_replay_keeps_the_outputs_of_the_earlier_one(patrol: Path
 
     interrupt(began, tmp_path, has_read_some)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["outputs"]
-    assert (earlier / "metadata.yaml").read_text() == "an earlier bag"
+    assert (earlier / "outputs.mcap").read_bytes() == before
 
 
 def test_an_interrupted_simulation_writes_neither_bag_nor_truth(tmp_path: Path) -> None:

@@ -112,3 +112,32 @@ def test_labels_match_those_of_prompts_without_regard_to_case_spaces_and_undersc
     write_truth(tmp_path / "same.tsv", [(0.0, 1.0, "hotspot")])
     assert read_truth(tmp_path / "same.tsv", prompts)[0][2] == "hotspot", "an equal label takes precedence"
     assert [label for _, _, label in read_truth(tmp_path / "t.tsv")][2] == "DOG"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"1\t1e300\tdog\n", "line 1: times are seconds"),
+        (b"-1e400\t1\tdog\n", "line 1: times are seconds"),
+        (b"nan\t1\tdog\n", "line 1: times are seconds"),
+        (b'1\t2\t"a\nb"\n', "no control characters"),
+        (b"1\t2\t\x1b[31mdog\n", "no control characters"),
+        (b"1\t2\t" + b"x" * 2000 + b"\n", "at most 1000 characters"),
+        (b"1\t2\t" + b"x" * 200_000 + b"\n", "cannot be read"),
+        ("1\t2\tdog\n".encode("utf-16"), "is UTF-16"),
+        (bytes(range(256)), "not text in UTF-8"),
+        (b"1\t2\tdo\0g\n", "t.tsv"),
+    ],
+)
+def test_a_truth_of_any_content_is_read_or_refused_in_one_line(tmp_path: Path, data: bytes, problem: str) -> None:
+    (tmp_path / "t.tsv").write_bytes(data)
+    with pytest.raises(TruthError) as refused:
+        read_truth(tmp_path / "t.tsv")
+    assert problem in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 400
+
+
+def test_a_truth_without_end_costs_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "t.tsv").open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(TruthError, match="is larger than 64 MB"):
+        read_truth(tmp_path / "t.tsv")

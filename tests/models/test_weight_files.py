@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from sensebind.commands import weights as command
 from sensebind.fusion.config.parameters import embedder_parameters
+from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models import digest
 from sensebind.fusion.models.imagebind import weights
@@ -237,8 +238,8 @@ def test_the_command_converts_the_full_size_imu_encoder(tmp_path: Path, capsys: 
     assert f"{count:,}" in printed and "bfloat16" in printed and "imagebind_huge@" in printed
     with pytest.raises(WeightsError, match="has no weights of radar"):
         command.run(parse("convert", tmp_path / "imu.pth", "-o", tmp_path / "x", "--modalities", "radar"))
-    with pytest.raises(WeightsError, match="choose another name"):
-        path = tmp_path / "split" / "imu.safetensors"
+    path = tmp_path / "split" / "imu.safetensors"
+    with pytest.raises(ConfigError, match="is the input .*: name another place"):
         command.run(parse("convert", path, "-o", path))
 
 

@@ -31,9 +31,9 @@ from helpers.toy_space import ToySpace
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.recordings import BagWriter, Recording, Selection
+from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
 from sensebind.replay.session import Settings, open_with_sensors
 from sensebind.report.replay_output import write_replay
 

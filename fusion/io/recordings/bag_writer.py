@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +12,14 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from sensebind.fusion.core.atomic import staged
+from sensebind.fusion.core.documents import read_yaml
 from sensebind.fusion.io.recordings.bag_file import RecordingError
 from sensebind.fusion.io.recordings.message_types import RosbagsMessageFactory, typestore
 
 _INFINITE_DURATION = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
+# An entry of `custom_data` in metadata.yaml, by which a bag of this program is known.
+WRITER_KEY, WRITER = "written_by", "sensebind"
+METADATA = "metadata.yaml"
 LATCHED_QOS = Qos(
     history=QosHistory.KEEP_LAST,
     depth=1,
@@ -30,13 +35,36 @@ LATCHED_QOS = Qos(
 
 def require_writable_bag(folder: str | Path, *, overwrite: bool = False) -> None:
     """Raises `RecordingError` if a bag may not be written to `folder`: it exists and `overwrite` is False, or it exists
-    and is not a bag."""
-    if not Path(folder).exists():
+    and is not a bag that this program wrote, or it has files of others beside the bag."""
+    folder = Path(folder)
+    if not os.path.lexists(folder):
         return
     if not overwrite:
         raise RecordingError(f"'{folder}' exists already: name another folder, or use --overwrite")
-    if not (Path(folder) / "metadata.yaml").is_file():
+    if not (folder / METADATA).is_file():
         raise RecordingError(f"'{folder}' is not a bag, so it is not overwritten: name another folder")
+    own = _own_files(folder)
+    if not own:
+        raise RecordingError(
+            f"'{folder}' is a bag that this version of Sensebind did not write, so it is not overwritten: name another "
+            "folder, or delete it yourself"
+        )
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in own):
+        raise RecordingError(
+            f"'{folder}' has files that are not of its bag ({', '.join(others[:3])}), so it is not overwritten: name "
+            "another folder, or move them away"
+        )
+
+
+def _own_files(folder: Path) -> set[str]:
+    """The names of the files of a bag that this program wrote. Empty: it is of another program, or damaged."""
+    try:
+        described = read_yaml(folder / METADATA)["rosbag2_bagfile_information"]
+        if described["custom_data"][WRITER_KEY] != WRITER:
+            return set()
+        return {METADATA, *map(str, described["relative_file_paths"])}
+    except (OSError, LookupError, TypeError, ValueError):
+        return set()
 
 
 class BagWriter:
@@ -57,6 +85,7 @@ class BagWriter:
         with ExitStack() as stack:
             stage = stack.enter_context(staged(self.folder.parent))
             self._writer = Writer(stage / self.folder.name, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.set_custom_data(WRITER_KEY, WRITER)
             self._writer.open()
             self._stack = stack.pop_all()
         return self

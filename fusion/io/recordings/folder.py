@@ -12,8 +12,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
+from sensebind.fusion.core.documents import read_yaml
 from sensebind.fusion.core.errors import placeholder_text
 from sensebind.fusion.io.recordings import mcap_file, ros1_file, sqlite_file
 from sensebind.fusion.io.recordings.bag_file import BagFile, RecordingError, zstd_decompressor
@@ -67,9 +66,9 @@ def find_files(path: Path) -> RecordingFiles:
     try:
         described = _read_metadata(folder) if (folder / METADATA).is_file() else None
         losses: list[str] = []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         described = None
-        problem = str(error).strip() or type(error).__name__
+        problem = " ".join(str(error).split()) or type(error).__name__
         losses = [f"'{folder / METADATA}' cannot be read ({problem}): `ros2 bag reindex` writes a new one"]
     if path.is_dir():
         found = _with_metadata(path, described) if described else _without_metadata(path, losses)
@@ -85,7 +84,7 @@ def find_files(path: Path) -> RecordingFiles:
 
 def _read_metadata(folder: Path) -> RecordingFiles:
     """What metadata.yaml says. Raises many kinds of errors if it is damaged."""
-    information = yaml.safe_load((folder / METADATA).read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+    information = read_yaml(folder / METADATA)["rosbag2_bagfile_information"]
     counts: Counter[str] = Counter()
     qos: dict[str, Any] = {}
     for entry in information["topics_with_message_count"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
+from sensebind.fusion.core.documents import DocumentError, parse_yaml
 
 TRANSIENT_LOCAL = ("1", "transient_local")  # rosbag2's versions write numbers or names
 
@@ -19,8 +19,8 @@ def is_latched(profiles: Any) -> bool:
         if "durability" not in profiles:
             return False
         try:
-            profiles = yaml.safe_load(profiles)
-        except yaml.YAMLError:
+            profiles = parse_yaml(profiles)
+        except DocumentError:
             return False
     found = [profiles] if isinstance(profiles, dict) else profiles
     if not isinstance(found, list):

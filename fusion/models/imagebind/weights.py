@@ -156,8 +156,19 @@ def convert(
     """
     entries, source_digest = read_entries(source), published_digest(source, progress)
     with ExitStack() as stack:
-        stages = {folder: stack.enter_context(staged(folder)) for folder in {target.parent for target in targets}}
+        stages = {
+            folder: stack.enter_context(staged(folder, _bytes_to_write(entries, targets, folder, dtype)))
+            for folder in {target.parent for target in targets}
+        }
         _convert(entries, source_digest, targets, stages, dtype, progress)
+
+
+def _bytes_to_write(
+    entries: Mapping[str, TensorEntry], targets: Mapping[Path, Collection[str]], folder: Path, dtype: torch.dtype
+) -> int:
+    """Bytes of the tensors in the files of `folder`."""
+    names = [name for target, own in targets.items() if target.parent == folder for name in own]
+    return sum(entries[name].numel * _target_dtype(entries[name], dtype).itemsize for name in names)
 
 
 def _convert(

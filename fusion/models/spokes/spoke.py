@@ -13,6 +13,7 @@ A file can also be of the kind **joined**: `joined.py` loads it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from torch.nn import functional
 
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.atomic import write_bytes
+from sensebind.fusion.core.documents import DocumentError, parse_json
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, Preparation, Space, SpaceError, TrainedWindow
@@ -52,6 +54,11 @@ JOINED = "joined"  # the encoder of another space and a map to the hub: `joined.
 IMAGE = "image"
 SPOKE_KINDS = (IMAGE, "sound", "series", JOINED)
 TRAINING_METHODS = ("whole", "head", "lora")
+# Limits of what a file may ask for, before memory is allocated for it.
+MAX_FILE_BYTES = 4 * 2**30
+MAX_DIMENSION, MAX_RANK = 65_536, 4_096
+MAX_WINDOW, MAX_FRAMES = 3600.0, 1024  # s, images
+MAX_SERIES = 2**24  # numbers in a window of a series: channels × length × rate
 RESIDUAL_RANK = 128  # rank of the residual after an image encoder
 
 
@@ -90,8 +97,28 @@ class SpokeSpec:
             raise SpaceError("modality, hub, source and concepts of a spoke must be text")
         if self.concepts and self.kind != "series":
             raise SpaceError(f"a spoke of kind '{self.kind}' cannot have concepts that are computed from series")
-        if not (0 < self.length < float("inf") and 0 < self.logit_scale < float("inf") and self.dimension > 0):
-            raise SpaceError("length, logit_scale and dimension of a spoke must be positive numbers")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Raises `SpaceError` for a number of another type or out of its limits."""
+        for name, low, high in (
+            ("dimension", 1, MAX_DIMENSION), ("frames", 0, MAX_FRAMES), ("channels", 0, MAX_SERIES),
+            ("rank", 0, MAX_RANK), ("length", 1e-6, MAX_WINDOW), ("rate", 0, MAX_SERIES), ("logit_scale", 1e-6, 1e6),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            whole = isinstance(SpokeSpec.__dataclass_fields__[name].default, int) or name == "dimension"
+            accepted = (int,) if whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, accepted) or not low <= value <= high:
+                raise SpaceError(
+                    f"{name} of a spoke must be a {'whole ' if whole else ''}number from {low:g} to {high:g}"
+                )
+        if not isinstance(self.about, Mapping):
+            raise SpaceError("about of a spoke must be a mapping")
+        size = math.ceil(self.length * self.rate) * self.channels
+        if self.kind == "series" and not 1 <= size <= MAX_SERIES:
+            raise SpaceError(
+                f"a window of a series has channels × length × rate numbers: 1 to {MAX_SERIES}, not {size}"
+            )
 
     @property
     def trained_window(self) -> TrainedWindow:
@@ -315,7 +342,7 @@ def write_spoke(
         # Not `save_file`: only the owner could read its file.
         write_bytes(path, safetensors.torch.save(state, metadata))
     except OSError as error:
-        raise SpaceError(f"spoke file '{path}' cannot be written: {error}") from error
+        raise SpaceError(f"spoke file '{path}' cannot be written: {error.strerror or error}") from error
 
 
 def read_spec(path: str | Path) -> SpokeSpec:
@@ -328,9 +355,9 @@ def read_spec(path: str | Path) -> SpokeSpec:
     if metadata.get("format") != SPOKE_FORMAT:
         raise SpaceError(f"'{path}' is not a spoke file: make one with sensebind align")
     try:
-        return SpokeSpec(**json.loads(metadata["spoke"]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise SpaceError(f"spoke file '{path}' is damaged: {error}") from error
+        return SpokeSpec(**parse_json(metadata["spoke"], "its description"))
+    except (KeyError, TypeError, DocumentError, SpaceError) as error:
+        raise SpaceError(f"spoke file '{path}' is damaged: {error}; make another with sensebind align") from error
 
 
 def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compiled: bool = False) -> Spoke:
@@ -358,9 +385,14 @@ def check_hub(path: str | Path, spec: SpokeSpec, hub: Space) -> None:
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """The tensors in a spoke file. Raises `SpaceError`."""
     try:
-        return safetensors.torch.load_file(path)
+        if Path(path).stat().st_size > MAX_FILE_BYTES:
+            raise SpaceError(f"spoke file '{path}' is larger than {MAX_FILE_BYTES / 2**30:g} GB: it is no spoke")
+        state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+    if wrong := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor.float().sum()))]:
+        raise SpaceError(f"the numbers in spoke file '{path}' are damaged ('{wrong[0]}'): make another")
+    return state
 
 
 def load_weights(spoke: Spoke, path: str | Path) -> None:

@@ -10,7 +10,6 @@ file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from math import sqrt
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sensebind.fusion.core.documents import parse_json
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.starter.layers import Convolution, InvertedResidual
 
@@ -244,7 +244,7 @@ def read_metadata(metadata: Mapping[str, str] | None) -> dict[str, Any]:
 
     Raises `ValueError` for other files.
     """
-    about = json.loads((metadata or {}).get(METADATA_KEY, "{}"))
+    about = parse_json((metadata or {}).get(METADATA_KEY, "{}"))
     if not isinstance(about, dict) or about.get("format") != DETECTOR_FORMAT:
         raise ValueError(f"its metadata do not state the format '{DETECTOR_FORMAT}'")
     labels = about.get("labels")

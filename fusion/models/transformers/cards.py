@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sensebind.fusion.core.documents import read_yaml
 from sensebind.fusion.core.space import SpaceError
 
 CARDS_FOLDER = Path(__file__).parent / "cards"
@@ -97,10 +98,8 @@ class ModelCard:
 
 def read_card(path: Path) -> ModelCard:
     """Read a card. Raises `SpaceError`, which names the file and the key, if it is damaged."""
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
         text = data.get("text", {})
         card = ModelCard(
             family=str(data["family"]),
@@ -119,7 +118,7 @@ def read_card(path: Path) -> ModelCard:
             models=tuple(_known_model(model) for model in data.get("models") or ()),
             notes=str(data.get("notes") or ""),
         )
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise SpaceError(f"the model card '{path}' cannot be read: {error!r}") from error
     _check(card, path)
     return card

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sensebind.fusion.core.documents import DocumentError, read_json
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 from sensebind.fusion.models.transformers.cards import KnownModel, ModelCard, all_cards, find_known_model
@@ -20,6 +20,7 @@ SETTINGS_PATTERNS = (  # with the weights, all files that decide the vectors
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
 )  # fmt: skip
 GEMMA_VOCABULARY = 256_000  # tokens of Gemma's tokenizer, which SigLIP 2 has
+MAX_JSON_BYTES = 64 * 2**20  # of a settings file or an index of weights
 PREFIX = "transformers"  # the space is called transformers:<folder or owner/model>
 
 
@@ -201,9 +202,9 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SpaceError(f"'{path}' cannot be read: {error}") from error
+        data = read_json(path, MAX_JSON_BYTES)
+    except (OSError, DocumentError) as error:
+        raise SpaceError(str(error)) from error
     if not isinstance(data, dict):
         raise SpaceError(f"'{path}' does not hold a JSON object")
     return data

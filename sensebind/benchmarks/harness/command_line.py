@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sensebind.benchmarks.harness import report_file, sensor_load
+from sensebind.fusion.core.atomic import require_writable
 
 
 def add_space_options(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,8 @@ def run_and_report(
     `device`: the device that the file describes (None: `args.device` after `measure`, or the CPU). Exceptions of the
     types `expected` are printed and give status 1. Others are raised, and `OSError` if the file cannot be written.
     """
+    if args.output:
+        require_writable(Path(args.output).parent)
     try:
         result = measure(args)
     except expected as error:

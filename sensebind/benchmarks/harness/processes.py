@@ -12,6 +12,8 @@ from sensebind.nodes.support.transport import isolated_environment
 class ProcessError(SensebindError):
     """A process did not start, or it stopped early; the message holds its last output."""
 
+    __str__ = Exception.__str__  # the output has lines
+
 
 def subprocess_environment() -> dict[str, str]:
     """The environment in which a child imports the same modules as this process, also from a bare checkout."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import Topic
 from sensebind.fusion.io.topic_selection import Candidate, TopicChoice, TopicSelection
@@ -37,7 +38,7 @@ def listing(
         if candidate.facts.stamps and not any(candidate.facts.stamps):
             reason += "; its first stamps are 0"
         lines.append(f"{'':{width}}  {reason}")
-    return "\n".join([*lines, _others(topics, {candidate.facts.name for candidate in shown})])
+    return "\n".join(map(printable, [*lines, _others(topics, {candidate.facts.name for candidate in shown})]))
 
 
 def _figures(candidate: Candidate, span: tuple[int, int], start: int) -> str:

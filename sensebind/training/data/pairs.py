@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import sensors_of
+from sensebind.fusion.core.documents import DocumentError, read_text
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION, Sample
@@ -266,9 +267,9 @@ def pairs_from_folder(
 
 def _read_caption(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except UnicodeDecodeError as error:
-        raise AlignError(f"'{path}' is not text in UTF-8: {error}") from error
+        return read_text(path).strip()
+    except DocumentError as error:
+        raise AlignError(str(error)) from error
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,79 @@
+"""A scenario of any content is simulated or refused in one line that names the file and the entry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sensebind.cli import main
+from sensebind.simulation.scenario import ScenarioError, parse_fault, read_scenario
+
+WRONG = {  # YAML → what the error names
+    "duration: .nan": "'duration'",
+    "duration: 1e300": "'duration'",
+    "duration: [no]": "'duration'",
+    "ground: [carpet]": "ground",
+    "ground: {a: b}": "ground",
+    "places: abc": "'places'",
+    "places: [x]": "'places'",
+    "places: [.nan]": "'places'",
+    "places: [[1]]": "'places'",
+    "events: {type: person}": "'events'",
+    "events: [person]": "events",
+    "events: [{type: [person], at: 1}]": "type",
+    "events: [{type: person, at: .nan}]": "'at'",
+    "events: [{type: person, at: 1, modalities: 5}]": "'modalities'",
+    "events: [{type: person, at: 1, modalities: [[vision]]}]": "modalities",
+    "events: [{type: person, at: 1, for: -1}]": "'for'",
+    "events: [{type: person, at: 1, warmth: .inf}]": "'warmth'",
+    'events: [{type: person, at: 1, label: "a\\nb"}]': "'label'",
+    "events: [{type: person, at: 1, sound: [1]}]": "sound",
+    "events: [{type: picture, at: 1, photograph: /dev/zero}]": "photograph",
+    "events: [{type: picture, at: 1, photograph: ../../../../etc/passwd}]": "photograph",
+    "{duration: 36000, events: [{type: person, rate: 60}]}": "'rate'",
+    "clips: {folder: [1]}": "clips",
+    "clips: 5": "clips",
+    "dark: [[a, b]]": "'dark'",
+    "dark: [[.nan, 1]]": "'dark'",
+    "dark: [1]": "dark",
+    "path: [{at: x}]": "'at'",
+    "noise: {vision: .inf}": "'vision'",
+    "noise: [1]": "noise",
+    "thermal_camera: {size: [1000000, 1000000]}": "'size'",
+    "thermal_camera: {size: 5}": "'size'",
+    "thermal_camera: {size: [.nan, 3]}": "'size'",
+    "thermal_camera: {noise: .nan}": "'noise'",
+    "thermal_camera: {blur: -5}": "'blur'",
+    "thermal_camera: {palette: [iron]}": "palette",
+    "thermal_camera: x": "thermal_camera",
+    "faults: [{sensor: {}, fault: dark}]": "sensor",
+    "faults: [{sensor: vision, fault: dark, for: .nan}]": "'for'",
+    "[1]": "must be a mapping",
+    "": "must be a mapping",
+    "a: &a [*a]": "an alias that contains itself",
+    "duration: " + "9" * 400: "64 bits",
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: text[:50])
+def test_a_wrong_entry_of_a_scenario_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError) as refused:
+        read_scenario(path)
+    message = str(refused.value)
+    assert str(path) in message and WRONG[text] in message and "\n" not in message and len(message) < 1000
+
+
+@pytest.mark.parametrize("fault", ["vision:dark:nan", "vision:dark:inf", "vision:dark:1e400", "a" * 10_000, ":::"])
+def test_a_wrong_fault_is_refused(fault: str) -> None:
+    with pytest.raises(ScenarioError):
+        parse_fault(fault, 10.0)
+
+
+def test_a_duration_that_is_no_number_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for duration in ("nan", "inf", "-1", "0"):
+        given = ["simulate", "--scenario", "house", "--duration", duration, "-o", str(tmp_path / "bag")]
+        assert main(given) == 2 and "duration" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
