@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.core.samples import Calibration, Frame
+from sensebind.fusion.core.samples import MAX_PIXELS, Calibration, Frame
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
-MAX_PIXELS = 100_000_000  # of an image; an image that declares more is rejected
+MAX_SIDE = 65_536  # pixels of a row or a column: a JPEG has at most 65,535
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
 MAX_RVL_PIXELS = 20_000_000  # of a depth image in RVL, which may describe any number of pixels with a few bytes
@@ -357,9 +357,10 @@ def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
     height, width = frame.height, frame.width
     bytes_used = width * channels * dtype.itemsize
     step = frame.step or bytes_used
-    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+    if not _is_possible_size(width, height):
         raise EncodingError(
-            f"a '{frame.encoding}' image cannot have {width} × {height} pixels: use 1 to {MAX_PIXELS:,} pixels"
+            f"a '{frame.encoding}' image cannot have {width} × {height} pixels: use 1 to {MAX_PIXELS:,} pixels, and "
+            f"sides of at most {MAX_SIDE:,}"
         )
     if step < bytes_used:
         raise EncodingError(f"'{frame.encoding}' rows of {width} pixels need {bytes_used} bytes, but step is {step}")
@@ -422,6 +423,11 @@ def decode_photograph(data: UInt8Array) -> UInt8Array:
     return _decode_file(Frame(data, "", compressed=True), cv2.IMREAD_COLOR_RGB)
 
 
+def decode_reduced(frame: Frame, flags: int = cv2.IMREAD_REDUCED_GRAYSCALE_4) -> npt.NDArray[Any]:
+    """Decode an image file at a fraction of its size, with the checks of all decoders. Raises `EncodingError`."""
+    return _decode_file(frame, flags)
+
+
 def _decode_camera_file(frame: Frame) -> UInt8Array:
     """A compressed camera image → uint8 (H, W, 3). Its EXIF is ignored, because CameraInfo describes it as it is."""
     sent = canonical_encoding(frame.encoding.split(";")[0].strip())  # "bayer_rggb8; jpeg compressed "
@@ -464,8 +470,31 @@ def _named(frame: Frame) -> str:
 
 
 def image_size(frame: Frame) -> tuple[int, int]:
-    """Width and height in pixels; (0, 0) if a compressed image does not declare them. It is not decoded."""
-    return _declared_size(frame.data) if frame.compressed else (frame.width, frame.height)
+    """Width and height in pixels; (0, 0) if a compressed image does not declare them, as a packet of a video. It is not
+    decoded."""
+    if not frame.compressed:
+        return frame.width, frame.height
+    start = frame.data[: COMPRESSED_DEPTH_HEADER + 8].tobytes()
+    if start[COMPRESSED_DEPTH_HEADER:] == PNG_SIGNATURE:
+        return _declared_size(frame.data[COMPRESSED_DEPTH_HEADER:])
+    if "rvl" in frame.encoding.lower() and not _file_format(start) and len(start) == COMPRESSED_DEPTH_HEADER + 8:
+        width, height = struct.unpack_from("<ii", start, COMPRESSED_DEPTH_HEADER)
+        return width, height
+    return _declared_size(frame.data)
+
+
+def check_image_size(frame: Frame, most: int, parameter: str) -> None:
+    """Raise `EncodingError`, which names `parameter`, for an image that declares more than `most` pixels."""
+    width, height = image_size(frame)
+    if width * height > most:
+        raise EncodingError(
+            f"{_named(frame)} declares {width} × {height} pixels, more than {parameter} ({most:,}): it is damaged, or "
+            "the limit is too small for this camera"
+        )
+
+
+def _is_possible_size(width: int, height: int) -> bool:
+    return 0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
 def _declared_size(image: UInt8Array) -> tuple[int, int]:
@@ -490,11 +519,20 @@ def _header_size(start: bytes, data: memoryview) -> tuple[int, int]:
         width, height = (abs(size) for size in struct.unpack_from("<ii", start, 18))
     elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         width, height = _webp_size(start)
-    elif start[:8] == b"\0\0\0\x0cjP  ":  # JPEG 2000: the box `ihdr`
-        height, width = struct.unpack_from(">II", data, bytes(data[:256]).find(b"ihdr") + 4)
+    elif start[:8] == b"\0\0\0\x0cjP  ":
+        width, height = _jpeg_2000_size(bytes(data[:65536]))
     elif start[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_size(data, "<" if start[:1] == b"I" else ">")
     return width, height
+
+
+def _jpeg_2000_size(start: bytes) -> tuple[int, int]:
+    """ISO/IEC 15444-1: the sizes in the segment SIZ of the codestream, which is decoded."""
+    at = start.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        return 0, 0
+    right, bottom, left, top = struct.unpack_from(">IIII", start, at + 8)
+    return right - left, bottom - top
 
 
 def jpeg_header(data: memoryview) -> tuple[int, int, int]:
@@ -505,6 +543,9 @@ def jpeg_header(data: memoryview) -> tuple[int, int, int]:
             at += 1
             continue
         marker, size = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # a marker without a segment (ITU-T T.81, table B.1)
+            at += 2
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the others are tables
             height, width, channels = struct.unpack_from(">HHB", data, at + 5)
             return width, height, channels
@@ -536,11 +577,12 @@ def _tiff_size(data: memoryview, order: str) -> tuple[int, int]:
     """TIFF 6.0: the tags 256 (width) and 257 (height) of the first directory, of 16 or 32 bits."""
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
-    found = {}
-    for entry in range(min(count, 64)):
+    found = dict[int, int]()
+    for entry in range(count):
         tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
         if tag in (256, 257):
-            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)
+            (size,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)
+            found[tag] = max(found.get(tag, 0), size)
     return found.get(256, 0), found.get(257, 0)
 
 
@@ -557,9 +599,12 @@ def _check_declared_size(frame: Frame) -> None:
         if at > frame.data.size:
             raise EncodingError(f"{_named(frame)} of {frame.data.size} bytes is cut off or damaged")
     width, height = _declared_size(frame.data)
-    if name not in ("JPEG", "PNG") and not width * height:
-        raise EncodingError(f"{_named(frame)} ({name}) does not declare its size: it is damaged")
-    if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
+    if not width * height:  # a decoder that finds one may allocate any amount of memory for it
+        raise EncodingError(
+            f"{_named(frame)} ({name}) of {frame.data.size} bytes does not declare its size: it cannot be decoded, "
+            "because it is damaged or cut off"
+        )
+    if not _is_possible_size(width, height) or width * height > MAX_PIXELS_PER_BYTE * frame.data.size:
         raise EncodingError(f"{_named(frame)} declares {width} × {height} pixels: it is damaged")
 
 
@@ -619,7 +664,7 @@ def _decode_rvl(frame: Frame) -> npt.NDArray[np.uint16]:
     if frame.data.size < at:
         raise EncodingError(f"a '{frame.encoding}' message of {frame.data.size} bytes contains no image")
     columns, rows = struct.unpack("<ii", frame.data[at - 8 : at].tobytes())
-    if columns <= 0 or rows <= 0 or columns * rows > MAX_RVL_PIXELS:
+    if not _is_possible_size(columns, rows) or columns * rows > MAX_RVL_PIXELS:
         raise EncodingError(f"a '{frame.encoding}' image declares {columns} × {rows} pixels: it is damaged")
     words = frame.data[at : at + (frame.data.size - at) // 4 * 4].reshape(-1, 4)[:, ::-1]
     nibbles = np.stack([words >> 4, words & 15], axis=2).reshape(-1)

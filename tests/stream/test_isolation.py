@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from helpers.pipelines import HOP, MS, SPECS, START, push, run, samples_of_robot, table
+from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Reading, Sample
 from sensebind.fusion.core.windows import WindowSpec
@@ -12,8 +14,6 @@ from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.drivers import finish, process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from helpers.pipelines import HOP, MS, SPECS, START, push, run, samples_of_robot, table
-from helpers.toy_space import ToySpace
 
 GAS = "gas"
 

@@ -11,8 +11,15 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGNATURE, jpeg_header, png_header
-from sensebind.fusion.core.samples import AUDIO, IMU, VISION
+from sensebind.fusion.core.encodings import (
+    JPEG_SIGNATURE,
+    PNG_SIGNATURE,
+    EncodingError,
+    decode_reduced,
+    jpeg_header,
+    png_header,
+)
+from sensebind.fusion.core.samples import AUDIO, IMU, VISION, Frame
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
 from sensebind.fusion.io.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
@@ -195,8 +202,9 @@ def _png_header(data: bytes) -> tuple[int, int, int, bool]:
 
 def _has_colours(data: bytes) -> bool:
     """Whether a JPEG file with three channels has colours: grey images are often sent in three. True if unreadable."""
-    width, height, _ = jpeg_header(memoryview(data))
-    if not 0 < width * height <= MAX_PIXELS:
+    frame = Frame(np.frombuffer(data, np.uint8), "jpeg", compressed=True)
+    try:
+        small = decode_reduced(frame, cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
+    except EncodingError:
         return True
-    small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
-    return small is None or bool(np.max(np.ptp(small.astype(np.int16), axis=2)) > MAX_GREY_SPREAD)
+    return bool(np.max(np.ptp(small.astype(np.int16), axis=2)) > MAX_GREY_SPREAD)
