@@ -105,7 +105,7 @@ def even_grid(times: npt.NDArray[np.float64], rate: float) -> tuple[npt.NDArray[
     rate of the readings.
 
     M is at most `MAX_GRID_FACTOR` times the larger of N and the points that `rate` (Hz) needs. So work and memory
-    follow from the number of readings and the length of the window, whatever the steps between the stamps are.
+    follow from the number of readings and the length of the window, for any steps between the stamps.
     """
     span = float(times[-1] - times[0])
     most = MAX_GRID_FACTOR * max(len(times), span * rate)

@@ -51,9 +51,8 @@ def huge_bmp() -> bytes:
 def huge_tiff() -> bytes:
     """The size comes after 70 other entries of the directory."""
     entries = [(65000 + i, 3, 1, 0) for i in range(70)] + [(256, 4, 1, HUGE), (257, 4, 1, HUGE)]
-    return (
-        b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries) + bytes(4)
-    )
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4)
 
 
 def huge_webp() -> bytes:
@@ -103,7 +102,7 @@ def test_a_file_that_declares_too_many_pixels_or_no_size_reaches_no_decoder(name
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\xe1\0\x10" + bytes(14), b"\xff\x01"])
-def test_a_sound_jpeg_is_decoded_whatever_stands_before_its_header(before: bytes) -> None:
+def test_a_whole_jpeg_is_decoded_with_anything_before_its_header(before: bytes) -> None:
     data = file_bytes(".jpg")
     frame = Frame(np.frombuffer(data[:2] + before + data[2:], np.uint8), "jpeg", compressed=True)
     assert image_size(frame) == (16, 16)

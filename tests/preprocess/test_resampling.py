@@ -144,7 +144,7 @@ def test_the_work_of_resampling_follows_from_the_readings_and_the_window_not_fro
     times = np.concatenate([np.arange(in_burst) * step / SECOND, 0.1 + np.arange(regular) * 4.9 / regular])
     even, native = even_grid(times, 400.0)
     assert len(even) <= 1 + resampling.MAX_GRID_FACTOR * max(len(times), 5.0 * 400)
-    assert even[0] == times[0] and 0 < native
+    assert even[0] == times[0] and native > 0
 
 
 def test_a_burst_of_readings_costs_no_more_than_others_and_the_rest_of_the_window_is_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -201,7 +202,7 @@ def _decompressed(path: Path, stack: ExitStack) -> tuple[Path, list[str]]:
             except OSError:
                 raise
             except Exception as error:  # each library raises errors of its own
-                position, size = source.tell(), path.stat().st_size
+                position, size = source.seek(0, os.SEEK_CUR), path.stat().st_size
                 damage.append(f"'{path.name}' is damaged before byte {position} of {size} ({error})")
     except OSError as error:
         raise RecordingError(
