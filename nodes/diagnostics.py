@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.symptoms import SYMPTOMS
+from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.clocks import clock_text
 from sensebind.fusion.stream.options import StreamOptions
@@ -29,6 +30,7 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.STALE,
 )
 WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
+MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
 CLOCK_OFFSETS = 100  # newest samples whose clock offset counts
@@ -104,7 +106,8 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts"):
+        names = "arrived", "lost", "earlier", "windows", "embedded", "unfused", "unchecked", "burst", "gaps", "restarts"
+        for name in names:
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
@@ -133,6 +136,15 @@ class Diagnostics:
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
         if new.get("unstamped"):
             warnings.append(f"messages have no stamp: set {sensor}.stamps: received to use the times of arrival")
+        if new.get("invalid"):
+            warnings.append(
+                "invalid samples are empty or not finite, or claim more than the parameters allow: a rate above "
+                f"{sensor}.max_rate, more than {MAX_CHANNELS} channels, a duration above {sensor}.max_gap"
+            )
+        if new.get("restarts", 0) >= MIN_RESTARTS:
+            warnings.append(
+                f"restarts {new['restarts']}: its stamps jump back and forth; set {sensor}.stamps: received"
+            )
         if new.get("unfused"):
             warnings.append(
                 f"unfused {new['unfused']}: stamps are {statistics.lag:.2f} s behind those of another sensor, and "
@@ -148,7 +160,7 @@ class Diagnostics:
     def _active_error(self, sensor: str, new: Mapping[str, int]) -> str | None:
         """The error that the next status shows: a new one, or one that persists. Forgets an error that has ended."""
         with self._lock:
-            persists = new.get("encoding") or new.get("failure") or not new.get("samples")
+            persists = any(new.get(name) for name in ("encoding", "failure", "unchecked")) or not new.get("samples")
             if sensor in self._unreported or persists:
                 self._unreported.discard(sensor)
                 return self._errors.get(sensor)

@@ -19,6 +19,7 @@ import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
+from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.io.channels import ChannelSelector
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.sensor_options import AUDIO_RATES, MP3, OPUS, WAVE, AudioFormat
@@ -32,6 +33,7 @@ CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
 AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for AudioInfo before it is an error
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
+MAX_MESSAGE_SECONDS = 60.0  # of sound in one message; of Opus, a byte may claim 60 ms
 MAX_STAMP_ERROR = SECOND // 4  # ns: a smaller difference of a stamp from the end of the sound before is jitter
 
 
@@ -106,7 +108,9 @@ class Mp3Stream:
         if not self._frames:
             return None
         frames, samples = [frame for frame, _ in self._frames], sum(header.samples for _, header in self._frames)
+        seconds = sum(header.samples / header.sample_rate for _, header in self._frames)
         self._frames.clear()
+        _require_duration(seconds)
         sound = _read_sound(_mp3_file([*self._context, *frames]), "MP3")
         self._context.extend(frames)
         return Sound(sound.data[-samples:], sound.sample_rate)
@@ -190,6 +194,7 @@ class OpusStream:
         if not packets:
             return None
         samples = sum(map(_opus_samples, packets))
+        _require_duration(samples / 48_000)
         stereo = channels == 2 or (channels != 1 and packets[-1][0] & 4)
         sound = _read_sound(_ogg_file([*self._context, *packets], 2 if stereo else 1), "Opus")
         self._context.extend(packets)
@@ -451,6 +456,8 @@ class AudioMessageDecoder:
         else:
             stamp, sound = self._adapter(message, self.format)
         _require_rate(sound.sample_rate)
+        _require_channels(sound.data.shape[1])
+        _require_duration(sound.duration / SECOND)
         stamp = stamp if self._use_stamps else None
         compressed = self._needs_format and self.format.coding_format in (MP3, OPUS)
         if stamp and not compressed:
@@ -470,6 +477,7 @@ class AudioMessageDecoder:
         if self.format.coding_format == OPUS:
             return self._opus.decode(bytes(data), self.format.channels)
         _require_rate(self.format.sample_rate)
+        _require_channels(self.format.channels)
         return _decode_pcm(without_wave_header(data), self.format)
 
 
@@ -480,6 +488,24 @@ def _bytes_of(message: Any) -> memoryview:
 
 def _stamp_of(message: Any) -> int | None:
     return stamp_to_ns(message.header.stamp) if hasattr(message, "header") else None
+
+
+def _require_duration(seconds: float) -> None:
+    """Raises `EncodingError` for more sound than a message may have."""
+    if seconds > MAX_MESSAGE_SECONDS:
+        raise EncodingError(
+            f"a message claims {seconds:.0f} s of sound, more than {MAX_MESSAGE_SECONDS:g} s: it is damaged, or its "
+            "rate is wrong: check audio.sample_rate and audio.coding_format, and send shorter messages"
+        )
+
+
+def _require_channels(channels: int) -> None:
+    """Raises `EncodingError` for more channels than a microphone has."""
+    if channels > MAX_CHANNELS:
+        raise EncodingError(
+            f"{channels} channels are not those of a microphone, at most {MAX_CHANNELS}: correct them in AudioInfo or "
+            "the audio message, or set audio.channels"
+        )
 
 
 def _require_rate(rate: float) -> None:

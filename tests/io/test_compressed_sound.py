@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message
 from helpers.sensor_messages import audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
+from sensebind.fusion.io import audio_messages
 from sensebind.fusion.io.audio_messages import OpusStream
 from sensebind.fusion.io.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
@@ -176,3 +178,38 @@ def test_a_format_that_never_comes_is_an_error_after_seconds_and_names_where_it_
             assert all(part in str(error) for part in ("AudioInfo", "/mic/info", "audio.sample_rate"))
     assert silent == 30
     assert decoder.finish() == [] and sum(decoder.unused.values()) == 30, "those that still wait are counted"
+
+
+def ogg_page(packets: int, number: int) -> bytes:
+    """An Ogg page of Opus packets of one byte, each of which claims 60 ms (RFC 6716, table 2: configuration 3)."""
+    head = struct.pack("<4sBBqIIIB", b"OggS", 0, 0, 0, 1, number, 0, packets)
+    return head + bytes([1] * packets) + bytes([3 << 3] * packets)
+
+
+def test_compressed_sound_that_claims_hours_in_one_message_is_not_decoded(monkeypatch) -> None:
+    """100 kB of Opus claim 50 minutes, which would be more than 1 GB; 300 kB of MP3 claim three minutes."""
+    read = []
+    monkeypatch.setattr(audio_messages, "_read_sound", lambda data, name: read.append(len(data)))
+    opus = microphone(coding_format="opus")
+    with pytest.raises(EncodingError, match="more than 60 s"):
+        opus.decode(sound_message(START, b"".join(ogg_page(250, i) for i in range(200))), START)
+    quiet = encoded(np.zeros(200 * 8000), 8000, "MP3", "MPEG_LAYER_III")
+    with pytest.raises(EncodingError, match="more than 60 s"):
+        microphone(coding_format="mp3").decode(sound_message(START, quiet), START)
+    assert not read
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"rate": 1, "channels": 1}, "audio.sample_rate"),
+        ({"rate": 1000, "channels": 1}, "audio.sample_rate"),  # 200 s in one message
+        ({"rate": 16000, "channels": 10_000}, "audio.channels"),
+    ],
+)
+def test_a_sound_with_claims_that_no_microphone_makes_is_refused_by_the_name_of_the_parameter(form, named) -> None:
+    decoder = microphone(sample_format="S16LE")
+    info = audio_info(**form)
+    decoder.apply_side_message(info)
+    with pytest.raises(EncodingError, match=named):
+        decoder.decode(sound_message(START, bytes(400_000)), START)
