@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
+from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
@@ -27,10 +28,12 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.STALE,
 )
 MESSAGE_COUNTERS = ("arrived", "undecodable", "lost", "earlier")  # of `SensorSubscriptions.message_counts`
+SHOWN_COUNTERS = ("windows", "embedded", "unfused", "unchecked", "burst", "gaps", "restarts")
 WARNING_COUNTERS = (
     *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", "unfused", "burst"),
     *SYMPTOMS,
 )
+MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
 STEP_STATUSES = 30  # statuses that name a step of a clock
@@ -123,7 +126,7 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in MESSAGE_COUNTERS + ("windows", "embedded", "unfused", "burst", "gaps", "restarts"):
+        for name in MESSAGE_COUNTERS + SHOWN_COUNTERS:
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)
@@ -151,6 +154,15 @@ class Diagnostics:
         if statistics.clock_differs:
             return ERROR, clock_text(sensor, statistics.behind_others or 0.0)
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
+        if new.get("invalid"):
+            warnings.append(
+                "invalid samples are empty or not finite, or claim more than the parameters allow: a rate above "
+                f"{sensor}.max_rate, more than {MAX_CHANNELS} channels, a duration above {sensor}.max_gap"
+            )
+        if new.get("restarts", 0) >= MIN_RESTARTS:
+            warnings.append(
+                f"restarts {new['restarts']}: its stamps jump back and forth; set {sensor}.stamps: received"
+            )
         counts = {**new, "clock": 0}  # its clock does not differ now
         warnings += stamp_warnings(sensor, counts, statistics.behind_others, self._fusion_timeout)
         warnings += sensors.warnings(sensor)
@@ -160,7 +172,7 @@ class Diagnostics:
     def _active_error(self, sensor: str, new: Mapping[str, int]) -> str | None:
         """The error that the next status shows: a new one, or one that persists. Forgets an error that has ended."""
         with self._lock:
-            persists = new.get("encoding") or new.get("failure") or not new.get("samples")
+            persists = any(new.get(name) for name in ("encoding", "failure", "unchecked")) or not new.get("samples")
             if sensor in self._unreported or persists:
                 self._unreported.discard(sensor)
                 return self._errors.get(sensor)

@@ -8,6 +8,7 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("embedder", __name__)  # before the imports below, which take seconds
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -62,6 +63,7 @@ class EmbedderNode(ManagedNode):
         self._workers: Workers | None = None
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
+        self.is_stuck = False  # whether a thread did not end when the node was deactivated
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
@@ -173,6 +175,7 @@ class EmbedderNode(ManagedNode):
             return []
         unacknowledged = [publisher for streams in self._streams for publisher in streams.deactivate()]
         self._scheduler.close()
+        self.is_stuck = self._scheduler.is_stuck
         self._scheduler = None
         return unacknowledged
 
@@ -207,7 +210,19 @@ def serve(node: EmbedderNode, stop: StopFlag) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. Exit status 0."""
     set_switch_interval()
-    return run_node("embedder", EmbedderNode, args, serve=serve, finish=EmbedderNode.finish)
+    stuck: list[bool] = []
+
+    def finish(node: EmbedderNode) -> list[Publisher]:
+        publishers = node.finish()
+        stuck.append(node.is_stuck)
+        return publishers
+
+    status = run_node("embedder", EmbedderNode, args, serve=serve, finish=finish)
+    if any(stuck):  # the interpreter would wait for the thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -10,8 +10,22 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from sensebind.fusion.core.errors import ConfigError
-from sensebind.fusion.core.parameters import Options, parameter
-from sensebind.fusion.core.samples import IMAGE_MODALITIES, SECOND, Calibration, Reading, Sample, to_ns
+from sensebind.fusion.core.parameters import USER_DEFINED, Options, parameter
+from sensebind.fusion.core.samples import (
+    AUDIO,
+    IMAGE_MODALITIES,
+    IMU,
+    SECOND,
+    Calibration,
+    Reading,
+    Sample,
+    Sound,
+    to_ns,
+)
+
+MAX_READING_RATE, MAX_SOUND_RATE = 10_000.0, 768_000.0  # Hz: defaults of `WindowOptions.max_rate`
+MAX_CHANNELS = 64  # of a sound: the bound of `audio.channels`
+MAX_READING = 1e19  # largest number of a reading: float32 holds its square
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +72,15 @@ class WindowOptions(Options):
         bounds=(0.1, 86400.0),
         unit="s",
     )
+    max_rate: float = parameter(
+        0.0,
+        "Largest rate of readings, and of the samples of a sound. Of readings, a window holds as many as arrive at "
+        "this rate, and the oldest are dropped (counted as `overflow`). A sound at a higher rate is dropped (counted "
+        "as `invalid`). 0: 10,000 for readings and 768,000 for sounds",
+        bounds=(0.0, 768_000.0),
+        unit="Hz",
+        modalities=(AUDIO, IMU, USER_DEFINED),
+    )
     fusion_weight: float = parameter(
         1.0,
         "Weight in the fused vector, multiplied by the coverage. 0: used only if no modality with a weight is present",
@@ -84,6 +107,7 @@ class WindowOptions(Options):
                 frames=frames,
                 max_gap=to_ns(self.max_gap),
                 sensor=sensor,
+                max_rate=self.max_rate,
             )
         except ValueError as error:
             raise ConfigError(f"parameters of windows: {error}") from error
@@ -99,7 +123,7 @@ class WindowSpec:
     `frames`: number of images in a window; 0 for a time series. If it is 1, the window holds the newest image before
     the tick, and `length` is its maximum age. If it is more, the window holds the images nearest to points that are
     spread evenly from its start to its end. `max_gap`: after a longer step between stamps, windows start again.
-    `sensor`: name of the sensor; empty: that of the modality.
+    `sensor`: name of the sensor; empty: that of the modality. `max_rate` (Hz): see `WindowOptions`.
 
     Raises `ValueError` for values that do not fit together.
     """
@@ -112,6 +136,7 @@ class WindowSpec:
     frames: int = DEFAULTS.frames
     max_gap: int = to_ns(DEFAULTS.max_gap)
     sensor: str = ""
+    max_rate: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sensor:
@@ -126,6 +151,32 @@ class WindowSpec:
                 f"{self.sensor}.lateness ({self.lateness / SECOND:g} s) must be shorter than "
                 f"{self.sensor}.max_gap ({self.max_gap / SECOND:g} s)"
             )
+
+    @property
+    def max_readings(self) -> int:
+        """How many readings may be held for the windows that are open: those of `max_rate`."""
+        seconds = (max(self.length, self.hop) + self.hop + self.lateness) / SECOND
+        return max(2, round((self.max_rate or MAX_READING_RATE) * seconds))
+
+    @property
+    def max_duration(self) -> int:
+        """Sum of the durations, in ns, of the sounds that may be held: twice that of sounds that do not overlap."""
+        return 2 * (max(self.length, self.hop) + self.hop + self.lateness + self.max_gap)
+
+    def accepts(self, sample: Sample) -> bool:
+        """Whether the content of a sample is usable and what it claims is within bounds: not empty, finite, of a sound
+        a rate up to `max_rate`, at most `MAX_CHANNELS` channels and a duration up to `max_gap`. Frames are checked when
+        they are decoded."""
+        data = sample.data
+        if isinstance(data, Reading):  # a comparison with NaN is false
+            return data.values.size > 0 and bool((np.abs(data.values) <= MAX_READING).all())
+        if not isinstance(data, Sound):
+            return data.data.size > 0
+        if data.data.size == 0 or data.data.shape[1] > MAX_CHANNELS:
+            return False
+        if not 0 < data.sample_rate <= (self.max_rate or MAX_SOUND_RATE) or data.duration > self.max_gap:
+            return False
+        return data.data.dtype.kind != "f" or bool(np.isfinite(data.data).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Activity
-from sensebind.fusion.core.encodings import EncodingError, brightness_pixels
+from sensebind.fusion.core.encodings import EncodingError, brightness_pixels, decode_reduced
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Calibration, Frame, Reading, Sound
 from sensebind.fusion.core.symptoms import BLINDED, DARK, FROZEN, MISCALIBRATED, MUTED, SATURATED, SWAPPED, SYMPTOMS
 from sensebind.fusion.core.windows import Window
@@ -327,8 +327,8 @@ def _decode_image(frame: Frame) -> Pixels | None:
     if "compresseddepth" in frame.encoding.lower() or "16" in frame.encoding.split(";")[0]:
         return None
     try:
-        return np.asarray(cv2.imdecode(frame.data, cv2.IMREAD_REDUCED_GRAYSCALE_4), np.uint8)
-    except (cv2.error, TypeError, ValueError):
+        return np.asarray(decode_reduced(frame), np.uint8)
+    except (EncodingError, ValueError):
         return None
 
 

@@ -12,6 +12,7 @@ from sensebind.fusion.core.samples import (
     DEPTH,
     IMAGE_MODALITIES,
     IMU,
+    MAX_PIXELS,
     SENSOR_MODALITIES,
     THERMAL,
     VISION,
@@ -124,6 +125,14 @@ class SensorOptions(Options):
         "10 or 12. 0: all 16",
         bounds=(0, 16),
         modalities=(VISION,),
+    )
+    max_pixels: int = parameter(
+        MAX_PIXELS,
+        "Largest image, in pixels. A message that declares a larger one is an error, and is not decoded. A decoded "
+        "camera image needs 3 bytes for each pixel",
+        bounds=(1, MAX_PIXELS),
+        unit="px",
+        modalities=IMAGE_MODALITIES,
     )
     type: str = parameter(
         "",

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, video_in
-from sensebind.fusion.core.samples import SECOND, Frame, Sample
+from sensebind.fusion.core.encodings import EncodingError, video_in
+from sensebind.fusion.core.samples import MAX_PIXELS, SECOND, Frame, Sample
 
 INSTALL = "pip install av"  # PyAV; in a ROS workspace, pip does not know the extra `video` of Sensebind
 MAX_HELD_IMAGES = 16  # decoded images that wait for the next packet: the most that H.264 and H.265 reorder
@@ -33,18 +33,20 @@ class VideoDecoder:
     Raises `EncodingError` if PyAV is not installed.
     """
 
-    def __init__(self, codec: str) -> None:
-        """`codec`: as in `VIDEO_FORMATS` of `encodings.video_formats`."""
+    def __init__(self, codec: str, max_pixels: int = MAX_PIXELS) -> None:
+        """`codec`: as in `VIDEO_FORMATS` of `encodings.video_formats`. `max_pixels`: of an image; FFmpeg allocates no
+        larger one."""
         try:
             import av
         except ImportError as error:
             raise EncodingError(f"its images are {codec} video, which needs PyAV: {INSTALL}") from error
-        self._av, self.codec = av, codec
+        self._av, self.codec, self._max_pixels = av, codec, max_pixels
         self._restart()
 
     def _restart(self) -> None:
         self._context: Any = self._av.CodecContext.create(DECODERS.get(self.codec, self.codec), "r")
         self._context.thread_count = 1  # threads would hold images back
+        self._context.options = {"max_pixels": str(self._max_pixels)}
         self._context.flags |= self._av.codec.context.Flags.low_delay
         self._wait_for_keyframe("before the first keyframe")
         self._has_begun = False  # whether the decoder was given a keyframe
@@ -96,11 +98,14 @@ class VideoDecoder:
         packet = self._av.Packet(data)
         packet.pts = stamp
         found = []
-        for image in self._context.decode(packet):
+        images = self._context.decode(packet)
+        if len(images) > MAX_HELD_IMAGES:  # those of AV1 and VP9 may repeat an image with two bytes
+            raise EncodingError(f"a packet of its {self.codec} video has more than {MAX_HELD_IMAGES} images")
+        for image in images:
             if image.is_corrupt:
                 raise self._av.error.InvalidDataError(0, "an image is damaged")
-            if image.width * image.height > MAX_PIXELS:
-                raise EncodingError(f"an image of its {self.codec} video has more than {MAX_PIXELS:,} pixels")
+            if image.width * image.height > self._max_pixels:
+                raise EncodingError(f"an image of its {self.codec} video has more than {self._max_pixels:,} pixels")
             pixels = image.to_ndarray(format="rgb24")
             height, width = pixels.shape[:2]
             frame = Frame(pixels.reshape(-1), "rgb8", height, width, 3 * width)
@@ -127,7 +132,8 @@ def begins_sequence(codec: str, packet: bytes) -> bool:
 class VideoStream:
     """The video of one sensor: a `VideoDecoder` for the codec of its packets. Images pass unchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
         self._decoder: VideoDecoder | None = None
 
     def decode(self, sample: Sample) -> Sample:
@@ -139,5 +145,5 @@ class VideoStream:
         if video.problem:
             raise EncodingError(video.problem)
         if self._decoder is None or self._decoder.codec != video.codec:
-            self._decoder = VideoDecoder(video.codec)
+            self._decoder = VideoDecoder(video.codec, self._max_pixels)
         return self._decoder.decode(sample)

@@ -9,7 +9,7 @@ import torch
 
 from sensebind.fusion.core.encodings import depth_in_metres
 from sensebind.fusion.core.samples import Calibration
-from sensebind.fusion.preprocess.image import IMAGE_SIZE, resize_and_crop
+from sensebind.fusion.preprocess.image import IMAGE_SIZE, resize_and_crop, shorter_side
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -57,7 +57,7 @@ def imagebind_tensor(
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"expected depth of shape (H, W) in metres, got {depth.shape}")
     height, width = depth.shape
-    short = min(height, width)
+    short = shorter_side(height, width)
     focal = focal_length_at(width, calibration) * IMAGE_SIZE / short
     # Resize before the conversions: the result is the same, with a fifth of the work.
     size = IMAGE_SIZE * width // short, IMAGE_SIZE * height // short

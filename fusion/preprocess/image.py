@@ -15,6 +15,15 @@ IMAGEBIND_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's values, with whic
 IMAGEBIND_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+def shorter_side(height: int, width: int) -> int:
+    """The shorter side of an image that is resized by it and then cropped. Raises `ValueError` for one so narrow that
+    this would take any amount of memory."""
+    short = min(height, width)
+    if max(height, width) > 100 * short:
+        raise ValueError(f"an image of {height} × {width} pixels is too narrow to be cropped to a square")
+    return short
+
+
 def resize_and_crop(images: torch.Tensor, side: int = IMAGE_SIZE, mode: str = "bicubic") -> torch.Tensor:
     """(B, C, H, W) → (B, C, side, side) in the same dtype: resize the shorter side to `side`, then crop the centre.
 
@@ -26,9 +35,7 @@ def resize_and_crop(images: torch.Tensor, side: int = IMAGE_SIZE, mode: str = "b
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"expected images of shape (B, C, H, W) with pixels, got {tuple(images.shape)}")
     height, width = images.shape[-2:]
-    short = min(height, width)
-    if max(height, width) > 100 * short:
-        raise ValueError(f"an image of {height} × {width} pixels is too narrow to be cropped to a square")
+    short = shorter_side(height, width)
     height, width = int(side * height / short), int(side * width / short)
     top, left = round((height - side) / 2), round((width - side) / 2)
     if (height, width) == tuple(images.shape[-2:]):

@@ -12,6 +12,8 @@ from sensebind.fusion.core.windows import Window
 Float32Array = npt.NDArray[np.float32]
 
 MAX_STAMP_JITTER_NS = SECOND // 50  # ns: a smaller error of a sound's stamp is not a gap or an overlap
+MAX_GRID_FACTOR = 4  # points of an even grid for each reading, and for each value of the result
+MAX_DIRECT_PRODUCTS = 2**22  # multiplications of a filter for one column; with more, it is applied by FFT
 
 
 def resample_audio(window: Window, rate: int) -> Float32Array:
@@ -25,6 +27,9 @@ def resample_audio(window: Window, rate: int) -> Float32Array:
     result = np.zeros(length, np.float32)
     filled = 0
     for stamp, source_rate, sound in _contiguous_runs(window):
+        end = min(stamp + len(sound) / source_rate * SECOND, window.tick)
+        if end <= window.start + filled * SECOND / rate:
+            continue  # an earlier run covers it
         if source_rate != rate:
             import soxr  # imported only if it is needed
 
@@ -71,7 +76,8 @@ def resample_readings(window: Window, rate: float, channels: int) -> Float32Arra
 
     Values are interpolated linearly. Before the first and after the last reading, its value is held. Readings that are
     faster than `rate` are first interpolated at their own (median) rate and low-pass filtered at half of `rate`. The
-    filter is a Hamming-windowed FIR, 16 target periods long, with over 50 dB attenuation from 0.65 · rate.
+    filter is a Hamming-windowed FIR, 16 target periods long, with over 50 dB attenuation from 0.65 · rate. If most
+    readings are in a burst, their median rate says nothing about the window: `even_grid` bounds the number of points.
 
     Raises `ValueError` if a reading does not have `channels` numbers.
     """
@@ -84,9 +90,8 @@ def resample_readings(window: Window, rate: float, channels: int) -> Float32Arra
     wanted = np.arange(length) / rate
     columns = np.ascontiguousarray(values.T)
     if len(times) > 2:
-        native = 1.0 / float(np.median(np.diff(times)))
+        even, native = even_grid(times, rate)
         if native > 1.05 * rate:
-            even = np.arange(times[0], times[-1], 1.0 / native)
             columns = _low_pass_filter(np.stack([np.interp(even, times, column) for column in columns]), rate, native)
             times = even
     result = np.empty((channels, length), np.float32)
@@ -95,12 +100,29 @@ def resample_readings(window: Window, rate: float, channels: int) -> Float32Arra
     return result
 
 
+def even_grid(times: npt.NDArray[np.float64], rate: float) -> tuple[npt.NDArray[np.float64], float]:
+    """Evenly spaced times (M,) in s for at least three readings at the times (N,), and their rate in Hz: the median
+    rate of the readings.
+
+    M is at most `MAX_GRID_FACTOR` times the larger of N and the points that `rate` (Hz) needs. So work and memory
+    follow from the number of readings and the length of the window, for any steps between the stamps.
+    """
+    span = float(times[-1] - times[0])
+    most = MAX_GRID_FACTOR * max(len(times), span * rate)
+    native = min(1.0 / float(np.median(np.diff(times))), most / span)
+    return np.arange(times[0], times[-1], 1.0 / native), native
+
+
 def _low_pass_filter(columns: npt.NDArray[np.float64], rate: float, native: float) -> npt.NDArray[np.float64]:
     """Readings (columns, n) at `native` Hz, without frequencies above half of `rate`. The end values are held."""
     half = int(np.ceil(8 * native / rate))
     taps = _low_pass_taps(half, rate / native)
     padded = np.pad(columns, ((0, 0), (half, half)), mode="edge")
-    return np.stack([np.convolve(column, taps, mode="valid") for column in padded])
+    if columns.shape[1] * len(taps) <= MAX_DIRECT_PRODUCTS:
+        return np.stack([np.convolve(column, taps, mode="valid") for column in padded])
+    size = padded.shape[1]  # circular convolution: the first 2 · half values wrap around, and are not used
+    spectrum = np.fft.rfft(padded, axis=1) * np.fft.rfft(taps, size)
+    return np.asarray(np.fft.irfft(spectrum, size, axis=1)[:, 2 * half :])
 
 
 def _low_pass_taps(half: int, share: float) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ if no window was dropped.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, deque
@@ -19,7 +20,7 @@ from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventTracker
-from sensebind.fusion.health.checks import SensorHealthMonitor
+from sensebind.fusion.health.checks import Inspection, SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.options import StreamOptions
@@ -27,6 +28,7 @@ from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
 
+LOG = logging.getLogger(__name__)
 Output = Embedding | Event | Failure
 
 
@@ -201,7 +203,17 @@ class Pipeline:
     ) -> Iterator[Output]:
         """Check the data of one window and process its result. An embedding whose tick is closed is added to `late`."""
         window, totals = item.window, self._totals[item.window.sensor]
-        symptoms, activity = self._health[window.sensor].inspect(window)  # done while the device computes
+        try:
+            symptoms, activity = self._health[window.sensor].inspect(window)  # done while the device computes
+        except Exception as error:  # of any kind: data that a check cannot handle must not affect other windows
+            if not totals.counts["unchecked"]:  # later ones are counted, and named by the failure
+                LOG.exception("a window of %s could not be checked", window.sensor)
+            symptoms, activity = Inspection((), None)
+            with self._lock:
+                totals.counts["unchecked"] += 1
+            self._health[window.sensor] = SensorHealthMonitor()  # its history may be what it fails on
+            text = f"its data could not be checked: {type(error).__name__}: {error}"
+            yield Failure(window.modality, "unchecked", text, window.sensor)
         if window.modality not in embeddable_modalities:
             with self._lock:
                 totals.counts.update(symptoms)

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.stream.drivers import Client, finish
+from sensebind.fusion.stream.drivers import Client
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.window_queue import QueueState
 
@@ -29,6 +29,9 @@ LOG = logging.getLogger(__name__)
 MAX_TURNS_IN_PROGRESS = 2  # more would only add latency
 # s that a window on a GPU waits for windows of other clients: there a batch costs little more than one window
 GPU_BATCH_WAIT = 0.003
+# s without a result after which `remove` and `close` wait no longer: launch kills a node 10 s after its first signal
+STOP_TIMEOUT = 7.0
+FINAL_PART = 4  # windows of a client that leaves, which are embedded together
 
 PublishCallback = Callable[[list[Output]], None]
 
@@ -90,6 +93,8 @@ class Scheduler:
     def __init__(self, engine: SharedEngine, batch_wait: float | None = None) -> None:
         self.engine = engine
         self.turn_count = 0  # so far
+        self.is_stuck = False  # whether a thread gave no result for `STOP_TIMEOUT` when it had to end
+        self._step_count = 0  # of both threads so far: it shows that they work
         self._wait = batch_wait
         self._members: list[_Member] = []
         self._lock = threading.Lock()  # guards `_members`
@@ -122,8 +127,8 @@ class Scheduler:
         self._wake_event.set()
 
     def remove(self, client: Client) -> None:
-        """Embed and publish the remaining windows of a client (`drivers.finish`), then stop serving it. Blocks until
-        this is done.
+        """Embed and publish the remaining windows of a client (as `drivers.finish`), then stop serving it. Blocks until
+        this is done; if a thread is stuck (`is_stuck`), for `STOP_TIMEOUT` seconds.
 
         Do not call it from `publish`: it would wait for its own thread.
         """
@@ -132,14 +137,35 @@ class Scheduler:
         for member in found:
             member.removal_requested = True
             self._wake_event.set()
-            member.removed.wait()
+            self._wait_while_working(member.removed.wait)
 
     def close(self) -> None:
-        """`remove` all clients, then end the threads. Do not call it from `publish`."""
+        """`remove` all clients, then end the threads. Do not call it from `publish`. A thread that is stuck does not
+        block: it is left behind, and ends with the process."""
         self._closing = True
         self._wake_event.set()
-        for thread in self._threads:
-            thread.join()
+
+        def join(seconds: float) -> bool:
+            for thread in self._threads:
+                thread.join(seconds)
+            return not any(thread.is_alive() for thread in self._threads)
+
+        self._wait_while_working(join)
+
+    def _wait_while_working(self, wait: Callable[[float], bool]) -> None:
+        """Call `wait` (seconds → whether it is done) until it is done, or nothing was done for `STOP_TIMEOUT`."""
+        steps, since = self._step_count, time.monotonic()
+        while not wait(0.05):
+            if self._step_count != steps:
+                steps, since = self._step_count, time.monotonic()
+            elif self.is_stuck or time.monotonic() - since >= STOP_TIMEOUT:
+                if not self.is_stuck:
+                    LOG.error(
+                        "the embedding of windows gave no result for %g s: it is left behind, and its windows are lost",
+                        STOP_TIMEOUT,
+                    )
+                self.is_stuck = True
+                return
 
     # --- in the thread that dequeues
 
@@ -208,6 +234,7 @@ class Scheduler:
         except Exception as error:  # a space may raise anything: later windows are still embedded
             LOG.exception("%d windows could not be embedded", len(windows))
             job = self.engine.failed_job(windows, str(error))
+        self._step_count += 1
         return _Turn(job, windows, batches)
 
     # --- in the thread that completes
@@ -220,6 +247,7 @@ class Scheduler:
                 self._turn_slots.release()
             else:
                 self._remove(item)
+            self._step_count += 1
 
     def _complete(self, turn: _Turn) -> None:
         """Publish each result as soon as it arrives, without waiting for the rest of the turn."""
@@ -240,6 +268,7 @@ class Scheduler:
         try:
             for result in self.engine.iter_results(turn.job):
                 count += 1
+                self._step_count += 1
                 yield result
         except Exception as error:
             LOG.exception("%d windows could not be embedded", len(turn.windows) - count)
@@ -248,10 +277,21 @@ class Scheduler:
     def _remove(self, members: Sequence[_Member]) -> None:
         for member in members:
             try:
-                self._publish(member, finish(member.client))
+                member.client.flush()
+                batch = member.client.dequeue()
+                for output in member.client.complete(batch, self._embed_in_parts(batch.windows)):
+                    self._publish(member, [output])
+                self._publish(member, member.client.close())
             except Exception:
                 LOG.exception("the last windows could not be embedded")
             member.removed.set()
+
+    def _embed_in_parts(self, windows: Sequence[Any]) -> Iterator[Any]:
+        """One result for each window. The parts are small, so that `_step_count` shows the progress."""
+        for at in range(0, len(windows), FINAL_PART):
+            results = self.engine.embed(windows[at : at + FINAL_PART])
+            self._step_count += 1
+            yield from results
 
     def _publish(self, member: _Member, outputs: list[Output]) -> None:
         try:

@@ -26,7 +26,8 @@ LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are comput
 @dataclass(frozen=True, slots=True)
 class SensorStatistics:
     """Totals of one sensor so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
-    gaps, and burst (readings that shared a stamp and were spread)."""
+    gaps, burst (readings that shared a stamp and were spread), and unchecked (windows whose data a health check could
+    not handle; they are embedded)."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: Sequence[float] = ()  # ms from close to vector, of the last `LATENCY_HISTORY` windows
@@ -75,6 +76,7 @@ class SensorStatistics:
             "behind_others_s": None if self.behind_others is None else round(self.behind_others, 3),
             "gaps": self.counts["gaps"],
             "unfused": self.counts["unfused"],
+            "unchecked": self.counts["unchecked"],
             "restarts": self.counts["restarts"],
             "coverage_mean": round(self.coverage_mean(), 4),
             "latency_ms": self.latency_ms(),

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from sensebind.fusion.core.samples import Calibration, Sample
+from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
 from sensebind.fusion.stream.clocks import SensorClocks
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
+
+VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
 
 
 class QueuedWindow(NamedTuple):
@@ -108,6 +110,7 @@ class WindowQueue:
         self._next_overdue = 0  # ns: no sensor is overdue while the newest sample of all is before this
         self._calibrations = dict(calibrations or {})
         self._items: deque[QueueItem] = deque()
+        self._jumped_back: dict[str, int] = {}  # sensor that restarted alone → its newest stamp before (ns)
         self._batch_count = 0  # number of batches dequeued so far
         # ns, end of the first sample: fusion waits for all sensors until `fusion_timeout` after it.
         self._first_stamp: int | None = None
@@ -128,13 +131,11 @@ class WindowQueue:
                 return bool(self._items)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
-            if (
-                windower.counts["restarts"] > restarts
-                and before
-                and windower.newest_stamp
-                and windower.newest_stamp < before
-            ):
-                self._restart_from(windower.newest_stamp)
+            now = windower.newest_stamp
+            if windower.counts["restarts"] > restarts and before and now and now < before:
+                self._jumped_back[sample.sensor] = before
+            if self._jumped_back and self._clock_jumped_back():
+                self._restart_from(max(self._windowers[s].newest_stamp or 0 for s in self._jumped_back))
             if self._first_stamp is None:
                 self._first_stamp = windower.newest_stamp
             self._lags[sample.sensor] = max(0, self._newest - sample.end)
@@ -161,6 +162,7 @@ class WindowQueue:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
             self._first_stamp = None
+            self._jumped_back.clear()
             self._clocks.restart()
             self._steps.restart()
             self._newest = self._next_overdue = 0
@@ -318,8 +320,27 @@ class WindowQueue:
             del self._items[waiting[0]]
             self._windowers[sensor].counts["overload"] += 1
 
+    def _clock_jumped_back(self) -> bool:
+        """Whether the stamps of most sensors jumped back, or are about to: then the clock that they share was set back.
+
+        If those of one sensor among several did, it has another clock, or sends old data: it restarts alone. A sensor
+        without a sample in the last `VOTE_AGE` of stamps does not count.
+        """
+        for sensor, before in list(self._jumped_back.items()):
+            newest = self._windowers[sensor].newest_stamp
+            if newest is None or newest >= before - MIN_BACKWARD_JUMP:  # it is back at its time before
+                del self._jumped_back[sensor]
+        others = {s: w for s, w in self._windowers.items() if s not in self._jumped_back and w.newest_stamp is not None}
+        newest = max([*self._jumped_back.values(), *(w.newest_stamp or 0 for w in others.values())], default=0)
+        back = len(self._jumped_back) + sum(w.is_confirming_jump_back for w in others.values())
+        ahead = sum(
+            not w.is_confirming_jump_back and (w.newest_stamp or 0) >= newest - VOTE_AGE for w in others.values()
+        )
+        return bool(self._jumped_back) and back > ahead
+
     def _restart_from(self, newest: int) -> None:
-        """The stamps of one sensor jumped back to `newest` (ns): restart the sensors that are ahead of it."""
+        """The clock jumped back to `newest` (ns): restart the sensors that are ahead of it."""
+        self._jumped_back.clear()
         for windower in self._windowers.values():
             if windower.newest_stamp is not None and windower.newest_stamp > newest + MIN_BACKWARD_JUMP:
                 self._enqueue(windower.restart())

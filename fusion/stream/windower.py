@@ -23,6 +23,7 @@ JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jum
 MAX_BURST = 1000  # readings with one stamp
 MAX_BURST_STRETCH = 2.5  # a step between readings of a burst is at most so many times that of the burst before
 MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
+SAMPLE_OVERHEAD_BYTES = 350  # of a sample beside its data, on CPython
 
 
 class Windower:
@@ -34,9 +35,9 @@ class Windower:
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
     - `clock`: samples that `reject` dropped, because the clock of the sensor is not that of the others.
     - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
-      empty): samples that are dropped. This lowers the coverage.
+      empty, or with claims out of bounds: `WindowSpec.accepts`): samples that are dropped. This lowers the coverage.
     - `gaps`: ticks whose window has no sample, after the first window. They give no window.
-    - `restarts`, `outlier`: a sample is a clock jump if it is newer than the newest by more than `max_gap`, or older by
+    - `restarts`, `outlier`: a sample is a clock jump if it ends after the newest by more than `max_gap`, or is older by
       more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive
       samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
       Samples that are not confirmed are dropped (`outlier`).
@@ -45,7 +46,8 @@ class Windower:
       hop. No window uses them.
     - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
       those of the newest samples.
-    - `overflow`: above `MAX_BUFFER_BYTES` bytes or 100,000 samples, the oldest samples are dropped.
+    - `overflow`: above `MAX_BUFFER_BYTES` bytes, `WindowSpec.max_readings` or `WindowSpec.max_duration`, the oldest
+      samples are dropped.
     - `coverage`: windows below `min_coverage`. They are not returned.
     """
 
@@ -54,6 +56,7 @@ class Windower:
         self.counts: Counter[str] = Counter() if counts is None else counts
         self.coverage_sum = 0.0  # of all windows with data, also those below the minimum
         self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
+        self._max_samples = spec.max_readings
         self.first_stamp: int | None = None  # ns, the earliest stamp that was used and not rejected later
         self._unconfirmed: list[Sample] = []
         self._reset()
@@ -62,6 +65,7 @@ class Windower:
         self._samples: list[Sample] = []
         self._stamps: list[int] = []
         self._bytes = 0
+        self._duration = 0  # ns, the sum of the durations of the held sounds, also of those that overlap
         self._series: ReadingSeries | None = None  # of the newest window, if no older sample arrived since
         self.newest_stamp: int | None = None  # ns, end of the newest sample
         self.closed_through: int | None = None  # ns, newest closed tick
@@ -77,7 +81,7 @@ class Windower:
         if sample.stamp < 0:
             self.counts["unstamped"] += 1
             return []
-        if not is_valid(sample):
+        if not self.spec.accepts(sample):
             self.counts["invalid"] += 1
             return []
         zero, self._zero = self._zero, None
@@ -107,6 +111,12 @@ class Windower:
         closed = self.closed_through
         unused = len(self._stamps) if closed is None else len(self._stamps) - bisect_left(self._stamps, closed)
         return unused + len(self._unconfirmed)
+
+    @property
+    def is_confirming_jump_back(self) -> bool:
+        """Whether the newest sample is held, because its stamp is far before the newest of those that are used."""
+        newest = self.newest_stamp
+        return newest is not None and bool(self._unconfirmed) and self._unconfirmed[-1].end < newest
 
     def flush(self) -> list[Window]:
         """Close the windows that end at or before the newest stamp. Call it when no earlier sample is expected."""
@@ -177,9 +187,7 @@ class Windower:
     def _is_time_jump(self, sample: Sample) -> bool:
         if self.newest_stamp is None:
             return False
-        return (
-            sample.stamp > self.newest_stamp + self.spec.max_gap or sample.end < self.newest_stamp - self._max_backward
-        )
+        return sample.end > self.newest_stamp + self.spec.max_gap or sample.end < self.newest_stamp - self._max_backward
 
     def _hold_for_confirmation(self, sample: Sample) -> list[Window]:
         if any(s.stamp == sample.stamp for s in self._unconfirmed):
@@ -230,12 +238,18 @@ class Windower:
         self._stamps.insert(at, sample.stamp)
         self._samples.insert(at, sample)
         self._bytes += sample_bytes(sample)
-        while self._bytes > MAX_BUFFER_BYTES or len(self._samples) > 100_000:
+        self._duration += sample.end - sample.stamp
+        while (
+            self._bytes > MAX_BUFFER_BYTES
+            or len(self._samples) > self._max_samples
+            or self._duration > self.spec.max_duration
+        ):
             self.counts["overflow"] += 1
             self._remove(0, 1)
 
     def _remove(self, first: int, last: int) -> None:
         self._bytes -= sum(sample_bytes(s) for s in self._samples[first:last])
+        self._duration -= sum(s.end - s.stamp for s in self._samples[first:last])
         del self._samples[first:last], self._stamps[first:last]
 
     def _close(self, watermark: int) -> list[Window]:
@@ -306,22 +320,10 @@ class Windower:
         return Window(self.spec.modality, start, tick, coverage, tuple(chosen), sensor=self.spec.sensor)
 
 
-def is_valid(sample: Sample) -> bool:
-    """Whether a sample is usable: not empty, finite, with a positive rate. Frames are checked when they are decoded."""
-    data = sample.data
-    if isinstance(data, Reading):
-        return data.values.size > 0 and bool(np.isfinite(data.values).all())
-    if isinstance(data, Sound):
-        if data.data.size == 0 or not data.sample_rate > 0:
-            return False
-        return data.data.dtype.kind != "f" or bool(np.isfinite(data.data).all())
-    return data.data.size > 0
-
-
 def sample_bytes(sample: Sample) -> int:
     """Approximate size of a sample in bytes."""
     data = sample.data
-    return 100 + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)
+    return SAMPLE_OVERHEAD_BYTES + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)
 
 
 def choose_frames(frames: Sequence[Sample], start: int, tick: int, count: int) -> tuple[list[Sample], float]:

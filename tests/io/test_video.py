@@ -21,7 +21,7 @@ from sensebind.fusion.io.recordings import BagWriter, Recording, RosbagsMessageF
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.io.topic_names import sibling_topic
-from sensebind.fusion.io.video import MAX_PACKETS_WITHOUT_KEYFRAME
+from sensebind.fusion.io.video import MAX_PACKETS_WITHOUT_KEYFRAME, VideoDecoder
 from sensebind.replay.reader import SampleReader
 
 BAG = RosbagsMessageFactory()
@@ -210,3 +210,40 @@ def test_the_transport_of_a_video_names_its_topic_and_type() -> None:
         assert data_topic(options, "/camera/image") == f"/camera/image/{transport}"
         assert data_topic(options, f"/camera/image/{transport}") == f"/camera/image/{transport}"
         assert sibling_topic(f"/camera/image/{transport}", "camera_info") == "/camera/camera_info"
+
+
+def test_a_video_with_larger_images_than_max_pixels_allocates_none_of_them() -> None:
+    own = packets(4)
+    for most, is_read in ((HEIGHT * WIDTH, True), (HEIGHT * WIDTH - 1, False)):
+        decoder = SampleDecoder(SensorOptions(VISION, max_pixels=most), m.COMPRESSED_VIDEO_TYPE)
+        found: list[Sample] = []
+        for number, packet in enumerate(own):
+            try:
+                found += decoder.decode(message(m.COMPRESSED_VIDEO_TYPE, number, packet, "h264"), START)
+            except EncodingError:
+                assert not is_read
+        assert bool(found) == is_read
+
+
+def test_a_packet_that_repeats_an_image_without_end_is_refused() -> None:
+    """AV1 and VP9 repeat an image with two bytes: 20 kB could ask for 10,000 images."""
+    decoder = VideoDecoder("h264")
+    converted = []
+
+    class Image:
+        is_corrupt, width, height, pts = False, WIDTH, HEIGHT, None
+
+        def to_ndarray(self, format: str) -> np.ndarray:
+            converted.append(format)
+            return image_of(0)
+
+    class Context:
+        def decode(self, packet: Any) -> list[Image]:
+            return [Image()] * 10_000
+
+    decoder._context = Context()
+    key = packets(1)[0]
+    sample = Sample(VISION, START, Frame(np.frombuffer(key, np.uint8), "h264", compressed=True))
+    with pytest.raises(EncodingError, match="more than 16 images"):
+        decoder.decode(sample)
+    assert not converted

@@ -90,6 +90,20 @@ def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_
     assert {v.key: v.value for v in status.values}["newest_window_age_s"] == "nan"
 
 
+def test_claims_beyond_the_limits_jumping_stamps_and_failed_checks_are_named_with_the_remedy() -> None:
+    pipeline = FakePipeline()
+    pipeline.status(samples=3)
+    level, message = pipeline.status(samples=3, invalid=3)
+    assert level == DiagnosticStatus.WARN and "invalid 3" in message and "vision.max_gap" in message
+    assert pipeline.status(samples=3, restarts=1)[0] == DiagnosticStatus.OK, "a looped bag"
+    level, message = pipeline.status(samples=30, restarts=3)
+    assert level == DiagnosticStatus.WARN and "vision.stamps: received" in message
+    pipeline.diagnostics.report_error("vision", "its data could not be checked")
+    assert pipeline.status(samples=3, unchecked=1)[0] == DiagnosticStatus.ERROR
+    assert pipeline.status(samples=3, unchecked=1)[0] == DiagnosticStatus.ERROR, "it persists"
+    assert pipeline.status(samples=3)[0] == DiagnosticStatus.OK
+
+
 def test_errors_without_end_take_bounded_memory() -> None:
     diagnostics = FakePipeline().diagnostics
     for number in range(3 * MAX_LOGGED_ERRORS):

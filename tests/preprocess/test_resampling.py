@@ -14,9 +14,11 @@ from scipy.signal import firwin
 
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.preprocess.resampling import _low_pass_taps, resample_audio, resample_readings
+from sensebind.fusion.preprocess import resampling
+from sensebind.fusion.preprocess.resampling import _low_pass_taps, even_grid, resample_audio, resample_readings
 
 START = 1_700_000_000 * SECOND
+MS = SECOND // 1000
 
 
 def sounds(wave: np.ndarray, rate: int, cuts: list[int], jitter: int = 0, first: int = START) -> tuple[Sample, ...]:
@@ -131,3 +133,48 @@ def test_motion_at_any_rate_with_jitter_keeps_its_shape(rate: float) -> None:
 def test_readings_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="6 numbers"):
         resample_readings(window((Sample(IMU, START, Reading(np.zeros(3))),)), 400, 6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 2000), st.integers(3, 800), st.integers(2, 400))
+def test_the_work_of_resampling_follows_from_the_readings_and_the_window_not_from_their_steps(
+    step: int, in_burst: int, regular: int
+) -> None:
+    """A burst, `step` nanoseconds from one reading to the next, then readings for 5 s."""
+    times = np.concatenate([np.arange(in_burst) * step / SECOND, 0.1 + np.arange(regular) * 4.9 / regular])
+    even, native = even_grid(times, 400.0)
+    assert len(even) <= 1 + resampling.MAX_GRID_FACTOR * max(len(times), 5.0 * 400)
+    assert even[0] == times[0] and native > 0
+
+
+def test_a_burst_of_readings_costs_no_more_than_others_and_the_rest_of_the_window_is_kept() -> None:
+    """450 readings 2 µs apart, then 100 Hz: their median rate is 500 kHz, for which 5 s would need 2.5 million points.
+    The value rises by 1 each second."""
+    stamps = [*(2000 * i for i in range(450)), *range(SECOND // 100, 5 * SECOND, SECOND // 100)]
+    readings = tuple(Sample(IMU, START + s, Reading(np.full(6, s / SECOND))) for s in stamps)
+    found = resample_readings(window(readings, 5.0), 400, 6)
+    assert found.shape == (6, 2000)
+    np.testing.assert_allclose(found[0], np.arange(2000) / 400, atol=0.03)
+
+
+def test_a_long_filter_gives_the_same_values_by_fft(monkeypatch) -> None:
+    noise = np.random.default_rng(0).standard_normal((4000, 6))
+    readings = tuple(Sample(IMU, START + i * MS // 2, Reading(row)) for i, row in enumerate(noise))
+    direct = resample_readings(window(readings), 25, 6)
+    monkeypatch.setattr(resampling, "MAX_DIRECT_PRODUCTS", 0)
+    np.testing.assert_allclose(resample_readings(window(readings), 25, 6), direct, atol=1e-6)
+
+
+def test_sounds_that_others_cover_are_not_resampled(monkeypatch) -> None:
+    """100 sounds of one time, of which the first one is used."""
+    import soxr
+
+    calls = []
+    original = soxr.resample
+    monkeypatch.setattr(
+        soxr, "resample", lambda *arguments, **options: calls.append(1) or original(*arguments, **options)
+    )
+    wave = tone(440, 8000)[:, None]
+    blocks = tuple(Sample(AUDIO, START + i, Sound(wave, 8000.0 - i % 2)) for i in range(100))
+    assert np.abs(resample_audio(window(blocks), 16_000)).max() > 0.9
+    assert len(calls) <= 3

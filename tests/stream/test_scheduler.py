@@ -383,3 +383,50 @@ def test_a_pipeline_of_another_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="one engine"):
         scheduler.add(Pipeline(SPECS, Engine(ToySpace())))
     scheduler.close()
+
+
+def test_a_stuck_device_blocks_neither_removal_nor_the_end(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(schedulers, "STOP_TIMEOUT", 0.3)
+    space = Gated()
+    engine = Engine(space)
+    scheduler = Scheduler(engine)
+    pipelines = [Pipeline(SPECS, engine, queue_size=16) for _ in range(3)]
+    for pipeline in pipelines:
+        scheduler.add(pipeline)
+    space.gate.clear()
+    try:
+        for sample in samples_of_robot(3):
+            if pipelines[0].accept(sample):
+                scheduler.notify()
+        assert space.begun.wait(10)
+        for pipeline in pipelines:
+            scheduler.remove(pipeline)  # would wait for ever
+        scheduler.close()
+        assert scheduler.is_stuck
+        assert sum("gave no result" in record.message for record in caplog.records) == 1
+    finally:
+        space.gate.set()
+    for thread in scheduler._threads:
+        thread.join(30)
+
+
+def test_a_slow_device_that_gives_results_is_awaited(monkeypatch) -> None:
+    """All windows are embedded, although this takes longer than `STOP_TIMEOUT`."""
+    monkeypatch.setattr(schedulers, "STOP_TIMEOUT", 1.0)
+
+    class SlowSpace(ToySpace):
+        def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.1)
+            return super().embed(modality, batch)
+
+    engine = Engine(SlowSpace(), batch_size=1)
+    scheduler, outputs = Scheduler(engine), list[Output]()
+    pipeline = Pipeline(SPECS, engine, queue_size=100)
+    scheduler.add(pipeline, outputs.extend)
+    for sample in samples_of_robot(4):
+        pipeline.accept(sample)
+    scheduler.remove(pipeline)
+    scheduler.close()
+    assert not scheduler.is_stuck
+    counts = [s.counts for s in pipeline.statistics().values()]
+    assert sum(c["embedded"] for c in counts) == sum(c["windows"] - c["coverage"] for c in counts) > 15

@@ -248,11 +248,48 @@ def test_a_change_of_rate_leaves_no_gap(rates) -> None:
 @settings(max_examples=3, deadline=None)
 @given(st.sampled_from([VISION, IMU]))
 def test_the_number_of_samples_is_bounded_if_no_window_closes(modality) -> None:
-    windower = Windower(FRAMES if modality == VISION else READINGS)
-    for i in range(150_000 if modality == IMU else 2000):
+    windower = Windower(FRAMES if modality == VISION else replace(READINGS, max_rate=1000.0))
+    for i in range(4000):
         assert not windower.accept(frame(START + i) if modality == VISION else reading(START + i))
-    assert len(windower._samples) <= (1 if modality == VISION else 100_000)
-    assert modality == VISION or windower.counts["overflow"] == 50_000
+    held = 1 if modality == VISION else 2550  # 1 kHz for the window of 2 s, the hop of 0.5 s and the lateness of 50 ms
+    assert len(windower._samples) == held
+    assert modality == VISION or windower.counts["overflow"] == 4000 - held
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Sound(np.zeros((10_000, 1), np.int16), 1.0),  # 20 kB that claim 2.8 hours
+        Sound(np.zeros((100, 1), np.int16), 1e12),
+        Sound(np.zeros((10, 10_000), np.int16), 16_000.0),
+        Sound(np.full((10, 1), np.inf, np.float32), 16_000.0),
+        Reading(np.array([1e300, 0, 0, 0, 0, 0])),
+        Reading(np.array([np.inf, 0, 0, 0, 0, 0])),
+    ],
+    ids=["1 Hz", "1 THz", "10,000 channels", "infinite sound", "1e300", "infinite reading"],
+)
+def test_a_sample_that_claims_more_than_the_limits_makes_no_windows_and_is_counted(data) -> None:
+    spec = SOUNDS if isinstance(data, Sound) else READINGS
+    windows, windower = run(spec, [Sample(spec.modality, START + i * 100 * MS, data) for i in range(10)])
+    assert not windows and not windower._samples
+    assert windower.counts["invalid"] == 10 and windower.counts["windows"] == 0
+
+
+def test_a_sound_ends_within_the_largest_gap_or_is_a_clock_jump() -> None:
+    """At 200 Hz, 1600 samples last 8 s: within `max_gap` of 10 s, as its stamp, but its end is 13 s later."""
+    samples = [sound(START + i * 100 * MS) for i in range(50)]
+    windows, windower = run(SOUNDS, [*samples, sound(START + 10 * SECOND, rate=200.0), sound(START + 5 * SECOND)])
+    assert windower.counts["outlier"] == 1
+    assert windows[-1].tick <= START + 5 * SECOND + 100 * MS
+
+
+def test_the_claimed_duration_of_sounds_that_overlap_is_bounded() -> None:
+    """Each claims 8 s from nearly the same stamp, so together they claim more than an hour."""
+    windower = Windower(SOUNDS)
+    for i in range(500):
+        windower.accept(sound(START + i * MS, 800, rate=100.0))
+    assert sum(s.end - s.stamp for s in windower._samples) <= SOUNDS.max_duration < 30 * SECOND
+    assert windower.counts["overflow"] >= 490
 
 
 def test_the_number_of_bytes_is_bounded(monkeypatch) -> None:

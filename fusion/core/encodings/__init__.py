@@ -2,9 +2,15 @@
 
 from sensebind.fusion.core.encodings.camera import decode_rgb, sixteen_bit_pixels
 from sensebind.fusion.core.encodings.depth import decode_depth, depth_in_metres, depth_pixels
-from sensebind.fusion.core.encodings.errors import MAX_PIXELS, EncodingError
+from sensebind.fusion.core.encodings.errors import EncodingError
 from sensebind.fusion.core.encodings.file_headers import FILE_FORMATS, file_format
-from sensebind.fusion.core.encodings.image_files import decode_photograph, image_size, video_in
+from sensebind.fusion.core.encodings.image_files import (
+    check_image_size,
+    decode_photograph,
+    decode_reduced,
+    image_size,
+    video_in,
+)
 from sensebind.fusion.core.encodings.pixel_formats import (
     CAMERA_ENCODINGS,
     PIXEL_FORMATS,
@@ -21,7 +27,6 @@ from sensebind.fusion.core.encodings.video_formats import Video, is_video_format
 __all__ = [
     "CAMERA_ENCODINGS",
     "FILE_FORMATS",
-    "MAX_PIXELS",
     "PIXEL_FORMATS",
     "EncodingError",
     "Pixels",
@@ -29,10 +34,12 @@ __all__ = [
     "Video",
     "brightness_pixels",
     "canonical_encoding",
+    "check_image_size",
     "contrast_levels",
     "decode_depth",
     "decode_pcm",
     "decode_photograph",
+    "decode_reduced",
     "decode_rgb",
     "decode_thermal",
     "depth_in_metres",

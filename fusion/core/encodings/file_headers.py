@@ -53,11 +53,20 @@ def _header_size(start: bytes, data: memoryview) -> tuple[int, int]:
         width, height = (abs(size) for size in struct.unpack_from("<ii", start, 18))
     elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         width, height = _webp_size(start)
-    elif start[:8] == b"\0\0\0\x0cjP  ":  # JPEG 2000: the box `ihdr`
-        height, width = struct.unpack_from(">II", data, bytes(data[:256]).find(b"ihdr") + 4)
+    elif start[:8] == b"\0\0\0\x0cjP  ":
+        width, height = _jpeg_2000_size(bytes(data[:65536]))
     elif start[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_size(data, "<" if start[:1] == b"I" else ">")
     return width, height
+
+
+def _jpeg_2000_size(start: bytes) -> tuple[int, int]:
+    """ISO/IEC 15444-1: the sizes in the segment SIZ of the codestream, which is decoded."""
+    at = start.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        return 0, 0
+    right, bottom, left, top = struct.unpack_from(">IIII", start, at + 8)
+    return right - left, bottom - top
 
 
 def jpeg_header(data: memoryview) -> tuple[int, int, int]:
@@ -68,6 +77,9 @@ def jpeg_header(data: memoryview) -> tuple[int, int, int]:
             at += 1
             continue
         marker, size = data[at + 1], struct.unpack_from(">H", data, at + 2)[0]
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # a marker without a segment (ITU-T T.81, table B.1)
+            at += 2
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # the others are tables
             height, width, channels = struct.unpack_from(">HHB", data, at + 5)
             return width, height, channels
@@ -99,9 +111,10 @@ def _tiff_size(data: memoryview, order: str) -> tuple[int, int]:
     """TIFF 6.0: the tags 256 (width) and 257 (height) of the first directory, of 16 or 32 bits."""
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
-    found = {}
-    for entry in range(min(count, 64)):
+    found = dict[int, int]()
+    for entry in range(count):
         tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
         if tag in (256, 257):
-            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)
+            (size,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)
+            found[tag] = max(found.get(tag, 0), size)
     return found.get(256, 0), found.get(257, 0)

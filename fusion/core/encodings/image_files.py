@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.encodings.errors import MAX_PIXELS, EncodingError
-from sensebind.fusion.core.encodings.file_headers import FILE_FORMATS, declared_size, file_format
+from sensebind.fusion.core.encodings.errors import EncodingError, is_possible_size
+from sensebind.fusion.core.encodings.file_headers import (
+    COMPRESSED_DEPTH_HEADER,
+    FILE_FORMATS,
+    PNG_SIGNATURE,
+    declared_size,
+    file_format,
+)
 from sensebind.fusion.core.encodings.video_formats import Video, find_video
 from sensebind.fusion.core.samples import Frame
 
@@ -45,6 +52,11 @@ def decode_photograph(data: UInt8Array) -> UInt8Array:
     return decode_file(Frame(data, "", compressed=True), cv2.IMREAD_COLOR_RGB)
 
 
+def decode_reduced(frame: Frame, flags: int = cv2.IMREAD_REDUCED_GRAYSCALE_4) -> npt.NDArray[Any]:
+    """Decode an image file at a fraction of its size, with the checks of all decoders. Raises `EncodingError`."""
+    return decode_file(frame, flags)
+
+
 def _check_declared_size(frame: Frame) -> None:
     """Reject an image file that is cut off or declares more pixels than it can hold, before it is decoded."""
     start = frame.data[:12].tobytes()
@@ -58,9 +70,12 @@ def _check_declared_size(frame: Frame) -> None:
         if at > frame.data.size:
             raise EncodingError(f"{named(frame)} of {frame.data.size} bytes is cut off or damaged")
     width, height = declared_size(frame.data)
-    if name not in ("JPEG", "PNG") and not width * height:
-        raise EncodingError(f"{named(frame)} ({name}) does not declare its size: it is damaged")
-    if width * height > min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * frame.data.size):
+    if not width * height:  # a decoder that finds one may allocate any amount of memory for it
+        raise EncodingError(
+            f"{named(frame)} ({name}) of {frame.data.size} bytes does not declare its size: it cannot be decoded, "
+            "because it is damaged or cut off"
+        )
+    if not is_possible_size(width, height) or width * height > MAX_PIXELS_PER_BYTE * frame.data.size:
         raise EncodingError(f"{named(frame)} declares {width} × {height} pixels: it is damaged")
 
 
@@ -81,5 +96,24 @@ def named(frame: Frame) -> str:
 
 
 def image_size(frame: Frame) -> tuple[int, int]:
-    """Width and height in pixels; (0, 0) if a compressed image does not declare them. It is not decoded."""
-    return declared_size(frame.data) if frame.compressed else (frame.width, frame.height)
+    """Width and height in pixels; (0, 0) if a compressed image does not declare them, as a packet of a video. It is not
+    decoded."""
+    if not frame.compressed:
+        return frame.width, frame.height
+    start = frame.data[: COMPRESSED_DEPTH_HEADER + 8].tobytes()
+    if start[COMPRESSED_DEPTH_HEADER:] == PNG_SIGNATURE:
+        return declared_size(frame.data[COMPRESSED_DEPTH_HEADER:])
+    if "rvl" in frame.encoding.lower() and not file_format(start) and len(start) == COMPRESSED_DEPTH_HEADER + 8:
+        width, height = struct.unpack_from("<ii", start, COMPRESSED_DEPTH_HEADER)
+        return width, height
+    return declared_size(frame.data)
+
+
+def check_image_size(frame: Frame, most: int, parameter: str) -> None:
+    """Raise `EncodingError`, which names `parameter`, for an image that declares more than `most` pixels."""
+    width, height = image_size(frame)
+    if width * height > most:
+        raise EncodingError(
+            f"{named(frame)} declares {width} × {height} pixels, more than {parameter} ({most:,}): it is damaged, or "
+            "the limit is too small for this camera"
+        )

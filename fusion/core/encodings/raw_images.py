@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.encodings.errors import MAX_PIXELS, EncodingError
+from sensebind.fusion.core.encodings.errors import MAX_SIDE, EncodingError, is_possible_size
 from sensebind.fusion.core.encodings.pixel_formats import PIXEL_FORMATS, canonical_encoding, why_not_decoded
-from sensebind.fusion.core.samples import Frame
+from sensebind.fusion.core.samples import MAX_PIXELS, Frame
 
 
 def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
@@ -26,10 +26,10 @@ def raw_pixels(frame: Frame) -> npt.NDArray[Any]:
     dtype, channels = np.dtype(layout.dtype), layout.channels
     height, width = frame.height, frame.width
     bytes_used = width * channels * dtype.itemsize
-    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+    if not is_possible_size(width, height):
         raise EncodingError(
             f"a '{frame.encoding}' image cannot have {width} × {height} pixels: the driver must set 1 to "
-            f"{MAX_PIXELS:,} pixels"
+            f"{MAX_PIXELS:,} pixels, and sides of at most {MAX_SIDE:,}"
         )
     count = -(-height * layout.rows_per_two // 2)  # rows of the data
     step = _step(frame, bytes_used, count, has_planes=layout.rows_per_two > 2)

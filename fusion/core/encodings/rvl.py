@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.encodings.errors import EncodingError
+from sensebind.fusion.core.encodings.errors import EncodingError, is_possible_size
 from sensebind.fusion.core.encodings.file_headers import COMPRESSED_DEPTH_HEADER
 from sensebind.fusion.core.samples import Frame
 
@@ -28,7 +28,7 @@ def decode_rvl(frame: Frame) -> npt.NDArray[np.uint16]:
     if frame.data.size < at:
         raise EncodingError(f"a '{frame.encoding}' message of {frame.data.size} bytes contains no image")
     columns, rows = struct.unpack("<ii", frame.data[at - 8 : at].tobytes())
-    if columns <= 0 or rows <= 0 or columns * rows > MAX_RVL_PIXELS:
+    if not is_possible_size(columns, rows) or columns * rows > MAX_RVL_PIXELS:
         raise EncodingError(f"a '{frame.encoding}' image declares {columns} × {rows} pixels: it is damaged")
     words = frame.data[at : at + (frame.data.size - at) // 4 * 4].reshape(-1, 4)[:, ::-1]
     nibbles = np.stack([words >> 4, words & 15], axis=2).reshape(-1)

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
@@ -26,12 +26,14 @@ DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosb
     "ros2idl": MessageDefinitionFormat.IDL,
     "omgidl": MessageDefinitionFormat.IDL,
 }
-MIN_SET_BACK = (
-    SECOND // 4
-)  # ns: log times of a topic that go back by more, in the order of the file, show a clock set back
+# ns: log times of a topic that go back by more, in the order of the file, show a clock set back
+MIN_SET_BACK = SECOND // 4
 MAX_SET_BACKS = 8  # of a file; one with more was not written in the order of time
 LAST_TIME = 2**63 - 1
+PART_BYTES = 2**20  # of a compressed file that are read, and of its contents that are held, at once
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
+# Bytes of a decompressed chunk or message. An image of 100 million pixels has 300 MB, and most chunks have a few.
+MAX_DECOMPRESSED_BYTES = 512 * 2**20
 
 
 class RecordingError(SensebindError):
@@ -297,8 +299,13 @@ def _split_at_set_backs(messages: list[RawMessage]) -> list[list[RawMessage]]:
 def decompress(data: bytes, compression: str, size: int) -> tuple[bytes, str]:
     """The contents of a chunk, at most `size` bytes, up to the first damage; and the damage, empty if there is none.
 
-    Raises `DamageError` for an unknown compression.
+    Raises `DamageError` for an unknown compression, and for a chunk that is larger than `MAX_DECOMPRESSED_BYTES`.
     """
+    if compression not in ("", "none") and size > MAX_DECOMPRESSED_BYTES:
+        raise DamageError(
+            f"its {len(data):,} bytes claim {size:,} decompressed bytes, and the limit is {MAX_DECOMPRESSED_BYTES:,}: "
+            "`mcap recompress` or `rosbag compress` write smaller chunks"
+        )
     if compression in ("", "none"):
         result, problem = data, ""
     else:
@@ -338,9 +345,33 @@ def _decompressor(compression: str) -> Callable[[bytes, int], bytes]:
     raise DamageError(f"compression '{compression}' is not supported")
 
 
+def decompress_message(data: bytes, name: str) -> bytes:
+    """A message that was compressed alone with zstd. `name`: of its file. Raises `RecordingError` if it is larger than
+    `MAX_DECOMPRESSED_BYTES`; the errors of the library if it is damaged."""
+    result = zstd_decompressor()(data, MAX_DECOMPRESSED_BYTES + 1)
+    if len(result) > MAX_DECOMPRESSED_BYTES:
+        raise RecordingError(
+            f"'{name}': a message of {len(data):,} bytes has more than {MAX_DECOMPRESSED_BYTES:,} decompressed bytes"
+        )
+    return result
+
+
+def zstd_parts(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """Decompress a stream of zstd in parts of at most `PART_BYTES`. `read`: returns that many compressed bytes, none at
+    the end. Raises the errors of the library if the stream is damaged."""
+    decompress = zstd_decompressor()
+    while data := read(PART_BYTES):
+        part = decompress(data, PART_BYTES)
+        yield part
+        with suppress(EOFError):  # the stream ended with this part
+            while len(part) == PART_BYTES:  # more is ready
+                part = decompress(b"", PART_BYTES)
+                yield part
+
+
 def zstd_decompressor() -> Callable[[bytes, int], bytes]:
     """A function that decompresses a stream of zstd in parts, with the library that rosbags installs: of compressed
-    bytes and the largest number of bytes to return (-1: any; the library of Python 3.10 ignores it)."""
+    bytes and the largest number of bytes to return. The rest is returned by calls without new bytes."""
     if sys.version_info >= (3, 14):
         from compression.zstd import ZstdDecompressor
 
@@ -350,6 +381,25 @@ def zstd_decompressor() -> Callable[[bytes, int], bytes]:
     except ImportError:  # rosbags for Python 3.10
         import zstandard
 
-        decompressor = zstandard.ZstdDecompressor().decompressobj()
-        return lambda data, size: decompressor.decompress(data)
+        return _Zstandard(zstandard.ZstdDecompressor().decompressobj()).decompress
     return zstd.ZstdDecompressor().decompress
+
+
+class _Zstandard:
+    """The library of Python 3.10, whose decompressor of parts returns any number of bytes: it gets a few at a time."""
+
+    STEP = 512  # compressed bytes, which become 16 MB at most: 4 bytes may be a block of 128 kB
+
+    def __init__(self, part: Any) -> None:
+        """`part`: its `decompressobj`."""
+        self._part, self._input, self._output = part, bytearray(), bytearray()
+
+    def decompress(self, data: bytes, size: int) -> bytes:
+        """As `zstd_decompressor`."""
+        self._input += data
+        while self._input and len(self._output) < size:
+            self._output += self._part.decompress(bytes(self._input[: self.STEP]))
+            del self._input[: self.STEP]
+        result = bytes(self._output[:size])
+        del self._output[:size]
+        return result

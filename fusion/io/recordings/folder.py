@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,9 +17,10 @@ from typing import Any
 from sensebind.fusion.core.documents import read_yaml
 from sensebind.fusion.core.errors import placeholder_text
 from sensebind.fusion.io.recordings import mcap_file, ros1_file, sqlite_file
-from sensebind.fusion.io.recordings.bag_file import BagFile, RecordingError, zstd_decompressor
+from sensebind.fusion.io.recordings.bag_file import BagFile, RecordingError, zstd_parts
 
 METADATA = "metadata.yaml"
+MIN_FREE_BYTES = 2**30  # of the disk, which a decompressed copy leaves to other programs
 COMPRESSED = (".zstd", ".zst")  # ends of the names of compressed files
 # The name of a bag file. A part has a number at its end, perhaps after the time at which the recorder began this part.
 FILE_NAME = re.compile(
@@ -200,15 +203,20 @@ def _decompressed(path: Path, stack: ExitStack) -> tuple[Path, list[str]]:
     result, damage = folder / path.stem, []
     try:
         with path.open("rb") as source, result.open("wb") as target:
-            decompress, position = zstd_decompressor(), 0
+            written, limit = 0, shutil.disk_usage(folder).free - MIN_FREE_BYTES
             try:
-                while data := source.read(2**20):
-                    position += len(data)
-                    target.write(decompress(data, -1))
+                for part in zstd_parts(source.read):
+                    written += len(part)
+                    if written > limit:
+                        raise OSError(
+                            f"its {path.stat().st_size:,} bytes have more than {max(limit, 0):,} decompressed bytes, "
+                            f"which would leave less than {MIN_FREE_BYTES:,} bytes free"
+                        )
+                    target.write(part)
             except OSError:
                 raise
             except Exception as error:  # each library raises errors of its own
-                size = path.stat().st_size
+                position, size = source.seek(0, os.SEEK_CUR), path.stat().st_size
                 damage.append(f"'{path.name}' is damaged before byte {position} of {size} ({error})")
     except OSError as error:
         raise RecordingError(

@@ -23,7 +23,7 @@ from sensebind.fusion.io.recordings.bag_file import (
     Channel,
     RawMessage,
     RecordingError,
-    zstd_decompressor,
+    decompress_message,
 )
 from sensebind.fusion.io.recordings.folder import ZSTD_MAGIC, find_files, open_file
 from sensebind.fusion.io.recordings.message_types import deserialize_cdr, load_typestore, to_current_cdr
@@ -35,7 +35,6 @@ REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `ros
 END_OF_TIME = 2**63 - 1
 MIN_OVERLAP = SECOND // 4  # ns; parts of a recording overlap by less, if its clock was not set back
 SPAN_STEP = SECOND // 2  # ns that are read message by message in search of the last message of a topic
-MAX_MESSAGE_BYTES = 2**31  # of one decompressed message
 
 # Causes of losses.
 MISSING, UNREADABLE, DAMAGED, FILES = "missing", "unreadable", "damaged", "files"
@@ -218,7 +217,7 @@ class Recording:
             for _, channel, data in islice(self._merged(channels, start, stop), count):
                 types = self._typestore_of(channel)
                 if self._is_compressed(data):
-                    data = zstd_decompressor()(data, MAX_MESSAGE_BYTES)
+                    data = decompress_message(data, self.path.name)
                 if not isinstance(types, str):
                     found.append(_deserializer(types, channel)(data, channel.type))
         except Exception as error:  # as in `messages`; a read of the whole topic reports it
@@ -377,7 +376,7 @@ class Recording:
                 channel = message[1]
                 if self._is_compressed(message[2]):
                     try:
-                        message = message[0], channel, zstd_decompressor()(message[2], MAX_MESSAGE_BYTES)
+                        message = message[0], channel, decompress_message(message[2], self.path.name)
                     except Exception as error:  # each library raises errors of its own
                         on_unreadable(channel, error)
                         continue

@@ -17,6 +17,7 @@ from rosbags.typesys.msg import normalize_msgtype
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
+    MAX_DECOMPRESSED_BYTES,
     ROS1,
     Block,
     BlockFile,
@@ -29,7 +30,6 @@ from sensebind.fusion.io.recordings.bag_file import (
 from sensebind.fusion.io.recordings.block_search import BlockSearch
 
 MAGIC = b"#ROSBAG V2.0\n"
-MAX_CHUNK_BYTES = 2**31
 _TIME = struct.Struct("<II")
 MESSAGE, BAG_HEADER, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
 
@@ -196,7 +196,7 @@ def _chunk_records(data: bytes) -> tuple[bytes, str]:
     if record.opcode != CHUNK:
         raise DamageError("the index points to something that is no chunk")
     compression = record.fields.get(b"compression", b"none").decode("ascii", "replace")
-    size = record.number(b"size") or MAX_CHUNK_BYTES  # 0: the recorder did not end the chunk
+    size = record.number(b"size") or MAX_DECOMPRESSED_BYTES  # 0: the recorder did not end the chunk
     return decompress(data[head + 4 :], compression, size)
 
 

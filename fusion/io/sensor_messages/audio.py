@@ -17,12 +17,13 @@ import numpy as np
 
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm
 from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
+from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 from sensebind.fusion.io.sensor_messages.mp3 import Mp3Stream, is_mp3
 from sensebind.fusion.io.sensor_messages.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sampling_rate import RateMonitor
-from sensebind.fusion.io.sensor_messages.sound_file import split_wave_header
+from sensebind.fusion.io.sensor_messages.sound_file import require_duration, split_wave_header
 from sensebind.fusion.io.sensor_options import AUDIO_RATES, MP3, OPUS, WAVE, AudioFormat
 from sensebind.fusion.io.topic_names import sibling_topic
 
@@ -231,6 +232,8 @@ class AudioMessageDecoder:
         else:
             stamp, sound = self._adapter(message, self.format)
         _require_rate(sound.sample_rate)
+        _require_channels(sound.data.shape[1])
+        require_duration(sound.duration / SECOND)
         stamp = stamp if self._use_stamps else None
         compressed = self._needs_format and self.format.coding_format in (MP3, OPUS)
         if not compressed:
@@ -251,6 +254,7 @@ class AudioMessageDecoder:
         if self.format.coding_format == OPUS:
             return self._opus.decode(bytes(data), self.format.channels)
         _require_rate(self.format.sample_rate)
+        _require_channels(self.format.channels)
         header, data = split_wave_header(data)
         self._rest = b"" if header is not None else self._rest
         if self._rest is None:
@@ -273,6 +277,15 @@ def _words(form: AudioFormat) -> str:
 
 def _stamp_of(message: Any) -> int | None:
     return stamp_to_ns(message.header.stamp) if hasattr(message, "header") else None
+
+
+def _require_channels(channels: int) -> None:
+    """Raises `EncodingError` for more channels than a microphone has."""
+    if channels > MAX_CHANNELS:
+        raise EncodingError(
+            f"{channels} channels are not those of a microphone, at most {MAX_CHANNELS}: correct them in AudioInfo or "
+            "the audio message, or set audio.channels"
+        )
 
 
 def _require_rate(rate: float) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import Sound
-from sensebind.fusion.io.sensor_messages.sound_file import read_sound
+from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration
 
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 
@@ -65,7 +65,9 @@ class Mp3Stream:
         if not self._frames:
             return None
         frames, samples = [frame for frame, _ in self._frames], sum(header.samples for _, header in self._frames)
+        seconds = sum(header.samples / header.sample_rate for _, header in self._frames)
         self._frames.clear()
+        require_duration(seconds)
         sound = read_sound(_mp3_file([*self._context, *frames]), "MP3")
         self._context.extend(frames)
         return Sound(sound.data[-samples:], sound.sample_rate)

@@ -8,7 +8,7 @@ from functools import cache
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Sound
-from sensebind.fusion.io.sensor_messages.sound_file import read_sound
+from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration
 
 OTHER_OGG = {
     b"\x01vorbis": "Vorbis",
@@ -43,6 +43,7 @@ class OpusStream:
         if not packets:
             return None
         samples = sum(map(_opus_samples, packets))
+        require_duration(samples / 48_000)
         stereo = channels == 2 or (channels != 1 and packets[-1][0] & 4)
         sound = read_sound(_ogg_file([*self._context, *packets], 2 if stereo else 1), "Opus")
         self._context.extend(packets)

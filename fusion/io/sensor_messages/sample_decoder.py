@@ -100,7 +100,7 @@ class SampleDecoder:
         self._options, self._topic = options, topic or options.topic_name
         self._time_offset = to_ns(options.time_offset)
         self._calibration = options.calibration
-        self._video, self._value_check = VideoStream(), ImageValueCheck(options)
+        self._video, self._value_check = VideoStream(options.max_pixels), ImageValueCheck(options)
         self._audio_decoder: audio.AudioMessageDecoder | None = None
         self._imu_decoder: ImuDecoder | None = None
         self._convert = self._make_converter()
@@ -152,6 +152,7 @@ class SampleDecoder:
             sample = self._video.decode(sample)
         frame = sample.data
         assert isinstance(frame, Frame)
+        encodings.check_image_size(frame, self._options.max_pixels, f"{self.sensor}.max_pixels")
         if self._options.bits and self.modality == VISION:
             sample = replace(sample, data=replace(frame, bits=self._options.bits))
         if text := self._value_check.check(frame, self._calibration):

@@ -9,6 +9,17 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import Sound
 from sensebind.fusion.io.sensor_options import AudioFormat
 
+MAX_MESSAGE_SECONDS = 60.0  # of sound in one message; of Opus, a byte may claim 60 ms
+
+
+def require_duration(seconds: float) -> None:
+    """Raises `EncodingError` for more sound than a message may have."""
+    if seconds > MAX_MESSAGE_SECONDS:
+        raise EncodingError(
+            f"a message claims {seconds:.0f} s of sound, more than {MAX_MESSAGE_SECONDS:g} s: it is damaged, or its "
+            "rate is wrong: check audio.sample_rate and audio.coding_format, and send shorter messages"
+        )
+
 
 def read_sound(data: bytes, name: str) -> Sound:
     """Decode a compressed file. Raises `EncodingError`."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sensebind.fusion.core import encodings
-from sensebind.fusion.core.encodings import MAX_PIXELS, EncodingError, Pixels, pixels_of
+from sensebind.fusion.core.encodings import EncodingError, Pixels, pixels_of
 from sensebind.fusion.core.encodings.file_headers import (
     COMPRESSED_DEPTH_HEADER,
     FILE_FORMATS,
@@ -239,8 +239,9 @@ def _png_header(data: bytes) -> tuple[int, int, int, bool]:
 
 def _has_colours(data: bytes) -> bool:
     """Whether a JPEG file with three channels has colours: grey images are often sent in three. True if unreadable."""
-    width, height, _ = jpeg_header(memoryview(data))
-    if not 0 < width * height <= MAX_PIXELS:
+    frame = Frame(np.frombuffer(data, np.uint8), "jpeg", compressed=True)
+    try:
+        small = encodings.decode_reduced(frame, cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
+    except EncodingError:
         return True
-    small = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION)
-    return small is None or not is_grey(np.asarray(small, np.uint8))
+    return not is_grey(small)

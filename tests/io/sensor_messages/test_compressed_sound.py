@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message
 from helpers.sensor_messages import AUDIO_DATA, BAG, audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
+from sensebind.fusion.io.sensor_messages import mp3, opus
 from sensebind.fusion.io.sensor_messages.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
@@ -259,3 +261,39 @@ def test_audio_info_that_lacks_a_field_or_changes_is_named() -> None:
 def test_names_of_formats_of_ffmpeg_and_portaudio_are_known(name: str) -> None:
     (sample,) = decoded(microphone(sample_format=name, channels=1, sample_rate=16000), [bytes(3200)])
     assert isinstance(sample.data, Sound) and sample.data.data.shape == (1600, 1)
+
+
+def ogg_page(packets: int, number: int) -> bytes:
+    """An Ogg page of Opus packets of one byte, each of which claims 60 ms (RFC 6716, table 2: configuration 3)."""
+    head = struct.pack("<4sBBqIIIB", b"OggS", 0, 0, 0, 1, number, 0, packets)
+    return head + bytes([1] * packets) + bytes([3 << 3] * packets)
+
+
+def test_compressed_sound_that_claims_hours_in_one_message_is_not_decoded(monkeypatch) -> None:
+    """100 kB of Opus claim 50 minutes, which would be more than 1 GB; 300 kB of MP3 claim three minutes."""
+    read = []
+    for module in (mp3, opus):
+        monkeypatch.setattr(module, "read_sound", lambda data, name: read.append(len(data)))
+    decoder = microphone(coding_format="opus")
+    with pytest.raises(EncodingError, match="more than 60 s"):
+        decoder.decode(sound_message(START, b"".join(ogg_page(250, i) for i in range(200))), START)
+    quiet = encoded(np.zeros(200 * 8000), 8000, "MP3", "MPEG_LAYER_III")
+    with pytest.raises(EncodingError, match="more than 60 s"):
+        microphone(coding_format="mp3").decode(sound_message(START, quiet), START)
+    assert not read
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"rate": 1, "channels": 1}, "audio.sample_rate"),
+        ({"rate": 1000, "channels": 1}, "audio.sample_rate"),  # 200 s in one message
+        ({"rate": 16000, "channels": 10_000}, "audio.channels"),
+    ],
+)
+def test_a_sound_with_claims_that_no_microphone_makes_is_refused_by_the_name_of_the_parameter(form, named) -> None:
+    decoder = microphone(sample_format="S16LE")
+    info = audio_info(**form)
+    decoder.apply_side_message(info)
+    with pytest.raises(EncodingError, match=named):
+        decoder.decode(sound_message(START, bytes(400_000)), START)

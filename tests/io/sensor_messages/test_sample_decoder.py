@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -598,3 +599,18 @@ def test_the_forward_axis_of_a_camera_that_sends_a_region_is_counted_from_its_ed
     assert with_camera_info(Calibration(), info).principal_x is None
     info.k[0] = float("inf")
     assert with_camera_info(Calibration(), info) == Calibration()
+
+
+def test_an_image_above_max_pixels_is_an_error_that_names_the_parameter() -> None:
+    options = SensorOptions("vision", max_pixels=100)
+    decoder = SampleDecoder(options, "sensor_msgs/msg/CompressedImage")
+    for side, is_read in ((10, True), (11, False)):
+        data = cv2.imencode(".png", np.zeros((side, side, 3), np.uint8))[1].reshape(-1)
+        sent = SimpleNamespace(
+            header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0), frame_id="camera"), format="png", data=data
+        )
+        if is_read:
+            assert len(decoder.decode(sent, 1)) == 1
+        else:
+            with pytest.raises(EncodingError, match="vision.max_pixels"):
+                decoder.decode(sent, 1)
