@@ -13,7 +13,8 @@ class StreamOptions(Options):
 
     fusion_timeout: float = parameter(
         1.0,
-        "Fusion waits for a sensor while it is at most this far behind the newest sensor, by stamps. 0: no waiting",
+        "Fusion waits for a sensor while it is at most this far behind the newest sensor, by stamps. One of three or "
+        "more sensors that is up to 3 s ahead of all others does not count as the newest. 0: no waiting",
         bounds=(0.0, 60.0),
         unit="s",
         formerly="patience",

@@ -19,6 +19,7 @@ from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
 from sensebind.fusion.stream.clocks import SensorClocks
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
+MAX_LEAD = 3 * SECOND  # ns of stamps by which one sensor may be ahead of all others that are still waited for
 VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
 
 
@@ -398,12 +399,16 @@ class WindowQueue:
         Fusion waits for a sensor while its newest sample is no older than the newest of all minus `fusion_timeout`,
         and for all sensors at the start. So a sensor that stops delays a tick by at most `fusion_timeout` of the
         others' stamps.
+
+        One sensor of three or more that is ahead of all others by `MAX_LEAD` at most does not count as the newest of
+        all: its stamps may be wrong, and the others would all be late. If it is further ahead, the others have stopped.
         """
         awaited = [w for w in self._windowers.values() if w.spec.modality in self._embeddable_modalities]
         seen = [w.newest_stamp for w in awaited if w.newest_stamp is not None]
         if not seen or self._first_stamp is None:
             return None
-        horizon = max(seen) - self._fusion_timeout
+        second, newest = sorted(seen)[-2:] if len(seen) > 2 else (max(seen), max(seen))
+        horizon = (newest if newest - second > MAX_LEAD else second) - self._fusion_timeout
         closed = [
             w.closed_through
             for w in awaited

@@ -14,6 +14,7 @@ from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.drivers import finish, process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.fusion.stream.window_queue import MAX_LEAD
 
 GAS = "gas"
 
@@ -62,6 +63,41 @@ def test_no_sensor_restarts_another() -> None:
     assert counts[VISION]["restarts"] == counts[AUDIO]["restarts"] == 0
     expected = run(Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND), samples)
     assert_same(found, expected, VISION, AUDIO)
+
+
+@pytest.mark.parametrize("ahead", [1.5, 2.9])
+def test_a_sensor_whose_clock_is_ahead_leaves_the_others_fused(ahead: float) -> None:
+    """The time of arrival is not known, so nothing but the stamps of the others shows that this clock is wrong."""
+    samples = [
+        Sample(IMU, s.stamp + round(ahead * SECOND), s.data) if s.modality == IMU else s for s in samples_of_robot(8)
+    ]
+    pipeline = Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND)
+    run(pipeline, samples)
+    assert {sensor: s.counts["unfused"] for sensor, s in pipeline.statistics().items()} == {VISION: 0, AUDIO: 0, IMU: 0}
+
+
+def test_the_stamps_of_one_sensor_that_jitter_leave_most_windows_of_the_others_fused() -> None:
+    random = np.random.default_rng(0)
+    samples = [
+        Sample(IMU, s.stamp + int(random.uniform(-2, 2) * SECOND), s.data) if s.modality == IMU else s
+        for s in samples_of_robot(12)
+    ]
+    pipeline = Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND)
+    run(pipeline, samples)
+    counts = {sensor: s.counts for sensor, s in pipeline.statistics().items()}
+    assert counts[VISION]["restarts"] == counts[AUDIO]["restarts"] == 0
+    for sensor in (VISION, AUDIO):
+        assert counts[sensor]["unfused"] < 0.2 * counts[sensor]["embedded"], counts[sensor]
+
+
+def test_a_sensor_that_goes_on_alone_is_fused_alone_after_a_bounded_time() -> None:
+    samples = [s for s in samples_of_robot(12) if s.modality == IMU or s.stamp < START + 3 * SECOND]
+    pipeline = Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND)
+    for sample in samples:
+        for output in push(pipeline, sample):
+            if isinstance(output, Embedding) and output.source == FUSED:
+                assert sample.end - output.tick <= SECOND + MAX_LEAD + HOP + 200 * MS
+    assert pipeline.statistics()[IMU].counts["unfused"] == 0
 
 
 def test_one_sensor_that_jumps_back_for_good_restarts_alone_and_the_others_are_fused() -> None:
