@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from statistics import median
@@ -14,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.symptoms import SYMPTOMS
+from sensebind.fusion.io.received.values import printable
 from sensebind.fusion.models import registry
 from sensebind.fusion.stream.clocks import clock_text
 from sensebind.fusion.stream.options import StreamOptions
@@ -30,7 +33,10 @@ OK, WARN, ERROR, STALE = (
 )
 WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
-MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
+MAX_LOGGED_ERRORS = 1000  # kinds of errors that are remembered, so that each is logged once
+MAX_ERROR_LENGTH = 1000  # characters
+VARIABLE_PARTS = re.compile(r"'[^']*'|[-+]?[0-9][0-9.]*")  # of an error: what it quotes, and numbers
+LOG_LIMIT, LOG_PERIOD = 20, 60.0  # errors of one sensor that are logged in so many seconds
 CLOCK_OFFSETS = 100  # newest samples whose clock offset counts
 
 
@@ -44,24 +50,32 @@ class Diagnostics:
         self._pipeline, self._node = pipeline, node
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._previous_counts: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
         self._errors: dict[str, str] = {}  # sensor → the newest message
         self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
-        self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, message), in order
+        self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, kind), in order
+        # Sensor → `time.monotonic()` of its newest lines in the log.
+        self._log_times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOG_LIMIT))
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
         # Sensor → arrival minus stamp of its newest samples, in seconds.
         self._clock_offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=CLOCK_OFFSETS))
 
     def report_error(self, sensor: str, message: str) -> bool:
-        """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
+        """Record an error for the next status of a sensor. Returns whether to log it: it is the first of its kind, and
+        not one of very many. Errors that differ only in numbers and in what they quote are of one kind."""
+        kind, now = VARIABLE_PARTS.sub("", message), time.monotonic()
         with self._lock:
-            self._errors[sensor] = message
+            self._errors[sensor] = printable(message, MAX_ERROR_LENGTH)
             self._unreported.add(sensor)
-            first = (sensor, message) not in self._logged_errors
-            self._logged_errors[sensor, message] = None
+            first = (sensor, kind) not in self._logged_errors
+            self._logged_errors[sensor, kind] = None
             if len(self._logged_errors) > MAX_LOGGED_ERRORS:
                 del self._logged_errors[next(iter(self._logged_errors))]
-        return first
+            times = self._log_times[sensor]
+            if not first or (len(times) == LOG_LIMIT and now - times[0] < LOG_PERIOD):
+                return False
+            times.append(now)
+        return True
 
     def sample_arrived(self, sample: Sample, now: int) -> None:
         """Record the clock offset of a sample. `now`: the node's time in ns. Call it where `statuses` is called."""
@@ -104,7 +118,8 @@ class Diagnostics:
             "space": self._space,
             "device": self._device,
         }
-        for name in ("arrived", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts"):
+        names = ("arrived", "refused", "lost", "earlier", "windows", "embedded", "unfused", "burst", "gaps", "restarts")
+        for name in names:
             values[name] = counts.get(name, 0)
         for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
             values[name] = counts.get(name, 0)

@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.fusion.core.samples import Reading, Sample, to_ns
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, Diagnostics
+from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, Diagnostics
 
 
 class FakePipeline:
@@ -69,10 +69,10 @@ def test_an_error_that_several_threads_report_is_new_once() -> None:
 
     def report() -> int:
         start.wait()
-        return sum(diagnostics.report_error("vision", f"error {i}") for i in range(500))
+        return sum(diagnostics.report_error("vision", "error" * (i % 10)) for i in range(500))
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(thread.result() for thread in [pool.submit(report) for _ in range(4)]) == 500
+        assert sum(thread.result() for thread in [pool.submit(report) for _ in range(4)]) == 10
 
 
 def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_restart() -> None:
@@ -86,9 +86,22 @@ def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_
 def test_errors_without_end_take_bounded_memory() -> None:
     diagnostics = FakePipeline().diagnostics
     for number in range(3 * MAX_LOGGED_ERRORS):
-        assert diagnostics.report_error("vision", f"message {number}")
-    assert diagnostics.report_error("vision", "message 0"), "forgotten"
-    assert not diagnostics.report_error("vision", f"message {3 * MAX_LOGGED_ERRORS - 1}")
+        diagnostics.report_error("vision", "x" * number)
+    assert len(diagnostics._logged_errors) == MAX_LOGGED_ERRORS
+
+
+def test_errors_that_differ_only_in_numbers_and_quotes_are_one_line_of_the_log_and_others_are_limited() -> None:
+    diagnostics = FakePipeline().diagnostics
+    assert [diagnostics.report_error("vision", f"{n} rows of '{n * 'x'}'") for n in range(100)].count(True) == 1
+    assert [diagnostics.report_error("vision", "z" * n) for n in range(1, 100)].count(True) == LOG_LIMIT - 1
+    assert diagnostics.report_error("audio", "z"), "another sensor has lines of its own"
+
+
+def test_an_error_cannot_forge_a_line_or_fill_the_status() -> None:
+    pipeline = FakePipeline()
+    pipeline.diagnostics.report_error("vision", "encoding '\n[ERROR] forged\x1b[31m" + "x" * 10**6)
+    _, message = pipeline.status(samples=3)
+    assert message.isprintable() and len(message) < MAX_ERROR_LENGTH + 100
 
 
 def test_the_clock_offset_is_the_median_of_arrival_minus_stamp_since_the_last_status() -> None:
