@@ -50,7 +50,7 @@ from sensebind.nodes.watchdog import POLL_PERIOD, Backlog, EmbeddingWatchdog
 MESSAGE_FACTORY = RosMessageFactory()
 MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is missing
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
-MAX_PHRASES_OF_REQUEST = 256  # more are requested in several calls, each with its own time limit
+MAX_PHRASES_OF_REQUEST = 64  # more are requested in several calls, each with its own time limit
 MAX_REASON_LENGTH = 1000  # characters of the reason of a failed call in the log
 CHANGE_LOG_PERIOD = 10.0  # s from one line of the log on another space to the next one
 

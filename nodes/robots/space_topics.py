@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from sensebind.fusion.core.embeddings import Embedding
@@ -25,6 +26,11 @@ from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
 MESSAGE_FACTORY = RosMessageFactory()
 NEAREST_SLICE = 16  # phrases for which similar ones are looked up together
 SLICE_TIME = 0.02  # s in which phrases are embedded, before the executor serves the sensors for as long
+TURN_TIME = 0.005  # s after which the executor goes on if no message arrives
+
+
+class ReleasedError(SensebindError):
+    """The space was released while phrases were embedded."""
 
 
 class NextTurn:
@@ -72,6 +78,9 @@ class SpaceTopics:
 
     async def _embed_text(self, request: Any, response: Any) -> Any:
         self._is_embedding = True
+        # Without it, an executor without messages would wait before it goes on.
+        clock, group = Clock(clock_type=ClockType.STEADY_TIME), MutuallyExclusiveCallbackGroup()
+        timer = self._node.create_timer(TURN_TIME, lambda: None, callback_group=group, clock=clock)
         try:
             await self._embed(request, response)
             response.success = True
@@ -79,6 +88,7 @@ class SpaceTopics:
             response.message = f"embed_text: {error}"
         except Exception as error:  # of a model; the sensors need this node
             response.message = f"embed_text: {error_text(error)}"
+        self._node.destroy_timer(timer)
         self._is_embedding = False
         if self._is_released and self._node.executor is not None:  # the response is sent before this task runs
             self._node.executor.create_task(self._node.destroy_service, self._service)
@@ -115,10 +125,8 @@ class SpaceTopics:
         """Let the executor run other callbacks for `seconds`, at least one round. Raises if the space was released."""
         end = time.monotonic() + seconds
         while True:
-            if self._node.executor is not None:
-                self._node.executor.wake()  # else it would wait for a message
             await NextTurn()
             if self._is_released:
-                raise RuntimeError("the embedder was cleaned up: ask again when it is configured")
+                raise ReleasedError("the embedder was cleaned up: ask again when it is configured")
             if time.monotonic() >= end:
                 return

@@ -64,7 +64,7 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
     def embed_text(request: Any, response: Any) -> Any:
         answers.append(list(request.texts))
         if len(answers) == 1:
-            response.message = "no\n[ERROR] forged"
+            response.message = poison.FORGED
             return response
         response.success = True
         response.embeddings = [
@@ -145,5 +145,179 @@ def assert_one_line_of_each_kind(node: Executable, values: dict[str, str]) -> No
     counted = [key for key in values if key.startswith("refused.")]
     lines = [line for line in node.lines if "was refused" in line or "could not be" in line]
     assert len(lines) == len(counted), (counted, lines)
-    assert not any(line.startswith("[ERROR]") for line in node.lines), "a line was forged"
+    assert not any(line.startswith(poison.FORGED.splitlines()[1]) for line in node.lines)
     assert max(map(len, node.lines)) < 1500 and "Traceback" not in node.output
+
+
+def image_poisons(make: Any) -> list[Any]:
+    """Images with hostile fields; good ones have 48 × 64 pixels."""
+    changes: list[dict[str, Any]] = [
+        {"height": 2**32 - 1},
+        {"width": 2**32 - 1, "height": 2**32 - 1, "step": 2**32 - 1},
+        {"width": 0},
+        {"step": 1},
+        {"data": array("B")},
+        {"data": array("B", bytes(10))},
+        {"encoding": ""},
+        {"encoding": poison.FORGED},
+        {"encoding": poison.MEGABYTE},
+        {"encoding": "64FC4"},
+        {"encoding": "16UC1", "is_bigendian": 255},
+        {"header": messages.header_message(make, 0)},
+        {"header": messages.header_message(make, -5 * SECOND)},
+        {"header": messages.header_message(make, 2**31 * SECOND - SECOND)},
+        {"header": messages.header_message(make, START, poison.FORGED)},
+    ]
+    found = []
+    for change in changes:
+        message = good_image(make, START)
+        for name, value in change.items():
+            setattr(message, name, value)
+        found.append(message)
+    return found
+
+
+def good_image(make: Any, stamp: int) -> Any:
+    return make.make(
+        messages.IMAGE_TYPE, header=messages.header_message(make, stamp), height=48, width=64, encoding="rgb8",
+        is_bigendian=0, step=192, data=array("B", bytes(range(192)) * 48),
+    )  # fmt: skip
+
+
+def compressed_poisons(make: Any) -> list[Any]:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IHDR" + b"\x7f\xff\xff\xff" * 2 + b"\x08\x02"
+    contents = [("jpeg", b""), ("jpeg", b"\xff\xd8\xff" + bytes(100)), ("png", png), ("", b"x"), (poison.FORGED, b"x")]
+    return [
+        make.make(
+            messages.COMPRESSED_IMAGE_TYPE, header=messages.header_message(make, START + number), format=name,
+            data=array("B", data),
+        )
+        for number, (name, data) in enumerate(contents)
+    ]  # fmt: skip
+
+
+def imu_poisons(make: Any) -> list[Any]:
+    found = []
+    for value in (float("nan"), float("inf"), 1e308, -1e308):
+        for stamp in (START, 0, -SECOND, 2**31 * SECOND - SECOND):
+            message = imu_message(make, stamp)
+            message.linear_acceleration.x = message.angular_velocity.z = value
+            message.orientation_covariance = [value] * 9
+            message.linear_acceleration_covariance = [value] * 9
+            found.append(message)
+    return found
+
+
+def imu_message(make: Any, stamp: int) -> Any:
+    from sensebind.nodes.support.message_types import message_type
+
+    message = message_type(messages.IMU_TYPE)()
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, SECOND)
+    message.linear_acceleration.z = 9.81
+    return message
+
+
+def audio_poisons(make: Any) -> list[Any]:
+    found = []
+    for data in (b"", b"\xff", bytes(3), b"\xff" * 10**5):
+        for stamp in (START, 0, -SECOND):
+            audio = make.make("audio_common_msgs/msg/AudioData", data=array("B", data))
+            header = messages.header_message(make, stamp)
+            found.append(make.make("audio_common_msgs/msg/AudioDataStamped", header=header, audio=audio))
+    return found
+
+
+def info_poisons(make: Any) -> list[Any]:
+    return [
+        make.make(
+            "audio_common_msgs/msg/AudioInfo", channels=channels, sample_rate=rate, sample_format=sample_format,
+            bitrate=0, coding_format="wave",
+        )
+        for channels, rate, sample_format in (
+            (0, 16000, "S16LE"), (255, 16000, "S16LE"), (1, 0, "S16LE"), (1, 2**32 - 1, "S16LE"), (1, 8000, "x"),
+            (1, 8000, poison.FORGED), (1, 8000, ""), (1, 16000, "S16LE"),
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.slow  # the quick siblings: the counts of errors in test_diagnostics, the slices in test_embed_text
+def test_an_embedder_outlives_poison_and_many_phrases_and_embeds_what_is_good_meanwhile() -> None:
+    from sensebind.nodes.support.message_types import RosMessageFactory, message_type
+
+    environment, make = ros_environment("sensebind_msgs", "audio_common_msgs"), RosMessageFactory()
+    values: dict[str, Any] = {
+        "modalities": ["vision", "audio", "imu"],
+        "device": "cpu",
+        "vision.sensors": ["front", "rear"],
+        "rear.transport": "compressed",
+        "audio.type": "audio_common_msgs/msg/AudioDataStamped",
+    }
+    with running("embedder", environment=environment, values=values) as embedder, peer(environment) as me:
+        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100)
+        publishers = {
+            "front": me.publisher(messages.IMAGE_TYPE, "front/image", 1000),
+            "rear": me.publisher(messages.COMPRESSED_IMAGE_TYPE, "rear/image/compressed", 1000),
+            "audio": me.publisher("audio_common_msgs/msg/AudioDataStamped", "audio", 1000),
+            "imu": me.publisher(messages.IMU_TYPE, "imu", 1000),
+        }
+        info = me.publisher("audio_common_msgs/msg/AudioInfo", "audio_info", 1000)
+        for publisher in [*publishers.values(), info]:
+            me.wait_for_subscribers(publisher, timeout=60)
+        poisons = {
+            "front": image_poisons(make),
+            "rear": compressed_poisons(make),
+            "audio": audio_poisons(make),
+            "imu": imu_poisons(make),
+        }
+        infos, count = info_poisons(make), COUNT
+        for number in range(count):
+            for sensor, publisher in publishers.items():
+                publisher.publish(poisons[sensor][number % len(poisons[sensor])])
+            info.publish(infos[number % len(infos)])
+            me.spin(0.004)
+
+        def value(sensor: str, key: str) -> int:
+            return int(status(diagnostics, f"embedder: {sensor}")[2].get(key, "-1"))
+
+        def counted(sensor: str) -> int:
+            return value(sensor, "arrived") + value(sensor, "lost") + value(sensor, "earlier")
+
+        for sensor in publishers:
+            me.wait_until(lambda s=sensor: counted(s) == count, 20, f"{count} messages of {sensor}")
+            assert status(diagnostics, f"embedder: {sensor}")[0] >= b"\x01"
+
+        # --- phrases: too many, an empty one, a long one, and as many as are allowed beside the sensors
+        client = me.node.create_client(message_type(messages.EMBED_TEXT_TYPE), "embed_text")
+        me.wait_until(client.service_is_ready, 30, "the service")
+
+        def ask(texts: list[str]) -> Any:
+            call = client.call_async(message_type(messages.EMBED_TEXT_TYPE).Request(texts=texts))
+            me.wait_until(call.done, 60, "the answer")
+            return call.result()
+
+        assert "in several requests" in ask(["a dog"] * 10_000).message
+        assert "phrase 2 of 2 is empty" in ask(["a dog", ""]).message
+        assert "shorten" in ask([poison.MEGABYTE]).message
+        lost, embedded = value("imu", "lost"), value("front", "embedded")
+        stamps, sent = [], 0
+
+        def publish() -> None:
+            stamps.append(me.node.get_clock().now().nanoseconds)
+            publishers["imu"].publish(imu_message(make, stamps[-1]))
+            if len(stamps) % 10 == 0:
+                publishers["front"].publish(good_image(make, stamps[-1]))
+
+        timer = me.node.create_timer(0.01, publish)
+        answer = ask([f"a photo of a dog and {number} cats" for number in range(100)])
+        sent = len(stamps)
+        assert answer.success and len(answer.embeddings) == len(answer.objects) == 100
+        me.wait_until(lambda: value("front", "embedded") > embedded, 20, "embeddings of good images")
+        timer.cancel()
+        me.wait_until(lambda: counted("imu") == count + len(stamps), 20, "all messages of the IMU")
+        # If the sensors waited for the call, nearly all would be lost; a busy machine loses some.
+        assert value("imu", "lost") - lost <= 0.05 * sent, f"of {sent} messages during the call"
+        assert embedder.is_running
+        own = [line for line in embedder.lines if "topic '" in line]
+        assert len(own) < 40 and max(map(len, embedder.lines)) < 1500
+        forged = [line[:300] for line in embedder.lines if line.startswith(poison.FORGED.splitlines()[1])]
+        assert not forged, [line[:300] for line in embedder.lines]

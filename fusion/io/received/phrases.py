@@ -15,7 +15,7 @@ from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.spaces import MAX_MODALITIES, ReceivedSpace
 from sensebind.fusion.io.received.values import RefusedMessage, checked_count, checked_name, checked_text, printable
 
-MAX_PHRASES = 1000  # of one call: some seconds of the starter space on a robot's CPU
+MAX_PHRASES = 256  # of one call: about two seconds of the starter space on a robot's CPU
 MAX_PHRASE_LENGTH = 1000  # characters; encoders use 20 to 80 words
 MAX_NEAREST_LENGTH = 4096  # characters of the similar phrases of one phrase
 
