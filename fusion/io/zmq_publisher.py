@@ -64,7 +64,7 @@ def free_socket_path(address: str) -> Path | None:
     """The path of an address ``ipc://PATH``, at which a socket can be made now; None for an address without a file.
 
     A socket of this user on which no program listens is removed: a bridge that was killed has left it. ZeroMQ would
-    remove whatever is there. Raises `ZmqPublisherError` if something else is there, or a program listens.
+    remove any file. Raises `ZmqPublisherError` if something else is there, or a program listens.
     """
     name = address.removeprefix("ipc://")
     if not address.startswith("ipc://") or name == "*" or name.startswith("@"):

@@ -162,7 +162,11 @@ def test_a_thousand_refusals_of_a_kind_are_counted_exactly_and_logged_once() -> 
         for kind in ("embedding.not_finite", "event.kind"):
             lines.append(refusals.add(kind, f"text {number}", 0.01 * number))
     assert [line for line in lines if line] == ["text 0", "text 0"]
-    assert refusals.values() == {"refused": 2000, "refused.embedding.not_finite": 1000, "refused.event.kind": 1000}
+    assert refusals.values() == {
+        "refused_messages": 2000,
+        "refused.embedding.not_finite": 1000,
+        "refused.event.kind": 1000,
+    }
     assert "event.kind 1000" in refusals.warning(10.0) and refusals.warning(10.0 + WARNING_PERIOD) == ""
     assert refusals.add("event.kind", "again", 1.0 + LOG_PERIOD).startswith("again; 1000 of this kind since")
 

@@ -12,7 +12,7 @@ class Refusals:
     """Counts refused messages by kind, such as ``embedding.not_finite``. It reads no clock: the caller passes the time.
 
     A kind is logged when it is first refused, and again at most every `LOG_PERIOD`. So what a node logs is bounded by
-    the number of kinds, whatever it receives.
+    the number of kinds, for any input.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,6 @@ class Refusals:
         return f"refused messages: {', '.join(f'{kind} {self.counts[kind]}' for kind in recent)}" if recent else ""
 
     def values(self) -> dict[str, int]:
-        """The counts for the diagnostics: ``refused`` of all kinds, and that of each kind."""
+        """The counts for the diagnostics: `refused_messages` of all kinds, and that of each kind."""
         kinds = {f"refused.{kind}": count for kind, count in sorted(self.counts.items())}
-        return {"refused": sum(self.counts.values()), **kinds}
+        return {"refused_messages": sum(self.counts.values()), **kinds}
