@@ -1,4 +1,4 @@
-"""The service `embed_text` of an embedder: a call is served beside the sensors, and no phrase or model ends the node."""
+"""The service `embed_text`: a call is served beside the sensors, and neither phrases nor the model end the node."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Nothing that other programs send ends a node: what cannot be used is counted, logged once for each kind, and reported."""
+"""Nothing that other programs send ends a node: what cannot be used is counted, and logged once for each kind."""
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections import Counter
 from typing import Any
